@@ -1,0 +1,47 @@
+# What the README's commands call. `make demo` and `make test` work on a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check format bench torture clean
+setup: .venv/installed
+dev: .venv/installed-dev
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m compileall -q src
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch .venv/installed $@
+
+.venv/installed-bench: .venv/installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/folio train python-docs --minutes 1.5
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+torture: .venv/installed-dev
+	$(BIN)/python -m pytest -m torture -o addopts='--strict-markers -q'
+
+bench: .venv/installed-bench
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,43 @@
+"""Folio: train a GPT from scratch on your own text, and see what it learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from folio.recipe.train import Result
+    from folio.run.opening import OpenRun
+
+__version__ = "0.1.0"
+__all__ = ["load", "train"]
+
+
+def train(*sources: str, name: str | None = None, **settings: Any) -> Result:
+    """Train a model on some text, as `folio train` does.
+
+    Args:
+        sources: files, folders or built-in corpora; python-docs where there are none.
+        name: of the run, below runs/.
+        settings: tables and values of a recipe: `model={"n_layers": 6}, seed=2`.
+
+    Returns:
+        The run, how it ended, and its diagnosis.
+    """
+    from folio.recipe.recipe import make_recipe
+    from folio.recipe.train import Watcher, train_recipe
+
+    corpus = {"corpus": {"sources": list(sources)}} if sources else {}
+    return train_recipe(make_recipe(corpus, settings), name, Watcher())
+
+
+def load(run: str | None = None, checkpoint: str = "best") -> OpenRun:
+    """A trained model: `folio.load("runs/x").generate("ROMEO:")`.
+
+    Args:
+        run: a name or a path; the newest run where it is None.
+        checkpoint: `best`, `last` or a step.
+    """
+    from folio.run.directory import find_run
+    from folio.run.opening import open_run
+
+    return open_run(find_run(run), checkpoint)

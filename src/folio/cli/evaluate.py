@@ -1,0 +1,88 @@
+"""folio evaluate: how surprised a model is by a text."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+
+from folio.console import say, table
+
+
+def evaluate(
+    run: str | None = None,
+    *files: str,
+    json: bool = False,
+    checkpoint: str = "best",
+    encoding: str = "auto",
+) -> None:
+    """Loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
+
+    Without files it is the validation text of the run. `exact` reads the text once in windows
+    side by side; `strided` gives each token at least half a context, which is closer to what the
+    model can do on a long text.
+
+    Args:
+        run: A name or a path; the newest run where none is given.
+        files: Texts to evaluate on instead.
+        json: Print JSON, exact first.
+        checkpoint: best, last or a step.
+        encoding: Of the files.
+    """
+    from folio.run.directory import find_run
+
+    # `folio evaluate book.txt` means the newest run and a file.
+    if run is not None and Path(run).is_file():
+        files, run = (run, *files), None
+    found = find_run(run)
+
+    import numpy as np
+
+    from folio.corpus.corpus import CorpusConfig, read_corpus
+    from folio.device import DeviceConfig, choose_device
+    from folio.run.opening import open_run
+
+    choose_device(DeviceConfig(kind="cpu", precision="float32"))
+    opened = open_run(found, checkpoint)
+    for complaint in opened.complaints:
+        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    if files:
+        documents = read_corpus(CorpusConfig(sources=files, encoding=encoding)).documents
+        between = [opened.tokenizer.end_of_document]
+        chunks = []
+        for number, document in enumerate(documents):
+            chunks += [between] * (number > 0)
+            chunks += opened.tokenizer.encode_stream(document.pieces())
+        tokens = np.concatenate(chunks)
+    else:
+        tokens = opened.validation()
+    records = [
+        {
+            "run": str(found.path),
+            "checkpoint": opened.checkpoint.path.name,
+            "text": list(files) or "validation",
+            **score.record(opened.tokenizer),
+        }
+        for score in opened.evaluate(tokens)
+    ]
+    if json:
+        print(json_format.dumps(records, indent=2))
+        return
+    names = [
+        "protocol",
+        "targets",
+        "nats_per_token",
+        "standard_error",
+        "perplexity",
+        "bits_per_character",
+        "bits_per_byte",
+        "unknown_share",
+    ]
+    names = [name for name in names if name in records[0]]
+    rows = [[_cell(record[name]) for name in names] for record in records]
+    what = ", ".join(files) or "validation text"
+    print(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
+    print(table([name.replace("_", " ") for name in names], rows))
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else f"{value}"

@@ -1,0 +1,54 @@
+"""The command `folio`: its verbs, and what happens to errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from folio.errors import UserError
+
+VERBS = {
+    "train": "Train a model on your text.",
+    "resume": "Go on with a run, or train it longer.",
+    "sample": "Let a trained model write.",
+    "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
+    "runs": "List the runs, or compare their curves.",
+}
+
+
+def make_app() -> App:
+    """The command line; the module of a verb is imported when the verb is used."""
+    from folio import __version__
+
+    app = App(
+        name="folio",
+        help="Train a GPT from scratch on your own text, and see what it learned.",
+        version=__version__,
+        help_format="plaintext",
+        result_action="return_value",
+    )
+    for verb, summary in VERBS.items():
+        app.command(f"folio.cli.{verb}:{verb}", name=verb, help=summary)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 2 after a mistake of the user, 130 after Ctrl-C."""
+    try:
+        make_app()(arguments, exit_on_error=False, print_error=False)
+    except UserError as error:
+        _fail(str(error))
+    except CycloptsError as error:
+        _fail(" ".join(str(error).split()))
+    except BrokenPipeError:  # `folio sample | head`
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,56 @@
+"""Flags that are settings: `--model.n-layers 6`, for the verbs that take any of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from folio.config import Table, describe_type, overrides_table, settings
+from folio.errors import UserError
+
+Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+"""A positional argument, or a flag that the verb itself does not know."""
+
+
+def split_words(words: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Positional arguments, and flags with their values.
+
+    >>> split_words(("a.txt", "--model.n-layers", "6", "--seed=2", "-"))
+    (['a.txt', '-'], [('model.n-layers', '6'), ('seed', '2')])
+    """
+    positional, flags = [], []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            positional.append(word)
+            continue
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--{name} needs a value, as in --{name} 1.")
+            value = rest.pop(0)
+        flags.append((name, value))
+    return positional, flags
+
+
+def settings_table(flags: list[tuple[str, str]]) -> Table:
+    """The flags as a table of settings; an unknown one gets the nearest as an answer."""
+    from folio.recipe.recipe import Recipe
+
+    return overrides_table(Recipe, flags)
+
+
+def describe_settings() -> str:
+    """Every setting with its default and what it does, for `folio train --settings`."""
+    from folio.recipe.recipe import Recipe
+
+    lines = []
+    for setting in settings(Recipe):
+        default = setting.default
+        default = ",".join(default) if isinstance(default, tuple) else str(default)
+        lines.append(f"--{setting.name.replace('_', '-')} {default}".rstrip())
+        words = describe_type(setting.annotation)
+        lines += [f"    {line}" for line in (*setting.explanation.splitlines(), f"({words})")]
+    return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""folio resume: go on where a run stopped."""
+
+from __future__ import annotations
+
+from folio.cli.overrides import Words, settings_table, split_words
+from folio.config import merge
+from folio.console import say
+from folio.errors import UserError
+
+
+def resume(*run: Words, minutes: float | None = None) -> None:
+    """Go on with a run exactly where it stopped, or train it longer: folio resume [RUN]
+
+    Args:
+        run: A name or a path; the newest run where none is given.
+        minutes: Train that much longer from here.
+    """
+    positional, flags = split_words(run)
+    if len(positional) > 1:
+        raise UserError(f"One run at a time: {len(positional)} were given.")
+    table = settings_table(flags)
+    if minutes is not None:
+        table = merge(table, {"training": {"minutes": float(minutes)}})
+
+    from folio.run.directory import find_run
+
+    found = find_run(positional[0] if positional else None)
+
+    from folio.cli.watching import TerminalWatcher, print_result, stop_requested
+    from folio.recipe.train import resume_run
+
+    with stop_requested() as should_stop:
+        result = resume_run(found, table, TerminalWatcher(), should_stop)
+    if result is None:
+        say(
+            f"{found.path} is complete. Train it longer with: folio resume {found.name} --minutes 5"
+        )
+    else:
+        print_result(result)

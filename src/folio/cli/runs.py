@@ -1,0 +1,90 @@
+"""folio runs: what has been trained."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Any
+
+from folio.config import read_toml
+from folio.console import duration, table
+from folio.errors import UserError
+from folio.run.directory import Run, find_run, list_runs, runs_folder
+
+
+def runs(
+    *compared: str, compare: bool = False, json: bool = False, out: Path | None = None
+) -> None:
+    """List the runs; with --compare A B draw their curves into one picture.
+
+    Args:
+        compared: Runs for --compare.
+        compare: Draw the validation curves of the runs that are named.
+        json: Print JSON.
+        out: The picture; runs/compare.svg where none is given.
+    """
+    if compared and not compare:
+        raise UserError(f"folio runs lists all runs; to compare: --compare {' '.join(compared)}")
+    listed = [find_run(name) for name in compared] if compare else list_runs()
+    if compare and len(listed) < 2:
+        raise UserError("--compare draws at least two runs: folio runs --compare A B")
+    facts = [_facts(run) for run in listed]
+    if json:
+        print(json_format.dumps(facts, indent=2))
+    elif not facts:
+        print(f"There is no run in {runs_folder()}/. Make one with: folio train")
+    else:
+        print(_table(facts))
+    if compare:
+        from folio.run.card import compare_losses
+
+        path = out or runs_folder() / "compare.svg"
+        compare_losses(listed, path)
+        print(f"\n{path}")
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    recipe = read_toml(run.recipe_file)
+    events = run.events()
+    last = events[-1] if events else {"step": 0, "seconds": 0.0, "event": "none"}
+    evaluations = [event for event in events if event["event"] == "evaluation"]
+    best = min(evaluations, key=lambda e: e["validation_loss"]) if evaluations else None
+    corpus = run.corpus()
+    return {
+        "run": run.name,
+        "text": ", ".join(Path(source).name for source in recipe["corpus"]["sources"]),
+        "characters": corpus["ledger"]["training"],
+        "model": f"{recipe['preset']} {recipe['size']}",
+        "parameters": _parameters(recipe),
+        "step": last["step"],
+        "max_steps": recipe["training"]["max_steps"],
+        "seconds": last["seconds"],
+        "best_validation_loss": best and best["validation_loss"],
+        "best_step": best and best["step"],
+        "state": last["reason"] if last["event"] == "end" else "not ended",
+    }
+
+
+def _parameters(recipe: dict[str, Any]) -> int:
+    from folio.config import from_table
+    from folio.model.config import ModelConfig
+
+    return from_table(ModelConfig, recipe["model"]).n_parameters
+
+
+def _table(facts: list[dict[str, Any]]) -> str:
+    rows = []
+    for fact in facts:
+        loss = fact["best_validation_loss"]
+        rows.append(
+            [
+                fact["run"],
+                fact["text"][:32],
+                f"{fact['parameters']:,}",
+                f"{fact['step']}/{fact['max_steps']}",
+                duration(fact["seconds"]),
+                "-" if loss is None else f"{loss:.4f}",
+                fact["state"],
+            ]
+        )
+    return table(["run", "text", "parameters", "steps", "time", "validation", "state"], rows)

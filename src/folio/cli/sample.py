@@ -1,0 +1,82 @@
+"""folio sample: let a trained model write."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+
+from folio.console import say
+from folio.errors import UserError
+
+
+def sample(
+    run: str | None = None,
+    *,
+    prompt: str = "",
+    samples: int = 1,
+    max_tokens: int = 500,
+    forever: bool = False,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: bool = True,
+    checkpoint: str = "best",
+) -> None:
+    """Let a trained model write: folio sample [RUN] --prompt "Once"
+
+    Args:
+        run: A name or a path; the newest run where none is given.
+        prompt: What the text begins with.
+        samples: How many texts.
+        max_tokens: Length of each, in tokens.
+        forever: Go on until Ctrl-C.
+        temperature: Below 1 is safer, above 1 is wilder, 0 always takes the likeliest token.
+        top_k: Draw among the k likeliest tokens only; 0 means all.
+        top_p: Draw among the likeliest tokens that together have this probability.
+        seed: The same seed gives the same text; 0 takes a new one each time.
+        stop: End a text where the model ends its document.
+        checkpoint: best, last or a step.
+    """
+    from folio.run.directory import find_run
+
+    if samples < 1:
+        raise UserError(f"--samples is {samples}; it is at least 1.")
+    if max_tokens < 0:
+        raise UserError(f"--max-tokens is {max_tokens}; it is 0 or more.")
+    if forever and samples > 1:
+        raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
+    found = find_run(run)
+
+    from folio.generation.engine import FINISHED
+    from folio.generation.sampling import SamplingConfig
+    from folio.run.opening import open_run
+
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    opened = open_run(found, checkpoint)
+    for complaint in opened.complaints:
+        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    stop = stop and not forever
+    limit = None if forever else max_tokens
+    steps = opened.generate_ids(prompt, config, samples, limit, stop)
+    try:
+        if samples == 1:
+            _stream(steps, opened.tokenizer, prompt)
+        else:
+            columns = zip(*(step.tolist() for step in steps)) if max_tokens else [()] * samples
+            for number, column in enumerate(columns, 1):
+                text = opened.tokenizer.decode([i for i in column if i != FINISHED], True)
+                print(f"{'' if number == 1 else chr(10)}--- {number} ---\n{prompt}{text}")
+    except KeyboardInterrupt:  # the way to end --forever
+        print(flush=True)
+
+
+def _stream(steps, tokenizer, prompt: str) -> None:
+    """Write text as it is made; a character whose bytes are not all there yet waits."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    sys.stdout.write(prompt)
+    for step in steps:
+        sys.stdout.write(decoder.decode(tokenizer.decode_bytes(step.tolist(), skip_special=True)))
+        sys.stdout.flush()
+    sys.stdout.write(decoder.decode(b"", final=True) + "\n")
+    sys.stdout.flush()

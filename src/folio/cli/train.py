@@ -1,0 +1,72 @@
+"""folio train: text in, a run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from folio.cli.overrides import Words, describe_settings, settings_table, split_words
+from folio.config import Table, merge, read_toml
+from folio.errors import UserError
+
+
+def train(
+    *corpus: Words,
+    minutes: float | None = None,
+    name: str | None = None,
+    validation: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
+    settings: bool = False,
+) -> None:
+    """Train a model on your text: folio train [CORPUS ... | RECIPE.toml]
+
+    CORPUS is any number of text files, folders of .txt and .md, - for standard input, or a
+    built-in name: python-docs (the default, on every machine) or shakespeare. One file that ends
+    in .toml is a recipe. Any setting of a recipe is a flag too: --model.n-layers 6,
+    --preset gpt2, --size micro, --device.kind cpu.
+
+    Args:
+        corpus: Text, or a recipe.
+        minutes: How long to train; measured first, then frozen as a number of steps.
+        name: Of the run, below runs/.
+        validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
+        settings: List every setting with its default, and stop.
+    """
+    if settings:
+        print(describe_settings())
+        return
+    positional, flags = split_words(corpus)
+    layers = _recipe_layers(positional)
+    given: Table = {}
+    if minutes is not None:
+        given = merge(given, {"training": {"minutes": float(minutes)}})
+    if validation:
+        given = merge(given, {"corpus": {"validation": validation}})
+    layers += [given, settings_table(flags)]
+
+    from folio.recipe.recipe import make_recipe
+
+    recipe = make_recipe(*layers)
+    if name is not None and (not name or Path(name).name != name):
+        raise UserError(f"The run name '{name}' is no plain name. Give one without a slash.")
+
+    # Only now, since it loads torch: mistakes are answered at once.
+    from folio.cli.watching import TerminalWatcher, print_result, stop_requested
+    from folio.recipe.train import train_recipe
+
+    with stop_requested() as should_stop:
+        result = train_recipe(recipe, name, TerminalWatcher(), should_stop)
+    print_result(result)
+
+
+def _recipe_layers(positional: list[str]) -> list[Table]:
+    recipes = [word for word in positional if word.endswith(".toml")]
+    if recipes and len(positional) > 1:
+        raise UserError(
+            f"A recipe stands alone, but {len(positional)} arguments were given: "
+            f"{' '.join(positional)}. Give other text as --corpus.sources a.txt,b.txt."
+        )
+    if recipes:
+        return [read_toml(Path(recipes[0]))]
+    return [{"corpus": {"sources": positional}}] if positional else []

@@ -1,0 +1,98 @@
+"""What `folio train` and `folio resume` show, and how they are stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from folio.console import Progress, duration, say
+from folio.recipe.train import Result, Watcher
+from folio.run.directory import Run
+from folio.training.loop import Ending, Evaluation, Training
+from folio.training.state import TrainingState
+
+ENDINGS = {
+    "finished": "finished",
+    "patience": "stopped early: the validation loss no longer fell",
+    "interrupted": "interrupted; everything is saved",
+    "non-finite": "stopped: the loss or a gradient was not finite; the weights before it are saved",
+}
+
+
+class TerminalWatcher(Watcher):
+    """Shows a training as it goes."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.validation_loss = ""
+
+    def tell(self, line: str) -> None:
+        say(line)
+
+    def begin(self, run: Run, training: Training, state: TrainingState) -> None:
+        n_parameters = sum(parameter.numel() for parameter in training.model.parameters())
+        epoch = training.stream.targets_per_epoch
+        per_step = training.config.batch_size * training.context_length
+        say(
+            f"{run.path}: {n_parameters:,} parameters, {epoch + 1:,} training tokens, "
+            f"{training.config.max_steps:,} steps of {per_step:,} "
+            f"({training.config.max_steps * per_step / epoch:.1f} epochs). Ctrl-C stops and saves."
+        )
+        self.progress = Progress(training.config.max_steps, done=state.step)
+        self.progress.__enter__()
+        self.began = (state.tokens, state.seconds)
+
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        assert self.progress is not None
+        tokens, seconds = state.tokens - self.began[0], state.seconds - self.began[1]
+        numbers = f"loss {loss:.3f}{self.validation_loss}  {tokens / seconds:,.0f} tokens/s"
+        self.progress.update(state.step, numbers)
+
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        assert self.progress is not None
+        best = "  (best)" if state.best_step == state.step else ""
+        self.validation_loss = f"  best validation {state.best_validation_loss:.3f}"
+        self.progress.line(
+            f"step {state.step}: train loss {evaluation.training_loss:.4f}, "
+            f"validation loss {evaluation.validation_loss:.4f}{best}"
+        )
+
+    def ended(self, state: TrainingState, ending: Ending) -> None:
+        assert self.progress is not None
+        self.progress.__exit__(None, None, None)
+        say(f"{ENDINGS[ending]} after {state.step:,} steps and {duration(state.seconds)}")
+
+
+@contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """A question that is answered yes after Ctrl-C or SIGTERM; a second Ctrl-C ends at once."""
+    asked = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def print_result(result: Result) -> None:
+    """The end of a training: a sample, the numbers, the place, the next command."""
+    state, run = result.state, result.run
+    print(f"\n{result.sample.strip()}\n")
+    print(f"run         {run.path}  (README.md, loss.svg)")
+    if state.best_step:
+        print(
+            f"validation  {state.best_validation_loss:.4f} nats per token at step {state.best_step}"
+        )
+    print(f"diagnosis   {result.diagnosis.verdict}: {result.diagnosis.reason}")
+    if result.ending == "interrupted":
+        print(f"go on       folio resume {run.name}")
+    commands = dict.fromkeys((result.diagnosis.command, f"folio sample {run.path}"))
+    print("try         " + "\n            ".join(commands))

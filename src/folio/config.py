@@ -1,0 +1,259 @@
+"""Settings: TOML and dotted flags to frozen dataclasses, and back.
+
+This file knows no setting by name. A config is a frozen keyword-only dataclass
+whose fields are bool, int, float, str, a `Literal` of strings, a tuple of
+strings, another config, or one of these or None.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import textwrap
+import tomllib
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from folio.errors import UserError
+
+C = TypeVar("C")
+
+Table = dict[str, Any]
+"""A TOML table: names to values or to further tables."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One leaf of a config, as `folio train --settings` shows it."""
+
+    name: str
+    """Dotted: `model.n_layers`."""
+    annotation: Any
+    default: Any
+    explanation: str
+
+
+# ---- from tables to configs ------------------------------------------------------------
+
+
+def from_table(config_class: type[C], table: Mapping[str, Any], prefix: str = "") -> C:
+    """Build a config from a table, checking every name and type.
+
+    Raises:
+        UserError: an unknown name (with the nearest known one) or a wrong type.
+    """
+    hints = _hints(config_class)
+    values: Table = {}
+    for name, value in table.items():
+        if name not in hints:
+            known = [prefix + other for other in hints]
+            raise UserError(unknown_name("setting", prefix + name, known))
+        values[name] = _convert(value, hints[name], prefix + name)
+    return config_class(**values)
+
+
+def _convert(value: Any, annotation: Any, name: str) -> Any:
+    choices = _choices(annotation)
+    for choice in choices:
+        origin = get_origin(choice)
+        if choice is type(None) and value is None:
+            return None
+        if dataclasses.is_dataclass(choice) and isinstance(value, Mapping):
+            return from_table(choice, value, prefix=f"{name}.")  # type: ignore[arg-type]
+        if choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if choice in (bool, int, str) and type(value) is choice:
+            return value
+        if origin is tuple and isinstance(value, (list, tuple)):
+            items = tuple(value)
+            if all(isinstance(item, str) for item in items):
+                return items
+        if origin is Literal and isinstance(value, str):
+            options = get_args(choice)
+            if value in options:
+                return value
+            if len(choices) == 1:
+                nearest = _nearest(value, options)
+                hint = f" Did you mean '{nearest}'?" if nearest else ""
+                raise UserError(f"{name} is '{value}'; it is one of {', '.join(options)}.{hint}")
+    raise UserError(f"{name} is {value!r}; expected {describe_type(annotation)}.")
+
+
+def parse_value(text: str, annotation: Any, name: str) -> Any:
+    """Read the value of a flag; raises UserError where it does not fit.
+
+    >>> parse_value("3e-4", float, "optimizer.learning_rate")
+    0.0003
+    >>> parse_value("none", int | None, "training.max_steps") is None
+    True
+    """
+    for choice in _choices(annotation):
+        try:
+            if choice is type(None) and text.lower() == "none":
+                return None
+            if choice is bool and text.lower() in ("true", "false"):
+                return text.lower() == "true"
+            if choice is int:
+                return int(text.replace("_", ""))
+            if choice is float:
+                return float(text)
+        except ValueError:
+            continue
+        if get_origin(choice) is tuple:
+            return tuple(part for part in text.split(",") if part)
+        if choice is str or get_origin(choice) is Literal:
+            return _convert(text, choice, name)
+    raise UserError(f"{name} is '{text}'; expected {describe_type(annotation)}.")
+
+
+# ---- layers of tables ------------------------------------------------------------------
+
+
+def read_toml(path: Path) -> Table:
+    """Read a TOML file; a syntax error names file, line and column."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+
+
+def to_table(config: Any) -> Table:
+    """The config as a TOML table, every field written out; None is left out."""
+    table: Table = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            table[field.name] = to_table(value)
+        elif value is not None:
+            table[field.name] = list(value) if isinstance(value, tuple) else value
+    return table
+
+
+def to_toml(config: Any) -> str:
+    """The config as the text of a TOML file."""
+    import tomli_w
+
+    return tomli_w.dumps(to_table(config))
+
+
+def merge(*layers: Mapping[str, Any]) -> Table:
+    """Lay tables over each other; later layers win, sub-tables merge.
+
+    >>> merge({"model": {"n_layers": 4, "bias": True}}, {"model": {"n_layers": 6}})
+    {'model': {'n_layers': 6, 'bias': True}}
+    """
+    merged: Table = {}
+    for layer in layers:
+        for name, value in layer.items():
+            below = merged.get(name)
+            if isinstance(below, dict) and isinstance(value, Mapping):
+                value = merge(below, value)
+            merged[name] = value
+    return merged
+
+
+def overrides_table(config_class: type, overrides: Iterable[tuple[str, str]]) -> Table:
+    """Turn flags such as ("model.n-layers", "6") into a table for `config_class`.
+
+    Raises:
+        UserError: an unknown name (with the nearest known one) or a value that
+            does not fit.
+    """
+    known = {setting.name: setting for setting in settings(config_class)}
+    table: Table = {}
+    for flag, text in overrides:
+        name = flag.replace("-", "_")
+        if name not in known:
+            raise UserError(unknown_name("setting", name, known))
+        *path, leaf = name.split(".")
+        below = table
+        for part in path:
+            below = below.setdefault(part, {})
+        below[leaf] = parse_value(text, known[name].annotation, name)
+    return table
+
+
+# ---- looking at a config class ---------------------------------------------------------
+
+
+def settings(config_class: type, prefix: str = "") -> Iterator[Setting]:
+    """Every leaf of a config class, in the order of its declaration."""
+    hints, explanations = _hints(config_class), _explanations(config_class)
+    for field in dataclasses.fields(config_class):
+        annotation = hints[field.name]
+        if dataclasses.is_dataclass(annotation):
+            yield from settings(annotation, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        yield Setting(prefix + field.name, annotation, default, explanations.get(field.name, ""))
+
+
+def describe_type(annotation: Any) -> str:
+    """What a user may write there, in words.
+
+    >>> describe_type(int | None)
+    'a whole number or none'
+    """
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    parts = []
+    for choice in _choices(annotation):
+        if choice is type(None):
+            parts.append("none")
+        elif get_origin(choice) is Literal:
+            parts.append("one of " + ", ".join(get_args(choice)))
+        elif get_origin(choice) is tuple:
+            parts.append("a list of texts")
+        elif dataclasses.is_dataclass(choice):
+            parts.append("a table")
+        else:
+            parts.append(words[choice])
+    return " or ".join(parts)
+
+
+def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that does not exist, with the nearest that does."""
+    nearest = _nearest(name, known)
+    hint = f" Did you mean '{nearest}'?" if nearest else ""
+    return f"Unknown {noun} '{name}'.{hint}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    known = list(known)
+    # A bare `learning-rate` means the field of that name, wherever it lives.
+    for candidate in known:
+        if candidate.rpartition(".")[2] == name:
+            return candidate
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return (annotation,)
+
+
+@cache
+def _hints(config_class: type) -> dict[str, Any]:
+    return get_type_hints(config_class)
+
+
+def _explanations(config_class: type) -> dict[str, str]:
+    """The string under each field, which Python itself does not keep."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(config_class)))
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    found: dict[str, str] = {}
+    for field, below in pairwise(body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                found[name] = inspect.cleandoc(text)
+    return found

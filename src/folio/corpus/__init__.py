@@ -1,0 +1,1 @@
+"""Files of the user -> documents, split into training and validation, every character counted."""

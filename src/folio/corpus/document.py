@@ -1,0 +1,79 @@
+"""A document: where a text came from, and the text, read anew when asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from folio.errors import UserError
+
+Pieces = Callable[[], Iterator[str]]
+"""Reads a text from its start, in pieces that fit into memory."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that is never held whole, so that it may be larger than memory."""
+
+    source: str
+    """What the user calls it: a path, or the name of a built-in corpus and its part."""
+    pieces: Pieces
+    sha256: str
+    """Of the text in UTF-8: two documents of equal content agree, whatever their files."""
+    n_characters: int
+    n_bytes: int
+    """Of the text in UTF-8."""
+
+    @property
+    def text(self) -> str:
+        """The whole text, for documents that are known to be small."""
+        return "".join(self.pieces())
+
+
+@dataclass(frozen=True)
+class Part:
+    """The characters start ... stop - 1 of a document."""
+
+    document: Document
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def pieces(self) -> Iterator[str]:
+        """The text of this part.
+
+        Raises:
+            UserError: the file is no longer as long as when it was counted.
+        """
+        position = 0
+        for piece in self.document.pieces():
+            begin, end = max(self.start - position, 0), min(self.stop - position, len(piece))
+            if begin < end:
+                yield piece[begin:end]
+            position += len(piece)
+            if position >= self.stop:
+                return
+        if position < self.stop:
+            raise UserError(
+                f"{self.document.source} changed while it was read: it had "
+                f"{self.document.n_characters} characters and now has {position}. Start again."
+            )
+
+
+def make_document(source: str, pieces: Pieces) -> Document:
+    """Read a text once, to count and fingerprint it."""
+    digest, n_characters, n_bytes = hashlib.sha256(), 0, 0
+    for piece in pieces():
+        encoded = piece.encode("utf-8")
+        digest.update(encoded)
+        n_characters += len(piece)
+        n_bytes += len(encoded)
+    return Document(source, pieces, digest.hexdigest(), n_characters, n_bytes)
+
+
+def document_from_text(source: str, text: str) -> Document:
+    """A document whose text is in memory."""
+    return make_document(source, lambda: iter((text,)))

@@ -1,0 +1,149 @@
+"""Where the arithmetic runs, in which precision, on how many threads: measured, not guessed.
+
+bfloat16 is four times faster than float32 on some processors and a hundred times slower on
+others that have the same name for it, so both are tried for a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from folio.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+WORTHWHILE = 1.3
+"""How many times faster bfloat16 multiplies before it is chosen; below that, conversions
+eat the gain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceConfig:
+    """Where and how to compute."""
+
+    kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """`auto` takes the fastest that this machine has."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; weights, norms and the loss stay in float32. `auto` takes the
+    faster one, measured."""
+
+    threads: int = 0
+    """Processor threads; 0 takes all cores. The result depends on it in the last bits."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise UserError(f"device.threads is {self.threads}; it is 0 (all cores) or more.")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A choice made, and why."""
+
+    config: DeviceConfig
+    """Nothing in it is `auto` or 0 any more."""
+    reason: str
+    """What was measured, in words."""
+
+    @property
+    def torch(self) -> torch.device:
+        """The same for torch."""
+        import torch
+
+        return torch.device(self.config.kind)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A context in which matrix products run in the chosen precision."""
+        import torch
+
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.config.kind, dtype=torch.bfloat16)
+
+    def __str__(self) -> str:
+        threads = f", {self.config.threads} threads" if self.config.kind == "cpu" else ""
+        return f"{self.config.kind}, {self.config.precision}{threads} ({self.reason})"
+
+
+def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> Device:
+    """Fill in what the config leaves open.
+
+    Args:
+        config: what the user fixed.
+        rows, width: the matrix product that decides is (rows, width) x (width, 4 * width);
+            take those of the model.
+
+    Raises:
+        UserError: the named device is not there.
+    """
+    import torch
+
+    # Moments of rare weights decay into denormal numbers, on which processors are slow.
+    torch.set_flush_denormal(True)
+    threads = config.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+
+    available = [kind for kind in ("cuda", "mps") if _available(kind)] + ["cpu"]
+    if config.kind not in ("auto", *available):
+        raise UserError(
+            f"device.kind is '{config.kind}', which this machine or this build of torch does not "
+            f"have. Available: {', '.join(available)}."
+        )
+    kinds = available if config.kind == "auto" else [config.kind]
+    precisions = ["float32", "bfloat16"] if config.precision == "auto" else [config.precision]
+
+    rates = {}
+    for kind in kinds:
+        for precision in precisions:
+            if len(kinds) * len(precisions) > 1:
+                rates[kind, precision] = matrix_rate(kind, precision, rows, width)
+    if not rates:
+        fixed = replace(config, kind=kinds[0], precision=precisions[0], threads=threads)
+        return Device(fixed, "as asked")
+    handicap = {"float32": WORTHWHILE, "bfloat16": 1.0}
+    kind, precision = max(rates, key=lambda pair: rates[pair] * handicap[pair[1]])
+    reason = ", ".join(f"{k} {p}: {rate:.3g} GFLOP/s" for (k, p), rate in rates.items())
+    return Device(replace(config, kind=kind, precision=precision, threads=threads), reason)
+
+
+def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
+    """Measured rate of a matrix product in GFLOP/s, conversion of its inputs included.
+
+    Takes some 20 ms; where a first, tiny product shows that the precision is emulated,
+    the rate of that one is returned, since a larger one could take minutes.
+    """
+    import torch
+
+    dtype = getattr(torch, precision)
+
+    def seconds(n: int, k: int, m: int, at_most: float) -> float:
+        a = torch.randn(n, k, device=kind)
+        b = torch.randn(k, m, device=kind)
+
+        def once() -> float:
+            start = time.perf_counter()
+            # One number back: waits for the device.
+            (a.to(dtype) @ b.to(dtype))[0, 0].item()
+            return time.perf_counter() - start
+
+        once()  # loads libraries
+        best, begin = once(), time.perf_counter()
+        while time.perf_counter() - begin < at_most:
+            best = min(best, once())
+        return best
+
+    tiny = 2 * 64**3 / seconds(64, 64, 64, at_most=0.002) / 1e9
+    if kind == "cpu" and tiny < 2:  # plain float32 reaches tens
+        return tiny
+    return 2 * rows * width * 4 * width / seconds(rows, width, 4 * width, at_most=0.02) / 1e9
+
+
+def _available(kind: str) -> bool:
+    import torch
+
+    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()

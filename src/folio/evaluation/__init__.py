@@ -1,0 +1,1 @@
+"""A model and tokens -> numbers. Pure: knows no path and no run."""

@@ -1,0 +1,224 @@
+"""How surprised a model is by a text: exact, strided, and the numbers that follow.
+
+A protocol is a list of windows. Each window is read once, and scores its targets but for
+the first few, which only serve as context:
+
+    exact      windows of T side by side: each token after the first is a target once
+    strided    windows that overlap by half: each target has at least T / 2 tokens before it
+
+Shapes:  B windows · T context length · V vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from folio.errors import UserError
+from folio.tokenizers.base import TokenIds, Tokenizer
+
+BATCH_TOKENS = 8192
+"""Positions in one forward pass; more is no faster and takes more memory."""
+
+
+class Window(NamedTuple):
+    """Inputs start ... start + length - 1; the targets after the first `skip` count."""
+
+    start: int
+    length: int
+    skip: int = 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """Surprise summed over the targets of a text."""
+
+    protocol: str
+    targets: int
+    nats: float
+    """Summed over all targets."""
+    squares: float
+    """Squares of the surprise of each target, summed."""
+    counts: Any
+    """(V,) how often each id was a target."""
+
+    @property
+    def nats_per_token(self) -> float:
+        """The cross-entropy loss."""
+        return self.nats / self.targets
+
+    @property
+    def standard_error(self) -> float:
+        """Of nats_per_token, as if targets were independent, which makes it a lower bound."""
+        variance = self.squares / self.targets - self.nats_per_token**2
+        return math.sqrt(max(variance, 0.0) / self.targets)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the loss: among how many equally likely tokens the model hesitates."""
+        return math.exp(self.nats_per_token)
+
+    def record(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """The numbers as `folio evaluate --json` gives them.
+
+        A text with unknown characters, or a lossy tokenizer, has no bits per byte, since the
+        model never predicted those bytes; the share that is unknown stands there instead.
+        """
+        record: dict[str, Any] = {
+            "protocol": self.protocol,
+            "targets": self.targets,
+            "nats_per_token": self.nats_per_token,
+            "standard_error": self.standard_error,
+            "perplexity": self.perplexity,
+        }
+        counts = self.counts[: tokenizer.vocab_size]
+        n_unknown = 0 if tokenizer.unknown is None else int(counts[tokenizer.unknown])
+        if tokenizer.lossless and not n_unknown:
+            characters = int(counts @ tokenizer.characters_per_token)
+            n_bytes = int(counts @ tokenizer.bytes_per_token)
+            record["nats_per_character"] = self.nats / characters
+            record["bits_per_character"] = self.nats / characters / math.log(2)
+            record["bits_per_byte"] = bits_per_byte(self.nats, n_bytes)
+        else:
+            record["unknown_share"] = n_unknown / self.targets
+        return record
+
+
+def bits_per_byte(total_nats: float, total_bytes: int) -> float:
+    """Compression achieved by a model; comparable across tokenizers.
+
+    Args:
+        total_nats: cross-entropy summed over the counted targets, in nats.
+        total_bytes: UTF-8 bytes those targets stand for; special tokens count as 0.
+
+    Returns:
+        Bits per byte. Lower is better; 8.0 is no compression at all.
+
+    >>> bits_per_byte(total_nats=math.log(2) * 24, total_bytes=8)
+    3.0
+    """
+    return total_nats / math.log(2) / total_bytes
+
+
+def exact_windows(n_tokens: int, context_length: int) -> list[Window]:
+    """Side by side, the short last one included.
+
+    >>> exact_windows(n_tokens=8, context_length=3)
+    [Window(start=0, length=3, skip=0), Window(start=3, length=3, skip=0), \
+Window(start=6, length=1, skip=0)]
+    """
+    n_targets = n_tokens - 1
+    return [
+        Window(start, min(context_length, n_targets - start))
+        for start in range(0, n_targets, context_length)
+    ]
+
+
+def strided_windows(n_tokens: int, context_length: int) -> list[Window]:
+    """Overlapping by at least half; only the first window scores all of its targets.
+
+    >>> strided_windows(n_tokens=8, context_length=4)
+    [Window(start=0, length=4, skip=0), Window(start=2, length=4, skip=2), \
+Window(start=4, length=3, skip=2)]
+    """
+    n_targets = n_tokens - 1
+    context_length = min(context_length, n_targets)
+    overlap = context_length // 2  # the first target after it has one token more before it
+    stride = context_length - overlap
+    windows = [Window(0, context_length)]
+    end = context_length
+    while end < n_targets:
+        new = min(stride, n_targets - end)
+        windows.append(Window(end - overlap, overlap + new, skip=overlap))
+        end += new
+    return windows
+
+
+def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[Window]:
+    """Evenly spaced over a text, about `n_targets` targets in all; always the same ones."""
+    windows = exact_windows(n_tokens, context_length)
+    wanted = max(1, round(n_targets / context_length))
+    if wanted >= len(windows):
+        return windows
+    return [windows[i] for i in np.linspace(0, len(windows) - 1, wanted).astype(int)]
+
+
+def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: str) -> Score:
+    """Read the windows and sum the surprise, without dropout.
+
+    Args:
+        model: maps (B, T) ids to (B, T, V) logits; its mode is put back afterwards.
+        tokens: (N,) token ids.
+        windows: what to read.
+        protocol: the name of that choice.
+
+    Raises:
+        UserError: a text of fewer than two tokens has nothing to predict.
+    """
+    if not windows or len(tokens) < 2:
+        raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
+    try:
+        with torch.no_grad():
+            for inputs, targets, scored in _batches(np.asarray(tokens), windows):
+                logits = model(torch.from_numpy(inputs).to(device))  # (B, T, V)
+                surprise = F.cross_entropy(
+                    logits.flatten(0, 1).float(),
+                    torch.from_numpy(targets).to(device).flatten(),
+                    reduction="none",
+                )
+                surprise = surprise[torch.from_numpy(scored).to(device).flatten()].double()
+                nats += surprise.sum().item()
+                squares += surprise.square().sum().item()
+                n_targets += len(surprise)
+                if not len(counts):
+                    counts = np.zeros(logits.shape[2], dtype=np.int64)
+                counts += np.bincount(targets[scored], minlength=len(counts))
+    finally:
+        model.train(was_training)
+    return Score(protocol, n_targets, nats, squares, counts)
+
+
+def exact_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
+    """The whole text once, in windows side by side."""
+    return score(model, tokens, exact_windows(len(tokens), context_length), "exact")
+
+
+def strided_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
+    """The whole text, each target with at least half a context before it."""
+    return score(model, tokens, strided_windows(len(tokens), context_length), "strided")
+
+
+def _batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any]]:
+    """(B, T) inputs, targets, and which of the targets count."""
+    per_batch = max(1, BATCH_TOKENS // max(window.length for window in windows))
+    for first in range(0, len(windows), per_batch):
+        starts, lengths, skips = np.array(windows[first : first + per_batch]).T
+        columns = np.arange(lengths.max())
+        where = np.minimum(starts[:, None] + columns, len(tokens) - 2)  # (B, T)
+        scored = (columns >= skips[:, None]) & (columns < lengths[:, None])
+        yield tokens[where].astype(np.int64), tokens[where + 1].astype(np.int64), scored
+
+
+def frequency_loss(training: TokenIds, validation: TokenIds, vocab_size: int) -> float:
+    """Loss of a model that knows only how often each token occurs, in nats per token.
+
+    The frequencies are those of the training text, with one added to each count. A model
+    that is no better has learned nothing of what follows what.
+    """
+    counts = np.ones(vocab_size)
+    for first in range(0, len(training), 1 << 24):
+        counts += np.bincount(training[first : first + (1 << 24)], minlength=vocab_size)
+    surprise = -np.log(counts / counts.sum())
+    targets = np.bincount(validation[1:], minlength=vocab_size)
+    return float(targets @ surprise / targets.sum())

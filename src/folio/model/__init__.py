@@ -1,0 +1,1 @@
+"""(B, T) token ids -> (B, T, V) logits. Read `gpt.py` from top to bottom first."""

@@ -1,0 +1,158 @@
+"""The shape of a GPT, checked once. Free of torch, so that a recipe is read in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from folio.errors import UserError
+
+PositionKind = Literal["none", "learned", "sinusoidal", "rope"]
+NormalizationKind = Literal["layernorm", "rmsnorm"]
+NormPlacement = Literal["pre", "post", "both", "none"]
+ActivationKind = Literal["relu", "gelu", "relu2", "swiglu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A decoder-only transformer; the defaults are the textbook GPT-2 in its smallest size."""
+
+    vocab_size: int = 0
+    """Rows of the embedding and of the head. 0 takes the tokenizer's size; rows above that
+    only pad the matrices and are never sampled."""
+
+    context_length: int = 64
+    """Most tokens that a prediction may look back on."""
+
+    n_layers: int = 4
+    """Blocks, each attention and then feed-forward."""
+
+    n_heads: int = 4
+    """Attention heads; divides d_model."""
+
+    n_kv_heads: int = 0
+    """Heads of keys and values, shared by groups of query heads
+    (https://arxiv.org/abs/2305.13245). 0 means n_heads."""
+
+    d_model: int = 128
+    """Width of the residual stream."""
+
+    d_ff: int = 0
+    """Width inside the feed-forward layer. 0 means four times d_model, or as many parameters
+    in a gated layer (8/3, rounded up to a multiple of 32)."""
+
+    positions: PositionKind = "learned"
+    """How a token knows its place."""
+
+    rope_base: float = 10_000.0
+    """Longest wavelength of the rotary positions, over two pi (https://arxiv.org/abs/2104.09864)."""
+
+    normalization: NormalizationKind = "layernorm"
+    """What scales the residual stream."""
+
+    norm_placement: NormPlacement = "pre"
+    """Before each sublayer, after the sum, on both ends of the sublayer, or nowhere."""
+
+    normalization_epsilon: float = 1e-5
+    """Added to the variance before its root."""
+
+    qk_norm: bool = False
+    """Normalize queries and keys in each head (https://arxiv.org/abs/2010.04245)."""
+
+    activation: ActivationKind = "gelu"
+    """Non-linearity of the feed-forward layer."""
+
+    bias: bool = True
+    """Whether linear layers and LayerNorm have a bias."""
+
+    tied_head: bool = True
+    """Whether the head is the token embedding (https://arxiv.org/abs/1608.05859)."""
+
+    scale_embeddings: bool = False
+    """Multiply token embeddings by sqrt(d_model), as Vaswani et al. 2017 do."""
+
+    embedding_dropout: float = 0.0
+    """Share of the embedded input set to zero while training."""
+
+    attention_dropout: float = 0.0
+    """Share of the attention weights set to zero while training."""
+
+    residual_dropout: float = 0.0
+    """Share of each sublayer's output set to zero while training."""
+
+    initialization_std: float = 0.02
+    """Of every matrix; the projections into the residual stream are divided by
+    sqrt(2 * n_layers), as GPT-2 does."""
+
+    def __post_init__(self) -> None:
+        for name in ("context_length", "n_layers", "n_heads", "d_model"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} is {getattr(self, name)}; it is at least 1.")
+        for name in ("vocab_size", "n_kv_heads", "d_ff"):
+            if getattr(self, name) < 0:
+                raise UserError(f"model.{name} is {getattr(self, name)}; it is 0 or more.")
+        if self.d_model % self.n_heads:
+            fitting = self.d_model + self.n_heads - self.d_model % self.n_heads
+            raise UserError(
+                f"model.d_model = {self.d_model} is not divisible by model.n_heads = "
+                f"{self.n_heads}. Give --model.d-model {fitting}, or another number of heads."
+            )
+        if self.n_heads % self.key_value_heads:
+            raise UserError(
+                f"model.n_heads = {self.n_heads} is not divisible by model.n_kv_heads = "
+                f"{self.n_kv_heads}; each key head serves equally many query heads."
+            )
+        if self.positions == "rope" and self.head_dim % 2:
+            raise UserError(
+                f"Rotary positions turn pairs, but d_model / n_heads = {self.head_dim} is odd. "
+                f"Give --model.d-model {self.n_heads * (self.head_dim + 1)}."
+            )
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise UserError(
+                f"Sinusoidal positions are pairs, but model.d_model = {self.d_model} is odd. "
+                f"Give --model.d-model {self.d_model + 1}."
+            )
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"model.{name} is {getattr(self, name)}; it is a share, 0 to below 1."
+                )
+        for name in ("rope_base", "normalization_epsilon", "initialization_std"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"model.{name} is {getattr(self, name)}; it is above 0.")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.n_heads
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values, the default filled in."""
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def feed_forward_width(self) -> int:
+        """Width inside the feed-forward layer, the default filled in."""
+        if self.d_ff:
+            return self.d_ff
+        if self.activation == "swiglu":
+            return -(-8 * self.d_model // 3 // 32) * 32
+        return 4 * self.d_model
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained numbers of a model of this shape; a tied head counts once."""
+        d, kv = self.d_model, self.key_value_heads * self.head_dim
+        norm_has_bias = self.bias and self.normalization == "layernorm"
+        norm = 2 if norm_has_bias else 1  # numbers for each dimension
+        attention = 2 * d * d + 2 * d * kv + (2 * d + 2 * kv if self.bias else 0)
+        attention += 2 * norm * self.head_dim if self.qk_norm else 0
+        width, n_wide = self.feed_forward_width, 2 if self.activation == "swiglu" else 1
+        feed_forward = (n_wide + 1) * d * width + (n_wide * width + d if self.bias else 0)
+        norms_a_block = {"pre": 2, "post": 2, "both": 4, "none": 0}[self.norm_placement]
+        block = attention + feed_forward + norms_a_block * norm * d
+        final_norm = norm * d if self.norm_placement in ("pre", "both") else 0
+        learned = self.context_length * d if self.positions == "learned" else 0
+        embeddings = self.vocab_size * d * (1 if self.tied_head else 2)
+        return embeddings + learned + self.n_layers * block + final_norm

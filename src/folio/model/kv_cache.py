@@ -1,0 +1,56 @@
+"""Keys and values of the tokens already seen, so that each new token costs one step.
+
+Shapes:  B batch · H heads of keys and values · S positions so far · T new positions
+         D head dimension
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from folio.model.config import ModelConfig
+
+
+class LayerCache:
+    """Keys and values of one layer, in room reserved once."""
+
+    def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
+        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.empty_like(self.keys)
+        self.length = 0
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append T positions: two (B, H, T, D) -> two (B, H, S + T, D), views of the cache.
+
+        Raises:
+            ValueError: if there is no room for T more positions.
+        """
+        end = self.length + keys.shape[2]
+        if end > self.keys.shape[2]:
+            raise ValueError(
+                f"the cache holds {self.keys.shape[2]} positions; {end} were asked for"
+            )
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class KVCache:
+    """A LayerCache for each block of a model."""
+
+    def __init__(self, config: ModelConfig, batch_size: int, like: Tensor) -> None:
+        """Reserve room for `config.context_length` positions, in the type and place of `like`."""
+        shape = (batch_size, config.key_value_heads, config.context_length, config.head_dim)
+        self.layers = [LayerCache(shape, like) for _ in range(config.n_layers)]
+
+    @property
+    def length(self) -> int:
+        """Positions held, the same in each layer."""
+        return self.layers[0].length
+
+    def clear(self) -> None:
+        """Forget everything; the room is kept."""
+        for layer in self.layers:
+            layer.length = 0

@@ -1,0 +1,32 @@
+"""Keep the residual stream at a steady scale.
+
+Shapes:  B batch · T positions · C = d_model
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from folio.model.config import ModelConfig
+
+
+def make_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
+    """A norm over the last dimension: (..., width) -> (..., width); width is C by default.
+
+    Sources: LayerNorm, https://arxiv.org/abs/1607.06450; RMSNorm, https://arxiv.org/abs/1910.07467.
+    """
+    width = width or config.d_model
+    match config.normalization:
+        case "layernorm":
+            return nn.LayerNorm(width, eps=config.normalization_epsilon, bias=config.bias)
+        case "rmsnorm":
+            return RMSNorm(width, eps=config.normalization_epsilon)
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's, with the gain in the precision of the input, which keeps the fused kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)

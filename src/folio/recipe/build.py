@@ -1,0 +1,190 @@
+"""A recipe and its tokens -> the parts of a training, and the budget in steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import torch
+
+from folio.device import Device
+from folio.errors import UserError
+from folio.evaluation.score import sampled_windows, score
+from folio.model.gpt import GPT
+from folio.model.loss import next_token_loss
+from folio.recipe.recipe import Recipe
+from folio.tokenizers.base import TokenIds
+from folio.tokens.stream import TokenStream
+from folio.training.config import TrainingConfig, budget_steps
+from folio.training.loop import (
+    Training,
+    accumulate_gradients,
+    clip_gradients,
+    set_learning_rate,
+)
+from folio.training.optimizers import make_optimizer
+
+DEFAULT_MINUTES = 5.0
+MEASURE_SECONDS = 3.0
+
+EVALUATION_SHARE = 0.1
+"""Of the time of a run, spent on evaluations where their interval is left open ..."""
+EVALUATIONS = (4, 20)
+"""... but at least so many, for a curve, and at most so many."""
+
+
+def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Training:
+    """Put the parts together; the same recipe gives the same weights.
+
+    Raises:
+        UserError: the text is shorter than one window.
+    """
+    if len(validation) < 2:
+        raise UserError(
+            f"The validation text has {len(validation)} tokens, too few for a loss. "
+            f"Give more text, or a larger --corpus.validation-fraction."
+        )
+    model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
+    torch.manual_seed(recipe.seed)  # dropout draws from the global state
+    return Training(
+        model=model,
+        optimizer=make_optimizer(recipe.optimizer, model),
+        stream=TokenStream(
+            training,
+            window=recipe.model.context_length,
+            seed=recipe.seed,
+            config=recipe.stream,
+            lanes=recipe.training.batch_size,
+        ),
+        validation=validation,
+        context_length=recipe.model.context_length,
+        device=device,
+        config=recipe.training,
+        optimizer_config=recipe.optimizer,
+        schedule=recipe.schedule,
+    )
+
+
+def freeze_budget(
+    recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds
+) -> Recipe:
+    """Turn whatever budget the recipe has into steps, so that nothing depends on a clock.
+
+    A budget in minutes is measured: some seconds of steps and evaluation on a model that is
+    thrown away.
+    """
+    config = recipe.training
+    length = recipe.model.context_length
+    steps = budget_steps(config, length, len(training) - 1)
+    minutes = config.minutes or (0.0 if steps else DEFAULT_MINUTES)
+    if minutes:
+        step_seconds, evaluation_seconds = measure(recipe, device, training, validation)
+        affordable = steps_in(
+            minutes * 60, step_seconds, evaluation_seconds, config, length, len(validation)
+        )
+        steps = min(steps, affordable) if steps else affordable
+    interval = evaluation_interval(config, steps, length, len(validation))
+    frozen = replace(
+        config,
+        max_steps=steps,
+        max_tokens=0,
+        max_epochs=0.0,
+        minutes=0.0,
+        evaluation_interval=interval,
+        log_interval=config.log_interval or max(1, steps // 1000),
+    )
+    return replace(recipe, training=frozen)
+
+
+def evaluation_interval(
+    config: TrainingConfig, steps: int, context_length: int, n_validation: int
+) -> int:
+    """Steps between evaluations, where the recipe leaves it open.
+
+    An evaluation reads the validation text and as much training text; reading forward costs
+    a third of training.
+    """
+    if config.evaluation_interval:
+        return config.evaluation_interval
+    cost = 2 * n_validation / 3 / (config.batch_size * context_length)  # in steps
+    wanted = min(max(int(EVALUATION_SHARE * steps / cost), EVALUATIONS[0]), EVALUATIONS[1])
+    return max(1, math.ceil(steps / wanted))
+
+
+def steps_in(
+    seconds: float,
+    step_seconds: float,
+    evaluation_seconds: float,
+    config: TrainingConfig,
+    context_length: int,
+    n_validation: int,
+) -> int:
+    """Most steps whose time, evaluations included, stays within a budget; at least one."""
+    low, high = 1, max(1, int(seconds / step_seconds))
+    while low < high:
+        middle = (low + high + 1) // 2
+        interval = evaluation_interval(config, middle, context_length, n_validation)
+        time_needed = middle * step_seconds + math.ceil(middle / interval) * evaluation_seconds
+        low, high = (middle, high) if time_needed <= seconds else (low, middle - 1)
+    return low
+
+
+def measure(
+    recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds
+) -> tuple[float, float]:
+    """Seconds of a step and of an evaluation, on a model that is thrown away."""
+    config = replace(recipe.training, max_steps=1 << 30)
+    trial = build(replace(recipe, training=config), device, training, validation)
+    durations = []
+    begin = time.perf_counter()
+    while len(durations) < 4 or time.perf_counter() - begin < MEASURE_SECONDS:
+        start = time.perf_counter()
+        set_learning_rate(trial, 0)
+        batch = trial.stream.next_batch(config.batch_size, trial.context_length)
+        accumulate_gradients(trial, batch)
+        clip_gradients(trial)
+        trial.optimizer.step()
+        trial.optimizer.zero_grad(set_to_none=True)
+        durations.append(time.perf_counter() - start)
+    steady = sorted(durations[1:])  # the first one allocates
+    step_seconds = sum(steady) / len(steady)
+
+    length = trial.context_length
+    windows = sampled_windows(len(validation), length, 32 * length)
+    n_targets = sum(window.length for window in windows)
+    start = time.perf_counter()
+    with device.autocast():
+        score(trial.model, validation, windows, "measurement")
+    token_seconds = (time.perf_counter() - start) / n_targets
+    return step_seconds, 2 * token_seconds * (len(validation) - 1)
+
+
+def check_device(training: Training) -> None:
+    """Compare the loss of one batch with the CPU's, since wrong kernels go unnoticed.
+
+    Raises:
+        UserError: they differ by more than the precision explains.
+    """
+    if training.device.torch.type == "cpu":
+        return
+    place = training.stream.place
+    batch = training.stream.next_batch(min(4, training.config.batch_size))
+    training.stream.place = place
+    losses = []
+    training.model.eval()
+    with torch.no_grad():
+        for kind in (training.device.torch, torch.device("cpu")):
+            model = training.model.to(kind)
+            inputs = torch.from_numpy(batch.inputs).to(kind)
+            targets = torch.from_numpy(batch.targets).to(kind)
+            on_device = kind == training.device.torch
+            with training.device.autocast() if on_device else torch.autocast("cpu", enabled=False):
+                losses.append(next_token_loss(model(inputs), targets).item())
+    training.model.to(training.device.torch)
+    tolerance = 0.001 if training.device.config.precision == "float32" else 0.02
+    if not abs(losses[0] - losses[1]) <= tolerance * abs(losses[1]):
+        raise UserError(
+            f"{training.device.torch} computes a loss of {losses[0]:.4f} where the CPU computes "
+            f"{losses[1]:.4f}: this device cannot be trusted. Give --device.kind cpu."
+        )

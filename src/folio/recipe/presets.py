@@ -1,0 +1,76 @@
+"""Named models: a family says what the blocks are made of, a size how many and how wide.
+
+A preset is a table of settings that lies under the user's own, so each can be overridden.
+"""
+
+from __future__ import annotations
+
+from folio.config import Table, merge, unknown_name
+from folio.errors import UserError
+
+FAMILIES: dict[str, Table] = {
+    # The textbook: Radford et al. 2019, as nanoGPT and most courses build it.
+    "gpt2": {
+        "model": {
+            "positions": "learned",
+            "normalization": "layernorm",
+            "norm_placement": "pre",
+            "activation": "gelu",
+            "bias": True,
+            "tied_head": True,
+            "qk_norm": False,
+        },
+    },
+    # The graph of Qwen3 (https://arxiv.org/abs/2505.09388), so that a model can leave Folio.
+    "modern": {
+        "model": {
+            "positions": "rope",
+            "normalization": "rmsnorm",
+            "normalization_epsilon": 1e-6,
+            "norm_placement": "pre",
+            "activation": "swiglu",
+            "bias": False,
+            "tied_head": True,
+            "qk_norm": True,
+        },
+    },
+}
+
+
+def _size(
+    n_layers: int, n_heads: int, d_model: int, context_length: int, batch_size: int, rate: float
+) -> Table:
+    return {
+        "model": {
+            "n_layers": n_layers,
+            "n_heads": n_heads,
+            "d_model": d_model,
+            "context_length": context_length,
+        },
+        "optimizer": {"learning_rate": rate},
+        "training": {"batch_size": batch_size},
+    }
+
+
+# Learning rates fall with the width; those of the larger sizes are GPT-3's
+# (https://arxiv.org/abs/2005.14165, table 2.1).
+SIZES: dict[str, Table] = {
+    "nano": _size(4, 4, 128, 64, 12, 2e-3),  # 0.8 M parameters: minutes on a laptop
+    "micro": _size(4, 6, 192, 128, 16, 2e-3),  # 1.8 M
+    "mini": _size(6, 4, 256, 256, 16, 1.5e-3),  # 4.8 M
+    "baby": _size(6, 6, 384, 256, 64, 1e-3),  # 10.7 M: nanoGPT's "baby GPT"
+    "small": _size(12, 12, 768, 1024, 16, 6e-4),  # 124 M with GPT-2's vocabulary
+    "medium": _size(24, 16, 1024, 1024, 16, 3e-4),  # 350 M
+}
+
+
+def preset_table(family: str, size: str) -> Table:
+    """The settings that a family and a size stand for.
+
+    Raises:
+        UserError: a name that does not exist, with the nearest one that does.
+    """
+    for noun, name, known in (("preset", family, FAMILIES), ("size", size, SIZES)):
+        if name not in known:
+            raise UserError(unknown_name(noun, name, known) + f" There are {', '.join(known)}.")
+    return merge(FAMILIES[family], SIZES[size])

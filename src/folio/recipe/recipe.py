@@ -1,0 +1,71 @@
+"""A recipe: one config a room, composed. Everything that decides a run stands in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from folio.config import Table, from_table, merge
+from folio.corpus.corpus import CorpusConfig
+from folio.device import DeviceConfig
+from folio.errors import UserError
+from folio.model.config import ModelConfig
+from folio.recipe.presets import preset_table
+from folio.tokenizers.config import TokenizerConfig
+from folio.tokens.stream import StreamConfig
+from folio.training.config import TrainingConfig
+from folio.training.optimizers import OptimizerConfig
+from folio.training.schedule import ScheduleConfig
+
+BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete run."""
+
+    preset: str = "modern"
+    """The family of the model: `gpt2` (the textbook) or `modern` (Qwen3's graph)."""
+
+    size: str = "nano"
+    """nano, micro, mini, baby, small or medium."""
+
+    seed: int = 1
+    """Of weights, order and dropout."""
+
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; it is 0 or more.")
+
+
+def make_recipe(*layers: Table) -> Recipe:
+    """Compose a recipe from tables, the preset below all of them.
+
+    A layer that sets a budget replaces the budgets of the layers before it: who says
+    `--minutes 2` does not want the recipe's steps.
+    """
+    table: Table = {}
+    for layer in layers:
+        if any(name in layer.get("training", {}) for name in BUDGETS):
+            below = table.get("training", {})
+            table["training"] = {k: v for k, v in below.items() if k not in BUDGETS}
+        table = merge(table, layer)
+    family = _name(table, "preset", Recipe.preset)
+    size = _name(table, "size", Recipe.size)
+    return from_table(Recipe, merge(preset_table(family, size), table))
+
+
+def _name(table: Table, key: str, default: str) -> Any:
+    name = table.get(key, default)
+    if not isinstance(name, str):
+        raise UserError(f"{key} is {name!r}; expected text.")
+    return name

@@ -1,0 +1,320 @@
+"""Train a recipe into a run directory, and go on with a run. The whole of Folio in one page."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from folio.config import read_toml, to_table, to_toml
+from folio.device import Device, choose_device
+from folio.errors import UserError
+from folio.recipe.build import build, check_device, evaluation_interval, freeze_budget, steps_in
+from folio.recipe.prepare import prepare
+from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
+from folio.run.card import diagnose_run, draw_loss, write_card
+from folio.run.checkpoint import list_checkpoints, newest_checkpoint
+from folio.run.diagnosis import Diagnosis
+from folio.run.directory import Run, runs_folder
+from folio.run.metrics import set_aside_events_after
+from folio.run.opening import open_run
+from folio.storage import atomic_write, link_or_copy, write_json
+from folio.tokenizers import load
+from folio.tokens.token_file import open_token_file
+from folio.training.config import budget_steps
+from folio.training.loop import Ending, Evaluation, Observer, Training, train
+from folio.training.recorder import RunRecorder
+from folio.training.state import TrainingState, load_model_tensors, load_optimizer_tensors
+
+
+class Watcher:
+    """An Observer that also hears what happens around the training. This one is silent."""
+
+    def tell(self, line: str) -> None:
+        """A line about what is being done."""
+
+    def begin(self, run: Run, training: Training, state: TrainingState) -> None:
+        """Training begins, or goes on."""
+
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        """As an Observer."""
+
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        """As an Observer."""
+
+    def save(self, state: TrainingState) -> None:
+        """As an Observer."""
+
+    def ended(self, state: TrainingState, ending: Ending) -> None:
+        """As an Observer."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended."""
+
+    run: Run
+    ending: Ending
+    state: TrainingState
+    diagnosis: Diagnosis
+    sample: str
+
+
+def train_recipe(
+    recipe: Recipe,
+    name: str | None,
+    watcher: Watcher,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Train a recipe into runs/<name>.
+
+    Args:
+        recipe: what to train.
+        name: of the run; made from corpus and preset where it is None.
+        watcher: hears what happens.
+        should_stop: asked after each step.
+
+    Raises:
+        UserError: whatever the user can mend, before anything is written.
+    """
+    if name is not None and (there := Run(runs_folder() / name)).exists():
+        raise UserError(
+            f"The run {there.path} exists already. Go on with it: folio resume {name}. "
+            f"Or give another --name."
+        )
+    prepared = prepare(recipe, watcher.tell)
+    for warning in prepared.warnings:
+        watcher.tell(f"warning: {warning}")
+    training_ids, validation_ids = prepared.training(), prepared.validation()
+    recipe = _fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
+    device = _choose(recipe, watcher)
+    recipe = replace(_with_absolute_paths(recipe), device=device.config)
+    build(recipe, device, training_ids, validation_ids)  # fails here or never
+    recipe = freeze_budget(recipe, device, training_ids, validation_ids)
+
+    run = Run(runs_folder() / (name or _new_name(recipe)))
+    with run.lock():
+        prepared.tokenizer.save(run.tokenizer_file)
+        link_or_copy(prepared.training_file, run.tokens_file("train"))
+        link_or_copy(prepared.validation_file, run.tokens_file("validation"))
+        write_json(run.corpus_file, prepared.record)
+        _write_recipe(run, recipe)  # last: from here on this is a run
+        return _train_in(run, recipe, device, watcher, should_stop)
+
+
+def resume_run(
+    run: Run,
+    overrides: dict[str, Any],
+    watcher: Watcher,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Result | None:
+    """Go on where a run stopped, or train it longer.
+
+    Args:
+        run: the run directory.
+        overrides: a table of [training] settings, the budgets among them.
+        watcher, should_stop: as in train_recipe.
+
+    Returns:
+        How it ended; None where the run is complete and no more was asked for.
+    """
+    with run.lock():
+        before = make_recipe(read_toml(run.recipe_file))
+        changes = overrides.get("training", {})
+        foreign = [key for key in overrides if key != "training"]
+        if foreign:
+            raise UserError(
+                f"A run goes on with the settings that it began with; only those of training, "
+                f"such as --training.max-steps, can change, not {foreign[0]}. Start another run "
+                f"with: folio train {run.recipe_file} --{foreign[0]}..."
+            )
+        device = choose_device(before.device)
+        recipe = _extend(run, before, changes) if changes else before
+        if recipe != before:
+            _write_recipe(run, recipe)
+        if not changes and _is_complete(run, recipe):
+            return None
+        return _train_in(run, recipe, device, watcher, should_stop)
+
+
+def _train_in(
+    run: Run, recipe: Recipe, device: Device, watcher: Watcher, should_stop: Callable[[], bool]
+) -> Result:
+    """The common way of a new run and of one that goes on; the run is locked."""
+    fingerprint = load(run.tokenizer_file).fingerprint
+    training = build(
+        recipe,
+        device,
+        open_token_file(run.tokens_file("train"), fingerprint),
+        open_token_file(run.tokens_file("validation"), fingerprint),
+    )
+    check_device(training)
+    state = _restore(run, training, watcher)
+    recorder = RunRecorder(run, training, recipe.model)
+    watcher.begin(run, training, state)
+    ending = train(training, state, _Both(recorder, watcher), should_stop)
+    return _finish(run, recipe, ending, state, training)
+
+
+def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
+    """The newest whole checkpoint into the parts; the beginning where there is none."""
+    checkpoint, complaints = newest_checkpoint(run.checkpoints_folder)
+    for complaint in complaints:
+        watcher.tell(f"warning: {complaint}")
+    step = 0
+    state = TrainingState()
+    if checkpoint is not None:
+        load_model_tensors(training.model, checkpoint.model_tensors())
+        load_optimizer_tensors(training.optimizer, checkpoint.optimizer_tensors())
+        state = TrainingState.restore(checkpoint.state, training.device.torch)
+        step = checkpoint.step
+        watcher.tell(f"going on from {checkpoint.path}")
+    for path in list_checkpoints(run.checkpoints_folder):
+        if checkpoint is None or path.name > checkpoint.path.name:  # those that are damaged
+            shutil.rmtree(path, ignore_errors=True)
+    set_aside_events_after(run.metrics_file, step)
+    return state
+
+
+def _finish(
+    run: Run, recipe: Recipe, ending: Ending, state: TrainingState, training: Training
+) -> Result:
+    """Draw, sample, diagnose, and write the card."""
+    draw_loss(run)
+    opened = open_run(run)
+    sample = opened.generate(max_tokens=600, temperature=0.8, seed=recipe.seed or 1, stop=False)
+    assert isinstance(sample, str)
+    diagnosis = diagnose_run(run)
+    ledger = run.corpus()["ledger"]
+    speed = state.tokens / max(state.seconds, 1e-9)
+    sources = recipe.corpus.sources
+    facts = [
+        ("text", f"{', '.join(sources[:3])}{' ...' if sources[3:] else ''}"),
+        (
+            "characters for training, validation",
+            f"{ledger['training']:,}, {ledger['validation']:,}",
+        ),
+        ("model", f"{recipe.preset}, {recipe.model.n_parameters:,} parameters"),
+        ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
+        ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
+        ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
+        ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
+        ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
+        ("sample again", f"`folio sample {run.path}`"),
+    ]
+    write_card(run, facts, [sample])
+    return Result(run, ending, state, diagnosis, sample)
+
+
+def _extend(run: Run, recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with changed training settings; a budget in minutes is counted from now."""
+    table = to_table(recipe)
+    changes = dict(changes)
+    minutes = changes.pop("minutes", 0.0)
+    budget_given = any(key in changes for key in BUDGETS)
+    recipe = make_recipe(table, {"training": changes}) if changes else recipe
+    training_ids = open_token_file(run.tokens_file("train"))
+    length = recipe.model.context_length
+    steps = budget_steps(recipe.training, length, len(training_ids) - 1)
+    if minutes:
+        ends = run.events("step")
+        done = ends[-1] if ends else {"step": 0, "seconds": 0.0}
+        step_seconds = done["seconds"] / max(done["step"], 1) or 0.1
+        more = steps_in(minutes * 60, step_seconds, 0.0, recipe.training, length, 2)
+        checkpoint = run.newest()[0]
+        steps = min(steps, checkpoint.step + more) if budget_given else checkpoint.step + more
+    frozen = replace(recipe.training, max_steps=steps, max_tokens=0, max_epochs=0.0, minutes=0.0)
+    if not frozen.evaluation_interval:
+        interval = evaluation_interval(frozen, steps, length, run.corpus()["tokens"]["validation"])
+        frozen = replace(frozen, evaluation_interval=interval)
+    return replace(recipe, training=frozen)
+
+
+def _is_complete(run: Run, recipe: Recipe) -> bool:
+    ends = run.events("end")
+    return bool(ends) and (
+        ends[-1]["reason"] == "patience"
+        or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
+    )
+
+
+def _choose(recipe: Recipe, watcher: Watcher) -> Device:
+    model = recipe.model
+    windows = recipe.training.micro_batch_size or recipe.training.batch_size
+    device = choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
+    watcher.tell(f"device: {device}")
+    return device
+
+
+def _fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
+    rows = recipe.model.vocab_size or n_ids
+    if rows < n_ids:
+        raise UserError(
+            f"model.vocab_size is {rows}, but the tokenizer has {n_ids} ids. "
+            f"Give 0 for its size, or more rows."
+        )
+    return replace(recipe, model=replace(recipe.model, vocab_size=rows))
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Files by their whole path, so that the recipe means the same from any folder."""
+
+    def absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
+        paths = [Path(source).expanduser() for source in sources]
+        return tuple(
+            str(path.resolve()) if source != "-" and path.exists() else source
+            for source, path in zip(sources, paths)
+        )
+
+    corpus = recipe.corpus
+    return replace(
+        recipe,
+        corpus=replace(
+            corpus,
+            sources=absolute(corpus.sources),
+            validation=absolute(corpus.validation),
+        ),
+    )
+
+
+def _new_name(recipe: Recipe) -> str:
+    """<corpus>-<preset>-<number>, the number one above those that are there."""
+    first = recipe.corpus.sources[0]
+    stem = "stdin" if first == "-" else re.sub(r"[^\w.-]+", "-", Path(first).stem).strip("-.")
+    base = f"{stem or 'text'}-{recipe.preset}"
+    taken = [0]
+    for path in runs_folder().glob(f"{base}-*"):
+        if (number := path.name.removeprefix(f"{base}-")).isdecimal():
+            taken.append(int(number))
+    return f"{base}-{max(taken) + 1}"
+
+
+def _write_recipe(run: Run, recipe: Recipe) -> None:
+    with atomic_write(run.recipe_file) as file:
+        file.write(f"# folio train {run.recipe_file}\n\n{to_toml(recipe)}")
+
+
+class _Both:
+    """First the recorder, then the watcher, so that what is shown is already on the disk."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self.observers = observers
+
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        for observer in self.observers:
+            observer.stepped(state, loss, learning_rate)
+
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        for observer in self.observers:
+            observer.evaluated(state, evaluation)
+
+    def save(self, state: TrainingState) -> None:
+        for observer in self.observers:
+            observer.save(state)
+
+    def ended(self, state: TrainingState, ending: Ending) -> None:
+        for observer in self.observers:
+            observer.ended(state, ending)

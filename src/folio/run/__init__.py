@@ -1,0 +1,1 @@
+"""The run directory: the wall between what makes a model and what uses one."""

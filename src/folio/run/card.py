@@ -1,0 +1,106 @@
+"""What a run shows of itself: loss.svg and README.md, both drawn from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from folio.report import Curve, draw_curves
+from folio.run.diagnosis import Diagnosis, diagnose
+from folio.run.directory import Run
+from folio.storage import atomic_write
+
+
+def diagnose_run(run: Run) -> Diagnosis:
+    """The verdict on a run's curves."""
+    return diagnose(run.events(), run.corpus()["frequency_loss"], str(run.path))
+
+
+def draw_loss(run: Run) -> None:
+    """Draw both curves of a run; a run without an evaluation gets no picture."""
+    steps, evaluations = run.events("step"), run.events("evaluation")
+    if not evaluations or not steps:
+        return
+    best = min(evaluations, key=lambda event: event["validation_loss"])
+    at = [event["step"] for event in evaluations]
+    draw_curves(
+        run.picture_file,
+        [
+            Curve(
+                "training, each batch",
+                [event["step"] for event in steps],
+                [event["loss"] for event in steps],
+                faint=True,
+            ),
+            Curve("training", at, [event["training_loss"] for event in evaluations], dots=True),
+            Curve(
+                "validation",
+                at,
+                [event["validation_loss"] for event in evaluations],
+                dots=True,
+                color=1,
+            ),
+        ],
+        title=run.name,
+        x_label="step",
+        y_label="loss (nats per token)",
+        level=("bare token frequencies", run.corpus()["frequency_loss"]),
+        mark=(
+            f"best {best['validation_loss']:.3f} at step {best['step']}",
+            best["step"],
+            best["validation_loss"],
+        ),
+    )
+
+
+def compare_losses(runs: Sequence[Run], path: Any) -> None:
+    """Draw the validation curves of several runs into one picture."""
+    curves = []
+    for i, run in enumerate(runs):
+        evaluations = run.events("evaluation")
+        curves.append(
+            Curve(
+                run.name,
+                [event["step"] for event in evaluations],
+                [event["validation_loss"] for event in evaluations],
+                dots=True,
+                color=i,
+            )
+        )
+    draw_curves(
+        path,
+        curves,
+        title="validation loss",
+        x_label="step",
+        y_label="loss (nats per token)",
+    )
+
+
+def write_card(run: Run, facts: Sequence[tuple[str, str]], samples: Sequence[str]) -> None:
+    """Write README.md of a run: what it is, how it went, what it writes.
+
+    Args:
+        run: with metrics and corpus.
+        facts: rows of the table, as name and value.
+        samples: texts that the model made.
+    """
+    diagnosis = diagnose_run(run)
+    lines = [f"# {run.name}", "", f"**{diagnosis.verdict}**: {diagnosis.reason}", ""]
+    lines += [f"Next: `{diagnosis.command}`", ""]
+    if run.picture_file.exists():
+        lines += [f"![loss curves]({run.picture_file.name})", ""]
+    lines += ["| | |", "| --- | --- |"]
+    lines += [f"| {name} | {value} |" for name, value in facts]
+    ledger = run.corpus()["ledger"]
+    lines += [
+        "",
+        f"Characters: {ledger['characters_in']:,} in = {ledger['training']:,} training + "
+        f"{ledger['validation']:,} validation"
+        + "".join(f" + {n:,} dropped ({reason})" for reason, n in ledger["dropped"].items())
+        + ". `corpus.json` lists the sources, `recipe.toml` every setting.",
+    ]
+    for sample in samples:
+        fence = "````" if "```" in sample else "```"
+        lines += ["", "## A sample", "", fence + "text", sample.strip("\n"), fence]
+    with atomic_write(run.card_file) as file:
+        file.write("\n".join(lines) + "\n")

@@ -1,0 +1,165 @@
+"""Checkpoints that are whole or do not exist.
+
+A checkpoint is a folder. Its files are written beside the final name and flushed to the
+disk; the manifest, with the size and sha256 of each, comes last; then the folder is
+renamed. Whatever interrupts this leaves the checkpoints before it as they were.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from folio.errors import UserError
+from folio.storage import read_json, sha256_of, storage_error, sync_folder, write_json
+
+MANIFEST = "manifest.json"
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+CONFIG, STATE = "config.json", "state.json"
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on the disk whose manifest agreed when it was opened."""
+
+    path: Path
+    step: int
+    config: dict[str, Any]
+    """Fields of the model's config."""
+    state: dict[str, Any]
+    """What the training loop keeps; see folio.training.state."""
+
+    def model_tensors(self) -> Tensors:
+        """Name -> weights, on the CPU."""
+        return _load(self.path / MODEL)
+
+    def optimizer_tensors(self) -> Tensors:
+        """Name -> optimizer state, on the CPU."""
+        return _load(self.path / OPTIMIZER)
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder's name; names sort like steps.
+
+    >>> checkpoint_name(500)
+    'step-00000500'
+    """
+    return f"step-{step:08d}"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    config: dict[str, Any],
+    state: dict[str, Any],
+    model: Tensors,
+    optimizer: Tensors,
+) -> Path:
+    """Write a checkpoint into `folder`, or nothing.
+
+    Returns:
+        Its path. One of the same step that is already there and whole is kept.
+
+    Raises:
+        UserError: the disk is full or cannot be written; earlier checkpoints are intact.
+    """
+    final = folder / checkpoint_name(step)
+    if final.exists():
+        try:
+            open_checkpoint(final)
+            return final
+        except UserError:
+            shutil.rmtree(final)
+    partial = folder / f".{final.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+        partial.mkdir(parents=True)
+        _save(partial / MODEL, model)
+        _save(partial / OPTIMIZER, optimizer)
+        write_json(partial / CONFIG, config)
+        write_json(partial / STATE, state)
+        names = (MODEL, OPTIMIZER, CONFIG, STATE)
+        manifest = {
+            name: {"bytes": (partial / name).stat().st_size, "sha256": sha256_of(partial / name)}
+            for name in names
+        }
+        write_json(partial / MANIFEST, manifest)
+        os.rename(partial, final)
+        sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise storage_error(error, final) from error
+    except UserError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return final
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Check every file of a checkpoint against its manifest.
+
+    Raises:
+        UserError: there is none, or a file is missing, cut short or altered.
+    """
+    if not path.is_dir():
+        raise UserError(f"There is no checkpoint {path}.")
+    if not (path / MANIFEST).exists():
+        raise UserError(f"Checkpoint {path} is damaged: it has no {MANIFEST}.")
+    manifest = read_json(path / MANIFEST)
+    for name in (MODEL, OPTIMIZER, CONFIG, STATE):
+        file, entry = path / name, manifest.get(name) if isinstance(manifest, dict) else None
+        if entry is None or not file.exists():
+            raise UserError(f"Checkpoint {path} is damaged: {name} is missing.")
+        if file.stat().st_size != entry["bytes"]:
+            raise UserError(
+                f"Checkpoint {path} is damaged: {name} has {file.stat().st_size} bytes, "
+                f"not {entry['bytes']}."
+            )
+        if sha256_of(file) != entry["sha256"]:
+            raise UserError(f"Checkpoint {path} is damaged: the sha256 of {name} does not agree.")
+    return Checkpoint(path, step_of(path), read_json(path / CONFIG), read_json(path / STATE))
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints by step, oldest first; not yet checked."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name))
+
+
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and what was wrong with each newer one."""
+    complaints = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return open_checkpoint(path), complaints
+        except UserError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def _save(path: Path, tensors: Tensors) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _load(path: Path) -> Tensors:
+    from safetensors.torch import load_file
+
+    return load_file(path)

@@ -1,0 +1,170 @@
+"""The names in a run directory, and how a run is opened. Nothing else knows them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from folio.errors import UserError
+from folio.run.checkpoint import (
+    Checkpoint,
+    checkpoint_name,
+    list_checkpoints,
+    newest_checkpoint,
+    open_checkpoint,
+    step_of,
+)
+from folio.run.metrics import Event, read_events
+from folio.storage import locked, read_json, storage_error, write_json
+
+
+def runs_folder() -> Path:
+    """Where runs are made and found by name; `FOLIO_RUNS` moves it."""
+    return Path(os.environ.get("FOLIO_RUNS", "runs"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def tokenizer_file(self) -> Path:
+        return self.path / "tokenizer.json"
+
+    @property
+    def corpus_file(self) -> Path:
+        return self.path / "corpus.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def picture_file(self) -> Path:
+        return self.path / "loss.svg"
+
+    @property
+    def card_file(self) -> Path:
+        return self.path / "README.md"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        return self.path / "checkpoints"
+
+    def tokens_file(self, part: str) -> Path:
+        """Of `train` or `validation`."""
+        return self.path / "tokens" / f"{part}.bin"
+
+    def exists(self) -> bool:
+        """Whether this folder is a run."""
+        return self.recipe_file.is_file()
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """The events of metrics.jsonl."""
+        return read_events(self.metrics_file, kind)
+
+    def corpus(self) -> dict[str, Any]:
+        """corpus.json."""
+        return read_json(self.corpus_file)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held by the one process that writes; raises UserError where there is another."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+        return locked(self.path / "lock", f"The run {self.path}")
+
+    # ---- checkpoints ---------------------------------------------------------------------
+
+    def newest(self) -> tuple[Checkpoint, list[str]]:
+        """The newest whole checkpoint, and what was wrong with newer ones.
+
+        Raises:
+            UserError: there is none.
+        """
+        checkpoint, complaints = newest_checkpoint(self.checkpoints_folder)
+        if checkpoint is None:
+            detail = " ".join(complaints) or "It stopped before the first one was written."
+            raise UserError(f"The run {self.path} has no usable checkpoint. {detail}")
+        return checkpoint, complaints
+
+    def checkpoint(self, which: str = "best") -> tuple[Checkpoint, list[str]]:
+        """The checkpoint `best`, `last` or of a step; and complaints about damaged ones.
+
+        A damaged best or last is replaced by the newest whole one; a step that the user
+        named is not.
+        """
+        if which not in ("best", "last"):
+            return open_checkpoint(self._step_path(which)), []
+        pointer = self.path / f"{which}.json"
+        if which == "last" or not pointer.exists():
+            return self.newest()
+        try:
+            return open_checkpoint(self.checkpoints_folder / read_json(pointer)["checkpoint"]), []
+        except UserError as error:
+            checkpoint, complaints = self.newest()
+            return checkpoint, [str(error), *complaints]
+
+    def point(self, which: str, step: int, validation_loss: float | None) -> None:
+        """Make best.json or last.json point at a step."""
+        entry = {"checkpoint": checkpoint_name(step), "step": step}
+        write_json(self.path / f"{which}.json", entry | {"validation_loss": validation_loss})
+
+    def _step_path(self, which: str) -> Path:
+        there = [step_of(path) for path in list_checkpoints(self.checkpoints_folder)]
+        if not which.isdecimal() or int(which) not in there:
+            raise UserError(
+                f"The run {self.path} has no checkpoint '{which}'. "
+                f"Give best, last or one of {', '.join(map(str, there)) or 'no steps yet'}."
+            )
+        return self.checkpoints_folder / checkpoint_name(int(which))
+
+
+def list_runs(folder: Path | None = None) -> list[Run]:
+    """All runs of a folder, the one written last at the end."""
+    folder = folder or runs_folder()
+    if not folder.is_dir():
+        return []
+    runs = [Run(path) for path in folder.iterdir() if Run(path).exists()]
+    return sorted(runs, key=lambda run: (_last_written(run), run.name))
+
+
+def find_run(name: str | None) -> Run:
+    """The run of a name or a path; the newest one where none is named.
+
+    Raises:
+        UserError: no such run, with the nearest name.
+    """
+    runs = list_runs()
+    if name is None:
+        if not runs:
+            raise UserError(f"There is no run in {runs_folder()}/. Make one with: folio train")
+        return runs[-1]
+    for path in (runs_folder() / name, Path(name)):
+        if Run(path).exists():
+            return Run(path)
+    if Path(name).exists():
+        raise UserError(f"{name} is no run: it has no recipe.toml. Name a folder below runs/.")
+    nearest = difflib.get_close_matches(name, [run.name for run in runs], n=1)
+    hint = f"Did you mean '{nearest[0]}'?" if nearest else "folio runs lists what is there."
+    raise UserError(f"There is no run '{name}'. {hint}")
+
+
+def _last_written(run: Run) -> float:
+    file = run.metrics_file if run.metrics_file.exists() else run.recipe_file
+    return file.stat().st_mtime

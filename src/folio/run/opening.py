@@ -1,0 +1,152 @@
+"""Open a run to use its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from folio.config import from_table
+from folio.device import Device
+from folio.errors import UserError
+from folio.evaluation.score import Score, exact_score, strided_score
+from folio.generation.engine import FINISHED, generate
+from folio.generation.sampling import SamplingConfig
+from folio.model.config import ModelConfig
+from folio.model.gpt import GPT
+from folio.run.checkpoint import Checkpoint
+from folio.run.directory import Run
+from folio.tokenizers import Tokenizer, load
+from folio.tokenizers.base import TokenIds
+from folio.tokens.token_file import open_token_file
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A trained model with its tokenizer."""
+
+    run: Run
+    checkpoint: Checkpoint
+    model: GPT
+    tokenizer: Tokenizer
+    complaints: list[str]
+    """What was wrong with checkpoints that were passed over."""
+
+    def validation(self) -> TokenIds:
+        """(N,) token ids that the run held out."""
+        return open_token_file(self.run.tokens_file("validation"), self.tokenizer.fingerprint)
+
+    def evaluate(self, tokens: TokenIds) -> list[Score]:
+        """Exact first, then strided."""
+        length = self.model.config.context_length
+        return [score(self.model, tokens, length) for score in (exact_score, strided_score)]
+
+    def generate_ids(
+        self,
+        prompt: str,
+        config: SamplingConfig,
+        n_samples: int = 1,
+        max_tokens: int | None = 500,
+        stop: bool = True,
+    ) -> Iterator[Tensor]:
+        """Continue a prompt; yields (n_samples,) token ids, FINISHED after the end.
+
+        An empty prompt begins where a document does: after its end-of-document token, or
+        after a line end where the vocabulary has none.
+
+        Raises:
+            UserError: the prompt has something that the vocabulary lacks.
+        """
+        prompt_ids = self.tokenizer.encode_prompt(prompt).tolist() if prompt else [self._start()]
+        device = next(self.model.parameters()).device
+        generator = torch.Generator(device=device)
+        if config.seed:
+            generator.manual_seed(config.seed)
+        else:
+            generator.seed()
+        return generate(
+            self.model,
+            torch.tensor([prompt_ids] * n_samples, device=device),
+            config,
+            generator=generator,
+            max_tokens=max_tokens,
+            stop_token=self.tokenizer.end_of_document if stop else None,
+            excluded=self._never_sampled().to(device),
+        )
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 500,
+        n_samples: int = 1,
+        stop: bool = True,
+        **sampling: Any,
+    ) -> str | list[str]:
+        """Text that goes on from a prompt, without the prompt; a list if n_samples > 1.
+
+        `sampling` is temperature, top_k, top_p and seed, as in SamplingConfig.
+        """
+        config = SamplingConfig(**sampling)
+        steps = list(self.generate_ids(prompt, config, n_samples, max_tokens, stop))
+        columns = zip(*(step.tolist() for step in steps)) if steps else [()] * n_samples
+        texts = [
+            self.tokenizer.decode([i for i in column if i != FINISHED], skip_special=True)
+            for column in columns
+        ]
+        return texts if n_samples > 1 else texts[0]
+
+    def _start(self) -> int:
+        newline = self.tokenizer.encode("\n")
+        known = len(newline) and newline[-1] != self.tokenizer.unknown
+        many = len(self.run.corpus()["sources"]) > 1
+        end = self.tokenizer.end_of_document
+        if end is not None and (many or not known):
+            return end
+        return int(newline[-1])
+
+    def _never_sampled(self) -> Tensor:
+        """(V,) bool: rows that only pad the head, and the unknown token."""
+        excluded = torch.zeros(self.model.config.vocab_size, dtype=torch.bool)
+        excluded[self.tokenizer.vocab_size :] = True
+        if self.tokenizer.unknown is not None:
+            excluded[self.tokenizer.unknown] = True
+        return excluded
+
+
+def open_run(run: Run, which: str = "best", device: Device | None = None) -> OpenRun:
+    """Load a checkpoint of a run, in evaluation mode.
+
+    Args:
+        run: the run directory.
+        which: `best`, `last` or a step.
+        device: where to; the CPU by default.
+
+    Raises:
+        UserError: no usable checkpoint, or a tokenizer that does not fit the model.
+    """
+    checkpoint, complaints = run.checkpoint(which)
+    tokenizer = load(run.tokenizer_file)
+    model_config = from_table(ModelConfig, checkpoint.config)
+    expected = run.corpus()["tokens"]["tokenizer"]
+    if tokenizer.fingerprint != expected or tokenizer.vocab_size > model_config.vocab_size:
+        raise UserError(
+            f"{run.tokenizer_file} ({tokenizer.vocab_size} ids, {tokenizer.fingerprint[:12]}) is "
+            f"not the tokenizer that the model was trained with ({expected[:12]}, at most "
+            f"{model_config.vocab_size} ids). Put the run's own tokenizer.json back."
+        )
+    model = GPT(model_config)
+    model.load_state_dict(_with_tied_head(checkpoint.model_tensors(), model_config))
+    model.eval().requires_grad_(False)
+    if device is not None:
+        model.to(device.torch)
+    return OpenRun(run, checkpoint, model, tokenizer, complaints)
+
+
+def _with_tied_head(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    if config.tied_head:
+        tensors["lm_head.weight"] = tensors["token_embedding.weight"]
+    return tensors

@@ -1,0 +1,140 @@
+"""What every tokenizer can do, and what is the same for all of them.
+
+Ids 0 ... vocab_size - 1 each stand for some bytes of UTF-8. Special tokens stand for
+none: they are never found in text, unless the caller allows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from folio.errors import UserError
+from folio.storage import atomic_write
+
+TokenIds = NDArray[np.unsignedinteger]
+"""(n,) token ids, in the smallest unsigned type that holds the vocabulary."""
+
+END_OF_DOCUMENT = "<|endoftext|>"
+UNKNOWN = "<unk>"
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back."""
+
+    kind: str
+    """The name of the implementation in a recipe."""
+    lossless: bool
+    """Whether decode(encode(text)) is the text, as far as the vocabulary knows it."""
+
+    special_tokens: dict[str, int]
+    """Names and ids of the tokens that stand for no text."""
+
+    pieces: Sequence[bytes]
+    """What each id stands for in UTF-8; a special token's is its name."""
+
+    @abstractmethod
+    def encode(self, text: str) -> TokenIds:
+        """Token ids of a text; whatever looks like a special token is plain text."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """A standard tokenizer.json, which the `tokenizers` library loads."""
+
+    # ---- the same for all ----------------------------------------------------------------
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special ones included."""
+        return len(self.pieces)
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """The smallest unsigned type that holds every id."""
+        return np.min_scalar_type(self.vocab_size - 1)
+
+    @property
+    def end_of_document(self) -> int | None:
+        """The id that stands between documents."""
+        return self.special_tokens.get(END_OF_DOCUMENT)
+
+    @property
+    def unknown(self) -> int | None:
+        """The id of whatever the vocabulary lacks; None where it lacks nothing."""
+        return self.special_tokens.get(UNKNOWN)
+
+    def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
+        """Token ids of one text that comes in pieces, as if it were whole."""
+        return map(self.encode, texts)
+
+    def encode_prompt(self, text: str) -> TokenIds:
+        """Token ids of a text that the model must understand in full.
+
+        Raises:
+            UserError: the text has something that the vocabulary lacks.
+        """
+        token_ids = self.encode(text)
+        if self.unknown is not None and (token_ids == self.unknown).any():
+            raise UserError(self.describe_unknown(text))
+        return token_ids
+
+    def describe_unknown(self, text: str) -> str:
+        """Says what of this text the vocabulary lacks."""
+        return f"The prompt {text!r} has words that the training text does not have."
+
+    def decode(self, token_ids: ArrayLike, skip_special: bool = False) -> str:
+        """Text of some token ids; bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            UserError: an id that the vocabulary does not have.
+        """
+        return self.decode_bytes(token_ids, skip_special).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, token_ids: ArrayLike, skip_special: bool = False) -> bytes:
+        """UTF-8 of some token ids, which may begin or end inside a character."""
+        ids = np.atleast_1d(np.asarray(token_ids)).astype(np.int64).tolist()
+        skipped = set(self.special_tokens.values()) if skip_special else ()
+        pieces = self.pieces
+        for token_id in ids:
+            if not 0 <= token_id < len(pieces):
+                raise UserError(
+                    f"Token id {token_id} does not exist: this vocabulary has the ids "
+                    f"0 to {len(pieces) - 1}."
+                )
+        return b"".join([pieces[i] for i in ids if i not in skipped])
+
+    @cached_property
+    def bytes_per_token(self) -> NDArray[np.int64]:
+        """(vocab_size,) UTF-8 bytes that each id stands for; special tokens count as 0."""
+        return self._measure(len)
+
+    @cached_property
+    def characters_per_token(self) -> NDArray[np.int64]:
+        """(vocab_size,) characters that begin in each id; special tokens count as 0."""
+        # In UTF-8 each character has one byte that is not of the form 10xxxxxx.
+        return self._measure(lambda piece: sum(byte & 0xC0 != 0x80 for byte in piece))
+
+    def _measure(self, measure: Any) -> NDArray[np.int64]:
+        lengths = np.array([measure(piece) for piece in self.pieces], dtype=np.int64)
+        lengths[list(self.special_tokens.values())] = 0
+        return lengths
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 of the tokenizer; equal for equal behaviour and ids."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write a standard tokenizer.json, atomically."""
+        with atomic_write(path) as file:
+            json.dump(self.to_json(), file, ensure_ascii=False, indent=1)
+            file.write("\n")

@@ -1,0 +1,103 @@
+"""One token for each character that the training text has.
+
+The whole tokenizer is a table from code points to ids, so encoding is one look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.errors import UserError
+from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, TokenIds, Tokenizer
+
+CODE_POINTS = 0x110000
+
+
+class CharacterTokenizer(Tokenizer):
+    """Characters in the order of their code points, then `<unk>` and `<|endoftext|>`.
+
+    >>> tokenizer = CharacterTokenizer.train(["abba"])
+    >>> tokenizer.encode("abc").tolist()
+    [0, 1, 2]
+    >>> tokenizer.decode([1, 0, 2])
+    'ba<unk>'
+    """
+
+    kind = "character"
+    lossless = True  # but for unknown characters, which are counted
+
+    def __init__(self, characters: str) -> None:
+        """`characters`: the vocabulary, each once; its place is its id."""
+        if len(set(characters)) != len(characters):
+            raise UserError("The vocabulary of a character tokenizer holds a character twice.")
+        self.characters = characters
+        n = len(characters)
+        self.special_tokens = {UNKNOWN: n, END_OF_DOCUMENT: n + 1}
+        self.pieces = [symbol.encode("utf-8") for symbol in (*characters, *self.special_tokens)]
+
+    @classmethod
+    def train(cls, texts: Iterable[str]) -> CharacterTokenizer:
+        """Take every character of a text that comes in pieces."""
+        seen = np.zeros(CODE_POINTS, dtype=bool)
+        for text in texts:
+            seen[_code_points(text)] = True
+        return cls("".join(map(chr, np.flatnonzero(seen))))
+
+    def encode(self, text: str) -> TokenIds:
+        return self._table[_code_points(text)]
+
+    def describe_unknown(self, text: str) -> str:
+        strange = sorted(set(text) - set(self.characters))
+        shown = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in strange[:5])
+        return (
+            f"The training text does not have {shown}{', ...' if strange[5:] else ''}, so the "
+            f"model cannot read it. Leave it out of the prompt."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        # Pair merging without a single merge, so that the standard has a name for it.
+        vocabulary = {symbol: i for i, symbol in enumerate(self.characters)} | self.special_tokens
+        return {
+            "version": "1.0",
+            "added_tokens": [
+                {
+                    "id": i,
+                    "content": name,
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": False,
+                    "normalized": False,
+                    "special": True,
+                }
+                for name, i in self.special_tokens.items()
+            ],
+            "decoder": {"type": "Fuse"},
+            "model": {
+                "type": "BPE",
+                "unk_token": UNKNOWN,
+                "fuse_unk": False,
+                "vocab": vocabulary,
+                "merges": [],
+            },
+        }
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> CharacterTokenizer:
+        """Take back what `to_json` gave."""
+        vocabulary = sorted(table["model"]["vocab"].items(), key=lambda item: item[1])
+        return cls("".join(symbol for symbol, _ in vocabulary if len(symbol) == 1))
+
+    @cached_property
+    def _table(self) -> TokenIds:
+        table = np.full(CODE_POINTS, self.special_tokens[UNKNOWN], dtype=self.dtype)
+        table[_code_points(self.characters)] = np.arange(len(self.characters))
+        return table
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")

@@ -1,0 +1,185 @@
+"""The order in which a text is read for training: windows, without replacement, resumable.
+
+N tokens have N - 1 targets: each token but the first is to be predicted once an epoch.
+An epoch cuts them into windows from a random phase. The whole windows come first, in a
+new order each epoch, and then the two pieces at the edges of the text:
+
+    tokens    0 1 2 3 4 5 6 7 8 9 10 11 12
+    targets     [1 2|3 4 5 6|7 8 9 10|11 12]      window 4, phase 2
+    order            7 8 9 10, 3 4 5 6, then 1 2, then 11 12
+
+So a place in the stream is two whole numbers, the epoch and the targets of it that were
+given out, and needs no memory, however long the text: the order of the windows is a
+function that is computed when asked. Since the place counts targets, the number of windows
+in a batch may change at any moment, and so may their length, up to the window of the order:
+a shorter context reads each window in several goes.
+
+Shapes:  B windows · T context length
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.errors import UserError
+from folio.tokenizers.base import TokenIds
+from folio.tokens.permutation import permute
+
+IGNORED = -100
+"""Target of a place in a row that its window does not reach; it adds nothing to a loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """In which order the training text is read."""
+
+    order: Literal["shuffled", "sequential"] = "shuffled"
+    """`shuffled`: a new permutation of the windows each epoch. `sequential`: each row of a
+    batch goes on where it stood in the batch before, as backpropagation through time reads."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stream stands."""
+
+    epoch: int = 0
+    position: int = 0
+    """Targets of this epoch that were given out."""
+
+
+class Batch(NamedTuple):
+    """Windows, one a row."""
+
+    inputs: NDArray[np.int64]
+    """(B, T) token ids."""
+    targets: NDArray[np.int64]
+    """(B, T) the token that follows each input, or IGNORED past the end of a short window."""
+
+
+class TokenStream:
+    """An endless series of batches; `place` says where it stands and can be set."""
+
+    def __init__(
+        self, tokens: TokenIds, window: int, seed: int, config: StreamConfig, lanes: int = 1
+    ) -> None:
+        """
+        Args:
+            tokens: (N,) token ids; may be mapped from a file.
+            window: targets of a whole window, the longest context that will be asked for.
+            seed: names the series of orders.
+            config: the order.
+            lanes: rows of a batch that go on from one batch to the next, if sequential.
+
+        Raises:
+            UserError: the text is shorter than one window.
+        """
+        if len(tokens) <= window:
+            raise UserError(
+                f"The training text has {len(tokens)} tokens, fewer than one window of "
+                f"model.context_length = {window} and the token after it. Give more text, or "
+                f"--model.context-length {max(1, len(tokens) // 4)}."
+            )
+        self.tokens = tokens.view(np.ndarray)  # indexing a memmap itself is slow
+        self.window, self.seed, self.config, self.lanes = window, seed, config, lanes
+        self.place = Place()
+        self._epoch = _Epoch(self, 0)
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """N - 1: every token but the first."""
+        return len(self.tokens) - 1
+
+    def next_batch(self, n_windows: int, context_length: int | None = None) -> Batch:
+        """Read on.
+
+        Args:
+            n_windows: B, rows of the batch.
+            context_length: T, at most the window of the stream, which is the default.
+
+        Returns:
+            (B, T) inputs and targets; near the end of an epoch a row may be short, and
+            the rows after it are of the next epoch.
+        """
+        width = context_length or self.window
+        assert 0 < width <= self.window
+        starts = np.empty(n_windows, dtype=np.int64)
+        lengths = np.empty(n_windows, dtype=np.int64)
+        row = 0
+        while row < n_windows:
+            if self._epoch.number != self.place.epoch:
+                self._epoch = _Epoch(self, self.place.epoch)
+            row = self._fill(self._epoch, row, width, starts, lengths)
+        columns = np.arange(width)
+        where = np.minimum(starts[:, None] + columns, self.targets_per_epoch - 1)  # (B, T)
+        inputs = self.tokens[where].astype(np.int64)
+        targets = self.tokens[where + 1].astype(np.int64)
+        if lengths.min() < width:
+            targets[columns >= lengths[:, None]] = IGNORED
+        return Batch(inputs, targets)
+
+    def _fill(
+        self,
+        epoch: _Epoch,
+        row: int,
+        width: int,
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> int:
+        """Fill rows from one epoch, until it or the batch ends; returns the next row."""
+        position, first_row = self.place.position, row
+        slots: list[int] = []
+        while row < len(starts) and position < self.targets_per_epoch:
+            slot, offset, left = epoch.find(position)
+            slots.append(slot)
+            starts[row], lengths[row] = offset, min(left, width)
+            position += int(lengths[row])
+            row += 1
+        starts[first_row:row] += epoch.starts(np.array(slots, dtype=np.int64))
+        ended = position == self.targets_per_epoch
+        self.place = Place(epoch.number + 1) if ended else Place(epoch.number, position)
+        return row
+
+
+class _Epoch:
+    """The windows of one epoch in their order: whole ones, then the head, then the tail."""
+
+    def __init__(self, stream: TokenStream, number: int) -> None:
+        self.number, self.stream, window = number, stream, stream.window
+        shuffled = stream.config.order == "shuffled"
+        self.phase = int(permute(np.array([0]), window, stream.seed, number, 0)[0])
+        self.phase = self.phase if shuffled else 0
+        self.n_whole = (stream.targets_per_epoch - self.phase) // window
+        self.place_of = self._shuffle if shuffled else self._interleave
+
+    def find(self, position: int) -> tuple[int, int, int]:
+        """Slot in the order, offset in its window, and what is left of that window."""
+        window, whole = self.stream.window, self.n_whole * self.stream.window
+        if position < whole:
+            return position // window, position % window, window - position % window
+        if position < whole + self.phase:
+            return self.n_whole, position - whole, whole + self.phase - position
+        offset = position - whole - self.phase
+        return self.n_whole + 1, offset, self.stream.targets_per_epoch - position
+
+    def starts(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Index of the first input of each slot's window: (n,) -> (n,)."""
+        tail = self.phase + self.n_whole * self.stream.window
+        starts = np.where(slots == self.n_whole, 0, tail)
+        whole = slots < self.n_whole
+        starts[whole] = self.phase + self.place_of(slots[whole]) * self.stream.window
+        return starts
+
+    def _shuffle(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        return permute(slots, self.n_whole, self.stream.seed, self.number, 1)
+
+    def _interleave(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        # Lane i reads the windows i * steps ... (i + 1) * steps - 1; what does not fill a
+        # last row of lanes follows in order.
+        lanes = self.stream.lanes
+        steps = self.n_whole // lanes
+        interleaved = slots % lanes * steps + slots // lanes
+        return np.where(slots < steps * lanes, interleaved, slots)

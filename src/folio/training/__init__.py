@@ -1,0 +1,1 @@
+"""Optimizers, schedules, the state that survives a restart, and the loop."""

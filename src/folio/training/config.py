@@ -1,0 +1,79 @@
+"""How long to train and when to look. Free of torch, so that a recipe is read quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from folio.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Batches, budget, evaluations and checkpoints."""
+
+    batch_size: int = 32
+    """Windows of context_length tokens in each optimizer step."""
+
+    micro_batch_size: int = 0
+    """Windows in memory at once; their gradients are added up to the batch. 0 takes all."""
+
+    max_steps: int = 0
+    """Budget in optimizer steps; 0 leaves it to the others. The smallest one given counts."""
+
+    max_tokens: int = 0
+    """Budget in tokens trained on, repeats included."""
+
+    max_epochs: float = 0.0
+    """Budget in passes over the training text."""
+
+    minutes: float = 0.0
+    """Budget in time: measured for some seconds, then frozen as max_steps. 5 minutes where
+    nothing else is given."""
+
+    evaluation_interval: int = 0
+    """Steps between evaluations; 0 takes so few that they cost about a tenth of the time."""
+
+    patience: int = 0
+    """Stop after so many evaluations without a better validation loss; 0 goes on."""
+
+    save_interval: int = 0
+    """Steps between checkpoints beside those that each evaluation leaves; 0 makes none."""
+
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep, beside the best one."""
+
+    log_interval: int = 0
+    """Steps between entries of the training loss in metrics.jsonl; 0 makes about a thousand."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name} is {getattr(self, name)}; it is at least 1.")
+        for name in (
+            "micro_batch_size",
+            "max_steps",
+            "max_tokens",
+            "max_epochs",
+            "minutes",
+            "evaluation_interval",
+            "patience",
+            "save_interval",
+            "log_interval",
+        ):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"training.{name} is {getattr(self, name)}; it is 0 or more.")
+
+
+def budget_steps(config: TrainingConfig, context_length: int, targets_per_epoch: int) -> int:
+    """Steps that the budgets in steps, tokens and epochs allow; 0 where none is given.
+
+    >>> budget_steps(TrainingConfig(batch_size=2, max_tokens=100), 10, 1000)
+    5
+    """
+    per_step = config.batch_size * context_length
+    budgets = [
+        config.max_steps,
+        -(-config.max_tokens // per_step),
+        -(-int(config.max_epochs * targets_per_epoch) // per_step),
+    ]
+    return min((steps for steps in budgets if steps > 0), default=0)

@@ -1,0 +1,82 @@
+"""An Observer that writes a run directory: metrics, checkpoints, and which are kept."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import asdict
+
+from folio.model.config import ModelConfig
+from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpoint, step_of
+from folio.run.directory import Run
+from folio.run.metrics import append_event
+from folio.training.loop import Ending, Evaluation, Training
+from folio.training.state import TrainingState, model_tensors, optimizer_tensors
+
+
+class RunRecorder:
+    """Keeps everything that a run needs to be looked at and to be resumed."""
+
+    def __init__(self, run: Run, training: Training, model_config: ModelConfig) -> None:
+        self.run, self.training, self.model_config = run, training, model_config
+
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        state.recent_loss += loss
+        state.recent_steps += 1
+        config = self.training.config
+        if state.step % config.log_interval == 0 or state.step == config.max_steps:
+            self._append(
+                "step",
+                state,
+                loss=state.recent_loss / state.recent_steps,
+                learning_rate=learning_rate,
+            )
+            state.recent_loss, state.recent_steps = 0.0, 0
+
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        self._append(
+            "evaluation",
+            state,
+            validation_loss=evaluation.validation_loss,
+            training_loss=evaluation.training_loss,
+            best_validation_loss=state.best_validation_loss,
+            best_step=state.best_step,
+        )
+
+    def save(self, state: TrainingState) -> None:
+        training = self.training
+        save_checkpoint(
+            self.run.checkpoints_folder,
+            state.step,
+            config=asdict(self.model_config),
+            state=state.record(training.device.torch),
+            model=model_tensors(training.model),
+            optimizer=optimizer_tensors(training.optimizer),
+        )
+        best = state.best_validation_loss
+        self.run.point("last", state.step, None if math.isinf(best) else best)
+        if not math.isinf(best):
+            self.run.point("best", state.best_step, best)
+        self._drop_old(state)
+
+    def ended(self, state: TrainingState, ending: Ending) -> None:
+        self._append(
+            "end",
+            state,
+            reason=ending,
+            peak_learning_rate=self.training.optimizer_config.learning_rate,
+        )
+
+    def _append(self, event: str, state: TrainingState, **values: object) -> None:
+        common = {"event": event, "step": state.step, "tokens": state.tokens}
+        common["seconds"] = round(state.seconds, 3)
+        append_event(self.run.metrics_file, common | values)
+
+    def _drop_old(self, state: TrainingState) -> None:
+        """Delete what is neither the best nor among the newest; after the pointers moved on."""
+        folder = self.run.checkpoints_folder
+        keep = {checkpoint_name(state.best_step)}
+        keep |= {p.name for p in list_checkpoints(folder)[-self.training.config.keep_checkpoints :]}
+        for path in list_checkpoints(folder):
+            if path.name not in keep and step_of(path) < state.step:
+                shutil.rmtree(path, ignore_errors=True)

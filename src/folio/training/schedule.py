@@ -1,0 +1,66 @@
+"""The learning rate over a run, as a share of its peak. Depends on the step, never on a clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from folio.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Linear warmup, then a fall."""
+
+    kind: Literal["cosine", "linear"] = "cosine"
+    """`cosine` falls from the end of warmup (https://arxiv.org/abs/1608.03983); `linear` stays
+    on a plateau and cools down at the end (WSD, https://arxiv.org/abs/2405.18392)."""
+
+    warmup_fraction: float = 0.05
+    """Share of all optimizer steps. 0 starts at the peak."""
+
+    cooldown_fraction: float = 0.4
+    """Share of all optimizer steps in which `linear` falls. 0 never falls, 1 falls from the
+    end of warmup."""
+
+    final_fraction: float = 0.1
+    """Learning rate at the last step, as a share of the peak."""
+
+    horizon_steps: int = 0
+    """Steps that the shares are of; 0 means training.max_steps. Set it to leave room for
+    a longer run that must have the same beginning."""
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_fraction", "cooldown_fraction", "final_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"schedule.{name} is {getattr(self, name)}; it is a share, 0 to 1.")
+        if self.horizon_steps < 0:
+            raise UserError(f"schedule.horizon_steps is {self.horizon_steps}; it is 0 or more.")
+
+
+def learning_rate_share(config: ScheduleConfig, step: int, max_steps: int) -> float:
+    """Share of the peak learning rate for a step.
+
+    Args:
+        config: the schedule.
+        step: steps already taken, from 0.
+        max_steps: of the run; `config.horizon_steps` stands above it.
+
+    Returns:
+        0 to 1. The first step is above 0, the last one is final_fraction.
+
+    >>> config = ScheduleConfig(kind="linear", warmup_fraction=0.2, cooldown_fraction=0.5)
+    >>> [round(learning_rate_share(config, step, 10), 2) for step in range(10)]
+    [0.5, 1.0, 1.0, 1.0, 1.0, 0.82, 0.64, 0.46, 0.28, 0.1]
+    """
+    horizon = config.horizon_steps or max_steps
+    warmup = round(config.warmup_fraction * horizon)
+    if step < warmup:
+        return (step + 1) / warmup
+    falling = horizon - warmup
+    if config.kind == "linear":
+        falling = min(round(config.cooldown_fraction * horizon), falling)
+    fallen = min(max((step + 1 - (horizon - falling)) / max(falling, 1), 0.0), 1.0)
+    shape = (1 + math.cos(math.pi * fallen)) / 2 if config.kind == "cosine" else 1 - fallen
+    return config.final_fraction + (1 - config.final_fraction) * shape

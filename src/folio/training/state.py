@@ -1,0 +1,102 @@
+"""What must survive a restart, as a type: with it, a resumed run equals an uninterrupted one."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from folio.tokens.stream import Place
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training, beside weights and optimizer."""
+
+    step: int = 0
+    """Optimizer steps taken."""
+    tokens: int = 0
+    """Targets trained on, repeats included."""
+    seconds: float = 0.0
+    """Time spent in this run, evaluations included, pauses not."""
+    place: Place = field(default_factory=Place)
+    """Where the stream of batches stands."""
+    best_validation_loss: float = math.inf
+    best_step: int = 0
+    evaluated_step: int = 0
+    """Step of the last evaluation; 0 before the first."""
+    stale_evaluations: int = 0
+    """Evaluations since the best one."""
+    recent_loss: float = 0.0
+    """Sum of the training losses since the last entry in the metrics, in nats."""
+    recent_steps: int = 0
+    """Number of them."""
+
+    def record(self, device: torch.device) -> dict[str, Any]:
+        """For state.json, with the random state of torch, from which dropout draws."""
+        generators = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(device)
+        record = asdict(self) | {"random": {k: _encode(v) for k, v in generators.items()}}
+        if math.isinf(self.best_validation_loss):
+            record["best_validation_loss"] = None
+        return record
+
+    @classmethod
+    def restore(cls, record: dict[str, Any], device: torch.device) -> TrainingState:
+        """Take up a record, the random state of torch included."""
+        record = dict(record)
+        generators = record.pop("random")
+        record["place"] = Place(**record["place"])
+        torch.set_rng_state(_decode(generators["cpu"]))
+        if device.type == "cuda" and "cuda" in generators:
+            torch.cuda.set_rng_state(_decode(generators["cuda"]), device)
+        if record["best_validation_loss"] is None:
+            record["best_validation_loss"] = math.inf
+        return cls(**record)
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> weights, a tied one once."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put weights into a model of the same shape; names and shapes must agree exactly."""
+    own = dict(model.named_parameters())
+    assert own.keys() == tensors.keys(), "a checkpoint of another model"
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`0.exp_avg` and so on -> state of parameter 0 and so on."""
+    return {
+        f"{index}.{name}": value.detach()
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+        if value is not None  # SGD without momentum
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Take back what `optimizer_tensors` gave; rates and decay stay as they are."""
+    table = optimizer.state_dict()
+    table["state"] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        table["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(table)
+
+
+def _encode(tensor: Tensor) -> str:
+    return base64.b64encode(tensor.numpy().tobytes()).decode("ascii")
+
+
+def _decode(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)

@@ -1,0 +1,335 @@
+"""The command line as a user meets it. Most verbs run in this process, for speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from folio.cli.main import VERBS, main
+from folio.run.directory import Run, runs_folder
+
+FLAGS = (
+    "--preset gpt2 --model.n-layers 1 --model.d-model 16 --model.n-heads 2",
+    "--model.context-length 16 --training.batch-size 4 --training.max-steps 30",
+    "--training.evaluation-interval 10 --optimizer.learning-rate 1e-2",
+    "--device.kind cpu --device.threads 1 --device.precision float32",
+)
+TRAIN = " ".join(FLAGS).split()
+
+
+class Outcome:
+    def __init__(self, code: int, out: str, err: str):
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def folio(capfd: pytest.CaptureFixture[str]):
+    def run(*arguments: str) -> Outcome:
+        try:
+            main(list(arguments))
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def trained(folio, book: Path) -> Run:
+    outcome = folio("train", str(book), "--name", "trained", *TRAIN)
+    assert outcome.code == 0, outcome.err
+    return Run(runs_folder() / "trained")
+
+
+def test_help_lists_every_verb_and_each_has_help(folio):
+    overview = folio("--help")
+    assert overview.code == 0
+    for verb in VERBS:
+        assert verb in overview.out
+        assert f"folio {verb}" in folio(verb, "--help").out
+
+
+def test_training_leaves_a_run_and_says_what_to_do_next(folio, book: Path):
+    outcome = folio("train", str(book), *TRAIN)
+    assert outcome.code == 0
+    run = Run(runs_folder() / "book-gpt2-1")
+    for word in ("validation", "diagnosis", f"folio sample {run.path}"):
+        assert word in outcome.out
+    assert "step 10: train loss" in outcome.err and "device: cpu, float32" in outcome.err
+    there = {path.name for path in run.path.iterdir()}
+    assert there >= {
+        "recipe.toml", "tokenizer.json", "tokens", "corpus.json", "metrics.jsonl",
+        "loss.svg", "README.md", "checkpoints", "best.json", "last.json",
+    }  # fmt: skip
+    card = run.card_file.read_text()
+    assert "![loss curves](loss.svg)" in card and "20,000 in = 18,000 training" in card
+    assert run.picture_file.read_text().lstrip().startswith("<?xml")
+
+
+def test_sampling_continues_a_prompt_and_repeats_with_a_seed(folio, trained: Run):
+    flags = ("--prompt", "The ", "--seed", "3", "--max-tokens", "40", "--no-stop")
+    one, two = folio("sample", "trained", *flags), folio("sample", *flags)
+    assert one.code == 0 and one.out == two.out and one.out.startswith("The ")
+    assert len(one.out.rstrip("\n")) == 44
+    several = folio("sample", "--samples", "3", "--max-tokens", "5")
+    assert [line for line in several.out.splitlines() if line.startswith("---")] == [
+        "--- 1 ---",
+        "--- 2 ---",
+        "--- 3 ---",
+    ]
+    greedy = [folio("sample", "--temperature", "0", "--max-tokens", "20").out for _ in range(2)]
+    assert greedy[0] == greedy[1]
+
+
+def test_evaluation_gives_exact_first_and_agrees_with_the_run(folio, trained: Run):
+    records = json.loads(folio("evaluate", "--json").out)
+    assert [record["protocol"] for record in records] == ["exact", "strided"]
+    best = json.loads((trained.path / "best.json").read_text())
+    assert records[0]["checkpoint"] == best["checkpoint"]
+    assert records[0]["nats_per_token"] == pytest.approx(best["validation_loss"], rel=1e-5)
+    assert records[0]["targets"] == 1999
+    assert records[1]["targets"] == 1999
+    assert "bits per byte" in folio("evaluate").out
+
+
+def test_evaluation_takes_other_texts(folio, trained: Run, tmp_path: Path):
+    other = tmp_path / "other.txt"
+    other.write_text("The 1th line!")
+    (record, _) = json.loads(folio("evaluate", "trained", str(other), "--json").out)
+    assert record["targets"] == 12 and record["unknown_share"] == pytest.approx(1 / 12)
+    assert json.loads(folio("evaluate", str(other), "--json").out)[0] == record
+
+
+def test_runs_are_listed_and_compared(folio, trained: Run, book: Path):
+    folio("train", str(book), "--name", "second", *TRAIN)
+    listing = folio("runs").out
+    assert "trained" in listing and "30/30" in listing and "finished" in listing
+    facts = json.loads(folio("runs", "--json").out)
+    assert [fact["run"] for fact in facts] == ["trained", "second"]
+    assert facts[0]["parameters"] > 3000 and facts[0]["best_validation_loss"] < 3
+    assert folio("runs", "--compare", "trained", "second").code == 0
+    assert (runs_folder() / "compare.svg").stat().st_size > 1000
+
+
+def test_resuming_a_complete_run_says_how_to_go_on(folio, trained: Run):
+    assert "--minutes 5" in folio("resume").err
+    outcome = folio("resume", "trained", "--training.max-steps", "40")
+    assert outcome.code == 0 and "going on from" in outcome.err
+    assert json.loads((trained.path / "last.json").read_text())["step"] == 40
+
+
+def test_settings_are_listed_with_their_defaults(folio):
+    out = folio("train", "--settings").out
+    assert "--model.n-layers 4" in out and "--optimizer.learning-rate" in out
+
+
+def test_a_recipe_file_is_trained(folio, trained: Run, tmp_path: Path):
+    outcome = folio("train", str(trained.recipe_file), "--training.max-steps", "10")
+    assert outcome.code == 0
+    assert "10 of 10" in Run(runs_folder() / "book-gpt2-1").card_file.read_text()
+
+
+MISTAKES = {
+    "missing file": ("train nothing.txt", "There is no file, folder or built-in corpus"),
+    "empty corpus": ("train EMPTY", "0 characters"),
+    "shorter than a window": ("train SHORT", "fewer than one window"),
+    "binary file": ("train BINARY", "binary file"),
+    "wrong encoding": ("train LATIN", "byte 0xfc at offset 2"),
+    "unknown setting": ("train BOOK --model.n-layer 3", "Did you mean 'model.n_layers'?"),
+    "a flag of no verb": ("train BOOK --minuets 3", "Unknown setting 'minuets'"),
+    "impossible shape": ("train BOOK --model.d-model 10 --model.n-heads 4", "divisible"),
+    "wrong type of a flag": ("train BOOK --model.n-layers many", "expected a whole number"),
+    "wrong type of minutes": ("train BOOK --minutes soon", "minutes"),
+    "wrong type in TOML": ("train TOML", "model.n_layers is 'four'"),
+    "missing recipe": ("train nothing.toml", "There is no file nothing.toml"),
+    "unknown preset": ("train BOOK --preset gpt3", "Did you mean 'gpt2'?"),
+    "unknown size": ("train BOOK --size tiny", "Unknown size 'tiny'"),
+    "unknown device": ("train BOOK --device.kind tpu", "one of auto, cpu, cuda, mps"),
+    "device that is not there": ("train BOOK --device.kind mps", "Available: cpu"),
+    "name with a slash": ("train BOOK --name a/b", "no plain name"),
+    "recipe among files": ("train BOOK TOML", "A recipe stands alone"),
+    "flag without a value": ("train BOOK --seed", "needs a value"),
+    "no run": ("sample", "There is no run"),
+    "resume of nothing": ("resume nothing", "There is no run 'nothing'"),
+    "folder that is no run": ("evaluate FOLDER", "is no run"),
+    "unknown verb": ("trian BOOK", "trian"),
+}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, book: Path) -> dict[str, str]:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    contents = {
+        "EMPTY": b"",
+        "SHORT": b"a text that is short.",
+        "BINARY": b"\x89PNG\0\0",
+        "LATIN": "grün".encode("latin-1"),
+        "TOML": b'[model]\nn_layers = "four"\n',
+    }
+    paths = {"BOOK": str(book), "FOLDER": str(folder)}
+    for name, data in contents.items():
+        path = folder / f"{name.lower()}.{'toml' if name == 'TOML' else 'txt'}"
+        path.write_bytes(data)
+        paths[name] = str(path)
+    return paths
+
+
+def assert_one_line(outcome: Outcome, message: str) -> None:
+    assert outcome.code == 2
+    lines = outcome.err.strip().splitlines()
+    assert message in lines[-1] and lines[-1].startswith("error: ")
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_line_and_nothing_is_written(folio, inputs, mistake: str):
+    command, message = MISTAKES[mistake]
+    outcome = folio(*(inputs.get(word, word) for word in command.split()))
+    assert_one_line(outcome, message)
+    assert not runs_folder().exists()
+
+
+SAMPLE_MISTAKES = {
+    "--top-p 0": "--temperature 0",
+    "--temperature -1": "0 (greedy) or more",
+    "--top-k -2": "top_k is -2",
+    "--samples 0": "at least 1",
+    "--max-tokens -1": "0 or more",
+    "--checkpoint 17": "Give best, last or one of",
+    "--prompt Ωmega": "'Ω' (U+03A9)",
+    "--forever --samples 2": "writes one text",
+    "traind": "Did you mean 'trained'?",
+}
+
+
+@pytest.mark.parametrize("flags", SAMPLE_MISTAKES)
+def test_a_mistake_in_sampling_gets_one_line(folio, trained: Run, flags: str):
+    assert_one_line(folio("sample", *flags.split()), SAMPLE_MISTAKES[flags])
+
+
+def test_a_name_that_exists_is_refused_and_the_run_stays(folio, trained: Run, book: Path):
+    before = trained.recipe_file.read_bytes()
+    outcome = folio("train", str(book), "--name", "trained", "--seed", "9", *TRAIN)
+    assert_one_line(outcome, "exists already")
+    assert trained.recipe_file.read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_used(folio, trained: Run):
+    best = json.loads((trained.path / "best.json").read_text())["checkpoint"]
+    (trained.checkpoints_folder / best / "model.safetensors").write_bytes(b"")
+    outcome = folio("sample", "--max-tokens", "5")
+    assert outcome.code == 0
+    assert f"{best} is damaged" in outcome.err and "Using" in outcome.err
+    assert_one_line(folio("sample", "--checkpoint", str(int(best[5:]))), "damaged")
+
+
+def test_a_tokenizer_of_another_run_is_refused(folio, trained: Run, tmp_path: Path):
+    (tmp_path / "other.txt").write_text("abcabcdefg " * 300)
+    assert folio("train", str(tmp_path / "other.txt"), "--name", "other", *TRAIN).code == 0
+    other = Run(runs_folder() / "other").tokenizer_file.read_bytes()
+    trained.tokenizer_file.write_bytes(other)
+    assert_one_line(folio("sample", "trained"), "is not the tokenizer")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="root writes anywhere")
+def test_a_folder_that_cannot_be_written_is_one_line(
+    folio, book: Path, monkeypatch, tmp_path: Path
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FOLIO_RUNS", str(tmp_path / "file"))
+    assert_one_line(folio("train", str(book), *TRAIN), "cannot be written")
+
+
+# ---- real processes ----------------------------------------------------------------------
+
+
+def start(*arguments: str, **more) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "folio", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+@pytest.fixture
+def long_training(book: Path) -> Iterator[subprocess.Popen]:
+    flags = [*TRAIN, "--training.max-steps", "100000", "--training.evaluation-interval", "20"]
+    flags += ["--training.log-interval", "1"]
+    process = start("train", str(book), "--name", "long", *flags)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def wait_for(process: subprocess.Popen, words: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"the process ended without saying {words!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_exits_0(folio, long_training, number: int):
+    wait_for(long_training, "step 20:")
+    long_training.send_signal(number)
+    out, err = long_training.communicate(timeout=60)
+    assert long_training.returncode == 0, err
+    assert "interrupted; everything is saved" in err and "folio resume long" in out
+    last = json.loads((runs_folder() / "long" / "last.json").read_text())["step"]
+    steps = Run(runs_folder() / "long").events("step")
+    assert steps[-1]["step"] <= last
+    resumed = folio("resume", "long", "--training.max-steps", str(last + 5))
+    assert resumed.code == 0 and f"step-{last:08d}" in resumed.err
+
+
+def test_a_killed_run_goes_on(folio, long_training):
+    wait_for(long_training, "step 40:")
+    long_training.kill()
+    long_training.communicate()
+    resumed = folio("resume", "long", "--training.max-steps", "60")
+    assert resumed.code == 0 and "going on from" in resumed.err
+    assert json.loads((runs_folder() / "long" / "last.json").read_text())["step"] == 60
+
+
+def test_two_processes_cannot_write_one_run(folio, long_training):
+    wait_for(long_training, "step 20:")
+    assert_one_line(folio("resume", "long"), f"process {long_training.pid}")
+
+
+def test_forever_writes_until_ctrl_c_and_exits_0(trained: Run):
+    process = start("sample", "--forever")
+    assert process.stdout is not None
+    text = process.stdout.read(400)  # many times the context of 16
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert len(text) == 400 and process.returncode == 0
+
+
+def test_a_closed_pipe_is_no_error(trained: Run):
+    process = start("sample", "--max-tokens", "100000")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+
+
+def test_standard_input_is_a_corpus(book: Path):
+    process = start("train", "-", *TRAIN, stdin=subprocess.PIPE)
+    out, err = process.communicate(book.read_text(), timeout=120)
+    assert process.returncode == 0, err
+    assert "stdin-gpt2-1" in out

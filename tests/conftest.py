@@ -1,0 +1,48 @@
+"""Every test has a cache and a runs folder of its own; corpora are optional."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+
+# Tests run side by side, and their matrices are small.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FOLIO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("FOLIO_CORPORA", str(CORPORA))
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Training flushes denormal numbers, which Hypothesis takes for a broken processor."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def shakespeare() -> Path:
+    path = CORPORA / "tinyshakespeare.txt"
+    if not path.exists():
+        pytest.skip(f"{path} is absent; FOLIO_CORPORA names the folder of the corpora")
+    return path
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A text with structure, of 20,000 characters, that a tiny model learns in seconds."""
+    lines = [
+        f"The {i % 7}th line of verse {i % 5} sings of the {i % 11} winds.\n" for i in range(450)
+    ]
+    path = tmp_path / "book.txt"
+    path.write_text("".join(lines)[:20_000], encoding="utf-8")
+    return path

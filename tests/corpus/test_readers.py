@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from folio.corpus import readers
+from folio.corpus.corpus import CorpusConfig, read_corpus
+from folio.corpus.readers import read_path, read_pieces
+from folio.errors import UserError
+
+TEXT = "Grüße, 世界 🌍\r\nline two\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TEXT.encode("utf-8"),
+        codecs.BOM_UTF8 + TEXT.encode("utf-8"),
+        codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le"),
+        codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
+        codecs.BOM_UTF32_LE + TEXT.encode("utf-32-le"),
+    ],
+    ids=["utf-8", "utf-8 with mark", "utf-16-le", "utf-16-be", "utf-32-le"],
+)
+def test_marks_say_the_encoding_and_line_ends_stay(tmp_path: Path, data: bytes):
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+    assert "".join(read_pieces(path)) == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-8-sig"])
+def test_a_named_encoding_is_used(tmp_path: Path, encoding: str):
+    path = tmp_path / "a.txt"
+    path.write_bytes("Grüße".encode(encoding))
+    assert "".join(read_pieces(path, encoding)) == "Grüße"
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), st.integers(1, 7)
+)
+def test_pieces_join_to_the_text_wherever_they_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, size: int
+):
+    monkeypatch.setattr(readers, "PIECE_BYTES", size)
+    path = tmp_path / "a.txt"
+    path.write_bytes(codecs.BOM_UTF8 + text.encode("utf-8"))
+    assert "".join(read_pieces(path)) == text
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1 << 20])
+def test_a_bad_byte_is_named_with_its_offset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+):
+    monkeypatch.setattr(readers, "PIECE_BYTES", size)
+    path = tmp_path / "a.txt"
+    path.write_bytes("äö".encode() + b"\xff" + b"tail")
+    with pytest.raises(UserError, match=r"a\.txt is not utf-8: byte 0xff at offset 4"):
+        list(read_pieces(path))
+
+
+def test_a_character_cut_off_at_the_end_is_an_error(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("abcä".encode()[:-1])
+    with pytest.raises(UserError, match="offset 3"):
+        list(read_pieces(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"\x7fELF\0\0\0\1", "binary"), ("ab".encode("utf-16-le"), "another encoding")],
+)
+def test_a_binary_file_is_refused(tmp_path: Path, data: bytes, message: str):
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=message):
+        list(read_pieces(path))
+
+
+def test_an_unknown_encoding_is_refused(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("a")
+    with pytest.raises(UserError, match="utf-9"):
+        list(read_pieces(path, "utf-9"))
+
+
+def test_a_folder_gives_its_texts_in_order_without_hidden_ones(tmp_path: Path):
+    for name in ("b.txt", "a.md", "sub/c.TXT", ".hidden.txt", ".git/d.txt", "picture.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    found = [Path(d.source).relative_to(tmp_path) for d in read_path(tmp_path, "auto")]
+    assert [str(path) for path in found] == ["a.md", "b.txt", "sub/c.TXT"]
+
+
+def test_a_folder_without_text_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match=r"no \.txt or \.md"):
+        list(read_path(tmp_path, "auto"))
+
+
+def test_standard_input_can_be_read_again(monkeypatch: pytest.MonkeyPatch):
+    class Input:
+        buffer = io.BytesIO(TEXT.encode())
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    (document,) = read_corpus(CorpusConfig(sources=("-",))).documents
+    assert document.text == document.text == TEXT
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("shakespear", "Did you mean 'shakespeare'?"),
+        ("bok.txt", "book.txt'?"),
+        ("zzzzzz", "Built in are python-docs, shakespeare."),
+    ],
+)
+def test_a_name_that_is_nothing_gets_the_nearest(
+    book: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
+):
+    monkeypatch.chdir(book.parent)
+    with pytest.raises(UserError) as caught:
+        read_corpus(CorpusConfig(sources=(source,)))
+    assert message in str(caught.value)
+
+
+def test_an_empty_corpus_is_refused(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.touch()
+    with pytest.raises(UserError, match="0 characters"):
+        read_corpus(CorpusConfig(sources=(str(path),)))

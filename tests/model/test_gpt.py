@@ -1,0 +1,216 @@
+"""The model against its promises; the parts against independent computations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from folio.errors import UserError
+from folio.model.attention import causal_attention, causal_attention_written_out, causal_mask
+from folio.model.config import ModelConfig
+from folio.model.feed_forward import make_feed_forward
+from folio.model.gpt import GPT
+from folio.model.kv_cache import KVCache
+from folio.model.loss import next_token_loss
+from folio.model.positions import RotaryPositions, SinusoidalPositions
+from folio.recipe.recipe import make_recipe
+from folio.testing import tiny_gpt
+
+VARIANTS = [
+    {"positions": "none"},
+    {"positions": "learned"},
+    {"positions": "sinusoidal", "scale_embeddings": True},
+    {"positions": "rope"},
+    {"normalization": "rmsnorm", "bias": False},
+    {"norm_placement": "post"},
+    {"norm_placement": "both", "qk_norm": True},
+    {"norm_placement": "none"},
+    {"activation": "relu"},
+    {"activation": "relu2"},
+    {"activation": "swiglu", "bias": False},
+    {"activation": "swiglu"},
+    {"tied_head": False, "d_ff": 20},
+    {"n_heads": 6, "n_kv_heads": 2, "positions": "rope", "qk_norm": True},
+]
+IDS = [" ".join(f"{k}={v}" for k, v in variant.items()) for variant in VARIANTS]
+every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
+
+
+def tokens(b: int, t: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 11, (b, t), generator=torch.Generator().manual_seed(seed))
+
+
+@every_variant
+def test_logits_have_a_row_for_each_position(variant):
+    assert tiny_gpt(**variant)(tokens(3, 5)).shape == (3, 5, 11)
+
+
+@every_variant
+def test_position_t_does_not_see_position_t_plus_1(variant):
+    model = tiny_gpt(**variant)
+    past = tokens(2, 8)
+    for t in range(7):
+        future = past.clone()
+        future[:, t + 1 :] = (future[:, t + 1 :] + 1) % 11
+        assert torch.equal(model(past)[:, : t + 1], model(future)[:, : t + 1])
+
+
+@every_variant
+def test_every_position_sees_the_first_one(variant):
+    # With no residual branch at all attention would be all that is left; here it only adds.
+    model = tiny_gpt(initialization_std=0.3, **variant)
+    one, other = tokens(1, 8), tokens(1, 8)
+    other[0, 0] = (other[0, 0] + 1) % 11
+    assert (model(one) != model(other)).any(dim=2).all()
+
+
+@every_variant
+def test_cached_logits_equal_uncached_ones(variant):
+    model = tiny_gpt(initialization_std=0.2, **variant)
+    token_ids = tokens(3, 8)
+    with torch.no_grad():
+        cache = KVCache(model.config, 3, like=model.lm_head.weight)
+        pieces = [model(token_ids[:, a:b], cache) for a, b in ((0, 3), (3, 4), (4, 6), (6, 8))]
+        expected = model(token_ids)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=1e-5, atol=1e-5)
+
+
+@every_variant
+def test_the_config_knows_the_number_of_parameters(variant):
+    model = tiny_gpt(**variant)
+    assert model.config.n_parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "modern"])
+def test_the_first_loss_is_that_of_knowing_nothing(preset):
+    recipe = make_recipe({"preset": preset, "model": {"vocab_size": 67}})
+    config = recipe.model
+    model = GPT(config, torch.Generator().manual_seed(1)).eval()
+    token_ids = torch.randint(0, 67, (8, 65), generator=torch.Generator().manual_seed(2))
+    loss = next_token_loss(model(token_ids[:, :-1]), token_ids[:, 1:]).item()
+    assert loss <= math.log(67) + config.d_model * 0.02**2 / 2 + 0.1
+    assert loss >= math.log(67) - 0.1
+
+
+@pytest.mark.parametrize(("t", "s"), [(4, 4), (1, 5), (3, 5)])
+def test_fused_attention_equals_the_one_written_out(t: int, s: int):
+    draw = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 3, t, 4, generator=draw)
+    k, v = torch.randn(2, 2, 3, s, 4, generator=draw)
+    mixed, weights = causal_attention_written_out(q, k, v)
+    torch.testing.assert_close(causal_attention(q, k, v), mixed)
+    assert weights.shape == (2, 3, t, s)
+    assert torch.equal(weights > 0, causal_mask(t, s, q.device).expand_as(weights))
+
+
+def test_rotary_scores_depend_on_distance_alone():
+    rotary = RotaryPositions(ModelConfig(d_model=8, n_heads=1, context_length=50))
+    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+    scores = [(rotary(q, i + 3) * rotary(k, i)).sum().item() for i in (0, 7, 40)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4) == pytest.approx(scores[2], rel=1e-4)
+    assert rotary(q, 0).sum().item() == pytest.approx(q.sum().item())
+    assert rotary(q, 1).norm().item() == pytest.approx(q.norm().item())
+
+
+def test_rotary_turns_dimension_i_with_i_plus_half():
+    rotary = RotaryPositions(ModelConfig(d_model=4, n_heads=1, context_length=3))
+    x = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
+    # Angle of the first pair at place 2: 2 * 10000^0 = 2.
+    expected = torch.tensor([math.cos(2), 0.0, math.sin(2), 0.0]).view(1, 1, 1, 4)
+    torch.testing.assert_close(rotary(x, 2), expected)
+
+
+def test_sinusoidal_positions_follow_the_paper():
+    table = SinusoidalPositions(ModelConfig(d_model=6, n_heads=1, context_length=9)).table
+    for place in (0, 5):
+        for i in range(3):
+            angle = place / 10000 ** (2 * i / 6)
+            assert table[place, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert table[place, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("activation", "bend"),
+    [
+        ("relu", lambda x: x.clamp(min=0)),
+        ("gelu", lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2),
+        ("relu2", lambda x: x.clamp(min=0) ** 2),
+    ],
+)
+def test_the_feed_forward_layer_bends_as_its_name_says(activation, bend):
+    layer = make_feed_forward(ModelConfig(d_model=4, n_heads=1, activation=activation))
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    wide = x @ layer.up_proj.weight.T + layer.up_proj.bias
+    expected = bend(wide) @ layer.down_proj.weight.T + layer.down_proj.bias
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_swiglu_gates_with_silu():
+    layer = make_feed_forward(ModelConfig(d_model=4, n_heads=1, activation="swiglu", bias=False))
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    gate = x @ layer.gate_proj.weight.T
+    expected = (gate * gate.sigmoid() * (x @ layer.up_proj.weight.T)) @ layer.down_proj.weight.T
+    torch.testing.assert_close(layer(x), expected)
+    assert layer.up_proj.out_features == 32  # 8/3 * 4, rounded up to a multiple of 32
+
+
+def test_residual_projections_start_smaller():
+    model = tiny_gpt(n_layers=8, d_model=96, initialization_std=0.02)
+    stds = {n: p.std().item() for n, p in model.named_parameters() if p.dim() == 2}
+    assert stds["blocks.3.attention.sublayer.q_proj.weight"] == pytest.approx(0.02, rel=0.05)
+    for name in ("attention.sublayer.out_proj", "feed_forward.sublayer.down_proj"):
+        assert stds[f"blocks.3.{name}.weight"] == pytest.approx(0.02 / 4, rel=0.05)
+
+
+def test_the_same_generator_gives_the_same_weights():
+    one, two, other = tiny_gpt(seed=1), tiny_gpt(seed=1), tiny_gpt(seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+    assert not torch.equal(one.token_embedding.weight, other.token_embedding.weight)
+
+
+def test_dropout_acts_in_training_only():
+    model = tiny_gpt(residual_dropout=0.5, embedding_dropout=0.5, attention_dropout=0.5)
+    x = tokens(2, 8)
+    assert torch.equal(model(x), model(x))
+    model.train()
+    assert not torch.equal(model(x), model(x))
+
+
+def test_the_loss_is_the_mean_over_targets_that_count():
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[1, 2, -100], [4, -100, -100]])
+    picked = [-F.log_softmax(logits[b, t], 0)[k] for b, t, k in ((0, 0, 1), (0, 1, 2), (1, 0, 4))]
+    torch.testing.assert_close(next_token_loss(logits, targets), torch.stack(picked).mean())
+
+
+def test_more_positions_than_the_context_are_refused():
+    model = tiny_gpt()
+    with pytest.raises(ValueError, match="9 positions"):
+        model(tokens(1, 9))
+    cache = KVCache(model.config, 1, like=model.lm_head.weight)
+    model(tokens(1, 8), cache)
+    with pytest.raises(ValueError, match="9 positions"):
+        model(tokens(1, 1), cache)
+    with pytest.raises(ValueError, match="the cache holds 8"):
+        cache.layers[0].extend(torch.zeros(1, 2, 1, 6), torch.zeros(1, 2, 1, 6))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"d_model": 10, "n_heads": 4}, "--model.d-model 12"),
+        ({"n_heads": 4, "n_kv_heads": 3}, "not divisible by model.n_kv_heads"),
+        ({"d_model": 12, "n_heads": 4, "positions": "rope"}, "--model.d-model 16"),
+        ({"d_model": 5, "n_heads": 1, "positions": "sinusoidal"}, "--model.d-model 6"),
+        ({"n_layers": 0}, "model.n_layers is 0"),
+        ({"residual_dropout": 1.0}, "0 to below 1"),
+        ({"context_length": -1}, "at least 1"),
+    ],
+)
+def test_an_impossible_shape_says_what_to_change(shape, message):
+    with pytest.raises(UserError) as caught:
+        ModelConfig(**shape)
+    assert message in str(caught.value)

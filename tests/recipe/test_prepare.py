@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from folio.errors import UserError
+from folio.recipe.build import build, evaluation_interval, steps_in
+from folio.recipe.prepare import prepare
+from folio.recipe.recipe import make_recipe
+from folio.training.config import TrainingConfig
+
+
+def prepared(sources: list[str], **corpus):
+    told: list[str] = []
+    recipe = make_recipe({"corpus": {"sources": sources} | corpus})
+    return prepare(recipe, told.append), told
+
+
+def test_an_end_of_document_stands_between_documents_and_nowhere_else(tmp_path: Path):
+    for name, text in (("a", "aaaa"), ("b", "bbbbbb"), ("v", "ab")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    sources = [str(tmp_path / f"{name}.txt") for name in "ab"]
+    result, _ = prepared(sources, validation=[str(tmp_path / "v.txt")])
+    text = result.tokenizer.decode(result.training())
+    assert text == "aaaa<|endoftext|>bbbbbb"
+    assert result.tokenizer.decode(result.validation()) == "ab"
+
+
+def test_tiny_shakespeare_has_111_539_targets(shakespeare: Path):
+    result, _ = prepared(["shakespeare"])
+    assert len(result.training()) == 1_003_854
+    assert len(result.validation()) - 1 == 111_539
+    assert result.tokenizer.vocab_size == 67
+    assert result.training().dtype == np.uint8
+
+
+def test_the_vocabulary_is_that_of_the_training_part(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("ab" * 45 + "XYXYXYXYXY")
+    result, _ = prepared([str(path)])
+    assert result.tokenizer.characters == "ab"  # type: ignore[attr-defined]
+    assert result.record["tokens"]["unknown_in_validation"] == 10
+    assert any("10 of 10 validation tokens are unknown" in line for line in result.warnings)
+
+
+def test_the_same_text_is_encoded_once_wherever_it_lies(book: Path):
+    _, first = prepared([str(book)])
+    copy = book.with_name("copy.txt")
+    shutil.copy(book, copy)
+    _, second = prepared([str(copy)])
+    assert any("encoding" in line for line in first)
+    assert not any("encoding" in line for line in second)
+
+
+def test_the_ledger_adds_up_with_what_was_dropped(tmp_path: Path, book: Path):
+    (tmp_path / "extra.txt").write_text("More verses. " * 20)
+    sources = [str(book), str(tmp_path / "extra.txt")]
+    result, _ = prepared(sources, validation=[str(tmp_path / "extra.txt")])
+    ledger = result.record["ledger"]
+    assert ledger["dropped"] == {"also in validation": 260}
+    kept = ledger["training"] + ledger["validation"]
+    assert kept + 260 == ledger["characters_in"] == 20_000 + 2 * 260
+    assert any("260 (also in validation)" in line for line in result.warnings)
+
+
+def test_validation_of_one_character_is_refused(book: Path, tmp_path: Path):
+    (tmp_path / "v.txt").write_text("T")
+    recipe = make_recipe(
+        {"corpus": {"sources": [str(book)], "validation": [str(tmp_path / "v.txt")]}}
+    )
+    result = prepare(recipe, lambda line: None)
+    with pytest.raises(UserError, match="too few for a loss"):
+        build(recipe, None, result.training(), result.validation())  # type: ignore[arg-type]
+
+
+def test_evaluations_cost_about_a_tenth_but_there_are_some():
+    config = TrainingConfig(batch_size=10)
+    # 100 tokens a step; an evaluation of 1,500 tokens costs 2 * 1500 / 3 / 100 = 10 steps.
+    assert evaluation_interval(config, 1000, 10, 1500) == 100
+    assert evaluation_interval(config, 20, 10, 1500) == 5
+    assert evaluation_interval(config, 100_000, 10, 1500) == 5000
+    assert evaluation_interval(TrainingConfig(evaluation_interval=7), 20, 10, 1500) == 7
+
+
+def test_steps_leave_time_for_evaluations():
+    config = TrainingConfig(batch_size=10, evaluation_interval=10)
+    # Ten steps of 1 s and one evaluation of 2 s make 12 s.
+    assert steps_in(60, 1.0, 2.0, config, 10, 1500) == 50
+    assert steps_in(0.5, 1.0, 2.0, config, 10, 1500) == 1

@@ -1,0 +1,187 @@
+"""A resumed run equals one that was never interrupted, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from folio.config import merge, read_toml
+from folio.errors import UserError
+from folio.recipe.recipe import make_recipe
+from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.run.directory import Run, find_run
+
+TINY = {
+    "preset": "modern",
+    "model": {
+        "n_layers": 2,
+        "n_heads": 2,
+        "d_model": 16,
+        "context_length": 16,
+        "residual_dropout": 0.2,  # draws from the random state, which must survive too
+        "attention_dropout": 0.1,
+        "embedding_dropout": 0.1,
+    },
+    "training": {
+        "batch_size": 4,
+        "micro_batch_size": 3,
+        "max_steps": 40,
+        "evaluation_interval": 15,
+        "keep_checkpoints": 50,
+    },
+    "corpus": {"validation_fraction": 0.02},
+    "device": {"kind": "cpu", "precision": "float32", "threads": 1},
+}
+
+
+def recipe_of(book: Path, **changes: Any):
+    return make_recipe(merge(TINY, {"corpus": {"sources": [str(book)]}}, changes))
+
+
+def stop_at(step: int):
+    """A watcher and its question: yes from that step on."""
+
+    class Stopper(Watcher):
+        at = 0
+
+        def stepped(self, state, loss, learning_rate):
+            self.at = state.step
+
+    stopper = Stopper()
+    return stopper, lambda: stopper.at >= step
+
+
+def weights_of(run: Run, step: int) -> tuple[bytes, bytes]:
+    checkpoint, _ = run.checkpoint(str(step))
+    folder = checkpoint.path
+    return (folder / "model.safetensors").read_bytes(), (
+        folder / "optimizer.safetensors"
+    ).read_bytes()
+
+
+@pytest.fixture
+def whole(book: Path) -> Run:
+    return train_recipe(recipe_of(book), "whole", Watcher()).run
+
+
+# 15 is an evaluation, 16 follows one, 23 is between two; an epoch has 306 windows.
+@pytest.mark.parametrize("steps", [[15], [16], [7, 23, 24]])
+def test_resumed_training_matches_uninterrupted_training(book: Path, whole: Run, steps: list[int]):
+    result = train_recipe(recipe_of(book), "parts", *stop_at(steps[0]))
+    assert result.ending == "interrupted"
+    run = result.run
+    for step in steps[1:]:
+        assert resume_run(run, {}, *stop_at(step)).ending == "interrupted"
+    assert resume_run(run, {}, Watcher()).ending == "finished"
+    assert weights_of(run, 40) == weights_of(whole, 40)
+    losses = [[(e["step"], e["loss"]) for e in r.events("step")] for r in (run, whole)]
+    assert losses[0] == losses[1]
+    assert [e["validation_loss"] for e in run.events("evaluation")] == [
+        e["validation_loss"] for e in whole.events("evaluation")
+    ]
+
+
+def test_training_across_epochs_resumes_in_the_middle_of_one(book: Path):
+    changes = {"model": {"context_length": 8}, "training": {"batch_size": 500, "max_steps": 8}}
+    changes["training"]["micro_batch_size"] = 0
+    whole = train_recipe(recipe_of(book, **changes), "whole", Watcher()).run
+    parts = train_recipe(recipe_of(book, **changes), "parts", *stop_at(6)).run
+    resume_run(parts, {}, Watcher())
+    assert weights_of(parts, 8) == weights_of(whole, 8)
+    assert whole.checkpoint("8")[0].state["place"]["epoch"] == 1
+
+
+def test_a_budget_raised_later_with_a_horizon_matches_one_run(book: Path):
+    horizon = {"schedule": {"horizon_steps": 40}}
+    whole = train_recipe(recipe_of(book, **horizon), "whole", Watcher()).run
+    first = {"training": {"max_steps": 20}}
+    parts = train_recipe(recipe_of(book, **merge(horizon, first)), "parts", Watcher()).run
+    assert resume_run(parts, {}, Watcher()) is None
+    assert resume_run(parts, {"training": {"max_steps": 40}}, Watcher()).ending == "finished"
+    assert weights_of(parts, 40) == weights_of(whole, 40)
+
+
+def test_the_resolved_recipe_gives_the_same_bytes(book: Path, whole: Run):
+    again = train_recipe(make_recipe(read_toml(whole.recipe_file)), "again", Watcher()).run
+    assert weights_of(again, 40) == weights_of(whole, 40)
+    assert (
+        again.recipe_file.read_text().split("\n")[1:]
+        == whole.recipe_file.read_text().split("\n")[1:]
+    )
+
+
+def test_after_damage_the_newest_whole_checkpoint_goes_on_to_the_same_bytes(book: Path, whole: Run):
+    expected = weights_of(whole, 40)
+    told: list[str] = []
+
+    class Listener(Watcher):
+        def tell(self, line: str) -> None:
+            told.append(line)
+
+    for step in (30, 40):
+        file = whole.checkpoints_folder / f"step-{step:08d}" / "optimizer.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    result = resume_run(whole, {"training": {"max_steps": 40}}, Listener())
+    assert result is not None and result.ending == "finished"
+    assert sum("damaged" in line for line in told) == 2
+    assert any("going on from" in line and "step-00000015" in line for line in told)
+    assert weights_of(whole, 40) == expected
+    steps = [event["step"] for event in whole.events("step")]
+    assert steps == sorted(set(steps))
+
+
+def test_a_run_without_a_checkpoint_begins_again(book: Path, whole: Run):
+    expected = weights_of(whole, 40)
+    shutil.rmtree(whole.checkpoints_folder)
+    assert resume_run(whole, {"training": {"max_steps": 40}}, Watcher()) is not None
+    assert weights_of(whole, 40) == expected
+
+
+def test_a_resumed_run_needs_no_source_files(book: Path):
+    run = train_recipe(recipe_of(book), "parts", *stop_at(10)).run
+    book.unlink()
+    assert resume_run(run, {}, Watcher()).ending == "finished"
+
+
+def test_settings_other_than_training_stay(book: Path):
+    run = train_recipe(recipe_of(book), "parts", *stop_at(10)).run
+    with pytest.raises(UserError, match="not model"):
+        resume_run(run, {"model": {"n_layers": 3}}, Watcher())
+
+
+def test_the_last_the_best_and_the_newest_checkpoints_are_kept(book: Path):
+    changes = {
+        "training": {"keep_checkpoints": 2, "save_interval": 5, "evaluation_interval": 10},
+        # After the first evaluations everything gets worse.
+        "optimizer": {"learning_rate": 0.02, "weight_decay": 0},
+        "schedule": {"warmup_fraction": 0},
+    }
+    run = train_recipe(recipe_of(book, **changes), "kept", Watcher()).run
+    names = sorted(int(path.name[5:]) for path in run.checkpoints_folder.iterdir())
+    best = run.checkpoint("best")[0].step
+    assert names == sorted({best, 35, 40})
+    assert run.checkpoint("last")[0].step == 40
+    losses = {e["step"]: e["validation_loss"] for e in run.events("evaluation")}
+    assert losses[best] == min(losses.values())
+
+
+def test_a_name_that_exists_is_refused(book: Path, whole: Run):
+    with pytest.raises(UserError, match="folio resume whole"):
+        train_recipe(recipe_of(book), "whole", Watcher())
+    assert find_run("whole") == whole
+
+
+def test_minutes_become_steps_that_include_evaluations(book: Path):
+    changes = {"training": {"max_steps": 0, "minutes": 0.05, "evaluation_interval": 0}}
+    result = train_recipe(recipe_of(book, **changes), None, Watcher())
+    frozen = make_recipe(read_toml(result.run.recipe_file))
+    assert frozen.training.minutes == 0
+    assert frozen.training.max_steps == result.state.step > 4
+    assert result.run.name == "book-modern-1"
+    longer = resume_run(result.run, {"training": {"minutes": 0.02}}, Watcher())
+    assert longer is not None and longer.state.step > result.state.step

@@ -1,0 +1,142 @@
+"""A checkpoint is whole or does not exist."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from folio.errors import UserError
+from folio.run import checkpoint as module
+from folio.run.checkpoint import (
+    list_checkpoints,
+    newest_checkpoint,
+    open_checkpoint,
+    save_checkpoint,
+)
+
+MODEL = {"w": torch.arange(6.0).view(2, 3)}
+OPTIMIZER = {"0.exp_avg": torch.ones(2)}
+
+
+def save(folder: Path, step: int) -> Path:
+    return save_checkpoint(folder, step, {"n_layers": 1}, {"step": step}, MODEL, OPTIMIZER)
+
+
+def test_what_was_saved_comes_back(tmp_path: Path):
+    opened = open_checkpoint(save(tmp_path, 7))
+    assert (opened.step, opened.config, opened.state) == (7, {"n_layers": 1}, {"step": 7})
+    assert torch.equal(opened.model_tensors()["w"], MODEL["w"])
+    assert torch.equal(opened.optimizer_tensors()["0.exp_avg"], OPTIMIZER["0.exp_avg"])
+
+
+NAMES = ["model.safetensors", "optimizer.safetensors", "config.json", "state.json", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "empty"])
+def test_damage_is_refused_and_the_newest_whole_one_is_used(tmp_path: Path, name: str, damage: str):
+    save(tmp_path, 1)
+    file = save(tmp_path, 2) / name
+    data = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        kept = {"flipped": len(data), "cut": len(data) - 1, "empty": 0}[damage]
+        file.write_bytes(data[:kept])
+    with pytest.raises(UserError, match="damaged"):
+        open_checkpoint(file.parent)
+    found, complaints = newest_checkpoint(tmp_path)
+    assert found is not None and found.step == 1
+    assert len(complaints) == 1 and "step-00000002" in complaints[0]
+
+
+def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path):
+    assert newest_checkpoint(tmp_path / "nothing") == (None, [])
+
+
+def calls_while_saving(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    """Every operation on the disk that a save makes, in order."""
+    calls: list[str] = []
+    for name in ("fsync", "rename", "replace"):
+        real = getattr(os, name)
+
+        def spy(*arguments, name=name, real=real):
+            calls.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, spy)
+    save(folder, 1)
+    monkeypatch.undo()
+    return calls
+
+
+class Killed(BaseException):
+    """As if the process ended here: nothing of ours may clean up after it."""
+
+
+def test_a_death_at_any_operation_leaves_the_old_checkpoint_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    n_calls = len(calls_while_saving(monkeypatch, tmp_path / "probe"))
+    assert n_calls > 8
+    for fatal in range(n_calls + 1):
+        folder = tmp_path / str(fatal)
+        save(folder, 1)
+        count = 0
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "rename", "replace"):
+                real = getattr(os, name)
+
+                def die(*arguments, real=real, fatal=fatal):
+                    nonlocal count
+                    if count >= fatal:
+                        raise Killed
+                    count += 1
+                    return real(*arguments)
+
+                patch.setattr(os, name, die)
+            with suppress(Killed):
+                save(folder, 2)
+        found, complaints = newest_checkpoint(folder)
+        assert found is not None and not complaints
+        assert found.step == (2 if fatal >= n_calls - 1 else 1)
+        assert open_checkpoint(save(folder, 2)).step == 2  # and the next attempt succeeds
+        assert [path.name for path in list_checkpoints(folder)] == [
+            "step-00000001",
+            "step-00000002",
+        ]
+
+
+@pytest.mark.parametrize("n_writes", range(6))
+def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_is_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_writes: int
+):
+    save(tmp_path, 1)
+    count = 0
+
+    def full(descriptor: int) -> None:
+        nonlocal count
+        count += 1
+        if count > n_writes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="disk is full"):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    found, complaints = newest_checkpoint(tmp_path)
+    assert found is not None and found.step == 1 and not complaints
+    assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+def test_a_damaged_checkpoint_of_the_same_step_is_written_anew(tmp_path: Path):
+    path = save(tmp_path, 1)
+    (path / module.MODEL).write_bytes(b"")
+    save(tmp_path, 1)
+    assert open_checkpoint(path).step == 1

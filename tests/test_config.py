@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from folio.config import (
+    from_table,
+    merge,
+    overrides_table,
+    read_toml,
+    settings,
+    to_table,
+    to_toml,
+)
+from folio.errors import UserError
+from folio.recipe.recipe import Recipe, make_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    width: int = 4
+    """How wide."""
+    rate: float = 0.5
+    kind: Literal["soft", "hard"] = "soft"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    names: tuple[str, ...] = ()
+    limit: int | None = None
+    deep: bool = False
+
+
+def test_a_table_becomes_a_config_and_back():
+    table = {"inner": {"width": 8, "rate": 2}, "names": ["a", "b"], "limit": 3, "deep": True}
+    config = from_table(Outer, table)
+    assert config == Outer(inner=Inner(width=8, rate=2.0), names=("a", "b"), limit=3, deep=True)
+    assert from_table(Outer, to_table(config)) == config
+
+
+def test_none_is_left_out_of_a_table():
+    assert "limit" not in to_table(Outer())
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"inner": {"widht": 1}}, "Unknown setting 'inner.widht'. Did you mean 'inner.width'?"),
+        ({"inner": {"width": "8"}}, "inner.width is '8'; expected a whole number."),
+        ({"inner": {"width": True}}, "inner.width is True; expected a whole number."),
+        ({"inner": {"width": 1.5}}, "inner.width is 1.5; expected a whole number."),
+        ({"inner": 3}, "inner is 3; expected a table."),
+        ({"names": "a"}, "names is 'a'; expected a list of texts."),
+        ({"deep": 1}, "deep is 1; expected true or false."),
+        ({"inner": {"kind": "sofd"}}, "Did you mean 'soft'?"),
+    ],
+)
+def test_a_mistake_in_a_table_is_named(table: dict, message: str):
+    with pytest.raises(UserError) as caught:
+        from_table(Outer, table)
+    assert message in str(caught.value)
+
+
+def test_flags_are_typed_by_their_setting():
+    flags = [
+        ("inner.width", "9"),
+        ("inner.rate", "1e-3"),
+        ("names", "a,b"),
+        ("limit", "none"),
+        ("deep", "true"),
+    ]
+    assert overrides_table(Outer, flags) == {
+        "inner": {"width": 9, "rate": 0.001},
+        "names": ("a", "b"),
+        "limit": None,
+        "deep": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (("inner.width", "wide"), "inner.width is 'wide'; expected a whole number."),
+        (("inner.kind", "firm"), "inner.kind is 'firm'; it is one of soft, hard."),
+        (("width", "3"), "Unknown setting 'width'. Did you mean 'inner.width'?"),
+    ],
+)
+def test_a_mistake_in_a_flag_is_named(flag: tuple[str, str], message: str):
+    with pytest.raises(UserError) as caught:
+        overrides_table(Outer, [flag])
+    assert message in str(caught.value)
+
+
+def test_merging_keeps_both_arguments_as_they_were():
+    below, above = {"a": {"b": 1}}, {"a": {"c": 2}}
+    assert merge(below, above) == {"a": {"b": 1, "c": 2}}
+    assert below == {"a": {"b": 1}}
+
+
+def test_settings_carry_the_text_under_the_field():
+    assert {s.name: s.explanation for s in settings(Outer)}["inner.width"] == "How wide."
+
+
+def test_every_setting_of_a_recipe_is_explained():
+    assert [s.name for s in settings(Recipe) if not s.explanation] == []
+
+
+def test_a_recipe_survives_toml(tmp_path):
+    recipe = make_recipe({"preset": "gpt2", "corpus": {"sources": ["a", "b"]}})
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(recipe), encoding="utf-8")
+    assert make_recipe(read_toml(path)) == recipe
+
+
+def test_damaged_toml_names_the_line(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("seed = \n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 1"):
+        read_toml(path)

@@ -1,0 +1,79 @@
+"""The README's commands and code run as they are written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from folio.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def block_with(language: str, words: str) -> str:
+    (found,) = [block for block in blocks(language) if words in block]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FOLIO_RUNS")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_first_run_runs(capfd: pytest.CaptureFixture[str]):
+    commands = block_with("sh", "--name first").splitlines()
+    assert len(commands) == 5
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        assert words[0] == "folio"
+        main(words[1:])  # exits only after a mistake
+    out = capfd.readouterr().out
+    assert "bits per byte" in out and "150/150" in out
+
+
+def test_the_python_example_runs(capfd: pytest.CaptureFixture[str]):
+    exec(compile(block_with("python", "folio.load"), "README.md", "exec"), {})
+    assert capfd.readouterr().out.count("\n") > 1
+
+
+def test_every_other_command_parses():
+    from folio.cli.overrides import settings_table, split_words
+    from folio.cli.train import _recipe_layers
+
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["folio", "train"]:
+                positional, flags = split_words(tuple(words[2:]))
+                settings_table([flag for flag in flags if flag[0] not in ("minutes", "name")])
+                _recipe_layers(positional)
+
+
+def test_the_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", block_with("sh", "make demo"), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_every_linked_file_exists():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_recipe_is_read_and_its_header_names_it():
+    from folio.config import read_toml
+    from folio.recipe.recipe import make_recipe
+
+    for path in (ROOT / "recipes").glob("*.toml"):
+        make_recipe(read_toml(path))
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        assert first == f"# folio train recipes/{path.name}"

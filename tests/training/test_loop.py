@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from folio.config import merge
+from folio.device import Device, DeviceConfig
+from folio.model.loss import next_token_loss
+from folio.recipe.build import build
+from folio.recipe.recipe import make_recipe
+from folio.training.config import TrainingConfig, budget_steps
+from folio.training.loop import (
+    Evaluation,
+    Training,
+    accumulate_gradients,
+    clip_gradients,
+    evaluate,
+    note_evaluation,
+    train,
+)
+from folio.training.optimizers import OptimizerConfig, make_optimizer
+from folio.training.state import TrainingState
+
+CPU = Device(DeviceConfig(kind="cpu", precision="float32", threads=1), "test")
+TEXT = np.tile(np.arange(10, dtype=np.uint8), 40)
+TINY = {
+    "preset": "gpt2",
+    "model": {"vocab_size": 11, "n_layers": 1, "n_heads": 2, "d_model": 16, "context_length": 8},
+    "training": {
+        "batch_size": 6,
+        "max_steps": 30,
+        "evaluation_interval": 10,
+        "log_interval": 1,
+    },
+    "optimizer": {"learning_rate": 1e-2},
+}
+
+
+def training_of(**changes) -> Training:
+    recipe = make_recipe(merge(TINY, changes))
+    return build(recipe, CPU, TEXT[:-60], TEXT[-60:])
+
+
+class Listener:
+    def __init__(self):
+        self.losses, self.evaluations, self.saves, self.endings = [], [], [], []
+
+    def stepped(self, state, loss, learning_rate):
+        self.losses.append(loss)
+
+    def evaluated(self, state, evaluation):
+        self.evaluations.append((state.step, evaluation))
+
+    def save(self, state):
+        self.saves.append(state.step)
+
+    def ended(self, state, ending):
+        self.endings.append(ending)
+
+
+def test_training_learns_what_can_be_learned():
+    listener, state = Listener(), TrainingState()
+    training = training_of(training={"max_steps": 90, "evaluation_interval": 40})
+    assert train(training, state, listener) == "finished"
+    assert listener.losses[0] == pytest.approx(math.log(11), abs=0.2)
+    assert listener.losses[-1] < 0.5
+    assert [step for step, _ in listener.evaluations] == [40, 80, 90] == listener.saves
+    assert state.step == 90 and listener.endings == ["finished"]
+    assert state.best_validation_loss == min(e.validation_loss for _, e in listener.evaluations)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 5])
+def test_accumulated_gradients_equal_those_of_the_large_batch(micro_batch_size: int):
+    whole = training_of()
+    parts = training_of(training={"micro_batch_size": micro_batch_size})
+    batch = whole.stream.next_batch(6)
+    batch.targets[4, 3:] = -100  # a short window weighs by its targets
+    losses = [accumulate_gradients(t, batch) for t in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for a, b in zip(whole.model.parameters(), parts.model.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+    logits = whole.model(torch.from_numpy(batch.inputs))
+    assert losses[0] == pytest.approx(
+        next_token_loss(logits, torch.from_numpy(batch.targets)).item(), rel=1e-5
+    )
+
+
+def test_clipping_scales_all_gradients_to_the_limit():
+    training = training_of(optimizer={"gradient_clip": 0.01})
+    accumulate_gradients(training, training.stream.next_batch(6))
+    before = clip_gradients(training)
+    norm = sum(p.grad.square().sum() for p in training.model.parameters()) ** 0.5
+    assert before > 0.01 and norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_without_a_limit_gradients_stay():
+    training = training_of(optimizer={"gradient_clip": 0})
+    accumulate_gradients(training, training.stream.next_batch(6))
+    grads = [p.grad.clone() for p in training.model.parameters()]
+    clip_gradients(training)
+    assert all(torch.equal(a, p.grad) for a, p in zip(grads, training.model.parameters()))
+
+
+def test_only_matrices_decay():
+    training = training_of(optimizer={"weight_decay": 0.5, "learning_rate": 0.1})
+    before = {n: p.detach().clone() for n, p in training.model.named_parameters()}
+    for parameter in training.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    training.optimizer.step()
+    for name, parameter in training.model.named_parameters():
+        expected = before[name] * (0.95 if parameter.dim() >= 2 else 1.0)
+        torch.testing.assert_close(parameter.detach(), expected)
+
+
+def test_sgd_steps_against_the_gradient():
+    model = torch.nn.Linear(2, 2, bias=False)
+    optimizer = make_optimizer(
+        OptimizerConfig(kind="sgd", learning_rate=0.5, weight_decay=0.0), model
+    )
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), before - 0.5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_non_finite_gradient_never_reaches_the_weights(value: float):
+    training, listener, state = training_of(), Listener(), TrainingState()
+    snapshot = {}
+
+    def poison(gradient):
+        if state.step == 5:
+            snapshot.update({n: p.detach().clone() for n, p in training.model.named_parameters()})
+            return torch.full_like(gradient, value)
+        return gradient
+
+    training.model.lm_head.weight.register_hook(poison)
+    assert train(training, state, listener) == "non-finite"
+    assert state.step == 5 and listener.saves[-1] == 5
+    assert all(torch.equal(p, snapshot[n]) for n, p in training.model.named_parameters())
+
+
+def test_patience_stops_after_so_many_evaluations_without_a_better_one():
+    training = training_of(
+        training={"patience": 2, "max_steps": 500, "evaluation_interval": 5},
+        optimizer={"learning_rate": 0.0},
+    )
+    listener = Listener()
+    assert train(training, TrainingState(), listener) == "patience"
+    # The first evaluation is the best one; two more without a better one.
+    assert [step for step, _ in listener.evaluations] == [5, 10, 15]
+
+
+def test_the_best_loss_is_only_ever_lowered():
+    state = TrainingState()
+    for step, loss in enumerate((3.0, 2.0, 2.5, 1.0), 1):
+        state.step = step
+        note_evaluation(state, Evaluation(loss, loss))
+    assert (state.best_validation_loss, state.best_step, state.stale_evaluations) == (1.0, 4, 0)
+
+
+def test_an_evaluation_has_no_dropout_and_reads_as_much_of_both_texts():
+    training = training_of(model={"residual_dropout": 0.5})
+    assert evaluate(training) == evaluate(training)
+
+
+def test_stopping_saves_first():
+    listener, state = Listener(), TrainingState()
+    assert train(training_of(), state, listener, lambda: state.step == 7) == "interrupted"
+    assert listener.saves == [7]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ({"max_steps": 7}, 7),
+        ({"max_tokens": 161}, 11),
+        ({"max_epochs": 0.5}, 32),
+        ({"max_steps": 7, "max_tokens": 161}, 7),
+        ({}, 0),
+    ],
+)
+def test_the_smallest_budget_counts(budget, expected):
+    assert budget_steps(TrainingConfig(batch_size=2, **budget), 8, 1010) == expected
+
+
+def test_the_context_may_be_shorter_than_the_window_of_the_stream():
+    training = replace(training_of(), context_length=4)
+    assert train(training, TrainingState(), Listener()) == "finished"
