@@ -11,8 +11,9 @@ import torch
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
 
-# Tests run side by side, and their matrices are small.
+# Tests run side by side, and two processes of two threads each wait for each other.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ def test_the_first_run_runs(capfd: pytest.CaptureFixture[str]):
         assert words[0] == "folio"
         main(words[1:])  # exits only after a mistake
     out = capfd.readouterr().out
-    assert "bits per byte" in out and "150/150" in out
+    assert "nats per token" in out and "150/150" in out
 
 
 def test_the_python_example_runs(capfd: pytest.CaptureFixture[str]):

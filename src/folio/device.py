@@ -6,7 +6,6 @@ others that have the same name for it, so both are tried for a moment.
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -34,7 +33,8 @@ class DeviceConfig:
     faster one, measured."""
 
     threads: int = 0
-    """Processor threads; 0 takes all cores. The result depends on it in the last bits."""
+    """Processor threads; 0 takes all cores, or what OMP_NUM_THREADS says. The result depends on
+    it in the last bits."""
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -85,7 +85,7 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
 
     # Moments of rare weights decay into denormal numbers, on which processors are slow.
     torch.set_flush_denormal(True)
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
 
     available = [kind for kind in ("cuda", "mps") if _available(kind)] + ["cpu"]
