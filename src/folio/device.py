@@ -97,17 +97,18 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
     kinds = available if config.kind == "auto" else [config.kind]
     precisions = ["float32", "bfloat16"] if config.precision == "auto" else [config.precision]
 
-    rates = {}
-    for kind in kinds:
-        for precision in precisions:
-            if len(kinds) * len(precisions) > 1:
-                rates[kind, precision] = matrix_rate(kind, precision, rows, width)
-    if not rates:
+    if len(kinds) * len(precisions) == 1:
         fixed = replace(config, kind=kinds[0], precision=precisions[0], threads=threads)
         return Device(fixed, "as asked")
+    # On one thread: several wait for each other where the machine is busy, and then the
+    # measurement says more about the neighbours than about the processor.
+    torch.set_num_threads(1)
+    rates = {(k, p): matrix_rate(k, p, rows, width) for k in kinds for p in precisions}
+    torch.set_num_threads(threads)
     handicap = {"float32": WORTHWHILE, "bfloat16": 1.0}
     kind, precision = max(rates, key=lambda pair: rates[pair] * handicap[pair[1]])
     reason = ", ".join(f"{k} {p}: {rate:.3g} GFLOP/s" for (k, p), rate in rates.items())
+    reason += " a thread" if kind == "cpu" else ""
     return Device(replace(config, kind=kind, precision=precision, threads=threads), reason)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -166,20 +167,22 @@ def check_device(training: Training) -> None:
     Raises:
         UserError: they differ by more than the precision explains.
     """
-    if training.device.torch.type == "cpu":
+    if training.device.config.kind == "cpu":
         return
-    place = training.stream.place
+    begin = training.stream.place
     batch = training.stream.next_batch(min(4, training.config.batch_size))
-    training.stream.place = place
+    training.stream.place = begin
     losses = []
     training.model.eval()
     with torch.no_grad():
-        for kind in (training.device.torch, torch.device("cpu")):
-            model = training.model.to(kind)
-            inputs = torch.from_numpy(batch.inputs).to(kind)
-            targets = torch.from_numpy(batch.targets).to(kind)
-            on_device = kind == training.device.torch
-            with training.device.autocast() if on_device else torch.autocast("cpu", enabled=False):
+        for place, precision in (
+            (training.device.torch, training.device.autocast()),
+            (torch.device("cpu"), nullcontext()),
+        ):
+            model = training.model.to(place)
+            inputs = torch.from_numpy(batch.inputs).to(place)
+            targets = torch.from_numpy(batch.targets).to(place)
+            with precision:
                 losses.append(next_token_loss(model(inputs), targets).item())
     training.model.to(training.device.torch)
     tolerance = 0.001 if training.device.config.precision == "float32" else 0.02

@@ -1,0 +1,200 @@
+"""Training: Folio against the plain loop, the same model on the same text, in turn.
+
+    python -m bench.training --text input.txt                    0.8 M parameters
+    python -m bench.training --text input.txt --size baby        10.7 M parameters
+    python -m bench.training --text input.txt --whole-run        the recipe against 2000 plain steps
+
+The first two compare steps per second in one process: some steps of one, then of the other.
+`--whole-run` runs each as a command, from start to exit; Folio evaluates, the plain loop does not.
+Before anything is timed, both models get the same weights and must give the same logits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.plain_loop import PlainGPT, PlainLoop, Shape
+from folio.config import merge
+from folio.device import choose_device
+from folio.model.gpt import GPT
+from folio.recipe.build import build
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.tokenizers.character import CharacterTokenizer
+from folio.training.loop import (
+    Training,
+    accumulate_gradients,
+    clip_gradients,
+    set_learning_rate,
+)
+
+SIZES = {
+    "nano": Shape(),
+    "baby": Shape(67, 256, 6, 6, 384, dropout=0.2, batch_size=64),
+}
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Training: Folio against the plain loop.")
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--size", choices=SIZES, default="nano")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=0, help="in each round")
+    parser.add_argument("--whole-run", action="store_true")
+    options = parser.parse_args()
+    if options.whole_run:
+        compare_whole_runs(options.text, options.rounds)
+    else:
+        steps = options.steps or {"nano": 50, "baby": 2}[options.size]
+        compare_steps(options.text, SIZES[options.size], options.rounds, steps)
+
+
+def compare_steps(path: Path, shape: Shape, rounds: int, steps: int) -> None:
+    text = path.read_text(encoding="utf-8")
+    tokenizer = CharacterTokenizer.train([text])
+    token_ids = tokenizer.encode(text)
+    cut = int(0.9 * len(token_ids))
+    recipe = recipe_of(shape)
+    device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
+    print(f"device: {device}; {describe_limits()}")
+    check_same_function(shape, recipe)
+
+    training = build(recipe, device, token_ids[:cut], token_ids[cut:])
+    training.model.train()
+    plain = PlainLoop(shape, token_ids[:cut], steps=2000)
+    contestants: dict[str, Callable[[], float]] = {
+        "folio": lambda: folio_step(training),
+        "plain loop": plain.step,
+    }
+    for step in contestants.values():
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, step in contestants.items():
+            begin = time.perf_counter()
+            for _ in range(steps):
+                step()
+            seconds[name].append((time.perf_counter() - begin) / steps)
+    per_step = shape.batch_size * shape.context_length
+    for name, values in seconds.items():
+        rate = per_step / statistics.median(values)
+        print(f"{name:12} {spread([1e3 * v for v in values])} ms a step, {rate:,.0f} tokens/s")
+    ratios = [p / f for f, p in zip(seconds["folio"], seconds["plain loop"])]
+    print(f"{'speed-up':12} {spread(ratios)}")
+
+
+def compare_whole_runs(path: Path, rounds: int) -> None:
+    """The CPU recipe as a command against the plain loop as a command."""
+    recipe = ROOT / "recipes" / "shakespeare-cpu.toml"
+    plain = [sys.executable, "bench/plain_loop.py", "--text", str(path), "--steps", "2000"]
+    ratios = []
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            folders = {"FOLIO_RUNS": f"{folder}/runs", "FOLIO_CACHE": f"{folder}/cache"}
+            environment = os.environ | folders
+            command = [sys.executable, "-m", "folio", "train", str(recipe), "--name", "bench"]
+            ours = timed([*command, "--corpus.sources", str(path)], environment)
+            best = json.loads(Path(folder, "runs/bench/best.json").read_text())
+        theirs = timed(plain, dict(os.environ))
+        ratios.append(ours / theirs)
+        print(
+            f"round {number + 1}: folio {ours:.1f} s, validation loss "
+            f"{best['validation_loss']:.4f} (exact); plain loop {theirs:.1f} s"
+        )
+    print(f"share of the plain loop's time: {spread(ratios)}")
+
+
+def timed(command: list[str], environment: dict[str, str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def recipe_of(shape: Shape) -> Recipe:
+    model = {
+        "vocab_size": shape.vocab_size,
+        "context_length": shape.context_length,
+        "n_layers": shape.n_layers,
+        "n_heads": shape.n_heads,
+        "d_model": shape.d_model,
+        "embedding_dropout": shape.dropout,
+        "attention_dropout": shape.dropout,
+        "residual_dropout": shape.dropout,
+    }
+    rest = {"preset": "gpt2", "optimizer": {"learning_rate": 1e-3}}
+    return make_recipe(
+        merge(
+            rest,
+            {"model": model, "training": {"batch_size": shape.batch_size, "max_steps": 2000}},
+        )
+    )
+
+
+def folio_step(training: Training) -> float:
+    """What the training loop does between two evaluations."""
+    set_learning_rate(training, 100)
+    batch = training.stream.next_batch(training.config.batch_size, training.context_length)
+    loss = accumulate_gradients(training, batch)
+    clip_gradients(training)
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    return loss
+
+
+def check_same_function(shape: Shape, recipe: Recipe) -> None:
+    """The plain model with Folio's weights gives Folio's logits."""
+    ours, theirs = GPT(recipe.model).eval(), PlainGPT(shape).eval()
+    own = dict(ours.named_parameters())
+    names = {
+        "tokens.weight": "token_embedding.weight",
+        "places.weight": "positions.weight",
+        "norm.": "final_norm.",
+        "norm_1.": "attention.entry_norm.",
+        "norm_2.": "feed_forward.entry_norm.",
+        "out.": "attention.sublayer.out_proj.",
+        "up.": "feed_forward.sublayer.up_proj.",
+        "down.": "feed_forward.sublayer.down_proj.",
+    }
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if ".qkv." in name:
+                block, kind = name.split(".qkv.")
+                prefix = f"{block}.attention.sublayer"
+                parts = [own[f"{prefix}.{p}_proj.{kind}"].detach() for p in ("q", "k", "v")]
+                parameter.copy_(torch.cat(parts))
+                continue
+            prefix = ".".join(name.split(".")[:2]) + "." if name.startswith("blocks") else ""
+            leaf = name.removeprefix(prefix)
+            old = next(old for old in names if leaf.startswith(old))
+            parameter.copy_(own[prefix + names[old] + leaf.removeprefix(old)])
+        token_ids = torch.from_numpy(np.arange(2 * shape.context_length).reshape(2, -1) % 60)
+        torch.testing.assert_close(ours(token_ids), theirs(token_ids), rtol=1e-4, atol=1e-4)
+
+
+def describe_limits() -> str:
+    """The rate of matrix products that this machine reaches, in this run."""
+    from folio.device import matrix_rate
+
+    rates = (f"{p} {matrix_rate('cpu', p, 2048, 512):.0f}" for p in ("float32", "bfloat16"))
+    return f"matrix products {', '.join(rates)} GFLOP/s, {torch.get_num_threads()} threads"
+
+
+def spread(values: list[float]) -> str:
+    """Median (lowest to highest)."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from folio import device
+from folio.device import DeviceConfig, choose_device
+from folio.errors import UserError
+
+
+def test_a_choice_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch):
+    chosen = choose_device(DeviceConfig())
+    assert "auto" not in (chosen.config.kind, chosen.config.precision)
+    assert chosen.config.threads == torch.get_num_threads() >= 1
+    assert choose_device(chosen.config).config == chosen.config
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "expected"), [(400.0, "bfloat16"), (110.0, "float32"), (0.5, "float32")]
+)
+def test_bfloat16_is_taken_where_it_is_measured_to_be_worthwhile(
+    monkeypatch: pytest.MonkeyPatch, bfloat16: float, expected: str
+):
+    rates = {"float32": 100.0, "bfloat16": bfloat16}
+    monkeypatch.setattr(device, "matrix_rate", lambda kind, precision, *shape: rates[precision])
+    chosen = choose_device(DeviceConfig(kind="cpu"))
+    assert chosen.config.precision == expected
+    assert f"{bfloat16:.3g} GFLOP/s" in str(chosen)
+
+
+def test_the_fastest_device_is_taken(monkeypatch: pytest.MonkeyPatch):
+    rates = {"cpu": 100.0, "cuda": 5000.0, "mps": 50.0}
+    monkeypatch.setattr(device, "_available", lambda kind: True)
+    monkeypatch.setattr(device, "matrix_rate", lambda kind, *shape: rates[kind])
+    assert choose_device(DeviceConfig(precision="float32")).config.kind == "cuda"
+
+
+def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device, "matrix_rate", None)
+    asked = DeviceConfig(kind="cpu", precision="bfloat16", threads=1)
+    assert choose_device(asked).config == asked
+
+
+def test_a_product_is_measured():
+    assert device.matrix_rate("cpu", "float32", 256, 64) > 0.1
+
+
+def test_negative_threads_are_refused():
+    with pytest.raises(UserError, match=r"device\.threads is -1"):
+        DeviceConfig(threads=-1)
+
+
+def test_autocast_computes_matrix_products_in_the_chosen_precision():
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        chosen = choose_device(DeviceConfig(kind="cpu", precision=precision, threads=1))  # type: ignore[arg-type]
+        with chosen.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
