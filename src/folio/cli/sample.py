@@ -48,8 +48,9 @@ def sample(
         raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
     found = find_run(run)
 
-    from folio.generation.engine import FINISHED
+    from folio.generation.engine import COMPILED_FROM, FINISHED
     from folio.generation.sampling import SamplingConfig
+    from folio.generation.single_row import must_compile
     from folio.run.opening import open_run
 
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
@@ -58,6 +59,8 @@ def sample(
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     stop = stop and not forever
     limit = None if forever else max_tokens
+    if samples == 1 and (limit is None or limit >= COMPILED_FROM) and must_compile():
+        say("compiling the sampler, once, for some seconds ...")
     steps = opened.generate_ids(prompt, config, samples, limit, stop)
     try:
         if samples == 1:

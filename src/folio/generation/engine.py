@@ -17,8 +17,12 @@ from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation.sampling import SamplingConfig, draw, exclude
+from folio.generation.single_row import SingleRowDecoder, single_row_applies
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
+
+COMPILED_FROM = 200
+"""Tokens from which loading the compiled step, about half a second, pays for itself."""
 
 FINISHED = -1
 """Stands for the tokens of a sequence after its stop token."""
@@ -34,6 +38,7 @@ def generate(
     stop_token: int | None = None,
     excluded: Tensor | None = None,
     use_cache: bool = True,
+    compiled: bool | None = None,
 ) -> Iterator[Tensor]:
     """Continue B prompts of equal length, one token each at a time.
 
@@ -45,6 +50,8 @@ def generate(
         max_tokens: how many steps; None never ends.
         stop_token: ends a sequence; the others go on.
         excluded: (V,) bool, tokens that are never drawn.
+        compiled: whether a single sequence on the CPU is read by `SingleRowDecoder`; None does
+            so where the text is long enough to pay for loading it.
         use_cache: False computes everything anew at each step, to compare.
 
     Yields:
@@ -58,13 +65,17 @@ def generate(
     half = max(1, context_length // 2)
     window = prompt[:, -context_length:]  # (B, <= context_length) all that the model sees
     cache = KVCache(model.config, len(prompt), like=model.lm_head.weight) if use_cache else None
+    if compiled is None:
+        compiled = max_tokens is None or max_tokens >= COMPILED_FROM
+    fast = compiled and use_cache and single_row_applies(model, len(prompt))
+    read = SingleRowDecoder(model) if fast else model
     unread = window  # the part of the window that is not in the cache yet
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     made = 0
     while max_tokens is None or made < max_tokens:
         # Entered and left around the model: a consumer between two yields computes as it likes.
         with torch.inference_mode():
-            logits = model(unread if cache is not None else window, cache)[:, -1].float()  # (B, V)
+            logits = read(unread if cache is not None else window, cache)[:, -1].float()  # (B, V)
             token_ids = draw(exclude(logits, excluded), config, generator)  # (B,)
             shown = token_ids.masked_fill(finished, FINISHED)
             if stop_token is not None:

@@ -1,7 +1,7 @@
 """Keys and values of the tokens already seen, so that each new token costs one step.
 
 Shapes:  B batch · H heads of keys and values · S positions so far · T new positions
-         D head dimension
+         D head dimension · L layers
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from folio.model.config import ModelConfig
 class LayerCache:
     """Keys and values of one layer, in room reserved once."""
 
-    def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
-        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.empty_like(self.keys)
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        """Fill the given room: both (B, H, positions that fit, D)."""
+        self.keys, self.values = keys, values
         self.length = 0
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,19 +38,25 @@ class LayerCache:
 
 
 class KVCache:
-    """A LayerCache for each block of a model."""
+    """A LayerCache for each block of a model, all in two tensors (L, B, H, positions, D)."""
 
     def __init__(self, config: ModelConfig, batch_size: int, like: Tensor) -> None:
         """Reserve room for `config.context_length` positions, in the type and place of `like`."""
         shape = (batch_size, config.key_value_heads, config.context_length, config.head_dim)
-        self.layers = [LayerCache(shape, like) for _ in range(config.n_layers)]
+        self.keys = torch.empty(config.n_layers, *shape, dtype=like.dtype, device=like.device)
+        self.values = torch.empty_like(self.keys)
+        self.layers = [LayerCache(k, v) for k, v in zip(self.keys, self.values)]
 
     @property
     def length(self) -> int:
         """Positions held, the same in each layer."""
         return self.layers[0].length
 
+    @length.setter
+    def length(self, positions: int) -> None:
+        for layer in self.layers:
+            layer.length = positions
+
     def clear(self) -> None:
         """Forget everything; the room is kept."""
-        for layer in self.layers:
-            layer.length = 0
+        self.length = 0

@@ -185,7 +185,9 @@ def _finish(
     """Draw, sample, diagnose, and write the card."""
     draw_loss(run)
     opened = open_run(run)
-    sample = opened.generate(max_tokens=600, temperature=0.8, seed=recipe.seed or 1, stop=False)
+    sample = opened.generate(
+        max_tokens=600, temperature=0.8, seed=recipe.seed or 1, stop=False, compiled=False
+    )
     assert isinstance(sample, str)
     diagnosis = diagnose_run(run)
     ledger = run.corpus()["ledger"]

@@ -51,6 +51,7 @@ class OpenRun:
         n_samples: int = 1,
         max_tokens: int | None = 500,
         stop: bool = True,
+        compiled: bool | None = None,
     ) -> Iterator[Tensor]:
         """Continue a prompt; yields (n_samples,) token ids, FINISHED after the end.
 
@@ -75,6 +76,7 @@ class OpenRun:
             max_tokens=max_tokens,
             stop_token=self.tokenizer.end_of_document if stop else None,
             excluded=self._never_sampled().to(device),
+            compiled=compiled,
         )
 
     def generate(
@@ -84,14 +86,16 @@ class OpenRun:
         max_tokens: int = 500,
         n_samples: int = 1,
         stop: bool = True,
+        compiled: bool | None = None,
         **sampling: Any,
     ) -> str | list[str]:
         """Text that goes on from a prompt, without the prompt; a list if n_samples > 1.
 
-        `sampling` is temperature, top_k, top_p and seed, as in SamplingConfig.
+        `compiled` is as in `generate`; `sampling` is temperature, top_k, top_p and seed, as in
+        SamplingConfig.
         """
         config = SamplingConfig(**sampling)
-        steps = list(self.generate_ids(prompt, config, n_samples, max_tokens, stop))
+        steps = list(self.generate_ids(prompt, config, n_samples, max_tokens, stop, compiled))
         columns = zip(*(step.tolist() for step in steps)) if steps else [()] * n_samples
         texts = [
             self.tokenizer.decode([i for i in column if i != FINISHED], skip_special=True)

@@ -1,0 +1,232 @@
+"""One sequence on the CPU: a compiled step that reads the weights as fast as memory gives them.
+
+torch multiplies a matrix by a single row on one thread, and each of its calls costs more than
+the arithmetic in it; one compiled call for the whole step does neither. What is not one token
+of one sequence (the prompt, a full context read anew) goes to the model itself, over the same
+cache.
+
+Shapes:  L layers · C = d_model · K heads of keys and values · D head dimension · F = d_ff
+         V vocabulary · B batch · T positions · I inputs, O outputs of a matrix
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from folio.model.gpt import GPT
+from folio.model.kv_cache import KVCache
+
+LINEAR, RELU, GELU, RELU2, SWIGLU = range(5)
+ACTIVATION_CODES = {"relu": RELU, "gelu": GELU, "relu2": RELU2, "swiglu": SWIGLU}
+
+
+TRY_AGAIN_SECONDS = 0.5
+"""How long the slower number of threads is left alone."""
+
+
+class Weights(NamedTuple):
+    """A model's float32 weights, like kinds side by side. An empty array stands for a part that
+    the model does not have; an absent bias is 0."""
+
+    embedding: np.ndarray  # (V, C)
+    embedding_scale: np.float32
+    places: np.ndarray  # (context, C) added to the embedding, or empty
+    cosines: np.ndarray  # (context, D) for the rotation of queries and keys, or empty
+    sines: np.ndarray  # (context, D)
+    qkv: np.ndarray  # (L, C + 2 K D, C)
+    qkv_bias: np.ndarray  # (L, C + 2 K D)
+    out: np.ndarray  # (L, C, C)
+    out_bias: np.ndarray  # (L, C)
+    up: np.ndarray  # (L, F, C), or (L, 2 F, C) with the gate above
+    up_bias: np.ndarray  # (L, F) or (L, 2 F)
+    down: np.ndarray  # (L, C, F)
+    down_bias: np.ndarray  # (L, C)
+    head: np.ndarray  # (V, C)
+    head_bias: np.ndarray  # (V,)
+    head_norms: np.ndarray  # (2 L, 2, D) gain and bias, of queries and of keys in turn
+    entry_norms: np.ndarray  # (2 L, 2, C), of attention and of feed-forward in turn
+    exit_norms: np.ndarray
+    sum_norms: np.ndarray
+    final_norm: np.ndarray  # (1, 2, C)
+    epsilon: np.float32
+    centered: bool  # LayerNorm; else RMSNorm
+    activation: int
+
+
+def single_row_applies(model: nn.Module, batch_size: int) -> bool:
+    """Whether `SingleRowDecoder` can stand in for the model: a plain GPT in float32 on the CPU,
+    one sequence, and a numba that can be imported."""
+    if batch_size != 1 or type(model) is not GPT:
+        return False
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
+        return False
+    try:
+        import numba  # noqa: F401
+    except ImportError:  # not installed, or too old for the numpy beside it
+        return False
+    return True
+
+
+def must_compile() -> bool:
+    """Whether the first step would take seconds, since no earlier process has compiled it."""
+    try:
+        from folio.generation.single_row_kernels import step
+    except ImportError:
+        return False
+    folder = step.stats.cache_path
+    return folder is None or not any(Path(folder).glob("single_row_kernels.step-*.nbi"))
+
+
+class SingleRowDecoder:
+    """Called like the model, and gives the same logits up to rounding."""
+
+    def __init__(self, model: GPT) -> None:
+        """Copy the weights: later changes to the model are not seen."""
+        import numba
+
+        from folio.generation.single_row_kernels import step
+
+        self.model = model
+        self.weights = pack(model)
+        self.threads = FasterThreads(min(torch.get_num_threads(), _numba_threads()))
+        self._set_threads, self._step = numba.set_num_threads, step
+
+    def __call__(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(B, T) -> (B, T, V), with the errors of `GPT.forward`; fast where B = T = 1."""
+        config = self.model.config
+        if cache is None or token_ids.shape != (1, 1) or cache.length >= config.context_length:
+            return self.model(token_ids, cache)
+        token_id = int(token_ids)
+        if not 0 <= token_id < config.vocab_size:
+            return self.model(token_ids, cache)  # which says what is wrong
+        logits = torch.empty(1, 1, config.vocab_size)
+        keys, values = cache.keys[:, 0].numpy(), cache.values[:, 0].numpy()  # (L, K, S, D)
+        with self.threads.timed(self._set_threads):
+            self._step(self.weights, keys, values, cache.length, token_id, logits[0, 0].numpy())
+        cache.length += 1
+        return logits
+
+
+class FasterThreads:
+    """One thread or all, whichever was faster lately. The logits do not depend on it.
+
+    Threads wait for the slowest at every matrix. Beside another program that keeps the
+    processor busy (a training run) that is a time slice each: all threads made 4 tokens per
+    second where one made 130.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.seconds = {most: 0.0, 1: 0.0}  # of a step, lately; 0 is to be tried
+        self.try_again_at = 0.0
+
+    @contextmanager
+    def timed(self, set_threads: Callable[[int], None]) -> Iterator[None]:
+        """Set the number of threads for the step inside, and learn from its time."""
+        chosen = min(self.seconds, key=self.seconds.__getitem__)
+        set_threads(chosen)
+        start = time.perf_counter()
+        yield
+        end = time.perf_counter()
+        before, now = self.seconds[chosen], end - start
+        self.seconds[chosen] = (3 * before + now) / 4 if before else now
+        if end > self.try_again_at:
+            self.try_again_at = end + TRY_AGAIN_SECONDS
+            slower = max(self.seconds, key=self.seconds.__getitem__)
+            self.seconds[slower] = 0.0
+
+
+def pack(model: GPT) -> Weights:
+    """Lay the weights out for `single_row_kernels.step`."""
+    config = model.config
+    blocks: list[Any] = list(model.blocks)
+    attentions = [block.attention.sublayer for block in blocks]
+    feed_forwards = [block.feed_forward.sublayer for block in blocks]
+    residuals = [r for block in blocks for r in (block.attention, block.feed_forward)]
+    positions: Any = model.positions
+    places = {
+        "learned": lambda: positions.weight,
+        "sinusoidal": lambda: positions.table,
+    }.get(config.positions, lambda: torch.empty(0, config.d_model))()
+    rotary = attentions[0].rotary
+    no_angles = torch.empty(0, config.head_dim)
+    gated = config.activation == "swiglu"
+
+    qkv, qkv_bias = pack_linear([[a.q_proj, a.k_proj, a.v_proj] for a in attentions])
+    out, out_bias = pack_linear([[a.out_proj] for a in attentions])
+    up, up_bias = pack_linear(
+        [[f.gate_proj, f.up_proj] if gated else [f.up_proj] for f in feed_forwards]
+    )
+    down, down_bias = pack_linear([[f.down_proj] for f in feed_forwards])
+    return Weights(
+        embedding=array(model.token_embedding.weight),
+        embedding_scale=np.float32(model.embedding_scale),
+        places=array(places),
+        cosines=array(rotary.cosines if rotary else no_angles),
+        sines=array(rotary.sines if rotary else no_angles),
+        qkv=qkv,
+        qkv_bias=qkv_bias,
+        out=out,
+        out_bias=out_bias,
+        up=up,
+        up_bias=up_bias,
+        down=down,
+        down_bias=down_bias,
+        head=array(model.lm_head.weight),
+        head_bias=np.zeros(config.vocab_size, np.float32),
+        head_norms=pack_norms([n for a in attentions for n in (a.q_norm, a.k_norm)]),
+        entry_norms=pack_norms([r.entry_norm for r in residuals]),
+        exit_norms=pack_norms([r.exit_norm for r in residuals]),
+        sum_norms=pack_norms([r.sum_norm for r in residuals]),
+        final_norm=pack_norms([model.final_norm]),
+        epsilon=np.float32(config.normalization_epsilon),
+        centered=config.normalization == "layernorm",
+        activation=ACTIVATION_CODES[config.activation],
+    )
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """The same memory, where it is contiguous."""
+    return tensor.detach().contiguous().numpy()
+
+
+def pack_linear(groups: Sequence[Sequence[nn.Linear]]) -> tuple[np.ndarray, np.ndarray]:
+    """L groups of layers that read the same input -> (L, O, I) matrices and (L, O) biases."""
+    n_inputs, n_outputs = groups[0][0].in_features, sum(layer.out_features for layer in groups[0])
+    # One large block from numpy lies in huge pages where the system has them.
+    matrices = np.empty((len(groups), n_outputs, n_inputs), np.float32)
+    biases = np.zeros((len(groups), n_outputs), np.float32)
+    for group, matrix, bias in zip(groups, matrices, biases):
+        row = 0
+        for layer in group:
+            rows = slice(row, row := row + layer.out_features)
+            matrix[rows] = array(layer.weight)
+            if layer.bias is not None:
+                bias[rows] = array(layer.bias)
+    return matrices, biases
+
+
+def pack_norms(norms: Sequence[Any]) -> np.ndarray:
+    """N norms of one width W -> (N, 2, W) gains and biases, or empty where there are none."""
+    if isinstance(norms[0], nn.Identity):
+        return np.empty((0, 2, 0), np.float32)
+    gains = [array(norm.weight) for norm in norms]
+    biases = [
+        np.zeros_like(gain) if getattr(norm, "bias", None) is None else array(norm.bias)
+        for norm, gain in zip(norms, gains)
+    ]
+    return np.stack((gains, biases), axis=1)
+
+
+def _numba_threads() -> int:
+    """The most threads that numba was started with."""
+    from numba.core import config
+
+    return config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]

@@ -1,0 +1,216 @@
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from folio.generation import engine
+from folio.generation.engine import generate
+from folio.generation.sampling import SamplingConfig
+from folio.generation.single_row import SingleRowDecoder, single_row_applies
+from folio.model.config import ModelConfig
+from folio.model.gpt import GPT
+from folio.model.kv_cache import KVCache
+
+# V, context, H, C, F all different, and no power of two among those that loops run over.
+SMALL = ModelConfig(vocab_size=37, context_length=11, n_layers=2, n_heads=3, d_model=30, d_ff=52)
+
+CHANGES = [
+    {},
+    {"positions": "none"},
+    {"positions": "sinusoidal"},
+    {"positions": "rope"},
+    {"positions": "rope", "rope_base": 7.0},
+    {"normalization": "rmsnorm"},
+    {"normalization_epsilon": 0.5},
+    {"normalization": "rmsnorm", "normalization_epsilon": 0.5},
+    {"bias": False},
+    {"norm_placement": "post"},
+    {"norm_placement": "both"},
+    {"norm_placement": "none"},
+    {"qk_norm": True},
+    {"qk_norm": True, "normalization": "rmsnorm", "positions": "rope"},
+    {"n_kv_heads": 1},
+    {"n_heads": 6, "n_kv_heads": 2},
+    {"activation": "relu"},
+    {"activation": "relu2"},
+    {"activation": "swiglu"},
+    {"d_ff": 0, "activation": "swiglu", "bias": False},
+    {"tied_head": False},
+    {"scale_embeddings": True},
+    {"n_layers": 3, "n_heads": 5, "context_length": 6, "d_model": 20, "vocab_size": 3},
+    {"embedding_dropout": 0.5, "attention_dropout": 0.5, "residual_dropout": 0.5},
+    {"initialization_std": 0.3},
+    {
+        "positions": "rope",
+        "normalization": "rmsnorm",
+        "norm_placement": "both",
+        "qk_norm": True,
+        "n_heads": 6,
+        "n_kv_heads": 3,
+        "d_model": 60,
+        "activation": "swiglu",
+        "bias": False,
+        "tied_head": False,
+        "scale_embeddings": True,
+    },
+]
+
+
+def random_model(config: ModelConfig) -> GPT:
+    """Every parameter random: with gains of 1 and biases of 0 their places could be swapped."""
+    model = GPT(config).eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            gain = parameter.dim() == 1 and name.endswith("weight")
+            parameter.copy_(gain + 0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def describe(changes: dict[str, object]) -> str:
+    return " ".join(f"{name}={value}" for name, value in changes.items()) or "textbook"
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=describe)
+@torch.inference_mode()
+def test_each_step_gives_the_logits_of_the_whole_text_read_at_once(changes):
+    model = random_model(replace(SMALL, **changes))
+    config = model.config
+    token_ids = torch.randint(
+        config.vocab_size, (1, config.context_length), generator=torch.Generator().manual_seed(1)
+    )
+    expected = model(token_ids)  # (1, context, V)
+    decoder, cache = SingleRowDecoder(model), KVCache(config, 1, like=model.lm_head.weight)
+    n_prompt = 4
+    assert decoder(token_ids[:, :n_prompt], cache).shape == (1, n_prompt, config.vocab_size)
+    for t in range(n_prompt, config.context_length):
+        logits = decoder(token_ids[:, t : t + 1], cache)
+        assert logits.shape == (1, 1, config.vocab_size)
+        torch.testing.assert_close(logits[0, 0], expected[0, t], atol=1e-4, rtol=1e-5)
+    assert cache.length == config.context_length
+
+
+def test_every_field_of_the_model_is_compared():
+    compared = {name for changes in CHANGES for name in changes}
+    assert {field.name for field in fields(ModelConfig)} == compared
+
+
+@torch.inference_mode()
+def test_the_cache_passes_between_the_step_and_the_model():
+    model = random_model(replace(SMALL, n_kv_heads=1, positions="rope"))
+    token_ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+    decoder, cache = SingleRowDecoder(model), KVCache(model.config, 1, like=model.lm_head.weight)
+    readers = [decoder, model, decoder, decoder, model, model, decoder, model]
+    logits = [read(token_ids[:, t : t + 1], cache) for t, read in enumerate(readers)]
+    torch.testing.assert_close(torch.cat(logits, dim=1), model(token_ids), atol=1e-4, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_logits_stay_after_the_next_step():
+    model = random_model(SMALL)
+    decoder, cache = SingleRowDecoder(model), KVCache(model.config, 1, like=model.lm_head.weight)
+    first = decoder(torch.tensor([[3]]), cache)
+    kept = first.clone()
+    decoder(torch.tensor([[4]]), cache)
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("n_prompt", [1, 5, 11, 15])
+def test_text_is_the_same_with_and_without_the_step_far_past_the_full_context(
+    temperature, n_prompt, monkeypatch
+):
+    model = random_model(replace(SMALL, tied_head=False))
+    prompt = torch.arange(n_prompt)[None] % 37
+
+    def text() -> list[int]:
+        generator = torch.Generator().manual_seed(2)
+        config = SamplingConfig(temperature=temperature)
+        tokens = generate(model, prompt, config, generator=generator, max_tokens=60, compiled=True)
+        return [int(token) for token in tokens]
+
+    with_step = text()
+    monkeypatch.setattr(engine, "single_row_applies", lambda *_: False)
+    assert with_step == text()
+    assert len(set(with_step)) > 5  # else the text could not tell the two apart
+
+
+def test_generate_takes_the_step_for_one_sequence_and_not_for_two(monkeypatch):
+    model, taken = random_model(SMALL), []
+    step = SingleRowDecoder.__call__
+    monkeypatch.setattr(
+        SingleRowDecoder, "__call__", lambda *given: taken.append(1) or step(*given)
+    )
+    greedy, generator = SamplingConfig(temperature=0), torch.Generator()
+    for batch_size, expected in ((2, 0), (1, 3)):
+        prompt = torch.ones(batch_size, 2, dtype=torch.long)
+        list(generate(model, prompt, greedy, generator=generator, max_tokens=3, compiled=True))
+        assert len(taken) == expected
+
+
+def test_it_applies_to_one_sequence_of_a_plain_float32_model_only():
+    class OtherGPT(GPT):
+        pass
+
+    assert single_row_applies(GPT(SMALL), 1)
+    assert not single_row_applies(GPT(SMALL), 2)
+    assert not single_row_applies(GPT(SMALL).bfloat16(), 1)
+    assert not single_row_applies(GPT(SMALL).to("meta"), 1)
+    assert not single_row_applies(OtherGPT(SMALL), 1)
+
+
+def test_without_numba_the_model_itself_generates(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "folio.generation.single_row_kernels", raising=False)
+    model, greedy = random_model(SMALL), SamplingConfig(temperature=0)
+    assert not single_row_applies(model, 1)
+    prompt = torch.tensor([[1, 2]])
+    list(generate(model, prompt, greedy, generator=torch.Generator(), max_tokens=2, compiled=True))
+
+
+@torch.inference_mode()
+def test_what_the_model_refuses_is_refused_in_its_words():
+    model = random_model(SMALL)
+    decoder, cache = SingleRowDecoder(model), KVCache(model.config, 1, like=model.lm_head.weight)
+    for bad in (-1, 37):
+        with pytest.raises(IndexError):
+            decoder(torch.tensor([[bad]]), cache)
+    cache.clear()
+    decoder(torch.zeros(1, 11, dtype=torch.long), cache)
+    with pytest.raises(ValueError, match="12 positions were asked for"):
+        decoder(torch.tensor([[1]]), cache)
+
+
+@torch.inference_mode()
+def test_all_shapes_share_one_compiled_step():
+    from folio.generation.single_row_kernels import step
+
+    for changes in CHANGES:
+        model = random_model(replace(SMALL, **changes))
+        cache = KVCache(model.config, 1, like=model.lm_head.weight)
+        SingleRowDecoder(model)(torch.tensor([[1]]), cache)
+    assert len(step.signatures) == 1
+
+
+def test_numba_is_not_imported_before_a_decoder_is_made():
+    code = "import sys, folio.generation.engine; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_short_texts_are_not_worth_loading_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine, "single_row_applies", lambda *_: asked.append(1))
+    generator, greedy = torch.Generator(), SamplingConfig(temperature=0)
+    for max_tokens, compiled, expected in ((199, None, 0), (200, None, 1), (None, None, 2)):
+        steps = generate(
+            GPT(SMALL).eval(),
+            torch.ones(1, 1, dtype=torch.long),
+            greedy,
+            generator=generator,
+            max_tokens=max_tokens,
+            compiled=compiled,
+        )
+        next(steps)
+        assert len(asked) == expected
