@@ -1,8 +1,8 @@
 """Training: Folio against the plain loop, the same model on the same text, in turn.
 
-    python -m bench.training --text input.txt                    0.8 M parameters
-    python -m bench.training --text input.txt --size baby        10.7 M parameters
-    python -m bench.training --text input.txt --whole-run        the recipe against 2000 plain steps
+    python -m bench.training                  0.8 M parameters
+    python -m bench.training --size baby      10.7 M parameters
+    python -m bench.training --whole-run      the CPU recipe against 2000 plain steps
 
 The first two compare steps per second in one process: some steps of one, then of the other.
 `--whole-run` runs each as a command, from start to exit; Folio evaluates, the plain loop does not.
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 
 from bench.plain_loop import PlainGPT, PlainLoop, Shape
 from folio.config import merge
+from folio.corpus.builtin import BUILTIN
 from folio.device import choose_device
 from folio.model.gpt import GPT
 from folio.recipe.build import build
@@ -48,17 +50,25 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training: Folio against the plain loop.")
-    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--text", type=Path, help="default: the built-in python-docs")
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="in each round")
     parser.add_argument("--whole-run", action="store_true")
     options = parser.parse_args()
-    if options.whole_run:
-        compare_whole_runs(options.text, options.rounds)
-    else:
-        steps = options.steps or {"nano": 50, "baby": 2}[options.size]
-        compare_steps(options.text, SIZES[options.size], options.rounds, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.text or write_python_docs(Path(folder))
+        if options.whole_run:
+            compare_whole_runs(path.resolve(), options.rounds)
+        else:
+            steps = options.steps or {"nano": 50, "baby": 2}[options.size]
+            compare_steps(path, SIZES[options.size], options.rounds, steps)
+
+
+def write_python_docs(folder: Path) -> Path:
+    path = folder / "python-docs.txt"
+    path.write_text("".join(d.text for d in BUILTIN["python-docs"]()), encoding="utf-8")
+    return path
 
 
 def compare_steps(path: Path, shape: Shape, rounds: int, steps: int) -> None:
@@ -66,6 +76,7 @@ def compare_steps(path: Path, shape: Shape, rounds: int, steps: int) -> None:
     tokenizer = CharacterTokenizer.train([text])
     token_ids = tokenizer.encode(text)
     cut = int(0.9 * len(token_ids))
+    shape = replace(shape, vocab_size=tokenizer.vocab_size)
     recipe = recipe_of(shape)
     device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
     print(f"device: {device}; {describe_limits()}")

@@ -333,3 +333,12 @@ def test_standard_input_is_a_corpus(book: Path):
     out, err = process.communicate(book.read_text(), timeout=120)
     assert process.returncode == 0, err
     assert "stdin-gpt2-1" in out
+
+
+def test_validation_files_are_held_out(folio, book: Path, tmp_path: Path):
+    story = tmp_path / "story.txt"
+    story.write_text("The 3th line of verse sings. " * 30)
+    outcome = folio("train", str(book), "--validation", str(story), "--name", "held", *TRAIN)
+    assert outcome.code == 0, outcome.err
+    ledger = Run(runs_folder() / "held").corpus()["ledger"]
+    assert (ledger["training"], ledger["validation"]) == (20_000, 870)

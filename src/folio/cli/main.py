@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-from cyclopts import App, CycloptsError
+from typing import TYPE_CHECKING
 
 from folio.errors import UserError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+SUMMARY = "Train a GPT from scratch on your own text, and see what it learned."
 
 VERBS = {
     "train": "Train a model on your text.",
@@ -18,13 +22,24 @@ VERBS = {
 }
 
 
+def overview() -> str:
+    """What `folio --help` prints; without the parser, whose import takes most of its time."""
+    width = max(map(len, VERBS)) + 2
+    lines = [f"    {verb:{width}}{summary}" for verb, summary in VERBS.items()]
+    return "\n".join(
+        [SUMMARY, "", "folio VERB ...", "", *lines, "", "folio VERB --help tells more; --version."]
+    )
+
+
 def make_app() -> App:
     """The command line; the module of a verb is imported when the verb is used."""
+    from cyclopts import App
+
     from folio import __version__
 
     app = App(
         name="folio",
-        help="Train a GPT from scratch on your own text, and see what it learned.",
+        help=SUMMARY,
         version=__version__,
         help_format="plaintext",
         result_action="return_value",
@@ -36,6 +51,12 @@ def make_app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 2 after a mistake of the user, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) in ([], ["--help"], ["-h"]):
+        print(overview())
+        return
+    from cyclopts import CycloptsError
+
     try:
         make_app()(arguments, exit_on_error=False, print_error=False)
     except UserError as error:

@@ -1,0 +1,22 @@
+"""All benchmarks, one after the other: `make bench`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+COMMANDS = (
+    ["bench.training"],
+    ["bench.training", "--size", "baby", "--rounds", "3"],
+    ["bench.sampling"],
+)
+
+
+def main() -> None:
+    for module, *options in COMMANDS:
+        print(f"\n== python -m {module} {' '.join(options)}", flush=True)
+        subprocess.run([sys.executable, "-m", module, *options], check=True)
+
+
+if __name__ == "__main__":
+    main()
