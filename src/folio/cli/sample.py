@@ -69,7 +69,8 @@ def sample(
             columns = zip(*(step.tolist() for step in steps)) if max_tokens else [()] * samples
             for number, column in enumerate(columns, 1):
                 text = opened.tokenizer.decode([i for i in column if i != FINISHED], True)
-                print(f"{'' if number == 1 else chr(10)}--- {number} ---\n{prompt}{text}")
+                between = opened.tokenizer.separator.decode() if prompt and text else ""
+                print(f"{'' if number == 1 else chr(10)}--- {number} ---\n{prompt}{between}{text}")
     except KeyboardInterrupt:  # the way to end --forever
         print(flush=True)
 
@@ -78,8 +79,11 @@ def _stream(steps, tokenizer, prompt: str) -> None:
     """Write text as it is made; a character whose bytes are not all there yet waits."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     sys.stdout.write(prompt)
+    between = tokenizer.separator if prompt else b""
     for step in steps:
-        sys.stdout.write(decoder.decode(tokenizer.decode_bytes(step.tolist(), skip_special=True)))
+        if piece := tokenizer.decode_bytes(step.tolist(), skip_special=True):
+            sys.stdout.write(decoder.decode(between + piece))
+            between = tokenizer.separator
         sys.stdout.flush()
     sys.stdout.write(decoder.decode(b"", final=True) + "\n")
     sys.stdout.flush()

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from folio.errors import UserError
 from folio.storage import read_json
-from folio.tokenizers.base import Tokenizer
+from folio.tokenizers.base import UNKNOWN, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 
 __all__ = ["Tokenizer", "load"]
 
 
 def load(path: Path | str) -> Tokenizer:
-    """Read a tokenizer.json.
+    """Read a tokenizer.json, or the one in a folder.
 
     Raises:
         UserError: no such file, damaged, or of a kind that Folio does not run.
     """
     path = Path(path)
+    if path.is_dir():
+        path /= "tokenizer.json"
     table = read_json(path)
     try:
-        if table["model"]["type"] == "BPE" and not table["model"]["merges"]:
-            return CharacterTokenizer.from_json(table)
         kind = table["model"]["type"]
-    except (KeyError, TypeError):
+        return _from_json(kind, table, str(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"{path} is no tokenizer.json: it lacks model.type or model.vocab."
         ) from None
-    raise UserError(f"{path} holds a tokenizer of type {kind}, which Folio does not run.")
+
+
+def _from_json(kind: str, table: dict[str, Any], source: str) -> Tokenizer:
+    if kind == "BPE" and table["model"].get("unk_token") == UNKNOWN:
+        return CharacterTokenizer.from_json(table, source)
+    # Imported here, since most texts need characters only.
+    if kind == "BPE":
+        from folio.tokenizers.bpe.tokenizer import BPETokenizer
+
+        return BPETokenizer.from_json(table, source)
+    if kind == "WordLevel":
+        from folio.tokenizers.word import WordTokenizer
+
+        return WordTokenizer.from_json(table, source)
+    raise UserError(f"{source} holds a tokenizer of type {kind}, which Folio does not run.")

@@ -35,6 +35,9 @@ class Tokenizer(ABC):
     lossless: bool
     """Whether decode(encode(text)) is the text, as far as the vocabulary knows it."""
 
+    separator: bytes = b""
+    """What decoded text has between two tokens."""
+
     special_tokens: dict[str, int]
     """Names and ids of the tokens that stand for no text."""
 
@@ -109,7 +112,7 @@ class Tokenizer(ABC):
                     f"Token id {token_id} does not exist: this vocabulary has the ids "
                     f"0 to {len(pieces) - 1}."
                 )
-        return b"".join([pieces[i] for i in ids if i not in skipped])
+        return self.separator.join([pieces[i] for i in ids if i not in skipped])
 
     @cached_property
     def bytes_per_token(self) -> NDArray[np.int64]:

@@ -87,10 +87,18 @@ class CharacterTokenizer(Tokenizer):
         }
 
     @classmethod
-    def from_json(cls, table: dict[str, Any]) -> CharacterTokenizer:
+    def from_json(
+        cls, table: dict[str, Any], source: str = "The tokenizer.json"
+    ) -> CharacterTokenizer:
         """Take back what `to_json` gave."""
         vocabulary = sorted(table["model"]["vocab"].items(), key=lambda item: item[1])
-        return cls("".join(symbol for symbol, _ in vocabulary if len(symbol) == 1))
+        tokenizer = cls("".join(symbol for symbol, _ in vocabulary if len(symbol) == 1))
+        if tokenizer.to_json()["model"] != table["model"]:
+            raise UserError(
+                f"{source} is damaged, or no character tokenizer of Folio: it has merges, or its "
+                f"ids are not 0, 1, 2 ... Copy the file anew."
+            )
+        return tokenizer
 
     @cached_property
     def _table(self) -> TokenIds:

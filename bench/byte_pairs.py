@@ -1,0 +1,258 @@
+"""Folio's byte-pair encoding beside rustbpe, tokenizers and tiktoken, in turn, in one process.
+
+    python bench/byte_pairs.py [--rounds 5] [--megabytes 20] [--gigabyte]
+
+Each round runs every contender once; a ratio is a peer's seconds divided by Folio's in the same
+round, given as the median and the lowest and highest of the rounds. All are compiled and warm;
+all get the same list of texts (one for each file), so that those that work in parallel can. The
+text is the standard library of this Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import os
+import re
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rustbpe  # pyright: ignore[reportMissingImports]
+import tiktoken
+import tokenizers
+
+from folio.tokenizers.bpe.count import count_texts
+from folio.tokenizers.bpe.encode import Encoder
+from folio.tokenizers.bpe.patterns import PATTERNS
+from folio.tokenizers.bpe.reference import token_bytes
+from folio.tokenizers.bpe.rules import Rules
+from folio.tokenizers.bpe.train import learn_merges
+
+CORPORA = Path(os.environ.get("FOLIO_CORPORA", "../shared/corpora"))
+Contenders = dict[str, Callable[[], Any]]
+
+
+def standard_library(n_bytes: int) -> list[str]:
+    """The .py files of the standard library in the order of their names, up to n_bytes in all."""
+    root = Path(sysconfig.get_path("stdlib"))
+    texts: list[str] = []
+    names: list[str] = []
+    left = n_bytes
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if left <= 0 or "site-packages" in relative.parts:
+            continue
+        try:
+            data = path.read_bytes()[:left]
+            texts.append(data.decode("utf-8"))
+        except UnicodeDecodeError:
+            continue  # a test of encodings, or cut inside a character
+        names.append(relative.as_posix())
+        left -= len(data)
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
+    print(
+        f"text: {n_bytes - left:,} bytes, {len(texts)} files of the standard library of Python "
+        f"{sysconfig.get_python_version()}, {names[0]} to {names[-1]}, sha256 {digest}"
+    )
+    return texts
+
+
+def train_folio(texts: list[str], vocab_size: int) -> list[tuple[int, int]]:
+    """The merges by Folio."""
+    return learn_merges(count_texts(texts), vocab_size - 256).merges.tolist()
+
+
+def train_rustbpe(texts: list[str], vocab_size: int) -> Any:
+    """A tokenizer by rustbpe."""
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_iterator(iter(texts), vocab_size, pattern=PATTERNS["gpt2"])
+    return tokenizer
+
+
+def train_tokenizers(texts: list[str], vocab_size: int) -> Any:
+    """A tokenizer by Hugging Face's library."""
+    byte_level = tokenizers.pre_tokenizers.ByteLevel
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = byte_level(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size, show_progress=False, initial_alphabet=byte_level.alphabet()
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def compare(title: str, contenders: Contenders, n_rounds: int, n_bytes: int) -> None:
+    """Run the contenders in turn and print what Folio, the first of them, is compared with."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(n_rounds):
+        for name, run in contenders.items():
+            began = time.perf_counter()
+            result = run()
+            seconds[name].append(time.perf_counter() - began)
+            del result
+    ours = next(iter(seconds.values()))
+    print(f"\n{title}")
+    for name, theirs in seconds.items():
+        median = statistics.median(theirs)
+        ratios = [their / our for their, our in zip(theirs, ours)]
+        print(
+            f"  {name:<34} {median:8.3f} s {n_bytes / median / 1e6:7.1f} MB/s"
+            f"   Folio is {statistics.median(ratios):5.2f} times as fast"
+            f" ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+WHOLE_PROCESS = """
+import sys
+from pathlib import Path
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+texts = Path(sys.argv[1]).read_bytes().decode().split("\\0")
+BPETokenizer.train(texts, 32_768).save(Path(sys.argv[2]))
+"""
+
+LARGE_FILE = """
+import resource, sys, time
+from folio.tokenizers.bpe.patterns import safe_pieces
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+began = time.perf_counter()
+with open(sys.argv[1], encoding="utf-8", newline="") as file:
+    parts = iter(lambda: file.read(1 << 20), "")
+    tokenizer = BPETokenizer.train(safe_pieces(parts), 32_768)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+print(f"  {time.perf_counter() - began:.1f} s, peak memory {peak:.2f} GiB")
+"""
+
+
+def run_python(script: str, *arguments: Path) -> None:
+    """Run a script in a fresh interpreter."""
+    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True)
+
+
+def train_on_a_gigabyte(whole: str, folder: Path) -> None:
+    """Print time and memory for a file of 1 GB in which each copy has long words of its own."""
+    path = folder / "large.txt"
+    n_bytes = copy = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        while n_bytes < 10**9:
+            mark = chr(97 + copy // 26) + chr(97 + copy % 26)
+            text = re.sub(r"\b[A-Za-z]{9,}\b", lambda match, m=mark: match[0] + m, whole)
+            file.write(text)
+            n_bytes += len(text.encode())
+            copy += 1
+    print(f"\ntraining on a file of {n_bytes:,} bytes, vocabulary 32,768", flush=True)
+    run_python(LARGE_FILE, path)
+
+
+def main() -> None:
+    """Run all comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--megabytes", type=float, default=20)
+    parser.add_argument("--gigabyte", action="store_true", help="also train on a file of 1 GB")
+    options = parser.parse_args()
+    versions = [
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("rustbpe", "tokenizers", "tiktoken")
+    ]
+    print(f"{', '.join(versions)}; {os.cpu_count()} processors; {options.rounds} rounds")
+    texts = standard_library(int(options.megabytes * 1e6))
+    train_folio(texts, 300)  # compiles, or loads what was compiled
+
+    corpora = [("standard library", texts, 32_768)]
+    shakespeare = CORPORA / "tinyshakespeare.txt"
+    if shakespeare.exists():
+        plays = [shakespeare.read_text(encoding="utf-8")]
+        corpora += [("tiny Shakespeare", plays, 1024), ("tiny Shakespeare", plays, 20_000)]
+    else:
+        print("FOLIO_CORPORA has no tinyshakespeare.txt: training on it is left out")
+    for name, documents, vocab_size in corpora:
+        compare(
+            f"training, {name}, vocabulary {vocab_size:,}",
+            {
+                "Folio": lambda d=documents, v=vocab_size: train_folio(d, v),
+                "rustbpe": lambda d=documents, v=vocab_size: train_rustbpe(d, v),
+                "tokenizers": lambda d=documents, v=vocab_size: train_tokenizers(d, v),
+            },
+            options.rounds,
+            sum(len(text.encode()) for text in documents),
+        )
+
+    whole = "\n".join(texts)
+    with tempfile.TemporaryDirectory() as name:
+        source, target = Path(name) / "texts", Path(name) / "tokenizer.json"
+        source.write_bytes("\0".join(texts).encode())
+        run_python(WHOLE_PROCESS, source, target)
+        compare(
+            "training, standard library, vocabulary 32,768, start-up and saving included",
+            {
+                "Folio, the whole process": lambda: run_python(WHOLE_PROCESS, source, target),
+                "rustbpe, its loop alone": lambda: train_rustbpe(texts, 32_768),
+            },
+            options.rounds,
+            len(whole.encode()),
+        )
+        if options.gigabyte:
+            train_on_a_gigabyte(whole, Path(name))
+
+    merges = train_folio(texts, 32_768)
+    rules = Rules.from_merges(merges)
+    ranks = {token: rank for rank, token in enumerate(token_bytes(merges))}
+    theirs = tiktoken.Encoding(
+        "theirs", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={}
+    )
+    fast_pattern = (
+        r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+    )
+    fastest = tiktoken.Encoding(
+        "fastest", pat_str=fast_pattern, mergeable_ranks=ranks, special_tokens={}
+    )
+    warm = Encoder(rules)
+    if not np.array_equal(
+        warm.encode(whole), fastest.encode_to_numpy(whole, disallowed_special=())
+    ):
+        raise SystemExit("the ids differ from tiktoken's")
+    compare(
+        "encoding one long text on one thread, the same ids",
+        {
+            "Folio, nothing remembered": lambda: Encoder(rules).encode(whole),
+            "Folio, again": lambda: warm.encode(whole),
+            "tiktoken encode_to_numpy": lambda: fastest.encode_to_numpy(
+                whole, disallowed_special=()
+            ),
+            "the same, GPT-2's own pattern": lambda: theirs.encode_to_numpy(
+                whole, disallowed_special=()
+            ),
+        },
+        options.rounds,
+        len(whole.encode()),
+    )
+    short = whole[: len(whole) // 4].split("\n\n")
+    if [ids.tolist() for ids in warm.encode_batch(short)] != fastest.encode_ordinary_batch(short):
+        raise SystemExit("the ids differ from tiktoken's")
+    compare(
+        f"encoding {len(short):,} short texts on two threads",
+        {
+            "Folio, to arrays": lambda: Encoder(rules).encode_batch(short, 2),
+            "Folio, to lists": lambda: [
+                ids.tolist() for ids in Encoder(rules).encode_batch(short, 2)
+            ],
+            "tiktoken encode_ordinary_batch": lambda: fastest.encode_ordinary_batch(
+                short, num_threads=2
+            ),
+        },
+        options.rounds,
+        len("".join(short).encode()),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""One token for each frequent word; everything else is `<unk>`.
+
+The oldest and plainest vocabulary: easy to look at, but it loses the spaces and every rare word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from folio.errors import UserError
+from folio.storage import read_json
+from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, TokenIds, Tokenizer
+from folio.tokenizers.bpe.patterns import safe_pieces, with_our_classes
+
+Punctuation = Literal["separate", "drop", "keep"]
+
+_WORD = r"[^\s\p{P}\p{S}]+(?:['’][^\s\p{P}\p{S}]+)*"
+EXPRESSIONS: dict[str, str] = {
+    "separate": rf"{_WORD}|[\p{{P}}\p{{S}}]",
+    "drop": _WORD,
+    "keep": r"[^\s]+",
+}
+"""What is a word. separate: each mark is one, too; drop: marks vanish; keep: they stay with the
+word. An apostrophe inside a word belongs to it."""
+
+
+class WordTokenizer(Tokenizer):
+    """Words by falling frequency, then `<unk>` and `<|endoftext|>`.
+
+    >>> tokenizer = WordTokenizer.train(["the cat, the dog"], vocab_size=5)
+    >>> tokenizer.words
+    ['the', ',', 'cat']
+    >>> tokenizer.decode(tokenizer.encode("the dog, the cat"))
+    'the <unk> , the cat'
+    """
+
+    kind = "word"
+    lossless = False
+    separator = b" "  # the text's own spaces are lost
+
+    def __init__(
+        self, words: list[str], *, punctuation: Punctuation = "separate", lowercase: bool = False
+    ) -> None:
+        """`words`: the vocabulary, each once; its place is its id."""
+        if punctuation not in EXPRESSIONS:
+            raise UserError(
+                f"Unknown treatment of punctuation {punctuation!r}. "
+                f"Choose one of {', '.join(EXPRESSIONS)}."
+            )
+        self.words = words
+        self.punctuation = punctuation
+        self.lowercase = lowercase
+        self.special_tokens = {UNKNOWN: len(words), END_OF_DOCUMENT: len(words) + 1}
+        self.pieces = [
+            word.encode("utf-8", "surrogatepass") for word in (*words, *self.special_tokens)
+        ]
+        self._id_of = {word: token_id for token_id, word in enumerate(words)}
+        if len(self._id_of) != len(words):
+            raise UserError("The vocabulary of a word tokenizer holds a word twice.")
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        *,
+        min_count: int = 1,
+        punctuation: Punctuation = "separate",
+        lowercase: bool = False,
+    ) -> WordTokenizer:
+        """Take the most frequent words; of equally frequent ones the first in the alphabet.
+
+        Args:
+            texts: documents, or pieces of them cut between words (`patterns.safe_pieces`).
+            vocab_size: number of ids at most, the two special ones included.
+            min_count: words that occur less often are left out.
+            punctuation: see `EXPRESSIONS`.
+            lowercase: whether "The" is "the".
+
+        Raises:
+            UserError: no room for a word beside the special tokens.
+        """
+        if vocab_size < 3:
+            raise UserError(
+                f"vocab_size is {vocab_size}; two special tokens and a word need 3 at least."
+            )
+        empty = cls([], punctuation=punctuation, lowercase=lowercase)
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(empty.split(text))
+        # A special token's name in the text is no word.
+        words = [word for word in counts if counts[word] >= min_count]
+        words = [word for word in words if word not in empty.special_tokens]
+        words.sort(key=lambda word: (-counts[word], word))
+        return cls(words[: vocab_size - 2], punctuation=punctuation, lowercase=lowercase)
+
+    def split(self, text: str) -> list[str]:
+        """The words of a text, known or not."""
+        return with_our_classes(EXPRESSIONS[self.punctuation]).findall(
+            _lower(text) if self.lowercase else text
+        )
+
+    def encode(self, text: str) -> TokenIds:
+        unknown = self.special_tokens[UNKNOWN]
+        return np.array([self._id_of.get(word, unknown) for word in self.split(text)], self.dtype)
+
+    def encode_stream(self, texts: Iterable[str]):
+        return map(self.encode, safe_pieces(texts))
+
+    def unknown_share(self, text: str) -> float:
+        """Share of the words of a text that the vocabulary lacks, 0 to 1.
+
+        >>> WordTokenizer(["the", "cat"]).unknown_share("the cat the dog")
+        0.25
+        """
+        token_ids = self.encode(text)
+        return float((token_ids == self.special_tokens[UNKNOWN]).mean()) if len(token_ids) else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [
+                {
+                    "id": token_id,
+                    "content": name,
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": False,
+                    "normalized": False,
+                    "special": True,
+                }
+                for name, token_id in self.special_tokens.items()
+            ],
+            "normalizer": {"type": "Lowercase"} if self.lowercase else None,
+            "pre_tokenizer": {
+                "type": "Split",
+                "pattern": {"Regex": EXPRESSIONS[self.punctuation]},
+                "behavior": "Removed",
+                "invert": True,
+            },
+            "post_processor": None,
+            "decoder": None,
+            "model": {
+                "type": "WordLevel",
+                "vocab": self._id_of | {UNKNOWN: self.special_tokens[UNKNOWN]},
+                "unk_token": UNKNOWN,
+            },
+        }
+
+    @classmethod
+    def from_json(
+        cls, table: Mapping[str, Any], source: str = "The tokenizer.json"
+    ) -> WordTokenizer:
+        """Take back what `to_json` gave."""
+        try:
+            expression = table["pre_tokenizer"]["pattern"]["Regex"]
+            punctuation: Any = {value: key for key, value in EXPRESSIONS.items()}[expression]
+            vocabulary = sorted(table["model"]["vocab"].items(), key=lambda item: item[1])
+            words = [word for word, _ in vocabulary if word != UNKNOWN]
+            lowercase = bool(table.get("normalizer"))
+            tokenizer = cls(words, punctuation=punctuation, lowercase=lowercase)
+            if tokenizer.to_json()["model"] != table["model"]:
+                raise ValueError("its ids are not 0, 1, 2 ...")
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{source} is damaged, or no word tokenizer of Folio "
+                f"({type(error).__name__}: {error}). Train it again."
+            ) from error
+        return tokenizer
+
+    @classmethod
+    def load(cls, path: Path | str) -> WordTokenizer:
+        """Read a tokenizer.json."""
+        return cls.from_json(read_json(Path(path)), str(path))
+
+
+def _lower(text: str) -> str:
+    # Python alone writes a capital sigma at the end of a word in another way than elsewhere.
+    return text.lower() if "Σ" not in text else "".join(map(str.lower, text))

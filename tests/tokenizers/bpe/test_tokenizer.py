@@ -1,0 +1,280 @@
+"""The tokenizer as a whole: files that other libraries read, special tokens, errors."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from folio.errors import UserError
+from folio.tokenizers.bpe.patterns import PATTERNS
+from folio.tokenizers.bpe.rules import encode_slowly
+from folio.tokenizers.bpe.tokenizer import BPETokenizer, sequences
+from folio.tokenizers.bpe.unicode_classes import class_table
+
+TEXT = "The cat sat on the mat; the cat's 1234 mats aren't THE mats.\n\n  漢字 漢字 ёлка 😀😀\n" * 5
+TOKENIZERS = {name: BPETokenizer.train([TEXT], 300, pattern=name) for name in PATTERNS}
+every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+
+ADVERSARIAL = [
+    "",
+    " ",
+    "\n",
+    "   \n\n  x",
+    "\r\n\r\n",
+    "a" * 300,
+    "I'LL we'Ve 'ſ ''s",
+    "١٢٣٤ ½ Ⅷ",
+    "<|endoftext|> <bos>",
+    "\u00a0\u3000x",
+    "e\u0301 👩\u200d👩\u200d👧 🇩🇪",
+    "\0\x01\x7f\ufeff\uffff",
+    TEXT,
+]
+# Classes of these differ between Unicode versions; see test_unicode_classes.
+settled = st.characters(min_codepoint=0, max_codepoint=0x24FF, exclude_categories=["Cs", "Cn"])
+
+
+def in_tokenizers(tokenizer: BPETokenizer) -> tokenizers.Tokenizer:
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_json()))
+    theirs.encode_special_tokens = True  # special tokens in text are text, as with us
+    return theirs
+
+
+def with_merges(*merges: str) -> dict:
+    """The file of a vocabulary in which a merge may stand twice."""
+    table = BPETokenizer.from_merges([(97, 98), (98, 99)], special_tokens=()).to_json()
+    return table | {"model": table["model"] | {"merges": [merge.split() for merge in merges]}}
+
+
+def test_of_two_equal_merges_the_last_one_holds_as_in_the_tokenizers_library():
+    table = with_merges("a b", "b c", "a b")
+    tokenizer = BPETokenizer.from_json(table)
+    assert tokenizer.encode("abc").tolist() == [97, 257]
+    assert tokenizer.encode("abc").tolist() == in_tokenizers(tokenizer).encode("abc").ids
+    assert encode_slowly(b"abc", tokenizer._contents.rules) == [97, 257]
+
+
+def test_ids_that_are_not_in_the_order_of_the_merges_are_refused_for_tiktoken():
+    with pytest.raises(UserError, match="order of the merges"):
+        BPETokenizer.from_json(with_merges("b c", "a b")).to_tiktoken()
+
+
+def test_of_two_allowed_special_tokens_the_longer_one_is_found():
+    tokenizer = BPETokenizer.from_merges([], special_tokens=("<a>", "<a><b>"))
+    ids = tokenizer.encode("<a><b><a>", allowed_special=("<a>", "<a><b>"))
+    assert ids.tolist() == [257, 256]
+
+
+def python(script: str) -> str:
+    """What another Python prints."""
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@every_tokenizer
+@pytest.mark.parametrize("text", ADVERSARIAL)
+def test_tokenizers_library_gives_the_same_ids_and_text(tokenizer, text):
+    ids = tokenizer.encode(text).tolist()
+    theirs = in_tokenizers(tokenizer)
+    assert theirs.encode(text).ids == ids
+    assert theirs.decode(ids, skip_special_tokens=False) == text
+
+
+@every_tokenizer
+@given(text=st.text(settled))
+@settings(deadline=None)
+def test_tokenizers_library_gives_the_same_ids_on_random_text(tokenizer, text):
+    assert in_tokenizers(tokenizer).encode(text).ids == tokenizer.encode(text).tolist()
+
+
+@every_tokenizer
+@given(text=st.text(st.sampled_from("the catsm.'1漢 \n") | settled))
+@settings(deadline=None)
+def test_tiktoken_gives_the_same_ids(tokenizer, text):
+    assert tokenizer.to_tiktoken().encode_ordinary(text) == tokenizer.encode(text).tolist()
+
+
+@every_tokenizer
+@given(text=st.text())
+@settings(deadline=None)
+def test_any_text_comes_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@every_tokenizer
+def test_loaded_tokenizer_encodes_like_the_saved_one(tokenizer, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    loaded = BPETokenizer.load(path)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.pattern == tokenizer.pattern
+    for text in ADVERSARIAL:
+        assert loaded.encode(text).tolist() == tokenizer.encode(text).tolist()
+
+
+@given(parts=st.lists(st.text(st.sampled_from("the cat'.1 \n漢")), max_size=6))
+@settings(deadline=None)
+def test_a_stream_has_the_ids_of_the_whole(parts):
+    tokenizer = TOKENIZERS["llama3"]
+    ids = [token_id for piece in tokenizer.encode_stream(parts) for token_id in piece]
+    assert ids == tokenizer.encode("".join(parts)).tolist()
+
+
+@pytest.mark.parametrize("ignore_merges", [False, True])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_file_made_by_the_tokenizers_library_gives_its_ids(pattern, ignore_merges):
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=ignore_merges))
+    byte_level = tokenizers.pre_tokenizers.ByteLevel
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERNS[pattern]), "isolated")
+    theirs.pre_tokenizer = (
+        byte_level(add_prefix_space=False)
+        if pattern == "gpt2"
+        else tokenizers.pre_tokenizers.Sequence(
+            [split, byte_level(add_prefix_space=False, use_regex=False)]
+        )
+    )
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=350,
+        show_progress=False,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=byte_level.alphabet(),
+    )
+    theirs.train_from_iterator([TEXT], trainer)
+    theirs.encode_special_tokens = True
+    ours = BPETokenizer.from_json(json.loads(theirs.to_str()))
+    assert ours.special_tokens == {"<|endoftext|>": 0}
+    assert ours.to_json()["model"]["ignore_merges"] == ignore_merges
+    for text in ADVERSARIAL:
+        assert ours.encode(text).tolist() == theirs.encode(text).ids
+
+
+def test_without_numba_merges_and_ids_are_the_same():
+    script = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from folio.tokenizers.bpe.tokenizer import BPETokenizer\n"
+        f"tokenizer = BPETokenizer.train([{TEXT[:200]!r}], 300)\n"
+        f"print(tokenizer.fingerprint, tokenizer.encode({TEXT!r}).tolist())"
+    )
+    slow = python(script)
+    fast = BPETokenizer.train([TEXT[:200]], 300)
+    assert slow.split(" ", 1) == [fast.fingerprint, f"{fast.encode(TEXT).tolist()}\n"]
+
+
+def test_numba_is_not_imported_before_it_is_used():
+    script = "import sys, folio.tokenizers.bpe.tokenizer; print('numba' in sys.modules)"
+    assert python(script) == "False\n"
+
+
+def test_special_tokens_in_text_are_text_unless_allowed():
+    tokenizer = TOKENIZERS["gpt2"]
+    text = "a<|endoftext|>b<bos>"
+    assert not set(tokenizer.encode(text).tolist()) & set(tokenizer.special_tokens.values())
+    ids = tokenizer.encode(text, allowed_special=["<|endoftext|>"]).tolist()
+    assert ids.count(tokenizer.special_tokens["<|endoftext|>"]) == 1
+    assert tokenizer.special_tokens["<bos>"] not in ids
+    assert tokenizer.decode(ids) == text
+    with pytest.raises(UserError, match="<pad>"):
+        tokenizer.encode(text, allowed_special=["<pad>"])
+
+
+@given(
+    text=st.text(st.sampled_from("aB.!?。” \n")),
+    per=st.sampled_from(["document", "line", "sentence"]),
+)
+def test_sequences_joined_are_the_text(text, per):
+    assert "".join(sequences(text, per)) == text
+
+
+def test_each_line_or_sentence_gets_its_own_begin_and_end():
+    tokenizer = TOKENIZERS["gpt2"]
+    ids = tokenizer.encode_sequences("One. Two!\nThree", per="sentence")
+    assert tokenizer.decode(ids) == "<bos>One. <eos><bos>Two!\n<eos><bos>Three<eos>"
+    assert tokenizer.decode(ids, skip_special=True) == "One. Two!\nThree"
+    ids = tokenizer.encode_sequences("One. Two!\nThree", per="line")
+    assert tokenizer.decode(ids) == "<bos>One. Two!\n<eos><bos>Three<eos>"
+
+
+def test_ids_have_the_smallest_type_that_holds_them():
+    assert TOKENIZERS["gpt2"].encode("the").dtype == np.uint16
+    assert BPETokenizer.from_merges([], special_tokens=()).encode("the").dtype == np.uint8
+
+
+def test_merges_are_told_in_the_order_in_which_they_were_learned():
+    tokenizer = BPETokenizer.train(["hug hug pug"], 261)
+    assert tokenizer.merges == [(b"u", b"g"), (b"h", b"ug")]
+
+
+def test_a_text_with_too_few_pairs_says_so():
+    tokenizer = BPETokenizer.train(["ab"], 300)
+    assert tokenizer.vocab_size == 260
+    assert tokenizer.note.startswith("The text has no more than 1 pairs")
+    assert not TOKENIZERS["gpt2"].note
+
+
+def test_training_on_nothing_leaves_the_bytes():
+    assert BPETokenizer.train([], 300).encode("ä").tolist() == [0xC3, 0xA4]
+
+
+def test_vocabulary_smaller_than_bytes_and_special_tokens_is_refused():
+    with pytest.raises(UserError, match=r"vocab_size is 258; .* need 259"):
+        BPETokenizer.train([TEXT], 258)
+
+
+def test_a_special_token_that_could_be_a_word_is_refused():
+    with pytest.raises(UserError, match="'END' could be a word"):
+        BPETokenizer.train([TEXT], 300, special_tokens=["END"])
+
+
+@pytest.mark.parametrize("token_id", [-1, 300])
+def test_an_id_out_of_range_is_refused(token_id):
+    with pytest.raises(UserError, match=f"Token id {token_id} does not exist"):
+        TOKENIZERS["gpt2"].decode([token_id])
+
+
+def damaged(**model) -> dict:
+    table = TOKENIZERS["gpt2"].to_json()
+    return table | {"model": table["model"] | model}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "is damaged"),
+        ([], "is damaged"),
+        (damaged(type="Unigram"), "type 'Unigram'"),
+        (damaged(merges=[["x", "nothing"]]), "merge 0 needs the token 'nothing'"),
+        (damaged(merges=["a b c"]), "is damaged"),
+        (damaged(vocab={"a": 0}, merges=[]), "lacks 255 of the 256 bytes"),
+        (damaged(vocab=[1, 2]), "is damaged"),
+        (damaged(unk_token="<unk>"), "sets model.unk_token"),
+        (
+            damaged() | {"pre_tokenizer": {"type": "Whitespace"}},
+            "in a way that Folio does not know",
+        ),
+        (damaged() | {"pre_tokenizer": None}, "in a way that Folio does not know"),
+        (damaged() | {"normalizer": {"type": "Lowercase"}}, "normalizes text with 'Lowercase'"),
+        (
+            damaged() | {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}},
+            "add_prefix_space",
+        ),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused_with_a_reason(table, message):
+    with pytest.raises(UserError, match=message):
+        BPETokenizer.from_json(table)
+
+
+def test_a_file_that_is_no_json_is_refused(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="damaged"):
+        BPETokenizer.load(path)
+
+
+def test_classes_of_settled_characters_cover_all_kinds():
+    assert set(class_table()[:0x2500].tolist()) == {0, 1, 2, 3}

@@ -1,0 +1,73 @@
+"""What every tokenizer promises, and what `load` makes of any file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from folio.errors import UserError
+from folio.testing import check_tokenizer
+from folio.tokenizers import Tokenizer, load
+from folio.tokenizers.bpe.patterns import PATTERNS
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.character import CharacterTokenizer
+from folio.tokenizers.gpt2 import load_gpt2
+from folio.tokenizers.word import WordTokenizer
+from tests.conftest import CORPORA
+
+TEXT = "naïve café, 世界 🌍\r\n\ttab the café's 12345 <|endoftext|> <unk> á  \n\n the naïve tab"
+ALL: dict[str, Tokenizer] = {
+    "character": CharacterTokenizer.train([TEXT, "<>|bosequnk"]),
+    "bytes": BPETokenizer.from_merges([]),
+    **{f"bpe-{name}": BPETokenizer.train([TEXT], 280, pattern=name) for name in PATTERNS},
+    "word": WordTokenizer.train([TEXT], 100),
+    "word-lower": WordTokenizer.train([TEXT], 100, punctuation="keep", lowercase=True),
+}
+if (CORPORA / "gpt2" / "vocab.bpe").exists():
+    ALL["gpt2"] = load_gpt2(CORPORA / "gpt2")
+every_tokenizer = pytest.mark.parametrize("tokenizer", ALL.values(), ids=ALL)
+
+
+@every_tokenizer
+def test_the_contract_of_a_tokenizer_holds(tokenizer: Tokenizer, tmp_path: Path):
+    check_tokenizer(tokenizer, TEXT, tmp_path)
+
+
+@every_tokenizer
+def test_a_saved_tokenizer_loads_as_the_same_kind(tokenizer: Tokenizer, tmp_path: Path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert type(load(tmp_path)) is type(tokenizer)
+    assert load(tmp_path).to_json() == tokenizer.to_json()
+
+
+@every_tokenizer
+@pytest.mark.parametrize("token_id", [-1, 1 << 20])
+def test_an_id_out_of_range_is_refused(tokenizer: Tokenizer, token_id: int):
+    with pytest.raises(UserError, match=f"id {token_id} does not exist.* 0 to "):
+        tokenizer.decode([token_id])
+
+
+DAMAGES = {
+    "no vocabulary": lambda model: model.pop("vocab"),
+    "vocabulary of another kind": lambda model: model.update(vocab=[1, 2]),
+    "negative ids": lambda model: model["vocab"].update({"a": -5}),
+    "ids as text": lambda model: model["vocab"].update({"a": "7"}),
+    "no type": lambda model: model.pop("type"),
+    "another type": lambda model: model.update(type="Unigram"),
+    "a type that is none": lambda model: model.update(type=[]),
+    "merges of nothing": lambda model: model.update(merges=[["never", "seen"]]),
+}
+
+
+@every_tokenizer
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_a_user_error_of_one_line(tokenizer: Tokenizer, damage, tmp_path: Path):
+    table = json.loads(json.dumps(tokenizer.to_json()))
+    damage(table["model"])
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(table), encoding="utf-8")
+    with pytest.raises(UserError, match=str(path)) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)

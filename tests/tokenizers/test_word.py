@@ -1,0 +1,89 @@
+"""The word tokenizer, against the `tokenizers` library and examples worked by hand."""
+
+import json
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from folio.errors import UserError
+from folio.tokenizers.word import EXPRESSIONS, WordTokenizer
+
+TEXT = "The cat sat. The dog didn't sit: the dog's “ran” away! ΣΑΣ हिन्दी 3.5 + 漢字"
+ALL = [
+    WordTokenizer.train([TEXT], 100, punctuation=punctuation, lowercase=lowercase)
+    for punctuation in ("separate", "drop", "keep")
+    for lowercase in (False, True)
+]
+IDS = [f"{t.punctuation}-{'lower' if t.lowercase else 'as it is'}" for t in ALL]
+every_tokenizer = pytest.mark.parametrize("tokenizer", ALL, ids=IDS)
+settled = st.characters(max_codepoint=0x24FF, exclude_categories=["Cs", "Cn"])
+
+
+@every_tokenizer
+@given(text=st.lists(st.sampled_from(TEXT.split()) | st.text(settled)).map(" ".join))
+@settings(deadline=None)
+def test_tokenizers_library_gives_the_same_ids(tokenizer, text):
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_json()))
+    theirs.encode_special_tokens = True
+    assert theirs.encode(text).ids == tokenizer.encode(text).tolist()
+    assert theirs.decode(theirs.encode(text).ids, skip_special_tokens=False) == tokenizer.decode(
+        tokenizer.encode(text)
+    )
+
+
+@every_tokenizer
+def test_loaded_tokenizer_encodes_like_the_saved_one(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = WordTokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
+
+
+@every_tokenizer
+def test_ids_go_to_the_special_tokens(tokenizer):
+    assert tokenizer.vocab_size == len(tokenizer.words) + 2
+    assert tokenizer.special_tokens["<unk>"] == len(tokenizer.words)
+
+
+@pytest.mark.parametrize(
+    ("punctuation", "words"),
+    [
+        ("separate", ["Don't", "stop", ",", "it", "'", "s", "“", "5", "”", "!"]),
+        ("drop", ["Don't", "stop", "it", "s", "5"]),
+        ("keep", ["Don't", "stop,", "it", "'", "s", "“5”!"]),
+    ],
+)
+def test_punctuation_is_treated_as_asked(punctuation, words):
+    assert WordTokenizer([], punctuation=punctuation).split("Don't stop, it ' s “5”!") == words
+
+
+def test_rare_words_are_left_out_and_counted():
+    tokenizer = WordTokenizer.train(["a a a b b c"], 100, min_count=2)
+    assert tokenizer.words == ["a", "b"]
+    assert tokenizer.unknown_share("a b c d") == 0.5
+    assert tokenizer.unknown_share("") == 0.0
+    assert tokenizer.encode("c").tolist() == [tokenizer.unknown]
+
+
+def test_equally_frequent_words_stand_in_the_order_of_the_alphabet():
+    assert WordTokenizer.train(["b a", "c"], 4).words == ["a", "b"]
+
+
+def test_names_of_special_tokens_are_no_words():
+    tokenizer = WordTokenizer.train(["<unk> <|endoftext|> x"], 100, punctuation="keep")
+    assert tokenizer.words == ["x"]
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(UserError, match="vocab_size is 2"):
+        WordTokenizer.train([TEXT], 2)
+    with pytest.raises(UserError, match="separate, drop, keep"):
+        WordTokenizer([], punctuation="other")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="twice"):
+        WordTokenizer(["a", "a"])
+    for table in ({}, {"model": []}, ALL[0].to_json() | {"model": {"vocab": {"a": 5}}}):
+        with pytest.raises(UserError, match="damaged"):
+            WordTokenizer.from_json(table)
+    assert set(EXPRESSIONS) == {"separate", "drop", "keep"}
