@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_format
 from pathlib import Path
 
+from folio.config import read_toml
 from folio.console import say, table
 
 
@@ -40,6 +41,7 @@ def evaluate(
     from folio.corpus.corpus import CorpusConfig, read_corpus
     from folio.device import DeviceConfig, choose_device
     from folio.run.opening import open_run
+    from folio.tokenizers.sequences import encode_documents
 
     choose_device(DeviceConfig(kind="cpu", precision="float32"))
     opened = open_run(found, checkpoint)
@@ -47,12 +49,9 @@ def evaluate(
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if files:
         documents = read_corpus(CorpusConfig(sources=files, encoding=encoding)).documents
-        between = [opened.tokenizer.end_of_document]
-        chunks = []
-        for number, document in enumerate(documents):
-            chunks += [between] * (number > 0)
-            chunks += opened.tokenizer.encode_stream(document.pieces())
-        tokens = np.concatenate(chunks)
+        sequence = read_toml(found.recipe_file)["tokenizer"].get("sequence", "none")
+        texts = (document.pieces() for document in documents)
+        tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts, sequence)))
     else:
         tokens = opened.validation()
     records = [

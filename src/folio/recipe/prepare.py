@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from folio.corpus.corpus import Corpus, read_corpus
-from folio.corpus.document import Part
 from folio.evaluation.score import frequency_loss
 from folio.recipe.recipe import Recipe
 from folio.storage import cache_folder, write_json
 from folio.tokenizers.base import TokenIds, Tokenizer
-from folio.tokenizers.config import train_tokenizer
+from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
+from folio.tokenizers.sequences import encode_documents
 from folio.tokens.token_file import VERSION, open_token_file, write_token_file
 
 
@@ -26,6 +26,8 @@ class Prepared:
     """What a run needs of its text."""
 
     tokenizer: Tokenizer
+    tokenizer_config: TokenizerConfig
+    """With every choice written out."""
     training_file: Path
     validation_file: Path
     record: dict[str, Any]
@@ -53,26 +55,33 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     """
     corpus = read_corpus(recipe.corpus)
     training, validation = corpus.split.training, corpus.split.validation
-    tokenizer = train_tokenizer(recipe.tokenizer, _texts(training))
+    config, choice = resolve(recipe.tokenizer, sum(map(len, training)))
+    if choice:
+        tell(choice)
+    tokenizer = train_tokenizer(config, (part.pieces() for part in training))
+    if tokenizer.note:
+        tell(tokenizer.note)
 
-    folder = cache_folder() / "tokens" / _address(corpus, tokenizer)
+    folder = cache_folder() / "tokens" / _address(corpus, tokenizer, config.sequence)
     files = {"train": folder / "train.bin", "validation": folder / "validation.bin"}
     for name, parts in (("train", training), ("validation", validation)):
         if not files[name].exists():
             tell(f"encoding the {name} text")
-            chunks = _encode(parts, tokenizer)
+            texts = (part.pieces() for part in parts)
+            chunks = encode_documents(tokenizer, texts, config.sequence)
             write_token_file(files[name], chunks, tokenizer.dtype, tokenizer.fingerprint)
 
     record, warnings = corpus.record(), []
-    prepared = Prepared(tokenizer, files["train"], files["validation"], record, warnings)
+    prepared = Prepared(tokenizer, config, files["train"], files["validation"], record, warnings)
     train_ids, validation_ids = prepared.training(), prepared.validation()
     n_unknown = 0
     if tokenizer.unknown is not None:
         n_unknown = int(np.count_nonzero(validation_ids == tokenizer.unknown))
     if n_unknown:
         warnings.append(
-            f"{n_unknown} of {len(validation_ids)} validation tokens are unknown: the training "
-            f"text does not have them."
+            f"{n_unknown} of {len(validation_ids)} validation tokens are unknown "
+            f"({n_unknown / len(validation_ids):.1%}): the vocabulary, made of the training text, "
+            f"does not have them."
         )
     if record["ledger"]["dropped"]:
         reasons = ", ".join(f"{n} ({why})" for why, n in record["ledger"]["dropped"].items())
@@ -90,23 +99,10 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     return prepared
 
 
-def _texts(parts: list[Part]) -> Iterator[str]:
-    for part in parts:
-        yield from part.pieces()
-
-
-def _encode(parts: list[Part], tokenizer: Tokenizer) -> Iterator[TokenIds]:
-    """The documents one after the other, an end-of-document token between them."""
-    between = np.array([tokenizer.end_of_document], dtype=tokenizer.dtype)
-    for i, part in enumerate(parts):
-        if i:
-            yield between
-        yield from tokenizer.encode_stream(part.pieces())
-
-
-def _address(corpus: Corpus, tokenizer: Tokenizer) -> str:
+def _address(corpus: Corpus, tokenizer: Tokenizer, sequence: str) -> str:
     made_of = {
         "format": VERSION,
+        "sequence": sequence,
         "tokenizer": tokenizer.fingerprint,
         "training": [(p.document.sha256, p.start, p.stop) for p in corpus.split.training],
         "validation": [(p.document.sha256, p.start, p.stop) for p in corpus.split.validation],

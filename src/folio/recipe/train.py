@@ -89,6 +89,7 @@ def train_recipe(
     for warning in prepared.warnings:
         watcher.tell(f"warning: {warning}")
     training_ids, validation_ids = prepared.training(), prepared.validation()
+    recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
     recipe = _fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
     device = _choose(recipe, watcher)
     recipe = replace(_with_absolute_paths(recipe), device=device.config)

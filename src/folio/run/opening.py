@@ -20,7 +20,7 @@ from folio.model.gpt import GPT
 from folio.run.checkpoint import Checkpoint
 from folio.run.directory import Run
 from folio.tokenizers import Tokenizer, load
-from folio.tokenizers.base import TokenIds
+from folio.tokenizers.base import BEGIN, TokenIds
 from folio.tokens.token_file import open_token_file
 
 
@@ -55,13 +55,13 @@ class OpenRun:
     ) -> Iterator[Tensor]:
         """Continue a prompt; yields (n_samples,) token ids, FINISHED after the end.
 
-        An empty prompt begins where a document does: after its end-of-document token, or
-        after a line end where the vocabulary has none.
+        An empty prompt begins where a document does: with `<bos>`, after its end-of-document
+        token, or after a line end where the vocabulary has neither.
 
         Raises:
             UserError: the prompt has something that the vocabulary lacks.
         """
-        prompt_ids = self.tokenizer.encode_prompt(prompt).tolist() if prompt else [self._start()]
+        prompt_ids = self._prompt_ids(prompt)
         device = next(self.model.parameters()).device
         generator = torch.Generator(device=device)
         if config.seed:
@@ -103,7 +103,16 @@ class OpenRun:
         ]
         return texts if n_samples > 1 else texts[0]
 
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        if not prompt:
+            return [self._start()]
+        begin = self.tokenizer.special_tokens.get(BEGIN)
+        prompt_ids = self.tokenizer.encode_prompt(prompt).tolist()
+        return prompt_ids if begin is None else [begin, *prompt_ids]
+
     def _start(self) -> int:
+        if (begin := self.tokenizer.special_tokens.get(BEGIN)) is not None:
+            return begin
         newline = self.tokenizer.encode("\n")
         known = len(newline) and newline[-1] != self.tokenizer.unknown
         many = len(self.run.corpus()["sources"]) > 1

@@ -25,6 +25,7 @@ TokenIds = NDArray[np.unsignedinteger]
 
 END_OF_DOCUMENT = "<|endoftext|>"
 UNKNOWN = "<unk>"
+BEGIN, END = "<bos>", "<eos>"
 
 
 class Tokenizer(ABC):
@@ -37,6 +38,9 @@ class Tokenizer(ABC):
 
     separator: bytes = b""
     """What decoded text has between two tokens."""
+
+    note: str = ""
+    """What the user should know about the training; empty if nothing."""
 
     special_tokens: dict[str, int]
     """Names and ids of the tokens that stand for no text."""
@@ -73,6 +77,23 @@ class Tokenizer(ABC):
     def unknown(self) -> int | None:
         """The id of whatever the vocabulary lacks; None where it lacks nothing."""
         return self.special_tokens.get(UNKNOWN)
+
+    def special_id(self, name: str) -> int:
+        """The id of a special token.
+
+        Raises:
+            UserError: the vocabulary does not have it.
+        """
+        if name not in self.special_tokens:
+            raise UserError(
+                f"This vocabulary has no special token {name}; it has "
+                f"{', '.join(self.special_tokens) or 'none'}."
+            )
+        return self.special_tokens[name]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Token ids of each of many texts."""
+        return [self.encode(text) for text in texts]
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
         """Token ids of one text that comes in pieces, as if it were whole."""

@@ -3,21 +3,167 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
-from folio.tokenizers.base import Tokenizer
+from folio.errors import UserError
+from folio.tokenizers import load
+from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
+from folio.tokenizers.sequences import Sequence, stream_sequences
+
+AUTO_CHARACTERS = 5_000_000
+"""From so many characters of training text on, `auto` takes byte-pair encoding."""
+CHARACTERS_PER_ID = 2500
+"""Assumption: so much text for each id lets even rare ones be seen often enough to be learned."""
+SMALLEST, LARGEST = 1024, 32_768
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """What the text is cut into."""
 
-    kind: Literal["character"] = "character"
-    """One token for each character of the training text."""
+    kind: Literal["auto", "character", "bpe", "word", "gpt2", "file"] = "auto"
+    """Characters of the training text; byte-pair encoding learned from it; its frequent words,
+    which loses the rest; GPT-2's published vocabulary; or the file that tokenizer.path names.
+    `auto` takes characters for a short text and bpe for a long one, and says so."""
+
+    vocab_size: int = 0
+    """Ids of a bpe or word vocabulary, special tokens included. 0 goes by the size of the text."""
+
+    pattern: Literal["gpt2", "llama3", "qwen2"] = "gpt2"
+    """How bpe splits text before merging."""
+
+    sequence: Sequence = "none"
+    """What gets <bos> before and <eos> behind it; for bpe, or a file that has the two."""
+
+    min_count: int = 1
+    """Words that occur less often are left out."""
+
+    punctuation: Literal["separate", "drop", "keep"] = "separate"
+    """Of words: each mark a word of its own, left out, or kept with its word."""
+
+    lowercase: bool = False
+    """Whether "The" is the word "the"."""
+
+    path: str = ""
+    """A tokenizer.json for kind file; the folder of vocab.bpe and encoder.json for kind gpt2."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "file" and not self.path:
+            raise UserError("tokenizer.kind is file, but tokenizer.path is empty. Name the file.")
+        if self.path and self.kind not in ("auto", "file", "gpt2"):
+            raise UserError(
+                f"tokenizer.path is given, but tokenizer.kind is {self.kind}. "
+                f"Leave one of them out, or give --tokenizer.kind file."
+            )
+        if self.vocab_size < 0:
+            raise UserError(f"tokenizer.vocab_size is {self.vocab_size}; it is 0 or more.")
+        if self.vocab_size and self.kind not in ("auto", "bpe", "word"):
+            raise UserError(
+                f"tokenizer.vocab_size is {self.vocab_size}, but the vocabulary of kind "
+                f"{self.kind} has the size that it has. Leave it out, or give --tokenizer.kind bpe."
+            )
+        if self.sequence != "none" and self.kind not in ("bpe", "file"):
+            raise UserError(
+                f"tokenizer.sequence is {self.sequence}, but a vocabulary of kind {self.kind} "
+                f"may lack {BEGIN} and {END}. Give --tokenizer.kind bpe."
+            )
+        if self.min_count < 1:
+            raise UserError(f"tokenizer.min_count is {self.min_count}; it is at least 1.")
+        if self.kind == "bpe" and self.vocab_size:
+            self._check_size(256 + len(self.special_tokens))
+
+    def _check_size(self, smallest: int) -> None:
+        if self.vocab_size < smallest:
+            raise UserError(
+                f"tokenizer.vocab_size is {self.vocab_size}; the 256 bytes and "
+                f"{', '.join(self.special_tokens)} need {smallest} at least."
+            )
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Those of a bpe vocabulary: no row of the model for a token that never comes."""
+        return (END_OF_DOCUMENT,) if self.sequence == "none" else (END_OF_DOCUMENT, BEGIN, END)
 
 
-def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """Learn a vocabulary from the training text, which comes in pieces."""
-    return CharacterTokenizer.train(texts)
+def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig, str]:
+    """Write out what the config leaves open.
+
+    Args:
+        config: as the user gave it.
+        n_characters: of the training text.
+
+    Returns:
+        The config without `auto` and without a size of 0, and a line that says what was chosen
+        and why; empty where nothing was open.
+
+    >>> resolve(TokenizerConfig(), 18_000)[1]
+    'tokenizer: characters, since the training text has 18,000 of them, fewer than 5,000,000'
+    """
+    if config.path and config.kind in ("auto", "file"):
+        return replace(config, kind="file", path=str(Path(config.path).expanduser().resolve())), ""
+    if config.kind == "auto" and config.vocab_size:
+        return replace(config, kind="bpe"), "tokenizer: bpe, since a vocabulary size is given"
+    if config.kind == "auto" and n_characters < AUTO_CHARACTERS:
+        return replace(config, kind="character"), (
+            f"tokenizer: characters, since the training text has {n_characters:,} of them, fewer "
+            f"than {AUTO_CHARACTERS:,}"
+        )
+    kind = "bpe" if config.kind == "auto" else config.kind
+    if kind not in ("bpe", "word") or config.vocab_size:
+        return config, ""
+    size = SMALLEST
+    while size < min(LARGEST, n_characters / CHARACTERS_PER_ID):
+        size *= 2
+    return replace(config, kind=kind, vocab_size=size), (
+        f"tokenizer: {kind} with {size:,} ids, since the training text has {n_characters:,} "
+        f"characters"
+    )
+
+
+def train_tokenizer(config: TokenizerConfig, documents: Iterable[Iterable[str]]) -> Tokenizer:
+    """Learn a vocabulary from the training text, or load it.
+
+    Args:
+        config: as `resolve` gives it.
+        documents: each in pieces, so that they may be larger than memory.
+
+    Raises:
+        UserError: a size that is too small, or a file that cannot be read.
+    """
+    if config.kind == "character":
+        return CharacterTokenizer.train(piece for pieces in documents for piece in pieces)
+    if config.kind == "file":
+        return load(config.path)
+    if config.kind == "gpt2":
+        from folio.tokenizers.gpt2 import load_gpt2
+
+        return load_gpt2(config.path or None)
+
+    from folio.tokenizers.bpe.patterns import safe_pieces
+
+    if config.sequence in ("line", "sentence"):
+        texts = (t for pieces in documents for t in stream_sequences(pieces, config.sequence))
+    else:
+        texts = (text for pieces in documents for text in safe_pieces(pieces))
+    if config.kind == "word":
+        from folio.tokenizers.word import WordTokenizer
+
+        return WordTokenizer.train(
+            texts,
+            config.vocab_size,
+            min_count=config.min_count,
+            punctuation=config.punctuation,
+            lowercase=config.lowercase,
+        )
+    assert config.kind == "bpe", "resolve() was not called"
+    from folio.tokenizers.bpe.tokenizer import BPETokenizer
+
+    return BPETokenizer.train(
+        texts,
+        config.vocab_size,
+        pattern=config.pattern,
+        special_tokens=config.special_tokens,
+    )

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from folio.errors import UserError
 from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.rules import encode_slowly
-from folio.tokenizers.bpe.tokenizer import BPETokenizer, sequences
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.bpe.unicode_classes import class_table
+from folio.tokenizers.sequences import sequences
 
 TEXT = "The cat sat on the mat; the cat's 1234 mats aren't THE mats.\n\n  漢字 漢字 ёлка 😀😀\n" * 5
 TOKENIZERS = {name: BPETokenizer.train([TEXT], 300, pattern=name) for name in PATTERNS}

@@ -7,31 +7,26 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from folio.errors import UserError
 from folio.storage import read_json
-from folio.tokenizers.base import END_OF_DOCUMENT, TokenIds, Tokenizer
+from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, TokenIds, Tokenizer
 from folio.tokenizers.bpe import reference
 from folio.tokenizers.bpe.patterns import PATTERNS, check_pattern, safe_pieces, split_slowly
 from folio.tokenizers.bpe.rules import Rules, encode_slowly
 from folio.tokenizers.bpe.standard_json import Contents, from_standard, to_standard
+from folio.tokenizers.sequences import Sequence as Per
+from folio.tokenizers.sequences import sequences
 
 if TYPE_CHECKING:
     import tiktoken
 
     from folio.tokenizers.bpe.encode import Encoder
 
-BEGIN, END = "<bos>", "<eos>"
 SPECIAL_TOKENS = (END_OF_DOCUMENT, BEGIN, END)
-
-# Up to . ! ? with quotes, brackets and whitespace behind it, or their full-width forms, or the
-# end.
-_SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)\]]*\s+|[。！？]+[”’」』）]*\s*|\Z)", re.DOTALL)
-
-SequenceKind = Literal["document", "line", "sentence"]
 
 
 class BPETokenizer(Tokenizer):
@@ -57,8 +52,6 @@ class BPETokenizer(Tokenizer):
         self.pieces = contents.pieces
         self.pattern = contents.pattern
         self.lossless = contents.normalization is None
-        self.note = ""
-        """What the user should know about the training; empty if nothing."""
 
     # ---- making one ----------------------------------------------------------------------
 
@@ -163,29 +156,21 @@ class BPETokenizer(Tokenizer):
         """Token ids of one text that comes in pieces, as if it were whole."""
         return map(self.encode, safe_pieces(texts))
 
-    def encode_sequences(self, text: str, per: SequenceKind = "document") -> TokenIds:
+    def encode_sequences(self, text: str, per: Per = "document") -> TokenIds:
         """Token ids with `<bos>` and `<eos>` around the document, each line or each sentence.
 
         >>> tokenizer = BPETokenizer.from_merges([])
         >>> tokenizer.decode(tokenizer.encode_sequences("Yes. No!", per="sentence"))
         '<bos>Yes. <eos><bos>No!<eos>'
         """
-        begin, end = (np.array([self._special_id(name)], self.dtype) for name in (BEGIN, END))
+        begin, end = (np.array([self.special_id(name)], self.dtype) for name in (BEGIN, END))
         parts = [
             part for ids in map(self.encode, sequences(text, per)) for part in (begin, ids, end)
         ]
         return np.concatenate(parts) if parts else np.empty(0, self.dtype)
 
-    def _special_id(self, name: str) -> int:
-        if name not in self.special_tokens:
-            raise UserError(
-                f"This vocabulary has no special token {name}; it has "
-                f"{', '.join(self.special_tokens) or 'none'}."
-            )
-        return self.special_tokens[name]
-
     def _encode_with_special(self, text: str, allowed: Collection[str]) -> TokenIds:
-        ids = {name: self._special_id(name) for name in allowed}
+        ids = {name: self.special_id(name) for name in allowed}
         longest_first = sorted(allowed, key=len, reverse=True)
         parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
         encoded = [
@@ -237,22 +222,6 @@ class BPETokenizer(Tokenizer):
             },
             special_tokens=self.special_tokens,
         )
-
-
-def sequences(text: str, per: SequenceKind) -> list[str]:
-    """The lines or sentences of a text, each with the whitespace behind it; joined they are the
-    text.
-
-    >>> sequences("One. Two?  Three", "sentence")
-    ['One. ', 'Two?  ', 'Three']
-    >>> sequences("One. Two?\\nThree", "line")
-    ['One. Two?\\n', 'Three']
-    """
-    if per == "document":
-        return [text]
-    if per == "line":
-        return text.splitlines(keepends=True)
-    return _SENTENCE.findall(text)
 
 
 def _learn_merges(

@@ -1,0 +1,87 @@
+"""Documents as the model reads them: what stands between them, and around their parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+from folio.tokenizers.base import BEGIN, END, TokenIds, Tokenizer
+
+Sequence = Literal["none", "document", "line", "sentence"]
+
+# Up to . ! ? with quotes, brackets and whitespace behind it, or their full-width forms, or the
+# end.
+_SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)\]]*\s+|[。！？]+[”’」』）]*\s*|\Z)", re.DOTALL)
+_BATCH = 4096
+
+
+def sequences(text: str, per: Sequence) -> list[str]:
+    """The lines or sentences of a text, each with the whitespace behind it; joined they are the
+    text.
+
+    >>> sequences("One. Two?  Three", "sentence")
+    ['One. ', 'Two?  ', 'Three']
+    >>> sequences("One. Two?\\nThree", "line")
+    ['One. Two?\\n', 'Three']
+    """
+    if per == "line":
+        return text.splitlines(keepends=True)
+    if per == "sentence":
+        return _SENTENCE.findall(text)
+    return [text]
+
+
+def stream_sequences(pieces: Iterable[str], per: Sequence) -> Iterator[str]:
+    """The same of one text that comes in pieces.
+
+    >>> list(stream_sequences(["One. T", "wo? ", " Three"], "sentence"))
+    ['One. ', 'Two?  ', 'Three']
+    """
+    waiting = ""
+    for piece in pieces:
+        *whole, waiting = sequences(waiting + piece, per) or [""]
+        yield from whole
+    if waiting:
+        yield waiting
+
+
+def encode_documents(
+    tokenizer: Tokenizer, documents: Iterable[Iterable[str]], per: Sequence = "none"
+) -> Iterator[TokenIds]:
+    """Token ids of documents that come in pieces, an end-of-document token between them.
+
+    Args:
+        tokenizer: without an end-of-document token, nothing stands between.
+        documents: the pieces of each.
+        per: what gets `<bos>` before and `<eos>` behind it.
+
+    Raises:
+        UserError: the vocabulary lacks `<bos>` or `<eos>`, and they are needed.
+    """
+    between = tokenizer.end_of_document
+    for number, pieces in enumerate(documents):
+        if number and between is not None:
+            yield np.array([between], tokenizer.dtype)
+        yield from _encode_document(tokenizer, pieces, per)
+
+
+def _encode_document(
+    tokenizer: Tokenizer, pieces: Iterable[str], per: Sequence
+) -> Iterator[TokenIds]:
+    if per == "none":
+        yield from tokenizer.encode_stream(pieces)
+        return
+    begin, end = (np.array([tokenizer.special_id(name)], tokenizer.dtype) for name in (BEGIN, END))
+    if per == "document":
+        yield begin
+        yield from tokenizer.encode_stream(pieces)
+        yield end
+        return
+    texts = stream_sequences(pieces, per)
+    while batch := list(islice(texts, _BATCH)):
+        parts = [part for ids in tokenizer.encode_batch(batch) for part in (begin, ids, end)]
+        yield np.concatenate(parts)

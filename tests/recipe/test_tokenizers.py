@@ -1,0 +1,156 @@
+"""Runs on every kind of vocabulary, from text to bits per byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from folio.config import merge, read_toml
+from folio.errors import UserError
+from folio.evaluation.score import bits_per_byte
+from folio.recipe.prepare import prepare
+from folio.recipe.recipe import make_recipe
+from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.run.opening import open_run
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.config import AUTO_CHARACTERS, TokenizerConfig, resolve
+from tests.recipe.test_resume import TINY, stop_at, weights_of
+
+BPE = {"tokenizer": {"kind": "bpe", "vocab_size": 280}}
+
+
+def recipe_of(book: Path, **changes):
+    return make_recipe(merge(TINY, {"corpus": {"sources": [str(book)]}}, changes))
+
+
+def test_a_run_on_bpe_resumes_exactly_samples_and_has_bits_per_byte(book: Path):
+    whole = train_recipe(recipe_of(book, **BPE), "whole", Watcher()).run
+    parts = train_recipe(recipe_of(book, **BPE), "parts", *stop_at(17)).run
+    assert resume_run(parts, {}, Watcher()) is not None
+    assert weights_of(parts, 40) == weights_of(whole, 40)
+
+    opened = open_run(whole)
+    assert isinstance(opened.tokenizer, BPETokenizer) and opened.tokenizer.vocab_size == 280
+    text = opened.generate("The ", max_tokens=20, seed=1)
+    assert isinstance(text, str) and text
+    held_out = opened.validation()
+    (exact, _) = opened.evaluate(held_out)
+    n_bytes = len(opened.tokenizer.decode_bytes(held_out[1:]))
+    record = exact.record(opened.tokenizer)
+    assert record["bits_per_byte"] == pytest.approx(bits_per_byte(exact.nats, n_bytes))
+    recipe = read_toml(whole.recipe_file)
+    assert recipe["tokenizer"]["kind"] == "bpe" and recipe["tokenizer"]["vocab_size"] == 280
+
+
+def test_the_choice_of_auto_is_told_and_written_into_the_recipe(book: Path):
+    told: list[str] = []
+
+    class Listener(Watcher):
+        def tell(self, line: str) -> None:
+            told.append(line)
+
+    run = train_recipe(recipe_of(book, training={"max_steps": 1}), "auto", Listener()).run
+    assert read_toml(run.recipe_file)["tokenizer"]["kind"] == "character"
+    assert any(line.startswith("tokenizer: characters, since") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("given", "n_characters", "kind", "vocab_size"),
+    [
+        ({}, AUTO_CHARACTERS - 1, "character", 0),
+        ({}, AUTO_CHARACTERS, "bpe", 2048),
+        ({}, 10**9, "bpe", 32_768),
+        ({"kind": "bpe"}, 1000, "bpe", 1024),
+        ({"kind": "word"}, 20_000_000, "word", 8192),
+        ({"vocab_size": 300}, 1000, "bpe", 300),
+        ({"kind": "bpe", "vocab_size": 300}, 10**9, "bpe", 300),
+    ],
+)
+def test_what_is_open_goes_by_the_size_of_the_text(given, n_characters, kind, vocab_size):
+    resolved, _ = resolve(TokenizerConfig(**given), n_characters)
+    assert (resolved.kind, resolved.vocab_size) == (kind, vocab_size)
+    assert resolve(resolved, n_characters) == (resolved, "")
+
+
+def test_merges_are_learned_from_the_training_part_alone(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("ab " * 300 + "xyz " * 25)
+    recipe = recipe_of(path, tokenizer=BPE["tokenizer"], corpus={"validation_fraction": 0.1})
+    tokenizer = prepare(recipe, lambda line: None).tokenizer
+    assert isinstance(tokenizer, BPETokenizer)
+    assert b"ab" in tokenizer.pieces and b"xyz" not in tokenizer.pieces
+    assert "instead of 280" in tokenizer.note
+
+
+@pytest.mark.parametrize(
+    ("sequence", "expected"),
+    [
+        ("none", "One. Two!\nThree<|endoftext|>Four"),
+        ("document", "<bos>One. Two!\nThree<eos><|endoftext|><bos>Four<eos>"),
+        ("line", "<bos>One. Two!\n<eos><bos>Three<eos><|endoftext|><bos>Four<eos>"),
+        (
+            "sentence",
+            "<bos>One. <eos><bos>Two!\n<eos><bos>Three<eos><|endoftext|><bos>Four<eos>",
+        ),
+    ],
+)
+def test_begin_and_end_stand_around_what_was_asked_for(tmp_path: Path, sequence, expected):
+    for name, text in (("a", "One. Two!\nThree"), ("b", "Four"), ("v", "One")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    corpus = {
+        "sources": [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")],
+        "validation": [str(tmp_path / "v.txt")],
+    }
+    tokenizer = {"kind": "bpe", "vocab_size": 262, "sequence": sequence}
+    prepared = prepare(make_recipe({"corpus": corpus, "tokenizer": tokenizer}), lambda line: None)
+    assert prepared.tokenizer.decode(prepared.training()) == expected
+
+
+def test_a_run_with_sequences_begins_its_samples_with_bos(book: Path):
+    changes = merge(BPE, {"tokenizer": {"sequence": "line"}}, {"training": {"max_steps": 2}})
+    opened = open_run(train_recipe(recipe_of(book, **changes), "lines", Watcher()).run)
+    assert opened._start() == opened.tokenizer.special_tokens["<bos>"]
+    assert opened._prompt_ids("The")[0] == opened.tokenizer.special_tokens["<bos>"]
+
+
+def test_words_have_a_share_of_unknown_ones_instead_of_bits_per_byte(book: Path):
+    words = {"tokenizer": {"kind": "word", "vocab_size": 12}, "training": {"max_steps": 2}}
+    told: list[str] = []
+    warnings = prepare(recipe_of(book, **words), told.append).warnings
+    assert any("validation tokens are unknown (" in warning for warning in warnings)
+    opened = open_run(train_recipe(recipe_of(book, **words), "words", Watcher()).run)
+    record = opened.evaluate(opened.validation())[0].record(opened.tokenizer)
+    assert 0 < record["unknown_share"] < 1 and "bits_per_byte" not in record
+
+
+def test_a_tokenizer_file_is_used_as_it_is(book: Path, tmp_path: Path):
+    tokenizer = BPETokenizer.train([book.read_text()], 290, special_tokens=())
+    tokenizer.save(tmp_path / "mine.json")
+    recipe = recipe_of(book, tokenizer={"path": str(tmp_path / "mine.json")})
+    prepared = prepare(recipe, lambda line: None)
+    assert prepared.tokenizer.fingerprint == tokenizer.fingerprint
+    assert prepared.tokenizer_config.kind == "file"
+    text = book.read_text()[: int(20_000 * 0.98)]
+    assert np.array_equal(prepared.training(), tokenizer.encode(text))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "bpe", "vocab_size": 256}, "need 257 at least"),
+        ({"kind": "bpe", "vocab_size": 258, "sequence": "line"}, "need 259 at least"),
+        ({"kind": "character", "vocab_size": 300}, "has the size that it has"),
+        ({"vocab_size": -1}, "0 or more"),
+        ({"kind": "word", "sequence": "line"}, "Give --tokenizer.kind bpe"),
+        ({"kind": "file"}, "Name the file"),
+        ({"kind": "bpe", "path": "x"}, "Leave one of them out"),
+        ({"min_count": 0}, "at least 1"),
+        ({"pattern": "gpt4"}, "one of gpt2, llama3, qwen2"),
+        ({"kind": "bbpe"}, "Did you mean 'bpe'"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_text_is_read(given, message):
+    with pytest.raises(UserError, match=message):
+        make_recipe({"tokenizer": given})
