@@ -124,7 +124,7 @@ class Tokenizer(ABC):
 
     def decode_bytes(self, token_ids: ArrayLike, skip_special: bool = False) -> bytes:
         """UTF-8 of some token ids, which may begin or end inside a character."""
-        ids = np.atleast_1d(np.asarray(token_ids)).astype(np.int64).tolist()
+        ids = np.atleast_1d(np.asarray(token_ids)).tolist()
         skipped = set(self.special_tokens.values()) if skip_special else ()
         pieces = self.pieces
         for token_id in ids:

@@ -1,0 +1,317 @@
+"""folio tokenizer: learn a vocabulary, use it, compare several on a text."""
+
+from __future__ import annotations
+
+import json as json_format
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+
+from folio.config import from_table
+from folio.console import Progress, say, table
+from folio.errors import UserError
+
+if TYPE_CHECKING:
+    from folio.corpus.document import Part
+    from folio.tokenizers import Tokenizer
+
+SHOWN_CHARACTERS = 400
+HEADER = [
+    "tokenizer",
+    "ids",
+    "tokens",
+    "bytes/token",
+    "used",
+    "median seen",
+    "unknown",
+    "embedding",
+    "longest tokens",
+]
+BACKGROUNDS = ("blue", "green", "magenta", "cyan", "yellow")
+
+tokenizer = App(
+    name="tokenizer",
+    help="Learn a vocabulary from text, use it, and compare several.",
+    help_format="plaintext",
+    result_action="return_value",
+)
+
+
+@tokenizer.command
+def train(
+    *corpus: str,
+    vocab_size: int = 0,
+    kind: str = "bpe",
+    pattern: str = "gpt2",
+    sequence: str = "none",
+    out: Path = Path("tokenizer.json"),
+    merges: bool = False,
+    encoding: str = "auto",
+) -> None:
+    """Learn a vocabulary: folio tokenizer train CORPUS --vocab-size 8192 --out tok.json
+
+    It is learned from the part of the text that folio train would train on. Use it with
+    folio train CORPUS --tokenizer.path tok.json.
+
+    Args:
+        corpus: Files, folders, - or a built-in corpus, as for folio train.
+        vocab_size: Number of ids; 0 goes by the size of the text.
+        kind: bpe, word or character.
+        pattern: How bpe splits text before merging: gpt2, llama3 or qwen2.
+        sequence: none, document, line or sentence; with other than none there are <bos> and <eos>.
+        out: The file to write.
+        merges: List the merges in the order in which they were learned.
+        encoding: Of the files.
+    """
+    from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
+
+    given = {"kind": kind, "vocab_size": vocab_size, "pattern": pattern, "sequence": sequence}
+    config = from_table(TokenizerConfig, given, "tokenizer.")
+    if merges and kind != "bpe":
+        raise UserError(f"A vocabulary of kind {kind} has no merges to list. Give --kind bpe.")
+    training = _read(corpus, encoding).split.training
+    n_characters = sum(map(len, training))
+    config, choice = resolve(config, n_characters)
+    if choice:
+        say(choice)
+    began = time.monotonic()
+    with Progress(n_characters) as progress:
+        meter = _Meter(progress)
+        learned = train_tokenizer(config, (meter.pieces(part) for part in training))
+    seconds = time.monotonic() - began
+    learned.save(out)
+    if learned.note:
+        say(learned.note)
+    print(
+        f"{out}: {learned.vocab_size:,} ids, learned from {meter.n_bytes:,} bytes in "
+        f"{seconds:.1f} s, {meter.n_bytes / seconds / 1e6:.1f} MB/s"
+    )
+    if merges:
+        _print_merges(learned)
+
+
+@tokenizer.command
+def encode(
+    tokenizer: str, *files: Path, text: str | None = None, pieces: bool = False, json: bool = False
+) -> None:
+    """Token ids of a text: folio tokenizer encode tok.json --text "Hello", or a FILE, or stdin
+
+    Args:
+        tokenizer: A tokenizer.json, a run directory, or gpt2.
+        files: UTF-8 texts; standard input where neither these nor a text are given.
+        text: What to encode.
+        pieces: Show what each token stands for, in colors.
+        json: Print JSON.
+    """
+    opened = _open(tokenizer)
+    if text is not None and files:
+        raise UserError(f"--text and the file {files[0]} were given. Give one of them.")
+    texts = [text] if text is not None else [_read_text(path) for path in files or [Path("-")]]
+    token_ids = [opened.encode(text).tolist() for text in texts]
+    if json:
+        print(json_format.dumps(token_ids[0] if len(texts) == 1 else token_ids))
+        return
+    for ids in token_ids:
+        if pieces:
+            _print_pieces(opened, ids)
+        else:
+            print(" ".join(map(str, ids)))
+
+
+@tokenizer.command
+def decode(tokenizer: str, *ids: int) -> None:
+    """The text of token ids: folio tokenizer decode tok.json 15496 995, or ids from stdin
+
+    Args:
+        tokenizer: A tokenizer.json, a run directory, or gpt2.
+        ids: Token ids; read from standard input where none is given.
+    """
+    opened = _open(tokenizer)
+    print(opened.decode(ids or _read_ids()))
+
+
+@tokenizer.command
+def compare(
+    *corpus: str,
+    vocab_sizes: str = "512,1024,2048,4096,8192,16384",
+    pattern: str = "gpt2",
+    also: str = "",
+    d_model: int = 128,
+    characters: int = 20_000_000,
+    html: Path | None = None,
+    json: bool = False,
+    encoding: str = "auto",
+) -> None:
+    """Vocabularies side by side on your text: folio tokenizer compare CORPUS
+
+    Each is learned from the training part; bytes per token and tokens are those of the part that
+    is held out, the share of the vocabulary that is used that of the training part.
+
+    Args:
+        corpus: Files, folders, - or a built-in corpus, as for folio train.
+        vocab_sizes: Sizes of byte-pair vocabularies, with commas between them.
+        pattern: How text is split before merging: gpt2, llama3 or qwen2.
+        also: Further ones: gpt2 or tokenizer.json files, with commas between them.
+        d_model: Width of the model, for the parameters of its embedding.
+        characters: Read no more of the training part than this.
+        html: Write a page that shows the tokens of the recommended one in colors.
+        json: Print JSON.
+        encoding: Of the files.
+    """
+    sizes = _sizes(vocab_sizes)
+    others = {name: _open(name) for name in also.split(",") if name}
+
+    from folio.tokenizers.comparison import candidates, colored_html, measure, recommend
+
+    split = _read(corpus, encoding).split
+    training = _beginning(split.training, characters)
+    held_out = _beginning(split.validation, characters)
+    vocabularies: dict[str, Tokenizer] = {}
+    for name, learned in candidates(training, sizes, pattern):
+        say(f"{name}{': ' + learned.note if learned.note else ''}")
+        vocabularies[name] = learned
+    vocabularies |= others
+    measured = [measure(n, t, training, held_out, d_model) for n, t in vocabularies.items()]
+    best, reason = recommend(measured)
+    if html is not None:
+        from folio.storage import atomic_write
+
+        with atomic_write(html) as file:
+            file.write(colored_html(best.name, vocabularies[best.name], held_out[:20_000]))
+        say(f"{html}")
+    if json:
+        records = [m.record() for m in measured]
+        answer = {"tokenizers": records, "recommended": best.name, "reason": reason}
+        print(json_format.dumps(answer, indent=2))
+        return
+    rows = [
+        [
+            m.name,
+            f"{m.vocab_size:,}",
+            f"{m.tokens:,}",
+            f"{m.bytes_per_token:.2f}" if m.lossless else "-",
+            f"{m.share_of_vocabulary_used:.1%}",
+            f"{m.median_occurrences:,.0f}",
+            f"{m.unknown_share:.1%}",
+            f"{m.embedding_parameters:,}",
+            "  ".join(m.longest_tokens),
+        ]
+        for m in measured
+    ]
+    print(table(HEADER, rows))
+    print(f"\nrecommended: {best.name}, since {reason}\n")
+    chosen = vocabularies[best.name]
+    _print_pieces(chosen, chosen.encode(held_out[:SHOWN_CHARACTERS]).tolist())
+
+
+class _Meter:
+    """Counts a text while it is read, and shows how fast that is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.began = progress, time.monotonic()
+        self.n_bytes = self.n_characters = 0
+
+    def pieces(self, part: Part) -> Iterator[str]:
+        """The pieces of a part."""
+        for piece in part.pieces():
+            yield piece
+            self.n_characters += len(piece)
+            self.n_bytes += len(piece.encode("utf-8"))
+            rate = self.n_bytes / max(time.monotonic() - self.began, 1e-9) / 1e6
+            self.progress.update(self.n_characters, f"{rate:.1f} MB/s")
+
+
+def _read(sources: tuple[str, ...], encoding: str) -> Any:
+    from folio.corpus.corpus import CorpusConfig, read_corpus
+
+    config = CorpusConfig(encoding=encoding)
+    return read_corpus(replace(config, sources=sources) if sources else config)
+
+
+def _beginning(parts: list[Part], n_characters: int) -> str:
+    """The first characters of some parts."""
+    texts, left = [], n_characters
+    for part in parts:
+        for piece in part.pieces():
+            texts.append(piece[:left])
+            left -= len(texts[-1])
+            if left <= 0:
+                return "".join(texts)
+    return "".join(texts)
+
+
+def _read_text(path: Path) -> str:
+    from folio.corpus.readers import read_path, read_stdin
+
+    if str(path) == "-":
+        return read_stdin("auto").text
+    if not path.exists():
+        raise UserError(f"There is no file {path}.")
+    return "".join(document.text for document in read_path(path, "auto"))
+
+
+def _read_ids() -> list[int]:
+    """Numbers from standard input, as `encode` prints them, with or without --json."""
+    words = re.split(r"[\s,\[\]]+", sys.stdin.buffer.read().decode("utf-8", errors="replace"))
+    try:
+        return [int(word) for word in words if word]
+    except ValueError as error:
+        raise UserError(f"Token ids are whole numbers: {error}.") from None
+
+
+def _open(name: str) -> Tokenizer:
+    if Path(name).exists():
+        from folio.tokenizers import load
+
+        return load(name)
+    if name == "gpt2":
+        from folio.tokenizers.gpt2 import load_gpt2
+
+        return load_gpt2()
+    raise UserError(
+        f"There is no file {name}. Name a tokenizer.json, a run directory, or gpt2; "
+        f"make one with: folio tokenizer train"
+    )
+
+
+def _sizes(words: str) -> list[int]:
+    try:
+        return [int(word.replace("_", "")) for word in words.split(",") if word]
+    except ValueError:
+        raise UserError(
+            f"--vocab-sizes is '{words}'; expected whole numbers with commas, as 1024,8192."
+        ) from None
+
+
+def _print_merges(learned: Tokenizer) -> None:
+    from folio.tokenizers.bpe.tokenizer import BPETokenizer
+    from folio.tokenizers.comparison import visible
+
+    assert isinstance(learned, BPETokenizer)
+    for token_id, (left, right) in enumerate(learned.merges, 256):
+        print(f"{token_id}  {visible(left)} + {visible(right)} = {visible(left + right)}")
+
+
+def _print_pieces(opened: Tokenizer, token_ids: list[int]) -> None:
+    """Each token on a color of its own; with lines between them where there are no colors."""
+    from folio.tokenizers.comparison import visible
+
+    names = [visible(opened.pieces[token_id]) for token_id in token_ids]
+    if not sys.stdout.isatty():
+        print("|".join(names))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text()
+    for number, name in enumerate(names):
+        line.append(name, style=f"black on {BACKGROUNDS[number % len(BACKGROUNDS)]}")
+        if name.endswith("\\n"):
+            line.append("\n")
+    Console(highlight=False).print(line)

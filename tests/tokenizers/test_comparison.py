@@ -1,0 +1,62 @@
+"""Vocabularies side by side, against counts made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from folio.errors import UserError
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.character import CharacterTokenizer
+from folio.tokenizers.comparison import (
+    ENOUGH_OCCURRENCES,
+    candidates,
+    colored_html,
+    measure,
+    recommend,
+)
+from folio.tokenizers.word import WordTokenizer
+
+PAIRS = BPETokenizer.from_merges([(97, 98), (256, 99)], special_tokens=())  # ab, abc
+
+
+def test_what_is_measured_is_what_can_be_counted_by_hand():
+    found = measure("pairs", PAIRS, training="abcabcab", held_out="abcabx", d_model=10)
+    assert (found.vocab_size, found.embedding_parameters) == (258, 2580)
+    assert found.tokens == 3 and found.bytes_per_token == 2.0  # abc ab x
+    assert found.share_of_vocabulary_used == 2 / 258  # ab and abc
+    assert found.longest_tokens == ["abc", "ab"]
+    assert found.median_occurrences == 0 and found.unknown_share == 0
+
+
+def test_unknown_words_and_characters_are_counted():
+    words = measure("w", WordTokenizer(["a"]), "a a", "a b c d", 1)
+    assert words.unknown_share == 0.75 and not words.lossless
+    characters = measure("c", CharacterTokenizer("a"), "aaaa", "ab", 1)
+    assert characters.unknown_share == 0.5 and characters.median_occurrences == 4
+
+
+def test_the_shortest_text_of_learnable_tokens_is_recommended():
+    base = measure("base", CharacterTokenizer("ab"), "ab" * 100, "ab", 1)
+    rare = replace(base, name="rare", bytes_per_token=9.0, median_occurrences=1.0, vocab_size=99)
+    lossy = replace(base, name="lossy", bytes_per_token=8.0, lossless=False)
+    short = replace(base, name="short", bytes_per_token=2.0, vocab_size=50)
+    best, reason = recommend([base, rare, lossy, short])
+    assert best.name == "short" and "2.00 bytes a token" in reason
+    few = [replace(m, median_occurrences=ENOUGH_OCCURRENCES - 1.0) for m in (short, base, rare)]
+    best, reason = recommend(few)
+    assert best.name == "base" and "so short" in reason
+    with pytest.raises(UserError, match="loses text"):
+        recommend([lossy])
+
+
+def test_sizes_beyond_what_the_text_has_are_left_out():
+    names = [name for name, _ in candidates("abcabc", [258, 300, 400], "gpt2")]
+    assert names == ["character", "bpe 258", "bpe 260", "word 400"]
+
+
+def test_the_page_shows_each_token_and_escapes_what_html_would_read():
+    page = colored_html("<b>", PAIRS, "abc<i>\n")
+    assert page.count("<span") == len(PAIRS.encode("abc<i>\n"))
+    assert "<i>" not in page and "<b>" not in page and ">abc</span>" in page
