@@ -40,6 +40,13 @@ def test_the_first_run_runs(capfd: pytest.CaptureFixture[str]):
     assert "nats per token" in out and "150/150" in out
 
 
+def test_the_tokenizer_commands_run(capfd: pytest.CaptureFixture[str]):
+    for command in block_with("sh", "folio tokenizer").splitlines():
+        main(shlex.split(command, comments=True)[1:])
+    out = capfd.readouterr().out
+    assert "recommended: " in out and "|␣statement" in out
+
+
 def test_the_python_example_runs(capfd: pytest.CaptureFixture[str]):
     exec(compile(block_with("python", "folio.load"), "README.md", "exec"), {})
     assert capfd.readouterr().out.count("\n") > 1
