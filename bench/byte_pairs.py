@@ -1,6 +1,6 @@
 """Folio's byte-pair encoding beside rustbpe, tokenizers and tiktoken, in turn, in one process.
 
-    python bench/byte_pairs.py [--rounds 5] [--megabytes 20] [--gigabyte]
+    python -m bench.byte_pairs [--rounds 5] [--megabytes 20] [--gigabyte]
 
 Each round runs every contender once; a ratio is a peer's seconds divided by Folio's in the same
 round, given as the median and the lowest and highest of the rounds. All are compiled and warm;
@@ -73,7 +73,7 @@ def train_folio(texts: list[str], vocab_size: int) -> list[tuple[int, int]]:
 
 def train_rustbpe(texts: list[str], vocab_size: int) -> Any:
     """A tokenizer by rustbpe."""
-    tokenizer = rustbpe.Tokenizer()
+    tokenizer = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.train_from_iterator(iter(texts), vocab_size, pattern=PATTERNS["gpt2"])
     return tokenizer
 
