@@ -92,6 +92,25 @@ def test_a_model_is_trained_on_bpe_sampled_and_evaluated(folio, book: Path):
     assert folio("resume", "pairs", "--training.max-steps", "40").code == 0
 
 
+def test_a_file_is_evaluated_with_the_sequences_of_the_run(folio, book: Path, tmp_path: Path):
+    flags = ("--tokenizer.kind", "bpe", "--tokenizer.vocab-size", "280")
+    flags += ("--tokenizer.sequence", "line", "--name", "lines")
+    assert folio("train", str(book), *flags, *TRAIN).code == 0
+    other = tmp_path / "other.txt"
+    other.write_text("The 1th line\nThe 2th line\n")
+    tokenizer = load(runs_folder() / "lines")
+    n_ids = len(tokenizer.encode("The 1th line\n")) + len(tokenizer.encode("The 2th line\n"))
+    records = json.loads(folio("evaluate", "lines", str(other), "--json").out)
+    assert records[0]["targets"] == n_ids + 4 - 1  # <bos> and <eos> around each line
+
+
+def test_words_are_learned_as_asked(folio, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("The cat, the dog. " * 20)
+    words = f"--kind word --vocab-size 9 --punctuation drop --lowercase --out {tmp_path}/w.json"
+    assert folio("tokenizer", "train", str(tmp_path / "a.txt"), *words.split()).code == 0
+    assert load(tmp_path / "w.json").pieces[:3] == [b"the", b"cat", b"dog"]
+
+
 def test_a_tokenizer_that_was_learned_before_is_trained_on(folio, book: Path, saved: Path):
     outcome = folio("train", str(book), "--name", "x", "--tokenizer.path", str(saved), *TRAIN)
     assert outcome.code == 0, outcome.err

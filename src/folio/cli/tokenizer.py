@@ -50,6 +50,9 @@ def train(
     kind: str = "bpe",
     pattern: str = "gpt2",
     sequence: str = "none",
+    min_count: int = 1,
+    punctuation: str = "separate",
+    lowercase: bool = False,
     out: Path = Path("tokenizer.json"),
     merges: bool = False,
     encoding: str = "auto",
@@ -65,13 +68,24 @@ def train(
         kind: bpe, word or character.
         pattern: How bpe splits text before merging: gpt2, llama3 or qwen2.
         sequence: none, document, line or sentence; with other than none there are <bos> and <eos>.
+        min_count: Words that occur less often are left out.
+        punctuation: Of words: separate, drop or keep.
+        lowercase: Words in lower case.
         out: The file to write.
         merges: List the merges in the order in which they were learned.
         encoding: Of the files.
     """
     from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 
-    given = {"kind": kind, "vocab_size": vocab_size, "pattern": pattern, "sequence": sequence}
+    given = {
+        "kind": kind,
+        "vocab_size": vocab_size,
+        "pattern": pattern,
+        "sequence": sequence,
+        "min_count": min_count,
+        "punctuation": punctuation,
+        "lowercase": lowercase,
+    }
     config = from_table(TokenizerConfig, given, "tokenizer.")
     if merges and kind != "bpe":
         raise UserError(f"A vocabulary of kind {kind} has no merges to list. Give --kind bpe.")

@@ -102,8 +102,9 @@ def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig
     >>> resolve(TokenizerConfig(), 18_000)[1]
     'tokenizer: characters, since the training text has 18,000 of them, fewer than 5,000,000'
     """
-    if config.path and config.kind in ("auto", "file"):
-        return replace(config, kind="file", path=str(Path(config.path).expanduser().resolve())), ""
+    if config.path:
+        kind = "file" if config.kind == "auto" else config.kind
+        return replace(config, kind=kind, path=str(Path(config.path).expanduser().resolve())), ""
     if config.kind == "auto" and config.vocab_size:
         return replace(config, kind="bpe"), "tokenizer: bpe, since a vocabulary size is given"
     if config.kind == "auto" and n_characters < AUTO_CHARACTERS:
