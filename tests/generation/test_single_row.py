@@ -8,7 +8,12 @@ import torch
 from folio.generation import engine
 from folio.generation.engine import generate
 from folio.generation.sampling import SamplingConfig
-from folio.generation.single_row import SingleRowDecoder, single_row_applies
+from folio.generation.single_row import (
+    TRY_AGAIN_SECONDS,
+    FasterThreads,
+    SingleRowDecoder,
+    single_row_applies,
+)
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
@@ -214,3 +219,45 @@ def test_short_texts_are_not_worth_loading_it(monkeypatch):
         )
         next(steps)
         assert len(asked) == expected
+
+
+def test_one_thread_is_taken_while_all_are_slower_and_all_are_tried_again(monkeypatch):
+    clock, taken, slow = [0.0], [], {1: 0.003, 2: 0.25}
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    threads = FasterThreads(2)
+
+    def steps(n: int) -> list[int]:
+        taken.clear()
+        for _ in range(n):
+            with threads.timed() as n_threads:
+                taken.append(n_threads)
+                clock[0] += slow[n_threads]
+        return taken[2:]  # after one trial of each
+
+    assert steps(50) == [1] * 48
+    slow[2] = 0.001
+    clock[0] += TRY_AGAIN_SECONDS
+    assert steps(50)[1:] == [2] * 47
+
+
+@torch.inference_mode()
+def test_the_number_of_threads_does_not_change_a_bit_of_the_logits():
+    model = random_model(SMALL)
+    decoder, made = SingleRowDecoder(model), []
+    for n_threads in (1, max(decoder.threads.seconds)):
+        cache = KVCache(model.config, 1, like=model.lm_head.weight)
+        decoder.threads.seconds = {n_threads: 0.0}
+        decoder.threads.try_again_at = float("inf")
+        made.append([decoder(torch.tensor([[t]]), cache) for t in range(9)])
+    assert all(torch.equal(one, all_) for one, all_ in zip(*made))
+
+
+@torch.inference_mode()
+def test_a_step_leaves_numba_its_number_of_threads():
+    import numba
+
+    decoder = SingleRowDecoder(random_model(SMALL))
+    decoder.threads.seconds = {1: 0.0}
+    before = numba.get_num_threads()
+    decoder(torch.tensor([[1]]), KVCache(SMALL, 1, like=torch.empty(0)))
+    assert numba.get_num_threads() == before

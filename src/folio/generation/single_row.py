@@ -12,7 +12,7 @@ Shapes:  L layers · C = d_model · K heads of keys and values · D head dimensi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,12 +92,12 @@ class SingleRowDecoder:
         """Copy the weights: later changes to the model are not seen."""
         import numba
 
-        from folio.generation.single_row_kernels import step
+        from folio.generation.single_row_kernels import step_on
 
         self.model = model
         self.weights = pack(model)
-        self.threads = FasterThreads(min(torch.get_num_threads(), _numba_threads()))
-        self._set_threads, self._step = numba.set_num_threads, step
+        self.threads = FasterThreads(min(torch.get_num_threads(), numba.get_num_threads()))
+        self._step_on = step_on
 
     def __call__(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T) -> (B, T, V), with the errors of `GPT.forward`; fast where B = T = 1."""
@@ -109,8 +109,9 @@ class SingleRowDecoder:
             return self.model(token_ids, cache)  # which says what is wrong
         logits = torch.empty(1, 1, config.vocab_size)
         keys, values = cache.keys[:, 0].numpy(), cache.values[:, 0].numpy()  # (L, K, S, D)
-        with self.threads.timed(self._set_threads):
-            self._step(self.weights, keys, values, cache.length, token_id, logits[0, 0].numpy())
+        row = logits[0, 0].numpy()
+        with self.threads.timed() as n_threads:
+            self._step_on(n_threads, self.weights, keys, values, cache.length, token_id, row)
         cache.length += 1
         return logits
 
@@ -125,15 +126,14 @@ class FasterThreads:
 
     def __init__(self, most: int) -> None:
         self.seconds = {most: 0.0, 1: 0.0}  # of a step, lately; 0 is to be tried
-        self.try_again_at = 0.0
+        self.try_again_at = 0.0  # so that a first step, which may compile, is forgotten
 
     @contextmanager
-    def timed(self, set_threads: Callable[[int], None]) -> Iterator[None]:
-        """Set the number of threads for the step inside, and learn from its time."""
+    def timed(self) -> Iterator[int]:
+        """Give the number of threads for the step inside, and learn from its time."""
         chosen = min(self.seconds, key=self.seconds.__getitem__)
-        set_threads(chosen)
         start = time.perf_counter()
-        yield
+        yield chosen
         end = time.perf_counter()
         before, now = self.seconds[chosen], end - start
         self.seconds[chosen] = (3 * before + now) / 4 if before else now
@@ -223,10 +223,3 @@ def pack_norms(norms: Sequence[Any]) -> np.ndarray:
         for norm, gain in zip(norms, gains)
     ]
     return np.stack((gains, biases), axis=1)
-
-
-def _numba_threads() -> int:
-    """The most threads that numba was started with."""
-    from numba.core import config
-
-    return config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]

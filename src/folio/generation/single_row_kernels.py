@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit, prange, set_num_threads
 
 from folio.generation.single_row import GELU, LINEAR, RELU, RELU2, SWIGLU
 
@@ -23,6 +23,16 @@ FASTMATH = {"reassoc", "contract"}
 """Sums in any order, which vectorizes them. Infinities and NaN keep their meaning."""
 
 ZERO, ONE = np.float32(0), np.float32(1)
+
+
+def step_on(n_threads, *arguments):
+    """`step` on that many threads; numba's own number is put back."""
+    before = get_num_threads()
+    set_num_threads(n_threads)
+    try:
+        step(*arguments)
+    finally:
+        set_num_threads(before)
 
 
 @njit(cache=True, fastmath=FASTMATH)
