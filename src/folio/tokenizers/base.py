@@ -28,6 +28,22 @@ UNKNOWN = "<unk>"
 BEGIN, END = "<bos>", "<eos>"
 
 
+def added_tokens(special_tokens: dict[str, int]) -> list[dict[str, Any]]:
+    """The entry of a standard tokenizer.json for special tokens, in the order of their ids."""
+    return [
+        {
+            "id": token_id,
+            "content": name,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for name, token_id in sorted(special_tokens.items(), key=lambda item: item[1])
+    ]
+
+
 class Tokenizer(ABC):
     """Text to token ids and back."""
 

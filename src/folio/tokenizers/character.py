@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.errors import UserError
-from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, TokenIds, Tokenizer
+from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, TokenIds, Tokenizer, added_tokens
 
 CODE_POINTS = 0x110000
 
@@ -64,18 +64,7 @@ class CharacterTokenizer(Tokenizer):
         vocabulary = {symbol: i for i, symbol in enumerate(self.characters)} | self.special_tokens
         return {
             "version": "1.0",
-            "added_tokens": [
-                {
-                    "id": i,
-                    "content": name,
-                    "single_word": False,
-                    "lstrip": False,
-                    "rstrip": False,
-                    "normalized": False,
-                    "special": True,
-                }
-                for name, i in self.special_tokens.items()
-            ],
+            "added_tokens": added_tokens(self.special_tokens),
             "decoder": {"type": "Fuse"},
             "model": {
                 "type": "BPE",

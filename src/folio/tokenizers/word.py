@@ -14,7 +14,7 @@ import numpy as np
 
 from folio.errors import UserError
 from folio.storage import read_json
-from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, TokenIds, Tokenizer
+from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, TokenIds, Tokenizer, added_tokens
 from folio.tokenizers.bpe.patterns import safe_pieces, with_our_classes
 
 Punctuation = Literal["separate", "drop", "keep"]
@@ -126,18 +126,7 @@ class WordTokenizer(Tokenizer):
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "added_tokens": [
-                {
-                    "id": token_id,
-                    "content": name,
-                    "single_word": False,
-                    "lstrip": False,
-                    "rstrip": False,
-                    "normalized": False,
-                    "special": True,
-                }
-                for name, token_id in self.special_tokens.items()
-            ],
+            "added_tokens": added_tokens(self.special_tokens),
             "normalizer": {"type": "Lowercase"} if self.lowercase else None,
             "pre_tokenizer": {
                 "type": "Split",

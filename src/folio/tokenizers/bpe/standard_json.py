@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from folio.errors import UserError
+from folio.tokenizers.base import added_tokens
 from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.rules import Rules
 
@@ -74,18 +75,7 @@ def to_standard(contents: Contents) -> dict[str, Any]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": token_id,
-                "content": name,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for name, token_id in sorted(contents.special_tokens.items(), key=lambda item: item[1])
-        ],
+        "added_tokens": added_tokens(contents.special_tokens),
         "normalizer": normalizer,
         "pre_tokenizer": splitter,
         "post_processor": None,
