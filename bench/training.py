@@ -36,9 +36,8 @@ from folio.recipe.recipe import Recipe, make_recipe
 from folio.tokenizers.character import CharacterTokenizer
 from folio.training.loop import (
     Training,
-    accumulate_gradients,
-    clip_gradients,
-    set_learning_rate,
+    compute_gradients,
+    update_weights,
 )
 
 SIZES = {
@@ -83,7 +82,6 @@ def compare_steps(path: Path, shape: Shape, rounds: int, steps: int) -> None:
     check_same_function(shape, recipe)
 
     training = build(recipe, device, token_ids[:cut], token_ids[cut:])
-    training.model.train()
     plain = PlainLoop(shape, token_ids[:cut], steps=2000)
     contestants: dict[str, Callable[[], float]] = {
         "folio": lambda: folio_step(training),
@@ -155,12 +153,10 @@ def recipe_of(shape: Shape) -> Recipe:
 
 def folio_step(training: Training) -> float:
     """What the training loop does between two evaluations."""
-    set_learning_rate(training, 100)
-    batch = training.stream.next_batch(training.config.batch_size, training.context_length)
-    loss = accumulate_gradients(training, batch)
-    clip_gradients(training)
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
+    with training.replicas.at_work():
+        batch = training.stream.next_batch(training.config.batch_size, training.context_length)
+        loss, _ = compute_gradients(training, batch, step=100)
+        update_weights(training, step=100)
     return loss
 
 
@@ -174,18 +170,13 @@ def check_same_function(shape: Shape, recipe: Recipe) -> None:
         "norm.": "final_norm.",
         "norm_1.": "attention.entry_norm.",
         "norm_2.": "feed_forward.entry_norm.",
+        "qkv.": "attention.sublayer.qkv_proj.",
         "out.": "attention.sublayer.out_proj.",
         "up.": "feed_forward.sublayer.up_proj.",
         "down.": "feed_forward.sublayer.down_proj.",
     }
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            if ".qkv." in name:
-                block, kind = name.split(".qkv.")
-                prefix = f"{block}.attention.sublayer"
-                parts = [own[f"{prefix}.{p}_proj.{kind}"].detach() for p in ("q", "k", "v")]
-                parameter.copy_(torch.cat(parts))
-                continue
             prefix = ".".join(name.split(".")[:2]) + "." if name.startswith("blocks") else ""
             leaf = name.removeprefix(prefix)
             old = next(old for old in names if leaf.startswith(old))

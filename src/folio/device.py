@@ -7,7 +7,6 @@ others that have the same name for it, so both are tried for a moment.
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -29,8 +28,8 @@ class DeviceConfig:
     """`auto` takes the fastest that this machine has."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; weights, norms and the loss stay in float32. `auto` takes the
-    faster one, measured."""
+    """Of everything that the model computes; the weights that the optimizer changes, their
+    gradients and the loss stay in float32. `auto` takes the faster one, measured."""
 
     threads: int = 0
     """Processor threads; 0 takes all cores, or what OMP_NUM_THREADS says. The result depends on
@@ -57,13 +56,12 @@ class Device:
 
         return torch.device(self.config.kind)
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """A context in which matrix products run in the chosen precision."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and activations that compute."""
         import torch
 
-        if self.config.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.config.kind, dtype=torch.bfloat16)
+        return getattr(torch, self.config.precision)
 
     def __str__(self) -> str:
         threads = f", {self.config.threads} threads" if self.config.kind == "cpu" else ""

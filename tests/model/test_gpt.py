@@ -9,8 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from folio.errors import UserError
-from folio.model.attention import causal_attention, causal_attention_written_out, causal_mask
+from folio.model.attention import (
+    QUERIES,
+    causal_attention,
+    causal_attention_by_blocks,
+    causal_attention_written_out,
+    causal_mask,
+)
 from folio.model.config import ModelConfig
+from folio.model.dropout import Dropout
 from folio.model.feed_forward import make_feed_forward
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
@@ -106,6 +113,31 @@ def test_fused_attention_equals_the_one_written_out(t: int, s: int):
     assert torch.equal(weights > 0, causal_mask(t, s, q.device).expand_as(weights))
 
 
+@pytest.mark.parametrize("t", [2, QUERIES, QUERIES + 1, 2 * QUERIES + 5])
+def test_attention_by_blocks_equals_the_one_written_out_backward_too(t: int):
+    draw = torch.Generator().manual_seed(0)
+    q, k, v, gradient = torch.randn(4, 2, 3, t, 4, generator=draw)
+    results = []
+    for attention in (causal_attention_by_blocks, lambda *x: causal_attention_written_out(*x)[0]):
+        leaves = [z.clone().requires_grad_() for z in (q, k, v)]
+        mixed = attention(*leaves)
+        mixed.backward(gradient)
+        results.append([mixed.detach(), *(leaf.grad for leaf in leaves)])
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_dropped_attention_weights_mix_no_values():
+    dropout = Dropout(0.5)
+    values = torch.eye(8).expand(1, 1, 8, 8).contiguous()  # so that the output is the weights
+    q, k = torch.randn(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    dropped = causal_attention_by_blocks(q, k, values, dropout)[0, 0]
+    _, weights = causal_attention_written_out(q, k, values)
+    kept = dropped != 0
+    torch.testing.assert_close(dropped[kept], 2 * weights[0, 0][kept])
+    assert 5 < kept.sum() < 31  # of 36 below the diagonal
+
+
 def test_rotary_scores_depend_on_distance_alone():
     rotary = RotaryPositions(ModelConfig(d_model=8, n_heads=1, context_length=50))
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
@@ -160,7 +192,7 @@ def test_swiglu_gates_with_silu():
 def test_residual_projections_start_smaller():
     model = tiny_gpt(n_layers=8, d_model=96, initialization_std=0.02)
     stds = {n: p.std().item() for n, p in model.named_parameters() if p.dim() == 2}
-    assert stds["blocks.3.attention.sublayer.q_proj.weight"] == pytest.approx(0.02, rel=0.05)
+    assert stds["blocks.3.attention.sublayer.qkv_proj.weight"] == pytest.approx(0.02, rel=0.05)
     for name in ("attention.sublayer.out_proj", "feed_forward.sublayer.down_proj"):
         assert stds[f"blocks.3.{name}.weight"] == pytest.approx(0.02 / 4, rel=0.05)
 
@@ -169,6 +201,31 @@ def test_the_same_generator_gives_the_same_weights():
     one, two, other = tiny_gpt(seed=1), tiny_gpt(seed=1), tiny_gpt(seed=2)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
     assert not torch.equal(one.token_embedding.weight, other.token_embedding.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_sets_its_share_to_zero_and_keeps_the_mean(dtype):
+    dropout = Dropout(0.2)
+    dropout.generator = torch.Generator().manual_seed(3)
+    x = torch.ones(100_001, dtype=dtype, requires_grad=True)  # not a whole number of words
+    y = dropout(x)
+    y.backward(torch.full_like(y, 2.0))
+    kept = y != 0
+    # One standard deviation of the share is 0.0013.
+    assert kept.double().mean().item() == pytest.approx(0.8, abs=0.005)
+    assert (y[kept] == torch.tensor(1.25, dtype=dtype)).all()
+    assert torch.equal(x.grad, 2 * y)
+    pairs = (kept[1:] & kept[:-1]).double().mean().item()  # neighbours are independent
+    assert pairs == pytest.approx(0.64, abs=0.006)
+    assert not torch.equal(dropout(x) != 0, kept)
+    dropout.generator.manual_seed(3)
+    assert torch.equal(dropout(x) != 0, kept)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_small_and_large_shares_are_met(share):
+    kept = (Dropout(share)(torch.ones(1_000_000)) != 0).double().mean().item()
+    assert 1 - kept == pytest.approx(share, abs=0.0002)
 
 
 def test_dropout_acts_in_training_only():

@@ -62,6 +62,15 @@ def weights_of(run: Run, step: int) -> tuple[bytes, bytes]:
     ).read_bytes()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_copies_on_threads_of_their_own_resume_exactly_too(book: Path, precision: str):
+    device = {"device": {"precision": precision, "threads": 2}}
+    whole = train_recipe(recipe_of(book, **device), "threads", Watcher()).run
+    parts = train_recipe(recipe_of(book, **device), "threads-parts", *stop_at(22)).run
+    assert resume_run(parts, {}, Watcher()).ending == "finished"
+    assert weights_of(parts, 40) == weights_of(whole, 40)
+
+
 @pytest.fixture
 def whole(book: Path) -> Run:
     return train_recipe(recipe_of(book), "whole", Watcher()).run

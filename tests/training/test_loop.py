@@ -10,21 +10,20 @@ import torch
 from folio.config import merge
 from folio.device import Device, DeviceConfig
 from folio.errors import UserError
-from folio.model.loss import next_token_loss
 from folio.recipe.build import build, check_device
 from folio.recipe.recipe import make_recipe
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.loop import (
     Evaluation,
     Training,
-    accumulate_gradients,
-    clip_gradients,
+    compute_gradients,
     evaluate,
     note_evaluation,
     train,
 )
 from folio.training.optimizers import OptimizerConfig, make_optimizer
 from folio.training.state import TrainingState
+from folio.training.weights import Weights
 
 CPU = Device(DeviceConfig(kind="cpu", precision="float32", threads=1), "test")
 TEXT = np.tile(np.arange(10, dtype=np.uint8), 40)
@@ -74,43 +73,24 @@ def test_training_learns_what_can_be_learned():
     assert state.best_validation_loss == min(e.validation_loss for _, e in listener.evaluations)
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 5])
-def test_accumulated_gradients_equal_those_of_the_large_batch(micro_batch_size: int):
-    whole = training_of()
-    parts = training_of(training={"micro_batch_size": micro_batch_size})
-    batch = whole.stream.next_batch(6)
-    batch.targets[4, 3:] = -100  # a short window weighs by its targets
-    losses = [accumulate_gradients(t, batch) for t in (whole, parts)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    for a, b in zip(whole.model.parameters(), parts.model.parameters()):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
-    logits = whole.model(torch.from_numpy(batch.inputs))
-    assert losses[0] == pytest.approx(
-        next_token_loss(logits, torch.from_numpy(batch.targets)).item(), rel=1e-5
-    )
-
-
 def test_clipping_scales_all_gradients_to_the_limit():
     training = training_of(optimizer={"gradient_clip": 0.01})
-    accumulate_gradients(training, training.stream.next_batch(6))
-    before = clip_gradients(training)
-    norm = sum(p.grad.square().sum() for p in training.model.parameters()) ** 0.5
-    assert before > 0.01 and norm.item() == pytest.approx(0.01, rel=1e-3)
+    _, before = compute_gradients(training, training.stream.next_batch(6), 0)
+    norm = training.replicas.weights.gradients.norm().item()
+    assert before > 0.01 and norm == pytest.approx(0.01, rel=1e-3)
 
 
 def test_without_a_limit_gradients_stay():
     training = training_of(optimizer={"gradient_clip": 0})
-    accumulate_gradients(training, training.stream.next_batch(6))
-    grads = [p.grad.clone() for p in training.model.parameters()]
-    clip_gradients(training)
-    assert all(torch.equal(a, p.grad) for a, p in zip(grads, training.model.parameters()))
+    _, before = compute_gradients(training, training.stream.next_batch(6), 0)
+    norm = training.replicas.weights.gradients.norm().item()
+    assert before == pytest.approx(norm, rel=1e-6) and norm > 0.01
 
 
 def test_only_matrices_decay():
     training = training_of(optimizer={"weight_decay": 0.5, "learning_rate": 0.1})
     before = {n: p.detach().clone() for n, p in training.model.named_parameters()}
-    for parameter in training.model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    training.replicas.weights.gradients.zero_()
     training.optimizer.step()
     for name, parameter in training.model.named_parameters():
         expected = before[name] * (0.95 if parameter.dim() >= 2 else 1.0)
@@ -119,11 +99,11 @@ def test_only_matrices_decay():
 
 def test_sgd_steps_against_the_gradient():
     model = torch.nn.Linear(2, 2, bias=False)
-    optimizer = make_optimizer(
-        OptimizerConfig(kind="sgd", learning_rate=0.5, weight_decay=0.0), model
-    )
+    weights = Weights(model)
+    config = OptimizerConfig(kind="sgd", learning_rate=0.5, weight_decay=0.0)
+    optimizer = make_optimizer(config, weights)
     before = model.weight.detach().clone()
-    model.weight.grad = torch.ones(2, 2)
+    weights.gradients.fill_(1.0)
     optimizer.step()
     torch.testing.assert_close(model.weight.detach(), before - 0.5)
 
@@ -139,7 +119,7 @@ def test_a_non_finite_gradient_never_reaches_the_weights(value: float):
             return torch.full_like(gradient, value)
         return gradient
 
-    training.model.lm_head.weight.register_hook(poison)
+    training.replicas.copies[0].model.lm_head.weight.register_hook(poison)
     assert train(training, state, listener) == "non-finite"
     assert state.step == 5 and listener.saves[-1] == 5
     assert all(torch.equal(p, snapshot[n]) for n, p in training.model.named_parameters())

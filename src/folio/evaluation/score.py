@@ -49,6 +49,16 @@ class Score:
     counts: Any
     """(V,) how often each id was a target."""
 
+    def __add__(self, other: Score) -> Score:
+        """Of two parts of a text."""
+        return Score(
+            self.protocol,
+            self.targets + other.targets,
+            self.nats + other.nats,
+            self.squares + other.squares,
+            self.counts + other.counts,
+        )
+
     @property
     def nats_per_token(self) -> float:
         """The cross-entropy loss."""

@@ -159,7 +159,7 @@ def pack(model: GPT) -> Weights:
     no_angles = torch.empty(0, config.head_dim)
     gated = config.activation == "swiglu"
 
-    qkv, qkv_bias = pack_linear([[a.q_proj, a.k_proj, a.v_proj] for a in attentions])
+    qkv, qkv_bias = pack_linear([[a.qkv_proj] for a in attentions])
     out, out_bias = pack_linear([[a.out_proj] for a in attentions])
     up, up_bias = pack_linear(
         [[f.gate_proj, f.up_proj] if gated else [f.up_proj] for f in feed_forwards]

@@ -6,14 +6,20 @@ Shapes:  B batch · T query positions · S key positions (S = T without a cache)
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from folio.model.config import ModelConfig
+from folio.model.dropout import Dropout
 from folio.model.kv_cache import LayerCache
 from folio.model.normalization import make_norm
 from folio.model.positions import RotaryPositions
+
+QUERIES = 128
+"""Rows of a block in causal_attention_by_blocks: fewer skip more, but make small products."""
 
 
 class Attention(nn.Module):
@@ -22,11 +28,11 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads = config.n_heads, config.key_value_heads
-        self.dropout = config.attention_dropout
+        self.dropout = Dropout(config.attention_dropout)
         kv_width = self.n_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
-        self.k_proj = nn.Linear(config.d_model, kv_width, bias=config.bias)
-        self.v_proj = nn.Linear(config.d_model, kv_width, bias=config.bias)
+        # One matrix for all three, one below the other: one large product instead of three.
+        self.widths = (config.d_model, kv_width, kv_width)
+        self.qkv_proj = nn.Linear(config.d_model, sum(self.widths), bias=config.bias)
         self.out_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
         self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
@@ -47,9 +53,10 @@ class Attention(nn.Module):
 
         Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
         """
-        q = self.q_norm(split_heads(self.q_proj(x), self.n_heads))  # (B, H, T, D)
-        k = self.k_norm(split_heads(self.k_proj(x), self.n_kv_heads))
-        v = split_heads(self.v_proj(x), self.n_kv_heads)
+        q, k, v = self.qkv_proj(x).split(self.widths, dim=2)
+        q = self.q_norm(split_heads(q, self.n_heads))  # (B, H, T, D)
+        k = self.k_norm(split_heads(k, self.n_kv_heads))
+        v = split_heads(v, self.n_kv_heads)
         if self.rotary is not None:
             start = cache.length if cache is not None else 0
             q, k = self.rotary(q, start), self.rotary(k, start)
@@ -58,7 +65,7 @@ class Attention(nn.Module):
         if self.n_kv_heads != self.n_heads:
             group = self.n_heads // self.n_kv_heads
             k, v = (z.repeat_interleave(group, dim=1) for z in (k, v))
-        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        y = causal_attention(q, k, v, self.dropout)
         return self.out_proj(merge_heads(y))  # (B, H, T, D) -> (B, T, C)
 
 
@@ -72,22 +79,57 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Fused attention; the queries are the last T of the S positions.
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None) -> Tensor:
+    """The fastest attention for the device; the queries are the last T of the S positions.
 
     Args:
         q: (B, H, T, D).
         k, v: (B, H, S, D), S >= T.
-        dropout: share of the weights set to zero.
+        dropout: of the weights.
 
     Returns:
         (B, H, T, D).
     """
     t, s = q.shape[2], k.shape[2]
+    if q.device.type == "cpu" and t == s > 1:
+        return causal_attention_by_blocks(q, k, v, dropout)
+    share = dropout.share if dropout is not None and dropout.training else 0.0
     if t == s or t == 1:  # the two cases that need no mask in memory
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=t > 1)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=share, is_causal=t > 1)
     mask = causal_mask(t, s, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=share)
+
+
+def causal_attention_by_blocks(
+    q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None
+) -> Tensor:
+    """Attention by plain matrix products, some queries at a time.
+
+    On processors these are two to eight times as fast as the fused kernel, backward and in
+    bfloat16 above all. A block of queries looks at the keys up to its own last one, so that
+    half of what the mask would hide is never computed.
+
+    Args and Returns: as causal_attention, with T = S.
+    """
+    b, h, t, d = q.shape
+    q, k, v = (z.reshape(b * h, t, d) for z in (q * d**-0.5, k, v))
+    hidden = _hidden_keys(t, q.dtype)
+    blocks = []
+    for first, queries in zip(range(0, t, QUERIES), q.split(QUERIES, dim=1)):
+        last = first + queries.shape[1]
+        scores = torch.baddbmm(hidden[first:last, :last], queries, k[:, :last].mT)
+        weights = scores.softmax(dim=2)  # (B * H, queries, last)
+        if dropout is not None:
+            weights = dropout(weights)
+        blocks.append(weights @ v[:, :last])
+    mixed = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+    return mixed.view(b, h, t, d)
+
+
+@cache
+def _hidden_keys(t: int, dtype: torch.dtype) -> Tensor:
+    """(T, T) -inf where the key comes after the query, else 0."""
+    return torch.full((t, t), float("-inf"), dtype=dtype).triu(diagonal=1)
 
 
 def causal_attention_written_out(

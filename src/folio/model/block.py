@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from folio.model.attention import Attention
 from folio.model.config import ModelConfig
+from folio.model.dropout import Dropout
 from folio.model.feed_forward import make_feed_forward
 from folio.model.kv_cache import LayerCache
 from folio.model.normalization import make_norm
@@ -32,7 +33,7 @@ class Residual(nn.Module):
         self.entry_norm = make_norm(config) if entry else nn.Identity()
         self.sublayer = sublayer
         self.exit_norm = make_norm(config) if leave else nn.Identity()
-        self.dropout = make_dropout(config.residual_dropout)
+        self.dropout = Dropout(config.residual_dropout)
         self.sum_norm = make_norm(config) if total else nn.Identity()
 
     def forward(self, x: Tensor, *arguments: object) -> Tensor:
@@ -53,8 +54,3 @@ class Block(nn.Module):
         """(B, T, C) -> (B, T, C); the cache is extended in place by T."""
         x = self.attention(x, cache)
         return self.feed_forward(x)
-
-
-def make_dropout(share: float) -> nn.Module:
-    """Dropout, or nothing at all where the share is 0: drawing a mask costs time even then."""
-    return nn.Dropout(share) if share else nn.Identity()

@@ -10,8 +10,9 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
-from folio.model.block import Block, make_dropout
+from folio.model.block import Block
 from folio.model.config import ModelConfig
+from folio.model.dropout import Dropout
 from folio.model.kv_cache import KVCache
 from folio.model.normalization import make_norm
 from folio.model.positions import ADDED_POSITIONS, RotaryPositions
@@ -34,7 +35,7 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.embedding_scale = config.d_model**0.5 if config.scale_embeddings else 1.0
         self.positions = ADDED_POSITIONS[config.positions](config)
-        self.dropout = make_dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
         self.blocks = nn.ModuleList(Block(config, rotary) for _ in range(config.n_layers))
         self.final_norm = make_norm(config) if normed_inside else nn.Identity()
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)

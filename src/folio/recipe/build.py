@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 
 from folio.device import Device
 from folio.errors import UserError
-from folio.evaluation.score import sampled_windows, score
+from folio.evaluation.score import sampled_windows
 from folio.model.gpt import GPT
 from folio.model.loss import next_token_loss
 from folio.recipe.recipe import Recipe
@@ -20,11 +20,12 @@ from folio.tokens.stream import TokenStream
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.loop import (
     Training,
-    accumulate_gradients,
-    clip_gradients,
-    set_learning_rate,
+    compute_gradients,
+    score_by_copies,
+    update_weights,
 )
 from folio.training.optimizers import make_optimizer
+from folio.training.replicas import Replicas
 
 DEFAULT_MINUTES = 5.0
 MEASURE_SECONDS = 3.0
@@ -47,10 +48,12 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
             f"Give more text, or a larger --corpus.validation-fraction."
         )
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
-    torch.manual_seed(recipe.seed)  # dropout draws from the global state
+    torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
+    replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)
     return Training(
         model=model,
-        optimizer=make_optimizer(recipe.optimizer, model),
+        replicas=replicas,
+        optimizer=make_optimizer(recipe.optimizer, replicas.weights),
         stream=TokenStream(
             training,
             window=recipe.model.context_length,
@@ -137,28 +140,27 @@ def measure(
     """Seconds of a step and of an evaluation, on a model that is thrown away."""
     config = replace(recipe.training, max_steps=1 << 30)
     trial = build(replace(recipe, training=config), device, training, validation)
+    with trial.replicas.at_work():
+        step_seconds = _measure_steps(trial)
+        length = trial.context_length
+        windows = sampled_windows(len(validation), length, 32 * length)
+        start = time.perf_counter()
+        scored = score_by_copies(trial.replicas, validation, windows, "measurement")
+        token_seconds = (time.perf_counter() - start) / scored.targets
+    return step_seconds, 2 * token_seconds * (len(validation) - 1)
+
+
+def _measure_steps(trial: Training) -> float:
     durations = []
     begin = time.perf_counter()
     while len(durations) < 4 or time.perf_counter() - begin < MEASURE_SECONDS:
         start = time.perf_counter()
-        set_learning_rate(trial, 0)
-        batch = trial.stream.next_batch(config.batch_size, trial.context_length)
-        accumulate_gradients(trial, batch)
-        clip_gradients(trial)
-        trial.optimizer.step()
-        trial.optimizer.zero_grad(set_to_none=True)
+        batch = trial.stream.next_batch(trial.config.batch_size, trial.context_length)
+        compute_gradients(trial, batch, step=0)
+        update_weights(trial, step=0)
         durations.append(time.perf_counter() - start)
-    steady = sorted(durations[1:])  # the first one allocates
-    step_seconds = sum(steady) / len(steady)
-
-    length = trial.context_length
-    windows = sampled_windows(len(validation), length, 32 * length)
-    n_targets = sum(window.length for window in windows)
-    start = time.perf_counter()
-    with device.autocast():
-        score(trial.model, validation, windows, "measurement")
-    token_seconds = (time.perf_counter() - start) / n_targets
-    return step_seconds, 2 * token_seconds * (len(validation) - 1)
+    steady = durations[1:]  # the first one allocates
+    return sum(steady) / len(steady)
 
 
 def check_device(training: Training) -> None:
@@ -173,18 +175,13 @@ def check_device(training: Training) -> None:
     batch = training.stream.next_batch(min(4, training.config.batch_size))
     training.stream.place = begin
     losses = []
-    training.model.eval()
-    with torch.no_grad():
-        for place, precision in (
-            (training.device.torch, training.device.autocast()),
-            (torch.device("cpu"), nullcontext()),
-        ):
-            model = training.model.to(place)
-            inputs = torch.from_numpy(batch.inputs).to(place)
-            targets = torch.from_numpy(batch.targets).to(place)
-            with precision:
-                losses.append(next_token_loss(model(inputs), targets).item())
-    training.model.to(training.device.torch)
+    for model in (training.replicas.copies[0].model, copy.deepcopy(training.model).cpu()):
+        place = next(model.parameters()).device
+        inputs, targets = (torch.from_numpy(rows).to(place) for rows in batch)
+        model.eval()
+        with torch.no_grad():
+            losses.append(next_token_loss(model(inputs), targets).item())
+        model.train()
     tolerance = 0.001 if training.device.config.precision == "float32" else 0.02
     if not abs(losses[0] - losses[1]) <= tolerance * abs(losses[1]):
         raise UserError(

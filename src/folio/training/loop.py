@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from folio.device import Device
-from folio.evaluation.score import exact_windows, sampled_windows, score
-from folio.model.loss import next_token_loss
+from folio.evaluation.score import Score, Window, exact_windows, sampled_windows, score
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch, TokenStream
 from folio.training.config import TrainingConfig
 from folio.training.optimizers import OptimizerConfig
+from folio.training.replicas import Replicas
 from folio.training.schedule import ScheduleConfig, learning_rate_share
 from folio.training.state import TrainingState
 
@@ -58,6 +58,8 @@ class Training:
     """The parts of a run, put together."""
 
     model: nn.Module
+    replicas: Replicas
+    """What computes; `model` holds the weights."""
     optimizer: torch.optim.Optimizer
     stream: TokenStream
     validation: TokenIds
@@ -86,9 +88,16 @@ def train(
     Returns:
         Why it ended. After `non-finite` the weights are those before the bad step.
     """
+    with training.replicas.at_work():
+        return _train(training, state, observer, should_stop)
+
+
+def _train(
+    training: Training, state: TrainingState, observer: Observer, should_stop: Callable[[], bool]
+) -> Ending:
     config, stream = training.config, training.stream
     stream.place = state.place
-    training.model.train()
+    training.replicas.refresh()
     clock = _Clock(state)
 
     while True:
@@ -107,17 +116,13 @@ def train(
             observer.save(state)
             return _end("interrupted", state, observer)
 
-        learning_rate = set_learning_rate(training, state.step)
         batch = stream.next_batch(config.batch_size, training.context_length)
-        loss = accumulate_gradients(training, batch)
-        norm = clip_gradients(training)
+        loss, norm = compute_gradients(training, batch, state.step)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            training.optimizer.zero_grad(set_to_none=True)
             stream.place = state.place
             observer.save(state)
             return _end("non-finite", state, observer)
-        training.optimizer.step()
-        training.optimizer.zero_grad(set_to_none=True)
+        learning_rate = update_weights(training, state.step)
 
         state.step += 1
         state.tokens += int((batch.targets != IGNORED).sum())
@@ -131,16 +136,25 @@ def train(
 def evaluate(training: Training) -> Evaluation:
     """Exact loss of the validation text, and loss of as much training text."""
     length, tokens = training.context_length, training.stream.tokens
-    with training.device.autocast():
-        validation = score(
-            training.model,
-            training.validation,
-            exact_windows(len(training.validation), length),
-            "exact",
-        )
-        windows = sampled_windows(len(tokens), length, len(training.validation) - 1)
-        sample = score(training.model, tokens, windows, "sample")
-    return Evaluation(validation.nats_per_token, sample.nats_per_token)
+    validation, windows = training.validation, exact_windows(len(training.validation), length)
+    sampled = sampled_windows(len(tokens), length, len(validation) - 1)
+    return Evaluation(
+        score_by_copies(training.replicas, validation, windows, "exact").nats_per_token,
+        score_by_copies(training.replicas, tokens, sampled, "sample").nats_per_token,
+    )
+
+
+def score_by_copies(
+    replicas: Replicas, tokens: TokenIds, windows: list[Window], protocol: str
+) -> Score:
+    """As `score`, each copy reading some of the windows."""
+    n = len(replicas.copies)
+    parts = [windows[len(windows) * i // n : len(windows) * (i + 1) // n] for i in range(n)]
+    scores = replicas.map(
+        lambda replica, part: score(replica.model, tokens, part, protocol),
+        [part for part in parts if part],
+    )
+    return sum(scores[1:], start=scores[0])
 
 
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
@@ -162,37 +176,28 @@ def set_learning_rate(training: Training, step: int) -> float:
     return learning_rate
 
 
-def accumulate_gradients(training: Training, batch: Batch) -> float:
-    """Add up the gradients of a batch, some windows at a time.
-
-    Each window weighs by its targets, so that the sum is the gradient of the mean loss of
-    the whole batch, short windows and a short last group included.
+def compute_gradients(training: Training, batch: Batch, step: int) -> tuple[float, float]:
+    """The gradients of a batch, clipped, into the training's weights.
 
     Returns:
-        That mean loss, in nats.
+        The mean loss of the batch in nats, and the norm of all gradients before clipping.
     """
-    size = training.config.micro_batch_size or len(batch.inputs)
-    n_targets = int((batch.targets != IGNORED).sum())
-    total = 0.0
-    for first in range(0, len(batch.inputs), size):
-        inputs = torch.from_numpy(batch.inputs[first : first + size]).to(training.device.torch)
-        targets = torch.from_numpy(batch.targets[first : first + size]).to(training.device.torch)
-        with training.device.autocast():
-            logits = training.model(inputs)  # (B, T, V)
-        loss = next_token_loss(logits, targets, reduction="sum") / n_targets
-        loss.backward()
-        total += loss.item()
-    return total
-
-
-def clip_gradients(training: Training) -> float:
-    """Scale all gradients down together where their norm is above the limit.
-
-    Returns:
-        The norm before.
-    """
+    replicas = training.replicas
+    loss = replicas.accumulate_gradients(batch, training.config.micro_batch_size, step)
+    gradients = replicas.weights.gradients
+    norm = torch.linalg.vector_norm(gradients).item()
     limit = training.optimizer_config.gradient_clip or math.inf
-    return torch.nn.utils.clip_grad_norm_(training.model.parameters(), limit).item()
+    if norm > limit:
+        gradients.mul_(limit / norm)
+    return loss, norm
+
+
+def update_weights(training: Training, step: int) -> float:
+    """Take an optimizer step at the rate of this step, and return that rate."""
+    learning_rate = set_learning_rate(training, step)
+    training.optimizer.step()
+    training.replicas.refresh()
+    return learning_rate
 
 
 def _end(ending: Ending, state: TrainingState, observer: Observer) -> Ending:

@@ -9,7 +9,8 @@ from folio.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from folio.training.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +52,17 @@ class OptimizerConfig:
             raise UserError(f"optimizer.epsilon is {self.epsilon}; it is above 0.")
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer over the model's parameters, in their order: matrices first, then vectors.
+def make_optimizer(config: OptimizerConfig, weights: Weights) -> torch.optim.Optimizer:
+    """An optimizer over the groups of weights, one long parameter each.
 
-    AdamW runs fused: one pass over each parameter and its moments.
+    AdamW runs fused: one pass over each group and its moments.
     """
     import torch
 
-    parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {
-            "params": [p for p in parameters if p.dim() >= 2],
-            "weight_decay": config.weight_decay,
-        },
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [row], "weight_decay": 0.0 if group == "vector" else config.weight_decay}
+        for group, row in weights.groups.items()
     ]
-    groups = [group for group in groups if group["params"]]
     if config.kind == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
     betas = (config.beta1, config.beta2)

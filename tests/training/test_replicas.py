@@ -1,0 +1,138 @@
+"""Copies side by side compute what one model computes; the weights exist once."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from folio.device import Device, DeviceConfig
+from folio.evaluation.score import exact_windows, score
+from folio.model.loss import next_token_loss
+from folio.testing import tiny_gpt
+from folio.tokens.stream import IGNORED, Batch
+from folio.training.loop import score_by_copies
+from folio.training.replicas import Replicas
+from folio.training.weights import Weights
+
+TOKENS = np.arange(200, dtype=np.uint8) * 7 % 11
+
+
+def cpu(threads: int = 2, precision: str = "float32") -> Device:
+    return Device(DeviceConfig(kind="cpu", precision=precision, threads=threads), "test")  # type: ignore[arg-type]
+
+
+def batch_of(n_windows: int) -> Batch:
+    where = np.arange(n_windows)[:, None] * 13 + np.arange(8)
+    inputs, targets = TOKENS[where].astype(np.int64), TOKENS[where + 1].astype(np.int64)
+    targets[-1, 3:] = IGNORED  # a short window weighs by its targets
+    return Batch(inputs, targets)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("micro_batch_size", [0, 1, 2, 4, 5])
+def test_gradients_equal_those_of_one_model_with_the_whole_batch(threads, micro_batch_size):
+    model, batch = tiny_gpt(initialization_std=0.2), batch_of(7)
+    alone = copy.deepcopy(model)
+    loss = next_token_loss(alone(torch.from_numpy(batch.inputs)), torch.from_numpy(batch.targets))
+    loss.backward()
+    replicas = Replicas(model, cpu(threads), 7, seed=1)
+    for _ in range(2):  # a second batch begins from nothing
+        found = replicas.accumulate_gradients(batch, micro_batch_size, step=0)
+    assert found == pytest.approx(loss.item(), rel=1e-5)
+    for ours, theirs in zip(model.parameters(), alone.parameters()):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_gradients_are_near_those_of_float32():
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        model = tiny_gpt(initialization_std=0.2)
+        replicas = Replicas(model, cpu(precision=precision), 6, seed=1)
+        replicas.accumulate_gradients(batch_of(6), 0, step=0)
+        gradients[precision] = replicas.weights.gradients
+        assert next(model.parameters()).dtype == gradients[precision].dtype == torch.float32
+    error = (gradients["bfloat16"] - gradients["float32"]).norm() / gradients["float32"].norm()
+    assert 1e-5 < error < 0.03
+
+
+def test_there_are_no_more_copies_than_windows():
+    assert [len(Replicas(tiny_gpt(), cpu(n), 3, 0).copies) for n in (1, 2, 8)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_copies_see_new_weights_after_a_refresh(precision):
+    model = tiny_gpt()
+    replicas = Replicas(model, cpu(precision=precision), 2, seed=1)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(0.5)
+    replicas.refresh()
+    assert all((c.model.lm_head.weight == 0.5).all() for c in replicas.copies)
+
+
+def test_dropout_depends_on_seed_step_and_window_alone():
+    def gradients(seed: int, step: int) -> torch.Tensor:
+        replicas = Replicas(tiny_gpt(residual_dropout=0.5), cpu(), 4, seed)
+        replicas.accumulate_gradients(batch_of(4), 0, step)
+        return replicas.weights.gradients
+
+    assert torch.equal(gradients(1, 2), gradients(1, 2))
+    assert not torch.equal(gradients(1, 2), gradients(1, 3))
+    assert not torch.equal(gradients(1, 2), gradients(2, 2))
+
+
+def test_copies_that_read_the_same_draw_different_masks():
+    model = tiny_gpt(residual_dropout=0.5)
+    replicas = Replicas(model, cpu(), 2, seed=1)
+    batch = batch_of(1)
+    replicas.accumulate_gradients(Batch(*(np.concatenate((r, r)) for r in batch)), 0, step=0)
+    one, other = (c.gradients for c in replicas.copies)
+    assert not torch.equal(one, other)
+
+
+def test_the_score_is_that_of_one_model():
+    model = tiny_gpt(initialization_std=0.3)
+    windows = exact_windows(len(TOKENS), 8)
+    expected = score(model, TOKENS, windows, "exact")
+    found = score_by_copies(Replicas(model, cpu(3), 4, 0), TOKENS, windows, "exact")
+    assert found.targets == expected.targets == len(TOKENS) - 1
+    assert found.nats == pytest.approx(expected.nats, rel=1e-6)
+    assert found.squares == pytest.approx(expected.squares, rel=1e-6)
+    assert (found.counts == expected.counts).all()
+
+
+def test_torchs_own_threads_rest_while_the_copies_work():
+    before = torch.get_num_threads()
+    replicas = Replicas(tiny_gpt(), cpu(2), 2, 0)
+    with replicas.at_work():
+        assert torch.get_num_threads() == 1
+        assert replicas.map(lambda *_: torch.get_num_threads(), [0, 1]) == [1, 1]
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_in_a_copy_reaches_the_caller():
+    replicas = Replicas(tiny_gpt(), cpu(2), 2, 0)
+    with pytest.raises(ZeroDivisionError):
+        replicas.map(lambda _, item: 1 / item, [1, 0])
+
+
+def test_every_weight_is_in_one_group_and_the_model_sees_its_changes():
+    model = tiny_gpt(tied_head=False)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    weights = Weights(model)
+    assert sum(row.numel() for row in weights.groups.values()) == len(weights.values)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    names = {p: name for name, p in model.named_parameters()}
+    for group, members in weights.members.items():
+        for parameter in members:
+            name = names.pop(parameter)
+            is_table = "embedding" in name or name in ("lm_head.weight", "positions.weight")
+            expected = "embedding" if is_table else "hidden"
+            assert group == (expected if parameter.dim() > 1 else "vector"), name
+        with torch.no_grad():
+            weights.groups[group].fill_(3.0)
+        assert all((p == 3.0).all() for p in members)
+    assert not names
+    assert (weights.values == 3.0).all()
