@@ -21,9 +21,7 @@ from folio.training.loop import (
     note_evaluation,
     train,
 )
-from folio.training.optimizers import OptimizerConfig, make_optimizer
 from folio.training.state import TrainingState
-from folio.training.weights import Weights
 
 CPU = Device(DeviceConfig(kind="cpu", precision="float32", threads=1), "test")
 TEXT = np.tile(np.arange(10, dtype=np.uint8), 40)
@@ -85,27 +83,6 @@ def test_without_a_limit_gradients_stay():
     _, before = compute_gradients(training, training.stream.next_batch(6), 0)
     norm = training.replicas.weights.gradients.norm().item()
     assert before == pytest.approx(norm, rel=1e-6) and norm > 0.01
-
-
-def test_only_matrices_decay():
-    training = training_of(optimizer={"weight_decay": 0.5, "learning_rate": 0.1})
-    before = {n: p.detach().clone() for n, p in training.model.named_parameters()}
-    training.replicas.weights.gradients.zero_()
-    training.optimizer.step()
-    for name, parameter in training.model.named_parameters():
-        expected = before[name] * (0.95 if parameter.dim() >= 2 else 1.0)
-        torch.testing.assert_close(parameter.detach(), expected)
-
-
-def test_sgd_steps_against_the_gradient():
-    model = torch.nn.Linear(2, 2, bias=False)
-    weights = Weights(model)
-    config = OptimizerConfig(kind="sgd", learning_rate=0.5, weight_decay=0.0)
-    optimizer = make_optimizer(config, weights)
-    before = model.weight.detach().clone()
-    weights.gradients.fill_(1.0)
-    optimizer.step()
-    torch.testing.assert_close(model.weight.detach(), before - 0.5)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

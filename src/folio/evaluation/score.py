@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from folio.errors import UserError
 from folio.tokenizers.base import TokenIds, Tokenizer
 
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 4096
 """Positions in one forward pass; more is no faster and takes more memory."""
 
 

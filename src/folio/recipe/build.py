@@ -24,8 +24,8 @@ from folio.training.loop import (
     score_by_copies,
     update_weights,
 )
-from folio.training.optimizers import make_optimizer
 from folio.training.replicas import Replicas
+from folio.training.updates import Optimizer
 
 DEFAULT_MINUTES = 5.0
 MEASURE_SECONDS = 3.0
@@ -53,7 +53,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
     return Training(
         model=model,
         replicas=replicas,
-        optimizer=make_optimizer(recipe.optimizer, replicas.weights),
+        optimizer=Optimizer(recipe.optimizer, model, replicas),
         stream=TokenStream(
             training,
             window=recipe.model.context_length,

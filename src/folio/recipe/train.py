@@ -27,7 +27,7 @@ from folio.tokens.token_file import open_token_file
 from folio.training.config import budget_steps
 from folio.training.loop import Ending, Evaluation, Observer, Training, train
 from folio.training.recorder import RunRecorder
-from folio.training.state import TrainingState, load_model_tensors, load_optimizer_tensors
+from folio.training.state import TrainingState, load_model_tensors
 
 
 class Watcher:
@@ -169,7 +169,7 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
     state = TrainingState()
     if checkpoint is not None:
         load_model_tensors(training.model, checkpoint.model_tensors())
-        load_optimizer_tensors(training.optimizer, checkpoint.optimizer_tensors())
+        training.optimizer.load(checkpoint.optimizer_tensors())
         state = TrainingState.restore(checkpoint.state, training.device.torch)
         step = checkpoint.step
         watcher.tell(f"going on from {checkpoint.path}")

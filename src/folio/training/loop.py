@@ -23,6 +23,7 @@ from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replicas
 from folio.training.schedule import ScheduleConfig, learning_rate_share
 from folio.training.state import TrainingState
+from folio.training.updates import Optimizer
 
 Ending = Literal["finished", "patience", "interrupted", "non-finite"]
 
@@ -60,7 +61,7 @@ class Training:
     model: nn.Module
     replicas: Replicas
     """What computes; `model` holds the weights."""
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     stream: TokenStream
     validation: TokenIds
     context_length: int
@@ -167,15 +168,6 @@ def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
         state.stale_evaluations = 0
 
 
-def set_learning_rate(training: Training, step: int) -> float:
-    """Give every parameter group the rate of this step, and return it."""
-    share = learning_rate_share(training.schedule, step, training.config.max_steps)
-    learning_rate = training.optimizer_config.learning_rate * share
-    for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate
-    return learning_rate
-
-
 def compute_gradients(training: Training, batch: Batch, step: int) -> tuple[float, float]:
     """The gradients of a batch, clipped, into the training's weights.
 
@@ -194,10 +186,10 @@ def compute_gradients(training: Training, batch: Batch, step: int) -> tuple[floa
 
 def update_weights(training: Training, step: int) -> float:
     """Take an optimizer step at the rate of this step, and return that rate."""
-    learning_rate = set_learning_rate(training, step)
-    training.optimizer.step()
+    share = learning_rate_share(training.schedule, step, training.config.max_steps)
+    training.optimizer.step(share)
     training.replicas.refresh()
-    return learning_rate
+    return share * training.optimizer_config.learning_rate
 
 
 def _end(ending: Ending, state: TrainingState, observer: Observer) -> Ending:

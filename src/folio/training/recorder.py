@@ -11,7 +11,7 @@ from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpo
 from folio.run.directory import Run
 from folio.run.metrics import append_event
 from folio.training.loop import Ending, Evaluation, Training
-from folio.training.state import TrainingState, model_tensors, optimizer_tensors
+from folio.training.state import TrainingState, model_tensors
 
 
 class RunRecorder:
@@ -51,7 +51,7 @@ class RunRecorder:
             config=asdict(self.model_config),
             state=state.record(training.device.torch),
             model=model_tensors(training.model),
-            optimizer=optimizer_tensors(training.optimizer),
+            optimizer=training.optimizer.tensors,
         )
         best = state.best_validation_loss
         self.run.point("last", state.step, None if math.isinf(best) else best)

@@ -74,26 +74,6 @@ def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
             parameter.copy_(tensors[name])
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`0.exp_avg` and so on -> state of parameter 0 and so on."""
-    return {
-        f"{index}.{name}": value.detach()
-        for index, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-        if value is not None  # SGD without momentum
-    }
-
-
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Take back what `optimizer_tensors` gave; rates and decay stay as they are."""
-    table = optimizer.state_dict()
-    table["state"] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".")
-        table["state"].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(table)
-
-
 def _encode(tensor: Tensor) -> str:
     return base64.b64encode(tensor.numpy().tobytes()).decode("ascii")
 

@@ -1,0 +1,104 @@
+"""Muon: a step in which all directions of a matrix count alike.
+
+The momentum of a matrix is replaced by the nearest orthogonal matrix, so that directions
+with small gradients move as far as those with large ones. Newton-Schulz iterations find it
+with products alone.
+
+Source: Jordan 2024, https://kellerjordan.github.io/posts/muon.
+
+Shapes:  M x K a matrix, M <= K after a transposition · S matrices of one shape
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from folio.model.attention import Attention
+from folio.training.optimizers import OptimizerConfig
+from folio.training.replicas import Replicas
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the polynomial that pushes singular values toward 1, chosen there for a steep start."""
+ITERATIONS = 5
+
+
+class Muon:
+    """For the matrices between hidden layers, which lie in one row."""
+
+    def __init__(
+        self, row: nn.Parameter, config: OptimizerConfig, model: nn.Module, replicas: Replicas
+    ) -> None:
+        """
+        Args:
+            row: (N,) weights and gradients of all matrices.
+            config: rate, momentum and decay.
+            model: whose matrices they are.
+            replicas: whose threads share the work, in their precision.
+        """
+        self.row, self.config, self.replicas = row, config, replicas
+        self.learning_rate = config.matrix_learning_rate
+        self.tensors = {"momentum": torch.zeros_like(row.data)}
+        self._update = torch.zeros_like(row.data, dtype=replicas.device.dtype)
+        matrices = _matrices(model, replicas.weights.members["hidden"])
+        views = [self._view(matrix) for matrix in matrices]
+        # Each thread takes an equal share of each shape.
+        n = len(replicas.copies)
+        by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for view in views:
+            by_shape[view.shape].append(view)
+        self._jobs = [
+            [same for stack in by_shape.values() if (same := stack[i::n])] for i in range(n)
+        ]
+
+    def step(self, learning_rate: float) -> None:
+        """Momentum, then the nearest orthogonal matrices, then the change."""
+        gradient, momentum = self.row.grad, self.tensors["momentum"]
+        assert gradient is not None
+        keep = self.config.matrix_momentum
+        momentum.lerp_(gradient, 1 - keep)
+        self._update.copy_(gradient.lerp(momentum, keep))  # Nesterov's look ahead
+        self.replicas.map(
+            lambda _, job: [_orthogonalize_in_place(same) for same in job], self._jobs
+        )
+        self.row.data.mul_(1 - learning_rate * self.config.matrix_weight_decay)
+        self.row.data.sub_(self._update, alpha=learning_rate)
+
+    def _view(self, matrix: Tensor) -> Tensor:
+        """The place of a matrix in the row of updates."""
+        offset = matrix.storage_offset() - self.row.data.storage_offset()
+        return self._update[offset : offset + matrix.numel()].view(matrix.shape)
+
+
+def _matrices(model: nn.Module, members: list[nn.Parameter]) -> list[Tensor]:
+    """The matrices one by one; queries, keys and values lie in one parameter, but are three."""
+    widths = {m.qkv_proj.weight: m.widths for m in model.modules() if isinstance(m, Attention)}
+    return [
+        matrix
+        for parameter in members
+        for matrix in parameter.detach().split(widths.get(parameter, len(parameter)))
+    ]
+
+
+def _orthogonalize_in_place(matrices: list[Tensor]) -> None:
+    """Matrices of one shape; tall ones are scaled up, so that their outputs change as much."""
+    rows, columns = matrices[0].shape
+    scale = max(1.0, rows / columns) ** 0.5
+    orthogonal = orthogonalize(torch.stack(matrices)).mul_(scale)
+    for matrix, found in zip(matrices, orthogonal):
+        matrix.copy_(found)
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Singular values to about 1 (0.7 to 1.2): (S, R, C) -> (S, R, C), in the same precision."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices  # (S, M, K), the smaller square in the products
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        square = torch.bmm(x, x.mT)  # (S, M, M)
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.mT if tall else x

@@ -1,0 +1,128 @@
+"""AdamW and SGD on long rows of weights, and the optimizer that puts a rule to each group.
+
+A row is all weights of a group side by side, so that a step is a handful of calls however
+many layers there are.
+
+Shapes:  N weights in the group
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from folio.training.muon import Muon
+from folio.training.optimizers import OptimizerConfig
+from folio.training.replicas import Replicas
+
+
+class Rule(Protocol):
+    """Changes the weights of one group by their gradients."""
+
+    learning_rate: float
+    """At the peak of the schedule."""
+
+    def step(self, learning_rate: float) -> None:
+        """Change the weights in place."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What it remembers from step to step; may be written to."""
+        ...
+
+
+class AdamW:
+    """Steps of a size that hardly depends on that of the gradient; decay beside them.
+
+    Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
+    """
+
+    def __init__(self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float) -> None:
+        self.row, self.config, self.weight_decay = row, config, weight_decay
+        self.learning_rate = config.learning_rate
+        zeros = torch.zeros_like(row.data)
+        self.tensors = {
+            "mean": zeros,
+            "mean_square": zeros.clone(),
+            "steps": torch.zeros((), device=row.device),
+        }
+
+    def step(self, learning_rate: float) -> None:
+        """One pass over weights, gradients and both means."""
+        config, memory = self.config, self.tensors
+        memory["steps"] += 1
+        torch.ops.aten._fused_adamw_(
+            [self.row.data],
+            [self.row.grad],
+            [memory["mean"]],
+            [memory["mean_square"]],
+            [],
+            [memory["steps"]],
+            lr=learning_rate,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            weight_decay=self.weight_decay,
+            eps=config.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+class SGD:
+    """Against the gradient, with momentum and decay."""
+
+    def __init__(self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float) -> None:
+        self.row, self.momentum, self.weight_decay = row, config.momentum, weight_decay
+        self.learning_rate = config.learning_rate
+        self.tensors = {"velocity": torch.zeros_like(row.data)} if config.momentum else {}
+
+    def step(self, learning_rate: float) -> None:
+        """The decay goes through the momentum, as in the textbook."""
+        assert self.row.grad is not None
+        change = self.row.grad.add(self.row.data, alpha=self.weight_decay)
+        if self.momentum:
+            change = self.tensors["velocity"].mul_(self.momentum).add_(change)
+        self.row.data.sub_(change, alpha=learning_rate)
+
+
+class Optimizer:
+    """A rule for each group of weights."""
+
+    def __init__(self, config: OptimizerConfig, model: nn.Module, replicas: Replicas) -> None:
+        """
+        Args:
+            config: which rules.
+            model: whose parameters are views of `replicas.weights`.
+            replicas: the threads to work on, and the weights.
+        """
+        self.rules: dict[str, Rule] = {}
+        for group, row in replicas.weights.groups.items():
+            if group == "hidden" and config.kind == "muon":
+                self.rules[group] = Muon(row, config, model, replicas)
+            else:
+                kind = SGD if config.kind == "sgd" else AdamW
+                decay = 0.0 if group == "vector" else config.weight_decay
+                self.rules[group] = kind(row, config, decay)
+
+    def step(self, share: float) -> None:
+        """Move all weights, at a share of the peak rates."""
+        for rule in self.rules.values():
+            rule.step(share * rule.learning_rate)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """`hidden.mean` and so on -> what the rule of that group remembers."""
+        return {
+            f"{group}.{name}": tensor
+            for group, rule in self.rules.items()
+            for name, tensor in rule.tensors.items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        own = self.tensors
+        assert own.keys() == tensors.keys(), "a checkpoint of another optimizer"
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])

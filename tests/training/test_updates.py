@@ -1,0 +1,131 @@
+"""The rules against those of torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from folio.device import Device, DeviceConfig
+from folio.testing import tiny_gpt
+from folio.training.muon import orthogonalize
+from folio.training.optimizers import OptimizerConfig
+from folio.training.replicas import Replicas
+from folio.training.updates import Optimizer
+
+CPU = Device(DeviceConfig(kind="cpu", precision="float32", threads=2), "test")
+
+
+def parts_of(**config: Any) -> tuple[nn.Module, Replicas, Optimizer]:
+    model = tiny_gpt(initialization_std=0.3)
+    replicas = Replicas(model, CPU, at_most=2, seed=0)
+    return model, replicas, Optimizer(OptimizerConfig(**config), model, replicas)
+
+
+def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) -> list[Any]:
+    """The same by torch.optim, on other parameters."""
+    decayed = {"params": matrices, "weight_decay": config.weight_decay}
+    spared = {"params": rest, "weight_decay": 0.0}
+    betas = (config.beta1, config.beta2)
+    match config.kind:
+        case "adamw":
+            adam = torch.optim.AdamW([decayed, spared], config.learning_rate, betas, config.epsilon)
+            return [adam]
+        case "sgd":
+            rate, momentum = config.learning_rate, config.momentum
+            return [torch.optim.SGD([decayed, spared], rate, momentum=momentum)]
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kind": "adamw", "learning_rate": 0.01, "weight_decay": 0.3},
+        {"kind": "sgd", "learning_rate": 0.01, "weight_decay": 0.3},
+        {"kind": "sgd", "learning_rate": 0.01, "weight_decay": 0.3, "momentum": 0.9},
+    ],
+    ids=["adamw", "sgd", "momentum"],
+)
+def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(config):
+    model, replicas, optimizer = parts_of(**config)
+    theirs = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    reference = torchs_own(
+        OptimizerConfig(**config),
+        [p for p in theirs if p.dim() > 1],
+        [p for p in theirs if p.dim() < 2],
+    )
+    draw = torch.Generator().manual_seed(0)
+    for step in range(4):
+        share = 1 - step / 10
+        replicas.weights.gradients.normal_(generator=draw)
+        for parameter, own in zip(theirs, model.parameters()):
+            parameter.grad = own.grad.clone()
+        optimizer.step(share)
+        for each in reference:
+            for group in each.param_groups:
+                group["lr"] = share * config["learning_rate"]
+            each.step()
+    for parameter, own in zip(theirs, model.parameters()):
+        torch.testing.assert_close(own.detach(), parameter.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_muon_moves_hidden_matrices_as_torchs_own_does_and_adamw_the_rest():
+    config = {"kind": "muon", "matrix_learning_rate": 0.05, "matrix_weight_decay": 0.2}
+    model, replicas, optimizer = parts_of(**config)
+    _, _, adamw = others = parts_of(kind="adamw")
+    matrices, places = [], []
+    for own in replicas.weights.members["hidden"]:
+        # Queries, keys and values are three matrices.
+        parts = own.split(12) if own.shape == (36, 12) else [own]
+        matrices += [nn.Parameter(part.detach().clone()) for part in parts]
+        places += parts
+    theirs = torch.optim.Muon(matrices, lr=0.05, weight_decay=0.2, momentum=0.95)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        replicas.weights.gradients.normal_(generator=draw)
+        others[1].weights.gradients.copy_(replicas.weights.gradients)
+        row = replicas.weights.groups["hidden"]
+        for matrix, place in zip(matrices, places):
+            first = place.storage_offset() - row.storage_offset()
+            matrix.grad = row.grad[first : first + place.numel()].view(place.shape).clone()
+        optimizer.step(1.0)
+        adamw.step(1.0)
+        theirs.step()
+    for matrix, place in zip(matrices, places):
+        # torch iterates in bfloat16, here it is float32.
+        assert (place - matrix).norm() < 0.01 * matrix.norm()
+    rest = zip(model.named_parameters(), others[0].parameters())
+    hidden = set(replicas.weights.members["hidden"])
+    assert all(torch.equal(p, other) for (_, p), other in rest if p not in hidden)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 24, 8), (1, 8, 40)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(shape, dtype):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalize(matrices.to(dtype)).float()
+    values = torch.linalg.svdvals(found)
+    assert values.max() < 1.3 and values.median() > 0.6
+    u, _, vt = torch.linalg.svd(matrices, full_matrices=False)
+    along = torch.diagonal(u.mT @ found @ vt.mT, dim1=1, dim2=2)
+    torch.testing.assert_close(along, values.sort(descending=True)[0], atol=0.6, rtol=0)
+    assert found.dtype == torch.float32 and found.shape == shape
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
+def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind):
+    pairs = [parts_of(kind=kind, momentum=0.9) for _ in range(2)]
+    for step in range(4):
+        if step == 2:
+            pairs[1] = parts_of(kind=kind, momentum=0.9)
+            pairs[1][2].load({n: t.clone() for n, t in pairs[0][2].tensors.items()})
+            pairs[1][1].weights.values.copy_(pairs[0][1].weights.values)
+        for _, replicas, optimizer in pairs:
+            replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(step))
+            optimizer.step(1.0)
+    one, other = (replicas.weights.values for _, replicas, _ in pairs)
+    assert torch.equal(one, other)
+    with pytest.raises(AssertionError, match="another optimizer"):
+        pairs[0][2].load({})
