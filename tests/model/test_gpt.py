@@ -22,6 +22,7 @@ from folio.model.feed_forward import make_feed_forward
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 from folio.model.loss import next_token_loss
+from folio.model.normalization import make_norm
 from folio.model.positions import RotaryPositions, SinusoidalPositions
 from folio.recipe.recipe import make_recipe
 from folio.testing import tiny_gpt
@@ -136,6 +137,27 @@ def test_dropped_attention_weights_mix_no_values():
     kept = dropped != 0
     torch.testing.assert_close(dropped[kept], 2 * weights[0, 0][kept])
     assert 5 < kept.sum() < 31  # of 36 below the diagonal
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 12), (2, 3, 4, 6)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rmsnorm_equals_torchs_own_backward_too(shape, transposed):
+    draw = torch.Generator().manual_seed(0)
+    norm = make_norm(ModelConfig(normalization="rmsnorm", normalization_epsilon=0.1), shape[-1])
+    gain = torch.randn(shape[-1], generator=draw)
+    with torch.no_grad():
+        norm.weight.copy_(gain)
+    x, gradient = torch.randn(2, *shape, generator=draw)
+    if transposed:  # as heads are
+        x, gradient = x.transpose(0, 1), gradient.transpose(0, 1)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    gain.requires_grad_()
+    found, expected = norm(ours), F.rms_norm(theirs, shape[-1:], gain, 0.1)
+    found.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(norm.weight.grad, gain.grad)
 
 
 def test_rotary_scores_depend_on_distance_alone():
