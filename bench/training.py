@@ -2,9 +2,10 @@
 
     python -m bench.training                  0.8 M parameters
     python -m bench.training --size baby      10.7 M parameters
+    python -m bench.training --busy           while another program takes a core
     python -m bench.training --whole-run      the CPU recipe against 2000 plain steps
 
-The first two compare steps per second in one process: some steps of one, then of the other.
+The first three compare steps per second in one process: some steps of one, then of the other.
 `--whole-run` runs each as a command, from start to exit; Folio evaluates, the plain loop does not.
 Before anything is timed, both models get the same weights and must give the same logits.
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.limits import measure_limits
 from bench.plain_loop import PlainGPT, PlainLoop, Shape
 from folio.config import merge
 from folio.corpus.builtin import BUILTIN
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="in each round")
     parser.add_argument("--whole-run", action="store_true")
+    parser.add_argument("--busy", action="store_true", help="another program takes a core")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = options.text or write_python_docs(Path(folder))
@@ -61,7 +64,7 @@ def main() -> None:
             compare_whole_runs(path.resolve(), options.rounds)
         else:
             steps = options.steps or {"nano": 50, "baby": 2}[options.size]
-            compare_steps(path, SIZES[options.size], options.rounds, steps)
+            compare_steps(path, SIZES[options.size], options.rounds, steps, options.busy)
 
 
 def write_python_docs(folder: Path) -> Path:
@@ -70,7 +73,7 @@ def write_python_docs(folder: Path) -> Path:
     return path
 
 
-def compare_steps(path: Path, shape: Shape, rounds: int, steps: int) -> None:
+def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool) -> None:
     text = path.read_text(encoding="utf-8")
     tokenizer = CharacterTokenizer.train([text])
     token_ids = tokenizer.encode(text)
@@ -78,7 +81,8 @@ def compare_steps(path: Path, shape: Shape, rounds: int, steps: int) -> None:
     shape = replace(shape, vocab_size=tokenizer.vocab_size)
     recipe = recipe_of(shape)
     device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
-    print(f"device: {device}; {describe_limits()}")
+    limits = measure_limits()
+    print(f"device: {device}\nthis machine: {limits}")
     check_same_function(shape, recipe)
 
     training = build(recipe, device, token_ids[:cut], token_ids[cut:])
@@ -90,18 +94,37 @@ def compare_steps(path: Path, shape: Shape, rounds: int, steps: int) -> None:
     for step in contestants.values():
         step()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    neighbour = start_neighbour() if busy else None
     for _ in range(rounds):
         for name, step in contestants.items():
             begin = time.perf_counter()
             for _ in range(steps):
                 step()
             seconds[name].append((time.perf_counter() - begin) / steps)
+    if neighbour is not None:
+        neighbour.kill()
     per_step = shape.batch_size * shape.context_length
+    useful = flops_per_token(shape, recipe.model.n_parameters) / 1e9
     for name, values in seconds.items():
         rate = per_step / statistics.median(values)
-        print(f"{name:12} {spread([1e3 * v for v in values])} ms a step, {rate:,.0f} tokens/s")
+        share = useful * rate / limits.bfloat16
+        print(
+            f"{name:12} {spread([1e3 * v for v in values])} ms a step, {rate:,.0f} tokens/s, "
+            f"{share:.0%} of the bfloat16 rate"
+        )
     ratios = [p / f for f, p in zip(seconds["folio"], seconds["plain loop"])]
     print(f"{'speed-up':12} {spread(ratios)}")
+
+
+def start_neighbour() -> subprocess.Popen[bytes]:
+    """A program that keeps one core busy."""
+    return subprocess.Popen([sys.executable, "-c", "while True: pass"])
+
+
+def flops_per_token(shape: Shape, n_parameters: int) -> float:
+    """Of a training step, by the usual count: six a parameter, and attention without its mask."""
+    attention = 12 * shape.n_layers * shape.context_length * shape.d_model
+    return 6 * n_parameters + attention
 
 
 def compare_whole_runs(path: Path, rounds: int) -> None:
@@ -183,14 +206,6 @@ def check_same_function(shape: Shape, recipe: Recipe) -> None:
             parameter.copy_(own[prefix + names[old] + leaf.removeprefix(old)])
         token_ids = torch.from_numpy(np.arange(2 * shape.context_length).reshape(2, -1) % 60)
         torch.testing.assert_close(ours(token_ids), theirs(token_ids), rtol=1e-4, atol=1e-4)
-
-
-def describe_limits() -> str:
-    """The rate of matrix products that this machine reaches, in this run."""
-    from folio.device import matrix_rate
-
-    rates = (f"{p} {matrix_rate('cpu', p, 2048, 512):.0f}" for p in ("float32", "bfloat16"))
-    return f"matrix products {', '.join(rates)} GFLOP/s, {torch.get_num_threads()} threads"
 
 
 def spread(values: list[float]) -> str:
