@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(text: Prep
     other = climb(STEPS[6], text, seed=4, max_steps=4)
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(two)))
     assert one.validation_loss == two.validation_loss != other.validation_loss
+
+
+def test_the_seed_is_that_of_the_first_weights_too(text: Prepared):
+    still = replace(STEPS[1], learning_rate=0.0)
+    one, other = (climb(still, text, seed=seed, max_steps=1) for seed in (3, 4))
+    assert not torch.equal(one.model.lm_head.weight, other.model.lm_head.weight)
 
 
 def test_training_leaves_torchs_random_state_alone(text: Prepared):
