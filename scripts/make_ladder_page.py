@@ -68,7 +68,7 @@ def beginning() -> list[str]:
     return [
         "# The ladder: from a table to a GPT, one idea at a time",
         "Written by `scripts/make_ladder_page.py` from runs; no number here is typed. "
-        "`folio ladder` lists the steps, `folio ladder 3` trains the third and lets it write, "
+        "`folio ladder` lists the steps, `folio ladder 3` trains step 3 and lets it write, "
         "`folio ladder all` trains 0 to 6 in minutes on one processor thread.",
         "## What is learned",
         f"A text is cut into characters, and each has a number. A window of {size} characters "

@@ -84,7 +84,7 @@ CHANGES = (
     ),
     Change(
         "swiglu",
-        "SwiGLU for GELU, as many parameters",
+        "SwiGLU for GELU, about as many parameters",
         "https://arxiv.org/abs/2002.05202",
         {"model": {"activation": "swiglu"}},
     ),
