@@ -235,6 +235,7 @@ def _scaled_up(corpus: tuple[str, ...], minutes: float | None, name: str) -> Non
         layers.append({"corpus": {"sources": list(corpus)}})
     if minutes is None:
         recipe = make_recipe(*layers)
+        say("measuring how long step 7 takes here ...")
         seconds, step_seconds = scaled_up.measure_seconds(recipe, say)
         say(
             f"step 7 takes about {duration(seconds)} here: {recipe.training.max_steps:,} steps of "
