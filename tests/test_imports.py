@@ -23,7 +23,7 @@ def modules_after(code: str) -> set[str]:
         "from folio.cli.main import make_app; make_app()",
         "from folio.recipe.recipe import make_recipe; make_recipe({})",
         "import folio.cli.train, folio.cli.resume, folio.cli.sample, folio.cli.evaluate",
-        "import folio.cli.tokenizer",
+        "import folio.cli.tokenizer, folio.cli.ladder, folio.cli.explain",
     ],
 )
 def test_torch_and_matplotlib_wait_until_they_are_used(code: str):

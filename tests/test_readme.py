@@ -32,7 +32,7 @@ def in_a_folder_of_its_own(tmp_path: Path, book: Path, monkeypatch: pytest.Monke
 def test_the_first_run_runs(capfd: pytest.CaptureFixture[str]):
     lines = block_with("sh", "--name first").splitlines()
     commands = [words for line in lines if (words := shlex.split(line, comments=True))]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         assert command[0] == "folio"
         main(command[1:])  # exits only after a mistake
@@ -45,6 +45,17 @@ def test_the_tokenizer_commands_run(capfd: pytest.CaptureFixture[str]):
         main(shlex.split(command, comments=True)[1:])
     out = capfd.readouterr().out
     assert "recommended: " in out and "|␣statement" in out
+
+
+def test_the_ladder_commands_are_those_that_exist(monkeypatch: pytest.MonkeyPatch):
+    from folio.cli import ladder
+
+    done = []
+    for name in ("_list", "_one", "_all", "_ablation"):
+        monkeypatch.setattr(ladder, name, lambda *given, name=name: done.append(name))
+    for command in block_with("sh", "folio ladder").splitlines():
+        main(shlex.split(command, comments=True)[1:])
+    assert done == ["_list", "_one", "_all", "_ablation"]
 
 
 def test_the_python_example_runs(capfd: pytest.CaptureFixture[str]):

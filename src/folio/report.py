@@ -83,6 +83,81 @@ def draw_curves(
             color=INK,
             fontsize=9,
         )
+    _dress(axes, title, x_label, y_label)
+    axes.margins(x=0.02)
+    _fit_height(axes, curves)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Some measurements of one thing; a row of a picture."""
+
+    label: str
+    values: Sequence[float]
+    expected: float | None = None
+
+
+def draw_dots(
+    path: Path,
+    rows: Sequence[Dots],
+    *,
+    title: str,
+    x_label: str,
+    expected_label: str = "expected",
+    level: tuple[str, float] | None = None,
+) -> None:
+    """Write an SVG with a row for each thing: its measurements, their mean, what was expected.
+
+    Args:
+        path: the file.
+        rows: from top to bottom.
+        title, x_label: words on it.
+        expected_label: of the marks for `expected`.
+        level: a vertical line to compare with, with its name.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.2 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    if level is not None:
+        axes.axvline(level[1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label=level[0])
+    places = range(len(rows))
+    means = [sum(row.values) / len(row.values) for row in rows]
+    several = any(len(row.values) > 1 for row in rows)
+    expected = [(row.expected, y) for y, row in zip(places, rows) if row.expected is not None]
+    if expected:
+        axes.plot(
+            *zip(*expected), "D", color=COLORS[1], fillstyle="none", markersize=8,
+            linestyle="", label=expected_label,
+        )  # fmt: skip
+    if several:
+        points = [(value, y) for y, row in zip(places, rows) for value in row.values]
+        axes.plot(
+            *zip(*points), "o", color=COLORS[0], alpha=0.35, markersize=5, linestyle="",
+            markeredgewidth=0, label="each seed",
+        )  # fmt: skip
+    marker, size = ("|", 15) if several else ("o", 6)
+    name = "mean" if several else "measured"
+    axes.plot(
+        means, places, marker, color=COLORS[0], markersize=size, markeredgewidth=2,
+        linestyle="", label=name,
+    )  # fmt: skip
+    for mean, y in zip(means, places):
+        words = f"{mean:.3f}"
+        axes.annotate(
+            words, (1.01, y), xycoords=("axes fraction", "data"), va="center", color=INK, fontsize=9
+        )
+    _dress(axes, title, x_label, "")
+    axes.grid(axis="x", color="#e5e7eb", linewidth=0.8)
+    axes.set_yticks(list(places), [row.label for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    _save(figure, path)
+
+
+def _dress(axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, loc="left", color=INK, fontsize=11)
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
@@ -93,15 +168,17 @@ def draw_curves(
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(FAINT)
-    axes.margins(x=0.02)
-    _fit_height(axes, curves)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    with atomic_write(path, "wb") as file:
-        # Without a date or random ids, the same curves give the same file.
-        import matplotlib
 
-        with matplotlib.rc_context({"svg.hashsalt": "folio", "svg.fonttype": "path"}):
-            figure.savefig(file, format="svg", metadata={"Date": None}, facecolor="white")
+
+def _save(figure, path: Path) -> None:
+    """Write an SVG; without a date or random ids, so that the same curves give the same file."""
+    import matplotlib
+
+    with (
+        atomic_write(path, "wb") as file,
+        matplotlib.rc_context({"svg.hashsalt": "folio", "svg.fonttype": "path"}),
+    ):
+        figure.savefig(file, format="svg", metadata={"Date": None}, facecolor="white")
 
 
 def _annotate(axes, text: str, at: tuple[float, float], **style) -> None:

@@ -19,6 +19,8 @@ VERBS = {
     "sample": "Let a trained model write.",
     "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",
+    "explain": "See what a model makes of a text: surprise, attention, embeddings.",
+    "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",
     "runs": "List the runs, or compare their curves.",
 }
 

@@ -53,13 +53,7 @@ class Attention(nn.Module):
 
         Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
         """
-        q, k, v = self.qkv_proj(x).split(self.widths, dim=2)
-        q = self.q_norm(split_heads(q, self.n_heads))  # (B, H, T, D)
-        k = self.k_norm(split_heads(k, self.n_kv_heads))
-        v = split_heads(v, self.n_kv_heads)
-        if self.rotary is not None:
-            start = cache.length if cache is not None else 0
-            q, k = self.rotary(q, start), self.rotary(k, start)
+        q, k, v = self.project(x, cache.length if cache is not None else 0)
         if cache is not None:
             k, v = cache.extend(k, v)  # (B, H, S, D)
         if self.n_kv_heads != self.n_heads:
@@ -67,6 +61,24 @@ class Attention(nn.Module):
             k, v = (z.repeat_interleave(group, dim=1) for z in (k, v))
         y = causal_attention(q, k, v, self.dropout)
         return self.out_proj(merge_heads(y))  # (B, H, T, D) -> (B, T, C)
+
+    def project(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """What each position asks, offers and says.
+
+        Args:
+            x: (B, T, C) hidden states of the positions start ... start + T - 1.
+            start: how many positions came before.
+
+        Returns:
+            (B, H, T, D) queries; keys and values of the same shape, with n_kv_heads for H.
+        """
+        q, k, v = self.qkv_proj(x).split(self.widths, dim=2)
+        q = self.q_norm(split_heads(q, self.n_heads))
+        k = self.k_norm(split_heads(k, self.n_kv_heads))
+        v = split_heads(v, self.n_kv_heads)
+        if self.rotary is not None:
+            q, k = self.rotary(q, start), self.rotary(k, start)
+        return q, k, v
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:

@@ -1,0 +1,210 @@
+"""Write docs/ladder.md and its pictures from what was measured.
+
+    folio ladder all --seeds 3 --json > docs/ladder/steps.json
+    folio ladder 9 --json > docs/ladder/ablation.json
+    python scripts/make_ladder_page.py
+
+No number on the page is typed: losses come from the two files, tensors are computed here.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from folio.ladder import scaled_up
+from folio.ladder.ablation import BASE, MAX_STEPS
+from folio.ladder.sizes import Sizes
+from folio.ladder.step1_head import Head
+from folio.ladder.steps import STEPS
+from folio.recipe.recipe import make_recipe
+from folio.report import Dots, draw_dots
+from folio.tokenizers.character import CharacterTokenizer
+
+DOCS = Path(__file__).parents[1] / "docs"
+TEXT = "First Citizen"
+
+Record = dict[str, Any]
+
+
+def main() -> None:
+    steps = json.loads((DOCS / "ladder" / "steps.json").read_text(encoding="utf-8"))
+    rows = json.loads((DOCS / "ladder" / "ablation.json").read_text(encoding="utf-8"))
+    (DOCS / "ladder.md").write_text(page(steps, rows), encoding="utf-8")
+    draw_dots(
+        DOCS / "ladder" / "steps.svg",
+        [Dots(f"{r['step']}  {r['idea']}", r["validation_losses"], r["expected"]) for r in steps],
+        title="One idea at a time",
+        x_label="validation loss (nats per character)",
+        expected_label="the course",
+    )
+    draw_dots(
+        DOCS / "ladder" / "ablation.svg",
+        [Dots(r["what"], r["validation_losses"]) for r in rows],
+        title="What newer papers changed",
+        x_label="validation loss (nats per character)",
+        level=("GPT-2's block", rows[0]["mean"]),
+    )
+
+
+def page(steps: list[Record], rows: list[Record]) -> str:
+    """docs/ladder.md."""
+    return "\n\n".join([*beginning(), *attention(), *climbing(steps), *later(rows)]) + "\n"
+
+
+def beginning() -> list[str]:
+    tokenizer = CharacterTokenizer.train([TEXT])
+    token_ids = tokenizer.encode(TEXT).tolist()
+    size = Sizes(vocab_size=0).context_length
+    examples = [
+        f"{TEXT[: i + 1]!r:12} -> {TEXT[i + 1]!r}    {token_ids[: i + 1]} -> {token_ids[i + 1]}"
+        for i in range(size)
+    ]
+    return [
+        "# The ladder: from a table to a GPT, one idea at a time",
+        "Written by `scripts/make_ladder_page.py` from runs; no number here is typed. "
+        "`folio ladder` lists the steps, `folio ladder 3` trains step 3 and lets it write, "
+        "`folio ladder all` trains 0 to 6 in minutes on one processor thread.",
+        "## What is learned",
+        f"A text is cut into characters, and each has a number. A window of {size} characters "
+        f"holds {size} examples, since the model predicts after each of them:",
+        block(examples),
+        "The loss is the surprise at the true next character, in nats: the mean of "
+        "-ln(probability given to it). A model that knows nothing of 65 characters has ln 65 = "
+        f"{torch.tensor(65.0).log().item():.2f}.",
+    ]
+
+
+def attention() -> list[str]:
+    """The triangle, of a head that has not learned anything yet."""
+    n, sizes = 5, Sizes(vocab_size=0)
+    torch.manual_seed(1)
+    head, x = Head(sizes, head_dim=sizes.head_dim), torch.randn(1, n, sizes.d_model)
+    with torch.no_grad():
+        scores = (head.q_proj(x) @ head.k_proj(x).transpose(1, 2) / sizes.head_dim**0.5)[0]
+        masked = scores.masked_fill(head.lower_triangle[:n, :n] == 0, float("-inf"))
+        weights = masked.softmax(dim=1)
+        assert torch.allclose(weights @ head.v_proj(x)[0], head(x)[0], atol=1e-6)
+    return [
+        "## Attention is a weighted mean of what came before",
+        f"Here is one head of `src/folio/ladder/step1_head.py`, untrained, on {n} positions. Each "
+        f"row is a query, each column a key. First the scores, query times key:",
+        block(matrix(scores)),
+        "Then the mask: a position does not see what comes after it.",
+        block(matrix(masked)),
+        "Then the softmax, which makes each row sum to 1. The head gives the mean of the values "
+        "by these weights.",
+        block(matrix(weights)),
+        '`folio explain RUN --text "..."` shows the same of any trained model, layer by layer.',
+    ]
+
+
+def climbing(steps: list[Record]) -> list[str]:
+    seeds = len(steps[0]["seeds"])
+    lines = [
+        "## The steps",
+        f"Batch 32, context 8, width 32, AdamW, 5000 steps, characters of tiny Shakespeare. "
+        f"Validation is exact: the whole held-out tenth once. Mean and deviation of {seeds} seeds.",
+        "| step | parameters | validation loss | the course | the idea | source |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        + "\n".join(
+            f"| [{r['step']}](../src/folio/ladder/{STEPS[r['step']].module}.py) "
+            f"| {r['parameters']:,} | {spread(r['validation_losses'])} | {r['expected']} "
+            f"| {r['idea']} | [link]({r['source']}) |"
+            for r in steps
+        ),
+        "![Validation loss of each step beside the course's](ladder/steps.svg)",
+    ]
+    for before, record in pairwise(steps):
+        change = mean(record["validation_losses"]) - mean(before["validation_losses"])
+        lines.append(f"**Step {record['step']}**, {record['idea']}: {change:+.3f}. "
+                     f"{LESSONS[record['step']]}")  # fmt: skip
+    lines += [
+        "### Where this differs from the course",
+        "\n".join(f"- {line}" for line in DIFFERENCES),
+    ]
+    return lines
+
+
+LESSONS = {
+    1: "Looking back more than one character pays at once.",
+    2: "With as many parameters as before: four patterns are worth more than a wide one.",
+    3: "A position does something with what it gathered. Little, since it has little room.",
+    4: "Three times as deep, and no better: each block can only pass on what it makes.",
+    5: "The big step. The same depth, now trainable, and a wider layer to think in.",
+    6: "Small here, with three blocks; with more it decides whether a model trains at all.",
+}
+
+DIFFERENCES = (
+    "The vocabulary has two more ids, for unknown characters and the end of a document.",
+    "Windows are read without replacement, each character once an epoch; the course draws them at "
+    "random. Its losses are means over 200 random batches, these are of the whole held-out text.",
+    "Scores are divided by the square root of the head's width, as in the paper. Step 2 comes out "
+    "better than the course's; assumption: its scores are divided by that of the model's width.",
+    "Step 0 has a learning rate of 1e-2: its rows start far from where they must go, and each "
+    "moves only when its character comes up.",
+)
+
+
+def later(rows: list[Record]) -> list[str]:
+    baby = make_recipe(scaled_up.SETTINGS)
+    model, training = baby.model, baby.training
+    base = make_recipe(BASE).model
+    seeds = len(rows[0]["validation_losses"])
+    groups = {verdict: [r for r in rows if r.get("verdict") == verdict] for verdict in VERDICTS}
+    return [
+        "## Step 7: scaled up, with dropout",
+        f"`folio ladder 7`, or `recipes/shakespeare-baby.toml`: {model.n_layers} layers, "
+        f"{model.n_heads} heads, width {model.d_model}, context {model.context_length}, dropout "
+        f"{model.residual_dropout}, batch {training.batch_size}, {training.max_steps:,} steps. The "
+        f"course reaches {scaled_up.EXPECTED}. That is hours on a CPU and minutes on a GPU, so it "
+        f"measures and says how long before it starts; `--minutes 10` makes it short.",
+        "## Step 8: text without end",
+        "`folio ladder 8` lets that model write until Ctrl-C; `folio sample --forever` any other.",
+        "## Step 9: what newer papers changed",
+        f"From GPT-2's block, one change at a time: {base.n_layers} layers, width {base.d_model}, "
+        f"context {base.context_length}, {MAX_STEPS:,} steps each at the same rate and order of "
+        f"reading, {seeds} seeds. `folio ladder 9 --only rope` repeats a row. The same steps are "
+        f"not the same time, the rate was not tuned for each row, and other sizes may differ.",
+        "| change | parameters | validation loss | difference | seen |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        + "\n".join(
+            f"| [{r['what']}]({r['source']}) | {r['parameters']:,} "
+            f"| {spread(r['validation_losses'])} | "
+            + (f"{r['difference']:+.3f}" if "difference" in r else "")
+            + f" | {r.get('verdict', '')} |"
+            for r in rows
+        ),
+        "![Validation loss of each change beside the baseline](ladder/ablation.svg)",
+        *(
+            f"**{verdict.capitalize()}**: {'; '.join(r['what'] for r in found)}."
+            for verdict, found in groups.items()
+            if found
+        ),
+        "A difference counts where it is above three standard errors, the deviation between seeds "
+        "pooled over all rows.",
+    ]
+
+
+VERDICTS = ("helps", "hurts", "no difference seen")
+
+
+def spread(losses: list[float]) -> str:
+    return f"{mean(losses):.4f} ± {stdev(losses):.4f}"
+
+
+def matrix(values: torch.Tensor) -> list[str]:
+    return [" ".join(f"{value:6.2f}" for value in row) for row in values.tolist()]
+
+
+def block(lines: list[str]) -> str:
+    return "\n".join(["```text", *lines, "```"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""folio explain: what a model makes of a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from folio.console import say
+from folio.errors import UserError
+
+
+def explain(
+    run: str | None = None,
+    *,
+    text: str,
+    out: Path | None = None,
+    tensors: bool = False,
+    checkpoint: str = "best",
+) -> None:
+    """See what a model makes of a text: folio explain [RUN] --text "To be, or not"
+
+    Writes one HTML file that opens in any browser, without a network: how surprising each piece
+    is and what the model expected instead, attention by layer and head before the mask, after it
+    and after the softmax, the training examples, the embeddings as a map, and the positions.
+
+    Args:
+        run: A name or a path; the newest run where none is given.
+        text: The text itself, or a file with it.
+        out: The page; explain.html in the run where none is given.
+        tensors: Print the small matrices here, and write no page.
+        checkpoint: best, last or a step.
+    """
+    from folio.run.directory import find_run
+
+    found = find_run(run)
+    words = _read(text)
+
+    from folio.explain.look import look_at
+    from folio.explain.page import write_page
+    from folio.explain.tensors import print_tensors
+    from folio.run.opening import open_run
+
+    opened = open_run(found, checkpoint)
+    for complaint in opened.complaints:
+        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    if tensors:
+        look = look_at(opened, words)
+        print(print_tensors(look))
+    else:
+        path = out or found.path / "explain.html"
+        look = write_page(opened, words, path)
+        print(path)
+    if look.left_out:
+        say(
+            f"the model reads {len(look.token_ids)} tokens at once; the {look.left_out} after "
+            f"them are left out"
+        )
+
+
+def _read(text: str) -> str:
+    path = Path(text)
+    try:
+        is_file = path.is_file()
+    except OSError:  # longer than a name may be
+        is_file = False
+    if not is_file:
+        return text
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {error}.") from None

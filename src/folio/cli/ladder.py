@@ -1,0 +1,324 @@
+"""folio ladder: the model built up one idea at a time."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from statistics import stdev
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from folio.console import duration, say, table
+from folio.errors import UserError
+from folio.ladder import ablation, scaled_up
+from folio.ladder.steps import STEPS, Step
+
+if TYPE_CHECKING:
+    from folio.ladder.training import Climb, Evaluation
+    from folio.recipe.prepare import Prepared
+    from folio.run.directory import Run
+
+LATER = {
+    "7": "scaled up, with dropout (hours on a CPU; --minutes 10 for less)",
+    "8": "text without end from the model of step 7",
+    "9": "what newer papers changed, one change at a time",
+}
+WORDS = (*(str(step.number) for step in STEPS), *LATER, "all")
+
+FLAGS = {
+    # flag: the steps that it is for
+    "seeds": ("all", "9"),
+    "max_steps": (*(str(step.number) for step in STEPS), "all", "9"),
+    "minutes": ("7",),
+    "only": ("9",),
+    "name": ("7", "8"),
+    "json": (*(str(step.number) for step in STEPS), "all", "9"),
+    "out": ("all", "9"),
+}
+
+
+def ladder(
+    step: str | None = None,
+    *corpus: str,
+    seed: int = 1,
+    seeds: int | None = None,
+    max_steps: int | None = None,
+    minutes: float | None = None,
+    only: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
+    name: str | None = None,
+    json: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Build a GPT up, one idea at a time: folio ladder [STEP] [CORPUS ...]
+
+    Without STEP, the list. 0 to 6 train a small model in seconds and let it write; all trains
+    the seven and draws them; 7 trains the baby GPT, 8 lets it write until Ctrl-C, 9 compares what
+    newer papers changed. CORPUS is as for folio train; shakespeare where none is given.
+
+    Args:
+        step: 0 to 9, or all.
+        corpus: Text.
+        seed: Of weights and order; the same seed gives the same numbers.
+        seeds: For all and 9: train each with so many seeds, from --seed on.
+        max_steps: Optimizer steps of each training, for a quick look.
+        minutes: For 7: how long to train.
+        only: For 9: this row alone, and the one that it is compared with; repeatable.
+        name: For 7 and 8: of the run.
+        json: Print JSON.
+        out: For all and 9: the picture; runs/ladder.svg and runs/ladder-9.svg.
+    """
+    given = {"seeds": seeds, "max_steps": max_steps, "minutes": minutes, "only": only}
+    given |= {"name": name, "json": json or None, "out": out}
+    _check(step, given, seed)
+    sources = corpus or ("shakespeare",)
+    if step is None:
+        print(_list())
+    elif step == "all":
+        _all(sources, range(seed, seed + (seeds or 1)), max_steps, json, out)
+    elif step == "7":
+        _scaled_up(corpus, minutes, name or scaled_up.RUN_NAME)
+    elif step == "8":
+        _endless(name or scaled_up.RUN_NAME)
+    elif step == "9":
+        chosen = range(seed, seed + (seeds or 3))
+        _ablation(sources, chosen, max_steps or ablation.MAX_STEPS, only, json, out)
+    else:
+        _one(STEPS[int(step)], sources, seed, max_steps, json)
+
+
+def _check(step: str | None, given: dict[str, Any], seed: int) -> None:
+    if step is not None and step not in WORDS:
+        raise UserError(f"There is no step '{step}'. Give one of {', '.join(WORDS)}.")
+    for flag, value in given.items():
+        if value is not None and step not in FLAGS[flag]:
+            raise UserError(
+                f"--{flag.replace('_', '-')} is for folio ladder {' or '.join(FLAGS[flag])}."
+            )
+        if flag in ("seeds", "max_steps") and value is not None and value < 1:
+            raise UserError(f"--{flag.replace('_', '-')} is {value}; it is at least 1.")
+    if seed < 0:
+        raise UserError(f"--seed is {seed}; it is 0 or more.")
+
+
+def _list() -> str:
+    rows = [[str(s.number), s.idea, f"{s.expected:.4f}", s.source] for s in STEPS]
+    rows[0][2] = f"{STEPS[0].expected:.2f}"
+    rows += [[number, what, "", ""] for number, what in LATER.items()]
+    rows[7][2] = f"{scaled_up.EXPECTED:.4f}"
+    header = ["step", "idea", "loss in the course", "source"]
+    return (
+        f"{table(header, rows)}\n\nThe loss is of held-out tiny Shakespeare, in nats per "
+        f"character. folio ladder 3 trains step 3; folio ladder all trains 0 to 6."
+    )
+
+
+# ---- steps 0 to 6 ------------------------------------------------------------------------
+
+
+def _prepare(sources: tuple[str, ...]) -> Prepared:
+    from folio.recipe.prepare import prepare
+    from folio.recipe.recipe import make_recipe
+
+    corpus = {"sources": list(sources)}
+    return prepare(make_recipe({"corpus": corpus, "tokenizer": {"kind": "character"}}), say)
+
+
+def _climb(step: Step, text: Prepared, seed: int, max_steps: int | None) -> Climb:
+    from folio.ladder.training import MAX_STEPS, climb
+
+    say(f"step {step.number}: {step.idea}")
+    return climb(step, text, seed=seed, max_steps=max_steps or MAX_STEPS, show=_show)
+
+
+def _show(evaluation: Evaluation) -> None:
+    say(
+        f"step {evaluation.step}: train loss {evaluation.training_loss:.4f}, "
+        f"validation loss {evaluation.validation_loss:.4f}"
+    )
+
+
+def _one(
+    step: Step, sources: tuple[str, ...], seed: int, max_steps: int | None, json: bool
+) -> None:
+    from folio.ladder.training import write
+
+    text = _prepare(sources)
+    result = _climb(step, text, seed, max_steps)
+    sample = write(result, text, n_characters=500, seed=seed)
+    if json:
+        record = _record(step, [result]) | {"sample": sample}
+        record["evaluations"] = [vars(evaluation) for evaluation in result.evaluations]
+        print(json_format.dumps(record, indent=2))
+        return
+    print(f"\n{sample}\n")
+    comparable = sources == ("shakespeare",) and max_steps is None
+    expected = f"; in the course {step.expected}" if comparable else ""
+    print(
+        f"step {step.number}, {step.idea}: {result.n_parameters:,} parameters, validation loss "
+        f"{result.validation_loss:.4f}{expected} ({duration(result.seconds)})"
+    )
+    print(f"source  {step.source}\nread    src/folio/ladder/{step.module}.py")
+
+
+def _all(
+    sources: tuple[str, ...], seeds: range, max_steps: int | None, json: bool, out: Path | None
+) -> None:
+    from folio.report import Dots, draw_dots
+    from folio.run.directory import runs_folder
+
+    text = _prepare(sources)
+    records = []
+    for step in STEPS:
+        results = [_climb(step, text, seed, max_steps) for seed in seeds]
+        records.append(_record(step, results))
+    comparable = sources == ("shakespeare",) and max_steps is None
+    path = out or runs_folder() / "ladder.svg"
+    draw_dots(
+        path,
+        [
+            Dots(
+                f"{r['step']}  {r['idea']}",
+                r["validation_losses"],
+                r["expected"] if comparable else None,
+            )
+            for r in records
+        ],
+        title="One idea at a time",
+        x_label="validation loss (nats per character)",
+        expected_label="the course",
+    )
+    if json:
+        print(json_format.dumps(records, indent=2))
+        return
+    header = ["step", "parameters", "validation", "course", "time", "idea"]
+    rows = [
+        [
+            str(r["step"]),
+            f"{r['parameters']:,}",
+            _mean_and_deviation(r["validation_losses"]),
+            f"{r['expected']}" if comparable else "",
+            duration(sum(r["seconds"])),
+            r["idea"],
+        ]
+        for r in records
+    ]
+    print(f"{table(header, rows)}\n\n{path}")
+
+
+def _record(step: Step, results: list[Climb]) -> dict[str, Any]:
+    return {
+        "step": step.number,
+        "idea": step.idea,
+        "source": step.source,
+        "parameters": results[0].n_parameters,
+        "seeds": [result.seed for result in results],
+        "validation_losses": [result.validation_loss for result in results],
+        "expected": step.expected,
+        "seconds": [round(result.seconds, 1) for result in results],
+    }
+
+
+def _mean_and_deviation(values: list[float]) -> str:
+    mean = f"{sum(values) / len(values):.4f}"
+    return f"{mean} ± {stdev(values):.4f}" if len(values) > 1 else mean
+
+
+# ---- steps 7 to 9 ------------------------------------------------------------------------
+
+
+def _scaled_up(corpus: tuple[str, ...], minutes: float | None, name: str) -> None:
+    from folio.recipe.recipe import make_recipe
+
+    layers = [scaled_up.SETTINGS]
+    if corpus:
+        layers.append({"corpus": {"sources": list(corpus)}})
+    if minutes is None:
+        recipe = make_recipe(*layers)
+        say("measuring how long step 7 takes here ...")
+        seconds, step_seconds = scaled_up.measure_seconds(recipe, say)
+        say(
+            f"step 7 takes about {duration(seconds)} here: {recipe.training.max_steps:,} steps of "
+            f"{step_seconds:.2g} s. For less: folio ladder 7 --minutes 10. Ctrl-C saves, and "
+            f"folio resume {name} goes on."
+        )
+    else:
+        recipe = make_recipe(*layers, {"training": {"minutes": minutes}})
+
+    from folio.cli.watching import TerminalWatcher, print_result, stop_requested
+    from folio.recipe.train import train_recipe
+
+    with stop_requested() as should_stop:
+        result = train_recipe(recipe, name, TerminalWatcher(), should_stop)
+    print_result(result)
+
+
+def _endless(name: str) -> None:
+    from folio.cli.sample import sample
+    from folio.run.directory import Run, runs_folder
+
+    if not Run(runs_folder() / name).exists():
+        raise UserError(
+            f"Step 8 lets the model of step 7 write, but there is no run {name}. Train it with "
+            f"folio ladder 7 --minutes 10, or let any run write: folio sample --forever."
+        )
+    sample(name, forever=True)
+
+
+def _ablation(
+    sources: tuple[str, ...],
+    seeds: range,
+    max_steps: int,
+    only: list[str] | None,
+    json: bool,
+    out: Path | None,
+) -> None:
+    wanted = [ablation.find_change(name) for name in dict.fromkeys(only or ())] or list(
+        ablation.CHANGES
+    )
+    changes = [ablation.BASELINE, *(c for c in wanted if c is not ablation.BASELINE)]
+
+    from folio.cli.watching import TerminalWatcher, stop_requested
+    from folio.ladder.runs import ensure_run, row_of, whole_paths
+    from folio.report import Dots, draw_dots
+    from folio.run.directory import runs_folder
+
+    runs: dict[str, list[Run]] = {change.name: [] for change in changes}
+    # Seed by seed, so that after a third of the time there is a whole table.
+    with stop_requested() as should_stop:
+        for seed in seeds:
+            for change in changes:
+                run_name = f"ladder-9-{change.name}-{seed}"
+                settings = ablation.settings_of(change, seed, whole_paths(sources), max_steps)
+                say(f"{change.name}, seed {seed}: {change.what}")
+                run, complete = ensure_run(run_name, settings, TerminalWatcher(), should_stop)
+                if not complete:
+                    say("interrupted; the same command goes on from here")
+                    return
+                runs[change.name].append(run)
+    rows = [row_of(change, runs[change.name]) for change in changes]
+    path = out or runs_folder() / "ladder-9.svg"
+    draw_dots(
+        path,
+        [Dots(row.change.what, row.losses) for row in rows],
+        title=f"What newer papers changed, {max_steps:,} steps each",
+        x_label="validation loss (nats per character)",
+        level=(ablation.BASELINE.what, rows[0].mean),
+    )
+    records = ablation.records(rows)
+    if json:
+        print(json_format.dumps(records, indent=2))
+        return
+    header = ["row", "parameters", "validation", "difference", "", "change"]
+    cells = [
+        [
+            r["row"],
+            f"{r['parameters']:,}",
+            _mean_and_deviation(r["validation_losses"]),
+            f"{r['difference']:+.4f}" if "difference" in r else "",
+            r.get("verdict", ""),
+            r["what"],
+        ]
+        for r in records
+    ]
+    print(f"{table(header, cells)}\n\n{path}")

@@ -1,0 +1,167 @@
+"""One forward pass, looked at from inside.
+
+Shapes:  B batch · T positions · L layers · H heads · C = d_model · V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from folio.errors import UserError
+from folio.model.attention import Attention, causal_mask
+from folio.model.gpt import GPT
+from folio.run.opening import OpenRun
+
+ALTERNATIVES = 10
+NEIGHBOURS = 6
+MAPPED = 400
+"""Tokens on the map of embeddings, besides those of the text."""
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """What one layer's heads look at."""
+
+    scores: Tensor
+    """(H, T, T) query times key over sqrt(D), before the mask."""
+    weights: Tensor
+    """(H, T, T) after mask and softmax; each row sums to 1."""
+
+    @property
+    def masked(self) -> Tensor:
+        """(H, T, T) scores, -inf where a position would look ahead."""
+        t = self.scores.shape[1]
+        return self.scores.masked_fill(~causal_mask(t, t, self.scores.device), float("-inf"))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a model makes of a text."""
+
+    token_ids: list[int]
+    """(T,)"""
+    pieces: list[str]
+    """(T,) what each id stands for."""
+    log_probabilities: Tensor
+    """(T, V) of every token as the next one, in nats."""
+    attention: list[LayerAttention]
+    """One a layer."""
+    left_out: int = 0
+    """Tokens behind the T that the model reads at once."""
+
+    @property
+    def surprisal(self) -> list[float | None]:
+        """(T,) -log(probability) of each token given those before it, in nats; None for the
+        first, which nothing comes before."""
+        rows = zip(self.log_probabilities, self.token_ids[1:])
+        return [None, *(-row[token_id].item() for row, token_id in rows)]
+
+    def alternatives(self, position: int) -> list[tuple[int, float]]:
+        """The likeliest tokens after a position, with their probabilities."""
+        n = min(ALTERNATIVES, self.log_probabilities.shape[1])
+        best = self.log_probabilities[position].exp().topk(n)
+        return list(zip(best.indices.tolist(), best.values.tolist()))
+
+
+@torch.no_grad()
+def look_at(opened: OpenRun, text: str) -> Look:
+    """Read a text once, keeping everything on the way.
+
+    Raises:
+        UserError: a text of fewer than two tokens, or with unknown characters.
+    """
+    model, tokenizer = opened.model, opened.tokenizer
+    token_ids = tokenizer.encode_prompt(text).tolist()
+    if len(token_ids) < 2:
+        raise UserError(
+            f"The text has {len(token_ids)} tokens; a second one is needed to be predicted."
+        )
+    left_out = max(0, len(token_ids) - model.config.context_length)
+    token_ids = token_ids[: model.config.context_length]
+    device = next(model.parameters()).device
+    with attention_seen(model) as layers:
+        logits = model(torch.tensor([token_ids], device=device))[0]  # (T, V)
+    log_probabilities = logits.float().log_softmax(dim=1).cpu()
+    pieces = [tokenizer.decode([token_id]) for token_id in token_ids]
+    return Look(token_ids, pieces, log_probabilities, layers, left_out)
+
+
+@contextmanager
+def attention_seen(model: GPT) -> Iterator[list[LayerAttention]]:
+    """A list that fills with a LayerAttention a layer while the model reads one text (B = 1)."""
+    seen: list[LayerAttention] = []
+
+    def note(layer: Attention, arguments: tuple[Tensor, ...]) -> None:
+        queries, keys, _ = layer.project(arguments[0])  # (1, H, T, D)
+        keys = keys.repeat_interleave(layer.n_heads // layer.n_kv_heads, dim=1)
+        scores = (queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5)[0].float().cpu()
+        look = LayerAttention(scores, torch.empty(0))
+        seen.append(LayerAttention(scores, look.masked.softmax(dim=2)))
+
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class EmbeddingMap:
+    """Some tokens in the plane, near each other where their embeddings are."""
+
+    token_ids: list[int]
+    points: Tensor
+    """(n, 2)"""
+    explained: float
+    """Share of the variance that two dimensions keep."""
+    neighbours: list[list[tuple[int, float]]]
+    """For each token the nearest ones with their cosine, nearest first."""
+
+
+@torch.no_grad()
+def map_embeddings(opened: OpenRun, token_ids: list[int]) -> EmbeddingMap:
+    """Principal components of the token embeddings: those of the text, and the first others.
+
+    Args:
+        opened: the run.
+        token_ids: of the text; all of them are on the map.
+    """
+    embeddings = opened.model.token_embedding.weight.float().cpu()[: opened.tokenizer.vocab_size]
+    special = set(opened.tokenizer.special_tokens.values())
+    others = [i for i in range(len(embeddings)) if i not in special][:MAPPED]
+    shown = sorted({*token_ids, *others})
+    centred = embeddings[shown] - embeddings[shown].mean(dim=0)
+    _, singular, components = torch.linalg.svd(centred, full_matrices=False)
+    points = centred @ components[:2].T  # (n, C) @ (C, 2) -> (n, 2)
+    explained = (singular[:2].square().sum() / singular.square().sum()).item()
+    directions = torch.nn.functional.normalize(embeddings, dim=1)
+    neighbours = []
+    for token_id in shown:
+        cosines = directions @ directions[token_id]  # (V,)
+        cosines[[token_id, *special]] = -2.0
+        best = cosines.topk(min(NEIGHBOURS, len(cosines) - 1 - len(special)))
+        neighbours.append(list(zip(best.indices.tolist(), best.values.tolist())))
+    return EmbeddingMap(shown, points, explained, neighbours)
+
+
+@torch.no_grad()
+def position_tables(model: GPT) -> dict[str, Tensor]:
+    """(T, C) pictures of how places are told apart: the model's own, and the sinusoidal ones."""
+    from dataclasses import replace
+
+    from folio.model.positions import LearnedPositions, SinusoidalPositions
+
+    config = model.config
+    tables: dict[str, Tensor] = {}
+    if isinstance(model.positions, LearnedPositions):
+        tables["learned"] = model.positions.weight.float().cpu()
+    even = replace(config, d_model=config.d_model + config.d_model % 2, n_heads=1, n_kv_heads=0)
+    tables["sinusoidal"] = SinusoidalPositions(even).table
+    return tables

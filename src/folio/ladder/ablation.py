@@ -1,0 +1,236 @@
+"""Step 9: what newer papers changed, one change at a time.
+
+Every run is an ordinary one, `folio train` with a few settings, and differs from the first in
+what its line says and in nothing else: the same text, order of reading, steps and rate. Whether
+a change pays at another size, length or learning rate is another question.
+
+Free of torch, so that the list appears at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import mean, stdev
+from typing import Any
+
+from folio.config import Table, merge, unknown_name
+from folio.errors import UserError
+
+MAX_STEPS = 1000
+
+BASE: Table = {
+    "preset": "gpt2",
+    "size": "nano",
+    "tokenizer": {"kind": "character"},
+    "model": {"d_model": 64},
+    "schedule": {"kind": "cosine"},
+    # One precision and one thread, so that a row is the same on any day.
+    "device": {"kind": "cpu", "precision": "float32", "threads": 1},
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row."""
+
+    name: str
+    what: str
+    source: str
+    settings: Table
+    """On top of BASE."""
+
+
+BASELINE = Change(
+    "gpt2",
+    "GPT-2's block, AdamW, cosine",
+    "https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf",
+    {},
+)
+
+CHANGES = (
+    BASELINE,
+    Change(
+        "rope",
+        "rotary positions for learned ones",
+        "https://arxiv.org/abs/2104.09864",
+        {"model": {"positions": "rope"}},
+    ),
+    Change(
+        "sinusoidal",
+        "sinusoidal positions, embeddings times sqrt(d)",
+        "https://arxiv.org/abs/1706.03762",
+        # The waves are as large as 1; without the factor, tokens of 0.02 would drown in them.
+        {"model": {"positions": "sinusoidal", "scale_embeddings": True}},
+    ),
+    Change(
+        "rmsnorm",
+        "RMSNorm for LayerNorm",
+        "https://arxiv.org/abs/1910.07467",
+        {"model": {"normalization": "rmsnorm"}},
+    ),
+    Change(
+        "qk-norm",
+        "queries and keys normalized",
+        "https://arxiv.org/abs/2010.04245",
+        {"model": {"qk_norm": True}},
+    ),
+    Change(
+        "post-norm",
+        "norms after the sum, not before the sublayer",
+        "https://arxiv.org/abs/2002.04745",
+        {"model": {"norm_placement": "post"}},
+    ),
+    Change(
+        "swiglu",
+        "SwiGLU for GELU, about as many parameters",
+        "https://arxiv.org/abs/2002.05202",
+        {"model": {"activation": "swiglu"}},
+    ),
+    Change(
+        "relu2",
+        "squared ReLU for GELU",
+        "https://arxiv.org/abs/2109.08668",
+        {"model": {"activation": "relu2"}},
+    ),
+    Change(
+        "no-bias",
+        "no biases",
+        "https://arxiv.org/abs/2204.02311",
+        {"model": {"bias": False}},
+    ),
+    Change(
+        "untied",
+        "a head of its own, not the embedding",
+        "https://arxiv.org/abs/1608.05859",
+        {"model": {"tied_head": False}},
+    ),
+    Change(
+        "wsd",
+        "a plateau and a linear cooldown (WSD) for cosine",
+        "https://arxiv.org/abs/2405.18392",
+        {"schedule": {"kind": "linear"}},
+    ),
+    Change(
+        "modern",
+        "the preset modern: RoPE, RMSNorm, QK-norm, SwiGLU, no biases",
+        "https://arxiv.org/abs/2505.09388",
+        {"preset": "modern"},
+    ),
+)
+
+
+def find_change(name: str) -> Change:
+    """The row of a name.
+
+    Raises:
+        UserError: there is none, with the nearest that exists.
+    """
+    for change in CHANGES:
+        if change.name == name:
+            return change
+    names = [change.name for change in CHANGES]
+    raise UserError(unknown_name("row", name, names) + f" There are {', '.join(names)}.")
+
+
+def settings_of(change: Change, seed: int, sources: Sequence[str], max_steps: int) -> Table:
+    """A table for `make_recipe`."""
+    run: Table = {
+        "seed": seed,
+        "corpus": {"sources": list(sources)},
+        "training": {"max_steps": max_steps, "evaluation_interval": max_steps},
+    }
+    return merge(BASE, change.settings, run)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out for one change."""
+
+    change: Change
+    n_parameters: int
+    losses: list[float]
+    """Exact validation loss at the end for each seed, in nats per token."""
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return mean(self.losses)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds; None for a single one."""
+        return stdev(self.losses) if len(self.losses) > 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against the first one."""
+
+    difference: float
+    """Of the means, in nats per token; below 0 is better."""
+    standard_error: float | None
+    """Of the difference; None where no row has two seeds."""
+
+    @property
+    def verdict(self) -> str:
+        """In words; only what stands out by three standard errors counts, for there are many
+        rows, and by chance alone one in twenty would stand out by two."""
+        if self.standard_error is None:
+            return "one seed does not tell"
+        if abs(self.difference) <= 3 * self.standard_error:
+            return "no difference seen"
+        return "helps" if self.difference < 0 else "hurts"
+
+
+def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
+    """Every row against the baseline, which must be among them.
+
+    The deviation between seeds is taken to be the same in all rows, since three seeds a row
+    say little about it and all rows together say more.
+
+    >>> rows = [Row(BASELINE, 1, [1.50, 1.52]), Row(find_change("rope"), 1, [1.40, 1.42])]
+    >>> rope = compare(rows)["rope"]
+    >>> round(rope.difference, 4), round(rope.standard_error, 4), rope.verdict
+    (-0.1, 0.0141, 'helps')
+    """
+    (baseline,) = [row for row in rows if row.change is BASELINE]
+    freedom = sum(len(row.losses) - 1 for row in rows)
+    squares = sum((loss - row.mean) ** 2 for row in rows for loss in row.losses)
+    comparisons = {}
+    for row in rows:
+        if row is baseline:
+            continue
+        error = None
+        if freedom:
+            share = 1 / len(row.losses) + 1 / len(baseline.losses)
+            error = math.sqrt(squares / freedom * share)
+        comparisons[row.change.name] = Comparison(row.mean - baseline.mean, error)
+    return comparisons
+
+
+def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For --json: one object a row."""
+    comparisons = compare(rows)
+    found = []
+    for row in rows:
+        record: dict[str, Any] = {
+            "row": row.change.name,
+            "what": row.change.what,
+            "source": row.change.source,
+            "parameters": row.n_parameters,
+            "validation_losses": row.losses,
+            "mean": row.mean,
+            "deviation": row.deviation,
+            "seconds": row.seconds,
+        }
+        if other := comparisons.get(row.change.name):
+            record |= {
+                "difference": other.difference,
+                "standard_error": other.standard_error,
+                "verdict": other.verdict,
+            }
+        found.append(record)
+    return found

@@ -1,0 +1,78 @@
+"""Steps 7 and 9 are ordinary runs: trained once, gone on with, and looked up afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from folio.config import Table, read_toml
+from folio.errors import UserError
+from folio.ladder.ablation import Change, Row
+from folio.recipe.recipe import make_recipe
+from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.run.directory import Run, runs_folder
+
+
+def ensure_run(
+    name: str, table: Table, watcher: Watcher, should_stop: Callable[[], bool] = lambda: False
+) -> tuple[Run, bool]:
+    """A run of these settings, trained to its end unless it is there already.
+
+    Args:
+        name: of the run.
+        table: for `make_recipe`.
+        watcher, should_stop: as in `train_recipe`.
+
+    Returns:
+        The run, and whether it is complete; False after `should_stop`.
+
+    Raises:
+        UserError: a run of this name has other settings.
+    """
+    run = Run(runs_folder() / name)
+    if not run.exists():
+        return run, train_recipe(make_recipe(table), name, watcher, should_stop).ending != (
+            "interrupted"
+        )
+    if different := differences(table, read_toml(run.recipe_file)):
+        raise UserError(
+            f"The run {run.path} exists with another {', '.join(different)}. Move it away, or "
+            f"name another folder for runs in FOLIO_RUNS."
+        )
+    watcher.tell(f"{run.path} exists; remove it to train it again")
+    result = resume_run(run, {}, watcher, should_stop)
+    return run, result is None or result.ending != "interrupted"
+
+
+def differences(wanted: Table, found: Table, prefix: str = "") -> list[str]:
+    """Dotted names of the settings of `wanted` that `found` has otherwise.
+
+    >>> differences({"seed": 1, "model": {"bias": True}}, {"seed": 1, "model": {"bias": False}})
+    ['model.bias']
+    """
+    names = []
+    for key, value in wanted.items():
+        other: Any = found.get(key)
+        if isinstance(value, dict):
+            names += differences(value, other or {}, f"{prefix}{key}.")
+        elif value != other:
+            names.append(prefix + key)
+    return names
+
+
+def whole_paths(sources: tuple[str, ...]) -> list[str]:
+    """Files by their whole path, as a run's recipe has them; built-in names as they are."""
+    return [str(Path(s).resolve()) if Path(s).exists() else s for s in sources]
+
+
+def row_of(change: Change, runs: Sequence[Run]) -> Row:
+    """What the runs of a change, one a seed, came to."""
+    ends = [run.events("evaluation")[-1] for run in runs]
+    recipe = make_recipe(read_toml(runs[0].recipe_file))
+    return Row(
+        change,
+        recipe.model.n_parameters,
+        [event["validation_loss"] for event in ends],
+        [event["seconds"] for event in ends],
+    )

@@ -1,0 +1,74 @@
+"""Step 7: the same block, scaled up, with dropout. The "baby GPT" of the course.
+
+What is larger, and how much of each sublayer is dropped while training, stands here; the recipe
+recipes/shakespeare-baby.toml is the same. Free of torch.
+
+Source of dropout: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from folio.config import Table
+from folio.recipe.recipe import Recipe
+
+EXPECTED = 1.4894
+"""Validation loss of the course, in nats per character; its best over all settings is 1.4868."""
+
+RUN_NAME = "ladder-7"
+
+SETTINGS: Table = {
+    "preset": "gpt2",
+    "size": "baby",
+    "seed": 1337,
+    "corpus": {"sources": ["shakespeare"]},
+    "tokenizer": {"kind": "character"},
+    "model": {
+        "n_layers": 6,
+        "n_heads": 6,
+        "d_model": 384,
+        "context_length": 256,
+        "activation": "relu",
+        "tied_head": False,
+        "attention_dropout": 0.2,
+        "residual_dropout": 0.2,
+    },
+    "optimizer": {
+        "kind": "adamw",
+        "learning_rate": 3e-4,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "weight_decay": 0.01,
+        "gradient_clip": 0.0,
+    },
+    # A rate that never changes.
+    "schedule": {"kind": "linear", "warmup_fraction": 0.0, "cooldown_fraction": 0.0},
+    "training": {"batch_size": 64, "max_steps": 5000, "evaluation_interval": 500},
+}
+
+
+def measure_seconds(recipe: Recipe, tell: Callable[[str], None]) -> tuple[float, float]:
+    """How long a run would take on this machine, from some seconds of training.
+
+    Args:
+        recipe: with max_steps and evaluation_interval.
+        tell: takes lines about what is being done.
+
+    Returns:
+        Seconds of the whole run, evaluations included, and of one step.
+    """
+    from dataclasses import replace
+
+    from folio.device import choose_device
+    from folio.recipe.build import measure
+    from folio.recipe.prepare import prepare
+
+    text = prepare(recipe, tell)
+    model = replace(recipe.model, vocab_size=text.tokenizer.vocab_size)
+    device = choose_device(recipe.device, width=recipe.model.d_model)
+    recipe = replace(recipe, model=model, device=device.config)
+    step, evaluation = measure(recipe, device, text.training(), text.validation())
+    training = recipe.training
+    n_evaluations = -(-training.max_steps // training.evaluation_interval)
+    return training.max_steps * step + n_evaluations * evaluation, step

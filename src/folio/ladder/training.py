@@ -1,0 +1,122 @@
+"""How steps 0 to 6 are trained: a plain loop, the same for each.
+
+Shapes:  B batch · T positions · V vocabulary
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from folio.device import DeviceConfig, choose_device
+from folio.evaluation.score import exact_score, sampled_windows, score
+from folio.generation.sampling import SamplingConfig, draw, exclude
+from folio.ladder.sizes import Sizes
+from folio.ladder.steps import Step, build_model
+from folio.model.loss import next_token_loss
+from folio.recipe.prepare import Prepared
+from folio.tokens.stream import StreamConfig, TokenStream
+
+BATCH_SIZE = 32
+MAX_STEPS = 5000
+EVALUATION_INTERVAL = 500
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Losses at one moment, in nats per token."""
+
+    step: int
+    training_loss: float
+    """On windows spread over the training text, as many tokens as the validation text has."""
+    validation_loss: float
+    """Exact: the whole validation text."""
+
+
+@dataclass(frozen=True)
+class Climb:
+    """A step that was trained."""
+
+    step: Step
+    seed: int
+    model: nn.Module
+    sizes: Sizes
+    seconds: float
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def validation_loss(self) -> float:
+        """At the end, in nats per token."""
+        return self.evaluations[-1].validation_loss
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained numbers."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def climb(
+    step: Step,
+    text: Prepared,
+    *,
+    seed: int = 1,
+    max_steps: int = MAX_STEPS,
+    show: Callable[[Evaluation], None] = lambda evaluation: None,
+) -> Climb:
+    """Train one step on a text.
+
+    Args:
+        step: which.
+        text: the tokens of both parts.
+        seed: of weights and order; the same one gives the same weights in the end.
+        max_steps: of the optimizer.
+        show: takes each evaluation as it is made.
+    """
+    # Products this small are over before a second thread has woken up.
+    choose_device(DeviceConfig(kind="cpu", precision="float32", threads=1))
+    began = time.perf_counter()
+    sizes = Sizes(vocab_size=text.tokenizer.vocab_size)
+    training, validation = text.training(), text.validation()
+    stream = TokenStream(training, sizes.context_length, seed, StreamConfig())
+    sampled = sampled_windows(len(training), sizes.context_length, len(validation))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        model = build_model(step, sizes)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=step.learning_rate, fused=True)
+    evaluations = []
+
+    for number in range(1, max_steps + 1):
+        batch = stream.next_batch(BATCH_SIZE)
+        logits = model(torch.from_numpy(batch.inputs))  # (B, T) -> (B, T, V)
+        loss = next_token_loss(logits, torch.from_numpy(batch.targets))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+        if number % EVALUATION_INTERVAL == 0 or number == max_steps:
+            training_loss = score(model, training, sampled, "estimate").nats_per_token
+            validation_loss = exact_score(model, validation, sizes.context_length).nats_per_token
+            evaluations.append(Evaluation(number, training_loss, validation_loss))
+            show(evaluations[-1])
+
+    return Climb(step, seed, model, sizes, time.perf_counter() - began, evaluations)
+
+
+@torch.no_grad()
+def write(result: Climb, text: Prepared, n_characters: int, seed: int = 1) -> str:
+    """Let a trained step write, one token after the other, each from those before it."""
+    tokenizer = text.tokenizer
+    excluded = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
+    excluded[list(tokenizer.special_tokens.values())] = True
+    generator = torch.Generator().manual_seed(seed)
+    token_ids = torch.from_numpy(tokenizer.encode("\n")[None].astype("int64"))  # (1, 1)
+    for _ in range(n_characters):
+        logits = result.model(token_ids[:, -result.sizes.context_length :])  # (1, T, V)
+        logits = exclude(logits[:, -1], excluded)  # (1, V)
+        drawn = draw(logits, SamplingConfig(temperature=1.0), generator)  # (1,)
+        token_ids = torch.cat((token_ids, drawn[:, None]), dim=1)
+    return tokenizer.decode(token_ids[0, 1:].numpy())

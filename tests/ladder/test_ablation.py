@@ -1,0 +1,110 @@
+"""Step 9: each row changes what it names, and its verdict is earned."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+
+from folio.config import read_toml
+from folio.errors import UserError
+from folio.ladder import scaled_up
+from folio.ladder.ablation import BASELINE, CHANGES, Change, Row, compare, find_change, settings_of
+from folio.recipe.recipe import Recipe, make_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+def recipe(change: Change, seed: int = 1) -> Recipe:
+    return make_recipe(settings_of(change, seed, ["shakespeare"], 100))
+
+
+def leaves(table: dict, prefix: str = "") -> dict:
+    found = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+CHANGED = {
+    "rope": {"model.positions"},
+    "sinusoidal": {"model.positions", "model.scale_embeddings"},
+    "rmsnorm": {"model.normalization"},
+    "qk-norm": {"model.qk_norm"},
+    "post-norm": {"model.norm_placement"},
+    "swiglu": {"model.activation"},
+    "relu2": {"model.activation"},
+    "no-bias": {"model.bias"},
+    "untied": {"model.tied_head"},
+    "wsd": {"schedule.kind"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_row_differs_from_the_baseline_in_what_it_names_and_nothing_else(name: str):
+    base, other = leaves(asdict(recipe(BASELINE))), leaves(asdict(recipe(find_change(name))))
+    assert {key for key in base if base[key] != other[key]} == CHANGED[name]
+
+
+def test_every_row_but_the_last_has_its_claim_checked():
+    assert [change.name for change in CHANGES][1:-1] == list(CHANGED)
+
+
+def test_the_last_row_is_the_preset_modern():
+    model = recipe(find_change("modern")).model
+    assert (model.positions, model.normalization, model.activation) == ("rope", "rmsnorm", "swiglu")
+    assert model.qk_norm and not model.bias
+
+
+def test_swiglu_has_about_as_many_parameters():
+    gelu, swiglu = (recipe(find_change(name)).model.n_parameters for name in ("gpt2", "swiglu"))
+    assert swiglu == pytest.approx(gelu, rel=0.15)
+
+
+def test_the_seed_reaches_the_recipe():
+    assert [recipe(BASELINE, seed).seed for seed in (1, 2)] == [1, 2]
+
+
+def row(name: str, *losses: float) -> Row:
+    return Row(find_change(name), 1, list(losses))
+
+
+def test_the_standard_error_is_pooled_over_all_rows():
+    rows = [row("gpt2", 1.0, 1.2, 1.1), row("rope", 0.9, 0.92, 0.94), row("wsd", 1.0, 1.3, 1.0)]
+    pooled = math.sqrt(sum(stdev(r.losses) ** 2 for r in rows) / 3)  # equal sizes: a plain mean
+    assert compare(rows)["rope"].standard_error == pytest.approx(pooled * math.sqrt(2 / 3))
+    assert compare(rows)["rope"].difference == pytest.approx(-0.18)
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [
+        ((0.90, 0.91, 0.92), "helps"),
+        ((1.10, 1.11, 1.12), "hurts"),
+        # Each row deviates by 0.01, so the standard error is 0.01 * sqrt(2 / 3) = 0.0082.
+        ((0.964, 0.974, 0.984), "helps"),
+        ((0.968, 0.978, 0.988), "no difference seen"),
+    ],
+)
+def test_only_what_stands_out_of_the_noise_gets_a_verdict(losses, verdict: str):
+    assert compare([row("gpt2", 0.99, 1.00, 1.01), row("rope", *losses)])["rope"].verdict == verdict
+
+
+def test_one_seed_gets_no_verdict():
+    assert compare([row("gpt2", 1.0), row("rope", 0.5)])["rope"].verdict == "one seed does not tell"
+
+
+def test_an_unknown_row_gets_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'qk-norm'"):
+        find_change("qknorm")
+
+
+def test_step_7_is_the_recipe_of_the_baby():
+    table = read_toml(ROOT / "recipes" / "shakespeare-baby.toml")
+    assert make_recipe(table) == make_recipe(scaled_up.SETTINGS)

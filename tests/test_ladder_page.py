@@ -1,0 +1,45 @@
+"""docs/ladder.md is what the measured results make of it, and the results keep their promises."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from statistics import mean
+
+from folio.ladder.ablation import CHANGES
+from folio.ladder.sizes import Sizes
+from folio.ladder.steps import STEPS, build_model
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "ladder"
+RESULTS = json.loads((FOLDER / "steps.json").read_text(encoding="utf-8"))
+ROWS = json.loads((FOLDER / "ablation.json").read_text(encoding="utf-8"))
+LOSS = {record["step"]: mean(record["validation_losses"]) for record in RESULTS}
+
+
+def test_the_page_is_the_one_that_the_results_make():
+    script = runpy.run_path(str(ROOT / "scripts" / "make_ladder_page.py"))
+    page = (ROOT / "docs" / "ladder.md").read_text(encoding="utf-8")
+    assert page == script["page"](RESULTS, ROWS)
+
+
+def test_the_results_are_of_these_models():
+    sizes = Sizes(vocab_size=67)
+    for step, record in zip(STEPS, RESULTS, strict=True):
+        n_parameters = sum(p.numel() for p in build_model(step, sizes).parameters())
+        assert (record["step"], record["parameters"]) == (step.number, n_parameters)
+        assert (record["idea"], record["expected"]) == (step.idea, step.expected)
+    assert [row["row"] for row in ROWS] == [change.name for change in CHANGES]
+
+
+def test_each_step_reaches_the_loss_of_the_course_with_three_seeds():
+    for record in RESULTS:
+        assert len(record["seeds"]) == 3
+        assert max(record["validation_losses"]) <= record["expected"] + 0.05
+
+
+def test_the_order_comes_out():
+    assert LOSS[0] > LOSS[1] > LOSS[2] > LOSS[3]
+    assert LOSS[4] > LOSS[3] - 0.01  # deeper without residual connections is no better
+    assert LOSS[4] - LOSS[5] > 0.15 > LOSS[5] - LOSS[6] > 0  # the big step, and a small one
