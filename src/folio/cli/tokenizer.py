@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from folio.config import from_table
 from folio.console import Progress, say, table
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from folio.corpus.document import Part
     from folio.tokenizers import Tokenizer
 
+LEARNED_KINDS = ("bpe", "word", "character", "auto")
 SHOWN_CHARACTERS = 400
 SHOWN_ON_PAGE = 1500
 BACKGROUNDS = ("blue", "green", "magenta", "cyan", "yellow")
+ALL = "all"
+
+Repeatable = Annotated[list[str], Parameter(consume_multiple=False)]
 
 tokenizer = App(
     name="tokenizer",
@@ -44,7 +48,7 @@ def train(
     punctuation: str = "separate",
     lowercase: bool = False,
     out: Path = Path("tokenizer.json"),
-    merges: bool = False,
+    validation: Repeatable | None = None,
     encoding: str = "auto",
 ) -> None:
     """Learn a vocabulary: folio tokenizer train CORPUS --vocab-size 8192 --out tok.json
@@ -55,16 +59,17 @@ def train(
     Args:
         corpus: Files, folders, - or a built-in corpus, as for folio train.
         vocab_size: Number of ids; 0 goes by the size of the text.
-        kind: bpe, word or character.
+        kind: bpe, word, character, or auto, which goes by the size of the text.
         pattern: How bpe splits text before merging: gpt2, llama3 or qwen2.
         sequence: none, document, line or sentence; with other than none there are <bos> and <eos>.
-        min_count: Words that occur less often are left out.
-        punctuation: Of words: separate, drop or keep.
-        lowercase: Words in lower case.
+        min_count: Of kind word: words that occur less often are left out.
+        punctuation: Of kind word: separate, drop or keep.
+        lowercase: Of kind word: "The" is "the".
         out: The file to write.
-        merges: List the merges in the order in which they were learned.
+        validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
         encoding: Of the files.
     """
+    from folio.tokenizers.base import UNKNOWN
     from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 
     given = {
@@ -77,9 +82,13 @@ def train(
         "lowercase": lowercase,
     }
     config = from_table(TokenizerConfig, given, "tokenizer.")
-    if merges and kind != "bpe":
-        raise UserError(f"A vocabulary of kind {kind} has no merges to list. Give --kind bpe.")
-    training = _read(corpus, encoding).split.training
+    if kind not in LEARNED_KINDS:
+        raise UserError(
+            f"A vocabulary of kind {kind} is not learned from text. "
+            f"Give one of {', '.join(LEARNED_KINDS)}."
+        )
+    split = _read(corpus, encoding, validation).split
+    training = split.training
     n_characters = sum(map(len, training))
     config, choice = resolve(config, n_characters)
     if choice:
@@ -96,13 +105,58 @@ def train(
         f"{out}: {learned.vocab_size:,} ids, learned from {meter.n_bytes:,} bytes in "
         f"{seconds:.1f} s, {meter.n_bytes / seconds / 1e6:.1f} MB/s"
     )
-    if merges:
-        _print_merges(learned)
+    if learned.unknown is not None:
+        share = learned.unknown_share(part.pieces() for part in split.validation)
+        print(f"{UNKNOWN}: {share:.2%} of the tokens of the text that is held out")
+
+
+@tokenizer.command
+def merges(tokenizer: str, *, skip: int = 0, limit: int = 50, json: bool = False) -> None:
+    """The merges in the order in which they were learned: folio tokenizer merges tok.json
+
+    The count says how often the pair occurred in the training text when it was merged; files
+    from elsewhere do not know it.
+
+    Args:
+        tokenizer: A tokenizer.json, a run directory, or gpt2.
+        skip: Leave out so many from the first one on.
+        limit: Show so many at most; 0 shows all.
+        json: Print JSON.
+    """
+    from folio.tokenizers.bpe.tokenizer import BPETokenizer
+    from folio.tokenizers.comparison import visible
+
+    opened = _open(tokenizer)
+    if not isinstance(opened, BPETokenizer):
+        raise UserError(f"{tokenizer} is a vocabulary of kind {opened.kind}; it has no merges.")
+    if skip < 0 or limit < 0:
+        raise UserError(f"--skip is {skip} and --limit {limit}; both are 0 or more.")
+    learned = opened.merges
+    shown = range(skip, min(len(learned), skip + limit if limit else len(learned)))
+    if json:
+        records = [{"rank": rank, **learned[rank]._asdict()} for rank in shown]
+        for record in records:
+            record["text"] = visible(opened.pieces[record["token"]])
+        print(json_format.dumps(records, indent=1))
+        return
+    rows = []
+    for rank in shown:
+        *ids, count = learned[rank]
+        names = [visible(opened.pieces[token_id]) for token_id in ids]
+        rows.append([str(rank), *names, f"{ids[-1]}", "-" if count is None else f"{count:,}"])
+    print(table(["merge", "left", "right", "token", "id", "count"], rows))
+    if (left := len(learned) - shown.stop) > 0:
+        say(f"{left:,} more: --skip {shown.stop}, or --limit 0 for all")
 
 
 @tokenizer.command
 def encode(
-    tokenizer: str, *files: Path, text: str | None = None, pieces: bool = False, json: bool = False
+    tokenizer: str,
+    *files: Path,
+    text: str | None = None,
+    allow_special: Repeatable | None = None,
+    pieces: bool = False,
+    json: bool = False,
 ) -> None:
     """Token ids of a text: folio tokenizer encode tok.json --text "Hello", or a FILE, or stdin
 
@@ -110,6 +164,8 @@ def encode(
         tokenizer: A tokenizer.json, a run directory, or gpt2.
         files: UTF-8 texts; standard input where neither these nor a text are given.
         text: What to encode.
+        allow_special: A special token that is found in the text, such as <|endoftext|>, or all;
+            repeatable. Any other is plain text.
         pieces: Show what each token stands for, in colors.
         json: Print JSON.
     """
@@ -117,7 +173,8 @@ def encode(
     if text is not None and files:
         raise UserError(f"--text and the file {files[0]} were given. Give one of them.")
     texts = [text] if text is not None else [_read_text(path) for path in files or [Path("-")]]
-    token_ids = [opened.encode(text).tolist() for text in texts]
+    allowed = list(opened.special_tokens) if allow_special == [ALL] else allow_special or ()
+    token_ids = [opened.encode(text, allowed_special=allowed).tolist() for text in texts]
     if json:
         print(json_format.dumps(token_ids[0] if len(texts) == 1 else token_ids))
         return
@@ -150,6 +207,7 @@ def compare(
     characters: int = 20_000_000,
     html: Path | None = None,
     json: bool = False,
+    validation: Repeatable | None = None,
     encoding: str = "auto",
 ) -> None:
     """Vocabularies side by side on your text: folio tokenizer compare CORPUS
@@ -166,6 +224,7 @@ def compare(
         characters: Read no more of the training part than this.
         html: Write a page with the table, and the text as each of them cuts it, in colors.
         json: Print JSON.
+        validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
         encoding: Of the files.
     """
     sizes = _sizes(vocab_sizes)
@@ -180,7 +239,7 @@ def compare(
         recommend,
     )
 
-    split = _read(corpus, encoding).split
+    split = _read(corpus, encoding, validation).split
     training = _beginning(split.training, characters)
     held_out = _beginning(split.validation, characters)
     vocabularies: dict[str, Tokenizer] = {}
@@ -224,10 +283,10 @@ class _Meter:
             self.progress.update(self.n_characters, f"{rate:.1f} MB/s")
 
 
-def _read(sources: tuple[str, ...], encoding: str) -> Any:
+def _read(sources: tuple[str, ...], encoding: str, validation: list[str] | None) -> Any:
     from folio.corpus.corpus import CorpusConfig, read_corpus
 
-    config = CorpusConfig(encoding=encoding)
+    config = CorpusConfig(encoding=encoding, validation=tuple(validation or ()))
     return read_corpus(replace(config, sources=sources) if sources else config)
 
 
@@ -284,15 +343,6 @@ def _sizes(words: str) -> list[int]:
         raise UserError(
             f"--vocab-sizes is '{words}'; expected whole numbers with commas, as 1024,8192."
         ) from None
-
-
-def _print_merges(learned: Tokenizer) -> None:
-    from folio.tokenizers.bpe.tokenizer import BPETokenizer
-    from folio.tokenizers.comparison import visible
-
-    assert isinstance(learned, BPETokenizer)
-    for token_id, (left, right) in enumerate(learned.merges, 256):
-        print(f"{token_id}  {visible(left)} + {visible(right)} = {visible(left + right)}")
 
 
 def _print_pieces(opened: Tokenizer, token_ids: list[int]) -> None:

@@ -82,7 +82,7 @@ def measure(
         median_occurrences=float(np.median(counts[ordinary])) if ordinary else 0.0,
         embedding_parameters=tokenizer.vocab_size * d_model,
         unknown_share=unknown / max(1, len(token_ids)),
-        longest_tokens=[visible(tokenizer.pieces[i]) for i in seen[:N_LONGEST]],
+        longest_tokens=[shortened(visible(tokenizer.pieces[i])) for i in seen[:N_LONGEST]],
         lossless=tokenizer.lossless,
     )
 
@@ -132,6 +132,16 @@ def recommend(measured: list[Measured]) -> tuple[Measured, str]:
         f"{ENOUGH_OCCURRENCES} are needed), it makes the text shortest: "
         f"{best.bytes_per_token:.2f} bytes a token"
     )
+
+
+def shortened(name: str, n_characters: int = 24) -> str:
+    """A long name with its middle left out.
+
+    >>> shortened("-" * 12 + "+" * 12, 9)
+    '----…++++'
+    """
+    half = (n_characters - 1) // 2
+    return name if len(name) <= n_characters else f"{name[:half]}…{name[-half:]}"
 
 
 def visible(piece: bytes) -> str:
