@@ -114,7 +114,7 @@ def test_vocabularies_are_compared_and_one_is_recommended(folio, book: Path, tmp
     character, learned = by_name["character"], by_name["bpe 270"]
     assert character["tokens"] == 2000 and character["bytes_per_token"] == 1.0
     assert learned["bytes_per_token"] == pytest.approx(2000 / learned["tokens"])
-    assert learned["embedding_parameters"] == 270 * 128
+    assert learned["embedding_parameters"] == 270 * 128  # the width of nano
     assert answer["recommended"] in by_name and answer["reason"]
     assert page.read_text().count("<span") > 100
     outcome = folio("tokenizer", "compare", str(book), "--vocab-sizes", "260")
@@ -193,6 +193,7 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
         ("decode SAVED 280", "0 to 279"),
         ("decode SAVED 100000000000000000000000000", "0 to 279"),
         ("decode SAVED x", "x"),
+        ("compare BOOK --size tiny", "Unknown size 'tiny'"),
         ("compare BOOK --vocab-sizes 1k", "whole numbers"),
         ("compare BOOK --vocab-sizes 100", "257 at least"),
         ("compare BOOK --also nowhere.json", "no file nowhere.json"),

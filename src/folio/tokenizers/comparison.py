@@ -1,4 +1,12 @@
-"""Vocabularies side by side on one text, and which of them to take."""
+"""Vocabularies side by side on one text, and which of them to take.
+
+A larger vocabulary makes the text shorter, so that a model reads more of it in the same time; but
+its head grows with the ids, and each id is seen less often. What decides within a given time is
+therefore how much arithmetic a byte of text costs: (parameters of the model without its embedding
++ ids * width) * 6 / bytes per token, training counted as 6 operations for each parameter and
+token (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). The best size grows
+with the model, as Tao et al. 2024 found, https://arxiv.org/abs/2407.13623.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +35,7 @@ HEADER = [
     "median seen",
     "unknown",
     "embedding",
+    "MFLOP/byte",
     "longest tokens",
 ]
 ENOUGH_OCCURRENCES = 50
@@ -45,8 +54,10 @@ class Measured:
     share_of_vocabulary_used: float
     """Ids that occur in the training text, 0 to 1."""
     median_occurrences: float
-    """Of an id in the training text."""
+    """In the training text, of an id that occurs in it: bytes that never come do no harm."""
     embedding_parameters: int
+    flops_per_byte: float
+    """Arithmetic of training on a byte of the text."""
     unknown_share: float
     longest_tokens: list[str]
     lossless: bool
@@ -57,7 +68,7 @@ class Measured:
 
 
 def measure(
-    name: str, tokenizer: Tokenizer, training: str, held_out: str, d_model: int
+    name: str, tokenizer: Tokenizer, training: str, held_out: str, d_model: int, n_body: int
 ) -> Measured:
     """Count what a vocabulary does.
 
@@ -65,7 +76,8 @@ def measure(
         name: how a user knows it.
         tokenizer: made from the training text, or from elsewhere.
         training, held_out: the two parts of a text.
-        d_model: width of the model, for the size of its embedding.
+        d_model: width of the model.
+        n_body: its parameters without the embedding, which is also the head.
     """
     token_ids = tokenizer.encode(held_out)
     counts = np.bincount(tokenizer.encode(training), minlength=tokenizer.vocab_size)
@@ -73,14 +85,17 @@ def measure(
     ordinary = [i for i in range(tokenizer.vocab_size) if i not in special]
     seen = sorted((i for i in ordinary if counts[i]), key=lambda i: -len(tokenizer.pieces[i]))
     unknown = 0 if tokenizer.unknown is None else int((token_ids == tokenizer.unknown).sum())
+    bytes_per_token = len(held_out.encode("utf-8")) / max(1, len(token_ids))
+    embedding = tokenizer.vocab_size * d_model
     return Measured(
         name=name,
         vocab_size=tokenizer.vocab_size,
         tokens=len(token_ids),
-        bytes_per_token=len(held_out.encode("utf-8")) / max(1, len(token_ids)),
+        bytes_per_token=bytes_per_token,
         share_of_vocabulary_used=len(seen) / max(1, len(ordinary)),
-        median_occurrences=float(np.median(counts[ordinary])) if ordinary else 0.0,
-        embedding_parameters=tokenizer.vocab_size * d_model,
+        median_occurrences=float(np.median(counts[seen])) if seen else 0.0,
+        embedding_parameters=embedding,
+        flops_per_byte=6 * (n_body + embedding) / max(bytes_per_token, 1e-9),
         unknown_share=unknown / max(1, len(token_ids)),
         longest_tokens=[shortened(visible(tokenizer.pieces[i])) for i in seen[:N_LONGEST]],
         lossless=tokenizer.lossless,
@@ -107,8 +122,9 @@ def candidates(
 def recommend(measured: list[Measured]) -> tuple[Measured, str]:
     """The one to take, and why.
 
-    The shortest text among those that lose nothing and whose median token occurs often enough
-    to be learned; characters where none does.
+    Of those that lose nothing and whose median token occurs often enough to be learned, the one
+    with which a model reads a byte of text with the least arithmetic; the smallest where no
+    median token does.
 
     Raises:
         UserError: all of them lose text.
@@ -125,12 +141,13 @@ def recommend(measured: list[Measured]) -> tuple[Measured, str]:
             f"the text is so short that the smallest vocabulary is the best: in each larger one "
             f"half of the tokens occur fewer than {ENOUGH_OCCURRENCES} times, too few to be learned"
         )
-    best = max(learnable, key=lambda m: m.bytes_per_token)
+    best = min(learnable, key=lambda m: m.flops_per_byte)
     return best, (
         f"of those that lose nothing and whose tokens occur often enough to be learned (half of "
-        f"them {math.floor(best.median_occurrences):,} times or more, at least "
-        f"{ENOUGH_OCCURRENCES} are needed), it makes the text shortest: "
-        f"{best.bytes_per_token:.2f} bytes a token"
+        f"them {math.floor(best.median_occurrences):,} times or more; {ENOUGH_OCCURRENCES} are "
+        f"enough), it lets a model of this size read a byte of text with the least arithmetic: "
+        f"{best.bytes_per_token:.2f} bytes a token against {best.embedding_parameters:,} "
+        f"parameters for its ids"
     )
 
 
@@ -172,6 +189,7 @@ def cells(measured: Iterable[Measured]) -> list[list[str]]:
             f"{m.median_occurrences:,.0f}",
             f"{m.unknown_share:.1%}",
             f"{m.embedding_parameters:,}",
+            f"{m.flops_per_byte / 1e6:.2f}" if m.lossless else "-",
             "  ".join(m.longest_tokens),
         ]
         for m in measured
