@@ -99,6 +99,18 @@ def test_ids_and_text_go_through_pipes_unharmed(folio, saved: Path, monkeypatch)
         assert folio("tokenizer", "decode", str(saved)).out == f"{text}\n"
 
 
+def test_text_comes_from_standard_input_and_in_other_encodings(folio, tmp_path, monkeypatch):
+    out = ("--out", str(tmp_path / "t.json"), "--vocab-size", "258")
+    give(monkeypatch, b"ab" * 50)
+    assert "learned from 90 bytes" in folio("tokenizer", "train", "-", *out).out
+    give(monkeypatch, b"ab")
+    assert folio("tokenizer", "encode", str(tmp_path / "t.json"), "-").out == "256\n"
+    (tmp_path / "latin.txt").write_bytes("grün".encode("latin-1") * 50)
+    for flag in ("--encoding", "--corpus.encoding"):
+        words = ("tokenizer", "train", str(tmp_path / "latin.txt"), flag, "latin-1", *out)
+        assert "learned from 225 bytes" in folio(*words).out
+
+
 def test_files_are_encoded_and_pieces_shown(folio, saved: Path, tmp_path: Path):
     (tmp_path / "a.txt").write_text("a\tb c")
     outcome = folio("tokenizer", "encode", str(saved), str(tmp_path / "a.txt"), "--pieces")
@@ -184,6 +196,10 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
         ("merges WORDS", "has no merges"),
         ("merges SAVED --skip -1", "0 or more"),
         ("merges nowhere.json", "There is no file nowhere.json"),
+        ("train BOOK --vocab-sise 300", "Unknown option '--vocab-sise'"),
+        ("compare BOOK --d-model 3", "Unknown option '--d-model'"),
+        ("encode SAVED --textt x", "Unknown option '--textt'"),
+        ("train LATIN", "--corpus.encoding latin-1"),
         ("encode SAVED --text x --allow-special <pad>", "no special token <pad>"),
         ("train nowhere.txt", "no file, folder"),
         ("encode nowhere.json --text x", "There is no file nowhere.json"),
@@ -204,7 +220,8 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
 def test_a_mistake_gets_one_line(folio, book: Path, saved: Path, mistake: str, words: str):
     WordTokenizer(["a"]).save(words_path := saved.parent / "words.json")
     named = mistake.replace("BOOK", str(book)).replace("SAVED", str(saved))
-    named = named.replace("WORDS", str(words_path))
+    (latin := saved.parent / "latin.txt").write_bytes("grün".encode("latin-1"))
+    named = named.replace("WORDS", str(words_path)).replace("LATIN", str(latin))
     outcome = folio("tokenizer", *named.split())
     assert outcome.code == 2 and words in outcome.err
     assert outcome.err.splitlines()[-1].startswith("error: ")

@@ -28,6 +28,8 @@ BACKGROUNDS = ("blue", "green", "magenta", "cyan", "yellow")
 ALL = "all"
 
 Repeatable = Annotated[list[str], Parameter(consume_multiple=False)]
+Text = Annotated[str, Parameter(allow_leading_hyphen=True)]  # "-" is standard input
+Encoding = Annotated[str, Parameter(name=("--encoding", "--corpus.encoding"))]
 
 tokenizer = App(
     name="tokenizer",
@@ -39,7 +41,7 @@ tokenizer = App(
 
 @tokenizer.command
 def train(
-    *corpus: str,
+    *corpus: Text,
     vocab_size: int = 0,
     kind: str = "bpe",
     pattern: str = "gpt2",
@@ -49,7 +51,7 @@ def train(
     lowercase: bool = False,
     out: Path = Path("tokenizer.json"),
     validation: Repeatable | None = None,
-    encoding: str = "auto",
+    encoding: Encoding = "auto",
 ) -> None:
     """Learn a vocabulary: folio tokenizer train CORPUS --vocab-size 8192 --out tok.json
 
@@ -152,7 +154,7 @@ def merges(tokenizer: str, *, skip: int = 0, limit: int = 50, json: bool = False
 @tokenizer.command
 def encode(
     tokenizer: str,
-    *files: Path,
+    *files: Text,
     text: str | None = None,
     allow_special: Repeatable | None = None,
     pieces: bool = False,
@@ -172,7 +174,7 @@ def encode(
     opened = _open(tokenizer)
     if text is not None and files:
         raise UserError(f"--text and the file {files[0]} were given. Give one of them.")
-    texts = [text] if text is not None else [_read_text(path) for path in files or [Path("-")]]
+    texts = [text] if text is not None else [_read_text(name) for name in _texts(files) or ["-"]]
     allowed = list(opened.special_tokens) if allow_special == [ALL] else allow_special or ()
     token_ids = [opened.encode(text, allowed_special=allowed).tolist() for text in texts]
     if json:
@@ -199,7 +201,7 @@ def decode(tokenizer: str, *ids: int) -> None:
 
 @tokenizer.command
 def compare(
-    *corpus: str,
+    *corpus: Text,
     vocab_sizes: str = "512,1024,2048,4096,8192,16384",
     pattern: str = "gpt2",
     also: str = "",
@@ -208,7 +210,7 @@ def compare(
     html: Path | None = None,
     json: bool = False,
     validation: Repeatable | None = None,
-    encoding: str = "auto",
+    encoding: Encoding = "auto",
 ) -> None:
     """Vocabularies side by side on your text: folio tokenizer compare CORPUS
 
@@ -296,7 +298,15 @@ def _read(sources: tuple[str, ...], encoding: str, validation: list[str] | None)
     from folio.corpus.corpus import CorpusConfig, read_corpus
 
     config = CorpusConfig(encoding=encoding, validation=tuple(validation or ()))
-    return read_corpus(replace(config, sources=sources) if sources else config)
+    return read_corpus(replace(config, sources=_texts(sources)) if sources else config)
+
+
+def _texts(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The positional words, of which none is a flag that does not exist."""
+    for word in words:
+        if word.startswith("-") and word != "-":
+            raise UserError(f"Unknown option '{word}'. Add --help to see which there are.")
+    return words
 
 
 def _beginning(parts: list[Part], n_characters: int) -> str:
@@ -311,10 +321,11 @@ def _beginning(parts: list[Part], n_characters: int) -> str:
     return "".join(texts)
 
 
-def _read_text(path: Path) -> str:
+def _read_text(name: str) -> str:
     from folio.corpus.readers import read_path, read_stdin
 
-    if str(path) == "-":
+    path = Path(name)
+    if name == "-":
         return read_stdin("auto").text
     if not path.exists():
         raise UserError(f"There is no file {path}.")
