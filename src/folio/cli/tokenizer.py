@@ -27,7 +27,7 @@ SHOWN_ON_PAGE = 1500
 BACKGROUNDS = ("blue", "green", "magenta", "cyan", "yellow")
 ALL = "all"
 
-Repeatable = Annotated[list[str], Parameter(consume_multiple=False)]
+Repeatable = Annotated[list[str], Parameter(consume_multiple=False, negative=())]
 Text = Annotated[str, Parameter(allow_leading_hyphen=True)]  # "-" is standard input
 Encoding = Annotated[str, Parameter(name=("--encoding", "--corpus.encoding"))]
 
