@@ -32,7 +32,7 @@ import tokenizers
 
 from folio.tokenizers.bpe.count import count_texts
 from folio.tokenizers.bpe.encode import Encoder
-from folio.tokenizers.bpe.patterns import PATTERNS
+from folio.tokenizers.bpe.patterns import PATTERNS, safe_pieces
 from folio.tokenizers.bpe.reference import token_bytes
 from folio.tokenizers.bpe.rules import Rules
 from folio.tokenizers.bpe.train import learn_merges
@@ -111,35 +111,31 @@ def compare(title: str, contenders: Contenders, n_rounds: int, n_bytes: int) -> 
         )
 
 
-WHOLE_PROCESS = """
-import sys
-from pathlib import Path
-from folio.tokenizers.bpe.tokenizer import BPETokenizer
-texts = Path(sys.argv[1]).read_bytes().decode().split("\\0")
-BPETokenizer.train(texts, 32_768).save(Path(sys.argv[2]))
-"""
+class Command:
+    """`folio tokenizer train FILE --vocab-size 32768 --out tok.json`, from start to exit."""
 
-LARGE_FILE = """
-import resource, sys, time
-from folio.tokenizers.bpe.patterns import safe_pieces
-from folio.tokenizers.bpe.tokenizer import BPETokenizer
-began = time.perf_counter()
-with open(sys.argv[1], encoding="utf-8", newline="") as file:
-    parts = iter(lambda: file.read(1 << 20), "")
-    tokenizer = BPETokenizer.train(safe_pieces(parts), 32_768)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-print(f"  {time.perf_counter() - began:.1f} s, peak memory {peak:.2f} GiB")
-"""
+    def __init__(self, text: Path, folder: Path) -> None:
+        # Held out is a file of its own, so that all of the text is learned from, as by the peers.
+        held_out, self.out = folder / "held_out.txt", folder / "tok.json"
+        held_out.write_text("text", encoding="utf-8")
+        self.words = [sys.executable, "-m", "folio", "tokenizer", "train", str(text)]
+        self.words += ["--vocab-size", "32768", "--validation", str(held_out)]
+        self.words += ["--out", str(self.out)]
 
-
-def run_python(script: str, *arguments: Path) -> None:
-    """Run a script in a fresh interpreter."""
-    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True)
+    def run(self) -> float:
+        """Peak memory in bytes."""
+        process = subprocess.Popen(self.words, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(self.words)} failed")
+        return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def train_on_a_gigabyte(whole: str, folder: Path) -> None:
-    """Print time and memory for a file of 1 GB in which each copy has long words of its own."""
-    path = folder / "large.txt"
+def write_gigabyte(texts: list[str], path: Path) -> int:
+    """50 times the same text, in each copy of which the long words have an ending of their own:
+    so the words of a large text, which are ever new ones, cost memory here, too."""
+    whole = "\n".join(texts)
     n_bytes = copy = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         while n_bytes < 10**9:
@@ -148,8 +144,19 @@ def train_on_a_gigabyte(whole: str, folder: Path) -> None:
             file.write(text)
             n_bytes += len(text.encode())
             copy += 1
-    print(f"\ntraining on a file of {n_bytes:,} bytes, vocabulary 32,768", flush=True)
-    run_python(LARGE_FILE, path)
+    return n_bytes
+
+
+def train_on_a_gigabyte(texts: list[str], folder: Path) -> None:
+    """Print time and peak memory of the command."""
+    path = folder / "large.txt"
+    n_bytes = write_gigabyte(texts, path)
+    began = time.perf_counter()
+    peak = Command(path, folder).run()
+    print(
+        f"\nthe whole command on {n_bytes:,} bytes, the text above again and again with new words: "
+        f"{time.perf_counter() - began:.1f} s, peak memory {peak / 1e9:.2f} GB"
+    )
 
 
 def main() -> None:
@@ -188,20 +195,21 @@ def main() -> None:
 
     whole = "\n".join(texts)
     with tempfile.TemporaryDirectory() as name:
-        source, target = Path(name) / "texts", Path(name) / "tokenizer.json"
-        source.write_bytes("\0".join(texts).encode())
-        run_python(WHOLE_PROCESS, source, target)
+        path = Path(name, "library.txt")
+        path.write_text(whole, encoding="utf-8", newline="")
+        command = Command(path, Path(name))
+        command.run()  # compiles, if that has not been done on this machine
         compare(
-            "training, standard library, vocabulary 32,768, start-up and saving included",
+            "training, standard library, vocabulary 32,768, as a command; kernels compiled before",
             {
-                "Folio, the whole process": lambda: run_python(WHOLE_PROCESS, source, target),
+                "folio tokenizer train, to its exit": command.run,
                 "rustbpe, its loop alone": lambda: train_rustbpe(texts, 32_768),
             },
             options.rounds,
             len(whole.encode()),
         )
         if options.gigabyte:
-            train_on_a_gigabyte(whole, Path(name))
+            train_on_a_gigabyte(texts, Path(name))
 
     merges = train_folio(texts, 32_768)
     rules = Rules.from_merges(merges)
@@ -231,6 +239,16 @@ def main() -> None:
             "the same, GPT-2's own pattern": lambda: theirs.encode_to_numpy(
                 whole, disallowed_special=()
             ),
+        },
+        options.rounds,
+        len(whole.encode()),
+    )
+    pieces = list(safe_pieces([whole]))
+    compare(
+        "encoding the same text for training, piece by piece",
+        {
+            "Folio, two threads": lambda: list(warm.encode_stream(pieces, 2)),
+            "Folio, one thread": lambda: list(warm.encode_stream(pieces, 1)),
         },
         options.rounds,
         len(whole.encode()),

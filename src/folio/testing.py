@@ -46,10 +46,16 @@ def check_tokenizer(tokenizer: Tokenizer, text: str, folder: Path) -> None:
         pieces = (text[i : i + size] for i in range(0, len(text), size))
         streamed = np.concatenate(list(tokenizer.encode_stream(pieces)))
         assert streamed.tolist() == token_ids.tolist(), f"in pieces of {size}"
+    batch = tokenizer.encode_batch([text, "", text])
+    assert [ids.tolist() for ids in batch] == [token_ids.tolist(), [], token_ids.tolist()]
+    one_by_one = "".join(tokenizer.decode_stream([i] for i in token_ids))
+    assert one_by_one == tokenizer.decode(token_ids, skip_special=True)
 
     for name, token_id in tokenizer.special_tokens.items():
         if token_id != tokenizer.unknown:  # which stands for any text that is not known
             assert token_id not in tokenizer.encode(name), f"{name} in user text is plain text"
+        allowed = tokenizer.encode(name + name, allowed_special=[name])
+        assert allowed.tolist() == [token_id, token_id], f"{name} was allowed"
         assert tokenizer.decode([token_id]) == name
         assert tokenizer.decode([token_id], skip_special=True) == ""
         assert tokenizer.bytes_per_token[token_id] == 0

@@ -12,6 +12,7 @@ import tokenizers as hf
 
 from folio.run.directory import Run, runs_folder
 from folio.tokenizers import load
+from folio.tokenizers.word import WordTokenizer
 from tests.cli.test_cli import TRAIN, folio
 
 __all__ = ["folio"]
@@ -31,15 +32,58 @@ def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 def test_a_vocabulary_is_learned_saved_and_told(folio, book: Path, tmp_path: Path):
     path = tmp_path / "tok.json"
-    words = ("--vocab-size", "260", "--out", str(path), "--merges")
-    outcome = folio("tokenizer", "train", str(book), *words)
-    first, *merges = outcome.out.splitlines()
-    assert first.startswith(f"{path}: 260 ids, learned from 18,000 bytes in ")
-    assert first.endswith("MB/s")
-    assert [line.split("  ")[0] for line in merges] == ["256", "257", "258"]
-    left_and_right, token = merges[0].split("  ")[1].split(" = ")
-    assert left_and_right.replace(" + ", "") == token
+    words = ("--vocab-size", "260", "--out", str(path))
+    (line,) = folio("tokenizer", "train", str(book), *words).out.splitlines()
+    assert line.startswith(f"{path}: 260 ids, learned from 18,000 bytes in ")
+    assert line.endswith("MB/s")
     assert hf.Tokenizer.from_file(str(path)).get_vocab_size() == 260
+
+
+def test_what_is_held_out_can_be_named(folio, book: Path, tmp_path: Path):
+    (tmp_path / "held.txt").write_text("other")
+    words = ("--vocab-size", "260", "--validation", str(tmp_path / "held.txt"))
+    outcome = folio("tokenizer", "train", str(book), *words, "--out", str(tmp_path / "t.json"))
+    assert "learned from 20,000 bytes" in outcome.out
+
+
+def test_merges_are_shown_one_by_one_in_the_order_learned(folio, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("hug hug pug hugs " * 6)
+    (tmp_path / "held.txt").write_text("x")
+    path = tmp_path / "t.json"
+    words = ("--vocab-size", "260", "--validation", str(tmp_path / "held.txt"))
+    folio("tokenizer", "train", str(tmp_path / "a.txt"), *words, "--out", str(path))
+    header, *lines = folio("tokenizer", "merges", str(path)).out.splitlines()
+    assert header.split() == ["merge", "left", "right", "token", "id", "count"]
+    # of each line of the text: ug 4 times, then hug 3 times, then the space before it
+    # (but for the first one of all)
+    assert [line.split() for line in lines] == [
+        ["0", "u", "g", "ug", "256", "24"],
+        ["1", "h", "ug", "hug", "257", "18"],
+        ["2", "␣", "hug", "␣hug", "258", "17"],
+    ]
+    outcome = folio("tokenizer", "merges", str(path), "--skip", "1", "--limit", "1")
+    assert outcome.out.splitlines()[1:] == [lines[1]]
+    assert outcome.err == "1 more: --skip 2, or --limit 0 for all\n"
+    last = json.loads(folio("tokenizer", "merges", str(path), "--skip", "2", "--json").out)
+    expected = {"rank": 2, "left": 32, "right": 257, "token": 258, "occurrences": 17}
+    assert last == [{**expected, "text": "␣hug"}]
+
+
+def test_special_tokens_are_found_in_text_where_they_are_allowed(folio, saved: Path):
+    end = load(saved).end_of_document
+    words = ("tokenizer", "encode", str(saved), "--text", "a<|endoftext|>", "--json")
+    assert end not in json.loads(folio(*words).out)
+    for allowed in ("<|endoftext|>", "all"):
+        assert json.loads(folio(*words, "--allow-special", allowed).out) == [97, end]
+
+
+def test_the_share_of_unknown_words_is_told_of_both_parts(folio, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("the the the cat dog ")
+    (tmp_path / "held.txt").write_text("the bird flies off")
+    words = f"--kind word --vocab-size 4 --out {tmp_path}/w.json --validation {tmp_path}/held.txt"
+    outcome = folio("tokenizer", "train", str(tmp_path / "a.txt"), *words.split())
+    assert "20.00% of the words of the training text are <unk>." in outcome.err
+    assert "<unk>: 75.00% of the tokens of the text that is held out" in outcome.out
 
 
 def test_ids_and_text_go_through_pipes_unharmed(folio, saved: Path, monkeypatch):
@@ -53,6 +97,18 @@ def test_ids_and_text_go_through_pipes_unharmed(folio, saved: Path, monkeypatch)
     for printed in (ids, as_json):
         give(monkeypatch, printed.encode())
         assert folio("tokenizer", "decode", str(saved)).out == f"{text}\n"
+
+
+def test_text_comes_from_standard_input_and_in_other_encodings(folio, tmp_path, monkeypatch):
+    out = ("--out", str(tmp_path / "t.json"), "--vocab-size", "258")
+    give(monkeypatch, b"ab" * 50)
+    assert "learned from 90 bytes" in folio("tokenizer", "train", "-", *out).out
+    give(monkeypatch, b"ab")
+    assert folio("tokenizer", "encode", str(tmp_path / "t.json"), "-").out == "256\n"
+    (tmp_path / "latin.txt").write_bytes("grün".encode("latin-1") * 50)
+    for flag in ("--encoding", "--corpus.encoding"):
+        words = ("tokenizer", "train", str(tmp_path / "latin.txt"), flag, "latin-1", *out)
+        assert "learned from 225 bytes" in folio(*words).out
 
 
 def test_files_are_encoded_and_pieces_shown(folio, saved: Path, tmp_path: Path):
@@ -70,7 +126,7 @@ def test_vocabularies_are_compared_and_one_is_recommended(folio, book: Path, tmp
     character, learned = by_name["character"], by_name["bpe 270"]
     assert character["tokens"] == 2000 and character["bytes_per_token"] == 1.0
     assert learned["bytes_per_token"] == pytest.approx(2000 / learned["tokens"])
-    assert learned["embedding_parameters"] == 270 * 128
+    assert learned["embedding_parameters"] == 270 * 128  # the width of nano
     assert answer["recommended"] in by_name and answer["reason"]
     assert page.read_text().count("<span") > 100
     outcome = folio("tokenizer", "compare", str(book), "--vocab-sizes", "260")
@@ -133,7 +189,18 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
         ("train BOOK --vocab-size 100", "257 at least"),
         ("train BOOK --pattern gpt4", "one of gpt2, llama3, qwen2"),
         ("train BOOK --kind words", "Did you mean 'word'"),
-        ("train BOOK --kind word --merges", "no merges"),
+        ("train BOOK --kind word --pattern llama3", "means nothing for kind word"),
+        ("train BOOK --lowercase", "means nothing for kind bpe"),
+        ("train BOOK --kind gpt2", "not learned from text"),
+        ("train BOOK --validation nowhere.txt", "no file, folder"),
+        ("merges WORDS", "has no merges"),
+        ("merges SAVED --skip -1", "0 or more"),
+        ("merges nowhere.json", "There is no file nowhere.json"),
+        ("train BOOK --vocab-sise 300", "Unknown option '--vocab-sise'"),
+        ("compare BOOK --d-model 3", "Unknown option '--d-model'"),
+        ("encode SAVED --textt x", "Unknown option '--textt'"),
+        ("train LATIN", "--corpus.encoding latin-1"),
+        ("encode SAVED --text x --allow-special <pad>", "no special token <pad>"),
         ("train nowhere.txt", "no file, folder"),
         ("encode nowhere.json --text x", "There is no file nowhere.json"),
         ("encode SAVED nowhere.txt", "There is no file nowhere.txt"),
@@ -142,6 +209,7 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
         ("decode SAVED 280", "0 to 279"),
         ("decode SAVED 100000000000000000000000000", "0 to 279"),
         ("decode SAVED x", "x"),
+        ("compare BOOK --size tiny", "Unknown size 'tiny'"),
         ("compare BOOK --vocab-sizes 1k", "whole numbers"),
         ("compare BOOK --vocab-sizes 100", "257 at least"),
         ("compare BOOK --also nowhere.json", "no file nowhere.json"),
@@ -150,7 +218,10 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
     ],
 )
 def test_a_mistake_gets_one_line(folio, book: Path, saved: Path, mistake: str, words: str):
+    WordTokenizer(["a"]).save(words_path := saved.parent / "words.json")
     named = mistake.replace("BOOK", str(book)).replace("SAVED", str(saved))
+    (latin := saved.parent / "latin.txt").write_bytes("grün".encode("latin-1"))
+    named = named.replace("WORDS", str(words_path)).replace("LATIN", str(latin))
     outcome = folio("tokenizer", *named.split())
     assert outcome.code == 2 and words in outcome.err
     assert outcome.err.splitlines()[-1].startswith("error: ")

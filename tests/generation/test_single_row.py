@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from folio.generation import engine
-from folio.generation.engine import generate
+from folio.generation.engine import compiles_first, generate
 from folio.generation.sampling import SamplingConfig
 from folio.generation.single_row import (
     TRY_AGAIN_SECONDS,
@@ -219,6 +219,17 @@ def test_short_texts_are_not_worth_loading_it(monkeypatch):
         )
         next(steps)
         assert len(asked) == expected
+
+
+def test_compiling_is_expected_only_where_the_compiled_step_would_be_read(monkeypatch):
+    model = GPT(SMALL).eval()
+    monkeypatch.setattr(engine, "must_compile", lambda: True)
+    assert compiles_first(model, 1, 200) and compiles_first(model, 1, None)
+    assert not compiles_first(model, 1, 199)
+    assert not compiles_first(model, 2, 200)
+    assert not compiles_first(GPT(SMALL).bfloat16(), 1, 200)
+    monkeypatch.setattr(engine, "must_compile", lambda: False)
+    assert not compiles_first(model, 1, 200)
 
 
 def test_one_thread_is_taken_while_all_are_slower_and_all_are_tried_again(monkeypatch):

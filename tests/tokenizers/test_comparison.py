@@ -12,8 +12,8 @@ from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.comparison import (
     ENOUGH_OCCURRENCES,
     candidates,
-    colored_html,
     measure,
+    page,
     recommend,
 )
 from folio.tokenizers.word import WordTokenizer
@@ -22,33 +22,43 @@ PAIRS = BPETokenizer.from_merges([(97, 98), (256, 99)], special_tokens=())  # ab
 
 
 def test_what_is_measured_is_what_can_be_counted_by_hand():
-    found = measure("pairs", PAIRS, training="abcabcab", held_out="abcabx", d_model=10)
+    found = measure("pairs", PAIRS, training="abcabcab", held_out="abcabx", d_model=10, n_body=420)
     assert (found.vocab_size, found.embedding_parameters) == (258, 2580)
     assert found.tokens == 3 and found.bytes_per_token == 2.0  # abc ab x
+    assert found.flops_per_byte == 6 * (420 + 2580) / 2.0
     assert found.share_of_vocabulary_used == 2 / 258  # ab and abc
     assert found.longest_tokens == ["abc", "ab"]
-    assert found.median_occurrences == 0 and found.unknown_share == 0
+    assert found.median_occurrences == 1.5 and found.unknown_share == 0
 
 
 def test_unknown_words_and_characters_are_counted():
-    words = measure("w", WordTokenizer(["a"]), "a a", "a b c d", 1)
+    words = measure("w", WordTokenizer(["a"]), "a a", "a b c d", 1, 1)
     assert words.unknown_share == 0.75 and not words.lossless
-    characters = measure("c", CharacterTokenizer("a"), "aaaa", "ab", 1)
+    characters = measure("c", CharacterTokenizer("a"), "aaaa", "ab", 1, 1)
     assert characters.unknown_share == 0.5 and characters.median_occurrences == 4
 
 
-def test_the_shortest_text_of_learnable_tokens_is_recommended():
-    base = measure("base", CharacterTokenizer("ab"), "ab" * 100, "ab", 1)
-    rare = replace(base, name="rare", bytes_per_token=9.0, median_occurrences=1.0, vocab_size=99)
-    lossy = replace(base, name="lossy", bytes_per_token=8.0, lossless=False)
-    short = replace(base, name="short", bytes_per_token=2.0, vocab_size=50)
-    best, reason = recommend([base, rare, lossy, short])
-    assert best.name == "short" and "2.00 bytes a token" in reason
+def test_the_least_arithmetic_for_a_byte_among_learnable_tokens_is_recommended():
+    base = measure("base", CharacterTokenizer("ab"), "ab" * 100, "ab", 1, 1)
+    rare = replace(base, name="rare", flops_per_byte=0.1, median_occurrences=1.0, vocab_size=99)
+    lossy = replace(base, name="lossy", flops_per_byte=0.2, lossless=False)
+    short = replace(base, name="short", flops_per_byte=2.0, bytes_per_token=3.0)
+    wide = replace(base, name="wide", flops_per_byte=2.5, bytes_per_token=9.0)
+    best, reason = recommend([base, rare, lossy, short, wide])
+    assert best.name == "short" and "3.00 bytes a token" in reason
     few = [replace(m, median_occurrences=ENOUGH_OCCURRENCES - 1.0) for m in (short, base, rare)]
-    best, reason = recommend(few)
+    best, reason = recommend([replace(few[0], vocab_size=50), *few[1:]])
     assert best.name == "base" and "so short" in reason
     with pytest.raises(UserError, match="loses text"):
         recommend([lossy])
+
+
+def test_a_larger_model_gets_a_larger_vocabulary():
+    text = "the cat sat on the mat and the dog sat on the log " * 500
+    found = dict(candidates(text, [259, 265], "gpt2"))
+    for n_body, expected in ((1, "character"), (10**9, "bpe 265")):
+        rows = [measure(name, t, text, text, 64, n_body) for name, t in found.items()]
+        assert recommend(rows)[0].name == expected
 
 
 def test_sizes_beyond_what_the_text_has_are_left_out():
@@ -56,7 +66,14 @@ def test_sizes_beyond_what_the_text_has_are_left_out():
     assert names == ["character", "bpe 258", "bpe 260", "word 400"]
 
 
-def test_the_page_shows_each_token_and_escapes_what_html_would_read():
-    page = colored_html("<b>", PAIRS, "abc<i>\n")
-    assert page.count("<span") == len(PAIRS.encode("abc<i>\n"))
-    assert "<i>" not in page and "<b>" not in page and ">abc</span>" in page
+def test_the_page_shows_the_text_as_each_cuts_it_and_marks_the_recommended_one():
+    text = "abc<i>\n"
+    characters = CharacterTokenizer("abc<i>\n")
+    both = {"<b>": PAIRS, "characters": characters}
+    measured = [measure(name, t, text, text, 1, 1) for name, t in both.items()]
+    shown = page(measured, measured[1], "a < b", both, text)
+    assert shown.count("<span") == len(PAIRS.encode(text)) + len(text)
+    assert "<i>" not in shown and "<b>" not in shown and "since a &lt; b." in shown
+    assert '<span title="id 257">abc</span>' in shown and "\\n\n</span>" in shown
+    assert '<tr class="marked"><td>characters' in shown
+    assert shown.index("<h2>characters") < shown.index("<h2>&lt;b&gt;")

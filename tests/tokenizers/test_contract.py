@@ -49,6 +49,40 @@ def test_an_id_out_of_range_is_refused(tokenizer: Tokenizer, token_id: int):
         tokenizer.decode([token_id])
 
 
+def test_special_tokens_in_text_are_text_unless_allowed():
+    tokenizer = ALL["bytes"]
+    text = "a<|endoftext|>b<bos>"
+    assert not set(tokenizer.encode(text).tolist()) & set(tokenizer.special_tokens.values())
+    ids = tokenizer.encode(text, allowed_special=["<|endoftext|>"]).tolist()
+    assert ids == [97, tokenizer.special_id("<|endoftext|>"), 98, *b"<bos>"]
+    with pytest.raises(UserError, match="<pad>"):
+        tokenizer.encode(text, allowed_special=["<pad>"])
+
+
+def test_of_two_allowed_special_tokens_the_longer_one_is_found():
+    tokenizer = BPETokenizer.from_merges([], special_tokens=("<a>", "<a><b>"))
+    ids = tokenizer.encode("<a><b><a>", allowed_special=("<a>", "<a><b>"))
+    assert ids.tolist() == [257, 256]
+
+
+def test_a_character_in_parts_waits_and_words_get_their_spaces():
+    euro = "€".encode()
+    said = list(ALL["bytes"].decode_stream([[euro[0]], [euro[1]], [euro[2], 33], [0xFF]], ">"))
+    assert said == [">", "", "", "€!", "\ufffd", ""]
+    words = WordTokenizer(["the", "cat"])
+    assert "".join(words.decode_stream([[0], [1, 3], []], "See")) == "See the cat"
+    assert "".join(words.decode_stream([[0], [1]])) == "the cat"
+    assert "".join(words.decode_stream([], "See")) == "See"
+
+
+@every_tokenizer
+def test_the_share_of_unknown_tokens_is_that_of_all_texts(tokenizer: Tokenizer):
+    documents = [["the na", "ïve"], [], ["Ж"]]
+    share = 0.0 if tokenizer.kind == "bpe" else 1 / 3 if tokenizer.kind == "word" else 1 / 10
+    assert tokenizer.unknown_share(documents) == pytest.approx(share)
+    assert tokenizer.unknown_share([]) == 0.0
+
+
 DAMAGES = {
     "no vocabulary": lambda model: model.pop("vocab"),
     "vocabulary of another kind": lambda model: model.update(vocab=[1, 2]),

@@ -62,8 +62,9 @@ def test_punctuation_is_treated_as_asked(punctuation, words):
 def test_rare_words_are_left_out_and_counted():
     tokenizer = WordTokenizer.train(["a a a b b c"], 100, min_count=2)
     assert tokenizer.words == ["a", "b"]
-    assert tokenizer.unknown_share("a b c d") == 0.5
-    assert tokenizer.unknown_share("") == 0.0
+    assert tokenizer.note == "16.67% of the words of the training text are <unk>."
+    assert WordTokenizer.train(["a a a b"], 3).note.startswith("25.00%")
+    assert WordTokenizer.train([], 3).note.startswith("0.00%")
     assert tokenizer.encode("c").tolist() == [tokenizer.unknown]
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import sys
-
 from folio.console import say
 from folio.errors import UserError
 
@@ -48,9 +45,8 @@ def sample(
         raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
     found = find_run(run)
 
-    from folio.generation.engine import COMPILED_FROM, FINISHED
+    from folio.generation.engine import FINISHED, compiles_first
     from folio.generation.sampling import SamplingConfig
-    from folio.generation.single_row import must_compile
     from folio.run.opening import open_run
 
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
@@ -59,31 +55,19 @@ def sample(
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     stop = stop and not forever
     limit = None if forever else max_tokens
-    if samples == 1 and (limit is None or limit >= COMPILED_FROM) and must_compile():
+    if compiles_first(opened.model, samples, limit):
         say("compiling the sampler, once, for some seconds ...")
     steps = opened.generate_ids(prompt, config, samples, limit, stop)
     try:
         if samples == 1:
-            _stream(steps, opened.tokenizer, prompt)
+            for text in opened.tokenizer.decode_stream((s.tolist() for s in steps), prompt):
+                print(text, end="", flush=True)
+            print(flush=True)
         else:
             columns = zip(*(step.tolist() for step in steps)) if max_tokens else [()] * samples
             for number, column in enumerate(columns, 1):
-                text = opened.tokenizer.decode([i for i in column if i != FINISHED], True)
-                between = opened.tokenizer.separator.decode() if prompt and text else ""
-                print(f"{'' if number == 1 else chr(10)}--- {number} ---\n{prompt}{between}{text}")
+                token_ids = [i for i in column if i != FINISHED]
+                text = "".join(opened.tokenizer.decode_stream([token_ids], prompt))
+                print(f"{'' if number == 1 else chr(10)}--- {number} ---\n{text}")
     except KeyboardInterrupt:  # the way to end --forever
         print(flush=True)
-
-
-def _stream(steps, tokenizer, prompt: str) -> None:
-    """Write text as it is made; a character whose bytes are not all there yet waits."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    sys.stdout.write(prompt)
-    between = tokenizer.separator if prompt else b""
-    for step in steps:
-        if piece := tokenizer.decode_bytes(step.tolist(), skip_special=True):
-            sys.stdout.write(decoder.decode(between + piece))
-            between = tokenizer.separator
-        sys.stdout.flush()
-    sys.stdout.write(decoder.decode(b"", final=True) + "\n")
-    sys.stdout.flush()

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from folio.config import from_table
 from folio.console import Progress, say, table
@@ -21,19 +21,15 @@ if TYPE_CHECKING:
     from folio.corpus.document import Part
     from folio.tokenizers import Tokenizer
 
+LEARNED_KINDS = ("bpe", "word", "character", "auto")
 SHOWN_CHARACTERS = 400
-HEADER = [
-    "tokenizer",
-    "ids",
-    "tokens",
-    "bytes/token",
-    "used",
-    "median seen",
-    "unknown",
-    "embedding",
-    "longest tokens",
-]
+SHOWN_ON_PAGE = 1500
 BACKGROUNDS = ("blue", "green", "magenta", "cyan", "yellow")
+ALL = "all"
+
+Repeatable = Annotated[list[str], Parameter(consume_multiple=False, negative=())]
+Text = Annotated[str, Parameter(allow_leading_hyphen=True)]  # "-" is standard input
+Encoding = Annotated[str, Parameter(name=("--encoding", "--corpus.encoding"))]
 
 tokenizer = App(
     name="tokenizer",
@@ -45,7 +41,7 @@ tokenizer = App(
 
 @tokenizer.command
 def train(
-    *corpus: str,
+    *corpus: Text,
     vocab_size: int = 0,
     kind: str = "bpe",
     pattern: str = "gpt2",
@@ -54,8 +50,8 @@ def train(
     punctuation: str = "separate",
     lowercase: bool = False,
     out: Path = Path("tokenizer.json"),
-    merges: bool = False,
-    encoding: str = "auto",
+    validation: Repeatable | None = None,
+    encoding: Encoding = "auto",
 ) -> None:
     """Learn a vocabulary: folio tokenizer train CORPUS --vocab-size 8192 --out tok.json
 
@@ -65,16 +61,17 @@ def train(
     Args:
         corpus: Files, folders, - or a built-in corpus, as for folio train.
         vocab_size: Number of ids; 0 goes by the size of the text.
-        kind: bpe, word or character.
+        kind: bpe, word, character, or auto, which goes by the size of the text.
         pattern: How bpe splits text before merging: gpt2, llama3 or qwen2.
         sequence: none, document, line or sentence; with other than none there are <bos> and <eos>.
-        min_count: Words that occur less often are left out.
-        punctuation: Of words: separate, drop or keep.
-        lowercase: Words in lower case.
+        min_count: Of kind word: words that occur less often are left out.
+        punctuation: Of kind word: separate, drop or keep.
+        lowercase: Of kind word: "The" is "the".
         out: The file to write.
-        merges: List the merges in the order in which they were learned.
+        validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
         encoding: Of the files.
     """
+    from folio.tokenizers.base import UNKNOWN
     from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 
     given = {
@@ -87,9 +84,13 @@ def train(
         "lowercase": lowercase,
     }
     config = from_table(TokenizerConfig, given, "tokenizer.")
-    if merges and kind != "bpe":
-        raise UserError(f"A vocabulary of kind {kind} has no merges to list. Give --kind bpe.")
-    training = _read(corpus, encoding).split.training
+    if kind not in LEARNED_KINDS:
+        raise UserError(
+            f"A vocabulary of kind {kind} is not learned from text. "
+            f"Give one of {', '.join(LEARNED_KINDS)}."
+        )
+    split = _read(corpus, encoding, validation).split
+    training = split.training
     n_characters = sum(map(len, training))
     config, choice = resolve(config, n_characters)
     if choice:
@@ -106,13 +107,58 @@ def train(
         f"{out}: {learned.vocab_size:,} ids, learned from {meter.n_bytes:,} bytes in "
         f"{seconds:.1f} s, {meter.n_bytes / seconds / 1e6:.1f} MB/s"
     )
-    if merges:
-        _print_merges(learned)
+    if learned.unknown is not None:
+        share = learned.unknown_share(part.pieces() for part in split.validation)
+        print(f"{UNKNOWN}: {share:.2%} of the tokens of the text that is held out")
+
+
+@tokenizer.command
+def merges(tokenizer: str, *, skip: int = 0, limit: int = 50, json: bool = False) -> None:
+    """The merges in the order in which they were learned: folio tokenizer merges tok.json
+
+    The count says how often the pair occurred in the training text when it was merged; files
+    from elsewhere do not know it.
+
+    Args:
+        tokenizer: A tokenizer.json, a run directory, or gpt2.
+        skip: Leave out so many from the first one on.
+        limit: Show so many at most; 0 shows all.
+        json: Print JSON.
+    """
+    from folio.tokenizers.bpe.tokenizer import BPETokenizer
+    from folio.tokenizers.comparison import visible
+
+    opened = _open(tokenizer)
+    if not isinstance(opened, BPETokenizer):
+        raise UserError(f"{tokenizer} is a vocabulary of kind {opened.kind}; it has no merges.")
+    if skip < 0 or limit < 0:
+        raise UserError(f"--skip is {skip} and --limit {limit}; both are 0 or more.")
+    learned = opened.merges
+    shown = range(skip, min(len(learned), skip + limit if limit else len(learned)))
+    if json:
+        records = [{"rank": rank, **learned[rank]._asdict()} for rank in shown]
+        for record in records:
+            record["text"] = visible(opened.pieces[record["token"]])
+        print(json_format.dumps(records, indent=1))
+        return
+    rows = []
+    for rank in shown:
+        *ids, count = learned[rank]
+        names = [visible(opened.pieces[token_id]) for token_id in ids]
+        rows.append([str(rank), *names, f"{ids[-1]}", "-" if count is None else f"{count:,}"])
+    print(table(["merge", "left", "right", "token", "id", "count"], rows))
+    if (left := len(learned) - shown.stop) > 0:
+        say(f"{left:,} more: --skip {shown.stop}, or --limit 0 for all")
 
 
 @tokenizer.command
 def encode(
-    tokenizer: str, *files: Path, text: str | None = None, pieces: bool = False, json: bool = False
+    tokenizer: str,
+    *files: Text,
+    text: str | None = None,
+    allow_special: Repeatable | None = None,
+    pieces: bool = False,
+    json: bool = False,
 ) -> None:
     """Token ids of a text: folio tokenizer encode tok.json --text "Hello", or a FILE, or stdin
 
@@ -120,14 +166,17 @@ def encode(
         tokenizer: A tokenizer.json, a run directory, or gpt2.
         files: UTF-8 texts; standard input where neither these nor a text are given.
         text: What to encode.
+        allow_special: A special token that is found in the text, such as <|endoftext|>, or all;
+            repeatable. Any other is plain text.
         pieces: Show what each token stands for, in colors.
         json: Print JSON.
     """
     opened = _open(tokenizer)
     if text is not None and files:
         raise UserError(f"--text and the file {files[0]} were given. Give one of them.")
-    texts = [text] if text is not None else [_read_text(path) for path in files or [Path("-")]]
-    token_ids = [opened.encode(text).tolist() for text in texts]
+    texts = [text] if text is not None else [_read_text(name) for name in _texts(files) or ["-"]]
+    allowed = list(opened.special_tokens) if allow_special == [ALL] else allow_special or ()
+    token_ids = [opened.encode(text, allowed_special=allowed).tolist() for text in texts]
     if json:
         print(json_format.dumps(token_ids[0] if len(texts) == 1 else token_ids))
         return
@@ -152,38 +201,53 @@ def decode(tokenizer: str, *ids: int) -> None:
 
 @tokenizer.command
 def compare(
-    *corpus: str,
+    *corpus: Text,
     vocab_sizes: str = "512,1024,2048,4096,8192,16384",
     pattern: str = "gpt2",
     also: str = "",
-    d_model: int = 128,
+    size: str | None = None,
     characters: int = 20_000_000,
     html: Path | None = None,
     json: bool = False,
-    encoding: str = "auto",
+    validation: Repeatable | None = None,
+    encoding: Encoding = "auto",
 ) -> None:
     """Vocabularies side by side on your text: folio tokenizer compare CORPUS
 
     Each is learned from the training part; bytes per token and tokens are those of the part that
-    is held out, the share of the vocabulary that is used that of the training part.
+    is held out, the share of the vocabulary that is used that of the training part. Recommended
+    is, of those that lose nothing and whose tokens occur often enough to be learned, the one with
+    which a model of this size reads a byte of text with the least arithmetic.
 
     Args:
         corpus: Files, folders, - or a built-in corpus, as for folio train.
         vocab_sizes: Sizes of byte-pair vocabularies, with commas between them.
         pattern: How text is split before merging: gpt2, llama3 or qwen2.
         also: Further ones: gpt2 or tokenizer.json files, with commas between them.
-        d_model: Width of the model, for the parameters of its embedding.
+        size: Of the model that is to be trained: nano, as for folio train, micro, mini ...
         characters: Read no more of the training part than this.
-        html: Write a page that shows the tokens of the recommended one in colors.
+        html: Write a page with the table, and the text as each of them cuts it, in colors.
         json: Print JSON.
+        validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
         encoding: Of the files.
     """
+    from folio.recipe.recipe import make_recipe
+
     sizes = _sizes(vocab_sizes)
     others = {name: _open(name) for name in also.split(",") if name}
+    model = make_recipe({"size": size} if size else {}).model
+    n_body = replace(model, vocab_size=1, tied_head=True).n_parameters - model.d_model
 
-    from folio.tokenizers.comparison import candidates, colored_html, measure, recommend
+    from folio.tokenizers.comparison import (
+        HEADER,
+        candidates,
+        cells,
+        measure,
+        page,
+        recommend,
+    )
 
-    split = _read(corpus, encoding).split
+    split = _read(corpus, encoding, validation).split
     training = _beginning(split.training, characters)
     held_out = _beginning(split.validation, characters)
     vocabularies: dict[str, Tokenizer] = {}
@@ -191,34 +255,23 @@ def compare(
         say(f"{name}{': ' + learned.note if learned.note else ''}")
         vocabularies[name] = learned
     vocabularies |= others
-    measured = [measure(n, t, training, held_out, d_model) for n, t in vocabularies.items()]
+    measured = [
+        measure(name, vocabulary, training, held_out, model.d_model, n_body)
+        for name, vocabulary in vocabularies.items()
+    ]
     best, reason = recommend(measured)
     if html is not None:
         from folio.storage import atomic_write
 
         with atomic_write(html) as file:
-            file.write(colored_html(best.name, vocabularies[best.name], held_out[:20_000]))
+            file.write(page(measured, best, reason, vocabularies, held_out[:SHOWN_ON_PAGE]))
         say(f"{html}")
     if json:
         records = [m.record() for m in measured]
         answer = {"tokenizers": records, "recommended": best.name, "reason": reason}
         print(json_format.dumps(answer, indent=2))
         return
-    rows = [
-        [
-            m.name,
-            f"{m.vocab_size:,}",
-            f"{m.tokens:,}",
-            f"{m.bytes_per_token:.2f}" if m.lossless else "-",
-            f"{m.share_of_vocabulary_used:.1%}",
-            f"{m.median_occurrences:,.0f}",
-            f"{m.unknown_share:.1%}",
-            f"{m.embedding_parameters:,}",
-            "  ".join(m.longest_tokens),
-        ]
-        for m in measured
-    ]
-    print(table(HEADER, rows))
+    print(table(HEADER, cells(measured)))
     print(f"\nrecommended: {best.name}, since {reason}\n")
     chosen = vocabularies[best.name]
     _print_pieces(chosen, chosen.encode(held_out[:SHOWN_CHARACTERS]).tolist())
@@ -241,11 +294,19 @@ class _Meter:
             self.progress.update(self.n_characters, f"{rate:.1f} MB/s")
 
 
-def _read(sources: tuple[str, ...], encoding: str) -> Any:
+def _read(sources: tuple[str, ...], encoding: str, validation: list[str] | None) -> Any:
     from folio.corpus.corpus import CorpusConfig, read_corpus
 
-    config = CorpusConfig(encoding=encoding)
-    return read_corpus(replace(config, sources=sources) if sources else config)
+    config = CorpusConfig(encoding=encoding, validation=tuple(validation or ()))
+    return read_corpus(replace(config, sources=_texts(sources)) if sources else config)
+
+
+def _texts(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The positional words, of which none is a flag that does not exist."""
+    for word in words:
+        if word.startswith("-") and word != "-":
+            raise UserError(f"Unknown option '{word}'. Add --help to see which there are.")
+    return words
 
 
 def _beginning(parts: list[Part], n_characters: int) -> str:
@@ -260,10 +321,11 @@ def _beginning(parts: list[Part], n_characters: int) -> str:
     return "".join(texts)
 
 
-def _read_text(path: Path) -> str:
+def _read_text(name: str) -> str:
     from folio.corpus.readers import read_path, read_stdin
 
-    if str(path) == "-":
+    path = Path(name)
+    if name == "-":
         return read_stdin("auto").text
     if not path.exists():
         raise UserError(f"There is no file {path}.")
@@ -301,15 +363,6 @@ def _sizes(words: str) -> list[int]:
         raise UserError(
             f"--vocab-sizes is '{words}'; expected whole numbers with commas, as 1024,8192."
         ) from None
-
-
-def _print_merges(learned: Tokenizer) -> None:
-    from folio.tokenizers.bpe.tokenizer import BPETokenizer
-    from folio.tokenizers.comparison import visible
-
-    assert isinstance(learned, BPETokenizer)
-    for token_id, (left, right) in enumerate(learned.merges, 256):
-        print(f"{token_id}  {visible(left)} + {visible(right)} = {visible(left + right)}")
 
 
 def _print_pieces(opened: Tokenizer, token_ids: list[int]) -> None:

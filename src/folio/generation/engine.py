@@ -17,7 +17,7 @@ from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation.sampling import SamplingConfig, draw, exclude
-from folio.generation.single_row import SingleRowDecoder, single_row_applies
+from folio.generation.single_row import SingleRowDecoder, must_compile, single_row_applies
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 
@@ -26,6 +26,20 @@ COMPILED_FROM = 200
 
 FINISHED = -1
 """Stands for the tokens of a sequence after its stop token."""
+
+
+def reads_compiled(
+    model: GPT, n_sequences: int, max_tokens: int | None, compiled: bool | None = None
+) -> bool:
+    """Whether `generate`, called like this, reads by the compiled step."""
+    if compiled is None:
+        compiled = max_tokens is None or max_tokens >= COMPILED_FROM
+    return compiled and single_row_applies(model, n_sequences)
+
+
+def compiles_first(model: GPT, n_sequences: int, max_tokens: int | None) -> bool:
+    """Whether `generate` begins by compiling that step, for some seconds."""
+    return reads_compiled(model, n_sequences, max_tokens) and must_compile()
 
 
 def generate(
@@ -65,9 +79,7 @@ def generate(
     half = max(1, context_length // 2)
     window = prompt[:, -context_length:]  # (B, <= context_length) all that the model sees
     cache = KVCache(model.config, len(prompt), like=model.lm_head.weight) if use_cache else None
-    if compiled is None:
-        compiled = max_tokens is None or max_tokens >= COMPILED_FROM
-    fast = compiled and use_cache and single_row_applies(model, len(prompt))
+    fast = use_cache and reads_compiled(model, len(prompt), max_tokens, compiled)
     read = SingleRowDecoder(model) if fast else model
     unread = window  # the part of the window that is not in the cache yet
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)

@@ -6,10 +6,12 @@ none: they are never found in text, unless the caller allows it.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,12 +67,16 @@ class Tokenizer(ABC):
     """What each id stands for in UTF-8; a special token's is its name."""
 
     @abstractmethod
-    def encode(self, text: str) -> TokenIds:
+    def encode_ordinary(self, text: str) -> TokenIds:
         """Token ids of a text; whatever looks like a special token is plain text."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """A standard tokenizer.json, which the `tokenizers` library loads."""
+
+    def behaviour(self) -> dict[str, Any]:
+        """What of `to_json` the ids depend on."""
+        return self.to_json()
 
     # ---- the same for all ----------------------------------------------------------------
 
@@ -107,13 +113,44 @@ class Tokenizer(ABC):
             )
         return self.special_tokens[name]
 
+    def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> TokenIds:
+        """Token ids of a text.
+
+        Args:
+            text: any text.
+            allowed_special: names of special tokens that are found in the text, the longest
+                first; all others are plain text.
+
+        Raises:
+            UserError: the vocabulary does not have one of these.
+        """
+        if not allowed_special:
+            return self.encode_ordinary(text)
+        ids = {name: self.special_id(name) for name in allowed_special}
+        names = sorted(ids, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, names))})", text)
+        encoded = [
+            np.array([ids[part]], self.dtype) if number % 2 else self.encode_ordinary(part)
+            for number, part in enumerate(parts)
+        ]
+        return np.concatenate(encoded)
+
     def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each of many texts."""
-        return [self.encode(text) for text in texts]
+        return [self.encode_ordinary(text) for text in texts]
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
         """Token ids of one text that comes in pieces, as if it were whole."""
-        return map(self.encode, texts)
+        return map(self.encode_ordinary, texts)
+
+    def unknown_share(self, documents: Iterable[Iterable[str]]) -> float:
+        """Share of the tokens of some texts, each in pieces, that are unknown, 0 to 1."""
+        n_tokens = n_unknown = 0
+        for pieces in documents:
+            for token_ids in self.encode_stream(pieces):
+                n_tokens += len(token_ids)
+                n_unknown += 0 if self.unknown is None else int((token_ids == self.unknown).sum())
+        return n_unknown / max(1, n_tokens)
 
     def encode_prompt(self, text: str) -> TokenIds:
         """Token ids of a text that the model must understand in full.
@@ -151,6 +188,24 @@ class Tokenizer(ABC):
                 )
         return self.separator.join([pieces[i] for i in ids if i not in skipped])
 
+    def decode_stream(self, token_ids: Iterable[ArrayLike], prompt: str = "") -> Iterator[str]:
+        """The text of tokens that come bit by bit, behind the text that they go on from.
+
+        Special tokens are left out; a character whose bytes are not all there yet waits.
+
+        Args:
+            token_ids: some ids at a time.
+            prompt: comes first, as it is.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        yield prompt
+        between = self.separator if prompt else b""
+        for ids in token_ids:
+            if piece := self.decode_bytes(ids, skip_special=True):
+                yield decoder.decode(between + piece)
+                between = self.separator
+        yield decoder.decode(b"", final=True)
+
     @cached_property
     def bytes_per_token(self) -> NDArray[np.int64]:
         """(vocab_size,) UTF-8 bytes that each id stands for; special tokens count as 0."""
@@ -170,11 +225,12 @@ class Tokenizer(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 of the tokenizer; equal for equal behaviour and ids."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=True)
+        canonical = json.dumps(self.behaviour(), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write a standard tokenizer.json, atomically."""
+        # An entry on each line, by a separator: to indent is ten times as slow in Python 3.11.
+        text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",\n", ": "))
         with atomic_write(path) as file:
-            json.dump(self.to_json(), file, ensure_ascii=False, indent=1)
-            file.write("\n")
+            file.write(text + "\n")

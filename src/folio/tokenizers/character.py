@@ -48,7 +48,7 @@ class CharacterTokenizer(Tokenizer):
             seen[_code_points(text)] = True
         return cls("".join(map(chr, np.flatnonzero(seen))))
 
-    def encode(self, text: str) -> TokenIds:
+    def encode_ordinary(self, text: str) -> TokenIds:
         return self._table[_code_points(text)]
 
     def describe_unknown(self, text: str) -> str:

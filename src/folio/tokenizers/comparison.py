@@ -1,21 +1,43 @@
-"""Vocabularies side by side on one text, and which of them to take."""
+"""Vocabularies side by side on one text, and which of them to take.
+
+A larger vocabulary makes the text shorter, so that a model reads more of it in the same time; but
+its head grows with the ids, and each id is seen less often. What decides within a given time is
+therefore how much arithmetic a byte of text costs: (parameters of the model without its embedding
++ ids * width) * 6 / bytes per token, training counted as 6 operations for each parameter and
+token (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). The best size grows
+with the model, as Tao et al. 2024 found, https://arxiv.org/abs/2407.13623.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from folio.errors import UserError
+from folio.report import html_page, html_pieces, html_table
 from folio.tokenizers.base import Tokenizer
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.word import WordTokenizer
 
 N_LONGEST = 3
+HEADER = [
+    "tokenizer",
+    "ids",
+    "tokens",
+    "bytes/token",
+    "used",
+    "median seen",
+    "unknown",
+    "embedding",
+    "MFLOP/byte",
+    "longest tokens",
+]
 ENOUGH_OCCURRENCES = 50
 """Assumption: a token that the text has that often can be learned."""
 
@@ -32,8 +54,10 @@ class Measured:
     share_of_vocabulary_used: float
     """Ids that occur in the training text, 0 to 1."""
     median_occurrences: float
-    """Of an id in the training text."""
+    """In the training text, of an id that occurs in it: bytes that never come do no harm."""
     embedding_parameters: int
+    flops_per_byte: float
+    """Arithmetic of training on a byte of the text."""
     unknown_share: float
     longest_tokens: list[str]
     lossless: bool
@@ -44,7 +68,7 @@ class Measured:
 
 
 def measure(
-    name: str, tokenizer: Tokenizer, training: str, held_out: str, d_model: int
+    name: str, tokenizer: Tokenizer, training: str, held_out: str, d_model: int, n_body: int
 ) -> Measured:
     """Count what a vocabulary does.
 
@@ -52,7 +76,8 @@ def measure(
         name: how a user knows it.
         tokenizer: made from the training text, or from elsewhere.
         training, held_out: the two parts of a text.
-        d_model: width of the model, for the size of its embedding.
+        d_model: width of the model.
+        n_body: its parameters without the embedding, which is also the head.
     """
     token_ids = tokenizer.encode(held_out)
     counts = np.bincount(tokenizer.encode(training), minlength=tokenizer.vocab_size)
@@ -60,16 +85,19 @@ def measure(
     ordinary = [i for i in range(tokenizer.vocab_size) if i not in special]
     seen = sorted((i for i in ordinary if counts[i]), key=lambda i: -len(tokenizer.pieces[i]))
     unknown = 0 if tokenizer.unknown is None else int((token_ids == tokenizer.unknown).sum())
+    bytes_per_token = len(held_out.encode("utf-8")) / max(1, len(token_ids))
+    embedding = tokenizer.vocab_size * d_model
     return Measured(
         name=name,
         vocab_size=tokenizer.vocab_size,
         tokens=len(token_ids),
-        bytes_per_token=len(held_out.encode("utf-8")) / max(1, len(token_ids)),
+        bytes_per_token=bytes_per_token,
         share_of_vocabulary_used=len(seen) / max(1, len(ordinary)),
-        median_occurrences=float(np.median(counts[ordinary])) if ordinary else 0.0,
-        embedding_parameters=tokenizer.vocab_size * d_model,
+        median_occurrences=float(np.median(counts[seen])) if seen else 0.0,
+        embedding_parameters=embedding,
+        flops_per_byte=6 * (n_body + embedding) / max(bytes_per_token, 1e-9),
         unknown_share=unknown / max(1, len(token_ids)),
-        longest_tokens=[visible(tokenizer.pieces[i]) for i in seen[:N_LONGEST]],
+        longest_tokens=[shortened(visible(tokenizer.pieces[i])) for i in seen[:N_LONGEST]],
         lossless=tokenizer.lossless,
     )
 
@@ -94,8 +122,9 @@ def candidates(
 def recommend(measured: list[Measured]) -> tuple[Measured, str]:
     """The one to take, and why.
 
-    The shortest text among those that lose nothing and whose median token occurs often enough
-    to be learned; characters where none does.
+    Of those that lose nothing and whose median token occurs often enough to be learned, the one
+    with which a model reads a byte of text with the least arithmetic; the smallest where no
+    median token does.
 
     Raises:
         UserError: all of them lose text.
@@ -112,13 +141,24 @@ def recommend(measured: list[Measured]) -> tuple[Measured, str]:
             f"the text is so short that the smallest vocabulary is the best: in each larger one "
             f"half of the tokens occur fewer than {ENOUGH_OCCURRENCES} times, too few to be learned"
         )
-    best = max(learnable, key=lambda m: m.bytes_per_token)
+    best = min(learnable, key=lambda m: m.flops_per_byte)
     return best, (
         f"of those that lose nothing and whose tokens occur often enough to be learned (half of "
-        f"them {math.floor(best.median_occurrences):,} times or more, at least "
-        f"{ENOUGH_OCCURRENCES} are needed), it makes the text shortest: "
-        f"{best.bytes_per_token:.2f} bytes a token"
+        f"them {math.floor(best.median_occurrences):,} times or more; {ENOUGH_OCCURRENCES} are "
+        f"enough), it lets a model of this size read a byte of text with the least arithmetic: "
+        f"{best.bytes_per_token:.2f} bytes a token against {best.embedding_parameters:,} "
+        f"parameters for its ids"
     )
+
+
+def shortened(name: str, n_characters: int = 24) -> str:
+    """A long name with its middle left out.
+
+    >>> shortened("-" * 12 + "+" * 12, 9)
+    '----…++++'
+    """
+    half = (n_characters - 1) // 2
+    return name if len(name) <= n_characters else f"{name[:half]}…{name[-half:]}"
 
 
 def visible(piece: bytes) -> str:
@@ -137,22 +177,50 @@ def visible(piece: bytes) -> str:
     )
 
 
-def colored_html(title: str, tokenizer: Tokenizer, text: str) -> str:
-    """One page with each token of a text in a color of its own; it names its id when pointed at."""
-    import html
-
-    colors = ("#dbeafe", "#ffedd5", "#d1fae5", "#f3e8ff", "#fce7f3")
-    spans = [
-        f'<span style="background:{colors[k % len(colors)]}" title="{i}">'
-        f"{html.escape(visible(tokenizer.pieces[i]))}</span>"
-        + ("<br>" if tokenizer.pieces[i].endswith(b"\n") else "")
-        for k, i in enumerate(tokenizer.encode(text).tolist())
+def cells(measured: Iterable[Measured]) -> list[list[str]]:
+    """The rows of a table under `HEADER`."""
+    return [
+        [
+            m.name,
+            f"{m.vocab_size:,}",
+            f"{m.tokens:,}",
+            f"{m.bytes_per_token:.2f}" if m.lossless else "-",
+            f"{m.share_of_vocabulary_used:.1%}",
+            f"{m.median_occurrences:,.0f}",
+            f"{m.unknown_share:.1%}",
+            f"{m.embedding_parameters:,}",
+            f"{m.flops_per_byte / 1e6:.2f}" if m.lossless else "-",
+            "  ".join(m.longest_tokens),
+        ]
+        for m in measured
     ]
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title>"
-        '<body style="font:16px/1.7 monospace;max-width:60em;margin:2em auto;color:#1f2937">'
-        f"<h1>{html.escape(title)}</h1><p>{len(spans):,} tokens for "
-        f"{len(text.encode('utf-8', 'surrogatepass')):,} bytes. "
-        f"Point at one to see its id.</p><p>{''.join(spans)}</p></body></html>\n"
-    )
+
+
+def page(
+    measured: Sequence[Measured],
+    best: Measured,
+    reason: str,
+    tokenizers: Mapping[str, Tokenizer],
+    text: str,
+) -> str:
+    """The comparison as HTML: the table, the recommendation, and the text as each of them cuts it.
+
+    Args:
+        measured: the rows.
+        best, reason: what `recommend` gave.
+        tokenizers: by the names of the rows.
+        text: to be shown in colors.
+    """
+    parts = [
+        f"<p>Recommended: <strong>{escape(best.name)}</strong>, since {escape(reason)}.</p>",
+        html_table(HEADER, cells(measured), marked=list(measured).index(best)),
+        '<p class="faint">Point at a token to see its id.</p>',
+    ]
+    for m in sorted(measured, key=lambda m: m is not best):
+        tokenizer = tokenizers[m.name]
+        token_ids = tokenizer.encode(text).tolist()
+        pieces = [tokenizer.pieces[token_id] for token_id in token_ids]
+        names = [visible(piece) + ("\n" if piece.endswith(b"\n") else "") for piece in pieces]
+        parts.append(f"<h2>{escape(m.name)}: {len(token_ids):,} tokens</h2>")
+        parts.append(html_pieces((name, f"id {i}") for name, i in zip(names, token_ids)))
+    return html_page("Tokenizers side by side", "\n".join(parts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,15 @@ AUTO_CHARACTERS = 5_000_000
 CHARACTERS_PER_ID = 2500
 """Assumption: so much text for each id lets even rare ones be seen often enough to be learned."""
 SMALLEST, LARGEST = 1024, 32_768
+MEANT_FOR = {
+    "vocab_size": ("bpe", "word"),
+    "pattern": ("bpe",),
+    "sequence": ("bpe", "file"),
+    "min_count": ("word",),
+    "punctuation": ("word",),
+    "lowercase": ("word",),
+}
+"""The kinds for which a setting means something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,27 +69,36 @@ class TokenizerConfig:
             )
         if self.vocab_size < 0:
             raise UserError(f"tokenizer.vocab_size is {self.vocab_size}; it is 0 or more.")
-        if self.vocab_size and self.kind not in ("auto", "bpe", "word"):
-            raise UserError(
-                f"tokenizer.vocab_size is {self.vocab_size}, but the vocabulary of kind "
-                f"{self.kind} has the size that it has. Leave it out, or give --tokenizer.kind bpe."
-            )
-        if self.sequence != "none" and self.kind not in ("bpe", "file"):
-            raise UserError(
-                f"tokenizer.sequence is {self.sequence}, but a vocabulary of kind {self.kind} "
-                f"may lack {BEGIN} and {END}. Give --tokenizer.kind bpe."
-            )
         if self.min_count < 1:
             raise UserError(f"tokenizer.min_count is {self.min_count}; it is at least 1.")
-        if self.kind == "bpe" and self.vocab_size:
-            self._check_size(256 + len(self.special_tokens))
-
-    def _check_size(self, smallest: int) -> None:
-        if self.vocab_size < smallest:
+        kind = self.kind_by_settings
+        for name in self._given():
+            if kind not in MEANT_FOR[name]:
+                raise UserError(
+                    f"tokenizer.{name} is {getattr(self, name)}, which means nothing for kind "
+                    f"{kind}. Leave it out, or take kind {MEANT_FOR[name][0]}."
+                )
+        smallest = 256 + len(self.special_tokens)
+        if kind == "bpe" and 0 < self.vocab_size < smallest:
             raise UserError(
                 f"tokenizer.vocab_size is {self.vocab_size}; the 256 bytes and "
                 f"{', '.join(self.special_tokens)} need {smallest} at least."
             )
+
+    @property
+    def kind_by_settings(self) -> str:
+        """The kind, as far as it does not go by the text: `auto` is file with a path, and bpe
+        with a setting of bpe."""
+        if self.kind == "auto" and self.path:
+            return "file"
+        if self.kind == "auto" and any("bpe" in MEANT_FOR[name] for name in self._given()):
+            return "bpe"
+        return self.kind
+
+    def _given(self) -> list[str]:
+        """The settings in `MEANT_FOR` that are not at their defaults."""
+        settings = (field for field in fields(self) if field.name in MEANT_FOR)
+        return [field.name for field in settings if getattr(self, field.name) != field.default]
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
@@ -102,19 +120,18 @@ def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig
     >>> resolve(TokenizerConfig(), 18_000)[1]
     'tokenizer: characters, since the training text has 18,000 of them, fewer than 5,000,000'
     """
+    kind = config.kind_by_settings
     if config.path:
-        kind = "file" if config.kind == "auto" else config.kind
         return replace(config, kind=kind, path=str(Path(config.path).expanduser().resolve())), ""
-    if config.kind == "auto" and config.vocab_size:
-        return replace(config, kind="bpe"), "tokenizer: bpe, since a vocabulary size is given"
-    if config.kind == "auto" and n_characters < AUTO_CHARACTERS:
+    if kind == "auto" and n_characters < AUTO_CHARACTERS:
         return replace(config, kind="character"), (
             f"tokenizer: characters, since the training text has {n_characters:,} of them, fewer "
             f"than {AUTO_CHARACTERS:,}"
         )
-    kind = "bpe" if config.kind == "auto" else config.kind
-    if kind not in ("bpe", "word") or config.vocab_size:
-        return config, ""
+    kind = "bpe" if kind == "auto" else kind
+    if config.vocab_size or kind not in ("bpe", "word"):
+        choice = "" if kind == config.kind else f"tokenizer: {kind}, since its settings are given"
+        return replace(config, kind=kind), choice
     size = SMALLEST
     while size < min(LARGEST, n_characters / CHARACTERS_PER_ID):
         size *= 2

@@ -97,7 +97,12 @@ class WordTokenizer(Tokenizer):
         words = [word for word in counts if counts[word] >= min_count]
         words = [word for word in words if word not in empty.special_tokens]
         words.sort(key=lambda word: (-counts[word], word))
-        return cls(words[: vocab_size - 2], punctuation=punctuation, lowercase=lowercase)
+        del words[vocab_size - 2 :]
+        tokenizer = cls(words, punctuation=punctuation, lowercase=lowercase)
+        n_words = counts.total()
+        share = (n_words - sum(counts[word] for word in words)) / max(1, n_words)
+        tokenizer.note = f"{share:.2%} of the words of the training text are {UNKNOWN}."
+        return tokenizer
 
     def split(self, text: str) -> list[str]:
         """The words of a text, known or not."""
@@ -105,21 +110,12 @@ class WordTokenizer(Tokenizer):
             _lower(text) if self.lowercase else text
         )
 
-    def encode(self, text: str) -> TokenIds:
+    def encode_ordinary(self, text: str) -> TokenIds:
         unknown = self.special_tokens[UNKNOWN]
         return np.array([self._id_of.get(word, unknown) for word in self.split(text)], self.dtype)
 
     def encode_stream(self, texts: Iterable[str]):
-        return map(self.encode, safe_pieces(texts))
-
-    def unknown_share(self, text: str) -> float:
-        """Share of the words of a text that the vocabulary lacks, 0 to 1.
-
-        >>> WordTokenizer(["the", "cat"]).unknown_share("the cat the dog")
-        0.25
-        """
-        token_ids = self.encode(text)
-        return float((token_ids == self.special_tokens[UNKNOWN]).mean()) if len(token_ids) else 0.0
+        return map(self.encode_ordinary, safe_pieces(texts))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 import base64
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -132,3 +133,21 @@ def test_ids_of_an_empty_text_are_an_empty_array():
     ids = Encoder(Rules.from_merges([])).encode("")
     assert ids.dtype == np.int32
     assert ids.shape == (0,)
+
+
+@given(texts=st.lists(text_like_the_corpus, max_size=8), n_threads=st.sampled_from([None, 1, 3]))
+@settings(deadline=None)
+def test_a_stream_gives_the_ids_of_each_text_in_order(texts, n_threads):
+    encoder = Encoder(Rules.from_merges(MERGES))
+    streamed = [ids.tolist() for ids in encoder.encode_stream(iter(texts), n_threads)]
+    assert streamed == [encoder.encode(text).tolist() for text in texts]
+
+
+def test_threads_of_the_caller_do_not_write_to_one_memo():
+    rules = Rules.from_merges(MERGES)
+    numbers = [" ".join(map(str, range(n, n + 20_000))) for n in range(0, 80_000, 20_000)]
+    alone = [Encoder(rules).encode(text).tolist() for text in numbers]
+    together = Encoder(rules)
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        for _ in range(3):
+            assert [ids.tolist() for ids in pool.map(together.encode, numbers)] == alone

@@ -15,7 +15,6 @@ from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.rules import encode_slowly
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.bpe.unicode_classes import class_table
-from folio.tokenizers.sequences import sequences
 
 TEXT = "The cat sat on the mat; the cat's 1234 mats aren't THE mats.\n\n  漢字 漢字 ёлка 😀😀\n" * 5
 TOKENIZERS = {name: BPETokenizer.train([TEXT], 300, pattern=name) for name in PATTERNS}
@@ -63,12 +62,6 @@ def test_of_two_equal_merges_the_last_one_holds_as_in_the_tokenizers_library():
 def test_ids_that_are_not_in_the_order_of_the_merges_are_refused_for_tiktoken():
     with pytest.raises(UserError, match="order of the merges"):
         BPETokenizer.from_json(with_merges("b c", "a b")).to_tiktoken()
-
-
-def test_of_two_allowed_special_tokens_the_longer_one_is_found():
-    tokenizer = BPETokenizer.from_merges([], special_tokens=("<a>", "<a><b>"))
-    ids = tokenizer.encode("<a><b><a>", allowed_special=("<a>", "<a><b>"))
-    assert ids.tolist() == [257, 256]
 
 
 def python(script: str) -> str:
@@ -126,6 +119,26 @@ def test_a_stream_has_the_ids_of_the_whole(parts):
     assert ids == tokenizer.encode("".join(parts)).tolist()
 
 
+def composing(form: str) -> BPETokenizer:
+    table = TOKENIZERS["llama3"].to_json() | {"normalizer": {"type": form}}
+    return BPETokenizer.from_json(table)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+@given(text=st.text(st.sampled_from("aé\u0301\u0327\u1100\u1161ﬁ漢 .")), size=st.integers(1, 4))
+@settings(deadline=None)
+def test_normalized_text_has_the_ids_of_the_tokenizers_library_whole_and_in_pieces(
+    form, text, size
+):
+    tokenizer = composing(form)
+    expected = in_tokenizers(tokenizer).encode(text).ids
+    assert tokenizer.encode(text).tolist() == expected
+    assert tokenizer.encode_batch([text])[0].tolist() == expected
+    pieces = (text[i : i + size] for i in range(0, len(text), size))
+    ids = [token_id for piece in tokenizer.encode_stream(pieces) for token_id in piece]
+    assert ids == expected
+
+
 @pytest.mark.parametrize("ignore_merges", [False, True])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_file_made_by_the_tokenizers_library_gives_its_ids(pattern, ignore_merges):
@@ -171,35 +184,6 @@ def test_numba_is_not_imported_before_it_is_used():
     assert python(script) == "False\n"
 
 
-def test_special_tokens_in_text_are_text_unless_allowed():
-    tokenizer = TOKENIZERS["gpt2"]
-    text = "a<|endoftext|>b<bos>"
-    assert not set(tokenizer.encode(text).tolist()) & set(tokenizer.special_tokens.values())
-    ids = tokenizer.encode(text, allowed_special=["<|endoftext|>"]).tolist()
-    assert ids.count(tokenizer.special_tokens["<|endoftext|>"]) == 1
-    assert tokenizer.special_tokens["<bos>"] not in ids
-    assert tokenizer.decode(ids) == text
-    with pytest.raises(UserError, match="<pad>"):
-        tokenizer.encode(text, allowed_special=["<pad>"])
-
-
-@given(
-    text=st.text(st.sampled_from("aB.!?。” \n")),
-    per=st.sampled_from(["document", "line", "sentence"]),
-)
-def test_sequences_joined_are_the_text(text, per):
-    assert "".join(sequences(text, per)) == text
-
-
-def test_each_line_or_sentence_gets_its_own_begin_and_end():
-    tokenizer = TOKENIZERS["gpt2"]
-    ids = tokenizer.encode_sequences("One. Two!\nThree", per="sentence")
-    assert tokenizer.decode(ids) == "<bos>One. <eos><bos>Two!\n<eos><bos>Three<eos>"
-    assert tokenizer.decode(ids, skip_special=True) == "One. Two!\nThree"
-    ids = tokenizer.encode_sequences("One. Two!\nThree", per="line")
-    assert tokenizer.decode(ids) == "<bos>One. Two!\n<eos><bos>Three<eos>"
-
-
 def test_ids_have_the_smallest_type_that_holds_them():
     assert TOKENIZERS["gpt2"].encode("the").dtype == np.uint16
     assert BPETokenizer.from_merges([], special_tokens=()).encode("the").dtype == np.uint8
@@ -207,7 +191,20 @@ def test_ids_have_the_smallest_type_that_holds_them():
 
 def test_merges_are_told_in_the_order_in_which_they_were_learned():
     tokenizer = BPETokenizer.train(["hug hug pug"], 261)
-    assert tokenizer.merges == [(b"u", b"g"), (b"h", b"ug")]
+    u, g, h = b"ugh"
+    # " hug" and " pug" are chunks of their own: (u, g) three times, (h, ug) twice
+    assert tokenizer.merges == [(u, g, 256, 3), (h, 256, 257, 2)]
+
+
+def test_counts_of_merges_are_saved_and_change_neither_fingerprint_nor_other_readers(tmp_path):
+    tokenizer = BPETokenizer.train(["hug hug pug"], 261)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = BPETokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.merges == tokenizer.merges
+    without = BPETokenizer.from_merges([merge[:2] for merge in tokenizer.merges])
+    assert [merge.occurrences for merge in without.merges] == [None, None]
+    assert without.fingerprint == tokenizer.fingerprint
+    assert in_tokenizers(tokenizer).encode("hug pug").ids == tokenizer.encode("hug pug").tolist()
 
 
 def test_a_text_with_too_few_pairs_says_so():
@@ -252,6 +249,9 @@ def damaged(**model) -> dict:
         (damaged(merges=["a b c"]), "is damaged"),
         (damaged(vocab={"a": 0}, merges=[]), "lacks 255 of the 256 bytes"),
         (damaged(vocab=[1, 2]), "is damaged"),
+        (damaged(merge_counts=[1]), "a number for each merge"),
+        (damaged(merge_counts=["1"] * 41), "a number for each merge"),
+        (damaged(merge_counts=7), "is damaged"),
         (damaged(unk_token="<unk>"), "sets model.unk_token"),
         (
             damaged() | {"pre_tokenizer": {"type": "Whitespace"}},

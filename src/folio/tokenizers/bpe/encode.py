@@ -9,8 +9,10 @@ leftmost of equals, one at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -162,7 +164,7 @@ class Encoder:
     def __init__(self, rules: Rules, pattern: str = "gpt2") -> None:
         self._pattern = PATTERN_CODES[check_pattern(pattern)]
         self._vocabulary = _Vocabulary.of(rules)
-        self._threads = [_Thread()]
+        self._idle = [_Thread()]
 
     def encode(self, text: str) -> np.ndarray:
         """The token ids of one text, int32, on one thread."""
@@ -170,7 +172,7 @@ class Encoder:
 
     def encode_bytes(self, data: bytes) -> np.ndarray:
         """The token ids of UTF-8, or of any bytes."""
-        return self._run(self._threads[0], data, np.array([len(data)], np.int64))[0]
+        return self._run(data, np.array([len(data)], np.int64))[0]
 
     def encode_batch(self, texts: Iterable[str], n_threads: int | None = None) -> list[np.ndarray]:
         """The token ids of each text; on two threads, or as many as given, when it is much."""
@@ -179,22 +181,48 @@ class Encoder:
         data = b"".join(pieces)
         if n_threads is None:
             n_threads = min(2, os.cpu_count() or 1) if len(data) > 1 << 18 else 1
-        while len(self._threads) < n_threads:
-            self._threads.append(_Thread())
         if n_threads == 1:
-            return _by_text(*self._run(self._threads[0], data, ends))
+            return _by_text(*self._run(data, ends))
         edges = np.searchsorted(ends, np.linspace(0, len(data), n_threads + 1)[1:-1])
         shares = []
-        for thread, texts_of in zip(self._threads, np.split(ends, edges), strict=False):
-            start = 0 if not shares else shares[-1][3]
-            stop = int(texts_of[-1]) if len(texts_of) else start
-            shares.append((thread, data[start:stop], texts_of - start, stop))
+        stop = 0
+        for texts_of in np.split(ends, edges):
+            start, stop = stop, int(texts_of[-1]) if len(texts_of) else stop
+            shares.append((data[start:stop], texts_of - start))
         with ThreadPoolExecutor(n_threads) as pool:
-            parts = pool.map(lambda share: self._run(*share[:3]), shares)
+            parts = pool.map(lambda share: self._run(*share), shares)
             return [ids for part in parts for ids in _by_text(*part)]
 
-    def _run(self, thread: _Thread, data: bytes, ends: np.ndarray):
-        return thread.encode(data, ends, self._pattern, self._vocabulary)
+    def encode_stream(
+        self, texts: Iterable[str], n_threads: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The token ids of each text, as they come; on two threads, or as many as given, from the
+        second text on."""
+        n_threads = n_threads or min(2, os.cpu_count() or 1)
+        texts = iter(texts)
+        begin = list(islice(texts, 2))
+        if len(begin) < 2 or n_threads == 1:
+            yield from map(self.encode, chain(begin, texts))
+            return
+        running: deque[Future[np.ndarray]] = deque()
+        with ThreadPoolExecutor(n_threads) as pool:
+            for text in chain(begin, texts):
+                if len(running) == n_threads:
+                    yield running.popleft().result()
+                running.append(pool.submit(self.encode, text))
+            while running:
+                yield running.popleft().result()
+
+    def _run(self, data: bytes, ends: np.ndarray):
+        # Taken out while it works, so that no two threads of the caller write to one memo.
+        try:
+            thread = self._idle.pop()
+        except IndexError:
+            thread = _Thread()
+        try:
+            return thread.encode(data, ends, self._pattern, self._vocabulary)
+        finally:
+            self._idle.append(thread)
 
 
 def _by_text(ids: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:

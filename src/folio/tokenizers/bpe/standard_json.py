@@ -28,6 +28,9 @@ class Contents(NamedTuple):
     pattern: str
     special_tokens: dict[str, int]
     normalization: str | None
+    merge_counts: list[int] | None = None
+    """How often each pair occurred in the training text when it was merged. The standard does
+    not know it; the `tokenizers` library reads over it."""
 
 
 @cache
@@ -71,6 +74,7 @@ def to_standard(contents: Contents) -> dict[str, Any]:
         parts = [split, {**byte_level, "use_regex": False}]
         splitter = {"type": "Sequence", "pretokenizers": parts}
     normalizer = {"type": contents.normalization} if contents.normalization else None
+    counts = {"merge_counts": contents.merge_counts} if contents.merge_counts else {}
     return {
         "version": "1.0",
         "truncation": None,
@@ -91,6 +95,7 @@ def to_standard(contents: Contents) -> dict[str, Any]:
             "ignore_merges": bool(rules.whole_chunks),
             "vocab": {name: token_id for token_id, name in enumerate(names) if name},
             "merges": [[names[left], names[right]] for left, right in rules.pairs.tolist()],
+            **counts,
         },
     }
 
@@ -142,7 +147,17 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
         pattern=_pattern_name(table.get("pre_tokenizer"), source),
         special_tokens=special_tokens,
         normalization=normalizer["type"] if normalizer else None,
+        merge_counts=_merge_counts(model, source),
     )
+
+
+def _merge_counts(model: Mapping[str, Any], source: str) -> list[int] | None:
+    counts = model.get("merge_counts")
+    if counts is None:
+        return None
+    if len(counts) != len(model["merges"]) or not all(type(count) is int for count in counts):
+        raise UserError(f"{source} is damaged: its merge_counts are not a number for each merge.")
+    return counts
 
 
 def rules_from_names(

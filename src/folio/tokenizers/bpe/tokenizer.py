@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,6 @@ from folio.tokenizers.bpe import reference
 from folio.tokenizers.bpe.patterns import PATTERNS, check_pattern, safe_pieces, split_slowly
 from folio.tokenizers.bpe.rules import Rules, encode_slowly
 from folio.tokenizers.bpe.standard_json import Contents, from_standard, to_standard
-from folio.tokenizers.sequences import Sequence as Per
-from folio.tokenizers.sequences import sequences
 
 if TYPE_CHECKING:
     import tiktoken
@@ -27,6 +24,16 @@ if TYPE_CHECKING:
     from folio.tokenizers.bpe.encode import Encoder
 
 SPECIAL_TOKENS = (END_OF_DOCUMENT, BEGIN, END)
+
+
+class Merge(NamedTuple):
+    """A pair of ids, the id that they make together, and how often the pair occurred in the
+    training text when it was merged, where that is known."""
+
+    left: int
+    right: int
+    token: int
+    occurrences: int | None
 
 
 class BPETokenizer(Tokenizer):
@@ -83,8 +90,10 @@ class BPETokenizer(Tokenizer):
                 f"vocab_size is {vocab_size}; the 256 bytes and {len(special_tokens)} special "
                 f"tokens need {vocab_size - n_merges} at least."
             )
-        merges = _learn_merges(texts, pattern, n_merges)
-        tokenizer = cls.from_merges(merges, pattern=pattern, special_tokens=special_tokens)
+        merges, counts = _learn_merges(texts, pattern, n_merges)
+        tokenizer = cls.from_merges(
+            merges, pattern=pattern, special_tokens=special_tokens, counts=counts
+        )
         if len(merges) < n_merges:
             tokenizer.note = (
                 f"The text has no more than {len(merges):,} pairs to merge, so the vocabulary has "
@@ -99,8 +108,10 @@ class BPETokenizer(Tokenizer):
         *,
         pattern: str = "gpt2",
         special_tokens: Sequence[str] = SPECIAL_TOKENS,
+        counts: list[int] | None = None,
     ) -> BPETokenizer:
-        """One with these merges; merge k makes the id 256 + k."""
+        """One with these merges; merge k makes the id 256 + k, and `counts[k]` is how often its
+        pair occurred."""
         for name in special_tokens:
             if len(split_slowly(name, check_pattern(pattern))) < 2:
                 raise UserError(
@@ -111,7 +122,7 @@ class BPETokenizer(Tokenizer):
         pieces = reference.token_bytes(rules.pairs.tolist())
         special = {name: len(pieces) + k for k, name in enumerate(special_tokens)}
         pieces += [name.encode("utf-8") for name in special]
-        return cls(Contents(rules, pieces, pattern, special, None))
+        return cls(Contents(rules, pieces, pattern, special, None, counts))
 
     @classmethod
     def from_json(cls, table: dict[str, Any], source: str = "The tokenizer.json") -> BPETokenizer:
@@ -123,61 +134,45 @@ class BPETokenizer(Tokenizer):
         """Read a tokenizer.json."""
         return cls.from_json(read_json(Path(path)), str(path))
 
-    # ---- text to ids ---------------------------------------------------------------------
+    # ---- what was learned ----------------------------------------------------------------
 
     @property
-    def merges(self) -> list[tuple[bytes, bytes]]:
-        """The merged pairs in the order in which they were learned."""
-        pairs = self._contents.rules.pairs.tolist()
-        return [(self.pieces[left], self.pieces[right]) for left, right in pairs]
+    def merges(self) -> list[Merge]:
+        """The merges in the order in which they were learned."""
+        rules, counts = self._contents.rules, self._contents.merge_counts
+        pairs, new_ids = rules.pairs.tolist(), rules.new_ids.tolist()
+        return [
+            Merge(left, right, new_id, count)
+            for (left, right), new_id, count in zip(pairs, new_ids, counts or [None] * len(pairs))
+        ]
 
-    def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> TokenIds:
-        """Token ids of a text.
+    # ---- text to ids ---------------------------------------------------------------------
 
-        Args:
-            text: any text.
-            allowed_special: names of special tokens that are found in the text; others are text.
-        """
-        if allowed_special:
-            return self._encode_with_special(text, allowed_special)
-        if self._contents.normalization:
-            text = unicodedata.normalize(self._contents.normalization, text)  # type: ignore[arg-type]
-        if self._encoder is not None:
-            return self._encoder.encode(text).astype(self.dtype)
-        return self._encode_slowly(text)
+    def encode_ordinary(self, text: str) -> TokenIds:
+        text = self._normalize(text)
+        if self._encoder is None:
+            return self._encode_slowly(text)
+        return self._encoder.encode(text).astype(self.dtype)
 
     def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each of many texts, on two threads when there is enough to do."""
-        if self._encoder is None or self._contents.normalization:
-            return [self.encode(text) for text in texts]
+        texts = [self._normalize(text) for text in texts]
+        if self._encoder is None:
+            return [self._encode_slowly(text) for text in texts]
         return [ids.astype(self.dtype) for ids in self._encoder.encode_batch(texts)]
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
-        """Token ids of one text that comes in pieces, as if it were whole."""
-        return map(self.encode, safe_pieces(texts))
+        """Token ids of one text that comes in pieces, as if it were whole; on two threads."""
+        if self._contents.normalization:
+            texts = map(self._normalize, _cut_before_ascii(texts))
+        pieces = safe_pieces(texts)
+        if self._encoder is None:
+            return map(self._encode_slowly, pieces)
+        return (ids.astype(self.dtype) for ids in self._encoder.encode_stream(pieces))
 
-    def encode_sequences(self, text: str, per: Per = "document") -> TokenIds:
-        """Token ids with `<bos>` and `<eos>` around the document, each line or each sentence.
-
-        >>> tokenizer = BPETokenizer.from_merges([])
-        >>> tokenizer.decode(tokenizer.encode_sequences("Yes. No!", per="sentence"))
-        '<bos>Yes. <eos><bos>No!<eos>'
-        """
-        begin, end = (np.array([self.special_id(name)], self.dtype) for name in (BEGIN, END))
-        parts = [
-            part for ids in map(self.encode, sequences(text, per)) for part in (begin, ids, end)
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, self.dtype)
-
-    def _encode_with_special(self, text: str, allowed: Collection[str]) -> TokenIds:
-        ids = {name: self.special_id(name) for name in allowed}
-        longest_first = sorted(allowed, key=len, reverse=True)
-        parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
-        encoded = [
-            np.array([ids[part]], self.dtype) if k % 2 else self.encode(part)
-            for k, part in enumerate(parts)
-        ]
-        return np.concatenate(encoded)
+    def _normalize(self, text: str) -> str:
+        form: Any = self._contents.normalization
+        return unicodedata.normalize(form, text) if form else text
 
     @cached_property
     def _encoder(self) -> Encoder | None:
@@ -198,6 +193,9 @@ class BPETokenizer(Tokenizer):
 
     def to_json(self) -> dict[str, Any]:
         return to_standard(self._contents)
+
+    def behaviour(self) -> dict[str, Any]:
+        return to_standard(self._contents._replace(merge_counts=None))
 
     def to_tiktoken(self) -> tiktoken.Encoding:
         """The same as a tiktoken encoding, with the same ids.
@@ -224,13 +222,27 @@ class BPETokenizer(Tokenizer):
         )
 
 
+def _cut_before_ascii(texts: Iterable[str]) -> Iterator[str]:
+    """One text in pieces that can be normalized alone: in every form of Unicode, an ASCII
+    character has no part in how what precedes it is composed."""
+    waiting = ""
+    for text in texts:
+        waiting += text
+        cut = next((k for k in reversed(range(len(waiting))) if waiting[k].isascii()), 0)
+        yield waiting[:cut]
+        waiting = waiting[cut:]
+    yield waiting
+
+
 def _learn_merges(
     texts: Iterable[str], pattern: str, n_merges: int
-) -> np.ndarray | list[tuple[int, int]]:
+) -> tuple[np.ndarray | list[tuple[int, int]], list[int] | None]:
+    """The merges, and how often the pair of each occurred."""
     try:
         from folio.tokenizers.bpe.count import count_texts
         from folio.tokenizers.bpe.train import learn_merges
     except ImportError:  # no numba here
         chunks = (chunk for text in texts for chunk in split_slowly(text, pattern))
-        return reference.learn_merges(reference.count_chunks(chunks), n_merges=n_merges)
-    return learn_merges(count_texts(texts, pattern), n_merges).merges
+        return reference.learn_merges(reference.count_chunks(chunks), n_merges=n_merges), None
+    learned = learn_merges(count_texts(texts, pattern), n_merges)
+    return learned.merges, learned.counts.tolist()

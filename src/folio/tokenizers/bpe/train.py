@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from folio.errors import UserError
 from folio.tokenizers.bpe.compiled import kernel
 from folio.tokenizers.bpe.count import ChunkCounts
 
@@ -59,10 +60,16 @@ def learn_merges(chunks: ChunkCounts, n_merges: int) -> Learned:
     Args:
         chunks: the distinct chunks of the training text.
         n_merges: how many merges to learn: the vocabulary size without bytes and special tokens.
+
+    Raises:
+        UserError: 2 GiB of distinct chunks.
     """
     n_cells = int(chunks.lengths[: len(chunks)].sum())
     if n_cells >= 1 << 31:
-        raise OverflowError("The distinct chunks of the text have 2 GiB or more together.")
+        raise UserError(
+            f"The distinct words of the text have {n_cells:,} bytes together; {(1 << 31) - 1:,} is "
+            f"the most. Learn the vocabulary from a part of it, or take out what is no text."
+        )
     work = _Work.for_text(chunks, n_cells, n_merges)
     pair_of_bytes = np.full((N_BYTES, N_BYTES), NO_PAIR, np.int32)
     find_byte_pairs(
