@@ -38,7 +38,7 @@ def evaluate(
 
     import numpy as np
 
-    from folio.corpus.corpus import CorpusConfig, read_corpus
+    from folio.corpus.corpus import CorpusConfig, read_documents
     from folio.device import DeviceConfig, choose_device
     from folio.run.opening import open_run
     from folio.tokenizers.sequences import encode_documents
@@ -48,7 +48,7 @@ def evaluate(
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if files:
-        documents = read_corpus(CorpusConfig(sources=files, encoding=encoding)).documents
+        documents = read_documents(files, CorpusConfig(encoding=encoding)).documents
         sequence = read_toml(found.recipe_file)["tokenizer"].get("sequence", "none")
         texts = (document.pieces() for document in documents)
         tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts, sequence)))

@@ -261,13 +261,13 @@ def _beginning(parts: list[Part], n_characters: int) -> str:
 
 
 def _read_text(path: Path) -> str:
-    from folio.corpus.readers import read_path, read_stdin
+    from folio.corpus.corpus import CorpusConfig, read_documents
 
-    if str(path) == "-":
-        return read_stdin("auto").text
-    if not path.exists():
+    name = str(path)
+    if name != "-" and not path.exists():
         raise UserError(f"There is no file {path}.")
-    return "".join(document.text for document in read_path(path, "auto"))
+    documents = read_documents([name], CorpusConfig()).documents
+    return "".join(document.text for document in documents)
 
 
 def _read_ids() -> list[int]:

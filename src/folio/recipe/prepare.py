@@ -71,7 +71,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
             chunks = encode_documents(tokenizer, texts, config.sequence)
             write_token_file(files[name], chunks, tokenizer.dtype, tokenizer.fingerprint)
 
-    record, warnings = corpus.record(), []
+    record, warnings = corpus.record(), corpus.reading.warnings()
     prepared = Prepared(tokenizer, config, files["train"], files["validation"], record, warnings)
     train_ids, validation_ids = prepared.training(), prepared.validation()
     n_unknown = 0
