@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -103,9 +104,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     bb   12.25
     """
     widths = [max(map(len, column)) for column in zip(header, *rows)]
-    numeric = [
-        bool(rows) and all(row[i][:1] in "0123456789-" for row in rows) for i in range(len(header))
-    ]
+    numeric = [are_numbers(column) for column in zip(*rows)] or [False] * len(header)
     lines = []
     for row in (header, *rows):
         cells = [
@@ -114,3 +113,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def are_numbers(column: Iterable[str]) -> bool:
+    """Whether the cells of a column stand to the right; a dash stands for a number."""
+    return all(cell[:1] in "0123456789-" for cell in column)

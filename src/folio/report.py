@@ -1,11 +1,13 @@
-"""Pictures: one look for every figure."""
+"""Pictures and pages: one look for every figure and every HTML file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
+from folio.console import are_numbers
 from folio.storage import atomic_write
 
 COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#65a30d", "#4b5563")
@@ -117,3 +119,99 @@ def _fit_height(axes, curves: Sequence[Curve]) -> None:
         margin = 0.06 * (high - low)
         if high > low:
             axes.set_ylim(low - margin, high + margin)
+
+
+# ---- pages ---------------------------------------------------------------------------------
+
+
+def html_page(title: str, body: str) -> str:
+    """One HTML file that needs no other and loads nothing; light or dark, as the reader likes it.
+
+    Args:
+        title: plain text; it is also the heading.
+        body: HTML: `html_table`, `html_pieces`, `<h2>`, `<p>`, `<figure>` with an inline SVG ...
+            Whatever comes from a user has gone through `html.escape`.
+    """
+    *bright, _ = COLORS  # the last one is gray
+    tints = (
+        f".pieces span:nth-child({len(bright)}n + {place}) {{"
+        f" background: color-mix(in srgb, {color} var(--tint), transparent) }}"
+        for place, color in enumerate(bright, 1)
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n"
+        f"<style>{_STYLE}{chr(10).join(tints)}\n</style>\n</head>\n"
+        f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def html_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None
+) -> str:
+    """A table of plain text; columns of numbers are to the right.
+
+    Args:
+        header: names of the columns.
+        rows: one text for each column.
+        marked: the row to look at.
+
+    >>> html_table(["a"], [["<1"]])
+    '<div class="wide"><table>\\n<tr><th>a</th></tr>\\n<tr><td>&lt;1</td></tr>\\n</table></div>'
+    """
+    numeric = [are_numbers(column) for column in zip(*rows)] or [False] * len(header)
+
+    def line(tag: str, cells: Sequence[str], attribute: str = "") -> str:
+        opening = (f'<{tag} class="number">' if right else f"<{tag}>" for right in numeric)
+        row = "".join(f"{o}{escape(cell)}</{tag}>" for o, cell in zip(opening, cells))
+        return f"<tr{attribute}>{row}</tr>"
+
+    lines = [line("th", header)]
+    for number, row in enumerate(rows):
+        lines.append(line("td", row, ' class="marked"' if number == marked else ""))
+    body = "\n".join(lines)
+    return f'<div class="wide"><table>\n{body}\n</table></div>'
+
+
+def html_pieces(pieces: Iterable[tuple[str, str]]) -> str:
+    """Text in pieces, each in another color than its neighbours.
+
+    Args:
+        pieces: plain text, and what it says when pointed at.
+
+    >>> html_pieces([("a<", "token 7")])
+    '<p class="pieces"><span title="token 7">a&lt;</span></p>'
+    """
+    spans = (f'<span title="{escape(hint)}">{escape(text)}</span>' for text, hint in pieces)
+    return f'<p class="pieces">{"".join(spans)}</p>'
+
+
+_STYLE = f"""
+:root {{ color-scheme: light dark; --ink: {INK}; --faint: #6b7280; --line: #e5e7eb;
+  --ground: #ffffff; --raised: #f3f4f6; --accent: {COLORS[0]}; --tint: 24% }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e5e7eb; --faint: #9ca3af;
+  --line: #374151; --ground: #111827; --raised: #1f2937; --accent: #60a5fa;
+  --tint: 44% }} }}
+body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 72rem; margin: 0 auto;
+  padding: 2rem 1.25rem 4rem; color: var(--ink); background: var(--ground) }}
+h1 {{ font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem }}
+h2 {{ font-size: 1.2rem; margin: 2.5rem 0 .75rem }}
+p {{ max-width: 48rem }}
+a {{ color: var(--accent) }}
+.faint {{ color: var(--faint) }}
+.wide {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }}
+th, td {{ padding: .35rem .75rem; text-align: left; border-bottom: 1px solid var(--line) }}
+th, td:first-child, .number {{ white-space: nowrap }}
+th {{ color: var(--faint); font-weight: 600 }}
+.number {{ text-align: right }}
+.marked {{ background: var(--raised); box-shadow: inset 3px 0 var(--accent) }}
+.pieces {{ max-width: none; font: .9rem/1.9 ui-monospace, monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere }}
+.pieces span {{ padding: .1em 0; border-radius: .2em }}
+figure {{ margin: 1.5rem 0 }}
+figure svg, img {{ max-width: 100%; height: auto; background: #ffffff; border-radius: .4rem }}
+"""

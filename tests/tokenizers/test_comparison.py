@@ -12,8 +12,8 @@ from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.comparison import (
     ENOUGH_OCCURRENCES,
     candidates,
-    colored_html,
     measure,
+    page,
     recommend,
 )
 from folio.tokenizers.word import WordTokenizer
@@ -56,7 +56,14 @@ def test_sizes_beyond_what_the_text_has_are_left_out():
     assert names == ["character", "bpe 258", "bpe 260", "word 400"]
 
 
-def test_the_page_shows_each_token_and_escapes_what_html_would_read():
-    page = colored_html("<b>", PAIRS, "abc<i>\n")
-    assert page.count("<span") == len(PAIRS.encode("abc<i>\n"))
-    assert "<i>" not in page and "<b>" not in page and ">abc</span>" in page
+def test_the_page_shows_the_text_as_each_cuts_it_and_marks_the_recommended_one():
+    text = "abc<i>\n"
+    characters = CharacterTokenizer("abc<i>\n")
+    both = {"<b>": PAIRS, "characters": characters}
+    measured = [measure(name, t, text, text, 1) for name, t in both.items()]
+    shown = page(measured, measured[1], "a < b", both, text)
+    assert shown.count("<span") == len(PAIRS.encode(text)) + len(text)
+    assert "<i>" not in shown and "<b>" not in shown and "since a &lt; b." in shown
+    assert '<span title="id 257">abc</span>' in shown and "\\n\n</span>" in shown
+    assert '<tr class="marked"><td>characters' in shown
+    assert shown.index("<h2>characters") < shown.index("<h2>&lt;b&gt;")

@@ -22,17 +22,7 @@ if TYPE_CHECKING:
     from folio.tokenizers import Tokenizer
 
 SHOWN_CHARACTERS = 400
-HEADER = [
-    "tokenizer",
-    "ids",
-    "tokens",
-    "bytes/token",
-    "used",
-    "median seen",
-    "unknown",
-    "embedding",
-    "longest tokens",
-]
+SHOWN_ON_PAGE = 1500
 BACKGROUNDS = ("blue", "green", "magenta", "cyan", "yellow")
 
 tokenizer = App(
@@ -174,14 +164,21 @@ def compare(
         also: Further ones: gpt2 or tokenizer.json files, with commas between them.
         d_model: Width of the model, for the parameters of its embedding.
         characters: Read no more of the training part than this.
-        html: Write a page that shows the tokens of the recommended one in colors.
+        html: Write a page with the table, and the text as each of them cuts it, in colors.
         json: Print JSON.
         encoding: Of the files.
     """
     sizes = _sizes(vocab_sizes)
     others = {name: _open(name) for name in also.split(",") if name}
 
-    from folio.tokenizers.comparison import candidates, colored_html, measure, recommend
+    from folio.tokenizers.comparison import (
+        HEADER,
+        candidates,
+        cells,
+        measure,
+        page,
+        recommend,
+    )
 
     split = _read(corpus, encoding).split
     training = _beginning(split.training, characters)
@@ -197,28 +194,14 @@ def compare(
         from folio.storage import atomic_write
 
         with atomic_write(html) as file:
-            file.write(colored_html(best.name, vocabularies[best.name], held_out[:20_000]))
+            file.write(page(measured, best, reason, vocabularies, held_out[:SHOWN_ON_PAGE]))
         say(f"{html}")
     if json:
         records = [m.record() for m in measured]
         answer = {"tokenizers": records, "recommended": best.name, "reason": reason}
         print(json_format.dumps(answer, indent=2))
         return
-    rows = [
-        [
-            m.name,
-            f"{m.vocab_size:,}",
-            f"{m.tokens:,}",
-            f"{m.bytes_per_token:.2f}" if m.lossless else "-",
-            f"{m.share_of_vocabulary_used:.1%}",
-            f"{m.median_occurrences:,.0f}",
-            f"{m.unknown_share:.1%}",
-            f"{m.embedding_parameters:,}",
-            "  ".join(m.longest_tokens),
-        ]
-        for m in measured
-    ]
-    print(table(HEADER, rows))
+    print(table(HEADER, cells(measured)))
     print(f"\nrecommended: {best.name}, since {reason}\n")
     chosen = vocabularies[best.name]
     _print_pieces(chosen, chosen.encode(held_out[:SHOWN_CHARACTERS]).tolist())

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from folio.errors import UserError
+from folio.report import html_page, html_pieces, html_table
 from folio.tokenizers.base import Tokenizer
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.word import WordTokenizer
 
 N_LONGEST = 3
+HEADER = [
+    "tokenizer",
+    "ids",
+    "tokens",
+    "bytes/token",
+    "used",
+    "median seen",
+    "unknown",
+    "embedding",
+    "longest tokens",
+]
 ENOUGH_OCCURRENCES = 50
 """Assumption: a token that the text has that often can be learned."""
 
@@ -137,22 +150,49 @@ def visible(piece: bytes) -> str:
     )
 
 
-def colored_html(title: str, tokenizer: Tokenizer, text: str) -> str:
-    """One page with each token of a text in a color of its own; it names its id when pointed at."""
-    import html
-
-    colors = ("#dbeafe", "#ffedd5", "#d1fae5", "#f3e8ff", "#fce7f3")
-    spans = [
-        f'<span style="background:{colors[k % len(colors)]}" title="{i}">'
-        f"{html.escape(visible(tokenizer.pieces[i]))}</span>"
-        + ("<br>" if tokenizer.pieces[i].endswith(b"\n") else "")
-        for k, i in enumerate(tokenizer.encode(text).tolist())
+def cells(measured: Iterable[Measured]) -> list[list[str]]:
+    """The rows of a table under `HEADER`."""
+    return [
+        [
+            m.name,
+            f"{m.vocab_size:,}",
+            f"{m.tokens:,}",
+            f"{m.bytes_per_token:.2f}" if m.lossless else "-",
+            f"{m.share_of_vocabulary_used:.1%}",
+            f"{m.median_occurrences:,.0f}",
+            f"{m.unknown_share:.1%}",
+            f"{m.embedding_parameters:,}",
+            "  ".join(m.longest_tokens),
+        ]
+        for m in measured
     ]
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title>"
-        '<body style="font:16px/1.7 monospace;max-width:60em;margin:2em auto;color:#1f2937">'
-        f"<h1>{html.escape(title)}</h1><p>{len(spans):,} tokens for "
-        f"{len(text.encode('utf-8', 'surrogatepass')):,} bytes. "
-        f"Point at one to see its id.</p><p>{''.join(spans)}</p></body></html>\n"
-    )
+
+
+def page(
+    measured: Sequence[Measured],
+    best: Measured,
+    reason: str,
+    tokenizers: Mapping[str, Tokenizer],
+    text: str,
+) -> str:
+    """The comparison as HTML: the table, the recommendation, and the text as each of them cuts it.
+
+    Args:
+        measured: the rows.
+        best, reason: what `recommend` gave.
+        tokenizers: by the names of the rows.
+        text: to be shown in colors.
+    """
+    parts = [
+        f"<p>Recommended: <strong>{escape(best.name)}</strong>, since {escape(reason)}.</p>",
+        html_table(HEADER, cells(measured), marked=list(measured).index(best)),
+        '<p class="faint">Point at a token to see its id.</p>',
+    ]
+    for m in sorted(measured, key=lambda m: m is not best):
+        tokenizer = tokenizers[m.name]
+        token_ids = tokenizer.encode(text).tolist()
+        pieces = [tokenizer.pieces[token_id] for token_id in token_ids]
+        names = [visible(piece) + ("\n" if piece.endswith(b"\n") else "") for piece in pieces]
+        parts.append(f"<h2>{escape(m.name)}: {len(token_ids):,} tokens</h2>")
+        parts.append(html_pieces((name, f"id {i}") for name, i in zip(names, token_ids)))
+    return html_page("Tokenizers side by side", "\n".join(parts))
