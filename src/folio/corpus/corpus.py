@@ -9,11 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from folio.corpus.builtin import BUILTIN
 from folio.corpus.cleaning import CleaningConfig
-from folio.corpus.document import Document
+from folio.corpus.document import Document, Part
 from folio.corpus.duplicates import DuplicatesConfig, Families, find_families
 from folio.corpus.files import is_source
+from folio.corpus.leakage import measure_leakage
 from folio.corpus.ledger import account, describe_sources
 from folio.corpus.readers import read_stdin
 from folio.corpus.reading import Engine, Reading, ReadingOptions, read_files
@@ -26,6 +30,7 @@ from folio.corpus.split import (
     whole,
     without_duplicates,
 )
+from folio.corpus.statistics import describe
 from folio.corpus.tika_server import tika_server
 from folio.errors import UserError
 
@@ -99,14 +104,20 @@ class Corpus:
         """All of them, those of --validation last."""
         return self.reading.documents
 
-    @cached_property
+    @property
     def naive_split(self) -> Split | None:
-        """The split by single documents, where that is not the split."""
-        if self.split.kind != "clusters":
+        """The split by single documents, where families make another one."""
+        if self.split.kind != "clusters" or len(set(self.families.of)) == len(self.documents):
             return None
         n_sources = len(self.documents) - len(self.split.elsewhere)
         documents = self.documents[:n_sources]
         return split_documents(documents, "documents", self.config.validation_fraction)
+
+    def family_numbers(self, parts: Sequence[Part]) -> list[int]:
+        """The family of each part, as a number; equal numbers, equal families."""
+        of = {d.sha256: family for d, family in zip(self.documents, self.families.of)}
+        numbers: dict[str, int] = {}
+        return [numbers.setdefault(of[part.document.sha256], len(numbers)) for part in parts]
 
     def record(self) -> dict[str, Any]:
         """What corpus.json keeps: sources, counts, the split and the ledger."""
@@ -122,6 +133,27 @@ class Corpus:
                 "examples": self.reading.tally.examples,
             },
             "duplicates": self.families.record(),
+        }
+
+    @cached_property
+    def leakage(self) -> tuple[dict[str, Any], list[NDArray[np.bool_]]]:
+        """What leaks, for the record, after this split and before it, by single documents; and for
+        each validation part which of its characters."""
+        after, masks = measure_leakage(self.split.training, self.split.validation)
+        naive = self.naive_split
+        before = measure_leakage(naive.training, naive.validation)[0] if naive else None
+        return {"after": after.record(), "before": before and before.record()}, masks
+
+    def report(self) -> dict[str, Any]:
+        """All that `folio corpus` tells."""
+        unknown = self.reading.findings.skipped.most_common(10)
+        skipped = [f"{n:,} {end}: not known, skipped" for end, n in unknown]
+        return {
+            "name": ", ".join(Path(source).name or source for source in self.config.sources[:3]),
+            **self.record(),
+            **describe(self.documents),
+            "leakage": self.leakage[0],
+            "warnings": self.reading.warnings() + skipped,
         }
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -174,13 +175,40 @@ def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: s
     """
     if not windows or len(tokens) < 2:
         raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
+    nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
+    for surprise, targets, _, vocab_size in _surprise(model, tokens, windows):
+        nats += surprise.sum().item()
+        squares += surprise.square().sum().item()
+        n_targets += len(surprise)
+        counts = np.bincount(targets, minlength=vocab_size) + (counts if len(counts) else 0)
+    return Score(protocol, n_targets, nats, squares, counts)
+
+
+def surprise_of_each(
+    model: nn.Module, tokens: TokenIds, windows: list[Window]
+) -> NDArray[np.float32]:
+    """(N,) nats of each token given those before it; NaN for the first, which is no target.
+
+    Arguments and errors are those of `score`.
+    """
+    if not windows or len(tokens) < 2:
+        raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
+    each = np.full(len(tokens), np.nan, np.float32)
+    for surprise, _, places, _ in _surprise(model, tokens, windows):
+        each[places] = surprise.cpu().numpy()
+    return each
+
+
+def _surprise(
+    model: nn.Module, tokens: TokenIds, windows: list[Window]
+) -> Iterator[tuple[torch.Tensor, NDArray[np.int64], NDArray[np.int64], int]]:
+    """(n,) nats, ids and places of the targets of some windows; and the size of the vocabulary."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
     try:
         with torch.no_grad():
-            for inputs, targets, scored in _batches(np.asarray(tokens), windows):
+            for inputs, targets, scored, places in _batches(np.asarray(tokens), windows):
                 logits = model(torch.from_numpy(inputs).to(device))  # (B, T, V)
                 surprise = F.cross_entropy(
                     logits.flatten(0, 1).float(),
@@ -188,15 +216,9 @@ def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: s
                     reduction="none",
                 )
                 surprise = surprise[torch.from_numpy(scored).to(device).flatten()].double()
-                nats += surprise.sum().item()
-                squares += surprise.square().sum().item()
-                n_targets += len(surprise)
-                if not len(counts):
-                    counts = np.zeros(logits.shape[2], dtype=np.int64)
-                counts += np.bincount(targets[scored], minlength=len(counts))
+                yield surprise, targets[scored], places[scored], logits.shape[2]
     finally:
         model.train(was_training)
-    return Score(protocol, n_targets, nats, squares, counts)
 
 
 def exact_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
@@ -209,15 +231,16 @@ def strided_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Sc
     return score(model, tokens, strided_windows(len(tokens), context_length), "strided")
 
 
-def _batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any]]:
-    """(B, T) inputs, targets, and which of the targets count."""
+def _batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """(B, T) inputs, targets, which of the targets count, and where they stand in the text."""
     per_batch = max(1, BATCH_TOKENS // max(window.length for window in windows))
     for first in range(0, len(windows), per_batch):
         starts, lengths, skips = np.array(windows[first : first + per_batch]).T
         columns = np.arange(lengths.max())
         where = np.minimum(starts[:, None] + columns, len(tokens) - 2)  # (B, T)
         scored = (columns >= skips[:, None]) & (columns < lengths[:, None])
-        yield tokens[where].astype(np.int64), tokens[where + 1].astype(np.int64), scored
+        targets = tokens[where + 1].astype(np.int64)
+        yield tokens[where].astype(np.int64), targets, scored, where + 1
 
 
 def frequency_loss(training: TokenIds, validation: TokenIds, vocab_size: int) -> float:
