@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from folio.errors import UserError
+from folio.evaluation.uncertainty import ratio_error
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 BATCH_TOKENS = 4096
@@ -49,6 +50,8 @@ class Score:
     """Squares of the surprise of each target, summed."""
     counts: Any
     """(V,) how often each id was a target."""
+    error_over_texts: float | None = None
+    """Of nats_per_token, where it is known which tokens belong together; see uncertainty.py."""
 
     def __add__(self, other: Score) -> Score:
         """Of two parts of a text."""
@@ -67,7 +70,10 @@ class Score:
 
     @property
     def standard_error(self) -> float:
-        """Of nats_per_token, as if targets were independent, which makes it a lower bound."""
+        """Of nats_per_token: over texts where that is known, or else as if targets were
+        independent, which makes it a lower bound."""
+        if self.error_over_texts is not None:
+            return self.error_over_texts
         variance = self.squares / self.targets - self.nats_per_token**2
         return math.sqrt(max(variance, 0.0) / self.targets)
 
@@ -161,7 +167,13 @@ def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[
     return [windows[i] for i in np.linspace(0, len(windows) - 1, wanted).astype(int)]
 
 
-def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: str) -> Score:
+def score(
+    model: nn.Module,
+    tokens: TokenIds,
+    windows: list[Window],
+    protocol: str,
+    blocks: NDArray[np.int64] | None = None,
+) -> Score:
     """Read the windows and sum the surprise, without dropout.
 
     Args:
@@ -169,6 +181,7 @@ def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: s
         tokens: (N,) token ids.
         windows: what to read.
         protocol: the name of that choice.
+        blocks: (N,) which tokens belong together, for the standard error.
 
     Raises:
         UserError: a text of fewer than two tokens has nothing to predict.
@@ -176,12 +189,22 @@ def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: s
     if not windows or len(tokens) < 2:
         raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
     nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
-    for surprise, targets, _, vocab_size in _surprise(model, tokens, windows):
+    of_blocks, in_blocks = np.zeros(0), np.zeros(0)
+    index = np.zeros(0, np.int64)
+    if blocks is not None:
+        _, index = np.unique(blocks, return_inverse=True)
+        of_blocks, in_blocks = np.zeros((2, int(index.max()) + 1))
+    for surprise, targets, places, vocab_size in _surprise(model, tokens, windows):
         nats += surprise.sum().item()
         squares += surprise.square().sum().item()
         n_targets += len(surprise)
         counts = np.bincount(targets, minlength=vocab_size) + (counts if len(counts) else 0)
-    return Score(protocol, n_targets, nats, squares, counts)
+        if blocks is not None:
+            where = index[places]
+            of_blocks += np.bincount(where, surprise.cpu().numpy(), len(of_blocks))
+            in_blocks += np.bincount(where, minlength=len(of_blocks))
+    error = None if blocks is None else ratio_error(of_blocks, in_blocks)
+    return Score(protocol, n_targets, nats, squares, counts, error)
 
 
 def surprise_of_each(
@@ -221,14 +244,24 @@ def _surprise(
         model.train(was_training)
 
 
-def exact_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
+def exact_score(
+    model: nn.Module,
+    tokens: TokenIds,
+    context_length: int,
+    blocks: NDArray[np.int64] | None = None,
+) -> Score:
     """The whole text once, in windows side by side."""
-    return score(model, tokens, exact_windows(len(tokens), context_length), "exact")
+    return score(model, tokens, exact_windows(len(tokens), context_length), "exact", blocks)
 
 
-def strided_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
+def strided_score(
+    model: nn.Module,
+    tokens: TokenIds,
+    context_length: int,
+    blocks: NDArray[np.int64] | None = None,
+) -> Score:
     """The whole text, each target with at least half a context before it."""
-    return score(model, tokens, strided_windows(len(tokens), context_length), "strided")
+    return score(model, tokens, strided_windows(len(tokens), context_length), "strided", blocks)
 
 
 def _batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any, Any]]:

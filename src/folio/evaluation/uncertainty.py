@@ -9,6 +9,7 @@ text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +61,19 @@ def standard_error(surprise: NDArray[np.floating], blocks: NDArray[np.int64]) ->
     1.0
     """
     _, index = np.unique(blocks, return_inverse=True)
-    n_blocks = int(index.max(initial=-1)) + 1
+    return ratio_error(np.bincount(index, surprise), np.bincount(index))
+
+
+def ratio_error(nats: NDArray[Any], targets: NDArray[Any]) -> float:
+    """The same from the sums of blocks.
+
+    Args:
+        nats: (K,) surprise summed over the targets of each block.
+        targets: (K,) their numbers; blocks without a target do not count.
+    """
+    n_blocks = int(np.count_nonzero(targets))
     if n_blocks < 2:
         return float("inf")
-    residuals = np.bincount(index, surprise - surprise.mean(dtype=np.float64))  # by block
-    variance = n_blocks / (n_blocks - 1) * float(residuals @ residuals) / len(surprise) ** 2
-    return float(np.sqrt(variance))
+    residuals = nats - nats.sum() / targets.sum() * targets
+    variance = n_blocks / (n_blocks - 1) * float(residuals @ residuals)
+    return float(np.sqrt(variance) / targets.sum())

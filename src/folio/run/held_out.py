@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class HeldOut:
 
     def record(self) -> dict[str, Any]:
         """For held_out.json."""
-        return asdict(self) | {"protocol": "exact"}
+        return asdict(self) | {"protocol": "exact", "perplexity": math.exp(self.nats_per_token)}
 
     def __str__(self) -> str:
         return (
