@@ -10,6 +10,8 @@ COMMANDS = (
     ["bench.training", "--size", "baby", "--rounds", "3"],
     ["bench.sampling"],
     ["bench.byte_pairs"],
+    ["bench.duplicates"],
+    ["bench.leakage"],
 )
 
 

@@ -253,6 +253,24 @@ def html_table(
     return f'<div class="wide"><table>\n{body}\n</table></div>'
 
 
+def html_bars(rows: Sequence[tuple[str, float, str]]) -> str:
+    """Horizontal bars, the longest over the whole width.
+
+    Args:
+        rows: name, value, and the words behind the bar.
+
+    >>> html_bars([("a", 2, "two")])  # doctest: +ELLIPSIS
+    '<div class="bars">\\n<span>a</span><i style="width: 100.0%"></i><span>two</span>\\n</div>'
+    """
+    most = max((value for _, value, _ in rows), default=0) or 1
+    lines = (
+        f'<span>{escape(name)}</span><i style="width: {100 * value / most:.1f}%"></i>'
+        f"<span>{escape(words)}</span>"
+        for name, value, words in rows
+    )
+    return '<div class="bars">\n' + "\n".join(lines) + "\n</div>"
+
+
 def html_pieces(pieces: Iterable[tuple[str, str]]) -> str:
     """Text in pieces, each in another color than its neighbours.
 
@@ -289,6 +307,10 @@ th {{ color: var(--faint); font-weight: 600 }}
 .pieces {{ max-width: none; font: .9rem/1.9 ui-monospace, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere }}
 .pieces span {{ padding: .1em 0; border-radius: .2em }}
+.bars {{ display: grid; grid-template-columns: max-content minmax(4rem, 28rem) max-content;
+  gap: .3rem .75rem; align-items: center; font-size: .9rem; font-variant-numeric: tabular-nums }}
+.bars i {{ display: block; height: .9rem; min-width: 1px; border-radius: .15rem;
+  background: var(--accent) }}
 figure {{ margin: 1.5rem 0 }}
 figure svg, img {{ max-width: 100%; height: auto; background: #ffffff; border-radius: .4rem }}
 """

@@ -140,10 +140,10 @@ def test_a_recipe_file_is_trained(folio, trained: Run, tmp_path: Path):
 
 MISTAKES = {
     "missing file": ("train nothing.txt", "There is no file, folder or built-in corpus"),
-    "empty corpus": ("train EMPTY", "0 characters"),
+    "empty corpus": ("train EMPTY", "it has no text"),
     "shorter than a window": ("train SHORT", "fewer than one window"),
     "binary file": ("train BINARY", "binary file"),
-    "wrong encoding": ("train LATIN", "byte 0xfc at offset 2"),
+    "wrong encoding": ("train LATIN --corpus.encoding utf-8", "byte 0xfc at offset 2"),
     "unknown setting": ("train BOOK --model.n-layer 3", "Did you mean 'model.n_layers'?"),
     "a flag of no verb": ("train BOOK --minuets 3", "Unknown setting 'minuets'"),
     "impossible shape": ("train BOOK --model.d-model 10 --model.n-heads 4", "divisible"),
@@ -341,4 +341,4 @@ def test_validation_files_are_held_out(folio, book: Path, tmp_path: Path):
     outcome = folio("train", str(book), "--validation", str(story), "--name", "held", *TRAIN)
     assert outcome.code == 0, outcome.err
     ledger = Run(runs_folder() / "held").corpus()["ledger"]
-    assert (ledger["training"], ledger["validation"]) == (20_000, 870)
+    assert (ledger["training"], ledger["validation"], ledger["elsewhere"]) == (18_000, 2_000, 870)

@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from folio.corpus import readers
-from folio.corpus.corpus import CorpusConfig, read_corpus
-from folio.corpus.readers import read_path, read_pieces
+from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
+from folio.corpus.readers import read_pieces
 from folio.errors import UserError
 
 TEXT = "Grüße, 世界 🌍\r\nline two\n"
@@ -91,20 +91,6 @@ def test_an_unknown_encoding_is_refused(tmp_path: Path):
         list(read_pieces(path, "utf-9"))
 
 
-def test_a_folder_gives_its_texts_in_order_without_hidden_ones(tmp_path: Path):
-    for name in ("b.txt", "a.md", "sub/c.TXT", ".hidden.txt", ".git/d.txt", "picture.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
-    found = [Path(d.source).relative_to(tmp_path) for d in read_path(tmp_path, "auto")]
-    assert [str(path) for path in found] == ["a.md", "b.txt", "sub/c.TXT"]
-
-
-def test_a_folder_without_text_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no \.txt or \.md"):
-        list(read_path(tmp_path, "auto"))
-
-
 def test_standard_input_can_be_read_again(monkeypatch: pytest.MonkeyPatch):
     class Input:
         buffer = io.BytesIO(TEXT.encode())
@@ -134,5 +120,22 @@ def test_a_name_that_is_nothing_gets_the_nearest(
 def test_an_empty_corpus_is_refused(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.touch()
-    with pytest.raises(UserError, match="0 characters"):
+    with pytest.raises(UserError, match=r"a\.txt: it has no text"):
         read_corpus(CorpusConfig(sources=(str(path),)))
+
+
+def test_bytes_that_are_no_utf_8_are_guessed_with_a_warning(tmp_path: Path):
+    text = "Der Fluß trägt die Kähne über weite Auen. " * 20
+    (tmp_path / "a.txt").write_bytes(text.encode("cp1252"))
+    reading = read_documents([str(tmp_path / "a.txt")], CorpusConfig())
+    assert reading.documents[0].text == text
+    assert any("guess" in line for line in reading.warnings())
+
+
+def test_without_the_guesser_the_encoding_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "charset_normalizer", None)
+    (tmp_path / "a.txt").write_bytes("Grüße".encode("cp1252"))
+    with pytest.raises(UserError, match=r"--corpus\.encoding latin-1"):
+        read_documents([str(tmp_path / "a.txt")], CorpusConfig())

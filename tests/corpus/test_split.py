@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folio.corpus.corpus import Corpus, CorpusConfig, read_corpus
+from folio.corpus.corpus import CorpusConfig, read_corpus
 from folio.corpus.document import Part, document_from_text, make_document
-from folio.corpus.split import split_by_files, split_documents
+from folio.corpus.duplicates import DuplicatesConfig
+from folio.corpus.ledger import account
+from folio.corpus.reading import Reading
+from folio.corpus.split import Split, split_by_files, split_documents
 from folio.errors import UserError
 
 TEXTS = st.lists(
@@ -20,6 +23,18 @@ def documents_of(texts: list[str]):
     return [document_from_text(f"d{i}", text) for i, text in enumerate(texts)]
 
 
+def accounted(split: Split, documents) -> dict:
+    """The ledger, in characters."""
+    reading = Reading()
+    reading.add(documents)
+    return account(reading, split)["ledger"]
+
+
+def contents(documents) -> list[str]:
+    """Families of one each."""
+    return [document.sha256 for document in documents]
+
+
 def text_of(parts: list[Part]) -> list[str]:
     return ["".join(part.pieces()) for part in parts]
 
@@ -27,8 +42,7 @@ def text_of(parts: list[Part]) -> list[str]:
 @given(TEXTS, st.sampled_from(["auto", "tail"]), st.floats(0.01, 0.99))
 def test_every_character_is_on_one_side_or_dropped(texts, kind, fraction):
     documents = documents_of(texts)
-    corpus = Corpus(documents, split_documents(documents, kind, fraction))
-    ledger = corpus.record()["ledger"]
+    ledger = accounted(split_documents(documents, kind, fraction), documents)
     assert ledger["characters_in"] == sum(map(len, texts))
     kept = ledger["training"] + ledger["validation"]
     assert kept + sum(ledger["dropped"].values()) == ledger["characters_in"]
@@ -40,7 +54,7 @@ def test_whole_documents_do_not_depend_on_order_and_copies_stay_together(texts, 
     one = split_documents(documents, "auto", fraction)
     other = split_documents(documents[::-1], "auto", fraction)
     assert sorted(text_of(one.training)) == sorted(text_of(other.training))
-    if one.kind == "documents":
+    if one.kind == "clusters":
         assert not set(text_of(one.training)) & set(text_of(one.validation))
 
 
@@ -60,7 +74,7 @@ def test_tiny_shakespeare_splits_as_the_field_splits_it(shakespeare: Path):
 def test_many_documents_are_held_out_whole_near_the_fraction():
     documents = documents_of([f"{i:04d} " * 20 for i in range(50)])
     split = split_documents(documents, "auto", 0.1)
-    assert split.kind == "documents"
+    assert split.kind == "clusters"
     assert len(split.validation) == 5
     assert all(part.start == 0 and len(part) == 100 for part in split.validation)
 
@@ -73,16 +87,19 @@ def test_two_documents_of_one_size_are_split_at_their_tails():
 def test_a_copy_does_not_teach_the_tail_of_its_twin():
     split = split_documents(documents_of(["abcdefghij", "abcdefghij"]), "tail", 0.5)
     assert text_of(split.training) == ["abcde"]
-    assert split.dropped == {"copy of another document": 10}
+    assert {why: text_of(parts) for why, parts in split.dropped.items()} == {
+        "copy of another document": ["abcdefghij"]
+    }
 
 
 def test_named_validation_is_dropped_from_training():
     documents = documents_of(["one", "two"])
-    split = split_by_files(documents, documents_of(["two"]))
+    held_out = documents_of(["two"])
+    split = split_by_files(documents, held_out, contents([*documents, *held_out]))
     assert text_of(split.training) == ["one"]
-    assert split.dropped == {"also in validation": 3}
+    assert text_of(split.dropped["also in validation"]) == ["two"]
     with pytest.raises(UserError, match="nothing is left"):
-        split_by_files(documents, documents)
+        split_by_files(documents, documents, contents([*documents, *documents]))
 
 
 def test_one_document_cannot_be_split_by_documents():
@@ -102,3 +119,89 @@ def test_python_docs_hold_no_topic_twice():
     paragraphs = [p for d in corpus.documents for p in set(d.text.split("\n\n")) if len(p) > 200]
     assert len(corpus.documents) > 20
     assert len(set(paragraphs)) > 0.97 * len(paragraphs)
+
+
+@given(
+    st.lists(st.tuples(st.text("abc \n", min_size=1, max_size=60), st.integers(0, 5)), max_size=25),
+    st.floats(0.02, 0.9),
+    st.randoms(use_true_random=False),
+)
+def test_families_part_the_documents_disjointly_completely_and_whatever_their_order(
+    given_texts, fraction, random
+):
+    documents = documents_of([text for text, _ in given_texts])
+    families = [f"family {number}" for _, number in given_texts]
+    if len(set(families)) < 2:
+        return
+    split = split_documents(documents, "clusters", fraction, families)
+    sides = [{part.document.source for part in side} for side in (split.training, split.validation)]
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == {document.source for document in documents}
+    assert all(len(part) == part.document.n_characters for part in split.training)
+    family_of = dict(zip((document.source for document in documents), families))
+    assert not {family_of[s] for s in sides[0]} & {family_of[s] for s in sides[1]}
+
+    order = list(range(len(documents)))
+    random.shuffle(order)
+    again = split_documents(
+        [documents[i] for i in order], "clusters", fraction, [families[i] for i in order]
+    )
+    assert {part.document.source for part in again.validation} == sides[1]
+
+
+def test_a_family_larger_than_the_validation_part_is_trained_on():
+    documents = documents_of([f"{i:03d} " * 25 for i in range(20)])
+    families = ["0 the large one"] * 8 + [f"{i}" for i in range(12)]
+    split = split_documents(documents, "clusters", 0.1, families)
+    assert {f"d{i}" for i in range(8)} <= {part.document.source for part in split.training}
+    assert len(split.validation) == 2
+
+
+def test_documents_of_one_family_cannot_be_split_by_families():
+    with pytest.raises(UserError, match="one family"):
+        split_documents(documents_of(["one", "two"]), "clusters", 0.1, ["f", "f"])
+
+
+def story(start: int) -> str:
+    return "\n".join(
+        f"Line {i} of a story in which {i * 7} birds are seen." for i in range(start, start + 30)
+    )
+
+
+def test_validation_of_another_kind_stands_beside_that_of_the_same(tmp_path: Path):
+    for i in range(30):
+        (tmp_path / f"{i}.txt").write_text(f"{story(100 * i)} Notes, number {i}.")
+    foreign = tmp_path / "foreign.md"
+    foreign.write_text(story(100_000))
+    (tmp_path / "leak.txt").write_text(foreign.read_text())
+    (tmp_path / "near.txt").write_text(foreign.read_text() + "\nAnd a line more.")
+    config = CorpusConfig(sources=(str(tmp_path / "*.txt"),), validation=(str(foreign),))
+    corpus = read_corpus(config)
+    assert text_of(corpus.split.elsewhere) == [foreign.read_text()]
+    dropped = {why: [p.document.source for p in ps] for why, ps in corpus.split.dropped.items()}
+    assert dropped == {
+        "also in validation": [str(tmp_path / "leak.txt")],
+        "near duplicate of validation": [str(tmp_path / "near.txt")],
+    }
+    assert len(corpus.split.training) == 27 and len(corpus.split.validation) == 3
+    ledger = corpus.record()["ledger"]
+    assert ledger["elsewhere"] == len(story(100_000))
+
+
+def test_duplicates_can_be_left_out_of_training(tmp_path: Path):
+    for i in range(20):
+        (tmp_path / f"{i}.txt").write_text(story(100 * i))
+    (tmp_path / "copy.txt").write_text(story(300))
+    (tmp_path / "near.txt").write_text(story(300) + "\nAnd more.")
+    counts = {}
+    for remove in ("none", "exact", "near"):
+        config = CorpusConfig(sources=(str(tmp_path),), duplicates=DuplicatesConfig(remove=remove))
+        corpus = read_corpus(config)
+        counts[remove] = len(corpus.split.training)
+        reasons = {
+            why: [p.document.n_characters for p in ps] for why, ps in corpus.split.dropped.items()
+        }
+        if remove == "near":  # the longest is kept
+            assert reasons == {"near duplicate of another document": [len(story(300))] * 2}
+        corpus.record()
+    assert counts["none"] - counts["exact"] == 1 and counts["none"] - counts["near"] == 2

@@ -23,7 +23,7 @@ def test_an_end_of_document_stands_between_documents_and_nowhere_else(tmp_path: 
     for name, text in (("a", "aaaa"), ("b", "bbbbbb"), ("v", "ab")):
         (tmp_path / f"{name}.txt").write_text(text)
     sources = [str(tmp_path / f"{name}.txt") for name in "ab"]
-    result, _ = prepared(sources, validation=[str(tmp_path / "v.txt")])
+    result, _ = prepared(sources, validation=[str(tmp_path / "v.txt")], validation_fraction=0.0)
     text = result.tokenizer.decode(result.training())
     assert text == "aaaa<|endoftext|>bbbbbb"
     assert result.tokenizer.decode(result.validation()) == "ab"
@@ -58,7 +58,7 @@ def test_the_same_text_is_encoded_once_wherever_it_lies(book: Path):
 def test_the_ledger_adds_up_with_what_was_dropped(tmp_path: Path, book: Path):
     (tmp_path / "extra.txt").write_text("More verses. " * 20)
     sources = [str(book), str(tmp_path / "extra.txt")]
-    result, _ = prepared(sources, validation=[str(tmp_path / "extra.txt")])
+    result, _ = prepared(sources, validation=[str(tmp_path / "extra.txt")], validation_fraction=0.0)
     ledger = result.record["ledger"]
     assert ledger["dropped"] == {"also in validation": 260}
     kept = ledger["training"] + ledger["validation"]
@@ -69,7 +69,13 @@ def test_the_ledger_adds_up_with_what_was_dropped(tmp_path: Path, book: Path):
 def test_validation_of_one_character_is_refused(book: Path, tmp_path: Path):
     (tmp_path / "v.txt").write_text("T")
     recipe = make_recipe(
-        {"corpus": {"sources": [str(book)], "validation": [str(tmp_path / "v.txt")]}}
+        {
+            "corpus": {
+                "sources": [str(book)],
+                "validation": [str(tmp_path / "v.txt")],
+                "validation_fraction": 0,
+            }
+        }
     )
     result = prepare(recipe, lambda line: None)
     with pytest.raises(UserError, match="too few for a loss"):

@@ -104,6 +104,7 @@ def test_begin_and_end_stand_around_what_was_asked_for(tmp_path: Path, sequence,
     corpus = {
         "sources": [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")],
         "validation": [str(tmp_path / "v.txt")],
+        "validation_fraction": 0,
     }
     tokenizer = {"kind": "bpe", "vocab_size": 262, "sequence": sequence}
     prepared = prepare(make_recipe({"corpus": corpus, "tokenizer": tokenizer}), lambda line: None)

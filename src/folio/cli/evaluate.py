@@ -18,9 +18,10 @@ def evaluate(
 ) -> None:
     """Loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
 
-    Without files it is the validation text of the run. `exact` reads the text once in windows
-    side by side; `strided` gives each token at least half a context, which is closer to what the
-    model can do on a long text.
+    Without files it is the validation text of the run, then the part of it that is new to the
+    training text, and text from elsewhere, where the run has them. `exact` reads the text once in
+    windows side by side; `strided` gives each token at least half a context, which is closer to
+    what the model can do on a long text.
 
     Args:
         run: A name or a path; the newest run where none is given.
@@ -38,8 +39,9 @@ def evaluate(
 
     import numpy as np
 
-    from folio.corpus.corpus import CorpusConfig, read_corpus
+    from folio.corpus.corpus import CorpusConfig, read_documents
     from folio.device import DeviceConfig, choose_device
+    from folio.run.held_out import evaluate_held_out
     from folio.run.opening import open_run
     from folio.tokenizers.sequences import encode_documents
 
@@ -48,25 +50,28 @@ def evaluate(
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if files:
-        documents = read_corpus(CorpusConfig(sources=files, encoding=encoding)).documents
+        documents = read_documents(files, CorpusConfig(encoding=encoding)).documents
         sequence = read_toml(found.recipe_file)["tokenizer"].get("sequence", "none")
         texts = (document.pieces() for document in documents)
         tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts, sequence)))
+        records = [
+            {"text": list(files), **score.record(opened.tokenizer)}
+            for score in opened.evaluate(tokens)
+        ]
     else:
-        tokens = opened.validation()
-    records = [
-        {
-            "run": str(found.path),
-            "checkpoint": opened.checkpoint.path.name,
-            "text": list(files) or "validation",
-            **score.record(opened.tokenizer),
-        }
-        for score in opened.evaluate(tokens)
-    ]
+        families = found.corpus().get("families", {}).get("validation", ())
+        records = [
+            {"text": "validation", **score.record(opened.tokenizer)}
+            for score in opened.evaluate(opened.validation(), families)
+        ]
+        records += [{"text": text.name, **text.record()} for text in evaluate_held_out(opened)[1:]]
+    common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
+    records = [common | record for record in records]
     if json:
         print(json_format.dumps(records, indent=2))
         return
     names = [
+        "text",
         "protocol",
         "targets",
         "nats_per_token",
@@ -77,7 +82,9 @@ def evaluate(
         "unknown_share",
     ]
     names = [name for name in names if name in records[0]]
-    rows = [[_cell(record[name]) for name in names] for record in records]
+    if files:
+        names.remove("text")
+    rows = [[_cell(record.get(name, "-")) for name in names] for record in records]
     what = ", ".join(files) or "validation text"
     print(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
     print(table([name.replace("_", " ") for name in names], rows))

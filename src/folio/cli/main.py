@@ -18,6 +18,7 @@ VERBS = {
     "resume": "Go on with a run, or train it longer.",
     "sample": "Let a trained model write.",
     "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
+    "corpus": "What is in your text: formats, duplicates, and what leaks into validation.",
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",
     "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",

@@ -322,14 +322,12 @@ def _beginning(parts: list[Part], n_characters: int) -> str:
 
 
 def _read_text(name: str) -> str:
-    from folio.corpus.readers import read_path, read_stdin
+    from folio.corpus.corpus import CorpusConfig, read_documents
 
-    path = Path(name)
-    if name == "-":
-        return read_stdin("auto").text
-    if not path.exists():
-        raise UserError(f"There is no file {path}.")
-    return "".join(document.text for document in read_path(path, "auto"))
+    if name != "-" and not Path(name).exists():
+        raise UserError(f"There is no file {name}.")
+    documents = read_documents([name], CorpusConfig()).documents
+    return "".join(document.text for document in documents)
 
 
 def _read_ids() -> list[int]:

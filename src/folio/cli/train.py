@@ -21,16 +21,17 @@ def train(
 ) -> None:
     """Train a model on your text: folio train [CORPUS ... | RECIPE.toml]
 
-    CORPUS is any number of text files, folders of .txt and .md, - for standard input, or a
-    built-in name: python-docs (the default, on every machine) or shakespeare. One file that ends
-    in .toml is a recipe. Any setting of a recipe is a flag too: --model.n-layers 6,
+    CORPUS is any number of files, folders, globs and archives (txt, md, html, pdf, docx, odt,
+    epub, csv, jsonl, ipynb, source code ...), - for standard input, or a built-in name:
+    python-docs (the default, on every machine) or shakespeare. One file that ends in .toml is a
+    recipe. Any setting of a recipe is a flag too: --model.n-layers 6,
     --preset gpt2, --size micro, --device.kind cpu.
 
     Args:
         corpus: Text, or a recipe.
         minutes: How long to train; measured first, then frozen as a number of steps.
         name: Of the run, below runs/.
-        validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
+        validation: A file or folder of another kind to hold out too; repeatable.
         settings: List every setting with its default, and stop.
     """
     if settings:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from folio.console import Progress, duration, say
 from folio.recipe.train import Result, Watcher
 from folio.run.directory import Run
+from folio.run.held_out import too_small
 from folio.training.loop import Ending, Evaluation, Training
 from folio.training.state import TrainingState
 
@@ -87,10 +88,11 @@ def print_result(result: Result) -> None:
     state, run = result.state, result.run
     print(f"\n{result.sample.strip()}\n")
     print(f"run         {run.path}  (README.md, loss.svg)")
-    if state.best_step:
-        print(
-            f"validation  {state.best_validation_loss:.4f} nats per token at step {state.best_step}"
-        )
+    for text in result.held_out:
+        at = f", step {state.best_step}" if text is result.held_out[0] else ""
+        print(f"{text.name:<12}{text}{at}")
+    if warning := too_small(result.held_out):
+        print(f"warning     {warning}")
     print(f"diagnosis   {result.diagnosis.verdict}: {result.diagnosis.reason}")
     if result.ending == "interrupted":
         print(f"go on       folio resume {run.name}")

@@ -1,17 +1,37 @@
-"""The corpus of a run: what the user named, read, split and accounted for."""
+"""The corpus of a run: what the user named, read, compared, split and accounted for."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from folio.corpus.builtin import BUILTIN
-from folio.corpus.document import Document
-from folio.corpus.readers import read_path, read_stdin
-from folio.corpus.split import Split, SplitKind, split_by_files, split_documents
+from folio.corpus.cleaning import CleaningConfig
+from folio.corpus.document import Document, Part
+from folio.corpus.duplicates import DuplicatesConfig, Families, find_families
+from folio.corpus.files import is_source
+from folio.corpus.leakage import measure_leakage
+from folio.corpus.ledger import account, describe_sources
+from folio.corpus.readers import read_stdin
+from folio.corpus.reading import Engine, Reading, ReadingOptions, read_files
+from folio.corpus.split import (
+    Split,
+    SplitKind,
+    set_apart,
+    split_by_files,
+    split_documents,
+    whole,
+    without_duplicates,
+)
+from folio.corpus.statistics import describe
+from folio.corpus.tika_server import tika_server
 from folio.errors import UserError
 
 
@@ -20,18 +40,37 @@ class CorpusConfig:
     """Which text, and what is held out of it."""
 
     sources: tuple[str, ...] = ("python-docs",)
-    """Files, folders of .txt and .md, `-` for standard input, or built-in: python-docs,
-    shakespeare."""
+    """Files, folders, globs, zip and tar archives, `-` for standard input, or built-in:
+    python-docs, shakespeare. Read are txt, md, rst, html, pdf, docx, odt, epub, csv, jsonl, ipynb
+    and source code."""
 
     validation: tuple[str, ...] = ()
-    """Files to hold out, instead of a part of the sources."""
+    """Files of another kind, held out beside the part of the sources; the model is evaluated on
+    both. With a validation_fraction of 0 they are the only validation text."""
 
     encoding: str = "auto"
-    """Of the files. `auto` is UTF-8, or what a byte-order mark says."""
+    """Of plain text. `auto` is what a byte-order mark says, or UTF-8, or else a guess."""
+
+    engine: Engine = "folio"
+    """Who reads formats that Folio does not know: nobody, or Apache Tika."""
+
+    tika: str = "http://localhost:9998"
+    """The Tika server, or the tika-server jar to start one from; nothing is ever downloaded."""
+
+    text_column: str = ""
+    """The column of csv and the key of jsonl that hold the text; by default text, content, body,
+    ..."""
+
+    time_limit_seconds: float = 60.0
+    """For a file to be extracted; a file of many megabytes gets more."""
+
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
+
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
 
     split: SplitKind = "auto"
-    """What is held out: the tail of each document, or whole documents by their sha256.
-    `auto` takes documents where there are enough of them."""
+    """What is held out: the tail of each document; whole documents; or clusters, whole families of
+    similar documents. `auto` takes clusters where there are enough of them."""
 
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""
@@ -39,10 +78,15 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise UserError("corpus.sources is empty. Name a file, a folder or python-docs.")
-        if not 0 < self.validation_fraction < 1:
+        lowest = 0 if self.validation else 1e-9
+        if not lowest <= self.validation_fraction < 1:
             raise UserError(
-                f"corpus.validation_fraction is {self.validation_fraction}; "
-                f"it is a share between 0 and 1."
+                f"corpus.validation_fraction is {self.validation_fraction}; it is a share between "
+                f"0 and 1, and 0 only where --validation names the validation text."
+            )
+        if self.time_limit_seconds <= 0:
+            raise UserError(
+                f"corpus.time_limit_seconds is {self.time_limit_seconds}; it is more than 0."
             )
 
 
@@ -50,74 +94,153 @@ class CorpusConfig:
 class Corpus:
     """Documents and their split."""
 
-    documents: list[Document]
+    config: CorpusConfig
+    reading: Reading
+    families: Families
     split: Split
+
+    @property
+    def documents(self) -> list[Document]:
+        """All of them, those of --validation last."""
+        return self.reading.documents
+
+    @property
+    def naive_split(self) -> Split | None:
+        """The split by single documents, where families make another one."""
+        if self.split.kind != "clusters" or len(set(self.families.of)) == len(self.documents):
+            return None
+        n_sources = len(self.documents) - len(self.split.elsewhere)
+        documents = self.documents[:n_sources]
+        return split_documents(documents, "documents", self.config.validation_fraction)
+
+    def family_numbers(self, parts: Sequence[Part]) -> list[int]:
+        """The family of each part, as a number; equal numbers, equal families."""
+        of = {d.sha256: family for d, family in zip(self.documents, self.families.of)}
+        numbers: dict[str, int] = {}
+        return [numbers.setdefault(of[part.document.sha256], len(numbers)) for part in parts]
 
     def record(self) -> dict[str, Any]:
         """What corpus.json keeps: sources, counts, the split and the ledger."""
-        training = sum(map(len, self.split.training))
-        validation = sum(map(len, self.split.validation))
-        dropped = self.split.dropped
-        everything = {id(d): d for d in self.documents}
-        for part in (*self.split.training, *self.split.validation):
-            everything.setdefault(id(part.document), part.document)
-        characters_in = sum(d.n_characters for d in everything.values())
-        assert characters_in == training + validation + sum(dropped.values())
         return {
-            "sources": [
-                {
-                    "source": d.source,
-                    "sha256": d.sha256,
-                    "characters": d.n_characters,
-                    "bytes": d.n_bytes,
-                }
-                for d in everything.values()
-            ],
+            "documents": len(self.documents),
+            "sources": describe_sources(self.documents),
+            "refused": self.reading.findings.refused,
+            "skipped": dict(self.reading.findings.skipped),
             "split": self.split.kind,
-            "ledger": {
-                "characters_in": characters_in,
-                "training": training,
-                "validation": validation,
-                "dropped": dropped,
+            **account(self.reading, self.split),
+            "cleaning": {
+                "changes": dict(self.reading.tally.changes),
+                "examples": self.reading.tally.examples,
             },
+            "duplicates": self.families.record(),
+        }
+
+    @cached_property
+    def leakage(self) -> tuple[dict[str, Any], list[NDArray[np.bool_]]]:
+        """What leaks, for the record, after this split and before it, by single documents; and for
+        each validation part which of its characters."""
+        after, masks = measure_leakage(self.split.training, self.split.validation)
+        naive = self.naive_split
+        before = measure_leakage(naive.training, naive.validation)[0] if naive else None
+        return {"after": after.record(), "before": before and before.record()}, masks
+
+    def report(self) -> dict[str, Any]:
+        """All that `folio corpus` tells."""
+        unknown = self.reading.findings.skipped.most_common(10)
+        skipped = [f"{n:,} {end}: not known, skipped" for end, n in unknown]
+        return {
+            "name": ", ".join(Path(source).name or source for source in self.config.sources[:3]),
+            **self.record(),
+            **describe(self.documents),
+            "leakage": self.leakage[0],
+            "warnings": self.reading.warnings() + skipped,
         }
 
 
 def read_corpus(config: CorpusConfig) -> Corpus:
-    """Read everything that the config names.
+    """Read everything that the config names, and split it.
 
     Raises:
-        UserError: a source that does not exist, cannot be read, or has no text.
+        UserError: a source that does not exist, or no text at all.
     """
-    documents = list(_documents(config.sources, config.encoding))
+    reading = read_documents(config.sources, config)
+    n_sources = len(reading.documents)
     if config.validation:
-        held_out = list(_documents(config.validation, config.encoding))
-        split = split_by_files(documents, held_out)
+        read_documents(config.validation, config, reading)
+    documents, held_out = reading.documents[:n_sources], reading.documents[n_sources:]
+    families = find_families(reading.documents, config.duplicates)
+    if held_out and not config.validation_fraction:
+        split = split_by_files(documents, held_out, families.of)
+    elif held_out:
+        apart = set_apart(documents, held_out, families.of)
+        if not apart.training:
+            raise UserError(
+                "Every document is named in --validation too, so nothing is left to train on. "
+                "Give other files for one of the two."
+            )
+        split = split_documents(
+            apart.training, config.split, config.validation_fraction, apart.families
+        )
+        split = Split(
+            split.kind,
+            split.training,
+            split.validation,
+            [whole(document) for document in held_out],
+            apart.dropped | split.dropped,
+        )
     else:
-        split = split_documents(documents, config.split, config.validation_fraction)
-    return Corpus(documents, split)
+        split = split_documents(documents, config.split, config.validation_fraction, families.of)
+    if config.duplicates.remove != "none":
+        family_of = {d.sha256: family for d, family in zip(reading.documents, families.of)}
+        split = without_duplicates(split, config.duplicates.remove, family_of)
+    return Corpus(config, reading, families, split)
 
 
-def _documents(sources: Iterable[str], encoding: str) -> Iterator[Document]:
-    empty = True
-    for source in sources:
-        for document in _open(source, encoding):
-            if document.n_characters:
-                empty = False
-                yield document
-    if empty:
-        raise UserError(f"There is no text in {', '.join(sources)}: 0 characters were read.")
+def read_documents(
+    sources: Sequence[str], config: CorpusConfig, reading: Reading | None = None
+) -> Reading:
+    """The documents of some sources, in addition to those of a reading.
+
+    Raises:
+        UserError: a source that does not exist, or no text in any of them.
+    """
+    reading = reading or Reading()
+    before = len(reading.documents)
+    with tika_server(config.tika if config.engine == "tika" else "") as server:
+        options = ReadingOptions(
+            config.encoding,
+            config.engine,
+            server,
+            config.text_column,
+            config.time_limit_seconds,
+            config.cleaning,
+        )
+        paths: list[str] = []
+        for source in sources:
+            if source == "-" or (not is_source(source) and source in BUILTIN):
+                read_files(paths, options, reading)
+                paths = []
+                made = [read_stdin(config.encoding)] if source == "-" else BUILTIN[source]()
+                reading.add(made)
+            elif is_source(source):
+                paths.append(source)
+            else:
+                raise UserError(_no_such_source(source, Path(source).expanduser()))
+        read_files(paths, options, reading)
+    if len(reading.documents) == before:
+        raise UserError(_no_text(sources, reading))
+    return reading
 
 
-def _open(source: str, encoding: str) -> Iterable[Document]:
-    if source == "-":
-        return [read_stdin(encoding)]
-    path = Path(source).expanduser()
-    if path.exists():
-        return read_path(path, encoding)
-    if source in BUILTIN:
-        return BUILTIN[source]()
-    raise UserError(_no_such_source(source, path))
+def _no_text(sources: Sequence[str], reading: Reading) -> str:
+    refused = [f"{name}: {why}" for name, why in reading.findings.refused.items()]
+    if len(refused) == len(sources) == 1:
+        return f"{refused[0]}."
+    reasons = "".join(f" {reason}." for reason in refused[:3])
+    skipped = ", ".join(f"{n} {end}" for end, n in reading.findings.skipped.most_common(5))
+    if skipped:
+        reasons += f" Not known are {skipped}; --corpus.engine tika reads more."
+    return f"There is no text in {', '.join(sources)}: 0 characters were read.{reasons}"
 
 
 def _no_such_source(source: str, path: Path) -> str:

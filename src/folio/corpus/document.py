@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from folio.errors import UserError
 
 Pieces = Callable[[], Iterator[str]]
 """Reads a text from its start, in pieces that fit into memory."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The file that a document was taken from, and how."""
+
+    path: str
+    """Archive members as archive.zip/member."""
+    extractor: str = "text as it lies there"
+    """Reader and version."""
+    sha256: str = ""
+    """Of the file; empty where the text is the file."""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,9 @@ class Document:
     n_characters: int
     n_bytes: int
     """Of the text in UTF-8."""
+    provenance: Provenance | None = None
+    places: tuple[tuple[int, str], ...] = ()
+    """Characters at which its pages or chapters begin."""
 
     @property
     def text(self) -> str:
@@ -41,6 +58,15 @@ class Part:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    @cached_property
+    def n_bytes(self) -> int:
+        """In UTF-8."""
+        if len(self) == self.document.n_characters:
+            return self.document.n_bytes
+        if self.stop == self.document.n_characters:  # a tail: what the head leaves
+            return self.document.n_bytes - Part(self.document, 0, self.start).n_bytes
+        return sum(len(piece.encode("utf-8")) for piece in self.pieces())
 
     def pieces(self) -> Iterator[str]:
         """The text of this part.
@@ -63,10 +89,10 @@ class Part:
             )
 
 
-def make_document(source: str, pieces: Pieces) -> Document:
-    """Read a text once, to count and fingerprint it."""
+def make_document(source: str, pieces: Pieces, first: Iterable[str] | None = None) -> Document:
+    """Read a text once, to count and fingerprint it; `first` may be that one reading."""
     digest, n_characters, n_bytes = hashlib.sha256(), 0, 0
-    for piece in pieces():
+    for piece in pieces() if first is None else first:
         encoded = piece.encode("utf-8")
         digest.update(encoded)
         n_characters += len(piece)

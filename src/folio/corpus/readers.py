@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from folio.corpus.document import Document, make_document
 from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
 
-TEXT_SUFFIXES = (".txt", ".md")
-"""What is taken from a folder. A file that is named outright is read whatever it is called."""
-
 PIECE_BYTES = 1 << 20
+GUESS_BYTES = 1 << 16
+"""Of a file, to guess its encoding from; as much again around the first byte that is no UTF-8."""
 
 # UTF-32's mark begins with UTF-16's, so it stands first.
 BYTE_ORDER_MARKS = {
@@ -30,21 +29,74 @@ BYTE_ORDER_MARKS = {
 }
 
 
-def read_path(path: Path, encoding: str) -> Iterator[Document]:
-    """The documents of a file or a folder, folders in the order of their names.
+class WrongEncodingError(UserError):
+    """Bytes that an encoding does not have."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+        """Of the first such byte in the file."""
+
+
+def read_text_file(path: Path, name: str, encoding: str) -> tuple[Document, list[str]]:
+    """A file that is text as it lies there, and warnings.
+
+    Where `auto` finds neither a byte-order mark nor UTF-8, the encoding is guessed.
 
     Raises:
-        UserError: nothing there, no text in the folder, a binary file, or a byte that
-            the encoding does not have.
+        UserError: a binary file, or a byte that the named encoding does not have.
     """
-    files = list(_text_files(path)) if path.is_dir() else [path]
-    if not files:
-        raise UserError(
-            f"The folder {path} holds no {' or '.join(TEXT_SUFFIXES)} file. "
-            f"Name the files that you want, or another folder."
-        )
-    for file in files:
-        yield make_document(str(file), lambda file=file: read_pieces(file, encoding))
+    try:
+        return make_document(name, lambda: read_pieces(path, encoding, name)), []
+    except WrongEncodingError as error:
+        if encoding != "auto":
+            raise
+        with path.open("rb") as file:
+            sample = file.read(GUESS_BYTES)
+            file.seek(max(error.offset - GUESS_BYTES // 2, 0))
+            sample += file.read(GUESS_BYTES)
+        guess = _guess(sample)
+        if guess is None:
+            raise
+    document = make_document(name, lambda: read_pieces(path, guess, name))
+    return document, [_guessed(guess)]
+
+
+def decode(data: bytes, named: str | None, warn: Callable[[str], None]) -> str:
+    """Text of bytes: by their byte-order mark, as UTF-8, as what they name, or by a guess.
+
+    Args:
+        data: the bytes.
+        named: the encoding that they claim to have, if any.
+        warn: takes a line where it was a guess.
+    """
+    mark, codec = next((m for m in BYTE_ORDER_MARKS.items() if data.startswith(m[0])), (b"", ""))
+    if codec:
+        return data[len(mark) :].decode(codec, errors="replace")
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8")
+    if named:
+        with suppress(LookupError):
+            return data.decode(named, errors="replace")
+    guess = _guess(data[: 1 << 20]) or "latin-1"
+    warn(_guessed(guess))
+    return data.decode(guess, errors="replace")
+
+
+def _guess(sample: bytes) -> str | None:
+    """The encoding that makes most sense of some bytes; None where none does."""
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:
+        return None
+    if b"\0" in sample:
+        return None
+    best = from_bytes(sample).best()
+    return best.encoding if best is not None else None
+
+
+def _guessed(codec: str) -> str:
+    return f"no UTF-8; read as {codec}, which is a guess (--corpus.encoding names another)"
 
 
 def read_stdin(encoding: str) -> Document:
@@ -93,10 +145,11 @@ def read_pieces(path: Path, encoding: str = "auto", name: str | None = None) -> 
                         f"--corpus.encoding utf-16-le."
                     )
                 if problem:
-                    raise UserError(
+                    raise WrongEncodingError(
                         f"{name} is not {codec}: byte 0x{problem.object[problem.start]:02x} at "
                         f"offset {fed + problem.start}. Name its encoding, as in "
-                        f"--corpus.encoding latin-1."
+                        f"--corpus.encoding latin-1.",
+                        fed + problem.start,
                     )
                 if piece:
                     yield piece
@@ -127,11 +180,3 @@ def _codec(head: bytes, encoding: str) -> tuple[str, int]:
     # as a character.
     takes_mark = mark and codec.startswith(named)
     return (codec, len(mark)) if takes_mark else (named, 0)
-
-
-def _text_files(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):  # does not follow links, so it ends
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(TEXT_SUFFIXES) and not name.startswith("."):
-                yield Path(root, name)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from folio.corpus.document import Document, Part
 from folio.errors import UserError
 
-SplitKind = Literal["auto", "tail", "documents"]
+SplitKind = Literal["auto", "tail", "documents", "clusters"]
 
 
 @dataclass(frozen=True)
@@ -19,84 +20,171 @@ class Split:
     kind: str
     training: list[Part]
     validation: list[Part]
-    dropped: dict[str, int]
-    """Characters by reason."""
+    elsewhere: list[Part] = field(default_factory=list)
+    """Held out too, from files that the user named: text of another kind."""
+    dropped: dict[str, list[Part]] = field(default_factory=dict)
+    """What is in none of them, by reason."""
 
 
-def split_documents(documents: Sequence[Document], kind: SplitKind, fraction: float) -> Split:
+def split_documents(
+    documents: Sequence[Document],
+    kind: SplitKind,
+    fraction: float,
+    families: Sequence[str] | None = None,
+) -> Split:
     """Hold out about `fraction` of the characters.
 
     Args:
         documents: the corpus.
-        kind: `tail`, the end of each document; `documents`, whole ones in the order of
-            their sha256, so that neither file names nor their order matter; `auto` is
-            `documents` where that comes near the fraction.
+        kind: `tail`, the end of each document; `documents`, whole ones in the order of their
+            sha256, so that neither file names nor their order matter; `clusters`, the same with
+            whole families; `auto` is `clusters` where that comes near the fraction.
         fraction: share of the characters.
+        families: which family each document belongs to; each is its own where it is None.
     """
     if kind != "tail" and len(documents) > 1:
-        held_out = _whole_documents(documents, fraction)
-        share = _characters(documents, held_out) / max(_characters(documents), 1)
-        if kind == "documents" or fraction / 2 <= share <= fraction * 2:
-            training = [_whole(d) for d in documents if d.sha256 not in held_out]
-            validation = [_whole(d) for d in documents if d.sha256 in held_out]
-            return Split("documents", training, validation, {})
-    elif kind == "documents":
+        together = [document.sha256 for document in documents]
+        if families is not None and kind != "documents":
+            together = list(families)
+        held_out = _whole_families(documents, together, fraction)
+        sides = [family in held_out for family in together]
+        share = _characters(d for d, out in zip(documents, sides) if out)
+        share /= max(_characters(documents), 1)
+        if kind != "auto" or fraction / 2 <= share <= fraction * 2:
+            if not any(sides) or all(sides):
+                raise UserError(
+                    f"corpus.split is '{kind}', but all {len(documents)} documents belong to one "
+                    f"family: they are copies of each other, or nearly. Give --corpus.split tail."
+                )
+            return Split(
+                "documents" if kind == "documents" else "clusters",
+                [whole(d) for d, out in zip(documents, sides) if not out],
+                [whole(d) for d, out in zip(documents, sides) if out],
+            )
+    elif kind not in ("tail", "auto"):
         raise UserError(
-            "corpus.split is 'documents', but there is one document. "
-            "Give several, or --corpus.split tail."
+            f"corpus.split is '{kind}', but there is one document. "
+            f"Give several, or --corpus.split tail."
         )
-    training, validation = [], []
-    repeated = 0
+    return _tails(documents, fraction)
+
+
+def split_by_files(
+    documents: Sequence[Document], validation: Sequence[Document], families: Sequence[str]
+) -> Split:
+    """Hold out what the user names, and nothing else.
+
+    Args:
+        documents: to train on, but for those in a family with one that is held out.
+        validation: to hold out.
+        families: of the former, then of the latter.
+    """
+    apart = set_apart(documents, validation, families)
+    if not apart.training:
+        raise UserError(
+            "Every document is named in --validation too, so nothing is left to train on. "
+            "Give other files for one of the two."
+        )
+    parts = [whole(d) for d in apart.training]
+    return Split("files", parts, [whole(d) for d in validation], dropped=apart.dropped)
+
+
+@dataclass(frozen=True)
+class SetApart:
+    """Documents that are free of a held-out text, and the others by reason."""
+
+    training: list[Document]
+    families: list[str]
+    dropped: dict[str, list[Part]]
+
+
+def set_apart(
+    documents: Sequence[Document], validation: Sequence[Document], families: Sequence[str]
+) -> SetApart:
+    """Take out the documents that belong to a family with one of `validation`."""
+    held_out = {document.sha256 for document in validation}
+    alike = set(families[len(documents) :])
+    apart = SetApart([], [], defaultdict(list))
+    for document, family in zip(documents, families):
+        if document.sha256 in held_out:
+            apart.dropped["also in validation"].append(whole(document))
+        elif family in alike:
+            apart.dropped["near duplicate of validation"].append(whole(document))
+        else:
+            apart.training.append(document)
+            apart.families.append(family)
+    return apart
+
+
+def without_duplicates(split: Split, remove: str, family_of: dict[str, str]) -> Split:
+    """Leave copies, or all of a family but its longest document, out of the training text.
+
+    Args:
+        split: of whole documents, or of their tails.
+        remove: `exact` or `near`.
+        family_of: the family of each sha256.
+    """
+    best: dict[str, Part] = {}
+    for part in split.training:
+        key = part.document.sha256 if remove == "exact" else family_of[part.document.sha256]
+        if key not in best or _rank(part) > _rank(best[key]):
+            best[key] = part
+    kept = {id(part) for part in best.values()}
+    contents = {part.document.sha256 for part in best.values()}
+    dropped = {reason: list(parts) for reason, parts in split.dropped.items()}
+    for part in split.training:
+        if id(part) not in kept:
+            kind = "copy" if part.document.sha256 in contents else "near duplicate"
+            dropped.setdefault(f"{kind} of another document", []).append(part)
+    training = [part for part in split.training if id(part) in kept]
+    return replace(split, training=training, dropped=dropped)
+
+
+def _rank(part: Part) -> tuple[int, str]:
+    return len(part), part.document.sha256
+
+
+def _tails(documents: Sequence[Document], fraction: float) -> Split:
+    training, validation, repeated = [], [], []
     seen: set[str] = set()
     for document in documents:
         if document.sha256 in seen:  # a copy's head would teach the other's tail
-            repeated += document.n_characters
+            repeated.append(whole(document))
             continue
         seen.add(document.sha256)
         cut = int(document.n_characters * (1 - fraction))
         training.append(Part(document, 0, cut))
         validation.append(Part(document, cut, document.n_characters))
     dropped = {"copy of another document": repeated} if repeated else {}
-    return Split("tail", training, validation, dropped)
+    return Split("tail", training, validation, dropped=dropped)
 
 
-def split_by_files(documents: Sequence[Document], validation: Sequence[Document]) -> Split:
-    """Hold out what the user names; a training document of equal content is dropped."""
-    held_out = {document.sha256 for document in validation}
-    training = [_whole(d) for d in documents if d.sha256 not in held_out]
-    overlap = _characters(documents, held_out)
-    if not training:
-        raise UserError(
-            "Every document is named in --validation too, so nothing is left to train on. "
-            "Give other files for one of the two."
-        )
-    dropped = {"also in validation": overlap} if overlap else {}
-    return Split("files", training, [_whole(d) for d in validation], dropped)
+def _whole_families(
+    documents: Sequence[Document], families: Sequence[str], fraction: float
+) -> set[str]:
+    """Families to hold out: in order of their names, each that still fits; else the smallest.
 
-
-def _whole_documents(documents: Sequence[Document], fraction: float) -> set[str]:
-    """Contents to hold out: in order of sha256, each that still fits; else the smallest.
-
-    Documents of equal content go together.
+    A family that is larger than the validation part never fits, and goes to training.
     """
-    sizes: dict[str, int] = {}
-    for document in documents:
-        sizes[document.sha256] = sizes.get(document.sha256, 0) + document.n_characters
+    sizes: Counter[str] = Counter()
+    for document, family in zip(documents, families):
+        sizes[family] += document.n_characters
     if len(sizes) < 2:
         return set()
     target = fraction * sum(sizes.values())
     chosen: set[str] = set()
     total = 0
-    for content in sorted(sizes):
-        if total + sizes[content] <= target:
-            chosen.add(content)
-            total += sizes[content]
-    return chosen or {min(sizes, key=lambda content: (sizes[content], content))}
+    for family in sorted(sizes):
+        if total + sizes[family] <= target:
+            chosen.add(family)
+            total += sizes[family]
+    return chosen or {min(sizes, key=lambda family: (sizes[family], family))}
 
 
-def _whole(document: Document) -> Part:
+def whole(document: Document) -> Part:
+    """All of a document."""
     return Part(document, 0, document.n_characters)
 
 
-def _characters(documents: Sequence[Document], contents: set[str] | None = None) -> int:
-    return sum(d.n_characters for d in documents if contents is None or d.sha256 in contents)
+def _characters(documents: Iterable[Document]) -> int:
+    return sum(document.n_characters for document in documents)

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
 from folio.errors import UserError
+from folio.evaluation.uncertainty import ratio_error
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 BATCH_TOKENS = 4096
@@ -48,6 +50,8 @@ class Score:
     """Squares of the surprise of each target, summed."""
     counts: Any
     """(V,) how often each id was a target."""
+    error_over_texts: float | None = None
+    """Of nats_per_token, where it is known which tokens belong together; see uncertainty.py."""
 
     def __add__(self, other: Score) -> Score:
         """Of two parts of a text."""
@@ -66,7 +70,10 @@ class Score:
 
     @property
     def standard_error(self) -> float:
-        """Of nats_per_token, as if targets were independent, which makes it a lower bound."""
+        """Of nats_per_token: over texts where that is known, or else as if targets were
+        independent, which makes it a lower bound."""
+        if self.error_over_texts is not None:
+            return self.error_over_texts
         variance = self.squares / self.targets - self.nats_per_token**2
         return math.sqrt(max(variance, 0.0) / self.targets)
 
@@ -160,7 +167,13 @@ def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[
     return [windows[i] for i in np.linspace(0, len(windows) - 1, wanted).astype(int)]
 
 
-def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: str) -> Score:
+def score(
+    model: nn.Module,
+    tokens: TokenIds,
+    windows: list[Window],
+    protocol: str,
+    blocks: NDArray[np.int64] | None = None,
+) -> Score:
     """Read the windows and sum the surprise, without dropout.
 
     Args:
@@ -168,19 +181,57 @@ def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: s
         tokens: (N,) token ids.
         windows: what to read.
         protocol: the name of that choice.
+        blocks: (N,) which tokens belong together, for the standard error.
 
     Raises:
         UserError: a text of fewer than two tokens has nothing to predict.
     """
     if not windows or len(tokens) < 2:
         raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
+    nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
+    of_blocks, in_blocks = np.zeros(0), np.zeros(0)
+    index = np.zeros(0, np.int64)
+    if blocks is not None:
+        _, index = np.unique(blocks, return_inverse=True)
+        of_blocks, in_blocks = np.zeros((2, int(index.max()) + 1))
+    for surprise, targets, places, vocab_size in _surprise(model, tokens, windows):
+        nats += surprise.sum().item()
+        squares += surprise.square().sum().item()
+        n_targets += len(surprise)
+        counts = np.bincount(targets, minlength=vocab_size) + (counts if len(counts) else 0)
+        if blocks is not None:
+            where = index[places]
+            of_blocks += np.bincount(where, surprise.cpu().numpy(), len(of_blocks))
+            in_blocks += np.bincount(where, minlength=len(of_blocks))
+    error = None if blocks is None else ratio_error(of_blocks, in_blocks)
+    return Score(protocol, n_targets, nats, squares, counts, error)
+
+
+def surprise_of_each(
+    model: nn.Module, tokens: TokenIds, windows: list[Window]
+) -> NDArray[np.float32]:
+    """(N,) nats of each token given those before it; NaN for the first, which is no target.
+
+    Arguments and errors are those of `score`.
+    """
+    if not windows or len(tokens) < 2:
+        raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
+    each = np.full(len(tokens), np.nan, np.float32)
+    for surprise, _, places, _ in _surprise(model, tokens, windows):
+        each[places] = surprise.cpu().numpy()
+    return each
+
+
+def _surprise(
+    model: nn.Module, tokens: TokenIds, windows: list[Window]
+) -> Iterator[tuple[torch.Tensor, NDArray[np.int64], NDArray[np.int64], int]]:
+    """(n,) nats, ids and places of the targets of some windows; and the size of the vocabulary."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
     try:
         with torch.no_grad():
-            for inputs, targets, scored in _batches(np.asarray(tokens), windows):
+            for inputs, targets, scored, places in _batches(np.asarray(tokens), windows):
                 logits = model(torch.from_numpy(inputs).to(device))  # (B, T, V)
                 surprise = F.cross_entropy(
                     logits.flatten(0, 1).float(),
@@ -188,36 +239,41 @@ def score(model: nn.Module, tokens: TokenIds, windows: list[Window], protocol: s
                     reduction="none",
                 )
                 surprise = surprise[torch.from_numpy(scored).to(device).flatten()].double()
-                nats += surprise.sum().item()
-                squares += surprise.square().sum().item()
-                n_targets += len(surprise)
-                if not len(counts):
-                    counts = np.zeros(logits.shape[2], dtype=np.int64)
-                counts += np.bincount(targets[scored], minlength=len(counts))
+                yield surprise, targets[scored], places[scored], logits.shape[2]
     finally:
         model.train(was_training)
-    return Score(protocol, n_targets, nats, squares, counts)
 
 
-def exact_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
+def exact_score(
+    model: nn.Module,
+    tokens: TokenIds,
+    context_length: int,
+    blocks: NDArray[np.int64] | None = None,
+) -> Score:
     """The whole text once, in windows side by side."""
-    return score(model, tokens, exact_windows(len(tokens), context_length), "exact")
+    return score(model, tokens, exact_windows(len(tokens), context_length), "exact", blocks)
 
 
-def strided_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
+def strided_score(
+    model: nn.Module,
+    tokens: TokenIds,
+    context_length: int,
+    blocks: NDArray[np.int64] | None = None,
+) -> Score:
     """The whole text, each target with at least half a context before it."""
-    return score(model, tokens, strided_windows(len(tokens), context_length), "strided")
+    return score(model, tokens, strided_windows(len(tokens), context_length), "strided", blocks)
 
 
-def _batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any]]:
-    """(B, T) inputs, targets, and which of the targets count."""
+def _batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """(B, T) inputs, targets, which of the targets count, and where they stand in the text."""
     per_batch = max(1, BATCH_TOKENS // max(window.length for window in windows))
     for first in range(0, len(windows), per_batch):
         starts, lengths, skips = np.array(windows[first : first + per_batch]).T
         columns = np.arange(lengths.max())
         where = np.minimum(starts[:, None] + columns, len(tokens) - 2)  # (B, T)
         scored = (columns >= skips[:, None]) & (columns < lengths[:, None])
-        yield tokens[where].astype(np.int64), tokens[where + 1].astype(np.int64), scored
+        targets = tokens[where + 1].astype(np.int64)
+        yield tokens[where].astype(np.int64), targets, scored, where + 1
 
 
 def frequency_loss(training: TokenIds, validation: TokenIds, vocab_size: int) -> float:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from folio.corpus.corpus import Corpus, read_corpus
+from folio.corpus.document import Part
 from folio.evaluation.score import frequency_loss
 from folio.recipe.recipe import Recipe
 from folio.storage import cache_folder, write_json
@@ -19,6 +21,9 @@ from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.token_file import VERSION, open_token_file, write_token_file
+
+LEAKS = 0.01
+"""Share of the validation text that stands in the training text, above which a run is warned."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class Prepared:
     """With every choice written out."""
     training_file: Path
     validation_file: Path
+    elsewhere_file: Path | None
+    """Held-out text of another kind, where the user named some."""
+    clean_file: Path | None
+    """For each validation token whether it is new to the training text; None where the tokenizer
+    does not keep the text."""
     record: dict[str, Any]
     """For corpus.json."""
     warnings: list[str]
@@ -63,17 +73,45 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         tell(tokenizer.note)
 
     folder = cache_folder() / "tokens" / _address(corpus, tokenizer, config.sequence)
-    files = {"train": folder / "train.bin", "validation": folder / "validation.bin"}
-    for name, parts in (("train", training), ("validation", validation)):
+    texts_of = {"train": training, "validation": validation}
+    if corpus.split.elsewhere:
+        texts_of["elsewhere"] = corpus.split.elsewhere
+    files = {name: folder / f"{name}.bin" for name in texts_of}
+    for name, parts in texts_of.items():
         if not files[name].exists():
             tell(f"encoding the {name} text")
             texts = (part.pieces() for part in parts)
             chunks = encode_documents(tokenizer, texts, config.sequence)
             write_token_file(files[name], chunks, tokenizer.dtype, tokenizer.fingerprint)
 
-    record, warnings = corpus.record(), []
-    prepared = Prepared(tokenizer, config, files["train"], files["validation"], record, warnings)
-    train_ids, validation_ids = prepared.training(), prepared.validation()
+    record, warnings = corpus.record(), corpus.reading.warnings()
+    record["leakage"], masks = corpus.leakage
+    record["families"] = {
+        "validation": corpus.family_numbers(validation),
+        "elsewhere": corpus.family_numbers(corpus.split.elsewhere),
+    }
+    if (leaked := record["leakage"]["after"]["grams"]) > LEAKS:
+        warnings.append(
+            f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
+            f"training text too, so its loss flatters; see the loss on its clean part, and "
+            f"folio corpus {' '.join(recipe.corpus.sources[:3])}"
+        )
+    validation_ids = open_token_file(files["validation"], tokenizer.fingerprint)
+    clean = clean_tokens(tokenizer, validation_ids, validation, masks)
+    if clean is not None:
+        files["clean"] = folder / "clean.bin"
+        write_token_file(files["clean"], [clean], clean.dtype, tokenizer.fingerprint)
+    prepared = Prepared(
+        tokenizer,
+        config,
+        files["train"],
+        files["validation"],
+        files.get("elsewhere"),
+        files.get("clean"),
+        record,
+        warnings,
+    )
+    train_ids = prepared.training()
     n_unknown = 0
     if tokenizer.unknown is not None:
         n_unknown = int(np.count_nonzero(validation_ids == tokenizer.unknown))
@@ -99,6 +137,50 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     return prepared
 
 
+def clean_tokens(
+    tokenizer: Tokenizer,
+    token_ids: TokenIds,
+    parts: Sequence[Part],
+    seen: Sequence[NDArray[np.bool_]],
+) -> NDArray[np.uint8] | None:
+    """Which tokens of a text are new to the training text.
+
+    Args:
+        tokenizer: that made the tokens.
+        token_ids: (N,) of the parts, one after the other.
+        parts: the text.
+        seen: for each part, (its characters,) whether the training text has them.
+
+    Returns:
+        (N,) 1 or 0; None where tokens cannot be traced to the text, as with words.
+    """
+    characters = tokenizer.characters_per_token.copy()
+    if tokenizer.unknown is not None:
+        characters[tokenizer.unknown] = 1  # of a vocabulary of characters
+    masks = list(seen)
+    lengths = characters[token_ids]
+    if lengths.sum() != sum(map(len, masks)):
+        return None
+    if tokenizer.unknown is None:  # a token may begin inside a character
+        lengths = tokenizer.bytes_per_token[token_ids]
+        masks = [np.repeat(mask, _utf8_lengths(part)) for mask, part in zip(masks, parts)]
+        if lengths.sum() != sum(map(len, masks)):
+            return None
+    counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(masks))])
+    ends = np.cumsum(lengths)
+    return (counted[ends] == counted[ends - lengths]).astype(np.uint8)
+
+
+def _utf8_lengths(part: Part) -> NDArray[np.int64]:
+    """(characters,) bytes of each character of a text."""
+    lengths = [np.zeros(0, np.int64)]
+    for piece in part.pieces():
+        data = np.frombuffer(piece.encode("utf-8"), np.uint8)
+        begins = np.flatnonzero((data & 0xC0) != 0x80)
+        lengths.append(np.diff(begins, append=len(data)))
+    return np.concatenate(lengths)
+
+
 def _address(corpus: Corpus, tokenizer: Tokenizer, sequence: str) -> str:
     made_of = {
         "format": VERSION,
@@ -107,4 +189,6 @@ def _address(corpus: Corpus, tokenizer: Tokenizer, sequence: str) -> str:
         "training": [(p.document.sha256, p.start, p.stop) for p in corpus.split.training],
         "validation": [(p.document.sha256, p.start, p.stop) for p in corpus.split.validation],
     }
+    if corpus.split.elsewhere:
+        made_of["elsewhere"] = [part.document.sha256 for part in corpus.split.elsewhere]
     return hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()

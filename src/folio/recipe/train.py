@@ -19,6 +19,7 @@ from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run, runs_folder
+from folio.run.held_out import HeldOut, evaluate_held_out
 from folio.run.metrics import set_aside_events_after
 from folio.run.opening import open_run
 from folio.storage import atomic_write, link_or_copy, write_json
@@ -61,6 +62,8 @@ class Result:
     state: TrainingState
     diagnosis: Diagnosis
     sample: str
+    held_out: list[HeldOut]
+    """The best checkpoint on each held-out text."""
 
 
 def train_recipe(
@@ -101,6 +104,10 @@ def train_recipe(
         prepared.tokenizer.save(run.tokenizer_file)
         link_or_copy(prepared.training_file, run.tokens_file("train"))
         link_or_copy(prepared.validation_file, run.tokens_file("validation"))
+        if prepared.elsewhere_file is not None:
+            link_or_copy(prepared.elsewhere_file, run.tokens_file("elsewhere"))
+        if prepared.clean_file is not None:
+            link_or_copy(prepared.clean_file, run.tokens_file("clean"))
         write_json(run.corpus_file, prepared.record)
         _write_recipe(run, recipe)  # last: from here on this is a run
         return _train_in(run, recipe, device, watcher, should_stop)
@@ -190,6 +197,8 @@ def _finish(
         max_tokens=600, temperature=0.8, seed=recipe.seed or 1, stop=False, compiled=False
     )
     assert isinstance(sample, str)
+    held_out = evaluate_held_out(opened)
+    write_json(run.held_out_file, [text.record() for text in held_out])
     diagnosis = diagnose_run(run)
     ledger = run.corpus()["ledger"]
     speed = state.tokens / max(state.seconds, 1e-9)
@@ -204,12 +213,13 @@ def _finish(
         ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
         ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
         ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
+        *((f"loss, {text.name}", str(text)) for text in held_out),
         ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
         ("sample again", f"`folio sample {run.path}`"),
     ]
     write_card(run, facts, [sample])
-    return Result(run, ending, state, diagnosis, sample)
+    return Result(run, ending, state, diagnosis, sample, held_out)
 
 
 def _extend(run: Run, recipe: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -62,11 +62,16 @@ class Run:
         return self.path / "README.md"
 
     @property
+    def held_out_file(self) -> Path:
+        return self.path / "held_out.json"
+
+    @property
     def checkpoints_folder(self) -> Path:
         return self.path / "checkpoints"
 
     def tokens_file(self, part: str) -> Path:
-        """Of `train` or `validation`."""
+        """Of `train`, `validation`, `elsewhere` (held-out text of another kind), or `clean` (1 for
+        each validation token that is new to the training text)."""
         return self.path / "tokens" / f"{part}.bin"
 
     def exists(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from folio.config import from_table
 from folio.device import Device
 from folio.errors import UserError
 from folio.evaluation.score import Score, exact_score, strided_score
+from folio.evaluation.uncertainty import text_blocks
 from folio.generation.engine import FINISHED, generate
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -39,10 +40,16 @@ class OpenRun:
         """(N,) token ids that the run held out."""
         return open_token_file(self.run.tokens_file("validation"), self.tokenizer.fingerprint)
 
-    def evaluate(self, tokens: TokenIds) -> list[Score]:
-        """Exact first, then strided."""
+    def evaluate(self, tokens: TokenIds, families: Sequence[int] = ()) -> list[Score]:
+        """Exact first, then strided.
+
+        Args:
+            tokens: (N,) of one or several documents.
+            families: of each document, as in text_blocks.
+        """
         length = self.model.config.context_length
-        return [score(self.model, tokens, length) for score in (exact_score, strided_score)]
+        blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)
+        return [s(self.model, tokens, length, blocks) for s in (exact_score, strided_score)]
 
     def generate_ids(
         self,

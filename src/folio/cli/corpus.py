@@ -1,0 +1,55 @@
+"""folio corpus: what is in a text, before anything is trained on it."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from folio.cli.overrides import Words, settings_table, split_words
+from folio.config import Table, merge
+from folio.console import say
+
+
+def corpus(
+    *sources: Words,
+    validation: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
+    html: Path | None = None,
+    json: bool = False,
+) -> None:
+    """What is in your text: folio corpus CORPUS ...
+
+    Reads files, folders, globs and archives as folio train does, and reports where each byte
+    went, what was cleaned, which documents are alike, and how much of the validation text stands
+    in the training text. Settings of the corpus are flags: --corpus.cleaning.apply-to all,
+    --corpus.split documents, --corpus.duplicates.threshold 0.7.
+
+    Args:
+        sources: Text, as for folio train.
+        validation: A file or folder of another kind to hold out too; repeatable.
+        html: The page to write; runs/corpus.html where none is given.
+        json: Print JSON, and write no page unless --html names one.
+    """
+    from folio.corpus.corpus import read_corpus
+    from folio.corpus.page import report_lines, report_page
+    from folio.recipe.recipe import make_recipe
+    from folio.run.directory import runs_folder
+    from folio.storage import atomic_write
+
+    positional, flags = split_words(sources)
+    given: Table = {"corpus": {"sources": positional}} if positional else {}
+    if validation:
+        given = merge(given, {"corpus": {"validation": validation}})
+    config = make_recipe(given, settings_table(flags)).corpus
+    report = read_corpus(config).report()
+    if json:
+        print(json_format.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(report_lines(report)))
+    if html is not None or not json:
+        path = html or runs_folder() / "corpus.html"
+        with atomic_write(path) as file:
+            file.write(report_page(report))
+        say(f"{path}")

@@ -1,0 +1,180 @@
+"""Members of zip and tar archives -> files in the cache, named by their content.
+
+A member's own name is never used on the disk, so that it cannot point anywhere. What could do
+harm is refused by name: absolute paths and `..`, links, devices, encrypted members, bombs.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+from folio.corpus.limits import ARCHIVE_MEMBERS, check_expansion
+from folio.errors import UserError
+from folio.storage import cache_folder, storage_error
+
+READ_BYTES = 1 << 20
+_DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
+    NotImplementedError, ValueError, UnicodeDecodeError, RuntimeError,
+)  # fmt: skip
+
+
+class Member(NamedTuple):
+    """A member of an archive: a copy of it, or why there is none."""
+
+    name: str
+    path: Path | None
+    refused: str = ""
+
+
+def members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """Unpack the files of an archive one after the other.
+
+    Args:
+        archive: a zip or tar file.
+        wanted: asked for each name; what is not wanted is not unpacked.
+
+    Raises:
+        UserError: no archive, damaged, or a bomb; members before it have been given.
+    """
+    unpack = _zip_members if zipfile.is_zipfile(archive) else _tar_members
+    try:
+        yield from unpack(archive, wanted)
+    except UserError:
+        raise
+    except _DAMAGED as error:
+        raise UserError(f"it is damaged, or no archive ({error})") from None
+
+
+def _zip_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    packed, unpacked = archive.stat().st_size, 0
+
+    def watch(n_bytes: int) -> None:
+        nonlocal unpacked
+        unpacked += n_bytes
+        check_expansion(packed, unpacked)
+
+    with zipfile.ZipFile(archive) as file:
+        infos = file.infolist()
+        if len(infos) > ARCHIVE_MEMBERS:
+            raise UserError(f"it has {len(infos):,} members, more than {ARCHIVE_MEMBERS:,}")
+        for info in sorted(infos, key=lambda info: info.filename):
+            name = info.filename
+            if info.is_dir() or _hidden(name):
+                continue
+            mode = info.external_attr >> 16
+            if refused := _misplaced(name):
+                yield Member(name, None, refused)
+            elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                yield Member(name, None, "it is a link or a device")
+            elif not wanted(name):
+                continue
+            elif info.flag_bits & 1:
+                yield Member(name, None, "it is encrypted")
+            else:
+                try:
+                    with file.open(info) as member:
+                        yield Member(name, _keep(member, info.compress_size, watch))
+                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+                    yield Member(name, None, f"it is damaged ({error})")
+
+
+def _tar_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    with _decompressed(archive) as stream:
+        counted: Any = _Counted(stream, archive.stat().st_size)
+        with tarfile.open(fileobj=counted, mode="r|") as file:
+            for number, info in enumerate(file):
+                if number >= ARCHIVE_MEMBERS:
+                    raise UserError(f"it has more than {ARCHIVE_MEMBERS:,} members")
+                if info.isdir() or _hidden(info.name):
+                    continue
+                if refused := _misplaced(info.name):
+                    yield Member(info.name, None, refused)
+                elif not info.isreg():
+                    yield Member(info.name, None, "it is a link or a device")
+                elif wanted(info.name):
+                    member = file.extractfile(info)
+                    assert member is not None
+                    yield Member(info.name, _keep(member, None, lambda n_bytes: None))
+
+
+def _decompressed(archive: Path) -> IO[bytes]:
+    with archive.open("rb") as file:
+        head = file.read(6)
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.open(archive)  # type: ignore[return-value]
+    if head.startswith(b"BZh"):
+        return bz2.open(archive)
+    if head.startswith(b"\xfd7zXZ\0"):
+        return lzma.open(archive)
+    return archive.open("rb")
+
+
+class _Counted:
+    """A stream that stops giving when it has given far too much."""
+
+    def __init__(self, stream: IO[bytes], packed_bytes: int) -> None:
+        self.stream, self.packed, self.unpacked = stream, packed_bytes, 0
+
+    def read(self, n: int = -1) -> bytes:
+        block = self.stream.read(n)
+        self.unpacked += len(block)
+        check_expansion(self.packed, self.unpacked)
+        return block
+
+
+def _keep(member: IO[bytes], packed_bytes: int | None, watch: Callable[[int], None]) -> Path:
+    """Copy a member into the cache, under the sha256 of its content."""
+    folder = cache_folder() / "members"
+    digest = hashlib.sha256()
+    n_bytes = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    try:
+        with file:
+            while block := member.read(READ_BYTES):
+                n_bytes += len(block)
+                watch(len(block))
+                if packed_bytes is not None:
+                    check_expansion(packed_bytes, n_bytes)
+                digest.update(block)
+                file.write(block)
+        path = folder / digest.hexdigest()
+        os.replace(file.name, path)
+        return path
+    except OSError as error:
+        Path(file.name).unlink(missing_ok=True)
+        if error.errno:  # the disk, not the archive
+            raise storage_error(error, folder) from error
+        raise
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
+        raise
+
+
+def _misplaced(name: str) -> str:
+    """Why a name may not be that of a member; empty where it may."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        return "its path leads out of the archive"
+    return ""
+
+
+def _hidden(name: str) -> bool:
+    parts = [part for part in name.split("/") if part not in (".", "..", "")]
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)

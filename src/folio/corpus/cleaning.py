@@ -1,0 +1,264 @@
+"""Cleaning: each step optional, counted, and shown with examples.
+
+unicode              NFC: one code for one character
+control characters   those that no reader sees, direction marks among them
+whitespace           one kind of line end and space, none before a line end, one empty line
+boilerplate          lines that come back in many files are dropped: menus, legal notices
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from folio.corpus.document import Pieces
+
+BLOCK_CHARACTERS = 1 << 16
+LONGEST_LINE = 1 << 22
+"""Characters; a longer line is cleaned in parts."""
+SHOWN = 3
+"""Examples of a step."""
+
+BOILERPLATE_FILES = 5
+BOILERPLATE_SHARE = 0.3
+"""A line in so many of the files, and at least so large a share of them, is boilerplate."""
+BOILERPLATE_SAMPLE = 200
+"""Files that are looked through, chosen by their content."""
+BOILERPLATE_CHARACTERS = (2, 300)
+
+# Zero-width joiners stay: emoji and several scripts need them.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069"
+    "\ufeff\ufff9-\ufffb\ufffe\uffff]"
+)
+_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")
+_LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+_BEFORE_LINE_END = re.compile(r"[ \t]+$", re.MULTILINE)
+_EMPTY_LINES = re.compile(r"\n{3,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleaningConfig:
+    """What is changed in a text before anything is learned from it."""
+
+    apply_to: Literal["extracted", "all", "none"] = "extracted"
+    """`extracted`: text that a reader made of PDF, HTML, DOCX, ODT, EPUB or with Tika. Plain text,
+    source code and rows of tables stay as they are, but with `all`."""
+
+    unicode: bool = True
+    """Normal form C: an accent and its letter become one character."""
+
+    control_characters: bool = True
+    """Drop characters that are not seen."""
+
+    whitespace: bool = True
+    """One kind of line end and space, no spaces before a line end, one empty line at most."""
+
+    boilerplate: bool = True
+    """Drop lines that come back in a third of the files, and in five at least."""
+
+
+@dataclass
+class Tally:
+    """What cleaning did, over all documents."""
+
+    changes: Counter[str] = field(default_factory=Counter)
+    """How often each step changed something."""
+    rewritten: Counter[str] = field(default_factory=Counter)
+    """UTF-8 bytes before less bytes after, by step; below 0 where the text grew."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """UTF-8 bytes, by reason."""
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, step: str, count: int, example: Callable[[], str]) -> None:
+        """Count a change; the example is only made while there are few."""
+        self.changes[step] += count
+        shown = self.examples.setdefault(step, [])
+        if len(shown) < SHOWN and (made := example()) not in shown:
+            shown.append(made)
+
+
+def cleaned(
+    pieces: Pieces, config: CleaningConfig, boilerplate: frozenset[str] = frozenset()
+) -> Pieces:
+    """The same text, clean whenever it is read."""
+    return lambda: clean(pieces(), config, boilerplate)
+
+
+def clean(
+    pieces: Iterable[str],
+    config: CleaningConfig,
+    boilerplate: frozenset[str] = frozenset(),
+    tally: Tally | None = None,
+    source: str = "",
+    places: Sequence[int] = (),
+    moved: list[int] | None = None,
+) -> Iterator[str]:
+    """Clean a text that comes in pieces.
+
+    Args:
+        pieces: the text.
+        config: which steps.
+        boilerplate: lines to drop, without the spaces around them.
+        tally: where to count; None where it has been counted.
+        source: what examples call it.
+        places: characters of the text, ascending ...
+        moved: ... takes the characters that they are in the clean text.
+    """
+    tally = tally or Tally()
+    n_in = n_out = n_characters = held = 0
+    elsewhere = -sum(tally.rewritten.values()) - sum(tally.dropped.values())
+    for block in _blocks(pieces, places):
+        if block is None:
+            if moved is not None:
+                moved.append(n_characters + (min(held, 2) if n_characters else 0))
+            continue
+        n_in += _size(block)
+        text = block
+        if config.control_characters:
+            text = _without_control(text, tally, source)
+        if config.unicode:
+            text = _composed(text, tally, source)
+        if boilerplate and config.boilerplate:
+            text = _without_boilerplate(text, boilerplate, tally)
+        if config.whitespace:
+            text = _plain_spaces(text, tally, source)
+            # Line ends at the end of a block wait for the next, as there may be more of them.
+            body = text.lstrip("\n")
+            held += len(text) - len(body)
+            if not body:
+                continue
+            text = ("\n" * min(held, 2) if n_characters else "") + body.rstrip("\n")
+            held = len(body) - len(body.rstrip("\n"))
+        if text:
+            n_characters += len(text)
+            n_out += _size(text)
+            yield text
+    if config.whitespace and held and n_characters:
+        n_out += 1
+        yield "\n"
+    if config.whitespace:
+        elsewhere += sum(tally.rewritten.values()) + sum(tally.dropped.values())
+        tally.rewritten["whitespace"] += n_in - n_out - elsewhere
+
+
+def find_boilerplate(documents: Sequence[tuple[str, Pieces]]) -> frozenset[str]:
+    """Lines that come back in many documents.
+
+    Args:
+        documents: the sha256 and the text of each; a sample is chosen by the former.
+    """
+    sample = sorted(documents, key=lambda document: document[0])[:BOILERPLATE_SAMPLE]
+    seen: Counter[str] = Counter()
+    shortest, longest = BOILERPLATE_CHARACTERS
+    for _, pieces in sample:
+        lines: set[str] = set()
+        for block in _blocks(pieces(), ()):
+            lines.update(map(str.strip, (block or "").splitlines()))
+        seen.update(
+            line
+            for line in lines
+            if shortest <= len(line) <= longest and any(map(str.isalnum, line))
+        )
+    enough = max(BOILERPLATE_FILES, BOILERPLATE_SHARE * len(sample))
+    return frozenset(line for line, count in seen.items() if count >= enough)
+
+
+# ---- steps -----------------------------------------------------------------------------
+
+
+def _without_control(text: str, tally: Tally, source: str) -> str:
+    changed, count = _CONTROL.subn("", text)
+    if count:
+        tally.rewritten["control characters"] += _size(text) - _size(changed)
+        tally.note("control characters", count, lambda: _around(text, _CONTROL, source))
+    return changed
+
+
+def _composed(text: str, tally: Tally, source: str) -> str:
+    if unicodedata.is_normalized("NFC", text):
+        return text
+    changed = unicodedata.normalize("NFC", text)
+    tally.rewritten["unicode"] += _size(text) - _size(changed)
+    different = [
+        (before, after)
+        for before, after in zip(text.split("\n"), changed.split("\n"))
+        if before != after
+    ]
+
+    def example() -> str:
+        before, after = different[0]
+        at = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), len(after))
+        codes = " ".join(f"U+{ord(c):04X}" for c in before[at : at + 2])
+        return f"{source}: {codes} in {after[max(at - 20, 0) : at + 20]!r}"
+
+    tally.note("unicode", len(different), example)
+    return changed
+
+
+def _plain_spaces(text: str, tally: Tally, source: str) -> str:
+    for pattern, plain in (
+        (_LINE_ENDS, "\n"),
+        (_SPACES, " "),
+        (_BEFORE_LINE_END, ""),
+        (_EMPTY_LINES, "\n\n"),
+    ):
+        changed, count = pattern.subn(plain, text)
+        if count:
+            before = text
+            tally.note("whitespace", count, lambda: _around(before, pattern, source))  # noqa: B023
+        text = changed
+    return text
+
+
+def _without_boilerplate(text: str, boilerplate: frozenset[str], tally: Tally) -> str:
+    kept = []
+    for line in text.splitlines(keepends=True):
+        if line.strip() in boilerplate:
+            tally.dropped["boilerplate"] += _size(line)
+            tally.note("boilerplate", 1, line.strip)
+        else:
+            kept.append(line)
+    return "".join(kept)
+
+
+def _around(text: str, pattern: re.Pattern[str], source: str) -> str:
+    match = pattern.search(text)
+    assert match is not None
+    return f"{source}: {text[max(match.start() - 20, 0) : match.end() + 20]!r}"
+
+
+def _blocks(pieces: Iterable[str], places: Sequence[int]) -> Iterator[str | None]:
+    """Whole lines of a text; None where a place begins."""
+    waiting, position = "", 0
+    coming = iter(places)
+    place = next(coming, None)
+    for piece in pieces:
+        waiting += piece
+        while place is not None and place < position + len(waiting):
+            if place > position:
+                yield waiting[: place - position]
+                waiting, position = waiting[place - position :], place
+            yield None
+            place = next(coming, None)
+        if len(waiting) < BLOCK_CHARACTERS:
+            continue
+        end = waiting.rfind("\n") + 1
+        if not end and len(waiting) > LONGEST_LINE:
+            end = waiting.rfind(" ") + 1 or len(waiting)
+        if end:
+            yield waiting[:end]
+            waiting, position = waiting[end:], position + end
+    if waiting:
+        yield waiting
+    while place is not None:
+        yield None
+        place = next(coming, None)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8"))

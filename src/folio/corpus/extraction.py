@@ -1,0 +1,231 @@
+"""Documents -> text files in the cache, in processes that can be ended when a file hangs.
+
+What a file gives depends on its bytes, the reader and its version, and the settings; their digest
+is the name of the text in the cache, so that a file is extracted once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from folio.console import Progress
+from folio.corpus.formats.known import Format
+from folio.errors import UserError
+from folio.storage import cache_folder, read_json
+
+SECONDS_PER_BYTE = 1 / (1 << 20)
+"""Added to the time limit: large files may take longer."""
+WORTH_A_PROCESS = 2 << 20
+"""Bytes; a further process is started for each, up to the number of processors."""
+PROGRESS_BYTES = 20 << 20
+"""Above, a progress bar is shown."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a file gave, as the cache keeps it."""
+
+    text: Path
+    """UTF-8."""
+    extractor: str
+    places: list[tuple[int, str]]
+    """Characters of the text at which a page or a chapter begins."""
+    rows: list[tuple[int, int, str]] | None
+    """Bytes start ... stop - 1 of each document and its place; None where the file is one."""
+    warnings: list[str] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Text of the file that was left out, in UTF-8 bytes by reason."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file to extract."""
+
+    path: Path
+    sha256: str
+    format: Format
+    settings: dict[str, Any]
+
+    @property
+    def n_bytes(self) -> int:
+        return self.path.stat().st_size
+
+    @property
+    def target(self) -> Path:
+        """Where the text goes, without its suffix."""
+        made_of = [self.sha256, self.format.extractor, sorted(self.settings.items())]
+        name = hashlib.sha256(json.dumps(made_of).encode("utf-8")).hexdigest()
+        return cache_folder() / "extracted" / name[:2] / name
+
+
+def extract(tasks: Sequence[Task], limit_seconds: float) -> list[Extraction | str]:
+    """Extract files, side by side where that gains something.
+
+    Args:
+        tasks: the files.
+        limit_seconds: for each; a file of many megabytes gets more.
+
+    Returns:
+        For each task what it gave, or the reason why it was refused.
+    """
+    results: list[Extraction | str | None] = [_cached(task) for task in tasks]
+    waiting = [i for i, result in enumerate(results) if result is None]
+    for i in waiting:
+        results[i] = missing_library(tasks[i].format)
+    waiting = [i for i in waiting if results[i] is None]
+    sizes = {i: tasks[i].n_bytes for i in waiting}
+    total = sum(sizes.values())
+    if waiting:
+        n_workers = min(len(waiting), 1 + total // WORTH_A_PROCESS, os.cpu_count() or 1)
+        done = 0
+        with _Pool(n_workers) as pool, _progress(total) as show:
+            jobs = {pool.submit(tasks[i], limit_seconds + sizes[i] * SECONDS_PER_BYTE): i
+                    for i in sorted(waiting, key=lambda i: -sizes[i])}  # fmt: skip
+            for job in as_completed(jobs):
+                i = jobs[job]
+                results[i] = job.result() or _cached(tasks[i]) or "it gave nothing"
+                done += sizes[i]
+                show(done, tasks[i].path.name)
+    return [result if result is not None else "it gave nothing" for result in results]
+
+
+def missing_library(known: Format) -> str | None:
+    """How to get the package that a format needs; None where it is there."""
+    if not known.library or importlib.util.find_spec(known.library) is not None:
+        return None
+    extra = "tika" if known.library == "tika" else "documents"
+    return f"reading {known.name} needs the package {known.library}: pip install 'foliolm[{extra}]'"
+
+
+def _cached(task: Task) -> Extraction | None:
+    record = task.target.with_suffix(".json")
+    if not record.exists():
+        return None
+    try:
+        return Extraction(task.target.with_suffix(".txt"), **read_json(record))
+    except (UserError, TypeError):  # cut off by a full disk: extracted anew
+        return None
+
+
+class _progress:  # noqa: N801  (used as a function)
+    """Shows how far it is, where that takes long."""
+
+    def __init__(self, total: int) -> None:
+        self.bar = Progress(total) if total > PROGRESS_BYTES else None
+
+    def __enter__(self) -> Callable[[int, str], None]:
+        if self.bar is None:
+            return lambda done, name: None
+        return self.bar.__enter__().update
+
+    def __exit__(self, *error: Any) -> None:
+        if self.bar is not None:
+            self.bar.__exit__(*error)
+
+
+# ---- processes -------------------------------------------------------------------------
+
+
+class _Pool:
+    """Threads that each drive a process of their own."""
+
+    def __init__(self, n_workers: int) -> None:
+        self.threads = ThreadPoolExecutor(n_workers)
+        self.local = threading.local()
+        self.workers: list[_Worker] = []
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.threads.shutdown(cancel_futures=True)
+        for worker in self.workers:
+            worker.end()
+
+    def submit(self, task: Task, limit_seconds: float) -> Any:
+        return self.threads.submit(self._run, task, limit_seconds)
+
+    def _run(self, task: Task, limit_seconds: float) -> str | None:
+        worker = getattr(self.local, "worker", None)
+        if worker is None or worker.ended:
+            worker = self.local.worker = _Worker()
+            self.workers.append(worker)
+        return worker.extract(task, limit_seconds)
+
+
+class _Worker:
+    """A process that extracts one file after the other."""
+
+    def __init__(self) -> None:
+        package = str(Path(__file__).parents[2])
+        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            # -P keeps files of the user, such as a json.py, from being imported.
+            [sys.executable, "-P", "-m", "folio.corpus.extraction_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            text=True,
+            encoding="utf-8",
+        )
+        self.ended = False
+
+    def extract(self, task: Task, limit_seconds: float) -> str | None:
+        """Extract into the cache; the reason where the file was refused."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None and stdout is not None
+        request = {
+            "path": str(task.path),
+            "format": task.format.name,
+            "settings": task.settings,
+            "target": str(task.target),
+            "seconds": limit_seconds,
+        }
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(limit_seconds, stop)
+        timer.start()
+        try:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            answer = stdout.readline()
+        except OSError:
+            answer = ""
+        finally:
+            timer.cancel()
+        if answer.endswith("\n"):
+            return json.loads(answer)["refused"]
+        self.end()
+        if late.is_set():
+            return f"it took longer than {limit_seconds:.0f} s (--corpus.time-limit-seconds)"
+        return "its reader crashed or ran out of memory"
+
+    def end(self) -> None:
+        """End the process."""
+        self.ended = True
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            with suppress(OSError):
+                stream.close()
+        try:
+            self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

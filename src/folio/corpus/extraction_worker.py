@@ -1,0 +1,106 @@
+"""The process that extracts files: requests on standard input, answers on standard output.
+
+Files are read here and not in the process of the user, since a file may hang its reader, crash it,
+or take all memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from folio.corpus.formats.known import FORMATS, TIKA, Format
+from folio.corpus.formats.passage import Notes, Passage
+from folio.corpus.limits import WORKER_MEMORY_BYTES
+from folio.errors import UserError
+from folio.storage import atomic_write, write_json
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no answer
+    _limit_memory()
+    for line in sys.stdin:
+        request = json.loads(line)
+        answers.write(json.dumps({"refused": _answer(request)}) + "\n")
+        answers.flush()
+
+
+def _answer(request: dict[str, Any]) -> str | None:
+    known = next(f for f in (*FORMATS, TIKA) if f.name == request["format"])
+    try:
+        extract_file(
+            Path(request["path"]),
+            known,
+            request["settings"],
+            Path(request["target"]),
+            request["seconds"],
+        )
+    except UserError as error:
+        return str(error)
+    except MemoryError:
+        return f"it needs more than {WORKER_MEMORY_BYTES >> 30} GB of memory"
+    except RecursionError:
+        return "it is nested too deeply"
+    except Exception as error:  # a reader's mistake concerns one file, not all
+        return f"its reader failed ({type(error).__name__}: {str(error)[:200]})"
+    return None
+
+
+def extract_file(
+    path: Path, known: Format, settings: dict[str, Any], target: Path, seconds: float = 60
+) -> None:
+    """Write the text of a file, and beside it what is to be known about it."""
+    notes = Notes()
+    places: list[tuple[int, str]] = []
+    rows: list[tuple[int, int, str]] = []
+    n_characters = n_bytes = 0
+    with path.open("rb") as file, atomic_write(target.with_suffix(".txt"), "wb") as out:
+        for passage in _passages(file, known, settings, seconds, notes):
+            encoded = passage.text.encode("utf-8", errors="replace")
+            if passage.document:
+                rows.append((n_bytes, n_bytes + len(encoded), passage.place))
+            elif passage.place:
+                places.append((n_characters, passage.place))
+            out.write(encoded)
+            n_characters += len(passage.text)
+            n_bytes += len(encoded)
+    record = {
+        "extractor": known.extractor,
+        "places": places,
+        "rows": rows or None,
+        "warnings": notes.warnings,
+        "dropped": dict(notes.dropped),
+    }
+    write_json(target.with_suffix(".json"), record)
+
+
+def _passages(
+    file: Any, known: Format, settings: dict[str, Any], seconds: float, notes: Notes
+) -> Iterator[Passage]:
+    read = known.load()
+    if known.takes == "rows":
+        return read(io.BufferedReader(file.raw), settings["text_column"], notes)
+    if known is TIKA:
+        return read(file.read(), settings["tika"], seconds, notes)
+    return read(file.read(), notes)
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = WORKER_MEMORY_BYTES if hard < 0 else min(WORKER_MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Formats of documents -> text, one file a format."""

@@ -1,0 +1,90 @@
+"""Which formats there are, by the ends of file names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that has to be extracted."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    reader: str
+    """Module and function below folio.corpus.formats."""
+    library: str = ""
+    """The package that does the work, if any."""
+    takes: str = "data"
+    """`data`, the bytes; or `rows`, an open file and the text column."""
+    laid_out: bool = True
+    """Whether the text was made of a layout, so that cleaning applies by default."""
+    revision: int = 1
+    """Raised with each change that gives another text, so that caches are not used."""
+
+    @property
+    def extractor(self) -> str:
+        """Reader and library with their versions, as provenance keeps it."""
+        ours = f"folio {self.name} {self.revision}"
+        return f"{ours}, {self.library} {_version(self.library)}" if self.library else ours
+
+    def load(self) -> Callable[..., Any]:
+        """The reader; its libraries are imported when it runs."""
+        module, _, function = self.reader.partition(".")
+        return getattr(importlib.import_module(f"folio.corpus.formats.{module}"), function)
+
+
+FORMATS = (
+    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2"),
+    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax"),
+    Format("docx", (".docx", ".docm"), "office.read_docx", "defusedxml"),
+    Format("odt", (".odt", ".ott"), "office.read_odt", "defusedxml"),
+    Format("epub", (".epub",), "epub.read_epub", "selectolax"),
+    Format("csv", (".csv", ".tsv"), "tables.read_csv", takes="rows", laid_out=False),
+    Format("jsonl", (".jsonl", ".ndjson"), "tables.read_jsonl", takes="rows", laid_out=False),
+    Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
+)
+TIKA = Format("tika", (), "tika.read_tika", "tika")
+
+PROSE_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
+CODE_SUFFIXES = (
+    ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".cs", ".java", ".kt", ".kts",
+    ".scala", ".go", ".rs", ".swift", ".m", ".mm", ".js", ".jsx", ".mjs", ".ts", ".tsx", ".rb",
+    ".php", ".pl", ".pm", ".lua", ".r", ".jl", ".hs", ".ml", ".mli", ".fs", ".ex", ".exs", ".erl",
+    ".clj", ".lisp", ".el", ".scm", ".sh", ".bash", ".zsh", ".ps1", ".sql", ".tex", ".bib",
+    ".toml", ".cfg", ".ini", ".yaml", ".yml", ".cmake", ".mk", ".dart", ".zig", ".nim", ".v",
+    ".vhd", ".tcl", ".f", ".f90", ".pas", ".ada", ".asm", ".s", ".css", ".scss",
+)  # fmt: skip
+PLAIN_SUFFIXES = PROSE_SUFFIXES + CODE_SUFFIXES
+"""Files that are text as they lie there."""
+
+ARCHIVE_SUFFIXES = (
+    ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz",
+)  # fmt: skip
+
+
+def format_of(name: str) -> Format | None:
+    """The format that a file name tells; None for plain text and for what is unknown."""
+    name = name.lower()
+    return next((known for known in FORMATS if name.endswith(known.suffixes)), None)
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file name is that of an archive."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def is_known(name: str) -> bool:
+    """Whether a file of this name is taken from a folder or an archive."""
+    return name.lower().endswith(PLAIN_SUFFIXES) or is_archive(name) or format_of(name) is not None
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"

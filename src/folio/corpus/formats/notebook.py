@@ -1,0 +1,32 @@
+"""Jupyter notebooks: the text and the code of the cells, without their outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from folio.corpus.formats.passage import Notes, Passage
+from folio.errors import UserError
+
+
+def read_notebook(data: bytes, notes: Notes) -> Iterator[Passage]:
+    """A passage for each cell."""
+    try:
+        notebook = json.loads(data)
+        cells = notebook.get("cells")
+        if cells is None:  # format 3
+            cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
+        for number, cell in enumerate(cells, 1):
+            text = _text(cell.get("source", cell.get("input", ""))).strip("\n")
+            for output in cell.get("outputs", ()):
+                shown = output.get("data", output)
+                notes.drop("notebook outputs", _text(shown.get("text/plain", shown.get("text"))))
+            if text.strip():
+                yield Passage(text + "\n\n", f"cell {number}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError("it is no Jupyter notebook") from None
+
+
+def _text(lines: Any) -> str:
+    return "".join(lines) if isinstance(lines, list) else str(lines or "")

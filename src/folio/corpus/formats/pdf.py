@@ -1,0 +1,353 @@
+"""PDF: glyphs at places on pages -> text in the order in which it is read.
+
+A page of a PDF has no words, lines or columns, only glyphs with boxes. PDFium gives them in the
+order in which the file draws them, with spaces and line ends guessed. From there:
+
+    runs         stretches of a line without a wide gap
+    columns      a gutter that few runs cross splits a page; what crosses stands between
+    paragraphs   lines joined, but for short lines, wide gaps and indents; words divided at a line
+                 end joined again
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from statistics import median
+from typing import Any, NamedTuple
+
+from folio.corpus.formats.passage import Notes, Passage
+from folio.errors import UserError
+
+WIDE_GAP = 1.2
+"""Of a line's height: a wider gap is that between columns, of a page or of a table."""
+NO_GAP = 0.1
+"""Of a line's height: a narrower gap stands inside a word."""
+MARGIN = 0.12
+"""Share of a page's height, at its top and its bottom, where running headers stand."""
+REPEATED_PAGES = 3
+"""A line in a margin that comes back on so many pages, but for its digits, is a running header."""
+COLUMN_CHARACTERS = 15
+"""Runs of a column of prose are longer, cells of a table shorter."""
+
+DIVIDED = "\u00ad"  # where a word is divided at a line end
+_PDFIUM_DIVIDED = ("\x02", "\ufffe")
+_LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st"}
+_LIGATURES |= {0xFB06: "st", 0x00: None, 0xFFFE: None, 0xFFFF: None}
+
+
+class Run(NamedTuple):
+    """Text on a line, and its box in points; y grows upwards."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+    text: str
+
+    @property
+    def height(self) -> float:
+        return self.top - self.bottom
+
+
+def read_pdf(data: bytes, notes: Notes) -> Iterator[Passage]:
+    """The text of each page.
+
+    Raises:
+        UserError: damaged, encrypted, or without any text.
+    """
+    import pypdfium2
+
+    try:
+        pdf = pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            raise UserError("it is encrypted; save it without a password") from None
+        raise UserError("it is damaged, or no PDF") from None
+    pages, heights, without_text = [], [], []
+    for number in range(len(pdf)):
+        page = pdf[number]
+        textpage = page.get_textpage()
+        runs = _runs(textpage)
+        pages.append(runs)
+        heights.append(page.get_height())
+        if not runs and page.get_objects(max_depth=2) and _has_picture(page):
+            without_text.append(number + 1)
+        textpage.close()
+        page.close()
+    if not any(pages):
+        raise UserError(
+            "it has no text layer: needs OCR, as with `ocrmypdf`"
+            if without_text
+            else "it has no text"
+        )
+    if without_text:
+        notes.warnings.append(
+            f"no text on page {', '.join(map(str, without_text[:10]))}"
+            f"{', ...' if without_text[10:] else ''}: needs OCR"
+        )
+    _drop_running_headers(pages, heights, notes)
+    yield from _passages([_paragraphs_of(runs) for runs in pages])
+
+
+def _has_picture(page: Any) -> bool:
+    from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
+
+    return any(True for _ in page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE], max_depth=4))
+
+
+# ---- runs ------------------------------------------------------------------------------
+
+
+def _runs(textpage: Any) -> list[Run]:
+    """The runs of a page, in the order of the file."""
+    from pypdfium2.raw import FPDFText_GetUnicode
+
+    runs: list[Run] = []
+    text: list[str] = []
+    box = (0.0, 0.0, 0.0, 0.0)  # of the first glyph of the run, right edge apart
+    before, spaced = -1, False
+
+    def finish() -> None:
+        nonlocal text
+        if text:
+            right = textpage.get_charbox(before, loose=True)[2]
+            joined = "".join(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            joined = joined.translate(_LIGATURES)
+            if joined.strip():
+                runs.append(Run(box[0], box[1], max(right, box[0]), box[3], joined))
+        text = []
+
+    for i in range(textpage.count_chars()):
+        glyph = chr(FPDFText_GetUnicode(textpage, i))
+        if glyph in "\r\n":
+            finish()
+            spaced = False
+        elif glyph in _PDFIUM_DIVIDED:
+            text.append(DIVIDED)
+            finish()
+            spaced = False
+        elif glyph.isspace():
+            spaced = True
+        else:
+            if text and spaced:
+                here = textpage.get_charbox(i, loose=True)
+                gap = here[0] - textpage.get_charbox(before, loose=True)[2]
+                height = box[3] - box[1]
+                if not -height < gap < WIDE_GAP * height or abs(here[1] - box[1]) > height:
+                    finish()
+                else:
+                    text.append(" ")
+            if not text:
+                box = textpage.get_charbox(i, loose=True)
+            text.append(glyph)
+            before, spaced = i, False
+    finish()
+    return runs
+
+
+def _drop_running_headers(pages: list[list[Run]], heights: list[float], notes: Notes) -> None:
+    """Take away what comes back in the margins of several pages, page numbers included."""
+    seen: Counter[tuple[str, int]] = Counter()
+    found: list[list[tuple[list[Run], tuple[str, int]]]] = []
+    for runs, height in zip(pages, heights):
+        in_margins = []
+        for line in _lines(runs):
+            middle = (line[0].bottom + line[0].top) / 2 / max(height, 1.0)
+            if middle < MARGIN or middle > 1 - MARGIN:
+                words = " ".join(run.text for run in line).casefold()
+                words = re.sub(r"\d+|\b[ivxlc]+\b", "#", words)
+                in_margins.append((line, (words, round(middle * 50))))
+        found.append(in_margins)
+        seen.update({key for _, key in in_margins})
+    for runs, in_margins in zip(pages, found):
+        for line, key in in_margins:
+            if seen[key] >= REPEATED_PAGES:
+                for run in line:
+                    runs.remove(run)
+                    notes.drop("page headers and footers", run.text)
+
+
+# ---- order -----------------------------------------------------------------------------
+
+
+def _regions(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """The columns of a page, one after the other, and what stands across them in between."""
+    gutter = _gutter(runs)
+    if gutter is None:
+        if runs:
+            yield list(runs)
+        return
+    band: list[Run] = []
+    across: list[Run] = []
+
+    def columns() -> Iterator[list[Run]]:
+        left = [run for run in band if run.left < gutter]
+        yield from _regions(left)
+        yield from _regions([run for run in band if run.left >= gutter])
+
+    for run in sorted(runs, key=lambda run: -run.top):
+        crosses = run.left < gutter < run.right
+        if crosses and band:
+            yield from columns()
+            band = []
+        elif not crosses and across:
+            yield across
+            across = []
+        (across if crosses else band).append(run)
+    if across:
+        yield across
+    yield from columns()
+
+
+def _gutter(runs: Sequence[Run]) -> float | None:
+    """Where two columns of prose part; None where there is one."""
+    if len(runs) < 6:
+        return None
+    begin, end = min(run.left for run in runs), max(run.right for run in runs)
+    inner = (begin + 0.2 * (end - begin), end - 0.2 * (end - begin))
+    candidates = {round(run.left) - 1.0 for run in runs} | {round(run.right) + 1.0 for run in runs}
+    best, fewest = None, len(runs) / 2
+    for x in sorted(candidates):
+        if inner[0] < x < inner[1]:
+            crossing = sum(run.left < x < run.right for run in runs)
+            if crossing < fewest:
+                best, fewest = x, crossing
+    if best is None:
+        return None
+    left = [run for run in runs if run.right <= best]
+    right = [run for run in runs if run.left >= best]
+    if len(left) < 3 or len(right) < 3:
+        return None
+    if any(median(len(run.text) for run in side) < COLUMN_CHARACTERS for side in (left, right)):
+        return None  # cells of a table
+    top, bottom = (
+        min(max(run.top for run in left), max(run.top for run in right)),
+        max(min(run.bottom for run in left), min(run.bottom for run in right)),
+    )
+    return best if top > bottom else None
+
+
+def _lines(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs side by side, from top to bottom, each line from left to right."""
+    lines: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: -(run.bottom + run.top)):
+        if lines:
+            first = lines[-1][0]
+            overlap = min(first.top, run.top) - max(first.bottom, run.bottom)
+            if overlap > 0.5 * min(first.height, run.height):
+                lines[-1].append(run)
+                continue
+        lines.append([run])
+    return [sorted(line) for line in lines]
+
+
+# ---- paragraphs ------------------------------------------------------------------------
+
+
+def _paragraphs_of(runs: Sequence[Run]) -> list[list[str]]:
+    """The paragraphs of a page, each a list of lines that belong together."""
+    paragraphs: list[list[str]] = []
+    for region in _regions(runs):
+        lines = _lines(region)
+        left = min(run.left for run in region)
+        # Not the very rightmost: a title may be wider than the text.
+        right = sorted(line[-1].right for line in lines)[int(0.8 * (len(lines) - 1) + 0.5)]
+        pitches = [above[0].bottom - below[0].bottom for above, below in pairwise(lines)]
+        usual = median(pitches) if pitches else 0.0
+        before: list[Run] | None = None
+        for line in lines:
+            text = _text(line)
+            if before is None or _begins_paragraph(before, line, left, right, usual):
+                paragraphs.append([text])
+            else:
+                paragraphs[-1].append(text)
+            before = line
+    return paragraphs
+
+
+def _text(line: Sequence[Run]) -> str:
+    """Runs side by side; between cells of a table a tab."""
+    text = line[0].text.strip()
+    for before, run in pairwise(line):
+        gap = (run.left - before.right) / max(run.height, 1.0)
+        text += "\t" if gap > WIDE_GAP else " " if gap > NO_GAP else ""
+        text += run.text.strip()
+    return text
+
+
+def _begins_paragraph(
+    before: list[Run], line: list[Run], left: float, right: float, usual: float
+) -> bool:
+    height = line[0].height
+    pitch = before[0].bottom - line[0].bottom
+    if "\t" in _text(before) or "\t" in _text(line):  # a row of a table
+        return True
+    if before[-1].text.endswith(DIVIDED):
+        return False
+    if pitch > 1.4 * usual or abs(height - before[0].height) > 0.25 * height:
+        return True
+    if line[0].left > max(left, before[0].left) + 0.7 * height:  # an indent
+        return True
+    # The first word of this line had found room on a line that was to go on.
+    first_word = line[0].text.split()[0]
+    width = (line[0].right - line[0].left) * (len(first_word) + 1) / max(len(line[0].text), 1)
+    return before[-1].right + width < right - 0.05 * (right - left)
+
+
+def _passages(pages: list[list[list[str]]]) -> Iterator[Passage]:
+    words = Counter(
+        word.lower()
+        for paragraphs in pages
+        for lines in paragraphs
+        for line in lines
+        for word in re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", line)
+    )
+    held, held_page = "", 0
+    for number, paragraphs in enumerate(pages, 1):
+        joined = []
+        for lines in paragraphs:
+            text = lines[0]
+            for line in lines[1:]:
+                text = _join(text, line, words)
+            joined.append(text)
+        page = "".join(
+            text + ("\n" if "\t" in text and "\t" in following else "\n\n")
+            for text, following in zip(joined, [*joined[1:], ""])
+        ).rstrip("\n")
+        if not page:
+            continue
+        if held:
+            tail = held[-1]
+            if (tail.isalpha() or tail in f",-{DIVIDED}") and page[0].islower():
+                both = _join(held, page, words)
+                held, page = both[: len(both) - len(page)], page
+                if not both.endswith(page):  # the hyphen is gone: the page begins inside a word
+                    held = both[: len(both) - len(page)]
+            else:
+                held += "\n\n"
+            yield Passage(held, f"page {held_page}")
+        held, held_page = page, number
+    if held:
+        yield Passage(held.replace(DIVIDED, "-") + "\n", f"page {held_page}")
+
+
+def _join(text: str, line: str, words: Counter[str]) -> str:
+    """Two lines as one; a word that was divided between them becomes whole.
+
+    A hyphen that belongs to the word stays: where the document has that word elsewhere with its
+    hyphen and not without, or where what follows is no small letter.
+    """
+    if not text.endswith(("-", DIVIDED, "\u2010")):
+        return f"{text} {line}"
+    stem = text[:-1]
+    head = re.search(r"[^\W\d_]+$", stem)
+    tail = re.match(r"[^\W\d_]+", line)
+    if head is None or tail is None:
+        return f"{stem}-{line}" if text.endswith(DIVIDED) else f"{text} {line}"
+    hyphenated = f"{head[0]}-{tail[0]}".lower()
+    whole = f"{head[0]}{tail[0]}".lower()
+    keeps = not line[0].islower() or (words[hyphenated] > 0 and not words[whole])
+    return f"{stem}-{line}" if keeps else stem + line

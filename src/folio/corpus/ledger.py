@@ -1,0 +1,81 @@
+"""Where every byte went: in = kept + dropped, by reason, + rewritten, by step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from folio.corpus.document import Document
+from folio.corpus.reading import Reading
+from folio.corpus.split import Split
+
+
+def account(reading: Reading, split: Split) -> dict[str, Any]:
+    """The ledger of a corpus, in characters of the clean text and in bytes of all text.
+
+    Returns:
+        `ledger`: characters_in = training + validation + elsewhere + dropped.
+        `ledger_bytes`: UTF-8 of the text in the files, in = kept + dropped + rewritten, where
+        rewritten is what rewriting took away, below 0 where it added.
+    """
+    kept = {
+        "training": split.training,
+        "validation": split.validation,
+        "elsewhere": split.elsewhere,
+    }
+    characters = {name: sum(map(len, parts)) for name, parts in kept.items()}
+    dropped = {reason: sum(map(len, parts)) for reason, parts in split.dropped.items()}
+    n_characters = sum(document.n_characters for document in reading.documents)
+    assert n_characters == sum(characters.values()) + sum(dropped.values())
+
+    tally = reading.tally
+    dropped_bytes = Counter(tally.dropped)
+    for reason, parts in split.dropped.items():
+        dropped_bytes[reason] += sum(part.n_bytes for part in parts)
+    kept_bytes = {name: sum(part.n_bytes for part in parts) for name, parts in kept.items()}
+    rewritten = {step: n_bytes for step, n_bytes in tally.rewritten.items() if n_bytes}
+    everything = sum(kept_bytes.values()) + dropped_bytes.total() + sum(rewritten.values())
+    assert reading.n_bytes == everything, (reading.n_bytes, everything)
+    if not split.elsewhere:
+        del characters["elsewhere"], kept_bytes["elsewhere"]
+    return {
+        "ledger": {"characters_in": n_characters, **characters, "dropped": dropped},
+        "ledger_bytes": {
+            "in": reading.n_bytes,
+            "kept": kept_bytes,
+            "dropped": dict(dropped_bytes),
+            "rewritten": rewritten,
+        },
+    }
+
+
+def describe_sources(documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """An entry for each document; the rows of a table share one."""
+    entries: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        origin = document.provenance
+        name = document.source if origin is None else origin.path
+        if name in entries and origin is not None:
+            entry = entries[name]
+            entry["documents"] = entry.get("documents", 1) + 1
+            entry["characters"] += document.n_characters
+            entry["bytes"] += document.n_bytes
+            entry.pop("sha256", None)
+            continue
+        entry = entries.setdefault(name if origin is not None else f"{name} {len(entries)}", {})
+        entry |= {
+            "source": name,
+            "sha256": document.sha256,
+            "characters": document.n_characters,
+            "bytes": document.n_bytes,
+        }
+        if origin is not None:
+            entry["extractor"] = origin.extractor
+            if origin.sha256:
+                entry["file_sha256"] = origin.sha256
+            if origin.warnings:
+                entry["warnings"] = list(origin.warnings)
+        if document.places:
+            entry["places"] = [list(place) for place in document.places]
+    return list(entries.values())

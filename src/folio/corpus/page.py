@@ -1,0 +1,158 @@
+"""A report on a corpus: as lines for a terminal, and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from folio.console import table
+from folio.report import html_bars, html_page, html_table
+
+BAR = 24
+"""Characters of the longest bar in a terminal."""
+SHOWN_SOURCES = 200
+
+
+def report_lines(report: dict[str, Any]) -> Iterator[str]:
+    """What `folio corpus` prints."""
+    yield _summary(report) + "\n"
+    for title, header, rows in _tables(report):
+        yield title
+        yield _indented(table(header, rows)) + "\n"
+    for title, bars in _bars(report):
+        yield title
+        most = max(value for _, value, _ in bars) or 1
+        rows = [
+            [name, "█" * max(1, round(BAR * value / most)) if value else "", words]
+            for name, value, words in bars
+        ]
+        width = max(len(row[0]) for row in rows)
+        yield "\n".join(f"  {n:<{width}}  {b:<{BAR}}  {w}" for n, b, w in rows) + "\n"
+    for step, examples in report["cleaning"]["examples"].items():
+        yield f"cleaned, {step}: {report['cleaning']['changes'][step]:,} times"
+        yield "\n".join(f"  {example}" for example in examples) + "\n"
+    if report["warnings"]:
+        yield "warnings\n" + "\n".join(f"  {line}" for line in report["warnings"]) + "\n"
+
+
+def report_page(report: dict[str, Any]) -> str:
+    """The same as one HTML file."""
+    parts = [f"<p>{escape(_summary(report))}</p>"]
+    if report["warnings"]:
+        items = "".join(f"<li>{escape(line)}</li>" for line in report["warnings"])
+        parts.append(f"<h2>Warnings</h2>\n<ul>{items}</ul>")
+    for title, header, rows in _tables(report):
+        parts.append(f"<h2>{escape(title.capitalize())}</h2>\n{html_table(header, rows)}")
+    for title, bars in _bars(report):
+        parts.append(f"<h2>{escape(title.capitalize())}</h2>\n{html_bars(bars)}")
+    if report["cleaning"]["examples"]:
+        rows = [
+            [step, f"{report['cleaning']['changes'][step]:,}", example]
+            for step, examples in report["cleaning"]["examples"].items()
+            for example in examples
+        ]
+        parts.append(
+            "<h2>What cleaning did</h2>\n" + html_table(["step", "times", "example"], rows)
+        )
+    sources = report["sources"]
+    rows = [
+        [
+            source["source"],
+            f"{source['characters']:,}",
+            source.get("extractor", ""),
+            "; ".join(source.get("warnings", ())),
+        ]
+        for source in sources[:SHOWN_SOURCES]
+    ]
+    more = (
+        f"<p>... and {len(sources) - SHOWN_SOURCES:,} more.</p>" if sources[SHOWN_SOURCES:] else ""
+    )
+    head = ["source", "characters", "read by", "warnings"]
+    parts.append(f"<h2>Sources</h2>\n{html_table(head, rows)}{more}")
+    return html_page(f"Corpus: {report['name']}", "\n".join(parts))
+
+
+def _summary(report: dict[str, Any]) -> str:
+    ledger, duplicates = report["ledger"], report["duplicates"]
+    text = (
+        f"{report['documents']:,} documents, {ledger['characters_in']:,} characters, "
+        f"{report['different_characters']:,} different ones. "
+    )
+    several = duplicates["families_of_several"]
+    text += f"{several:,} families of similar documents. " if several else "No similar documents. "
+    share = ledger["validation"] / max(ledger["characters_in"], 1)
+    text += f"Held out: {ledger['validation']:,} characters ({share:.1%}), split by "
+    text += {
+        "tail": "the tail of each document",
+        "documents": "whole documents",
+        "clusters": "whole families",
+        "files": "what you named",
+    }[report["split"]]
+    after = report["leakage"]["after"]
+    return f"{text}; {after['grams']:.1%} of them, in runs of 13 words, stand in training too."
+
+
+def _tables(report: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of each table."""
+    ledger = report["ledger_bytes"]
+    rows = [["in", "text of the files", ledger["in"]]]
+    rows += [["kept", name, n] for name, n in ledger["kept"].items()]
+    rows += [["dropped", why, n] for why, n in ledger["dropped"].items()]
+    rows += [["rewritten", step, n] for step, n in ledger["rewritten"].items()]
+    yield (
+        "ledger: in = kept + dropped + rewritten",
+        ["", "what", "bytes", "share"],
+        [[a, b, f"{n:,}", f"{n / max(ledger['in'], 1):.2%}"] for a, b, n in rows],
+    )
+    kinds = report["kinds"].items()
+    yield (
+        "kinds of files",
+        ["kind", "documents", "characters"],
+        [[kind, f"{of['documents']:,}", f"{of['characters']:,}"] for kind, of in kinds],
+    )
+    found = report["duplicates"]
+    yield (
+        "duplicates",
+        ["what", "number"],
+        [
+            ["copies of a document", f"{found['copies']:,}"],
+            ["near duplicates", f"{found['near_pairs']:,}"],
+            ["documents that stand in another", f"{found['contained_pairs']:,}"],
+            ["families of several documents", f"{found['families_of_several']:,}"],
+            ["documents in the largest family", f"{found['largest_family']:,}"],
+            ["paragraphs or lines that stood before", f"{found['repeated_lines']:,}"],
+            ["characters in them", f"{found['repeated_characters']:,}"],
+        ],
+    )
+    leakage = report["leakage"]
+    rows = [["this split", leakage["after"]]]
+    if leakage["before"]:
+        rows.insert(0, ["split by single documents", leakage["before"]])
+    yield (
+        "validation text that stands in the training text too",
+        ["split", "runs of 13 words", "of 50 characters", "characters covered"],
+        [
+            [name, f"{of['grams']:.2%}", f"{of['spans']:.2%}", f"{of['covered']:.2%}"]
+            for name, of in rows
+        ],
+    )
+
+
+def _bars(report: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, float, str]]]]:
+    """Title and bars of each histogram."""
+    yield (
+        "characters of a document",
+        [
+            (f"{row['from']:,} to {row['below'] - 1:,}", row["documents"], f"{row['documents']:,}")
+            for row in report["lengths"]
+        ],
+    )
+    letters = sum(report["scripts"].values())
+    if letters:
+        scripts = report["scripts"].items()
+        yield "scripts", [(name, n, f"{n / letters:.2%}") for name, n in scripts]
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,0 +1,212 @@
+"""Files -> documents: found, extracted, cleaned, with what happened to each."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from folio.corpus.cleaning import CleaningConfig, Tally, clean, cleaned, find_boilerplate
+from folio.corpus.document import Document, Pieces, Provenance, make_document
+from folio.corpus.extraction import Extraction, Task, extract, missing_library
+from folio.corpus.files import Findings, SourceFile, find_files, is_plain
+from folio.corpus.formats.known import TIKA, Format, format_of
+from folio.corpus.readers import PIECE_BYTES, read_text_file
+from folio.errors import UserError
+from folio.storage import sha256_of
+
+Engine = Literal["folio", "tika"]
+
+
+@dataclass
+class Reading:
+    """Documents, and the account of how they came about."""
+
+    documents: list[Document] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    tally: Tally = field(default_factory=Tally)
+    n_bytes: int = 0
+    """Of the text in the files, in UTF-8: kept, dropped, and what rewriting took away."""
+
+    def add(self, documents: Iterable[Document]) -> None:
+        """Documents that were neither extracted nor cleaned."""
+        for document in documents:
+            if document.n_characters:
+                self.documents.append(document)
+                self.n_bytes += document.n_bytes
+
+    def warnings(self) -> list[str]:
+        """A line for each file that is not read, or not as it should be."""
+        lines = [f"{name} is left out: {why}" for name, why in self.findings.refused.items()]
+        seen = set()
+        for document in self.documents:
+            origin = document.provenance
+            if origin is not None and origin.path not in seen:
+                seen.add(origin.path)
+                lines += [f"{origin.path}: {warning}" for warning in origin.warnings]
+        return lines
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How files are read; see CorpusConfig."""
+
+    encoding: str = "auto"
+    engine: Engine = "folio"
+    tika: str = ""
+    text_column: str = ""
+    time_limit_seconds: float = 60.0
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
+
+
+def read_files(sources: Sequence[str], options: ReadingOptions, reading: Reading) -> None:
+    """Add the documents of some files, folders, globs or archives to a reading.
+
+    What cannot be read is noted there, and the others go on.
+
+    Raises:
+        UserError: a file that the user named needs a package that is not installed.
+    """
+    files = [
+        file
+        for source in sources
+        for file in find_files(source, reading.findings, options.engine == "tika")
+    ]
+    formats = [_format(file, options) for file in files]
+    tasks = _tasks(files, formats, options, reading.findings)
+    outcomes = dict(zip(tasks, extract(list(tasks.values()), options.time_limit_seconds)))
+    found: list[_Found] = []
+    for i, (file, known) in enumerate(zip(files, formats)):
+        outcome = outcomes.get(i)
+        if known is None:
+            found += _plain(file, options, reading.findings)
+        elif isinstance(outcome, str):
+            reading.findings.refused[file.name] = outcome
+        elif outcome is not None:
+            found += _documents_of(file, tasks[i], outcome)
+            reading.tally.dropped.update(outcome.dropped)
+            reading.n_bytes += sum(outcome.dropped.values())
+    _clean_into(reading, found, options.cleaning)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A document as it was found, before cleaning."""
+
+    name: str
+    pieces: Pieces
+    n_bytes: int
+    provenance: Provenance
+    places: Sequence[tuple[int, str]] = ()
+    laid_out: bool = False
+    document: Document | None = None
+    """Where it has been counted."""
+
+
+def _format(file: SourceFile, options: ReadingOptions) -> Format | None:
+    known = format_of(file.name)
+    if known is None and options.engine == "tika" and not is_plain(file.name):
+        return TIKA
+    return known
+
+
+def _tasks(
+    files: Sequence[SourceFile],
+    formats: Sequence[Format | None],
+    options: ReadingOptions,
+    findings: Findings,
+) -> dict[int, Task]:
+    """What there is to extract, by the place of the file."""
+    tasks: dict[int, Task] = {}
+    for i, (file, known) in enumerate(zip(files, formats)):
+        if known is None:
+            continue
+        if file.named and (missing := missing_library(known)):
+            raise UserError(f"{file.name} cannot be read: {missing}")
+        settings = {}
+        if known.takes == "rows":
+            settings = {"text_column": options.text_column}
+        elif known is TIKA:
+            settings = {"tika": options.tika}
+        try:
+            tasks[i] = Task(file.path, sha256_of(file.path), known, settings)
+        except OSError as error:
+            findings.refused[file.name] = f"it cannot be read: {error.strerror}"
+    return tasks
+
+
+def _plain(file: SourceFile, options: ReadingOptions, findings: Findings) -> list[_Found]:
+    try:
+        document, warnings = read_text_file(file.path, file.name, options.encoding)
+    except UserError as error:
+        findings.refused[file.name] = str(error).removeprefix(f"{file.name} ").rstrip(".")
+        return []
+    except OSError as error:
+        findings.refused[file.name] = f"it cannot be read: {error.strerror}"
+        return []
+    provenance = Provenance(file.name, warnings=tuple(warnings))
+    return [_Found(file.name, document.pieces, document.n_bytes, provenance, document=document)]
+
+
+def _documents_of(file: SourceFile, task: Task, extraction: Extraction) -> Iterator[_Found]:
+    provenance = Provenance(
+        file.name, extraction.extractor, task.sha256, tuple(extraction.warnings)
+    )
+    rows = extraction.rows or [(0, extraction.text.stat().st_size, "")]
+    for start, stop, place in rows:
+        name = f"{file.name}, {place}" if place else file.name
+        pieces = _slice(extraction.text, start, stop)
+        yield _Found(
+            name, pieces, stop - start, provenance, extraction.places, task.format.laid_out
+        )
+
+
+def _slice(path: Path, start: int, stop: int) -> Pieces:
+    """Reads the bytes start ... stop - 1 of a UTF-8 file."""
+
+    def pieces() -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        with path.open("rb") as file:
+            file.seek(start)
+            left = stop - start
+            while left > 0 and (block := file.read(min(PIECE_BYTES, left))):
+                left -= len(block)
+                yield decoder.decode(block, final=left == 0)
+
+    return pieces
+
+
+def _clean_into(reading: Reading, found: Sequence[_Found], config: CleaningConfig) -> None:
+    chosen = [f.laid_out or config.apply_to == "all" for f in found]
+    if config.apply_to == "none":
+        chosen = [False] * len(found)
+    boilerplate: frozenset[str] = frozenset()
+    if config.boilerplate:
+        boilerplate = find_boilerplate(
+            [(f.name, f.pieces) for f, is_chosen in zip(found, chosen) if is_chosen]
+        )
+    for f, is_chosen in zip(found, chosen):
+        places = f.places
+        if is_chosen:
+            moved: list[int] = []
+            counted = clean(
+                f.pieces(),
+                config,
+                boilerplate,
+                reading.tally,
+                f.name,
+                [at for at, _ in places],
+                moved,
+            )
+            document = make_document(f.name, cleaned(f.pieces, config, boilerplate), counted)
+            places = [(at, name) for at, (_, name) in zip(moved, places)]
+        else:
+            document = f.document or make_document(f.name, f.pieces)
+        reading.n_bytes += f.n_bytes
+        if document.n_characters:
+            document = replace(document, provenance=f.provenance, places=tuple(places))
+            reading.documents.append(document)
+        else:
+            reading.findings.refused.setdefault(f.name, "it has no text")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folio.corpus.cleaning import CleaningConfig, Tally, clean, find_boilerplate
+from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
+from tests.corpus.making import write
+
+TEXT = st.text(
+    st.one_of(
+        st.sampled_from("ab \n\n\t\r\u00a0\u2028e\u0301\u00e9\u200b\ufeff\u0007\u0085世🦊"),
+        st.characters(exclude_categories=["Cs"]),
+    )
+)
+CONFIGS = st.builds(
+    CleaningConfig,
+    unicode=st.booleans(),
+    control_characters=st.booleans(),
+    whitespace=st.booleans(),
+    boilerplate=st.booleans(),
+)
+
+
+def cleaned(text: str, size: int = 10**6, tally: Tally | None = None, **steps: bool) -> str:
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    return "".join(clean(pieces, CleaningConfig(**steps), tally=tally, source="a"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("cafe\u0301", "café"),
+        ("a\u200bb\ufeff\u0007\u202ec", "abc"),
+        ("a \t\nb\u00a0c\u2003d", "a\nb c d\n"),
+        ("a\r\nb\rc\u2028d\u0085e", "a\nb\nc\nd\ne\n"),
+        ("\n\na\n\n\n\n\nb\n\n\n", "a\n\nb\n"),
+        ("👩\u200d🚀", "👩\u200d🚀"),
+        ("    indented\n\tcode", "    indented\n\tcode\n"),
+    ],
+)
+def test_what_each_step_does(before: str, after: str):
+    assert cleaned(before).rstrip("\n") == after.rstrip("\n")
+
+
+@given(TEXT, st.integers(1, 8))
+def test_the_pieces_do_not_matter(text: str, size: int):
+    assert cleaned(text, size) == cleaned(text)
+
+
+@given(TEXT)
+def test_cleaning_twice_changes_nothing(text: str):
+    assert cleaned(cleaned(text)) == cleaned(text)
+
+
+@given(TEXT)
+def test_no_step_touches_a_letter(text: str):
+    def letters(text: str) -> str:
+        return unicodedata.normalize("NFC", "".join(filter(str.isalnum, text)))
+
+    assert letters(cleaned(text, unicode=False)) == letters(text)
+
+
+@given(TEXT)
+def test_without_steps_the_text_stays(text: str):
+    off = dict.fromkeys(("unicode", "control_characters", "whitespace", "boilerplate"), False)
+    assert cleaned(text, **off) == text
+
+
+@given(st.lists(TEXT, min_size=1, max_size=4), CONFIGS)
+def test_bytes_in_are_bytes_kept_dropped_and_rewritten(texts: list[str], config: CleaningConfig):
+    tally = Tally()
+    kept = 0
+    for text in texts:
+        out = "".join(clean([text], config, frozenset({"ab", "a"}), tally))
+        kept += len(out.encode())
+    expected = sum(len(text.encode()) for text in texts)
+    assert kept + tally.dropped.total() + sum(tally.rewritten.values()) == expected
+
+
+@given(st.lists(st.text("ab \n\u200b", min_size=1), min_size=1, max_size=5))
+def test_places_move_with_the_text(passages: list[str]):
+    """Each passage begins with a letter of its own, which must stand where its place says."""
+    marked = [f"{chr(0x4E00 + i)}{text}" for i, text in enumerate(passages)]
+    places = [sum(map(len, marked[:i])) for i in range(len(marked))]
+    moved: list[int] = []
+    text = "".join(clean(["".join(marked)], CleaningConfig(), places=places, moved=moved))
+    assert [text[at] for at in moved] == [chr(0x4E00 + i) for i in range(len(marked))]
+
+
+def test_lines_that_come_back_in_many_files_are_dropped_with_examples(tmp_path):
+    for i in range(6):
+        body = f"<p>Menu: home, about, contact</p><p>Page {i} tells of {i * 7} things.</p>"
+        write(tmp_path, f"{i}.html", body + "<p>© The Baker 1999</p>")
+    reading = read_documents([str(tmp_path)], CorpusConfig())
+    assert all(
+        d.text == f"Page {i} tells of {i * 7} things.\n" for i, d in enumerate(reading.documents)
+    )
+    assert set(reading.tally.examples["boilerplate"]) == {
+        "Menu: home, about, contact", "© The Baker 1999"
+    }  # fmt: skip
+    assert reading.tally.changes["boilerplate"] == 12
+    lines = len(b"Menu: home, about, contact\n") + len("© The Baker 1999\n".encode())
+    assert reading.tally.dropped["boilerplate"] == 6 * lines
+
+
+def test_a_line_in_few_files_is_no_boilerplate():
+    texts = [f"The same line\nand number {i}" for i in range(4)]
+    assert not find_boilerplate([(str(i), lambda t=t: iter([t])) for i, t in enumerate(texts)])
+    many = [f"number {i}" for i in range(20)] + texts
+    assert not find_boilerplate([(str(i), lambda t=t: iter([t])) for i, t in enumerate(many)])
+
+
+def test_plain_text_stays_as_it_lies_there_unless_all_is_to_be_cleaned(tmp_path):
+    write(tmp_path, "a.txt", "cafe\u0301 \r\n\n\n\nend")
+    source = str(tmp_path / "a.txt")
+    (document,) = read_documents([source], CorpusConfig()).documents
+    assert document.text == "cafe\u0301 \r\n\n\n\nend"
+    everything = CleaningConfig(apply_to="all")
+    reading = read_documents([source], CorpusConfig(cleaning=everything))
+    assert reading.documents[0].text == "café\n\nend"
+    assert reading.tally.changes.keys() == {"unicode", "whitespace"}
+    assert reading.tally.rewritten == {"unicode": 1, "whitespace": 4}
+    assert all(example.startswith(source) for example in reading.tally.examples["unicode"])
+
+
+def test_the_ledger_of_a_corpus_adds_up_in_bytes(tmp_path):
+    for i in range(12):
+        body = f"<nav>Home</nav><p>Legal notice</p><p>Page {i}: {'wörds ' * (i + 20)}\u200b</p>"
+        write(tmp_path, f"{i}.html", body)
+    write(tmp_path, "copy.txt", "Some text. " * 30)
+    write(tmp_path, "copy2.txt", "Some text. " * 30)
+    config = CorpusConfig(sources=(str(tmp_path),), split="tail")
+    ledger = read_corpus(config).record()["ledger_bytes"]
+    assert ledger["dropped"].keys() == {"navigation", "boilerplate", "copy of another document"}
+    assert ledger["dropped"]["navigation"] == 12 * len("Home")
+    assert ledger["dropped"]["copy of another document"] == 330
+    assert ledger["rewritten"]["control characters"] == 12 * len("\u200b".encode())
+    total = sum(sum(ledger[part].values()) for part in ("kept", "dropped", "rewritten"))
+    assert ledger["in"] == total

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from folio.corpus.corpus import CorpusConfig, read_documents
+from folio.corpus.files import Findings, find_files
+from folio.errors import UserError
+from tests.corpus.making import write
+
+
+def names(source: Path | str, base: Path, everything: bool = False) -> list[str]:
+    found = find_files(str(source), Findings(), everything)
+    return [str(Path(file.name).relative_to(base)) for file in found]
+
+
+def test_a_folder_gives_its_files_in_order_without_hidden_ones(tmp_path: Path):
+    for name in ("b.txt", "a.md", "sub/c.TXT", ".hidden.txt", ".git/d.txt", "picture.png"):
+        write(tmp_path, name, name)
+    assert names(tmp_path, tmp_path) == ["a.md", "b.txt", "sub/c.TXT"]
+    assert "picture.png" in names(tmp_path, tmp_path, everything=True)
+
+
+def test_what_is_skipped_is_counted(tmp_path: Path):
+    for name in ("a.txt", "b.png", "c.PNG", "Makefile"):
+        write(tmp_path, name, name)
+    findings = Findings()
+    list(find_files(str(tmp_path), findings, False))
+    assert findings.skipped == {".png": 2, "Makefile": 1}
+
+
+def test_a_glob_gives_its_matches(tmp_path: Path):
+    for name in ("a.txt", "b.log", "sub/c.txt", "[x].txt"):
+        write(tmp_path, name, name)
+    assert names(tmp_path / "*.txt", tmp_path) == ["[x].txt", "a.txt"]
+    assert names(tmp_path / "**" / "*.txt", tmp_path) == ["[x].txt", "a.txt", "sub/c.txt"]
+    assert names(tmp_path / "*.log", tmp_path) == ["b.log"]  # named, so read whatever it is called
+    assert names(tmp_path / "[x].txt", tmp_path) == ["[x].txt"]  # a file of that very name
+
+
+def test_archives_are_looked_through_and_archives_in_them(tmp_path: Path):
+    inner = tmp_path / "inner.zip"
+    with zipfile.ZipFile(inner, "w") as file:
+        file.writestr("deep.txt", "deep")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.write(inner, "x/inner.zip")
+        file.writestr("b.txt", "b")
+        file.writestr("__MACOSX/._b.txt", "b")
+        file.writestr("picture.png", "p")
+    inner.unlink()
+    assert names(tmp_path, tmp_path) == ["a.zip/b.txt", "a.zip/x/inner.zip/deep.txt"]
+
+
+def test_a_folder_without_text_says_what_was_there(tmp_path: Path):
+    write(tmp_path, "a.doc", b"\xd0\xcf")
+    with pytest.raises(UserError, match=r"no text .*Not known are 1 \.doc; --corpus.engine tika"):
+        read_documents([str(tmp_path)], CorpusConfig())
+
+
+def test_files_are_read_in_the_order_in_which_they_are_named(tmp_path: Path):
+    paths = [str(write(tmp_path, name, f"<p>{name}</p>")) for name in ("b.html", "a.txt", "c.md")]
+    documents = read_documents([paths[0], "python-docs", *paths[1:]], CorpusConfig()).documents
+    kept = [d.source for d in documents if not d.source.startswith("python-docs")]
+    assert kept == paths
+    assert documents[0].source == paths[0] and documents[-1].source == paths[2]

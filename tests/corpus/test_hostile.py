@@ -1,0 +1,220 @@
+"""Hostile input is refused by name, and the other files go on."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import socket
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from folio.corpus import limits
+from folio.corpus.corpus import CorpusConfig, read_documents
+from folio.corpus.reading import Reading
+from tests.corpus import making
+
+SECRET = "the content of a file that nobody named"
+ENTITY = '<!DOCTYPE x [<!ENTITY e SYSTEM "file://{}">]>'
+LAUGHS = (
+    "<!DOCTYPE x [<!ENTITY a0 'ha'>"
+    + "".join(f"<!ENTITY a{i + 1} '{f'&a{i};' * 10}'>" for i in range(12))
+    + "]>"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one good file in it, and a secret beside it."""
+    making.write(tmp_path, "secret.txt", SECRET)
+    making.write(tmp_path, "folder/good.txt", "The good file is read.")
+    return tmp_path / "folder"
+
+
+def read(source: Path, **settings: object) -> Reading:
+    return read_documents([str(source)], CorpusConfig(**settings))  # type: ignore[arg-type]
+
+
+def refusal(folder: Path, name: str, **settings: object) -> str:
+    """Why a file was refused, while the good one was read and the secret was not."""
+    reading = read(folder, **settings)
+    texts = [document.text for document in reading.documents]
+    assert "The good file is read." in texts
+    assert not any(SECRET in text for text in texts)
+    assert not any(document.source.endswith(name) for document in reading.documents)
+    (found,) = [why for refused, why in reading.findings.refused.items() if refused.endswith(name)]
+    return found
+
+
+def bomb(n_bytes: int) -> bytes:
+    return making.zip_of({"word/document.xml": bytes(n_bytes)})
+
+
+@pytest.mark.parametrize("name", ["bomb.zip", "bomb.docx", "bomb.epub", "bomb.odt"])
+def test_a_zip_bomb(folder: Path, name: str):
+    size = limits.EXPANSION_BYTES + (1 << 20)
+    part = {"bomb.zip": "a.txt", "bomb.docx": "word/document.xml", "bomb.odt": "content.xml"}
+    making.write(
+        folder, name, making.zip_of({part.get(name, "META-INF/container.xml"): bytes(size)})
+    )
+    assert "zip bombs" in refusal(folder, name)
+
+
+@pytest.mark.parametrize("end", [".tar.gz", ".tar.xz", ".tar.bz2"])
+def test_a_tar_bomb_even_where_its_member_is_not_wanted(folder: Path, end: str):
+    size = limits.EXPANSION_BYTES + (1 << 20)
+    with tarfile.open(folder / f"bomb{end}", f"w:{end.rpartition('.')[2]}") as file:
+        info = tarfile.TarInfo("a.unknown")
+        info.size = size
+        file.addfile(info, io.BytesIO(bytes(size)))
+    assert "zip bombs" in refusal(folder, f"bomb{end}")
+
+
+def test_a_zip_that_lies_about_its_sizes(folder: Path):
+    data = bytearray(making.zip_of({"a.txt": b"x" * 100}))
+    at = data.index(b"PK\1\2")
+    data[at + 24 : at + 28] = struct.pack("<I", 3)  # the size in the central directory
+    making.write(folder, "lies.zip", bytes(data))
+    refusal(folder, "lies.zip/a.txt")
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.txt", "/etc/hostname.txt", "a/../../secret.txt", "C:\\a.txt"]
+)
+def test_a_path_that_leads_out_of_an_archive(folder: Path, name: str):
+    with zipfile.ZipFile(folder / "a.zip", "w") as file:
+        file.writestr(name, "planted")
+        file.writestr("fine.txt", "Inside.")
+    with tarfile.open(folder / "a.tar", "w") as file:
+        file.addfile(tarfile.TarInfo(name))
+    before = (folder.parent / "secret.txt").read_text()
+    assert "leads out" in refusal(folder, f"a.zip/{name}")
+    assert "leads out" in refusal(folder, f"a.tar/{name}")
+    assert "Inside." in [document.text for document in read(folder).documents]
+    assert (folder.parent / "secret.txt").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
+def test_links_and_devices_in_a_tar(folder: Path, kind: bytes):
+    info = tarfile.TarInfo("a.txt")
+    info.type, info.linkname = kind, "../secret.txt"
+    with tarfile.open(folder / "a.tar", "w") as file:
+        file.addfile(info)
+    assert "link or a device" in refusal(folder, "a.tar/a.txt")
+
+
+def test_a_link_in_a_zip(folder: Path):
+    info = zipfile.ZipInfo("a.txt")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(folder / "a.zip", "w") as file:
+        file.writestr(info, "../secret.txt")
+    assert "link or a device" in refusal(folder, "a.zip/a.txt")
+
+
+def test_an_encrypted_member(folder: Path):
+    data = bytearray(making.zip_of({"a.txt": b"x" * 100}))
+    data[6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    making.write(folder, "a.zip", bytes(data))
+    assert "encrypted" in refusal(folder, "a.zip/a.txt")
+
+
+def test_archives_nested_without_end(folder: Path):
+    data = making.zip_of({"a.txt": "deep"})
+    for i in range(6):
+        data = making.zip_of({f"{i}.zip": data})
+    making.write(folder, "a.zip", data)
+    assert "nested" in refusal(folder, "/3.zip")
+
+
+@pytest.mark.parametrize("prolog", [ENTITY, LAUGHS], ids=["theft of a file", "billion laughs"])
+@pytest.mark.parametrize("name", ["a.odt", "a.docx", "a.epub"])
+def test_xml_entities(folder: Path, name: str, prolog: str):
+    prolog = prolog.format(folder.parent / "secret.txt") if prolog is ENTITY else prolog
+    body = "<p>&e;&a12;</p>"
+    data = {
+        "a.odt": making.odt("<text:p>&e;&a12;</text:p>", prolog),
+        "a.docx": making.zip_of({"word/document.xml": f"{prolog}<w>{body}</w>"}),
+        "a.epub": making.epub({"c.xhtml": f"<?xml version='1.0'?>{prolog}<html>{body}</html>"}),
+    }
+    making.write(folder, name, data[name])
+    assert "entities" in refusal(folder, name)
+
+
+def test_a_reader_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its process is told to sleep; the limit of time ends it, and another reads what is left."""
+    making.write(folder, "hangs.html", "<p>hangs</p>")
+    making.write(folder, "html.html", "<p>Other pages are read.</p>")
+    hook = making.write(folder.parent / "hook", "sitecustomize.py", HANGING)
+    monkeypatch.setenv("PYTHONPATH", str(hook.parent))
+    assert "took longer than 2 s" in refusal(folder, "hangs.html", time_limit_seconds=2.0)
+    reading = read(folder, time_limit_seconds=2.0)
+    assert any("Other pages" in document.text for document in reading.documents)
+
+
+HANGING = """
+import sys, time
+if any("extraction_worker" in word for word in sys.orig_argv):
+    from folio.corpus.formats import html
+    genuine = html.read_html
+    def read_html(data, notes):
+        if b"hangs" in data:
+            time.sleep(1000)
+        return genuine(data, notes)
+    html.read_html = read_html
+"""
+
+
+def test_a_pdf_of_empty_megabytes(folder: Path):
+    """A stream of 30 kB that unpacks to 128 MB of spaces, which PDFium has to walk through."""
+    packed = zlib.compressobj(9)
+    stream = b"".join(packed.compress(b" " * (1 << 22)) for _ in range(32)) + packed.flush()
+    data = making.pdf(["BT /F1 9 Tf (text) Tj ET"])
+    head = b"<< /Filter /FlateDecode /Length %d >>\nstream\n" % len(stream)
+    at = data.index(b"<< /Length")
+    end = data.index(b"endstream")
+    making.write(folder, "a.pdf", data[:at] + head + stream + b"\n" + data[end:])
+    refusal(folder, "a.pdf", time_limit_seconds=20.0)
+
+
+def test_a_page_nested_ten_thousands_deep(folder: Path):
+    making.write(folder, "deep.html", "<div>" * 20_000 + "deep" + "</div>" * 20_000)
+    assert "deep\n" in [document.text for document in read(folder).documents]
+
+
+def test_links_in_a_circle_and_to_nowhere(folder: Path):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "up").symlink_to(folder)
+    (folder / "self.txt").symlink_to(folder / "self.txt")
+    (folder / "gone.txt").symlink_to(folder / "never.txt")
+    assert "circle" in refusal(folder, "sub/up")
+    assert "leads nowhere" in refusal(folder, "self.txt")
+    assert "leads nowhere" in refusal(folder, "gone.txt")
+
+
+def test_devices_pipes_and_sockets(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    os.mkfifo(folder / "pipe.txt")
+    monkeypatch.chdir(folder)  # names of sockets are short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.txt")
+        assert "device" in refusal(folder, "pipe.txt")
+        assert "device" in refusal(folder, "socket.txt")
+    reading = read_documents(["/dev/zero", str(folder / "good.txt")], CorpusConfig())
+    assert "device" in reading.findings.refused["/dev/zero"]
+
+
+def test_a_binary_and_a_damaged_file(folder: Path):
+    making.write(folder, "a.txt", b"\x7fELF\0\0\1")
+    making.write(folder, "b.docx", b"PK\3\4 and then nothing")
+    making.write(folder, "c.ipynb", "{}")
+    making.write(folder, "d.tar.gz", gzip.compress(b"no tar at all" * 100)[:-9])
+    for name in ("a.txt", "b.docx", "c.ipynb", "d.tar.gz"):
+        refusal(folder, name)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from folio.evaluation.score import exact_score, exact_windows, surprise_of_each
+from folio.evaluation.uncertainty import FEWEST_BLOCKS, standard_error, text_blocks
+from folio.testing import tiny_gpt
+
+TOKENS = np.random.default_rng(0).integers(0, 11, 29).astype(np.uint8)
+
+
+def test_the_surprise_of_each_token_sums_to_the_score():
+    model = tiny_gpt(initialization_std=0.5)
+    each = surprise_of_each(model, TOKENS, exact_windows(len(TOKENS), 8))
+    assert np.isnan(each[0]) and not np.isnan(each[1:]).any()
+    assert each[1:].sum() == pytest.approx(exact_score(model, TOKENS, 8).nats, rel=1e-5)
+
+
+def test_the_error_is_that_of_drawing_texts_again():
+    """Texts of many lengths and levels; the spread of the loss over fresh draws is the truth."""
+    random = np.random.default_rng(1)
+
+    def draw() -> tuple[np.ndarray, np.ndarray]:
+        lengths = random.integers(20, 200, 60)
+        levels = random.normal(2.0, 0.5, 60)
+        surprise = np.concatenate([random.normal(m, 1.0, n) for m, n in zip(levels, lengths)])
+        return surprise, np.repeat(np.arange(60), lengths)
+
+    draws = [draw() for _ in range(300)]
+    truth = float(np.std([surprise.mean() for surprise, _ in draws]))
+    estimates = [standard_error(*one) for one in draws]
+    assert float(np.mean(estimates)) == pytest.approx(truth, rel=0.1)
+    naive = np.mean([surprise.std() / len(surprise) ** 0.5 for surprise, _ in draws])
+    assert naive < truth / 3  # as if tokens were independent
+
+
+def test_one_block_says_nothing():
+    assert standard_error(np.ones(5), np.zeros(5, np.int64)) == float("inf")
+
+
+def test_documents_of_one_family_are_one_block():
+    tokens = np.array([1, 9, 2, 2, 9, 3] * 10 + [4])
+    n_documents = 21
+    blocks = text_blocks(tokens, 9, families=list(range(n_documents)))
+    assert len(set(blocks.tolist())) == n_documents >= FEWEST_BLOCKS
+    assert blocks[:5].tolist() == [0, 0, 1, 1, 1]  # an end belongs to what it ends
+    together = text_blocks(tokens, 9, families=[max(i - 1, 0) for i in range(n_documents)])
+    assert len(set(together.tolist())) == n_documents - 1
+
+
+def test_a_long_text_is_cut_into_stretches():
+    blocks = text_blocks(np.zeros(16_000, np.uint8), None)
+    assert FEWEST_BLOCKS <= len(set(blocks.tolist())) <= FEWEST_BLOCKS + 1
+    few = np.zeros(16_000, np.uint8)
+    few[8000] = 9
+    blocks = text_blocks(few, 9)
+    assert blocks[8000] != blocks[8001]
+    assert FEWEST_BLOCKS <= len(set(blocks.tolist())) <= FEWEST_BLOCKS + 2

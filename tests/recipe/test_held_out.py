@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import folio
+from folio.corpus.document import document_from_text
+from folio.corpus.leakage import measure_leakage
+from folio.corpus.split import whole
+from folio.recipe.prepare import clean_tokens
+from folio.run.held_out import HeldOut, too_small
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.character import CharacterTokenizer
+from folio.tokenizers.sequences import encode_documents
+from folio.tokenizers.word import WordTokenizer
+
+SHARED = "Ein Satz, der lang genug ist, um zweimal zu stehen: die Möwe flog über das Meer."
+OWN = "Und ein anderer, den sonst niemand kennt — mit Ärger, 🦊 und so weiter, bis zum Schluß."
+SETTINGS = {
+    "model": {"n_layers": 1, "d_model": 16, "n_heads": 2, "context_length": 16},
+    "training": {"max_steps": 20, "evaluation_interval": 10, "batch_size": 4},
+    "device": {"kind": "cpu", "precision": "float32", "threads": 1},
+}
+
+
+def parts_of(*texts: str):
+    return [whole(document_from_text("d", text)) for text in texts]
+
+
+@pytest.mark.parametrize("kind", ["character", "bpe", "character without ü"])
+def test_tokens_are_clean_where_their_text_is_new(kind: str):
+    training, validation = parts_of(SHARED), parts_of(OWN + SHARED, SHARED, OWN)
+    _, seen = measure_leakage(training, validation)
+    if kind == "bpe":
+        tokenizer = BPETokenizer.train([SHARED + OWN] * 5, 300)
+    else:
+        known = SHARED + OWN if kind == "character" else SHARED
+        tokenizer = CharacterTokenizer("".join(sorted(set(known))))
+    texts = [[OWN + SHARED], [SHARED], [OWN]]
+    tokens = np.concatenate(list(encode_documents(tokenizer, texts)))
+    clean = clean_tokens(tokenizer, tokens, validation, seen)
+    assert clean is not None and len(clean) == len(tokens)
+    if kind == "bpe":
+        text = b"".join(tokenizer.pieces[i] for i in tokens[clean == 1]).decode()
+        assert text.replace("<|endoftext|>", "|").replace("|", "") in (OWN + OWN, OWN[:-1] + OWN)
+    else:
+        ends = int((tokens == tokenizer.end_of_document).sum())
+        assert int(clean.sum()) == 2 * len(OWN) + ends
+
+
+def test_words_cannot_be_traced_to_the_text():
+    tokenizer = WordTokenizer.train([SHARED, OWN], 30)
+    tokens = tokenizer.encode(SHARED)
+    masks = [np.zeros(len(SHARED), bool)]
+    assert clean_tokens(tokenizer, tokens, parts_of(SHARED), masks) is None
+
+
+def test_a_leaky_split_is_warned_of_and_its_clean_part_and_other_texts_are_scored(
+    tmp_path: Path, book: Path
+):
+    text = book.read_text()
+    for i in range(20):
+        (tmp_path / "notes").mkdir(exist_ok=True)
+        (tmp_path / "notes" / f"{i}.txt").write_text(
+            f"{SHARED} {text[i * 900 : (i + 1) * 900]} And number {i} ends."
+        )
+    story = tmp_path / "story.txt"
+    story.write_text("A hare, a fox and a badger went out to see the snow fall over the moor. " * 9)
+    corpus = {"split": "documents", "validation": [str(story)]}
+    result = folio.train(str(tmp_path / "notes"), name="run", corpus=corpus, **SETTINGS)
+    losses = {text.name: text for text in result.held_out}
+    assert list(losses) == ["validation", "clean part", "elsewhere"]
+    best = result.state.best_validation_loss
+    assert losses["validation"].nats_per_token == pytest.approx(best, rel=1e-4)
+    assert losses["elsewhere"].nats_per_token > best
+    assert losses["elsewhere"].targets == len(story.read_text()) - 1
+    assert 0 < losses["clean part"].targets < losses["validation"].targets
+    assert json.loads(result.run.held_out_file.read_text())[2]["name"] == "elsewhere"
+    card = result.run.card_file.read_text()
+    assert "loss, clean part" in card and "loss, elsewhere" in card
+    leakage = result.run.corpus()["leakage"]["after"]
+    # Each held-out document begins with that sentence; some verses come again too.
+    assert 2 * len(SHARED) / losses["validation"].targets <= leakage["covered"] < 0.5
+
+
+def test_a_small_validation_text_is_warned_of():
+    assert "±0.200" in too_small([HeldOut("validation", 100, 2.0, 0.1)])
+    assert not too_small([HeldOut("validation", 100_000, 2.0, 0.004)])
