@@ -199,7 +199,6 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
         ("train BOOK --vocab-sise 300", "Unknown option '--vocab-sise'"),
         ("compare BOOK --d-model 3", "Unknown option '--d-model'"),
         ("encode SAVED --textt x", "Unknown option '--textt'"),
-        ("train LATIN", "--corpus.encoding latin-1"),
         ("encode SAVED --text x --allow-special <pad>", "no special token <pad>"),
         ("train nowhere.txt", "no file, folder"),
         ("encode nowhere.json --text x", "There is no file nowhere.json"),
@@ -220,8 +219,7 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
 def test_a_mistake_gets_one_line(folio, book: Path, saved: Path, mistake: str, words: str):
     WordTokenizer(["a"]).save(words_path := saved.parent / "words.json")
     named = mistake.replace("BOOK", str(book)).replace("SAVED", str(saved))
-    (latin := saved.parent / "latin.txt").write_bytes("grün".encode("latin-1"))
-    named = named.replace("WORDS", str(words_path)).replace("LATIN", str(latin))
+    named = named.replace("WORDS", str(words_path))
     outcome = folio("tokenizer", *named.split())
     assert outcome.code == 2 and words in outcome.err
     assert outcome.err.splitlines()[-1].startswith("error: ")

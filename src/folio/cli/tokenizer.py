@@ -297,7 +297,9 @@ class _Meter:
 def _read(sources: tuple[str, ...], encoding: str, validation: list[str] | None) -> Any:
     from folio.corpus.corpus import CorpusConfig, read_corpus
 
-    config = CorpusConfig(encoding=encoding, validation=tuple(validation or ()))
+    config = CorpusConfig(encoding=encoding)
+    if validation:  # instead of a part of the corpus
+        config = replace(config, validation=tuple(validation), validation_fraction=0.0)
     return read_corpus(replace(config, sources=_texts(sources)) if sources else config)
 
 

@@ -80,7 +80,7 @@ class Score:
     @property
     def perplexity(self) -> float:
         """exp of the loss: among how many equally likely tokens the model hesitates."""
-        return math.exp(self.nats_per_token)
+        return perplexity(self.nats_per_token)
 
     def record(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """The numbers as `folio evaluate --json` gives them.
@@ -106,6 +106,15 @@ class Score:
         else:
             record["unknown_share"] = n_unknown / self.targets
         return record
+
+
+def perplexity(nats_per_token: float) -> float:
+    """exp of the loss; infinite where that is too large for a float, as after a divergence.
+
+    >>> perplexity(0.0), perplexity(1e6)
+    (1.0, inf)
+    """
+    return math.exp(nats_per_token) if nats_per_token < 700 else math.inf
 
 
 def bits_per_byte(total_nats: float, total_bytes: int) -> float:
