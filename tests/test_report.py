@@ -81,13 +81,13 @@ def test_each_color_of_a_page_is_defined():
 
 
 def test_a_table_escapes_its_cells_marks_a_row_and_puts_numbers_to_the_right():
-    table = html_table(["name", "n"], [["<b>", "1,000"], ["b", "-"]], marked=1)
+    table = html_table(["name", "n"], [["<b>", "1,000"], ["b", "-"], ["c", "3"]], marked=1)
     read = Reader(table)
-    assert not read.open and read.text["td"] == ["<b>", "1,000", "b", "-"]
+    assert not read.open and read.text["td"] == ["<b>", "1,000", "b", "-", "c", "3"]
     classes = [a.get("class") for tag, a in read.attributes if tag in ("th", "td")]
-    assert classes == [None, "number"] * 3
+    assert classes == [None, "number"] * 4
     rows = [a.get("class") for tag, a in read.attributes if tag == "tr"]
-    assert rows == [None, None, "marked"]
+    assert rows == [None, None, "marked", None]
     assert Reader(html_table(["name"], [])).text["th"] == ["name"]
 
 

@@ -44,6 +44,11 @@ def test_each_line_or_sentence_gets_its_own_begin_and_end():
     assert written([*text, ["4"]], "none") == "One. Two!\nThree<|endoftext|>4"
 
 
+def test_marks_that_stand_together_end_one_sentence():
+    assert sequences('"Why?!" he said... No', "sentence") == ['"Why?!" ', "he said... ", "No"]
+    assert sequences("好！！」走。v1.2", "sentence") == ["好！！」", "走。", "v1.2"]
+
+
 def test_a_vocabulary_without_begin_and_end_is_refused():
     with pytest.raises(UserError, match="no special token <bos>"):
         list(encode_documents(CharacterTokenizer("a"), [["a"]], "line"))

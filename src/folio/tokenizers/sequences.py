@@ -15,7 +15,7 @@ Sequence = Literal["none", "document", "line", "sentence"]
 
 # Up to . ! ? with quotes, brackets and whitespace behind it, or their full-width forms, or the
 # end.
-_SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)\]]*\s+|[。！？]+[”’」』）]*\s*|\Z)", re.DOTALL)
+_SENTENCE = re.compile(r".+?(?:[.!?…][\"'”’)\]]*\s+|[。！？]+[”’」』）]*\s*|\Z)", re.DOTALL)
 _BATCH = 4096
 
 
