@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.score import exact_windows, perplexity, surprise_of_each
+from folio.evaluation.score import exact_windows, surprise_of_each
 from folio.evaluation.uncertainty import TELLING, standard_error, text_blocks
 from folio.run.opening import OpenRun
 from folio.tokenizers.base import TokenIds
@@ -30,7 +30,7 @@ class HeldOut:
 
     def record(self) -> dict[str, Any]:
         """For held_out.json."""
-        return asdict(self) | {"protocol": "exact", "perplexity": perplexity(self.nats_per_token)}
+        return asdict(self) | {"protocol": "exact"}
 
     def __str__(self) -> str:
         return (
