@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from folio.corpus.corpus import CorpusConfig, read_corpus
 from folio.corpus.document import Part, document_from_text, make_document
-from folio.corpus.duplicates import DuplicatesConfig
+from folio.corpus.duplicates import DuplicatesConfig, find_families
 from folio.corpus.ledger import account
 from folio.corpus.reading import Reading
 from folio.corpus.split import Split, split_by_files, split_documents
@@ -205,3 +205,29 @@ def test_duplicates_can_be_left_out_of_training(tmp_path: Path):
             assert reasons == {"near duplicate of another document": [len(story(300))] * 2}
         corpus.record()
     assert counts["none"] - counts["exact"] == 1 and counts["none"] - counts["near"] == 2
+
+
+def test_a_split_alone_is_the_same_split_and_compares_no_lone_text(tmp_path: Path, monkeypatch):
+    for i in range(12):
+        (tmp_path / f"{i}.txt").write_text(f"text {i // 2} " + f"word{i // 2} and so on " * 40)
+    lone, folder, other = str(tmp_path / "0.txt"), str(tmp_path), str(tmp_path / "1.txt")
+    configs = [
+        CorpusConfig(sources=(lone,)),
+        CorpusConfig(sources=(folder,), split="clusters"),
+        CorpusConfig(sources=(lone,), validation=(other,), validation_fraction=0.0),
+    ]
+
+    def texts(config: CorpusConfig, only_split: bool) -> list[str]:
+        split = read_corpus(config, only_split=only_split).split
+        return ["".join(part.pieces()) for part in (*split.training, *split.validation)]
+
+    for config in configs[:2]:
+        assert texts(config, True) == texts(config, False)
+    compared = []
+    monkeypatch.setattr(
+        "folio.corpus.corpus.find_families",
+        lambda documents, config: compared.append(len(documents)) or find_families([], config),
+    )
+    texts(configs[0], True)
+    texts(configs[2], True)
+    assert compared == [0, 0]

@@ -300,7 +300,8 @@ def _read(sources: tuple[str, ...], encoding: str, validation: list[str] | None)
     config = CorpusConfig(encoding=encoding)
     if validation:  # instead of a part of the corpus
         config = replace(config, validation=tuple(validation), validation_fraction=0.0)
-    return read_corpus(replace(config, sources=_texts(sources)) if sources else config)
+    config = replace(config, sources=_texts(sources)) if sources else config
+    return read_corpus(config, only_split=True)
 
 
 def _texts(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,13 @@ class Corpus:
         }
 
 
-def read_corpus(config: CorpusConfig) -> Corpus:
+def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
     """Read everything that the config names, and split it.
+
+    Args:
+        config: what to read.
+        only_split: documents are compared only where the split depends on it, which saves time
+            for a single long text; `families` then says that they all differ.
 
     Raises:
         UserError: a source that does not exist, or no text at all.
@@ -168,7 +173,11 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     if config.validation:
         read_documents(config.validation, config, reading)
     documents, held_out = reading.documents[:n_sources], reading.documents[n_sources:]
-    families = find_families(reading.documents, config.duplicates)
+    one_part = len(documents) == 1 or not config.validation_fraction
+    compare = not (only_split and one_part and config.duplicates.remove == "none")
+    families = find_families(reading.documents if compare else [], config.duplicates)
+    if not compare:
+        families = replace(families, of=[document.sha256 for document in reading.documents])
     if held_out and not config.validation_fraction:
         split = split_by_files(documents, held_out, families.of)
     elif held_out:
