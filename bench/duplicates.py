@@ -54,17 +54,18 @@ def main() -> None:
         count = write_corpus(Path(name), options.megabytes * 1_000_000)
         begin = time.perf_counter()
         documents = read_documents([name], CorpusConfig()).documents
-        read = time.perf_counter()
+        read, cpu_before = time.perf_counter(), time.process_time()
         families = find_families(documents, DuplicatesConfig())
         split = split_documents(documents, "clusters", 0.1, families.of)
-        done = time.perf_counter()
+        done, cpu = time.perf_counter(), time.process_time()
         leakage, _ = measure_leakage(split.training, split.validation)
         measured = time.perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         several = families.record()["families_of_several"]
         print(f"{count:,} documents, {several:,} families of several, kind {split.kind}")
         print(
-            f"read {read - begin:.1f} s; duplicates and split {done - read:.1f} s; leakage "
+            f"read {read - begin:.1f} s; duplicates and split {done - read:.1f} s "
+            f"({cpu - cpu_before:.1f} s of processor time); leakage "
             f"{measured - done:.1f} s ({leakage.grams:.2%} of 13 words); peak {peak:.2f} GB"
         )
         if options.rensa:

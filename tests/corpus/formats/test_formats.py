@@ -125,6 +125,13 @@ def test_every_word_of_thirteen_formats_arrives(tmp_path: Path):
             assert stretch in unmarked(texts[name]), name
 
 
+def test_a_footnote_follows_the_paragraph_that_refers_to_it(tmp_path: Path):
+    the_folder(tmp_path)
+    texts = texts_of(tmp_path)
+    for name in ("e.docx", "f.odt"):
+        assert f"{PROSE_TEXT}[1]\n\n[1] {NOTE}\n" in texts[name], name
+
+
 def test_nothing_is_added_but_line_ends(tmp_path: Path):
     """What arrives more than once, or was never written, would be learned all the same."""
     expected = the_folder(tmp_path)
