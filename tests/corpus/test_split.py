@@ -210,7 +210,7 @@ def test_duplicates_can_be_left_out_of_training(tmp_path: Path):
 def test_a_split_alone_is_the_same_split_and_compares_no_lone_text(tmp_path: Path, monkeypatch):
     for i in range(12):
         (tmp_path / f"{i}.txt").write_text(f"text {i // 2} " + f"word{i // 2} and so on " * 40)
-    lone, folder, other = str(tmp_path / "0.txt"), str(tmp_path), str(tmp_path / "1.txt")
+    lone, folder, other = str(tmp_path / "0.txt"), str(tmp_path), str(tmp_path / "2.txt")
     configs = [
         CorpusConfig(sources=(lone,)),
         CorpusConfig(sources=(folder,), split="clusters"),

@@ -194,11 +194,11 @@ _SUMMANDS = _random.integers(0, 1 << 32, N_HASHES).astype(np.uint32)
 class _Lines:
     """Hashes of the longer lines of all documents."""
 
-    def __init__(self, per_document: Sequence[tuple[list[int], list[int]]]) -> None:
+    def __init__(self, per_document: Sequence[tuple[NDArray, NDArray]]) -> None:
         counts = [len(hashes) for hashes, _ in per_document]
         self.document = np.repeat(np.arange(len(counts)), counts)
-        self.hashes = np.fromiter((h for hs, _ in per_document for h in hs), np.int64, sum(counts))
-        self.lengths = np.fromiter((n for _, ls in per_document for n in ls), np.int64, sum(counts))
+        self.hashes = np.concatenate([np.zeros(0, np.int64), *(h for h, _ in per_document)])
+        self.lengths = np.concatenate([np.zeros(0, np.int32), *(n for _, n in per_document)])
         self.totals = np.bincount(self.document, self.lengths, len(counts))
 
     def total(self, i: int) -> float:
@@ -226,7 +226,7 @@ def _fingerprints(
     signatures = np.zeros((len(documents), N_HASHES), np.uint32)
     filled = np.zeros(len(documents), bool)
 
-    def look(i: int) -> tuple[list[int], list[int]]:
+    def look(i: int) -> tuple[NDArray, NDArray]:
         found = signature(gram_hashes(documents[i].pieces(), config.shingle_words))
         if found is not None:
             signatures[i], filled[i] = found, True

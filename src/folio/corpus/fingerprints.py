@@ -8,8 +8,10 @@ powers.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,25 +55,25 @@ def span_hashes(pieces: Iterable[str], n: int) -> Iterator[Hashes]:
         before = text[max(len(text) - n + 1, 0) :]
 
 
-def line_hashes(pieces: Iterable[str], shortest: int) -> tuple[list[int], list[int]]:
+def line_hashes(
+    pieces: Iterable[str], shortest: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Hashes and lengths of the lines of a text, but for those of fewer characters.
 
     The hashes are Python's own: they tell lines apart within one process.
     """
-    hashes, lengths = [], []
+    hashes, lengths = array("q"), array("i")
     waiting = ""
-    for piece in pieces:
+    for piece in chain(pieces, ["\n"]):
         *lines, waiting = (waiting + piece).split("\n")
         for line in lines:
             line = line.strip()
             if len(line) >= shortest:
                 hashes.append(hash(line))
                 lengths.append(len(line))
-    line = waiting.strip()
-    if len(line) >= shortest:
-        hashes.append(hash(line))
-        lengths.append(len(line))
-    return hashes, lengths
+        if len(waiting) > LONGEST_WAIT:  # no line that one would compare
+            waiting = ""
+    return np.array(hashes, np.int64), np.array(lengths, np.int32)
 
 
 def mixed(hashes: Hashes) -> Hashes:
