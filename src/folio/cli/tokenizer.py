@@ -216,15 +216,16 @@ def compare(
 
     Each is learned from the training part; bytes per token and tokens are those of the part that
     is held out, the share of the vocabulary that is used that of the training part. Recommended
-    is, of those that lose nothing and whose tokens occur often enough to be learned, the one with
-    which a model of this size reads a byte of text with the least arithmetic.
+    is, of those that lose nothing and whose tokens occur often enough to be learned, the one that
+    makes the text shortest.
 
     Args:
         corpus: Files, folders, - or a built-in corpus, as for folio train.
         vocab_sizes: Sizes of byte-pair vocabularies, with commas between them.
         pattern: How text is split before merging: gpt2, llama3 or qwen2.
         also: Further ones: gpt2 or tokenizer.json files, with commas between them.
-        size: Of the model that is to be trained: nano, as for folio train, micro, mini ...
+        size: Of the model that is to be trained, for its embedding and its arithmetic: nano, as
+            for folio train, micro, mini ...
         characters: Read no more of the training part than this.
         html: Write a page with the table, and the text as each of them cuts it, in colors.
         json: Print JSON.
