@@ -87,19 +87,18 @@ def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool)
 
     training = build(recipe, device, token_ids[:cut], token_ids[cut:])
     plain = PlainLoop(shape, token_ids[:cut], steps=2000)
-    contestants: dict[str, Callable[[], float]] = {
-        "folio": lambda: folio_step(training),
-        "plain loop": plain.step,
+    contestants: dict[str, Callable[[int], None]] = {
+        "folio": lambda n: folio_steps(training, n),
+        "plain loop": plain.take,
     }
-    for step in contestants.values():
-        step()
+    for take in contestants.values():
+        take(3)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     neighbour = start_neighbour() if busy else None
     for _ in range(rounds):
-        for name, step in contestants.items():
+        for name, take in contestants.items():
             begin = time.perf_counter()
-            for _ in range(steps):
-                step()
+            take(steps)
             seconds[name].append((time.perf_counter() - begin) / steps)
     if neighbour is not None:
         neighbour.kill()
@@ -174,13 +173,13 @@ def recipe_of(shape: Shape) -> Recipe:
     )
 
 
-def folio_step(training: Training) -> float:
+def folio_steps(training: Training, n: int) -> None:
     """What the training loop does between two evaluations."""
     with training.replicas.at_work():
-        batch = training.stream.next_batch(training.config.batch_size, training.context_length)
-        loss, _ = compute_gradients(training, batch, step=100)
-        update_weights(training, step=100)
-    return loss
+        for _ in range(n):
+            batch = training.stream.next_batch(training.config.batch_size, training.context_length)
+            compute_gradients(training, batch, step=100)
+            update_weights(training, step=100)
 
 
 def check_same_function(shape: Shape, recipe: Recipe) -> None:

@@ -10,9 +10,7 @@ from torch.nn import functional as F
 
 from folio.errors import UserError
 from folio.model.attention import (
-    QUERIES,
     causal_attention,
-    causal_attention_by_blocks,
     causal_attention_written_out,
     causal_mask,
 )
@@ -114,25 +112,11 @@ def test_fused_attention_equals_the_one_written_out(t: int, s: int):
     assert torch.equal(weights > 0, causal_mask(t, s, q.device).expand_as(weights))
 
 
-@pytest.mark.parametrize("t", [2, QUERIES, QUERIES + 1, 2 * QUERIES + 5])
-def test_attention_by_blocks_equals_the_one_written_out_backward_too(t: int):
-    draw = torch.Generator().manual_seed(0)
-    q, k, v, gradient = torch.randn(4, 2, 3, t, 4, generator=draw)
-    results = []
-    for attention in (causal_attention_by_blocks, lambda *x: causal_attention_written_out(*x)[0]):
-        leaves = [z.clone().requires_grad_() for z in (q, k, v)]
-        mixed = attention(*leaves)
-        mixed.backward(gradient)
-        results.append([mixed.detach(), *(leaf.grad for leaf in leaves)])
-    for ours, theirs in zip(*results):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
 def test_dropped_attention_weights_mix_no_values():
     dropout = Dropout(0.5)
     values = torch.eye(8).expand(1, 1, 8, 8).contiguous()  # so that the output is the weights
     q, k = torch.randn(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    dropped = causal_attention_by_blocks(q, k, values, dropout)[0, 0]
+    dropped = causal_attention(q, k, values, dropout)[0, 0]
     _, weights = causal_attention_written_out(q, k, values)
     kept = dropped != 0
     torch.testing.assert_close(dropped[kept], 2 * weights[0, 0][kept])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from folio.evaluation.score import exact_windows, score
 from folio.model.loss import next_token_loss
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
-from folio.training.loop import score_by_copies
+from folio.training import replicas as replicas_module
+from folio.training.crew import Processes, Threads
 from folio.training.replicas import Replicas
 from folio.training.weights import Weights
 
@@ -96,26 +98,56 @@ def test_the_score_is_that_of_one_model():
     model = tiny_gpt(initialization_std=0.3)
     windows = exact_windows(len(TOKENS), 8)
     expected = score(model, TOKENS, windows, "exact")
-    found = score_by_copies(Replicas(model, cpu(3), 4, 0), TOKENS, windows, "exact")
+    found = Replicas(model, cpu(3), 4, 0).score(TOKENS, windows, "exact")
     assert found.targets == expected.targets == len(TOKENS) - 1
     assert found.nats == pytest.approx(expected.nats, rel=1e-6)
     assert found.squares == pytest.approx(expected.squares, rel=1e-6)
     assert (found.counts == expected.counts).all()
 
 
+@pytest.fixture(params=[Processes, Threads])
+def crew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas_module, "make_crew", request.param)
+
+
+@pytest.mark.usefixtures("crew")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_workers_compute_what_the_copies_do_one_after_the_other(precision):
+    windows = exact_windows(len(TOKENS), 8)
+    found = []
+    for at_work in (False, True):
+        replicas = Replicas(tiny_gpt(residual_dropout=0.5), cpu(3, precision), 7, seed=1)
+        with replicas.at_work() if at_work else nullcontext():
+            loss = replicas.accumulate_gradients(batch_of(7), 0, step=0)
+            replicas.weights.values.mul_(0.5)
+            replicas.refresh()  # the workers see it
+            loss += replicas.accumulate_gradients(batch_of(7), 4, step=1)
+            found.append((loss, replicas.weights.gradients, replicas.score(TOKENS, windows, "")))
+    (loss, gradients, score_alone), (loss_at_work, gradients_at_work, score_at_work) = found
+    assert loss == loss_at_work
+    assert torch.equal(gradients, gradients_at_work)
+    assert score_alone.nats == score_at_work.nats
+
+
+@pytest.mark.usefixtures("crew")
 def test_torchs_own_threads_rest_while_the_copies_work():
     before = torch.get_num_threads()
     replicas = Replicas(tiny_gpt(), cpu(2), 2, 0)
+    count = replicas.task(lambda *_: torch.get_num_threads())
     with replicas.at_work():
-        assert torch.get_num_threads() == 1
-        assert replicas.map(lambda *_: torch.get_num_threads(), [0, 1]) == [1, 1]
+        assert count([0, 1]) == [1, 1]
     assert torch.get_num_threads() == before
 
 
-def test_an_error_in_a_copy_reaches_the_caller():
+@pytest.mark.usefixtures("crew")
+def test_an_error_in_a_copy_reaches_the_caller_and_the_workers_go_on():
     replicas = Replicas(tiny_gpt(), cpu(2), 2, 0)
-    with pytest.raises(ZeroDivisionError):
-        replicas.map(lambda _, item: 1 / item, [1, 0])
+    divide = replicas.task(lambda _, item: 1 / item)
+    with replicas.at_work():
+        for items in ([1, 0], [0, 1]):
+            with pytest.raises(ZeroDivisionError):
+                divide(items)
+        assert divide([1, 2]) == [1, 0.5]
 
 
 def test_every_weight_is_in_one_group_and_the_model_sees_its_changes():

@@ -176,6 +176,17 @@ def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[
     return [windows[i] for i in np.linspace(0, len(windows) - 1, wanted).astype(int)]
 
 
+def excerpt(tokens: TokenIds, windows: list[Window]) -> tuple[TokenIds, list[Window]]:
+    """Only the tokens that some windows read, and the windows as they lie in them.
+
+    >>> excerpt(np.arange(10), [Window(7, 2)])
+    (array([7, 8, 9]), [Window(start=0, length=2, skip=0)])
+    """
+    spans = [tokens[w.start : w.start + w.length + 1] for w in windows]
+    starts = np.cumsum([0, *map(len, spans[:-1])]).tolist()
+    return np.concatenate(spans), [w._replace(start=s) for w, s in zip(windows, starts)]
+
+
 def score(
     model: nn.Module,
     tokens: TokenIds,

@@ -6,20 +6,16 @@ Shapes:  B batch · T query positions · S key positions (S = T without a cache)
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from folio.model import fused
 from folio.model.config import ModelConfig
 from folio.model.dropout import Dropout
 from folio.model.kv_cache import LayerCache
-from folio.model.normalization import make_norm
+from folio.model.normalization import RMSNorm, make_norm
 from folio.model.positions import RotaryPositions
-
-QUERIES = 128
-"""Rows of a block in causal_attention_by_blocks: fewer skip more, but make small products."""
 
 
 class Attention(nn.Module):
@@ -72,7 +68,17 @@ class Attention(nn.Module):
         Returns:
             (B, H, T, D) queries; keys and values of the same shape, with n_kv_heads for H.
         """
-        q, k, v = self.qkv_proj(x).split(self.widths, dim=2)
+        qkv = self.qkv_proj(x)
+        if self.rotary is not None and isinstance(self.q_norm, RMSNorm) and fused.serves(qkv):
+            return fused.RotatedHeads.apply(
+                qkv,
+                self.q_norm.weight,
+                self.k_norm.weight,
+                self.q_norm.eps,
+                *self.rotary.tables(start, x.shape[1]),
+                (self.n_heads, self.n_kv_heads),
+            )
+        q, k, v = qkv.split(self.widths, dim=2)
         q = self.q_norm(split_heads(q, self.n_heads))
         k = self.k_norm(split_heads(k, self.n_kv_heads))
         v = split_heads(v, self.n_kv_heads)
@@ -104,7 +110,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = 
     """
     t, s = q.shape[2], k.shape[2]
     if q.device.type == "cpu" and t == s > 1:
-        return causal_attention_by_blocks(q, k, v, dropout)
+        if not fused.serves(q):
+            return causal_attention_written_out(q, k, v, dropout)[0]
+        rows = (z.reshape(-1, t, z.shape[3]) for z in (q, k, v))
+        mixed: Tensor = fused.CausalAttention.apply(*rows, dropout)
+        return mixed.view(q.shape)
     share = dropout.share if dropout is not None and dropout.training else 0.0
     if t == s or t == 1:  # the two cases that need no mask in memory
         return F.scaled_dot_product_attention(q, k, v, dropout_p=share, is_causal=t > 1)
@@ -112,40 +122,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=share)
 
 
-def causal_attention_by_blocks(
-    q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None
-) -> Tensor:
-    """Attention by plain matrix products, some queries at a time.
-
-    On processors these are two to eight times as fast as the fused kernel, backward and in
-    bfloat16 above all. A block of queries looks at the keys up to its own last one, so that
-    half of what the mask would hide is never computed.
-
-    Args and Returns: as causal_attention, with T = S.
-    """
-    b, h, t, d = q.shape
-    q, k, v = (z.reshape(b * h, t, d) for z in (q * d**-0.5, k, v))
-    hidden = _hidden_keys(t, q.dtype)
-    blocks = []
-    for first, queries in zip(range(0, t, QUERIES), q.split(QUERIES, dim=1)):
-        last = first + queries.shape[1]
-        scores = torch.baddbmm(hidden[first:last, :last], queries, k[:, :last].mT)
-        weights = scores.softmax(dim=2)  # (B * H, queries, last)
-        if dropout is not None:
-            weights = dropout(weights)
-        blocks.append(weights @ v[:, :last])
-    mixed = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
-    return mixed.view(b, h, t, d)
-
-
-@cache
-def _hidden_keys(t: int, dtype: torch.dtype) -> Tensor:
-    """(T, T) -inf where the key comes after the query, else 0."""
-    return torch.full((t, t), float("-inf"), dtype=dtype).triu(diagonal=1)
-
-
 def causal_attention_written_out(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0
+    q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None
 ) -> tuple[Tensor, Tensor]:
     """The same as `causal_attention`, to read: scores, mask, softmax, values.
 
@@ -155,7 +133,8 @@ def causal_attention_written_out(
     scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5  # (B, H, T, S)
     mask = causal_mask(q.shape[2], k.shape[2], q.device)
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=3)
-    return F.dropout(weights, dropout) @ v, weights
+    kept = dropout(weights) if dropout is not None else weights
+    return kept @ v, weights
 
 
 def causal_mask(t: int, s: int, device: torch.device) -> Tensor:

@@ -32,8 +32,13 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return functional.dropout(x, self.share)
-        dropped: Tensor = _Masked.apply(x, self.draw(x.shape), 1 / (1 - self.share))
+        dropped: Tensor = _Masked.apply(x, self.draw(x.shape), self.scale)
         return dropped
+
+    @property
+    def scale(self) -> float:
+        """What makes up for the numbers that are set to zero."""
+        return 1 / (1 - self.share)
 
     def draw(self, shape: torch.Size) -> Tensor:
         """Which numbers stay: int16 of a shape, all bits set where one does, none elsewhere.
@@ -50,20 +55,21 @@ class Dropout(nn.Module):
 
 
 class _Masked(torch.autograd.Function):
-    """x * scale where the mask has all bits set, 0 where it has none."""
+    """`mask_numbers` under autograd."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(mask)
         ctx.scale = scale
-        return _mask(x, mask, scale)
+        return mask_numbers(x, mask, scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
-        return _mask(gradients[0], mask, ctx.scale), None, None
+        return mask_numbers(gradients[0], mask, ctx.scale), None, None
 
 
-def _mask(x: Tensor, mask: Tensor, scale: float) -> Tensor:
+def mask_numbers(x: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """x * scale where the mask of `Dropout.draw` has all bits set, 0 where it has none."""
     whole = WHOLE_NUMBERS[x.element_size()]
     return (x.view(whole) & mask.to(whole)).view(x.dtype).mul_(scale)

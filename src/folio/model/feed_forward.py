@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from folio.model import fused
 from folio.model.config import ModelConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -48,7 +49,10 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, F) -> (B, T, C)."""
-        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if fused.serves(gate):
+            return self.down_proj(fused.SwiGLU.apply(gate, up))
+        return self.down_proj(functional.silu(gate) * up)
 
 
 def make_feed_forward(config: ModelConfig) -> nn.Module:

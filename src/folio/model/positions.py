@@ -83,9 +83,13 @@ class RotaryPositions(nn.Module):
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         """Turn queries or keys at places start ... start + T - 1: (B, H, T, D), same shape."""
-        end = start + x.shape[2]
-        cosines, sines = self.cosines[start:end].to(x.dtype), self.sines[start:end].to(x.dtype)
+        cosines, sines = (table.to(x.dtype) for table in self.tables(start, x.shape[2]))
         return x * cosines + x.roll(x.shape[3] // 2, dims=3) * sines
+
+    def tables(self, start: int, length: int) -> tuple[Tensor, Tensor]:
+        """(T, D) cosines and sines of the places, the latter negative in the first half."""
+        places = slice(start, start + length)
+        return self.cosines[places], self.sines[places]
 
 
 def position_angles(length: int, width: int, base: float) -> Tensor:

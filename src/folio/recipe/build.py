@@ -18,12 +18,7 @@ from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import TokenStream
 from folio.training.config import TrainingConfig, budget_steps
-from folio.training.loop import (
-    Training,
-    compute_gradients,
-    score_by_copies,
-    update_weights,
-)
+from folio.training.loop import Training, compute_gradients, update_weights
 from folio.training.replicas import Replicas
 from folio.training.updates import Optimizer
 
@@ -145,7 +140,7 @@ def measure(
         length = trial.context_length
         windows = sampled_windows(len(validation), length, 32 * length)
         start = time.perf_counter()
-        scored = score_by_copies(trial.replicas, validation, windows, "measurement")
+        scored = trial.replicas.score(validation, windows, "measurement")
         token_seconds = (time.perf_counter() - start) / scored.targets
     return step_seconds, 2 * token_seconds * (len(validation) - 1)
 

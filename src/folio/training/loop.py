@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from folio.device import Device
-from folio.evaluation.score import Score, Window, exact_windows, sampled_windows, score
+from folio.evaluation.score import exact_windows, sampled_windows
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch, TokenStream
 from folio.training.config import TrainingConfig
@@ -139,23 +139,11 @@ def evaluate(training: Training) -> Evaluation:
     length, tokens = training.context_length, training.stream.tokens
     validation, windows = training.validation, exact_windows(len(training.validation), length)
     sampled = sampled_windows(len(tokens), length, len(validation) - 1)
+    replicas = training.replicas
     return Evaluation(
-        score_by_copies(training.replicas, validation, windows, "exact").nats_per_token,
-        score_by_copies(training.replicas, tokens, sampled, "sample").nats_per_token,
+        replicas.score(validation, windows, "exact").nats_per_token,
+        replicas.score(tokens, sampled, "sample").nats_per_token,
     )
-
-
-def score_by_copies(
-    replicas: Replicas, tokens: TokenIds, windows: list[Window], protocol: str
-) -> Score:
-    """As `score`, each copy reading some of the windows."""
-    n = len(replicas.copies)
-    parts = [windows[len(windows) * i // n : len(windows) * (i + 1) // n] for i in range(n)]
-    scores = replicas.map(
-        lambda replica, part: score(replica.model, tokens, part, protocol),
-        [part for part in parts if part],
-    )
-    return sum(scores[1:], start=scores[0])
 
 
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:

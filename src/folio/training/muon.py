@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from folio.model.attention import Attention
 from folio.training.optimizers import OptimizerConfig
-from folio.training.replicas import Replicas
+from folio.training.replicas import Replica, Replicas
+from folio.training.weights import new_row
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the polynomial that pushes singular values toward 1, chosen there for a steep start."""
@@ -38,10 +39,10 @@ class Muon:
             model: whose matrices they are.
             replicas: whose threads share the work, in their precision.
         """
-        self.row, self.config, self.replicas = row, config, replicas
+        self.row, self.config = row, config
         self.learning_rate = config.matrix_learning_rate
         self.tensors = {"momentum": torch.zeros_like(row.data)}
-        self._update = torch.zeros_like(row.data, dtype=replicas.device.dtype)
+        self._update = new_row(len(row), replicas.device.dtype, row.device)
         matrices = _matrices(model, replicas.weights.members["hidden"])
         views = [self._view(matrix) for matrix in matrices]
         # Each thread takes an equal share of each shape.
@@ -52,6 +53,7 @@ class Muon:
         self._jobs = [
             [same for stack in by_shape.values() if (same := stack[i::n])] for i in range(n)
         ]
+        self._orthogonalize = replicas.task(self._do_job)
 
     def step(self, learning_rate: float) -> None:
         """Momentum, then the nearest orthogonal matrices, then the change."""
@@ -60,11 +62,13 @@ class Muon:
         keep = self.config.matrix_momentum
         momentum.lerp_(gradient, 1 - keep)
         self._update.copy_(gradient.lerp(momentum, keep))  # Nesterov's look ahead
-        self.replicas.map(
-            lambda _, job: [_orthogonalize_in_place(same) for same in job], self._jobs
-        )
+        self._orthogonalize(range(len(self._jobs)))
         self.row.data.mul_(1 - learning_rate * self.config.matrix_weight_decay)
         self.row.data.sub_(self._update, alpha=learning_rate)
+
+    def _do_job(self, _: Replica, number: int) -> None:
+        for same in self._jobs[number]:
+            _orthogonalize_in_place(same)
 
     def _view(self, matrix: Tensor) -> Tensor:
         """The place of a matrix in the row of updates."""

@@ -1,8 +1,8 @@
 """Copies of a model that share its weights and compute a batch side by side.
 
-On a processor each runs on a thread of its own. Threads that share every single operation
-wait for each other hundreds of times in a step, and each wait is long when another program
-takes a core for a moment; threads that share the windows of a batch wait once.
+On a processor each has a core of its own. Threads that share every single operation wait for
+each other hundreds of times in a step, and each wait is long when another program takes a core
+for a moment; workers that share the windows of a batch wait once.
 
 The copies compute in the precision of the device; the weights that the optimizer changes,
 and the sum of the gradients, stay in float32 (https://arxiv.org/abs/1710.03740).
@@ -14,23 +14,26 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import operator
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import reduce
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from folio.device import Device
+from folio.evaluation.score import Score, Window, excerpt, score
 from folio.model.dropout import Dropout
 from folio.model.loss import next_token_loss
+from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
-from folio.training.weights import Weights
+from folio.training.crew import Crew, make_crew
+from folio.training.weights import Weights, new_row
 
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Task = Callable[["Replica", Any], Any]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class Replica:
     """(N,) of its share of the batch, in its own precision."""
     generator: torch.Generator
     """Draws its dropout masks."""
+
+
+class Share(NamedTuple):
+    """What a copy computes of a batch."""
+
+    batch: Batch
+    n_targets: int
+    """Of the whole batch."""
+    dropout_seed: int
 
 
 class Replicas:
@@ -57,18 +69,26 @@ class Replicas:
         """
         self.weights, self.device, self.seed = Weights(model), device, seed
         n = min(device.config.threads, at_most) if device.config.kind == "cpu" else 1
-        self.threads_each = device.config.threads // n
-        self._shared = self.weights.values.to(device.dtype)  # itself in float32
+        self._shared = self.weights.values  # the copies compute with them
+        if device.dtype != torch.float32:
+            self._shared = self.new_row(device.dtype).copy_(self.weights.values)
         self.copies = [self._copy(model) for _ in range(n)]
-        self._pool = ThreadPoolExecutor(n, initializer=self._begin_thread) if n > 1 else None
+        self._tasks: list[Task] = []
+        self._crew: Crew | None = None
+        self._add_share = self.task(self._compute_share)
+        self._score_share = self.task(lambda replica, item: score(replica.model, *item))
+
+    def new_row(self, dtype: torch.dtype) -> Tensor:
+        """(N,) zeros beside the weights, which all copies read and write."""
+        return new_row(len(self.weights.values), dtype, self.weights.values.device)
 
     def _copy(self, model: nn.Module) -> Replica:
         replica = Replica(
             copy.deepcopy(model).to(self.device.dtype).train(),
-            torch.zeros_like(self._shared),
+            self.new_row(self.device.dtype),
             torch.Generator(),
         )
-        self.weights.attach(replica.model, self._shared, replica.gradients)
+        self.weights.attach(replica.model, self._shared)
         for module in replica.model.modules():
             if isinstance(module, Dropout):
                 module.generator = replica.generator
@@ -76,21 +96,49 @@ class Replicas:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While the copies work, torch's own threads rest; they would fight for the cores."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads_each)
+        """While this lasts, each copy has a worker of its own, and torch's own threads rest; they
+        would fight for the cores."""
+        n, threads = len(self.copies), torch.get_num_threads()
+        self._begin_work()
+        self._crew = make_crew(n, self._work, self._begin_work) if n > 1 else None
         try:
             yield
         finally:
+            if self._crew is not None:
+                self._crew.close()
+            self._crew = None
+            torch.set_flush_denormal(False)
             torch.set_num_threads(threads)
 
-    def map(
-        self, function: Callable[[Replica, Item], Answer], items: Sequence[Item]
-    ) -> list[Answer]:
-        """function(copy i, item i), at the same time, for at most as many items as copies."""
-        if self._pool is None:
-            return [function(replica, item) for replica, item in zip(self.copies, items)]
-        return list(self._pool.map(function, self.copies, items))
+    def _begin_work(self) -> None:
+        torch.set_num_threads(self.device.config.threads // len(self.copies))
+        torch.set_flush_denormal(True)
+
+    def task(self, function: Task) -> Callable[[Sequence[Any]], list[Any]]:
+        """Teach the copies something, before they are at work.
+
+        Args:
+            function: (copy, item) -> answer; items and answers are sent between processes.
+
+        Returns:
+            items -> answers: item i is for copy i, at the same time while they are at work; at
+            most as many items as copies.
+        """
+        assert self._crew is None, "the copies are at work already"
+        self._tasks.append(function)
+        number = len(self._tasks) - 1
+
+        def run(items: Sequence[Any]) -> list[Any]:
+            messages = [(number, item) for item in items]
+            if self._crew is None:
+                return [self._work(i, message) for i, message in enumerate(messages)]
+            return self._crew.ask(messages)
+
+        return run
+
+    def _work(self, number: int, message: tuple[int, Any]) -> Any:
+        task, item = message
+        return self._tasks[task](self.copies[number], item)
 
     def accumulate_gradients(self, batch: Batch, micro_batch_size: int, step: int) -> float:
         """The gradient of a batch into `weights.gradients`, some windows at a time.
@@ -108,35 +156,44 @@ class Replicas:
         """
         n_windows, n_targets = len(batch.inputs), int((batch.targets != IGNORED).sum())
         size = -(-(micro_batch_size or n_windows) // len(self.copies))
-
-        def compute(replica: Replica, first: int) -> float:
-            replica.gradients.zero_()
-            replica.generator.manual_seed(_mix(self.seed, step, first))
-            inputs, targets = (
-                torch.from_numpy(rows[first : first + size]).to(self.device.torch) for rows in batch
+        shares = [
+            Share(
+                Batch(*(rows[first : first + size] for rows in batch)),
+                n_targets,
+                _mix(self.seed, step, first),
             )
-            loss = next_token_loss(replica.model(inputs), targets, reduction="sum") / n_targets
-            loss.backward()
-            return loss.item()
-
+            for first in range(0, n_windows, size)
+        ]
         self.weights.gradients.zero_()
         total = 0.0
-        firsts = range(0, n_windows, size)
-        for number in range(0, len(firsts), len(self.copies)):
-            together = firsts[number : number + len(self.copies)]
-            total += sum(self.map(compute, together))
+        for first in range(0, len(shares), len(self.copies)):
+            together = shares[first : first + len(self.copies)]
+            total += sum(self._add_share(together))
             for replica in self.copies[: len(together)]:
                 self.weights.gradients.add_(replica.gradients)
         return total
+
+    def _compute_share(self, replica: Replica, share: Share) -> float:
+        """The gradient of some windows into the copy's; returns their part of the loss."""
+        replica.model.zero_grad()
+        replica.generator.manual_seed(share.dropout_seed)
+        inputs, targets = (torch.from_numpy(rows).to(self.device.torch) for rows in share.batch)
+        loss = next_token_loss(replica.model(inputs), targets, reduction="sum") / share.n_targets
+        loss.backward()
+        self.weights.gather_gradients(replica.model, replica.gradients)
+        return loss.item()
+
+    def score(self, tokens: TokenIds, windows: list[Window], protocol: str) -> Score:
+        """As `evaluation.score`, each copy reading some of the windows."""
+        n = len(self.copies)
+        parts = [windows[len(windows) * i // n : len(windows) * (i + 1) // n] for i in range(n)]
+        items = [(*excerpt(tokens, part), protocol) for part in parts if part]
+        return reduce(operator.add, self._score_share(items))
 
     def refresh(self) -> None:
         """Give the copies the weights as they are now."""
         if self._shared is not self.weights.values:
             self._shared.copy_(self.weights.values)
-
-    def _begin_thread(self) -> None:
-        torch.set_num_threads(self.threads_each)
-        torch.set_flush_denormal(True)
 
 
 def _mix(*numbers: int) -> int:

@@ -11,8 +11,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from folio.training.crew import shared_row
+
 Group = Literal["hidden", "embedding", "vector"]
 GROUPS: tuple[Group, ...] = ("hidden", "embedding", "vector")
+
+
+def new_row(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(n,) zeros; on the CPU in memory that all workers see."""
+    return (
+        shared_row(n, dtype) if device.type == "cpu" else torch.zeros(n, dtype=dtype, device=device)
+    )
 
 
 class Weights:
@@ -25,14 +34,17 @@ class Weights:
             if members:
                 named[group] = members
         everything = {name: p for members in named.values() for name, p in members.items()}
-        self.values = torch.cat([p.detach().flatten() for p in everything.values()])
+        row = torch.cat([p.detach().flatten() for p in everything.values()])
+        self.values = new_row(len(row), row.dtype, row.device).copy_(row)
         self.gradients = torch.zeros_like(self.values)
 
         end = 0
         self._spans: dict[str, slice] = {}
         for name, parameter in everything.items():
             self._spans[name] = slice(end, end := end + parameter.numel())
-        self.attach(model, self.values, self.gradients)
+        self.attach(model, self.values)
+        for name, parameter in everything.items():
+            parameter.grad = self.gradients[self._spans[name]].view(parameter.shape)
 
         self.members = {group: list(members.values()) for group, members in named.items()}
         """The parameters of the model in each group."""
@@ -44,12 +56,21 @@ class Weights:
             self.groups[group] = nn.Parameter(self.values[whole])
             self.groups[group].grad = self.gradients[whole]
 
-    def attach(self, model: nn.Module, values: Tensor, gradients: Tensor) -> None:
-        """Make the parameters of a model of the same shape views of (N,) rows."""
+    def attach(self, model: nn.Module, values: Tensor) -> None:
+        """Make the parameters of a model of the same shape views of an (N,) row."""
         for name, parameter in model.named_parameters():
-            span = self._spans[name]
-            parameter.data = values[span].view(parameter.shape)
-            parameter.grad = gradients[span].view(parameter.shape)
+            parameter.data = values[self._spans[name]].view(parameter.shape)
+
+    def gather_gradients(self, model: nn.Module, row: Tensor) -> None:
+        """Copy the gradients of such a model into an (N,) row of their precision.
+
+        Autograd hands over a gradient that it has just made; adding to a place that is there
+        already would read and write it once more.
+        """
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        flat = [g.flatten() for name in self._spans if (g := gradients[name]) is not None]
+        assert len(flat) == len(self._spans), "the loss does not depend on some weight"
+        torch.cat(flat, out=row)
 
 
 def group_of(name: str, parameter: nn.Parameter) -> Group:

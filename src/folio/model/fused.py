@@ -1,0 +1,214 @@
+"""The compiled kernels under autograd; the modules that call them have the readable twins.
+
+They serve tensors that lie on a processor in float32 or bfloat16 and are large enough to be
+worth a call, where numba is there. All else takes torch's operations.
+
+Shapes:  B batch · T positions · H heads · D head dimension · C width
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from folio.model.dropout import Dropout, mask_numbers
+
+FEWEST = 1 << 13
+"""Numbers in a tensor that are worth a call."""
+
+QUERIES = 128
+"""Rows of a block in CausalAttention: fewer skip more, but make small products."""
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the kernels take a tensor."""
+    return (
+        x.numel() >= FEWEST
+        and x.device.type == "cpu"
+        and x.dtype in (torch.bfloat16, torch.float32)
+        and _numba_is_there()
+    )
+
+
+class RMSNorm(torch.autograd.Function):
+    """gain * x over the root of its mean square: (..., C), (C,) -> (..., C)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        y, inverse = torch.empty_like(rows), torch.empty(len(rows))
+        _kernels().rms_norm(*_arrays(rows, gain), np.float32(epsilon), *_arrays(y, inverse))
+        ctx.save_for_backward(rows, gain, inverse)
+        return y.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        rows, gain, inverse = ctx.saved_tensors
+        gradient = gradients[0].reshape(rows.shape).contiguous()
+        x_gradient, gain_gradient = torch.empty_like(rows), torch.zeros(len(gain))
+        _kernels().rms_norm_backward(
+            *_arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient)
+        )
+        return x_gradient.view(gradients[0].shape), gain_gradient.to(gain.dtype), None
+
+
+class RotatedHeads(torch.autograd.Function):
+    """Queries and keys normalized, turned by their place, and beside the values laid out by head.
+
+    (B, T, W) and two gains (D,) -> (B, H, T, D) queries; keys and values, with their own H.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        q_gain: Tensor,
+        k_gain: Tensor,
+        epsilon: float,
+        cosines: Tensor,
+        sines: Tensor,
+        n_heads: tuple[int, int],
+    ) -> tuple[Tensor, ...]:
+        b, t, _ = qkv.shape
+        d = len(q_gain)
+        ctx.firsts, out, inverses = [], [], []
+        first = 0
+        for h, gain in zip((*n_heads, n_heads[1]), (q_gain, k_gain)):
+            y, inverse = qkv.new_empty(b, h, t, d), torch.empty(b, t, h)
+            _kernels().heads(
+                _array(qkv),
+                first,
+                _array(gain),
+                np.float32(epsilon),
+                *_arrays(cosines, sines, y, inverse),
+            )
+            ctx.firsts.append(first)
+            out.append(y)
+            inverses.append(inverse)
+            first += h * d
+        ctx.firsts.append(first)
+        values = qkv[:, :, first:].unflatten(2, (n_heads[1], d)).transpose(1, 2).contiguous()
+        ctx.save_for_backward(qkv, q_gain, k_gain, cosines, sines, *inverses)
+        return (*out, values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, q_gain, k_gain, cosines, sines, *inverses = ctx.saved_tensors
+        qkv_gradient = torch.empty_like(qkv)
+        gain_gradients = []
+        for gradient, first, gain, inverse in zip(
+            gradients, ctx.firsts, (q_gain, k_gain), inverses
+        ):
+            gain_gradient = torch.zeros(len(gain))
+            _kernels().heads_backward(
+                *_arrays(gradient.contiguous(), qkv),
+                first,
+                *_arrays(gain, inverse, cosines, sines, qkv_gradient, gain_gradient),
+            )
+            gain_gradients.append(gain_gradient.to(gain.dtype))
+        values = qkv_gradient[:, :, ctx.firsts[2] :].unflatten(2, (-1, len(q_gain)))
+        values.copy_(gradients[2].transpose(1, 2))
+        return qkv_gradient, *gain_gradients, None, None, None, None
+
+
+class SwiGLU(torch.autograd.Function):
+    """gate * sigmoid(gate) * up, all of one shape."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        y = torch.empty_like(gate)
+        _kernels().swiglu(*_rows(gate, up, y))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        gate_gradient, up_gradient = torch.empty_like(gate), torch.empty_like(up)
+        _kernels().swiglu_backward(
+            *_rows(gradients[0].contiguous(), gate, up, gate_gradient, up_gradient)
+        )
+        return gate_gradient, up_gradient
+
+
+class CausalAttention(torch.autograd.Function):
+    """Attention over the positions up to each: three times (N, T, D), N heads -> (N, T, D).
+
+    A block of queries looks at the keys up to its own last one, so that half of what a mask
+    would hide is never computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None) -> Tensor:
+        _, t, d = q.shape
+        y = torch.empty_like(q)
+        weights, masks = [], []
+        for first in range(0, t, QUERIES):
+            last = min(first + QUERIES, t)
+            w = torch.bmm(q[:, first:last], k[:, :last].mT)
+            _kernels().causal_softmax(_array(w), first, np.float32(d**-0.5))
+            weights.append(w)
+            if dropout is not None and dropout.training and dropout.share:
+                masks.append(dropout.draw(w.shape))
+                w = mask_numbers(w, masks[-1], dropout.scale)
+            y[:, first:last] = torch.bmm(w, v[:, :last])
+        ctx.scale = dropout.scale if dropout is not None else 1.0
+        ctx.save_for_backward(q, k, v, *weights, *masks)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *rest = ctx.saved_tensors
+        _, t, d = q.shape
+        n_blocks = -(-t // QUERIES)
+        weights, masks = rest[:n_blocks], rest[n_blocks:]
+        q_gradient = torch.empty_like(q)
+        k_gradient, v_gradient = torch.zeros_like(k), torch.zeros_like(v)
+        for number, w in enumerate(weights):
+            first, last = number * QUERIES, min((number + 1) * QUERIES, t)
+            gradient = gradients[0][:, first:last]
+            kept, w_gradient = w, torch.bmm(gradient, v[:, :last].mT)
+            if masks:
+                kept = mask_numbers(w, masks[number], ctx.scale)
+                w_gradient = mask_numbers(w_gradient, masks[number], ctx.scale)
+            v_gradient[:, :last] += torch.bmm(kept.mT, gradient)
+            _kernels().causal_softmax_backward(*_arrays(w_gradient, w), first, np.float32(d**-0.5))
+            q_gradient[:, first:last] = torch.bmm(w_gradient, k[:, :last])
+            k_gradient[:, :last] += torch.bmm(w_gradient.mT, q[:, first:last])
+        return q_gradient, k_gradient, v_gradient, None
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    """The memory of a contiguous tensor as the kernels read it: bfloat16 by its bits."""
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).detach().numpy()
+
+
+def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
+    return [_array(x) for x in tensors]
+
+
+def _rows(*tensors: Tensor) -> list[NDArray[Any]]:
+    """Each as one long row."""
+    return [_array(x.view(-1)) for x in tensors]
+
+
+@cache
+def _numba_is_there() -> bool:
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@cache
+def _kernels() -> ModuleType:
+    from folio.model import kernels
+
+    return kernels

@@ -1,0 +1,289 @@
+"""The parts of a block that are no matrix product, in compiled code for processors.
+
+torch makes a pass over memory for each multiplication and each sum; a kernel here makes one
+for the whole part, forward or backward. `fused.py` puts them under autograd.
+
+Arrays hold float32, or bfloat16 as the uint16 of its bits, which is the upper half of the
+float32; sums are kept in float32 either way.
+
+Imports numba, and is imported only when a model first needs it.
+
+Shapes:  R rows · C width of a row · B batch · T positions · H heads · D head dimension
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+FASTMATH = {"reassoc", "contract"}
+"""Sums in any order, which vectorizes them. Infinities and NaN keep their meaning."""
+
+ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+LOG2_E = np.float32(math.log2(math.e))
+LOWEST = np.float32(-126)
+"""The exponent of the smallest normal float32."""
+LOWEST_RANK = np.int32(-(2**31))
+POWERS_OF_LN2 = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(7))
+"""Taylor's series of 2^r; right to 1e-7 for r between -1/2 and 1/2."""
+
+
+def load(stored: Any) -> Any:
+    """A number of an array as float32; numba puts in the body for its type."""
+
+
+def store(number: Any, like: Any) -> Any:
+    """A float32 as an array that holds `like` keeps it; bfloat16 rounds to the nearest even."""
+
+
+@overload(load, inline="always")
+def _load(stored):
+    if stored == types.uint16:
+        return lambda stored: np.uint32(np.uint32(stored) << np.uint32(16)).view(np.float32)
+    return lambda stored: stored
+
+
+@overload(store, inline="always")
+def _store(number, like):
+    if like == types.uint16:
+        return _to_bfloat16
+    return lambda number, like: number
+
+
+def _to_bfloat16(number, like):
+    bits = np.float32(number).view(np.uint32)
+    odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+    rounded = np.uint32(bits + np.uint32(odd + np.uint32(0x7FFF)))
+    return np.uint16(np.uint32(rounded >> np.uint32(16)))
+
+
+@njit(inline="always", error_model="numpy")
+def exp(x):
+    """e^x for x up to 88, to 4e-6 of it: 2 to a whole power, times 2 to the rest."""
+    y = x * LOG2_E
+    y = LOWEST if y < LOWEST else y
+    whole = np.floor(y + HALF)
+    rest = y - whole
+    power = POWERS_OF_LN2[6]
+    power = power * rest + POWERS_OF_LN2[5]
+    power = power * rest + POWERS_OF_LN2[4]
+    power = power * rest + POWERS_OF_LN2[3]
+    power = power * rest + POWERS_OF_LN2[2]
+    power = power * rest + POWERS_OF_LN2[1]
+    power = power * rest + POWERS_OF_LN2[0]
+    exponent = np.int32(np.int32(whole) + np.int32(127))
+    return power * np.int32(exponent << np.int32(23)).view(np.float32)
+
+
+@njit(inline="always", error_model="numpy")
+def to_rank(x):
+    """Whole numbers in the order of the float32 that they stand for, NaN above all.
+
+    The largest of them is found some at a time, which the rules for NaN forbid with floats.
+    """
+    bits = np.float32(x).view(np.int32)
+    return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@njit(inline="always", error_model="numpy")
+def from_rank(rank):
+    """Undo `to_rank`."""
+    bits = np.int32(rank ^ np.int32(np.int32(rank >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+    return np.int32(bits).view(np.float32)
+
+
+@njit(inline="always", error_model="numpy")
+def sigmoid(x):
+    """1 / (1 + e^-x)."""
+    bounded = np.float32(-87) if x < np.float32(-87) else x
+    return ONE / (ONE + exp(-bounded))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def rms_norm(x, gain, epsilon, y, inverse):
+    """y = gain * x / r, with r the root of the mean square of a row.
+
+    Args:
+        x, y: (R, C).
+        gain: (C,).
+        epsilon: added to the mean square.
+        inverse: (R,) float32, 1 / r is written to it.
+    """
+    n_rows, width = x.shape
+    for row in range(n_rows):
+        square = ZERO
+        for i in range(width):
+            square += load(x[row, i]) * load(x[row, i])
+        scale = ONE / np.sqrt(square / np.float32(width) + epsilon)
+        inverse[row] = scale
+        for i in range(width):
+            y[row, i] = store(load(x[row, i]) * scale * load(gain[i]), y[row, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def rms_norm_backward(gradient, x, gain, inverse, x_gradient, gain_gradient):
+    """With u = x / r and h the gradient of u, that of x is (h - u * mean(h * u)) / r.
+
+    Args:
+        gradient, x, x_gradient: (R, C).
+        gain: (C,).
+        inverse: (R,), from the way forward.
+        gain_gradient: (C,) float32, added to.
+    """
+    n_rows, width = x.shape
+    for row in range(n_rows):
+        scale, along = inverse[row], ZERO
+        for i in range(width):
+            unit, change = load(x[row, i]) * scale, load(gradient[row, i])
+            gain_gradient[i] += change * unit
+            along += change * load(gain[i]) * unit
+        along /= np.float32(width)
+        for i in range(width):
+            inner = load(gradient[row, i]) * load(gain[i])
+            back = (inner - load(x[row, i]) * scale * along) * scale
+            x_gradient[row, i] = store(back, x_gradient[row, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def heads(x, first, gain, epsilon, cosines, sines, y, inverse):
+    """Columns of x to heads, each normalized and turned by its place.
+
+    Args:
+        x: (B, T, W) queries, keys and values side by side.
+        first: the column where the ones that are meant begin.
+        gain: (D,) of the norm.
+        epsilon: of the norm.
+        cosines, sines: (T, D) of the angles, those of the sines negative in the first half.
+        y: (B, H, T, D), written.
+        inverse: (B, T, H) float32, one over the root mean squares are written to it.
+    """
+    n_batch, n_heads, n_places, head_dim = y.shape
+    half = head_dim // 2
+    for batch in range(n_batch):
+        for place in range(n_places):
+            for head in range(n_heads):
+                start = first + head * head_dim
+                square = ZERO
+                for i in range(start, start + head_dim):
+                    square += load(x[batch, place, i]) * load(x[batch, place, i])
+                scale = ONE / np.sqrt(square / np.float32(head_dim) + epsilon)
+                inverse[batch, place, head] = scale
+                for i in range(half):
+                    left = load(x[batch, place, start + i]) * scale * load(gain[i])
+                    right = load(x[batch, place, start + half + i])
+                    right *= scale * load(gain[half + i])
+                    cosine, sine = load(cosines[place, i]), load(sines[place, half + i])
+                    turned = left * cosine - right * sine
+                    y[batch, head, place, i] = store(turned, y[batch, head, place, i])
+                    turned = right * cosine + left * sine
+                    y[batch, head, place, half + i] = store(turned, y[batch, head, place, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def heads_backward(gradient, x, first, gain, inverse, cosines, sines, x_gradient, gain_gradient):
+    """Turn back, then as rms_norm_backward.
+
+    Args:
+        gradient: (B, H, T, D).
+        x, x_gradient: (B, T, W), the latter written where `heads` read.
+        first, gain, cosines, sines: as for `heads`.
+        inverse: (B, T, H), from the way forward.
+        gain_gradient: (D,) float32, added to.
+    """
+    n_batch, n_heads, n_places, head_dim = gradient.shape
+    half = head_dim // 2
+    unturned = np.empty(head_dim, np.float32)
+    for batch in range(n_batch):
+        for place in range(n_places):
+            for head in range(n_heads):
+                start = first + head * head_dim
+                for i in range(half):
+                    left = load(gradient[batch, head, place, i])
+                    right = load(gradient[batch, head, place, half + i])
+                    cosine, sine = load(cosines[place, i]), load(sines[place, half + i])
+                    unturned[i] = left * cosine + right * sine
+                    unturned[half + i] = right * cosine - left * sine
+                scale, along = inverse[batch, place, head], ZERO
+                for i in range(head_dim):
+                    unit = load(x[batch, place, start + i]) * scale
+                    gain_gradient[i] += unturned[i] * unit
+                    along += unturned[i] * load(gain[i]) * unit
+                along /= np.float32(head_dim)
+                for i in range(head_dim):
+                    unit = load(x[batch, place, start + i]) * scale
+                    back = (unturned[i] * load(gain[i]) - unit * along) * scale
+                    x_gradient[batch, place, start + i] = store(
+                        back, x_gradient[batch, place, start + i]
+                    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def swiglu(gate, up, y):
+    """y = gate * sigmoid(gate) * up; all (N,)."""
+    for i in range(len(y)):
+        opening = load(gate[i])
+        y[i] = store(opening * sigmoid(opening) * load(up[i]), y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def swiglu_backward(gradient, gate, up, gate_gradient, up_gradient):
+    """With s = sigmoid(g), the derivative of g * s is s * (1 + g * (1 - s)); all (N,)."""
+    for i in range(len(gate)):
+        opening, change = load(gate[i]), load(gradient[i])
+        share = sigmoid(opening)
+        slope = share * (ONE + opening * (ONE - share))
+        gate_gradient[i] = store(change * load(up[i]) * slope, gate_gradient[i])
+        up_gradient[i] = store(change * opening * share, up_gradient[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def causal_softmax(scores, first, scale):
+    """exp(scale * score) over the sum of its row, in place; 0 for keys after the query.
+
+    Args:
+        scores: (R, Q, S) of R heads, whose queries are the positions first ... first + Q - 1.
+        first: see there.
+        scale: of the scores.
+    """
+    n_heads, n_queries, n_keys = scores.shape
+    powers = np.empty(n_keys, np.float32)
+    for head in range(n_heads):
+        for query in range(n_queries):
+            seen = first + query + 1
+            rank = LOWEST_RANK
+            for i in range(seen):
+                other = to_rank(load(scores[head, query, i]))
+                rank = other if other > rank else rank
+            highest = from_rank(rank)
+            total = ZERO
+            for i in range(n_keys):
+                power = exp((load(scores[head, query, i]) - highest) * scale)
+                powers[i] = power if i < seen else ZERO
+                total += powers[i]
+            share = ONE / total
+            for i in range(n_keys):
+                scores[head, query, i] = store(powers[i] * share, scores[head, query, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def causal_softmax_backward(gradient, weights, first, scale):
+    """scale * w * (g - sum(w * g)) in place of the gradient g; 0 for keys after the query.
+
+    Args:
+        gradient, weights: (R, Q, S).
+        first, scale: as for `causal_softmax`.
+    """
+    n_heads, n_queries, n_keys = weights.shape
+    for head in range(n_heads):
+        for query in range(n_queries):
+            along = ZERO
+            for i in range(n_keys):
+                along += load(weights[head, query, i]) * load(gradient[head, query, i])
+            for i in range(n_keys):
+                back = load(gradient[head, query, i]) - along
+                back *= load(weights[head, query, i]) * scale
+                gradient[head, query, i] = store(back, gradient[head, query, i])

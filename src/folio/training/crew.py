@@ -1,0 +1,145 @@
+"""Workers that do the same kind of work side by side, this process being the first of them.
+
+Processes where they can be forked: threads of one interpreter wait for its lock between any
+two operations, which takes up to half of the time of a small model. A forked process has all
+that this one had, so a message is a few numbers; rows of weights lie in memory that both see.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection, Pipe
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from folio.errors import UserError
+
+Work = Callable[[int, Any], Any]
+"""(number of the worker, message) -> answer."""
+STOPPING = {signal.SIGINT, signal.SIGTERM}
+
+
+def shared_row(n: int, dtype: torch.dtype) -> Tensor:
+    """(n,) zeros on the CPU that forked processes read and write together."""
+    memory = mmap.mmap(-1, max(n, 1) * dtype.itemsize)
+    return torch.frombuffer(memory, dtype=dtype, count=n)
+
+
+class Crew(Protocol):
+    """Workers at hand."""
+
+    def ask(self, messages: Sequence[Any]) -> list[Any]:
+        """The answers to message i from worker i, for at most as many messages as workers."""
+        ...
+
+    def close(self) -> None:
+        """Send them home."""
+
+
+def make_crew(n: int, work: Work, prepare: Callable[[], None]) -> Crew:
+    """n workers.
+
+    Args:
+        n: how many, this process included.
+        work: what they do; must not change what another one reads.
+        prepare: called once in each of the others.
+    """
+    # Where there is an accelerator torch forbids gradients in a forked process.
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        return Processes(n, work, prepare)
+    return Threads(n, work, prepare)
+
+
+class Processes:
+    """Forked ones; they end with this process, however it ends."""
+
+    def __init__(self, n: int, work: Work, prepare: Callable[[], None]) -> None:
+        self.work = work
+        self.others: list[tuple[int, Connection]] = []
+        for number in range(1, n):
+            ours, theirs = Pipe()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    _serve(theirs, number, work, prepare)
+                finally:
+                    os._exit(0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+            self.others.append((pid, ours))
+
+    def ask(self, messages: Sequence[Any]) -> list[Any]:
+        """As a Crew. An error in any of them is raised here, after all have answered."""
+        busy = self.others[: len(messages) - 1]
+        try:
+            for (_, connection), message in zip(busy, messages[1:]):
+                connection.send(message)
+            replies = [_attempt(self.work, 0, messages[0])]
+            replies += [connection.recv() for _, connection in busy]
+        except (EOFError, ConnectionError):
+            raise UserError(
+                "A process that computed a part of each step was killed, perhaps for want of "
+                "memory. Go on with: folio resume. Fewer processes: --device.threads 1."
+            ) from None
+        for _, error in replies:
+            if error is not None:
+                raise error
+        return [answer for answer, _ in replies]
+
+    def close(self) -> None:
+        """As a Crew."""
+        for _, connection in self.others:
+            connection.close()
+        for pid, _ in self.others:
+            os.waitpid(pid, 0)
+        self.others = []
+
+
+def _serve(connection: Connection, number: int, work: Work, prepare: Callable[[], None]) -> None:
+    """Answer until the other end is closed."""
+    # The first process decides when to stop; a lock that it holds must not outlive it here.
+    for stop in STOPPING:
+        signal.signal(stop, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    mine = connection.fileno()
+    os.closerange(3, mine)
+    os.closerange(mine + 1, os.sysconf("SC_OPEN_MAX"))
+    prepare()
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:
+            return
+        connection.send(_attempt(work, number, message))
+
+
+def _attempt(work: Work, number: int, message: Any) -> tuple[Any, Exception | None]:
+    """The answer, or the error, which is raised where all have been heard."""
+    try:
+        return work(number, message), None
+    except Exception as error:
+        return None, error
+
+
+class Threads:
+    """Of this process."""
+
+    def __init__(self, n: int, work: Work, prepare: Callable[[], None]) -> None:
+        self.work = work
+        self.pool = ThreadPoolExecutor(n, initializer=prepare)
+
+    def ask(self, messages: Sequence[Any]) -> list[Any]:
+        """As a Crew."""
+        return list(self.pool.map(self.work, range(len(messages)), messages))
+
+    def close(self) -> None:
+        """As a Crew."""
+        self.pool.shutdown()

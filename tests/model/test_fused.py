@@ -1,0 +1,138 @@
+"""The compiled kernels compute what the modules written in torch do, forward and backward."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from folio.model import fused
+from folio.model.attention import Attention, causal_attention, causal_attention_written_out
+from folio.model.config import ModelConfig
+from folio.model.dropout import Dropout
+from folio.model.feed_forward import make_feed_forward
+from folio.model.normalization import make_norm
+from folio.model.positions import RotaryPositions
+
+pytest.importorskip("numba")
+
+MODERN = ModelConfig(
+    vocab_size=11,
+    context_length=300,
+    d_model=48,
+    n_heads=4,
+    n_kv_heads=2,
+    positions="rope",
+    normalization="rmsnorm",
+    qk_norm=True,
+    activation="swiglu",
+    bias=False,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "FEWEST", 1)
+
+
+def results(function: Callable[..., Tensor], *leaves: Tensor) -> list[Tensor]:
+    """The value, and the gradients of its product with something fixed."""
+    leaves = tuple(leaf.detach().clone().requires_grad_() for leaf in leaves)
+    y = function(*leaves)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(9))
+    (y.float() * weights).sum().backward()
+    return [y.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+def of_module(module: nn.Module, x: Tensor) -> list[Tensor]:
+    module = copy.deepcopy(module).to(x.dtype)
+    found = results(module, x)
+    return [*found, *(p.grad for p in module.parameters() if p.grad is not None)]
+
+
+def randomized(module: nn.Module) -> nn.Module:
+    draw = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0.5, 0.3, generator=draw)
+    return module
+
+
+MODULES = {
+    "norm": lambda: make_norm(MODERN),
+    "feed-forward": lambda: make_feed_forward(MODERN),
+    "attention": lambda: Attention(MODERN, RotaryPositions(MODERN)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("t", [1, 7, fused.QUERIES, fused.QUERIES + 1, 2 * fused.QUERIES + 5])
+def test_a_module_gives_the_same_in_float32(name: str, t: int, monkeypatch: pytest.MonkeyPatch):
+    module = randomized(MODULES[name]())
+    x = torch.randn(2, t, 48, generator=torch.Generator().manual_seed(t))
+    ours = of_module(module, x)
+    monkeypatch.setattr(fused, "serves", lambda x: False)
+    theirs = of_module(module, x)
+    assert len(ours) == len(theirs) >= 3
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-4 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_bfloat16_is_as_near_to_float32_as_torchs_own(name: str, monkeypatch: pytest.MonkeyPatch):
+    module = randomized(MODULES[name]())
+    x = torch.randn(2, 40, 48, generator=torch.Generator().manual_seed(0))
+    ours = of_module(module, x.bfloat16())
+    monkeypatch.setattr(fused, "serves", lambda x: False)
+    theirs, exact = of_module(module, x.bfloat16()), of_module(module, x)
+    for one, other, true in zip(ours, theirs, exact):
+        assert one.dtype == torch.bfloat16
+        error, usual = (one - true).norm() / true.norm(), (other - true).norm() / true.norm()
+        assert error < 1.5 * usual + 1e-3
+
+
+def test_attention_with_dropout_equals_the_one_written_out():
+    q, k, v = torch.randn(3, 2, 3, 150, 8, generator=torch.Generator().manual_seed(0))
+
+    # Blocks of queries draw one after the other; the same numbers in one mask for the other.
+    shape, blocks = torch.Size((2, 3, 150, 150)), {}
+    whole = torch.zeros(6, 150, 150, dtype=torch.int16)
+    for first in range(0, 150, fused.QUERIES):
+        last = min(first + fused.QUERIES, 150)
+        block = Dropout(0.3).draw(torch.Size((6, last - first, last)))
+        blocks[block.shape] = whole[:, first:last, :last] = block
+    blocks[shape] = whole.view(shape)
+
+    def with_mask(attention: Callable[..., Tensor]) -> list[Tensor]:
+        dropout = Dropout(0.3)
+        dropout.draw = blocks.__getitem__  # type: ignore[method-assign]
+        return results(lambda *x: attention(*x, dropout), q, k, v)
+
+    ours = with_mask(causal_attention)
+    theirs = with_mask(lambda *x: causal_attention_written_out(*x)[0])
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 80.0, 1e4])
+def test_large_and_small_scores_give_torchs_softmax(size: float):
+    scores = size * torch.randn(2, 9, 9, generator=torch.Generator().manual_seed(0))
+    values = torch.eye(9).expand(2, 9, 9).contiguous()
+    eye = torch.eye(9).expand(2, 9, 9).contiguous()
+    found = fused.CausalAttention.apply(scores * 3, eye, values, None)  # sqrt(9) takes the 3 away
+    masked = scores.masked_fill(torch.ones(9, 9, dtype=torch.bool).triu(1), float("-inf"))
+    torch.testing.assert_close(found, masked.softmax(2), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", MODULES)
+def test_numbers_that_are_none_do_not_get_lost(name: str, value: float):
+    module = randomized(MODULES[name]())
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.ones(1, 4, 48, dtype=dtype)
+        x[0, 2, 5] = value
+        y, *gradients = of_module(module, x)
+        assert not y[0, 2].isfinite().all()
+        assert not all(gradient.isfinite().all() for gradient in gradients)
