@@ -10,6 +10,7 @@ from torch import nn
 
 from folio.device import Device, DeviceConfig
 from folio.testing import tiny_gpt
+from folio.training import muon
 from folio.training.muon import orthogonalize
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replicas
@@ -71,7 +72,11 @@ def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(co
         torch.testing.assert_close(own.detach(), parameter.detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_muon_moves_hidden_matrices_as_torchs_own_does_and_adamw_the_rest():
+def test_muon_moves_hidden_matrices_as_torchs_own_does_and_adamw_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # torch has one polynomial for all iterations.
+    monkeypatch.setattr(muon, "POLYNOMIALS", 5 * [(3.4445, -4.7750, 2.0315)])
     config = {"kind": "muon", "matrix_learning_rate": 0.05, "matrix_weight_decay": 0.2}
     model, replicas, optimizer = parts_of(**config)
     _, _, adamw = others = parts_of(kind="adamw")
@@ -107,7 +112,7 @@ def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(sh
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     found = orthogonalize(matrices.to(dtype)).float()
     values = torch.linalg.svdvals(found)
-    assert values.max() < 1.3 and values.median() > 0.6
+    assert values.max() < 1.12 and values.median() > 0.9
     u, _, vt = torch.linalg.svd(matrices, full_matrices=False)
     along = torch.diagonal(u.mT @ found @ vt.mT, dim1=1, dim2=2)
     torch.testing.assert_close(along, values.sort(descending=True)[0], atol=0.6, rtol=0)

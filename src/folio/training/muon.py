@@ -21,9 +21,15 @@ from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas
 from folio.training.weights import new_row
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the polynomial that pushes singular values toward 1, chosen there for a steep start."""
-ITERATIONS = 5
+POLYNOMIALS = (
+    (8.1360, -23.0214, 16.3849),
+    (3.8385, -2.7526, 0.5065),
+    (3.1124, -2.2431, 0.4509),
+    (2.1895, -1.5672, 0.4079),
+)
+"""a x + b x^3 + c x^5, one after the other: each is the best at bringing what the ones before it
+left nearer to 1, from 0.005 to 1 at first (the Polar Express, https://arxiv.org/abs/2505.16932;
+all but the last a little flatter, for rounding). Together 0.92 to 1.08."""
 
 
 class Muon:
@@ -96,12 +102,11 @@ def _orthogonalize_in_place(matrices: list[Tensor]) -> None:
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Singular values to about 1 (0.7 to 1.2): (S, R, C) -> (S, R, C), in the same precision."""
+    """Singular values to about 1: (S, R, C) -> (S, R, C), in the same precision."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices  # (S, M, K), the smaller square in the products
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    a, b, c = COEFFICIENTS
-    for _ in range(ITERATIONS):
+    for a, b, c in POLYNOMIALS:
         square = torch.bmm(x, x.mT)  # (S, M, M)
         polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
