@@ -24,8 +24,15 @@ BASE: Table = {
     "preset": "gpt2",
     "size": "nano",
     "tokenizer": {"kind": "character"},
-    "model": {"d_model": 64},
-    "schedule": {"kind": "cosine"},
+    "model": {"d_model": 64, "context_length": 64},
+    "optimizer": {"kind": "adamw"},
+    "schedule": {
+        "kind": "cosine",
+        "warmup_fraction": 0.05,
+        "cooldown_fraction": 0.4,
+        "final_fraction": 0.1,
+    },
+    "training": {"batch_size": 12},
     # One precision and one thread, so that a row is the same on any day.
     "device": {"kind": "cpu", "precision": "float32", "threads": 1},
 }
