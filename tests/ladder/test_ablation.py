@@ -43,6 +43,7 @@ CHANGED = {
     "no-bias": {"model.bias"},
     "untied": {"model.tied_head"},
     "wsd": {"schedule.kind"},
+    "muon": {"optimizer.kind"},
 }
 
 
