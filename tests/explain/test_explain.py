@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,14 @@ from folio.run.opening import OpenRun
 TEXT = "The 3th line\n"
 
 
-def train(book: Path, **model: object) -> OpenRun:
+def train(book: Path, tokenizer: dict | None = None, **model: object) -> OpenRun:
     shape = {"n_layers": 2, "n_heads": 2, "d_model": 16, "context_length": 16, "qk_norm": False}
     result = folio.train(
         str(book),
         name="seen",
         preset="gpt2",
         model=shape | model,
+        tokenizer=tokenizer or {"kind": "character"},
         training={"batch_size": 4, "max_steps": 20, "evaluation_interval": 20},
         optimizer={"learning_rate": 1e-2},
         device={"kind": "cpu", "precision": "float32", "threads": 1},
@@ -118,6 +120,20 @@ def test_the_map_keeps_the_distances_that_two_components_can(opened: OpenRun):
     distances = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.testing.assert_allclose(distances, expected, rtol=1e-3, atol=1e-4)
     assert found.explained == pytest.approx(values[-2:].sum() / values.sum(), rel=1e-4)
+
+
+def test_the_map_has_the_most_frequent_tokens_and_none_that_was_never_seen(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = train(book, {"kind": "bpe", "vocab_size": 300})
+    seen = Counter(opened.training().tolist())
+    assert len(seen) < 150 < opened.tokenizer.vocab_size  # most bytes are not in the book
+    never = next(i for i in range(256) if i not in seen)
+    assert set(map_embeddings(opened, [never]).token_ids) == {never, *seen}
+    monkeypatch.setattr("folio.explain.look.MAPPED", 5)
+    found = map_embeddings(opened, [never]).token_ids
+    fifth = sorted(seen.values())[-5]
+    assert len(found) == 6 and all(seen[i] >= fifth for i in found if i != never)
 
 
 def test_neighbours_are_the_nearest_by_cosine(opened: OpenRun):
