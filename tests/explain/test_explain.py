@@ -152,16 +152,38 @@ def test_neighbours_are_the_nearest_by_cosine(opened: OpenRun):
         assert neighbours[0][1] == pytest.approx(cosines[best[0]], abs=1e-5)
 
 
+def test_the_page_has_the_map_that_was_made(opened: OpenRun, tmp_path: Path):
+    write_page(opened, TEXT, tmp_path / "page.html")
+    shown, decode = page_data(tmp_path / "page.html")["map"], opened.tokenizer.decode
+    made = map_embeddings(opened, opened.tokenizer.encode(TEXT).tolist())
+    assert shown["token_ids"] == made.token_ids
+    assert shown["pieces"] == [decode([token_id]) for token_id in made.token_ids]
+    assert shown["explained"] == close(made.explained)
+    np.testing.assert_allclose(shown["points"], made.points.numpy(), rtol=1e-3)
+    for row, neighbours in zip(shown["neighbours"], made.neighbours, strict=True):
+        assert row == [[decode([i]), close(cosine), i] for i, cosine in neighbours]
+
+
+def test_the_page_says_the_mean_surprise(opened: OpenRun, tmp_path: Path):
+    write_page(opened, TEXT, tmp_path / "page.html")
+    data = page_data(tmp_path / "page.html")
+    assert f"{np.mean(data['surprisal'][1:]):.3f} nats per token" in data["about"]
+
+
 def test_positions_are_the_tables_of_the_model(opened: OpenRun, tmp_path: Path):
     write_page(opened, TEXT, tmp_path / "page.html")
     tables = {table["name"]: table for table in page_data(tmp_path / "page.html")["positions"]}
     assert set(tables) == {"learned", "sinusoidal"}
-    learned = tables["learned"]
-    levels = np.frombuffer(base64.b64decode(learned["bytes"]), dtype=np.uint8)
-    values = (levels.astype(float) - 128) / 127 * learned["scale"]
-    expected = opened.model.positions.weight.detach().numpy()
-    assert (learned["rows"], learned["columns"]) == expected.shape == (16, 16)
-    np.testing.assert_allclose(values.reshape(16, 16), expected, atol=learned["scale"] / 200)
+    # Vaswani et al. 2017, section 3.5: sines and cosines take turns, slower and slower.
+    angles = np.arange(16)[:, None] / 10_000 ** (np.arange(0, 16, 2) / 16)
+    waves = np.stack((np.sin(angles), np.cos(angles)), axis=2).reshape(16, 16)
+    learned = opened.model.positions.weight.detach().numpy()
+    for name, expected in (("learned", learned), ("sinusoidal", waves)):
+        table = tables[name]
+        assert (table["rows"], table["columns"]) == expected.shape == (16, 16)
+        levels = np.frombuffer(base64.b64decode(table["bytes"]), dtype=np.uint8)
+        values = (levels.astype(float) - 128) / 127 * table["scale"]
+        np.testing.assert_allclose(values.reshape(16, 16), expected, atol=table["scale"] / 200)
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(book: Path, tmp_path: Path):
@@ -195,6 +217,9 @@ def test_tensors_show_the_triangle(opened: OpenRun):
         assert sum(map(float, row)) == pytest.approx(1, abs=0.06)
     masked = printed.split("layer 2, head 2: after the mask\n")[1].splitlines()[1]
     assert masked.split().count("-inf") == 9
+    before = printed.split("layer 2, head 2: scores, before the mask\n")[1].splitlines()[1]
+    scores = look.attention[1].scores[1, 0, :10].tolist()
+    assert before.split()[-10:] == [f"{score:.2f}" for score in scores]
     ids = opened.tokenizer.encode(TEXT).tolist()
     assert f"{ids[:2]} -> {ids[2]}" in printed
 
