@@ -89,13 +89,16 @@ def test_several_heads_see_what_each_would_see_alone():
         assert torch.equal(heads(x)[:, :, 4 * i : 4 * i + 4], head(x))
 
 
-def test_a_block_of_step_4_replaces_what_it_reads_and_one_of_step_5_adds_to_it():
-    x = draw(2, 5, 12)
-    for module, expected in ((step4_blocks, torch.zeros_like(x)), (step5_residuals, x)):
-        block = module.Block(SIZES)
-        for parameter in block.parameters():
-            nn.init.zeros_(parameter)
-        assert torch.equal(block(x), expected)
+def test_a_block_of_step_4_keeps_nothing_of_what_it_reads():
+    block, x = step4_blocks.Block(SIZES), draw(2, 5, 12)
+    assert torch.equal(block(x), block.feed_forward(block.attention(x)))
+
+
+def test_a_silent_block_of_step_5_passes_on_what_it_reads():
+    block, x = step5_residuals.Block(SIZES), draw(2, 5, 12)
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    assert torch.equal(block(x), x)
 
 
 def test_both_sublayers_of_step_5_change_the_stream():
