@@ -154,7 +154,8 @@ DIFFERENCES = (
 def later(rows: list[Record]) -> list[str]:
     baby = make_recipe(scaled_up.SETTINGS)
     model, training = baby.model, baby.training
-    base = make_recipe(BASE).model
+    base = make_recipe(BASE)
+    shape = base.model
     seeds = len(rows[0]["validation_losses"])
     groups = {verdict: [r for r in rows if r.get("verdict") == verdict] for verdict in VERDICTS}
     return [
@@ -167,10 +168,12 @@ def later(rows: list[Record]) -> list[str]:
         "## Step 8: text without end",
         "`folio ladder 8` lets that model write until Ctrl-C; `folio sample --forever` any other.",
         "## Step 9: what newer papers changed",
-        f"From GPT-2's block, one change at a time: {base.n_layers} layers, width {base.d_model}, "
-        f"context {base.context_length}, {MAX_STEPS:,} steps each at the same rate and order of "
-        f"reading, {seeds} seeds. `folio ladder 9 --only rope` repeats a row. The same steps are "
-        f"not the same time, the rate was not tuned for each row, and other sizes may differ.",
+        f"From GPT-2's block, one change at a time: {shape.n_layers} layers, width "
+        f"{shape.d_model}, context {shape.context_length}, {MAX_STEPS:,} steps each at the same "
+        f"rate and order of reading, {seeds} seeds; Muon has a rate of its own for its matrices, "
+        f"{base.optimizer.matrix_learning_rate}. `folio ladder 9 --only rope` repeats a row. The "
+        f"same steps are not the same time, the rate was not tuned for each row, and other sizes "
+        f"may differ.",
         "| change | parameters | validation loss | difference | seen |\n"
         "| --- | --- | --- | --- | --- |\n"
         + "\n".join(

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,14 @@ from folio.run.opening import OpenRun
 TEXT = "The 3th line\n"
 
 
-def train(book: Path, **model: object) -> OpenRun:
+def train(book: Path, tokenizer: dict | None = None, **model: object) -> OpenRun:
     shape = {"n_layers": 2, "n_heads": 2, "d_model": 16, "context_length": 16, "qk_norm": False}
     result = folio.train(
         str(book),
         name="seen",
         preset="gpt2",
         model=shape | model,
+        tokenizer=tokenizer or {"kind": "character"},
         training={"batch_size": 4, "max_steps": 20, "evaluation_interval": 20},
         optimizer={"learning_rate": 1e-2},
         device={"kind": "cpu", "precision": "float32", "threads": 1},
@@ -120,6 +122,20 @@ def test_the_map_keeps_the_distances_that_two_components_can(opened: OpenRun):
     assert found.explained == pytest.approx(values[-2:].sum() / values.sum(), rel=1e-4)
 
 
+def test_the_map_has_the_most_frequent_tokens_and_none_that_was_never_seen(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = train(book, {"kind": "bpe", "vocab_size": 300})
+    seen = Counter(opened.training().tolist())
+    assert len(seen) < 150 < opened.tokenizer.vocab_size  # most bytes are not in the book
+    never = next(i for i in range(256) if i not in seen)
+    assert set(map_embeddings(opened, [never]).token_ids) == {never, *seen}
+    monkeypatch.setattr("folio.explain.look.MAPPED", 5)
+    found = map_embeddings(opened, [never]).token_ids
+    fifth = sorted(seen.values())[-5]
+    assert len(found) == 6 and all(seen[i] >= fifth for i in found if i != never)
+
+
 def test_neighbours_are_the_nearest_by_cosine(opened: OpenRun):
     found = map_embeddings(opened, [0])
     table = opened.model.token_embedding.weight.detach().double().numpy()
@@ -136,16 +152,38 @@ def test_neighbours_are_the_nearest_by_cosine(opened: OpenRun):
         assert neighbours[0][1] == pytest.approx(cosines[best[0]], abs=1e-5)
 
 
+def test_the_page_has_the_map_that_was_made(opened: OpenRun, tmp_path: Path):
+    write_page(opened, TEXT, tmp_path / "page.html")
+    shown, decode = page_data(tmp_path / "page.html")["map"], opened.tokenizer.decode
+    made = map_embeddings(opened, opened.tokenizer.encode(TEXT).tolist())
+    assert shown["token_ids"] == made.token_ids
+    assert shown["pieces"] == [decode([token_id]) for token_id in made.token_ids]
+    assert shown["explained"] == close(made.explained)
+    np.testing.assert_allclose(shown["points"], made.points.numpy(), rtol=1e-3)
+    for row, neighbours in zip(shown["neighbours"], made.neighbours, strict=True):
+        assert row == [[decode([i]), close(cosine), i] for i, cosine in neighbours]
+
+
+def test_the_page_says_the_mean_surprise(opened: OpenRun, tmp_path: Path):
+    write_page(opened, TEXT, tmp_path / "page.html")
+    data = page_data(tmp_path / "page.html")
+    assert f"{np.mean(data['surprisal'][1:]):.3f} nats per token" in data["about"]
+
+
 def test_positions_are_the_tables_of_the_model(opened: OpenRun, tmp_path: Path):
     write_page(opened, TEXT, tmp_path / "page.html")
     tables = {table["name"]: table for table in page_data(tmp_path / "page.html")["positions"]}
     assert set(tables) == {"learned", "sinusoidal"}
-    learned = tables["learned"]
-    levels = np.frombuffer(base64.b64decode(learned["bytes"]), dtype=np.uint8)
-    values = (levels.astype(float) - 128) / 127 * learned["scale"]
-    expected = opened.model.positions.weight.detach().numpy()
-    assert (learned["rows"], learned["columns"]) == expected.shape == (16, 16)
-    np.testing.assert_allclose(values.reshape(16, 16), expected, atol=learned["scale"] / 200)
+    # Vaswani et al. 2017, section 3.5: sines and cosines take turns, slower and slower.
+    angles = np.arange(16)[:, None] / 10_000 ** (np.arange(0, 16, 2) / 16)
+    waves = np.stack((np.sin(angles), np.cos(angles)), axis=2).reshape(16, 16)
+    learned = opened.model.positions.weight.detach().numpy()
+    for name, expected in (("learned", learned), ("sinusoidal", waves)):
+        table = tables[name]
+        assert (table["rows"], table["columns"]) == expected.shape == (16, 16)
+        levels = np.frombuffer(base64.b64decode(table["bytes"]), dtype=np.uint8)
+        values = (levels.astype(float) - 128) / 127 * table["scale"]
+        np.testing.assert_allclose(values.reshape(16, 16), expected, atol=table["scale"] / 200)
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(book: Path, tmp_path: Path):
@@ -179,6 +217,9 @@ def test_tensors_show_the_triangle(opened: OpenRun):
         assert sum(map(float, row)) == pytest.approx(1, abs=0.06)
     masked = printed.split("layer 2, head 2: after the mask\n")[1].splitlines()[1]
     assert masked.split().count("-inf") == 9
+    before = printed.split("layer 2, head 2: scores, before the mask\n")[1].splitlines()[1]
+    scores = look.attention[1].scores[1, 0, :10].tolist()
+    assert before.split()[-10:] == [f"{score:.2f}" for score in scores]
     ids = opened.tokenizer.encode(TEXT).tolist()
     assert f"{ids[:2]} -> {ids[2]}" in printed
 

@@ -33,23 +33,36 @@ def leaves(table: dict, prefix: str = "") -> dict:
 
 
 CHANGED = {
-    "rope": {"model.positions"},
-    "sinusoidal": {"model.positions", "model.scale_embeddings"},
-    "rmsnorm": {"model.normalization"},
-    "qk-norm": {"model.qk_norm"},
-    "post-norm": {"model.norm_placement"},
-    "swiglu": {"model.activation"},
-    "relu2": {"model.activation"},
-    "no-bias": {"model.bias"},
-    "untied": {"model.tied_head"},
-    "wsd": {"schedule.kind"},
+    "rope": {"model.positions": "rope"},
+    "sinusoidal": {"model.positions": "sinusoidal", "model.scale_embeddings": True},
+    "rmsnorm": {"model.normalization": "rmsnorm"},
+    "qk-norm": {"model.qk_norm": True},
+    "post-norm": {"model.norm_placement": "post"},
+    "swiglu": {"model.activation": "swiglu"},
+    "relu2": {"model.activation": "relu2"},
+    "no-bias": {"model.bias": False},
+    "untied": {"model.tied_head": False},
+    "wsd": {"schedule.kind": "linear"},
+    "muon": {"optimizer.kind": "muon"},
 }
 
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_row_differs_from_the_baseline_in_what_it_names_and_nothing_else(name: str):
     base, other = leaves(asdict(recipe(BASELINE))), leaves(asdict(recipe(find_change(name))))
-    assert {key for key in base if base[key] != other[key]} == CHANGED[name]
+    assert {key: other[key] for key in base if base[key] != other[key]} == CHANGED[name]
+
+
+def test_the_baseline_is_gpt2s_block():
+    base = recipe(BASELINE)
+    model = base.model
+    assert (model.positions, model.normalization, model.activation) == (
+        "learned",
+        "layernorm",
+        "gelu",
+    )
+    assert model.norm_placement == "pre" and model.bias and model.tied_head and not model.qk_norm
+    assert (base.optimizer.kind, base.schedule.kind) == ("adamw", "cosine")
 
 
 def test_every_row_but_the_last_has_its_claim_checked():

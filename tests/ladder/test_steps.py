@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from folio.ladder import step4_blocks, step5_residuals
 from folio.ladder.sizes import Sizes
 from folio.ladder.step0_bigram import Bigram
 from folio.ladder.step1_head import Head
@@ -86,6 +87,35 @@ def test_several_heads_see_what_each_would_see_alone():
     assert heads(x).shape == (2, 5, 12)
     for i, head in enumerate(heads.heads):
         assert torch.equal(heads(x)[:, :, 4 * i : 4 * i + 4], head(x))
+
+
+def test_a_block_of_step_4_keeps_nothing_of_what_it_reads():
+    block, x = step4_blocks.Block(SIZES), draw(2, 5, 12)
+    assert torch.equal(block(x), block.feed_forward(block.attention(x)))
+
+
+def test_a_silent_block_of_step_5_passes_on_what_it_reads():
+    block, x = step5_residuals.Block(SIZES), draw(2, 5, 12)
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    assert torch.equal(block(x), x)
+
+
+def test_both_sublayers_of_step_5_change_the_stream():
+    x = draw(2, 5, 12)
+    for silent in ("attention", "feed_forward"):
+        block = step5_residuals.Block(SIZES)
+        for parameter in getattr(block, silent).parameters():
+            nn.init.zeros_(parameter)
+        other = block.feed_forward if silent == "attention" else block.attention
+        torch.testing.assert_close(block(x), x + other(x))
+
+
+def test_step_3_thinks_after_it_has_looked_around_and_bends():
+    looks, thinks = build(STEPS[3]).body
+    assert isinstance(looks, MultiHead)
+    x = draw(2, 5, 12)
+    torch.testing.assert_close(thinks(x), (x @ thinks.proj.weight.T + thinks.proj.bias).clamp(0))
 
 
 def test_step_6_is_the_gpt_of_the_model_room():

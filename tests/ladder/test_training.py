@@ -61,6 +61,21 @@ def test_evaluations_come_when_due_and_at_the_end(text: Prepared, monkeypatch):
     assert result.validation_loss == shown[-1].validation_loss
 
 
+def test_the_validation_loss_is_that_of_each_held_out_token_after_the_first(text: Prepared):
+    result = climb(STEPS[0], text, max_steps=3)
+    ids = text.validation().astype(np.int64)
+    scores = result.model.table.weight.detach().double().log_softmax(dim=1).numpy()
+    expected = -scores[ids[:-1], ids[1:]].mean()  # a table needs no window
+    assert result.validation_loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_training_loss_is_of_the_training_text(tmp_path: Path):
+    path = tmp_path / "two_kinds.txt"
+    path.write_text("ab" * 4500 + "aabb" * 250)  # the tail is held out
+    (end,) = climb(STEPS[0], read(str(path)), max_steps=300).evaluations
+    assert end.training_loss < 0.1 < 1.0 < end.validation_loss
+
+
 def test_the_bigram_learns_how_often_each_pair_occurs(tmp_path: Path):
     # Each letter has two successors, the first three times as often as the second.
     draw = np.random.default_rng(0)

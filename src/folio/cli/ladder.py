@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from folio.run.directory import Run
 
 LATER = {
-    "7": "scaled up, with dropout (hours on a CPU; --minutes 10 for less)",
+    "7": "scaled up, with dropout (hours on a CPU, or --minutes 10)",
     "8": "text without end from the model of step 7",
     "9": "what newer papers changed, one change at a time",
 }
@@ -102,14 +102,14 @@ def _check(step: str | None, given: dict[str, Any], seed: int) -> None:
 
 
 def _list() -> str:
-    rows = [[str(s.number), s.idea, f"{s.expected:.4f}", s.source] for s in STEPS]
-    rows[0][2] = f"{STEPS[0].expected:.2f}"
-    rows += [[number, what, "", ""] for number, what in LATER.items()]
-    rows[7][2] = f"{scaled_up.EXPECTED:.4f}"
-    header = ["step", "idea", "loss in the course", "source"]
+    rows = [[str(s.number), s.idea, str(s.expected)] for s in STEPS]
+    rows += [[number, what, ""] for number, what in LATER.items()]
+    rows[7][2] = str(scaled_up.EXPECTED)
     return (
-        f"{table(header, rows)}\n\nThe loss is of held-out tiny Shakespeare, in nats per "
-        f"character. folio ladder 3 trains step 3; folio ladder all trains 0 to 6."
+        f"{table(['step', 'idea', 'the course'], rows)}\n\n"
+        f"The course's loss is of held-out tiny Shakespeare, in nats per character.\n"
+        f"folio ladder 3 trains step 3, folio ladder all trains 0 to 6. Each idea's source\n"
+        f"stands in its file, src/folio/ladder/step*.py."
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,10 @@ from folio.run.opening import OpenRun
 
 ALTERNATIVES = 10
 NEIGHBOURS = 6
-MAPPED = 400
+MAPPED = 300
 """Tokens on the map of embeddings, besides those of the text."""
+COUNTED = 10_000_000
+"""Tokens of the training text that say which ones are frequent."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,10 @@ class EmbeddingMap:
 
 @torch.no_grad()
 def map_embeddings(opened: OpenRun, token_ids: list[int]) -> EmbeddingMap:
-    """Principal components of the token embeddings: those of the text, and the first others.
+    """Principal components of the token embeddings: those of the text, and the most frequent.
+
+    Those that were never seen are left out: all of them lie where they began, and two
+    dimensions would be spent on telling them from the rest.
 
     Args:
         opened: the run.
@@ -135,8 +141,9 @@ def map_embeddings(opened: OpenRun, token_ids: list[int]) -> EmbeddingMap:
     """
     embeddings = opened.model.token_embedding.weight.float().cpu()[: opened.tokenizer.vocab_size]
     special = set(opened.tokenizer.special_tokens.values())
-    others = [i for i in range(len(embeddings)) if i not in special][:MAPPED]
-    shown = sorted({*token_ids, *others})
+    counts = np.bincount(opened.training()[:COUNTED], minlength=len(embeddings))
+    frequent = [i for i in np.argsort(-counts, kind="stable").tolist() if i not in special]
+    shown = sorted({*token_ids, *(i for i in frequent[:MAPPED] if counts[i])})
     centred = embeddings[shown] - embeddings[shown].mean(dim=0)
     _, singular, components = torch.linalg.svd(centred, full_matrices=False)
     points = centred @ components[:2].T  # (n, C) @ (C, 2) -> (n, 2)

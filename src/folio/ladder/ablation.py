@@ -120,6 +120,12 @@ CHANGES = (
         {"schedule": {"kind": "linear"}},
     ),
     Change(
+        "muon",
+        "Muon for AdamW on the matrices within the blocks",
+        "https://kellerjordan.github.io/posts/muon/",
+        {"optimizer": {"kind": "muon"}},
+    ),
+    Change(
         "modern",
         "the preset modern: RoPE, RMSNorm, QK-norm, SwiGLU, no biases",
         "https://arxiv.org/abs/2505.09388",

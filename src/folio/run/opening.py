@@ -36,6 +36,10 @@ class OpenRun:
     complaints: list[str]
     """What was wrong with checkpoints that were passed over."""
 
+    def training(self) -> TokenIds:
+        """(N,) token ids that the run learned from."""
+        return open_token_file(self.run.tokens_file("train"), self.tokenizer.fingerprint)
+
     def validation(self) -> TokenIds:
         """(N,) token ids that the run held out."""
         return open_token_file(self.run.tokens_file("validation"), self.tokenizer.fingerprint)
