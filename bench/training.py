@@ -2,10 +2,11 @@
 
     python -m bench.training                  0.8 M parameters
     python -m bench.training --size baby      10.7 M parameters
+    python -m bench.training --optimizer muon
     python -m bench.training --busy           while another program takes a core
     python -m bench.training --whole-run      the CPU recipe against 2000 plain steps
 
-The first three compare steps per second in one process: some steps of one, then of the other.
+The first four compare steps per second in one process: some steps of one, then of the other.
 `--whole-run` runs each as a command, from start to exit; Folio evaluates, the plain loop does not.
 Before anything is timed, both models get the same weights and must give the same logits.
 """
@@ -53,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training: Folio against the plain loop.")
     parser.add_argument("--text", type=Path, help="default: the built-in python-docs")
     parser.add_argument("--size", choices=SIZES, default="nano")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="in each round")
     parser.add_argument("--whole-run", action="store_true")
@@ -64,7 +66,8 @@ def main() -> None:
             compare_whole_runs(path.resolve(), options.rounds)
         else:
             steps = options.steps or {"nano": 50, "baby": 2}[options.size]
-            compare_steps(path, SIZES[options.size], options.rounds, steps, options.busy)
+            shape = SIZES[options.size]
+            compare_steps(path, shape, options.optimizer, options.rounds, steps, options.busy)
 
 
 def write_python_docs(folder: Path) -> Path:
@@ -73,13 +76,15 @@ def write_python_docs(folder: Path) -> Path:
     return path
 
 
-def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool) -> None:
+def compare_steps(
+    path: Path, shape: Shape, optimizer: str, rounds: int, steps: int, busy: bool
+) -> None:
     text = path.read_text(encoding="utf-8")
     tokenizer = CharacterTokenizer.train([text])
     token_ids = tokenizer.encode(text)
     cut = int(0.9 * len(token_ids))
     shape = replace(shape, vocab_size=tokenizer.vocab_size)
-    recipe = recipe_of(shape)
+    recipe = recipe_of(shape, optimizer)
     device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
     limits = measure_limits()
     print(f"device: {device}\nthis machine: {limits}")
@@ -153,7 +158,7 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - begin
 
 
-def recipe_of(shape: Shape) -> Recipe:
+def recipe_of(shape: Shape, optimizer: str) -> Recipe:
     model = {
         "vocab_size": shape.vocab_size,
         "context_length": shape.context_length,
@@ -164,7 +169,7 @@ def recipe_of(shape: Shape) -> Recipe:
         "attention_dropout": shape.dropout,
         "residual_dropout": shape.dropout,
     }
-    rest = {"preset": "gpt2", "optimizer": {"learning_rate": 1e-3}}
+    rest = {"preset": "gpt2", "optimizer": {"kind": optimizer, "learning_rate": 1e-3}}
     return make_recipe(
         merge(
             rest,
