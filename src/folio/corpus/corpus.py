@@ -136,13 +136,13 @@ class Corpus:
         }
 
     @cached_property
-    def leakage(self) -> tuple[dict[str, Any], list[NDArray[np.bool_]]]:
+    def leakage(self) -> tuple[dict[str, Any], list[NDArray[np.int64]]]:
         """What leaks, for the record, after this split and before it, by single documents; and for
-        each validation part which of its characters."""
-        after, masks = measure_leakage(self.split.training, self.split.validation)
+        each validation part which stretches of it."""
+        after, seen = measure_leakage(self.split.training, self.split.validation)
         naive = self.naive_split
         before = measure_leakage(naive.training, naive.validation)[0] if naive else None
-        return {"after": after.record(), "before": before and before.record()}, masks
+        return {"after": after.record(), "before": before and before.record()}, seen
 
     def report(self) -> dict[str, Any]:
         """All that `folio corpus` tells."""
