@@ -211,6 +211,46 @@ def test_devices_pipes_and_sockets(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert "device" in reading.findings.refused["/dev/zero"]
 
 
+def test_archives_inside_an_archive_share_its_measure(folder: Path):
+    """Each of them stays below the limit; a few kB become 64 MB all the same."""
+    half = limits.EXPANSION_BYTES // 2
+    inner = [making.zip_of({"a.txt": bytes([65 + i]) * half}) for i in range(8)]
+    making.write(
+        folder, "nest.zip", making.zip_of({f"{i}.zip": data for i, data in enumerate(inner)})
+    )
+    reading = read(folder)
+    assert "zip bombs" in reading.findings.refused[str(folder / "nest.zip")]
+    assert len(reading.documents) == 2  # the good one, and what came before the limit
+
+
+@pytest.mark.parametrize("name", ["", ".", "./."])
+def test_a_member_without_a_name(folder: Path, name: str):
+    info = zipfile.ZipInfo("a")
+    info.filename = name
+    with zipfile.ZipFile(folder / "a.zip", "w") as file:
+        file.writestr(info, "nameless")
+    with tarfile.open(folder / "a.tar", "w") as file:
+        file.addfile(tarfile.TarInfo(name))
+    assert "no name" in refusal(folder, f"a.zip/{name}")
+    assert "no name" in refusal(folder, f"a.tar/{name}")
+
+
+def test_names_that_a_terminal_would_obey_or_no_page_can_hold(folder: Path):
+    strange = os.fsdecode(b"caf\xe9\x1b[2J.txt")
+    making.write(folder, strange, "A file with a strange name.")
+    making.write(folder, "a.zip", making.zip_of({"b\x1b]0;x\x07.txt": "A member with one too."}))
+    making.write(folder, "c\x1b[2J.pdf", "no pdf")
+    making.write(folder, "d.\x1b[2J", "unknown")
+    reading = read(folder)
+    assert {d.source.rpartition("/")[2] for d in reading.documents} == {
+        "good.txt",
+        r"caf\udce9\x1b[2J.txt",
+        r"b\x1b]0;x\x07.txt",
+    }
+    shown = [*reading.findings.refused, *reading.findings.skipped]
+    assert len(shown) == 2 and all(map(str.isprintable, shown))
+
+
 def test_a_binary_and_a_damaged_file(folder: Path):
     making.write(folder, "a.txt", b"\x7fELF\0\0\1")
     making.write(folder, "b.docx", b"PK\3\4 and then nothing")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from folio.corpus.builtin import BUILTIN
 from folio.corpus.cleaning import CleaningConfig
-from folio.corpus.document import Document, Part
+from folio.corpus.document import Document, Part, Provenance
 from folio.corpus.duplicates import DuplicatesConfig, Families, find_families
 from folio.corpus.files import is_source
 from folio.corpus.leakage import measure_leakage
@@ -49,7 +49,8 @@ class CorpusConfig:
     both. With a validation_fraction of 0 they are the only validation text."""
 
     encoding: str = "auto"
-    """Of plain text. `auto` is what a byte-order mark says, or UTF-8, or else a guess."""
+    """Of plain text, csv and jsonl. `auto` is what a byte-order mark says, or UTF-8, or else a
+    guess."""
 
     engine: Engine = "folio"
     """Who reads formats that Folio does not know: nobody, or Apache Tika."""
@@ -229,8 +230,12 @@ def read_documents(
             if source == "-" or (not is_source(source) and source in BUILTIN):
                 read_files(paths, options, reading)
                 paths = []
-                made = [read_stdin(config.encoding)] if source == "-" else BUILTIN[source]()
-                reading.add(made)
+                if source == "-":
+                    document, warnings = read_stdin(config.encoding)
+                    origin = Provenance("-", warnings=tuple(warnings))
+                    reading.add([replace(document, provenance=origin)])
+                else:
+                    reading.add(BUILTIN[source]())
             elif is_source(source):
                 paths.append(source)
             else:
