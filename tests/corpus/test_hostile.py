@@ -185,6 +185,13 @@ def test_a_pdf_of_empty_megabytes(folder: Path):
     refusal(folder, "a.pdf", time_limit_seconds=20.0)
 
 
+def test_a_cell_of_megabytes_is_read_at_once(folder: Path):
+    cell = "a" * (1 << 20)
+    making.write(folder, "a.csv", f'text\n"{cell}"\n')
+    reading = read(folder, time_limit_seconds=8.0)
+    assert len(cell) in [document.n_characters for document in reading.documents]
+
+
 def test_a_page_nested_ten_thousands_deep(folder: Path):
     making.write(folder, "deep.html", "<div>" * 20_000 + "deep" + "</div>" * 20_000)
     assert "deep\n" in [document.text for document in read(folder).documents]

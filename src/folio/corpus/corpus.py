@@ -71,7 +71,8 @@ class CorpusConfig:
 
     split: SplitKind = "auto"
     """What is held out: the tail of each document; whole documents; or clusters, whole families of
-    similar documents. `auto` takes clusters where there are enough of them."""
+    similar documents. `auto` takes clusters where there are enough of them; else tails, and no
+    family that could stand on both sides."""
 
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import TextIO
@@ -46,14 +47,9 @@ def read_jsonl(file: TextIO, column: str, notes: Notes) -> Iterator[Passage]:
 def read_csv(file: TextIO, column: str, notes: Notes) -> Iterator[Passage]:
     """The text of each row; a table without a column of text is one document, row by row."""
     csv.field_size_limit(1 << 30)
-    head = file.read(64 << 10)
-    file.seek(0)
-    try:
-        dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(head, delimiters=",;\t|")
-    except csv.Error:
-        dialect = csv.excel
-    dialect.doublequote = True
-    rows = csv.reader(file, dialect, strict=False)
+    first = file.readline()  # csv.Sniffer takes minutes for a cell of a megabyte
+    delimiter = max(",;\t|", key=first.count)
+    rows = csv.reader(itertools.chain([first], file), delimiter=delimiter)
     try:
         header = next(rows, [])
         chosen = column or _choose(header)
