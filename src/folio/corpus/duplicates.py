@@ -192,26 +192,30 @@ _SUMMANDS = _random.integers(0, 1 << 32, N_HASHES).astype(np.uint32)
 
 
 class _Lines:
-    """Hashes of the longer lines of all documents."""
+    """Hashes of the longer lines of all documents; only those that come again are kept."""
 
-    def __init__(self, per_document: Sequence[tuple[NDArray, NDArray]]) -> None:
-        counts = [len(hashes) for hashes, _ in per_document]
-        self.document = np.repeat(np.arange(len(counts)), counts)
-        self.hashes = np.concatenate([np.zeros(0, np.int64), *(h for h, _ in per_document)])
-        self.lengths = np.concatenate([np.zeros(0, np.int32), *(n for _, n in per_document)])
-        self.totals = np.bincount(self.document, self.lengths, len(counts))
+    def __init__(self, per_document: list[tuple[NDArray, NDArray]]) -> None:
+        self.counts = np.array([len(hashes) for hashes, _ in per_document], np.int64)
+        hashes = np.concatenate([np.zeros(0, np.int64), *(h for h, _ in per_document)])
+        lengths = np.concatenate([np.zeros(0, np.int32), *(n for _, n in per_document)])
+        per_document.clear()  # lines are most of what is held of a long text
+        document = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
+        self.totals = np.bincount(document, lengths, len(self.counts))
+        order = np.argsort(hashes)
+        ordered = hashes[order]
+        again = ordered[1:] == ordered[:-1]
+        self.n_different = len(hashes) - int(again.sum())
+        self.different_characters = int(lengths.sum()) - int(lengths[order[1:][again]].sum())
+        kept = order[(np.append(again, False) | np.append(False, again))[: len(order)]]
+        self.hashes, self.lengths, self.document = hashes[kept], lengths[kept], document[kept]
 
     def total(self, i: int) -> float:
         return float(self.totals[i])
 
     def repeated(self, copies: Sequence[int]) -> tuple[int, int]:
         """Number and characters of the lines that stood somewhere before."""
-        if not len(self.hashes):
-            return 0, 0
-        times = np.asarray(copies)[self.document]
-        _, first = np.unique(self.hashes, return_index=True)
-        n, characters = int(times.sum()), int((times * self.lengths).sum())
-        return n - len(first), characters - int(self.lengths[first].sum())
+        n, characters = int(self.counts @ copies), int(self.totals @ copies)
+        return n - self.n_different, characters - self.different_characters
 
 
 def _copies(documents: Sequence[Document], contents: Sequence[tuple[str, Document]]) -> list[int]:
