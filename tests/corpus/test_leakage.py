@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from folio.corpus import leakage
-from folio.corpus.document import Part, document_from_text, make_document
+from folio.corpus.document import Part, make_document
 from folio.corpus.leakage import measure_leakage
 from folio.corpus.split import whole
 
 
 def part(text: str) -> Part:
-    return whole(document_from_text("d", text))
+    """All of a document that comes in pieces."""
+    cut = [text[i : i + 97] for i in range(0, len(text), 97)]
+    return whole(make_document("d", lambda: iter(cut)))
 
 
 def text_of(seed: int, n_words: int) -> str:
