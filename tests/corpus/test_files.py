@@ -40,6 +40,13 @@ def test_a_glob_gives_its_matches(tmp_path: Path):
     assert names(tmp_path / "[x].txt", tmp_path) == ["[x].txt"]  # a file of that very name
 
 
+def test_a_glob_of_folders_gives_what_is_in_them_once(tmp_path: Path):
+    for name in ("c1/a.txt", "c2/sub/b.txt", "d/c.txt"):
+        write(tmp_path, name, name)
+    assert names(tmp_path / "c*", tmp_path) == ["c1/a.txt", "c2/sub/b.txt"]
+    assert names(tmp_path / "**", tmp_path) == ["c1/a.txt", "c2/sub/b.txt", "d/c.txt"]
+
+
 def test_archives_are_looked_through_and_archives_in_them(tmp_path: Path):
     inner = tmp_path / "inner.zip"
     with zipfile.ZipFile(inner, "w") as file:

@@ -185,6 +185,13 @@ def test_a_pdf_of_empty_megabytes(folder: Path):
     refusal(folder, "a.pdf", time_limit_seconds=20.0)
 
 
+def test_a_cell_of_megabytes_is_read_at_once(folder: Path):
+    cell = "a" * (1 << 20)
+    making.write(folder, "a.csv", f'text\n"{cell}"\n')
+    reading = read(folder, time_limit_seconds=8.0)
+    assert len(cell) in [document.n_characters for document in reading.documents]
+
+
 def test_a_page_nested_ten_thousands_deep(folder: Path):
     making.write(folder, "deep.html", "<div>" * 20_000 + "deep" + "</div>" * 20_000)
     assert "deep\n" in [document.text for document in read(folder).documents]
@@ -209,6 +216,46 @@ def test_devices_pipes_and_sockets(folder: Path, monkeypatch: pytest.MonkeyPatch
         assert "device" in refusal(folder, "socket.txt")
     reading = read_documents(["/dev/zero", str(folder / "good.txt")], CorpusConfig())
     assert "device" in reading.findings.refused["/dev/zero"]
+
+
+def test_archives_inside_an_archive_share_its_measure(folder: Path):
+    """Each of them stays below the limit; a few kB become 64 MB all the same."""
+    half = limits.EXPANSION_BYTES // 2
+    inner = [making.zip_of({"a.txt": bytes([65 + i]) * half}) for i in range(8)]
+    making.write(
+        folder, "nest.zip", making.zip_of({f"{i}.zip": data for i, data in enumerate(inner)})
+    )
+    reading = read(folder)
+    assert "zip bombs" in reading.findings.refused[str(folder / "nest.zip")]
+    assert len(reading.documents) == 2  # the good one, and what came before the limit
+
+
+@pytest.mark.parametrize("name", ["", ".", "./."])
+def test_a_member_without_a_name(folder: Path, name: str):
+    info = zipfile.ZipInfo("a")
+    info.filename = name
+    with zipfile.ZipFile(folder / "a.zip", "w") as file:
+        file.writestr(info, "nameless")
+    with tarfile.open(folder / "a.tar", "w") as file:
+        file.addfile(tarfile.TarInfo(name))
+    assert "no name" in refusal(folder, f"a.zip/{name}")
+    assert "no name" in refusal(folder, f"a.tar/{name}")
+
+
+def test_names_that_a_terminal_would_obey_or_no_page_can_hold(folder: Path):
+    strange = os.fsdecode(b"caf\xe9\x1b[2J.txt")
+    making.write(folder, strange, "A file with a strange name.")
+    making.write(folder, "a.zip", making.zip_of({"b\x1b]0;x\x07.txt": "A member with one too."}))
+    making.write(folder, "c\x1b[2J.pdf", "no pdf")
+    making.write(folder, "d.\x1b[2J", "unknown")
+    reading = read(folder)
+    assert {d.source.rpartition("/")[2] for d in reading.documents} == {
+        "good.txt",
+        r"caf\udce9\x1b[2J.txt",
+        r"b\x1b]0;x\x07.txt",
+    }
+    shown = [*reading.findings.refused, *reading.findings.skipped]
+    assert len(shown) == 2 and all(map(str.isprintable, shown))
 
 
 def test_a_binary_and_a_damaged_file(folder: Path):

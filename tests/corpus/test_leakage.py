@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from folio.corpus import leakage
-from folio.corpus.document import Part, document_from_text
+from folio.corpus.document import Part, make_document
 from folio.corpus.leakage import measure_leakage
 from folio.corpus.split import whole
 
 
 def part(text: str) -> Part:
-    return whole(document_from_text("d", text))
+    """All of a document that comes in pieces."""
+    cut = [text[i : i + 97] for i in range(0, len(text), 97)]
+    return whole(make_document("d", lambda: iter(cut)))
 
 
 def text_of(seed: int, n_words: int) -> str:
@@ -44,13 +47,12 @@ def test_shares_are_those_of_sets_of_strings():
     assert 0.1 < found.grams < 0.9
 
 
-def test_the_mask_covers_what_is_shared_and_nothing_else():
+def test_the_stretches_are_what_is_shared_and_nothing_else():
     shared = text_of(0, 60)
     before, behind = "§" + text_of(1, 30) + "§", "§" + text_of(2, 30)
     validation = before + shared + behind
-    found, (mask,) = measure_leakage([part("¶" + shared + "¶")], [part(validation)])
-    expected = [False] * len(before) + [True] * len(shared) + [False] * len(behind)
-    assert mask.tolist() == expected
+    found, (stretches,) = measure_leakage([part("¶" + shared + "¶")], [part(validation)])
+    assert stretches.tolist() == [[len(before), len(before) + len(shared)]]
     assert found.covered == pytest.approx(len(shared) / len(validation))
 
 
@@ -65,5 +67,41 @@ def test_of_a_long_text_a_sample_gives_about_the_same(monkeypatch: pytest.Monkey
 
 
 def test_a_document_shorter_than_a_span_is_clean():
-    found, masks = measure_leakage([part("short")], [part("short"), part("tiny")])
-    assert found.spans == 0 and [mask.sum() for mask in masks] == [0, 0]
+    found, seen = measure_leakage([part("short")], [part("short"), part("tiny")])
+    assert found.spans == 0 and [len(stretches) for stretches in seen] == [0, 0]
+
+
+@pytest.mark.parametrize("most", [1 << 22, 1 << 8], ids=["all spans", "a sample"])
+def test_stretches_stand_apart_and_cover_what_spans_cover(
+    monkeypatch: pytest.MonkeyPatch, most: int
+):
+    """Two shared texts side by side, closer than a span is long, and a third one far away."""
+    monkeypatch.setattr(leakage, "MOST_HASHES", most)
+    one, two, three = (text_of(seed, 60) for seed in (0, 1, 2))
+    validation = f"{one}§§{two}" + "§" * 400 + three
+    found, (stretches,) = measure_leakage([part(t) for t in (one, two, three)], [part(validation)])
+    assert (stretches[:-1, 1] < stretches[1:, 0]).all()
+    assert found.covered == (stretches[:, 1] - stretches[:, 0]).sum() / len(validation)
+    if most == 1 << 22:
+        first = len(one)
+        last = len(validation) - len(three)
+        assert stretches.tolist() == [
+            [0, first],
+            [first + 2, first + 2 + len(two)],
+            [last, len(validation)],
+        ]
+    else:
+        assert found.covered == pytest.approx(1 - 402 / len(validation), abs=0.15)
+
+
+def test_memory_does_not_grow_with_the_validation_text(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(leakage, "MOST_HASHES", 1 << 12)
+    line = "".join(f"{i} birds over the sea, " for i in range(3000))
+    peaks = []
+    for n_pieces in (4, 40):
+        text = make_document("d", lambda n=n_pieces: (f"{i} {line}" for i in range(n)))
+        tracemalloc.start()
+        measure_leakage([part(line)], [whole(text)])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]

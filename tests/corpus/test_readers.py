@@ -117,6 +117,17 @@ def test_a_name_that_is_nothing_gets_the_nearest(
     assert message in str(caught.value)
 
 
+def test_standard_input_that_is_no_utf_8_is_guessed_with_a_warning(monkeypatch: pytest.MonkeyPatch):
+    class Input:
+        buffer = io.BytesIO("Grüße aus der großen Stadt und schöne Tage".encode("cp1252"))
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    corpus = read_corpus(CorpusConfig(sources=("-",)))
+    assert corpus.documents[0].text == "Grüße aus der großen Stadt und schöne Tage"
+    assert "guess" in corpus.report()["warnings"][0]
+    assert list(corpus.report()["kinds"]) == ["standard input"]
+
+
 def test_an_empty_corpus_is_refused(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.touch()
@@ -130,6 +141,47 @@ def test_bytes_that_are_no_utf_8_are_guessed_with_a_warning(tmp_path: Path):
     reading = read_documents([str(tmp_path / "a.txt")], CorpusConfig())
     assert reading.documents[0].text == text
     assert any("guess" in line for line in reading.warnings())
+
+
+TABLE = "id;text\r\n1;Die Größe der Bäume\r\n2;Schöne Grüße\r\n"
+LINES = '{"text": "Die Größe der Bäume"}\n{"text": "Schöne Grüße"}\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+@pytest.mark.parametrize(("name", "content"), [("a.csv", TABLE), ("a.jsonl", LINES)])
+def test_rows_of_tables_come_in_any_encoding(
+    tmp_path: Path, name: str, content: str, encoding: str
+):
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    reading = read_documents([str(tmp_path / name)], CorpusConfig())
+    assert [d.text for d in reading.documents] == ["Die Größe der Bäume", "Schöne Grüße"]
+    assert any("guess" in line for line in reading.warnings()) == (encoding == "cp1252")
+
+
+def test_rows_of_tables_take_the_encoding_that_is_named(tmp_path: Path):
+    (tmp_path / "a.csv").write_bytes("id;text\n1;Łódź i Kraków\n".encode("iso8859-2"))
+    reading = read_documents([str(tmp_path / "a.csv")], CorpusConfig(encoding="iso8859-2"))
+    assert [d.text for d in reading.documents] == ["Łódź i Kraków"]
+    assert not reading.warnings()
+    reading = read_documents([str(tmp_path / "a.csv")], CorpusConfig())  # not from the cache
+    assert reading.warnings()
+
+
+def test_a_guess_is_the_usual_encoding_where_another_reads_the_same(tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes(
+        "Die Straße führt über die Brücke nach Köln. ".encode("cp1252")
+    )
+    reading = read_documents([str(tmp_path / "a.txt")], CorpusConfig())
+    assert "read as cp1252" in reading.warnings()[0]
+
+
+def test_why_a_file_is_left_out_is_a_sentence(tmp_path: Path):
+    for name in ("a.txt", "b.csv"):
+        (tmp_path / name).write_bytes(b"\x7fELF\0\0")
+    (tmp_path / "c.txt").write_text("text")
+    refused = read_documents([str(tmp_path)], CorpusConfig()).findings.refused
+    assert all(why.startswith("it is a binary file") for why in refused.values())
+    assert len(refused) == 2
 
 
 def test_without_the_guesser_the_encoding_is_asked_for(

@@ -157,6 +157,33 @@ def test_a_family_larger_than_the_validation_part_is_trained_on():
     assert len(split.validation) == 2
 
 
+@pytest.mark.parametrize(
+    ("families", "kind", "share"),
+    [
+        ("aaaabbbb", "clusters", 0.5),  # none fits, so the smaller one
+        ("aaaabcde", "tail", 0.04),  # of the four that are alone
+        ("aaaaaaab", "tail", 0.04),
+        ("aaaaaaaa", "tail", 0.04),  # one family: nothing else is left to hold out
+    ],
+)
+def test_where_families_are_large_none_stands_on_both_sides(families: str, kind, share: float):
+    documents = documents_of([f"{i:03d} " * (250 if i < 7 else 251) for i in range(8)])
+    split = split_documents(documents, "auto", 0.04, list(families))
+    held_out, total = sum(map(len, split.validation)), sum(d.n_characters for d in documents)
+    assert split.kind == kind
+    assert held_out / total == pytest.approx(share, abs=0.005)
+    of = {document.sha256: family for document, family in zip(documents, families)}
+    both = {of[p.document.sha256] for p in split.training}
+    both &= {of[p.document.sha256] for p in split.validation}
+    assert len(set(families)) == 1 or not both & {f for f in families if families.count(f) > 1}
+
+
+def test_a_lone_scrap_beside_a_large_family_is_held_out_whole():
+    documents = documents_of([*(f"{i:03d} " * 250 for i in range(6)), "scrap"])
+    split = split_documents(documents, "auto", 0.1, [*"aaaaaa", "b"])
+    assert text_of(split.validation) == ["scrap"]
+
+
 def test_documents_of_one_family_cannot_be_split_by_families():
     with pytest.raises(UserError, match="one family"):
         split_documents(documents_of(["one", "two"]), "clusters", 0.1, ["f", "f"])

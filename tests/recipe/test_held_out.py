@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import folio
-from folio.corpus.document import document_from_text
+from folio.corpus.document import make_document
 from folio.corpus.leakage import measure_leakage
 from folio.corpus.split import whole
+from folio.recipe import prepare
 from folio.recipe.prepare import clean_tokens
 from folio.run.held_out import HeldOut, too_small
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
@@ -27,11 +28,14 @@ SETTINGS = {
 
 
 def parts_of(*texts: str):
-    return [whole(document_from_text("d", text)) for text in texts]
+    """Documents that come in pieces."""
+    pieces = ([text[i : i + 7] for i in range(0, len(text), 7)] for text in texts)
+    return [whole(make_document("d", lambda cut=cut: iter(cut))) for cut in pieces]
 
 
 @pytest.mark.parametrize("kind", ["character", "bpe", "character without ü"])
-def test_tokens_are_clean_where_their_text_is_new(kind: str):
+def test_tokens_are_clean_where_their_text_is_new(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prepare, "CHUNK_TOKENS", 5)
     training, validation = parts_of(SHARED), parts_of(OWN + SHARED, SHARED, OWN)
     _, seen = measure_leakage(training, validation)
     if kind == "bpe":
@@ -54,8 +58,8 @@ def test_tokens_are_clean_where_their_text_is_new(kind: str):
 def test_words_cannot_be_traced_to_the_text():
     tokenizer = WordTokenizer.train([SHARED, OWN], 30)
     tokens = tokenizer.encode(SHARED)
-    masks = [np.zeros(len(SHARED), bool)]
-    assert clean_tokens(tokenizer, tokens, parts_of(SHARED), masks) is None
+    seen = [np.zeros((0, 2), np.int64)]
+    assert clean_tokens(tokenizer, tokens, parts_of(SHARED), seen) is None
 
 
 def test_a_leaky_split_is_warned_of_and_its_clean_part_and_other_texts_are_scored(

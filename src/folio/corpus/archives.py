@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from folio.corpus.limits import ARCHIVE_MEMBERS, check_expansion
+from folio.corpus.limits import ARCHIVE_MEMBERS, Expansion
 from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
 
@@ -39,40 +39,36 @@ class Member(NamedTuple):
     refused: str = ""
 
 
-def members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+def members(archive: Path, wanted: Callable[[str], bool], expansion: Expansion) -> Iterator[Member]:
     """Unpack the files of an archive one after the other.
 
     Args:
         archive: a zip or tar file.
         wanted: asked for each name; what is not wanted is not unpacked.
+        expansion: of the file that it is in, which a nest of archives shares.
 
     Raises:
         UserError: no archive, damaged, or a bomb; members before it have been given.
     """
     unpack = _zip_members if zipfile.is_zipfile(archive) else _tar_members
     try:
-        yield from unpack(archive, wanted)
+        yield from unpack(archive, wanted, expansion)
     except UserError:
         raise
     except _DAMAGED as error:
         raise UserError(f"it is damaged, or no archive ({error})") from None
 
 
-def _zip_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    packed, unpacked = archive.stat().st_size, 0
-
-    def watch(n_bytes: int) -> None:
-        nonlocal unpacked
-        unpacked += n_bytes
-        check_expansion(packed, unpacked)
-
+def _zip_members(
+    archive: Path, wanted: Callable[[str], bool], expansion: Expansion
+) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         infos = file.infolist()
         if len(infos) > ARCHIVE_MEMBERS:
             raise UserError(f"it has {len(infos):,} members, more than {ARCHIVE_MEMBERS:,}")
         for info in sorted(infos, key=lambda info: info.filename):
             name = info.filename
-            if info.is_dir() or _hidden(name):
+            if name.endswith("/") or _hidden(name):
                 continue
             mode = info.external_attr >> 16
             if refused := _misplaced(name):
@@ -86,14 +82,17 @@ def _zip_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Membe
             else:
                 try:
                     with file.open(info) as member:
-                        yield Member(name, _keep(member, info.compress_size, watch))
+                        alone = Expansion(info.compress_size)
+                        yield Member(name, _keep(member, expansion, alone))
                 except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
                     yield Member(name, None, f"it is damaged ({error})")
 
 
-def _tar_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+def _tar_members(
+    archive: Path, wanted: Callable[[str], bool], expansion: Expansion
+) -> Iterator[Member]:
     with _decompressed(archive) as stream:
-        counted: Any = _Counted(stream, archive.stat().st_size)
+        counted: Any = _Counted(stream, expansion)
         with tarfile.open(fileobj=counted, mode="r|") as file:
             for number, info in enumerate(file):
                 if number >= ARCHIVE_MEMBERS:
@@ -107,7 +106,7 @@ def _tar_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Membe
                 elif wanted(info.name):
                     member = file.extractfile(info)
                     assert member is not None
-                    yield Member(info.name, _keep(member, None, lambda n_bytes: None))
+                    yield Member(info.name, _keep(member))
 
 
 def _decompressed(archive: Path) -> IO[bytes]:
@@ -125,21 +124,19 @@ def _decompressed(archive: Path) -> IO[bytes]:
 class _Counted:
     """A stream that stops giving when it has given far too much."""
 
-    def __init__(self, stream: IO[bytes], packed_bytes: int) -> None:
-        self.stream, self.packed, self.unpacked = stream, packed_bytes, 0
+    def __init__(self, stream: IO[bytes], expansion: Expansion) -> None:
+        self.stream, self.expansion = stream, expansion
 
     def read(self, n: int = -1) -> bytes:
         block = self.stream.read(n)
-        self.unpacked += len(block)
-        check_expansion(self.packed, self.unpacked)
+        self.expansion.add(len(block))
         return block
 
 
-def _keep(member: IO[bytes], packed_bytes: int | None, watch: Callable[[int], None]) -> Path:
+def _keep(member: IO[bytes], *expansions: Expansion) -> Path:
     """Copy a member into the cache, under the sha256 of its content."""
     folder = cache_folder() / "members"
     digest = hashlib.sha256()
-    n_bytes = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115
@@ -148,10 +145,8 @@ def _keep(member: IO[bytes], packed_bytes: int | None, watch: Callable[[int], No
     try:
         with file:
             while block := member.read(READ_BYTES):
-                n_bytes += len(block)
-                watch(len(block))
-                if packed_bytes is not None:
-                    check_expansion(packed_bytes, n_bytes)
+                for expansion in expansions:
+                    expansion.add(len(block))
                 digest.update(block)
                 file.write(block)
         path = folder / digest.hexdigest()
@@ -170,6 +165,8 @@ def _keep(member: IO[bytes], packed_bytes: int | None, watch: Callable[[int], No
 def _misplaced(name: str) -> str:
     """Why a name may not be that of a member; empty where it may."""
     path = PurePosixPath(name.replace("\\", "/"))
+    if not path.parts:
+        return "it has no name"
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         return "its path leads out of the archive"
     return ""

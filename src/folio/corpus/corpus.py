@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from folio.corpus.builtin import BUILTIN
 from folio.corpus.cleaning import CleaningConfig
-from folio.corpus.document import Document, Part
+from folio.corpus.document import Document, Part, Provenance
 from folio.corpus.duplicates import DuplicatesConfig, Families, find_families
 from folio.corpus.files import is_source
 from folio.corpus.leakage import measure_leakage
@@ -49,7 +49,8 @@ class CorpusConfig:
     both. With a validation_fraction of 0 they are the only validation text."""
 
     encoding: str = "auto"
-    """Of plain text. `auto` is what a byte-order mark says, or UTF-8, or else a guess."""
+    """Of plain text, csv and jsonl. `auto` is what a byte-order mark says, or UTF-8, or else a
+    guess."""
 
     engine: Engine = "folio"
     """Who reads formats that Folio does not know: nobody, or Apache Tika."""
@@ -70,7 +71,8 @@ class CorpusConfig:
 
     split: SplitKind = "auto"
     """What is held out: the tail of each document; whole documents; or clusters, whole families of
-    similar documents. `auto` takes clusters where there are enough of them."""
+    similar documents. `auto` takes clusters where there are enough of them; else tails, and no
+    family that could stand on both sides."""
 
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""
@@ -136,13 +138,13 @@ class Corpus:
         }
 
     @cached_property
-    def leakage(self) -> tuple[dict[str, Any], list[NDArray[np.bool_]]]:
+    def leakage(self) -> tuple[dict[str, Any], list[NDArray[np.int64]]]:
         """What leaks, for the record, after this split and before it, by single documents; and for
-        each validation part which of its characters."""
-        after, masks = measure_leakage(self.split.training, self.split.validation)
+        each validation part which stretches of it."""
+        after, seen = measure_leakage(self.split.training, self.split.validation)
         naive = self.naive_split
         before = measure_leakage(naive.training, naive.validation)[0] if naive else None
-        return {"after": after.record(), "before": before and before.record()}, masks
+        return {"after": after.record(), "before": before and before.record()}, seen
 
     def report(self) -> dict[str, Any]:
         """All that `folio corpus` tells."""
@@ -229,8 +231,12 @@ def read_documents(
             if source == "-" or (not is_source(source) and source in BUILTIN):
                 read_files(paths, options, reading)
                 paths = []
-                made = [read_stdin(config.encoding)] if source == "-" else BUILTIN[source]()
-                reading.add(made)
+                if source == "-":
+                    document, warnings = read_stdin(config.encoding)
+                    origin = Provenance("-", warnings=tuple(warnings))
+                    reading.add([replace(document, provenance=origin)])
+                else:
+                    reading.add(BUILTIN[source]())
             elif is_source(source):
                 paths.append(source)
             else:

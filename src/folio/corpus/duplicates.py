@@ -39,6 +39,8 @@ LINE_CHARACTERS = 40
 """Shorter lines, such as headings, do not tell where a text comes from."""
 COMPARED_PAIRWISE = 10
 """Documents that share a line; of more, only neighbours by size are compared."""
+CHUNK_LINES = 1 << 20
+"""Looked up together."""
 CACHE_BYTES = 256 << 20
 """Of sets of shingles, while pairs are confirmed."""
 WORTH_THREADS = 4 << 20
@@ -192,26 +194,42 @@ _SUMMANDS = _random.integers(0, 1 << 32, N_HASHES).astype(np.uint32)
 
 
 class _Lines:
-    """Hashes of the longer lines of all documents."""
+    """Hashes of the longer lines of all documents; only those that come again are kept."""
 
-    def __init__(self, per_document: Sequence[tuple[NDArray, NDArray]]) -> None:
-        counts = [len(hashes) for hashes, _ in per_document]
-        self.document = np.repeat(np.arange(len(counts)), counts)
-        self.hashes = np.concatenate([np.zeros(0, np.int64), *(h for h, _ in per_document)])
-        self.lengths = np.concatenate([np.zeros(0, np.int32), *(n for _, n in per_document)])
-        self.totals = np.bincount(self.document, self.lengths, len(counts))
+    def __init__(self, per_document: list[tuple[NDArray, NDArray]]) -> None:
+        self.counts = np.array([len(hashes) for hashes, _ in per_document], np.int64)
+        self.totals = np.array([lengths.sum(dtype=np.int64) for _, lengths in per_document])
+        hashes = np.concatenate([np.zeros(0, np.int64), *(h for h, _ in per_document)])
+        lengths = np.concatenate([np.zeros(0, np.int32), *(n for _, n in per_document)])
+        per_document.clear()  # lines are most of what is held of a long text
+        ordered = np.sort(hashes)
+        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        del ordered
+        kept = np.flatnonzero(_is_in(hashes, again))
+        self.hashes, self.lengths = hashes[kept], lengths[kept]
+        self.document = np.searchsorted(np.cumsum(self.counts), kept, "right")
+        _, first = np.unique(self.hashes, return_index=True)
+        self.n_spare = len(kept) - len(first)
+        self.spare_characters = int(self.lengths.sum()) - int(self.lengths[first].sum())
 
     def total(self, i: int) -> float:
         return float(self.totals[i])
 
     def repeated(self, copies: Sequence[int]) -> tuple[int, int]:
         """Number and characters of the lines that stood somewhere before."""
-        if not len(self.hashes):
-            return 0, 0
-        times = np.asarray(copies)[self.document]
-        _, first = np.unique(self.hashes, return_index=True)
-        n, characters = int(times.sum()), int((times * self.lengths).sum())
-        return n - len(first), characters - int(self.lengths[first].sum())
+        more = np.asarray(copies) - 1
+        n, characters = int(self.counts @ more), int(self.totals @ more)
+        return self.n_spare + n, self.spare_characters + characters
+
+
+def _is_in(values: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,) whether each is in a sorted array."""
+    found = np.zeros(len(values), bool)
+    for first in range(0, len(values) if len(among) else 0, CHUNK_LINES):
+        part = values[first : first + CHUNK_LINES]
+        places = np.minimum(np.searchsorted(among, part), len(among) - 1)
+        found[first : first + CHUNK_LINES] = among[places] == part
+    return found
 
 
 def _copies(documents: Sequence[Document], contents: Sequence[tuple[str, Document]]) -> list[int]:

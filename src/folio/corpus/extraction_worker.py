@@ -6,7 +6,6 @@ or take all memory.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from folio.corpus.formats.known import FORMATS, TIKA, Format
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.limits import WORKER_MEMORY_BYTES
+from folio.corpus.readers import open_text
 from folio.errors import UserError
 from folio.storage import atomic_write, write_json
 
@@ -43,7 +43,7 @@ def _answer(request: dict[str, Any]) -> str | None:
             request["seconds"],
         )
     except UserError as error:
-        return str(error)
+        return str(error).rstrip(".")
     except MemoryError:
         return f"it needs more than {WORKER_MEMORY_BYTES >> 30} GB of memory"
     except RecursionError:
@@ -61,8 +61,8 @@ def extract_file(
     places: list[tuple[int, str]] = []
     rows: list[tuple[int, int, str]] = []
     n_characters = n_bytes = 0
-    with path.open("rb") as file, atomic_write(target.with_suffix(".txt"), "wb") as out:
-        for passage in _passages(file, known, settings, seconds, notes):
+    with atomic_write(target.with_suffix(".txt"), "wb") as out:
+        for passage in _passages(path, known, settings, seconds, notes):
             encoded = passage.text.encode("utf-8", errors="replace")
             if passage.document:
                 rows.append((n_bytes, n_bytes + len(encoded), passage.place))
@@ -82,14 +82,16 @@ def extract_file(
 
 
 def _passages(
-    file: Any, known: Format, settings: dict[str, Any], seconds: float, notes: Notes
+    path: Path, known: Format, settings: dict[str, Any], seconds: float, notes: Notes
 ) -> Iterator[Passage]:
     read = known.load()
     if known.takes == "rows":
-        return read(io.BufferedReader(file.raw), settings["text_column"], notes)
-    if known is TIKA:
-        return read(file.read(), settings["tika"], seconds, notes)
-    return read(file.read(), notes)
+        with open_text(path, settings["encoding"], notes.warnings.append) as file:
+            yield from read(file, settings["text_column"], notes)
+    elif known is TIKA:
+        yield from read(path.read_bytes(), settings["tika"], seconds, notes)
+    else:
+        yield from read(path.read_bytes(), notes)
 
 
 def _limit_memory() -> None:

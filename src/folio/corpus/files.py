@@ -8,11 +8,11 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from folio.corpus.archives import members
 from folio.corpus.formats.known import PLAIN_SUFFIXES, is_archive, is_known
-from folio.corpus.limits import ARCHIVE_DEPTH
+from folio.corpus.limits import ARCHIVE_DEPTH, Expansion
 from folio.errors import UserError
 
 
@@ -37,6 +37,15 @@ class Findings:
     skipped: Counter[str] = field(default_factory=Counter)
     """Files of unknown kind in folders and archives, by the end of their names."""
 
+    def refuse(self, name: str, why: str) -> None:
+        """Note a file that is not read."""
+        self.refused[printable(name)] = why
+
+    def skip(self, name: str) -> None:
+        """Note a file of unknown kind."""
+        path = PurePosixPath(name)
+        self.skipped[printable(path.suffix.lower() or path.name)] += 1
+
 
 def find_files(source: str, findings: Findings, everything: bool) -> Iterator[SourceFile]:
     """The files of a path or a glob, folders in the order of their names.
@@ -51,6 +60,8 @@ def find_files(source: str, findings: Findings, everything: bool) -> Iterator[So
         for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
             if not Path(match).is_dir():
                 yield from _of_file(Path(match), findings, everything, named=True)
+            elif "**" not in source:  # which gives what is in its folders too
+                yield from _of_folder(Path(match), findings, everything)
         return
     if path.is_dir():
         yield from _of_folder(path, findings, everything)
@@ -68,14 +79,15 @@ def is_source(source: str) -> bool:
 
 def _of_folder(folder: Path, findings: Findings, everything: bool) -> Iterator[SourceFile]:
     def refuse(error: OSError) -> None:
-        findings.refused[str(error.filename)] = f"it cannot be read: {error.strerror}"
+        findings.refuse(str(error.filename), f"it cannot be read: {error.strerror}")
 
     for root, folders, names in os.walk(folder, onerror=refuse):  # does not follow links
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             if Path(root, name).is_symlink():
-                findings.refused[str(Path(root, name))] = (
-                    "it is a link to a folder, which could lead in a circle; name that folder"
+                findings.refuse(
+                    str(Path(root, name)),
+                    "it is a link to a folder, which could lead in a circle; name that folder",
                 )
         for name in sorted(names):
             if not name.startswith("."):
@@ -88,46 +100,56 @@ def _of_file(
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        findings.refused[str(path)] = (
-            f"it is a link that leads nowhere ({error.strerror})"
-            if path.is_symlink()
-            else f"it cannot be read: {error.strerror}"
-        )
+        why = "it is a link that leads nowhere" if path.is_symlink() else "it cannot be read"
+        findings.refuse(str(path), f"{why} ({error.strerror})")
         return
     if not stat.S_ISREG(mode):
-        findings.refused[str(path)] = (
-            "it is a device, a pipe or a socket, not a file; a pipe can be given as -"
+        findings.refuse(
+            str(path), "it is a device, a pipe or a socket, not a file; a pipe can be given as -"
         )
     elif is_archive(path.name):
-        yield from _of_archive(str(path), path, findings, everything, depth=1)
+        expansion = Expansion(path.stat().st_size)
+        yield from _of_archive(str(path), path, findings, everything, expansion, depth=1)
     elif named or everything or is_known(path.name):
-        yield SourceFile(str(path), path, named)
+        yield SourceFile(printable(str(path)), path, named)
     else:
-        findings.skipped[path.suffix.lower() or path.name] += 1
+        findings.skip(path.name)
 
 
 def _of_archive(
-    name: str, path: Path, findings: Findings, everything: bool, depth: int
+    name: str,
+    path: Path,
+    findings: Findings,
+    everything: bool,
+    expansion: Expansion,
+    depth: int,
 ) -> Iterator[SourceFile]:
     def wanted(member: str) -> bool:
         if everything or is_known(member):
             return True
-        findings.skipped[Path(member).suffix.lower() or Path(member).name] += 1
+        findings.skip(member)
         return False
 
     try:
-        for member in members(path, wanted):
+        for member in members(path, wanted, expansion):
             inside = f"{name}/{member.name}"
             if member.path is None:
-                findings.refused[inside] = member.refused
+                findings.refuse(inside, member.refused)
             elif not is_archive(member.name):
-                yield SourceFile(inside, member.path)
+                yield SourceFile(printable(inside), member.path)
             elif depth < ARCHIVE_DEPTH:
-                yield from _of_archive(inside, member.path, findings, everything, depth + 1)
+                yield from _of_archive(
+                    inside, member.path, findings, everything, expansion, depth + 1
+                )
             else:
-                findings.refused[inside] = f"archives are nested more than {ARCHIVE_DEPTH} deep"
+                findings.refuse(inside, f"archives are nested more than {ARCHIVE_DEPTH} deep")
     except UserError as error:
-        findings.refused[name] = str(error)
+        findings.refuse(name, str(error))
+
+
+def printable(name: str) -> str:
+    """A file name as it may be shown: what a terminal would obey, or cannot show, is escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def is_plain(name: str) -> bool:

@@ -73,7 +73,8 @@ def line_hashes(
                 lengths.append(len(line))
         if len(waiting) > LONGEST_WAIT:  # no line that one would compare
             waiting = ""
-    return np.array(hashes, np.int64), np.array(lengths, np.int32)
+    # Without a copy: there may be ten million of them.
+    return np.frombuffer(hashes, np.int64), np.frombuffer(lengths, np.int32)
 
 
 def mixed(hashes: Hashes) -> Hashes:

@@ -44,36 +44,45 @@ class Leakage:
 
 def measure_leakage(
     training: Sequence[Part], validation: Sequence[Part]
-) -> tuple[Leakage, list[NDArray[np.bool_]]]:
-    """Look for the validation text in the training text.
+) -> tuple[Leakage, list[NDArray[np.int64]]]:
+    """Look for the validation text in the training text, both read in pieces.
 
     Returns:
-        The shares, and for each validation part (its characters,) whether each is in a span of 50
-        that stands in the training text too.
+        The shares, and for each validation part (k, 2) the characters start ... stop - 1 of its
+        k stretches that stand in the training text too, ascending and apart.
     """
-    grams = _share_seen(training, validation, lambda pieces: gram_hashes(pieces, GRAM_WORDS))[0]
-    share, seen = _share_seen(
+    grams = _compare(training, validation, lambda pieces: gram_hashes(pieces, GRAM_WORDS))[0]
+    spans, found = _compare(
         training, validation, lambda pieces: span_hashes(pieces, SPAN_CHARACTERS)
     )
-    masks = [_covered(part, flags) for part, flags in zip(validation, seen)]
-    n_characters = sum(map(len, masks))
-    covered = sum(int(mask.sum()) for mask in masks) / max(n_characters, 1)
-    return Leakage(grams, share, covered), masks
+    stretches = [_stretches(*places) for places in found]
+    covered = sum(int((part[:, 1] - part[:, 0]).sum()) for part in stretches)
+    return Leakage(grams, spans, covered / max(sum(map(len, validation)), 1)), stretches
 
 
-def _share_seen(
+def _compare(
     training: Sequence[Part],
     validation: Sequence[Part],
     hashes_of: Callable[[Iterable[str]], Iterator[Hashes]],
-) -> tuple[float, list[NDArray[np.bool_]]]:
-    """Share of the hashes of the validation text that the training text has, and for each part
-    which of them."""
-    empty = np.zeros(0, np.uint64)
-    parts = [np.concatenate([empty, *hashes_of(part.pieces())]) for part in validation]
-    n_hashes = sum(map(len, parts))
+) -> tuple[float, list[tuple[NDArray[np.int64], NDArray[np.bool_]]]]:
+    """Share of the hashes of the validation text that the training text has; and for each part
+    the places of its hashes, and which of them the training text has."""
     # Hashes are evenly spread, so those below a bound are a fair sample of any text.
-    bound = np.uint64(min((1 << 64) - 1, (1 << 64) * MOST_HASHES // max(n_hashes, 1)))
-    wanted = np.sort(np.concatenate([empty, *(part[part <= bound] for part in parts)]))
+    n_characters = sum(map(len, validation))
+    bound = np.uint64(min((1 << 64) - 1, (1 << 64) * MOST_HASHES // max(n_characters, 1)))
+    places: list[NDArray[np.int64]] = []
+    sampled: list[Hashes] = []
+    for part in validation:
+        at, kept = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+        position = 0
+        for hashes in hashes_of(part.pieces()):
+            chosen = np.flatnonzero(hashes <= bound)
+            at.append(chosen + position)
+            kept.append(hashes[chosen])
+            position += len(hashes)
+        places.append(np.concatenate(at))
+        sampled.append(np.concatenate(kept))
+    wanted = np.sort(np.concatenate([np.zeros(0, np.uint64), *sampled]))
     wanted = wanted[np.diff(wanted, prepend=~wanted[:1]) != 0]  # np.unique took most of the time
     found = np.zeros(len(wanted), bool)
     # A Bloom filter (https://doi.org/10.1145/362686.362692) answers for most others, and fast.
@@ -88,9 +97,9 @@ def _share_seen(
                 hashes = hashes[possible[(hashes >> shift) & size]]
             where = _places(hashes, wanted)
             found[where[where >= 0]] = True
-    seen = [_places(part, wanted[found]) >= 0 for part in parts]
-    n_sampled = sum(int((part <= bound).sum()) for part in parts)
-    return sum(int(flags.sum()) for flags in seen) / max(n_sampled, 1), seen
+    seen = [_places(hashes, wanted[found]) >= 0 for hashes in sampled]
+    share = sum(int(flags.sum()) for flags in seen) / max(sum(map(len, sampled)), 1)
+    return share, list(zip(places, seen))
 
 
 def _places(hashes: Hashes, among: Hashes) -> NDArray[np.int64]:
@@ -101,10 +110,19 @@ def _places(hashes: Hashes, among: Hashes) -> NDArray[np.int64]:
     return np.where(among[where] == hashes, where, -1)
 
 
-def _covered(part: Part, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(characters,) whether each lies in a span that was seen."""
-    depth = np.zeros(len(part) + 1, np.int32)
-    begins = np.flatnonzero(seen)
-    np.add.at(depth, begins, 1)
-    np.add.at(depth, begins + SPAN_CHARACTERS, -1)
-    return np.cumsum(depth[:-1]) > 0
+def _stretches(places: NDArray[np.int64], seen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(k, 2) the characters that spans cover which were seen.
+
+    Args:
+        places: (n,) of the spans that were looked for, ascending.
+        seen: (n,) whether each was found. Between two in a row that were, all was.
+    """
+    edges = np.diff(np.concatenate([[False], seen, [False]]).astype(np.int8))
+    starts = places[np.flatnonzero(edges > 0)]
+    stops = places[np.flatnonzero(edges < 0) - 1] + SPAN_CHARACTERS
+    apart = starts[1:] > stops[:-1]
+    starts, stops = (
+        starts[np.append(True, apart)[: len(starts)]],
+        stops[np.append(apart, True)[: len(stops)]],
+    )
+    return np.stack([starts, stops], axis=1)

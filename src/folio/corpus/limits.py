@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from folio.errors import UserError
 
 EXPANSION = 200
@@ -15,10 +17,18 @@ WORKER_MEMORY_BYTES = 4 << 30
 """Of the process that reads a document."""
 
 
-def check_expansion(packed_bytes: int, unpacked_bytes: int) -> None:
-    """Raise a UserError where a file unpacks to suspiciously much."""
-    if unpacked_bytes > max(EXPANSION_BYTES, EXPANSION * packed_bytes):
-        raise UserError(
-            f"it unpacks to more than {unpacked_bytes >> 20} MB, over {EXPANSION} times its size, "
-            f"as zip bombs do"
-        )
+@dataclass
+class Expansion:
+    """What comes out of a file, out of the archives inside it too."""
+
+    packed_bytes: int
+    unpacked_bytes: int = 0
+
+    def add(self, n_bytes: int) -> None:
+        """Raise a UserError where the file unpacks to suspiciously much."""
+        self.unpacked_bytes += n_bytes
+        if self.unpacked_bytes > max(EXPANSION_BYTES, EXPANSION * self.packed_bytes):
+            raise UserError(
+                f"it unpacks to more than {self.unpacked_bytes >> 20} MB, over {EXPANSION} times "
+                f"its size, as zip bombs do"
+            )

@@ -75,12 +75,14 @@ def report_page(report: dict[str, Any]) -> str:
 
 def _summary(report: dict[str, Any]) -> str:
     ledger, duplicates = report["ledger"], report["duplicates"]
+    n_documents, several = report["documents"], duplicates["families_of_several"]
     text = (
-        f"{report['documents']:,} documents, {ledger['characters_in']:,} characters, "
+        f"{n_documents:,} document{'s' * (n_documents != 1)}, "
+        f"{ledger['characters_in']:,} characters, "
         f"{report['different_characters']:,} different ones. "
     )
-    several = duplicates["families_of_several"]
-    text += f"{several:,} families of similar documents. " if several else "No similar documents. "
+    families = f"{several:,} {'family' if several == 1 else 'families'} of similar documents. "
+    text += families if several else "No similar documents. "
     share = ledger["validation"] / max(ledger["characters_in"], 1)
     text += f"Held out: {ledger['validation']:,} characters ({share:.1%}), split by "
     text += {

@@ -7,9 +7,12 @@ import hashlib
 import shutil
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from folio.corpus.document import Document, make_document
 from folio.errors import UserError
@@ -49,17 +52,35 @@ def read_text_file(path: Path, name: str, encoding: str) -> tuple[Document, list
     try:
         return make_document(name, lambda: read_pieces(path, encoding, name)), []
     except WrongEncodingError as error:
-        if encoding != "auto":
-            raise
-        with path.open("rb") as file:
-            sample = file.read(GUESS_BYTES)
-            file.seek(max(error.offset - GUESS_BYTES // 2, 0))
-            sample += file.read(GUESS_BYTES)
-        guess = _guess(sample)
-        if guess is None:
-            raise
+        guess = _guess_file(path, encoding, error)
     document = make_document(name, lambda: read_pieces(path, guess, name))
     return document, [_guessed(guess)]
+
+
+def open_text(path: Path, encoding: str, warn: Callable[[str], None]) -> TextIO:
+    """The same as a file that is read line by line, its line ends as they are."""
+    try:
+        deque(read_pieces(path, encoding, "it"), maxlen=0)
+    except WrongEncodingError as error:
+        encoding = _guess_file(path, encoding, error)
+        warn(_guessed(encoding))
+    with path.open("rb") as file:
+        codec, skip = _codec(file.read(4), encoding)
+    # Without its byte order, such a codec takes the mark away.
+    marked = "utf-8-sig" if codec == "utf-8" else codec[:-3]
+    return path.open(encoding=marked if skip else codec, newline="")
+
+
+def _guess_file(path: Path, encoding: str, error: WrongEncodingError) -> str:
+    """The encoding of a file that is no UTF-8; the error where that is not to be guessed."""
+    with path.open("rb") as file:
+        sample = file.read(GUESS_BYTES)
+        file.seek(max(error.offset - GUESS_BYTES // 2, 0))
+        sample += file.read(GUESS_BYTES)
+    guess = _guess(sample) if encoding == "auto" else None
+    if guess is None:
+        raise error
+    return guess
 
 
 def decode(data: bytes, named: str | None, warn: Callable[[str], None]) -> str:
@@ -92,15 +113,20 @@ def _guess(sample: bytes) -> str | None:
     if b"\0" in sample:
         return None
     best = from_bytes(sample).best()
-    return best.encoding if best is not None else None
+    if best is None:
+        return None
+    with suppress(UnicodeDecodeError):  # the usual one, where it reads the same
+        if sample.decode("cp1252") == str(best):
+            return "cp1252"
+    return best.encoding
 
 
 def _guessed(codec: str) -> str:
     return f"no UTF-8; read as {codec}, which is a guess (--corpus.encoding names another)"
 
 
-def read_stdin(encoding: str) -> Document:
-    """Standard input, kept in the cache since it can be read only once."""
+def read_stdin(encoding: str) -> tuple[Document, list[str]]:
+    """Standard input, kept in the cache since it can be read only once, and warnings."""
     folder = cache_folder() / "stdin"
     digest = hashlib.sha256()
     try:
@@ -113,7 +139,8 @@ def read_stdin(encoding: str) -> Document:
         shutil.move(file.name, path)
     except OSError as error:
         raise storage_error(error, folder) from error
-    return make_document("-", lambda: read_pieces(path, encoding, name="standard input"))
+    document, warnings = read_text_file(path, "standard input", encoding)
+    return replace(document, source="-"), warnings
 
 
 def read_pieces(path: Path, encoding: str = "auto", name: str | None = None) -> Iterator[str]:

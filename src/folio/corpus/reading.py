@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def _tasks(
             raise UserError(f"{file.name} cannot be read: {missing}")
         settings = {}
         if known.takes == "rows":
-            settings = {"text_column": options.text_column}
+            settings = {"text_column": options.text_column, "encoding": options.encoding}
         elif known is TIKA:
             settings = {"tika": options.tika}
         try:
@@ -141,7 +142,8 @@ def _plain(file: SourceFile, options: ReadingOptions, findings: Findings) -> lis
     try:
         document, warnings = read_text_file(file.path, file.name, options.encoding)
     except UserError as error:
-        findings.refused[file.name] = str(error).removeprefix(f"{file.name} ").rstrip(".")
+        why = re.sub(rf"^{re.escape(file.name)} ", "it ", str(error))
+        findings.refused[file.name] = why.rstrip(".")
         return []
     except OSError as error:
         findings.refused[file.name] = f"it cannot be read: {error.strerror}"

@@ -38,35 +38,41 @@ def split_documents(
         documents: the corpus.
         kind: `tail`, the end of each document; `documents`, whole ones in the order of their
             sha256, so that neither file names nor their order matter; `clusters`, the same with
-            whole families; `auto` is `clusters` where that comes near the fraction.
+            whole families; `auto` is `clusters` where that comes near the fraction, else the tails
+            of documents that are alone in their family, where these are enough.
         fraction: share of the characters.
         families: which family each document belongs to; each is its own where it is None.
     """
-    if kind != "tail" and len(documents) > 1:
-        together = [document.sha256 for document in documents]
-        if families is not None and kind != "documents":
-            together = list(families)
-        held_out = _whole_families(documents, together, fraction)
-        sides = [family in held_out for family in together]
-        share = _characters(d for d, out in zip(documents, sides) if out)
-        share /= max(_characters(documents), 1)
-        if kind != "auto" or fraction / 2 <= share <= fraction * 2:
-            if not any(sides) or all(sides):
-                raise UserError(
-                    f"corpus.split is '{kind}', but all {len(documents)} documents belong to one "
-                    f"family: they are copies of each other, or nearly. Give --corpus.split tail."
-                )
-            return Split(
-                "documents" if kind == "documents" else "clusters",
-                [whole(d) for d, out in zip(documents, sides) if not out],
-                [whole(d) for d, out in zip(documents, sides) if out],
-            )
-    elif kind not in ("tail", "auto"):
+    if kind in ("documents", "clusters") and len(documents) == 1:
         raise UserError(
             f"corpus.split is '{kind}', but there is one document. "
             f"Give several, or --corpus.split tail."
         )
-    return _tails(documents, fraction)
+    together = [document.sha256 for document in documents]
+    if families is not None and kind != "documents":
+        together = list(families)
+    if kind == "tail" or (kind == "auto" and len(set(together)) == 1):
+        return _tails(documents, fraction)
+    held_out = _whole_families(documents, together, fraction)
+    sides = [family in held_out for family in together]
+    if not any(sides):
+        raise UserError(
+            f"corpus.split is '{kind}', but all {len(documents)} documents belong to one "
+            f"family: they are copies of each other, or nearly. Give --corpus.split tail."
+        )
+    total = _characters(documents)
+    share = _characters(d for d, out in zip(documents, sides) if out) / max(total, 1)
+    if kind == "auto" and not fraction / 2 <= share <= fraction * 2:
+        alone = _without_relatives(documents, together)
+        # Half of each at most, and that is to be half of what is wanted at least.
+        n_characters = sum(d.n_characters for d in documents if d.sha256 in alone)
+        if n_characters > fraction * total:
+            return _tails(documents, min(0.5, fraction * total / n_characters), alone)
+    return Split(
+        "documents" if kind == "documents" else "clusters",
+        [whole(d) for d, out in zip(documents, sides) if not out],
+        [whole(d) for d, out in zip(documents, sides) if out],
+    )
 
 
 def split_by_files(
@@ -144,7 +150,18 @@ def _rank(part: Part) -> tuple[int, str]:
     return len(part), part.document.sha256
 
 
-def _tails(documents: Sequence[Document], fraction: float) -> Split:
+def _without_relatives(documents: Sequence[Document], families: Sequence[str]) -> set[str]:
+    """The sha256 of documents whose family has no other text."""
+    members: dict[str, set[str]] = defaultdict(set)
+    for document, family in zip(documents, families):
+        members[family].add(document.sha256)
+    return {sha for texts in members.values() if len(texts) == 1 for sha in texts}
+
+
+def _tails(
+    documents: Sequence[Document], fraction: float, cut_only: set[str] | None = None
+) -> Split:
+    """Hold out the end of each document, or of those named by their sha256."""
     training, validation, repeated = [], [], []
     seen: set[str] = set()
     for document in documents:
@@ -152,6 +169,9 @@ def _tails(documents: Sequence[Document], fraction: float) -> Split:
             repeated.append(whole(document))
             continue
         seen.add(document.sha256)
+        if cut_only is not None and document.sha256 not in cut_only:
+            training.append(whole(document))
+            continue
         cut = int(document.n_characters * (1 - fraction))
         training.append(Part(document, 0, cut))
         validation.append(Part(document, cut, document.n_characters))

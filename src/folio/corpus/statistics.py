@@ -87,9 +87,10 @@ def _scripts(counts: NDArray[np.int64]) -> dict[str, int]:
 
 
 def _kind(document: Document) -> str:
-    path = document.source if document.provenance is None else document.provenance.path
-    name = path.rpartition("/")[2]
-    end = name.rpartition(".")[2].lower() if "." in name else ""
     if document.provenance is None:
-        return "standard input" if path == "-" else "built-in"
+        return "built-in"
+    if document.source == "-":
+        return "standard input"
+    name = document.provenance.path.rpartition("/")[2]
+    end = name.rpartition(".")[2].lower() if "." in name else ""
     return f".{end}" if end else "no ending"

@@ -24,6 +24,8 @@ from folio.tokens.token_file import VERSION, open_token_file, write_token_file
 
 LEAKS = 0.01
 """Share of the validation text that stands in the training text, above which a run is warned."""
+CHUNK_TOKENS = 1 << 20
+"""Looked at together."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
             write_token_file(files[name], chunks, tokenizer.dtype, tokenizer.fingerprint)
 
     record, warnings = corpus.record(), corpus.reading.warnings()
-    record["leakage"], masks = corpus.leakage
+    record["leakage"], seen = corpus.leakage
     record["families"] = {
         "validation": corpus.family_numbers(validation),
         "elsewhere": corpus.family_numbers(corpus.split.elsewhere),
@@ -97,7 +99,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
             f"folio corpus {' '.join(recipe.corpus.sources[:3])}"
         )
     validation_ids = open_token_file(files["validation"], tokenizer.fingerprint)
-    clean = clean_tokens(tokenizer, validation_ids, validation, masks)
+    clean = clean_tokens(tokenizer, validation_ids, validation, seen)
     if clean is not None:
         files["clean"] = folder / "clean.bin"
         write_token_file(files["clean"], [clean], clean.dtype, tokenizer.fingerprint)
@@ -141,7 +143,7 @@ def clean_tokens(
     tokenizer: Tokenizer,
     token_ids: TokenIds,
     parts: Sequence[Part],
-    seen: Sequence[NDArray[np.bool_]],
+    seen: Sequence[NDArray[np.int64]],
 ) -> NDArray[np.uint8] | None:
     """Which tokens of a text are new to the training text.
 
@@ -149,36 +151,47 @@ def clean_tokens(
         tokenizer: that made the tokens.
         token_ids: (N,) of the parts, one after the other.
         parts: the text.
-        seen: for each part, (its characters,) whether the training text has them.
+        seen: for each part, (k, 2) the characters that the training text has, as stretches.
 
     Returns:
         (N,) 1 or 0; None where tokens cannot be traced to the text, as with words.
     """
-    characters = tokenizer.characters_per_token.copy()
-    if tokenizer.unknown is not None:
-        characters[tokenizer.unknown] = 1  # of a vocabulary of characters
-    masks = list(seen)
-    lengths = characters[token_ids]
-    if lengths.sum() != sum(map(len, masks)):
-        return None
     if tokenizer.unknown is None:  # a token may begin inside a character
-        lengths = tokenizer.bytes_per_token[token_ids]
-        masks = [np.repeat(mask, _utf8_lengths(part)) for mask, part in zip(masks, parts)]
-        if lengths.sum() != sum(map(len, masks)):
-            return None
-    counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(masks))])
-    ends = np.cumsum(lengths)
-    return (counted[ends] == counted[ends - lengths]).astype(np.uint8)
+        size_of = tokenizer.bytes_per_token
+        places = [_in_bytes(part, stretches) for part, stretches in zip(parts, seen)]
+        sizes = [part.n_bytes for part in parts]
+    else:
+        size_of = tokenizer.characters_per_token.copy()
+        size_of[tokenizer.unknown] = 1  # of a vocabulary of characters
+        places, sizes = seen, [len(part) for part in parts]
+    begins = np.cumsum([0, *sizes])
+    stretches = np.concatenate(
+        [np.zeros((0, 2), np.int64), *(s + b for s, b in zip(places, begins))]
+    )
+    clean = np.zeros(len(token_ids), np.uint8)
+    position = 0
+    for first in range(0, len(token_ids), CHUNK_TOKENS):
+        lengths = size_of[token_ids[first : first + CHUNK_TOKENS]].astype(np.int64)
+        stops = position + np.cumsum(lengths)
+        begun = np.searchsorted(stretches[:, 0], stops, "left")
+        ended = np.searchsorted(stretches[:, 1], stops - lengths, "right")
+        clean[first : first + CHUNK_TOKENS] = begun == ended
+        position = int(stops[-1])
+    return clean if position == begins[-1] else None
 
 
-def _utf8_lengths(part: Part) -> NDArray[np.int64]:
-    """(characters,) bytes of each character of a text."""
-    lengths = [np.zeros(0, np.int64)]
+def _in_bytes(part: Part, stretches: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(k, 2) the same stretches of a text in bytes of its UTF-8."""
+    places = stretches.ravel()
+    found = np.zeros_like(places)
+    characters = n_bytes = first = 0
     for piece in part.pieces():
         data = np.frombuffer(piece.encode("utf-8"), np.uint8)
-        begins = np.flatnonzero((data & 0xC0) != 0x80)
-        lengths.append(np.diff(begins, append=len(data)))
-    return np.concatenate(lengths)
+        begins = np.append(np.flatnonzero((data & 0xC0) != 0x80), len(data))
+        last = int(np.searchsorted(places, characters + len(piece), "right"))
+        found[first:last] = n_bytes + begins[places[first:last] - characters]
+        first, characters, n_bytes = last, characters + len(piece), n_bytes + len(data)
+    return found.reshape(-1, 2)
 
 
 def _address(corpus: Corpus, tokenizer: Tokenizer, sequence: str) -> str:

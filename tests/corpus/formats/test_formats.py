@@ -179,3 +179,14 @@ def test_without_the_extra_a_named_file_says_what_to_install(
     reading = read_documents([str(tmp_path)], CorpusConfig())
     assert "foliolm[documents]" in reading.findings.refused[str(tmp_path / name)]
     assert str(tmp_path / "a.txt") in {document.source for document in reading.documents}
+
+
+def test_deleted_text_and_comments_of_an_odt_are_left_out(tmp_path: Path):
+    body = (
+        "<text:tracked-changes><text:deletion><text:p>Deleted.</text:p></text:deletion>"
+        "</text:tracked-changes><text:p>Kept<office:annotation><text:p>A comment.</text:p>"
+        "</office:annotation> text.</text:p>"
+    )
+    making.write(tmp_path, "a.odt", making.odt(body))
+    (document,) = read_documents([str(tmp_path)], CorpusConfig()).documents
+    assert document.text == "Kept text.\n"

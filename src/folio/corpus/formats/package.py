@@ -8,7 +8,7 @@ import zipfile
 from typing import Any
 from urllib.parse import unquote
 
-from folio.corpus.limits import check_expansion
+from folio.corpus.limits import Expansion
 from folio.errors import UserError
 
 READ_BYTES = 1 << 20
@@ -22,7 +22,7 @@ class Package:
             self.zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError):
             raise UserError("it is damaged, or no zip") from None
-        self.packed_bytes, self.unpacked_bytes = len(data), 0
+        self.expansion = Expansion(len(data))
         self.names = set(self.zip.namelist())
 
     def read(self, name: str) -> bytes:
@@ -35,8 +35,7 @@ class Package:
         try:
             with self.zip.open(name) as file:
                 while block := file.read(READ_BYTES):
-                    self.unpacked_bytes += len(block)
-                    check_expansion(self.packed_bytes, self.unpacked_bytes)
+                    self.expansion.add(len(block))
                     parts.append(block)
         except KeyError:
             raise UserError(f"it has no part {name}") from None
