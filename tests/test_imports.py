@@ -23,11 +23,12 @@ def modules_after(code: str) -> set[str]:
         "from folio.cli.main import make_app; make_app()",
         "from folio.recipe.recipe import make_recipe; make_recipe({})",
         "import folio.cli.train, folio.cli.resume, folio.cli.sample, folio.cli.evaluate",
-        "import folio.cli.tokenizer, folio.cli.ladder, folio.cli.explain",
+        "import folio.cli.tokenizer, folio.cli.ladder, folio.cli.explain, folio.cli.tune",
+        "import folio.tuning.study",
     ],
 )
-def test_torch_and_matplotlib_wait_until_they_are_used(code: str):
-    assert not {"torch", "matplotlib", "numba"} & modules_after(code)
+def test_torch_matplotlib_and_optuna_wait_until_they_are_used(code: str):
+    assert not {"torch", "matplotlib", "numba", "optuna"} & modules_after(code)
 
 
 def test_importing_folio_loads_nothing_heavy():

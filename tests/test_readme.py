@@ -65,7 +65,7 @@ def test_the_python_example_runs(capfd: pytest.CaptureFixture[str]):
 
 def test_every_other_command_parses():
     from folio.cli.overrides import settings_table, split_words
-    from folio.cli.train import _recipe_layers
+    from folio.cli.train import recipe_layers
 
     for block in blocks("sh"):
         for line in block.splitlines():
@@ -74,7 +74,7 @@ def test_every_other_command_parses():
                 positional, flags = split_words(tuple(words[2:]))
                 own = ("minutes", "name", "validation")
                 settings_table([flag for flag in flags if flag[0] not in own])
-                _recipe_layers(positional)
+                recipe_layers(positional)
 
 
 def test_the_make_targets_of_the_readme_exist():

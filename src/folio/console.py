@@ -1,10 +1,12 @@
-"""What a terminal shows: progress that moves, or plain lines where nobody watches."""
+"""What a terminal shows: progress that moves, or plain lines where nobody watches. And Ctrl-C."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +17,24 @@ PLAIN_SECONDS = 10.0
 def say(line: str) -> None:
     """A line for the user, on standard error, so that standard output stays data."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """A question that is answered yes after Ctrl-C or SIGTERM; a second Ctrl-C ends at once."""
+    asked = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Progress:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import IO
 
 from folio.console import are_numbers
 from folio.storage import atomic_write
@@ -159,6 +164,135 @@ def draw_dots(
     _save(figure, path)
 
 
+def svg_history(
+    points: Sequence[tuple[float, float, int]],
+    best: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    *,
+    x_label: str,
+    y_label: str,
+) -> str:
+    """An SVG of single results and of the best so far.
+
+    Args:
+        points: place, value, and which of `names` it is.
+        best: place and value of the falling line.
+        names: kinds of points; the first one stands out.
+        x_label, y_label: words on it.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.step(*zip(*best), where="post", color=INK, linewidth=1.2, label="best so far")
+    for kind, name in enumerate(names):
+        chosen = [(x, y) for x, y, of in points if of == kind]
+        if chosen:
+            color, alpha = (COLORS[0], 1.0) if kind == 0 else (FAINT, 0.8)
+            axes.plot(
+                *zip(*chosen), "o" if kind == 0 else "x", color=color, alpha=alpha,
+                markersize=5, linestyle="", label=name,
+            )  # fmt: skip
+    _dress(axes, "", x_label, y_label)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return _svg(figure)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A quantity, as a slice or a parallel coordinate shows it."""
+
+    label: str
+    places: Sequence[float]
+    """Of each thing, on the axis."""
+    log: bool = False
+    ticks: Sequence[tuple[float, str]] = ()
+    """Places with words; numbers where there are none."""
+
+
+def svg_slices(axes_of: Sequence[Axis], values: Sequence[float], *, y_label: str) -> str:
+    """An SVG with a small picture for each quantity: a point for each thing.
+
+    Args:
+        axes_of: the quantities.
+        values: of each thing, upwards.
+        y_label: what the values are.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(axes_of))
+    rows = -(-len(axes_of) // columns)
+    figure = Figure(figsize=(8, 0.3 + 2.3 * rows), layout="constrained")
+    pictures = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for number, picture in enumerate(pictures.flat):
+        if number >= len(axes_of):
+            picture.set_visible(False)
+            continue
+        axis = axes_of[number]
+        picture.plot(
+            axis.places, values, "o", color=COLORS[0], alpha=0.75, markersize=4.5, linestyle=""
+        )
+        _dress(picture, "", axis.label, y_label if number % columns == 0 else "")
+        if axis.log:
+            picture.set_xscale("log")
+            picture.minorticks_off()
+        if axis.ticks:
+            picture.set_xticks(*zip(*axis.ticks))
+            picture.margins(x=0.12)
+    return _svg(figure)
+
+
+def svg_parallel(axes_of: Sequence[Axis], values: Sequence[float], *, value_label: str) -> str:
+    """An SVG of parallel coordinates: a line for each thing, the better the darker.
+
+    Args:
+        axes_of: the quantities, from left to right.
+        values: of each thing, the last axis; the lowest are the best.
+        value_label: what they are.
+    """
+    from matplotlib.figure import Figure
+
+    everything = [*axes_of, Axis(value_label, values)]
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    heights = [_unit_places(axis) for axis in everything]
+    order = sorted(range(len(values)), key=lambda i: -values[i])  # the best on top
+    for rank, i in enumerate(order):
+        best = rank == len(order) - 1
+        goodness = (rank + 1) / len(order)
+        axes.plot(
+            range(len(everything)), [column[i] for column in heights],
+            color=COLORS[1] if best else COLORS[0], linewidth=2.4 if best else 1.1,
+            alpha=1.0 if best else 0.12 + 0.55 * goodness**2,
+        )  # fmt: skip
+    for x, axis in enumerate(everything):
+        axes.axvline(x, color=FAINT, linewidth=1, zorder=0)
+        ticks = axis.ticks or [(p, f"{p:.3g}") for p in (min(axis.places), max(axis.places))]
+        for (_, words), y in zip(ticks, _unit_places(axis, [place for place, _ in ticks])):
+            note = axes.annotate(
+                words, (x, y), xytext=(4, 0), textcoords="offset points", va="center",
+                fontsize=8, color=INK,
+            )  # fmt: skip
+            note.set_bbox({"boxstyle": "round,pad=0.15", "facecolor": "white", "linewidth": 0})
+    axes.set_xticks(range(len(everything)), [axis.label for axis in everything])
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.set_yticks([])
+    axes.set_xlim(-0.2, len(everything) - 0.5)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return _svg(figure)
+
+
+def _unit_places(axis: Axis, places: Sequence[float] | None = None) -> list[float]:
+    """Places from 0 to 1 on an axis."""
+    scale = math.log if axis.log else float
+    ends = [*axis.places, *(place for place, _ in axis.ticks)]
+    low, high = scale(min(ends)), scale(max(ends))
+    spread = (high - low) or 1.0
+    chosen = axis.places if places is None else places
+    return [(scale(place) - low) / spread if high > low else 0.5 for place in chosen]
+
+
 def _dress(axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, loc="left", color=INK, fontsize=11)
     axes.set_xlabel(x_label, color=INK)
@@ -174,12 +308,25 @@ def _dress(axes, title: str, x_label: str, y_label: str) -> None:
 
 def _save(figure, path: Path) -> None:
     """Write an SVG; without a date or random ids, so that the same curves give the same file."""
+    with atomic_write(path, "wb") as file:
+        _write_svg(figure, file)
+
+
+def _svg(figure) -> str:
+    """The <svg> element alone, for a page; all of its ids are its own."""
+    file = io.BytesIO()
+    _write_svg(figure, file)
+    text = file.getvalue().decode("utf-8")
+    text = text[text.index("<svg") :]
+    salt = hashlib.sha256(text.encode("utf-8")).hexdigest()[:6]
+    # Pictures on one page must not take each other's clip paths and letters.
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{salt}-", text)
+
+
+def _write_svg(figure, file: IO[bytes]) -> None:
     import matplotlib
 
-    with (
-        atomic_write(path, "wb") as file,
-        matplotlib.rc_context({"svg.hashsalt": "folio", "svg.fonttype": "path"}),
-    ):
+    with matplotlib.rc_context({"svg.hashsalt": "folio", "svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None}, facecolor="white")
 
 

@@ -21,6 +21,9 @@ try:
 except ImportError:  # Windows: runs are not locked there
     fcntl = None
 
+LOCKS = fcntl is not None
+"""Whether `locked` keeps anybody out."""
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -119,11 +122,16 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def locked(path: Path, owner_of: str) -> Iterator[None]:
+def locked(path: Path, owner_of: str, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path` while the block runs.
 
     The operating system holds the lock, so that it ends with its process: a file
     that a killed process left behind locks nothing.
+
+    Args:
+        path: the lock file.
+        owner_of: what is locked, for the message.
+        wait: until it is free, instead of raising.
 
     Raises:
         UserError: another process holds it; the message names that process.
@@ -135,7 +143,7 @@ def locked(path: Path, owner_of: str) -> Iterator[None]:
     with file:
         if fcntl is not None:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "another process"

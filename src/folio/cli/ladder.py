@@ -245,7 +245,8 @@ def _scaled_up(corpus: tuple[str, ...], minutes: float | None, name: str) -> Non
     else:
         recipe = make_recipe(*layers, {"training": {"minutes": minutes}})
 
-    from folio.cli.watching import TerminalWatcher, print_result, stop_requested
+    from folio.cli.watching import TerminalWatcher, print_result
+    from folio.console import stop_requested
     from folio.recipe.train import train_recipe
 
     with stop_requested() as should_stop:
@@ -278,7 +279,8 @@ def _ablation(
     )
     changes = [ablation.BASELINE, *(c for c in wanted if c is not ablation.BASELINE)]
 
-    from folio.cli.watching import TerminalWatcher, stop_requested
+    from folio.cli.watching import TerminalWatcher
+    from folio.console import stop_requested
     from folio.ladder.runs import ensure_run, row_of, whole_paths
     from folio.report import Dots, draw_dots
     from folio.run.directory import runs_folder

@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
     "corpus": "What is in your text: formats, duplicates, and what leaks into validation.",
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",
+    "tune": "Search for the best settings, within a budget.",
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",
     "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",
     "runs": "List the runs, or compare their curves.",

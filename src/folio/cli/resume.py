@@ -26,7 +26,8 @@ def resume(*run: Words, minutes: float | None = None) -> None:
 
     found = find_run(positional[0] if positional else None)
 
-    from folio.cli.watching import TerminalWatcher, print_result, stop_requested
+    from folio.cli.watching import TerminalWatcher, print_result
+    from folio.console import stop_requested
     from folio.recipe.train import resume_run
 
     with stop_requested() as should_stop:

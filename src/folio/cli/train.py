@@ -38,7 +38,7 @@ def train(
         print(describe_settings())
         return
     positional, flags = split_words(corpus)
-    layers = _recipe_layers(positional)
+    layers = recipe_layers(positional)
     given: Table = {}
     if minutes is not None:
         given = merge(given, {"training": {"minutes": float(minutes)}})
@@ -53,7 +53,8 @@ def train(
         raise UserError(f"The run name '{name}' is no plain name. Give one without a slash.")
 
     # Only now, since it loads torch: mistakes are answered at once.
-    from folio.cli.watching import TerminalWatcher, print_result, stop_requested
+    from folio.cli.watching import TerminalWatcher, print_result
+    from folio.console import stop_requested
     from folio.recipe.train import train_recipe
 
     with stop_requested() as should_stop:
@@ -61,7 +62,8 @@ def train(
     print_result(result)
 
 
-def _recipe_layers(positional: list[str]) -> list[Table]:
+def recipe_layers(positional: list[str]) -> list[Table]:
+    """The recipe that is named, or one with the corpus that is."""
     recipes = [word for word in positional if word.endswith(".toml")]
     if recipes and len(positional) > 1:
         raise UserError(

@@ -1,10 +1,6 @@
-"""What `folio train` and `folio resume` show, and how they are stopped."""
+"""What `folio train` and `folio resume` show."""
 
 from __future__ import annotations
-
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from folio.console import Progress, duration, say
 from folio.recipe.train import Result, Watcher
@@ -63,24 +59,6 @@ class TerminalWatcher(Watcher):
         assert self.progress is not None
         self.progress.__exit__(None, None, None)
         say(f"{ENDINGS[ending]} after {state.step:,} steps and {duration(state.seconds)}")
-
-
-@contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """A question that is answered yes after Ctrl-C or SIGTERM; a second Ctrl-C ends at once."""
-    asked = False
-
-    def note(number: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def print_result(result: Result) -> None:

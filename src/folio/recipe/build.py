@@ -91,6 +91,7 @@ def freeze_budget(
         max_epochs=0.0,
         minutes=0.0,
         evaluation_interval=interval,
+        evaluations=0,
         log_interval=config.log_interval or max(1, steps // 1000),
     )
     return replace(recipe, training=frozen)
@@ -106,6 +107,8 @@ def evaluation_interval(
     """
     if config.evaluation_interval:
         return config.evaluation_interval
+    if config.evaluations:
+        return max(1, math.ceil(steps / config.evaluations))
     cost = 2 * n_validation / 3 / (config.batch_size * context_length)  # in steps
     wanted = min(max(int(EVALUATION_SHARE * steps / cost), EVALUATIONS[0]), EVALUATIONS[1])
     return max(1, math.ceil(steps / wanted))

@@ -48,7 +48,15 @@ class Recipe:
 
 
 def make_recipe(*layers: Table) -> Recipe:
-    """Compose a recipe from tables, the preset below all of them.
+    """Compose a recipe from tables as `lay_over` does, the preset below all of them."""
+    table = lay_over(*layers)
+    family = _name(table, "preset", Recipe.preset)
+    size = _name(table, "size", Recipe.size)
+    return from_table(Recipe, merge(preset_table(family, size), table))
+
+
+def lay_over(*layers: Table) -> Table:
+    """Lay tables of settings over each other.
 
     A layer that sets a budget replaces the budgets of the layers before it: who says
     `--minutes 2` does not want the recipe's steps.
@@ -59,9 +67,7 @@ def make_recipe(*layers: Table) -> Recipe:
             below = table.get("training", {})
             table["training"] = {k: v for k, v in below.items() if k not in BUDGETS}
         table = merge(table, layer)
-    family = _name(table, "preset", Recipe.preset)
-    size = _name(table, "size", Recipe.size)
-    return from_table(Recipe, merge(preset_table(family, size), table))
+    return table
 
 
 def _name(table: Table, key: str, default: str) -> Any:

@@ -13,7 +13,7 @@ from folio.config import read_toml, to_table, to_toml
 from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.recipe.build import build, check_device, evaluation_interval, freeze_budget, steps_in
-from folio.recipe.prepare import prepare
+from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
@@ -33,6 +33,9 @@ from folio.training.state import TrainingState, load_model_tensors
 
 class Watcher:
     """An Observer that also hears what happens around the training. This one is silent."""
+
+    sample_tokens = 600
+    """Length of the text that the model writes at the end; 0 saves its time."""
 
     def tell(self, line: str) -> None:
         """A line about what is being done."""
@@ -71,6 +74,7 @@ def train_recipe(
     name: str | None,
     watcher: Watcher,
     should_stop: Callable[[], bool] = lambda: False,
+    folder: Path | None = None,
 ) -> Result:
     """Train a recipe into runs/<name>.
 
@@ -79,27 +83,23 @@ def train_recipe(
         name: of the run; made from corpus and preset where it is None.
         watcher: hears what happens.
         should_stop: asked after each step.
+        folder: where the run is made; runs/ where it is None.
 
     Raises:
         UserError: whatever the user can mend, before anything is written.
     """
-    if name is not None and (there := Run(runs_folder() / name)).exists():
+    folder = folder or runs_folder()
+    if name is not None and (there := Run(folder / name)).exists():
         raise UserError(
             f"The run {there.path} exists already. Go on with it: folio resume {name}. "
             f"Or give another --name."
         )
-    prepared = prepare(recipe, watcher.tell)
-    for warning in prepared.warnings:
-        watcher.tell(f"warning: {warning}")
-    training_ids, validation_ids = prepared.training(), prepared.validation()
-    recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
-    recipe = _fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
-    device = _choose(recipe, watcher)
-    recipe = replace(_with_absolute_paths(recipe), device=device.config)
-    build(recipe, device, training_ids, validation_ids)  # fails here or never
-    recipe = freeze_budget(recipe, device, training_ids, validation_ids)
+    recipe, prepared, device = settle(recipe, watcher)
+    texts = prepared.training(), prepared.validation()
+    build(recipe, device, *texts)  # fails here or never
+    recipe = freeze_budget(recipe, device, *texts)
 
-    run = Run(runs_folder() / (name or _new_name(recipe)))
+    run = Run(folder / (name or _new_name(recipe)))
     with run.lock():
         prepared.tokenizer.save(run.tokenizer_file)
         link_or_copy(prepared.training_file, run.tokens_file("train"))
@@ -111,6 +111,21 @@ def train_recipe(
         write_json(run.corpus_file, prepared.record)
         _write_recipe(run, recipe)  # last: from here on this is a run
         return _train_in(run, recipe, device, watcher, should_stop)
+
+
+def settle(recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Prepared, Device]:
+    """Prepare the text, and write out all that a recipe leaves open but its budget.
+
+    Raises:
+        UserError: as `prepare` and `choose_device`.
+    """
+    prepared = prepare(recipe, watcher.tell)
+    for warning in prepared.warnings:
+        watcher.tell(f"warning: {warning}")
+    recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
+    recipe = _fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
+    device = _choose(recipe, watcher)
+    return replace(_with_absolute_paths(recipe), device=device.config), prepared, device
 
 
 def resume_run(
@@ -164,7 +179,7 @@ def _train_in(
     recorder = RunRecorder(run, training, recipe.model)
     watcher.begin(run, training, state)
     ending = train(training, state, _Both(recorder, watcher), should_stop)
-    return _finish(run, recipe, ending, state, training)
+    return _finish(run, recipe, ending, state, training, watcher.sample_tokens)
 
 
 def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
@@ -188,14 +203,25 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
 
 
 def _finish(
-    run: Run, recipe: Recipe, ending: Ending, state: TrainingState, training: Training
+    run: Run,
+    recipe: Recipe,
+    ending: Ending,
+    state: TrainingState,
+    training: Training,
+    sample_tokens: int,
 ) -> Result:
     """Draw, sample, diagnose, and write the card."""
     draw_loss(run)
     opened = open_run(run)
-    sample = opened.generate(
-        max_tokens=600, temperature=0.8, seed=recipe.seed or 1, stop=False, compiled=False
-    )
+    sample = ""
+    if sample_tokens:
+        sample = opened.generate(
+            max_tokens=sample_tokens,
+            temperature=0.8,
+            seed=recipe.seed or 1,
+            stop=False,
+            compiled=False,
+        )
     assert isinstance(sample, str)
     held_out = evaluate_held_out(opened)
     write_json(run.held_out_file, [text.record() for text in held_out])
@@ -218,7 +244,7 @@ def _finish(
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
         ("sample again", f"`folio sample {run.path}`"),
     ]
-    write_card(run, facts, [sample])
+    write_card(run, facts, [sample] if sample else [])
     return Result(run, ending, state, diagnosis, sample, held_out)
 
 

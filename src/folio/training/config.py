@@ -33,6 +33,9 @@ class TrainingConfig:
     evaluation_interval: int = 0
     """Steps between evaluations; 0 takes so few that they cost about a tenth of the time."""
 
+    evaluations: int = 0
+    """How many evaluations, evenly spread; frozen as evaluation_interval. 0 leaves it to that."""
+
     patience: int = 0
     """Stop after so many evaluations without a better validation loss; 0 goes on."""
 
@@ -56,12 +59,18 @@ class TrainingConfig:
             "max_epochs",
             "minutes",
             "evaluation_interval",
+            "evaluations",
             "patience",
             "save_interval",
             "log_interval",
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"training.{name} is {getattr(self, name)}; it is 0 or more.")
+        if self.evaluations and self.evaluation_interval:
+            raise UserError(
+                f"training.evaluations = {self.evaluations} and training.evaluation_interval = "
+                f"{self.evaluation_interval} are given. Leave one of them out."
+            )
 
 
 def budget_steps(config: TrainingConfig, context_length: int, targets_per_epoch: int) -> int:

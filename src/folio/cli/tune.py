@@ -1,0 +1,149 @@
+"""folio tune: the best settings for a text, searched."""
+
+from __future__ import annotations
+
+import importlib.util
+import json as json_format
+from pathlib import Path
+
+from folio.cli.overrides import Words, settings_table, split_words
+from folio.cli.train import recipe_layers
+from folio.config import Table, read_toml
+from folio.console import say
+from folio.errors import UserError
+from folio.run.directory import runs_folder
+from folio.storage import LOCKS
+
+
+def tune(
+    *corpus: Words,
+    trials: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    workers: int = 1,
+    space: Path | None = None,
+    repeats: int | None = None,
+    name: str | None = None,
+    storage: str | None = None,
+    json: bool = False,
+) -> None:
+    """Search for the best settings: folio tune [CORPUS ... | RECIPE.toml | STUDY]
+
+    Each trial is an ordinary run with settings drawn by TPE; Hyperband stops those that fall
+    behind. Ctrl-C saves; the same command, or the directory of the study, goes on, and so does a
+    second terminal beside the first. Any setting of a recipe is a flag, as for folio train.
+
+    Args:
+        corpus: Text, a recipe, or a study to go on with.
+        trials: In all; 25 where nothing is given.
+        epochs: Budget of each trial; the recipe's, or 30.
+        minutes: For the whole study instead; measured, then frozen as epochs.
+        workers: Processes side by side; each has its share of the cores.
+        space: What is tried, in TOML; learning rate, weight decay, layers, heads, activation and
+            feed-forward width where none is given.
+        repeats: Other seeds for the best four at the end, for the noise; 1 where nothing is given.
+        name: Of the study, below runs/.
+        storage: A database for Optuna in place of a journal, such as sqlite:///study.db.
+        json: Print JSON.
+    """
+    _check(trials, repeats, epochs, minutes, workers, name)
+    positional, flags = split_words(corpus)
+    search: Table = {"trials": trials, "repeats": repeats, "storage": storage}
+    search = {key: value for key, value in search.items() if value is not None}
+
+    from folio.tuning.study import is_study
+
+    if len(positional) == 1 and is_study(Path(positional[0])):
+        path, request = Path(positional[0]), None
+        foreign = [f"--{key}" for key in search if key != "trials"]
+        foreign += [f"--{flag}" for flag, _ in flags]
+        given = {"--epochs": epochs, "--minutes": minutes, "--space": space, "--name": name}
+        foreign += [flag for flag, value in given.items() if value is not None]
+        if foreign:
+            raise UserError(
+                f"A study goes on with what it began with; only --trials can change, not "
+                f"{foreign[0]}. Start another one with another --name."
+            )
+    else:
+        from folio.recipe.recipe import lay_over
+        from folio.tuning.study import Request
+
+        path = _path(positional, name)
+        request = Request(
+            recipe=lay_over(*recipe_layers(positional), settings_table(flags)),
+            space=None if space is None else read_toml(space),
+            epochs=epochs,
+            minutes=minutes,
+            search=search,
+        )
+    _require_optuna()
+
+    # Only now, since it loads torch and optuna: mistakes are answered at once.
+    from folio.console import stop_requested
+    from folio.recipe.train import Watcher
+    from folio.tuning.making import ensure_study, with_trials
+    from folio.tuning.outcome import look
+    from folio.tuning.page import summary, write_best, write_page
+    from folio.tuning.study import open_study
+    from folio.tuning.watching import run_workers
+
+    class Teller(Watcher):
+        def tell(self, line: str) -> None:
+            say(line)
+
+    if request is None:
+        study = with_trials(open_study(path), trials)
+    else:
+        study = ensure_study(path, request, workers, Teller())
+    optuna_study = study.connect()
+    say(f"{path}: {study.config.trials} trials, {workers} at a time. Ctrl-C stops and saves.")
+    with stop_requested() as should_stop:
+        run_workers(study, optuna_study, workers, should_stop)
+        stopped = should_stop()
+    outcome = look(study, optuna_study)
+    if outcome.best:
+        write_best(study, outcome)
+        write_page(study, outcome)
+    if json:
+        print(json_format.dumps(outcome.record(), indent=2))
+    else:
+        print(summary(study, outcome))
+    if stopped:
+        say(f"interrupted; everything is saved. Go on with: folio tune {path}")
+
+
+def _check(
+    trials: int | None,
+    repeats: int | None,
+    epochs: float | None,
+    minutes: float | None,
+    workers: int,
+    name: str | None,
+) -> None:
+    for flag, count, least in (("trials", trials, 1), ("repeats", repeats, 0)):
+        if count is not None and count < least:
+            raise UserError(f"--{flag} is {count}; it is {least} or more.")
+    if workers < 1 or (workers > 1 and not LOCKS):
+        raise UserError(
+            f"--workers is {workers}; it is 1 or more, and 1 where the system has no file locks."
+        )
+    for flag, number in (("epochs", epochs), ("minutes", minutes)):
+        if number is not None and not number > 0:
+            raise UserError(f"--{flag} is {number:g}; it is above 0.")
+    if epochs is not None and minutes is not None:
+        raise UserError("--epochs and --minutes are both budgets. Leave one of them out.")
+    if name is not None and (not name or Path(name).name != name):
+        raise UserError(f"The name '{name}' is no plain name. Give one without a slash.")
+
+
+def _path(positional: list[str], name: str | None) -> Path:
+    """runs/tune-<corpus or recipe>, so that the same command finds the same study."""
+    if "-" in positional:
+        raise UserError("A study reads its text again for each trial; put it into a file.")
+    stem = Path(positional[0]).stem if positional else "python-docs"
+    return runs_folder() / (name or f"tune-{stem}")
+
+
+def _require_optuna() -> None:
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("folio tune needs Optuna. Install it with: pip install 'foliolm[tune]'")

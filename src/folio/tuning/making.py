@@ -1,0 +1,136 @@
+"""A new study from what the user asked for, or the one that is there already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from folio.config import Table, from_table, merge, to_table
+from folio.errors import UserError
+from folio.recipe.build import build, measure
+from folio.recipe.recipe import BUDGETS, Recipe, lay_over, make_recipe
+from folio.recipe.train import Watcher, settle
+from folio.tokenizers.base import TokenIds
+from folio.training.config import budget_steps
+from folio.tuning.space import parse_space
+from folio.tuning.study import REPEATED, Request, Study, StudyConfig, is_study, open_study
+
+EPOCHS = 30.0
+EVALUATIONS = (9, 30)
+"""Of each full trial: one an epoch, within these."""
+HYPERBAND_SHARE = 0.5
+"""Assumption: what a trial costs on the average of a full one."""
+
+
+def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Study:
+    """The study of a directory, made where it is not there yet.
+
+    Args:
+        path: of the directory.
+        request: what the user asked for.
+        n_workers: processes that will share this machine.
+        watcher: hears what is done.
+
+    Raises:
+        UserError: another study is there, or nothing can be trained.
+    """
+    if is_study(path):
+        study = open_study(path)
+        if different := differences(request.given(), study.given):
+            raise UserError(
+                f"The study {path} exists with another {', '.join(different[:3])}. Give another "
+                f"--name, or go on with that one: folio tune {path}"
+            )
+        return with_trials(study, request.search.get("trials"))
+    if path.exists():
+        raise UserError(f"{path} is there and is no study. Give another --name.")
+    study = _make(path, request, n_workers, watcher)
+    study.save()
+    return study
+
+
+def with_trials(study: Study, trials: int | None) -> Study:
+    """The same study with another number of trials."""
+    if trials is None or trials == study.config.trials:
+        return study
+    study = replace(study, config=replace(study.config, trials=trials))
+    study.save()
+    return study
+
+
+def differences(wanted: Table, found: Table) -> list[str]:
+    """Dotted names of what two tables have otherwise.
+
+    >>> differences({"epochs": 3, "recipe": {"seed": 1}}, {"epochs": 3, "recipe": {}})
+    ['recipe.seed']
+    """
+    one, other = dict(_flat(wanted)), dict(_flat(found))
+    return sorted(name for name in one | other if one.get(name) != other.get(name))
+
+
+def _flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, list(value) if isinstance(value, tuple) else value
+
+
+def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Study:
+    """Settle what all trials share: the text, the device and, unless it is tried out, the
+    tokenizer; and freeze the budget."""
+    given = request.given()
+    parse_space(given["space"])
+    config = from_table(StudyConfig, request.search)
+    table = with_epochs(request.recipe, request.epochs)
+    recipe = make_recipe(table)
+    if not recipe.device.threads:
+        threads = max(1, len(os.sched_getaffinity(0)) // n_workers)
+        recipe = replace(recipe, device=replace(recipe.device, threads=threads))
+    recipe, prepared, device = settle(recipe, watcher)
+    texts = prepared.training(), prepared.validation()
+    build(recipe, device, *texts)  # fails here or never
+
+    shared: Table = {"device": to_table(recipe.device), "corpus": to_table(recipe.corpus)}
+    if "tokenizer" in given["space"]:
+        config = replace(config, unit="bits per byte")
+    else:
+        shared["tokenizer"] = to_table(recipe.tokenizer)
+        shared["model"] = {"vocab_size": recipe.model.vocab_size}
+    table = merge(table, shared)
+    if request.minutes is not None:
+        step_seconds, evaluation_seconds = measure(recipe, device, *texts)
+        n_full = config.trials * HYPERBAND_SHARE + REPEATED * config.repeats
+        seconds = request.minutes * 60 * n_workers / n_full - EVALUATIONS[1] * evaluation_seconds
+        tokens = seconds / step_seconds * recipe.training.batch_size * recipe.model.context_length
+        epochs = round(tokens / (len(texts[0]) - 1), 2)
+        if epochs <= 0:
+            raise UserError(
+                f"{request.minutes:g} minutes are too few for {config.trials} trials on this "
+                f"machine. Give fewer --trials, more minutes, or --epochs."
+            )
+        table = with_epochs(table, epochs)
+        watcher.tell(f"{request.minutes:g} minutes are {epochs:g} epochs for each full trial")
+    least, most = EVALUATIONS
+    wanted = round(epochs_of(make_recipe(table), texts[0]))
+    config = replace(config, evaluations=min(max(wanted, least), most))
+    return Study(path, config, given["space"], table, given)
+
+
+def with_epochs(table: Table, epochs: float | None) -> Table:
+    """A recipe with that budget; where it is None, with its own, if that is none in minutes."""
+    training = table.get("training", {})
+    own = any(training.get(name) for name in BUDGETS if name != "minutes")
+    if epochs is None and own:
+        return table
+    return lay_over(table, {"training": {"max_epochs": float(epochs or EPOCHS)}})
+
+
+def epochs_of(recipe: Recipe, training_ids: TokenIds) -> float:
+    """The budget of a recipe in epochs."""
+    n_targets, length = len(training_ids) - 1, recipe.model.context_length
+    steps = budget_steps(recipe.training, length, n_targets)
+    return steps * recipe.training.batch_size * length / n_targets

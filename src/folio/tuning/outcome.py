@@ -1,0 +1,176 @@
+"""What a study found: its trials, the noise of its seeds, and which differences are none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import mean
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from folio.tuning.study import REPEATED, Study
+from folio.tuning.worker import best_trials, final_loss, is_over
+
+State = Literal["running", "complete", "pruned", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial."""
+
+    number: int
+    state: State
+    values: dict[str, Any]
+    """What was drawn: name -> value."""
+    curve: dict[int, float]
+    """Evaluation, counted from 1 -> best loss so far, in the study's unit."""
+    seconds: float
+    tokens: int
+    parameters: int
+    run: str
+    error: str = ""
+    losses: list[float] = field(default_factory=list)
+    """The final loss for each seed, of those that were repeated; the trial's own first."""
+
+    @property
+    def loss(self) -> float:
+        """The best so far; infinite before the first evaluation."""
+        return min(self.curve.values(), default=math.inf)
+
+    @property
+    def evaluations(self) -> int:
+        """How far it came."""
+        return max(self.curve, default=0)
+
+    @property
+    def mean(self) -> float:
+        """Over its seeds."""
+        return mean(self.losses) if self.losses else self.loss
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All of a study, as far as it has come."""
+
+    unit: str
+    rows: list[Row]
+    """By number."""
+    best: list[Row]
+    """Complete ones; those that were repeated come first, by their means, then by loss."""
+    noise: float | None
+    """Standard deviation between seeds; None where nothing was repeated."""
+    n_tied: int
+    """So many of `best` cannot be told apart from the first."""
+    importances: dict[str, float]
+    """Name -> share, largest first; empty where there are too few trials."""
+    seconds: float
+    """Of training, added over all processes, repeats included."""
+    share: float
+    """Tokens read by the trials, over those that all of them would have read in full."""
+
+    def record(self) -> dict[str, Any]:
+        """For --json."""
+        table = asdict(self)
+        table["best"] = [row.number for row in self.best]
+        for row, entry in zip(self.rows, table["rows"]):
+            entry["loss"] = row.loss if row.curve else None
+        return table
+
+
+def read_rows(study: Study, optuna_study: optuna.Study) -> list[Row]:
+    """The trials as they are now, by number."""
+    return [_row(study, trial) for trial in optuna_study.get_trials(deepcopy=False)]
+
+
+def look(study: Study, optuna_study: optuna.Study) -> Outcome:
+    """Read a study, finished or not."""
+    rows = read_rows(study, optuna_study)
+    seconds = sum(row.seconds for row in rows)
+    for trial in best_trials(optuna_study.get_trials(deepcopy=False), REPEATED):
+        repeats = [study.repeat_run(trial.number, seed) for seed in study.repeat_seeds()]
+        done = [run for run in repeats if is_over(run)]
+        losses = [rows[trial.number].loss, *(final_loss(study, run) for run in done)]
+        rows[trial.number].losses.extend(losses)
+        seconds += sum(run.events("end")[-1]["seconds"] for run in done)
+    complete = [row for row in rows if row.state == "complete"]
+    best = sorted(complete, key=lambda row: (not row.losses, row.mean))
+    noise = pooled_deviation([row.losses for row in best])
+    ended = [row for row in rows if row.tokens]
+    full = max((row.tokens for row in complete), default=0)
+    return Outcome(
+        unit=study.config.unit,
+        rows=rows,
+        best=best,
+        noise=noise,
+        n_tied=count_tied([row.losses for row in best], noise),
+        importances=_importances(optuna_study, complete),
+        seconds=seconds,
+        share=sum(row.tokens for row in ended) / (full * len(ended)) if full else 1.0,
+    )
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation within groups, taken to be the same in all of them.
+
+    >>> pooled_deviation([[1.0, 1.2], [3.0, 3.2]])
+    0.1414213562373095
+    """
+    freedom = sum(len(group) - 1 for group in groups if group)
+    if not freedom:
+        return None
+    squares = sum((value - mean(group)) ** 2 for group in groups if group for value in group)
+    return math.sqrt(squares / freedom)
+
+
+def count_tied(groups: Sequence[Sequence[float]], noise: float | None) -> int:
+    """How many groups, the best first, lie within two standard errors of the first.
+
+    >>> count_tied([[2.00, 2.02], [2.01, 2.03], [2.20, 2.22]], 0.014)
+    2
+    """
+    if noise is None or not groups:
+        return min(len(groups), 1)
+    first, n_tied = groups[0], 0
+    for group in groups:
+        error = noise * math.sqrt(1 / len(first) + 1 / len(group)) if group else 0.0
+        if not group or mean(group) - mean(first) > 2 * error:
+            break
+        n_tied += 1
+    return n_tied
+
+
+def _row(study: Study, trial: FrozenTrial) -> Row:
+    outcome = trial.user_attrs.get("outcome", "")
+    states: dict[TrialState, State] = {
+        TrialState.COMPLETE: "complete",
+        TrialState.FAIL: "failed",
+        TrialState.PRUNED: "diverged" if outcome == "diverged" else "pruned",
+    }
+    return Row(
+        number=trial.number,
+        state=states.get(trial.state, "running"),
+        values=trial.params,
+        curve=dict(sorted(trial.intermediate_values.items())),
+        seconds=trial.user_attrs.get("seconds", 0.0),
+        tokens=trial.user_attrs.get("tokens", 0),
+        parameters=trial.user_attrs.get("parameters", 0),
+        run=str(study.trial_run(trial.number).path),
+        error=trial.user_attrs.get("error", ""),
+    )
+
+
+def _importances(optuna_study: optuna.Study, complete: list[Row]) -> dict[str, float]:
+    """PED-ANOVA (https://arxiv.org/abs/2304.10255): what sets the best trials apart. Of trials
+    that ran to their end, since losses at different moments say little about each other."""
+    varied = {
+        name
+        for name in {name for row in complete for name in row.values}
+        if len({row.values[name] for row in complete if name in row.values}) > 1
+    }
+    if len(complete) < 4 or not varied:
+        return {}
+    found = optuna.importance.get_param_importances(optuna_study, params=sorted(varied))
+    return {name: float(share) for name, share in found.items()}

@@ -1,0 +1,264 @@
+"""A study: a directory with its settings, a journal of trials, and trials that are ordinary runs.
+
+runs/tune-book/
+  study.toml    what is tried: the recipe, the space, the budget
+  journal.log   Optuna's record of all trials; any number of processes append to it
+  trials/       trial-0007/ is a run like any other: folio sample runs/tune-book/trials/trial-0007
+  repeats/      the best few with other seeds, for the noise
+  best.toml     the best recipe                          study.html   what was learned
+  locks/        who works on what; the operating system holds them, so none outlives its process
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from folio.config import Table, from_table, merge, read_toml, to_table
+from folio.errors import UserError
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.run.directory import Run
+from folio.storage import atomic_write, locked
+from folio.tuning.space import DEFAULT_SPACE, Space, parse_space
+
+if TYPE_CHECKING:
+    import optuna
+
+REDUCTION = 3
+"""Of so many trials that reach a rung, one goes on."""
+TRIALS_PER_BRACKET = 8
+"""Fewer trials in a bracket say nothing about each other; a short study has fewer brackets."""
+MOST_BRACKETS = 3
+STARTUP_TRIALS = 5
+"""Drawn at random in each bracket, since TPE learns in each from its own trials alone."""
+REPEATED = 4
+"""How many of the best are trained again with other seeds."""
+
+Unit = Literal["nats per token", "bits per byte"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """How a study searches."""
+
+    trials: int = 25
+    """Trials in all, failed ones included."""
+
+    evaluations: int = 30
+    """Of each full trial; between them Hyperband decides."""
+
+    repeats: int = 1
+    """Other seeds that each of the best few is trained with at the end."""
+
+    seed: int = 1
+    """Of the draws; runs have the recipe's seed."""
+
+    unit: Unit = "nats per token"
+    """Of the objective, the best validation loss within the budget; bits per byte where
+    tokenizers differ."""
+
+    storage: str = ""
+    """A database for Optuna instead of journal.log, such as sqlite:///study.db."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("evaluations", 1), ("repeats", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}; it is {least} or more.")
+
+    @property
+    def n_brackets(self) -> int:
+        """Of Hyperband; they differ in how early the first cut comes."""
+        return min(MOST_BRACKETS, max(1, self.trials // TRIALS_PER_BRACKET))
+
+    @property
+    def first_rung(self) -> int:
+        """Evaluations before the earliest cut. The last one then falls at 0.58 of the budget:
+        later, nothing is saved by it."""
+        return max(1, round(self.evaluations / REDUCTION ** (self.n_brackets - 0.5)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for."""
+
+    recipe: Table
+    """What all trials have in common."""
+    space: Table | None = None
+    """DEFAULT_SPACE where it is None."""
+    epochs: float | None = None
+    """Budget of each trial; the recipe's own where it is None, 30 where that has none."""
+    minutes: float | None = None
+    """For the whole study instead: measured, then frozen as epochs."""
+    search: Table
+    """Settings of StudyConfig."""
+
+    def given(self) -> Table:
+        """What must be the same for the same study; its length may change."""
+        given = {"recipe": self.recipe, "epochs": self.epochs, "minutes": self.minutes}
+        given |= {name: value for name, value in self.search.items() if name != "trials"}
+        given["space"] = DEFAULT_SPACE if self.space is None else self.space
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study directory."""
+
+    path: Path
+    config: StudyConfig
+    space_table: Table
+    recipe_table: Table
+    """What each trial's values are laid over."""
+    given: Table
+    """What the user asked for; the same again means the same study."""
+
+    @cached_property
+    def space(self) -> Space:
+        return parse_space(self.space_table)
+
+    @property
+    def recipe(self) -> Recipe:
+        return make_recipe(self.recipe_table)
+
+    @property
+    def journal_file(self) -> Path:
+        return self.path / "journal.log"
+
+    @property
+    def best_file(self) -> Path:
+        return self.path / "best.toml"
+
+    @property
+    def page_file(self) -> Path:
+        return self.path / "study.html"
+
+    @property
+    def logs_folder(self) -> Path:
+        return self.path / "logs"
+
+    def trial_run(self, number: int) -> Run:
+        """The run of a trial."""
+        return Run(self.path / "trials" / f"trial-{number:04d}")
+
+    def repeat_run(self, number: int, seed: int) -> Run:
+        """The run of a trial's settings with another seed."""
+        return Run(self.path / "repeats" / f"trial-{number:04d}-seed-{seed}")
+
+    def repeat_seeds(self) -> list[int]:
+        """The other seeds."""
+        first = self.recipe.seed
+        return [first + i for i in range(1, self.config.repeats + 1)]
+
+    def save(self) -> None:
+        """Write study.toml."""
+        import tomli_w
+
+        table = {
+            "study": to_table(self.config),
+            "space": self.space_table,
+            "given": self.given,
+            "recipe": self.recipe_table,
+        }
+        with atomic_write(_settings_file(self.path)) as file:
+            file.write(f"# folio tune {self.path}\n\n{tomli_w.dumps(table)}")
+
+    # ---- Optuna --------------------------------------------------------------------------
+
+    def connect(self) -> optuna.Study:
+        """Optuna's study, made where it is not there yet."""
+        import optuna
+
+        from folio.tuning.journal import open_journal
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = self.config.storage or open_journal(self.journal_file, self._locks())
+        return optuna.create_study(
+            study_name=self.path.name,
+            storage=storage,
+            pruner=self.pruner(),
+            load_if_exists=True,
+        )
+
+    def pruner(self) -> optuna.pruners.HyperbandPruner:
+        """Hyperband (https://arxiv.org/abs/1603.06560), its brackets as the budget allows."""
+        from optuna.pruners import HyperbandPruner
+
+        return HyperbandPruner(
+            min_resource=self.config.first_rung,
+            max_resource=self.config.evaluations,
+            reduction_factor=REDUCTION,
+        )
+
+    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """TPE (https://arxiv.org/abs/2304.11127) for one trial. Its seed is the trial's, so that
+        neither workers nor a study that goes on draw the same numbers twice."""
+        return make_sampler((self.config.seed, number))
+
+    # ---- locks ---------------------------------------------------------------------------
+
+    def claiming(self) -> Any:
+        """Held while a process chooses what to do next."""
+        return locked(self._locks() / "claim", f"The study {self.path}", wait=True)
+
+    def lock(self, run: Run) -> ExitStack | None:
+        """The right to work on a run; None where another process has it."""
+        held = ExitStack()
+        with suppress(UserError):
+            held.enter_context(locked(self._locks() / run.name, f"The run {run.path}"))
+            return held
+        return None
+
+    def _locks(self) -> Path:
+        folder = self.path / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def make_sampler(seed: tuple[int, int]) -> optuna.samplers.BaseSampler:
+    """As measured by bench/tuning.py."""
+    import numpy as np
+    from optuna.samplers import TPESampler
+
+    mixed = np.random.SeedSequence(seed).generate_state(1)[0]
+    return TPESampler(seed=int(mixed), n_startup_trials=STARTUP_TRIALS)
+
+
+def _settings_file(path: Path) -> Path:
+    return path / "study.toml"
+
+
+def is_study(path: Path) -> bool:
+    """Whether a folder is a study."""
+    return _settings_file(path).is_file()
+
+
+def open_study(path: Path) -> Study:
+    """The study of a directory.
+
+    Raises:
+        UserError: it is none, or study.toml is damaged.
+    """
+    if not is_study(path):
+        raise UserError(f"{path} is no study: it has no study.toml.")
+    table = read_toml(_settings_file(path))
+    missing = [name for name in ("study", "space", "given", "recipe") if name not in table]
+    if missing:
+        raise UserError(f"{_settings_file(path)} has no table [{missing[0]}].")
+    config = from_table(StudyConfig, table["study"], "study.")
+    return Study(path, config, table["space"], table["recipe"], table["given"])
+
+
+def trial_recipe(study: Study, drawn: Table, seed: int | None = None) -> Recipe:
+    """The recipe of a trial.
+
+    Args:
+        study: what is common to all.
+        drawn: the trial's values.
+        seed: of the run; the recipe's own where it is None.
+    """
+    training = {"evaluations": study.config.evaluations, "evaluation_interval": 0}
+    layers = [study.recipe_table, drawn, {"training": training}]
+    return make_recipe(merge(*layers, {} if seed is None else {"seed": seed}))

@@ -1,0 +1,207 @@
+"""The processes of a study, and what a terminal shows of them."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from folio.console import duration, say
+from folio.errors import UserError
+from folio.tuning.outcome import Row, read_rows
+from folio.tuning.study import Study
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+POLL_SECONDS = 0.5
+
+
+class Workers:
+    """Processes that work on a study; their output goes to its logs."""
+
+    def __init__(self, study: Study, n_workers: int) -> None:
+        study.logs_folder.mkdir(parents=True, exist_ok=True)
+        self.logs = [study.logs_folder / f"worker-{i + 1}.log" for i in range(n_workers)]
+        self.processes = []
+        for path in self.logs:
+            with path.open("a", encoding="utf-8") as log:
+                command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
+                self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+
+    def working(self) -> bool:
+        """Whether any is left."""
+        return any(process.poll() is None for process in self.processes)
+
+    def stop(self) -> None:
+        """Ask each to save and end."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+
+    def end(self) -> None:
+        """End those that are left, at once."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def check(self) -> None:
+        """Raise a UserError with the last words of a worker that failed."""
+        for process, path in zip(self.processes, self.logs):
+            if process.returncode not in (0, None):
+                lines = path.read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
+                raise UserError(
+                    f"A worker ended with {process.returncode} and said: "
+                    f"{lines[-1].removeprefix('error: ')} (more in {path})"
+                )
+
+
+def run_workers(
+    study: Study, optuna_study: Any, n_workers: int, should_stop: Callable[[], bool]
+) -> None:
+    """Let workers finish a study while the terminal shows how it goes.
+
+    Raises:
+        UserError: a worker failed.
+    """
+    workers = Workers(study, n_workers)
+    shown = LiveTable() if sys.stderr.isatty() else PlainLines()
+    try:
+        with shown:
+            asked = False
+            while workers.working():
+                shown.show(study, read_rows(study, optuna_study))
+                if should_stop() and not asked:
+                    workers.stop()
+                    asked = True
+                time.sleep(POLL_SECONDS)
+            shown.show(study, read_rows(study, optuna_study))
+    finally:
+        workers.end()
+    workers.check()
+
+
+class PlainLines:
+    """A line for each trial that ends."""
+
+    def __init__(self) -> None:
+        self.told: set[int] = set()
+        self.first = True
+
+    def __enter__(self) -> PlainLines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def show(self, study: Study, rows: list[Row]) -> None:
+        """Tell what is new; of a study that goes on, only how many trials there were."""
+        ended = [row for row in rows if row.state != "running"]
+        if self.first and ended:
+            say(f"{len(ended)} trials are there already")
+            self.told = {row.number for row in ended}
+        self.first = False
+        for row in ended:
+            if row.number not in self.told:
+                self.told.add(row.number)
+                say(describe(row, study, best_of(rows)))
+
+
+class LiveTable:
+    """A table of the trials that moves: those at work, then the best."""
+
+    def __enter__(self) -> LiveTable:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.console = Console(stderr=True, highlight=False)
+        self.live = Live(console=self.console, refresh_per_second=2, transient=True)
+        self.live.__enter__()
+        self.began = time.monotonic()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.__exit__(None, None, None)
+
+    def show(self, study: Study, rows: list[Row]) -> None:
+        """Draw it anew."""
+        room = max(4, self.console.size.height - 8)
+        since = duration(time.monotonic() - self.began)
+        self.live.update(_live_table(study, rows, room, since))
+
+
+def best_of(rows: list[Row]) -> Row | None:
+    """The completed trial of least loss."""
+    complete = [row for row in rows if row.state == "complete"]
+    return min(complete, key=lambda row: row.loss, default=None)
+
+
+def describe(row: Row, study: Study, best: Row | None) -> str:
+    """A trial in a line."""
+    loss = f"{row.loss:.4f}" if row.curve else "no loss"
+    how = {
+        "complete": f"complete, {loss}",
+        "pruned": f"pruned after {row.evaluations} of {study.config.evaluations}, {loss}",
+        "diverged": f"diverged, {loss}",
+        "failed": f"failed: {row.error}",
+        "running": f"running, {loss}",
+    }[row.state]
+    behind = f"  (best {best.loss:.4f}, trial {best.number})" if best else ""
+    return f"trial {row.number}: {how}{behind}"
+
+
+def _live_table(study: Study, rows: list[Row], room: int, since: str) -> RichTable:
+    from rich import box
+    from rich.table import Table
+
+    ended = sum(row.state != "running" for row in rows)
+    names = {name: None for row in rows for name in row.values}
+    title = f"{study.path}: {ended} of {study.config.trials} trials, {since}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("trial", justify="right")
+    table.add_column("state")
+    table.add_column(study.config.unit, justify="right")
+    for name in names:
+        table.add_column(short(name), justify="right")
+    running = [row for row in rows if row.state == "running"]
+    others = sorted(
+        (row for row in rows if row.state != "running"),
+        key=lambda row: (row.state != "complete", -row.evaluations, row.loss),
+    )
+    hidden = len(running + others) - room
+    for row in (running + others)[:room]:
+        best = row is best_of(rows)
+        styles = {"complete": "bold green" if best else "", "running": "cyan", "failed": "red"}
+        table.add_row(
+            str(row.number),
+            f"{row.state} {row.evaluations}/{study.config.evaluations}",
+            f"{row.loss:.4f}" if math.isfinite(row.loss) else "",
+            *(show_value(row.values.get(name)) for name in names),
+            style=styles.get(row.state, "dim"),
+        )
+    if hidden > 0:
+        table.caption = f"and {hidden} more"
+    return table
+
+
+def short(name: str) -> str:
+    """A setting without its room.
+
+    >>> short("optimizer.learning_rate")
+    'learning_rate'
+    """
+    return name.rpartition(".")[2]
+
+
+def show_value(value: Any) -> str:
+    """A drawn value in few characters.
+
+    >>> show_value(0.0012345), show_value("relu"), show_value(None)
+    ('0.00123', 'relu', '')
+    """
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,280 @@
+"""A worker of a study: takes what is to do, does it, and takes the next.
+
+    python -m folio.tuning.worker runs/tune-book
+
+Any number of workers share a study. A trial that is running in the journal while its lock is free
+was interrupted: whoever comes next goes on with it from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
+
+from folio.console import say, stop_requested
+from folio.errors import UserError
+from folio.evaluation.score import bits_per_byte
+from folio.recipe.recipe import Recipe
+from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.run.directory import Run
+from folio.tokenizers import load
+from folio.tokens.token_file import open_token_file
+from folio.training.loop import Evaluation, Training
+from folio.training.state import TrainingState
+from folio.tuning.study import REPEATED, Study, open_study, trial_recipe
+
+WAIT_SECONDS = 0.5
+FAILURES = 5
+"""If so many trials fail and none did better, the fault is not in the trials."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to train, and the right to."""
+
+    run: Run
+    recipe: Recipe
+    held: ExitStack
+    trial: Trial | None
+    """None for a repeat with another seed."""
+
+
+def work(study: Study, should_stop: Callable[[], bool]) -> None:
+    """Work until the study is finished or `should_stop`.
+
+    Raises:
+        UserError: every trial fails.
+    """
+    optuna_study = study.connect()
+    given_up: set[str] = set()  # repeats that failed
+    while not should_stop():
+        job = claim(study, optuna_study, given_up)
+        if job == "wait":
+            time.sleep(WAIT_SECONDS)
+        elif job is None:
+            return
+        else:
+            with job.held:
+                if job.trial is not None:
+                    run_trial(study, job, job.trial, should_stop)
+                elif not _run_repeat(job, should_stop):
+                    given_up.add(job.run.name)
+
+
+# ---- what to do next ---------------------------------------------------------------------
+
+
+def claim(
+    study: Study, optuna_study: optuna.Study, given_up: set[str]
+) -> Job | Literal["wait"] | None:
+    """An interrupted trial, else a new one, else a repeat of one of the best.
+
+    Returns:
+        The job; `wait` where others work on what decides, or a draw failed; None at the end.
+    """
+    with study.claiming():
+        trials = optuna_study.get_trials(deepcopy=False)
+        _stop_if_all_fail(trials)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        for frozen in running:
+            if held := study.lock(study.trial_run(frozen.number)):
+                # Optuna has no other way to a trial that was asked for by another process.
+                trial = Trial(optuna_study, frozen._trial_id)
+                return _trial_job(study, trial, held)
+        if len(trials) < study.config.trials:
+            optuna_study.sampler = study.sampler(len(trials))
+            trial = optuna_study.ask()
+            held = study.lock(study.trial_run(trial.number))
+            assert held is not None, "a new trial that somebody else works on"
+            return _trial_job(study, trial, held)
+        return "wait" if running else _claim_repeat(study, trials, given_up)
+
+
+def _trial_job(study: Study, trial: Trial, held: ExitStack) -> Job | Literal["wait"]:
+    """Draw what the trial does not have yet."""
+    trial.study.sampler = study.sampler(trial.number)
+    try:
+        recipe = trial_recipe(study, study.space.draw(trial, study.recipe_table))
+    except UserError as error:
+        with held:
+            _tell_failure(trial, error)
+        return "wait"
+    return Job(study.trial_run(trial.number), recipe, held, trial)
+
+
+def _claim_repeat(
+    study: Study, trials: list[FrozenTrial], given_up: set[str]
+) -> Job | Literal["wait"] | None:
+    busy = False
+    for frozen in best_trials(trials, REPEATED):
+        drawn = study.space.draw(FixedTrial(frozen.params), study.recipe_table)
+        for seed in study.repeat_seeds():
+            run = study.repeat_run(frozen.number, seed)
+            if run.name in given_up or is_over(run):
+                continue
+            if held := study.lock(run):
+                return Job(run, trial_recipe(study, drawn, seed), held, None)
+            busy = True
+    return "wait" if busy else None
+
+
+def best_trials(trials: list[FrozenTrial], count: int) -> list[FrozenTrial]:
+    """The completed trials of least loss, best first."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return sorted(complete, key=lambda trial: (trial.value, trial.number))[:count]
+
+
+def is_over(run: Run) -> bool:
+    """Whether there is nothing left to train in a run."""
+    ends = run.events("end")
+    return bool(ends) and ends[-1]["reason"] != "interrupted"
+
+
+def _stop_if_all_fail(trials: list[FrozenTrial]) -> None:
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    if len(failed) >= FAILURES and len(failed) == len(trials):
+        raise UserError(
+            f"All of {len(failed)} trials failed, the last one with: "
+            f"{failed[-1].user_attrs.get('error')}"
+        )
+
+
+# ---- a trial -----------------------------------------------------------------------------
+
+
+class QuietWatcher(Watcher):
+    """What a run of a study needs: its warnings in the log, and no sample."""
+
+    sample_tokens = 0
+
+    def tell(self, line: str) -> None:
+        say(line)
+
+
+class TrialWatcher(QuietWatcher):
+    """Reports each evaluation to Optuna, and asks whether to go on."""
+
+    def __init__(self, study: Study, trial: Trial) -> None:
+        self.study, self.trial = study, trial
+        frozen = trial.study.get_trials(deepcopy=False)[trial.number]
+        self.reported = set(frozen.intermediate_values)
+        self.pruned = frozen.user_attrs.get("outcome") == "pruned"
+
+    def begin(self, run: Run, training: Training, state: TrainingState) -> None:
+        self.max_steps = training.config.max_steps
+        self.scale = loss_scale(self.study, run)
+        n_parameters = sum(parameter.numel() for parameter in training.model.parameters())
+        self.trial.set_user_attr("parameters", n_parameters)
+        for event in run.events("evaluation"):  # those that a kill kept from the journal
+            self._report(event["step"], event["best_validation_loss"])
+
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        self._report(state.step, state.best_validation_loss)
+
+    def _report(self, step: int, loss: float) -> None:
+        """The best loss so far, since the best checkpoint is what a run is used for."""
+        resource = round(self.study.config.evaluations * step / self.max_steps)
+        if resource in self.reported:
+            return
+        self.reported.add(resource)
+        self.trial.report(loss * self.scale, resource)
+        if step < self.max_steps and self.trial.should_prune():
+            self.trial.set_user_attr("outcome", "pruned")  # stays so, whatever happens now
+            self.pruned = True
+
+
+def loss_scale(study: Study, run: Run) -> float:
+    """What nats per token are multiplied by to get the study's unit."""
+    if study.config.unit == "nats per token":
+        return 1.0
+    tokenizer = load(run.tokenizer_file)
+    if not tokenizer.lossless:
+        raise UserError(
+            "A tokenizer that loses text has no bits per byte, so it cannot be compared. Leave "
+            "word tokenizers out of the space."
+        )
+    targets = open_token_file(run.tokens_file("validation"), tokenizer.fingerprint)[1:]
+    n_bytes = int(tokenizer.bytes_per_token[targets].sum())
+    return bits_per_byte(len(targets), n_bytes)
+
+
+def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bool]) -> None:
+    """Train a trial, or go on with it, and tell the study what became of it."""
+    watcher = TrialWatcher(study, trial)
+    try:
+        if not watcher.pruned:
+            _train(job, watcher, lambda: watcher.pruned or should_stop())
+        loss = final_loss(study, job.run)
+    except Exception as error:  # whatever it is, the other trials may be well
+        traceback.print_exc()
+        _tell_failure(trial, error)
+        return
+    end = (job.run.events("end") or [{"reason": "interrupted"}])[-1]
+    for name in ("seconds", "tokens"):
+        trial.set_user_attr(name, end.get(name, 0))
+    if watcher.pruned:
+        trial.study.tell(trial, state=TrialState.PRUNED)
+    elif end["reason"] == "non-finite":
+        # Not as failed, from which the sampler would not learn.
+        trial.set_user_attr("outcome", "diverged")
+        trial.study.tell(trial, state=TrialState.PRUNED)
+    elif end["reason"] != "interrupted":  # if it is, the trial stays open, and somebody goes on
+        trial.study.tell(trial, loss)
+
+
+def final_loss(study: Study, run: Run) -> float:
+    """The best validation loss of a run in the study's unit; infinite before an evaluation."""
+    losses = [event["validation_loss"] for event in run.events("evaluation")]
+    return min(losses, default=math.inf) * loss_scale(study, run)
+
+
+def _run_repeat(job: Job, should_stop: Callable[[], bool]) -> bool:
+    """Train a repeat; False where it fails."""
+    try:
+        _train(job, QuietWatcher(), should_stop)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
+
+
+def _train(job: Job, watcher: Watcher, should_stop: Callable[[], bool]) -> None:
+    if job.run.exists():
+        resume_run(job.run, {}, watcher, should_stop)
+    else:
+        train_recipe(job.recipe, job.run.name, watcher, should_stop, job.run.path.parent)
+
+
+def _tell_failure(trial: Trial, error: Exception) -> None:
+    trial.set_user_attr("outcome", "failed")
+    trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+    trial.study.tell(trial, state=TrialState.FAIL)
+
+
+# ---- the process -------------------------------------------------------------------------
+
+
+def main() -> None:
+    parent = os.getppid()
+    with stop_requested() as asked:
+        try:
+            # A worker whose study's command was killed stops too; the next command goes on.
+            work(open_study(Path(sys.argv[1])), lambda: asked() or os.getppid() != parent)
+        except UserError as error:
+            say(f"error: {error}")
+            sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""A study loses nothing and does nothing twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+optuna = pytest.importorskip("optuna", reason="folio tune needs Optuna: pip install foliolm[tune]")
+
+from optuna.trial import TrialState  # noqa: E402
+
+from folio.config import merge, read_toml  # noqa: E402
+from folio.errors import UserError  # noqa: E402
+from folio.recipe.recipe import make_recipe  # noqa: E402
+from folio.recipe.train import Watcher  # noqa: E402
+from folio.run.directory import Run  # noqa: E402
+from folio.training import loop  # noqa: E402
+from folio.training.loop import compute_gradients  # noqa: E402
+from folio.tuning import worker  # noqa: E402
+from folio.tuning.journal import cut_torn_line  # noqa: E402
+from folio.tuning.making import ensure_study  # noqa: E402
+from folio.tuning.outcome import count_tied, look, pooled_deviation  # noqa: E402
+from folio.tuning.page import summary, write_best, write_page  # noqa: E402
+from folio.tuning.study import Request, Study, StudyConfig  # noqa: E402
+from folio.tuning.worker import claim, work  # noqa: E402
+
+RECIPE = {
+    "preset": "gpt2",
+    "model": {"n_layers": 1, "n_heads": 2, "d_model": 16, "context_length": 16},
+    "training": {"batch_size": 4, "max_steps": 27},
+    "corpus": {"validation_fraction": 0.02},
+    "device": {"kind": "cpu", "precision": "float32", "threads": 1},
+}
+SPACE = {"optimizer": {"learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}}
+
+
+@pytest.fixture
+def make_study(book: Path, tmp_path: Path):
+    def make(space: dict[str, Any] | None = None, **search: Any) -> Study:
+        recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
+        request = Request(recipe=recipe, space=space or SPACE, search={"repeats": 0} | search)
+        return ensure_study(tmp_path / "study", request, 1, Watcher())
+
+    return make
+
+
+def stop_after(steps: int):
+    """A question that is answered yes from the so-manieth time on."""
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > steps
+
+    return should_stop
+
+
+def never() -> bool:
+    return False
+
+
+def states(study: Study) -> list[TrialState]:
+    return [trial.state for trial in study.connect().get_trials()]
+
+
+def begin(study: Study) -> worker.Job:
+    """Claim a trial, as a worker does that is then killed: its lock is free afterwards."""
+    job = claim(study, study.connect(), set())
+    assert isinstance(job, worker.Job) and job.trial is not None
+    return job
+
+
+def test_three_small_trials_give_a_recipe_a_page_and_the_noise(make_study):
+    study = make_study(trials=3, repeats=1)
+    work(study, never)
+    outcome = look(study, study.connect())
+    assert [row.state for row in outcome.rows].count("running") == 0 and len(outcome.rows) == 3
+    best = outcome.best[0]
+    assert len(best.losses) == 2 and outcome.noise is not None and outcome.noise > 0
+    # The best recipe trains as it is, and is the trial's.
+    write_best(study, outcome)
+    recipe = make_recipe(read_toml(study.best_file))
+    trained = make_recipe(read_toml(Run(Path(best.run)).recipe_file))
+    assert recipe.optimizer == trained.optimizer and recipe.model == trained.model
+    assert recipe.training.max_steps == 27
+    write_page(study, outcome)
+    page = study.page_file.read_text(encoding="utf-8")
+    assert page.count("<svg") >= 1 and f"<b>{best.mean:.4f}</b>" in page
+    assert f"folio train {study.best_file}" in summary(study, outcome)
+    assert json.loads(json.dumps(outcome.record()))["best"][0] == best.number
+
+
+def test_the_objective_is_the_best_validation_loss_of_the_run(make_study):
+    study = make_study(trials=1)
+    work(study, never)
+    (trial,) = study.connect().get_trials()
+    losses = [e["validation_loss"] for e in study.trial_run(0).events("evaluation")]
+    assert trial.value == min(losses) and len(losses) == study.config.evaluations
+    assert sorted(trial.intermediate_values) == list(range(1, study.config.evaluations + 1))
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(make_study):
+    study = make_study(trials=1)
+    work(study, stop_after(20))  # the 27 steps are not done
+    assert states(study) == [TrialState.RUNNING]
+    before = study.trial_run(0).newest()[0].step
+    assert 0 < before < 27
+    work(study, never)
+    assert states(study) == [TrialState.COMPLETE]
+    steps = [event["step"] for event in study.trial_run(0).events("evaluation")]
+    assert steps == sorted(set(steps)) and steps[-1] == 27
+
+
+def test_an_interrupted_study_ends_like_one_that_was_not(make_study, tmp_path: Path):
+    whole = make_study(trials=3)
+    work(whole, never)
+    expected = [(t.params, t.value, t.state) for t in whole.connect().get_trials()]
+    whole.path.rename(tmp_path / "whole")
+    parts = make_study(trials=3)
+    for _ in range(3):
+        work(parts, stop_after(20))
+    work(parts, never)
+    assert [(t.params, t.value, t.state) for t in parts.connect().get_trials()] == expected
+
+
+def test_a_trial_whose_worker_is_alive_is_left_to_it(make_study):
+    study = make_study(trials=2)
+    first = begin(study)
+    second = begin(study)
+    assert [first.run.name, second.run.name] == ["trial-0000", "trial-0001"]
+    assert claim(study, study.connect(), set()) == "wait"
+    first.held.close()  # as the operating system does when the process dies
+    again = claim(study, study.connect(), set())
+    assert isinstance(again, worker.Job) and again.run.name == "trial-0000"
+    assert again.recipe == first.recipe  # what was drawn stays
+    assert len(states(study)) == 2
+
+
+def test_a_run_that_ended_before_it_was_told_is_told_and_not_trained_again(
+    make_study, monkeypatch: pytest.MonkeyPatch
+):
+    study = make_study(trials=1)
+    with monkeypatch.context() as broken:
+        broken.setattr(optuna.Study, "tell", lambda *given, **more: None)
+        job = begin(study)
+        with job.held:
+            worker.run_trial(study, job, job.trial, never)
+    assert states(study) == [TrialState.RUNNING]
+    before = study.trial_run(0).metrics_file.read_bytes()
+    work(study, never)
+    assert states(study) == [TrialState.COMPLETE]
+    assert study.trial_run(0).metrics_file.read_bytes() == before
+
+
+def test_a_pruned_trial_stays_pruned_even_if_it_was_killed_before_it_was_told(
+    make_study, monkeypatch: pytest.MonkeyPatch
+):
+    study = make_study(trials=1)
+    with monkeypatch.context() as broken:
+        broken.setattr(optuna.trial.Trial, "should_prune", lambda self: True)
+        broken.setattr(optuna.Study, "tell", lambda *given, **more: None)
+        job = begin(study)
+        with job.held:
+            worker.run_trial(study, job, job.trial, never)
+    assert states(study) == [TrialState.RUNNING]
+    work(study, never)
+    assert states(study) == [TrialState.PRUNED]
+    assert study.trial_run(0).newest()[0].step == 3
+
+
+def test_hyperband_prunes_some_of_many_and_what_it_prunes_trains_no_further(make_study):
+    study = make_study(trials=5)
+    assert study.config.n_brackets == 1 and study.config.first_rung == 5
+    work(study, never)
+    outcome = look(study, study.connect())
+    counts = Counter(row.state for row in outcome.rows)
+    assert counts["pruned"] >= 1 and counts["complete"] >= 1
+    for row in outcome.rows:
+        steps = Run(Path(row.run)).newest()[0].step
+        assert steps == (27 if row.state == "complete" else 15)
+    assert outcome.share < 1
+
+
+def test_a_trial_that_diverges_or_fails_is_recorded_and_the_study_goes_on(
+    make_study, monkeypatch: pytest.MonkeyPatch
+):
+    original, names = worker.train_recipe, []
+
+    def train(recipe: Any, name: str, *rest: Any) -> Any:
+        names.append(name)
+        if name == "trial-0000":
+            raise MemoryError("no more")
+        return original(recipe, name, *rest)
+
+    def gradients(*given: Any) -> tuple[float, float]:
+        return (math.nan, 0.0) if names[-1] == "trial-0001" else compute_gradients(*given)
+
+    study = make_study(trials=3)
+    monkeypatch.setattr(worker, "train_recipe", train)
+    monkeypatch.setattr(loop, "compute_gradients", gradients)
+    work(study, never)
+    rows = look(study, study.connect()).rows
+    assert [row.state for row in rows] == ["failed", "diverged", "complete"]
+    assert rows[0].error == "MemoryError: no more" and not rows[1].curve
+
+
+def test_if_every_trial_fails_the_study_says_so(make_study, monkeypatch: pytest.MonkeyPatch):
+    def fail(*given: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(worker, "train_recipe", fail)
+    with pytest.raises(UserError, match=r"All of 5 trials failed.*no such luck"):
+        work(make_study(trials=20), never)
+
+
+def test_the_same_request_is_the_same_study_and_another_is_refused(make_study):
+    study = make_study(trials=2)
+    assert make_study(trials=2) == study
+    assert make_study(trials=5).config.trials == 5  # a study may grow
+    with pytest.raises(UserError, match=r"another space\.optimizer\.learning_rate\.high"):
+        make_study({"optimizer": {"learning_rate": {"low": 1e-5, "high": 1.0, "log": True}}})
+
+
+def test_tokenizers_are_compared_in_bits_per_byte(make_study):
+    study = make_study({"tokenizer": {"kind": {"choices": ["character", "auto"]}}}, trials=1)
+    assert study.config.unit == "bits per byte"
+    work(study, never)
+    (trial,) = study.connect().get_trials()
+    nats = min(e["validation_loss"] for e in study.trial_run(0).events("evaluation"))
+    assert trial.value == pytest.approx(nats / math.log(2))  # of ASCII, a byte a character
+
+
+def test_a_database_takes_the_place_of_the_journal(make_study, tmp_path: Path):
+    study = make_study(trials=1, storage=f"sqlite:///{tmp_path}/study.db")
+    work(study, never)
+    assert states(study) == [TrialState.COMPLETE]
+    assert not study.journal_file.exists() and (tmp_path / "study.db").exists()
+
+
+def test_a_line_that_a_kill_tore_is_cut_off_and_the_journal_stays_readable(make_study):
+    study = make_study(trials=2)
+    begin(study).held.close()
+    whole = study.journal_file.read_bytes()
+    for torn in (b'{"op_code": 4, "wor', b"{", b""):
+        study.journal_file.write_bytes(whole + torn)
+        cut_torn_line(study.journal_file)
+        assert study.journal_file.read_bytes() == whole
+    study.journal_file.write_bytes(whole + b'{"op_code": 4, "wor')
+    work(study, never)
+    assert all(state != TrialState.RUNNING for state in states(study))
+
+
+@pytest.mark.parametrize(
+    ("trials", "n_brackets", "first_rung"), [(25, 3, 2), (16, 2, 6), (3, 1, 17)]
+)
+def test_brackets_fit_the_number_of_trials(trials: int, n_brackets: int, first_rung: int):
+    config = StudyConfig(trials=trials, evaluations=30)
+    assert (config.n_brackets, config.first_rung) == (n_brackets, first_rung)
+    study = Study(Path("x"), config, SPACE, RECIPE, {})
+    pruner = study.pruner()
+    pruner._try_initialization(optuna.create_study())
+    assert pruner._n_brackets == n_brackets  # Optuna counts the same
+
+
+def test_no_two_trials_draw_the_same_numbers(make_study):
+    study = make_study()
+    drawn = {
+        optuna.create_study(sampler=study.sampler(number)).ask().suggest_float("x", 0, 1)
+        for number in range(20)
+    }
+    assert len(drawn) == 20 and max(drawn) - min(drawn) > 0.5
+
+
+def test_ties_are_within_two_standard_errors_of_the_noise():
+    # Deviation 0.01, so a difference of two means of two has the standard error 0.01.
+    groups = [[1.0, 1.0], [1.019, 1.019], [1.021, 1.021]]
+    assert count_tied(groups, 0.01) == 2
+    assert count_tied(groups, None) == 1
+    assert pooled_deviation([[1.0, 3.0], [5.0], []]) == pytest.approx(math.sqrt(2))
