@@ -158,7 +158,7 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - begin
 
 
-def recipe_of(shape: Shape, optimizer: str) -> Recipe:
+def recipe_of(shape: Shape, optimizer: str = "adamw") -> Recipe:
     model = {
         "vocab_size": shape.vocab_size,
         "context_length": shape.context_length,

@@ -115,8 +115,8 @@ def look(study: Study, optuna_study: optuna.Study) -> Outcome:
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation within groups, taken to be the same in all of them.
 
-    >>> pooled_deviation([[1.0, 1.2], [3.0, 3.2]])
-    0.1414213562373095
+    >>> pooled_deviation([[1.0, 3.0], [5.0, 7.0]]) == 2**0.5
+    True
     """
     freedom = sum(len(group) - 1 for group in groups if group)
     if not freedom:
