@@ -21,7 +21,7 @@ from folio.recipe.train import Watcher  # noqa: E402
 from folio.run.directory import Run  # noqa: E402
 from folio.training import loop  # noqa: E402
 from folio.training.loop import compute_gradients  # noqa: E402
-from folio.tuning import worker  # noqa: E402
+from folio.tuning import making, worker  # noqa: E402
 from folio.tuning.journal import cut_torn_line  # noqa: E402
 from folio.tuning.making import ensure_study  # noqa: E402
 from folio.tuning.outcome import count_tied, look, pooled_deviation  # noqa: E402
@@ -115,6 +115,18 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(make_study):
     assert states(study) == [TrialState.COMPLETE]
     steps = [event["step"] for event in study.trial_run(0).events("evaluation")]
     assert steps == sorted(set(steps)) and steps[-1] == 27
+
+
+def test_evaluations_that_a_kill_kept_from_the_journal_are_reported_afterwards(
+    make_study, monkeypatch: pytest.MonkeyPatch
+):
+    study = make_study(trials=1)
+    with monkeypatch.context() as broken:
+        broken.setattr(optuna.trial.Trial, "report", lambda *given: None)
+        work(study, stop_after(20))
+    work(study, never)
+    (trial,) = study.connect().get_trials()
+    assert sorted(trial.intermediate_values) == list(range(1, study.config.evaluations + 1))
 
 
 def test_an_interrupted_study_ends_like_one_that_was_not(make_study, tmp_path: Path):
@@ -225,6 +237,19 @@ def test_the_same_request_is_the_same_study_and_another_is_refused(make_study):
     assert make_study(trials=5).config.trials == 5  # a study may grow
     with pytest.raises(UserError, match=r"another space\.optimizer\.learning_rate\.high"):
         make_study({"optimizer": {"learning_rate": {"low": 1e-5, "high": 1.0, "log": True}}})
+
+
+def test_minutes_for_the_whole_study_are_frozen_as_epochs_of_a_trial(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(making, "measure", lambda *given: (0.01, 0.1))
+    recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
+    request = Request(recipe=recipe, space=SPACE, minutes=1.0, search={"trials": 8, "repeats": 0})
+    study = ensure_study(tmp_path / "study", request, 2, Watcher())
+    # Eight trials of half their cost on two workers: 30 s for one, 3 of them for evaluations.
+    tokens = 27 / 0.01 * 4 * 16
+    assert study.recipe.training.max_epochs == pytest.approx(tokens / 19_599, abs=0.01)
+    assert study.config.evaluations == 9
 
 
 def test_tokenizers_are_compared_in_bits_per_byte(make_study):

@@ -159,13 +159,16 @@ def _live_table(study: Study, rows: list[Row], room: int, since: str) -> RichTab
 
     ended = sum(row.state != "running" for row in rows)
     names = {name: None for row in rows for name in row.values}
-    title = f"{study.path}: {ended} of {study.config.trials} trials, {since}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("trial", justify="right")
-    table.add_column("state")
-    table.add_column(study.config.unit, justify="right")
+    title = f"{study.path}: {ended} of {study.config.trials} trials, {since}; {study.config.unit}"
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("trial", justify="right", no_wrap=True, min_width=5)
+    table.add_column("state", no_wrap=True, min_width=8)
+    table.add_column("done", justify="right", no_wrap=True)
+    table.add_column("loss", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(short(name), justify="right")
+        table.add_column(short(name), justify="right", no_wrap=True)
     running = [row for row in rows if row.state == "running"]
     others = sorted(
         (row for row in rows if row.state != "running"),
@@ -177,7 +180,8 @@ def _live_table(study: Study, rows: list[Row], room: int, since: str) -> RichTab
         styles = {"complete": "bold green" if best else "", "running": "cyan", "failed": "red"}
         table.add_row(
             str(row.number),
-            f"{row.state} {row.evaluations}/{study.config.evaluations}",
+            row.state,
+            f"{row.evaluations}/{study.config.evaluations}",
             f"{row.loss:.4f}" if math.isfinite(row.loss) else "",
             *(show_value(row.values.get(name)) for name in names),
             style=styles.get(row.state, "dim"),
