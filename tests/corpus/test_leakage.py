@@ -105,3 +105,10 @@ def test_memory_does_not_grow_with_the_validation_text(monkeypatch: pytest.Monke
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
+
+
+def test_stretches_that_overlap_count_once():
+    text = text_of(0, 40)
+    found, (stretches,) = measure_leakage([part(text[:100]), part(text[60:])], [part(text)])
+    assert stretches.tolist() == [[0, len(text)]]
+    assert found.covered == 1 and found.spans < 1
