@@ -74,7 +74,8 @@ def test_every_other_command_parses():
                 positional, flags = split_words(tuple(words[2:]))
                 own = ("minutes", "name", "validation")
                 settings_table([flag for flag in flags if flag[0] not in own])
-                recipe_layers(positional)
+                if not positional or not positional[0].startswith("runs/"):  # made before
+                    recipe_layers(positional)
 
 
 def test_the_make_targets_of_the_readme_exist():
