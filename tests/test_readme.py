@@ -75,7 +75,7 @@ def test_every_other_command_parses():
                 own = ("minutes", "name", "validation")
                 settings_table([flag for flag in flags if flag[0] not in own])
                 if not positional or not positional[0].startswith("runs/"):  # made before
-                    recipe_layers(positional)
+                    recipe_layers([w.replace("recipes/", f"{ROOT}/recipes/") for w in positional])
 
 
 def test_the_make_targets_of_the_readme_exist():
