@@ -12,6 +12,7 @@ COMMANDS = (
     ["bench.byte_pairs"],
     ["bench.duplicates"],
     ["bench.leakage"],
+    ["bench.tuning", "replay"],
 )
 
 

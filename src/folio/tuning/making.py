@@ -22,7 +22,8 @@ EPOCHS = 30.0
 EVALUATIONS = (9, 30)
 """Of each full trial: one an epoch, within these."""
 HYPERBAND_SHARE = 0.5
-"""Assumption: what a trial costs on the average of a full one."""
+"""What a trial costs on the average of a full one: 0.40 with three brackets (docs/experiments.md);
+assumption: somewhat more with fewer."""
 
 
 def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Study:
