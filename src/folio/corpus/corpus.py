@@ -25,6 +25,7 @@ from folio.corpus.split import (
     Split,
     SplitKind,
     set_apart,
+    set_test_aside,
     split_by_files,
     split_documents,
     whole,
@@ -77,6 +78,10 @@ class CorpusConfig:
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""
 
+    test_fraction: float = 0.0
+    """Share of the characters to hold out beside: the best checkpoint is chosen on the validation
+    text, and then read this text, which nothing was chosen by."""
+
     def __post_init__(self) -> None:
         if not self.sources:
             raise UserError("corpus.sources is empty. Name a file, a folder or python-docs.")
@@ -85,6 +90,16 @@ class CorpusConfig:
             raise UserError(
                 f"corpus.validation_fraction is {self.validation_fraction}; it is a share between "
                 f"0 and 1, and 0 only where --validation names the validation text."
+            )
+        if not 0 <= self.test_fraction < 1 - self.validation_fraction:
+            raise UserError(
+                f"corpus.test_fraction is {self.test_fraction}; with the validation_fraction of "
+                f"{self.validation_fraction} it is a share that leaves something to train on."
+            )
+        if self.test_fraction and not self.validation_fraction:
+            raise UserError(
+                "corpus.test_fraction is given, but validation_fraction is 0. Give both, "
+                "or evaluate other files with: folio evaluate RUN FILES"
             )
         if self.time_limit_seconds <= 0:
             raise UserError(
@@ -175,6 +190,7 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
     if config.validation:
         read_documents(config.validation, config, reading)
     documents, held_out = reading.documents[:n_sources], reading.documents[n_sources:]
+    fraction = config.validation_fraction + config.test_fraction
     one_part = len(documents) == 1 or not config.validation_fraction
     compare = not (only_split and one_part and config.duplicates.remove == "none")
     families = find_families(reading.documents if compare else [], config.duplicates)
@@ -189,20 +205,18 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
                 "Every document is named in --validation too, so nothing is left to train on. "
                 "Give other files for one of the two."
             )
-        split = split_documents(
-            apart.training, config.split, config.validation_fraction, apart.families
-        )
-        split = Split(
-            split.kind,
-            split.training,
-            split.validation,
-            [whole(document) for document in held_out],
-            apart.dropped | split.dropped,
+        split = split_documents(apart.training, config.split, fraction, apart.families)
+        split = replace(
+            split,
+            elsewhere=[whole(document) for document in held_out],
+            dropped=apart.dropped | split.dropped,
         )
     else:
-        split = split_documents(documents, config.split, config.validation_fraction, families.of)
+        split = split_documents(documents, config.split, fraction, families.of)
+    family_of = {d.sha256: family for d, family in zip(reading.documents, families.of)}
+    if config.test_fraction:
+        split = set_test_aside(split, config.test_fraction / fraction, family_of)
     if config.duplicates.remove != "none":
-        family_of = {d.sha256: family for d, family in zip(reading.documents, families.of)}
         split = without_duplicates(split, config.duplicates.remove, family_of)
     return Corpus(config, reading, families, split)
 

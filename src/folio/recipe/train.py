@@ -19,7 +19,7 @@ from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run, runs_folder
-from folio.run.held_out import HeldOut, evaluate_held_out
+from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.metrics import set_aside_events_after
 from folio.run.opening import open_run
 from folio.storage import atomic_write, link_or_copy, write_json
@@ -66,7 +66,7 @@ class Result:
     diagnosis: Diagnosis
     sample: str
     held_out: list[HeldOut]
-    """The best checkpoint on each held-out text."""
+    """The best checkpoint on each held-out text, and the last one on the test text."""
 
 
 def train_recipe(
@@ -102,12 +102,8 @@ def train_recipe(
     run = Run(folder / (name or _new_name(recipe)))
     with run.lock():
         prepared.tokenizer.save(run.tokenizer_file)
-        link_or_copy(prepared.training_file, run.tokens_file("train"))
-        link_or_copy(prepared.validation_file, run.tokens_file("validation"))
-        if prepared.elsewhere_file is not None:
-            link_or_copy(prepared.elsewhere_file, run.tokens_file("elsewhere"))
-        if prepared.clean_file is not None:
-            link_or_copy(prepared.clean_file, run.tokens_file("clean"))
+        for name_of_part, path in prepared.files.items():
+            link_or_copy(path, run.tokens_file(name_of_part))
         write_json(run.corpus_file, prepared.record)
         _write_recipe(run, recipe)  # last: from here on this is a run
         return _train_in(run, recipe, device, watcher, should_stop)
@@ -224,6 +220,8 @@ def _finish(
         )
     assert isinstance(sample, str)
     held_out = evaluate_held_out(opened)
+    if state.best_step < state.step and (last := evaluate_on(open_run(run, "last"), "test")):
+        held_out.append(replace(last, name="test, last step"))
     write_json(run.held_out_file, [text.record() for text in held_out])
     diagnosis = diagnose_run(run)
     ledger = run.corpus()["ledger"]
