@@ -96,8 +96,8 @@ def train_recipe(
         )
     recipe, prepared, device = settle(recipe, watcher)
     texts = prepared.training(), prepared.validation()
-    build(recipe, device, *texts)  # fails here or never
     recipe = freeze_budget(recipe, device, *texts)
+    training = build(recipe, device, *texts)  # fails here, before anything is written, or never
 
     run = Run(folder / (name or _new_name(recipe)))
     with run.lock():
@@ -106,7 +106,7 @@ def train_recipe(
             link_or_copy(path, run.tokens_file(name_of_part))
         write_json(run.corpus_file, prepared.record)
         _write_recipe(run, recipe)  # last: from here on this is a run
-        return _train_in(run, recipe, device, watcher, should_stop)
+        return _train_in(run, recipe, training, watcher, should_stop)
 
 
 def settle(recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Prepared, Device]:
@@ -156,20 +156,20 @@ def resume_run(
             _write_recipe(run, recipe)
         if not changes and _is_complete(run, recipe):
             return None
-        return _train_in(run, recipe, device, watcher, should_stop)
+        fingerprint = load(run.tokenizer_file).fingerprint
+        texts = [open_token_file(run.tokens_file(n), fingerprint) for n in ("train", "validation")]
+        training = build(recipe, device, *texts)
+        return _train_in(run, recipe, training, watcher, should_stop)
 
 
 def _train_in(
-    run: Run, recipe: Recipe, device: Device, watcher: Watcher, should_stop: Callable[[], bool]
+    run: Run,
+    recipe: Recipe,
+    training: Training,
+    watcher: Watcher,
+    should_stop: Callable[[], bool],
 ) -> Result:
     """The common way of a new run and of one that goes on; the run is locked."""
-    fingerprint = load(run.tokenizer_file).fingerprint
-    training = build(
-        recipe,
-        device,
-        open_token_file(run.tokens_file("train"), fingerprint),
-        open_token_file(run.tokens_file("validation"), fingerprint),
-    )
     check_device(training)
     state = _restore(run, training, watcher)
     recorder = RunRecorder(run, training, recipe.model)
