@@ -9,6 +9,7 @@ Shapes:  B batch · T positions · H heads · D head dimension · C width
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,14 @@ def serves(x: Tensor) -> bool:
         and x.dtype in (torch.bfloat16, torch.float32)
         and _numba_is_there()
     )
+
+
+def must_compile() -> bool:
+    """Whether the first step would take seconds, since no earlier process has compiled it."""
+    if not _numba_is_there():
+        return False
+    folder = _kernels().causal_softmax.stats.cache_path
+    return folder is None or not any(Path(folder).glob("kernels.causal_softmax-*.nbi"))
 
 
 class Dropped(torch.autograd.Function):

@@ -12,6 +12,7 @@ from typing import Any
 from folio.config import read_toml, to_table, to_toml
 from folio.device import Device, choose_device
 from folio.errors import UserError
+from folio.model.fused import must_compile
 from folio.recipe.build import build, check_device, evaluation_interval, freeze_budget, steps_in
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
@@ -172,6 +173,8 @@ def _train_in(
     """The common way of a new run and of one that goes on; the run is locked."""
     check_device(training)
     state = _restore(run, training, watcher)
+    if training.device.config.kind == "cpu" and must_compile():
+        watcher.tell("compiling the kernels, once, for some seconds ...")
     recorder = RunRecorder(run, training, recipe.model)
     watcher.begin(run, training, state)
     ending = train(training, state, _Both(recorder, watcher), should_stop)
