@@ -180,31 +180,30 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
     families = find_families(reading.documents if compare else [], config.duplicates)
     if not compare:
         families = replace(families, of=[document.sha256 for document in reading.documents])
-    if held_out and not config.validation_fraction:
-        split = split_by_files(documents, held_out, families.of)
-    elif held_out:
-        apart = set_apart(documents, held_out, families.of)
-        if not apart.training:
-            raise UserError(
-                "Every document is named in --validation too, so nothing is left to train on. "
-                "Give other files for one of the two."
-            )
-        split = split_documents(
-            apart.training, config.split, config.validation_fraction, apart.families
-        )
-        split = Split(
-            split.kind,
-            split.training,
-            split.validation,
-            [whole(document) for document in held_out],
-            apart.dropped | split.dropped,
-        )
-    else:
-        split = split_documents(documents, config.split, config.validation_fraction, families.of)
+    split = _split(documents, held_out, families.of, config)
     if config.duplicates.remove != "none":
         family_of = {d.sha256: family for d, family in zip(reading.documents, families.of)}
         split = without_duplicates(split, config.duplicates.remove, family_of)
     return Corpus(config, reading, families, split)
+
+
+def _split(
+    documents: Sequence[Document],
+    held_out: Sequence[Document],
+    families: Sequence[str],
+    config: CorpusConfig,
+) -> Split:
+    """Of some documents and of those that --validation names; `families` of both, in that order."""
+    if not held_out:
+        return split_documents(documents, config.split, config.validation_fraction, families)
+    if not config.validation_fraction:
+        return split_by_files(documents, held_out, families)
+    apart = set_apart(documents, held_out, families)
+    split = split_documents(
+        apart.training, config.split, config.validation_fraction, apart.families
+    )
+    elsewhere = [whole(document) for document in held_out]
+    return replace(split, elsewhere=elsewhere, dropped=apart.dropped | split.dropped)
 
 
 def read_documents(
