@@ -82,6 +82,11 @@ class CorpusConfig:
     """Share of the characters to hold out beside: the best checkpoint is chosen on the validation
     text, and then read this text, which nothing was chosen by."""
 
+    @property
+    def held_out_fraction(self) -> float:
+        """Share of the characters that are not trained on."""
+        return self.validation_fraction + self.test_fraction
+
     def __post_init__(self) -> None:
         if not self.sources:
             raise UserError("corpus.sources is empty. Name a file, a folder or python-docs.")
@@ -128,7 +133,7 @@ class Corpus:
             return None
         n_sources = len(self.documents) - len(self.split.elsewhere)
         documents = self.documents[:n_sources]
-        return split_documents(documents, "documents", self.config.validation_fraction)
+        return split_documents(documents, "documents", self.config.held_out_fraction)
 
     def family_numbers(self, parts: Sequence[Part]) -> list[int]:
         """The family of each part, as a number; equal numbers, equal families."""
@@ -190,35 +195,35 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
     if config.validation:
         read_documents(config.validation, config, reading)
     documents, held_out = reading.documents[:n_sources], reading.documents[n_sources:]
-    fraction = config.validation_fraction + config.test_fraction
     one_part = len(documents) == 1 or not config.validation_fraction
     compare = not (only_split and one_part and config.duplicates.remove == "none")
     families = find_families(reading.documents if compare else [], config.duplicates)
     if not compare:
         families = replace(families, of=[document.sha256 for document in reading.documents])
-    if held_out and not config.validation_fraction:
-        split = split_by_files(documents, held_out, families.of)
-    elif held_out:
-        apart = set_apart(documents, held_out, families.of)
-        if not apart.training:
-            raise UserError(
-                "Every document is named in --validation too, so nothing is left to train on. "
-                "Give other files for one of the two."
-            )
-        split = split_documents(apart.training, config.split, fraction, apart.families)
-        split = replace(
-            split,
-            elsewhere=[whole(document) for document in held_out],
-            dropped=apart.dropped | split.dropped,
-        )
-    else:
-        split = split_documents(documents, config.split, fraction, families.of)
+    split = _split(documents, held_out, families.of, config)
     family_of = {d.sha256: family for d, family in zip(reading.documents, families.of)}
     if config.test_fraction:
-        split = set_test_aside(split, config.test_fraction / fraction, family_of)
+        split = set_test_aside(split, config.test_fraction / config.held_out_fraction, family_of)
     if config.duplicates.remove != "none":
         split = without_duplicates(split, config.duplicates.remove, family_of)
     return Corpus(config, reading, families, split)
+
+
+def _split(
+    documents: Sequence[Document],
+    held_out: Sequence[Document],
+    families: Sequence[str],
+    config: CorpusConfig,
+) -> Split:
+    """Of some documents and of those that --validation names; `families` of both, in that order."""
+    if not held_out:
+        return split_documents(documents, config.split, config.held_out_fraction, families)
+    if not config.validation_fraction:
+        return split_by_files(documents, held_out, families)
+    apart = set_apart(documents, held_out, families)
+    split = split_documents(apart.training, config.split, config.held_out_fraction, apart.families)
+    elsewhere = [whole(document) for document in held_out]
+    return replace(split, elsewhere=elsewhere, dropped=apart.dropped | split.dropped)
 
 
 def read_documents(

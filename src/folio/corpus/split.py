@@ -88,11 +88,6 @@ def split_by_files(
         families: of the former, then of the latter.
     """
     apart = set_apart(documents, validation, families)
-    if not apart.training:
-        raise UserError(
-            "Every document is named in --validation too, so nothing is left to train on. "
-            "Give other files for one of the two."
-        )
     parts = [whole(d) for d in apart.training]
     return Split("files", parts, [whole(d) for d in validation], dropped=apart.dropped)
 
@@ -141,7 +136,11 @@ class SetApart:
 def set_apart(
     documents: Sequence[Document], validation: Sequence[Document], families: Sequence[str]
 ) -> SetApart:
-    """Take out the documents that belong to a family with one of `validation`."""
+    """Take out the documents that belong to a family with one of `validation`.
+
+    Raises:
+        UserError: that is all of them.
+    """
     held_out = {document.sha256 for document in validation}
     alike = set(families[len(documents) :])
     apart = SetApart([], [], defaultdict(list))
@@ -153,6 +152,11 @@ def set_apart(
         else:
             apart.training.append(document)
             apart.families.append(family)
+    if not apart.training:
+        raise UserError(
+            "Every document is named in --validation too, so nothing is left to train on. "
+            "Give other files for one of the two."
+        )
     return apart
 
 
