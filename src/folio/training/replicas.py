@@ -56,6 +56,8 @@ class Replicas:
             seed: names the series of dropout masks.
         """
         self.weights, self.device, self.seed = Weights(model), device, seed
+        self.fitting_windows = 0
+        """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
         n = min(device.config.threads, at_most) if device.config.kind == "cpu" else 1
         self.threads_each = device.config.threads // n
         self._shared = self.weights.values.to(device.dtype)  # itself in float32
@@ -96,7 +98,8 @@ class Replicas:
         """The gradient of a batch into `weights.gradients`, some windows at a time.
 
         Each window weighs by its targets, so that the sum is the gradient of the mean loss of
-        the whole batch, short windows and a short last group included.
+        the whole batch, short windows and a short last group included. Where an accelerator runs
+        out of memory, the batch begins anew with half as many at a time, which then stays so.
 
         Args:
             batch: (B, T) inputs and targets.
@@ -107,7 +110,8 @@ class Replicas:
             That mean loss, in nats.
         """
         n_windows, n_targets = len(batch.inputs), int((batch.targets != IGNORED).sum())
-        size = -(-(micro_batch_size or n_windows) // len(self.copies))
+        at_once = min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
+        size = -(-at_once // len(self.copies))
 
         def compute(replica: Replica, first: int) -> float:
             replica.gradients.zero_()
@@ -122,12 +126,19 @@ class Replicas:
         self.weights.gradients.zero_()
         total = 0.0
         firsts = range(0, n_windows, size)
-        for number in range(0, len(firsts), len(self.copies)):
-            together = firsts[number : number + len(self.copies)]
-            total += sum(self.map(compute, together))
-            for replica in self.copies[: len(together)]:
-                self.weights.gradients.add_(replica.gradients)
-        return total
+        try:
+            for number in range(0, len(firsts), len(self.copies)):
+                together = firsts[number : number + len(self.copies)]
+                total += sum(self.map(compute, together))
+                for replica in self.copies[: len(together)]:
+                    self.weights.gradients.add_(replica.gradients)
+            return total
+        except torch.OutOfMemoryError:
+            if at_once <= len(self.copies):
+                raise
+            self.fitting_windows = -(-at_once // 2)
+        # Out here the error, and with it what the step had in memory, is gone.
+        return self.accumulate_gradients(batch, micro_batch_size, step)
 
     def refresh(self) -> None:
         """Give the copies the weights as they are now."""
