@@ -12,6 +12,8 @@ COMMANDS = (
     ["bench.byte_pairs"],
     ["bench.duplicates"],
     ["bench.leakage"],
+    ["bench.planning"],
+    ["bench.planning", "--starvation"],
 )
 
 
