@@ -18,9 +18,9 @@ from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
 from folio.recipe.recipe import Recipe
 
-LIBRARY_BYTES = 100_000_000
+LIBRARY_BYTES = 105_000_000
 """Fitted: what torch, the picture and the sample load after the text is prepared."""
-WORKING_SHARE = 1.1
+WORKING_SHARE = 1.25
 """Fitted: a step's memory over what the shapes say, since results live beside their inputs."""
 
 
@@ -36,9 +36,11 @@ def peak_memory_bytes(recipe: Recipe, device: Device, windows_at_once: int, in_u
     n_copies = min(device.config.threads, recipe.training.batch_size)
     windows_each = -(-windows_at_once // n_copies)
     step = n_copies * step_bytes(recipe.model, device.dtype.itemsize, windows_each)
-    return round(
-        in_use + LIBRARY_BYTES + weight_bytes(recipe, device, n_copies) + WORKING_SHARE * step
-    )
+    writer = (
+        8 * recipe.model.n_parameters
+    )  # the model of the final sample, and what it is read from
+    lasting = in_use + LIBRARY_BYTES + weight_bytes(recipe, device, n_copies) + writer
+    return round(lasting + WORKING_SHARE * step)
 
 
 def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
@@ -97,9 +99,8 @@ def feed_forward_bytes(model: ModelConfig, size: int) -> int:
 
 
 def _norm_numbers(model: ModelConfig) -> int:
-    """What the norms of one sublayer keep: their input, scaled or not, and their output."""
-    n_norms = sum(NORMS_AT[model.norm_placement])
-    return 2 * model.d_model * n_norms if n_norms else model.d_model
+    """What the first matrices of a sublayer keep as their input, and each of its norms."""
+    return model.d_model * (1 + sum(NORMS_AT[model.norm_placement]))
 
 
 def _residual_bytes(model: ModelConfig) -> int:
