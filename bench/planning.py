@@ -52,10 +52,10 @@ TEXTS = ("python-docs", "shakespeare")
 SHARES = (0.06, 0.12, 0.25, 0.5, 1.0)
 RUNS = Path(__file__).with_name("planning_runs.json")
 CALIBRATION = {
-    "nano": (150, 500, 1500, 5000),
-    "micro": (150, 500, 1500, 3000),
-    "mini": (60, 200, 600),
-    "baby": (60, 150),
+    "nano": (150, 500, 1500, 4000),
+    "micro": (150, 500, 1500),
+    "mini": (60, 250),
+    "baby": (60,),
 }
 """Size -> steps, on each text."""
 
