@@ -28,7 +28,7 @@ from folio.device import choose_device
 from folio.planning.power_law import fit_power_law
 from folio.planning.starvation import measure_starvation
 from folio.planning.trial import trial_loss
-from folio.recipe.expected_loss import ANCHOR_SIZE, ANCHOR_STEPS, block_parameters
+from folio.recipe.expected_loss import block_parameters
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import make_recipe
 from folio.storage import read_json, write_json
@@ -165,7 +165,7 @@ def calibrate() -> None:
         ]
         for run, guess in predictions_of_unseen_texts(runs)
     ]
-    print("Each text predicted from the runs on the other texts and its own anchor:")
+    print("Each text predicted from the runs on the other texts and its own anchors:")
     print(table(["run", "steps", "measured", "predicted", "off by %"], rows))
 
 
@@ -183,7 +183,6 @@ def record_run(text: str, size: str, steps: int) -> RecordedRun:
         steps=steps,
         text_tokens=len(training),
         loss=trial_loss(recipe, device, steps, training, prepared.validation()),
-        anchor=(size, steps) == (ANCHOR_SIZE, ANCHOR_STEPS),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench.loss_rule import RecordedRun, fit_rule, predictions_of_unseen_texts
@@ -16,26 +18,20 @@ def test_the_plain_loop_trains_the_same_function_as_the_gpt2_preset():
 
 
 def test_the_calibration_finds_the_rule_that_made_the_runs():
-    """Two texts of which one is 30 % harder, and a rule between the places of the grid."""
-    truth = LossRule(0.35, 8.0, 0.35, 12.0, 0.33, 6.0, 3000.0, 0.0)
+    """Two texts, each with a floor and a scale; the rule lies between the places of the grid."""
+    truth = LossRule(1.2, 0.3, 0.55, 6.0, 3000.0, 0.0)
 
-    def run(text: str, n: int, batch: int, steps: int, scale: float) -> RecordedRun:
-        tokens = {"a": 300_000, "b": 1_000_000}[text]
-        loss = scale * truth.relative_loss(n, batch, steps, tokens)
-        return RecordedRun(text, "", n, batch, steps, tokens, loss, (n, steps) == (800_000, 150))
+    def run(text: str, size: str, n: int, batch: int, steps: int) -> RecordedRun:
+        tokens, floor, scale = {"a": (300_000, 1.0, 0.2), "b": (1_000_000, 1.3, 0.1)}[text]
+        blank = RecordedRun(text, size, n, batch, steps, tokens, 0.0)
+        return replace(blank, loss=floor + scale * truth.shortfall(blank.effort))
 
     runs = [
-        run(text, n, batch, steps, scale)
-        for text, scale in (("a", 1.0), ("b", 1.3))
-        for n, batch in ((800_000, 768), (1_800_000, 2048), (4_700_000, 4096))
+        run(text, size, n, batch, steps)
+        for text in "ab"
+        for size, n, batch in (("nano", 800_000, 768), ("mini", 4_700_000, 4096))
         for steps in (150, 500, 2000)
     ]
-    rule = fit_rule(runs)
-    assert rule.band < 0.06
+    assert fit_rule(runs).band < 0.06
     for found, guess in predictions_of_unseen_texts(runs):
-        assert guess == pytest.approx(found.loss, rel=0.06)
-    between = (2_500_000, 2048, 1000, 600_000)
-    anchors = [r.relative_loss(800_000, 768, 150, 300_000) for r in (rule, truth)]
-    assert rule.relative_loss(*between) / anchors[0] == pytest.approx(
-        truth.relative_loss(*between) / anchors[1], rel=0.03
-    )
+        assert guess == pytest.approx(found.loss, rel=0.05)

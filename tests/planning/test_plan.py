@@ -73,7 +73,7 @@ SMALL += ["--device.precision", "float32"]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A machine that takes 10 ms a step, and an anchor of two steps; counts measurements."""
+    """A machine that takes 10 ms a step, and anchors of two and four steps; counts measurements."""
     measured: list[int] = []
 
     def measure(recipe, *_: object) -> Speed:
@@ -81,7 +81,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return Speed(0.01, 0.1)
 
     monkeypatch.setattr("folio.planning.plan.measure", measure)
-    monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", 2)
+    monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
     return measured
 
 
@@ -117,7 +117,7 @@ def test_json_has_the_same_numbers_and_the_anchor_is_measured_once(
 def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
     book: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", 2)
+    monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
     # So slow that not a single window of the next size can be tried.
     monkeypatch.setattr("folio.planning.plan.measure", lambda *_: Speed(100.0, 1.0))
     main(["plan", str(book), "--json", "--minutes", "1000"])

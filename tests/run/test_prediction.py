@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from folio.recipe.build import Speed
+from folio.recipe.expected_loss import Effort, anchor_file
+from folio.recipe.prepare import prepare
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import Watcher, resume_run, train_recipe
 from folio.run.directory import Run
@@ -41,11 +44,10 @@ def test_the_card_of_a_budget_in_minutes_compares_time_and_memory(
 
 
 def test_the_loss_is_compared_where_the_text_was_planned_for(book: Path):
-    from folio.recipe.prepare import prepare
-
     recipe = tiny(book, max_steps=8)
-    folder = prepare(recipe, lambda _: None).training_file.parent
-    write_json(folder / "anchor.json", {"loss": 2.0})
+    efforts = [Effort(800_000, 768, steps, 18_000) for steps in (150, 500)]
+    anchors = [{"effort": asdict(e), "loss": 2.0} for e in efforts]
+    write_json(anchor_file(prepare(recipe, lambda _: None).training_file), anchors)
     run = train_recipe(recipe, "planned", Watcher()).run
     assert "| loss against its prediction | " in run.card_file.read_text()
 

@@ -16,9 +16,10 @@ from folio.recipe.expected_loss import (
     ANCHOR_SIZE,
     ANCHOR_STEPS,
     RULE,
+    Effort,
     anchor_file,
-    block_parameters,
-    read_anchor,
+    effort_of,
+    read_anchors,
 )
 from folio.recipe.memory import memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
@@ -171,7 +172,7 @@ def make_plan(
     enough = [recipe for recipe in recipes if len(training) > recipe.model.context_length]
     limit = memory_limit(recipes[0])
     device = choose_for(recipes[0])
-    anchor = measure_anchor(prepared, device, tell)
+    anchors = measure_anchors(prepared, device, tell)
     in_use = memory_in_use()  # with all libraries loaded, nothing built any more
     rows: list[Row] = []
     before: tuple[Recipe, Speed] | None = None
@@ -186,9 +187,9 @@ def make_plan(
         steps = steps_in(minutes * 60, speed, config, length, len(validation))
         per_step = config.batch_size * length
         losses = [
-            anchor
-            * RULE.relative_loss(
-                block_parameters(recipe.model), per_step, steps * 2**doublings, len(training)
+            RULE.expected_loss(
+                anchors,
+                effort_of(recipe.model, config.batch_size, steps * 2**doublings, len(training)),
             )
             for doublings in range(MOST_DOUBLINGS + 1)
         ]
@@ -244,15 +245,26 @@ def token_flops(recipe: Recipe) -> float:
     return 6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.d_model
 
 
-def measure_anchor(prepared: Prepared, device: Device, tell: Callable[[str], None]) -> float:
-    """The loss of the anchor on a text in nats per token; measured once, then kept beside its
-    tokens. The same settings for every text, whatever the user's are."""
+def measure_anchors(
+    prepared: Prepared, device: Device, tell: Callable[[str], None]
+) -> list[tuple[Effort, float]]:
+    """The anchors of a text; measured once, then kept beside its tokens.
+
+    The same settings for every text, whatever the user's are.
+    """
     path = prepared.training_file
-    if (known := read_anchor(path)) is not None:
+    if known := read_anchors(path):
         return known
-    tell(f"{ANCHOR_STEPS} steps of {ANCHOR_SIZE}, to see how hard this text is")
     settings: Table = {"size": ANCHOR_SIZE, "model": {"vocab_size": prepared.tokenizer.vocab_size}}
-    recipe = make_recipe(settings)
-    loss = trial_loss(recipe, device, ANCHOR_STEPS, prepared.training(), prepared.validation())
-    write_json(anchor_file(path), {"size": ANCHOR_SIZE, "steps": ANCHOR_STEPS, "loss": loss})
-    return loss
+    recipe, training = make_recipe(settings), prepared.training()
+    anchors = []
+    for steps in ANCHOR_STEPS:
+        tell(f"{steps} steps of {ANCHOR_SIZE}, to see how this text is learned")
+        loss = trial_loss(recipe, device, steps, training, prepared.validation())
+        effort = effort_of(recipe.model, recipe.training.batch_size, steps, len(training))
+        anchors.append((effort, loss))
+    write_json(
+        anchor_file(path),
+        [{"effort": asdict(effort), "loss": loss} for effort, loss in anchors],
+    )
+    return anchors

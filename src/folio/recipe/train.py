@@ -20,7 +20,7 @@ from folio.recipe.build import (
     freeze_budget,
     steps_in,
 )
-from folio.recipe.expected_loss import RULE, block_parameters, read_anchor
+from folio.recipe.expected_loss import RULE, effort_of, read_anchors
 from folio.recipe.memory import fit_memory
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
@@ -135,19 +135,14 @@ def _expect(recipe: Recipe, prepared: Prepared, memory_bytes: int, speed: Speed 
     """What is known beforehand: memory on a processor, time where it was measured, loss where
     this text was planned for."""
     config, length = recipe.training, recipe.model.context_length
-    anchor = read_anchor(prepared.training_file)
-    relative = RULE.relative_loss(
-        block_parameters(recipe.model),
-        config.batch_size * length,
-        config.max_steps,
-        len(prepared.training()),
-    )
+    anchors = read_anchors(prepared.training_file)
+    effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
     return Figures(
         max_steps=config.max_steps,
         memory_bytes=memory_bytes or None,
         seconds=speed and speed.run_seconds(config, length, len(prepared.validation())),
-        loss=anchor and anchor * relative,
-        loss_band=anchor and RULE.band,
+        loss=RULE.expected_loss(anchors, effort) if anchors else None,
+        loss_band=RULE.band if anchors else None,
     )
 
 
