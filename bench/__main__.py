@@ -13,6 +13,8 @@ COMMANDS = (
     ["bench.duplicates"],
     ["bench.leakage"],
     ["bench.tuning", "replay"],
+    ["bench.planning"],
+    ["bench.planning", "--starvation"],
 )
 
 

@@ -6,8 +6,11 @@ others that have the same name for it, so both are tried for a moment.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from folio.errors import UserError
@@ -35,7 +38,15 @@ class DeviceConfig:
     """Processor threads; 0 takes all cores, or what OMP_NUM_THREADS says. The result depends on
     it in the last bits."""
 
+    memory_gigabytes: float = 0.0
+    """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has.
+    Where a batch needs more, fewer of its windows are in memory at once."""
+
     def __post_init__(self) -> None:
+        if not self.memory_gigabytes >= 0:
+            raise UserError(
+                f"device.memory_gigabytes is {self.memory_gigabytes}; it is 0 (all) or more."
+            )
         if self.threads < 0:
             raise UserError(f"device.threads is {self.threads}; it is 0 (all cores) or more.")
 
@@ -146,3 +157,43 @@ def _available(kind: str) -> bool:
     import torch
 
     return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+
+
+def memory_in_use() -> int:
+    """Bytes of memory that this process holds now."""
+    return _status_bytes("VmRSS") or peak_memory()
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this process ever held."""
+    # The system's own answer, below, counts the process that started this one.
+    if peak := _status_bytes("VmHWM"):
+        return peak
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine, or the container around this process, has."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows: unknown
+        total = 1 << 62
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        limit = "max"
+    return total if limit == "max" else min(total, int(limit))
+
+
+def _status_bytes(name: str) -> int:
+    """A line of Linux's account of this process; 0 where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(name)), 0)

@@ -48,6 +48,40 @@ def test_gradients_equal_those_of_one_model_with_the_whole_batch(threads, micro_
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
+class Full:
+    """An accelerator that has no room for so many windows at once, which no test machine is."""
+
+    def __init__(self, model: torch.nn.Module, windows: int):
+        self.windows, self.asked = windows, []
+        self.hook = model.register_forward_pre_hook(self.look)
+
+    def look(self, _, inputs):
+        self.asked.append(len(inputs[0]))
+        if len(inputs[0]) >= self.windows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_out_of_memory_halves_the_windows_and_not_the_gradient():
+    model, batch = tiny_gpt(initialization_std=0.2), batch_of(7)
+    whole, halved = (Replicas(copy.deepcopy(model), cpu(1), 7, seed=1) for _ in range(2))
+    full = Full(halved.copies[0].model, windows=3)
+    expected = whole.accumulate_gradients(batch, 0, step=0)
+    for _ in range(2):
+        assert halved.accumulate_gradients(batch, 0, step=0) == pytest.approx(expected, rel=1e-5)
+        torch.testing.assert_close(
+            halved.weights.gradients, whole.weights.gradients, rtol=1e-4, atol=1e-6
+        )
+    # 7, then 4, then 2 at a time; the second batch knows.
+    assert full.asked == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1] and halved.fitting_windows == 2
+
+
+def test_memory_that_is_too_small_for_one_window_is_an_error():
+    replicas = Replicas(tiny_gpt(), cpu(1), 4, seed=1)
+    Full(replicas.copies[0].model, windows=1)
+    with pytest.raises(torch.OutOfMemoryError):
+        replicas.accumulate_gradients(batch_of(4), 0, step=0)
+
+
 def test_bfloat16_gradients_are_near_those_of_float32():
     gradients = {}
     for precision in ("float32", "bfloat16"):

@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from folio.config import read_toml, to_table, to_toml
-from folio.device import Device, choose_device
+from folio.device import Device, choose_device, peak_memory
 from folio.errors import UserError
-from folio.recipe.build import build, check_device, evaluation_interval, freeze_budget, steps_in
+from folio.recipe.build import (
+    Speed,
+    build,
+    check_device,
+    evaluation_interval,
+    freeze_budget,
+    steps_in,
+)
+from folio.recipe.expected_loss import RULE, effort_of, read_anchors
+from folio.recipe.memory import fit_memory
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.run.card import diagnose_run, draw_loss, write_card
@@ -22,6 +31,7 @@ from folio.run.directory import Run, runs_folder
 from folio.run.held_out import HeldOut, evaluate_held_out
 from folio.run.metrics import set_aside_events_after
 from folio.run.opening import open_run
+from folio.run.prediction import Figures, compare_with_prediction, predict
 from folio.storage import atomic_write, link_or_copy, write_json
 from folio.tokenizers import load
 from folio.tokens.token_file import open_token_file
@@ -95,9 +105,10 @@ def train_recipe(
             f"Or give another --name."
         )
     recipe, prepared, device = settle(recipe, watcher)
+    recipe, memory_bytes = fit_memory(recipe, device, watcher.tell)
     texts = prepared.training(), prepared.validation()
     build(recipe, device, *texts)  # fails here or never
-    recipe = freeze_budget(recipe, device, *texts)
+    recipe, speed = freeze_budget(recipe, device, *texts)
 
     run = Run(folder / (name or _new_name(recipe)))
     with run.lock():
@@ -109,6 +120,7 @@ def train_recipe(
         if prepared.clean_file is not None:
             link_or_copy(prepared.clean_file, run.tokens_file("clean"))
         write_json(run.corpus_file, prepared.record)
+        predict(run, _expect(recipe, prepared, memory_bytes, speed))
         _write_recipe(run, recipe)  # last: from here on this is a run
         return _train_in(run, recipe, device, watcher, should_stop)
 
@@ -123,9 +135,28 @@ def settle(recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Prepared, Device]:
     for warning in prepared.warnings:
         watcher.tell(f"warning: {warning}")
     recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
-    recipe = _fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
-    device = _choose(recipe, watcher)
-    return replace(_with_absolute_paths(recipe), device=device.config), prepared, device
+    recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
+    device = choose_for(recipe)
+    watcher.tell(f"device: {device}")
+    recipe = replace(_with_absolute_paths(recipe), device=device.config)
+    return recipe, prepared, device
+
+
+def _expect(
+    recipe: Recipe, prepared: Prepared, memory_bytes: int | None, speed: Speed | None
+) -> Figures:
+    """What is known beforehand: memory on a processor, time where it was measured, loss where
+    this text was planned for."""
+    config, length = recipe.training, recipe.model.context_length
+    anchors = read_anchors(prepared.training_file)
+    effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
+    return Figures(
+        max_steps=config.max_steps,
+        memory_bytes=memory_bytes,
+        seconds=speed and speed.run_seconds(config, length, len(prepared.validation())),
+        loss=RULE.expected_loss(anchors, effort) if anchors else None,
+        loss_band=RULE.band if anchors else None,
+    )
 
 
 def resume_run(
@@ -244,6 +275,13 @@ def _finish(
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
         ("sample again", f"`folio sample {run.path}`"),
     ]
+    measured = Figures(
+        max_steps=recipe.training.max_steps,
+        memory_bytes=peak_memory(),
+        seconds=state.seconds if ending == "finished" else None,
+        loss=state.best_validation_loss if ending == "finished" else None,
+    )
+    facts += compare_with_prediction(run, measured)
     write_card(run, facts, [sample] if sample else [])
     return Result(run, ending, state, diagnosis, sample, held_out)
 
@@ -262,7 +300,7 @@ def _extend(run: Run, recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         ends = run.events("step")
         done = ends[-1] if ends else {"step": 0, "seconds": 0.0}
         step_seconds = done["seconds"] / max(done["step"], 1) or 0.1
-        more = steps_in(minutes * 60, step_seconds, 0.0, recipe.training, length, 2)
+        more = steps_in(minutes * 60, Speed(step_seconds, 0.0), recipe.training, length, 2)
         checkpoint = run.newest()[0]
         steps = min(steps, checkpoint.step + more) if budget_given else checkpoint.step + more
     frozen = replace(recipe.training, max_steps=steps, max_tokens=0, max_epochs=0.0, minutes=0.0)
@@ -280,15 +318,19 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
     )
 
 
-def _choose(recipe: Recipe, watcher: Watcher) -> Device:
+def choose_for(recipe: Recipe) -> Device:
+    """The device for a recipe, by products as large as those of its model."""
     model = recipe.model
     windows = recipe.training.micro_batch_size or recipe.training.batch_size
-    device = choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
-    watcher.tell(f"device: {device}")
-    return device
+    return choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
 
 
-def _fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
+def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
+    """Fill in the rows of the model.
+
+    Raises:
+        UserError: fewer rows than the tokenizer has ids.
+    """
     rows = recipe.model.vocab_size or n_ids
     if rows < n_ids:
         raise UserError(
