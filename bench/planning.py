@@ -1,13 +1,13 @@
 """Planning: what was predicted against what came out.
 
     python -m bench.planning                 memory and time of runs, three repeats each
-    python -m bench.planning --memory-only   one repeat of three steps; for a busy machine
+    python -m bench.planning --memory-only   one repeat of four steps; for a busy machine
     python -m bench.planning --starvation    the loss at 100 % of two texts from at most 50 %
     python -m bench.planning --calibrate     the constants of recipe/expected_loss.py, from
                                              the runs in bench/planning_runs.json
 
-Memory and time are those of `folio train` as a process of its own, as it notes them itself in
-prediction.json.
+A run is `folio train` as a process of its own. Its memory is looked at from outside, up to fifty
+times a second: what its processes share counts once. Its time is what it notes itself.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from bench.loss_rule import RecordedRun, fit_rule, predictions_of_unseen_texts
 from folio.config import merge
 from folio.console import table
-from folio.device import choose_device
+from folio.device import account, choose_device
 from folio.planning.power_law import fit_power_law
 from folio.planning.starvation import measure_starvation
 from folio.planning.trial import trial_loss
@@ -35,19 +37,22 @@ from folio.storage import read_json, write_json
 
 CONFIGURATIONS = {
     "nano": "--size nano",
-    "nano, a large batch": "--size nano --training.batch-size 128",
+    "nano, 128 windows": "--size nano --training.batch-size 128",
     "nano, 4,096 ids": "--size nano --tokenizer.kind bpe --tokenizer.vocab-size 4096",
-    "micro": "--size micro",
     "micro, one thread": "--size micro --device.threads 1",
     "mini": "--size mini",
     "mini, gpt2": "--size mini --preset gpt2",
     "mini, float32": "--size mini --device.precision float32",
-    "mini, dropout": "--size mini --model.residual-dropout 0.1 --model.attention-dropout 0.1",
-    "mini, context 1,024": "--size mini --model.context-length 1024 --training.batch-size 4",
-    "mini, Muon": "--size mini --optimizer.kind muon",
+    "mini, dropout": "--size mini --model.embedding-dropout 0.1 --model.residual-dropout 0.1"
+    " --model.attention-dropout 0.1",
+    "mini, 4 windows of 1,024": "--size mini --model.context-length 1024 --training.batch-size 4",
     "baby, 16 windows": "--size baby --training.batch-size 16",
-    "small, 2 windows of 256": "--size small --model.context-length 256 --training.batch-size 2",
+    "baby, gpt2, 32 windows": "--size baby --preset gpt2 --training.batch-size 32",
+    "baby, 64 windows, 8 at once": "--size baby --training.micro-batch-size 8",
 }
+"""Two threads on python-docs, in bfloat16, where nothing else is said."""
+COMMON = {"--device.threads": "2", "--device.precision": "bfloat16", "--device.kind": "cpu"}
+FEW_STEPS = ["--training.max-steps", "4", "--training.evaluation-interval", "4"]
 TEXTS = ("python-docs", "shakespeare")
 SHARES = (0.06, 0.12, 0.25, 0.5, 1.0)
 RUNS = Path(__file__).with_name("planning_runs.json")
@@ -73,7 +78,7 @@ def main() -> None:
     elif options.calibrate:
         calibrate()
     elif options.memory_only:
-        memory_and_time(["--training.max-steps", "3", "--training.evaluation-interval", "3"], 1)
+        memory_and_time(FEW_STEPS, 1)
     else:
         memory_and_time(["--minutes", str(options.minutes)], options.repeats)
 
@@ -84,30 +89,62 @@ def memory_and_time(budget: list[str], repeats: int) -> None:
         results = [run_once([*flags.split(), *budget]) for _ in range(repeats)]
         row = [name]
         for figure, unit in (("memory_bytes", 1e9), ("seconds", 1.0)):
-            if results[0]["predicted"][figure] is None:
+            pairs = [(predicted[figure], measured[figure]) for predicted, measured in results]
+            if pairs[0][0] is None:
                 row += ["-"] * 3
                 continue
-            predicted, measured = (
-                statistics.median(r[kind][figure] / unit for r in results)
-                for kind in ("predicted", "measured")
-            )
-            error = statistics.median(
-                r["measured"][figure] / r["predicted"][figure] - 1 for r in results
-            )
+            predicted, measured = (statistics.median(column) / unit for column in zip(*pairs))
+            error = statistics.median(measured / predicted - 1 for predicted, measured in pairs)
             row += [f"{predicted:.2f}", f"{measured:.2f}", f"{100 * error:+.0f}"]
+        own = statistics.median(measured["own_memory_bytes"] for _, measured in results)
+        row.append(f"{own / 1e9:.2f}")
         rows.append(row)
         print("  ".join(row), flush=True)
     header = ["run", "GB predicted", "measured", "off by %", "s predicted", "measured", "off by %"]
-    print("\n" + table(header, rows))
+    print("\n" + table([*header, "GB on its card"], rows))
 
 
-def run_once(flags: list[str]) -> dict[str, dict[str, float]]:
-    """prediction.json of a run."""
+def run_once(flags: list[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """What a run was predicted to take, and what it took."""
+    common = [word for pair in COMMON.items() if pair[0] not in flags for word in pair]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "folio", "train", "python-docs", "--name", "bench", *flags]
+        command = [sys.executable, "-m", "folio", "train", "python-docs", "--name", "bench"]
+        command += [*flags, *common, "--corpus.validation-fraction", "0.03"]
         environment = os.environ | {"FOLIO_RUNS": folder}
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        return read_json(Path(folder, "bench", "prediction.json"))
+        quiet = subprocess.DEVNULL
+        peak = 0
+        with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) as process:
+            while process.poll() is None:
+                peak = max(peak, memory_of(process.pid))
+                time.sleep(0.02)
+        assert process.returncode == 0, f"this failed: {' '.join(command)}"
+        both = read_json(Path(folder, "bench", "prediction.json"))
+    measured = both["measured"]
+    own = {"own_memory_bytes": measured["memory_bytes"], "memory_bytes": peak}
+    return both["predicted"], measured | own
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of a process and all that it started, shared pages once; of Linux.
+
+    Pages of files count once in full, since other programs use the same libraries.
+    """
+    memory = files = 0
+    for process in processes_from(pid):
+        pages, status = account(f"{process}/smaps_rollup"), account(f"{process}/status")
+        memory += pages.get("Pss_Anon", 0) + pages.get("Pss_Shmem", 0)
+        files = max(files, status.get("RssFile", 0))
+    return memory + files
+
+
+def processes_from(pid: int) -> Iterator[int]:
+    yield pid
+    try:
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                yield from processes_from(int(child))
+    except OSError:  # it has just ended
+        return
 
 
 def starvation() -> None:

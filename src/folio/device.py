@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -161,20 +162,32 @@ def _available(kind: str) -> bool:
 
 def memory_in_use() -> int:
     """Bytes of memory that this process holds now."""
-    return _status_bytes("VmRSS") or peak_memory()
+    return account("self/status").get("VmRSS") or peak_memory()
 
 
-def peak_memory() -> int:
-    """Most bytes of memory that this process ever held."""
+def peak_memory(children: Iterable[int] = ()) -> int:
+    """Most bytes of memory that this process ever held.
+
+    Args:
+        children: numbers of running processes that it forked, on Linux; what each has for itself
+            is added. Pages that they share are those of this process.
+    """
     # The system's own answer, below, counts the process that started this one.
-    if peak := _status_bytes("VmHWM"):
-        return peak
+    if peak := account("self/status").get("VmHWM"):
+        return peak + sum(_own_peak(child) for child in children)
     try:
         import resource
     except ImportError:  # Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _own_peak(child: int) -> int:
+    """What a process has for itself, and what it gave back since its own peak."""
+    status, pages = account(f"{child}/status"), account(f"{child}/smaps_rollup")
+    now = pages.get("Private_Clean", 0) + pages.get("Private_Dirty", 0)
+    return now + status.get("VmHWM", 0) - status.get("VmRSS", 0)
 
 
 def machine_memory() -> int:
@@ -190,10 +203,11 @@ def machine_memory() -> int:
     return total if limit == "max" else min(total, int(limit))
 
 
-def _status_bytes(name: str) -> int:
-    """A line of Linux's account of this process; 0 where there is none."""
+def account(name: str) -> dict[str, int]:
+    """One of Linux's accounts of a process: `VmRSS` and so on -> bytes; empty where it is not."""
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        lines = Path("/proc", name).read_text(encoding="ascii").splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(name)), 0)
+        return {}
+    words = [line.split() for line in lines]
+    return {row[0].rstrip(":"): int(row[1]) << 10 for row in words if row[2:] == ["kB"]}

@@ -13,57 +13,41 @@ from folio.errors import UserError
 from folio.planning.plan import Plan, Row
 from folio.recipe.build import Speed
 from folio.recipe.expected_loss import RULE
+from folio.recipe.recipe import make_recipe
+from folio.recipe.sizing import Candidate
 
 
-def row(size: str, losses: list[float], **changes: object) -> Row:
-    values: dict[str, object] = {
-        "size": size,
-        "parameters": 12_000_000,
-        "memory_bytes": 2 * 10**9,
-        "fits": True,
-        "measured": True,
-        "tokens_per_second": 1000.0,
-        "steps": 3000,
-        "tokens": 3_000_000,
-        "epochs": 3.0,
-        "losses": losses,
-        "parameters_per_token": 12.0,
-    }
-    return Row(**(values | changes))  # type: ignore[arg-type]
+def row(size: str, tokens_per_second: float, memory_bytes: int = 10**9, n: int = 10**6) -> Row:
+    """For 60 minutes on n tokens of text."""
+    recipe = make_recipe({"size": size, "model": {"vocab_size": 100}})
+    per_step = recipe.training.batch_size * recipe.model.context_length
+    speed = Speed(per_step / tokens_per_second, 0.0)
+    return Row(Candidate(recipe, speed, True, 60, n, n // 10, memory_bytes, 8 * 10**9), None)
 
 
 def plan(*rows: Row) -> Plan:
-    return Plan(60, 8 * 10**9, "cpu", 10**6, 10**5, list(rows))
+    return Plan(60, 10**6, 10**5, 8 * 10**9, list(rows))
 
 
-def test_the_lowest_loss_that_fits_is_best():
-    found = plan(row("S", [1.9]), row("M", [1.6]), row("L", [1.5], fits=False))
-    assert found.best is not None and found.best.size == "M"
-    assert found.verdict() == "M is best for 60 minutes; L needs 2.0 GB of memory."
+def test_the_verdict_names_the_best_size_and_what_speaks_against_each_larger_one():
+    # Ten million parameters need as many tokens: 10.7 M of 3.6 M are a third, so three hours.
+    found = plan(row("nano", 9000), row("mini", 3000), row("baby", 1000), row("small", 100))
+    assert found.best.recipe.size == "mini"
+    assert found.verdict().startswith("mini is best for 60 minutes; baby needs about 2 h 58 min;")
+    assert found.verdict().endswith("small starves: 85 parameters for each token you have.")
 
 
-def test_of_equally_good_sizes_the_smallest_is_taken():
-    found = plan(row("S", [1.605]), row("M", [1.6]), row("L", [1.7]))
+def test_a_size_that_does_not_fit_is_not_best_however_fast_it_is():
+    found = plan(row("nano", 9000), row("mini", 9000, memory_bytes=9 * 10**9))
+    assert found.verdict() == "nano is best for 60 minutes; mini needs 9.0 GB of memory."
+
+
+def test_the_smallest_size_is_best_even_where_much_speaks_against_it():
+    found = plan(row("nano", 9000, n=10_000), row("micro", 9000, n=10_000))
     assert found.verdict() == (
-        "S is best for 60 minutes (M would be as good); L starves: 12 parameters for each token "
-        "you have."
+        "nano is best for 60 minutes, although it starves: 82 parameters for each token you have; "
+        "micro starves: 179 parameters for each token you have."
     )
-
-
-def test_a_size_that_only_needs_time_does_not_starve():
-    found = plan(row("M", [1.6]), row("L", [1.9, 1.7, 1.59]))
-    assert found.verdict().endswith("L would need about 4 h 0 min to be better.")
-
-
-def test_too_few_steps_are_no_prediction():
-    found = plan(row("S", [2.0]), row("M", [1.0, 0.9], steps=20))
-    assert found.best is not None and found.best.size == "S"
-    assert found.rows[1].record()["loss"] is None
-
-
-def test_when_nothing_fits_the_verdict_says_so():
-    found = plan(row("S", [2.0], fits=False))
-    assert found.best is None and "Give more --minutes or --memory" in found.verdict()
 
 
 SMALL = ["--model.n-layers", "1", "--model.d-model", "16", "--model.n-heads", "2"]
@@ -80,7 +64,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         measured.append(recipe.model.n_parameters)
         return Speed(0.01, 0.1)
 
-    monkeypatch.setattr("folio.planning.plan.measure", measure)
+    monkeypatch.setattr("folio.recipe.sizing.measure", measure)
     monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
     return measured
 
@@ -90,9 +74,10 @@ def test_the_command_prints_a_table_a_verdict_and_what_to_type(
 ):
     main(["plan", str(book), "--minutes", "2", "--memory", "8GB", *SMALL])
     out = capfd.readouterr().out
-    assert "nano is best for 2 minutes" in out
-    assert f"try  folio train {book} --size nano --minutes 2" in out
-    assert "8.0 GB of memory" in out and len(quick) == 6
+    assert "is best for 2 minutes" in out and "8.0 GB of memory" in out
+    assert f"try  folio train {book} --minutes 2 --model.n-layers 1" in out
+    assert out.strip().endswith("--device.memory-gigabytes 8")
+    assert len(quick) == 6
 
 
 def test_json_has_the_same_numbers_and_the_anchor_is_measured_once(
@@ -106,7 +91,7 @@ def test_json_has_the_same_numbers_and_the_anchor_is_measured_once(
         found = json.loads(captured.out)
     assert "steps of nano" in outs[0] and "steps of nano" not in outs[1]
     first = found["sizes"][0]
-    assert found["best"] == first["size"] == "nano"
+    assert first["size"] == "nano" and found["best"] in found["verdict"]
     # 60 minutes at 10 ms a step and at most 20 evaluations of 0.1 s.
     assert first["steps"] == pytest.approx(360_000, rel=0.001)
     assert first["tokens"] == first["steps"] * 4 * 16
@@ -118,8 +103,8 @@ def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
     book: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
-    # So slow that not a single window of the next size can be tried.
-    monkeypatch.setattr("folio.planning.plan.measure", lambda *_: Speed(100.0, 1.0))
+    # So slow that no larger size comes near to the tokens that it needs.
+    monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: Speed(100.0, 1.0))
     main(["plan", str(book), "--json", "--minutes", "1000"])
     sizes = json.loads(capfd.readouterr().out)["sizes"]
     assert [size["measured"] for size in sizes] == [True] + [False] * 5
@@ -127,12 +112,20 @@ def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
     assert rates == sorted(rates, reverse=True)
     # Six operations a weight and attention: about as many times slower as it is larger.
     assert rates[0] / rates[2] == pytest.approx(4.85 / 0.82, rel=0.25)
+    assert sizes[0]["loss"] is not None and sizes[5]["loss"] is None, "few steps predict nothing"
+    assert sizes[5]["loss_band"] is None
 
 
 @pytest.mark.parametrize("text", ["8", "GB", "8 apples", ""])
 def test_a_memory_that_is_no_size_is_a_mistake(text: str):
     with pytest.raises(UserError, match="expected a size such as 8GB"):
         parse_bytes(text)
+
+
+def test_a_size_is_a_mistake_since_all_are_compared(capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main(["plan", "--size", "mini"])
+    assert end.value.code == 2 and "Leave --size out" in capfd.readouterr().err
 
 
 def test_no_time_is_a_mistake(capfd: pytest.CaptureFixture[str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from folio.recipe.memory import (
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import Watcher, train_recipe
+from folio.training.loop import compute_gradients
 
 
 def cpu(threads: int = 1, precision: str = "float32") -> Device:
@@ -86,8 +88,10 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
         replace(recipe, training=replace(recipe.training, max_steps=1)), device, tokens, tokens
     )
     replicas, rules = training.replicas, training.optimizer.rules.values()
+    compute_gradients(training, training.stream.next_batch(2, 8), step=0)
     tensors = [replicas.weights.values, replicas.weights.gradients, replicas._shared]
     tensors += [copy.gradients for copy in replicas.copies]
+    tensors += [p.grad for copy in replicas.copies for p in copy.model.parameters()]
     tensors += [tensor for rule in rules for tensor in rule.tensors.values()]
     tensors += [rule._update for rule in rules if hasattr(rule, "_update")]  # type: ignore[attr-defined]
     held = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
@@ -154,6 +158,23 @@ def test_a_limit_changes_the_windows_at_once_and_not_the_losses(
     losses = [[e["loss"] for e in r.run.events("step")] for r in (free, limited)]
     assert len(losses[0]) == 12
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_what_a_forked_process_takes_for_itself_counts():
+    shared = np.ones(40_000_000 // 8)
+    (ready, tell_ready), (leave, tell_leave) = os.pipe(), os.pipe()
+    if (pid := os.fork()) == 0:
+        shared.sum()  # no copy of it is made
+        block = np.ones(60_000_000 // 8)
+        del block
+        os.write(tell_ready, b"!")
+        os.read(leave, 1)
+        os._exit(0)
+    os.read(ready, 1)
+    alone, both = peak_memory(), peak_memory([pid])
+    os.write(tell_leave, b"!")
+    os.waitpid(pid, 0)
+    assert 55_000_000 < both - alone < 90_000_000
 
 
 def test_memory_is_that_of_this_process():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-import math
 import shlex
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from folio.console import say, table
 from folio.errors import UserError
 
 if TYPE_CHECKING:
-    from folio.planning.plan import Plan
+    from folio.planning.plan import Plan, Row
 
 UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30}
 
@@ -47,26 +46,31 @@ def plan(
         layers.append({"device": {"memory_gigabytes": parse_bytes(memory) / 1e9}})
     layers.append(settings_table(flags))
 
-    from folio.recipe.recipe import make_recipe
+    from folio.recipe.recipe import lay_over, make_recipe
 
-    recipe = make_recipe(*layers)
+    given = lay_over(*layers)
+    recipe = make_recipe(given)
+    if "size" in given:
+        raise UserError("folio plan compares all sizes. Leave --size out.")
 
     # Only now, since it loads torch: mistakes are answered at once.
     from folio.planning.plan import make_plan
     from folio.recipe.prepare import prepare
 
     prepared = prepare(recipe, say)
-    found = make_plan(layers, prepared, minutes, say)
+    found = make_plan(given, prepared, minutes, say)
     record = found.record()
     if not json:
         print(plan_table(found))
         print(f"\n{found.verdict()}")
-        if best := found.best:
-            words = ["folio", "train", *positional, "--size", best.size, "--minutes"]
-            print(f"try  {shlex.join([*words, f'{minutes:g}'])}")
+        words = ["folio", "train", *positional, "--minutes", f"{minutes:g}"]
+        words += [word for name, value in flags for word in (f"--{name}", value)]
+        if memory:
+            words += ["--device.memory-gigabytes", f"{parse_bytes(memory) / 1e9:g}"]
+        print(f"try  {shlex.join(words)}")
     if starvation:
         from folio.planning.starvation import measure_starvation
-        from folio.recipe.train import choose_for
+        from folio.recipe.build import choose_for
 
         hunger = measure_starvation(
             prepared.training(),
@@ -84,28 +88,29 @@ def plan(
 
 def plan_table(found: Plan) -> str:
     """A row a size."""
-    rows = [
-        [
-            row.size,
-            f"{row.parameters / 1e6:.1f} M",
-            f"{row.memory_bytes / 1e9:.2f} GB",
-            f"{row.tokens_per_second:,.0f}{'' if row.measured else ' *'}",
-            f"{row.tokens / 1e6:,.1f} M",
-            f"{row.epochs:,.2g}" if row.epochs < 10 else f"{row.epochs:,.0f}",
-            f"{row.loss:.2f} ± {row.loss_band:.2f}" if math.isfinite(row.loss) else "-",
-        ]
-        for row in found.rows
-    ]
     header = ["size", "parameters", "memory", "tokens/s", "tokens", "epochs", "predicted loss"]
     lines = [
         f"{found.n_training:,} tokens to train on, {found.minutes:g} minutes, "
-        f"{found.memory_limit / 1e9:.1f} GB of memory; loss in nats per token",
+        f"{found.memory_limit / 1e9:.1f} GB of memory; loss in nats per token, roughly",
         "",
-        table(header, rows),
+        table(header, [_cells(row) for row in found.rows]),
     ]
-    if not all(row.measured for row in found.rows):
+    if not all(row.candidate.measured for row in found.rows):
         lines.append("* not tried here; follows from the size above it")
     return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    size, epochs = row.candidate, row.candidate.epochs
+    return [
+        size.recipe.size,
+        f"{size.recipe.model.n_parameters / 1e6:.1f} M",
+        f"{size.memory_bytes / 1e9:.2f} GB" if size.memory_bytes else "-",
+        f"{size.tokens_per_second:,.0f}{'' if size.measured else ' *'}",
+        f"{size.n_tokens / 1e6:,.1f} M",
+        f"{epochs:,.2g}" if epochs < 10 else f"{epochs:,.0f}",
+        f"{row.loss:.2f} ± {row.loss_band:.2f}" if row.loss else "-",
+    ]
 
 
 def parse_bytes(text: str) -> float:

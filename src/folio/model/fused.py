@@ -36,6 +36,12 @@ def serves(x: Tensor) -> bool:
     )
 
 
+def load() -> None:
+    """Load the kernels, where there are any, so that processes forked from this one share them."""
+    if _numba_is_there():
+        _kernels()
+
+
 class RMSNorm(torch.autograd.Function):
     """gain * x over the root of its mean square: (..., C), (C,) -> (..., C)."""
 

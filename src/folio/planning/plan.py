@@ -1,17 +1,15 @@
-"""Which size suits a text, this machine and the time there is."""
+"""Which size suits a text, this machine and the time there is, and what each would come to."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from folio.config import Table
-from folio.console import duration
-from folio.device import Device, memory_in_use
+from folio.device import Device
 from folio.planning.trial import trial_loss
-from folio.recipe.build import Speed, measure, steps_in
+from folio.recipe.build import choose_for
 from folio.recipe.expected_loss import (
     ANCHOR_SIZE,
     ANCHOR_STEPS,
@@ -21,66 +19,47 @@ from folio.recipe.expected_loss import (
     effort_of,
     read_anchors,
 )
-from folio.recipe.memory import memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
-from folio.recipe.recipe import Recipe, make_recipe
-from folio.recipe.train import choose_for, fit_vocabulary
+from folio.recipe.recipe import make_recipe
+from folio.recipe.sizing import Candidate, best_of, candidates, in_size
 from folio.storage import write_json
-from folio.tokenizers.base import TokenIds
 
-TRIAL_SECONDS = 0.5
-"""Of steps, for each size."""
-LONGEST_STEP_SECONDS = 2.0
-"""A size whose smallest step is expected to take longer is not tried: its time follows from the
-size before it."""
-TIED = 0.01
-"""Share of the loss by which sizes that are equally good may differ: two seeds do."""
 FEW_STEPS = 50
-"""Below so many nothing is predicted: the rule was fitted to longer runs."""
-MOST_DOUBLINGS = 10
-"""Of the budget, when looking for one in which a larger size would be better."""
+"""Below so many no loss is predicted: the rule was fitted to longer runs."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One size."""
 
-    size: str
-    parameters: int
-    memory_bytes: int
-    """At the peak, with as many windows at once as fit."""
-    fits: bool
-    measured: bool
-    """Whether its speed was measured, or follows from a smaller size."""
-    tokens_per_second: float
-    steps: int
-    """In the budget, evaluations included."""
-    tokens: int
-    epochs: float
-    losses: list[float]
-    """Best validation loss, predicted, in nats per token: in the budget, in twice, in four times
-    and so on."""
-    parameters_per_token: float
-    """Of the training text."""
+    candidate: Candidate
+    loss: float | None
+    """Best validation loss, predicted, in nats per token; None where the steps are too few."""
 
     @property
-    def loss(self) -> float:
-        """In the budget; endless where that is too few steps for a prediction."""
-        return self.losses[0] if self.steps >= FEW_STEPS else math.inf
-
-    @property
-    def loss_band(self) -> float:
+    def loss_band(self) -> float | None:
         """Either way, in nats per token: two standard errors."""
-        return RULE.band * self.losses[0]
+        return self.loss and RULE.band * self.loss
 
     def record(self) -> dict[str, Any]:
-        """For JSON; a loss that was not predicted is null."""
-        table = asdict(self) | {"loss": None, "loss_band": None}
-        if math.isfinite(self.loss):
-            table |= {"loss": self.loss, "loss_band": self.loss_band}
-        del table["losses"]
-        return table
+        """For JSON."""
+        candidate, model = self.candidate, self.candidate.recipe.model
+        return {
+            "size": candidate.recipe.size,
+            "parameters": model.n_parameters,
+            "memory_bytes": candidate.memory_bytes or None,
+            "measured": candidate.measured,
+            "tokens_per_second": candidate.tokens_per_second,
+            "steps": candidate.steps,
+            "tokens": candidate.n_tokens,
+            "epochs": candidate.epochs,
+            "share_of_needed_tokens": candidate.share_of_needed,
+            "parameters_per_token": candidate.parameters_per_token,
+            "loss": self.loss,
+            "loss_band": self.loss_band,
+            "trouble": candidate.trouble or None,
+        }
 
 
 @dataclass(frozen=True)
@@ -88,161 +67,76 @@ class Plan:
     """All sizes, smallest first."""
 
     minutes: float
-    memory_limit: int
-    device: str
     n_training: int
     n_validation: int
+    memory_limit: int
     rows: list[Row]
 
     @property
-    def best(self) -> Row | None:
-        """The lowest predicted loss of those that fit; the smallest of those that are tied."""
-        fitting = [row for row in self.rows if row.fits and math.isfinite(row.loss)]
-        if not fitting:
-            return None
-        lowest = min(row.loss for row in fitting)
-        return next(row for row in fitting if row.loss <= lowest * (1 + TIED))
+    def best(self) -> Candidate:
+        """As `folio train --minutes` chooses."""
+        return best_of(row.candidate for row in self.rows)[0]
 
     def verdict(self) -> str:
-        """In words: the best size, and what is wrong with the next larger ones."""
+        """In words: the best size, and what speaks against the larger ones."""
         best = self.best
-        if best is None:
-            return (
-                f"No size fits into {self.memory_limit / 1e9:.1f} GB and makes {FEW_STEPS} steps "
-                f"in {self.minutes:g} minutes. Give more --minutes or --memory."
-            )
-        tied = [
-            row.size
-            for row in self.rows
-            if row.fits and row is not best and row.loss <= best.loss * (1 + TIED)
-        ]
-        parts = [f"{best.size} is best for {self.minutes:g} minutes"]
-        if tied:
-            parts[0] += f" ({' and '.join(tied)} would be as good)"
-        larger = self.rows[self.rows.index(best) + 1 :]
-        parts += [
-            f"{row.size} {self._trouble(row, best)}" for row in larger if row.size not in tied
-        ]
+        parts = [f"{best.recipe.size} is best for {self.minutes:g} minutes"]
+        if best.trouble:
+            parts[0] += f", although it {best.trouble}"
+        larger = [row.candidate for row in self.rows]
+        larger = larger[larger.index(best) + 1 :]
+        parts += [f"{candidate.recipe.size} {candidate.trouble}" for candidate in larger]
         return "; ".join(parts) + "."
-
-    def _trouble(self, row: Row, best: Row) -> str:
-        """Why a size that is larger than the best one is not better."""
-        if not row.fits:
-            return f"needs {row.memory_bytes / 1e9:.1f} GB of memory"
-        for doublings, loss in enumerate(row.losses[1:], 1):
-            if loss < best.loss:
-                minutes = self.minutes * 2**doublings
-                return f"would need about {duration(60 * minutes)} to be better"
-        ratio = row.parameters_per_token
-        return f"starves: {ratio:.{0 if ratio >= 10 else 1}f} parameters for each token you have"
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
-        best = self.best
         return {
             "minutes": self.minutes,
             "memory_limit": self.memory_limit,
-            "device": self.device,
             "tokens": {"training": self.n_training, "validation": self.n_validation},
             "sizes": [row.record() for row in self.rows],
-            "best": best and best.size,
+            "best": self.best.recipe.size,
             "verdict": self.verdict(),
         }
 
 
 def make_plan(
-    layers: list[Table], prepared: Prepared, minutes: float, tell: Callable[[str], None]
+    given: Table, prepared: Prepared, minutes: float, tell: Callable[[str], None]
 ) -> Plan:
     """Measure and predict.
 
     Args:
-        layers: tables of settings; the sizes of the presets are tried under them.
+        given: settings; the sizes of the presets are tried under them.
         prepared: the text.
         minutes: the budget.
         tell: takes a line about what is being done.
 
     Raises:
-        UserError: the text is too short for any size.
+        UserError: as candidates.
     """
-    training, validation = prepared.training(), prepared.validation()
-    recipes = [
-        fit_vocabulary(make_recipe(*layers, {"size": size}), prepared.tokenizer.vocab_size)
-        for size in SIZES
-    ]
-    enough = [recipe for recipe in recipes if len(training) > recipe.model.context_length]
-    limit = memory_limit(recipes[0])
-    device = choose_for(recipes[0])
-    anchors = measure_anchors(prepared, device, tell)
-    in_use = memory_in_use()  # with all libraries loaded, nothing built any more
-    rows: list[Row] = []
-    before: tuple[Recipe, Speed] | None = None
-    for recipe in enough or recipes[:1]:
-        device = choose_for(recipe)
-        recipe = replace(recipe, device=device.config)
-        recipe, memory_bytes = windows_that_fit(recipe, device, limit, in_use)
-        fits = memory_bytes <= limit
-        speed, measured = _speed(recipe, device, training, validation, before, fits)
-        before = recipe, speed
-        config, length = recipe.training, recipe.model.context_length
-        steps = steps_in(minutes * 60, speed, config, length, len(validation))
-        per_step = config.batch_size * length
-        losses = [
-            RULE.expected_loss(
-                anchors,
-                effort_of(recipe.model, config.batch_size, steps * 2**doublings, len(training)),
-            )
-            for doublings in range(MOST_DOUBLINGS + 1)
-        ]
-        rows.append(
-            Row(
-                size=recipe.size,
-                parameters=recipe.model.n_parameters,
-                memory_bytes=memory_bytes,
-                fits=fits,
-                measured=measured,
-                tokens_per_second=per_step / speed.step_seconds,
-                steps=steps,
-                tokens=steps * per_step,
-                epochs=steps * per_step / (len(training) - 1),
-                losses=losses,
-                parameters_per_token=recipe.model.n_parameters / len(training),
-            )
-        )
-        tell(f"{recipe.size}: {rows[-1].tokens_per_second:,.0f} tokens/s")
-    return Plan(minutes, limit, str(device), len(training), len(validation), rows)
-
-
-def _speed(
-    recipe: Recipe,
-    device: Device,
-    training: TokenIds,
-    validation: TokenIds,
-    before: tuple[Recipe, Speed] | None,
-    fits: bool,
-) -> tuple[Speed, bool]:
-    """The speed of a size, and whether it was measured or follows from that of the one before."""
-    if before is None:
-        return measure(recipe, device, training, validation, TRIAL_SECONDS), True
-    smaller, its_speed = before
-    ratio = token_flops(recipe) / token_flops(smaller)
-    per_step = recipe.training.batch_size * recipe.model.context_length
-    its_step = smaller.training.batch_size * smaller.model.context_length
-    expected = Speed(
-        its_speed.step_seconds * ratio * per_step / its_step, its_speed.evaluation_seconds * ratio
+    recipes = (in_size(size, given) for size in SIZES)
+    found = []
+    for candidate in candidates(recipes, prepared, minutes):
+        found.append(candidate)
+        tell(f"{candidate.recipe.size}: {candidate.speed.step_seconds:.3g} s a step")
+    anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)
+    return Plan(
+        minutes,
+        len(prepared.training()),
+        len(prepared.validation()),
+        found[0].memory_limit,
+        [Row(candidate, _loss(candidate, anchors)) for candidate in found],
     )
-    batch_size = recipe.training.batch_size
-    # As many windows as a trial has time for, but one for each thread.
-    n_windows = int(batch_size * LONGEST_STEP_SECONDS / 4 / expected.step_seconds)
-    n_windows = max(min(device.config.threads, batch_size), min(n_windows, batch_size))
-    if not fits or expected.step_seconds * n_windows / batch_size > LONGEST_STEP_SECONDS:
-        return expected, False
-    return measure(recipe, device, training, validation, TRIAL_SECONDS, n_windows), True
 
 
-def token_flops(recipe: Recipe) -> float:
-    """Operations for each token of a step by the usual count: six a weight, and attention."""
-    model = recipe.model
-    return 6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.d_model
+def _loss(candidate: Candidate, anchors: list[tuple[Effort, float]]) -> float | None:
+    if candidate.steps < FEW_STEPS:
+        return None
+    recipe = candidate.recipe
+    return RULE.expected_loss(
+        anchors,
+        effort_of(recipe.model, recipe.training.batch_size, candidate.steps, candidate.n_training),
+    )
 
 
 def measure_anchors(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import time
 from dataclasses import dataclass, replace
 
 import torch
 
-from folio.device import Device
+from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.evaluation.score import sampled_windows
 from folio.model.gpt import GPT
@@ -31,6 +32,28 @@ EVALUATIONS = (4, 20)
 """... but at least so many, for a curve, and at most so many."""
 
 
+def choose_for(recipe: Recipe) -> Device:
+    """The device for a recipe, by products as large as those of its model."""
+    model = recipe.model
+    windows = recipe.training.micro_batch_size or recipe.training.batch_size
+    return choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
+
+
+def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
+    """Fill in the rows of the model.
+
+    Raises:
+        UserError: fewer rows than the tokenizer has ids.
+    """
+    rows = recipe.model.vocab_size or n_ids
+    if rows < n_ids:
+        raise UserError(
+            f"model.vocab_size is {rows}, but the tokenizer has {n_ids} ids. "
+            f"Give 0 for its size, or more rows."
+        )
+    return replace(recipe, model=replace(recipe.model, vocab_size=rows))
+
+
 def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Training:
     """Put the parts together; the same recipe gives the same weights.
 
@@ -42,6 +65,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
             f"The validation text has {len(validation)} tokens, too few for a loss. "
             f"Give more text, or a larger --corpus.validation-fraction."
         )
+    gc.collect()  # models that were thrown away: copies and what they were taught hold each other
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)

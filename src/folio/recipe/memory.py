@@ -16,15 +16,15 @@ from folio.device import Device, machine_memory, memory_in_use
 from folio.errors import UserError
 from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
-from folio.model.fused import QUERIES
+from folio.model.fused import QUERIES, load
 from folio.recipe.recipe import Recipe
 
-LIBRARY_BYTES = 105_000_000
-"""Fitted: what kernels, picture and sample load after the text is prepared."""
-COPY_BYTES = 50_000_000
-"""Fitted: pages that a forked process writes although it needs them as they were."""
+LIBRARY_BYTES = 168_000_000
+"""Fitted: what torch, kernels, picture and sample load once they are at work."""
+COPY_BYTES = 38_000_000
+"""Fitted: the same of each further process, and pages that it writes although both need them."""
 WORKING_SHARE = 1.25
-"""Fitted: a step's memory over what the shapes say, since freed pieces are not all of use again."""
+"""Fitted: a step's memory over what the shapes say, for gradients on their way and freed pieces."""
 
 
 def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
@@ -32,16 +32,14 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
 
     Args:
         recipe: with the size of the vocabulary filled in.
-        device: where; on anything but a processor this says nothing.
+        device: a processor.
         in_use: bytes that the process holds before anything is built.
     """
     config = recipe.training
     n_copies = min(device.config.threads, config.batch_size)
     windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
     itemsize = device.dtype.itemsize
-    kept = step_bytes(recipe.model, itemsize, windows_each)
-    # Gradients come into being while what was kept for them goes.
-    step = n_copies * max(kept, itemsize * recipe.model.n_parameters)
+    step = n_copies * step_bytes(recipe.model, itemsize, windows_each)
     lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weight_bytes(recipe, device, n_copies)
     return round(in_use + lasting + WORKING_SHARE * step)
 
@@ -51,7 +49,7 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     n, model, size = recipe.model.n_parameters, recipe.model, device.dtype.itemsize
     n_embedding = model.vocab_size * model.d_model * (1 if model.tied_head else 2)
     shared = size * n if size < 4 else 0  # the weights in the precision that computes
-    each = size * n  # the gradients of a copy
+    each = 2 * size * n  # the gradients of a copy, as autograd hands them over and in its row
     match recipe.optimizer.kind:
         case "adamw":
             remembered = 8 * n
@@ -122,9 +120,12 @@ def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) ->
         limit: bytes.
 
     Returns:
-        The recipe with so many windows at once, and the bytes at its peak. A number that it gives
-        is left alone, and stays 0 where the whole batch fits.
+        The recipe with so many windows at once, and the bytes at its peak, 0 on anything but a
+        processor. A number that the recipe gives is left alone, and stays 0 where the whole batch
+        fits.
     """
+    if device.config.kind != "cpu":
+        return recipe, 0
     needed = peak_memory_bytes(recipe, device, in_use)
     windows = recipe.training.batch_size
     if not recipe.training.micro_batch_size:
@@ -135,15 +136,24 @@ def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) ->
     return recipe, needed
 
 
+def memory_before(device: Device) -> int:
+    """Bytes that this process holds before anything is built, with the kernels loaded; 0 on
+    anything but a processor."""
+    if device.config.kind != "cpu":
+        return 0
+    load()
+    return memory_in_use()
+
+
 def memory_limit(recipe: Recipe) -> int:
     """Bytes that the recipe allows, or that the machine has."""
     return round(recipe.device.memory_gigabytes * 1e9) or machine_memory()
 
 
 def fit_memory(
-    recipe: Recipe, device: Device, tell: Callable[[str], None]
-) -> tuple[Recipe, int | None]:
-    """Have only so many windows in memory at once as fit; of a processor.
+    recipe: Recipe, device: Device, tell: Callable[[str], None] = lambda line: None
+) -> tuple[Recipe, int]:
+    """Have only so many windows in memory at once as fit.
 
     The gradients of a batch are added up over as many groups of windows as it takes, so that
     neither the batch nor the loss changes.
@@ -154,15 +164,13 @@ def fit_memory(
         tell: takes a line where the batch does not fit as a whole.
 
     Returns:
-        The recipe, and the bytes at its peak; None where nothing is known of the device.
+        As windows_that_fit.
 
     Raises:
         UserError: it does not fit.
     """
-    if device.config.kind != "cpu":
-        return recipe, None
     limit = memory_limit(recipe)
-    fitting, needed = windows_that_fit(recipe, device, limit, memory_in_use())
+    fitting, needed = windows_that_fit(recipe, device, limit, memory_before(device))
     windows = fitting.training.micro_batch_size or fitting.training.batch_size
     if needed > limit:
         raise UserError(

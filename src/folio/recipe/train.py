@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from folio.config import read_toml, to_table, to_toml
+from folio.config import Table, read_toml, to_table, to_toml
 from folio.device import Device, choose_device, peak_memory
 from folio.errors import UserError
 from folio.recipe.build import (
     Speed,
     build,
     check_device,
+    choose_for,
     evaluation_interval,
+    fit_vocabulary,
     freeze_budget,
     steps_in,
 )
@@ -24,6 +26,7 @@ from folio.recipe.expected_loss import RULE, effort_of, read_anchors
 from folio.recipe.memory import fit_memory
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
+from folio.recipe.sizing import size_recipe
 from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.diagnosis import Diagnosis
@@ -85,6 +88,7 @@ def train_recipe(
     watcher: Watcher,
     should_stop: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
+    given: Table | None = None,
 ) -> Result:
     """Train a recipe into runs/<name>.
 
@@ -94,6 +98,8 @@ def train_recipe(
         watcher: hears what happens.
         should_stop: asked after each step.
         folder: where the run is made; runs/ where it is None.
+        given: the settings that the recipe was made of; what they leave open, the minutes choose.
+            None takes the recipe as it is.
 
     Raises:
         UserError: whatever the user can mend, before anything is written.
@@ -104,7 +110,7 @@ def train_recipe(
             f"The run {there.path} exists already. Go on with it: folio resume {name}. "
             f"Or give another --name."
         )
-    recipe, prepared, device = settle(recipe, watcher)
+    recipe, prepared, device = settle(recipe, watcher, given)
     recipe, memory_bytes = fit_memory(recipe, device, watcher.tell)
     texts = prepared.training(), prepared.validation()
     build(recipe, device, *texts)  # fails here or never
@@ -125,8 +131,13 @@ def train_recipe(
         return _train_in(run, recipe, device, watcher, should_stop)
 
 
-def settle(recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Prepared, Device]:
+def settle(
+    recipe: Recipe, watcher: Watcher, given: Table | None = None
+) -> tuple[Recipe, Prepared, Device]:
     """Prepare the text, and write out all that a recipe leaves open but its budget.
+
+    Args:
+        recipe, watcher, given: as in train_recipe.
 
     Raises:
         UserError: as `prepare` and `choose_device`.
@@ -134,6 +145,8 @@ def settle(recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Prepared, Device]:
     prepared = prepare(recipe, watcher.tell)
     for warning in prepared.warnings:
         watcher.tell(f"warning: {warning}")
+    if given is not None:
+        recipe = size_recipe(given, prepared, watcher.tell)
     recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
     recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
     device = choose_for(recipe)
@@ -152,7 +165,7 @@ def _expect(
     effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
     return Figures(
         max_steps=config.max_steps,
-        memory_bytes=memory_bytes,
+        memory_bytes=memory_bytes or None,
         seconds=speed and speed.run_seconds(config, length, len(prepared.validation())),
         loss=RULE.expected_loss(anchors, effort) if anchors else None,
         loss_band=RULE.band if anchors else None,
@@ -277,7 +290,7 @@ def _finish(
     ]
     measured = Figures(
         max_steps=recipe.training.max_steps,
-        memory_bytes=peak_memory(),
+        memory_bytes=max(peak_memory(), training.replicas.peak_bytes),
         seconds=state.seconds if ending == "finished" else None,
         loss=state.best_validation_loss if ending == "finished" else None,
     )
@@ -316,28 +329,6 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
         ends[-1]["reason"] == "patience"
         or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
     )
-
-
-def choose_for(recipe: Recipe) -> Device:
-    """The device for a recipe, by products as large as those of its model."""
-    model = recipe.model
-    windows = recipe.training.micro_batch_size or recipe.training.batch_size
-    return choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
-
-
-def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
-    """Fill in the rows of the model.
-
-    Raises:
-        UserError: fewer rows than the tokenizer has ids.
-    """
-    rows = recipe.model.vocab_size or n_ids
-    if rows < n_ids:
-        raise UserError(
-            f"model.vocab_size is {rows}, but the tokenizer has {n_ids} ids. "
-            f"Give 0 for its size, or more rows."
-        )
-    return replace(recipe, model=replace(recipe.model, vocab_size=rows))
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

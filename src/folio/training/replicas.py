@@ -71,6 +71,8 @@ class Replicas:
         self.weights, self.device, self.seed = Weights(model), device, seed
         self.fitting_windows = 0
         """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
+        self.peak_bytes = 0
+        """Most memory of all workers together, once they have been at work."""
         n = min(device.config.threads, at_most) if device.config.kind == "cpu" else 1
         self._shared = self.weights.values  # the copies compute with them
         if device.dtype != torch.float32:
@@ -108,7 +110,7 @@ class Replicas:
             yield
         finally:
             if self._crew is not None:
-                self._crew.close()
+                self.peak_bytes = self._crew.close()
             self._crew = None
             torch.set_flush_denormal(False)
             torch.set_num_threads(threads)
