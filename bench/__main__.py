@@ -14,6 +14,8 @@ COMMANDS = (
     ["bench.memory", "--megabytes", "10,100"],
     ["bench.leakage"],
     ["bench.tuning", "replay"],
+    ["bench.planning"],
+    ["bench.planning", "--starvation"],
 )
 
 

@@ -98,7 +98,7 @@ def record(text: Path, path: Path, n_draws: int, budget: dict[str, Any]) -> None
     for number in range(done, n_draws):
         trial = optuna.create_study(sampler=RandomSampler(seed=number)).ask()
         recipe = make_recipe(lay_over(base, space.draw(trial, base), {"training": budget}))
-        recipe = freeze_budget(recipe, device, *texts)
+        recipe, _ = freeze_budget(recipe, device, *texts)
         curve, state = Curve(), TrainingState()
         train(build(recipe, device, *texts), state, curve)
         kinds = trial.distributions.items()

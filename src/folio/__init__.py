@@ -23,11 +23,11 @@ def train(*sources: str, name: str | None = None, **settings: Any) -> Result:
     Returns:
         The run, how it ended, and its diagnosis.
     """
-    from folio.recipe.recipe import make_recipe
+    from folio.recipe.recipe import lay_over, make_recipe
     from folio.recipe.train import Watcher, train_recipe
 
-    corpus = {"corpus": {"sources": list(sources)}} if sources else {}
-    return train_recipe(make_recipe(corpus, settings), name, Watcher())
+    table = lay_over({"corpus": {"sources": list(sources)}} if sources else {}, settings)
+    return train_recipe(make_recipe(table), name, Watcher(), given=table)
 
 
 def load(run: str | None = None, checkpoint: str = "best") -> OpenRun:

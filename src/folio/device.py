@@ -6,8 +6,12 @@ others that have the same name for it, so both are tried for a moment.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from folio.errors import UserError
@@ -35,7 +39,15 @@ class DeviceConfig:
     """Processor threads; 0 takes all cores, or what OMP_NUM_THREADS says. The result depends on
     it in the last bits."""
 
+    memory_gigabytes: float = 0.0
+    """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has.
+    Where a batch needs more, fewer of its windows are in memory at once."""
+
     def __post_init__(self) -> None:
+        if not self.memory_gigabytes >= 0:
+            raise UserError(
+                f"device.memory_gigabytes is {self.memory_gigabytes}; it is 0 (all) or more."
+            )
         if self.threads < 0:
             raise UserError(f"device.threads is {self.threads}; it is 0 (all cores) or more.")
 
@@ -146,3 +158,56 @@ def _available(kind: str) -> bool:
     import torch
 
     return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+
+
+def memory_in_use() -> int:
+    """Bytes of memory that this process holds now."""
+    return account("self/status").get("VmRSS") or peak_memory()
+
+
+def peak_memory(children: Iterable[int] = ()) -> int:
+    """Most bytes of memory that this process ever held.
+
+    Args:
+        children: numbers of running processes that it forked, on Linux; what each has for itself
+            is added. Pages that they share are those of this process.
+    """
+    # The system's own answer, below, counts the process that started this one.
+    if peak := account("self/status").get("VmHWM"):
+        return peak + sum(_own_peak(child) for child in children)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _own_peak(child: int) -> int:
+    """What a process has for itself, and what it gave back since its own peak."""
+    status, pages = account(f"{child}/status"), account(f"{child}/smaps_rollup")
+    now = pages.get("Private_Clean", 0) + pages.get("Private_Dirty", 0)
+    return now + status.get("VmHWM", 0) - status.get("VmRSS", 0)
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine, or the container around this process, has."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows: unknown
+        total = 1 << 62
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        limit = "max"
+    return total if limit == "max" else min(total, int(limit))
+
+
+def account(name: str) -> dict[str, int]:
+    """One of Linux's accounts of a process: `VmRSS` and so on -> bytes; empty where it is not."""
+    try:
+        lines = Path("/proc", name).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    words = [line.split() for line in lines]
+    return {row[0].rstrip(":"): int(row[1]) << 10 for row in words if row[2:] == ["kB"]}

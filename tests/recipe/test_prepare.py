@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from folio.errors import UserError
-from folio.recipe.build import build, evaluation_interval, steps_in
+from folio.recipe.build import Speed, build, evaluation_interval, steps_in
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import make_recipe
 from folio.training.config import TrainingConfig
@@ -94,5 +94,5 @@ def test_evaluations_cost_about_a_tenth_but_there_are_some():
 def test_steps_leave_time_for_evaluations():
     config = TrainingConfig(batch_size=10, evaluation_interval=10)
     # Ten steps of 1 s and one evaluation of 2 s make 12 s.
-    assert steps_in(60, 1.0, 2.0, config, 10, 1500) == 50
-    assert steps_in(0.5, 1.0, 2.0, config, 10, 1500) == 1
+    assert steps_in(60, Speed(1.0, 2.0), config, 10, 1500) == 50
+    assert steps_in(0.5, Speed(1.0, 2.0), config, 10, 1500) == 1

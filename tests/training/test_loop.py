@@ -85,6 +85,24 @@ def test_without_a_limit_gradients_stay():
     assert before == pytest.approx(norm, rel=1e-6) and norm > 0.01
 
 
+def test_running_out_of_memory_once_does_not_change_the_loss_curve():
+    curves = []
+    for runs_out in (False, True):
+        training, listener, state = training_of(), Listener(), TrainingState()
+
+        def look(_, inputs, state=state):
+            if state.step == 12 and len(inputs[0]) == 6:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        if runs_out:
+            training.replicas.copies[0].model.register_forward_pre_hook(look)
+        assert train(training, state, listener) == "finished"
+        assert training.replicas.fitting_windows == (3 if runs_out else 0)
+        curves.append(listener.losses)
+    assert len(curves[0]) == 30
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_non_finite_gradient_never_reaches_the_weights(value: float):
     training, listener, state = training_of(), Listener(), TrainingState()

@@ -48,6 +48,56 @@ def test_gradients_equal_those_of_one_model_with_the_whole_batch(threads, micro_
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
+ERRORS = {
+    "accelerator": torch.OutOfMemoryError("CUDA out of memory"),
+    "torch": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    "numpy": MemoryError("Unable to allocate 64.0 GiB for an array"),
+}
+
+
+class Full:
+    """A copy that has no room for so many windows at once, which no test machine is short of."""
+
+    def __init__(self, model: torch.nn.Module, windows: int, error: Exception):
+        self.windows, self.error, self.asked = windows, error, []
+        self.hook = model.register_forward_pre_hook(self.look)
+
+    def look(self, _, inputs):
+        self.asked.append(len(inputs[0]))
+        if len(inputs[0]) >= self.windows:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_out_of_memory_halves_the_windows_and_not_the_gradient(error: Exception):
+    model, batch = tiny_gpt(initialization_std=0.2), batch_of(7)
+    whole, halved = (Replicas(copy.deepcopy(model), cpu(1), 7, seed=1) for _ in range(2))
+    full = Full(halved.copies[0].model, 3, error)
+    expected = whole.accumulate_gradients(batch, 0, step=0)
+    for _ in range(2):
+        assert halved.accumulate_gradients(batch, 0, step=0) == pytest.approx(expected, rel=1e-5)
+        torch.testing.assert_close(
+            halved.weights.gradients, whole.weights.gradients, rtol=1e-4, atol=1e-6
+        )
+    # 7, then 4, then 2 at a time; the second batch knows.
+    assert full.asked == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1] and halved.fitting_windows == 2
+
+
+def test_memory_that_is_too_small_for_one_window_is_an_error():
+    replicas = Replicas(tiny_gpt(), cpu(1), 4, seed=1)
+    Full(replicas.copies[0].model, 1, ERRORS["torch"])
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        replicas.accumulate_gradients(batch_of(4), 0, step=0)
+
+
+def test_another_error_is_raised_at_once():
+    replicas = Replicas(tiny_gpt(), cpu(1), 4, seed=1)
+    full = Full(replicas.copies[0].model, 1, RuntimeError("shapes do not agree"))
+    with pytest.raises(RuntimeError, match="shapes do not agree"):
+        replicas.accumulate_gradients(batch_of(4), 0, step=0)
+    assert full.asked == [4]
+
+
 def test_bfloat16_gradients_are_near_those_of_float32():
     gradients = {}
     for precision in ("float32", "bfloat16"):
@@ -127,6 +177,24 @@ def test_workers_compute_what_the_copies_do_one_after_the_other(precision):
     assert loss == loss_at_work
     assert torch.equal(gradients, gradients_at_work)
     assert score_alone.nats == score_at_work.nats
+
+
+@pytest.mark.usefixtures("crew")
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("short_of_memory", [0, 1])
+def test_a_worker_out_of_memory_halves_the_windows_of_all(short_of_memory: int, error: Exception):
+    model, batch = tiny_gpt(initialization_std=0.2), batch_of(7)
+    whole, halved = (Replicas(copy.deepcopy(model), cpu(2), 7, seed=1) for _ in range(2))
+    expected = whole.accumulate_gradients(batch, 0, step=0)
+    Full(halved.copies[short_of_memory].model, 3, error)
+    with halved.at_work():
+        for _ in range(2):
+            found = halved.accumulate_gradients(batch, 0, step=0)
+            assert found == pytest.approx(expected, rel=1e-5)
+            torch.testing.assert_close(
+                halved.weights.gradients, whole.weights.gradients, rtol=1e-4, atol=1e-6
+            )
+    assert halved.fitting_windows == 4, "two for each"
 
 
 @pytest.mark.usefixtures("crew")

@@ -15,6 +15,7 @@ SUMMARY = "Train a GPT from scratch on your own text, and see what it learned."
 
 VERBS = {
     "train": "Train a model on your text.",
+    "plan": "Which size for your text, this machine and the time you have.",
     "resume": "Go on with a run, or train it longer.",
     "sample": "Let a trained model write.",
     "evaluate": "Loss, perplexity and bits per byte of a model on a text.",

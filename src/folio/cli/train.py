@@ -46,9 +46,10 @@ def train(
         given = merge(given, {"corpus": {"validation": validation}})
     layers += [given, settings_table(flags)]
 
-    from folio.recipe.recipe import make_recipe
+    from folio.recipe.recipe import lay_over, make_recipe
 
-    recipe = make_recipe(*layers)
+    table = lay_over(*layers)
+    recipe = make_recipe(table)
     if name is not None and (not name or Path(name).name != name):
         raise UserError(f"The run name '{name}' is no plain name. Give one without a slash.")
 
@@ -58,7 +59,7 @@ def train(
     from folio.recipe.train import train_recipe
 
     with stop_requested() as should_stop:
-        result = train_recipe(recipe, name, TerminalWatcher(), should_stop)
+        result = train_recipe(recipe, name, TerminalWatcher(), should_stop, given=table)
     print_result(result)
 
 

@@ -39,9 +39,16 @@ class TerminalWatcher(Watcher):
         self.progress = Progress(training.config.max_steps, done=state.step)
         self.progress.__enter__()
         self.began = (state.tokens, state.seconds)
+        self.replicas, self.fitting_windows = training.replicas, 0
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
         assert self.progress is not None
+        if self.fitting_windows != (fitting := self.replicas.fitting_windows):
+            self.fitting_windows = fitting
+            self.progress.line(
+                f"step {state.step}: memory ran out; {fitting} windows at once from here on, "
+                f"whose gradients are added up to the same batch"
+            )
         tokens, seconds = state.tokens - self.began[0], state.seconds - self.began[1]
         numbers = f"loss {loss:.3f}{self.validation_loss}  {tokens / seconds:,.0f} tokens/s"
         self.progress.update(state.step, numbers)

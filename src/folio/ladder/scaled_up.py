@@ -68,7 +68,7 @@ def measure_seconds(recipe: Recipe, tell: Callable[[str], None]) -> tuple[float,
     model = replace(recipe.model, vocab_size=text.tokenizer.vocab_size)
     device = choose_device(recipe.device, width=recipe.model.d_model)
     recipe = replace(recipe, model=model, device=device.config)
-    step, evaluation = measure(recipe, device, text.training(), text.validation())
-    training = recipe.training
-    n_evaluations = -(-training.max_steps // training.evaluation_interval)
-    return training.max_steps * step + n_evaluations * evaluation, step
+    validation = text.validation()
+    speed = measure(recipe, device, text.training(), validation)
+    length = recipe.model.context_length
+    return speed.run_seconds(recipe.training, length, len(validation)), speed.step_seconds

@@ -35,6 +35,12 @@ def serves(x: Tensor) -> bool:
     )
 
 
+def load() -> None:
+    """Load the kernels, where there are any, so that processes forked from this one share them."""
+    if _numba_is_there():
+        _kernels()
+
+
 def must_compile() -> bool:
     """Whether the first step would take seconds, since no earlier process has compiled it."""
     if not _numba_is_there():

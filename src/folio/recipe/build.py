@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
-from folio.device import Device
+from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.evaluation.score import sampled_windows
 from folio.model.gpt import GPT
@@ -31,6 +32,28 @@ EVALUATIONS = (4, 20)
 """... but at least so many, for a curve, and at most so many."""
 
 
+def choose_for(recipe: Recipe) -> Device:
+    """The device for a recipe, by products as large as those of its model."""
+    model = recipe.model
+    windows = recipe.training.micro_batch_size or recipe.training.batch_size
+    return choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
+
+
+def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
+    """Fill in the rows of the model.
+
+    Raises:
+        UserError: fewer rows than the tokenizer has ids.
+    """
+    rows = recipe.model.vocab_size or n_ids
+    if rows < n_ids:
+        raise UserError(
+            f"model.vocab_size is {rows}, but the tokenizer has {n_ids} ids. "
+            f"Give 0 for its size, or more rows."
+        )
+    return replace(recipe, model=replace(recipe.model, vocab_size=rows))
+
+
 def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Training:
     """Put the parts together; the same recipe gives the same weights.
 
@@ -42,6 +65,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
             f"The validation text has {len(validation)} tokens, too few for a loss. "
             f"Give more text, or a larger --corpus.validation-fraction."
         )
+    gc.collect()  # models that were thrown away: copies and what they were taught hold each other
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)
@@ -65,23 +89,37 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
     )
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Of a recipe on a machine, measured on a model that is thrown away."""
+
+    step_seconds: float
+    evaluation_seconds: float
+
+    def run_seconds(self, config: TrainingConfig, context_length: int, n_validation: int) -> float:
+        """Of `config.max_steps` steps and the evaluations that are due in them."""
+        steps = config.max_steps
+        interval = evaluation_interval(config, steps, context_length, n_validation)
+        return steps * self.step_seconds + math.ceil(steps / interval) * self.evaluation_seconds
+
+
 def freeze_budget(
     recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds
-) -> Recipe:
+) -> tuple[Recipe, Speed | None]:
     """Turn whatever budget the recipe has into steps, so that nothing depends on a clock.
 
-    A budget in minutes is measured: some seconds of steps and evaluation on a model that is
-    thrown away.
+    Returns:
+        The recipe with its steps. For a budget in minutes also the speed that it was turned by,
+        from some seconds of steps and evaluation on a model that is thrown away.
     """
     config = recipe.training
     length = recipe.model.context_length
     steps = budget_steps(config, length, len(training) - 1)
     minutes = config.minutes or (0.0 if steps else DEFAULT_MINUTES)
+    speed = None
     if minutes:
-        step_seconds, evaluation_seconds = measure(recipe, device, training, validation)
-        affordable = steps_in(
-            minutes * 60, step_seconds, evaluation_seconds, config, length, len(validation)
-        )
+        speed = measure(recipe, device, training, validation)
+        affordable = steps_in(minutes * 60, speed, config, length, len(validation))
         steps = min(steps, affordable) if steps else affordable
     interval = evaluation_interval(config, steps, length, len(validation))
     frozen = replace(
@@ -94,7 +132,7 @@ def freeze_budget(
         evaluations=0,
         log_interval=config.log_interval or max(1, steps // 1000),
     )
-    return replace(recipe, training=frozen)
+    return replace(recipe, training=frozen), speed
 
 
 def evaluation_interval(
@@ -115,50 +153,66 @@ def evaluation_interval(
 
 
 def steps_in(
-    seconds: float,
-    step_seconds: float,
-    evaluation_seconds: float,
-    config: TrainingConfig,
-    context_length: int,
-    n_validation: int,
+    seconds: float, speed: Speed, config: TrainingConfig, context_length: int, n_validation: int
 ) -> int:
     """Most steps whose time, evaluations included, stays within a budget; at least one."""
-    low, high = 1, max(1, int(seconds / step_seconds))
+    low, high = 1, max(1, int(seconds / speed.step_seconds))
     while low < high:
         middle = (low + high + 1) // 2
-        interval = evaluation_interval(config, middle, context_length, n_validation)
-        time_needed = middle * step_seconds + math.ceil(middle / interval) * evaluation_seconds
-        low, high = (middle, high) if time_needed <= seconds else (low, middle - 1)
+        tried = replace(config, max_steps=middle)
+        fits = speed.run_seconds(tried, context_length, n_validation) <= seconds
+        low, high = (middle, high) if fits else (low, middle - 1)
     return low
 
 
 def measure(
-    recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds
-) -> tuple[float, float]:
-    """Seconds of a step and of an evaluation, on a model that is thrown away."""
+    recipe: Recipe,
+    device: Device,
+    training: TokenIds,
+    validation: TokenIds,
+    seconds: float = MEASURE_SECONDS,
+    n_windows: int = 0,
+) -> Speed:
+    """The speed of a recipe.
+
+    Args:
+        recipe: what to build and throw away.
+        device: where.
+        training, validation: token ids.
+        seconds: to spend on steps; at least four are taken.
+        n_windows: of a batch to try, where a whole one takes too long; 0 takes all.
+    """
+    whole = recipe.training.batch_size
+    n_windows = min(n_windows or whole, whole)
     config = replace(recipe.training, max_steps=1 << 30)
     trial = build(replace(recipe, training=config), device, training, validation)
     with trial.replicas.at_work():
-        step_seconds = _measure_steps(trial)
+        gradient_seconds, update_seconds = _measure_steps(trial, n_windows, seconds)
         length = trial.context_length
         windows = sampled_windows(len(validation), length, 32 * length)
         start = time.perf_counter()
         scored = trial.replicas.score(validation, windows, "measurement")
         token_seconds = (time.perf_counter() - start) / scored.targets
-    return step_seconds, 2 * token_seconds * (len(validation) - 1)
+    return Speed(
+        step_seconds=gradient_seconds * whole / n_windows + update_seconds,
+        evaluation_seconds=2 * token_seconds * (len(validation) - 1),
+    )
 
 
-def _measure_steps(trial: Training) -> float:
-    durations = []
+def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[float, float]:
+    """Mean seconds of the gradients of so many windows, and of an update."""
+    durations: list[tuple[float, float]] = []
     begin = time.perf_counter()
-    while len(durations) < 4 or time.perf_counter() - begin < MEASURE_SECONDS:
+    while len(durations) < 4 or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
-        batch = trial.stream.next_batch(trial.config.batch_size, trial.context_length)
+        batch = trial.stream.next_batch(n_windows, trial.context_length)
         compute_gradients(trial, batch, step=0)
+        between = time.perf_counter()
         update_weights(trial, step=0)
-        durations.append(time.perf_counter() - start)
+        durations.append((between - start, time.perf_counter() - between))
     steady = durations[1:]  # the first one allocates
-    return sum(steady) / len(steady)
+    gradient_seconds, update_seconds = (sum(column) / len(steady) for column in zip(*steady))
+    return gradient_seconds, update_seconds
 
 
 def check_device(training: Training) -> None:

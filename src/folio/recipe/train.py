@@ -9,13 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from folio.config import read_toml, to_table, to_toml
-from folio.device import Device, choose_device
+from folio.config import Table, read_toml, to_table, to_toml
+from folio.device import Device, choose_device, peak_memory
 from folio.errors import UserError
 from folio.model.fused import must_compile
-from folio.recipe.build import build, check_device, evaluation_interval, freeze_budget, steps_in
+from folio.recipe.build import (
+    Speed,
+    build,
+    check_device,
+    choose_for,
+    evaluation_interval,
+    fit_vocabulary,
+    freeze_budget,
+    steps_in,
+)
+from folio.recipe.expected_loss import RULE, effort_of, read_anchors
+from folio.recipe.memory import fit_memory
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
+from folio.recipe.sizing import size_recipe
 from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.diagnosis import Diagnosis
@@ -23,6 +35,7 @@ from folio.run.directory import Run, runs_folder
 from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.metrics import set_aside_events_after
 from folio.run.opening import open_run
+from folio.run.prediction import Figures, compare_with_prediction, predict
 from folio.storage import atomic_write, link_or_copy, write_json
 from folio.tokenizers import load
 from folio.tokens.token_file import open_token_file
@@ -76,6 +89,7 @@ def train_recipe(
     watcher: Watcher,
     should_stop: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
+    given: Table | None = None,
 ) -> Result:
     """Train a recipe into runs/<name>.
 
@@ -85,6 +99,8 @@ def train_recipe(
         watcher: hears what happens.
         should_stop: asked after each step.
         folder: where the run is made; runs/ where it is None.
+        given: the settings that the recipe was made of; what they leave open, the minutes choose.
+            None takes the recipe as it is.
 
     Raises:
         UserError: whatever the user can mend, before anything is written.
@@ -95,9 +111,10 @@ def train_recipe(
             f"The run {there.path} exists already. Go on with it: folio resume {name}. "
             f"Or give another --name."
         )
-    recipe, prepared, device = settle(recipe, watcher)
+    recipe, prepared, device = settle(recipe, watcher, given)
+    recipe, memory_bytes = fit_memory(recipe, device, watcher.tell)
     texts = prepared.training(), prepared.validation()
-    recipe = freeze_budget(recipe, device, *texts)
+    recipe, speed = freeze_budget(recipe, device, *texts)
     training = build(recipe, device, *texts)  # fails here, before anything is written, or never
 
     run = Run(folder / (name or _new_name(recipe)))
@@ -106,12 +123,18 @@ def train_recipe(
         for name_of_part, path in prepared.files.items():
             link_or_copy(path, run.tokens_file(name_of_part))
         write_json(run.corpus_file, prepared.record)
+        predict(run, _expect(recipe, prepared, memory_bytes, speed))
         _write_recipe(run, recipe)  # last: from here on this is a run
         return _train_in(run, recipe, training, watcher, should_stop)
 
 
-def settle(recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Prepared, Device]:
+def settle(
+    recipe: Recipe, watcher: Watcher, given: Table | None = None
+) -> tuple[Recipe, Prepared, Device]:
     """Prepare the text, and write out all that a recipe leaves open but its budget.
+
+    Args:
+        recipe, watcher, given: as in train_recipe.
 
     Raises:
         UserError: as `prepare` and `choose_device`.
@@ -119,10 +142,31 @@ def settle(recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Prepared, Device]:
     prepared = prepare(recipe, watcher.tell)
     for warning in prepared.warnings:
         watcher.tell(f"warning: {warning}")
+    if given is not None:
+        recipe = size_recipe(given, prepared, watcher.tell)
     recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
-    recipe = _fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
-    device = _choose(recipe, watcher)
-    return replace(_with_absolute_paths(recipe), device=device.config), prepared, device
+    recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
+    device = choose_for(recipe)
+    watcher.tell(f"device: {device}")
+    recipe = replace(_with_absolute_paths(recipe), device=device.config)
+    return recipe, prepared, device
+
+
+def _expect(
+    recipe: Recipe, prepared: Prepared, memory_bytes: int | None, speed: Speed | None
+) -> Figures:
+    """What is known beforehand: memory on a processor, time where it was measured, loss where
+    this text was planned for."""
+    config, length = recipe.training, recipe.model.context_length
+    anchors = read_anchors(prepared.files["train"])
+    effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
+    return Figures(
+        max_steps=config.max_steps,
+        memory_bytes=memory_bytes or None,
+        seconds=speed and speed.run_seconds(config, length, len(prepared.validation())),
+        loss=RULE.expected_loss(anchors, effort) if anchors else None,
+        loss_band=RULE.band if anchors else None,
+    )
 
 
 def resume_run(
@@ -245,6 +289,13 @@ def _finish(
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
         ("sample again", f"`folio sample {run.path}`"),
     ]
+    measured = Figures(
+        max_steps=recipe.training.max_steps,
+        memory_bytes=max(peak_memory(), training.replicas.peak_bytes),
+        seconds=state.seconds if ending == "finished" else None,
+        loss=state.best_validation_loss if ending == "finished" else None,
+    )
+    facts += compare_with_prediction(run, measured)
     write_card(run, facts, [sample] if sample else [])
     return Result(run, ending, state, diagnosis, sample, held_out)
 
@@ -263,7 +314,7 @@ def _extend(run: Run, recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         ends = run.events("step")
         done = ends[-1] if ends else {"step": 0, "seconds": 0.0}
         step_seconds = done["seconds"] / max(done["step"], 1) or 0.1
-        more = steps_in(minutes * 60, step_seconds, 0.0, recipe.training, length, 2)
+        more = steps_in(minutes * 60, Speed(step_seconds, 0.0), recipe.training, length, 2)
         checkpoint = run.newest()[0]
         steps = min(steps, checkpoint.step + more) if budget_given else checkpoint.step + more
     frozen = replace(recipe.training, max_steps=steps, max_tokens=0, max_epochs=0.0, minutes=0.0)
@@ -279,24 +330,6 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
         ends[-1]["reason"] == "patience"
         or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
     )
-
-
-def _choose(recipe: Recipe, watcher: Watcher) -> Device:
-    model = recipe.model
-    windows = recipe.training.micro_batch_size or recipe.training.batch_size
-    device = choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
-    watcher.tell(f"device: {device}")
-    return device
-
-
-def _fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
-    rows = recipe.model.vocab_size or n_ids
-    if rows < n_ids:
-        raise UserError(
-            f"model.vocab_size is {rows}, but the tokenizer has {n_ids} ids. "
-            f"Give 0 for its size, or more rows."
-        )
-    return replace(recipe, model=replace(recipe.model, vocab_size=rows))
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

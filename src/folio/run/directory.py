@@ -66,6 +66,10 @@ class Run:
         return self.path / "held_out.json"
 
     @property
+    def prediction_file(self) -> Path:
+        return self.path / "prediction.json"
+
+    @property
     def checkpoints_folder(self) -> Path:
         return self.path / "checkpoints"
 

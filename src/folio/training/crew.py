@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from folio.device import peak_memory
 from folio.errors import UserError
 
 Work = Callable[[int, Any], Any]
@@ -39,8 +40,9 @@ class Crew(Protocol):
         """The answers to message i from worker i, for at most as many messages as workers."""
         ...
 
-    def close(self) -> None:
-        """Send them home."""
+    def close(self) -> int:
+        """Send them home; returns the most bytes of memory that all of them ever held."""
+        ...
 
 
 def make_crew(n: int, work: Work, prepare: Callable[[], None]) -> Crew:
@@ -94,13 +96,15 @@ class Processes:
                 raise error
         return [answer for answer, _ in replies]
 
-    def close(self) -> None:
+    def close(self) -> int:
         """As a Crew."""
+        peak = peak_memory(pid for pid, _ in self.others)
         for _, connection in self.others:
             connection.close()
         for pid, _ in self.others:
             os.waitpid(pid, 0)
         self.others = []
+        return peak
 
 
 def _serve(connection: Connection, number: int, work: Work, prepare: Callable[[], None]) -> None:
@@ -140,6 +144,7 @@ class Threads:
         """As a Crew."""
         return list(self.pool.map(self.work, range(len(messages)), messages))
 
-    def close(self) -> None:
+    def close(self) -> int:
         """As a Crew."""
         self.pool.shutdown()
+        return peak_memory()

@@ -13,6 +13,7 @@ Shapes:  B windows in a batch · T context length · V vocabulary · N weights
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,10 @@ class Replicas:
         """
         self.weights, self.device, self.seed = Weights(model), device, seed
         self.loss: Loss = usual_loss  # another may be put here before the copies are at work
+        self.fitting_windows = 0
+        """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
+        self.peak_bytes = 0
+        """Most memory of all workers together, once they have been at work."""
         n = min(device.config.threads, at_most) if device.config.kind == "cpu" else 1
         self._shared = self.weights.values  # the copies compute with them
         if device.dtype != torch.float32:
@@ -113,7 +118,7 @@ class Replicas:
             yield
         finally:
             if self._crew is not None:
-                self._crew.close()
+                self.peak_bytes = self._crew.close()
             self._crew = None
             torch.set_flush_denormal(False)
             torch.set_num_threads(threads)
@@ -152,7 +157,8 @@ class Replicas:
         """The gradient of a batch into `weights.gradients`, some windows at a time.
 
         Each window weighs by its targets, so that the sum is the gradient of the mean loss of
-        the whole batch, short windows and a short last group included.
+        the whole batch, short windows and a short last group included. Where memory runs out,
+        the batch begins anew with half as many at a time, which then stays so.
 
         Args:
             batch: (B, T) inputs and targets.
@@ -163,7 +169,8 @@ class Replicas:
             That mean loss, in nats.
         """
         n_windows, n_targets = len(batch.inputs), int((batch.targets != IGNORED).sum())
-        size = -(-(micro_batch_size or n_windows) // len(self.copies))
+        at_once = min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
+        size = -(-at_once // len(self.copies))
         shares = [
             Share(
                 Batch(*(rows[first : first + size] for rows in batch)),
@@ -174,12 +181,19 @@ class Replicas:
         ]
         self.weights.gradients.zero_()
         total = 0.0
-        for first in range(0, len(shares), len(self.copies)):
-            together = shares[first : first + len(self.copies)]
-            total += sum(self._add_share(together))
-            for replica in self.copies[: len(together)]:
-                self.weights.gradients.add_(replica.gradients)
-        return total
+        try:
+            for first in range(0, len(shares), len(self.copies)):
+                together = shares[first : first + len(self.copies)]
+                total += sum(self._add_share(together))
+                for replica in self.copies[: len(together)]:
+                    self.weights.gradients.add_(replica.gradients)
+            return total
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out_of_memory(error) or at_once <= len(self.copies):
+                raise
+            self.fitting_windows = -(-at_once // 2)
+        gc.collect()  # the error and its traceback, which hold what the step had in memory
+        return self.accumulate_gradients(batch, micro_batch_size, step)
 
     def _compute_share(self, replica: Replica, share: Share) -> float:
         """The gradient of some windows into the copy's; returns their part of the loss."""
@@ -208,3 +222,9 @@ def _mix(*numbers: int) -> int:
     """A 63-bit whole number that looks random, the same for the same numbers."""
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether fewer windows at once may help; torch has no class for a processor's memory."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "DefaultCPUAllocator" in str(error)

@@ -103,10 +103,11 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
         shared["model"] = {"vocab_size": recipe.model.vocab_size}
     table = merge(table, shared)
     if request.minutes is not None:
-        step_seconds, evaluation_seconds = measure(recipe, device, *texts)
+        speed = measure(recipe, device, *texts)
         n_full = config.trials * HYPERBAND_SHARE + REPEATED * config.repeats
-        seconds = request.minutes * 60 * n_workers / n_full - EVALUATIONS[1] * evaluation_seconds
-        tokens = seconds / step_seconds * recipe.training.batch_size * recipe.model.context_length
+        evaluating = EVALUATIONS[1] * speed.evaluation_seconds
+        steps = (request.minutes * 60 * n_workers / n_full - evaluating) / speed.step_seconds
+        tokens = steps * recipe.training.batch_size * recipe.model.context_length
         epochs = round(tokens / (len(texts[0]) - 1), 2)
         if epochs <= 0:
             raise UserError(

@@ -1,0 +1,130 @@
+"""folio plan: which size for this text, this machine and this evening."""
+
+from __future__ import annotations
+
+import json as json_format
+import shlex
+from typing import TYPE_CHECKING
+
+from folio.cli.overrides import Words, settings_table, split_words
+from folio.config import Table
+from folio.console import say, table
+from folio.errors import UserError
+
+if TYPE_CHECKING:
+    from folio.planning.plan import Plan, Row
+
+UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30}
+
+
+def plan(
+    *corpus: Words,
+    minutes: float = 60.0,
+    memory: str = "",
+    starvation: bool = False,
+    json: bool = False,
+) -> None:
+    """Before the evening is spent: folio plan CORPUS [--minutes 60] [--memory 8GB]
+
+    Measures this machine and this text for some seconds, and prints what each size would take
+    and come to in the time. Settings are flags, as for folio train: --preset gpt2,
+    --model.context-length 128.
+
+    Args:
+        corpus: Text, as for folio train.
+        minutes: How long the training may take.
+        memory: How much memory it may take, such as 8GB; all of the machine's where none is given.
+        starvation: Train a small model on parts of the text too, some minutes long, to see what
+            more text would give.
+        json: Print JSON.
+    """
+    if not minutes > 0:
+        raise UserError(f"--minutes is {minutes:g}; it is above 0.")
+    positional, flags = split_words(corpus)
+    layers: list[Table] = [{"corpus": {"sources": positional}}] if positional else []
+    if memory:
+        layers.append({"device": {"memory_gigabytes": parse_bytes(memory) / 1e9}})
+    layers.append(settings_table(flags))
+
+    from folio.recipe.recipe import lay_over, make_recipe
+
+    given = lay_over(*layers)
+    recipe = make_recipe(given)
+    if "size" in given:
+        raise UserError("folio plan compares all sizes. Leave --size out.")
+
+    # Only now, since it loads torch: mistakes are answered at once.
+    from folio.planning.plan import make_plan
+    from folio.recipe.prepare import prepare
+
+    prepared = prepare(recipe, say)
+    found = make_plan(given, prepared, minutes, say)
+    record = found.record()
+    if not json:
+        print(plan_table(found))
+        print(f"\n{found.verdict()}")
+        words = ["folio", "train", *positional, "--minutes", f"{minutes:g}"]
+        words += [word for name, value in flags for word in (f"--{name}", value)]
+        if memory:
+            words += ["--device.memory-gigabytes", f"{parse_bytes(memory) / 1e9:g}"]
+        print(f"try  {shlex.join(words)}")
+    if starvation:
+        from folio.planning.starvation import measure_starvation
+        from folio.recipe.build import choose_for
+
+        hunger = measure_starvation(
+            prepared.training(),
+            prepared.validation(),
+            prepared.tokenizer.vocab_size,
+            choose_for(recipe),
+            say,
+        )
+        record["starvation"] = hunger.record()
+        if not json:
+            print("\n" + "\n".join(hunger.lines()))
+    if json:
+        print(json_format.dumps(record, indent=2))
+
+
+def plan_table(found: Plan) -> str:
+    """A row a size."""
+    header = ["size", "parameters", "memory", "tokens/s", "tokens", "epochs", "predicted loss"]
+    lines = [
+        f"{found.n_training:,} tokens to train on, {found.minutes:g} minutes, "
+        f"{found.memory_limit / 1e9:.1f} GB of memory; loss in nats per token, roughly",
+        "",
+        table(header, [_cells(row) for row in found.rows]),
+    ]
+    if not all(row.candidate.measured for row in found.rows):
+        lines.append("* not tried here; follows from the size above it")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    size, epochs = row.candidate, row.candidate.epochs
+    return [
+        size.recipe.size,
+        f"{size.recipe.model.n_parameters / 1e6:.1f} M",
+        f"{size.memory_bytes / 1e9:.2f} GB" if size.memory_bytes else "-",
+        f"{size.tokens_per_second:,.0f}{'' if size.measured else ' *'}",
+        f"{size.n_tokens / 1e6:,.1f} M",
+        f"{epochs:,.2g}" if epochs < 10 else f"{epochs:,.0f}",
+        f"{row.loss:.2f} ± {row.loss_band:.2f}" if row.loss else "-",
+    ]
+
+
+def parse_bytes(text: str) -> float:
+    """A size such as 8GB in bytes.
+
+    Raises:
+        UserError: something else.
+
+    >>> parse_bytes("8GB"), parse_bytes("1.5 GiB")
+    (8000000000.0, 1610612736.0)
+    """
+    number = text.rstrip("BGIKMTbgikmt ")
+    unit = text[len(number) :].strip().upper()
+    try:
+        return float(number) * UNITS[unit]
+    except (ValueError, KeyError):
+        raise UserError(f"--memory is '{text}'; expected a size such as 8GB or 500MB.") from None

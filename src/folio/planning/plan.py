@@ -1,0 +1,164 @@
+"""Which size suits a text, this machine and the time there is, and what each would come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from folio.config import Table
+from folio.device import Device
+from folio.planning.trial import trial_loss
+from folio.recipe.build import choose_for
+from folio.recipe.expected_loss import (
+    ANCHOR_SIZE,
+    ANCHOR_STEPS,
+    RULE,
+    Effort,
+    anchor_file,
+    effort_of,
+    read_anchors,
+)
+from folio.recipe.prepare import Prepared
+from folio.recipe.presets import SIZES
+from folio.recipe.recipe import make_recipe
+from folio.recipe.sizing import Candidate, best_of, candidates, in_size
+from folio.storage import write_json
+
+FEW_STEPS = 50
+"""Below so many no loss is predicted: the rule was fitted to longer runs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One size."""
+
+    candidate: Candidate
+    loss: float | None
+    """Best validation loss, predicted, in nats per token; None where the steps are too few."""
+
+    @property
+    def loss_band(self) -> float | None:
+        """Either way, in nats per token: two standard errors."""
+        return self.loss and RULE.band * self.loss
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        candidate, model = self.candidate, self.candidate.recipe.model
+        return {
+            "size": candidate.recipe.size,
+            "parameters": model.n_parameters,
+            "memory_bytes": candidate.memory_bytes or None,
+            "measured": candidate.measured,
+            "tokens_per_second": candidate.tokens_per_second,
+            "steps": candidate.steps,
+            "tokens": candidate.n_tokens,
+            "epochs": candidate.epochs,
+            "share_of_needed_tokens": candidate.share_of_needed,
+            "parameters_per_token": candidate.parameters_per_token,
+            "loss": self.loss,
+            "loss_band": self.loss_band,
+            "trouble": candidate.trouble or None,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sizes, smallest first."""
+
+    minutes: float
+    n_training: int
+    n_validation: int
+    memory_limit: int
+    rows: list[Row]
+
+    @property
+    def best(self) -> Candidate:
+        """As `folio train --minutes` chooses."""
+        return best_of(row.candidate for row in self.rows)[0]
+
+    def verdict(self) -> str:
+        """In words: the best size, and what speaks against the larger ones."""
+        best = self.best
+        parts = [f"{best.recipe.size} is best for {self.minutes:g} minutes"]
+        if best.trouble:
+            parts[0] += f", although it {best.trouble}"
+        larger = [row.candidate for row in self.rows]
+        larger = larger[larger.index(best) + 1 :]
+        parts += [f"{candidate.recipe.size} {candidate.trouble}" for candidate in larger]
+        return "; ".join(parts) + "."
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "minutes": self.minutes,
+            "memory_limit": self.memory_limit,
+            "tokens": {"training": self.n_training, "validation": self.n_validation},
+            "sizes": [row.record() for row in self.rows],
+            "best": self.best.recipe.size,
+            "verdict": self.verdict(),
+        }
+
+
+def make_plan(
+    given: Table, prepared: Prepared, minutes: float, tell: Callable[[str], None]
+) -> Plan:
+    """Measure and predict.
+
+    Args:
+        given: settings; the sizes of the presets are tried under them.
+        prepared: the text.
+        minutes: the budget.
+        tell: takes a line about what is being done.
+
+    Raises:
+        UserError: as candidates.
+    """
+    recipes = (in_size(size, given) for size in SIZES)
+    found = []
+    for candidate in candidates(recipes, prepared, minutes):
+        found.append(candidate)
+        tell(f"{candidate.recipe.size}: {candidate.speed.step_seconds:.3g} s a step")
+    anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)
+    return Plan(
+        minutes,
+        len(prepared.training()),
+        len(prepared.validation()),
+        found[0].memory_limit,
+        [Row(candidate, _loss(candidate, anchors)) for candidate in found],
+    )
+
+
+def _loss(candidate: Candidate, anchors: list[tuple[Effort, float]]) -> float | None:
+    if candidate.steps < FEW_STEPS:
+        return None
+    recipe = candidate.recipe
+    return RULE.expected_loss(
+        anchors,
+        effort_of(recipe.model, recipe.training.batch_size, candidate.steps, candidate.n_training),
+    )
+
+
+def measure_anchors(
+    prepared: Prepared, device: Device, tell: Callable[[str], None]
+) -> list[tuple[Effort, float]]:
+    """The anchors of a text; measured once, then kept beside its tokens.
+
+    The same settings for every text, whatever the user's are.
+    """
+    path = prepared.files["train"]
+    if known := read_anchors(path):
+        return known
+    settings: Table = {"size": ANCHOR_SIZE, "model": {"vocab_size": prepared.tokenizer.vocab_size}}
+    recipe, training = make_recipe(settings), prepared.training()
+    anchors = []
+    for steps in ANCHOR_STEPS:
+        tell(f"{steps} steps of {ANCHOR_SIZE}, to see how this text is learned")
+        loss = trial_loss(recipe, device, steps, training, prepared.validation())
+        effort = effort_of(recipe.model, recipe.training.batch_size, steps, len(training))
+        anchors.append((effort, loss))
+    write_json(
+        anchor_file(path),
+        [{"effort": asdict(effort), "loss": loss} for effort, loss in anchors],
+    )
+    return anchors

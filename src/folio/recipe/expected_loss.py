@@ -1,0 +1,125 @@
+"""What loss a size and a budget will come to on a text, before any of it is trained.
+
+Two short runs of the smallest size on the text, the anchors, say how far its loss falls and how
+quickly. Relative to them a longer run of another size follows one rule for all texts:
+
+    loss = floor + scale * (A / N^a + 1 / D^b)
+
+with floor and scale of the text, N the millions of weights in the blocks and D what the training
+amounts to in millions of fresh tokens: a repeated token counts less each time, and so does one in a
+large batch.
+
+Sources: the sum, Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556; repeated tokens,
+Muennighoff et al. 2023, https://arxiv.org/abs/2305.16264, equation 5; large batches, McCandlish
+et al. 2018, https://arxiv.org/abs/1812.06162, section 2.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from folio.errors import UserError
+from folio.model.config import ModelConfig
+from folio.storage import read_json
+
+ANCHOR_SIZE = "nano"
+ANCHOR_STEPS = (150, 500)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What goes into a training."""
+
+    parameters: int
+    """In the blocks, as block_parameters counts them."""
+    tokens_per_step: int
+    """Batch size times context length."""
+    steps: int
+    """Of the whole schedule."""
+    text_tokens: int
+    """Of the training text."""
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """The constants; `python -m bench.planning --calibrate` fits them to recorded runs."""
+
+    size_scale: float
+    """A."""
+    size_exponent: float
+    """a."""
+    data_exponent: float
+    """b."""
+    worthwhile_repeats: float
+    """Epochs after the first, beyond which most of a repeated token's worth is gone."""
+    critical_batch: float
+    """Tokens in a batch at which a token is worth half of one in a small batch."""
+    band: float
+    """Two standard errors of a prediction, as a share of the loss."""
+
+    def expected_loss(self, anchors: Sequence[tuple[Effort, float]], effort: Effort) -> float:
+        """Best validation loss of a training, in nats per token.
+
+        Args:
+            anchors: two efforts on the same text, and the losses that they came to.
+            effort: that of the training.
+        """
+        (short, high), (longer, low) = anchors
+        fall = self.shortfall(short) - self.shortfall(longer)
+        # A text on which more training did not help has nothing to give.
+        scale = max(high - low, 0.0) / fall
+        return low + scale * (self.shortfall(effort) - self.shortfall(longer))
+
+    def shortfall(self, effort: Effort) -> float:
+        """How far a training stays above the floor, in units of the text's scale."""
+        size = self.size_scale * (effort.parameters / 1e6) ** -self.size_exponent
+        return size + (self.fresh_tokens(effort) / 1e6) ** -self.data_exponent
+
+    def fresh_tokens(self, effort: Effort) -> float:
+        """D: so many tokens, each seen once in small batches, would teach as much."""
+        n_tokens = effort.tokens_per_step * effort.steps
+        useful = n_tokens / (1 + effort.tokens_per_step / self.critical_batch)
+        repeats = useful / effort.text_tokens - 1
+        if repeats <= 0:
+            return useful
+        worth = self.worthwhile_repeats * -math.expm1(-repeats / self.worthwhile_repeats)
+        return effort.text_tokens * (1 + worth)
+
+
+RULE = LossRule(
+    size_scale=0.2,
+    size_exponent=0.35,
+    data_exponent=0.5,
+    worthwhile_repeats=2.0,
+    critical_batch=1000.0,
+    band=0.12,
+)
+"""Fitted to 15 runs of 0.2 to 1.8 M parameters on two texts (docs/experiments.md)."""
+
+
+def block_parameters(model: ModelConfig) -> int:
+    """Weights outside of the tables from and to token ids, which depend on the vocabulary."""
+    tables = model.vocab_size * model.d_model * (1 if model.tied_head else 2)
+    return model.n_parameters - tables
+
+
+def effort_of(model: ModelConfig, batch_size: int, steps: int, text_tokens: int) -> Effort:
+    """The effort of so many steps."""
+    return Effort(block_parameters(model), batch_size * model.context_length, steps, text_tokens)
+
+
+def anchor_file(training_file: Path) -> Path:
+    """Where the anchors are kept: in the cache, beside the tokens that they belong to."""
+    return training_file.with_name("anchors.json")
+
+
+def read_anchors(training_file: Path) -> list[tuple[Effort, float]]:
+    """The anchors of a text; none where `folio plan` has not measured them."""
+    try:
+        table = read_json(anchor_file(training_file))
+        return [(Effort(**anchor["effort"]), float(anchor["loss"])) for anchor in table]
+    except (UserError, KeyError, TypeError):
+        return []

@@ -1,0 +1,180 @@
+"""How much memory a training takes on a processor, before it begins.
+
+Counted, since each part follows from a shape: weights, gradients, what the optimizer remembers, and
+what the forward pass keeps for the backward pass. What no shape gives was fitted to the peaks of
+real runs (docs/experiments.md): the three constants below.
+
+Shapes:  N weights · B windows at once · T context length · C = d_model · F = d_ff · V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from folio.device import Device, machine_memory, memory_in_use
+from folio.errors import UserError
+from folio.model.block import NORMS_AT
+from folio.model.config import ModelConfig
+from folio.model.fused import QUERIES, load
+from folio.recipe.recipe import Recipe
+
+LIBRARY_BYTES = 168_000_000
+"""Fitted: what torch, kernels, picture and sample load once they are at work."""
+COPY_BYTES = 38_000_000
+"""Fitted: the same of each further process, and pages that it writes although both need them."""
+WORKING_SHARE = 1.25
+"""Fitted: a step's memory over what the shapes say, for gradients on their way and freed pieces."""
+
+
+def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
+    """Most bytes that the processes of a run hold together.
+
+    Args:
+        recipe: with the size of the vocabulary filled in.
+        device: a processor.
+        in_use: bytes that the process holds before anything is built.
+    """
+    config = recipe.training
+    n_copies = min(device.config.threads, config.batch_size)
+    windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
+    itemsize = device.dtype.itemsize
+    step = n_copies * step_bytes(recipe.model, itemsize, windows_each)
+    lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weight_bytes(recipe, device, n_copies)
+    return round(in_use + lasting + WORKING_SHARE * step)
+
+
+def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
+    """Of what lasts from step to step: training/weights.py, replicas.py, updates.py, muon.py."""
+    n, model, size = recipe.model.n_parameters, recipe.model, device.dtype.itemsize
+    n_embedding = model.vocab_size * model.d_model * (1 if model.tied_head else 2)
+    shared = size * n if size < 4 else 0  # the weights in the precision that computes
+    each = 2 * size * n  # the gradients of a copy, as autograd hands them over and in its row
+    match recipe.optimizer.kind:
+        case "adamw":
+            remembered = 8 * n
+        case "muon":  # momentum, update and a sum of both for the matrices, AdamW for the rest
+            remembered = (8 + size) * (n - n_embedding) + 8 * n_embedding
+        case "sgd":
+            remembered = 8 * n if recipe.optimizer.momentum else 4 * n
+    return 8 * n + shared + n_copies * each + remembered
+
+
+def step_bytes(model: ModelConfig, size: int, n_windows: int) -> int:
+    """Of what one copy keeps for the backward pass, and of its logits.
+
+    Args:
+        model: the shape.
+        size: bytes of a number.
+        n_windows: read at once.
+    """
+    n_tokens, v = n_windows * model.context_length, model.vocab_size
+    # The logits; in float32 their logarithms of shares, and two gradients of those.
+    logits = size * v + 12 * v
+    block = attention_bytes(model, size) + feed_forward_bytes(model, size)
+    return n_tokens * (model.n_layers * block + 2 * size * model.d_model + logits)
+
+
+def attention_bytes(model: ModelConfig, size: int) -> int:
+    """Kept by one attention and the residual around it, for each token; on the compiled way."""
+    c, t = model.d_model, model.context_length
+    numbers = _norm_numbers(model) + 4 * c  # queries, keys, values, their mixture
+    kv = model.key_value_heads * model.head_dim
+    if model.qk_norm and model.positions == "rope" and model.normalization == "rmsnorm":
+        numbers += c + 2 * kv  # all three before they were normalized and turned
+    elif model.qk_norm:
+        numbers += c + kv
+    # Blocks of queries look at the keys up to their own last one.
+    looked_at = sum(
+        (min(first + QUERIES, t) - first) * min(first + QUERIES, t)
+        for first in range(0, t, QUERIES)
+    )
+    weights = model.n_heads * looked_at / t
+    return round(size * (numbers + weights))
+
+
+def feed_forward_bytes(model: ModelConfig, size: int) -> int:
+    """Kept by one feed-forward layer and the residual around it, for each token."""
+    wide = {"swiglu": 3, "gelu": 2, "relu2": 2, "relu": 1}[model.activation]
+    numbers = _norm_numbers(model) + wide * model.feed_forward_width
+    return size * numbers
+
+
+def _norm_numbers(model: ModelConfig) -> int:
+    """What the first matrices of a sublayer keep as their input, and each of its norms."""
+    return model.d_model * (1 + sum(NORMS_AT[model.norm_placement]))
+
+
+def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) -> tuple[Recipe, int]:
+    """Halve the windows in memory at once until a training fits, or there is one for each copy.
+
+    Args:
+        recipe, device, in_use: as in peak_memory_bytes.
+        limit: bytes.
+
+    Returns:
+        The recipe with so many windows at once, and the bytes at its peak, 0 on anything but a
+        processor. A number that the recipe gives is left alone, and stays 0 where the whole batch
+        fits.
+    """
+    if device.config.kind != "cpu":
+        return recipe, 0
+    needed = peak_memory_bytes(recipe, device, in_use)
+    windows = recipe.training.batch_size
+    if not recipe.training.micro_batch_size:
+        while needed > limit and windows > device.config.threads:
+            windows = -(-windows // 2)
+            recipe = replace(recipe, training=replace(recipe.training, micro_batch_size=windows))
+            needed = peak_memory_bytes(recipe, device, in_use)
+    return recipe, needed
+
+
+def memory_before(device: Device) -> int:
+    """Bytes that this process holds before anything is built, with the kernels loaded; 0 on
+    anything but a processor."""
+    if device.config.kind != "cpu":
+        return 0
+    load()
+    return memory_in_use()
+
+
+def memory_limit(recipe: Recipe) -> int:
+    """Bytes that the recipe allows, or that the machine has."""
+    return round(recipe.device.memory_gigabytes * 1e9) or machine_memory()
+
+
+def fit_memory(
+    recipe: Recipe, device: Device, tell: Callable[[str], None] = lambda line: None
+) -> tuple[Recipe, int]:
+    """Have only so many windows in memory at once as fit.
+
+    The gradients of a batch are added up over as many groups of windows as it takes, so that
+    neither the batch nor the loss changes.
+
+    Args:
+        recipe: with the size of the vocabulary filled in.
+        device: where it is going to be trained.
+        tell: takes a line where the batch does not fit as a whole.
+
+    Returns:
+        As windows_that_fit.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    limit = memory_limit(recipe)
+    fitting, needed = windows_that_fit(recipe, device, limit, memory_before(device))
+    windows = fitting.training.micro_batch_size or fitting.training.batch_size
+    if needed > limit:
+        raise UserError(
+            f"This training needs about {needed / 1e9:.1f} GB of memory with {windows} windows at "
+            f"once; {limit / 1e9:.1f} GB are allowed. Give a smaller --size or "
+            f"--model.context-length, fewer --device.threads, or a higher "
+            f"--device.memory-gigabytes."
+        )
+    if fitting != recipe:
+        tell(
+            f"memory: {windows} windows at once, whose gradients are added up to the batch of "
+            f"{recipe.training.batch_size}"
+        )
+    return fitting, needed

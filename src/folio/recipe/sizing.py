@@ -1,0 +1,256 @@
+"""Which size suits a text, a machine and the time there is: for `folio train` and `folio plan`.
+
+From the smallest size up, each is tried for a moment. The largest one is taken that the time
+feeds with enough tokens and that the text can carry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from folio.config import Table, to_table
+from folio.console import duration
+from folio.device import Device
+from folio.recipe.build import (
+    DEFAULT_MINUTES,
+    Speed,
+    choose_for,
+    fit_vocabulary,
+    measure,
+    steps_in,
+)
+from folio.recipe.memory import fit_memory, memory_before, memory_limit, windows_that_fit
+from folio.recipe.prepare import Prepared
+from folio.recipe.presets import SIZES
+from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
+from folio.tokenizers.base import TokenIds
+
+TOKENS_PER_ROOT = 2800.0
+"""Tokens to train on at least, repeats included, times the root of the parameters; and never fewer
+than parameters. With tiny Shakespeare on two cores (docs/experiments.md, "The lowest loss in a
+minute and in ten") one minute, 2.0 M tokens, was best for nano, and ten, 7.0 M tokens, for mini.
+Needed are six sevenths of that: mini begins at about nine minutes, micro after two. The root lies
+between those two points (an exponent of 0.7) and https://arxiv.org/abs/2001.08361 (0.37); that it
+holds for micro and above mini is an assumption."""
+
+PARAMETERS_PER_TOKEN = 12.0
+"""Of the training text, at most. Assumption: the largest that is known to gain from tiny
+Shakespeare, nanoGPT's "baby GPT", has 10.7."""
+
+DROPOUTS = ((4.0, 0.0), (10.0, 0.1))
+MOST_DROPOUT = 0.2
+"""What is dropped of the embedding and of each sublayer's output, up to so many epochs. On tiny
+Shakespeare nothing was best at 2 epochs and 0.1 at 7; between and above, assumptions."""
+DROPPED = ("embedding_dropout", "residual_dropout")
+
+SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_ff", "context_length")
+"""Who gives one of these has chosen a size."""
+DIAL: dict[str, Table] = {"mini": {"optimizer": {"learning_rate": 3e-3}}}
+"""What a size that the minutes choose has beside its preset: AdamW's rate beside Muon in the best
+recipe of ten minutes."""
+
+TRIAL_SECONDS = 0.5
+"""Of steps, for each size."""
+TRIAL_FLOPS = 1e11
+"""Operations of a step that is tried, half a second on a slow machine; of a large batch, a part."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A size in a budget, with a text."""
+
+    recipe: Recipe
+    speed: Speed
+    measured: bool
+    """Whether the speed was measured, or follows from a smaller size."""
+    minutes: float
+    n_training: int
+    """Tokens of the training text."""
+    n_validation: int
+    memory_bytes: int
+    """At the peak, with as many windows at once as fit."""
+    memory_limit: int
+
+    @property
+    def steps(self) -> int:
+        """In the budget, evaluations included."""
+        config, length = self.recipe.training, self.recipe.model.context_length
+        return steps_in(self.minutes * 60, self.speed, config, length, self.n_validation)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """In the whole batch."""
+        return self.recipe.training.batch_size * self.recipe.model.context_length
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of training."""
+        return self.tokens_per_step / self.speed.step_seconds
+
+    @property
+    def n_tokens(self) -> int:
+        """Trained on in the budget, repeats included."""
+        return self.steps * self.tokens_per_step
+
+    @property
+    def epochs(self) -> float:
+        """Of the training text."""
+        return self.n_tokens / max(self.n_training - 1, 1)
+
+    @property
+    def share_of_needed(self) -> float:
+        """The tokens that there is time for, as a share of those that the size needs."""
+        n_parameters = self.recipe.model.n_parameters
+        return self.n_tokens / max(TOKENS_PER_ROOT * math.sqrt(n_parameters), n_parameters)
+
+    @property
+    def parameters_per_token(self) -> float:
+        """Of the training text."""
+        return self.recipe.model.n_parameters / self.n_training
+
+    @property
+    def impossible(self) -> str:
+        """Why it cannot be trained, in words; nothing where it can."""
+        if self.memory_bytes > self.memory_limit:
+            return f"needs {self.memory_bytes / 1e9:.1f} GB of memory"
+        if self.n_training <= (length := self.recipe.model.context_length):
+            return f"reads {length} tokens at once, more than the text has"
+        return ""
+
+    @property
+    def trouble(self) -> str:
+        """What speaks against it, in words; nothing where it suits."""
+        if self.impossible:
+            return self.impossible
+        if (ratio := self.parameters_per_token) > PARAMETERS_PER_TOKEN:
+            return f"starves: {ratio:.0f} parameters for each token you have"
+        if self.share_of_needed < 1:
+            return f"needs about {duration(60 * self.minutes / self.share_of_needed)}"
+        return ""
+
+
+def best_of(candidates: Iterable[Candidate]) -> tuple[Candidate, Candidate | None]:
+    """The last one before something speaks against it, or the first; and the one after it.
+
+    Asks for no more of them than it must.
+    """
+    rest = iter(candidates)
+    best = next(rest)
+    for candidate in rest:
+        if candidate.trouble:
+            return best, candidate
+        best = candidate
+    return best, None
+
+
+def candidates(
+    recipes: Iterable[Recipe], prepared: Prepared, minutes: float
+) -> Iterator[Candidate]:
+    """Each recipe in a budget, tried when it is asked for.
+
+    Args:
+        recipes: from the smallest model up.
+        prepared: the text.
+        minutes: the budget.
+
+    Raises:
+        UserError: the first one cannot be trained on this text or in this memory.
+    """
+    texts = training, validation = prepared.training(), prepared.validation()
+    in_use = 0
+    before: Candidate | None = None
+    for recipe in recipes:
+        recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
+        device = choose_for(recipe)
+        recipe = replace(recipe, device=device.config)
+        in_use = in_use or memory_before(device)
+        limit = memory_limit(recipe)
+        if before is None:
+            fit_memory(recipe, device)
+        recipe, memory_bytes = windows_that_fit(recipe, device, limit, in_use)
+        speed = expected_speed(recipe, before) if before else try_out(recipe, device, *texts)
+        n = len(training), len(validation)
+        here = Candidate(recipe, speed, not before, minutes, *n, memory_bytes, limit)
+        # Expectations are right within a factor of two; where more is missing, no trial is needed.
+        if not here.measured and not here.impossible and here.share_of_needed > 0.5:
+            here = replace(here, speed=try_out(recipe, device, *texts), measured=True)
+        yield here
+        before = here
+
+
+def try_out(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Speed:
+    """The speed of a recipe, from a moment; of a large batch only a part is tried."""
+    config = recipe.training
+    step_flops = config.batch_size * recipe.model.context_length * token_flops(recipe)
+    part = int(config.batch_size * TRIAL_FLOPS / step_flops)
+    n_windows = max(part, device.config.threads)
+    return measure(recipe, device, training, validation, TRIAL_SECONDS, n_windows)
+
+
+def expected_speed(recipe: Recipe, smaller: Candidate) -> Speed:
+    """That of a size, from that of a smaller one."""
+    ratio = token_flops(recipe) / token_flops(smaller.recipe)
+    token_seconds = ratio / smaller.tokens_per_second
+    return Speed(
+        token_seconds * recipe.training.batch_size * recipe.model.context_length,
+        smaller.speed.evaluation_seconds * ratio,
+    )
+
+
+def token_flops(recipe: Recipe) -> float:
+    """Operations for each token of a step by the usual count: six a weight, and attention."""
+    model = recipe.model
+    return 6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.d_model
+
+
+def in_size(size: str, given: Table) -> Recipe:
+    """The recipe of a table that leaves its size open."""
+    return make_recipe(DIAL.get(size, {}), given, {"size": size})
+
+
+def size_recipe(given: Table, prepared: Prepared, tell: Callable[[str], None]) -> Recipe:
+    """The recipe of a table, with the size and the dropout that it leaves to the minutes.
+
+    Args:
+        given: what the user gave. A size, a part of the shape and a dropout in it are left as they
+            are, and so is everything where it has a budget other than minutes.
+        prepared: its text.
+        tell: takes a line: what was chosen, and why.
+
+    Raises:
+        UserError: as candidates.
+    """
+    model, training = given.get("model", {}), given.get("training", {})
+    open_size = "size" not in given and not any(name in model for name in SHAPE)
+    open_dropout = not any(name.endswith("_dropout") for name in model)
+    timed = not any(training.get(name) for name in BUDGETS if name != "minutes")
+    if not timed or not (open_size or open_dropout):
+        return make_recipe(given)
+    minutes = training.get("minutes") or DEFAULT_MINUTES
+    recipes = (in_size(size, given) for size in SIZES) if open_size else [make_recipe(given)]
+    chosen, next_one = best_of(candidates(recipes, prepared, minutes))
+    size, words = chosen.recipe.size, []
+    if open_size:
+        n_parameters = chosen.recipe.model.n_parameters
+        words.append(f"size {size} ({n_parameters / 1e6:.1f} M parameters)")
+    share = dropout_for(chosen.epochs) if open_dropout else 0.0
+    if open_dropout:
+        words.append(f"dropout {share:g} (about {chosen.epochs:.2g} epochs)")
+    tell(
+        f"for {minutes:g} minutes: {', '.join(words)}"
+        + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
+    )
+    dropped: Table = {"model": dict.fromkeys(DROPPED, share)} if share else {}
+    recipe = in_size(size, given) if open_size else make_recipe(given)
+    return make_recipe(to_table(recipe), dropped)
+
+
+def dropout_for(epochs: float) -> float:
+    """The share to drop in a training of so many epochs.
+
+    >>> [dropout_for(epochs) for epochs in (1, 7, 20)]
+    [0.0, 0.1, 0.2]
+    """
+    return next((share for most, share in DROPOUTS if epochs <= most), MOST_DROPOUT)

@@ -1,0 +1,69 @@
+"""What a run was expected to take and to give, and how far off that was: prediction.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from folio.console import duration
+from folio.run.directory import Run
+from folio.storage import read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Of one run; None where nothing was predicted."""
+
+    max_steps: int
+    """The budget that they belong to."""
+    memory_bytes: int | None = None
+    """At the peak."""
+    seconds: float | None = None
+    """Of training, evaluations included."""
+    loss: float | None = None
+    """The best exact validation loss in nats per token."""
+    loss_band: float | None = None
+    """Two standard errors of the prediction, as a share of the loss."""
+
+
+def predict(run: Run, figures: Figures) -> None:
+    """Note a prediction."""
+    write_json(run.prediction_file, {"predicted": asdict(figures)})
+
+
+def compare_with_prediction(run: Run, measured: Figures) -> list[tuple[str, str]]:
+    """Note what came out beside what was predicted, and say both.
+
+    Returns:
+        Rows for the card; none where the run was predicted for another budget or not at all.
+    """
+    if not run.prediction_file.exists():
+        return []
+    predicted = Figures(**read_json(run.prediction_file)["predicted"])
+    if predicted.max_steps != measured.max_steps:
+        return []
+    both = {"predicted": asdict(predicted), "measured": asdict(measured)}
+    write_json(run.prediction_file, both)
+    rows = []
+    if predicted.memory_bytes and measured.memory_bytes:
+        text = f"{in_words(predicted.memory_bytes)} predicted, {in_words(measured.memory_bytes)}"
+        error = measured.memory_bytes / predicted.memory_bytes
+        rows.append(("memory against its prediction", f"{text} measured ({error - 1:+.0%})"))
+    if predicted.seconds and measured.seconds:
+        text = f"{duration(predicted.seconds)} predicted, {duration(measured.seconds)}"
+        error = measured.seconds / predicted.seconds
+        rows.append(("time against its prediction", f"{text} measured ({error - 1:+.0%})"))
+    if predicted.loss and predicted.loss_band and measured.loss:
+        band = predicted.loss * predicted.loss_band
+        inside = "inside" if abs(measured.loss - predicted.loss) <= band else "outside"
+        text = f"{predicted.loss:.2f} ± {band:.2f} predicted, {measured.loss:.4f} measured"
+        rows.append(("loss against its prediction", f"{text} ({inside} the band)"))
+    return rows
+
+
+def in_words(n_bytes: float) -> str:
+    """A size in units of 10^9 or 10^6 bytes.
+
+    >>> in_words(1_250_000_000), in_words(640_000_000)
+    ('1.2 GB', '640 MB')
+    """
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

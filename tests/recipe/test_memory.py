@@ -1,0 +1,186 @@
+"""What a training takes, counted beforehand, and how it is made to fit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from folio.device import Device, DeviceConfig, machine_memory, memory_in_use, peak_memory
+from folio.errors import UserError
+from folio.model.config import ModelConfig
+from folio.model.gpt import GPT
+from folio.model.loss import next_token_loss
+from folio.recipe.build import build
+from folio.recipe.memory import (
+    attention_bytes,
+    feed_forward_bytes,
+    fit_memory,
+    peak_memory_bytes,
+    weight_bytes,
+    windows_that_fit,
+)
+from folio.recipe.presets import FAMILIES
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.train import Watcher, train_recipe
+from folio.training.loop import compute_gradients
+
+
+def cpu(threads: int = 1, precision: str = "float32") -> Device:
+    return Device(DeviceConfig(kind="cpu", precision=precision, threads=threads), "test")  # type: ignore[arg-type]
+
+
+def kept_bytes(model: GPT, tokens: torch.Tensor) -> int:
+    """What torch itself keeps for the backward pass of a loss, weights and inputs left out."""
+    known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = next_token_loss(model(tokens), tokens)
+    loss.backward()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"residual_dropout": 0.1, "attention_dropout": 0.1},
+        {"n_kv_heads": 2},
+        {"activation": "relu2"},
+        {"norm_placement": "both"},
+        {"norm_placement": "post"},
+        {"norm_placement": "none"},
+        {"context_length": 200},
+    ],
+    ids=lambda changes: ",".join(changes) or "plain",
+)
+def test_a_block_keeps_as_much_as_torch_keeps(family: str, changes: dict[str, object]):
+    shape = {"vocab_size": 5, "context_length": 64, "n_layers": 1, "n_heads": 4, "d_model": 64}
+    table = FAMILIES[family]["model"] | shape | changes
+    few, more = (ModelConfig(**(table | {"n_layers": n})) for n in (1, 3))
+    tokens = torch.zeros(4, few.context_length, dtype=torch.int64)
+    measured = (kept_bytes(GPT(more), tokens) - kept_bytes(GPT(few), tokens)) / 2
+    counted = tokens.numel() * (attention_bytes(few, 4) + feed_forward_bytes(few, 4))
+    assert counted == pytest.approx(measured, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, precision: str):
+    recipe = make_recipe(
+        {"model": {"vocab_size": 50}, "optimizer": {"kind": kind, "momentum": 0.9}}
+    )
+    device = cpu(2, precision)
+    tokens = np.zeros(200, np.uint8)
+    training = build(
+        replace(recipe, training=replace(recipe.training, max_steps=1)), device, tokens, tokens
+    )
+    replicas, rules = training.replicas, training.optimizer.rules.values()
+    compute_gradients(training, training.stream.next_batch(2, 8), step=0)
+    tensors = [replicas.weights.values, replicas.weights.gradients, replicas._shared]
+    tensors += [copy.gradients for copy in replicas.copies]
+    tensors += [p.grad for copy in replicas.copies for p in copy.model.parameters()]
+    tensors += [tensor for rule in rules for tensor in rule.tensors.values()]
+    tensors += [rule._update for rule in rules if hasattr(rule, "_update")]  # type: ignore[attr-defined]
+    held = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+    # The rest is a sum that lives for a moment, in float32.
+    passing = {"adamw": 0, "muon": 4, "sgd": 4}[kind] * recipe.model.n_parameters
+    assert weight_bytes(recipe, device, 2) == pytest.approx(held + passing, rel=0.02)
+
+
+def windows_at_once(recipe: Recipe, n: int) -> Recipe:
+    return replace(recipe, training=replace(recipe.training, micro_batch_size=n))
+
+
+def test_windows_are_halved_until_they_fit():
+    recipe = make_recipe({"size": "mini", "model": {"vocab_size": 100}})
+    whole = peak_memory_bytes(recipe, cpu(), 0)
+    assert windows_that_fit(recipe, cpu(), whole, 0) == (recipe, whole)
+    needed = {n: peak_memory_bytes(windows_at_once(recipe, n), cpu(), 0) for n in (8, 4, 2, 1)}
+    assert sorted([whole, *needed.values()], reverse=True) == [whole, *needed.values()]
+    for n, n_bytes in needed.items():
+        assert windows_that_fit(recipe, cpu(), n_bytes, 0) == (windows_at_once(recipe, n), n_bytes)
+    assert windows_that_fit(recipe, cpu(), 1, 0)[0] == windows_at_once(recipe, 1)
+    fewest = windows_that_fit(recipe, cpu(4), 1, 0)[0]
+    assert fewest == windows_at_once(recipe, 4), "one for each thread"
+
+
+def test_windows_that_the_recipe_gives_are_left_alone():
+    recipe = make_recipe({"model": {"vocab_size": 100}, "training": {"micro_batch_size": 6}})
+    assert windows_that_fit(recipe, cpu(), 1, 0)[0] == recipe
+
+
+def test_what_cannot_fit_is_one_line_that_says_what_to_do():
+    recipe = make_recipe(
+        {"size": "baby", "model": {"vocab_size": 100}, "device": {"memory_gigabytes": 0.01}}
+    )
+    with pytest.raises(UserError, match=r"needs about .* GB .* 0\.0 GB are allowed\. .*--size"):
+        fit_memory(recipe, cpu(), print)
+
+
+def tiny(book: Path, **changes: object) -> Recipe:
+    return make_recipe(
+        {
+            "corpus": {"sources": [str(book)]},
+            "model": {"n_layers": 1, "n_heads": 2, "d_model": 16, "context_length": 16},
+            "training": {"batch_size": 8, "max_steps": 12, "evaluation_interval": 4},
+            "device": {"kind": "cpu", "threads": 1, "precision": "float32"},
+        },
+        changes,  # type: ignore[arg-type]
+    )
+
+
+def test_a_limit_changes_the_windows_at_once_and_not_the_losses(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    free = train_recipe(tiny(book), "free", Watcher())
+
+    def one_megabyte_a_window(recipe: Recipe, *_: object) -> int:
+        return 1_000_000 * (recipe.training.micro_batch_size or recipe.training.batch_size)
+
+    monkeypatch.setattr("folio.recipe.memory.peak_memory_bytes", one_megabyte_a_window)
+    limited = train_recipe(tiny(book, device={"memory_gigabytes": 0.003}), "limited", Watcher())
+    text = limited.run.recipe_file.read_text()
+    assert "micro_batch_size = 0\n" in free.run.recipe_file.read_text()
+    assert "micro_batch_size = 2\n" in text and "batch_size = 8\n" in text
+    losses = [[e["loss"] for e in r.run.events("step")] for r in (free, limited)]
+    assert len(losses[0]) == 12
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_what_a_forked_process_takes_for_itself_counts():
+    shared = np.ones(40_000_000 // 8)
+    (ready, tell_ready), (leave, tell_leave) = os.pipe(), os.pipe()
+    if (pid := os.fork()) == 0:
+        shared.sum()  # no copy of it is made
+        block = np.ones(60_000_000 // 8)
+        del block
+        os.write(tell_ready, b"!")
+        os.read(leave, 1)
+        os._exit(0)
+    os.read(ready, 1)
+    alone, both = peak_memory(), peak_memory([pid])
+    os.write(tell_leave, b"!")
+    os.waitpid(pid, 0)
+    assert 55_000_000 < both - alone < 90_000_000
+
+
+def test_memory_is_that_of_this_process():
+    before = memory_in_use()
+    block = np.ones(50_000_000 // 8)
+    assert memory_in_use() - before > 40_000_000
+    assert peak_memory() >= memory_in_use() > block.nbytes
+    del block
+    assert machine_memory() > peak_memory()

@@ -1,0 +1,174 @@
+"""What the minutes choose: the size, and how much is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import folio
+from folio.cli.main import main
+from folio.config import Table, merge, read_toml
+from folio.recipe import sizing
+from folio.recipe.build import Speed
+from folio.recipe.prepare import Prepared, prepare
+from folio.recipe.presets import SIZES
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.sizing import best_of, candidates, in_size, size_recipe, token_flops
+
+CPU: Table = {"device": {"kind": "cpu", "precision": "float32", "threads": 1}}
+FLOPS = 2e11
+"""A second, of a machine on which nano reads 36,000 tokens a second."""
+
+
+def speed_of(recipe: Recipe) -> Speed:
+    per_step = recipe.training.batch_size * recipe.model.context_length
+    return Speed(token_flops(recipe) * per_step / FLOPS, 0.0)
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A machine of so many operations a second, and the sizes that were tried on it."""
+    names: list[str] = []
+
+    def try_out(recipe: Recipe, *_: object) -> Speed:
+        names.append(recipe.size)
+        return speed_of(recipe)
+
+    monkeypatch.setattr(sizing, "try_out", try_out)
+    return names
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Callable[[int], Prepared]:
+    def of(n_characters: int) -> Prepared:
+        path = tmp_path / "text.txt"
+        words = "".join(f"the {i} of {i * i % 97} and\n" for i in range(n_characters // 14))
+        path.write_text((words * 2)[:n_characters])
+        return prepare(make_recipe({"corpus": {"sources": [str(path)]}}), lambda _: None)
+
+    return of
+
+
+def chosen(given: Table, prepared: Prepared) -> tuple[Recipe, list[str]]:
+    lines: list[str] = []
+    return size_recipe(merge(CPU, given), prepared, lines.append), lines
+
+
+def minutes(n: float) -> Table:
+    return {"training": {"minutes": n}}
+
+
+def test_more_minutes_choose_a_larger_model(text, tried: list[str]):
+    prepared = text(1_000_000)
+    sizes = [chosen(minutes(n), prepared)[0].size for n in (0.1, 1, 2, 6, 20, 80)]
+    assert sizes == ["nano", "nano", "nano", "micro", "mini", "baby"]
+
+
+def test_what_is_chosen_has_tokens_enough_and_the_next_one_has_not(text, tried):
+    recipes = (in_size(size, CPU) for size in SIZES)
+    best, next_one = best_of(candidates(recipes, text(1_000_000), 10))
+    assert next_one is not None
+    assert best.n_tokens >= 2800 * best.recipe.model.n_parameters**0.5
+    assert next_one.n_tokens < 2800 * next_one.recipe.model.n_parameters**0.5
+    seconds = best.n_tokens * token_flops(best.recipe) / FLOPS
+    assert seconds == pytest.approx(600, rel=0.01)
+    assert next_one.recipe.size == list(SIZES)[list(SIZES).index(best.recipe.size) + 1]
+
+
+def test_a_short_text_holds_the_model_down_however_long_it_is_trained(text, tried):
+    recipe, lines = chosen(minutes(1000), text(100_000))
+    assert recipe.size == "nano" and "micro starves: 20 parameters for each token" in lines[0]
+
+
+def test_memory_holds_the_model_down(text, tried, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "folio.recipe.memory.peak_memory_bytes",
+        lambda recipe, *_: 10**9 * (1 + list(SIZES).index(recipe.size)),
+    )
+    limit: Table = {"device": {"memory_gigabytes": 2.5}}
+    recipe, lines = chosen(merge(limit, minutes(1000)), text(1_000_000))
+    assert recipe.size == "micro" and lines[0].endswith("mini needs 3.0 GB of memory")
+
+
+def test_no_more_sizes_are_tried_than_must_be(text, tried: list[str]):
+    chosen(minutes(0.5), text(1_000_000))
+    assert tried == ["nano"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"size": "mini"},
+        {"model": {"n_layers": 2}},
+        {"model": {"d_model": 64}},
+        {"model": {"context_length": 64}},
+    ],
+)
+def test_a_size_or_a_shape_that_is_given_stays(given: Table, text, tried):
+    prepared = text(300_000)
+    found = chosen(merge(given, minutes(1000)), prepared)[0]
+    asked = make_recipe(CPU, given, minutes(1000))
+    dropped = {"embedding_dropout": 0.2, "residual_dropout": 0.2}
+    assert found == make_recipe(CPU, given, minutes(1000), {"model": dropped})
+    assert found.size == asked.size
+
+
+@pytest.mark.parametrize("budget", ["max_steps", "max_tokens", "max_epochs"])
+def test_a_recipe_with_another_budget_stays_as_it_is(budget: str, text, tried: list[str]):
+    given: Table = {"training": {budget: 30, "minutes": 5}}
+    recipe, lines = chosen(given, text(100_000))
+    assert recipe == make_recipe(CPU, given) and not lines and not tried
+
+
+def test_what_else_is_given_stays_beside_the_size(text, tried):
+    given = {"training": {"minutes": 20, "batch_size": 5}, "optimizer": {"learning_rate": 1e-4}}
+    recipe = chosen(given, text(1_000_000))[0]
+    assert recipe.size == "mini" and recipe.training.batch_size == 5
+    assert recipe.optimizer.learning_rate == 1e-4
+
+
+def test_dropout_follows_the_epochs_unless_it_is_given(text, tried):
+    found = []
+    for n_characters in (2_000_000, 200_000, 100_000):
+        recipe, lines = chosen(merge({"size": "nano"}, minutes(0.5)), text(n_characters))
+        model = recipe.model
+        assert model.embedding_dropout == model.residual_dropout and not model.attention_dropout
+        assert f"dropout {model.residual_dropout:g} " in lines[0]
+        found.append(model.residual_dropout)
+    assert found == [0.0, 0.1, 0.2]
+    given = {"model": {"attention_dropout": 0.3}}
+    model = chosen(merge(given, minutes(1)), text(100_000))[0].model
+    assert (model.attention_dropout, model.residual_dropout) == (0.3, 0.0)
+
+
+def test_without_any_budget_the_default_minutes_choose(text, tried):
+    prepared = text(1_000_000)
+    assert chosen({}, prepared)[0].size == chosen(minutes(5), prepared)[0].size == "micro"
+
+
+def test_what_was_chosen_stands_in_the_recipe_of_the_run(
+    book: Path, tried, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("folio.recipe.build.measure", lambda *_: Speed(0.02, 0.05))
+    monkeypatch.setitem(SIZES, "nano", in_a_moment())
+    flags = ["--device.kind", "cpu", "--device.precision", "float32", "--device.threads", "1"]
+    main(["train", str(book), "--minutes", "0.003", "--name", "one", *flags])
+    assert "for 0.003 minutes: size nano" in capfd.readouterr().err
+    settings = merge(CPU, {"training": {"minutes": 0.003}})
+    again = folio.train(str(book), name="two", **settings)
+    recipes = [read_toml(again.run.path.parent / name / "recipe.toml") for name in ("one", "two")]
+    assert recipes[0] == recipes[1]
+    assert recipes[0]["size"] == "nano" and recipes[0]["model"]["n_layers"] == 1
+    assert recipes[0]["training"]["max_steps"] > 0 and recipes[0]["training"]["minutes"] == 0
+
+
+def in_a_moment() -> Table:
+    return merge(
+        SIZES["nano"],
+        {
+            "model": {"n_layers": 1, "n_heads": 2, "d_model": 16, "context_length": 16},
+            "training": {"batch_size": 4},
+        },
+    )
