@@ -53,7 +53,7 @@ def text(tmp_path: Path) -> Callable[[int], Prepared]:
 
 def chosen(given: Table, prepared: Prepared) -> tuple[Recipe, list[str]]:
     lines: list[str] = []
-    return size_recipe(merge(CPU, given), prepared, lines.append), lines
+    return size_recipe(merge(CPU, given), prepared, 0, lines.append), lines
 
 
 def minutes(n: float) -> Table:
@@ -68,7 +68,7 @@ def test_more_minutes_choose_a_larger_model(text, tried: list[str]):
 
 def test_what_is_chosen_has_tokens_enough_and_the_next_one_has_not(text, tried):
     recipes = (in_size(size, CPU) for size in SIZES)
-    best, next_one = best_of(candidates(recipes, text(1_000_000), 10))
+    best, next_one = best_of(candidates(recipes, text(1_000_000), 10, 0))
     assert next_one is not None
     assert best.n_tokens >= 2800 * best.recipe.model.n_parameters**0.5
     assert next_one.n_tokens < 2800 * next_one.recipe.model.n_parameters**0.5

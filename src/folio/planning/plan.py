@@ -19,6 +19,7 @@ from folio.recipe.expected_loss import (
     effort_of,
     read_anchors,
 )
+from folio.recipe.memory import memory_before
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import make_recipe
@@ -116,7 +117,7 @@ def make_plan(
     """
     recipes = (in_size(size, given) for size in SIZES)
     found = []
-    for candidate in candidates(recipes, prepared, minutes):
+    for candidate in candidates(recipes, prepared, minutes, memory_before()):
         found.append(candidate)
         tell(f"{candidate.recipe.size}: {candidate.speed.step_seconds:.3g} s a step")
     anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)

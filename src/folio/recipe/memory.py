@@ -19,8 +19,8 @@ from folio.model.config import ModelConfig
 from folio.model.fused import QUERIES, load
 from folio.recipe.recipe import Recipe
 
-LIBRARY_BYTES = 168_000_000
-"""Fitted: what torch, kernels, picture and sample load once they are at work."""
+LIBRARY_BYTES = 117_000_000
+"""Fitted: what torch, picture and sample load once they are at work."""
 COPY_BYTES = 38_000_000
 """Fitted: the same of each further process, and pages that it writes although both need them."""
 WORKING_SHARE = 1.25
@@ -33,7 +33,7 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     Args:
         recipe: with the size of the vocabulary filled in.
         device: a processor.
-        in_use: bytes that the process holds before anything is built.
+        in_use: bytes that the process holds before anything is built: memory_before().
     """
     config = recipe.training
     n_copies = min(device.config.threads, config.batch_size)
@@ -129,11 +129,9 @@ def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) ->
     return recipe, needed
 
 
-def memory_before(device: Device) -> int:
-    """Bytes that this process holds before anything is built, with the kernels loaded; 0 on
-    anything but a processor."""
-    if device.config.kind != "cpu":
-        return 0
+def memory_before() -> int:
+    """Bytes that this process holds now, with the kernels loaded; to be asked before anything is
+    built, since memory that is given back is not always returned to the system."""
     load()
     return memory_in_use()
 
@@ -144,7 +142,10 @@ def memory_limit(recipe: Recipe) -> int:
 
 
 def fit_memory(
-    recipe: Recipe, device: Device, tell: Callable[[str], None] = lambda line: None
+    recipe: Recipe,
+    device: Device,
+    in_use: int,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Recipe, int]:
     """Have only so many windows in memory at once as fit.
 
@@ -154,6 +155,7 @@ def fit_memory(
     Args:
         recipe: with the size of the vocabulary filled in.
         device: where it is going to be trained.
+        in_use: as in peak_memory_bytes.
         tell: takes a line where the batch does not fit as a whole.
 
     Returns:
@@ -163,7 +165,7 @@ def fit_memory(
         UserError: it does not fit.
     """
     limit = memory_limit(recipe)
-    fitting, needed = windows_that_fit(recipe, device, limit, memory_before(device))
+    fitting, needed = windows_that_fit(recipe, device, limit, in_use)
     windows = fitting.training.micro_batch_size or fitting.training.batch_size
     if needed > limit:
         raise UserError(

@@ -21,7 +21,7 @@ from folio.recipe.build import (
     measure,
     steps_in,
 )
-from folio.recipe.memory import fit_memory, memory_before, memory_limit, windows_that_fit
+from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
@@ -146,7 +146,7 @@ def best_of(candidates: Iterable[Candidate]) -> tuple[Candidate, Candidate | Non
 
 
 def candidates(
-    recipes: Iterable[Recipe], prepared: Prepared, minutes: float
+    recipes: Iterable[Recipe], prepared: Prepared, minutes: float, in_use: int
 ) -> Iterator[Candidate]:
     """Each recipe in a budget, tried when it is asked for.
 
@@ -154,21 +154,20 @@ def candidates(
         recipes: from the smallest model up.
         prepared: the text.
         minutes: the budget.
+        in_use: bytes that the process held before anything was built.
 
     Raises:
         UserError: the first one cannot be trained on this text or in this memory.
     """
     texts = training, validation = prepared.training(), prepared.validation()
-    in_use = 0
     before: Candidate | None = None
     for recipe in recipes:
         recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
         device = choose_for(recipe)
         recipe = replace(recipe, device=device.config)
-        in_use = in_use or memory_before(device)
         limit = memory_limit(recipe)
         if before is None:
-            fit_memory(recipe, device)
+            fit_memory(recipe, device, in_use)
         recipe, memory_bytes = windows_that_fit(recipe, device, limit, in_use)
         speed = expected_speed(recipe, before) if before else try_out(recipe, device, *texts)
         n = len(training), len(validation)
@@ -210,13 +209,16 @@ def in_size(size: str, given: Table) -> Recipe:
     return make_recipe(DIAL.get(size, {}), given, {"size": size})
 
 
-def size_recipe(given: Table, prepared: Prepared, tell: Callable[[str], None]) -> Recipe:
+def size_recipe(
+    given: Table, prepared: Prepared, in_use: int, tell: Callable[[str], None]
+) -> Recipe:
     """The recipe of a table, with the size and the dropout that it leaves to the minutes.
 
     Args:
         given: what the user gave. A size, a part of the shape and a dropout in it are left as they
             are, and so is everything where it has a budget other than minutes.
         prepared: its text.
+        in_use: as in candidates.
         tell: takes a line: what was chosen, and why.
 
     Raises:
@@ -230,7 +232,7 @@ def size_recipe(given: Table, prepared: Prepared, tell: Callable[[str], None]) -
         return make_recipe(given)
     minutes = training.get("minutes") or DEFAULT_MINUTES
     recipes = (in_size(size, given) for size in SIZES) if open_size else [make_recipe(given)]
-    chosen, next_one = best_of(candidates(recipes, prepared, minutes))
+    chosen, next_one = best_of(candidates(recipes, prepared, minutes, in_use))
     size, words = chosen.recipe.size, []
     if open_size:
         n_parameters = chosen.recipe.model.n_parameters

@@ -24,7 +24,7 @@ from folio.recipe.build import (
     steps_in,
 )
 from folio.recipe.expected_loss import RULE, effort_of, read_anchors
-from folio.recipe.memory import fit_memory
+from folio.recipe.memory import fit_memory, memory_before
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.recipe.sizing import size_recipe
@@ -111,8 +111,7 @@ def train_recipe(
             f"The run {there.path} exists already. Go on with it: folio resume {name}. "
             f"Or give another --name."
         )
-    recipe, prepared, device = settle(recipe, watcher, given)
-    recipe, memory_bytes = fit_memory(recipe, device, watcher.tell)
+    recipe, prepared, device, memory_bytes = settle(recipe, watcher, given)
     texts = prepared.training(), prepared.validation()
     recipe, speed = freeze_budget(recipe, device, *texts)
     training = build(recipe, device, *texts)  # fails here, before anything is written, or never
@@ -130,26 +129,32 @@ def train_recipe(
 
 def settle(
     recipe: Recipe, watcher: Watcher, given: Table | None = None
-) -> tuple[Recipe, Prepared, Device]:
+) -> tuple[Recipe, Prepared, Device, int]:
     """Prepare the text, and write out all that a recipe leaves open but its budget.
 
     Args:
         recipe, watcher, given: as in train_recipe.
 
+    Returns:
+        The recipe, its text, where it is trained, and the bytes of memory that this should take; 0
+        where that is not known.
+
     Raises:
-        UserError: as `prepare` and `choose_device`.
+        UserError: as `prepare`, `choose_device` and `fit_memory`.
     """
     prepared = prepare(recipe, watcher.tell)
     for warning in prepared.warnings:
         watcher.tell(f"warning: {warning}")
+    in_use = memory_before()
     if given is not None:
-        recipe = size_recipe(given, prepared, watcher.tell)
+        recipe = size_recipe(given, prepared, in_use, watcher.tell)
     recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
     recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
     device = choose_for(recipe)
     watcher.tell(f"device: {device}")
     recipe = replace(_with_absolute_paths(recipe), device=device.config)
-    return recipe, prepared, device
+    recipe, memory_bytes = fit_memory(recipe, device, in_use, watcher.tell)
+    return recipe, prepared, device, memory_bytes
 
 
 def _expect(

@@ -91,7 +91,7 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
     if not recipe.device.threads:
         threads = max(1, len(os.sched_getaffinity(0)) // n_workers)
         recipe = replace(recipe, device=replace(recipe.device, threads=threads))
-    recipe, prepared, device = settle(recipe, watcher)
+    recipe, prepared, device, _ = settle(recipe, watcher)
     texts = prepared.training(), prepared.validation()
     build(recipe, device, *texts)  # fails here or never
 
