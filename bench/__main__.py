@@ -11,6 +11,7 @@ COMMANDS = (
     ["bench.sampling"],
     ["bench.byte_pairs"],
     ["bench.duplicates"],
+    ["bench.memory", "--megabytes", "10,100"],
     ["bench.leakage"],
     ["bench.tuning", "replay"],
     ["bench.planning"],

@@ -76,8 +76,8 @@ def compare_with_rensa(texts: list[str]) -> None:
     """Signatures and buckets alone, on one thread each."""
     from rensa import RMinHash  # type: ignore[import-not-found]
 
-    from folio.corpus.duplicates import signature
     from folio.corpus.fingerprints import gram_hashes
+    from folio.corpus.minhash import signature
 
     begin = time.perf_counter()
     for text in texts:

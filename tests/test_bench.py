@@ -1,15 +1,20 @@
-"""The opponent of the benchmarks is a fair one; what they fit, they find."""
+"""The benchmarks measure what they say."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import folio
+from bench import ensemble
 from bench.loss_rule import RecordedRun, fit_rule, predictions_of_unseen_texts
 from bench.plain_loop import Shape
 from bench.training import check_same_function, recipe_of
+from folio.evaluation.score import exact_score, exact_windows, frequency_loss
 from folio.recipe.expected_loss import LossRule
+from folio.run.opening import OpenRun, open_run
 
 
 def test_the_plain_loop_trains_the_same_function_as_the_gpt2_preset():
@@ -35,3 +40,34 @@ def test_the_calibration_finds_the_rule_that_made_the_runs():
     assert fit_rule(runs).band < 0.06
     for found, guess in predictions_of_unseen_texts(runs):
         assert guess == pytest.approx(found.loss, rel=0.05)
+
+
+def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_them(
+    book: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = {
+        "model": {"n_layers": 1, "d_model": 16, "n_heads": 2, "context_length": 16},
+        "training": {"max_steps": 60, "evaluation_interval": 30, "batch_size": 4},
+        "device": {"kind": "cpu", "precision": "float32", "threads": 1},
+    }
+    members = []
+    for seed in (1, 2):
+        result = folio.train(str(book), name=f"seed-{seed}", seed=seed, **settings)
+        members.append(open_run(result.run))
+    text = ensemble.held_out(members[0])
+    windows = exact_windows(len(text), 16)
+    one, other, both = (
+        ensemble.mean_loss(ensemble.mean_probabilities(chosen, text, windows), text)
+        for chosen in (members[:1], members[1:], members)
+    )
+    assert one == pytest.approx(result_of(members[0]), abs=1e-4)
+    assert both < (one + other) / 2
+    ensemble.distil(members, 0.0, seed=1, text=text)  # which is to learn from the text alone
+    assert f"distilled with weight 0.0: {one:.3f}" in capsys.readouterr().out
+    ensemble.distil(members, 0.9, seed=3, text=text)
+    distilled = float(capsys.readouterr().out.split()[-1])
+    assert both < distilled < frequency_loss(members[0].training(), text, 100)
+
+
+def result_of(member: OpenRun) -> float:
+    return exact_score(member.model, member.validation(), 16).nats_per_token

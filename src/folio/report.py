@@ -450,6 +450,8 @@ th, td {{ padding: .35rem .75rem; text-align: left; border-bottom: 1px solid var
 th, td:first-child, .number {{ white-space: nowrap }}
 th {{ color: var(--faint); font-weight: 600 }}
 .number {{ text-align: right }}
+@media (max-width: 40rem) {{ th, td {{ padding: .35rem .4rem }}
+  table {{ font-size: .85rem }} th, th.number, td:first-child {{ white-space: normal }} }}
 .marked {{ background: var(--raised); box-shadow: inset 3px 0 var(--accent) }}
 .pieces {{ max-width: none; font: .9rem/1.9 ui-monospace, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere }}

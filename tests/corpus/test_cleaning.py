@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from folio.corpus import cleaning
 from folio.corpus.cleaning import CleaningConfig, Tally, clean, find_boilerplate
 from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
 from tests.corpus.making import write
@@ -105,6 +107,21 @@ def test_lines_that_come_back_in_many_files_are_dropped_with_examples(tmp_path):
     assert reading.tally.changes["boilerplate"] == 12
     lines = len(b"Menu: home, about, contact\n") + len("© The Baker 1999\n".encode())
     assert reading.tally.dropped["boilerplate"] == 6 * lines
+
+
+def test_which_files_are_looked_through_for_boilerplate_does_not_depend_on_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cleaning, "BOILERPLATE_SAMPLE", 6)
+    monkeypatch.setattr(cleaning, "BOILERPLATE_FILES", 3)
+    texts = [f"{'The menu.' if i < 10 else f'Dish {i}.'}\nPage {i}.\n" for i in range(20)]
+    config = CorpusConfig(cleaning=CleaningConfig(apply_to="all"))
+    counts = set()
+    for order in (texts, texts[::-1]):
+        for i, text in enumerate(order):
+            write(tmp_path, f"{i:02d}.txt", text)
+        counts.add(read_documents([str(tmp_path)], config).tally.changes["boilerplate"])
+    assert len(counts) == 1
 
 
 def test_a_line_in_few_files_is_no_boilerplate():

@@ -9,17 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folio.corpus import duplicates
+from folio.corpus import minhash
 from folio.corpus.document import Document, document_from_text, make_document
-from folio.corpus.duplicates import (
-    DuplicatesConfig,
-    banding,
-    find_families,
-    jaccard,
-    shingle_set,
-    signature,
-)
+from folio.corpus.duplicates import DuplicatesConfig, find_families
 from folio.corpus.fingerprints import gram_hashes
+from folio.corpus.minhash import Shingles, banding, buckets, jaccard, shingle_set, signature
 from folio.corpus.split import split_documents
 from folio.errors import UserError
 
@@ -108,8 +102,7 @@ def test_the_bands_alone_propose_nineteen_of_twenty_pairs_at_the_threshold():
             total += 1
             signatures = [signature(gram_hashes([text], SHINGLE)) for text in pair]
             stacked = np.stack([s for s in signatures if s is not None])
-            buckets = duplicates._buckets(stacked, np.ones(2, bool), threshold)
-            proposed += any(len(bucket) == 2 for bucket in buckets)
+            proposed += next(buckets(stacked, np.ones(2, bool), threshold), None) is not None
     assert proposed / total >= 0.95
 
 
@@ -117,6 +110,16 @@ def test_jaccard_is_that_of_sets_of_words():
     a, b = planted(1, 0, 5)[:2]
     one, two = (shingle_set(document, SHINGLE) for document in documents_of([a, b]))
     assert jaccard(one, two) == pytest.approx(true_jaccard(a, b))
+
+
+def test_long_texts_are_compared_by_the_same_fair_sample(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(minhash, "COMPARED_WHOLE", 20_000)
+    words = [str(i) for i in range(30_000)]
+    texts = [" ".join(words), " ".join(words[:15_000]), " ".join(words[:24_000]), "another one"]
+    sets = Shingles(documents_of(texts), SHINGLE)
+    assert 2_000 < len(sets[0]) < 5_000 and len(sets[3]) == 1
+    for a, b in combinations(range(4), 2):
+        assert sets.jaccard(a, b) == pytest.approx(true_jaccard(texts[a], texts[b]), abs=0.03)
 
 
 def test_a_signature_estimates_the_similarity():
@@ -133,8 +136,8 @@ def test_a_signature_estimates_the_similarity():
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 1.0])
 def test_bands_and_rows_keep_their_promise(threshold: float):
     bands, rows = banding(threshold)
-    assert bands * rows <= duplicates.N_HASHES
-    assert rows == 1 or 1 - (1 - threshold**rows) ** bands >= duplicates.RECALL
+    assert bands * rows <= minhash.N_HASHES
+    assert rows == 1 or 1 - (1 - threshold**rows) ** bands >= minhash.RECALL
 
 
 def test_a_document_that_stands_in_another_belongs_to_its_family():
@@ -155,6 +158,26 @@ def test_versions_of_a_growing_text_are_one_family_even_when_they_are_many():
     lines = [f"Day {i}: nothing happened at the harbour, said the keeper {i}." for i in range(400)]
     versions = ["\n".join(lines[: 20 * i]) for i in range(1, 21)]
     assert len(set(find_families(documents_of(versions), DuplicatesConfig()).of)) == 1
+
+
+def test_of_the_many_that_share_lines_those_of_like_size_are_compared():
+    def lines(of: str, n: int) -> list[str]:
+        return [" ".join(f"{of}-{i}-{word}" for word in range(10)) for i in range(n)]
+
+    texts = []
+    for pair in range(6):  # a pair's own lines are two fifths, with those that all have most of it
+        for draft in range(2):
+            parts = lines("all", 10), lines(f"pair-{pair}", 13), lines(f"{pair}-{draft}", 9 + pair)
+            texts.append("\n".join(line for part in parts for line in part))
+    of = find_families(documents_of(texts), DuplicatesConfig()).of
+    assert of[::2] == of[1::2] and len(set(of)) == 6
+
+
+def test_a_family_is_named_by_the_smallest_sha256_of_its_members():
+    documents = documents_of(planted(8, 10, 4))
+    families = find_families(documents, DuplicatesConfig())
+    for name, members in families.members().items():
+        assert name == min(documents[i].sha256 for i in members)
 
 
 def test_copies_and_repeated_lines_are_counted():

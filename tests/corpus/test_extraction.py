@@ -58,8 +58,9 @@ def test_long_reading_shows_how_far_it_is(
     assert capsys.readouterr().err == ""  # not for small ones
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.setattr(extraction, "PROGRESS_BYTES", 0)
+    monkeypatch.setattr(extraction, "MEGABYTE", 10)
     monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
     texts(tmp_path)
     size = sum((tmp_path / name).stat().st_size for name in ("a.html", "b.html"))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith(f"{size}/{size}") and "b.html" in "".join(lines)
+    assert lines[-1].startswith(f"{size // 10}/{size // 10}  MB") and "b.html" in "".join(lines)

@@ -57,5 +57,6 @@ def test_spans_are_every_n_characters_in_a_row(text: str, n: int, size: int):
 
 
 def test_short_lines_are_left_out():
-    hashes, lengths = line_hashes(["  long eno", "ugh \nshort\n", "long enough"], shortest=8)
+    found = line_hashes(["  long eno", "ugh \nshort\n", "long enough"], shortest=8)
+    hashes, lengths = (np.concatenate(columns) for columns in zip(*found))
     assert lengths.tolist() == [11, 11] and hashes[0] == hashes[1]

@@ -215,6 +215,54 @@ def test_validation_of_another_kind_stands_beside_that_of_the_same(tmp_path: Pat
     assert ledger["elsewhere"] == len(story(100_000))
 
 
+def test_the_test_text_of_tiny_shakespeare_is_what_others_validate_on(shakespeare: Path):
+    config = {"sources": (str(shakespeare),), "validation_fraction": 0.02, "test_fraction": 0.1}
+    split = read_corpus(CorpusConfig(**config)).split
+    usual = read_corpus(CorpusConfig(sources=config["sources"])).split.validation
+    assert text_of(split.test) == text_of(usual)
+    parts = split.training + split.validation + split.test
+    assert [(p.start, p.stop) for p in parts] == [
+        (0, 981546),
+        (981546, 1003854),
+        (1003854, 1115394),
+    ]
+
+
+def test_no_family_stands_in_two_of_training_validation_and_test(tmp_path: Path):
+    for i in range(40):
+        (tmp_path / f"{i}.txt").write_text(story(100 * i))
+        (tmp_path / f"{i} again.txt").write_text(story(100 * i) + "\nAnd more.")
+    corpus = read_corpus(
+        CorpusConfig(sources=(str(tmp_path),), validation_fraction=0.2, test_fraction=0.1)
+    )
+    sides = [corpus.split.training, corpus.split.validation, corpus.split.test]
+    names = {d.sha256: f for d, f in zip(corpus.documents, corpus.families.of)}
+    families = [{names[part.document.sha256] for part in parts} for parts in sides]
+    assert [len(side) for side in families] == [28, 8, 4]
+    assert len(set.union(*families)) == 40
+    ledger = corpus.record()["ledger"]
+    assert ledger["test"] == sum(map(len, corpus.split.test)) > 0
+
+
+@pytest.mark.parametrize(
+    ("fractions", "complaint"),
+    [
+        ({"test_fraction": 0.95}, "leaves something to train on"),
+        ({"test_fraction": -0.1}, "is a share"),
+        ({"test_fraction": 0.1, "validation_fraction": 0, "validation": ("x",)}, "Give both"),
+    ],
+)
+def test_a_test_part_that_cannot_be_is_refused(fractions, complaint):
+    with pytest.raises(UserError, match=complaint):
+        CorpusConfig(**fractions)
+
+
+def test_too_little_text_for_three_parts_is_refused(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("To be")
+    with pytest.raises(UserError, match="too little held-out text"):
+        read_corpus(CorpusConfig(sources=(str(tmp_path),), test_fraction=0.1))
+
+
 def test_duplicates_can_be_left_out_of_training(tmp_path: Path):
     for i in range(20):
         (tmp_path / f"{i}.txt").write_text(story(100 * i))

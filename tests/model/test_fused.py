@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +36,8 @@ MODERN = ModelConfig(
     activation="swiglu",
     bias=False,
 )
+
+TEXTBOOK = ModelConfig(vocab_size=11, d_model=48, n_heads=4, activation="gelu", bias=True)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +69,10 @@ def randomized(module: nn.Module) -> nn.Module:
 
 MODULES = {
     "norm": lambda: make_norm(MODERN),
+    "layernorm": lambda: make_norm(TEXTBOOK),
+    "layernorm without bias": lambda: make_norm(replace(TEXTBOOK, bias=False)),
     "feed-forward": lambda: make_feed_forward(MODERN),
+    "gelu": lambda: make_feed_forward(TEXTBOOK),
     "attention": lambda: Attention(MODERN, RotaryPositions(MODERN)),
 }
 
@@ -96,19 +106,23 @@ def test_bfloat16_is_as_near_to_float32_as_torchs_own(name: str, monkeypatch: py
 def test_attention_with_dropout_equals_the_one_written_out():
     q, k, v = torch.randn(3, 2, 3, 150, 8, generator=torch.Generator().manual_seed(0))
 
-    # Blocks of queries draw one after the other; the same numbers in one mask for the other.
-    shape, blocks = torch.Size((2, 3, 150, 150)), {}
-    whole = torch.zeros(6, 150, 150, dtype=torch.int16)
-    for first in range(0, 150, fused.QUERIES):
+    # Each block of queries has a mask of its own; the same in one mask for the other.
+    share, seeds = 0.3, [5, 2**62 + 7]
+    whole = torch.zeros(6, 150, 150)
+    for seed, first in zip(seeds, range(0, 150, fused.QUERIES)):
         last = min(first + fused.QUERIES, 150)
-        block = Dropout(0.3).draw(torch.Size((6, last - first, last)))
-        blocks[block.shape] = whole[:, first:last, :last] = block
-    blocks[shape] = whole.view(shape)
+        whole[:, first:last, :last] = fused.drop(torch.ones(6, last - first, last), seed, share)
+
+    class Chosen(Dropout):
+        def draw_seeds(self, n: int = 1) -> list[int]:
+            assert n == len(seeds)
+            return seeds
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * whole.view(x.shape)
 
     def with_mask(attention: Callable[..., Tensor]) -> list[Tensor]:
-        dropout = Dropout(0.3)
-        dropout.draw = blocks.__getitem__  # type: ignore[method-assign]
-        return results(lambda *x: attention(*x, dropout), q, k, v)
+        return results(lambda *x: attention(*x, Chosen(share)), q, k, v)
 
     ours = with_mask(causal_attention)
     theirs = with_mask(lambda *x: causal_attention_written_out(*x)[0])
@@ -121,7 +135,9 @@ def test_large_and_small_scores_give_torchs_softmax(size: float):
     scores = size * torch.randn(2, 9, 9, generator=torch.Generator().manual_seed(0))
     values = torch.eye(9).expand(2, 9, 9).contiguous()
     eye = torch.eye(9).expand(2, 9, 9).contiguous()
-    found = fused.CausalAttention.apply(scores * 3, eye, values, None)  # sqrt(9) takes the 3 away
+    found = fused.CausalAttention.apply(
+        scores * 3, eye, values, [], 0.0
+    )  # sqrt(9) takes the 3 away
     masked = scores.masked_fill(torch.ones(9, 9, dtype=torch.bool).triu(1), float("-inf"))
     torch.testing.assert_close(found, masked.softmax(2), rtol=1e-4, atol=1e-7)
 
@@ -136,3 +152,18 @@ def test_numbers_that_are_none_do_not_get_lost(name: str, value: float):
         y, *gradients = of_module(module, x)
         assert not y[0, 2].isfinite().all()
         assert not all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_compiling_is_announced_until_it_was_done(tmp_path: Path):
+    lines = """if True:
+        import numpy as np
+        from folio.model import fused, kernels
+        print(fused.must_compile())
+        kernels.causal_softmax(np.zeros((1, 2, 2), np.float32), 0, np.float32(1))
+        print(fused.must_compile())
+    """
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", lines], env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["True", "False"]

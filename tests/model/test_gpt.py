@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from folio.errors import UserError
+from folio.model import fused
 from folio.model.attention import (
     causal_attention,
     causal_attention_written_out,
@@ -209,11 +210,14 @@ def test_the_same_generator_gives_the_same_weights():
     assert not torch.equal(one.token_embedding.weight, other.token_embedding.weight)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_sets_its_share_to_zero_and_keeps_the_mean(dtype):
+def test_dropout_sets_its_share_to_zero_and_keeps_the_mean(dtype, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(fused, "serves", lambda x: False)
     dropout = Dropout(0.2)
     dropout.generator = torch.Generator().manual_seed(3)
-    x = torch.ones(100_001, dtype=dtype, requires_grad=True)  # not a whole number of words
+    x = torch.ones(100_001, dtype=dtype, requires_grad=True)
     y = dropout(x)
     y.backward(torch.full_like(y, 2.0))
     kept = y != 0
@@ -221,11 +225,29 @@ def test_dropout_sets_its_share_to_zero_and_keeps_the_mean(dtype):
     assert kept.double().mean().item() == pytest.approx(0.8, abs=0.005)
     assert (y[kept] == torch.tensor(1.25, dtype=dtype)).all()
     assert torch.equal(x.grad, 2 * y)
-    pairs = (kept[1:] & kept[:-1]).double().mean().item()  # neighbours are independent
-    assert pairs == pytest.approx(0.64, abs=0.006)
-    assert not torch.equal(dropout(x) != 0, kept)
+    again = dropout(x) != 0
+    for other in (kept.roll(1), kept.roll(384), again, again.roll(1)):  # independent
+        assert (kept & other).double().mean().item() == pytest.approx(0.64, abs=0.006)
     dropout.generator.manual_seed(3)
     assert torch.equal(dropout(x) != 0, kept)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("share", [0.3, 0.0])
+def test_adding_a_dropped_change_is_the_sum(share, training):
+    draw = torch.Generator().manual_seed(0)
+    x, change = torch.randn(2, 3, 100, 64, generator=draw)
+    dropout = Dropout(share).train(training)
+
+    def results(function) -> list[torch.Tensor]:
+        dropout.generator = torch.Generator().manual_seed(1)
+        leaves = [z.clone().requires_grad_() for z in (x, change)]
+        y = function(*leaves)
+        (y * change).sum().backward()
+        return [y.detach(), *(leaf.grad for leaf in leaves)]
+
+    for one, other in zip(results(dropout.add), results(lambda x, c: x + dropout(c))):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])

@@ -13,10 +13,14 @@ from folio.corpus.split import whole
 from folio.recipe import prepare
 from folio.recipe.prepare import clean_tokens
 from folio.run.held_out import HeldOut, too_small
+from folio.tokenizers import load
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokenizers.word import WordTokenizer
+from folio.tokens.token_file import open_token_file
+from folio.training.loop import Evaluation
+from folio.training.state import TrainingState
 
 SHARED = "Ein Satz, der lang genug ist, um zweimal zu stehen: die Möwe flog über das Meer."
 OWN = "Und ein anderer, den sonst niemand kennt — mit Ärger, 🦊 und so weiter, bis zum Schluß."
@@ -93,3 +97,21 @@ def test_a_leaky_split_is_warned_of_and_its_clean_part_and_other_texts_are_score
 def test_a_small_validation_text_is_warned_of():
     assert "±0.200" in too_small([HeldOut("validation", 100, 2.0, 0.1)])
     assert not too_small([HeldOut("validation", 100_000, 2.0, 0.004)])
+
+
+def test_the_test_text_is_read_with_the_best_checkpoint_and_the_last(book: Path, monkeypatch):
+    monkeypatch.setattr("folio.training.loop.note_evaluation", first_is_best)
+    corpus = {"validation_fraction": 0.1, "test_fraction": 0.2}
+    result = folio.train(str(book), name="run", corpus=corpus, **SETTINGS)
+    losses = {text.name: text.nats_per_token for text in result.held_out}
+    assert list(losses) == ["validation", "test", "test, last step"]
+    assert losses["test, last step"] < losses["test"]
+    test_ids = open_token_file(result.run.tokens_file("test"))
+    assert load(result.run.tokenizer_file).decode(test_ids) == book.read_text()[-len(test_ids) :]
+
+
+def first_is_best(state: TrainingState, evaluation: Evaluation) -> None:
+    """As if the validation loss rose from the first evaluation on."""
+    state.evaluated_step = state.step
+    if not state.best_step:
+        state.best_step, state.best_validation_loss = state.step, evaluation.validation_loss

@@ -47,7 +47,7 @@ def test_the_loss_is_compared_where_the_text_was_planned_for(book: Path):
     recipe = tiny(book, max_steps=8)
     efforts = [Effort(800_000, 768, steps, 18_000) for steps in (150, 500)]
     anchors = [{"effort": asdict(e), "loss": 2.0} for e in efforts]
-    write_json(anchor_file(prepare(recipe, lambda _: None).training_file), anchors)
+    write_json(anchor_file(prepare(recipe, lambda _: None).files["train"]), anchors)
     run = train_recipe(recipe, "planned", Watcher()).run
     assert "| loss against its prediction | " in run.card_file.read_text()
 

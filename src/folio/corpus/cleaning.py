@@ -110,14 +110,12 @@ def clean(
         moved: ... takes the characters that they are in the clean text.
     """
     tally = tally or Tally()
-    n_in = n_out = n_characters = held = 0
-    elsewhere = -sum(tally.rewritten.values()) - sum(tally.dropped.values())
+    n_characters = held = 0
     for block in _blocks(pieces, places):
         if block is None:
             if moved is not None:
                 moved.append(n_characters + (min(held, 2) if n_characters else 0))
             continue
-        n_in += _size(block)
         text = block
         if config.control_characters:
             text = _without_control(text, tally, source)
@@ -126,24 +124,22 @@ def clean(
         if boilerplate and config.boilerplate:
             text = _without_boilerplate(text, boilerplate, tally)
         if config.whitespace:
+            n_bytes = _size(text)
             text = _plain_spaces(text, tally, source)
             # Line ends at the end of a block wait for the next, as there may be more of them.
             body = text.lstrip("\n")
             held += len(text) - len(body)
-            if not body:
-                continue
-            text = ("\n" * min(held, 2) if n_characters else "") + body.rstrip("\n")
-            held = len(body) - len(body.rstrip("\n"))
+            text = ""
+            if body:
+                text = ("\n" * min(held, 2) if n_characters else "") + body.rstrip("\n")
+                held = len(body) - len(body.rstrip("\n"))
+            tally.rewritten["whitespace"] += n_bytes - _size(text)
         if text:
             n_characters += len(text)
-            n_out += _size(text)
             yield text
     if config.whitespace and held and n_characters:
-        n_out += 1
+        tally.rewritten["whitespace"] -= 1
         yield "\n"
-    if config.whitespace:
-        elsewhere += sum(tally.rewritten.values()) + sum(tally.dropped.values())
-        tally.rewritten["whitespace"] += n_in - n_out - elsewhere
 
 
 def find_boilerplate(documents: Sequence[tuple[str, Pieces]]) -> frozenset[str]:

@@ -25,6 +25,7 @@ from folio.corpus.split import (
     Split,
     SplitKind,
     set_apart,
+    set_test_aside,
     split_by_files,
     split_documents,
     whole,
@@ -77,6 +78,15 @@ class CorpusConfig:
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""
 
+    test_fraction: float = 0.0
+    """Share of the characters to hold out beside: the best checkpoint is chosen on the validation
+    text, and then read this text, which nothing was chosen by."""
+
+    @property
+    def held_out_fraction(self) -> float:
+        """Share of the characters that are not trained on."""
+        return self.validation_fraction + self.test_fraction
+
     def __post_init__(self) -> None:
         if not self.sources:
             raise UserError("corpus.sources is empty. Name a file, a folder or python-docs.")
@@ -85,6 +95,16 @@ class CorpusConfig:
             raise UserError(
                 f"corpus.validation_fraction is {self.validation_fraction}; it is a share between "
                 f"0 and 1, and 0 only where --validation names the validation text."
+            )
+        if not 0 <= self.test_fraction < 1 - self.validation_fraction:
+            raise UserError(
+                f"corpus.test_fraction is {self.test_fraction}; with the validation_fraction of "
+                f"{self.validation_fraction} it is a share that leaves something to train on."
+            )
+        if self.test_fraction and not self.validation_fraction:
+            raise UserError(
+                "corpus.test_fraction is given, but validation_fraction is 0. Give both, "
+                "or evaluate other files with: folio evaluate RUN FILES"
             )
         if self.time_limit_seconds <= 0:
             raise UserError(
@@ -113,7 +133,7 @@ class Corpus:
             return None
         n_sources = len(self.documents) - len(self.split.elsewhere)
         documents = self.documents[:n_sources]
-        return split_documents(documents, "documents", self.config.validation_fraction)
+        return split_documents(documents, "documents", self.config.held_out_fraction)
 
     def family_numbers(self, parts: Sequence[Part]) -> list[int]:
         """The family of each part, as a number; equal numbers, equal families."""
@@ -180,31 +200,30 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
     families = find_families(reading.documents if compare else [], config.duplicates)
     if not compare:
         families = replace(families, of=[document.sha256 for document in reading.documents])
-    if held_out and not config.validation_fraction:
-        split = split_by_files(documents, held_out, families.of)
-    elif held_out:
-        apart = set_apart(documents, held_out, families.of)
-        if not apart.training:
-            raise UserError(
-                "Every document is named in --validation too, so nothing is left to train on. "
-                "Give other files for one of the two."
-            )
-        split = split_documents(
-            apart.training, config.split, config.validation_fraction, apart.families
-        )
-        split = Split(
-            split.kind,
-            split.training,
-            split.validation,
-            [whole(document) for document in held_out],
-            apart.dropped | split.dropped,
-        )
-    else:
-        split = split_documents(documents, config.split, config.validation_fraction, families.of)
+    split = _split(documents, held_out, families.of, config)
+    family_of = {d.sha256: family for d, family in zip(reading.documents, families.of)}
+    if config.test_fraction:
+        split = set_test_aside(split, config.test_fraction / config.held_out_fraction, family_of)
     if config.duplicates.remove != "none":
-        family_of = {d.sha256: family for d, family in zip(reading.documents, families.of)}
         split = without_duplicates(split, config.duplicates.remove, family_of)
     return Corpus(config, reading, families, split)
+
+
+def _split(
+    documents: Sequence[Document],
+    held_out: Sequence[Document],
+    families: Sequence[str],
+    config: CorpusConfig,
+) -> Split:
+    """Of some documents and of those that --validation names; `families` of both, in that order."""
+    if not held_out:
+        return split_documents(documents, config.split, config.held_out_fraction, families)
+    if not config.validation_fraction:
+        return split_by_files(documents, held_out, families)
+    apart = set_apart(documents, held_out, families)
+    split = split_documents(apart.training, config.split, config.held_out_fraction, apart.families)
+    elsewhere = [whole(document) for document in held_out]
+    return replace(split, elsewhere=elsewhere, dropped=apart.dropped | split.dropped)
 
 
 def read_documents(

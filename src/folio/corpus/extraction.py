@@ -31,6 +31,7 @@ WORTH_A_PROCESS = 2 << 20
 """Bytes; a further process is started for each, up to the number of processors."""
 PROGRESS_BYTES = 20 << 20
 """Above, a progress bar is shown."""
+MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,10 @@ def missing_library(known: Format) -> str | None:
     """How to get the package that a format needs; None where it is there."""
     if not known.library or importlib.util.find_spec(known.library) is not None:
         return None
-    extra = "tika" if known.library == "tika" else "documents"
-    return f"reading {known.name} needs the package {known.library}: pip install 'foliolm[{extra}]'"
+    what, extra = (known.name, "documents")
+    if known.library == "tika":
+        what, extra = "other formats", "tika"
+    return f"reading {what} needs the package {known.library}: pip install 'foliolm[{extra}]'"
 
 
 def _cached(task: Task) -> Extraction | None:
@@ -123,12 +126,13 @@ class _progress:  # noqa: N801  (used as a function)
     """Shows how far it is, where that takes long."""
 
     def __init__(self, total: int) -> None:
-        self.bar = Progress(total) if total > PROGRESS_BYTES else None
+        self.bar = Progress(total // MEGABYTE) if total > PROGRESS_BYTES else None
 
     def __enter__(self) -> Callable[[int, str], None]:
         if self.bar is None:
             return lambda done, name: None
-        return self.bar.__enter__().update
+        bar = self.bar.__enter__()
+        return lambda done, name: bar.update(done // MEGABYTE, f"MB  {name}")
 
     def __exit__(self, *error: Any) -> None:
         if self.bar is not None:

@@ -8,7 +8,6 @@ powers.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain
@@ -55,26 +54,20 @@ def span_hashes(pieces: Iterable[str], n: int) -> Iterator[Hashes]:
         before = text[max(len(text) - n + 1, 0) :]
 
 
-def line_hashes(
-    pieces: Iterable[str], shortest: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Hashes and lengths of the lines of a text, but for those of fewer characters.
+def line_hashes(pieces: Iterable[str], shortest: int) -> Iterator[tuple[Hashes, NDArray[np.int64]]]:
+    """(n,) hashes and lengths of the lines of a text, but for those of fewer characters.
 
     The hashes are Python's own: they tell lines apart within one process.
     """
-    hashes, lengths = array("q"), array("i")
     waiting = ""
     for piece in chain(pieces, ["\n"]):
         *lines, waiting = (waiting + piece).split("\n")
-        for line in lines:
-            line = line.strip()
-            if len(line) >= shortest:
-                hashes.append(hash(line))
-                lengths.append(len(line))
+        stripped = map(str.strip, lines)
+        longer = [line for line in stripped if len(line) >= shortest]
+        lengths = np.fromiter(map(len, longer), np.int64, len(longer))
+        yield np.fromiter(map(hash, longer), np.int64, len(longer)).view(np.uint64), lengths
         if len(waiting) > LONGEST_WAIT:  # no line that one would compare
             waiting = ""
-    # Without a copy: there may be ten million of them.
-    return np.frombuffer(hashes, np.int64), np.frombuffer(lengths, np.int32)
 
 
 def mixed(hashes: Hashes) -> Hashes:

@@ -15,7 +15,7 @@ def account(reading: Reading, split: Split) -> dict[str, Any]:
     """The ledger of a corpus, in characters of the clean text and in bytes of all text.
 
     Returns:
-        `ledger`: characters_in = training + validation + elsewhere + dropped.
+        `ledger`: characters_in = training + validation + elsewhere + test + dropped.
         `ledger_bytes`: UTF-8 of the text in the files, in = kept + dropped + rewritten, where
         rewritten is what rewriting took away, below 0 where it added.
     """
@@ -23,7 +23,11 @@ def account(reading: Reading, split: Split) -> dict[str, Any]:
         "training": split.training,
         "validation": split.validation,
         "elsewhere": split.elsewhere,
+        "test": split.test,
     }
+    for name in ("elsewhere", "test"):
+        if not kept[name]:
+            del kept[name]
     characters = {name: sum(map(len, parts)) for name, parts in kept.items()}
     dropped = {reason: sum(map(len, parts)) for reason, parts in split.dropped.items()}
     n_characters = sum(document.n_characters for document in reading.documents)
@@ -37,8 +41,6 @@ def account(reading: Reading, split: Split) -> dict[str, Any]:
     rewritten = {step: n_bytes for step, n_bytes in tally.rewritten.items() if n_bytes}
     everything = sum(kept_bytes.values()) + dropped_bytes.total() + sum(rewritten.values())
     assert reading.n_bytes == everything, (reading.n_bytes, everything)
-    if not split.elsewhere:
-        del characters["elsewhere"], kept_bytes["elsewhere"]
     return {
         "ledger": {"characters_in": n_characters, **characters, "dropped": dropped},
         "ledger_bytes": {

@@ -16,7 +16,7 @@ SHOWN_SOURCES = 200
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
     """What `folio corpus` prints."""
-    yield _summary(report) + "\n"
+    yield "\n".join(_summary(report)) + "\n"
     for title, header, rows in _tables(report):
         yield title
         yield _indented(table(header, rows)) + "\n"
@@ -38,7 +38,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 def report_page(report: dict[str, Any]) -> str:
     """The same as one HTML file."""
-    parts = [f"<p>{escape(_summary(report))}</p>"]
+    parts = [f"<p>{escape(' '.join(_summary(report)))}</p>"]
     if report["warnings"]:
         items = "".join(f"<li>{escape(line)}</li>" for line in report["warnings"])
         parts.append(f"<h2>Warnings</h2>\n<ul>{items}</ul>")
@@ -57,42 +57,37 @@ def report_page(report: dict[str, Any]) -> str:
         )
     sources = report["sources"]
     rows = [
-        [
-            source["source"],
-            f"{source['characters']:,}",
-            source.get("extractor", ""),
-            "; ".join(source.get("warnings", ())),
-        ]
+        [source["source"], f"{source['characters']:,}", source.get("extractor", "")]
         for source in sources[:SHOWN_SOURCES]
     ]
     more = (
         f"<p>... and {len(sources) - SHOWN_SOURCES:,} more.</p>" if sources[SHOWN_SOURCES:] else ""
     )
-    head = ["source", "characters", "read by", "warnings"]
+    head = ["source", "characters", "read by"]
     parts.append(f"<h2>Sources</h2>\n{html_table(head, rows)}{more}")
     return html_page(f"Corpus: {report['name']}", "\n".join(parts))
 
 
-def _summary(report: dict[str, Any]) -> str:
+def _summary(report: dict[str, Any]) -> list[str]:
+    """Sentences, for a line each."""
     ledger, duplicates = report["ledger"], report["duplicates"]
     n_documents, several = report["documents"], duplicates["families_of_several"]
-    text = (
-        f"{n_documents:,} document{'s' * (n_documents != 1)}, "
-        f"{ledger['characters_in']:,} characters, "
-        f"{report['different_characters']:,} different ones. "
-    )
-    families = f"{several:,} {'family' if several == 1 else 'families'} of similar documents. "
-    text += families if several else "No similar documents. "
+    families = f"{several:,} {'family' if several == 1 else 'families'}" if several else "No family"
     share = ledger["validation"] / max(ledger["characters_in"], 1)
-    text += f"Held out: {ledger['validation']:,} characters ({share:.1%}), split by "
-    text += {
-        "tail": "the tail of each document",
+    held_out = {
+        "tail": "the end of each document",
         "documents": "whole documents",
         "clusters": "whole families",
         "files": "what you named",
     }[report["split"]]
-    after = report["leakage"]["after"]
-    return f"{text}; {after['grams']:.1%} of them, in runs of 13 words, stand in training too."
+    return [
+        f"{n_documents:,} document{'s' * (n_documents != 1)}, "
+        f"{ledger['characters_in']:,} characters, {report['different_characters']:,} different.",
+        f"{families} of similar documents.",
+        f"Held out: {ledger['validation']:,} characters ({share:.1%}), {held_out}.",
+        f"In the training text too: {report['leakage']['after']['grams']:.1%} of their runs of 13 "
+        f"words.",
+    ]
 
 
 def _tables(report: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:

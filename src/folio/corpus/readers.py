@@ -18,7 +18,7 @@ from folio.corpus.document import Document, make_document
 from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18
 GUESS_BYTES = 1 << 16
 """Of a file, to guess its encoding from; as much again around the first byte that is no UTF-8."""
 

@@ -105,6 +105,11 @@ class _Found:
     document: Document | None = None
     """Where it has been counted."""
 
+    @property
+    def content(self) -> str:
+        """A sha256 that does not depend on the file's name; rows of a table share it."""
+        return self.document.sha256 if self.document else self.provenance.sha256
+
 
 def _format(file: SourceFile, options: ReadingOptions) -> Format | None:
     known = format_of(file.name)
@@ -187,7 +192,7 @@ def _clean_into(reading: Reading, found: Sequence[_Found], config: CleaningConfi
     boilerplate: frozenset[str] = frozenset()
     if config.boilerplate:
         boilerplate = find_boilerplate(
-            [(f.name, f.pieces) for f, is_chosen in zip(found, chosen) if is_chosen]
+            [(f.content, f.pieces) for f, is_chosen in zip(found, chosen) if is_chosen]
         )
     for f, is_chosen in zip(found, chosen):
         places = f.places

@@ -22,6 +22,8 @@ class Split:
     validation: list[Part]
     elsewhere: list[Part] = field(default_factory=list)
     """Held out too, from files that the user named: text of another kind."""
+    test: list[Part] = field(default_factory=list)
+    """Held out from the choice of a checkpoint too, which looks at the validation text."""
     dropped: dict[str, list[Part]] = field(default_factory=dict)
     """What is in none of them, by reason."""
 
@@ -86,13 +88,40 @@ def split_by_files(
         families: of the former, then of the latter.
     """
     apart = set_apart(documents, validation, families)
-    if not apart.training:
-        raise UserError(
-            "Every document is named in --validation too, so nothing is left to train on. "
-            "Give other files for one of the two."
-        )
     parts = [whole(d) for d in apart.training]
     return Split("files", parts, [whole(d) for d in validation], dropped=apart.dropped)
+
+
+def set_test_aside(split: Split, share: float, family_of: dict[str, str]) -> Split:
+    """Make a share of the validation text the test text, which nothing is chosen by.
+
+    Args:
+        split: whose validation text is to be divided: the end of each tail is for the test, or
+            whole families.
+        share: of the validation characters.
+        family_of: the family of each sha256.
+
+    Raises:
+        UserError: one of the two would be empty.
+    """
+    validation, test = [], []
+    if split.kind == "tail":
+        for part in split.validation:
+            cut = part.stop - round(share * len(part))
+            validation.append(Part(part.document, part.start, cut))
+            test.append(Part(part.document, cut, part.stop))
+    else:
+        families = [family_of[part.document.sha256] for part in split.validation]
+        documents = [part.document for part in split.validation]
+        tested = _whole_families(documents, families, share)
+        for part, family in zip(split.validation, families):
+            (test if family in tested else validation).append(part)
+    if not (any(validation) and any(test)):
+        raise UserError(
+            "There is too little held-out text for a validation and a test part. "
+            "Give more text, a larger corpus.test_fraction, or none."
+        )
+    return replace(split, validation=validation, test=test)
 
 
 @dataclass(frozen=True)
@@ -107,7 +136,11 @@ class SetApart:
 def set_apart(
     documents: Sequence[Document], validation: Sequence[Document], families: Sequence[str]
 ) -> SetApart:
-    """Take out the documents that belong to a family with one of `validation`."""
+    """Take out the documents that belong to a family with one of `validation`.
+
+    Raises:
+        UserError: that is all of them.
+    """
     held_out = {document.sha256 for document in validation}
     alike = set(families[len(documents) :])
     apart = SetApart([], [], defaultdict(list))
@@ -119,6 +152,11 @@ def set_apart(
         else:
             apart.training.append(document)
             apart.families.append(family)
+    if not apart.training:
+        raise UserError(
+            "Every document is named in --validation too, so nothing is left to train on. "
+            "Give other files for one of the two."
+        )
     return apart
 
 

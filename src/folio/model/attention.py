@@ -109,13 +109,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = 
         (B, H, T, D).
     """
     t, s = q.shape[2], k.shape[2]
+    share = dropout.share if dropout is not None and dropout.active else 0.0
     if q.device.type == "cpu" and t == s > 1:
         if not fused.serves(q):
             return causal_attention_written_out(q, k, v, dropout)[0]
         rows = (z.reshape(-1, t, z.shape[3]) for z in (q, k, v))
-        mixed: Tensor = fused.CausalAttention.apply(*rows, dropout)
+        seeds = dropout.draw_seeds(-(-t // fused.QUERIES)) if dropout is not None and share else []
+        mixed: Tensor = fused.CausalAttention.apply(*rows, seeds, share)
         return mixed.view(q.shape)
-    share = dropout.share if dropout is not None and dropout.training else 0.0
     if t == s or t == 1:  # the two cases that need no mask in memory
         return F.scaled_dot_product_attention(q, k, v, dropout_p=share, is_causal=t > 1)
     mask = causal_mask(t, s, q.device)

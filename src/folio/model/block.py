@@ -39,7 +39,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, *arguments: object) -> Tensor:
         """(B, T, C) -> (B, T, C); further arguments go to the sublayer."""
         change = self.exit_norm(self.sublayer(self.entry_norm(x), *arguments))
-        return self.sum_norm(x + self.dropout(change))
+        return self.sum_norm(self.dropout.add(x, change))
 
 
 class Block(nn.Module):

@@ -1,15 +1,12 @@
-"""Dropout that costs little on a processor: two random bytes a number instead of a slow draw."""
+"""Dropout that costs little on a processor."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-WHOLE_NUMBERS = {4: torch.int32, 2: torch.int16}
-"""Of as many bytes as the floating-point numbers that are masked."""
+from folio.model import fused
 
 
 class Dropout(nn.Module):
@@ -26,50 +23,31 @@ class Dropout(nn.Module):
         self.share = share
         self.generator: torch.Generator | None = None
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is set to zero now."""
+        return self.training and self.share > 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Any shape, the same shape."""
-        if not (self.training and self.share):
+        if not self.active:
             return x
+        if fused.serves(x):
+            dropped: Tensor = fused.Dropped.apply(x, *self.draw_seeds(), self.share)
+            return dropped
         if x.device.type != "cpu":
             return functional.dropout(x, self.share)
-        dropped: Tensor = _Masked.apply(x, self.draw(x.shape), self.scale)
-        return dropped
+        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator)
+        return x * kept / (1 - self.share)
 
-    @property
-    def scale(self) -> float:
-        """What makes up for the numbers that are set to zero."""
-        return 1 / (1 - self.share)
+    def add(self, x: Tensor, change: Tensor) -> Tensor:
+        """x + self(change), in one pass where it can be."""
+        if self.active and x.dtype == change.dtype and fused.serves(x):
+            total: Tensor = fused.AddDropped.apply(x, change, *self.draw_seeds(), self.share)
+            return total
+        return x + self(change)
 
-    def draw(self, shape: torch.Size) -> Tensor:
-        """Which numbers stay: int16 of a shape, all bits set where one does, none elsewhere.
-
-        One 64-bit number makes four places. Of 16 bits the lowest 15 are a whole number below
-        2^15, compared with the share by the sign of a difference.
-        """
-        n = shape.numel()
-        words = torch.empty(-(-n // 4), dtype=torch.int64)
-        words.random_(-(2**63), None, generator=self.generator)
-        bits = words.view(torch.int16)[:n].view(shape)
-        bits.bitwise_and_(0x7FFF).neg_().add_(round(self.share * 2**15) - 1)
-        return bits.bitwise_right_shift_(15)  # -1 below zero, which is all bits
-
-
-class _Masked(torch.autograd.Function):
-    """`mask_numbers` under autograd."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(mask)
-        ctx.scale = scale
-        return mask_numbers(x, mask, scale)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (mask,) = ctx.saved_tensors
-        return mask_numbers(gradients[0], mask, ctx.scale), None, None
-
-
-def mask_numbers(x: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """x * scale where the mask of `Dropout.draw` has all bits set, 0 where it has none."""
-    whole = WHOLE_NUMBERS[x.element_size()]
-    return (x.view(whole) & mask.to(whole)).view(x.dtype).mul_(scale)
+    def draw_seeds(self, n: int = 1) -> list[int]:
+        """63 bits each, which name masks."""
+        seeds = torch.empty(n, dtype=torch.int64).random_(generator=self.generator)
+        return [int(seed) for seed in seeds]

@@ -14,9 +14,18 @@ from torch.nn import functional
 from folio.model import fused
 from folio.model.config import ModelConfig
 
+
+def gelu(x: Tensor) -> Tensor:
+    """torch's, or the compiled one; https://arxiv.org/abs/1606.08415."""
+    if fused.serves(x):
+        y: Tensor = fused.GELU.apply(x)
+        return y
+    return functional.gelu(x)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
-    "gelu": functional.gelu,
+    "gelu": gelu,
     "relu2": lambda x: torch.square(functional.relu(x)),  # https://arxiv.org/abs/2109.08668
 }
 

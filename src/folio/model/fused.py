@@ -9,6 +9,7 @@ Shapes:  B batch · T positions · H heads · D head dimension · C width
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,8 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from folio.model.dropout import Dropout, mask_numbers
 
 FEWEST = 1 << 13
 """Numbers in a tensor that are worth a call."""
@@ -40,6 +39,83 @@ def load() -> None:
     """Load the kernels, where there are any, so that processes forked from this one share them."""
     if _numba_is_there():  # which sets itself up at its first call
         RMSNorm.apply(torch.ones(1, 1), torch.ones(1), 1e-6)
+
+
+def must_compile() -> bool:
+    """Whether the first step would take seconds, since no earlier process has compiled it."""
+    if not _numba_is_there():
+        return False
+    folder = _kernels().causal_softmax.stats.cache_path
+    return folder is None or not any(Path(folder).glob("kernels.causal_softmax-*.nbi"))
+
+
+class Dropped(torch.autograd.Function):
+    """Dropout of a share of numbers, which a seed names: any shape, the same shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seed: int, share: float) -> Tensor:
+        ctx.named = seed, share
+        return drop(x.contiguous(), seed, share)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return drop(gradients[0].contiguous(), *ctx.named), None, None
+
+
+class AddDropped(torch.autograd.Function):
+    """x + the change after dropout, all of one shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, change: Tensor, seed: int, share: float) -> Tensor:
+        ctx.named = seed, share
+        y = torch.empty_like(x)
+        rows = _rows(x, change, y)
+        _kernels().add_dropped(*rows[:2], np.uint64(seed), share, rows[2])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        return gradients[0], drop(gradients[0].contiguous(), *ctx.named), None, None
+
+
+def drop(x: Tensor, seed: int, share: float) -> Tensor:
+    """Dropout that a seed repeats, of a contiguous tensor; the gradient's way back is the same."""
+    y = torch.empty_like(x)
+    _kernels().drop(*_rows(x), np.uint64(seed), share, *_rows(y))
+    return y
+
+
+class LayerNorm(torch.autograd.Function):
+    """(x - mean) / deviation * gain + bias: (..., C), (C,), (C,) or None -> (..., C)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        y, mean, inverse = torch.empty_like(rows), torch.empty(len(rows)), torch.empty(len(rows))
+        _kernels().layer_norm(
+            *_arrays(rows, gain, torch.zeros_like(gain) if bias is None else bias),
+            np.float32(epsilon),
+            *_arrays(y, mean, inverse),
+        )
+        ctx.save_for_backward(rows, gain, mean, inverse)
+        ctx.has_bias = bias is not None
+        return y.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        rows, gain, mean, inverse = ctx.saved_tensors
+        gradient = gradients[0].reshape(rows.shape).contiguous()
+        x_gradient, sums = torch.empty_like(rows), torch.zeros(2, len(gain))
+        _kernels().layer_norm_backward(
+            *_arrays(gradient, rows, gain, mean, inverse, x_gradient, *sums)
+        )
+        gain_gradient, bias_gradient = sums.to(gain.dtype)
+        return (
+            x_gradient.view(gradients[0].shape),
+            gain_gradient,
+            bias_gradient if ctx.has_bias else None,
+            None,
+        )
 
 
 class RMSNorm(torch.autograd.Function):
@@ -123,6 +199,24 @@ class RotatedHeads(torch.autograd.Function):
         return qkv_gradient, *gain_gradients, None, None, None, None
 
 
+class GELU(torch.autograd.Function):
+    """x times the share of a normal distribution below it: any shape, the same shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        y = torch.empty_like(x)
+        _kernels().gelu(*_rows(x, y))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        x_gradient = torch.empty_like(x)
+        _kernels().gelu_backward(*_rows(gradients[0].contiguous(), x, x_gradient))
+        return x_gradient
+
+
 class SwiGLU(torch.autograd.Function):
     """gate * sigmoid(gate) * up, all of one shape."""
 
@@ -147,47 +241,47 @@ class CausalAttention(torch.autograd.Function):
     """Attention over the positions up to each: three times (N, T, D), N heads -> (N, T, D).
 
     A block of queries looks at the keys up to its own last one, so that half of what a mask
-    would hide is never computed.
+    would hide is never computed. Where there are seeds, one for each block, a share of the
+    weights is dropped.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, seeds: list[int], share: float
+    ) -> Tensor:
         _, t, d = q.shape
         y = torch.empty_like(q)
-        weights, masks = [], []
-        for first in range(0, t, QUERIES):
+        weights = []
+        for number, first in enumerate(range(0, t, QUERIES)):
             last = min(first + QUERIES, t)
             w = torch.bmm(q[:, first:last], k[:, :last].mT)
             _kernels().causal_softmax(_array(w), first, np.float32(d**-0.5))
             weights.append(w)
-            if dropout is not None and dropout.training and dropout.share:
-                masks.append(dropout.draw(w.shape))
-                w = mask_numbers(w, masks[-1], dropout.scale)
+            if seeds:
+                w = drop(w, seeds[number], share)
             y[:, first:last] = torch.bmm(w, v[:, :last])
-        ctx.scale = dropout.scale if dropout is not None else 1.0
-        ctx.save_for_backward(q, k, v, *weights, *masks)
+        ctx.seeds, ctx.share = seeds, share
+        ctx.save_for_backward(q, k, v, *weights)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, *rest = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *weights = ctx.saved_tensors
         _, t, d = q.shape
-        n_blocks = -(-t // QUERIES)
-        weights, masks = rest[:n_blocks], rest[n_blocks:]
         q_gradient = torch.empty_like(q)
         k_gradient, v_gradient = torch.zeros_like(k), torch.zeros_like(v)
         for number, w in enumerate(weights):
             first, last = number * QUERIES, min((number + 1) * QUERIES, t)
             gradient = gradients[0][:, first:last]
             kept, w_gradient = w, torch.bmm(gradient, v[:, :last].mT)
-            if masks:
-                kept = mask_numbers(w, masks[number], ctx.scale)
-                w_gradient = mask_numbers(w_gradient, masks[number], ctx.scale)
+            if ctx.seeds:
+                kept = drop(w, ctx.seeds[number], ctx.share)
+                w_gradient = drop(w_gradient, ctx.seeds[number], ctx.share)
             v_gradient[:, :last] += torch.bmm(kept.mT, gradient)
             _kernels().causal_softmax_backward(*_arrays(w_gradient, w), first, np.float32(d**-0.5))
             q_gradient[:, first:last] = torch.bmm(w_gradient, k[:, :last])
             k_gradient[:, :last] += torch.bmm(w_gradient.mT, q[:, first:last])
-        return q_gradient, k_gradient, v_gradient, None
+        return q_gradient, k_gradient, v_gradient, None, None
 
 
 def _array(x: Tensor) -> NDArray[Any]:

@@ -103,6 +103,99 @@ def sigmoid(x):
     return ONE / (ONE + exp(-bounded))
 
 
+@njit(inline="always", error_model="numpy")
+def random_bits(place, seed):
+    """32 bits that look random: a hash of a place and of 64 bits.
+
+    Two multiplications, with the constants of https://github.com/skeeto/hash-prospector.
+    """
+    bits = np.uint32(np.uint32(place) + np.uint32(seed & np.uint64(0xFFFFFFFF)))
+    bits = np.uint32(np.uint32(bits ^ np.uint32(bits >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    bits = np.uint32(bits + np.uint32(seed >> np.uint64(32)))
+    bits = np.uint32(np.uint32(bits ^ np.uint32(bits >> np.uint32(15))) * np.uint32(0x846CA68B))
+    return np.uint32(bits ^ np.uint32(bits >> np.uint32(16)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def drop(x, seed, share, y):
+    """Dropout, and its own way back: y = x / (1 - share), or 0 for about that share of them.
+
+    Args:
+        x, y: (N,).
+        seed: with its place, decides whether a number is dropped.
+        share: 0 to below 1.
+    """
+    limit, scale = np.uint32(share * 2.0**32), np.float32(1 / (1 - share))
+    for i in range(len(x)):
+        kept = load(x[i]) * scale
+        y[i] = store(kept if random_bits(i, seed) >= limit else ZERO, y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def add_dropped(x, change, seed, share, y):
+    """y = x + the change after `drop`; all (N,)."""
+    limit, scale = np.uint32(share * 2.0**32), np.float32(1 / (1 - share))
+    for i in range(len(x)):
+        kept = load(change[i]) * scale
+        kept = kept if random_bits(i, seed) >= limit else ZERO
+        y[i] = store(load(x[i]) + kept, y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def layer_norm(x, gain, bias, epsilon, y, mean, inverse):
+    """y = gain * (x - m) / r + bias, with m the mean of a row and r its standard deviation.
+
+    Args:
+        x, y: (R, C).
+        gain, bias: (C,).
+        epsilon: added to the variance.
+        mean, inverse: (R,) float32, m and 1 / r are written to them.
+    """
+    n_rows, width = x.shape
+    for row in range(n_rows):
+        total, square = ZERO, ZERO
+        for i in range(width):
+            total += load(x[row, i])
+        middle = total / np.float32(width)
+        for i in range(width):
+            off = load(x[row, i]) - middle
+            square += off * off
+        scale = ONE / np.sqrt(square / np.float32(width) + epsilon)
+        mean[row], inverse[row] = middle, scale
+        for i in range(width):
+            unit = (load(x[row, i]) - middle) * scale
+            y[row, i] = store(unit * load(gain[i]) + load(bias[i]), y[row, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def layer_norm_backward(gradient, x, gain, mean, inverse, x_gradient, gain_gradient, bias_gradient):
+    """With u = (x - m) / r and h the gradient of u, that of x is
+    (h - mean(h) - u * mean(h * u)) / r.
+
+    Args:
+        gradient, x, x_gradient: (R, C).
+        gain: (C,).
+        mean, inverse: (R,), from the way forward.
+        gain_gradient, bias_gradient: (C,) float32, added to.
+    """
+    n_rows, width = x.shape
+    for row in range(n_rows):
+        middle, scale, total, along = mean[row], inverse[row], ZERO, ZERO
+        for i in range(width):
+            unit, change = (load(x[row, i]) - middle) * scale, load(gradient[row, i])
+            gain_gradient[i] += change * unit
+            bias_gradient[i] += change
+            inner = change * load(gain[i])
+            total += inner
+            along += inner * unit
+        total /= np.float32(width)
+        along /= np.float32(width)
+        for i in range(width):
+            unit = (load(x[row, i]) - middle) * scale
+            back = (load(gradient[row, i]) * load(gain[i]) - total - unit * along) * scale
+            x_gradient[row, i] = store(back, x_gradient[row, i])
+
+
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def rms_norm(x, gain, epsilon, y, inverse):
     """y = gain * x / r, with r the root of the mean square of a row.
@@ -238,6 +331,41 @@ def swiglu_backward(gradient, gate, up, gate_gradient, up_gradient):
         slope = share * (ONE + opening * (ONE - share))
         gate_gradient[i] = store(change * load(up[i]) * slope, gate_gradient[i])
         up_gradient[i] = store(change * opening * share, up_gradient[i])
+
+
+@njit(inline="always", error_model="numpy")
+def normal_tail(x):
+    """The share of a normal distribution below -|x|, and its density at x, to 1e-7.
+
+    Source: Abramowitz and Stegun 1964, formula 7.1.26.
+    """
+    size = abs(x)
+    density = exp(-HALF * x * x)
+    t = ONE / (ONE + np.float32(0.3275911 / math.sqrt(2)) * size)
+    series = np.float32(1.061405429) * t + np.float32(-1.453152027)
+    series = series * t + np.float32(1.421413741)
+    series = series * t + np.float32(-0.284496736)
+    series = series * t + np.float32(0.254829592)
+    return HALF * series * t * density, np.float32(1 / math.sqrt(2 * math.pi)) * density
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def gelu(x, y):
+    """y = x * P, with P the share of a normal distribution below x; both (N,)."""
+    for i in range(len(x)):
+        wide = load(x[i])
+        tail, _ = normal_tail(wide)
+        y[i] = store(wide * (tail if wide < ZERO else ONE - tail), y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def gelu_backward(gradient, x, x_gradient):
+    """The derivative of x * P is P + x * p, with p the density at x; all (N,)."""
+    for i in range(len(x)):
+        wide = load(x[i])
+        tail, density = normal_tail(wide)
+        slope = (tail if wide < ZERO else ONE - tail) + wide * density
+        x_gradient[i] = store(load(gradient[i]) * slope, x_gradient[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)

@@ -20,9 +20,20 @@ def make_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
     width = width or config.d_model
     match config.normalization:
         case "layernorm":
-            return nn.LayerNorm(width, eps=config.normalization_epsilon, bias=config.bias)
+            return LayerNorm(width, eps=config.normalization_epsilon, bias=config.bias)
         case "rmsnorm":
             return RMSNorm(width, eps=config.normalization_epsilon)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, or the compiled one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        if fused.serves(input):
+            y: Tensor = fused.LayerNorm.apply(input, self.weight, self.bias, self.eps)
+            return y
+        return super().forward(input)
 
 
 class RMSNorm(nn.RMSNorm):

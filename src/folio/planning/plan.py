@@ -147,7 +147,7 @@ def measure_anchors(
 
     The same settings for every text, whatever the user's are.
     """
-    path = prepared.training_file
+    path = prepared.files["train"]
     if known := read_anchors(path):
         return known
     settings: Table = {"size": ANCHOR_SIZE, "model": {"vocab_size": prepared.tokenizer.vocab_size}}

@@ -71,9 +71,8 @@ def step_bytes(model: ModelConfig, size: int, n_windows: int) -> int:
     n_tokens, v = n_windows * model.context_length, model.vocab_size
     # The logits; in float32 their logarithms of shares, and two gradients of those.
     logits = size * v + 12 * v
-    embedding = 2 * model.d_model if model.embedding_dropout else 0  # a mask
     block = attention_bytes(model, size) + feed_forward_bytes(model, size)
-    return n_tokens * (embedding + model.n_layers * block + 2 * size * model.d_model + logits)
+    return n_tokens * (model.n_layers * block + 2 * size * model.d_model + logits)
 
 
 def attention_bytes(model: ModelConfig, size: int) -> int:
@@ -91,25 +90,19 @@ def attention_bytes(model: ModelConfig, size: int) -> int:
         for first in range(0, t, QUERIES)
     )
     weights = model.n_heads * looked_at / t
-    dropped = 2 * weights if model.attention_dropout else 0
-    return round(size * (numbers + weights) + dropped + _residual_bytes(model))
+    return round(size * (numbers + weights))
 
 
 def feed_forward_bytes(model: ModelConfig, size: int) -> int:
     """Kept by one feed-forward layer and the residual around it, for each token."""
     wide = {"swiglu": 3, "gelu": 2, "relu2": 2, "relu": 1}[model.activation]
     numbers = _norm_numbers(model) + wide * model.feed_forward_width
-    return size * numbers + _residual_bytes(model)
+    return size * numbers
 
 
 def _norm_numbers(model: ModelConfig) -> int:
     """What the first matrices of a sublayer keep as their input, and each of its norms."""
     return model.d_model * (1 + sum(NORMS_AT[model.norm_placement]))
-
-
-def _residual_bytes(model: ModelConfig) -> int:
-    """A mask of two bytes a number, where there is dropout."""
-    return 2 * model.d_model if model.residual_dropout else 0
 
 
 def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) -> tuple[Recipe, int]:

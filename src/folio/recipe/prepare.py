@@ -35,24 +35,19 @@ class Prepared:
     tokenizer: Tokenizer
     tokenizer_config: TokenizerConfig
     """With every choice written out."""
-    training_file: Path
-    validation_file: Path
-    elsewhere_file: Path | None
-    """Held-out text of another kind, where the user named some."""
-    clean_file: Path | None
-    """For each validation token whether it is new to the training text; None where the tokenizer
-    does not keep the text."""
+    files: dict[str, Path]
+    """Token files by the names of `Run.tokens_file`."""
     record: dict[str, Any]
     """For corpus.json."""
     warnings: list[str]
 
     def training(self) -> TokenIds:
         """(N,) token ids, mapped from the file."""
-        return open_token_file(self.training_file, self.tokenizer.fingerprint)
+        return open_token_file(self.files["train"], self.tokenizer.fingerprint)
 
     def validation(self) -> TokenIds:
         """(N,) token ids, mapped from the file."""
-        return open_token_file(self.validation_file, self.tokenizer.fingerprint)
+        return open_token_file(self.files["validation"], self.tokenizer.fingerprint)
 
 
 def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
@@ -76,8 +71,8 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
 
     folder = cache_folder() / "tokens" / _address(corpus, tokenizer, config.sequence)
     texts_of = {"train": training, "validation": validation}
-    if corpus.split.elsewhere:
-        texts_of["elsewhere"] = corpus.split.elsewhere
+    others = {"elsewhere": corpus.split.elsewhere, "test": corpus.split.test}
+    texts_of |= {name: parts for name, parts in others.items() if parts}
     files = {name: folder / f"{name}.bin" for name in texts_of}
     for name, parts in texts_of.items():
         if not files[name].exists():
@@ -89,8 +84,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     record, warnings = corpus.record(), corpus.reading.warnings()
     record["leakage"], seen = corpus.leakage
     record["families"] = {
-        "validation": corpus.family_numbers(validation),
-        "elsewhere": corpus.family_numbers(corpus.split.elsewhere),
+        name: corpus.family_numbers(parts) for name, parts in texts_of.items() if name != "train"
     }
     if (leaked := record["leakage"]["after"]["grams"]) > LEAKS:
         warnings.append(
@@ -106,10 +100,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     prepared = Prepared(
         tokenizer,
         config,
-        files["train"],
-        files["validation"],
-        files.get("elsewhere"),
-        files.get("clean"),
+        files,
         record,
         warnings,
     )
@@ -204,4 +195,6 @@ def _address(corpus: Corpus, tokenizer: Tokenizer, sequence: str) -> str:
     }
     if corpus.split.elsewhere:
         made_of["elsewhere"] = [part.document.sha256 for part in corpus.split.elsewhere]
+    if corpus.split.test:
+        made_of["test"] = [(p.document.sha256, p.start, p.stop) for p in corpus.split.test]
     return hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 from folio.config import Table, read_toml, to_table, to_toml
 from folio.device import Device, choose_device, peak_memory
 from folio.errors import UserError
+from folio.model.fused import must_compile
 from folio.recipe.build import (
     Speed,
     build,
@@ -31,7 +32,7 @@ from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run, runs_folder
-from folio.run.held_out import HeldOut, evaluate_held_out
+from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.metrics import set_aside_events_after
 from folio.run.opening import open_run
 from folio.run.prediction import Figures, compare_with_prediction, predict
@@ -79,7 +80,7 @@ class Result:
     diagnosis: Diagnosis
     sample: str
     held_out: list[HeldOut]
-    """The best checkpoint on each held-out text."""
+    """The best checkpoint on each held-out text, and the last one on the test text."""
 
 
 def train_recipe(
@@ -112,22 +113,18 @@ def train_recipe(
         )
     recipe, prepared, device, memory_bytes = settle(recipe, watcher, given)
     texts = prepared.training(), prepared.validation()
-    build(recipe, device, *texts)  # fails here or never
     recipe, speed = freeze_budget(recipe, device, *texts)
+    training = build(recipe, device, *texts)  # fails here, before anything is written, or never
 
     run = Run(folder / (name or _new_name(recipe)))
     with run.lock():
         prepared.tokenizer.save(run.tokenizer_file)
-        link_or_copy(prepared.training_file, run.tokens_file("train"))
-        link_or_copy(prepared.validation_file, run.tokens_file("validation"))
-        if prepared.elsewhere_file is not None:
-            link_or_copy(prepared.elsewhere_file, run.tokens_file("elsewhere"))
-        if prepared.clean_file is not None:
-            link_or_copy(prepared.clean_file, run.tokens_file("clean"))
+        for name_of_part, path in prepared.files.items():
+            link_or_copy(path, run.tokens_file(name_of_part))
         write_json(run.corpus_file, prepared.record)
         predict(run, _expect(recipe, prepared, memory_bytes, speed))
         _write_recipe(run, recipe)  # last: from here on this is a run
-        return _train_in(run, recipe, device, watcher, should_stop)
+        return _train_in(run, recipe, training, watcher, should_stop)
 
 
 def settle(
@@ -166,7 +163,7 @@ def _expect(
     """What is known beforehand: memory on a processor, time where it was measured, loss where
     this text was planned for."""
     config, length = recipe.training, recipe.model.context_length
-    anchors = read_anchors(prepared.training_file)
+    anchors = read_anchors(prepared.files["train"])
     effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
     return Figures(
         max_steps=config.max_steps,
@@ -209,22 +206,24 @@ def resume_run(
             _write_recipe(run, recipe)
         if not changes and _is_complete(run, recipe):
             return None
-        return _train_in(run, recipe, device, watcher, should_stop)
+        fingerprint = load(run.tokenizer_file).fingerprint
+        texts = [open_token_file(run.tokens_file(n), fingerprint) for n in ("train", "validation")]
+        training = build(recipe, device, *texts)
+        return _train_in(run, recipe, training, watcher, should_stop)
 
 
 def _train_in(
-    run: Run, recipe: Recipe, device: Device, watcher: Watcher, should_stop: Callable[[], bool]
+    run: Run,
+    recipe: Recipe,
+    training: Training,
+    watcher: Watcher,
+    should_stop: Callable[[], bool],
 ) -> Result:
     """The common way of a new run and of one that goes on; the run is locked."""
-    fingerprint = load(run.tokenizer_file).fingerprint
-    training = build(
-        recipe,
-        device,
-        open_token_file(run.tokens_file("train"), fingerprint),
-        open_token_file(run.tokens_file("validation"), fingerprint),
-    )
     check_device(training)
     state = _restore(run, training, watcher)
+    if training.device.config.kind == "cpu" and must_compile():
+        watcher.tell("compiling the kernels, once, for some seconds ...")
     recorder = RunRecorder(run, training, recipe.model)
     watcher.begin(run, training, state)
     ending = train(training, state, _Both(recorder, watcher), should_stop)
@@ -273,6 +272,8 @@ def _finish(
         )
     assert isinstance(sample, str)
     held_out = evaluate_held_out(opened)
+    if state.best_step < state.step and (last := evaluate_on(open_run(run, "last"), "test")):
+        held_out.append(replace(last, name="test, last step"))
     write_json(run.held_out_file, [text.record() for text in held_out])
     diagnosis = diagnose_run(run)
     ledger = run.corpus()["ledger"]

@@ -74,8 +74,9 @@ class Run:
         return self.path / "checkpoints"
 
     def tokens_file(self, part: str) -> Path:
-        """Of `train`, `validation`, `elsewhere` (held-out text of another kind), or `clean` (1 for
-        each validation token that is new to the training text)."""
+        """Of `train`, `validation`, `elsewhere` (held-out text of another kind), `test` (held-out
+        text that nothing is chosen by), or `clean` (1 for each validation token that is new to the
+        training text; missing where the tokenizer does not keep the text)."""
         return self.path / "tokens" / f"{part}.bin"
 
     def exists(self) -> bool:

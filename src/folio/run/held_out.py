@@ -22,7 +22,7 @@ class HeldOut:
 
     name: str
     """`validation`: all of that text; `clean part`: what of it is new to the training text;
-    `elsewhere`: held-out text of another kind."""
+    `elsewhere`: held-out text of another kind; `test`: text that nothing was chosen by."""
     targets: int
     nats_per_token: float
     standard_error: float
@@ -52,12 +52,18 @@ def evaluate_held_out(opened: OpenRun) -> list[HeldOut]:
         clean = target & (open_token_file(run.tokens_file("clean")) == 1)
         if 0 < clean.sum() < target.sum():
             texts.append(_held_out("clean part", surprise, blocks, clean))
-    if run.tokens_file("elsewhere").exists():
-        elsewhere = open_token_file(run.tokens_file("elsewhere"), opened.tokenizer.fingerprint)
-        if len(elsewhere) > 1:
-            surprise, blocks = _read(opened, elsewhere, families.get("elsewhere", ()))
-            texts.append(_held_out("elsewhere", surprise, blocks, ~np.isnan(surprise)))
-    return texts
+    return texts + [text for name in ("elsewhere", "test") if (text := evaluate_on(opened, name))]
+
+
+def evaluate_on(opened: OpenRun, name: str) -> HeldOut | None:
+    """Read the text of one token file of a run; None where it has none."""
+    path = opened.run.tokens_file(name)
+    tokens = open_token_file(path, opened.tokenizer.fingerprint) if path.exists() else ()
+    if len(tokens) < 2:
+        return None
+    families = opened.run.corpus().get("families", {}).get(name, ())
+    surprise, blocks = _read(opened, tokens, families)
+    return _held_out(name, surprise, blocks, ~np.isnan(surprise))
 
 
 def too_small(texts: Sequence[HeldOut]) -> str:

@@ -35,6 +35,13 @@ from folio.training.crew import Crew, make_crew
 from folio.training.weights import Weights, new_row
 
 Task = Callable[["Replica", Any], Any]
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""A model, (B, T) inputs and targets -> their loss, summed over the targets."""
+
+
+def usual_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The surprise at the true next tokens."""
+    return next_token_loss(model(inputs), targets, reduction="sum")
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Replicas:
             seed: names the series of dropout masks.
         """
         self.weights, self.device, self.seed = Weights(model), device, seed
+        self.loss: Loss = usual_loss  # another may be put here before the copies are at work
         self.fitting_windows = 0
         """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
         self.peak_bytes = 0
@@ -192,7 +200,7 @@ class Replicas:
         replica.model.zero_grad()
         replica.generator.manual_seed(share.dropout_seed)
         inputs, targets = (torch.from_numpy(rows).to(self.device.torch) for rows in share.batch)
-        loss = next_token_loss(replica.model(inputs), targets, reduction="sum") / share.n_targets
+        loss = self.loss(replica.model, inputs, targets) / share.n_targets
         loss.backward()
         self.weights.gather_gradients(replica.model, replica.gradients)
         return loss.item()

@@ -103,6 +103,20 @@ def test_a_sentence_goes_on_over_the_page():
     assert text == "The cat went over the roof and away.\n"
 
 
+@pytest.mark.parametrize(
+    ("above", "below", "text"),
+    [
+        ("It rained in the moun-", "tains again.", "It rained in the mountains again.\n"),
+        ("It rained.", "in winter too.", "It rained.\n\nin winter too.\n"),
+        ("It rained in", "London.", "It rained in\n\nLondon.\n"),
+    ],
+    ids=["a divided word", "after a full stop", "before a capital"],
+)
+def test_what_ends_a_page_and_what_does_not(above: str, below: str, text: str):
+    pages = [pdf_page([(60, 400, line)]) for line in (above, below)]
+    assert text_of(pdf(pages)) == text
+
+
 def test_places_are_the_pages(tmp_path: Path):
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf([pdf_page([(60, 400, "One.")]), pdf_page([(60, 400, "Two.")])]))

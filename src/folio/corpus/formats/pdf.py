@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial, reduce
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -257,14 +258,10 @@ def _paragraphs_of(runs: Sequence[Run]) -> list[list[str]]:
         right = sorted(line[-1].right for line in lines)[int(0.8 * (len(lines) - 1) + 0.5)]
         pitches = [above[0].bottom - below[0].bottom for above, below in pairwise(lines)]
         usual = median(pitches) if pitches else 0.0
-        before: list[Run] | None = None
-        for line in lines:
-            text = _text(line)
+        for before, line in zip([None, *lines], lines):
             if before is None or _begins_paragraph(before, line, left, right, usual):
-                paragraphs.append([text])
-            else:
-                paragraphs[-1].append(text)
-            before = line
+                paragraphs.append([])
+            paragraphs[-1].append(_text(line))
     return paragraphs
 
 
@@ -307,12 +304,7 @@ def _passages(pages: list[list[list[str]]]) -> Iterator[Passage]:
     )
     held, held_page = "", 0
     for number, paragraphs in enumerate(pages, 1):
-        joined = []
-        for lines in paragraphs:
-            text = lines[0]
-            for line in lines[1:]:
-                text = _join(text, line, words)
-            joined.append(text)
+        joined = [reduce(partial(_join, words=words), lines) for lines in paragraphs]
         page = "".join(
             text + ("\n" if "\t" in text and "\t" in following else "\n\n")
             for text, following in zip(joined, [*joined[1:], ""])
@@ -320,12 +312,9 @@ def _passages(pages: list[list[list[str]]]) -> Iterator[Passage]:
         if not page:
             continue
         if held:
-            tail = held[-1]
-            if (tail.isalpha() or tail in f",-{DIVIDED}") and page[0].islower():
-                both = _join(held, page, words)
-                held, page = both[: len(both) - len(page)], page
-                if not both.endswith(page):  # the hyphen is gone: the page begins inside a word
-                    held = both[: len(both) - len(page)]
+            goes_on = held[-1].isalpha() or held[-1] in f",-{DIVIDED}"
+            if goes_on and page[0].islower():
+                held = _join(held, page, words)[: -len(page)]
             else:
                 held += "\n\n"
             yield Passage(held, f"page {held_page}")

@@ -1,0 +1,159 @@
+"""Several models as one: the mean of their probabilities, and a model that learns that mean.
+
+    python -m bench.ensemble RUN RUN RUN
+    python -m bench.ensemble RUN RUN RUN --distil 0.5
+
+The runs share their text and their tokenizer; they differ by their seeds. Printed is the exact
+loss on the test text, or on the validation text where there is no test text. To distil is to train
+one more model of the first run's recipe, whose targets are half what follows in the text and half
+what the mean of the others expects there (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
+
+Shapes:  N tokens · B windows · T context length · V vocabulary
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from folio.config import read_toml
+from folio.device import choose_device
+from folio.evaluation.score import Window, exact_score, exact_windows, strided_windows
+from folio.recipe.build import build
+from folio.recipe.recipe import make_recipe
+from folio.run.directory import find_run
+from folio.run.opening import OpenRun, open_run
+from folio.tokenizers.base import TokenIds
+from folio.tokens.stream import IGNORED, Batch, Place, TokenStream
+from folio.tokens.token_file import open_token_file
+from folio.training.loop import Ending, Evaluation, Training, train
+from folio.training.state import TrainingState
+
+WINDOWS_AT_ONCE = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Several models as one.")
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--distil", type=float, default=0.0, help="weight of the mean, to 1")
+    parser.add_argument("--seed", type=int, default=11, help="of the model that learns it")
+    options = parser.parse_args()
+    members = [open_run(find_run(run)) for run in options.runs]
+    text = held_out(members[0])
+    windows = exact_windows(len(text), members[0].model.config.context_length)
+    for member in members:
+        alone = mean_loss(mean_probabilities([member], text, windows), text)
+        print(f"{member.run.path}: {alone:.4f}")
+    together = mean_loss(mean_probabilities(members, text, windows), text)
+    print(f"mean probability of {len(members)}: {together:.4f}", flush=True)
+    if options.distil:
+        distil(members, options.distil, options.seed, text)
+
+
+def held_out(member: OpenRun) -> TokenIds:
+    path = member.run.tokens_file("test")
+    return open_token_file(path) if path.exists() else member.validation()
+
+
+def mean_probabilities(
+    members: list[OpenRun], tokens: TokenIds, windows: list[Window]
+) -> torch.Tensor:
+    """(N, V) what the members expect at each place, on the mean; 0 at the first."""
+    n_ids = members[0].model.config.vocab_size
+    mean = torch.zeros(len(tokens), n_ids)
+    with torch.no_grad():
+        for inputs, places, counts in _in_batches(tokens, windows):
+            each = [member.model(inputs).float().softmax(2) for member in members]
+            mean[places[counts]] = torch.stack(each).mean(0)[counts]
+    return mean
+
+
+def _in_batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(B, T) inputs, the places of their targets, and which of those count."""
+    for first in range(0, len(windows), WINDOWS_AT_ONCE):
+        starts, lengths, skips = np.array(windows[first : first + WINDOWS_AT_ONCE]).T
+        columns = np.arange(lengths.max())
+        where = np.minimum(starts[:, None] + columns, len(tokens) - 2)
+        counts = (columns >= skips[:, None]) & (columns < lengths[:, None])
+        inputs = tokens[where].astype(np.int64)
+        yield tuple(torch.from_numpy(rows) for rows in (inputs, where + 1, counts))  # type: ignore[misc]
+
+
+def mean_loss(probabilities: Tensor, tokens: TokenIds) -> float:
+    """Nats per token of the true ones."""
+    targets = torch.from_numpy(tokens[1:].astype(np.int64))
+    chosen = probabilities[1:].gather(1, targets[:, None]).double()
+    return -chosen.log().mean().item()
+
+
+class Places:
+    """A stream that gives the places of tokens instead of their ids."""
+
+    def __init__(self, tokens: NDArray[np.integer], stream: TokenStream) -> None:
+        self.tokens, self.stream = tokens, stream
+        stream.tokens = np.arange(len(tokens))
+
+    @property
+    def place(self) -> Place:
+        return self.stream.place
+
+    @place.setter
+    def place(self, place: Place) -> None:
+        self.stream.place = place
+
+    def next_batch(self, n_windows: int, context_length: int | None = None) -> Batch:
+        return self.stream.next_batch(n_windows, context_length)
+
+
+class Report:
+    """An Observer that prints the evaluations."""
+
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        pass
+
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        losses = f"{evaluation.validation_loss:.4f}, training {evaluation.training_loss:.4f}"
+        print(f"step {state.step}: validation {losses}, {state.seconds:.0f} s", flush=True)
+
+    def save(self, state: TrainingState) -> None:
+        pass
+
+    def ended(self, state: TrainingState, ending: Ending) -> None:
+        pass
+
+
+def distil(members: list[OpenRun], weight: float, seed: int, text: TokenIds) -> None:
+    """Train the model that learns from the text and from the mean of the members."""
+    ids = members[0].training()
+    length = members[0].model.config.context_length
+    expected = mean_probabilities(members, ids, strided_windows(len(ids), length)).bfloat16()
+    true = torch.from_numpy(ids.astype(np.int64))
+
+    def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Of places: (B, T) of inputs and of targets."""
+        counts = targets != IGNORED
+        scores = F.log_softmax(model(true[inputs])[counts].float(), 1)  # (n, V)
+        places = targets[counts]
+        hard = scores.gather(1, true[places][:, None]).sum()
+        soft = (scores * expected[places]).sum()
+        return -(1 - weight) * hard - weight * soft
+
+    recipe = replace(make_recipe(read_toml(members[0].run.recipe_file)), seed=seed)
+    device = choose_device(recipe.device)
+    training: Training = build(recipe, device, ids, members[0].validation())
+    training.replicas.loss = loss
+    training = replace(training, stream=Places(ids, training.stream))  # type: ignore[arg-type]
+    train(training, TrainingState(), Report())
+    final = exact_score(training.model.eval(), text, length)
+    print(f"distilled with weight {weight}: {final.nats_per_token:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folio.corpus import lines, shards
+from folio.corpus.lines import LINE_CHARACTERS, Lines
+
+LINES = [f"line {i} ".ljust(LINE_CHARACTERS + i, "x") for i in range(6)] + ["short", ""]
+TEXTS = st.lists(st.lists(st.sampled_from(LINES), max_size=8).map("\n".join), max_size=8)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch):
+    """Limits that a few documents reach."""
+    monkeypatch.setattr(shards, "RUN_ROWS", 5)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 3)
+    monkeypatch.setattr(lines, "COMPARED_PAIRWISE", 4)
+
+
+def longer(text: str) -> list[str]:
+    return [line for line in text.split("\n") if len(line) >= LINE_CHARACTERS]
+
+
+def straightforward(texts: list[str], share: float) -> set[tuple[int, int]]:
+    """All lines in memory, each pair in a dictionary."""
+    of = [longer(text) for text in texts]
+    shared: Counter[tuple[int, int]] = Counter()
+    for line in set().union(*of):
+        group = [i for i, own in enumerate(of) if line in own]
+        pairs = combinations(group, 2) if len(group) <= 4 else pairwise(group)
+        shared.update({pair: len(line) for pair in pairs})
+    sizes = [sum(map(len, own)) for own in of]
+    return {(a, b) for (a, b), n in shared.items() if n >= share * min(sizes[a], sizes[b])}
+
+
+@given(TEXTS, st.sampled_from([0.2, 0.5, 1.01]), st.integers(1, 50))
+def test_shards_find_what_all_lines_in_memory_find(texts: list[str], share: float, size: int):
+    with closing(Lines(len(texts))) as found:
+        for i, text in enumerate(texts):
+            found.read(i, [text[at : at + size] for at in range(0, len(text), size)])
+        found.compare()
+        pairs = list(found.contained(share))
+        everything = [line for text in texts for line in longer(text)]
+        assert len(pairs) == len(set(pairs)) and set(pairs) == straightforward(texts, share)
+        assert found.counts.tolist() == [len(longer(text)) for text in texts]
+        assert found.characters.sum() == sum(map(len, everything))
+        assert found.n_different == len(set(everything))
+        assert found.different_characters == sum(map(len, set(everything)))
+
+
+def test_a_line_that_comes_again_a_thousand_times_is_one_row():
+    """A shard holds all rows of a key, so that it must not grow with the text."""
+    with closing(Lines(1)) as found:
+        found.read(0, [f"{LINES[0]}\n" * 1000])
+        assert sum(len(rows) for rows in found._lines) == 1
+        assert found.counts.tolist() == [1000]
