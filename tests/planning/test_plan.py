@@ -37,6 +37,10 @@ def test_the_verdict_names_the_best_size_and_what_speaks_against_each_larger_one
     assert found.verdict().endswith("small starves: 85 parameters for each token you have.")
 
 
+def test_little_time_does_not_speak_against_the_smallest_size():
+    assert plan(row("nano", 100)).verdict() == "nano is best for 60 minutes."
+
+
 def test_a_size_that_does_not_fit_is_not_best_however_fast_it_is():
     found = plan(row("nano", 9000), row("mini", 9000, memory_bytes=9 * 10**9))
     assert found.verdict() == "nano is best for 60 minutes; mini needs 9.0 GB of memory."

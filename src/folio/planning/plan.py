@@ -82,8 +82,8 @@ class Plan:
         """In words: the best size, and what speaks against the larger ones."""
         best = self.best
         parts = [f"{best.recipe.size} is best for {self.minutes:g} minutes"]
-        if best.trouble:
-            parts[0] += f", although it {best.trouble}"
+        if best.unfit:
+            parts[0] += f", although it {best.unfit}"
         larger = [row.candidate for row in self.rows]
         larger = larger[larger.index(best) + 1 :]
         parts += [f"{candidate.recipe.size} {candidate.trouble}" for candidate in larger]

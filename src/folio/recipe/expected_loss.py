@@ -97,8 +97,8 @@ RULE = LossRule(
     critical_batch=1000.0,
     band=0.12,
 )
-"""Fitted to 15 runs of 0.2 to 1.8 M parameters on two texts, by AdamW and with windows of 64. Two runs
-of the present defaults, 0.8 and 4.8 M, came out 3 and 6 % lower (docs/experiments.md)."""
+"""Fitted to 15 runs of 0.2 to 1.8 M parameters on two texts, by AdamW and with windows of 64. Two
+runs of the present defaults, 0.8 and 4.8 M, came out 3 and 6 % lower (docs/experiments.md)."""
 
 
 def block_parameters(model: ModelConfig) -> int:

@@ -120,15 +120,19 @@ class Candidate:
         return ""
 
     @property
-    def trouble(self) -> str:
-        """What speaks against it, in words; nothing where it suits."""
-        if self.impossible:
+    def unfit(self) -> str:
+        """What speaks against it however long it is trained."""
+        if self.parameters_per_token <= PARAMETERS_PER_TOKEN:
             return self.impossible
-        if (ratio := self.parameters_per_token) > PARAMETERS_PER_TOKEN:
-            return f"starves: {ratio:.0f} parameters for each token you have"
-        if self.share_of_needed < 1:
-            return f"needs about {duration(60 * self.minutes / self.share_of_needed)}"
-        return ""
+        ratio = f"{self.parameters_per_token:.0f} parameters for each token you have"
+        return self.impossible or f"starves: {ratio}"
+
+    @property
+    def trouble(self) -> str:
+        """What speaks against it in this time, in words; nothing where it suits."""
+        if self.unfit or self.share_of_needed >= 1:
+            return self.unfit
+        return f"needs about {duration(60 * self.minutes / self.share_of_needed)}"
 
 
 def best_of(candidates: Iterable[Candidate]) -> tuple[Candidate, Candidate | None]:
