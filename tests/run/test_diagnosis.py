@@ -63,6 +63,13 @@ def test_a_run_that_was_cut_short_is_underfit(docs: Path):
     assert "folio resume" in words
 
 
+@pytest.mark.parametrize("steps", [1, 6])
+def test_a_few_steps_are_too_early_to_say_that_nothing_is_learned(docs: Path, steps: int):
+    name, words = verdict(docs, training={"max_steps": steps, "evaluation_interval": 3})
+    assert name == "too early"
+    assert "--minutes 10" in words
+
+
 @pytest.mark.parametrize(("rate", "expected"), [(10.0, "learning nothing"), (100.0, "diverging")])
 def test_steps_that_are_too_large_spoil_everything(docs: Path, rate: float, expected: str):
     name, words = verdict(

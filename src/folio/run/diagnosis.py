@@ -28,6 +28,9 @@ the steps are too large."""
 NOTHING = 0.02
 """Nats per token that a model must be better than bare frequencies, to have learned."""
 
+FEW_STEPS = 30
+"""Before, a loss that does not rise says nothing yet."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -78,6 +81,13 @@ def diagnose(events: list[Event], frequency_loss: float, run: str) -> Diagnosis:
             f"{other_rate}{rate / 10:g}",
         )
     if best["validation_loss"] > frequency_loss - NOTHING and training > frequency_loss - NOTHING:
+        if last["step"] < FEW_STEPS and smooth[-1] <= smooth[0]:
+            return Diagnosis(
+                "too early",
+                f"a validation loss of {validation:.3f} after so few steps says little; the first "
+                f"aim is {frequencies}.",
+                f"folio resume {run} --minutes 10",
+            )
         return Diagnosis(
             "learning nothing",
             f"the validation loss {best['validation_loss']:.3f} is no better than {frequencies}.",
