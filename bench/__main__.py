@@ -8,6 +8,7 @@ import sys
 COMMANDS = (
     ["bench.training"],
     ["bench.training", "--size", "baby", "--rounds", "3"],
+    ["bench.cost"],
     ["bench.sampling"],
     ["bench.byte_pairs"],
     ["bench.duplicates"],
