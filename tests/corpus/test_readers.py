@@ -191,3 +191,10 @@ def test_without_the_guesser_the_encoding_is_asked_for(
     (tmp_path / "a.txt").write_bytes("Grüße".encode("cp1252"))
     with pytest.raises(UserError, match=r"--corpus\.encoding latin-1"):
         read_documents([str(tmp_path / "a.txt")], CorpusConfig())
+
+
+@pytest.mark.parametrize("name", ["letter.rtf", "letter.txt"])
+def test_markup_of_a_word_processor_is_not_taken_for_its_text(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(rb"{\rtf1\ansi Dear reader}")
+    with pytest.raises(UserError, match=r"it is RTF; --corpus\.engine tika"):
+        read_corpus(CorpusConfig(sources=(str(tmp_path / name),)))

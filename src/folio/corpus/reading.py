@@ -19,6 +19,8 @@ from folio.errors import UserError
 from folio.storage import sha256_of
 
 Engine = Literal["folio", "tika"]
+RTF = b"{\\rtf"
+"""How such a file begins, whose bytes are text, but not the text that it stands for."""
 
 
 @dataclass
@@ -145,6 +147,10 @@ def _tasks(
 
 def _plain(file: SourceFile, options: ReadingOptions, findings: Findings) -> list[_Found]:
     try:
+        with file.path.open("rb") as opened:
+            if opened.read(len(RTF)) == RTF:
+                findings.refused[file.name] = "it is RTF; --corpus.engine tika reads that"
+                return []
         document, warnings = read_text_file(file.path, file.name, options.encoding)
     except UserError as error:
         why = re.sub(rf"^{re.escape(file.name)} ", "it ", str(error))
