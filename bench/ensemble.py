@@ -14,7 +14,7 @@ Shapes:  N tokens · B windows · T context length · V vocabulary
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -25,18 +25,23 @@ from torch.nn import functional as F
 
 from folio.config import read_toml
 from folio.device import choose_device
-from folio.evaluation.score import Window, exact_score, exact_windows, strided_windows
+from folio.evaluation.score import (
+    Window,
+    batches_of,
+    exact_score,
+    exact_windows,
+    strided_windows,
+)
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
+from folio.recipe.train import Watcher
 from folio.run.directory import find_run
 from folio.run.opening import OpenRun, open_run
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch, Place, TokenStream
 from folio.tokens.token_file import open_token_file
-from folio.training.loop import Ending, Evaluation, Training, train
+from folio.training.loop import Evaluation, Training, train
 from folio.training.state import TrainingState
-
-WINDOWS_AT_ONCE = 16
 
 
 def main() -> None:
@@ -48,10 +53,10 @@ def main() -> None:
     members = [open_run(find_run(run)) for run in options.runs]
     text = held_out(members[0])
     windows = exact_windows(len(text), members[0].model.config.context_length)
-    for member in members:
-        alone = mean_loss(mean_probabilities([member], text, windows), text)
-        print(f"{member.run.path}: {alone:.4f}")
-    together = mean_loss(mean_probabilities(members, text, windows), text)
+    tables = [probabilities(member, text, windows) for member in members]
+    for member, table in zip(members, tables):
+        print(f"{member.run.path}: {mean_loss(table, text):.4f}")
+    together = mean_loss(mean_of(tables), text)
     print(f"mean probability of {len(members)}: {together:.4f}", flush=True)
     if options.distil:
         distil(members, options.distil, options.seed, text)
@@ -62,28 +67,23 @@ def held_out(member: OpenRun) -> TokenIds:
     return open_token_file(path) if path.exists() else member.validation()
 
 
-def mean_probabilities(
-    members: list[OpenRun], tokens: TokenIds, windows: list[Window]
-) -> torch.Tensor:
-    """(N, V) what the members expect at each place, on the mean; 0 at the first."""
-    n_ids = members[0].model.config.vocab_size
-    mean = torch.zeros(len(tokens), n_ids)
+def probabilities(member: OpenRun, tokens: TokenIds, windows: list[Window]) -> Tensor:
+    """(N, V) what a member expects at each place; 0 at the first."""
+    found = torch.zeros(len(tokens), member.model.config.vocab_size)
     with torch.no_grad():
-        for inputs, places, counts in _in_batches(tokens, windows):
-            each = [member.model(inputs).float().softmax(2) for member in members]
-            mean[places[counts]] = torch.stack(each).mean(0)[counts]
-    return mean
+        for inputs, _, scored, places in batches_of(tokens, windows):
+            found[places[scored]] = member.model(torch.from_numpy(inputs)).softmax(2)[scored]
+    return found
 
 
-def _in_batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(B, T) inputs, the places of their targets, and which of those count."""
-    for first in range(0, len(windows), WINDOWS_AT_ONCE):
-        starts, lengths, skips = np.array(windows[first : first + WINDOWS_AT_ONCE]).T
-        columns = np.arange(lengths.max())
-        where = np.minimum(starts[:, None] + columns, len(tokens) - 2)
-        counts = (columns >= skips[:, None]) & (columns < lengths[:, None])
-        inputs = tokens[where].astype(np.int64)
-        yield tuple(torch.from_numpy(rows) for rows in (inputs, where + 1, counts))  # type: ignore[misc]
+def mean_of(tables: Iterable[Tensor]) -> Tensor:
+    """(N, V) the mean of some tables, of which two are in memory at once."""
+    rest = iter(tables)
+    total, n = next(rest).clone(), 1
+    for table in rest:
+        total += table
+        n += 1
+    return total / n
 
 
 def mean_loss(probabilities: Tensor, tokens: TokenIds) -> float:
@@ -112,28 +112,20 @@ class Places:
         return self.stream.next_batch(n_windows, context_length)
 
 
-class Report:
-    """An Observer that prints the evaluations."""
-
-    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-        pass
+class Report(Watcher):
+    """Prints the evaluations."""
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
         losses = f"{evaluation.validation_loss:.4f}, training {evaluation.training_loss:.4f}"
         print(f"step {state.step}: validation {losses}, {state.seconds:.0f} s", flush=True)
-
-    def save(self, state: TrainingState) -> None:
-        pass
-
-    def ended(self, state: TrainingState, ending: Ending) -> None:
-        pass
 
 
 def distil(members: list[OpenRun], weight: float, seed: int, text: TokenIds) -> None:
     """Train the model that learns from the text and from the mean of the members."""
     ids = members[0].training()
     length = members[0].model.config.context_length
-    expected = mean_probabilities(members, ids, strided_windows(len(ids), length)).bfloat16()
+    windows = strided_windows(len(ids), length)
+    expected = mean_of(probabilities(member, ids, windows) for member in members).bfloat16()
     true = torch.from_numpy(ids.astype(np.int64))
 
     def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:

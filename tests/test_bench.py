@@ -56,9 +56,9 @@ def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_t
         members.append(open_run(result.run))
     text = ensemble.held_out(members[0])
     windows = exact_windows(len(text), 16)
+    tables = [ensemble.probabilities(member, text, windows) for member in members]
     one, other, both = (
-        ensemble.mean_loss(ensemble.mean_probabilities(chosen, text, windows), text)
-        for chosen in (members[:1], members[1:], members)
+        ensemble.mean_loss(table, text) for table in (*tables, ensemble.mean_of(tables))
     )
     assert one == pytest.approx(result_of(members[0]), abs=1e-4)
     assert both < (one + other) / 2

@@ -251,7 +251,7 @@ def _surprise(
     model.eval()
     try:
         with torch.no_grad():
-            for inputs, targets, scored, places in _batches(np.asarray(tokens), windows):
+            for inputs, targets, scored, places in batches_of(np.asarray(tokens), windows):
                 logits = model(torch.from_numpy(inputs).to(device))  # (B, T, V)
                 surprise = F.cross_entropy(
                     logits.flatten(0, 1).float(),
@@ -284,7 +284,7 @@ def strided_score(
     return score(model, tokens, strided_windows(len(tokens), context_length), "strided", blocks)
 
 
-def _batches(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any, Any]]:
+def batches_of(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any, Any]]:
     """(B, T) inputs, targets, which of the targets count, and where they stand in the text."""
     per_batch = max(1, BATCH_TOKENS // max(window.length for window in windows))
     for first in range(0, len(windows), per_batch):
