@@ -19,11 +19,11 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from bench.planning import memory_of
 from folio.config import read_toml
 from folio.console import table
 from folio.recipe.recipe import make_recipe
@@ -129,11 +129,9 @@ def run(case: Case, folder: Path) -> Cost:
     environment = os.environ | {"FOLIO_RUNS": str(runs), "FOLIO_CACHE": str(folder / "cache")}
     begin, first_step, memory = time.time(), 0.0, 0
     metrics = runs / "cost" / "metrics.jsonl"
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    ) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            memory = max(memory, memory_of_session(process.pid))
+            memory = max(memory, memory_of(process.pid))
             if not first_step and metrics.exists() and '"step"' in metrics.read_text():
                 first_step = time.time() - begin
             time.sleep(0.02)
@@ -143,30 +141,6 @@ def run(case: Case, folder: Path) -> Cost:
     steps = [after - before for before, after in pairwise(seconds)]
     n_parameters = make_recipe(read_toml(runs / "cost" / "recipe.toml")).model.n_parameters
     return Cost(n_parameters, 1e3 * statistics.median(steps), first_step, memory)
-
-
-def memory_of_session(session: int) -> int:
-    """Bytes that all processes of a session take, shared pages once."""
-    return sum(_pss(process) for process in _processes() if _session_of(process) == session)
-
-
-def _processes() -> Iterator[Path]:
-    return (path for path in Path("/proc").iterdir() if path.name.isdecimal())
-
-
-def _session_of(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[3])
-    except OSError:  # it has ended
-        return 0
-
-
-def _pss(process: Path) -> int:
-    try:
-        lines = (process / "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def draw(path: Path, costs: dict[Case, Cost]) -> None:
