@@ -5,6 +5,7 @@ Shapes:  N tokens
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ def trial_loss(
     interval = math.ceil(steps / EVALUATIONS)
     config = replace(recipe.training, max_steps=steps, evaluation_interval=interval)
     state = TrainingState()
+    gc.collect()  # models of trials before: copies and what they were taught hold each other
     trial = build(replace(recipe, training=config), device, training, validation)
     train(trial, state, Watcher())
     return state.best_validation_loss

@@ -65,7 +65,6 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
             f"The validation text has {len(validation)} tokens, too few for a loss. "
             f"Give more text, or a larger --corpus.validation-fraction."
         )
-    gc.collect()  # models that were thrown away: copies and what they were taught hold each other
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)
@@ -182,6 +181,19 @@ def measure(
         seconds: to spend on steps; at least four are taken.
         n_windows: of a batch to try, where a whole one takes too long; 0 takes all.
     """
+    speed = _measure(recipe, device, training, validation, seconds, n_windows)
+    gc.collect()  # the model: its copies and what they were taught hold each other
+    return speed
+
+
+def _measure(
+    recipe: Recipe,
+    device: Device,
+    training: TokenIds,
+    validation: TokenIds,
+    seconds: float,
+    n_windows: int,
+) -> Speed:
     whole = recipe.training.batch_size
     n_windows = min(n_windows or whole, whole)
     config = replace(recipe.training, max_steps=1 << 30)

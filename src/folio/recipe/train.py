@@ -157,9 +157,7 @@ def settle(
     return recipe, prepared, device, memory_bytes
 
 
-def _expect(
-    recipe: Recipe, prepared: Prepared, memory_bytes: int | None, speed: Speed | None
-) -> Figures:
+def _expect(recipe: Recipe, prepared: Prepared, memory_bytes: int, speed: Speed | None) -> Figures:
     """What is known beforehand: memory on a processor, time where it was measured, loss where
     this text was planned for."""
     config, length = recipe.training, recipe.model.context_length
