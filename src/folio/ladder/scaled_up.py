@@ -60,14 +60,13 @@ def measure_seconds(recipe: Recipe, tell: Callable[[str], None]) -> tuple[float,
     """
     from dataclasses import replace
 
-    from folio.device import choose_device
-    from folio.recipe.build import measure
+    from folio.recipe.build import choose_for, fit_vocabulary, measure
     from folio.recipe.prepare import prepare
 
     text = prepare(recipe, tell)
-    model = replace(recipe.model, vocab_size=text.tokenizer.vocab_size)
-    device = choose_device(recipe.device, width=recipe.model.d_model)
-    recipe = replace(recipe, model=model, device=device.config)
+    recipe = fit_vocabulary(recipe, text.tokenizer.vocab_size)
+    device = choose_for(recipe)
+    recipe = replace(recipe, device=device.config)
     validation = text.validation()
     speed = measure(recipe, device, text.training(), validation)
     length = recipe.model.context_length
