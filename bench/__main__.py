@@ -9,6 +9,7 @@ COMMANDS = (
     ["bench.training"],
     ["bench.training", "--size", "baby", "--rounds", "3"],
     ["bench.cost"],
+    ["bench.defaults"],
     ["bench.sampling"],
     ["bench.byte_pairs"],
     ["bench.duplicates"],

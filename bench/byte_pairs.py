@@ -30,6 +30,7 @@ import rustbpe  # pyright: ignore[reportMissingImports]
 import tiktoken
 import tokenizers
 
+from bench.standard_library import standard_library
 from folio.tokenizers.bpe.count import count_texts
 from folio.tokenizers.bpe.encode import Encoder
 from folio.tokenizers.bpe.patterns import PATTERNS, safe_pieces
@@ -41,27 +42,15 @@ CORPORA = Path(os.environ.get("FOLIO_CORPORA", "../shared/corpora"))
 Contenders = dict[str, Callable[[], Any]]
 
 
-def standard_library(n_bytes: int) -> list[str]:
-    """The .py files of the standard library in the order of their names, up to n_bytes in all."""
-    root = Path(sysconfig.get_path("stdlib"))
-    texts: list[str] = []
-    names: list[str] = []
-    left = n_bytes
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if left <= 0 or "site-packages" in relative.parts:
-            continue
-        try:
-            data = path.read_bytes()[:left]
-            texts.append(data.decode("utf-8"))
-        except UnicodeDecodeError:
-            continue  # a test of encodings, or cut inside a character
-        names.append(relative.as_posix())
-        left -= len(data)
+def library_texts(n_bytes: int) -> list[str]:
+    """The standard library's files; what they are is printed."""
+    library = standard_library(n_bytes)
+    names, texts = list(library), list(library.values())
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
     print(
-        f"text: {n_bytes - left:,} bytes, {len(texts)} files of the standard library of Python "
-        f"{sysconfig.get_python_version()}, {names[0]} to {names[-1]}, sha256 {digest}"
+        f"text: {sum(len(text.encode()) for text in texts):,} bytes, {len(texts)} files of the "
+        f"standard library of Python {sysconfig.get_python_version()}, {names[0]} to {names[-1]}, "
+        f"sha256 {digest}"
     )
     return texts
 
@@ -171,7 +160,7 @@ def main() -> None:
         for name in ("rustbpe", "tokenizers", "tiktoken")
     ]
     print(f"{', '.join(versions)}; {os.cpu_count()} processors; {options.rounds} rounds")
-    texts = standard_library(int(options.megabytes * 1e6))
+    texts = library_texts(int(options.megabytes * 1e6))
     train_folio(texts, 300)  # compiles, or loads what was compiled
 
     corpora = [("standard library", texts, 32_768)]

@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench.planning import memory_of
+from bench.standard_library import standard_library
 from folio.config import read_toml
 from folio.console import table
 from folio.recipe.recipe import make_recipe
@@ -101,8 +101,8 @@ def main() -> None:
 
 def write_text(path: Path, n_bytes: int) -> None:
     """The standard library's sources, in ASCII, over and over."""
-    sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    text = b"".join(p.read_bytes().decode("ascii", "ignore").encode() for p in sources)
+    sources = "".join(standard_library(6 * MEGABYTE).values())
+    text = sources.encode("ascii", "ignore")
     with path.open("wb") as file:
         while n_bytes > 0:
             n_bytes -= file.write(text[:n_bytes])

@@ -15,12 +15,14 @@ import random
 import resource
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.standard_library import standard_library
+
+LIBRARY_BYTES = 6_000_000
 FILE_BYTES = 200_000
 CHANGED = 0.1
 
@@ -28,10 +30,7 @@ CHANGED = 0.1
 def stretches(n_bytes: int) -> Iterator[bytes]:
     """Texts of about FILE_BYTES, `n_bytes` together."""
     random_ = random.Random(1)
-    folder = Path(sysconfig.get_path("stdlib"))
-    sources = "".join(
-        path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.py"))
-    )
+    sources = "".join(standard_library(LIBRARY_BYTES).values())
     while n_bytes > 0:
         begin = random_.randrange(len(sources) - FILE_BYTES)
         words = sources[begin : begin + FILE_BYTES].split(" ")
