@@ -2,9 +2,10 @@
 
     folio ladder all --seeds 3 --json > docs/ladder/steps.json
     folio ladder 9 --json > docs/ladder/ablation.json
+    folio tune recipes/tune-baby.toml ... --json > docs/ladder/study.json    (the rest stands there)
     python scripts/make_ladder_page.py
 
-No number on the page is typed: losses come from the two files, tensors are computed here.
+No number on the page is typed: losses come from the three files, tensors are computed here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from folio.config import read_toml
 from folio.ladder import scaled_up
 from folio.ladder.ablation import BASE, MAX_STEPS
 from folio.ladder.sizes import Sizes
@@ -27,6 +29,7 @@ from folio.report import Dots, draw_dots
 from folio.tokenizers.character import CharacterTokenizer
 
 DOCS = Path(__file__).parents[1] / "docs"
+RECIPES = DOCS.parent / "recipes"
 TEXT = "First Citizen"
 
 Record = dict[str, Any]
@@ -35,7 +38,8 @@ Record = dict[str, Any]
 def main() -> None:
     steps = json.loads((DOCS / "ladder" / "steps.json").read_text(encoding="utf-8"))
     rows = json.loads((DOCS / "ladder" / "ablation.json").read_text(encoding="utf-8"))
-    (DOCS / "ladder.md").write_text(page(steps, rows), encoding="utf-8")
+    study = json.loads((DOCS / "ladder" / "study.json").read_text(encoding="utf-8"))
+    (DOCS / "ladder.md").write_text(page(steps, rows, study), encoding="utf-8")
     draw_dots(
         DOCS / "ladder" / "steps.svg",
         [Dots(f"{r['step']}  {r['idea']}", r["validation_losses"], r["expected"]) for r in steps],
@@ -52,9 +56,10 @@ def main() -> None:
     )
 
 
-def page(steps: list[Record], rows: list[Record]) -> str:
+def page(steps: list[Record], rows: list[Record], study: Record) -> str:
     """docs/ladder.md."""
-    return "\n\n".join([*beginning(), *attention(), *climbing(steps), *later(rows)]) + "\n"
+    parts = [beginning(), attention(), climbing(steps), scaling_up(study), later(rows)]
+    return "\n\n".join(line for part in parts for line in part) + "\n"
 
 
 def beginning() -> list[str]:
@@ -151,13 +156,15 @@ DIFFERENCES = (
 )
 
 
-def later(rows: list[Record]) -> list[str]:
+def scaling_up(study: Record) -> list[str]:
     baby = make_recipe(scaled_up.SETTINGS)
+    small = make_recipe(read_toml(RECIPES / "tune-baby.toml"))
     model, training = baby.model, baby.training
-    base = make_recipe(BASE)
-    shape = base.model
-    seeds = len(rows[0]["validation_losses"])
-    groups = {verdict: [r for r in rows if r.get("verdict") == verdict] for verdict in VERDICTS}
+    rows = {row["number"]: row for row in study["rows"]}
+    best = [rows[number] for number in study["best"]]
+    values = best[0]["values"]
+    times = model.d_model / small.model.d_model
+    pruned = sum(row["state"] == "pruned" for row in rows.values())
     return [
         "## Step 7: scaled up, with dropout",
         f"`folio ladder 7`, or `recipes/shakespeare-baby.toml`: {model.n_layers} layers, "
@@ -165,6 +172,34 @@ def later(rows: list[Record]) -> list[str]:
         f"{model.residual_dropout}, batch {training.batch_size}, {training.max_steps:,} steps. The "
         f"course reaches {scaled_up.EXPECTED}. That is hours on a CPU and minutes on a GPU, so it "
         f"measures and says how long before it starts; `--minutes 10` makes it short.",
+        f"Where do such settings come from? From a study of something smaller: the same block "
+        f"with {best[0]['parameters']:,} parameters, on as much less text, read "
+        f"{small.training.max_epochs:.0f} times (`recipes/tune-baby.toml` has the command). "
+        f"{len(rows)} trials, {pruned} of them stopped early; those that ran to their end:",
+        "| trial | learning rate | residual dropout | attention dropout | loss | seeds |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        + "\n".join(
+            f"| {row['number']} | {row['values']['optimizer.learning_rate']:.2g} "
+            f"| {row['values']['model.residual_dropout']:.1f} "
+            f"| {row['values']['model.attention_dropout']:.1f} "
+            f"| {mean(row['losses'] or [row['loss']]):.4f} | {len(row['losses']) or 1} |"
+            for row in best
+        ),
+        f"Another seed moves the loss by ±{study['noise']:.4f}. The rate is what matters "
+        f"({100 * study['importances']['optimizer.learning_rate']:.0f} % of what sets the better "
+        f"half apart); with the right one, dropout of the attention helps more than of the "
+        f"residual path. The best rate is for a width of {small.model.d_model}. If it falls as "
+        f"the width grows, it is {values['optimizer.learning_rate'] / times:.1e} at "
+        f"{model.d_model}, where the course has {baby.optimizer.learning_rate:.0e}.",
+    ]
+
+
+def later(rows: list[Record]) -> list[str]:
+    base = make_recipe(BASE)
+    shape = base.model
+    seeds = len(rows[0]["validation_losses"])
+    groups = {verdict: [r for r in rows if r.get("verdict") == verdict] for verdict in VERDICTS}
+    return [
         "## Step 8: text without end",
         "`folio ladder 8` lets that model write until Ctrl-C; `folio sample --forever` any other.",
         "## Step 9: what newer papers changed",

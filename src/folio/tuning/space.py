@@ -101,7 +101,8 @@ class Parameter:
         if self.whole:
             low, high, step = int(self.low), int(self.high), int(self.step or 1)
             return trial.suggest_int(self.name, low, high, step=step, log=self.log)
-        return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+        value = trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+        return float(f"{value:.6g}")  # 3 times 0.1 is 0.30000000000000004
 
 
 @dataclass(frozen=True)
