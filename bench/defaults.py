@@ -1,10 +1,12 @@
-"""What `folio train TEXT --minutes 5` chooses, against the textbook in the same time.
+"""What `folio train TEXT --minutes 5` chooses, against something else in the same time.
 
     python -m bench.defaults --minutes 5 --seeds 3
+    python -m bench.defaults --vocabularies 1024,2048,4096,8192 --seeds 1
 
-The textbook is the gpt2 preset with AdamW and cosine; size and dropout are chosen by the minutes
-for both. Texts: python-docs and 5 MB of the standard library's sources. Each run is a command of
-its own, in turn; compared are bits per byte of the held-out text, so that tokenizers may differ.
+The first: against the textbook, the gpt2 preset with AdamW and cosine, on python-docs and 5 MB of
+the standard library's sources. The second: against byte pairs, on tiny Shakespeare. Size and
+dropout are chosen by the minutes for all. Each run is a command of its own, in turn; compared are
+bits per byte of the held-out text, since tokenizers differ.
 """
 
 from __future__ import annotations
@@ -21,44 +23,51 @@ from pathlib import Path
 from bench.standard_library import standard_library
 from folio.console import table
 
-CONTENDERS = {
-    "default": [],
-    "textbook": ["--preset=gpt2", "--optimizer.kind=adamw", "--schedule.kind=cosine"],
-}
+TEXTBOOK = ["--preset=gpt2", "--optimizer.kind=adamw", "--schedule.kind=cosine"]
 LIBRARY_BYTES = 5_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The default recipe against the textbook.")
+    parser = argparse.ArgumentParser(description="What the minutes choose, against others.")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--vocabularies", help="sizes of them, against the default")
     options = parser.parse_args()
-    rows, by_text = [], {}
+    contenders = {"default": [], "textbook": TEXTBOOK}
+    if options.vocabularies:
+        sizes = options.vocabularies.split(",")
+        byte_pairs = [["--tokenizer.kind=bpe", f"--tokenizer.vocab-size={n}"] for n in sizes]
+        contenders = {"default": [], **dict(zip([f"{n} ids" for n in sizes], byte_pairs))}
+    rows, changes, default = [], {}, 0.0
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "library")
-        for path, text in standard_library(LIBRARY_BYTES).items():
-            target = library / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8", newline="")
+        write_library(library)
+        sources = ["shakespeare"] if options.vocabularies else ["python-docs", str(library)]
         # A seed of all texts before the next seed, so that a stop in between leaves whole seeds.
         for seed in range(1, options.seeds + 1):
-            for source in ("python-docs", str(library)):
-                words = [source, f"--minutes={options.minutes}", f"--seed={seed}"]
-                losses = [
-                    train(
-                        [*words, *flags], f"{Path(source).name}-{seed}-{name}", Path(folder, "runs")
-                    )
-                    for name, flags in CONTENDERS.items()
-                ]
-                change = 100 * (losses[0] / losses[1] - 1)
-                by_text.setdefault(Path(source).name, []).append(change)
-                row = [Path(source).name, str(seed), *(f"{loss:.4f}" for loss in losses)]
-                rows.append([*row, f"{change:+.1f}"])
-                print("  ".join(rows[-1]), flush=True)
-    names = ["text", "seed", *(f"{name}, bits per byte" for name in CONTENDERS), "differs by %"]
+            for source in sources:
+                text = Path(source).name
+                for name, flags in contenders.items():
+                    words = [source, f"--minutes={options.minutes}", f"--seed={seed}", *flags]
+                    loss = train(words, f"{text}-{seed}-{name.split()[0]}", Path(folder, "runs"))
+                    default = loss if name == "default" else default
+                    change = 100 * (default / loss - 1)
+                    changes.setdefault((text, name), []).append(change)
+                    rows.append([text, str(seed), name, f"{loss:.4f}", f"{change:+.1f}"])
+                    print("  ".join(rows[-1]), flush=True)
+    names = ["text", "seed", "recipe", "bits per byte", "default differs by %"]
     print("\n" + table(names, rows))
-    for text, changes in by_text.items():
-        print(f"{text}: {statistics.mean(changes):+.1f} % on the mean of {len(changes)} seeds")
+    for (text, name), found in changes.items():
+        mean = statistics.mean(found)
+        print(f"{text}: the default is {mean:+.1f} % from {name}, mean of {len(found)} seeds")
+
+
+def write_library(folder: Path) -> None:
+    """Some megabytes of the standard library's sources, as files."""
+    for name, text in standard_library(LIBRARY_BYTES).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
 
 
 def train(words: list[str], name: str, runs: Path) -> float:
