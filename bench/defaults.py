@@ -22,6 +22,8 @@ from pathlib import Path
 
 from bench.standard_library import standard_library
 from folio.console import table
+from folio.evaluation.score import bits_per_byte
+from folio.storage import read_json
 
 TEXTBOOK = ["--preset=gpt2", "--optimizer.kind=adamw", "--schedule.kind=cosine"]
 LIBRARY_BYTES = 5_000_000
@@ -71,7 +73,8 @@ def write_library(folder: Path) -> None:
 
 
 def train(words: list[str], name: str, runs: Path) -> float:
-    """Bits per byte of the validation text, by `folio evaluate`."""
+    """Bits per byte of the validation text; an unknown character counts as the one byte that it
+    mostly is."""
     environment = os.environ | {"FOLIO_RUNS": str(runs)}
 
     def folio(*words: str) -> str:
@@ -81,7 +84,9 @@ def train(words: list[str], name: str, runs: Path) -> float:
 
     folio("train", *words, f"--name={name}")
     scores = json.loads(folio("evaluate", name, "--json"))
-    return next(score["bits_per_byte"] for score in scores if score["protocol"] == "exact")
+    (exact,) = [score for score in scores if score["protocol"] == "exact"]
+    n_bytes = read_json(runs / name / "corpus.json")["ledger_bytes"]["kept"]["validation"]
+    return bits_per_byte(exact["nats_per_token"] * exact["targets"], n_bytes)
 
 
 if __name__ == "__main__":

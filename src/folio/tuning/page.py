@@ -55,7 +55,9 @@ def summary(study: Study, outcome: Outcome) -> str:
     else:
         facts += [("best", f"no trial came to its end; folio tune {study.path} --trials N goes on")]
     if not study.config.storage:
-        facts += [("look", f"optuna-dashboard {study.journal_file}")]
+        facts += [
+            ("look", f"optuna-dashboard {study.journal_file}  (pip install optuna-dashboard)")
+        ]
     return "\n".join([*lines, *(f"{name:<8}{words}" for name, words in facts)])
 
 
