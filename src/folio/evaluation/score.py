@@ -168,12 +168,16 @@ Window(start=4, length=3, skip=2)]
 
 
 def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[Window]:
-    """Evenly spaced over a text, about `n_targets` targets in all; always the same ones."""
-    windows = exact_windows(n_tokens, context_length)
+    """Of the exact ones some, evenly spaced, about `n_targets` targets in all; always the same.
+
+    >>> sampled_windows(n_tokens=9, context_length=2, n_targets=4)
+    [Window(start=0, length=2, skip=0), Window(start=6, length=2, skip=0)]
+    """
+    starts = range(0, n_tokens - 1, context_length)  # a long text has millions of them
     wanted = max(1, round(n_targets / context_length))
-    if wanted >= len(windows):
-        return windows
-    return [windows[i] for i in np.linspace(0, len(windows) - 1, wanted).astype(int)]
+    if wanted < len(starts):
+        starts = [starts[i] for i in np.linspace(0, len(starts) - 1, wanted).astype(int)]
+    return [Window(start, min(context_length, n_tokens - 1 - start)) for start in starts]
 
 
 def excerpt(tokens: TokenIds, windows: list[Window]) -> tuple[TokenIds, list[Window]]:
