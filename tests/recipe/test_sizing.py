@@ -110,7 +110,7 @@ def test_a_size_or_a_shape_that_is_given_stays(given: Table, text, tried):
     prepared = text(300_000)
     found = chosen(merge(given, minutes(1000)), prepared)[0]
     asked = make_recipe(CPU, given, minutes(1000))
-    dropped = {"embedding_dropout": 0.2, "residual_dropout": 0.2}
+    dropped = {"embedding_dropout": 0.2, "residual_dropout": 0.2, "attention_dropout": 0.2}
     assert found == make_recipe(CPU, given, minutes(1000), {"model": dropped})
     assert found.size == asked.size
 
@@ -134,10 +134,9 @@ def test_dropout_follows_the_epochs_unless_it_is_given(text, tried):
     for n_characters in (2_000_000, 200_000, 100_000):
         recipe, lines = chosen(merge({"size": "nano"}, minutes(0.5)), text(n_characters))
         model = recipe.model
-        assert model.embedding_dropout == model.residual_dropout and not model.attention_dropout
         assert f"dropout {model.residual_dropout:g} " in lines[0]
-        found.append(model.residual_dropout)
-    assert found == [0.0, 0.1, 0.2]
+        found.append((model.embedding_dropout, model.residual_dropout, model.attention_dropout))
+    assert found == [(0.0, 0.0, 0.0), (0.1, 0.1, 0.0), (0.2, 0.2, 0.2)]
     given = {"model": {"attention_dropout": 0.3}}
     model = chosen(merge(given, minutes(1)), text(100_000))[0].model
     assert (model.attention_dropout, model.residual_dropout) == (0.3, 0.0)
