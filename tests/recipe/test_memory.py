@@ -15,6 +15,7 @@ from folio.errors import UserError
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.loss import next_token_loss
+from folio.recipe import memory
 from folio.recipe.build import build
 from folio.recipe.memory import (
     attention_bytes,
@@ -115,6 +116,18 @@ def test_windows_are_halved_until_they_fit():
     assert windows_that_fit(recipe, cpu(), 1, 0)[0] == windows_at_once(recipe, 1)
     fewest = windows_that_fit(recipe, cpu(4), 1, 0)[0]
     assert fewest == windows_at_once(recipe, 4), "one for each thread"
+
+
+def test_kernels_that_are_still_to_be_compiled_count_once_for_each_process(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def peak(threads: int, must: bool) -> int:
+        monkeypatch.setattr(memory, "must_compile", lambda: must)
+        recipe = make_recipe({"model": {"vocab_size": 100}})
+        return peak_memory_bytes(recipe, cpu(threads), 0)
+
+    assert peak(1, True) - peak(1, False) == memory.COMPILING_BYTES
+    assert peak(2, True) - peak(2, False) == 2 * memory.COMPILING_BYTES
 
 
 def test_windows_that_the_recipe_gives_are_left_alone():

@@ -2,7 +2,7 @@
 
 Counted, since each part follows from a shape: weights, gradients, what the optimizer remembers, and
 what the forward pass keeps for the backward pass. What no shape gives was fitted to the peaks of
-real runs (docs/experiments.md): the three constants below.
+real runs (docs/experiments.md): the constants below.
 
 Shapes:  N weights · B windows at once · T context length · C = d_model · F = d_ff · V vocabulary
 """
@@ -16,13 +16,15 @@ from folio.device import Device, machine_memory, memory_in_use
 from folio.errors import UserError
 from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
-from folio.model.fused import QUERIES, load
+from folio.model.fused import QUERIES, load, must_compile
 from folio.recipe.recipe import Recipe
 
 LIBRARY_BYTES = 117_000_000
 """Fitted: what torch, picture and sample load once they are at work."""
 COPY_BYTES = 38_000_000
 """Fitted: the same of each further process, and pages that it writes although both need them."""
+COMPILING_BYTES = 65_000_000
+"""Measured: what a process that compiles the kernels keeps of that, once on a machine."""
 WORKING_SHARE = 1.25
 """Fitted: a step's memory over what the shapes say, for gradients on their way and freed pieces."""
 
@@ -41,7 +43,8 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     itemsize = device.dtype.itemsize
     step = n_copies * step_bytes(recipe.model, itemsize, windows_each)
     lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weight_bytes(recipe, device, n_copies)
-    return round(in_use + lasting + WORKING_SHARE * step)
+    compiling = COMPILING_BYTES * n_copies if must_compile() else 0
+    return round(in_use + lasting + compiling + WORKING_SHARE * step)
 
 
 def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
