@@ -120,3 +120,22 @@ def test_damaged_toml_names_the_line(tmp_path):
     path.write_text("seed = \n", encoding="utf-8")
     with pytest.raises(UserError, match="line 1"):
         read_toml(path)
+
+
+def test_rates_that_a_recipe_does_not_name_follow_from_the_width():
+    def rates(*layers: dict[str, object]) -> tuple[float, float]:
+        optimizer = make_recipe(*layers).optimizer
+        return optimizer.learning_rate, optimizer.matrix_learning_rate
+
+    adamw = {"preset": "gpt2"}
+    narrow, wide = {"model": {"d_model": 64}}, {"model": {"d_model": 256}}
+    ratio = rates(adamw, narrow)[0] / rates(adamw, wide)[0]
+    assert ratio == pytest.approx(4, rel=0.05)  # of two digits each
+    assert rates(narrow)[1] == 2 * rates(wide)[1]
+    given = {"optimizer": {"learning_rate": 7e-3}}
+    assert rates(given) == (7e-3, rates()[1])
+    named = {"optimizer": {"matrix_learning_rate": 0.5, "kind": "adamw"}}
+    assert rates(named, {"model": {"d_model": 200}}) == (2.5e-3, 0.5)
+    # What is written down is whole, and stays.
+    recipe = make_recipe({"size": "mini"})
+    assert make_recipe(to_table(recipe)) == recipe

@@ -15,7 +15,7 @@ from folio.recipe.build import Speed
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import Recipe, make_recipe
-from folio.recipe.sizing import best_of, candidates, in_size, size_recipe, token_flops
+from folio.recipe.sizing import best_of, candidates, size_recipe, token_flops
 
 CPU: Table = {"device": {"kind": "cpu", "precision": "float32", "threads": 1}}
 FLOPS = 2e11
@@ -67,7 +67,7 @@ def test_more_minutes_choose_a_larger_model(text, tried: list[str]):
 
 
 def test_what_is_chosen_has_tokens_enough_and_the_next_one_has_not(text, tried):
-    recipes = (in_size(size, CPU) for size in SIZES)
+    recipes = (make_recipe(CPU, {"size": size}) for size in SIZES)
     best, next_one = best_of(candidates(recipes, text(1_000_000), 10, 0))
     assert next_one is not None
     assert best.n_tokens >= 2800 * best.recipe.model.n_parameters**0.5

@@ -25,7 +25,7 @@ BASE: Table = {
     "size": "nano",
     "tokenizer": {"kind": "character"},
     "model": {"d_model": 64, "context_length": 64},
-    "optimizer": {"kind": "adamw"},
+    "optimizer": {"kind": "adamw", "learning_rate": 2e-3, "matrix_learning_rate": 0.02},
     "schedule": {
         "kind": "cosine",
         "warmup_fraction": 0.05,

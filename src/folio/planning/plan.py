@@ -23,7 +23,7 @@ from folio.recipe.memory import memory_before
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import make_recipe
-from folio.recipe.sizing import Candidate, best_of, candidates, in_size
+from folio.recipe.sizing import Candidate, best_of, candidates
 from folio.storage import write_json
 
 FEW_STEPS = 50
@@ -115,7 +115,7 @@ def make_plan(
     Raises:
         UserError: as candidates.
     """
-    recipes = (in_size(size, given) for size in SIZES)
+    recipes = (make_recipe(given, {"size": size}) for size in SIZES)
     found = []
     for candidate in candidates(recipes, prepared, minutes, memory_before()):
         found.append(candidate)

@@ -5,6 +5,8 @@ A preset is a table of settings that lies under the user's own, so each can be o
 
 from __future__ import annotations
 
+import math
+
 from folio.config import Table, merge, unknown_name
 from folio.errors import UserError
 
@@ -46,9 +48,7 @@ FAMILIES: dict[str, Table] = {
 }
 
 
-def _size(
-    n_layers: int, n_heads: int, d_model: int, context_length: int, batch_size: int, rate: float
-) -> Table:
+def _size(n_layers: int, n_heads: int, d_model: int, context_length: int, batch_size: int) -> Table:
     return {
         "model": {
             "n_layers": n_layers,
@@ -56,21 +56,42 @@ def _size(
             "d_model": d_model,
             "context_length": context_length,
         },
-        "optimizer": {"learning_rate": rate},
         "training": {"batch_size": batch_size},
     }
 
 
-# Learning rates fall with the width; those of the larger sizes are GPT-3's
-# (https://arxiv.org/abs/2005.14165, table 2.1).
 SIZES: dict[str, Table] = {
-    "nano": _size(4, 4, 128, 128, 8, 2e-3),  # 0.8 M parameters: minutes on a laptop
-    "micro": _size(4, 6, 192, 128, 16, 2e-3),  # 1.8 M
-    "mini": _size(6, 4, 256, 256, 16, 1.5e-3),  # 4.8 M
-    "baby": _size(6, 6, 384, 256, 64, 1e-3),  # 10.7 M: nanoGPT's "baby GPT"
-    "small": _size(12, 12, 768, 1024, 16, 6e-4),  # 124 M with GPT-2's vocabulary
-    "medium": _size(24, 16, 1024, 1024, 16, 3e-4),  # 350 M
+    "nano": _size(4, 4, 128, 128, 8),  # 0.8 M parameters: minutes on a laptop
+    "micro": _size(4, 6, 192, 128, 16),  # 1.8 M
+    "mini": _size(6, 4, 256, 256, 16),  # 4.8 M
+    "baby": _size(6, 6, 384, 256, 64),  # 10.7 M: nanoGPT's "baby GPT"
+    "small": _size(12, 12, 768, 1024, 16),  # 124 M with GPT-2's vocabulary
+    "medium": _size(24, 16, 1024, 1024, 16),  # 350 M
 }
+
+RATE_TIMES_WIDTH = 0.5
+"""Of AdamW, alone or beside Muon. From width 64 to 256 the best rate falls with the width, a little
+faster even (docs/experiments.md, "How the best rates move with the width"); at 768 this is the 6e-4
+of GPT-3 (https://arxiv.org/abs/2005.14165, table 2.1)."""
+MATRIX_RATE_TIMES_ROOT = 0.16
+"""Of Muon, times the root of the width: its best rate falls as the width to the power of -0.45."""
+
+
+def usual_rates(d_model: int) -> dict[str, float]:
+    """The learning rates for a width, where a recipe names none.
+
+    >>> usual_rates(256)
+    {'learning_rate': 0.002, 'matrix_learning_rate': 0.01}
+    """
+    return {
+        "learning_rate": _short(RATE_TIMES_WIDTH / d_model),
+        "matrix_learning_rate": _short(MATRIX_RATE_TIMES_ROOT / math.sqrt(d_model)),
+    }
+
+
+def _short(number: float) -> float:
+    """Two digits are known, and are easier to read in a recipe."""
+    return float(f"{number:.2g}")
 
 
 def preset_table(family: str, size: str) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from folio.config import Table, from_table, merge
@@ -10,7 +10,7 @@ from folio.corpus.corpus import CorpusConfig
 from folio.device import DeviceConfig
 from folio.errors import UserError
 from folio.model.config import ModelConfig
-from folio.recipe.presets import preset_table
+from folio.recipe.presets import preset_table, usual_rates
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokens.stream import StreamConfig
 from folio.training.config import TrainingConfig
@@ -52,7 +52,11 @@ def make_recipe(*layers: Table) -> Recipe:
     table = lay_over(*layers)
     family = _name(table, "preset", Recipe.preset)
     size = _name(table, "size", Recipe.size)
-    return from_table(Recipe, merge(preset_table(family, size), table))
+    recipe = from_table(Recipe, merge(preset_table(family, size), table))
+    given = table.get("optimizer", {})
+    usual = usual_rates(recipe.model.d_model).items()
+    rates = {name: rate for name, rate in usual if name not in given}
+    return replace(recipe, optimizer=replace(recipe.optimizer, **rates))
 
 
 def lay_over(*layers: Table) -> Table:

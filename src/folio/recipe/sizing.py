@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from folio.config import Table, to_table
+from folio.config import Table
 from folio.console import duration
 from folio.device import Device
 from folio.recipe.build import (
@@ -52,10 +52,6 @@ Where one begins and the other ends is an assumption."""
 
 SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_ff", "context_length")
 """Who gives one of these has chosen a size."""
-DIAL: dict[str, Table] = {"mini": {"optimizer": {"learning_rate": 3e-3}}}
-"""What a size that the minutes choose has beside its preset: AdamW's rate beside Muon in the best
-recipe of ten minutes."""
-
 TRIAL_SECONDS = 0.5
 """Of steps, for each size."""
 TRIAL_FLOPS = 1e11
@@ -213,11 +209,6 @@ def token_flops(recipe: Recipe) -> float:
     return 6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.d_model
 
 
-def in_size(size: str, given: Table) -> Recipe:
-    """The recipe of a table that leaves its size open."""
-    return make_recipe(DIAL.get(size, {}), given, {"size": size})
-
-
 def size_recipe(
     given: Table, prepared: Prepared, in_use: int, tell: Callable[[str], None]
 ) -> Recipe:
@@ -240,7 +231,8 @@ def size_recipe(
     if not timed or not (open_size or open_dropout):
         return make_recipe(given)
     minutes = training.get("minutes") or DEFAULT_MINUTES
-    recipes = (in_size(size, given) for size in SIZES) if open_size else [make_recipe(given)]
+    choices: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
+    recipes = (make_recipe(given, choice) for choice in choices)
     chosen, next_one = best_of(candidates(recipes, prepared, minutes, in_use))
     size, words = chosen.recipe.size, []
     if open_size:
@@ -253,8 +245,7 @@ def size_recipe(
         f"for {minutes:g} minutes: {', '.join(words)}"
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
     )
-    recipe = in_size(size, given) if open_size else make_recipe(given)
-    return make_recipe(to_table(recipe), {"model": dropped})
+    return make_recipe(given, {"size": size, "model": dropped})
 
 
 def dropout_for(epochs: float) -> dict[str, float]:

@@ -16,7 +16,7 @@ class OptimizerConfig:
     """The rule. `muon` moves the matrices between hidden layers by Muon and the rest by AdamW."""
 
     learning_rate: float = 1e-3
-    """At the peak of the schedule."""
+    """At the peak of the schedule. A recipe that names none has one by the width of its model."""
 
     weight_decay: float = 0.1
     """Of matrices only, embeddings included; gains and biases are left alone."""
@@ -34,7 +34,7 @@ class OptimizerConfig:
     """SGD: how much of the last change is kept each step."""
 
     matrix_learning_rate: float = 0.02
-    """Muon: at the peak of the schedule, for the matrices between hidden layers."""
+    """Muon: at the peak of the schedule, for the matrices between hidden layers. As above."""
 
     matrix_weight_decay: float = 0.05
     """Muon: of those matrices, times their rate each step."""
