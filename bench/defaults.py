@@ -84,7 +84,7 @@ def train(words: list[str], name: str, runs: Path) -> float:
 
     folio("train", *words, f"--name={name}")
     scores = json.loads(folio("evaluate", name, "--json"))
-    (exact,) = [score for score in scores if score["protocol"] == "exact"]
+    exact = next(s for s in scores if (s["text"], s["protocol"]) == ("validation", "exact"))
     n_bytes = read_json(runs / name / "corpus.json")["ledger_bytes"]["kept"]["validation"]
     return bits_per_byte(exact["nats_per_token"] * exact["targets"], n_bytes)
 
