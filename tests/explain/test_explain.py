@@ -215,6 +215,8 @@ def test_tensors_show_the_triangle(opened: OpenRun):
     for i, row in enumerate(rows):
         assert float(row[i]) > 0 and set(row[i + 1 :]) <= {"0.00"}
         assert sum(map(float, row)) == pytest.approx(1, abs=0.06)
+    short = look_at(opened, TEXT[:3])
+    assert f"{short.token_ids[:2]} -> {short.token_ids[2]}\n\n" in print_tensors(short)
     masked = printed.split("layer 2, head 2: after the mask\n")[1].splitlines()[1]
     assert masked.split().count("-inf") == 9
     before = printed.split("layer 2, head 2: scores, before the mask\n")[1].splitlines()[1]
