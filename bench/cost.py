@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from bench.planning import memory_of
+from bench.planning import watch
 from bench.standard_library import standard_library
 from folio.config import read_toml
 from folio.console import table
@@ -127,15 +126,15 @@ def run(case: Case, folder: Path) -> Cost:
     }
     command += [f"--{name}={value}" for name, value in settings.items()]
     environment = os.environ | {"FOLIO_RUNS": str(runs), "FOLIO_CACHE": str(folder / "cache")}
-    begin, first_step, memory = time.time(), 0.0, 0
+    begin, first_step = time.time(), 0.0
     metrics = runs / "cost" / "metrics.jsonl"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            memory = max(memory, memory_of(process.pid))
-            if not first_step and metrics.exists() and '"step"' in metrics.read_text():
-                first_step = time.time() - begin
-            time.sleep(0.02)
-    assert process.returncode == 0, f"this failed: {' '.join(command)}"
+
+    def look() -> None:
+        nonlocal first_step
+        if not first_step and metrics.exists() and '"step"' in metrics.read_text():
+            first_step = time.time() - begin
+
+    memory = watch(command, environment, look=look)
     events = [json.loads(line) for line in metrics.read_text().splitlines()]
     seconds = [event["seconds"] for event in events if event["event"] == "step"]
     steps = [after - before for before, after in pairwise(seconds)]

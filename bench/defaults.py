@@ -42,9 +42,9 @@ def main() -> None:
         contenders = {"default": [], **dict(zip([f"{n} ids" for n in sizes], byte_pairs))}
     rows, changes, default = [], {}, 0.0
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder, "library")
-        write_library(library)
-        sources = ["shakespeare"] if options.vocabularies else ["python-docs", str(library)]
+        sources = ["shakespeare"]
+        if not options.vocabularies:
+            sources = ["python-docs", str(write_library(Path(folder, "library")))]
         # A seed of all texts before the next seed, so that a stop in between leaves whole seeds.
         for seed in range(1, options.seeds + 1):
             for source in sources:
@@ -64,12 +64,13 @@ def main() -> None:
         print(f"{text}: the default is {mean:+.1f} % from {name}, mean of {len(found)} seeds")
 
 
-def write_library(folder: Path) -> None:
-    """Some megabytes of the standard library's sources, as files."""
+def write_library(folder: Path) -> Path:
+    """Some megabytes of the standard library's sources, as files; returns their folder."""
     for name, text in standard_library(LIBRARY_BYTES).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="")
+    return folder
 
 
 def train(words: list[str], name: str, runs: Path) -> float:

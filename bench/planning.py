@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -111,17 +111,33 @@ def run_once(flags: list[str]) -> tuple[dict[str, float], dict[str, float]]:
         command = [sys.executable, "-m", "folio", "train", "python-docs", "--name", "bench"]
         command += [*flags, *common, "--corpus.validation-fraction", "0.03"]
         environment = os.environ | {"FOLIO_RUNS": folder}
-        quiet = subprocess.DEVNULL
-        peak = 0
-        with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) as process:
-            while process.poll() is None:
-                peak = max(peak, memory_of(process.pid))
-                time.sleep(0.02)
-        assert process.returncode == 0, f"this failed: {' '.join(command)}"
+        peak = watch(command, environment, stderr=subprocess.DEVNULL)
         both = read_json(Path(folder, "bench", "prediction.json"))
     measured = both["measured"]
     own = {"own_memory_bytes": measured["memory_bytes"], "memory_bytes": peak}
     return both["predicted"], measured | own
+
+
+def watch(
+    command: list[str],
+    environment: dict[str, str],
+    stderr: int | None = None,
+    look: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a command to its end; the most bytes that it held.
+
+    Args:
+        command, environment, stderr: as for subprocess.
+        look: called each time that its memory is looked at.
+    """
+    peak, quiet = 0, subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdout=quiet, stderr=stderr) as process:
+        while process.poll() is None:
+            peak = max(peak, memory_of(process.pid))
+            look()
+            time.sleep(0.02)
+    assert process.returncode == 0, f"this failed: {' '.join(command)}"
+    return peak
 
 
 def memory_of(pid: int) -> int:
