@@ -11,7 +11,13 @@ from folio.corpus.document import Part, document_from_text, make_document
 from folio.corpus.duplicates import DuplicatesConfig, find_families
 from folio.corpus.ledger import account
 from folio.corpus.reading import Reading
-from folio.corpus.split import Split, split_by_files, split_documents
+from folio.corpus.split import (
+    Split,
+    set_test_aside,
+    split_by_files,
+    split_documents,
+    whole,
+)
 from folio.errors import UserError
 
 TEXTS = st.lists(
@@ -222,10 +228,22 @@ def test_the_test_text_of_tiny_shakespeare_is_what_others_validate_on(shakespear
     assert text_of(split.test) == text_of(usual)
     parts = split.training + split.validation + split.test
     assert [(p.start, p.stop) for p in parts] == [
-        (0, 981546),
-        (981546, 1003854),
+        (22308, 1003854),
+        (0, 22308),
         (1003854, 1115394),
     ]
+
+
+def test_a_document_that_is_not_cut_is_trained_on_as_a_whole_beside_a_test_part(tmp_path: Path):
+    (tmp_path / "a.txt").write_text(story(0))
+    (tmp_path / "b.txt").write_text(story(500))
+    documents = read_corpus(CorpusConfig(sources=(str(tmp_path),))).documents
+    cut, whole_one = documents
+    n = cut.n_characters
+    parts = [Part(cut, 0, n - 100), whole(whole_one)], [Part(cut, n - 100, n)]
+    split = set_test_aside(Split("tail", *parts), 0.75, {})
+    assert split.training == [Part(cut, 25, n - 75), whole(whole_one)]
+    assert (split.validation, split.test) == ([Part(cut, 0, 25)], [Part(cut, n - 75, n)])
 
 
 def test_no_family_stands_in_two_of_training_validation_and_test(tmp_path: Path):

@@ -80,7 +80,8 @@ class CorpusConfig:
 
     test_fraction: float = 0.0
     """Share of the characters to hold out beside: the best checkpoint is chosen on the validation
-    text, and then read this text, which nothing was chosen by."""
+    text, and then read this text, which nothing was chosen by. Where tails are held out, these are
+    the test text, and the validation text is the head of each document."""
 
     @property
     def held_out_fraction(self) -> float:

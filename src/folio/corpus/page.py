@@ -75,7 +75,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
     families = f"{several:,} {'family' if several == 1 else 'families'}" if several else "No family"
     share = ledger["validation"] / max(ledger["characters_in"], 1)
     held_out = {
-        "tail": "the end of each document",
+        "tail": f"the {'beginning' if 'test' in ledger else 'end'} of each document",
         "documents": "whole documents",
         "clusters": "whole families",
         "files": "what you named",

@@ -93,23 +93,28 @@ def split_by_files(
 
 
 def set_test_aside(split: Split, share: float, family_of: dict[str, str]) -> Split:
-    """Make a share of the validation text the test text, which nothing is chosen by.
+    """Make a share of the held-out text the test text, which nothing is chosen by.
 
     Args:
-        split: whose validation text is to be divided: the end of each tail is for the test, or
-            whole families.
-        share: of the validation characters.
+        split: what is trained on and what is held out. Of the latter whole families are for the
+            test; of tails their ends, and what is left of their length is held out at the head of
+            the document instead: between the two it would be text that is most like the test, and
+            that the model would miss (docs/experiments.md, "Two percent of the text").
+        share: of the held-out characters.
         family_of: the family of each sha256.
 
     Raises:
         UserError: one of the two would be empty.
     """
-    validation, test = [], []
+    training, validation, test = split.training, [], []
     if split.kind == "tail":
+        heads = {p.document.sha256: len(p) - round(share * len(p)) for p in split.validation}
         for part in split.validation:
-            cut = part.stop - round(share * len(part))
-            validation.append(Part(part.document, part.start, cut))
-            test.append(Part(part.document, cut, part.stop))
+            n = heads[part.document.sha256]
+            validation.append(Part(part.document, 0, n))
+            test.append(Part(part.document, part.start + n, part.stop))
+        shifts = [heads.get(part.document.sha256, 0) for part in training]
+        training = [Part(p.document, p.start + n, p.stop + n) for p, n in zip(training, shifts)]
     else:
         families = [family_of[part.document.sha256] for part in split.validation]
         documents = [part.document for part in split.validation]
@@ -121,7 +126,7 @@ def set_test_aside(split: Split, share: float, family_of: dict[str, str]) -> Spl
             "There is too little held-out text for a validation and a test part. "
             "Give more text, a larger corpus.test_fraction, or none."
         )
-    return replace(split, validation=validation, test=test)
+    return replace(split, training=training, validation=validation, test=test)
 
 
 @dataclass(frozen=True)
