@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import closing
 from itertools import combinations, pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -39,10 +40,13 @@ def straightforward(texts: list[str], share: float) -> set[tuple[int, int]]:
     return {(a, b) for (a, b), n in shared.items() if n >= share * min(sizes[a], sizes[b])}
 
 
-@given(TEXTS, st.sampled_from([0.2, 0.5, 1.01]), st.integers(1, 50))
-def test_shards_find_what_all_lines_in_memory_find(texts: list[str], share: float, size: int):
+@given(TEXTS, st.sampled_from([0.2, 0.5, 1.01]), st.integers(1, 50), st.randoms())
+def test_shards_find_what_all_lines_in_memory_find(
+    texts: list[str], share: float, size: int, random: Random
+):
     with closing(Lines(len(texts))) as found:
-        for i, text in enumerate(texts):
+        # In any order, as threads read them.
+        for i, text in random.sample(list(enumerate(texts)), len(texts)):
             found.read(i, [text[at : at + size] for at in range(0, len(text), size)])
         found.compare()
         pairs = list(found.contained(share))

@@ -49,6 +49,8 @@ class Lines:
     def compare(self) -> None:
         """Find out which lines and documents meet, once all are read."""
         for rows in self._lines:
+            # Threads read the documents in any order, and a pair is a pair only as a < b.
+            rows = rows[np.lexsort((rows["document"], rows["key"]))]
             rows = rows[_new(rows["key"], rows["document"])]
             different = rows[_new(rows["key"])]
             self.n_different += len(different)
