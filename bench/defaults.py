@@ -52,10 +52,13 @@ def main() -> None:
                 for name, flags in contenders.items():
                     words = [source, f"--minutes={options.minutes}", f"--seed={seed}", *flags]
                     loss = train(words, f"{text}-{seed}-{name.split()[0]}", Path(folder, "runs"))
-                    default = loss if name == "default" else default
-                    change = 100 * (default / loss - 1)
-                    changes.setdefault((text, name), []).append(change)
-                    rows.append([text, str(seed), name, f"{loss:.4f}", f"{change:+.1f}"])
+                    if name == "default":
+                        default, told = loss, ""
+                    else:
+                        change = 100 * (default / loss - 1)
+                        changes.setdefault((text, name), []).append(change)
+                        told = f"{change:+.1f}"
+                    rows.append([text, str(seed), name, f"{loss:.4f}", told])
                     print("  ".join(rows[-1]), flush=True)
     names = ["text", "seed", "recipe", "bits per byte", "default differs by %"]
     print("\n" + table(names, rows))

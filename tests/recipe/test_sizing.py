@@ -13,7 +13,7 @@ from folio.config import Table, merge, read_toml
 from folio.recipe import sizing
 from folio.recipe.build import Speed
 from folio.recipe.prepare import Prepared, prepare
-from folio.recipe.presets import SIZES
+from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.sizing import best_of, candidates, size_recipe, token_flops
 
@@ -151,7 +151,7 @@ def test_what_was_chosen_stands_in_the_recipe_of_the_run(
     book: Path, tried, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("folio.recipe.build.measure", lambda *_: Speed(0.02, 0.05))
-    monkeypatch.setitem(SIZES, "nano", in_a_moment())
+    monkeypatch.setitem(SIZES, "nano", Size(1, 2, 16, 64, 16, 16))
     flags = ["--device.kind", "cpu", "--device.precision", "float32", "--device.threads", "1"]
     main(["train", str(book), "--minutes", "0.003", "--name", "one", *flags])
     assert "for 0.003 minutes: size nano" in capfd.readouterr().err
@@ -161,13 +161,3 @@ def test_what_was_chosen_stands_in_the_recipe_of_the_run(
     assert recipes[0] == recipes[1]
     assert recipes[0]["size"] == "nano" and recipes[0]["model"]["n_layers"] == 1
     assert recipes[0]["training"]["max_steps"] > 0 and recipes[0]["training"]["minutes"] == 0
-
-
-def in_a_moment() -> Table:
-    return merge(
-        SIZES["nano"],
-        {
-            "model": {"n_layers": 1, "n_heads": 2, "d_model": 16, "context_length": 16},
-            "training": {"batch_size": 4},
-        },
-    )

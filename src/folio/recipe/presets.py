@@ -6,6 +6,7 @@ A preset is a table of settings that lies under the user's own, so each can be o
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from folio.config import Table, merge, unknown_name
 from folio.errors import UserError
@@ -48,25 +49,41 @@ FAMILIES: dict[str, Table] = {
 }
 
 
-def _size(n_layers: int, n_heads: int, d_model: int, context_length: int, batch_size: int) -> Table:
-    return {
-        "model": {
-            "n_layers": n_layers,
-            "n_heads": n_heads,
-            "d_model": d_model,
-            "context_length": context_length,
-        },
-        "training": {"batch_size": batch_size},
-    }
+@dataclass(frozen=True)
+class Size:
+    """How much of a family: shape, and what a step reads."""
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    step_tokens: int
+    context_length: int
+    rotary_context: int
+    """Context where positions are rotary. They need not be learned one by one, and a step of 512
+    costs little more than one of 128; learned ones are far from known when such a model is done
+    (docs/experiments.md, "Longer windows")."""
+
+    def table(self, positions: str) -> Table:
+        """As settings, for a kind of positions."""
+        context_length = self.rotary_context if positions == "rope" else self.context_length
+        return {
+            "model": {
+                "n_layers": self.n_layers,
+                "n_heads": self.n_heads,
+                "d_model": self.d_model,
+                "context_length": context_length,
+            },
+            "training": {"batch_size": self.step_tokens // context_length},
+        }
 
 
-SIZES: dict[str, Table] = {
-    "nano": _size(4, 4, 128, 128, 8),  # 0.8 M parameters: minutes on a laptop
-    "micro": _size(4, 6, 192, 128, 16),  # 1.8 M
-    "mini": _size(6, 4, 256, 256, 16),  # 4.8 M
-    "baby": _size(6, 6, 384, 256, 64),  # 10.7 M: nanoGPT's "baby GPT"
-    "small": _size(12, 12, 768, 1024, 16),  # 124 M with GPT-2's vocabulary
-    "medium": _size(24, 16, 1024, 1024, 16),  # 350 M
+SIZES = {
+    "nano": Size(4, 4, 128, 1024, 128, 128),  # 0.8 M parameters: minutes on a laptop
+    "micro": Size(4, 6, 192, 2048, 128, 512),  # 1.8 M
+    "mini": Size(6, 4, 256, 4096, 256, 512),  # 4.8 M
+    "baby": Size(6, 6, 384, 16_384, 256, 512),  # 10.7 M: nanoGPT's "baby GPT"
+    "small": Size(12, 12, 768, 16_384, 1024, 1024),  # 124 M with GPT-2's vocabulary
+    "medium": Size(24, 16, 1024, 16_384, 1024, 1024),  # 350 M
 }
 
 RATE_TIMES_WIDTH = 0.5
@@ -103,4 +120,4 @@ def preset_table(family: str, size: str) -> Table:
     for noun, name, known in (("preset", family, FAMILIES), ("size", size, SIZES)):
         if name not in known:
             raise UserError(unknown_name(noun, name, known) + f" There are {', '.join(known)}.")
-    return merge(FAMILIES[family], SIZES[size])
+    return merge(FAMILIES[family], SIZES[size].table(FAMILIES[family]["model"]["positions"]))
