@@ -6,10 +6,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("folio", deadline=None)
+hypothesis.settings.load_profile("folio")
 
 # Tests run side by side, and two processes of two threads each wait for each other.
 torch.set_num_threads(1)

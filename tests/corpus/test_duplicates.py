@@ -203,7 +203,7 @@ def test_case_and_punctuation_do_not_hide_a_copy():
     assert found[0] == found[1]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.permutations(range(40)))
 def test_families_do_not_depend_on_the_order_of_files(order: list[int]):
     texts = planted(8, 10, 4)[:40]

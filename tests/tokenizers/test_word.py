@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
@@ -23,7 +23,6 @@ settled = st.characters(max_codepoint=0x24FF, exclude_categories=["Cs", "Cn"])
 
 @every_tokenizer
 @given(text=st.lists(st.sampled_from(TEXT.split()) | st.text(settled)).map(" ".join))
-@settings(deadline=None)
 def test_tokenizers_library_gives_the_same_ids(tokenizer, text):
     theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_json()))
     theirs.encode_special_tokens = True

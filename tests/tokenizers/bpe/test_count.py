@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.tokenizers.bpe import count
@@ -21,7 +21,6 @@ def counted(texts: list[str], pattern: str = "gpt2") -> Counter[bytes]:
 @given(
     texts=texts, pattern=st.sampled_from(["gpt2", "llama3", "qwen2"]), n_threads=st.integers(1, 3)
 )
-@settings(deadline=None)
 def test_counts_are_those_of_a_dictionary(texts, pattern, n_threads):
     counts = count_texts(texts, pattern, n_threads=n_threads)
     assert counts.as_counter() == counted(texts, pattern)

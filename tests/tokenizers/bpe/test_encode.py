@@ -47,7 +47,7 @@ def reference_ids(text: str, pattern: str = "gpt2") -> list[int]:
 
 
 @given(text=text_like_the_corpus, pattern=st.sampled_from(list(PATTERNS)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_ids_are_those_of_the_reference(text, pattern):
     encoder = Encoder(Rules.from_merges(MERGES), pattern)
     expected = reference_ids(text, pattern)
@@ -60,7 +60,6 @@ def test_ids_are_those_of_the_reference(text, pattern):
         st.sampled_from(["a", "h", "t", "the", "cat", "aa"]), min_size=20, max_size=90
     ).map("".join)
 )
-@settings(deadline=None)
 def test_chunks_around_the_length_where_the_heap_begins_have_the_ids_of_the_reference(text):
     assert Encoder(Rules.from_merges(MERGES)).encode(text).tolist() == reference_ids(text)
 
@@ -78,7 +77,6 @@ def test_text_without_spaces_takes_seconds_at_most_and_has_the_ids_of_tiktoken(t
 @given(
     texts=st.lists(text_like_the_corpus, max_size=20), n_threads=st.sampled_from([None, 1, 2, 3])
 )
-@settings(deadline=None)
 def test_a_batch_has_the_ids_of_its_texts(texts, n_threads):
     encoder = Encoder(Rules.from_merges(MERGES))
     batch = encoder.encode_batch(texts, n_threads)
@@ -86,7 +84,6 @@ def test_a_batch_has_the_ids_of_its_texts(texts, n_threads):
 
 
 @given(data=st.binary(max_size=100))
-@settings(deadline=None)
 def test_any_bytes_come_back(data):
     ids = Encoder(Rules.from_merges(MERGES)).encode_bytes(data)
     assert b"".join(VOCABULARY[token_id] for token_id in ids) == data
@@ -122,7 +119,6 @@ def test_chunks_that_are_tokens_as_they_stand_are_not_merged():
 
 
 @given(text=text_like_the_corpus)
-@settings(deadline=None)
 def test_slow_stand_in_gives_the_same_ids(text):
     rules = Rules.from_merges(MERGES)
     slow = [token_id for chunk in split(text) for token_id in encode_slowly(chunk, rules)]
@@ -136,7 +132,6 @@ def test_ids_of_an_empty_text_are_an_empty_array():
 
 
 @given(texts=st.lists(text_like_the_corpus, max_size=8), n_threads=st.sampled_from([None, 1, 3]))
-@settings(deadline=None)
 def test_a_stream_gives_the_ids_of_each_text_in_order(texts, n_threads):
     encoder = Encoder(Rules.from_merges(MERGES))
     streamed = [ids.tolist() for ids in encoder.encode_stream(iter(texts), n_threads)]

@@ -67,14 +67,13 @@ def test_code_points_at_the_edges_of_classes_split_as_regex_does_in_many_context
 
 @every_pattern
 @given(text=turning_text)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_random_text_splits_as_regex_does(pattern, text):
     assert split(text, pattern) == by_regex(text, pattern)
 
 
 @every_pattern
 @given(text=turning_text)
-@settings(deadline=None)
 def test_slow_stand_in_splits_alike(pattern, text):
     chunks = [chunk.encode("utf-8", "surrogatepass") for chunk in split_slowly(text, pattern)]
     assert split(text, pattern) == chunks
@@ -82,7 +81,6 @@ def test_slow_stand_in_splits_alike(pattern, text):
 
 @every_pattern
 @given(data=st.binary(max_size=60))
-@settings(deadline=None)
 def test_no_byte_is_lost_when_bytes_are_no_text(pattern, data):
     chunks = split_bytes(data, pattern)
     assert b"".join(chunks) == data
@@ -91,7 +89,6 @@ def test_no_byte_is_lost_when_bytes_are_no_text(pattern, data):
 
 @every_pattern
 @given(parts=st.lists(turning_text), n_characters=st.integers(1, 30))
-@settings(deadline=None)
 def test_safe_pieces_have_the_chunks_of_the_whole(pattern, parts, n_characters):
     pieces = list(safe_pieces(parts, n_characters))
     assert "".join(pieces) == "".join(parts)

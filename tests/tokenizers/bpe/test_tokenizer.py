@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
@@ -81,21 +81,18 @@ def test_tokenizers_library_gives_the_same_ids_and_text(tokenizer, text):
 
 @every_tokenizer
 @given(text=st.text(settled))
-@settings(deadline=None)
 def test_tokenizers_library_gives_the_same_ids_on_random_text(tokenizer, text):
     assert in_tokenizers(tokenizer).encode(text).ids == tokenizer.encode(text).tolist()
 
 
 @every_tokenizer
 @given(text=st.text(st.sampled_from("the catsm.'1漢 \n") | settled))
-@settings(deadline=None)
 def test_tiktoken_gives_the_same_ids(tokenizer, text):
     assert tokenizer.to_tiktoken().encode_ordinary(text) == tokenizer.encode(text).tolist()
 
 
 @every_tokenizer
 @given(text=st.text())
-@settings(deadline=None)
 def test_any_text_comes_back(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -112,7 +109,6 @@ def test_loaded_tokenizer_encodes_like_the_saved_one(tokenizer, tmp_path):
 
 
 @given(parts=st.lists(st.text(st.sampled_from("the cat'.1 \n漢")), max_size=6))
-@settings(deadline=None)
 def test_a_stream_has_the_ids_of_the_whole(parts):
     tokenizer = TOKENIZERS["llama3"]
     ids = [token_id for piece in tokenizer.encode_stream(parts) for token_id in piece]
@@ -126,7 +122,6 @@ def composing(form: str) -> BPETokenizer:
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
 @given(text=st.text(st.sampled_from("aé\u0301\u0327\u1100\u1161ﬁ漢 .")), size=st.integers(1, 4))
-@settings(deadline=None)
 def test_normalized_text_has_the_ids_of_the_tokenizers_library_whole_and_in_pieces(
     form, text, size
 ):

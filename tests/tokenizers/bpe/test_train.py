@@ -41,7 +41,7 @@ scripts = st.text(st.sampled_from("aé漢字ひ한😀אب ё\n"), max_size=80)
     pattern=st.sampled_from(list(PATTERNS)),
     n_merges=st.integers(0, 60),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_merges_are_those_of_the_reference(texts, pattern, n_merges):
     assert fast_merges(texts, pattern, n_merges) == reference_merges(texts, pattern, n_merges)
 
