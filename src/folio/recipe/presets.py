@@ -60,7 +60,7 @@ class Size:
     context_length: int
     rotary_context: int
     """Context where positions are rotary. They need not be learned one by one, and a step of 512
-    costs little more than one of 128; learned ones are far from known when such a model is done
+    costs a fifth more than one of 128; learned ones are far from known when such a model is done
     (docs/experiments.md, "Longer windows")."""
 
     def table(self, positions: str) -> Table:
