@@ -157,84 +157,77 @@ class RotatedHeads(torch.autograd.Function):
         sines: Tensor,
         n_heads: tuple[int, int],
     ) -> tuple[Tensor, ...]:
-        b, t, _ = qkv.shape
         d = len(q_gain)
-        ctx.firsts, out, inverses = [], [], []
-        first = 0
-        for h, gain in zip((*n_heads, n_heads[1]), (q_gain, k_gain)):
+        x = qkv.unflatten(2, (-1, d))  # (B, T, all heads, D)
+        b, t, _, _ = x.shape
+        ctx.firsts, out, inverses = [0, n_heads[0], sum(n_heads)], [], []
+        for first, h, gain in zip(ctx.firsts, n_heads, (q_gain, k_gain)):
             y, inverse = qkv.new_empty(b, h, t, d), torch.empty(b, t, h)
             _kernels().heads(
-                _array(qkv),
+                _array(x),
                 first,
                 _array(gain),
                 np.float32(epsilon),
                 *_arrays(cosines, sines, y, inverse),
             )
-            ctx.firsts.append(first)
             out.append(y)
             inverses.append(inverse)
-            first += h * d
-        ctx.firsts.append(first)
-        values = qkv[:, :, first:].unflatten(2, (n_heads[1], d)).transpose(1, 2).contiguous()
-        ctx.save_for_backward(qkv, q_gain, k_gain, cosines, sines, *inverses)
+        values = x[:, :, ctx.firsts[2] :].transpose(1, 2).contiguous()
+        ctx.save_for_backward(x, q_gain, k_gain, cosines, sines, *inverses)
         return (*out, values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, q_gain, k_gain, cosines, sines, *inverses = ctx.saved_tensors
-        qkv_gradient = torch.empty_like(qkv)
+        x, q_gain, k_gain, cosines, sines, *inverses = ctx.saved_tensors
+        x_gradient = torch.empty_like(x)
         gain_gradients = []
         for gradient, first, gain, inverse in zip(
             gradients, ctx.firsts, (q_gain, k_gain), inverses
         ):
             gain_gradient = torch.zeros(len(gain))
             _kernels().heads_backward(
-                *_arrays(gradient.contiguous(), qkv),
+                *_arrays(gradient.contiguous(), x),
                 first,
-                *_arrays(gain, inverse, cosines, sines, qkv_gradient, gain_gradient),
+                *_arrays(gain, inverse, cosines, sines, x_gradient, gain_gradient),
             )
             gain_gradients.append(gain_gradient.to(gain.dtype))
-        values = qkv_gradient[:, :, ctx.firsts[2] :].unflatten(2, (-1, len(q_gain)))
-        values.copy_(gradients[2].transpose(1, 2))
-        return qkv_gradient, *gain_gradients, None, None, None, None
+        x_gradient[:, :, ctx.firsts[2] :] = gradients[2].transpose(1, 2)
+        return x_gradient.flatten(2), *gain_gradients, None, None, None, None
 
 
 class GELU(torch.autograd.Function):
-    """x times the share of a normal distribution below it: any shape, the same shape."""
+    """x times the share of a normal distribution below it: any shape, the same shape.
+
+    The way forward has what the slope takes, and keeps that in place of x.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        y = torch.empty_like(x)
-        _kernels().gelu(*_rows(x, y))
+        y, slope = torch.empty_like(x), torch.empty_like(x)
+        _kernels().gelu(*_rows(x, y, slope))
+        ctx.save_for_backward(slope)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        x_gradient = torch.empty_like(x)
-        _kernels().gelu_backward(*_rows(gradients[0].contiguous(), x, x_gradient))
-        return x_gradient
+        (slope,) = ctx.saved_tensors
+        return gradients[0] * slope
 
 
 class SwiGLU(torch.autograd.Function):
-    """gate * sigmoid(gate) * up, all of one shape."""
+    """gate * sigmoid(gate) * up, all of one shape; keeps slopes, as GELU does."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        y = torch.empty_like(gate)
-        _kernels().swiglu(*_rows(gate, up, y))
+        y, gate_slope, up_slope = (torch.empty_like(gate) for _ in range(3))
+        _kernels().swiglu(*_rows(gate, up, y, gate_slope, up_slope))
+        ctx.save_for_backward(gate_slope, up_slope)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        gate_gradient, up_gradient = torch.empty_like(gate), torch.empty_like(up)
-        _kernels().swiglu_backward(
-            *_rows(gradients[0].contiguous(), gate, up, gate_gradient, up_gradient)
-        )
-        return gate_gradient, up_gradient
+        gate_slope, up_slope = ctx.saved_tensors
+        return gradients[0] * gate_slope, gradients[0] * up_slope
 
 
 class CausalAttention(torch.autograd.Function):

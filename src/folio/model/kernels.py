@@ -243,37 +243,38 @@ def rms_norm_backward(gradient, x, gain, inverse, x_gradient, gain_gradient):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def heads(x, first, gain, epsilon, cosines, sines, y, inverse):
-    """Columns of x to heads, each normalized and turned by its place.
+    """Each head normalized by `rms_norm`, turned by the angles of its place, and laid out by head.
+
+    An index is a loop's own number wherever it runs through the last dimension: a sum of two
+    might be negative for all that the compiler knows, and keeps the loop from being vectorized.
 
     Args:
-        x: (B, T, W) queries, keys and values side by side.
-        first: the column where the ones that are meant begin.
-        gain: (D,) of the norm.
-        epsilon: of the norm.
-        cosines, sines: (T, D) of the angles, those of the sines negative in the first half.
+        x: (B, T, W, D), all heads side by side, of which some are read.
+        first: of them.
+        gain: (D,).
+        epsilon: added to the mean square.
+        cosines, sines: (T, D), those of the sines negative in the first half.
         y: (B, H, T, D), written.
         inverse: (B, T, H) float32, one over the root mean squares are written to it.
     """
     n_batch, n_heads, n_places, head_dim = y.shape
     half = head_dim // 2
+    units, swapped = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32)
     for batch in range(n_batch):
         for place in range(n_places):
             for head in range(n_heads):
-                start = first + head * head_dim
                 square = ZERO
-                for i in range(start, start + head_dim):
-                    square += load(x[batch, place, i]) * load(x[batch, place, i])
+                for i in range(head_dim):
+                    number = load(x[batch, place, first + head, i])
+                    units[i] = number * load(gain[i])
+                    square += number * number
                 scale = ONE / np.sqrt(square / np.float32(head_dim) + epsilon)
                 inverse[batch, place, head] = scale
-                for i in range(half):
-                    left = load(x[batch, place, start + i]) * scale * load(gain[i])
-                    right = load(x[batch, place, start + half + i])
-                    right *= scale * load(gain[half + i])
-                    cosine, sine = load(cosines[place, i]), load(sines[place, half + i])
-                    turned = left * cosine - right * sine
-                    y[batch, head, place, i] = store(turned, y[batch, head, place, i])
-                    turned = right * cosine + left * sine
-                    y[batch, head, place, half + i] = store(turned, y[batch, head, place, i])
+                swap_halves(units, half, swapped)
+                for i in range(head_dim):
+                    turned = units[i] * load(cosines[place, i])
+                    turned += swapped[i] * load(sines[place, i])
+                    y[batch, head, place, i] = store(turned * scale, y[batch, head, place, i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -282,55 +283,57 @@ def heads_backward(gradient, x, first, gain, inverse, cosines, sines, x_gradient
 
     Args:
         gradient: (B, H, T, D).
-        x, x_gradient: (B, T, W), the latter written where `heads` read.
+        x, x_gradient: (B, T, W, D), the latter written where `heads` read.
         first, gain, cosines, sines: as for `heads`.
         inverse: (B, T, H), from the way forward.
         gain_gradient: (D,) float32, added to.
     """
     n_batch, n_heads, n_places, head_dim = gradient.shape
     half = head_dim // 2
-    unturned = np.empty(head_dim, np.float32)
+    turned, swapped = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32)
+    units, inner = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32)
     for batch in range(n_batch):
         for place in range(n_places):
             for head in range(n_heads):
-                start = first + head * head_dim
-                for i in range(half):
-                    left = load(gradient[batch, head, place, i])
-                    right = load(gradient[batch, head, place, half + i])
-                    cosine, sine = load(cosines[place, i]), load(sines[place, half + i])
-                    unturned[i] = left * cosine + right * sine
-                    unturned[half + i] = right * cosine - left * sine
+                for i in range(head_dim):
+                    turned[i] = load(gradient[batch, head, place, i])
+                swap_halves(turned, half, swapped)
                 scale, along = inverse[batch, place, head], ZERO
                 for i in range(head_dim):
-                    unit = load(x[batch, place, start + i]) * scale
-                    gain_gradient[i] += unturned[i] * unit
-                    along += unturned[i] * load(gain[i]) * unit
+                    # The sine has the other sign, as it has in the other half.
+                    change = turned[i] * load(cosines[place, i])
+                    change -= swapped[i] * load(sines[place, i])
+                    units[i] = load(x[batch, place, first + head, i]) * scale
+                    gain_gradient[i] += change * units[i]
+                    inner[i] = change * load(gain[i])
+                    along += inner[i] * units[i]
                 along /= np.float32(head_dim)
                 for i in range(head_dim):
-                    unit = load(x[batch, place, start + i]) * scale
-                    back = (unturned[i] * load(gain[i]) - unit * along) * scale
-                    x_gradient[batch, place, start + i] = store(
-                        back, x_gradient[batch, place, start + i]
+                    back = (inner[i] - units[i] * along) * scale
+                    x_gradient[batch, place, first + head, i] = store(
+                        back, x_gradient[batch, place, first + head, i]
                     )
 
 
+@njit(inline="always", error_model="numpy")
+def swap_halves(numbers, half, swapped):
+    """(D,) -> (D,), with D twice the half."""
+    for i in range(half):
+        swapped[i] = numbers[half + i]
+        swapped[half + i] = numbers[i]
+
+
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def swiglu(gate, up, y):
-    """y = gate * sigmoid(gate) * up; all (N,)."""
+def swiglu(gate, up, y, gate_slope, up_slope):
+    """y = g * s * up with s = sigmoid(g), and its derivatives: (s + g * s * (1 - s)) * up by the
+    gate, g * s by up; all (N,)."""
     for i in range(len(y)):
-        opening = load(gate[i])
-        y[i] = store(opening * sigmoid(opening) * load(up[i]), y[i])
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def swiglu_backward(gradient, gate, up, gate_gradient, up_gradient):
-    """With s = sigmoid(g), the derivative of g * s is s * (1 + g * (1 - s)); all (N,)."""
-    for i in range(len(gate)):
-        opening, change = load(gate[i]), load(gradient[i])
+        opening, wide = load(gate[i]), load(up[i])
         share = sigmoid(opening)
-        slope = share * (ONE + opening * (ONE - share))
-        gate_gradient[i] = store(change * load(up[i]) * slope, gate_gradient[i])
-        up_gradient[i] = store(change * opening * share, up_gradient[i])
+        opened = opening * share
+        y[i] = store(opened * wide, y[i])
+        gate_slope[i] = store((share + opened * (ONE - share)) * wide, y[i])
+        up_slope[i] = store(opened, y[i])
 
 
 @njit(inline="always", error_model="numpy")
@@ -350,22 +353,15 @@ def normal_tail(x):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def gelu(x, y):
-    """y = x * P, with P the share of a normal distribution below x; both (N,)."""
-    for i in range(len(x)):
-        wide = load(x[i])
-        tail, _ = normal_tail(wide)
-        y[i] = store(wide * (tail if wide < ZERO else ONE - tail), y[i])
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def gelu_backward(gradient, x, x_gradient):
-    """The derivative of x * P is P + x * p, with p the density at x; all (N,)."""
+def gelu(x, y, slope):
+    """y = x * P, with P the share of a normal distribution below x, and its derivative P + x * p,
+    with p the density at x; all (N,)."""
     for i in range(len(x)):
         wide = load(x[i])
         tail, density = normal_tail(wide)
-        slope = (tail if wide < ZERO else ONE - tail) + wide * density
-        x_gradient[i] = store(load(gradient[i]) * slope, x_gradient[i])
+        below = tail if wide < ZERO else ONE - tail
+        y[i] = store(wide * below, y[i])
+        slope[i] = store(below + wide * density, y[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
