@@ -6,10 +6,11 @@ others that have the same name for it, so both are tried for a moment.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 WORTHWHILE = 1.3
 """How many times faster bfloat16 multiplies before it is chosen; below that, conversions
 eat the gain."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of mallopt(3): free bytes at the end of the heap that are kept, and size of a piece from which
+it comes from the system and goes back there."""
+LARGEST_INT = 2**31 - 1
+MMAP_THRESHOLD_BYTES = 1 << 25
+"""The largest that glibc promises to take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +166,30 @@ def _available(kind: str) -> bool:
     import torch
 
     return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees, where glibc looks after it.
+
+    A training step frees nearly all that it took, and glibc gives the end of its heap back to the
+    system, so that each step would ask for thousands of pages anew.
+    """
+    if mallopt := _glibc("mallopt"):
+        mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
+        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Give the system back what `keep_freed_memory` kept."""
+    if malloc_trim := _glibc("malloc_trim"):
+        malloc_trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library that this process runs on; None where that is another one."""
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 def memory_in_use() -> int:

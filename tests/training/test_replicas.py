@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import sys
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
-from folio.device import Device, DeviceConfig
+from folio.device import Device, DeviceConfig, memory_in_use
 from folio.evaluation.score import exact_windows, score
 from folio.model.loss import next_token_loss
 from folio.testing import tiny_gpt
@@ -205,6 +206,24 @@ def test_torchs_own_threads_rest_while_the_copies_work():
     with replicas.at_work():
         assert count([0, 1]) == [1, 1]
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted as Linux does")
+def test_a_step_finds_the_memory_that_the_one_before_it_freed():
+    import resource
+
+    def faults() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    batch = Batch(*(np.tile(rows, (64, 1)) for rows in batch_of(8)))
+    replicas = Replicas(tiny_gpt(d_model=96, n_layers=4), cpu(1), 512, 0)
+    with replicas.at_work():
+        for step in range(6):
+            if step == 3:  # the first ones lay out the heap
+                before, held = faults(), memory_in_use()
+            replicas.accumulate_gradients(batch, 0, step)
+        assert faults() - before < 300, "pages of 4 kB; a step takes 100 MB"
+    assert memory_in_use() < held - 50e6, "at the end it is given back"
 
 
 @pytest.mark.usefixtures("crew")

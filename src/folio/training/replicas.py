@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from folio.device import Device
+from folio.device import Device, keep_freed_memory, return_freed_memory
 from folio.evaluation.score import Score, Window, excerpt, score
 from folio.model.dropout import Dropout
 from folio.model.loss import next_token_loss
@@ -122,10 +122,12 @@ class Replicas:
             self._crew = None
             torch.set_flush_denormal(False)
             torch.set_num_threads(threads)
+            return_freed_memory()
 
     def _begin_work(self) -> None:
         torch.set_num_threads(self.device.config.threads // len(self.copies))
         torch.set_flush_denormal(True)
+        keep_freed_memory()
 
     def task(self, function: Task) -> Callable[[Sequence[Any]], list[Any]]:
         """Teach the copies something, before they are at work.
