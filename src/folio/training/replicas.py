@@ -181,14 +181,14 @@ class Replicas:
             )
             for first in range(0, n_windows, size)
         ]
-        self.weights.gradients.zero_()
-        total = 0.0
+        total, gradients = 0.0, self.weights.gradients
         try:
             for first in range(0, len(shares), len(self.copies)):
                 together = shares[first : first + len(self.copies)]
                 total += sum(self._add_share(together))
-                for replica in self.copies[: len(together)]:
-                    self.weights.gradients.add_(replica.gradients)
+                for number, replica in enumerate(self.copies[: len(together)], first):
+                    add_up = gradients.add_ if number else gradients.copy_
+                    add_up(replica.gradients)
             return total
         except (MemoryError, RuntimeError) as error:
             if not ran_out_of_memory(error) or at_once <= len(self.copies):
