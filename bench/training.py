@@ -4,9 +4,11 @@
     python -m bench.training --size baby      10.7 M parameters
     python -m bench.training --optimizer muon
     python -m bench.training --busy           while another program takes a core
+    python -m bench.training --losses 300     the training loss after so many steps, over seeds
     python -m bench.training --whole-run      the CPU recipe against 2000 plain steps
 
 The first four compare steps per second in one process: some steps of one, then of the other.
+`--losses` shows that both learn the same: the mean over seeds may differ by what seeds do.
 `--whole-run` runs each as a command, from start to exit; Folio evaluates, the plain loop does not.
 Before anything is timed, both models get the same weights and must give the same logits.
 """
@@ -57,6 +59,7 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="in each round")
+    parser.add_argument("--losses", type=int, default=0, help="after so many steps")
     parser.add_argument("--whole-run", action="store_true")
     parser.add_argument("--busy", action="store_true", help="another program takes a core")
     options = parser.parse_args()
@@ -67,7 +70,10 @@ def main() -> None:
         else:
             steps = options.steps or {"nano": 50, "baby": 2}[options.size]
             shape = SIZES[options.size]
-            compare_steps(path, shape, options.optimizer, options.rounds, steps, options.busy)
+            if options.losses:
+                compare_losses(path, shape, options.losses, options.rounds)
+            else:
+                compare_steps(path, shape, options.optimizer, options.rounds, steps, options.busy)
 
 
 def write_python_docs(folder: Path) -> Path:
@@ -79,19 +85,15 @@ def write_python_docs(folder: Path) -> Path:
 def compare_steps(
     path: Path, shape: Shape, optimizer: str, rounds: int, steps: int, busy: bool
 ) -> None:
-    text = path.read_text(encoding="utf-8")
-    tokenizer = CharacterTokenizer.train([text])
-    token_ids = tokenizer.encode(text)
-    cut = int(0.9 * len(token_ids))
-    shape = replace(shape, vocab_size=tokenizer.vocab_size)
+    shape, training_ids, validation_ids = tokens_of(path, shape)
     recipe = recipe_of(shape, optimizer)
     device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
     limits = measure_limits()
     print(f"device: {device}\nthis machine: {limits}")
     check_same_function(shape, recipe)
 
-    training = build(recipe, device, token_ids[:cut], token_ids[cut:])
-    plain = PlainLoop(shape, token_ids[:cut], steps=2000)
+    training = build(recipe, device, training_ids, validation_ids)
+    plain = PlainLoop(shape, training_ids, steps=2000)
     contestants: dict[str, Callable[[int], None]] = {
         "folio": lambda n: folio_steps(training, n),
         "plain loop": plain.take,
@@ -118,6 +120,38 @@ def compare_steps(
         )
     ratios = [p / f for f, p in zip(seconds["folio"], seconds["plain loop"])]
     print(f"{'speed-up':12} {spread(ratios)}")
+
+
+def compare_losses(path: Path, shape: Shape, steps: int, n_seeds: int) -> None:
+    """The mean training loss of the last tenth of so many steps, dropout included."""
+    shape, training_ids, validation_ids = tokens_of(path, shape)
+    found: dict[str, list[float]] = {"folio": [], "plain loop": []}
+    for seed in range(1, n_seeds + 1):
+        recipe = replace(recipe_of(shape), seed=seed)
+        device = choose_device(
+            recipe.device, shape.batch_size * shape.context_length, shape.d_model
+        )
+        training = build(recipe, device, training_ids, validation_ids)
+        plain = PlainLoop(shape, training_ids, steps=2000, seed=seed)
+        with training.replicas.at_work():
+            ours = [folio_step(training, step) for step in range(steps)]
+        theirs = [plain.step() for _ in range(steps)]
+        for values, losses in zip(found.values(), (ours, theirs)):
+            values.append(statistics.mean(losses[-max(1, steps // 10) :]))
+        print(
+            f"seed {seed}: " + ", ".join(f"{k} {v[-1]:.4f}" for k, v in found.items()), flush=True
+        )
+    means = {name: statistics.mean(values) for name, values in found.items()}
+    print(f"folio's mean is higher by {means['folio'] - means['plain loop']:+.4f} nats")
+
+
+def tokens_of(path: Path, shape: Shape) -> tuple[Shape, np.ndarray, np.ndarray]:
+    """The shape with the vocabulary of a text, and its characters for training and validation."""
+    text = path.read_text(encoding="utf-8")
+    tokenizer = CharacterTokenizer.train([text])
+    token_ids = tokenizer.encode(text)
+    cut = int(0.9 * len(token_ids))
+    return replace(shape, vocab_size=tokenizer.vocab_size), token_ids[:cut], token_ids[cut:]
 
 
 def start_neighbour() -> subprocess.Popen[bytes]:
@@ -182,9 +216,15 @@ def folio_steps(training: Training, n: int) -> None:
     """What the training loop does between two evaluations."""
     with training.replicas.at_work():
         for _ in range(n):
-            batch = training.stream.next_batch(training.config.batch_size, training.context_length)
-            compute_gradients(training, batch, step=100)
-            update_weights(training, step=100)
+            folio_step(training, 100)
+
+
+def folio_step(training: Training, step: int) -> float:
+    """Returns the loss before it."""
+    batch = training.stream.next_batch(training.config.batch_size, training.context_length)
+    loss, _ = compute_gradients(training, batch, step)
+    update_weights(training, step)
+    return loss
 
 
 def check_same_function(shape: Shape, recipe: Recipe) -> None:

@@ -26,7 +26,7 @@ from folio.training.updates import Optimizer
 DEFAULT_MINUTES = 5.0
 MEASURE_SECONDS = 3.0
 
-EVALUATION_SHARE = 0.1
+EVALUATION_SHARE = 0.05
 """Of the time of a run, spent on evaluations where their interval is left open ..."""
 EVALUATIONS = (4, 20)
 """... but at least so many, for a curve, and at most so many."""

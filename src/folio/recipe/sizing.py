@@ -27,13 +27,10 @@ from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.tokenizers.base import TokenIds
 
-TOKENS_PER_ROOT = 2800.0
-"""Tokens to train on at least, repeats included, times the root of the parameters; and never fewer
-than parameters. With tiny Shakespeare on two cores (docs/experiments.md, "The lowest loss in a
-minute and in ten") one minute, 2.0 M tokens, was best for nano, and ten, 7.0 M tokens, for mini.
-Needed are six sevenths of that: mini begins at about nine minutes, micro after two. The root lies
-between those two points (an exponent of 0.7) and https://arxiv.org/abs/2001.08361 (0.37); that it
-holds for micro and above mini is an assumption."""
+TOKENS_PER_PARAMETER = 1.4
+"""To train on at least, repeats included. On tiny Shakespeare (docs/experiments.md, "Where the next
+size begins to pay") micro was ahead of nano in equal time from there on, and mini of micro. That it
+holds above mini is an assumption."""
 
 PARAMETERS_PER_TOKEN = 12.0
 """Of the training text, at most. Assumption: the largest that is known to gain from tiny
@@ -103,8 +100,7 @@ class Candidate:
     @property
     def share_of_needed(self) -> float:
         """The tokens that there is time for, as a share of those that the size needs."""
-        n_parameters = self.recipe.model.n_parameters
-        return self.n_tokens / max(TOKENS_PER_ROOT * math.sqrt(n_parameters), n_parameters)
+        return self.n_tokens / (TOKENS_PER_PARAMETER * self.recipe.model.n_parameters)
 
     @property
     def parameters_per_token(self) -> float:

@@ -31,7 +31,7 @@ class TrainingConfig:
     nothing else is given."""
 
     evaluation_interval: int = 0
-    """Steps between evaluations; 0 takes so few that they cost about a tenth of the time."""
+    """Steps between evaluations; 0 takes so few that they cost about a twentieth of the time."""
 
     evaluations: int = 0
     """How many evaluations, evenly spread; frozen as evaluation_interval. 0 leaves it to that."""
