@@ -1,6 +1,7 @@
 """What `folio train TEXT --minutes 5` chooses, against something else in the same time.
 
     python -m bench.defaults --minutes 5 --seeds 3
+    python -m bench.defaults --minutes 5 --seeds 1 --texts python-docs
     python -m bench.defaults --vocabularies 1024,2048,4096,8192 --seeds 1
 
 The first: against the textbook, the gpt2 preset with AdamW and cosine, on python-docs and 5 MB of
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the minutes choose, against others.")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--texts", default="python-docs,library", help="of the first comparison")
     parser.add_argument("--vocabularies", help="sizes of them, against the default")
     options = parser.parse_args()
     contenders = {"default": [], "textbook": TEXTBOOK}
@@ -44,7 +46,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sources = ["shakespeare"]
         if not options.vocabularies:
-            sources = ["python-docs", str(write_library(Path(folder, "library")))]
+            sources = options.texts.split(",")
+            if "library" in sources:
+                library = write_library(Path(folder, "library"))
+                sources[sources.index("library")] = str(library)
         # A seed of all texts before the next seed, so that a stop in between leaves whole seeds.
         for seed in range(1, options.seeds + 1):
             for source in sources:

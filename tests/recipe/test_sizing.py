@@ -111,7 +111,8 @@ def test_a_size_or_a_shape_that_is_given_stays(given: Table, text, tried):
     found = chosen(merge(given, minutes(1000)), prepared)[0]
     asked = make_recipe(CPU, given, minutes(1000))
     dropped = {"embedding_dropout": 0.2, "residual_dropout": 0.2, "attention_dropout": 0.2}
-    assert found == make_recipe(CPU, given, minutes(1000), {"model": dropped})
+    decay = {"matrix_weight_decay": 0.4}
+    assert found == make_recipe(CPU, given, minutes(1000), {"model": dropped, "optimizer": decay})
     assert found.size == asked.size
 
 
@@ -129,17 +130,36 @@ def test_what_else_is_given_stays_beside_the_size(text, tried):
     assert recipe.optimizer.learning_rate == 1e-4
 
 
-def test_dropout_follows_the_epochs_unless_it_is_given(text, tried):
+LITTLE, SOME, MUCH = (0.0, 0.0, 0.0), (0.1, 0.1, 0.0), (0.2, 0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("muon", [(LITTLE, 0.05), (LITTLE, 0.3), (SOME, 0.4), (MUCH, 0.4)]),
+        ("adamw", [(LITTLE, 0.05), (SOME, 0.05), (MUCH, 0.05), (MUCH, 0.05)]),
+    ],
+)
+def test_dropout_and_decay_follow_the_epochs(kind: str, expected: list[object], text, tried):
     found = []
-    for n_characters in (2_000_000, 200_000, 100_000):
-        recipe, lines = chosen(merge({"size": "nano"}, minutes(0.5)), text(n_characters))
+    given: Table = {"size": "nano", "optimizer": {"kind": kind}}
+    for n_characters in (2_000_000, 200_000, 100_000, 40_000):
+        recipe, lines = chosen(merge(given, minutes(0.5)), text(n_characters))
         model = recipe.model
         assert f"dropout {model.residual_dropout:g} " in lines[0]
-        found.append((model.embedding_dropout, model.residual_dropout, model.attention_dropout))
-    assert found == [(0.0, 0.0, 0.0), (0.1, 0.1, 0.0), (0.2, 0.2, 0.2)]
-    given = {"model": {"attention_dropout": 0.3}}
-    model = chosen(merge(given, minutes(1)), text(100_000))[0].model
-    assert (model.attention_dropout, model.residual_dropout) == (0.3, 0.0)
+        dropped = (model.embedding_dropout, model.residual_dropout, model.attention_dropout)
+        found.append((dropped, recipe.optimizer.matrix_weight_decay))
+    assert found == expected
+
+
+def test_dropout_or_decay_that_is_given_stays(text, tried):
+    short = text(100_000)
+    recipe = chosen(merge({"model": {"attention_dropout": 0.3}}, minutes(1)), short)[0]
+    assert (recipe.model.attention_dropout, recipe.model.residual_dropout) == (0.3, 0.0)
+    assert recipe.optimizer.matrix_weight_decay == 0.4
+    recipe = chosen(merge({"optimizer": {"matrix_weight_decay": 0.0}}, minutes(1)), short)[0]
+    assert recipe.optimizer.matrix_weight_decay == 0.0
+    assert recipe.model.attention_dropout == 0.2
 
 
 def test_without_any_budget_the_default_minutes_choose(text, tried):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from folio.config import Table
 from folio.console import duration
@@ -43,9 +44,20 @@ DROPOUTS = (
     (math.inf, (0.2, 0.2, 0.2)),
 )
 """What is dropped up to so many epochs: of the embedding, of each sublayer's output and of the
-weights of attention, which costs a tenth of the time. On tiny Shakespeare nothing was best at 2
-epochs and 0.1 at 7; on python-docs 0.2 at 29, and with attention 0.035 nats better than without.
-Where one begins and the other ends is an assumption."""
+weights of attention, which costs a tenth of the time. Where one begins and the other ends is an
+assumption."""
+MUON_DROPOUTS = (
+    (8.0, (0.0, 0.0, 0.0)),
+    (20.0, (0.1, 0.1, 0.0)),
+    (math.inf, (0.2, 0.2, 0.2)),
+)
+"""The same beside Muon, whose decay does more than dropout and costs nothing (docs/experiments.md,
+"Decay in place of dropout"): 0.1 was best at 12 epochs of python-docs, none was good at 5 of tiny
+Shakespeare, 0.2 at 29."""
+MATRIX_DECAYS = ((4.0, 0.05), (8.0, 0.3), (math.inf, 0.4))
+"""Muon's decay up to so many epochs, from the same measurements."""
+
+Value = TypeVar("Value")
 
 SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_ff", "context_length")
 """Who gives one of these has chosen a size."""
@@ -208,11 +220,11 @@ def token_flops(recipe: Recipe) -> float:
 def size_recipe(
     given: Table, prepared: Prepared, in_use: int, tell: Callable[[str], None]
 ) -> Recipe:
-    """The recipe of a table, with the size and the dropout that it leaves to the minutes.
+    """The recipe of a table, with the size, dropout and decay that it leaves to the minutes.
 
     Args:
-        given: what the user gave. A size, a part of the shape and a dropout in it are left as they
-            are, and so is everything where it has a budget other than minutes.
+        given: what the user gave. A size, a part of the shape, a dropout and a decay in it are left
+            as they are, and so is everything where it has a budget other than minutes.
         prepared: its text.
         in_use: as in candidates.
         tell: takes a line: what was chosen, and why.
@@ -234,20 +246,29 @@ def size_recipe(
     if open_size:
         n_parameters = chosen.recipe.model.n_parameters
         words.append(f"size {size} ({n_parameters / 1e6:.1f} M parameters)")
-    dropped = dropout_for(chosen.epochs) if open_dropout else {}
+    epochs, optimizer = chosen.epochs, chosen.recipe.optimizer.kind
+    settings: dict[str, Table] = {"model": dropout_for(epochs, optimizer) if open_dropout else {}}
     if open_dropout:
-        words.append(f"dropout {max(dropped.values()):g} (about {chosen.epochs:.2g} epochs)")
+        share = max(settings["model"].values())
+        words.append(f"dropout {share:g} (about {epochs:.2g} epochs)")
+    if optimizer == "muon" and "matrix_weight_decay" not in given.get("optimizer", {}):
+        settings["optimizer"] = {"matrix_weight_decay": _at(epochs, MATRIX_DECAYS)}
     tell(
         f"for {minutes:g} minutes: {', '.join(words)}"
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
     )
-    return make_recipe(given, {"size": size, "model": dropped})
+    return make_recipe(given, {"size": size, **settings})
 
 
-def dropout_for(epochs: float) -> dict[str, float]:
+def dropout_for(epochs: float, optimizer: str) -> dict[str, float]:
     """The shares to drop in a training of so many epochs.
 
-    >>> dropout_for(7.0)
+    >>> dropout_for(7.0, "adamw")
     {'embedding_dropout': 0.1, 'residual_dropout': 0.1, 'attention_dropout': 0.0}
     """
-    return next(dict(zip(DROPPED, shares)) for most, shares in DROPOUTS if epochs <= most)
+    return dict(zip(DROPPED, _at(epochs, MUON_DROPOUTS if optimizer == "muon" else DROPOUTS)))
+
+
+def _at(epochs: float, table: tuple[tuple[float, Value], ...]) -> Value:
+    """The value of the first row that reaches so many epochs."""
+    return next(value for most, value in table if epochs <= most)
