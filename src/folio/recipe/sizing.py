@@ -29,9 +29,9 @@ from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.tokenizers.base import TokenIds
 
 TOKENS_PER_PARAMETER = 1.4
-"""To train on at least, repeats included. On tiny Shakespeare (docs/experiments.md, "Where the next
-size begins to pay") micro was ahead of nano in equal time from there on, and mini of micro. That it
-holds above mini is an assumption."""
+"""To train on at least, repeats included. On tiny Shakespeare mini drew level with micro there, in
+equal time (docs/experiments.md, "Where the next size begins to pay"); micro was far ahead of nano
+at 2.3 already. That it begins at 1.4 too, and what holds above mini, is an assumption."""
 
 PARAMETERS_PER_TOKEN = 12.0
 """Of the training text, at most. Assumption: the largest that is known to gain from tiny
