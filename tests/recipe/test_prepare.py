@@ -82,10 +82,10 @@ def test_validation_of_one_character_is_refused(book: Path, tmp_path: Path):
         build(recipe, None, result.training(), result.validation())  # type: ignore[arg-type]
 
 
-def test_evaluations_cost_about_a_tenth_but_there_are_some():
+def test_evaluations_cost_about_a_twentieth_but_there_are_some():
     config = TrainingConfig(batch_size=10)
     # 100 tokens a step; an evaluation of 1,500 tokens costs 2 * 1500 / 3 / 100 = 10 steps.
-    assert evaluation_interval(config, 1000, 10, 1500) == 100
+    assert evaluation_interval(config, 1000, 10, 1500) == 200  # five of them, 50 of 1,000 steps
     assert evaluation_interval(config, 20, 10, 1500) == 5
     assert evaluation_interval(config, 100_000, 10, 1500) == 5000
     assert evaluation_interval(TrainingConfig(evaluation_interval=7), 20, 10, 1500) == 7

@@ -148,7 +148,9 @@ def test_dropout_and_decay_follow_the_epochs(kind: str, expected: list[object], 
         model = recipe.model
         assert f"dropout {model.residual_dropout:g} " in lines[0]
         dropped = (model.embedding_dropout, model.residual_dropout, model.attention_dropout)
-        found.append((dropped, recipe.optimizer.matrix_weight_decay))
+        decay = recipe.optimizer.matrix_weight_decay
+        assert (f"epochs), decay {decay:g}" in lines[0]) == (kind == "muon")
+        found.append((dropped, decay))
     assert found == expected
 
 

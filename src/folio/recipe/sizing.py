@@ -252,7 +252,9 @@ def size_recipe(
         share = max(settings["model"].values())
         words.append(f"dropout {share:g} (about {epochs:.2g} epochs)")
     if optimizer == "muon" and "matrix_weight_decay" not in given.get("optimizer", {}):
-        settings["optimizer"] = {"matrix_weight_decay": _at(epochs, MATRIX_DECAYS)}
+        decay = _at(epochs, MATRIX_DECAYS)
+        settings["optimizer"] = {"matrix_weight_decay": decay}
+        words.append(f"decay {decay:g}")
     tell(
         f"for {minutes:g} minutes: {', '.join(words)}"
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
