@@ -46,10 +46,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sources = ["shakespeare"]
         if not options.vocabularies:
-            sources = options.texts.split(",")
-            if "library" in sources:
-                library = write_library(Path(folder, "library"))
-                sources[sources.index("library")] = str(library)
+            sources = [
+                str(write_library(Path(folder, name))) if name == "library" else name
+                for name in options.texts.split(",")
+            ]
         # A seed of all texts before the next seed, so that a stop in between leaves whole seeds.
         for seed in range(1, options.seeds + 1):
             for source in sources:

@@ -67,13 +67,12 @@ def main() -> None:
         path = options.text or write_python_docs(Path(folder))
         if options.whole_run:
             compare_whole_runs(path.resolve(), options.rounds)
+        elif options.losses:
+            compare_losses(path, SIZES[options.size], options.losses, options.rounds)
         else:
             steps = options.steps or {"nano": 50, "baby": 2}[options.size]
             shape = SIZES[options.size]
-            if options.losses:
-                compare_losses(path, shape, options.losses, options.rounds)
-            else:
-                compare_steps(path, shape, options.optimizer, options.rounds, steps, options.busy)
+            compare_steps(path, shape, options.optimizer, options.rounds, steps, options.busy)
 
 
 def write_python_docs(folder: Path) -> Path:

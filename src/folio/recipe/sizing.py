@@ -247,10 +247,10 @@ def size_recipe(
         n_parameters = chosen.recipe.model.n_parameters
         words.append(f"size {size} ({n_parameters / 1e6:.1f} M parameters)")
     epochs, optimizer = chosen.epochs, chosen.recipe.optimizer.kind
-    settings: dict[str, Table] = {"model": dropout_for(epochs, optimizer) if open_dropout else {}}
+    settings: dict[str, Table] = {}
     if open_dropout:
-        share = max(settings["model"].values())
-        words.append(f"dropout {share:g} (about {epochs:.2g} epochs)")
+        settings["model"] = dropped = dropout_for(epochs, optimizer)
+        words.append(f"dropout {max(dropped.values()):g} (about {epochs:.2g} epochs)")
     if optimizer == "muon" and "matrix_weight_decay" not in given.get("optimizer", {}):
         decay = _at(epochs, MATRIX_DECAYS)
         settings["optimizer"] = {"matrix_weight_decay": decay}
