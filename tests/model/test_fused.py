@@ -107,14 +107,14 @@ def test_attention_with_dropout_equals_the_one_written_out():
     q, k, v = torch.randn(3, 2, 3, 150, 8, generator=torch.Generator().manual_seed(0))
 
     # Each block of queries has a mask of its own; the same in one mask for the other.
-    share, seeds = 0.3, [5, 2**62 + 7]
+    share, seeds = 0.3, torch.tensor([5, 2**62 + 7])
     whole = torch.zeros(6, 150, 150)
-    for seed, first in zip(seeds, range(0, 150, fused.QUERIES)):
+    for seed, first in zip(seeds.split(1), range(0, 150, fused.QUERIES)):
         last = min(first + fused.QUERIES, 150)
         whole[:, first:last, :last] = fused.drop(torch.ones(6, last - first, last), seed, share)
 
     class Chosen(Dropout):
-        def draw_seeds(self, n: int = 1) -> list[int]:
+        def draw_seeds(self, n: int = 1) -> Tensor:
             assert n == len(seeds)
             return seeds
 
@@ -136,7 +136,7 @@ def test_large_and_small_scores_give_torchs_softmax(size: float):
     values = torch.eye(9).expand(2, 9, 9).contiguous()
     eye = torch.eye(9).expand(2, 9, 9).contiguous()
     found = fused.CausalAttention.apply(
-        scores * 3, eye, values, [], 0.0
+        scores * 3, eye, values, None, 0.0
     )  # sqrt(9) takes the 3 away
     masked = scores.masked_fill(torch.ones(9, 9, dtype=torch.bool).triu(1), float("-inf"))
     torch.testing.assert_close(found, masked.softmax(2), rtol=1e-4, atol=1e-7)

@@ -74,6 +74,7 @@ def test_out_of_memory_halves_the_windows_and_not_the_gradient(error: Exception)
     model, batch = tiny_gpt(initialization_std=0.2), batch_of(7)
     whole, halved = (Replicas(copy.deepcopy(model), cpu(1), 7, seed=1) for _ in range(2))
     full = Full(halved.copies[0].model, 3, error)
+    halved.copies[0].differentiate.most_bytes = 0  # a tape asks no hook
     expected = whole.accumulate_gradients(batch, 0, step=0)
     for _ in range(2):
         assert halved.accumulate_gradients(batch, 0, step=0) == pytest.approx(expected, rel=1e-5)

@@ -33,7 +33,7 @@ class Dropout(nn.Module):
         if not self.active:
             return x
         if fused.serves(x):
-            dropped: Tensor = fused.Dropped.apply(x, *self.draw_seeds(), self.share)
+            dropped: Tensor = fused.Dropped.apply(x, self.draw_seeds(), self.share)
             return dropped
         if x.device.type != "cpu":
             return functional.dropout(x, self.share)
@@ -43,11 +43,10 @@ class Dropout(nn.Module):
     def add(self, x: Tensor, change: Tensor) -> Tensor:
         """x + self(change), in one pass where it can be."""
         if self.active and x.dtype == change.dtype and fused.serves(x):
-            total: Tensor = fused.AddDropped.apply(x, change, *self.draw_seeds(), self.share)
+            total: Tensor = fused.AddDropped.apply(x, change, self.draw_seeds(), self.share)
             return total
         return x + self(change)
 
-    def draw_seeds(self, n: int = 1) -> list[int]:
-        """63 bits each, which name masks."""
-        seeds = torch.empty(n, dtype=torch.int64).random_(generator=self.generator)
-        return [int(seed) for seed in seeds]
+    def draw_seeds(self, n: int = 1) -> Tensor:
+        """(n,) of 63 bits each, which name masks."""
+        return torch.empty(n, dtype=torch.int64).random_(generator=self.generator)

@@ -8,6 +8,8 @@ Shapes:  B batch · T positions · H heads · D head dimension · C width
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,11 @@ FEWEST = 1 << 13
 
 QUERIES = 128
 """Rows of a block in CausalAttention: fewer skip more, but make small products."""
+
+listener: ContextVar[Callable[[Callable[..., None], tuple[Any, ...]], None] | None] = ContextVar(
+    "listener", default=None
+)
+"""Is told each call of a kernel in its thread, of which torch does not know."""
 
 
 def serves(x: Tensor) -> bool:
@@ -50,10 +57,10 @@ def must_compile() -> bool:
 
 
 class Dropped(torch.autograd.Function):
-    """Dropout of a share of numbers, which a seed names: any shape, the same shape."""
+    """Dropout of a share of numbers, which a (1,) seed names: any shape, the same shape."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, seed: int, share: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, seed: Tensor, share: float) -> Tensor:
         ctx.named = seed, share
         return drop(x.contiguous(), seed, share)
 
@@ -66,11 +73,11 @@ class AddDropped(torch.autograd.Function):
     """x + the change after dropout, all of one shape."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, change: Tensor, seed: int, share: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, change: Tensor, seed: Tensor, share: float) -> Tensor:
         ctx.named = seed, share
         y = torch.empty_like(x)
         rows = _rows(x, change, y)
-        _kernels().add_dropped(*rows[:2], np.uint64(seed), share, rows[2])
+        _run("add_dropped", *rows[:2], _array(seed), share, rows[2])
         return y
 
     @staticmethod
@@ -78,10 +85,10 @@ class AddDropped(torch.autograd.Function):
         return gradients[0], drop(gradients[0].contiguous(), *ctx.named), None, None
 
 
-def drop(x: Tensor, seed: int, share: float) -> Tensor:
-    """Dropout that a seed repeats, of a contiguous tensor; the gradient's way back is the same."""
+def drop(x: Tensor, seed: Tensor, share: float) -> Tensor:
+    """Dropout that a (1,) seed repeats, of a contiguous tensor; the way back is the same."""
     y = torch.empty_like(x)
-    _kernels().drop(*_rows(x), np.uint64(seed), share, *_rows(y))
+    _run("drop", *_rows(x), _array(seed), share, *_rows(y))
     return y
 
 
@@ -92,7 +99,8 @@ class LayerNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         y, mean, inverse = torch.empty_like(rows), torch.empty(len(rows)), torch.empty(len(rows))
-        _kernels().layer_norm(
+        _run(
+            "layer_norm",
             *_arrays(rows, gain, torch.zeros_like(gain) if bias is None else bias),
             np.float32(epsilon),
             *_arrays(y, mean, inverse),
@@ -106,8 +114,8 @@ class LayerNorm(torch.autograd.Function):
         rows, gain, mean, inverse = ctx.saved_tensors
         gradient = gradients[0].reshape(rows.shape).contiguous()
         x_gradient, sums = torch.empty_like(rows), torch.zeros(2, len(gain))
-        _kernels().layer_norm_backward(
-            *_arrays(gradient, rows, gain, mean, inverse, x_gradient, *sums)
+        _run(
+            "layer_norm_backward", *_arrays(gradient, rows, gain, mean, inverse, x_gradient, *sums)
         )
         gain_gradient, bias_gradient = sums.to(gain.dtype)
         return (
@@ -125,7 +133,7 @@ class RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         y, inverse = torch.empty_like(rows), torch.empty(len(rows))
-        _kernels().rms_norm(*_arrays(rows, gain), np.float32(epsilon), *_arrays(y, inverse))
+        _run("rms_norm", *_arrays(rows, gain), np.float32(epsilon), *_arrays(y, inverse))
         ctx.save_for_backward(rows, gain, inverse)
         return y.view(x.shape)
 
@@ -134,8 +142,8 @@ class RMSNorm(torch.autograd.Function):
         rows, gain, inverse = ctx.saved_tensors
         gradient = gradients[0].reshape(rows.shape).contiguous()
         x_gradient, gain_gradient = torch.empty_like(rows), torch.zeros(len(gain))
-        _kernels().rms_norm_backward(
-            *_arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient)
+        _run(
+            "rms_norm_backward", *_arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient)
         )
         return x_gradient.view(gradients[0].shape), gain_gradient.to(gain.dtype), None
 
@@ -163,7 +171,8 @@ class RotatedHeads(torch.autograd.Function):
         ctx.firsts, out, inverses = [0, n_heads[0], sum(n_heads)], [], []
         for first, h, gain in zip(ctx.firsts, n_heads, (q_gain, k_gain)):
             y, inverse = qkv.new_empty(b, h, t, d), torch.empty(b, t, h)
-            _kernels().heads(
+            _run(
+                "heads",
                 _array(x),
                 first,
                 _array(gain),
@@ -185,7 +194,8 @@ class RotatedHeads(torch.autograd.Function):
             gradients, ctx.firsts, (q_gain, k_gain), inverses
         ):
             gain_gradient = torch.zeros(len(gain))
-            _kernels().heads_backward(
+            _run(
+                "heads_backward",
                 *_arrays(gradient.contiguous(), x),
                 first,
                 *_arrays(gain, inverse, cosines, sines, x_gradient, gain_gradient),
@@ -204,7 +214,7 @@ class GELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y, slope = torch.empty_like(x), torch.empty_like(x)
-        _kernels().gelu(*_rows(x, y, slope))
+        _run("gelu", *_rows(x, y, slope))
         ctx.save_for_backward(slope)
         return y
 
@@ -220,7 +230,7 @@ class SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         y, gate_slope, up_slope = (torch.empty_like(gate) for _ in range(3))
-        _kernels().swiglu(*_rows(gate, up, y, gate_slope, up_slope))
+        _run("swiglu", *_rows(gate, up, y, gate_slope, up_slope))
         ctx.save_for_backward(gate_slope, up_slope)
         return y
 
@@ -234,13 +244,13 @@ class CausalAttention(torch.autograd.Function):
     """Attention over the positions up to each: three times (N, T, D), N heads -> (N, T, D).
 
     A block of queries looks at the keys up to its own last one, so that half of what a mask
-    would hide is never computed. Where there are seeds, one for each block, a share of the
-    weights is dropped.
+    would hide is never computed. Where there are (blocks,) seeds, a share of the weights is
+    dropped.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, seeds: list[int], share: float
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, seeds: Tensor | None, share: float
     ) -> Tensor:
         _, t, d = q.shape
         y = torch.empty_like(q)
@@ -248,10 +258,10 @@ class CausalAttention(torch.autograd.Function):
         for number, first in enumerate(range(0, t, QUERIES)):
             last = min(first + QUERIES, t)
             w = torch.bmm(q[:, first:last], k[:, :last].mT)
-            _kernels().causal_softmax(_array(w), first, np.float32(d**-0.5))
+            _run("causal_softmax", _array(w), first, np.float32(d**-0.5))
             weights.append(w)
-            if seeds:
-                w = drop(w, seeds[number], share)
+            if seeds is not None:
+                w = drop(w, seeds[number : number + 1], share)
             y[:, first:last] = torch.bmm(w, v[:, :last])
         ctx.seeds, ctx.share = seeds, share
         ctx.save_for_backward(q, k, v, *weights)
@@ -267,11 +277,11 @@ class CausalAttention(torch.autograd.Function):
             first, last = number * QUERIES, min((number + 1) * QUERIES, t)
             gradient = gradients[0][:, first:last]
             kept, w_gradient = w, torch.bmm(gradient, v[:, :last].mT)
-            if ctx.seeds:
-                kept = drop(w, ctx.seeds[number], ctx.share)
-                w_gradient = drop(w_gradient, ctx.seeds[number], ctx.share)
+            if ctx.seeds is not None:
+                seed = ctx.seeds[number : number + 1]
+                kept, w_gradient = (drop(x, seed, ctx.share) for x in (w, w_gradient))
             v_gradient[:, :last] += torch.bmm(kept.mT, gradient)
-            _kernels().causal_softmax_backward(*_arrays(w_gradient, w), first, np.float32(d**-0.5))
+            _run("causal_softmax_backward", *_arrays(w_gradient, w), first, np.float32(d**-0.5))
             q_gradient[:, first:last] = torch.bmm(w_gradient, k[:, :last])
             k_gradient[:, :last] += torch.bmm(w_gradient.mT, q[:, first:last])
         return q_gradient, k_gradient, v_gradient, None, None
@@ -298,6 +308,14 @@ def _numba_is_there() -> bool:
     except ImportError:
         return False
     return True
+
+
+def _run(kernel: str, *arguments: Any) -> None:
+    """Call a kernel, and tell the listener."""
+    function = getattr(_kernels(), kernel)
+    function(*arguments)
+    if (tell := listener.get()) is not None:
+        tell(function, arguments)
 
 
 @cache

@@ -122,22 +122,24 @@ def drop(x, seed, share, y):
 
     Args:
         x, y: (N,).
-        seed: with its place, decides whether a number is dropped.
+        seed: (1,); with its place, decides whether a number is dropped.
         share: 0 to below 1.
     """
+    name = np.uint64(seed[0])
     limit, scale = np.uint32(share * 2.0**32), np.float32(1 / (1 - share))
     for i in range(len(x)):
         kept = load(x[i]) * scale
-        y[i] = store(kept if random_bits(i, seed) >= limit else ZERO, y[i])
+        y[i] = store(kept if random_bits(i, name) >= limit else ZERO, y[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def add_dropped(x, change, seed, share, y):
     """y = x + the change after `drop`; all (N,)."""
+    name = np.uint64(seed[0])
     limit, scale = np.uint32(share * 2.0**32), np.float32(1 / (1 - share))
     for i in range(len(x)):
         kept = load(change[i]) * scale
-        kept = kept if random_bits(i, seed) >= limit else ZERO
+        kept = kept if random_bits(i, name) >= limit else ZERO
         y[i] = store(load(x[i]) + kept, y[i])
 
 

@@ -19,7 +19,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +32,7 @@ from folio.model.loss import next_token_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
 from folio.training.crew import Crew, make_crew
+from folio.training.tape import Taped
 from folio.training.weights import Weights, new_row
 
 Task = Callable[["Replica", Any], Any]
@@ -53,6 +54,9 @@ class Replica:
     """(N,) of its share of the batch, in its own precision."""
     generator: torch.Generator
     """Draws its dropout masks."""
+    differentiate: Taped
+    """(B, T) inputs and targets, number of targets of the whole batch -> its part of the loss,
+    whose gradient is then in `gradients`."""
 
 
 class Share(NamedTuple):
@@ -96,16 +100,25 @@ class Replicas:
         return new_row(len(self.weights.values), dtype, self.weights.values.device)
 
     def _copy(self, model: nn.Module) -> Replica:
-        replica = Replica(
-            copy.deepcopy(model).to(self.device.dtype).train(),
-            self.new_row(self.device.dtype),
-            torch.Generator(),
-        )
-        self.weights.attach(replica.model, self._shared)
-        for module in replica.model.modules():
+        mine = copy.deepcopy(model).to(self.device.dtype).train()
+        self.weights.attach(mine, self._shared)
+        generator = torch.Generator()
+        for module in mine.modules():
             if isinstance(module, Dropout):
-                module.generator = replica.generator
-        return replica
+                module.generator = generator
+        gradients = self.new_row(self.device.dtype)
+        return Replica(
+            mine, gradients, generator, Taped(partial(self._differentiate, mine, gradients))
+        )
+
+    def _differentiate(
+        self, model: nn.Module, gradients: Tensor, inputs: Tensor, targets: Tensor, n: Tensor
+    ) -> Tensor:
+        model.zero_grad()
+        loss = self.loss(model, inputs, targets) / n
+        loss.backward()
+        self.weights.gather_gradients(model, gradients)
+        return loss.detach()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -122,6 +135,8 @@ class Replicas:
             self._crew = None
             torch.set_flush_denormal(False)
             torch.set_num_threads(threads)
+            for replica in self.copies:
+                replica.differentiate.forget()
             return_freed_memory()
 
     def _begin_work(self) -> None:
@@ -199,13 +214,10 @@ class Replicas:
 
     def _compute_share(self, replica: Replica, share: Share) -> float:
         """The gradient of some windows into the copy's; returns their part of the loss."""
-        replica.model.zero_grad()
         replica.generator.manual_seed(share.dropout_seed)
         inputs, targets = (torch.from_numpy(rows).to(self.device.torch) for rows in share.batch)
-        loss = self.loss(replica.model, inputs, targets) / share.n_targets
-        loss.backward()
-        self.weights.gather_gradients(replica.model, replica.gradients)
-        return loss.item()
+        n = torch.tensor(float(share.n_targets), device=self.device.torch)
+        return replica.differentiate(inputs, targets, n).item()
 
     def score(self, tokens: TokenIds, windows: list[Window], protocol: str) -> Score:
         """As `evaluation.score`, each copy reading some of the windows."""
