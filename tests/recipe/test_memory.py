@@ -88,13 +88,12 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
     training = build(
         replace(recipe, training=replace(recipe.training, max_steps=1)), device, tokens, tokens
     )
-    replicas, rules = training.replicas, training.optimizer.rules.values()
+    replicas = training.replicas
     compute_gradients(training, training.stream.next_batch(2, 8), step=0)
     tensors = [replicas.weights.values, replicas.weights.gradients, replicas._shared]
     tensors += [copy.gradients for copy in replicas.copies]
     tensors += [p.grad for copy in replicas.copies for p in copy.model.parameters()]
-    tensors += [tensor for rule in rules for tensor in rule.tensors.values()]
-    tensors += [rule._update for rule in rules if hasattr(rule, "_update")]  # type: ignore[attr-defined]
+    tensors += list(training.optimizer.tensors.values())
     held = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
     # The rest is a sum that lives for a moment, in float32.
     passing = {"adamw": 0, "muon": 4, "sgd": 4}[kind] * recipe.model.n_parameters

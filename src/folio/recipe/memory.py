@@ -53,15 +53,12 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
 
 def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     """Of what lasts from step to step: training/weights.py, replicas.py, updates.py, muon.py."""
-    n, model, size = recipe.model.n_parameters, recipe.model, device.dtype.itemsize
-    n_embedding = model.vocab_size * model.d_model * (1 if model.tied_head else 2)
+    n, size = recipe.model.n_parameters, device.dtype.itemsize
     shared = size * n if size < 4 else 0  # the weights in the precision that computes
     each = 2 * size * n  # the gradients of a copy, as autograd hands them over and in its row
     match recipe.optimizer.kind:
-        case "adamw":
+        case "adamw" | "muon":  # of a matrix Muon holds momentum, and moves for a moment
             remembered = 8 * n
-        case "muon":  # momentum, update and a sum of both for the matrices, AdamW for the rest
-            remembered = (8 + size) * (n - n_embedding) + 8 * n_embedding
         case "sgd":
             remembered = 8 * n if recipe.optimizer.momentum else 4 * n
     return 8 * n + shared + n_copies * each + remembered

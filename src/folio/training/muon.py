@@ -2,9 +2,11 @@
 
 The momentum of a matrix is replaced by the nearest orthogonal matrix, so that directions
 with small gradients move as far as those with large ones. Newton-Schulz iterations find it
-with products alone.
+with products alone. Then each of its rows, which moves one neuron, is divided by how far that
+neuron moved lately (NorMuon), and decay takes only from weights that the move makes smaller too.
 
-Source: Jordan 2024, https://kellerjordan.github.io/posts/muon.
+Sources: Jordan 2024, https://kellerjordan.github.io/posts/muon; Li et al. 2025,
+https://arxiv.org/abs/2510.05491; Chen et al. 2025, https://arxiv.org/abs/2510.12402.
 
 Shapes:  M x K a matrix, M <= K after a transposition · S matrices of one shape
 """
@@ -12,6 +14,7 @@ Shapes:  M x K a matrix, M <= K after a transposition · S matrices of one shape
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +34,21 @@ POLYNOMIALS = (
 left nearer to 1, from 0.005 to 1 at first (the Polar Express, https://arxiv.org/abs/2505.16932;
 all but the last a little flatter, for rounding). Together 0.92 to 1.08."""
 
+EPSILON = 1e-8
+MOMENTUM_STEPS, FIRST_MOMENTUM = 300, 0.85
+"""Momentum rises from here in so many steps: while all changes fast, old gradients mislead
+(https://github.com/KellerJordan/modded-nanogpt, and docs/experiments.md)."""
+
+
+class Stack(NamedTuple):
+    """Matrices of one shape, which a thread moves together: views into the rows."""
+
+    weights: list[Tensor]
+    gradients: list[Tensor]
+    momenta: list[Tensor]
+    mean_squares: list[Tensor]
+    """(R, 1) of the orthogonal moves of each neuron."""
+
 
 class Muon:
     """For the matrices between hidden layers, which lie in one row."""
@@ -40,46 +58,73 @@ class Muon:
     ) -> None:
         """
         Args:
-            row: (N,) weights and gradients of all matrices.
+            row: (N,) weights and gradients of all matrices, in memory that all threads see.
             config: rate, momentum and decay.
             model: whose matrices they are.
             replicas: whose threads share the work, in their precision.
         """
-        self.row, self.config = row, config
+        self.config = config
         self.learning_rate = config.matrix_learning_rate
-        self.tensors = {"momentum": torch.zeros_like(row.data)}
-        self._update = new_row(len(row), replicas.device.dtype, row.device)
         matrices = _matrices(model, replicas.weights.members["hidden"])
-        views = [self._view(matrix) for matrix in matrices]
-        # Each thread takes an equal share of each shape.
-        n = len(replicas.copies)
-        by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
-        for view in views:
-            by_shape[view.shape].append(view)
+        momentum, mean_square = (
+            new_row(n, row.dtype, row.device) for n in (len(row), sum(map(len, matrices)))
+        )
+        self.tensors = {
+            "momentum": momentum,
+            "mean_square": mean_square,
+            "steps": torch.zeros(()),
+        }
+        assert row.grad is not None
+        by_shape: dict[torch.Size, list[tuple[Tensor, ...]]] = defaultdict(list)
+        for matrix, neurons in zip(matrices, mean_square.split([len(m) for m in matrices])):
+            places = (_place(matrix, row.data, other) for other in (row.data, row.grad, momentum))
+            by_shape[matrix.shape].append((*places, neurons[:, None]))
+        n = len(replicas.copies)  # threads, of which each takes an equal share of each shape
         self._jobs = [
-            [same for stack in by_shape.values() if (same := stack[i::n])] for i in range(n)
+            [Stack(*map(list, zip(*some))) for same in by_shape.values() if (some := same[i::n])]
+            for i in range(n)
         ]
-        self._orthogonalize = replicas.task(self._do_job)
+        self._move = replicas.task(self._do_job)
 
     def step(self, learning_rate: float) -> None:
         """Momentum, then the nearest orthogonal matrices, then the change."""
-        gradient, momentum = self.row.grad, self.tensors["momentum"]
-        assert gradient is not None
-        keep = self.config.matrix_momentum
-        momentum.lerp_(gradient, 1 - keep)
-        self._update.copy_(gradient.lerp(momentum, keep))  # Nesterov's look ahead
-        self._orthogonalize(range(len(self._jobs)))
-        self.row.data.mul_(1 - learning_rate * self.config.matrix_weight_decay)
-        self.row.data.sub_(self._update, alpha=learning_rate)
+        risen = min(1.0, self.tensors["steps"].item() / MOMENTUM_STEPS)
+        self.tensors["steps"] += 1
+        full = self.config.matrix_momentum
+        keep = full - (1 - risen) * max(0.0, full - FIRST_MOMENTUM)
+        self._move([(i, learning_rate, keep) for i in range(len(self._jobs))])
 
-    def _do_job(self, _: Replica, number: int) -> None:
-        for same in self._jobs[number]:
-            _orthogonalize_in_place(same)
+    def _do_job(self, replica: Replica, item: tuple[int, float, float]) -> None:
+        number, learning_rate, keep = item
+        decay = learning_rate * self.config.matrix_weight_decay
+        for weights, gradients, momenta, mean_squares in self._jobs[number]:
+            for gradient, momentum in zip(gradients, momenta):
+                momentum.lerp_(gradient, 1 - keep)
+            ahead = [g.lerp(m, keep) for g, m in zip(gradients, momenta)]  # as Nesterov looks
+            moves = orthogonalize(torch.stack(ahead).to(replica.gradients.dtype)).float()
+            rows, columns = weights[0].shape
+            scale = max(1.0, rows / columns) ** 0.5  # the outputs of tall ones change as much
+            for weight, move, mean_square in zip(weights, moves, mean_squares):
+                self._even_out(move, mean_square)
+                lost = decay * weight
+                if self.config.cautious_decay:
+                    lost *= move * weight > 0
+                weight.sub_(lost).sub_(move, alpha=learning_rate * scale)
 
-    def _view(self, matrix: Tensor) -> Tensor:
-        """The place of a matrix in the row of updates."""
-        offset = matrix.storage_offset() - self.row.data.storage_offset()
-        return self._update[offset : offset + matrix.numel()].view(matrix.shape)
+    def _even_out(self, move: Tensor, mean_square: Tensor) -> None:
+        """Divide the rows by their lengths of late, and keep the length of the whole."""
+        beta2 = self.config.matrix_beta2
+        if beta2 < 1:
+            mean_square.lerp_(move.square().mean(1, keepdim=True), 1 - beta2)
+            length = move.norm()
+            move /= mean_square.sqrt() + EPSILON
+            move *= length / move.norm()
+
+
+def _place(matrix: Tensor, row: Tensor, other: Tensor) -> Tensor:
+    """What belongs to a matrix of a row in another row."""
+    first = matrix.storage_offset() - row.storage_offset() + other.storage_offset()
+    return other.as_strided(matrix.shape, matrix.stride(), first)
 
 
 def _matrices(model: nn.Module, members: list[nn.Parameter]) -> list[Tensor]:
@@ -90,15 +135,6 @@ def _matrices(model: nn.Module, members: list[nn.Parameter]) -> list[Tensor]:
         for parameter in members
         for matrix in parameter.detach().split(widths.get(parameter, len(parameter)))
     ]
-
-
-def _orthogonalize_in_place(matrices: list[Tensor]) -> None:
-    """Matrices of one shape; tall ones are scaled up, so that their outputs change as much."""
-    rows, columns = matrices[0].shape
-    scale = max(1.0, rows / columns) ** 0.5
-    orthogonal = orthogonalize(torch.stack(matrices)).mul_(scale)
-    for matrix, found in zip(matrices, orthogonal):
-        matrix.copy_(found)
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -39,8 +39,15 @@ class OptimizerConfig:
     matrix_weight_decay: float = 0.05
     """Muon: of those matrices, times their rate each step."""
 
+    cautious_decay: bool = True
+    """Muon: spare the weights that the gradient makes larger (https://arxiv.org/abs/2510.12402)."""
+
     matrix_momentum: float = 0.95
-    """Muon: how much of the mean gradient is kept each step."""
+    """Muon: how much of the mean gradient is kept each step, once it has risen from 0.85 in 300."""
+
+    matrix_beta2: float = 0.95
+    """Muon: how much of the mean squared move of each neuron is kept each step, by which its moves
+    are scaled (https://arxiv.org/abs/2510.05491). 1 leaves them as they are."""
 
     gradient_clip: float = 1.0
     """Largest norm of all gradients together; 0 does not clip."""
@@ -58,5 +65,7 @@ class OptimizerConfig:
         for name in ("beta1", "beta2", "momentum", "matrix_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"optimizer.{name} is {getattr(self, name)}; it is 0 to below 1.")
+        if not 0 <= self.matrix_beta2 <= 1:
+            raise UserError(f"optimizer.matrix_beta2 is {self.matrix_beta2}; it is 0 to 1.")
         if not self.epsilon > 0:
             raise UserError(f"optimizer.epsilon is {self.epsilon}; it is above 0.")

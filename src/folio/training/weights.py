@@ -36,7 +36,7 @@ class Weights:
         everything = {name: p for members in named.values() for name, p in members.items()}
         row = torch.cat([p.detach().flatten() for p in everything.values()])
         self.values = new_row(len(row), row.dtype, row.device).copy_(row)
-        self.gradients = torch.zeros_like(self.values)
+        self.gradients = new_row(len(row), row.dtype, row.device)
 
         end = 0
         self._spans: dict[str, slice] = {}
