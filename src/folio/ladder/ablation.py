@@ -25,7 +25,12 @@ BASE: Table = {
     "size": "nano",
     "tokenizer": {"kind": "character"},
     "model": {"d_model": 64, "context_length": 64},
-    "optimizer": {"kind": "adamw", "learning_rate": 2e-3, "matrix_learning_rate": 0.02},
+    "optimizer": {
+        "kind": "adamw",
+        "learning_rate": 2e-3,
+        "matrix_learning_rate": 0.02,
+        "matrix_beta2": 1.0,  # Muon as Jordan has it
+    },
     "schedule": {
         "kind": "cosine",
         "warmup_fraction": 0.05,

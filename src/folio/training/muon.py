@@ -2,11 +2,11 @@
 
 The momentum of a matrix is replaced by the nearest orthogonal matrix, so that directions
 with small gradients move as far as those with large ones. Newton-Schulz iterations find it
-with products alone. Then each of its rows, which moves one neuron, is divided by how far that
-neuron moved lately (NorMuon), and decay takes only from weights that the move makes smaller too.
+with products alone. Each of its rows, which moves one neuron, is then divided by how far that
+neuron moved lately, so that no few of them take all of the way (NorMuon).
 
 Sources: Jordan 2024, https://kellerjordan.github.io/posts/muon; Li et al. 2025,
-https://arxiv.org/abs/2510.05491; Chen et al. 2025, https://arxiv.org/abs/2510.12402.
+https://arxiv.org/abs/2510.05491.
 
 Shapes:  M x K a matrix, M <= K after a transposition · S matrices of one shape
 """
@@ -35,9 +35,7 @@ left nearer to 1, from 0.005 to 1 at first (the Polar Express, https://arxiv.org
 all but the last a little flatter, for rounding). Together 0.92 to 1.08."""
 
 EPSILON = 1e-8
-MOMENTUM_STEPS, FIRST_MOMENTUM = 300, 0.85
-"""Momentum rises from here in so many steps: while all changes fast, old gradients mislead
-(https://github.com/KellerJordan/modded-nanogpt, and docs/experiments.md)."""
+"""So that what has no gradient stays."""
 
 
 class Stack(NamedTuple):
@@ -72,7 +70,6 @@ class Muon:
         self.tensors = {
             "momentum": momentum,
             "mean_square": mean_square,
-            "steps": torch.zeros(()),
         }
         assert row.grad is not None
         by_shape: dict[torch.Size, list[tuple[Tensor, ...]]] = defaultdict(list)
@@ -88,15 +85,11 @@ class Muon:
 
     def step(self, learning_rate: float) -> None:
         """Momentum, then the nearest orthogonal matrices, then the change."""
-        risen = min(1.0, self.tensors["steps"].item() / MOMENTUM_STEPS)
-        self.tensors["steps"] += 1
-        full = self.config.matrix_momentum
-        keep = full - (1 - risen) * max(0.0, full - FIRST_MOMENTUM)
-        self._move([(i, learning_rate, keep) for i in range(len(self._jobs))])
+        self._move([(i, learning_rate) for i in range(len(self._jobs))])
 
-    def _do_job(self, replica: Replica, item: tuple[int, float, float]) -> None:
-        number, learning_rate, keep = item
-        decay = learning_rate * self.config.matrix_weight_decay
+    def _do_job(self, replica: Replica, item: tuple[int, float]) -> None:
+        number, learning_rate = item
+        keep = self.config.matrix_momentum
         for weights, gradients, momenta, mean_squares in self._jobs[number]:
             for gradient, momentum in zip(gradients, momenta):
                 momentum.lerp_(gradient, 1 - keep)
@@ -106,10 +99,8 @@ class Muon:
             scale = max(1.0, rows / columns) ** 0.5  # the outputs of tall ones change as much
             for weight, move, mean_square in zip(weights, moves, mean_squares):
                 self._even_out(move, mean_square)
-                lost = decay * weight
-                if self.config.cautious_decay:
-                    lost *= move * weight > 0
-                weight.sub_(lost).sub_(move, alpha=learning_rate * scale)
+                weight.mul_(1 - learning_rate * self.config.matrix_weight_decay)
+                weight.sub_(move, alpha=learning_rate * scale)
 
     def _even_out(self, move: Tensor, mean_square: Tensor) -> None:
         """Divide the rows by their lengths of late, and keep the length of the whole."""
@@ -118,7 +109,7 @@ class Muon:
             mean_square.lerp_(move.square().mean(1, keepdim=True), 1 - beta2)
             length = move.norm()
             move /= mean_square.sqrt() + EPSILON
-            move *= length / move.norm()
+            move *= length / (move.norm() + EPSILON)
 
 
 def _place(matrix: Tensor, row: Tensor, other: Tensor) -> Tensor:

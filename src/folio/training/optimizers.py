@@ -39,11 +39,8 @@ class OptimizerConfig:
     matrix_weight_decay: float = 0.05
     """Muon: of those matrices, times their rate each step."""
 
-    cautious_decay: bool = True
-    """Muon: spare the weights that the gradient makes larger (https://arxiv.org/abs/2510.12402)."""
-
     matrix_momentum: float = 0.95
-    """Muon: how much of the mean gradient is kept each step, once it has risen from 0.85 in 300."""
+    """Muon: how much of the mean gradient is kept each step."""
 
     matrix_beta2: float = 0.95
     """Muon: how much of the mean squared move of each neuron is kept each step, by which its moves
