@@ -111,7 +111,7 @@ def test_a_size_or_a_shape_that_is_given_stays(given: Table, text, tried):
     found = chosen(merge(given, minutes(1000)), prepared)[0]
     asked = make_recipe(CPU, given, minutes(1000))
     dropped = {"embedding_dropout": 0.2, "residual_dropout": 0.2, "attention_dropout": 0.2}
-    decay = {"matrix_weight_decay": 0.4}
+    decay = {"matrix_weight_decay": 1.0}
     assert found == make_recipe(CPU, given, minutes(1000), {"model": dropped, "optimizer": decay})
     assert found.size == asked.size
 
@@ -136,7 +136,7 @@ LITTLE, SOME, MUCH = (0.0, 0.0, 0.0), (0.1, 0.1, 0.0), (0.2, 0.2, 0.2)
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("muon", [(LITTLE, 0.05), (LITTLE, 0.3), (SOME, 0.4), (MUCH, 0.4)]),
+        ("muon", [(LITTLE, 0.05), (LITTLE, 0.5), (SOME, 1.0), (MUCH, 1.0)]),
         ("adamw", [(LITTLE, 0.05), (SOME, 0.05), (MUCH, 0.05), (MUCH, 0.05)]),
     ],
 )
@@ -158,7 +158,7 @@ def test_dropout_or_decay_that_is_given_stays(text, tried):
     short = text(100_000)
     recipe = chosen(merge({"model": {"attention_dropout": 0.3}}, minutes(1)), short)[0]
     assert (recipe.model.attention_dropout, recipe.model.residual_dropout) == (0.3, 0.0)
-    assert recipe.optimizer.matrix_weight_decay == 0.4
+    assert recipe.optimizer.matrix_weight_decay == 1.0
     recipe = chosen(merge({"optimizer": {"matrix_weight_decay": 0.0}}, minutes(1)), short)[0]
     assert recipe.optimizer.matrix_weight_decay == 0.0
     assert recipe.model.attention_dropout == 0.2

@@ -82,6 +82,7 @@ def test_muon_moves_hidden_matrices_as_torchs_own_does_and_adamw_the_rest(
         "matrix_learning_rate": 0.05,
         "matrix_weight_decay": 0.2,
         "matrix_beta2": 1.0,
+        "cautious_decay": False,
     }
     model, replicas, optimizer = parts_of(**config)
     _, _, adamw = others = parts_of(kind="adamw")
@@ -143,6 +144,29 @@ def test_neurons_move_as_far_as_they_did_lately_and_all_together_as_without():
     # Where nothing is remembered, all neurons move equally far.
     lengths = moves_of(0.0, gradients)[0].norm(dim=1)
     assert lengths.std() < 1e-4 * lengths.mean() < 0.01 * plain[0].norm(dim=1).std()
+
+
+def test_decay_spares_the_weights_that_the_gradient_makes_larger():
+    hidden = {}
+    for decay, cautious in ((0.0, True), (0.3, True), (0.3, False)):
+        _, replicas, optimizer = parts_of(
+            kind="muon",
+            matrix_learning_rate=0.1,
+            matrix_weight_decay=decay,
+            cautious_decay=cautious,
+        )
+        row = replicas.weights.groups["hidden"]
+        before = row.detach().clone()
+        replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(0))
+        optimizer.step(0.5)
+        hidden[decay, cautious] = row.detach()
+    moved = hidden[0.0, True] - before
+    decayed = before * 0.5 * 0.1 * 0.3
+    shrinking = moved * before < 0
+    assert 0.3 < shrinking.float().mean() < 0.7
+    expected = {(0.3, True): decayed * shrinking, (0.3, False): decayed}
+    for case, loss in expected.items():
+        torch.testing.assert_close(hidden[0.0, True] - hidden[case], loss, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 24, 8), (1, 8, 40)])

@@ -29,7 +29,9 @@ BASE: Table = {
         "kind": "adamw",
         "learning_rate": 2e-3,
         "matrix_learning_rate": 0.02,
-        "matrix_beta2": 1.0,  # Muon as Jordan has it
+        # Muon as Jordan has it.
+        "matrix_beta2": 1.0,
+        "cautious_decay": False,
     },
     "schedule": {
         "kind": "cosine",

@@ -54,8 +54,9 @@ MUON_DROPOUTS = (
 """The same beside Muon, whose decay does more than dropout and costs nothing (docs/experiments.md,
 "Decay in place of dropout"): 0.1 was best at 12 epochs of python-docs, none was good at 5 of tiny
 Shakespeare, 0.2 at 29."""
-MATRIX_DECAYS = ((4.0, 0.05), (8.0, 0.3), (math.inf, 0.4))
-"""Muon's decay up to so many epochs, from the same measurements."""
+MATRIX_DECAYS = ((4.0, 0.05), (8.0, 0.5), (math.inf, 1.0))
+"""Muon's cautious decay up to so many epochs (docs/experiments.md, "Neurons that move alike"): 0.5
+at 5 epochs of tiny Shakespeare, 1.0 at 12 of python-docs."""
 
 Value = TypeVar("Value")
 

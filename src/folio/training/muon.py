@@ -3,10 +3,11 @@
 The momentum of a matrix is replaced by the nearest orthogonal matrix, so that directions
 with small gradients move as far as those with large ones. Newton-Schulz iterations find it
 with products alone. Each of its rows, which moves one neuron, is then divided by how far that
-neuron moved lately, so that no few of them take all of the way (NorMuon).
+neuron moved lately, so that no few of them take all of the way (NorMuon), and decay spares
+the weights that the move makes larger.
 
 Sources: Jordan 2024, https://kellerjordan.github.io/posts/muon; Li et al. 2025,
-https://arxiv.org/abs/2510.05491.
+https://arxiv.org/abs/2510.05491; Chen et al. 2025, https://arxiv.org/abs/2510.12402.
 
 Shapes:  M x K a matrix, M <= K after a transposition · S matrices of one shape
 """
@@ -99,8 +100,10 @@ class Muon:
             scale = max(1.0, rows / columns) ** 0.5  # the outputs of tall ones change as much
             for weight, move, mean_square in zip(weights, moves, mean_squares):
                 self._even_out(move, mean_square)
-                weight.mul_(1 - learning_rate * self.config.matrix_weight_decay)
-                weight.sub_(move, alpha=learning_rate * scale)
+                lost = learning_rate * self.config.matrix_weight_decay * weight
+                if self.config.cautious_decay:
+                    lost *= move * weight > 0
+                weight.sub_(lost).sub_(move, alpha=learning_rate * scale)
 
     def _even_out(self, move: Tensor, mean_square: Tensor) -> None:
         """Divide the rows by their lengths of late, and keep the length of the whole."""

@@ -39,6 +39,9 @@ class OptimizerConfig:
     matrix_weight_decay: float = 0.05
     """Muon: of those matrices, times their rate each step."""
 
+    cautious_decay: bool = True
+    """Muon: spare the weights that the move makes larger (https://arxiv.org/abs/2510.12402)."""
+
     matrix_momentum: float = 0.95
     """Muon: how much of the mean gradient is kept each step."""
 
