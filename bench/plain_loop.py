@@ -117,10 +117,6 @@ class PlainLoop:
         self.done += 1
         return loss.item()
 
-    def take(self, n: int) -> None:
-        for _ in range(n):
-            self.step()
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The fixed opponent: a textbook loop.")

@@ -118,13 +118,12 @@ def moves_of(beta2: float, gradients: list[Tensor]) -> list[Tensor]:
         kind="muon", matrix_beta2=beta2, matrix_weight_decay=0.0, matrix_momentum=0.0
     )
     matrix = next(p for p in replicas.weights.members["hidden"] if len(p) == 48)
-    row = replicas.weights.groups["hidden"]
-    first = matrix.storage_offset() - row.storage_offset()
+    assert matrix.grad is not None
     moves = []
     for gradient in gradients:
         before = matrix.detach().clone()
         replicas.weights.gradients.fill_(1.0)
-        row.grad[first : first + matrix.numel()] = gradient.flatten()  # type: ignore[index]
+        matrix.grad.copy_(gradient)
         optimizer.step(1.0)
         moves.append(before - matrix.detach())
     return moves
