@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from folio.device import Device, DeviceConfig
+from folio.model import fused
 from folio.testing import tiny_gpt
 from folio.training import muon
 from folio.training.muon import orthogonalize
@@ -16,12 +17,15 @@ from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replicas
 from folio.training.updates import Optimizer
 
-CPU = Device(DeviceConfig(kind="cpu", precision="float32", threads=2), "test")
+Precision = Literal["float32", "bfloat16"]
 
 
-def parts_of(**config: Any) -> tuple[nn.Module, Replicas, Optimizer]:
+def parts_of(
+    precision: Precision = "float32", **config: Any
+) -> tuple[nn.Module, Replicas, Optimizer]:
     model = tiny_gpt(initialization_std=0.3)
-    replicas = Replicas(model, CPU, at_most=2, seed=0)
+    device = Device(DeviceConfig(kind="cpu", precision=precision, threads=2), "test")
+    replicas = Replicas(model, device, at_most=2, seed=0)
     return model, replicas, Optimizer(OptimizerConfig(**config), model, replicas)
 
 
@@ -168,16 +172,40 @@ def test_decay_spares_the_weights_that_the_gradient_makes_larger():
         torch.testing.assert_close(hidden[0.0, True] - hidden[case], loss, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("config", [{}, {"matrix_beta2": 1.0}, {"cautious_decay": False}])
+def test_compiled_and_written_in_torch_muon_moves_the_same(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, config: Any
+):
+    pytest.importorskip("numba")
+    config = {"kind": "muon", "matrix_weight_decay": 0.5, "matrix_learning_rate": 0.1, **config}
+    found = []
+    for fewest in (1, 1 << 30):
+        monkeypatch.setattr(fused, "FEWEST", fewest)
+        _, replicas, optimizer = parts_of(precision, **config)
+        draw = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            replicas.weights.gradients.normal_(generator=draw)
+            optimizer.step(1.0)
+        row = replicas.weights.groups["hidden"].detach()
+        tensors = optimizer.tensors
+        found.append([row, tensors["hidden.momentum"], tensors["hidden.mean_square"]])
+    tolerance = 1e-5 if precision == "float32" else 0.02
+    for compiled, written in zip(*found):
+        assert (compiled - written).norm() <= tolerance * written.norm()
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 24, 8), (1, 8, 40)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(shape, dtype):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     found = orthogonalize(matrices.to(dtype)).float()
     values = torch.linalg.svdvals(found)
-    assert values.max() < 1.12 and values.median() > 0.9
+    assert values.max() < 1.55 and values.median() > 0.5
     u, _, vt = torch.linalg.svd(matrices, full_matrices=False)
     along = torch.diagonal(u.mT @ found @ vt.mT, dim1=1, dim2=2)
-    torch.testing.assert_close(along, values.sort(descending=True)[0], atol=0.6, rtol=0)
+    along = along.sort(descending=True)[0]
+    torch.testing.assert_close(along, values, atol=0.05, rtol=0)
     assert found.dtype == torch.float32 and found.shape == shape
 
 

@@ -77,7 +77,7 @@ class AddDropped(torch.autograd.Function):
         ctx.named = seed, share
         y = torch.empty_like(x)
         rows = _rows(x, change, y)
-        _run("add_dropped", *rows[:2], _array(seed), share, rows[2])
+        _run("add_dropped", *rows[:2], array(seed), share, rows[2])
         return y
 
     @staticmethod
@@ -88,7 +88,7 @@ class AddDropped(torch.autograd.Function):
 def drop(x: Tensor, seed: Tensor, share: float) -> Tensor:
     """Dropout that a (1,) seed repeats, of a contiguous tensor; the way back is the same."""
     y = torch.empty_like(x)
-    _run("drop", *_rows(x), _array(seed), share, *_rows(y))
+    _run("drop", *_rows(x), array(seed), share, *_rows(y))
     return y
 
 
@@ -101,9 +101,9 @@ class LayerNorm(torch.autograd.Function):
         y, mean, inverse = torch.empty_like(rows), torch.empty(len(rows)), torch.empty(len(rows))
         _run(
             "layer_norm",
-            *_arrays(rows, gain, torch.zeros_like(gain) if bias is None else bias),
+            *arrays(rows, gain, torch.zeros_like(gain) if bias is None else bias),
             np.float32(epsilon),
-            *_arrays(y, mean, inverse),
+            *arrays(y, mean, inverse),
         )
         ctx.save_for_backward(rows, gain, mean, inverse)
         ctx.has_bias = bias is not None
@@ -114,9 +114,7 @@ class LayerNorm(torch.autograd.Function):
         rows, gain, mean, inverse = ctx.saved_tensors
         gradient = gradients[0].reshape(rows.shape).contiguous()
         x_gradient, sums = torch.empty_like(rows), torch.zeros(2, len(gain))
-        _run(
-            "layer_norm_backward", *_arrays(gradient, rows, gain, mean, inverse, x_gradient, *sums)
-        )
+        _run("layer_norm_backward", *arrays(gradient, rows, gain, mean, inverse, x_gradient, *sums))
         gain_gradient, bias_gradient = sums.to(gain.dtype)
         return (
             x_gradient.view(gradients[0].shape),
@@ -133,7 +131,7 @@ class RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         y, inverse = torch.empty_like(rows), torch.empty(len(rows))
-        _run("rms_norm", *_arrays(rows, gain), np.float32(epsilon), *_arrays(y, inverse))
+        _run("rms_norm", *arrays(rows, gain), np.float32(epsilon), *arrays(y, inverse))
         ctx.save_for_backward(rows, gain, inverse)
         return y.view(x.shape)
 
@@ -142,9 +140,7 @@ class RMSNorm(torch.autograd.Function):
         rows, gain, inverse = ctx.saved_tensors
         gradient = gradients[0].reshape(rows.shape).contiguous()
         x_gradient, gain_gradient = torch.empty_like(rows), torch.zeros(len(gain))
-        _run(
-            "rms_norm_backward", *_arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient)
-        )
+        _run("rms_norm_backward", *arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient))
         return x_gradient.view(gradients[0].shape), gain_gradient.to(gain.dtype), None
 
 
@@ -173,11 +169,11 @@ class RotatedHeads(torch.autograd.Function):
             y, inverse = qkv.new_empty(b, h, t, d), torch.empty(b, t, h)
             _run(
                 "heads",
-                _array(x),
+                array(x),
                 first,
-                _array(gain),
+                array(gain),
                 np.float32(epsilon),
-                *_arrays(cosines, sines, y, inverse),
+                *arrays(cosines, sines, y, inverse),
             )
             out.append(y)
             inverses.append(inverse)
@@ -196,9 +192,9 @@ class RotatedHeads(torch.autograd.Function):
             gain_gradient = torch.zeros(len(gain))
             _run(
                 "heads_backward",
-                *_arrays(gradient.contiguous(), x),
+                *arrays(gradient.contiguous(), x),
                 first,
-                *_arrays(gain, inverse, cosines, sines, x_gradient, gain_gradient),
+                *arrays(gain, inverse, cosines, sines, x_gradient, gain_gradient),
             )
             gain_gradients.append(gain_gradient.to(gain.dtype))
         x_gradient[:, :, ctx.firsts[2] :] = gradients[2].transpose(1, 2)
@@ -258,7 +254,7 @@ class CausalAttention(torch.autograd.Function):
         for number, first in enumerate(range(0, t, QUERIES)):
             last = min(first + QUERIES, t)
             w = torch.bmm(q[:, first:last], k[:, :last].mT)
-            _run("causal_softmax", _array(w), first, np.float32(d**-0.5))
+            _run("causal_softmax", array(w), first, np.float32(d**-0.5))
             weights.append(w)
             if seeds is not None:
                 w = drop(w, seeds[number : number + 1], share)
@@ -281,24 +277,24 @@ class CausalAttention(torch.autograd.Function):
                 seed = ctx.seeds[number : number + 1]
                 kept, w_gradient = (drop(x, seed, ctx.share) for x in (w, w_gradient))
             v_gradient[:, :last] += torch.bmm(kept.mT, gradient)
-            _run("causal_softmax_backward", *_arrays(w_gradient, w), first, np.float32(d**-0.5))
+            _run("causal_softmax_backward", *arrays(w_gradient, w), first, np.float32(d**-0.5))
             q_gradient[:, first:last] = torch.bmm(w_gradient, k[:, :last])
             k_gradient[:, :last] += torch.bmm(w_gradient.mT, q[:, first:last])
         return q_gradient, k_gradient, v_gradient, None, None
 
 
-def _array(x: Tensor) -> NDArray[Any]:
+def array(x: Tensor) -> NDArray[Any]:
     """The memory of a contiguous tensor as the kernels read it: bfloat16 by its bits."""
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).detach().numpy()
 
 
-def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
-    return [_array(x) for x in tensors]
+def arrays(*tensors: Tensor) -> list[NDArray[Any]]:
+    return [array(x) for x in tensors]
 
 
 def _rows(*tensors: Tensor) -> list[NDArray[Any]]:
     """Each as one long row."""
-    return [_array(x.view(-1)) for x in tensors]
+    return [array(x.view(-1)) for x in tensors]
 
 
 @cache

@@ -1,0 +1,74 @@
+"""What Muon does beside its products, in compiled code: two passes over a matrix.
+
+torch makes thirty, for which a small model waits as long as for the half of a forward pass.
+`muon.py` has the readable twin.
+
+Imports numba. Arrays hold float32, or bfloat16 as `model/kernels.py` reads it.
+
+Shapes:  R x C a matrix, of which a row makes one neuron
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from folio.model.kernels import FASTMATH, load, store
+
+ONE, EPSILON = np.float32(1), np.float32(1e-8)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def look_ahead(gradient, momentum, keep, ahead):
+    """The momentum learns from the gradient; `ahead` is the next one, as Nesterov looks at it.
+
+    Args:
+        gradient, momentum: (R, C) float32; the momentum is changed in place.
+        keep: how much of it is kept, float32.
+        ahead: (R, C), written.
+    """
+    for r in range(len(gradient)):
+        for c in range(gradient.shape[1]):
+            g = gradient[r, c]
+            m = keep * momentum[r, c] + (ONE - keep) * g
+            momentum[r, c] = m
+            ahead[r, c] = store(keep * m + (ONE - keep) * g, ahead[r, c])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def change(weight, move, mean_square, beta2, rate, decay, cautious):
+    """Subtract a move whose rows are made even, and what decays.
+
+    Args:
+        weight: (R, C) float32, changed in place.
+        move: (R, C), close to orthogonal.
+        mean_square: (R, 1) float32 of the moves of late, which learns from this one.
+        beta2: how much of that is kept; 1 leaves the rows as they are.
+        rate: times the move.
+        decay: times the weight; all three float32.
+        cautious: whether weights that the move makes larger do not decay.
+    """
+    rows, columns = weight.shape
+    factors = np.full(rows, rate)
+    if beta2 < ONE:
+        before = after = np.float32(0)
+        for r in range(rows):
+            total = np.float32(0)
+            for c in range(columns):
+                x = load(move[r, c])
+                total += x * x
+            now = total / np.float32(columns)
+            late = beta2 * mean_square[r, 0] + (ONE - beta2) * now
+            mean_square[r, 0] = late
+            factors[r] = ONE / (math.sqrt(late) + EPSILON)
+            before += now
+            after += now * factors[r] * factors[r]
+        factors *= rate * math.sqrt(before) / (math.sqrt(after) + EPSILON)
+    for r in range(rows):
+        factor = factors[r]
+        for c in range(columns):
+            w, step = weight[r, c], factor * load(move[r, c])
+            lost = decay * w if not cautious or step * w > np.float32(0) else np.float32(0)
+            weight[r, c] = w - lost - step
