@@ -77,7 +77,7 @@ class AddDropped(torch.autograd.Function):
         ctx.named = seed, share
         y = torch.empty_like(x)
         rows = _rows(x, change, y)
-        _run("add_dropped", *rows[:2], array(seed), share, rows[2])
+        _run("add_dropped", *rows[:2], _array(seed), share, rows[2])
         return y
 
     @staticmethod
@@ -88,7 +88,7 @@ class AddDropped(torch.autograd.Function):
 def drop(x: Tensor, seed: Tensor, share: float) -> Tensor:
     """Dropout that a (1,) seed repeats, of a contiguous tensor; the way back is the same."""
     y = torch.empty_like(x)
-    _run("drop", *_rows(x), array(seed), share, *_rows(y))
+    _run("drop", *_rows(x), _array(seed), share, *_rows(y))
     return y
 
 
@@ -169,9 +169,9 @@ class RotatedHeads(torch.autograd.Function):
             y, inverse = qkv.new_empty(b, h, t, d), torch.empty(b, t, h)
             _run(
                 "heads",
-                array(x),
+                _array(x),
                 first,
-                array(gain),
+                _array(gain),
                 np.float32(epsilon),
                 *arrays(cosines, sines, y, inverse),
             )
@@ -254,7 +254,7 @@ class CausalAttention(torch.autograd.Function):
         for number, first in enumerate(range(0, t, QUERIES)):
             last = min(first + QUERIES, t)
             w = torch.bmm(q[:, first:last], k[:, :last].mT)
-            _run("causal_softmax", array(w), first, np.float32(d**-0.5))
+            _run("causal_softmax", _array(w), first, np.float32(d**-0.5))
             weights.append(w)
             if seeds is not None:
                 w = drop(w, seeds[number : number + 1], share)
@@ -283,18 +283,19 @@ class CausalAttention(torch.autograd.Function):
         return q_gradient, k_gradient, v_gradient, None, None
 
 
-def array(x: Tensor) -> NDArray[Any]:
+def _array(x: Tensor) -> NDArray[Any]:
     """The memory of a contiguous tensor as the kernels read it: bfloat16 by its bits."""
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).detach().numpy()
 
 
 def arrays(*tensors: Tensor) -> list[NDArray[Any]]:
-    return [array(x) for x in tensors]
+    """Each as the kernels read it."""
+    return [_array(x) for x in tensors]
 
 
 def _rows(*tensors: Tensor) -> list[NDArray[Any]]:
     """Each as one long row."""
-    return [array(x.view(-1)) for x in tensors]
+    return [_array(x.view(-1)) for x in tensors]
 
 
 @cache

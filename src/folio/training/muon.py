@@ -15,8 +15,6 @@ Shapes:  M x K a matrix, M <= K after a transposition · S matrices of one shape
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import cache
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -115,9 +113,9 @@ def look_ahead(gradient: Tensor, momentum: Tensor, keep: float, ahead: Tensor) -
         ahead: (R, C), written, in the precision of the products.
     """
     if fused.serves(momentum):
-        kernels().look_ahead(
-            *fused.arrays(gradient, momentum), np.float32(keep), fused.array(ahead)
-        )
+        from folio.training import muon_kernels
+
+        muon_kernels.look_ahead(*fused.arrays(gradient, momentum, ahead), np.float32(keep))
         return
     momentum.lerp_(gradient, 1 - keep)
     ahead.copy_(gradient.lerp(momentum, keep))
@@ -142,8 +140,11 @@ def change(
         config: whether rows are made even and decay is cautious.
     """
     if fused.serves(weight):
+        from folio.training import muon_kernels
+
+        arrays = fused.arrays(weight, move, mean_square)
         numbers = map(np.float32, (config.matrix_beta2, rate, decay))
-        kernels().change(*fused.arrays(weight, move, mean_square), *numbers, config.cautious_decay)
+        muon_kernels.change(*arrays, *numbers, config.cautious_decay)
         return
     move, beta2 = move.float(), config.matrix_beta2
     if beta2 < 1:
@@ -154,14 +155,6 @@ def change(
     if config.cautious_decay:
         lost *= move * weight > 0
     weight.sub_(lost).sub_(move, alpha=rate)
-
-
-@cache
-def kernels() -> ModuleType:
-    """The same two in compiled code."""
-    from folio.training import muon_kernels
-
-    return muon_kernels
 
 
 def _place(matrix: Tensor, row: Tensor, other: Tensor) -> Tensor:

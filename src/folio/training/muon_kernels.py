@@ -1,9 +1,10 @@
 """What Muon does beside its products, in compiled code: two passes over a matrix.
 
-torch makes thirty, for which a small model waits as long as for the half of a forward pass.
-`muon.py` has the readable twin.
+torch makes one for each operation, and takes five times as long for a small model. `muon.py` has
+the readable twin.
 
-Imports numba. Arrays hold float32, or bfloat16 as `model/kernels.py` reads it.
+Imports numba, and is imported only when a step is first taken. Arrays hold float32, or bfloat16
+as `model/kernels.py` reads it.
 
 Shapes:  R x C a matrix, of which a row makes one neuron
 """
@@ -15,19 +16,20 @@ import math
 import numpy as np
 from numba import njit
 
-from folio.model.kernels import FASTMATH, load, store
+from folio.model.kernels import FASTMATH, ONE, ZERO, load, store
+from folio.training import muon
 
-ONE, EPSILON = np.float32(1), np.float32(1e-8)
+EPSILON = np.float32(muon.EPSILON)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def look_ahead(gradient, momentum, keep, ahead):
+def look_ahead(gradient, momentum, ahead, keep):
     """The momentum learns from the gradient; `ahead` is the next one, as Nesterov looks at it.
 
     Args:
         gradient, momentum: (R, C) float32; the momentum is changed in place.
-        keep: how much of it is kept, float32.
         ahead: (R, C), written.
+        keep: how much of the momentum is kept, float32.
     """
     for r in range(len(gradient)):
         for c in range(gradient.shape[1]):
@@ -53,9 +55,9 @@ def change(weight, move, mean_square, beta2, rate, decay, cautious):
     rows, columns = weight.shape
     factors = np.full(rows, rate)
     if beta2 < ONE:
-        before = after = np.float32(0)
+        before = after = ZERO
         for r in range(rows):
-            total = np.float32(0)
+            total = ZERO
             for c in range(columns):
                 x = load(move[r, c])
                 total += x * x
@@ -70,5 +72,5 @@ def change(weight, move, mean_square, beta2, rate, decay, cautious):
         factor = factors[r]
         for c in range(columns):
             w, step = weight[r, c], factor * load(move[r, c])
-            lost = decay * w if not cautious or step * w > np.float32(0) else np.float32(0)
+            lost = decay * w if not cautious or step * w > ZERO else ZERO
             weight[r, c] = w - lost - step
