@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from folio.errors import UserError
-from folio.training.crew import Processes
+from folio.training.crew import Processes, Threads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
@@ -74,3 +75,19 @@ os.kill(os.getpid(), signal.SIGKILL)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     pids = done.stdout.split()
     assert len(pids) == 2 and all(has_ended(int(pid)) for pid in pids)
+
+
+def test_threads_raise_an_error_after_all_have_answered():
+    finished = threading.Event()
+
+    def work(number: int, message: float) -> None:
+        if number == 0:
+            raise MemoryError
+        time.sleep(message)
+        finished.set()
+
+    crew = Threads(2, work, lambda: None)
+    with pytest.raises(MemoryError):
+        crew.ask([0.0, 0.3])
+    assert finished.is_set()  # nothing still writes to what the next request reads
+    crew.close()

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, Protocol
 
@@ -91,10 +92,7 @@ class Processes:
                 "A process that computed a part of each step was killed, perhaps for want of "
                 "memory. Go on with: folio resume. Fewer processes: --device.threads 1."
             ) from None
-        for _, error in replies:
-            if error is not None:
-                raise error
-        return [answer for answer, _ in replies]
+        return _answers(replies)
 
     def close(self) -> int:
         """As a Crew."""
@@ -133,6 +131,14 @@ def _attempt(work: Work, number: int, message: Any) -> tuple[Any, Exception | No
         return None, error
 
 
+def _answers(replies: list[tuple[Any, Exception | None]]) -> list[Any]:
+    """Of all attempts; the first error is raised."""
+    for _, error in replies:
+        if error is not None:
+            raise error
+    return [answer for answer, _ in replies]
+
+
 class Threads:
     """Of this process."""
 
@@ -141,8 +147,9 @@ class Threads:
         self.pool = ThreadPoolExecutor(n, initializer=prepare)
 
     def ask(self, messages: Sequence[Any]) -> list[Any]:
-        """As a Crew."""
-        return list(self.pool.map(self.work, range(len(messages)), messages))
+        """As a Crew. An error is raised after all have answered, so that none still writes."""
+        attempt = partial(_attempt, self.work)
+        return _answers(list(self.pool.map(attempt, range(len(messages)), messages)))
 
     def close(self) -> int:
         """As a Crew."""
