@@ -115,7 +115,8 @@ def look_ahead(gradient: Tensor, momentum: Tensor, keep: float, ahead: Tensor) -
     if fused.serves(momentum):
         from folio.training import muon_kernels
 
-        muon_kernels.look_ahead(*fused.arrays(gradient, momentum, ahead), np.float32(keep))
+        arrays = fused.arrays(gradient, momentum, ahead)
+        muon_kernels.look_ahead(*arrays, keep=np.float32(keep))
         return
     momentum.lerp_(gradient, 1 - keep)
     ahead.copy_(gradient.lerp(momentum, keep))
@@ -143,8 +144,8 @@ def change(
         from folio.training import muon_kernels
 
         arrays = fused.arrays(weight, move, mean_square)
-        numbers = map(np.float32, (config.matrix_beta2, rate, decay))
-        muon_kernels.change(*arrays, *numbers, config.cautious_decay)
+        numbers = [np.float32(x) for x in (config.matrix_beta2, rate, decay)]
+        muon_kernels.change(*arrays, *numbers, cautious=config.cautious_decay)
         return
     move, beta2 = move.float(), config.matrix_beta2
     if beta2 < 1:
