@@ -2,12 +2,12 @@
 
     python -m bench.training                  0.8 M parameters
     python -m bench.training --size baby      10.7 M parameters
-    python -m bench.training --optimizer muon
     python -m bench.training --busy           while another program takes a core
     python -m bench.training --losses 300     the training loss after so many steps, over seeds
     python -m bench.training --whole-run      the CPU recipe against 2000 plain steps
 
-The first four compare steps per second in one process: some steps of one, then of the other.
+The first three compare steps per second in one process, Folio with AdamW, Folio with Muon and the
+plain loop with AdamW: some steps of one, then of the next.
 `--losses` shows that both learn the same: the mean over seeds may differ by what seeds do.
 `--whole-run` runs each as a command, from start to exit; Folio evaluates, the plain loop does not.
 Before anything is timed, both models get the same weights and must give the same logits.
@@ -56,7 +56,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training: Folio against the plain loop.")
     parser.add_argument("--text", type=Path, help="default: the built-in python-docs")
     parser.add_argument("--size", choices=SIZES, default="nano")
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="in each round")
     parser.add_argument("--losses", type=int, default=0, help="after so many steps")
@@ -72,7 +71,7 @@ def main() -> None:
         else:
             steps = options.steps or {"nano": 50, "baby": 2}[options.size]
             shape = SIZES[options.size]
-            compare_steps(path, shape, options.optimizer, options.rounds, steps, options.busy)
+            compare_steps(path, shape, options.rounds, steps, options.busy)
 
 
 def write_python_docs(folder: Path) -> Path:
@@ -81,20 +80,22 @@ def write_python_docs(folder: Path) -> Path:
     return path
 
 
-def compare_steps(
-    path: Path, shape: Shape, optimizer: str, rounds: int, steps: int, busy: bool
-) -> None:
+def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool) -> None:
     shape, training_ids, validation_ids = tokens_of(path, shape)
-    recipe = recipe_of(shape, optimizer)
+    recipe = recipe_of(shape)
     device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
     limits = measure_limits()
     print(f"device: {device}\nthis machine: {limits}")
     check_same_function(shape, recipe)
 
-    training = build(recipe, device, training_ids, validation_ids)
+    adamw, muon = (
+        build(recipe_of(shape, kind), device, training_ids, validation_ids)
+        for kind in ("adamw", "muon")
+    )
     plain = PlainLoop(shape, training_ids, steps=2000)
     contestants: dict[str, Callable[[int], float]] = {
-        "folio": lambda n: folio_seconds(training, n),
+        "folio": lambda n: folio_seconds(adamw, n),
+        "folio, muon": lambda n: folio_seconds(muon, n),
         "plain loop": lambda n: seconds_of(plain.step, n),
     }
     for take in contestants.values():
@@ -115,8 +116,9 @@ def compare_steps(
             f"{name:12} {spread([1e3 * v for v in values])} ms a step, {rate:,.0f} tokens/s, "
             f"{share:.0%} of the bfloat16 rate"
         )
-    ratios = [p / f for f, p in zip(seconds["folio"], seconds["plain loop"])]
-    print(f"{'speed-up':12} {spread(ratios)}")
+    for name in ("folio, muon", "plain loop"):
+        ratios = [other / ours for other, ours in zip(seconds[name], seconds["folio"])]
+        print(f"a step of {name} takes {spread(ratios)} times as long as one of folio")
 
 
 def compare_losses(path: Path, shape: Shape, steps: int, n_seeds: int) -> None:

@@ -9,12 +9,13 @@ the weights that the move makes larger.
 Sources: Jordan 2024, https://kellerjordan.github.io/posts/muon; Li et al. 2025,
 https://arxiv.org/abs/2510.05491; Chen et al. 2025, https://arxiv.org/abs/2510.12402.
 
-Shapes:  M x K a matrix, M <= K after a transposition · S matrices of one shape
+Shapes:  R x C a matrix · M x K the same lying down, M <= K · S matrices of one M x K
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -37,12 +38,15 @@ left nearer to 1, from 0.005 to 1 at first (the Polar Express, https://arxiv.org
 all but the last a little flatter, for rounding). Together 0.5 to 1.5: a fourth would make it 0.92
 to 1.08, which takes a third more and gains nothing."""
 
+WIDE = 1.5
+"""K / M from which less is multiplied in the space of M x M."""
+
 EPSILON = 1e-8
 """So that what has no gradient stays."""
 
 
 class Stack(NamedTuple):
-    """Matrices of one shape, which a thread moves together: views into the rows."""
+    """Matrices of one shape lying down, which a thread moves together: views into the rows."""
 
     weights: list[Tensor]
     gradients: list[Tensor]
@@ -76,9 +80,10 @@ class Muon:
         }
         assert row.grad is not None
         by_shape: dict[torch.Size, list[tuple[Tensor, ...]]] = defaultdict(list)
-        for matrix, neurons in zip(matrices, mean_square.split([len(m) for m in matrices])):
+        pairs = zip(matrices, mean_square.split([len(m) for m in matrices]))
+        for matrix, neurons in sorted(pairs, key=lambda pair: pair[0].shape):
             places = (_place(matrix, row.data, other) for other in (row.data, row.grad, momentum))
-            by_shape[matrix.shape].append((*places, neurons[:, None]))
+            by_shape[_lying(matrix).shape].append((*places, neurons[:, None]))
         n = len(replicas.copies)  # threads, of which each takes an equal share of each shape
         self._jobs = [
             [Stack(*map(list, zip(*some))) for same in by_shape.values() if (some := same[i::n])]
@@ -93,33 +98,40 @@ class Muon:
     def _do_job(self, replica: Replica, item: tuple[int, float]) -> None:
         number, learning_rate = item
         decay = learning_rate * self.config.matrix_weight_decay
+        keep, dtype = self.config.matrix_momentum, replica.gradients.dtype
         for stack in self._jobs[number]:
-            rows, columns = stack.weights[0].shape
-            ahead = replica.gradients.new_empty(len(stack.weights), rows, columns)
-            for gradient, momentum, place in zip(stack.gradients, stack.momenta, ahead):
-                look_ahead(gradient, momentum, self.config.matrix_momentum, place)
-            scale = max(1.0, rows / columns) ** 0.5  # the outputs of tall ones change as much
-            moves = orthogonalize(ahead).contiguous()
+            ahead = [
+                _lying(look_ahead(gradient, momentum, keep, dtype))
+                for gradient, momentum in zip(stack.gradients, stack.momenta)
+            ]
+            moves = orthogonalize(torch.stack(ahead))
             for weight, move, mean_square in zip(stack.weights, moves, stack.mean_squares):
-                change(weight, move, mean_square, learning_rate * scale, decay, self.config)
+                rows, columns = weight.shape
+                scale = max(1.0, rows / columns) ** 0.5  # the outputs of tall ones change as much
+                upright = (move if rows <= columns else move.mT).contiguous()
+                change(weight, upright, mean_square, learning_rate * scale, decay, self.config)
 
 
-def look_ahead(gradient: Tensor, momentum: Tensor, keep: float, ahead: Tensor) -> None:
-    """The momentum learns from the gradient; `ahead` is the next one, as Nesterov looks at it.
+def look_ahead(gradient: Tensor, momentum: Tensor, keep: float, dtype: torch.dtype) -> Tensor:
+    """The momentum learns from the gradient.
 
     Args:
         gradient, momentum: (R, C).
         keep: how much of the momentum is kept.
-        ahead: (R, C), written, in the precision of the products.
+        dtype: of the products.
+
+    Returns:
+        (R, C), the next momentum as Nesterov looks at it.
     """
     if fused.serves(momentum):
         from folio.training import muon_kernels
 
+        ahead = torch.empty_like(momentum, dtype=dtype)
         arrays = fused.arrays(gradient, momentum, ahead)
         muon_kernels.look_ahead(*arrays, keep=np.float32(keep))
-        return
+        return ahead
     momentum.lerp_(gradient, 1 - keep)
-    ahead.copy_(gradient.lerp(momentum, keep))
+    return gradient.lerp(momentum, keep).to(dtype)
 
 
 def change(
@@ -174,13 +186,28 @@ def _matrices(model: nn.Module, members: list[nn.Parameter]) -> list[Tensor]:
     ]
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """Singular values to about 1: (S, R, C) -> (S, R, C), in the same precision."""
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices  # (S, M, K), the smaller square in the products
+def _lying(matrix: Tensor) -> Tensor:
+    """(R, C) -> (M, K), transposed where it is tall: the smaller square is in the products."""
+    return matrix.mT if len(matrix) > matrix.shape[1] else matrix
+
+
+def orthogonalize(x: Tensor) -> Tensor:
+    """Singular values to about 1: (S, M, K) -> (S, M, K), in the same precision.
+
+    A polynomial of x is x times one of its square. Where x is wide, the squares that come next
+    and the product of all polynomials are found in the small space, and x is read twice.
+    """
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    if x.shape[2] < WIDE * x.shape[1]:
+        for a, b, c in POLYNOMIALS:
+            square = torch.bmm(x, x.mT)  # (S, M, M)
+            x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+        return x
+    square, factors = torch.bmm(x, x.mT), []
     for a, b, c in POLYNOMIALS:
-        square = torch.bmm(x, x.mT)  # (S, M, M)
-        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
+        if factors:
+            square = torch.bmm(factors[-1], torch.bmm(square, factors[-1]))
+        factor = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        factors.append(factor)
+    return torch.bmm(reduce(torch.bmm, factors), x)
