@@ -30,10 +30,10 @@ def plan(*rows: Row) -> Plan:
 
 
 def test_the_verdict_names_the_best_size_and_what_speaks_against_each_larger_one():
-    # 10.7 M parameters need 14.9 M tokens; at 1,000 a second that is four hours and nine minutes.
+    # 10.7 M parameters need 8.5 M tokens; at 1,000 a second that is two hours and 22 minutes.
     found = plan(row("nano", 9000), row("mini", 3000), row("baby", 1000), row("small", 100))
     assert found.best.recipe.size == "mini"
-    assert found.verdict().startswith("mini is best for 60 minutes; baby needs about 4 h 9 min;")
+    assert found.verdict().startswith("mini is best for 60 minutes; baby needs about 2 h 22 min;")
     assert found.verdict().endswith("small starves: 85 parameters for each token you have.")
 
 

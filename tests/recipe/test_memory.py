@@ -106,7 +106,9 @@ def windows_at_once(recipe: Recipe, n: int) -> Recipe:
 
 
 def test_windows_are_halved_until_they_fit():
-    recipe = make_recipe({"size": "mini", "model": {"vocab_size": 100}})
+    recipe = make_recipe(
+        {"size": "mini", "model": {"vocab_size": 100}, "training": {"batch_size": 8}}
+    )
     whole = peak_memory_bytes(recipe, cpu(), 0)
     assert windows_that_fit(recipe, cpu(), whole, 0) == (recipe, whole)
     needed = {n: peak_memory_bytes(windows_at_once(recipe, n), cpu(), 0) for n in (4, 2, 1)}

@@ -80,7 +80,7 @@ class Size:
 SIZES = {
     "nano": Size(4, 4, 128, 1024, 128, 128),  # 0.8 M parameters: minutes on a laptop
     "micro": Size(4, 6, 192, 2048, 128, 512),  # 1.8 M
-    "mini": Size(6, 4, 256, 4096, 256, 512),  # 4.8 M
+    "mini": Size(6, 4, 256, 2048, 256, 512),  # 4.8 M
     "baby": Size(6, 6, 384, 16_384, 256, 512),  # 10.7 M: nanoGPT's "baby GPT"
     "small": Size(12, 12, 768, 16_384, 1024, 1024),  # 124 M with GPT-2's vocabulary
     "medium": Size(24, 16, 1024, 16_384, 1024, 1024),  # 350 M

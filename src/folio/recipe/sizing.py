@@ -28,14 +28,13 @@ from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.tokenizers.base import TokenIds
 
-TOKENS_PER_PARAMETER = 1.4
-"""To train on at least, repeats included. On tiny Shakespeare mini drew level with micro there, in
-equal time (docs/experiments.md, "Where the next size begins to pay"); micro was far ahead of nano
-at 2.3 already. That it begins at 1.4 too, and what holds above mini, is an assumption."""
+TOKENS_PER_PARAMETER, MUON_TOKENS_PER_PARAMETER = 1.4, 0.8
+"""To train on at least, repeats included. With Muon and strong decay mini was ahead of micro in
+equal time at 0.85 (docs/experiments.md, "Five minutes of a fast machine"); without strong decay it
+drew level at 1.4 ("Where the next size begins to pay"). What holds above mini is an assumption."""
 
-PARAMETERS_PER_TOKEN = 12.0
-"""Of the training text, at most. Assumption: the largest that is known to gain from tiny
-Shakespeare, nanoGPT's "baby GPT", has 10.7."""
+PARAMETERS_PER_TOKEN = 16.0
+"""Of the training text, at most: the largest that is known to gain has 14.4 (the same entry)."""
 
 DROPPED = ("embedding_dropout", "residual_dropout", "attention_dropout")
 DROPOUTS = (
@@ -46,17 +45,13 @@ DROPOUTS = (
 """What is dropped up to so many epochs: of the embedding, of each sublayer's output and of the
 weights of attention, which costs a tenth of the time. Where one begins and the other ends is an
 assumption."""
-MUON_DROPOUTS = (
-    (8.0, (0.0, 0.0, 0.0)),
-    (20.0, (0.1, 0.1, 0.0)),
-    (math.inf, (0.2, 0.2, 0.2)),
-)
+MUON_DROPOUTS = ((8.0, (0.0, 0.0, 0.0)), (math.inf, (0.1, 0.1, 0.0)))
 """The same beside Muon, whose decay does more than dropout and costs nothing (docs/experiments.md,
-"Decay in place of dropout"): 0.1 was best at 12 epochs of python-docs, none was good at 5 of tiny
-Shakespeare, 0.2 at 29."""
-MATRIX_DECAYS = ((4.0, 0.05), (8.0, 0.5), (math.inf, 1.0))
-"""Muon's cautious decay up to so many epochs (docs/experiments.md, "Neurons that move alike"): 0.5
-at 5 epochs of tiny Shakespeare, 1.0 at 12 of python-docs."""
+"Decay in place of dropout"): none was good at 5 epochs of tiny Shakespeare, 0.1 was best at 12 and
+at 24 of python-docs."""
+MATRIX_DECAYS = ((4.0, 0.05), (8.0, 0.5), (math.inf, 2.0))
+"""Muon's cautious decay up to so many epochs: 0.5 at 5 of tiny Shakespeare ("Neurons that move
+alike"), 2.0 at 12 and at 24 of python-docs ("Five minutes of a fast machine")."""
 
 Value = TypeVar("Value")
 
@@ -113,7 +108,9 @@ class Candidate:
     @property
     def share_of_needed(self) -> float:
         """The tokens that there is time for, as a share of those that the size needs."""
-        return self.n_tokens / (TOKENS_PER_PARAMETER * self.recipe.model.n_parameters)
+        muon = self.recipe.optimizer.kind == "muon"
+        needed = MUON_TOKENS_PER_PARAMETER if muon else TOKENS_PER_PARAMETER
+        return self.n_tokens / (needed * self.recipe.model.n_parameters)
 
     @property
     def parameters_per_token(self) -> float:
