@@ -28,10 +28,14 @@ from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.tokenizers.base import TokenIds
 
-TOKENS_PER_PARAMETER, MUON_TOKENS_PER_PARAMETER = 1.4, 0.8
-"""To train on at least, repeats included. With Muon and strong decay mini was ahead of micro in
-equal time at 0.85 (docs/experiments.md, "Five minutes of a fast machine"); without strong decay it
-drew level at 1.4 ("Where the next size begins to pay"). What holds above mini is an assumption."""
+TOKENS_PER_PARAMETER = 1.4
+"""To train on at least, repeats included. On tiny Shakespeare mini drew level with micro there, in
+equal time (docs/experiments.md, "Where the next size begins to pay"); micro was far ahead of nano
+at 2.3 already. That it begins at 1.4 too, and what holds above mini, is an assumption."""
+MUON_EPOCHS = 10.0
+"""Are enough too, beside Muon: mini was ahead of micro in equal time when they read python-docs 12
+and 25 times, and behind at 4 and 8 of tiny Shakespeare (docs/experiments.md, "Five minutes of a
+fast machine")."""
 
 PARAMETERS_PER_TOKEN = 16.0
 """Of the training text, at most: the largest that is known to gain has 14.4 (the same entry)."""
@@ -108,9 +112,10 @@ class Candidate:
     @property
     def share_of_needed(self) -> float:
         """The tokens that there is time for, as a share of those that the size needs."""
-        muon = self.recipe.optimizer.kind == "muon"
-        needed = MUON_TOKENS_PER_PARAMETER if muon else TOKENS_PER_PARAMETER
-        return self.n_tokens / (needed * self.recipe.model.n_parameters)
+        needed = TOKENS_PER_PARAMETER * self.recipe.model.n_parameters
+        if self.recipe.optimizer.kind == "muon":
+            needed = min(needed, MUON_EPOCHS * self.n_training)
+        return self.n_tokens / needed
 
     @property
     def parameters_per_token(self) -> float:
