@@ -109,7 +109,7 @@ def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
     monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
     # So slow that no larger size comes near to the tokens that it needs.
     monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: Speed(100.0, 1.0))
-    main(["plan", str(book), "--json", "--minutes", "10"])
+    main(["plan", str(book), "--json", "--minutes", "1000", "--optimizer.kind", "adamw"])
     sizes = json.loads(capfd.readouterr().out)["sizes"]
     assert [size["measured"] for size in sizes] == [True] + [False] * 5
     rates = [size["tokens_per_second"] for size in sizes]
