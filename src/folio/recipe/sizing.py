@@ -49,13 +49,13 @@ DROPOUTS = (
 """What is dropped up to so many epochs: of the embedding, of each sublayer's output and of the
 weights of attention, which costs a tenth of the time. Where one begins and the other ends is an
 assumption."""
-MUON_DROPOUTS = ((8.0, (0.0, 0.0, 0.0)), (math.inf, (0.1, 0.1, 0.0)))
-"""The same beside Muon, whose decay does more than dropout and costs nothing (docs/experiments.md,
-"Decay in place of dropout"): none was good at 5 epochs of tiny Shakespeare, 0.1 was best at 12 and
-at 24 of python-docs."""
-MATRIX_DECAYS = ((4.0, 0.05), (8.0, 0.5), (math.inf, 2.0))
+MUON_DROPOUTS = ((10.0, (0.0, 0.0, 0.0)), (math.inf, (0.1, 0.1, 0.0)))
+"""The same beside Muon, whose decay does more than dropout and costs nothing: none was best at 5
+epochs of tiny Shakespeare (docs/experiments.md, "Decay in place of dropout"), 0.1 at 12 and at 25
+of python-docs ("Five minutes of a fast machine")."""
+MATRIX_DECAYS = ((4.0, 0.05), (7.0, 0.5), (10.0, 1.0), (math.inf, 2.0))
 """Muon's cautious decay up to so many epochs: 0.5 at 5 of tiny Shakespeare ("Neurons that move
-alike"), 2.0 at 12 and at 24 of python-docs ("Five minutes of a fast machine")."""
+alike"), 1.0 at 8 of it, 2.0 at 12 and at 25 of python-docs ("Five minutes of a fast machine")."""
 
 Value = TypeVar("Value")
 
