@@ -147,14 +147,14 @@ LITTLE, SOME, MUCH = (0.0, 0.0, 0.0), (0.1, 0.1, 0.0), (0.2, 0.2, 0.2)
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("muon", [(LITTLE, 0.05), (LITTLE, 0.5), (SOME, 2.0), (SOME, 2.0)]),
-        ("adamw", [(LITTLE, 0.05), (SOME, 0.05), (MUCH, 0.05), (MUCH, 0.05)]),
+        ("muon", [(LITTLE, 0.05), (LITTLE, 0.5), (LITTLE, 1.0), (SOME, 2.0), (SOME, 2.0)]),
+        ("adamw", [(LITTLE, 0.05), (SOME, 0.05), (SOME, 0.05), (MUCH, 0.05), (MUCH, 0.05)]),
     ],
 )
 def test_dropout_and_decay_follow_the_epochs(kind: str, expected: list[object], text, tried):
     found = []
     given: Table = {"size": "nano", "optimizer": {"kind": kind}}
-    for n_characters in (2_000_000, 200_000, 100_000, 40_000):
+    for n_characters in (2_000_000, 200_000, 140_000, 100_000, 40_000):
         recipe, lines = chosen(merge(given, minutes(0.5)), text(n_characters))
         model = recipe.model
         assert f"dropout {model.residual_dropout:g} " in lines[0]
