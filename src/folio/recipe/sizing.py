@@ -34,8 +34,8 @@ equal time (docs/experiments.md, "Where the next size begins to pay"); micro was
 at 2.3 already. That it begins at 1.4 too, and what holds above mini, is an assumption."""
 MUON_EPOCHS = 10.0
 """Are enough too, beside Muon: mini was ahead of micro in equal time when they read python-docs 12
-and 25 times, and behind at 4 and 8 of tiny Shakespeare (docs/experiments.md, "Five minutes of a
-fast machine")."""
+and 25 times, by no more than seeds differ by, and behind at 4 and 8 of tiny Shakespeare
+(docs/experiments.md, "Five minutes of a fast machine")."""
 
 PARAMETERS_PER_TOKEN = 16.0
 """Of the training text, at most: the largest that is known to gain has 14.4 (the same entry)."""
@@ -51,8 +51,8 @@ weights of attention, which costs a tenth of the time. Where one begins and the 
 assumption."""
 MUON_DROPOUTS = ((10.0, (0.0, 0.0, 0.0)), (math.inf, (0.1, 0.1, 0.0)))
 """The same beside Muon, whose decay does more than dropout and costs nothing: none was best at 5
-epochs of tiny Shakespeare (docs/experiments.md, "Decay in place of dropout"), 0.1 at 12 and at 25
-of python-docs ("Five minutes of a fast machine")."""
+epochs of tiny Shakespeare (docs/experiments.md, "Decay in place of dropout"), 0.1 at 12, and
+better than 0.2 at 25, of python-docs ("Five minutes of a fast machine")."""
 MATRIX_DECAYS = ((4.0, 0.05), (7.0, 0.5), (10.0, 1.0), (math.inf, 2.0))
 """Muon's cautious decay up to so many epochs: 0.5 at 5 of tiny Shakespeare ("Neurons that move
 alike"), 1.0 at 8 of it, 2.0 at 12 and at 25 of python-docs ("Five minutes of a fast machine")."""

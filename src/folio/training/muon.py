@@ -108,7 +108,7 @@ class Muon:
             for weight, move, mean_square in zip(stack.weights, moves, stack.mean_squares):
                 rows, columns = weight.shape
                 scale = max(1.0, rows / columns) ** 0.5  # the outputs of tall ones change as much
-                upright = (move if rows <= columns else move.mT).contiguous()
+                upright = (move if move.shape == weight.shape else move.mT).contiguous()
                 change(weight, upright, mean_square, learning_rate * scale, decay, self.config)
 
 
