@@ -20,7 +20,7 @@ from folio.model.dropout import Dropout
 from folio.model.feed_forward import make_feed_forward
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
-from folio.model.loss import next_token_loss
+from folio.model.loss import next_token_loss, penalized_loss
 from folio.model.normalization import make_norm
 from folio.model.positions import RotaryPositions, SinusoidalPositions
 from folio.recipe.recipe import make_recipe
@@ -269,6 +269,21 @@ def test_the_loss_is_the_mean_over_targets_that_count():
     targets = torch.tensor([[1, 2, -100], [4, -100, -100]])
     picked = [-F.log_softmax(logits[b, t], 0)[k] for b, t, k in ((0, 0, 1), (0, 1, 2), (1, 0, 4))]
     torch.testing.assert_close(next_token_loss(logits, targets), torch.stack(picked).mean())
+
+
+def test_certainty_costs_and_the_loss_is_told_without_it():
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.tensor([[1, 2, -100], [4, -100, -100]])
+    told = penalized_loss(logits, targets, 0.3)
+    told.backward()
+    found, logits.grad = logits.grad, None
+    surprise = next_token_loss(logits, targets, reduction="sum")
+    torch.testing.assert_close(told, surprise)
+    predictions = [
+        torch.distributions.Categorical(logits=logits[b, t]) for b, t in ((0, 0), (0, 1), (1, 0))
+    ]
+    (surprise - 0.3 * sum(p.entropy() for p in predictions)).backward()
+    torch.testing.assert_close(found, logits.grad)
 
 
 def test_more_positions_than_the_context_are_refused():

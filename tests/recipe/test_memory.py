@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from folio.device import Device, DeviceConfig, machine_memory, memory_in_use, peak_memory
 from folio.errors import UserError
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
-from folio.model.loss import next_token_loss
+from folio.model.loss import next_token_loss, penalized_loss
 from folio.recipe import memory
 from folio.recipe.build import build
 from folio.recipe.memory import (
@@ -23,6 +26,7 @@ from folio.recipe.memory import (
     feed_forward_bytes,
     fit_memory,
     peak_memory_bytes,
+    step_bytes,
     weight_bytes,
     windows_that_fit,
 )
@@ -76,6 +80,24 @@ def test_a_block_keeps_as_much_as_torch_keeps(family: str, changes: dict[str, ob
     measured = (kept_bytes(GPT(more), tokens) - kept_bytes(GPT(few), tokens)) / 2
     counted = tokens.numel() * (attention_bytes(few, 4) + feed_forward_bytes(few, 4))
     assert counted == pytest.approx(measured, rel=0.02)
+
+
+def test_a_penalty_on_certainty_takes_as_much_more_as_is_counted():
+    model = ModelConfig(vocab_size=1000, context_length=64, n_layers=1, n_heads=1, d_model=8)
+    targets = torch.zeros(1, 64, dtype=torch.int64)
+
+    def peak(loss: Callable[[torch.Tensor], torch.Tensor]) -> int:
+        logits = torch.zeros(1, 64, 1000, requires_grad=True)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            loss(logits).backward()
+        assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
+        events = profiler.profiler.kineto_results.events()
+        return max(accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
+
+    plain = peak(lambda logits: next_token_loss(logits, targets, "sum"))
+    penalized = peak(lambda logits: penalized_loss(logits, targets, 0.1))
+    counted = step_bytes(model, 4, 1, penalized=True) - step_bytes(model, 4, 1)
+    assert penalized - plain == pytest.approx(counted, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])

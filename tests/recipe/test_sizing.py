@@ -122,8 +122,12 @@ def test_a_size_or_a_shape_that_is_given_stays(given: Table, text, tried):
     found = chosen(merge(given, minutes(1000)), prepared)[0]
     asked = make_recipe(CPU, given, minutes(1000))
     dropped = {"embedding_dropout": 0.1, "residual_dropout": 0.1, "attention_dropout": 0.0}
-    decay = {"matrix_weight_decay": 2.0}
-    assert found == make_recipe(CPU, given, minutes(1000), {"model": dropped, "optimizer": decay})
+    restraint: Table = {
+        "model": dropped,
+        "optimizer": {"matrix_weight_decay": 2.0},
+        "training": {"confidence_penalty": 0.1},
+    }
+    assert found == make_recipe(CPU, given, minutes(1000), restraint)
     assert found.size == asked.size
 
 
@@ -147,11 +151,20 @@ LITTLE, SOME, MUCH = (0.0, 0.0, 0.0), (0.1, 0.1, 0.0), (0.2, 0.2, 0.2)
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("muon", [(LITTLE, 0.05), (LITTLE, 0.5), (LITTLE, 1.0), (SOME, 2.0), (SOME, 2.0)]),
-        ("adamw", [(LITTLE, 0.05), (SOME, 0.05), (SOME, 0.05), (MUCH, 0.05), (MUCH, 0.05)]),
+        (
+            "muon",
+            [
+                (LITTLE, 0.05, 0.0),
+                (LITTLE, 0.5, 0.1),
+                (LITTLE, 1.0, 0.1),
+                (SOME, 2.0, 0.1),
+                (SOME, 2.0, 0.1),
+            ],
+        ),
+        ("adamw", [(dropped, 0.05, 0.0) for dropped in (LITTLE, SOME, SOME, MUCH, MUCH)]),
     ],
 )
-def test_dropout_and_decay_follow_the_epochs(kind: str, expected: list[object], text, tried):
+def test_dropout_decay_and_penalty_follow_the_epochs(kind: str, expected: object, text, tried):
     found = []
     given: Table = {"size": "nano", "optimizer": {"kind": kind}}
     for n_characters in (2_000_000, 200_000, 140_000, 100_000, 40_000):
@@ -161,18 +174,23 @@ def test_dropout_and_decay_follow_the_epochs(kind: str, expected: list[object], 
         dropped = (model.embedding_dropout, model.residual_dropout, model.attention_dropout)
         decay = recipe.optimizer.matrix_weight_decay
         assert (f"epochs), decay {decay:g}" in lines[0]) == (kind == "muon")
-        found.append((dropped, decay))
+        penalty = recipe.training.confidence_penalty
+        assert ("confidence penalty 0.1" in lines[0]) == (penalty == 0.1)
+        found.append((dropped, decay, penalty))
     assert found == expected
 
 
-def test_dropout_or_decay_that_is_given_stays(text, tried):
+def test_dropout_decay_or_penalty_that_is_given_stays(text, tried):
     short = text(100_000)
     recipe = chosen(merge({"model": {"attention_dropout": 0.3}}, minutes(1)), short)[0]
     assert (recipe.model.attention_dropout, recipe.model.residual_dropout) == (0.3, 0.0)
     assert recipe.optimizer.matrix_weight_decay == 2.0
     recipe = chosen(merge({"optimizer": {"matrix_weight_decay": 0.0}}, minutes(1)), short)[0]
     assert recipe.optimizer.matrix_weight_decay == 0.0
-    assert recipe.model.residual_dropout == 0.1
+    assert recipe.model.residual_dropout == 0.1 == recipe.training.confidence_penalty
+    recipe = chosen(merge({"training": {"confidence_penalty": 0.0}}, minutes(1)), short)[0]
+    assert recipe.training.confidence_penalty == 0.0
+    assert recipe.optimizer.matrix_weight_decay == 2.0
 
 
 def test_without_any_budget_the_default_minutes_choose(text, tried):

@@ -71,6 +71,16 @@ def test_training_learns_what_can_be_learned():
     assert state.best_validation_loss == min(e.validation_loss for _, e in listener.evaluations)
 
 
+def test_a_model_whose_certainty_costs_stays_in_doubt():
+    doubt = []
+    for penalty in (0.0, 0.5):
+        training = training_of(training={"max_steps": 90, "confidence_penalty": penalty})
+        train(training, TrainingState(), Listener())
+        logits = training.model.eval()(torch.from_numpy(TEXT[None, :8].astype(np.int64)))
+        doubt.append(torch.distributions.Categorical(logits=logits).entropy().mean().item())
+    assert doubt[0] < 0.4 and doubt[1] > 0.8
+
+
 def test_clipping_scales_all_gradients_to_the_limit():
     training = training_of(optimizer={"gradient_clip": 0.01})
     _, before = compute_gradients(training, training.stream.next_batch(6), 0)

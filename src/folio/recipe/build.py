@@ -7,6 +7,7 @@ import gc
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -20,7 +21,7 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import TokenStream
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.loop import Training, compute_gradients, update_weights
-from folio.training.replicas import Replicas
+from folio.training.replicas import Replicas, usual_loss
 from folio.training.updates import Optimizer
 
 DEFAULT_MINUTES = 5.0
@@ -68,6 +69,8 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)
+    penalty = recipe.training.confidence_penalty
+    replicas.loss = partial(usual_loss, confidence_penalty=penalty)
     return Training(
         model=model,
         replicas=replicas,

@@ -44,7 +44,7 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     n_copies = min(device.config.threads, config.batch_size)
     windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
     itemsize = device.dtype.itemsize
-    step = step_bytes(recipe.model, itemsize, windows_each)
+    step = step_bytes(recipe.model, itemsize, windows_each, config.confidence_penalty > 0)
     step *= TAPED_SHARE if TAPED_SHARE * step < MOST_BYTES else WORKING_SHARE
     lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weight_bytes(recipe, device, n_copies)
     compiling = COMPILING_BYTES * n_copies if must_compile() else 0
@@ -64,17 +64,19 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     return 8 * n + shared + n_copies * each + remembered
 
 
-def step_bytes(model: ModelConfig, size: int, n_windows: int) -> int:
+def step_bytes(model: ModelConfig, size: int, n_windows: int, penalized: bool = False) -> int:
     """Of what one copy keeps for the backward pass, and of its logits.
 
     Args:
         model: the shape.
         size: bytes of a number.
         n_windows: read at once.
+        penalized: whether certainty costs.
     """
     n_tokens, v = n_windows * model.context_length, model.vocab_size
-    # The logits; in float32 their logarithms of shares, and two gradients of those.
-    logits = size * v + 12 * v
+    # The logits; in float32 their logarithms of shares, and two gradients of those. Beside a
+    # penalty the shares themselves, and their gradient.
+    logits = size * v + (20 if penalized else 12) * v
     block = attention_bytes(model, size) + feed_forward_bytes(model, size)
     return n_tokens * (model.n_layers * block + 2 * size * model.d_model + logits)
 

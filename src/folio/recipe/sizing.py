@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple
 
 from folio.config import Table
 from folio.console import duration
@@ -41,23 +41,37 @@ PARAMETERS_PER_TOKEN = 16.0
 """Of the training text, at most: the largest that is known to gain has 14.4 (the same entry)."""
 
 DROPPED = ("embedding_dropout", "residual_dropout", "attention_dropout")
-DROPOUTS = (
-    (4.0, (0.0, 0.0, 0.0)),
-    (10.0, (0.1, 0.1, 0.0)),
-    (math.inf, (0.2, 0.2, 0.2)),
-)
-"""What is dropped up to so many epochs: of the embedding, of each sublayer's output and of the
-weights of attention, which costs a tenth of the time. Where one begins and the other ends is an
-assumption."""
-MUON_DROPOUTS = ((10.0, (0.0, 0.0, 0.0)), (math.inf, (0.1, 0.1, 0.0)))
-"""The same beside Muon, whose decay does more than dropout and costs nothing: none was best at 5
-epochs of tiny Shakespeare (docs/experiments.md, "Decay in place of dropout"), 0.1 at 12, and
-better than 0.2 at 25, of python-docs ("Five minutes of a fast machine")."""
-MATRIX_DECAYS = ((4.0, 0.05), (7.0, 0.5), (10.0, 1.0), (math.inf, 2.0))
-"""Muon's cautious decay up to so many epochs: 0.5 at 5 of tiny Shakespeare ("Neurons that move
-alike"), 1.0 at 8 of it, 2.0 at 12 and at 25 of python-docs ("Five minutes of a fast machine")."""
 
-Value = TypeVar("Value")
+
+class Restraint(NamedTuple):
+    """What keeps a model from learning a text by heart that it reads many times."""
+
+    dropped: tuple[float, float, float]
+    """Of the embedding, of each sublayer's output and of the weights of attention, which costs a
+    tenth of the time."""
+    matrix_decay: float = 0.0
+    """Muon's, cautious."""
+    penalty: float = 0.0
+    """On certainty."""
+
+
+RESTRAINTS = (
+    (4.0, Restraint((0.0, 0.0, 0.0))),
+    (10.0, Restraint((0.1, 0.1, 0.0))),
+    (math.inf, Restraint((0.2, 0.2, 0.2))),
+)
+"""Up to so many epochs, with AdamW or SGD. Where one begins and the other ends is an assumption."""
+MUON_RESTRAINTS = (
+    (4.0, Restraint((0.0, 0.0, 0.0), 0.05)),
+    (7.0, Restraint((0.0, 0.0, 0.0), 0.5, 0.1)),
+    (10.0, Restraint((0.0, 0.0, 0.0), 1.0, 0.1)),
+    (math.inf, Restraint((0.1, 0.1, 0.0), 2.0, 0.1)),
+)
+"""The same with Muon, whose decay does more than dropout and costs nothing: 0.5 was best at 5
+epochs of tiny Shakespeare ("Neurons that move alike"), 1.0 at 8 of it, 2.0 at 12 and at 25 of
+python-docs ("Five minutes of a fast machine"). No dropout was best at 5 epochs ("Decay in place of
+dropout"), 0.1 at 12, and better than 0.2 at 25. A penalty of 0.1 was better than none at 5 epochs
+of tiny Shakespeare and at 15 of python-docs, and than 0.2 there ("Certainty that costs")."""
 
 SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_ff", "context_length")
 """Who gives one of these has chosen a size."""
@@ -223,11 +237,11 @@ def token_flops(recipe: Recipe) -> float:
 def size_recipe(
     given: Table, prepared: Prepared, in_use: int, tell: Callable[[str], None]
 ) -> Recipe:
-    """The recipe of a table, with the size, dropout and decay that it leaves to the minutes.
+    """The recipe of a table, with the size and the restraint that it leaves to the minutes.
 
     Args:
-        given: what the user gave. A size, a part of the shape, a dropout and a decay in it are left
-            as they are, and so is everything where it has a budget other than minutes.
+        given: what the user gave. A size, a part of the shape, a dropout, a decay and a penalty in
+            it stay as they are, and so does everything where it has a budget other than minutes.
         prepared: its text.
         in_use: as in candidates.
         tell: takes a line: what was chosen, and why.
@@ -249,15 +263,18 @@ def size_recipe(
     if open_size:
         n_parameters = chosen.recipe.model.n_parameters
         words.append(f"size {size} ({n_parameters / 1e6:.1f} M parameters)")
-    epochs, optimizer = chosen.epochs, chosen.recipe.optimizer.kind
+    muon = chosen.recipe.optimizer.kind == "muon"
+    restraint = restraint_for(chosen.epochs, muon)
     settings: dict[str, Table] = {}
     if open_dropout:
-        settings["model"] = dropped = dropout_for(epochs, optimizer)
-        words.append(f"dropout {max(dropped.values()):g} (about {epochs:.2g} epochs)")
-    if optimizer == "muon" and "matrix_weight_decay" not in given.get("optimizer", {}):
-        decay = _at(epochs, MATRIX_DECAYS)
-        settings["optimizer"] = {"matrix_weight_decay": decay}
-        words.append(f"decay {decay:g}")
+        settings["model"] = dict(zip(DROPPED, restraint.dropped))
+        words.append(f"dropout {max(restraint.dropped):g} (about {chosen.epochs:.2g} epochs)")
+    if muon and "matrix_weight_decay" not in given.get("optimizer", {}):
+        settings["optimizer"] = {"matrix_weight_decay": restraint.matrix_decay}
+        words.append(f"decay {restraint.matrix_decay:g}")
+    if restraint.penalty and "confidence_penalty" not in training:
+        settings["training"] = {"confidence_penalty": restraint.penalty}
+        words.append(f"confidence penalty {restraint.penalty:g}")
     tell(
         f"for {minutes:g} minutes: {', '.join(words)}"
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
@@ -265,15 +282,11 @@ def size_recipe(
     return make_recipe(given, {"size": size, **settings})
 
 
-def dropout_for(epochs: float, optimizer: str) -> dict[str, float]:
-    """The shares to drop in a training of so many epochs.
+def restraint_for(epochs: float, muon: bool) -> Restraint:
+    """For a training of so many epochs.
 
-    >>> dropout_for(7.0, "adamw")
-    {'embedding_dropout': 0.1, 'residual_dropout': 0.1, 'attention_dropout': 0.0}
+    >>> restraint_for(7.0, muon=False).dropped
+    (0.1, 0.1, 0.0)
     """
-    return dict(zip(DROPPED, _at(epochs, MUON_DROPOUTS if optimizer == "muon" else DROPOUTS)))
-
-
-def _at(epochs: float, table: tuple[tuple[float, Value], ...]) -> Value:
-    """The value of the first row that reaches so many epochs."""
-    return next(value for most, value in table if epochs <= most)
+    table = MUON_RESTRAINTS if muon else RESTRAINTS
+    return next(restraint for most, restraint in table if epochs <= most)

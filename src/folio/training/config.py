@@ -17,6 +17,10 @@ class TrainingConfig:
     micro_batch_size: int = 0
     """Windows in memory at once; their gradients are added up to the batch. 0 takes all."""
 
+    confidence_penalty: float = 0.0
+    """How much a nat of doubt is worth against one of surprise: certainty that comes of reading a
+    text many times costs (https://arxiv.org/abs/1701.06548). The losses told are without it."""
+
     max_steps: int = 0
     """Budget in optimizer steps; 0 leaves it to the others. The smallest one given counts."""
 
@@ -54,6 +58,7 @@ class TrainingConfig:
                 raise UserError(f"training.{name} is {getattr(self, name)}; it is at least 1.")
         for name in (
             "micro_batch_size",
+            "confidence_penalty",
             "max_steps",
             "max_tokens",
             "max_epochs",

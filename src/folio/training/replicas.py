@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from folio.device import Device, keep_freed_memory, return_freed_memory
 from folio.evaluation.score import Score, Window, excerpt, score
 from folio.model.dropout import Dropout
-from folio.model.loss import next_token_loss
+from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
 from folio.training.crew import Crew, make_crew
@@ -40,8 +40,12 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """A model, (B, T) inputs and targets -> their loss, summed over the targets."""
 
 
-def usual_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+def usual_loss(
+    model: nn.Module, inputs: Tensor, targets: Tensor, confidence_penalty: float = 0.0
+) -> Tensor:
     """The surprise at the true next tokens."""
+    if confidence_penalty:
+        return penalized_loss(model(inputs), targets, confidence_penalty)
     return next_token_loss(model(inputs), targets, reduction="sum")
 
 
