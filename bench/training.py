@@ -111,10 +111,10 @@ def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool)
     useful = flops_per_token(shape, recipe.model.n_parameters) / 1e9
     for name, values in seconds.items():
         rate = per_step / statistics.median(values)
-        share = useful * rate / limits.bfloat16
+        share = useful * rate / max(limits.float32, limits.bfloat16)
         print(
             f"{name:12} {spread([1e3 * v for v in values])} ms a step, {rate:,.0f} tokens/s, "
-            f"{share:.0%} of the bfloat16 rate"
+            f"{share:.0%} of the machine's rate"
         )
     for name in ("folio, muon", "plain loop"):
         ratios = [other / ours for other, ours in zip(seconds[name], seconds["folio"])]
