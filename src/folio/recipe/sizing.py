@@ -67,11 +67,12 @@ MUON_RESTRAINTS = (
     (10.0, Restraint((0.0, 0.0, 0.0), 1.0, 0.1)),
     (math.inf, Restraint((0.1, 0.1, 0.0), 2.0, 0.1)),
 )
-"""The same with Muon, whose decay does more than dropout and costs nothing: 0.5 was best at 5
-epochs of tiny Shakespeare ("Neurons that move alike"), 1.0 at 8 of it, 2.0 at 12 and at 25 of
-python-docs ("Five minutes of a fast machine"). No dropout was best at 5 epochs ("Decay in place of
-dropout"), 0.1 at 12, and better than 0.2 at 25. A penalty of 0.1 was better than none at 5 epochs
-of tiny Shakespeare and at 15 of python-docs, and than 0.2 there ("Certainty that costs")."""
+"""The same with Muon, whose decay does more than dropout and costs nothing. From
+docs/experiments.md: decay of 0.5 was best at 5 epochs of tiny Shakespeare ("Neurons that move
+alike"), 1.0 at 8 of it, 2.0 at 12 and at 25 of python-docs ("Five minutes of a fast machine"). No
+dropout was best at 5 epochs ("Decay in place of dropout"), 0.1 at 12, and better than 0.2 at 25. A
+penalty of 0.1 was better than none at 5 epochs of tiny Shakespeare over three seeds, and in one at
+9 and at 15 of python-docs, where 0.2 was worse ("Certainty that costs")."""
 
 SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_ff", "context_length")
 """Who gives one of these has chosen a size."""
