@@ -43,7 +43,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 def usual_loss(
     model: nn.Module, inputs: Tensor, targets: Tensor, confidence_penalty: float = 0.0
 ) -> Tensor:
-    """The surprise at the true next tokens."""
+    """The surprise at the true next tokens, with the gradient of what is minimized."""
     if confidence_penalty:
         return penalized_loss(model(inputs), targets, confidence_penalty)
     return next_token_loss(model(inputs), targets, reduction="sum")
