@@ -6,8 +6,8 @@
     python -m bench.training --losses 300     the training loss after so many steps, over seeds
     python -m bench.training --whole-run      the CPU recipe against 2000 plain steps
 
-The first three compare steps per second in one process, Folio with AdamW, Folio with Muon and the
-plain loop with AdamW: some steps of one, then of the next.
+The first three compare steps per second, Folio with AdamW, Folio with Muon and the plain loop with
+AdamW, each in a process of its own: some steps of one while the others wait, then of the next.
 `--losses` shows that both learn the same: the mean over seeds may differ by what seeds do.
 `--whole-run` runs each as a command, from start to exit; Folio evaluates, the plain loop does not.
 Before anything is timed, both models get the same weights and must give the same logits. Where the
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,8 @@ SIZES = {
     "nano": Shape(),
     "baby": Shape(67, 256, 6, 6, 384, dropout=0.2, batch_size=64),
 }
+WARM_UP = 6
+"""Steps until nobody gets faster: the first ask for memory, and may be written on a tape."""
 ROOT = Path(__file__).parents[1]
 
 
@@ -83,29 +87,15 @@ def write_python_docs(folder: Path) -> Path:
 
 
 def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool) -> None:
-    shape, training_ids, validation_ids = tokens_of(path, shape)
-    recipe = recipe_of(shape)
-    device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
-    limits = measure_limits()
-    print(f"device: {device}\nthis machine: {limits}")
-    check_same_function(shape, recipe)
-
-    adamw, muon = (
-        build(recipe_of(shape, kind), device, training_ids, validation_ids)
-        for kind in ("adamw", "muon")
-    )
-    plain = PlainLoop(shape, training_ids, steps=2000)
-    contestants: dict[str, Callable[[int], float]] = {
-        "folio": lambda n: folio_seconds(adamw, n),
-        "folio, muon": lambda n: folio_seconds(muon, n),
-        "plain loop": lambda n: seconds_of(plain.step, n),
-    }
-    for take in contestants.values():
-        take(3)
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    recipe = recipe_of(tokens_of(path, shape)[0])
+    print(f"this machine: {(limits := measure_limits())}", flush=True)
+    takes = {name: start(name, path, shape) for name in ("folio", "folio, muon", "plain loop")}
+    for take in takes.values():
+        take(WARM_UP)
+    seconds: dict[str, list[float]] = {name: [] for name in takes}
     neighbour = start_neighbour() if busy else None
     for _ in range(rounds):
-        for name, take in contestants.items():
+        for name, take in takes.items():
             seconds[name].append(take(steps))
     if neighbour is not None:
         neighbour.kill()
@@ -121,6 +111,52 @@ def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool)
     for name in ("folio, muon", "plain loop"):
         ratios = [other / ours for other, ours in zip(seconds[name], seconds["folio"])]
         print(f"a step of {name} takes {spread(ratios)} times as long as one of folio")
+
+
+def start(name: str, path: Path, shape: Shape) -> Callable[[int], float]:
+    """A contestant in a process of its own, as each would run: n -> seconds of one of n steps.
+
+    It waits while the others take theirs.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=compete, args=(theirs, name, path, shape), daemon=True).start()
+    theirs.close()
+
+    def take(n: int) -> float:
+        ours.send(n)
+        return ours.recv()
+
+    return take
+
+
+def compete(connection: Connection, name: str, path: Path, shape: Shape) -> None:
+    """Take steps for as long as somebody asks."""
+    shape, training_ids, validation_ids = tokens_of(path, shape)
+    if name == "plain loop":
+        answer(connection, PlainLoop(shape, training_ids, steps=2000).step)
+        return
+    recipe = recipe_of(shape, "muon" if name == "folio, muon" else "adamw")
+    device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
+    if name == "folio":
+        print(f"device: {device}", flush=True)
+        check_same_function(shape, recipe)
+    training = build(recipe, device, training_ids, validation_ids)
+    with training.replicas.at_work():
+        answer(connection, lambda: folio_step(training, 100))
+
+
+def answer(connection: Connection, step: Callable[[], object]) -> None:
+    """n -> seconds of one of n steps."""
+    while True:
+        try:
+            n = connection.recv()
+        except EOFError:
+            return
+        begin = time.perf_counter()
+        for _ in range(n):
+            step()
+        connection.send((time.perf_counter() - begin) / n)
 
 
 def compare_losses(path: Path, shape: Shape, steps: int, n_seeds: int) -> None:
@@ -210,21 +246,6 @@ def recipe_of(shape: Shape, optimizer: str = "adamw") -> Recipe:
             {"model": model, "training": {"batch_size": shape.batch_size, "max_steps": 2000}},
         )
     )
-
-
-def folio_seconds(training: Training, n: int) -> float:
-    """A step of what the training loop does between two evaluations."""
-    with training.replicas.at_work():
-        folio_step(training, 100)  # a run's first step is written on a tape, once
-        return seconds_of(lambda: folio_step(training, 100), n)
-
-
-def seconds_of(step: Callable[[], object], n: int) -> float:
-    """Of one call in n."""
-    begin = time.perf_counter()
-    for _ in range(n):
-        step()
-    return (time.perf_counter() - begin) / n
 
 
 def folio_step(training: Training, step: int) -> float:

@@ -19,6 +19,7 @@ from folio.model.attention import Attention, causal_attention, causal_attention_
 from folio.model.config import ModelConfig
 from folio.model.dropout import Dropout
 from folio.model.feed_forward import make_feed_forward
+from folio.model.linear import Linear
 from folio.model.normalization import make_norm
 from folio.model.positions import RotaryPositions
 
@@ -73,6 +74,7 @@ MODULES = {
     "layernorm without bias": lambda: make_norm(replace(TEXTBOOK, bias=False)),
     "feed-forward": lambda: make_feed_forward(MODERN),
     "gelu": lambda: make_feed_forward(TEXTBOOK),
+    "linear": lambda: Linear(48, 36),
     "attention": lambda: Attention(MODERN, RotaryPositions(MODERN)),
 }
 
@@ -107,7 +109,7 @@ def test_attention_with_dropout_equals_the_one_written_out():
     q, k, v = torch.randn(3, 2, 3, 150, 8, generator=torch.Generator().manual_seed(0))
 
     # Each block of queries has a mask of its own; the same in one mask for the other.
-    share, seeds = 0.3, torch.tensor([5, 2**62 + 7])
+    share, seeds = 0.3, torch.tensor([5, 2**62 + 7, 11])
     whole = torch.zeros(6, 150, 150)
     for seed, first in zip(seeds.split(1), range(0, 150, fused.QUERIES)):
         last = min(first + fused.QUERIES, 150)

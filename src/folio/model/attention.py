@@ -14,6 +14,7 @@ from folio.model import fused
 from folio.model.config import ModelConfig
 from folio.model.dropout import Dropout
 from folio.model.kv_cache import LayerCache
+from folio.model.linear import Linear
 from folio.model.normalization import RMSNorm, make_norm
 from folio.model.positions import RotaryPositions
 
@@ -28,8 +29,8 @@ class Attention(nn.Module):
         kv_width = self.n_kv_heads * config.head_dim
         # One matrix for all three, one below the other: one large product instead of three.
         self.widths = (config.d_model, kv_width, kv_width)
-        self.qkv_proj = nn.Linear(config.d_model, sum(self.widths), bias=config.bias)
-        self.out_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.qkv_proj = Linear(config.d_model, sum(self.widths), bias=config.bias)
+        self.out_proj = Linear(config.d_model, config.d_model, bias=config.bias)
         self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.rotary = rotary

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from folio.model import fused
 from folio.model.config import ModelConfig
+from folio.model.linear import Linear
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -35,8 +36,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up_proj = nn.Linear(config.d_model, config.feed_forward_width, bias=config.bias)
-        self.down_proj = nn.Linear(config.feed_forward_width, config.d_model, bias=config.bias)
+        self.up_proj = Linear(config.d_model, config.feed_forward_width, bias=config.bias)
+        self.down_proj = Linear(config.feed_forward_width, config.d_model, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,9 +53,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.d_model, config.feed_forward_width, bias=config.bias)
-        self.up_proj = nn.Linear(config.d_model, config.feed_forward_width, bias=config.bias)
-        self.down_proj = nn.Linear(config.feed_forward_width, config.d_model, bias=config.bias)
+        self.gate_proj = Linear(config.d_model, config.feed_forward_width, bias=config.bias)
+        self.up_proj = Linear(config.d_model, config.feed_forward_width, bias=config.bias)
+        self.down_proj = Linear(config.feed_forward_width, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, F) -> (B, T, C)."""

@@ -23,7 +23,7 @@ from torch import Tensor
 FEWEST = 1 << 13
 """Numbers in a tensor that are worth a call."""
 
-QUERIES = 128
+QUERIES = 64
 """Rows of a block in CausalAttention: fewer skip more, but make small products."""
 
 listener: ContextVar[Callable[[Callable[..., None], tuple[Any, ...]], None] | None] = ContextVar(
@@ -54,6 +54,30 @@ def must_compile() -> bool:
         return False
     folder = _kernels().causal_softmax.stats.cache_path
     return folder is None or not any(Path(folder).glob("kernels.causal_softmax-*.nbi"))
+
+
+class Linear(torch.autograd.Function):
+    """x W^T + bias: (..., C), (F, C), (F,) -> (..., F)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        ctx.save_for_backward(rows, weight)
+        if x.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+            # addmm writes the bias everywhere and reads it back; oneDNN adds it to what it stores.
+            y = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+        else:
+            y = torch.addmm(bias, rows, weight.t())
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, weight = ctx.saved_tensors
+        gradient = gradients[0].reshape(-1, len(weight))
+        x_gradient = (gradient @ weight).view(*gradients[0].shape[:-1], -1)
+        bias_gradient = weight.new_empty(len(weight))
+        _run("sum_rows", *arrays(gradient, bias_gradient))
+        return x_gradient, gradient.t() @ rows, bias_gradient
 
 
 class Dropped(torch.autograd.Function):
@@ -251,8 +275,7 @@ class CausalAttention(torch.autograd.Function):
         _, t, d = q.shape
         y = torch.empty_like(q)
         weights = []
-        for number, first in enumerate(range(0, t, QUERIES)):
-            last = min(first + QUERIES, t)
+        for number, first, last in _blocks(t):
             w = torch.bmm(q[:, first:last], _turned(k[:, :last]))
             _run("causal_softmax", _array(w), first, np.float32(d**-0.5))
             weights.append(w)
@@ -267,20 +290,28 @@ class CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *weights = ctx.saved_tensors
         _, t, d = q.shape
-        q_gradient = torch.empty_like(q)
-        k_gradient, v_gradient = torch.zeros_like(k), torch.zeros_like(v)
-        for number, w in enumerate(weights):
-            first, last = number * QUERIES, min((number + 1) * QUERIES, t)
-            gradient = gradients[0][:, first:last]
+        q_gradient, k_gradient, v_gradient = (torch.empty_like(x) for x in (q, k, v))
+        for w, (number, first, last) in zip(weights, _blocks(t)):
+            gradient = gradients[0][:, first:last].contiguous()
             kept, w_gradient = w, torch.bmm(gradient, _turned(v[:, :last]))
             if ctx.seeds is not None:
                 seed = ctx.seeds[number : number + 1]
                 kept, w_gradient = (drop(x, seed, ctx.share) for x in (w, w_gradient))
-            v_gradient[:, :last] += torch.bmm(kept.mT, gradient)
             _run("causal_softmax_backward", *arrays(w_gradient, w), first, np.float32(d**-0.5))
             q_gradient[:, first:last] = torch.bmm(w_gradient, k[:, :last])
-            k_gradient[:, :last] += torch.bmm(w_gradient.mT, q[:, first:last])
+            earlier = float(last < t)  # the last block is the first to reach k and v
+            for total, x, other in (
+                (v_gradient, kept, gradient),
+                (k_gradient, w_gradient, q[:, first:last]),
+            ):
+                total[:, :last].baddbmm_(x.mT, other, beta=earlier)
         return q_gradient, k_gradient, v_gradient, None, None
+
+
+def _blocks(t: int) -> list[tuple[int, int, int]]:
+    """Number, first and last + 1 of each block of queries; the last one comes first."""
+    firsts = range(0, t, QUERIES)
+    return [(n, first, min(first + QUERIES, t)) for n, first in enumerate(firsts)][::-1]
 
 
 def _turned(x: Tensor) -> Tensor:

@@ -117,6 +117,18 @@ def random_bits(place, seed):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def sum_rows(x, y):
+    """(R, C) -> the (C,) sums of its columns, which are written to y."""
+    n_rows, width = x.shape
+    sums = np.zeros(width, np.float32)
+    for row in range(n_rows):
+        for i in range(width):
+            sums[i] += load(x[row, i])
+    for i in range(width):
+        y[i] = store(sums[i], y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def drop(x, seed, share, y):
     """Dropout, and its own way back: y = x / (1 - share), or 0 for about that share of them.
 
