@@ -30,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,9 +88,18 @@ def write_python_docs(folder: Path) -> Path:
 
 
 def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool) -> None:
-    recipe = recipe_of(tokens_of(path, shape)[0])
-    print(f"this machine: {(limits := measure_limits())}", flush=True)
-    takes = {name: start(name, path, shape) for name in ("folio", "folio, muon", "plain loop")}
+    shape, training_ids, validation_ids = tokens_of(path, shape)
+    recipe = recipe_of(shape)
+    device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
+    limits = measure_limits()
+    print(f"device: {device}\nthis machine: {limits}")
+    check_same_function(shape, recipe)
+
+    takes = {
+        name: start(take_folio_steps, recipe_of(shape, kind), device, training_ids, validation_ids)
+        for name, kind in {"folio": "adamw", "folio, muon": "muon"}.items()
+    }
+    takes["plain loop"] = start(take_plain_steps, shape, training_ids)
     for take in takes.values():
         take(WARM_UP)
     seconds: dict[str, list[float]] = {name: [] for name in takes}
@@ -113,14 +123,14 @@ def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool)
         print(f"a step of {name} takes {spread(ratios)} times as long as one of folio")
 
 
-def start(name: str, path: Path, shape: Shape) -> Callable[[int], float]:
+def start(contestant: Callable[..., None], *arguments: object) -> Callable[[int], float]:
     """A contestant in a process of its own, as each would run: n -> seconds of one of n steps.
 
     It waits while the others take theirs.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    context.Process(target=compete, args=(theirs, name, path, shape), daemon=True).start()
+    context.Process(target=contestant, args=(theirs, *arguments), daemon=True).start()
     theirs.close()
 
     def take(n: int) -> float:
@@ -130,20 +140,16 @@ def start(name: str, path: Path, shape: Shape) -> Callable[[int], float]:
     return take
 
 
-def compete(connection: Connection, name: str, path: Path, shape: Shape) -> None:
-    """Take steps for as long as somebody asks."""
-    shape, training_ids, validation_ids = tokens_of(path, shape)
-    if name == "plain loop":
-        answer(connection, PlainLoop(shape, training_ids, steps=2000).step)
-        return
-    recipe = recipe_of(shape, "muon" if name == "folio, muon" else "adamw")
-    device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
-    if name == "folio":
-        print(f"device: {device}", flush=True)
-        check_same_function(shape, recipe)
-    training = build(recipe, device, training_ids, validation_ids)
+def take_folio_steps(connection: Connection, *parts: Any) -> None:
+    """What the training loop does between two evaluations, of what `build` makes of the parts."""
+    training = build(*parts)
     with training.replicas.at_work():
         answer(connection, lambda: folio_step(training, 100))
+
+
+def take_plain_steps(connection: Connection, shape: Shape, training_ids: np.ndarray) -> None:
+    """Those of the fixed opponent."""
+    answer(connection, PlainLoop(shape, training_ids, steps=2000).step)
 
 
 def answer(connection: Connection, step: Callable[[], object]) -> None:

@@ -34,7 +34,7 @@ def config_of(shape: str) -> ModelConfig:
         "n_layers": 2,
         "n_heads": 2,
         "d_model": 64,
-        "context_length": 160,  # two blocks of queries
+        "context_length": 160,  # three blocks of queries
         "embedding_dropout": 0.1,
         "residual_dropout": 0.2,
         "attention_dropout": 0.3,

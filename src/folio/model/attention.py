@@ -115,7 +115,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = 
         if not fused.serves(q):
             return causal_attention_written_out(q, k, v, dropout)[0]
         rows = (z.reshape(-1, t, z.shape[3]) for z in (q, k, v))
-        blocks = -(-t // fused.QUERIES)
+        blocks = len(fused.query_blocks(t))
         seeds = dropout.draw_seeds(blocks) if dropout is not None and share else None
         mixed: Tensor = fused.CausalAttention.apply(*rows, seeds, share)
         return mixed.view(q.shape)

@@ -275,12 +275,12 @@ class CausalAttention(torch.autograd.Function):
         _, t, d = q.shape
         y = torch.empty_like(q)
         weights = []
-        for number, first, last in _blocks(t):
+        for first, last in query_blocks(t):
             w = torch.bmm(q[:, first:last], _turned(k[:, :last]))
             _run("causal_softmax", _array(w), first, np.float32(d**-0.5))
             weights.append(w)
             if seeds is not None:
-                w = drop(w, seeds[number : number + 1], share)
+                w = drop(w, seeds[first // QUERIES, None], share)
             y[:, first:last] = torch.bmm(w, v[:, :last])
         ctx.seeds, ctx.share = seeds, share
         ctx.save_for_backward(q, k, v, *weights)
@@ -291,27 +291,23 @@ class CausalAttention(torch.autograd.Function):
         q, k, v, *weights = ctx.saved_tensors
         _, t, d = q.shape
         q_gradient, k_gradient, v_gradient = (torch.empty_like(x) for x in (q, k, v))
-        for w, (number, first, last) in zip(weights, _blocks(t)):
+        for w, (first, last) in zip(weights, query_blocks(t)):
             gradient = gradients[0][:, first:last].contiguous()
             kept, w_gradient = w, torch.bmm(gradient, _turned(v[:, :last]))
             if ctx.seeds is not None:
-                seed = ctx.seeds[number : number + 1]
+                seed = ctx.seeds[first // QUERIES, None]
                 kept, w_gradient = (drop(x, seed, ctx.share) for x in (w, w_gradient))
             _run("causal_softmax_backward", *arrays(w_gradient, w), first, np.float32(d**-0.5))
             q_gradient[:, first:last] = torch.bmm(w_gradient, k[:, :last])
-            earlier = float(last < t)  # the last block is the first to reach k and v
-            for total, x, other in (
-                (v_gradient, kept, gradient),
-                (k_gradient, w_gradient, q[:, first:last]),
-            ):
-                total[:, :last].baddbmm_(x.mT, other, beta=earlier)
+            keep = float(last < t)  # nothing of what the last block, the first to come, finds
+            v_gradient[:, :last].baddbmm_(kept.mT, gradient, beta=keep)
+            k_gradient[:, :last].baddbmm_(w_gradient.mT, q[:, first:last], beta=keep)
         return q_gradient, k_gradient, v_gradient, None, None
 
 
-def _blocks(t: int) -> list[tuple[int, int, int]]:
-    """Number, first and last + 1 of each block of queries; the last one comes first."""
-    firsts = range(0, t, QUERIES)
-    return [(n, first, min(first + QUERIES, t)) for n, first in enumerate(firsts)][::-1]
+def query_blocks(t: int) -> list[tuple[int, int]]:
+    """First and last + 1 of each block of queries in CausalAttention; the last one comes first."""
+    return [(first, min(first + QUERIES, t)) for first in reversed(range(0, t, QUERIES))]
 
 
 def _turned(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from folio.device import Device, machine_memory, memory_in_use
 from folio.errors import UserError
 from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
-from folio.model.fused import QUERIES, load, must_compile
+from folio.model.fused import load, must_compile, query_blocks
 from folio.recipe.recipe import Recipe
 from folio.training.tape import MOST_BYTES
 
@@ -91,10 +91,7 @@ def attention_bytes(model: ModelConfig, size: int) -> int:
     elif model.qk_norm:
         numbers += c + kv
     # Blocks of queries look at the keys up to their own last one.
-    looked_at = sum(
-        (min(first + QUERIES, t) - first) * min(first + QUERIES, t)
-        for first in range(0, t, QUERIES)
-    )
+    looked_at = sum((last - first) * last for first, last in query_blocks(t))
     weights = model.n_heads * looked_at / t
     return round(size * (numbers + weights))
 
