@@ -3,6 +3,10 @@
 torch makes a pass over memory for each multiplication and each sum; a kernel here makes one
 for the whole part, forward or backward. `fused.py` puts them under autograd.
 
+A loop that adds up a row stores nothing. Where arrays that a loop reads and writes lie close
+together it is not vectorized, and would then add in another order: the same step would give other
+bytes, by where memory happened to be free.
+
 Arrays hold float32, or bfloat16 as the uint16 of its bits, which is the upper half of the
 float32; sums are kept in float32 either way.
 
@@ -196,17 +200,16 @@ def layer_norm_backward(gradient, x, gain, mean, inverse, x_gradient, gain_gradi
     for row in range(n_rows):
         middle, scale, total, along = mean[row], inverse[row], ZERO, ZERO
         for i in range(width):
-            unit, change = (load(x[row, i]) - middle) * scale, load(gradient[row, i])
-            gain_gradient[i] += change * unit
-            bias_gradient[i] += change
-            inner = change * load(gain[i])
+            inner = load(gradient[row, i]) * load(gain[i])
             total += inner
-            along += inner * unit
+            along += inner * (load(x[row, i]) - middle) * scale
         total /= np.float32(width)
         along /= np.float32(width)
         for i in range(width):
-            unit = (load(x[row, i]) - middle) * scale
-            back = (load(gradient[row, i]) * load(gain[i]) - total - unit * along) * scale
+            unit, change = (load(x[row, i]) - middle) * scale, load(gradient[row, i])
+            gain_gradient[i] += change * unit
+            bias_gradient[i] += change
+            back = (change * load(gain[i]) - total - unit * along) * scale
             x_gradient[row, i] = store(back, x_gradient[row, i])
 
 
@@ -245,13 +248,12 @@ def rms_norm_backward(gradient, x, gain, inverse, x_gradient, gain_gradient):
     for row in range(n_rows):
         scale, along = inverse[row], ZERO
         for i in range(width):
-            unit, change = load(x[row, i]) * scale, load(gradient[row, i])
-            gain_gradient[i] += change * unit
-            along += change * load(gain[i]) * unit
+            along += load(gradient[row, i]) * load(gain[i]) * load(x[row, i]) * scale
         along /= np.float32(width)
         for i in range(width):
-            inner = load(gradient[row, i]) * load(gain[i])
-            back = (inner - load(x[row, i]) * scale * along) * scale
+            unit, change = load(x[row, i]) * scale, load(gradient[row, i])
+            gain_gradient[i] += change * unit
+            back = (change * load(gain[i]) - unit * along) * scale
             x_gradient[row, i] = store(back, x_gradient[row, i])
 
 
@@ -280,8 +282,9 @@ def heads(x, first, gain, epsilon, cosines, sines, y, inverse):
                 square = ZERO
                 for i in range(head_dim):
                     number = load(x[batch, place, first + head, i])
-                    units[i] = number * load(gain[i])
                     square += number * number
+                for i in range(head_dim):
+                    units[i] = load(x[batch, place, first + head, i]) * load(gain[i])
                 scale = ONE / np.sqrt(square / np.float32(head_dim) + epsilon)
                 inverse[batch, place, head] = scale
                 swap_halves(units, half, swapped)
@@ -320,6 +323,7 @@ def heads_backward(gradient, x, first, gain, inverse, cosines, sines, x_gradient
                     units[i] = load(x[batch, place, first + head, i]) * scale
                     gain_gradient[i] += change * units[i]
                     inner[i] = change * load(gain[i])
+                for i in range(head_dim):
                     along += inner[i] * units[i]
                 along /= np.float32(head_dim)
                 for i in range(head_dim):
@@ -401,6 +405,7 @@ def causal_softmax(scores, first, scale):
             for i in range(n_keys):
                 power = exp((load(scores[head, query, i]) - highest) * scale)
                 powers[i] = power if i < seen else ZERO
+            for i in range(n_keys):
                 total += powers[i]
             share = ONE / total
             for i in range(n_keys):

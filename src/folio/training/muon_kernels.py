@@ -53,7 +53,7 @@ def change(weight, move, mean_square, beta2, rate, decay, cautious):
         cautious: whether weights that the move makes larger do not decay.
     """
     rows, columns = weight.shape
-    factors = np.full(rows, rate)
+    factors, now = np.full(rows, rate), np.empty(rows, np.float32)
     if beta2 < ONE:
         before = after = ZERO
         for r in range(rows):
@@ -61,12 +61,14 @@ def change(weight, move, mean_square, beta2, rate, decay, cautious):
             for c in range(columns):
                 x = load(move[r, c])
                 total += x * x
-            now = total / np.float32(columns)
-            late = beta2 * mean_square[r, 0] + (ONE - beta2) * now
+            now[r] = total / np.float32(columns)
+        for r in range(rows):
+            late = beta2 * mean_square[r, 0] + (ONE - beta2) * now[r]
             mean_square[r, 0] = late
             factors[r] = ONE / (math.sqrt(late) + EPSILON)
-            before += now
-            after += now * factors[r] * factors[r]
+        for r in range(rows):
+            before += now[r]
+            after += now[r] * factors[r] * factors[r]
         factors *= rate * math.sqrt(before) / (math.sqrt(after) + EPSILON)
     for r in range(rows):
         factor = factors[r]
