@@ -2,11 +2,12 @@
 
     python -m bench.training                  0.8 M parameters
     python -m bench.training --size baby      10.7 M parameters
+    python -m bench.training --precision int8 with two of three products made of bytes
     python -m bench.training --busy           while another program takes a core
     python -m bench.training --losses 300     the training loss after so many steps, over seeds
     python -m bench.training --whole-run      the CPU recipe against 2000 plain steps
 
-The first three compare steps per second, Folio with AdamW, Folio with Muon and the plain loop with
+The first four compare steps per second, Folio with AdamW, Folio with Muon and the plain loop with
 AdamW, each in a process of its own: some steps of one while the others wait, then of the next.
 `--losses` shows that both learn the same: the mean over seeds may differ by what seeds do.
 `--whole-run` runs each as a command, from start to exit; Folio evaluates, the plain loop does not.
@@ -37,7 +38,6 @@ import torch
 
 from bench.limits import measure_limits
 from bench.plain_loop import PlainGPT, PlainLoop, Shape
-from folio.config import merge
 from folio.corpus.builtin import BUILTIN
 from folio.device import choose_device
 from folio.model.gpt import GPT
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="in each round")
     parser.add_argument("--losses", type=int, default=0, help="after so many steps")
+    parser.add_argument("--precision", default="auto", help="Folio's, as device.precision")
     parser.add_argument("--whole-run", action="store_true")
     parser.add_argument("--busy", action="store_true", help="another program takes a core")
     options = parser.parse_args()
@@ -74,11 +75,12 @@ def main() -> None:
         if options.whole_run:
             compare_whole_runs(path.resolve(), options.rounds)
         elif options.losses:
-            compare_losses(path, SIZES[options.size], options.losses, options.rounds)
+            shape, n = SIZES[options.size], options.losses
+            compare_losses(path, shape, options.precision, n, options.rounds)
         else:
             steps = options.steps or {"nano": 50, "baby": 2}[options.size]
             shape = SIZES[options.size]
-            compare_steps(path, shape, options.rounds, steps, options.busy)
+            compare_steps(path, shape, options.precision, options.rounds, steps, options.busy)
 
 
 def write_python_docs(folder: Path) -> Path:
@@ -87,16 +89,24 @@ def write_python_docs(folder: Path) -> Path:
     return path
 
 
-def compare_steps(path: Path, shape: Shape, rounds: int, steps: int, busy: bool) -> None:
+def compare_steps(
+    path: Path, shape: Shape, precision: str, rounds: int, steps: int, busy: bool
+) -> None:
     shape, training_ids, validation_ids = tokens_of(path, shape)
-    recipe = recipe_of(shape)
+    recipe = recipe_of(shape, precision)
     device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
     limits = measure_limits()
     print(f"device: {device}\nthis machine: {limits}")
     check_same_function(shape, recipe)
 
     takes = {
-        name: start(take_folio_steps, recipe_of(shape, kind), device, training_ids, validation_ids)
+        name: start(
+            take_folio_steps,
+            recipe_of(shape, precision, kind),
+            device,
+            training_ids,
+            validation_ids,
+        )
         for name, kind in {"folio": "adamw", "folio, muon": "muon"}.items()
     }
     takes["plain loop"] = start(take_plain_steps, shape, training_ids)
@@ -165,12 +175,12 @@ def answer(connection: Connection, step: Callable[[], object]) -> None:
         connection.send((time.perf_counter() - begin) / n)
 
 
-def compare_losses(path: Path, shape: Shape, steps: int, n_seeds: int) -> None:
+def compare_losses(path: Path, shape: Shape, precision: str, steps: int, n_seeds: int) -> None:
     """The mean training loss of the last tenth of so many steps, dropout included."""
     shape, training_ids, validation_ids = tokens_of(path, shape)
     found: dict[str, list[float]] = {"folio": [], "plain loop": []}
     for seed in range(1, n_seeds + 1):
-        recipe = replace(recipe_of(shape), seed=seed)
+        recipe = replace(recipe_of(shape, precision), seed=seed)
         device = choose_device(
             recipe.device, shape.batch_size * shape.context_length, shape.d_model
         )
@@ -235,7 +245,7 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - begin
 
 
-def recipe_of(shape: Shape, optimizer: str = "adamw") -> Recipe:
+def recipe_of(shape: Shape, precision: str = "auto", optimizer: str = "adamw") -> Recipe:
     model = {
         "vocab_size": shape.vocab_size,
         "context_length": shape.context_length,
@@ -245,12 +255,14 @@ def recipe_of(shape: Shape, optimizer: str = "adamw") -> Recipe:
         "embedding_dropout": shape.dropout,
         "residual_dropout": shape.dropout,
     }
-    rest = {"preset": "gpt2", "optimizer": {"kind": optimizer, "learning_rate": 1e-3}}
     return make_recipe(
-        merge(
-            rest,
-            {"model": model, "training": {"batch_size": shape.batch_size, "max_steps": 2000}},
-        )
+        {
+            "preset": "gpt2",
+            "model": model,
+            "optimizer": {"kind": optimizer, "learning_rate": 1e-3},
+            "training": {"batch_size": shape.batch_size, "max_steps": 2000},
+            "device": {"precision": precision},
+        }
     )
 
 

@@ -7,6 +7,9 @@ from folio import device
 from folio.device import DeviceConfig, choose_device
 from folio.errors import UserError
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
+"""Each with the type of the weights that compute."""
+
 
 def test_a_choice_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch):
     chosen = choose_device(DeviceConfig())
@@ -45,12 +48,19 @@ def test_a_product_is_measured():
     assert device.matrix_rate("cpu", "float32", 256, 64) > 0.1
 
 
+def test_bytes_are_for_processors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device, "_available", lambda kind: True)
+    assert choose_device(DeviceConfig(precision="int8")).config.kind == "cpu"
+    with pytest.raises(UserError, match=r"'int8', which takes a processor, and .* 'cuda'"):
+        choose_device(DeviceConfig(kind="cuda", precision="int8"))
+
+
 def test_negative_threads_are_refused():
     with pytest.raises(UserError, match=r"device\.threads is -1"):
         DeviceConfig(threads=-1)
 
 
 def test_the_precision_is_a_type_of_torch():
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for precision, dtype in PRECISIONS.items():
         config = DeviceConfig(kind="cpu", precision=precision, threads=1)  # type: ignore[arg-type]
         assert choose_device(config).dtype == dtype

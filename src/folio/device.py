@@ -39,9 +39,10 @@ class DeviceConfig:
     kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes the fastest that this machine has."""
 
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     """Of everything that the model computes; the weights that the optimizer changes, their
-    gradients and the loss stay in float32. `auto` takes the faster one, measured."""
+    gradients and the loss stay in float32. `auto` takes the faster of the first two, measured.
+    `int8` is bfloat16, but learns with two of three products made of bytes (model/int8.py)."""
 
     threads: int = 0
     """Processor threads; 0 takes all cores, or what OMP_NUM_THREADS says. The result depends on
@@ -81,7 +82,7 @@ class Device:
         """Of the weights and activations that compute."""
         import torch
 
-        return getattr(torch, self.config.precision)
+        return torch.float32 if self.config.precision == "float32" else torch.bfloat16
 
     def __str__(self) -> str:
         threads = f", {self.config.threads} threads" if self.config.kind == "cpu" else ""
@@ -97,7 +98,7 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
             take those of the model.
 
     Raises:
-        UserError: the named device is not there.
+        UserError: the named device is not there, or does not have the named precision.
     """
     import torch
 
@@ -112,7 +113,13 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
             f"device.kind is '{config.kind}', which this machine or this build of torch does not "
             f"have. Available: {', '.join(available)}."
         )
+    if config.precision == "int8" and config.kind not in ("auto", "cpu"):
+        raise UserError(
+            f"device.precision is 'int8', which takes a processor, and device.kind is "
+            f"'{config.kind}'. Give 'cpu' for it, or another precision."
+        )
     kinds = available if config.kind == "auto" else [config.kind]
+    kinds = ["cpu"] if config.precision == "int8" else kinds
     precisions = ["float32", "bfloat16"] if config.precision == "auto" else [config.precision]
 
     if len(kinds) * len(precisions) == 1:

@@ -10,9 +10,15 @@ import pytest
 
 from folio.config import merge, read_toml
 from folio.errors import UserError
+from folio.model import fused
+from folio.model.int8 import is_exact
 from folio.recipe.recipe import make_recipe
 from folio.recipe.train import Watcher, resume_run, train_recipe
 from folio.run.directory import Run, find_run
+
+INT8 = pytest.param(
+    "int8", marks=pytest.mark.skipif(not is_exact(), reason="this processor overflows")
+)
 
 TINY = {
     "preset": "modern",
@@ -62,8 +68,11 @@ def weights_of(run: Run, step: int) -> tuple[bytes, bytes]:
     ).read_bytes()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_copies_on_threads_of_their_own_resume_exactly_too(book: Path, precision: str):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
+def test_copies_on_threads_of_their_own_resume_exactly_too(
+    book: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fused, "FEWEST", 1)  # the compiled kernels too
     device = {"device": {"precision": precision, "threads": 2}}
     whole = train_recipe(recipe_of(book, **device), "threads", Watcher()).run
     parts = train_recipe(recipe_of(book, **device), "threads-parts", *stop_at(22)).run

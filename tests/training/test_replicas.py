@@ -12,6 +12,8 @@ import torch
 
 from folio.device import Device, DeviceConfig, memory_in_use
 from folio.evaluation.score import exact_windows, score
+from folio.model import fused
+from folio.model.int8 import is_exact
 from folio.model.loss import next_token_loss
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
@@ -110,6 +112,20 @@ def test_bfloat16_gradients_are_near_those_of_float32():
         assert next(model.parameters()).dtype == gradients[precision].dtype == torch.float32
     error = (gradients["bfloat16"] - gradients["float32"]).norm() / gradients["float32"].norm()
     assert 1e-5 < error < 0.03
+
+
+@pytest.mark.skipif(not is_exact(), reason="this processor overflows")
+def test_copies_learn_in_bytes_and_are_evaluated_without(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fused, "FEWEST", 1)
+    found = {}
+    for precision in ("bfloat16", "int8"):
+        replicas = Replicas(tiny_gpt(initialization_std=0.2), cpu(precision=precision), 6, seed=1)
+        nats = replicas.score(TOKENS, exact_windows(len(TOKENS), 8), "").nats
+        replicas.accumulate_gradients(batch_of(6), 0, step=0)
+        found[precision] = (nats, replicas.weights.gradients)
+    (nats, gradients), (nats_in_bytes, gradients_in_bytes) = found.values()
+    assert nats_in_bytes == nats
+    assert 1e-5 < (gradients_in_bytes - gradients).norm() / gradients.norm() < 0.03
 
 
 def test_there_are_no_more_copies_than_windows():

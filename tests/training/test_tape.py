@@ -9,11 +9,16 @@ from torch import Tensor, nn
 from folio.device import Device, DeviceConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
+from folio.model.int8 import is_exact
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import make_recipe
 from folio.tokens.stream import IGNORED
 from folio.training.replicas import Replicas
 from folio.training.tape import Taped
+
+INT8 = pytest.param(
+    "int8", marks=pytest.mark.skipif(not is_exact(), reason="this processor overflows")
+)
 
 SHAPES = {
     "gpt2": FAMILIES["gpt2"]["model"],
@@ -50,7 +55,7 @@ def batch(n_windows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
 def test_a_played_step_gives_the_bytes_that_autograd_gives(shape: str, precision: str):
     device = Device(DeviceConfig(kind="cpu", precision=precision, threads=1), "test")  # type: ignore[arg-type]
     model = GPT(config_of(shape), torch.Generator().manual_seed(1))

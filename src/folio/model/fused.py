@@ -38,19 +38,19 @@ def serves(x: Tensor) -> bool:
         x.numel() >= FEWEST
         and x.device.type == "cpu"
         and x.dtype in (torch.bfloat16, torch.float32)
-        and _numba_is_there()
+        and numba_is_there()
     )
 
 
 def load() -> None:
     """Load the kernels, where there are any, so that processes forked from this one share them."""
-    if _numba_is_there():  # which sets itself up at its first call
+    if numba_is_there():  # which sets itself up at its first call
         RMSNorm.apply(torch.ones(1, 1), torch.ones(1), 1e-6)
 
 
 def must_compile() -> bool:
     """Whether the first step would take seconds, since no earlier process has compiled it."""
-    if not _numba_is_there():
+    if not numba_is_there():
         return False
     folder = _kernels().causal_softmax.stats.cache_path
     return folder is None or not any(Path(folder).glob("kernels.causal_softmax-*.nbi"))
@@ -75,9 +75,14 @@ class Linear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         gradient = gradients[0].reshape(-1, len(weight))
         x_gradient = (gradient @ weight).view(*gradients[0].shape[:-1], -1)
-        bias_gradient = weight.new_empty(len(weight))
-        _run("sum_rows", *arrays(gradient, bias_gradient))
-        return x_gradient, gradient.t() @ rows, bias_gradient
+        return x_gradient, gradient.t() @ rows, sum_rows(gradient)
+
+
+def sum_rows(x: Tensor) -> Tensor:
+    """(R, C) -> (C,)."""
+    y = x.new_empty(x.shape[1])
+    run("sum_rows", *arrays(x, y))
+    return y
 
 
 class Dropped(torch.autograd.Function):
@@ -101,7 +106,7 @@ class AddDropped(torch.autograd.Function):
         ctx.named = seed, share
         y = torch.empty_like(x)
         rows = _rows(x, change, y)
-        _run("add_dropped", *rows[:2], _array(seed), share, rows[2])
+        run("add_dropped", *rows[:2], _array(seed), share, rows[2])
         return y
 
     @staticmethod
@@ -112,7 +117,7 @@ class AddDropped(torch.autograd.Function):
 def drop(x: Tensor, seed: Tensor, share: float) -> Tensor:
     """Dropout that a (1,) seed repeats, of a contiguous tensor; the way back is the same."""
     y = torch.empty_like(x)
-    _run("drop", *_rows(x), _array(seed), share, *_rows(y))
+    run("drop", *_rows(x), _array(seed), share, *_rows(y))
     return y
 
 
@@ -123,7 +128,7 @@ class LayerNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         y, mean, inverse = torch.empty_like(rows), torch.empty(len(rows)), torch.empty(len(rows))
-        _run(
+        run(
             "layer_norm",
             *arrays(rows, gain, torch.zeros_like(gain) if bias is None else bias),
             np.float32(epsilon),
@@ -138,7 +143,7 @@ class LayerNorm(torch.autograd.Function):
         rows, gain, mean, inverse = ctx.saved_tensors
         gradient = gradients[0].reshape(rows.shape).contiguous()
         x_gradient, sums = torch.empty_like(rows), torch.zeros(2, len(gain))
-        _run("layer_norm_backward", *arrays(gradient, rows, gain, mean, inverse, x_gradient, *sums))
+        run("layer_norm_backward", *arrays(gradient, rows, gain, mean, inverse, x_gradient, *sums))
         gain_gradient, bias_gradient = sums.to(gain.dtype)
         return (
             x_gradient.view(gradients[0].shape),
@@ -155,7 +160,7 @@ class RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         y, inverse = torch.empty_like(rows), torch.empty(len(rows))
-        _run("rms_norm", *arrays(rows, gain), np.float32(epsilon), *arrays(y, inverse))
+        run("rms_norm", *arrays(rows, gain), np.float32(epsilon), *arrays(y, inverse))
         ctx.save_for_backward(rows, gain, inverse)
         return y.view(x.shape)
 
@@ -164,7 +169,7 @@ class RMSNorm(torch.autograd.Function):
         rows, gain, inverse = ctx.saved_tensors
         gradient = gradients[0].reshape(rows.shape).contiguous()
         x_gradient, gain_gradient = torch.empty_like(rows), torch.zeros(len(gain))
-        _run("rms_norm_backward", *arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient))
+        run("rms_norm_backward", *arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient))
         return x_gradient.view(gradients[0].shape), gain_gradient.to(gain.dtype), None
 
 
@@ -191,7 +196,7 @@ class RotatedHeads(torch.autograd.Function):
         ctx.firsts, out, inverses = [0, n_heads[0], sum(n_heads)], [], []
         for first, h, gain in zip(ctx.firsts, n_heads, (q_gain, k_gain)):
             y, inverse = qkv.new_empty(b, h, t, d), torch.empty(b, t, h)
-            _run(
+            run(
                 "heads",
                 _array(x),
                 first,
@@ -214,7 +219,7 @@ class RotatedHeads(torch.autograd.Function):
             gradients, ctx.firsts, (q_gain, k_gain), inverses
         ):
             gain_gradient = torch.zeros(len(gain))
-            _run(
+            run(
                 "heads_backward",
                 *arrays(gradient.contiguous(), x),
                 first,
@@ -234,7 +239,7 @@ class GELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y, slope = torch.empty_like(x), torch.empty_like(x)
-        _run("gelu", *_rows(x, y, slope))
+        run("gelu", *_rows(x, y, slope))
         ctx.save_for_backward(slope)
         return y
 
@@ -250,7 +255,7 @@ class SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         y, gate_slope, up_slope = (torch.empty_like(gate) for _ in range(3))
-        _run("swiglu", *_rows(gate, up, y, gate_slope, up_slope))
+        run("swiglu", *_rows(gate, up, y, gate_slope, up_slope))
         ctx.save_for_backward(gate_slope, up_slope)
         return y
 
@@ -277,7 +282,7 @@ class CausalAttention(torch.autograd.Function):
         weights = []
         for first, last in query_blocks(t):
             w = torch.bmm(q[:, first:last], _turned(k[:, :last]))
-            _run("causal_softmax", _array(w), first, np.float32(d**-0.5))
+            run("causal_softmax", _array(w), first, np.float32(d**-0.5))
             weights.append(w)
             if seeds is not None:
                 w = drop(w, seeds[first // QUERIES, None], share)
@@ -297,7 +302,7 @@ class CausalAttention(torch.autograd.Function):
             if ctx.seeds is not None:
                 seed = ctx.seeds[first // QUERIES, None]
                 kept, w_gradient = (drop(x, seed, ctx.share) for x in (w, w_gradient))
-            _run("causal_softmax_backward", *arrays(w_gradient, w), first, np.float32(d**-0.5))
+            run("causal_softmax_backward", *arrays(w_gradient, w), first, np.float32(d**-0.5))
             q_gradient[:, first:last] = torch.bmm(w_gradient, k[:, :last])
             keep = float(last < t)  # nothing of what the last block, the first to come, finds
             v_gradient[:, :last].baddbmm_(kept.mT, gradient, beta=keep)
@@ -331,7 +336,8 @@ def _rows(*tensors: Tensor) -> list[NDArray[Any]]:
 
 
 @cache
-def _numba_is_there() -> bool:
+def numba_is_there() -> bool:
+    """Whether there are kernels at all."""
     try:
         import numba  # noqa: F401
     except ImportError:
@@ -339,7 +345,7 @@ def _numba_is_there() -> bool:
     return True
 
 
-def _run(kernel: str, *arguments: Any) -> None:
+def run(kernel: str, *arguments: Any) -> None:
     """Call a kernel, and tell the listener."""
     function = getattr(_kernels(), kernel)
     function(*arguments)

@@ -31,6 +31,7 @@ ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 LOG2_E = np.float32(math.log2(math.e))
 LOWEST = np.float32(-126)
 """The exponent of the smallest normal float32."""
+MOST_INT8 = np.float32(127)
 LOWEST_RANK = np.int32(-(2**31))
 POWERS_OF_LN2 = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(7))
 """Taylor's series of 2^r; right to 1e-7 for r between -1/2 and 1/2."""
@@ -130,6 +131,33 @@ def sum_rows(x, y):
             sums[i] += load(x[row, i])
     for i in range(width):
         y[i] = store(sums[i], y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def to_int8(x, y, scales):
+    """(R, C) -> whole numbers from -127 to 127, and the (R,) scales by which they give x back.
+
+    A row that holds an infinity or NaN gets such a scale.
+    """
+    n_rows, width = x.shape
+    for row in range(n_rows):
+        largest = LOWEST_RANK
+        for i in range(width):
+            largest = max(largest, to_rank(abs(load(x[row, i]))))
+        scales[row] = from_rank(largest) / MOST_INT8
+        per_scale = ONE / scales[row] if scales[row] > ZERO else ZERO
+        for i in range(width):
+            y[row, i] = np.int8(np.int32(np.rint(load(x[row, i]) * per_scale)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def from_int32(sums, row_scales, column_scales, bias, y):
+    """(R, C) sums of such products -> the numbers that they stand for, plus the (C,) bias."""
+    n_rows, width = sums.shape
+    for row in range(n_rows):
+        for i in range(width):
+            scale = row_scales[row] * column_scales[i]
+            y[row, i] = store(np.float32(sums[row, i]) * scale + load(bias[i]), y[row, i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)

@@ -8,14 +8,22 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from folio.model import fused
+from folio.model.int8 import Int8Linear
 
 
 class Linear(nn.Linear):
-    """torch's, or one that makes fewer passes for the bias."""
+    """torch's, or one that makes fewer passes for the bias, or one that learns in bytes."""
+
+    learns_in_int8 = False
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., C) -> (..., F)."""
-        if self.bias is not None and input.dtype == self.weight.dtype and fused.serves(input):
-            y: Tensor = fused.Linear.apply(input, self.weight, self.bias)
-            return y
-        return super().forward(input)
+        if input.dtype != self.weight.dtype or not fused.serves(input):
+            return super().forward(input)
+        if self.learns_in_int8 and self.training:
+            y: Tensor = Int8Linear.apply(input, self.weight, self.bias)
+        elif self.bias is not None:
+            y = fused.Linear.apply(input, self.weight, self.bias)
+        else:
+            y = super().forward(input)
+        return y

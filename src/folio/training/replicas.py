@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 from folio.device import Device, keep_freed_memory, return_freed_memory
 from folio.evaluation.score import Score, Window, excerpt, score
+from folio.model import int8
 from folio.model.dropout import Dropout
+from folio.model.linear import Linear
 from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
@@ -82,7 +84,12 @@ class Replicas:
             device: where the copies compute, in which precision, on how many threads.
             at_most: copies that are of use: the windows in a batch.
             seed: names the series of dropout masks.
+
+        Raises:
+            UserError: this machine does not have that precision.
         """
+        if device.config.precision == "int8":
+            int8.require()
         self.weights, self.device, self.seed = Weights(model), device, seed
         self.loss: Loss = usual_loss  # another may be put here before the copies are at work
         self.fitting_windows = 0
@@ -110,6 +117,8 @@ class Replicas:
         for module in mine.modules():
             if isinstance(module, Dropout):
                 module.generator = generator
+            if isinstance(module, Linear):
+                module.learns_in_int8 = self.device.config.precision == "int8"
         gradients = self.new_row(self.device.dtype)
         return Replica(
             mine, gradients, generator, Taped(partial(self._differentiate, mine, gradients))
