@@ -39,9 +39,8 @@ import torch
 from bench.limits import measure_limits
 from bench.plain_loop import PlainGPT, PlainLoop, Shape
 from folio.corpus.builtin import BUILTIN
-from folio.device import choose_device
 from folio.model.gpt import GPT
-from folio.recipe.build import build
+from folio.recipe.build import build, choose_for
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.tokenizers.character import CharacterTokenizer
 from folio.training.loop import (
@@ -94,7 +93,7 @@ def compare_steps(
 ) -> None:
     shape, training_ids, validation_ids = tokens_of(path, shape)
     recipe = recipe_of(shape, precision)
-    device = choose_device(recipe.device, shape.batch_size * shape.context_length, shape.d_model)
+    device = choose_for(recipe)
     limits = measure_limits()
     print(f"device: {device}\nthis machine: {limits}")
     check_same_function(shape, recipe)
@@ -179,12 +178,10 @@ def compare_losses(path: Path, shape: Shape, precision: str, steps: int, n_seeds
     """The mean training loss of the last tenth of so many steps, dropout included."""
     shape, training_ids, validation_ids = tokens_of(path, shape)
     found: dict[str, list[float]] = {"folio": [], "plain loop": []}
+    recipe = recipe_of(shape, precision)
+    device = choose_for(recipe)
     for seed in range(1, n_seeds + 1):
-        recipe = replace(recipe_of(shape, precision), seed=seed)
-        device = choose_device(
-            recipe.device, shape.batch_size * shape.context_length, shape.d_model
-        )
-        training = build(recipe, device, training_ids, validation_ids)
+        training = build(replace(recipe, seed=seed), device, training_ids, validation_ids)
         plain = PlainLoop(shape, training_ids, steps=2000, seed=seed)
         with training.replicas.at_work():
             ours = [folio_step(training, step) for step in range(steps)]

@@ -118,8 +118,8 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
             f"device.precision is 'int8', which takes a processor, and device.kind is "
             f"'{config.kind}'. Give 'cpu' for it, or another precision."
         )
-    kinds = available if config.kind == "auto" else [config.kind]
-    kinds = ["cpu"] if config.precision == "int8" else kinds
+    capable = ["cpu"] if config.precision == "int8" else available
+    kinds = capable if config.kind == "auto" else [config.kind]
     precisions = ["float32", "bfloat16"] if config.precision == "auto" else [config.precision]
 
     if len(kinds) * len(precisions) == 1:
