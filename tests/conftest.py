@@ -10,7 +10,13 @@ import hypothesis
 import pytest
 import torch
 
+from folio.model.int8 import is_exact
+
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+
+NEEDS_INT8 = pytest.mark.skipif(not is_exact(), reason="this processor overflows")
+INT8 = pytest.param("int8", marks=NEEDS_INT8)
+"""A device.precision among others."""
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("folio", deadline=None)

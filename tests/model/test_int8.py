@@ -11,10 +11,10 @@ from torch import Tensor
 from folio.errors import UserError
 from folio.model import fused, int8
 from folio.model.linear import Linear
+from tests.conftest import NEEDS_INT8
 
 pytest.importorskip("numba")
-if not int8.is_exact():
-    pytest.skip("this processor overflows", allow_module_level=True)
+pytestmark = NEEDS_INT8
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +24,10 @@ def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def numbers(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+def in_bytes(weight: Tensor) -> int8.Int8Weight:
+    return int8.Int8Weight(weight, lambda n, dtype: torch.zeros(n, dtype=dtype))
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -43,7 +47,7 @@ def test_a_layer_learns_nearly_what_it_learns_in_bfloat16(bias: bool):
     layer = Linear(96, 64, bias=bias).bfloat16()
     x, y_gradient = numbers(3, 50, 96), numbers(3, 50, 64, seed=2)
     usual = learn(layer, x, y_gradient)
-    layer.learns_in_int8 = True
+    layer.int8_weight = in_bytes(layer.weight.data)
     value, x_gradient, *own_gradients = learn(layer, x, y_gradient)
     assert 0.003 < error(value, usual[0]) < 0.015
     assert 0.003 < error(x_gradient, usual[1]) < 0.015
@@ -56,7 +60,7 @@ def test_only_what_learns_is_made_of_bytes():
     layer = Linear(96, 64).bfloat16()
     x = numbers(50, 96)
     expected = layer(x)
-    layer.learns_in_int8 = True
+    layer.int8_weight = in_bytes(layer.weight.data)
     assert not torch.equal(layer(x), expected)
     assert torch.equal(layer.eval()(x), expected)
 
@@ -64,22 +68,24 @@ def test_only_what_learns_is_made_of_bytes():
 def test_a_small_row_beside_a_large_one_loses_nothing():
     rows, weight = numbers(4, 96), numbers(64, 96, seed=2)
     scales = torch.tensor([2.0**-20, 1, 2.0**20, 0]).bfloat16()[:, None]
-    found, alone = int8.product(rows * scales, weight), int8.product(rows, weight)
+    factor = in_bytes(weight).forth
+    found, alone = int8.product(rows * scales, factor), int8.product(rows, factor)
     assert torch.equal(found, alone * scales)
 
 
 def test_pieces_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch):
     rows, weight, bias = numbers(50, 96), numbers(64, 96, seed=2), numbers(64, seed=3)
-    whole = int8.product(rows, weight, bias)
+    factor = in_bytes(weight).forth
+    whole = int8.product(rows, factor, bias)
     monkeypatch.setattr(int8, "PIECE", 16)
-    assert torch.equal(int8.product(rows, weight, bias), whole)
+    assert torch.equal(int8.product(rows, factor, bias), whole)
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_so(broken: float):
     rows, weight = numbers(4, 96), numbers(64, 96, seed=2)
     rows[1, 7] = broken
-    found = int8.product(rows, weight)
+    found = int8.product(rows, in_bytes(weight).forth)
     assert not found[1].isfinite().any()
     assert found[[0, 2, 3]].isfinite().all()
 

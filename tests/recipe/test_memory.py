@@ -34,6 +34,7 @@ from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import Watcher, train_recipe
 from folio.training.loop import compute_gradients
+from tests.conftest import INT8
 
 
 def cpu(threads: int = 1, precision: str = "float32") -> Device:
@@ -101,7 +102,7 @@ def test_a_penalty_on_certainty_takes_as_much_more_as_is_counted():
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
 def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, precision: str):
     recipe = make_recipe(
         {"model": {"vocab_size": 50}, "optimizer": {"kind": kind, "momentum": 0.9}}
@@ -115,12 +116,14 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
     compute_gradients(training, training.stream.next_batch(2, 8), step=0)
     tensors = [replicas.weights.values, replicas.weights.gradients, replicas._shared]
     tensors += [copy.gradients for copy in replicas.copies]
-    tensors += [p.grad for copy in replicas.copies for p in copy.model.parameters()]
     tensors += list(training.optimizer.tensors.values())
+    for bytes_of in replicas._int8_weights.values():
+        tensors += [bytes_of.forth.matrix, bytes_of.back.matrix]
     held = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
-    # The rest is a sum that lives for a moment, in float32.
-    passing = {"adamw": 0, "muon": 4, "sgd": 4}[kind] * recipe.model.n_parameters
-    assert weight_bytes(recipe, device, 2) == pytest.approx(held + passing, rel=0.02)
+    # The rest lives for a moment: the gradients of each copy by themselves, and a float32 sum.
+    passing = 2 * device.dtype.itemsize + {"adamw": 0, "muon": 4, "sgd": 4}[kind]
+    counted = held + passing * recipe.model.n_parameters
+    assert weight_bytes(recipe, device, 2) == pytest.approx(counted, rel=0.02)
 
 
 def windows_at_once(recipe: Recipe, n: int) -> Recipe:

@@ -11,14 +11,10 @@ import pytest
 from folio.config import merge, read_toml
 from folio.errors import UserError
 from folio.model import fused
-from folio.model.int8 import is_exact
 from folio.recipe.recipe import make_recipe
 from folio.recipe.train import Watcher, resume_run, train_recipe
 from folio.run.directory import Run, find_run
-
-INT8 = pytest.param(
-    "int8", marks=pytest.mark.skipif(not is_exact(), reason="this processor overflows")
-)
+from tests.conftest import INT8
 
 TINY = {
     "preset": "modern",

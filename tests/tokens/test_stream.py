@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
+from folio.tokens import stream as stream_module
 from folio.tokens.permutation import permute
 from folio.tokens.stream import IGNORED, Place, StreamConfig, TokenStream
 
@@ -81,6 +82,20 @@ def test_a_stream_goes_on_exactly_from_its_place():
     for width in (8, 3, 8):
         a, b = one.next_batch(4, width), other.next_batch(4, width)
         assert (a.targets == b.targets).all()
+
+
+@pytest.mark.parametrize("order", ["shuffled", "sequential"])
+def test_places_that_are_looked_up_ahead_are_the_same(order, monkeypatch: pytest.MonkeyPatch):
+    config = StreamConfig(order=order)
+
+    def targets(ahead: int) -> list[list[list[int]]]:
+        monkeypatch.setattr(stream_module, "AHEAD", ahead)
+        stream = stream_of(100, 8, config=config, lanes=2)
+        found = [windows_of(stream.next_batch(5)) for _ in range(7)]
+        stream.place = Place(1, 16)
+        return found + [windows_of(stream.next_batch(5, 3)) for _ in range(7)]
+
+    assert targets(1) == targets(3) == targets(1024)
 
 
 def test_epochs_and_seeds_differ_in_order_and_phase():

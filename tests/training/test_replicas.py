@@ -13,7 +13,6 @@ import torch
 from folio.device import Device, DeviceConfig, memory_in_use
 from folio.evaluation.score import exact_windows, score
 from folio.model import fused
-from folio.model.int8 import is_exact
 from folio.model.loss import next_token_loss
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
@@ -21,6 +20,7 @@ from folio.training import replicas as replicas_module
 from folio.training.crew import Processes, Threads
 from folio.training.replicas import Replicas
 from folio.training.weights import Weights
+from tests.conftest import NEEDS_INT8
 
 TOKENS = np.arange(200, dtype=np.uint8) * 7 % 11
 
@@ -114,7 +114,7 @@ def test_bfloat16_gradients_are_near_those_of_float32():
     assert 1e-5 < error < 0.03
 
 
-@pytest.mark.skipif(not is_exact(), reason="this processor overflows")
+@NEEDS_INT8
 def test_copies_learn_in_bytes_and_are_evaluated_without(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fused, "FEWEST", 1)
     found = {}
@@ -126,6 +126,20 @@ def test_copies_learn_in_bytes_and_are_evaluated_without(monkeypatch: pytest.Mon
     (nats, gradients), (nats_in_bytes, gradients_in_bytes) = found.values()
     assert nats_in_bytes == nats
     assert 1e-5 < (gradients_in_bytes - gradients).norm() / gradients.norm() < 0.03
+
+
+@NEEDS_INT8
+def test_a_refresh_makes_new_bytes_of_the_weights(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fused, "FEWEST", 1)
+    model = tiny_gpt(initialization_std=0.2)
+    replicas = Replicas(model, cpu(precision="int8"), 6, seed=1)
+    with torch.no_grad():
+        replicas.weights.values.mul_(1.5)
+    replicas.refresh()
+    fresh = Replicas(copy.deepcopy(model), cpu(precision="int8"), 6, seed=1)
+    for each in (replicas, fresh):
+        each.accumulate_gradients(batch_of(6), 0, step=0)
+    assert torch.equal(replicas.weights.gradients, fresh.weights.gradients)
 
 
 def test_there_are_no_more_copies_than_windows():

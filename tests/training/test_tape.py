@@ -9,16 +9,12 @@ from torch import Tensor, nn
 from folio.device import Device, DeviceConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
-from folio.model.int8 import is_exact
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import make_recipe
 from folio.tokens.stream import IGNORED
 from folio.training.replicas import Replicas
 from folio.training.tape import Taped
-
-INT8 = pytest.param(
-    "int8", marks=pytest.mark.skipif(not is_exact(), reason="this processor overflows")
-)
+from tests.conftest import INT8
 
 SHAPES = {
     "gpt2": FAMILIES["gpt2"]["model"],

@@ -286,7 +286,7 @@ class CausalAttention(torch.autograd.Function):
             weights.append(w)
             if seeds is not None:
                 w = drop(w, seeds[first // QUERIES, None], share)
-            y[:, first:last] = torch.bmm(w, v[:, :last])
+            torch.bmm(w, v[:, :last], out=y[:, first:last])
         ctx.seeds, ctx.share = seeds, share
         ctx.save_for_backward(q, k, v, *weights)
         return y
@@ -303,7 +303,7 @@ class CausalAttention(torch.autograd.Function):
                 seed = ctx.seeds[first // QUERIES, None]
                 kept, w_gradient = (drop(x, seed, ctx.share) for x in (w, w_gradient))
             run("causal_softmax_backward", *arrays(w_gradient, w), first, np.float32(d**-0.5))
-            q_gradient[:, first:last] = torch.bmm(w_gradient, k[:, :last])
+            torch.bmm(w_gradient, k[:, :last], out=q_gradient[:, first:last])
             keep = float(last < t)  # nothing of what the last block, the first to come, finds
             v_gradient[:, :last].baddbmm_(kept.mT, gradient, beta=keep)
             k_gradient[:, :last].baddbmm_(w_gradient.mT, q[:, first:last], beta=keep)

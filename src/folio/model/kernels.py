@@ -151,6 +151,22 @@ def to_int8(x, y, scales):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def columns_to_int8(x, y, scales):
+    """The same of columns, whose (C,) scales they are."""
+    n_rows, width = x.shape
+    ranks, per_scale = np.full(width, LOWEST_RANK), np.empty(width, np.float32)
+    for row in range(n_rows):
+        for i in range(width):
+            ranks[i] = max(ranks[i], to_rank(abs(load(x[row, i]))))
+    for i in range(width):
+        scales[i] = from_rank(ranks[i]) / MOST_INT8
+        per_scale[i] = ONE / scales[i] if scales[i] > ZERO else ZERO
+    for row in range(n_rows):
+        for i in range(width):
+            y[row, i] = np.int8(np.int32(np.rint(load(x[row, i]) * per_scale[i])))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def from_int32(sums, row_scales, column_scales, bias, y):
     """(R, C) sums of such products -> the numbers that they stand for, plus the (C,) bias."""
     n_rows, width = sums.shape

@@ -8,20 +8,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from folio.model import fused
-from folio.model.int8 import Int8Linear
+from folio.model.int8 import Int8Linear, Int8Weight
 
 
 class Linear(nn.Linear):
     """torch's, or one that makes fewer passes for the bias, or one that learns in bytes."""
 
-    learns_in_int8 = False
+    int8_weight: Int8Weight | None = None
+    """To learn with; whoever changes the weights refreshes it."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., C) -> (..., F)."""
         if input.dtype != self.weight.dtype or not fused.serves(input):
             return super().forward(input)
-        if self.learns_in_int8 and self.training:
-            y: Tensor = Int8Linear.apply(input, self.weight, self.bias)
+        if self.int8_weight is not None and self.training:
+            y: Tensor = Int8Linear.apply(input, self.weight, self.bias, self.int8_weight)
         elif self.bias is not None:
             y = fused.Linear.apply(input, self.weight, self.bias)
         else:

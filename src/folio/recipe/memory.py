@@ -55,6 +55,8 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     """Of what lasts from step to step: training/weights.py, replicas.py, updates.py, muon.py."""
     n, size = recipe.model.n_parameters, device.dtype.itemsize
     shared = size * n if size < 4 else 0  # the weights in the precision that computes
+    if device.config.precision == "int8":
+        shared += 2 * n  # and their bytes, by rows and by columns
     each = 2 * size * n  # the gradients of a copy, as autograd hands them over and in its row
     match recipe.optimizer.kind:
         case "adamw" | "muon":  # of a matrix Muon holds momentum, and moves for a moment

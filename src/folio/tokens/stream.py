@@ -29,6 +29,8 @@ from folio.errors import UserError
 from folio.tokenizers.base import TokenIds
 from folio.tokens.permutation import permute
 
+AHEAD = 1024
+"""Windows whose places are looked up at once, since one takes as long as many."""
 IGNORED = -100
 """Target of a place in a row that its window does not reach; it adds nothing to a loss."""
 
@@ -154,6 +156,7 @@ class _Epoch:
         self.phase = self.phase if shuffled else 0
         self.n_whole = (stream.targets_per_epoch - self.phase) // window
         self.place_of = self._shuffle if shuffled else self._interleave
+        self._first_slot, self._starts = 0, np.empty(0, dtype=np.int64)
 
     def find(self, position: int) -> tuple[int, int, int]:
         """Slot in the order, offset in its window, and what is left of that window."""
@@ -166,7 +169,14 @@ class _Epoch:
         return self.n_whole + 1, offset, self.stream.targets_per_epoch - position
 
     def starts(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Index of the first input of each slot's window: (n,) -> (n,)."""
+        """Index of the first input of each slot's window: (n,), ascending -> (n,)."""
+        first, last = int(slots[0]), int(slots[-1])
+        if not self._first_slot <= first <= last < self._first_slot + len(self._starts):
+            end = min(max(first + AHEAD, last + 1), self.n_whole + 2)
+            self._first_slot, self._starts = first, self._find_starts(np.arange(first, end))
+        return self._starts[slots - self._first_slot]
+
+    def _find_starts(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         tail = self.phase + self.n_whole * self.stream.window
         starts = np.where(slots == self.n_whole, 0, tail)
         whole = slots < self.n_whole

@@ -29,6 +29,7 @@ from folio.device import Device, keep_freed_memory, return_freed_memory
 from folio.evaluation.score import Score, Window, excerpt, score
 from folio.model import int8
 from folio.model.dropout import Dropout
+from folio.model.int8 import Int8Weight
 from folio.model.linear import Linear
 from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
@@ -99,8 +100,10 @@ class Replicas:
         n = min(device.config.threads, at_most) if device.config.kind == "cpu" else 1
         self._shared = self.weights.values  # the copies compute with them
         if device.dtype != torch.float32:
-            self._shared = self.new_row(device.dtype).copy_(self.weights.values)
+            self._shared = self.new_row(device.dtype)
+        self._int8_weights: dict[str, Int8Weight] = {}
         self.copies = [self._copy(model) for _ in range(n)]
+        self.refresh()
         self._tasks: list[Task] = []
         self._crew: Crew | None = None
         self._add_share = self.task(self._compute_share)
@@ -114,23 +117,28 @@ class Replicas:
         mine = copy.deepcopy(model).to(self.device.dtype).train()
         self.weights.attach(mine, self._shared)
         generator = torch.Generator()
-        for module in mine.modules():
+        for name, module in mine.named_modules():
             if isinstance(module, Dropout):
                 module.generator = generator
-            if isinstance(module, Linear):
-                module.learns_in_int8 = self.device.config.precision == "int8"
+            if isinstance(module, Linear) and self.device.config.precision == "int8":
+                module.int8_weight = self._int8_weight(name, module.weight)
         gradients = self.new_row(self.device.dtype)
         return Replica(
             mine, gradients, generator, Taped(partial(self._differentiate, mine, gradients))
         )
 
+    def _int8_weight(self, name: str, weight: Tensor) -> Int8Weight:
+        """That of a layer, one for all copies."""
+        if name not in self._int8_weights:
+            zeros = partial(new_row, device=weight.device)
+            self._int8_weights[name] = Int8Weight(weight.detach(), zeros)
+        return self._int8_weights[name]
+
     def _differentiate(
         self, model: nn.Module, gradients: Tensor, inputs: Tensor, targets: Tensor, n: Tensor
     ) -> Tensor:
-        model.zero_grad()
         loss = self.loss(model, inputs, targets) / n
-        loss.backward()
-        self.weights.gather_gradients(model, gradients)
+        self.weights.gather_gradients(loss, model, gradients)
         return loss.detach()
 
     @contextmanager
@@ -243,6 +251,8 @@ class Replicas:
         """Give the copies the weights as they are now."""
         if self._shared is not self.weights.values:
             self._shared.copy_(self.weights.values)
+        for int8_weight in self._int8_weights.values():
+            int8_weight.refresh()
 
 
 def _mix(*numbers: int) -> int:

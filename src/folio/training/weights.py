@@ -61,16 +61,14 @@ class Weights:
         for name, parameter in model.named_parameters():
             parameter.data = values[self._spans[name]].view(parameter.shape)
 
-    def gather_gradients(self, model: nn.Module, row: Tensor) -> None:
-        """Copy the gradients of such a model into an (N,) row of their precision.
+    def gather_gradients(self, loss: Tensor, model: nn.Module, row: Tensor) -> None:
+        """Differentiate a loss by the weights of such a model, into an (N,) row of their precision.
 
-        Autograd hands over a gradient that it has just made; adding to a place that is there
-        already would read and write it once more.
+        Adding to gradients that are there already would read and write each once more.
         """
-        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        flat = [g.flatten() for name in self._spans if (g := gradients[name]) is not None]
-        assert len(flat) == len(self._spans), "the loss does not depend on some weight"
-        torch.cat(flat, out=row)
+        parameters = dict(model.named_parameters())
+        gradients = torch.autograd.grad(loss, [parameters[name] for name in self._spans])
+        torch.cat([gradient.flatten() for gradient in gradients], out=row)
 
 
 def group_of(name: str, parameter: nn.Parameter) -> Group:
