@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,7 @@ def test_what_looks_at_numbers_or_takes_much_memory_is_computed_each_time(comput
         lambda x: torch.zeros(3).add_(x).cumsum(0),
         lambda x: x.view(3, 1).expand(3, 2).reshape(-1),
         lambda x: nn.functional.cross_entropy(x[None], torch.tensor([1])),
+        lambda x: x + 1 - torch.tensor([1.0, 2.0, 3.0]) - torch.from_numpy(np.arange(3)),
     ],
 )
 def test_all_kinds_of_operations_are_played(compute):

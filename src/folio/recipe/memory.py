@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from folio.device import Device, machine_memory, memory_in_use
 from folio.errors import UserError
+from folio.evaluation.score import BATCH_TOKENS
 from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
 from folio.model.fused import load, must_compile, query_blocks
@@ -28,8 +29,8 @@ COMPILING_BYTES = 65_000_000
 """Measured: what a process that compiles the kernels keeps of that, once on a machine."""
 WORKING_SHARE = 1.25
 """Fitted: a step's memory over what the shapes say, for gradients on their way and freed pieces."""
-TAPED_SHARE = 3.0
-"""Measured, 2.1 to 4.0: the same where a tape keeps all of it in place, the gradients too."""
+TAPED_SHARE = 1.05
+"""Measured, 1.03 to 1.05: the same where a tape has laid it out, which it then keeps."""
 
 
 def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
@@ -45,10 +46,12 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
     itemsize = device.dtype.itemsize
     step = step_bytes(recipe.model, itemsize, windows_each, config.confidence_penalty > 0)
-    step *= TAPED_SHARE if TAPED_SHARE * step < MOST_BYTES else WORKING_SHARE
+    reading = evaluation_bytes(recipe.model, itemsize)
+    kept = TAPED_SHARE * step if TAPED_SHARE * step < MOST_BYTES else 0
+    at_work = max(WORKING_SHARE * step, kept + reading)
     lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weight_bytes(recipe, device, n_copies)
     compiling = COMPILING_BYTES * n_copies if must_compile() else 0
-    return round(in_use + lasting + compiling + n_copies * step)
+    return round(in_use + lasting + compiling + n_copies * at_work)
 
 
 def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
@@ -81,6 +84,13 @@ def step_bytes(model: ModelConfig, size: int, n_windows: int, penalized: bool = 
     logits = size * v + (20 if penalized else 12) * v
     block = attention_bytes(model, size) + feed_forward_bytes(model, size)
     return n_tokens * (model.n_layers * block + 2 * size * model.d_model + logits)
+
+
+def evaluation_bytes(model: ModelConfig, size: int) -> int:
+    """Of what one copy has in memory at once while it reads without learning."""
+    logits = (size + 8) * model.vocab_size  # and in float32, with their logarithms of shares
+    block = attention_bytes(model, size) + feed_forward_bytes(model, size)
+    return BATCH_TOKENS * (block + logits)
 
 
 def attention_bytes(model: ModelConfig, size: int) -> int:

@@ -100,10 +100,9 @@ class Replicas:
         n = min(device.config.threads, at_most) if device.config.kind == "cpu" else 1
         self._shared = self.weights.values  # the copies compute with them
         if device.dtype != torch.float32:
-            self._shared = self.new_row(device.dtype)
+            self._shared = self.new_row(device.dtype).copy_(self.weights.values)
         self._int8_weights: dict[str, Int8Weight] = {}
         self.copies = [self._copy(model) for _ in range(n)]
-        self.refresh()
         self._tasks: list[Task] = []
         self._crew: Crew | None = None
         self._add_share = self.task(self._compute_share)

@@ -2,8 +2,8 @@
 
 A step of a small model spends a fifth of its time on what comes between the operations:
 modules that call each other, autograd that builds a graph and walks it, memory that is asked
-for. But the operations are the same in each step. A tape keeps them, and the tensors that they
-read and write, in place; to play it is one call for each. These are the same operations on the
+for. But the operations are the same in each step. A tape keeps them, with tensors in place that
+they read and write; to play it is one call for each. These are the same operations on the
 same numbers in the same order, so they give the same bytes.
 
 CUDA graphs do the same on accelerators:
@@ -13,19 +13,20 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
+from folio.device import return_freed_memory
 from folio.model import fused
+from folio.training.tape_memory import Call, Pieces, lay_out, put
 
 MOST_BYTES = 160_000_000
-"""Of tensors on a tape. Where a step takes more, what comes between its operations is little."""
+"""Of a tape's memory. Where a step takes more, what comes between its operations is little."""
 NOT_REPEATABLE = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 """Operations whose outcome a program can look at, to go another way the next time."""
 UNWRITTEN = ("aten::empty", "aten::new_empty")
@@ -52,6 +53,7 @@ class Taped:
     def __init__(self, function: Callable[..., Tensor], most_bytes: int = MOST_BYTES) -> None:
         self.function, self.most_bytes = function, most_bytes
         self.recordings: dict[tuple[torch.Size, ...], Recording] = {}
+        self._row = torch.empty(0, dtype=torch.uint8)
 
     def __call__(self, *given: Tensor) -> Tensor:
         """As the function; what it returns is overwritten by the next call."""
@@ -59,9 +61,9 @@ class Taped:
         recording = self.recordings.get(shapes)
         if recording is None and given[0].device.type == "cpu":
             given = tuple(x.clone() for x in given)
-            with Tape(self.most_bytes) as tape:
+            with Tape() as tape:
                 found = self.function(*given)
-            self.recordings[shapes] = Recording(given, tape, found)
+            self.recordings[shapes] = Recording(given, tape, tape.settle(found, self._take_row))
             return found
         if recording is None or not recording.tape.complete:
             return self.function(*given)
@@ -70,21 +72,31 @@ class Taped:
         recording.tape.play()
         return recording.found
 
+    def _take_row(self, n_bytes: int) -> Tensor | None:
+        """Memory for a tape, if so much is allowed; one plays at a time, so all share it."""
+        if n_bytes > self.most_bytes:
+            return None
+        if n_bytes > len(self._row):
+            self.forget()
+            return_freed_memory()  # of the step that was written down
+            self._row = torch.empty(n_bytes, dtype=torch.uint8)
+        return self._row
+
     def forget(self) -> None:
         """Give back the memory of all tapes."""
         self.recordings.clear()
+        self._row = torch.empty(0, dtype=torch.uint8)
 
 
 class Tape(TorchDispatchMode):
     """Writes down what is computed while it is entered."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.most_bytes = most_bytes
         self.complete = True
         """Whether it can be played."""
-        self._calls: list[Callable[[], Any]] = []
-        self._bytes = 0
+        self._calls: list[Call] = []
+        self._pieces = Pieces()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -94,8 +106,29 @@ class Tape(TorchDispatchMode):
     def play(self) -> None:
         """All again, into the same tensors."""
         with torch.no_grad():
-            for call in self._calls:
-                call()
+            for function, args, named in self._calls:
+                function(*args, **named)
+
+    def settle(self, found: Tensor, take_row: Callable[[int], Tensor | None]) -> Tensor:
+        """Once it is written, give its tensors memory.
+
+        Args:
+            found: the outcome of what was written.
+            take_row: number of bytes -> as many or more, or None, which makes it incomplete.
+
+        Returns:
+            Where the outcome will be once it is played.
+        """
+        if not self.complete:
+            return found
+        place = self._pieces.place(found)
+        lives = self._pieces.lives(self._calls, place)
+        offsets, n_bytes = lay_out(list(lives.values()))
+        if (row := take_row(n_bytes)) is None:
+            self._give_up()
+            return found
+        self._calls, found = put((self._calls, place), dict(zip(lives, offsets)), row)
+        return found
 
     def __enter__(self) -> Tape:
         self._token = fused.listener.set(self._write)
@@ -121,17 +154,17 @@ class Tape(TorchDispatchMode):
         elif function._schema.is_mutable:
             self._write(function, args, named)
         elif new := _new_tensors(found, (args, named)):
-            self._bytes += sum(x.untyped_storage().nbytes() for x in new)
-            if self._bytes > self.most_bytes:
-                self._give_up()
-            elif not function.name().startswith(UNWRITTEN):
+            for x in new:
+                self._pieces.add(x)
+            if not function.name().startswith(UNWRITTEN):
                 self._write(*_into(function, args, named, new))
 
     def _write(
         self, function: Callable[..., Any], args: Any, named: dict[str, Any] | None = None
     ) -> None:
         if self.complete:
-            self._calls.append(partial(function, *args, **(named or {})))
+            places = tree_map(self._pieces.place, (args, named or {}))
+            self._calls.append(Call(function, *places))
 
     def _give_up(self) -> None:
         self.complete = False
