@@ -2,10 +2,9 @@
 
 While a step is written down its memory is taken and given back as always; what is noted is the
 piece of memory that each tensor lies in, and so from which call to which a piece is needed.
-Afterwards all pieces are laid into one row, each into the first gap that is free for as long. It
-is hardly longer than what is needed at once, and what is written lies where something was read a
-moment ago, in a cache. Compilers do the same: Pisarchyk and Lee 2020,
-https://arxiv.org/abs/2001.03288.
+Afterwards all pieces are laid into one row, each into the first gap that is free for as long, so
+that the row is hardly longer than what is needed at once. Compilers do the same: Pisarchyk and Lee
+2020, https://arxiv.org/abs/2001.03288.
 """
 
 from __future__ import annotations
