@@ -63,7 +63,7 @@ class Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         ctx.save_for_backward(rows, weight)
-        if x.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+        if x.dtype == torch.bfloat16 and _onednn_has_bfloat16():
             # addmm writes the bias everywhere and reads it back; oneDNN adds it to what it stores.
             y = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
         else:
@@ -333,6 +333,13 @@ def arrays(*tensors: Tensor) -> list[NDArray[Any]]:
 def _rows(*tensors: Tensor) -> list[NDArray[Any]]:
     """Each as one long row."""
     return [_array(x.view(-1)) for x in tensors]
+
+
+@cache
+def _onednn_has_bfloat16() -> bool:
+    """Whether its layers take it; all else of torch does, if slowly, on every processor."""
+    there = torch.backends.mkldnn.is_available()
+    return bool(there and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @cache
