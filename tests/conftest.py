@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from folio.model.int8 import is_exact
+from folio.recipe.train import Watcher
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
 
@@ -32,6 +33,12 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLIO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FOLIO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("FOLIO_CORPORA", str(CORPORA))
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a run; they are written one token at a time."""
+    monkeypatch.setattr(Watcher, "sample_tokens", 50)
 
 
 @pytest.fixture(autouse=True)
