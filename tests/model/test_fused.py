@@ -76,6 +76,7 @@ MODULES = {
     "gelu": lambda: make_feed_forward(TEXTBOOK),
     "linear": lambda: Linear(48, 36),
     "attention": lambda: Attention(MODERN, RotaryPositions(MODERN)),
+    "attention without rotation": lambda: Attention(replace(TEXTBOOK, n_kv_heads=2), None),
 }
 
 

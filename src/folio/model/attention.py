@@ -79,22 +79,26 @@ class Attention(nn.Module):
                 *self.rotary.tables(start, x.shape[1]),
                 (self.n_heads, self.n_kv_heads),
             )
-        q, k, v = qkv.split(self.widths, dim=2)
-        q = self.q_norm(split_heads(q, self.n_heads))
-        k = self.k_norm(split_heads(k, self.n_kv_heads))
-        v = split_heads(v, self.n_kv_heads)
+        q, k, v = split_heads(qkv, (self.n_heads, self.n_kv_heads, self.n_kv_heads))
+        q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
             q, k = self.rotary(q, start), self.rotary(k, start)
         return q, k, v
 
 
-def split_heads(x: Tensor, n_heads: int) -> Tensor:
-    """(B, T, H * D) -> (B, H, T, D)."""
-    return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
+def split_heads(x: Tensor, n_heads: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """(B, T, all heads * D) -> (B, H, T, D) for each number of heads H, in their order."""
+    if fused.serves(x):
+        heads: tuple[Tensor, ...] = fused.SplitHeads.apply(x, n_heads)
+        return heads
+    return x.unflatten(2, (sum(n_heads), -1)).transpose(1, 2).split(n_heads, dim=1)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """(B, H, T, D) -> (B, T, H * D)."""
+    if fused.serves(x):
+        merged: Tensor = fused.MergedHeads.apply(x)
+        return merged
     return x.transpose(1, 2).flatten(2)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -142,9 +143,9 @@ class LayerNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         rows, gain, mean, inverse = ctx.saved_tensors
         gradient = gradients[0].reshape(rows.shape).contiguous()
-        x_gradient, sums = torch.empty_like(rows), torch.zeros(2, len(gain))
-        run("layer_norm_backward", *arrays(gradient, rows, gain, mean, inverse, x_gradient, *sums))
-        gain_gradient, bias_gradient = sums.to(gain.dtype)
+        x_gradient, gain_gradient, bias_gradient = map(torch.empty_like, (rows, gain, gain))
+        found = arrays(x_gradient, gain_gradient, bias_gradient)
+        run("layer_norm_backward", *arrays(gradient, rows, gain, mean, inverse), *found)
         return (
             x_gradient.view(gradients[0].shape),
             gain_gradient,
@@ -168,9 +169,54 @@ class RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         rows, gain, inverse = ctx.saved_tensors
         gradient = gradients[0].reshape(rows.shape).contiguous()
-        x_gradient, gain_gradient = torch.empty_like(rows), torch.zeros(len(gain))
+        x_gradient, gain_gradient = torch.empty_like(rows), torch.empty_like(gain)
         run("rms_norm_backward", *arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient))
-        return x_gradient.view(gradients[0].shape), gain_gradient.to(gain.dtype), None
+        return x_gradient.view(gradients[0].shape), gain_gradient, None
+
+
+class SplitHeads(torch.autograd.Function):
+    """(B, T, W) heads side by side -> (B, H, T, D) for each number of heads H, in their order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, n_heads: tuple[int, ...]) -> tuple[Tensor, ...]:
+        wide = x.unflatten(2, (sum(n_heads), -1))
+        ctx.shape, ctx.firsts = wide.shape, list(accumulate(n_heads, initial=0))
+        return tuple(split_heads(wide, *part) for part in zip(ctx.firsts, n_heads))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        x_gradient = gradients[0].new_empty(ctx.shape)
+        for gradient, first in zip(gradients, ctx.firsts):
+            merge_heads(gradient, x_gradient, first)
+        return x_gradient.flatten(2), None
+
+
+class MergedHeads(torch.autograd.Function):
+    """(B, H, T, D) -> (B, T, H * D), heads side by side."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        b, ctx.n_heads, t, d = x.shape
+        y = x.new_empty(b, t, ctx.n_heads, d)
+        merge_heads(x, y)
+        return y.flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return split_heads(gradients[0].unflatten(2, (ctx.n_heads, -1)), 0, ctx.n_heads)
+
+
+def split_heads(x: Tensor, first: int, n_heads: int) -> Tensor:
+    """(B, T, W, D) -> (B, H, T, D), the heads from the first on."""
+    b, t, _, d = x.shape
+    y = x.new_empty(b, n_heads, t, d)
+    run("split_heads", _array(x.contiguous()), first, _array(y))
+    return y
+
+
+def merge_heads(x: Tensor, y: Tensor, first: int = 0) -> None:
+    """(B, H, T, D) into (B, T, W, D), whose heads from the first on they become."""
+    run("merge_heads", _array(x.contiguous()), first, _array(y))
 
 
 class RotatedHeads(torch.autograd.Function):
@@ -206,9 +252,8 @@ class RotatedHeads(torch.autograd.Function):
             )
             out.append(y)
             inverses.append(inverse)
-        values = x[:, :, ctx.firsts[2] :].transpose(1, 2).contiguous()
         ctx.save_for_backward(x, q_gain, k_gain, cosines, sines, *inverses)
-        return (*out, values)
+        return (*out, split_heads(x, ctx.firsts[2], n_heads[1]))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -218,15 +263,15 @@ class RotatedHeads(torch.autograd.Function):
         for gradient, first, gain, inverse in zip(
             gradients, ctx.firsts, (q_gain, k_gain), inverses
         ):
-            gain_gradient = torch.zeros(len(gain))
+            gain_gradient = torch.empty_like(gain)
             run(
                 "heads_backward",
                 *arrays(gradient.contiguous(), x),
                 first,
                 *arrays(gain, inverse, cosines, sines, x_gradient, gain_gradient),
             )
-            gain_gradients.append(gain_gradient.to(gain.dtype))
-        x_gradient[:, :, ctx.firsts[2] :] = gradients[2].transpose(1, 2)
+            gain_gradients.append(gain_gradient)
+        merge_heads(gradients[2], x_gradient, ctx.firsts[2])
         return x_gradient.flatten(2), *gain_gradients, None, None, None, None
 
 

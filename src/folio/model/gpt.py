@@ -64,7 +64,9 @@ class GPT(nn.Module):
                 f"{start + token_ids.shape[1]} positions were asked for; the model was built "
                 f"for context_length = {self.config.context_length}"
             )
-        x = self.token_embedding(token_ids) * self.embedding_scale  # (B, T, C)
+        x = self.token_embedding(token_ids)  # (B, T, C)
+        if self.embedding_scale != 1.0:
+            x = x * self.embedding_scale
         x = self.dropout(self.positions(x, start))
         for block, layer_cache in zip(
             self.blocks, cache.layers if cache is not None else repeat(None)

@@ -235,12 +235,13 @@ def layer_norm_backward(gradient, x, gain, mean, inverse, x_gradient, gain_gradi
     (h - mean(h) - u * mean(h * u)) / r.
 
     Args:
-        gradient, x, x_gradient: (R, C).
+        gradient, x, x_gradient: (R, C), the last one written.
         gain: (C,).
         mean, inverse: (R,), from the way forward.
-        gain_gradient, bias_gradient: (C,) float32, added to.
+        gain_gradient, bias_gradient: (C,), written.
     """
     n_rows, width = x.shape
+    gain_sums, bias_sums = np.zeros(width, np.float32), np.zeros(width, np.float32)
     for row in range(n_rows):
         middle, scale, total, along = mean[row], inverse[row], ZERO, ZERO
         for i in range(width):
@@ -251,10 +252,13 @@ def layer_norm_backward(gradient, x, gain, mean, inverse, x_gradient, gain_gradi
         along /= np.float32(width)
         for i in range(width):
             unit, change = (load(x[row, i]) - middle) * scale, load(gradient[row, i])
-            gain_gradient[i] += change * unit
-            bias_gradient[i] += change
+            gain_sums[i] += change * unit
+            bias_sums[i] += change
             back = (change * load(gain[i]) - total - unit * along) * scale
             x_gradient[row, i] = store(back, x_gradient[row, i])
+    for i in range(width):
+        gain_gradient[i] = store(gain_sums[i], gain_gradient[i])
+        bias_gradient[i] = store(bias_sums[i], bias_gradient[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -283,12 +287,13 @@ def rms_norm_backward(gradient, x, gain, inverse, x_gradient, gain_gradient):
     """With u = x / r and h the gradient of u, that of x is (h - u * mean(h * u)) / r.
 
     Args:
-        gradient, x, x_gradient: (R, C).
+        gradient, x, x_gradient: (R, C), the last one written.
         gain: (C,).
         inverse: (R,), from the way forward.
-        gain_gradient: (C,) float32, added to.
+        gain_gradient: (C,), written.
     """
     n_rows, width = x.shape
+    gain_sums = np.zeros(width, np.float32)
     for row in range(n_rows):
         scale, along = inverse[row], ZERO
         for i in range(width):
@@ -296,9 +301,33 @@ def rms_norm_backward(gradient, x, gain, inverse, x_gradient, gain_gradient):
         along /= np.float32(width)
         for i in range(width):
             unit, change = load(x[row, i]) * scale, load(gradient[row, i])
-            gain_gradient[i] += change * unit
+            gain_sums[i] += change * unit
             back = (change * load(gain[i]) - unit * along) * scale
             x_gradient[row, i] = store(back, x_gradient[row, i])
+    for i in range(width):
+        gain_gradient[i] = store(gain_sums[i], gain_gradient[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def split_heads(x, first, y):
+    """(B, T, W, D) heads side by side, from the first on -> (B, H, T, D), written to y."""
+    n_batch, n_heads, n_places, head_dim = y.shape
+    for batch in range(n_batch):
+        for place in range(n_places):
+            for head in range(n_heads):
+                for i in range(head_dim):
+                    y[batch, head, place, i] = x[batch, place, first + head, i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def merge_heads(x, first, y):
+    """(B, H, T, D) -> a part of (B, T, W, D), from the first head on, written to y."""
+    n_batch, n_heads, n_places, head_dim = x.shape
+    for batch in range(n_batch):
+        for place in range(n_places):
+            for head in range(n_heads):
+                for i in range(head_dim):
+                    y[batch, place, first + head, i] = x[batch, head, place, i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -347,10 +376,11 @@ def heads_backward(gradient, x, first, gain, inverse, cosines, sines, x_gradient
         x, x_gradient: (B, T, W, D), the latter written where `heads` read.
         first, gain, cosines, sines: as for `heads`.
         inverse: (B, T, H), from the way forward.
-        gain_gradient: (D,) float32, added to.
+        gain_gradient: (D,), written.
     """
     n_batch, n_heads, n_places, head_dim = gradient.shape
     half = head_dim // 2
+    gain_sums = np.zeros(head_dim, np.float32)
     turned, swapped = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32)
     units, inner = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32)
     for batch in range(n_batch):
@@ -365,7 +395,7 @@ def heads_backward(gradient, x, first, gain, inverse, cosines, sines, x_gradient
                     change = turned[i] * load(cosines[place, i])
                     change -= swapped[i] * load(sines[place, i])
                     units[i] = load(x[batch, place, first + head, i]) * scale
-                    gain_gradient[i] += change * units[i]
+                    gain_sums[i] += change * units[i]
                     inner[i] = change * load(gain[i])
                 for i in range(head_dim):
                     along += inner[i] * units[i]
@@ -375,6 +405,8 @@ def heads_backward(gradient, x, first, gain, inverse, cosines, sines, x_gradient
                     x_gradient[batch, place, first + head, i] = store(
                         back, x_gradient[batch, place, first + head, i]
                     )
+    for i in range(head_dim):
+        gain_gradient[i] = store(gain_sums[i], gain_gradient[i])
 
 
 @njit(inline="always", error_model="numpy")
