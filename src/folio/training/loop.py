@@ -176,7 +176,6 @@ def update_weights(training: Training, step: int) -> float:
     """Take an optimizer step at the rate of this step, and return that rate."""
     share = learning_rate_share(training.schedule, step, training.config.max_steps)
     training.optimizer.step(share)
-    training.replicas.refresh()
     return share * training.optimizer_config.learning_rate
 
 

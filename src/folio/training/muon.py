@@ -46,7 +46,7 @@ EPSILON = 1e-8
 
 
 class Stack(NamedTuple):
-    """Matrices of one shape lying down, which a thread moves together: views into the rows."""
+    """Matrices of one shape lying down, which a copy moves together: views into the rows."""
 
     weights: list[Tensor]
     gradients: list[Tensor]
@@ -63,10 +63,10 @@ class Muon:
     ) -> None:
         """
         Args:
-            row: (N,) weights and gradients of all matrices, in memory that all threads see.
+            row: (N,) weights and gradients of all matrices, in memory that all copies see.
             config: rate, momentum and decay.
             model: whose matrices they are.
-            replicas: whose threads share the work, in their precision.
+            replicas: which share the work, in their precision.
         """
         self.config = config
         self.learning_rate = config.matrix_learning_rate
@@ -84,22 +84,17 @@ class Muon:
         for matrix, neurons in sorted(pairs, key=lambda pair: pair[0].shape):
             places = (_place(matrix, row.data, other) for other in (row.data, row.grad, momentum))
             by_shape[_lying(matrix).shape].append((*places, neurons[:, None]))
-        n = len(replicas.copies)  # threads, of which each takes an equal share of each shape
+        n = len(replicas.copies)  # of which each takes an equal share of each shape
         self._jobs = [
             [Stack(*map(list, zip(*some))) for same in by_shape.values() if (some := same[i::n])]
             for i in range(n)
         ]
-        self._move = replicas.task(self._do_job)
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, replica: Replica, learning_rate: float) -> None:
         """Momentum, then the nearest orthogonal matrices, then the change."""
-        self._move([(i, learning_rate) for i in range(len(self._jobs))])
-
-    def _do_job(self, replica: Replica, item: tuple[int, float]) -> None:
-        number, learning_rate = item
         decay = learning_rate * self.config.matrix_weight_decay
         keep, dtype = self.config.matrix_momentum, replica.gradients.dtype
-        for stack in self._jobs[number]:
+        for stack in self._jobs[replica.number]:
             ahead = [
                 _lying(look_ahead(gradient, momentum, keep, dtype))
                 for gradient, momentum in zip(stack.gradients, stack.momenta)

@@ -34,11 +34,13 @@ from folio.model.linear import Linear
 from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
-from folio.training.crew import Crew, make_crew
+from folio.training import crew
+from folio.training.crew import make_crew
 from folio.training.tape import Taped
 from folio.training.weights import Weights, new_row
 
-Task = Callable[["Replica", Any], Any]
+Work = Callable[["Replica", Any], Any]
+"""(copy, item) -> answer."""
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """A model, (B, T) inputs and targets -> their loss, summed over the targets."""
 
@@ -56,6 +58,8 @@ def usual_loss(
 class Replica:
     """One copy."""
 
+    number: int
+    """From 0."""
     model: nn.Module
     gradients: Tensor
     """(N,) of its share of the batch, in its own precision."""
@@ -73,6 +77,18 @@ class Share(NamedTuple):
     n_targets: int
     """Of the whole batch."""
     dropout_seed: int
+    begins: bool
+    """Whether the sum of gradients begins with this share and those beside it."""
+    n_together: int
+    """Shares side by side, of which the first copies have one each."""
+
+
+class Computed(NamedTuple):
+    """What a copy computed."""
+
+    loss: float
+    """Its part of the loss of the batch."""
+    share: Share
 
 
 class Replicas:
@@ -102,17 +118,24 @@ class Replicas:
         if device.dtype != torch.float32:
             self._shared = self.new_row(device.dtype).copy_(self.weights.values)
         self._int8_weights: dict[str, Int8Weight] = {}
-        self.copies = [self._copy(model) for _ in range(n)]
-        self._tasks: list[Task] = []
-        self._crew: Crew | None = None
-        self._add_share = self.task(self._compute_share)
+        self.copies = [self._copy(number, model) for number in range(n)]
+        self._tasks: list[crew.Task] = []
+        self._crew: crew.Crew | None = None
+        self.refreshing: list[Work] = []
+        """What gives the copies the weights as they are now: the works of a task."""
+        if self._shared is not self.weights.values:
+            self.refreshing.append(self._refresh_part)
+        if self._int8_weights:
+            self.refreshing.append(self._refresh_bytes)
+        self._refresh = self.task(*self.refreshing)
+        self._add_share = self.task(self._compute_share, self._add_up_part)
         self._score_share = self.task(lambda replica, item: score(replica.model, *item))
 
     def new_row(self, dtype: torch.dtype) -> Tensor:
         """(N,) zeros beside the weights, which all copies read and write."""
         return new_row(len(self.weights.values), dtype, self.weights.values.device)
 
-    def _copy(self, model: nn.Module) -> Replica:
+    def _copy(self, number: int, model: nn.Module) -> Replica:
         mine = copy.deepcopy(model).to(self.device.dtype).train()
         self.weights.attach(mine, self._shared)
         generator = torch.Generator()
@@ -122,9 +145,8 @@ class Replicas:
             if isinstance(module, Linear) and self.device.config.precision == "int8":
                 module.int8_weight = self._int8_weight(name, module.weight)
         gradients = self.new_row(self.device.dtype)
-        return Replica(
-            mine, gradients, generator, Taped(partial(self._differentiate, mine, gradients))
-        )
+        differentiate = Taped(partial(self._differentiate, mine, gradients))
+        return Replica(number, mine, gradients, generator, differentiate)
 
     def _int8_weight(self, name: str, weight: Tensor) -> Int8Weight:
         """That of a layer, one for all copies."""
@@ -146,7 +168,7 @@ class Replicas:
         would fight for the cores."""
         n, threads = len(self.copies), torch.get_num_threads()
         self._begin_work()
-        self._crew = make_crew(n, self._work, self._begin_work) if n > 1 else None
+        self._crew = make_crew(n, self._tasks, self._begin_work) if n > 1 else None
         try:
             yield
         finally:
@@ -164,31 +186,31 @@ class Replicas:
         torch.set_flush_denormal(True)
         keep_freed_memory()
 
-    def task(self, function: Task) -> Callable[[Sequence[Any]], list[Any]]:
+    def task(self, *works: Work) -> Callable[[Sequence[Any]], list[Any]]:
         """Teach the copies something, before they are at work.
 
         Args:
-            function: (copy, item) -> answer; items and answers are sent between processes.
+            works: done one after the other. Each begins when all copies are done with the one
+                before it, whose answer is its item. The first items and the last answers are sent
+                between processes.
 
         Returns:
             items -> answers: item i is for copy i, at the same time while they are at work; at
             most as many items as copies.
         """
         assert self._crew is None, "the copies are at work already"
-        self._tasks.append(function)
-        number = len(self._tasks) - 1
+        number = len(self._tasks)
+        task = [lambda i, item, work=work: work(self.copies[i], item) for work in works]
+        self._tasks.append(task)
 
         def run(items: Sequence[Any]) -> list[Any]:
-            messages = [(number, item) for item in items]
-            if self._crew is None:
-                return [self._work(i, message) for i, message in enumerate(messages)]
-            return self._crew.ask(messages)
+            if self._crew is not None:
+                return self._crew.ask(number, items)
+            for work in task:
+                items = [work(i, item) for i, item in enumerate(items)]
+            return list(items)
 
         return run
-
-    def _work(self, number: int, message: tuple[int, Any]) -> Any:
-        task, item = message
-        return self._tasks[task](self.copies[number], item)
 
     def accumulate_gradients(self, batch: Batch, micro_batch_size: int, step: int) -> float:
         """The gradient of a batch into `weights.gradients`, some windows at a time.
@@ -207,24 +229,20 @@ class Replicas:
         """
         n_windows, n_targets = len(batch.inputs), int((batch.targets != IGNORED).sum())
         at_once = min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
-        size = -(-at_once // len(self.copies))
+        n, size = len(self.copies), -(-at_once // len(self.copies))
+        firsts = range(0, n_windows, size)
         shares = [
             Share(
                 Batch(*(rows[first : first + size] for rows in batch)),
                 n_targets,
                 _mix(self.seed, step, first),
+                begins=number < n,
+                n_together=min(n, len(firsts) - number // n * n),
             )
-            for first in range(0, n_windows, size)
+            for number, first in enumerate(firsts)
         ]
-        total, gradients = 0.0, self.weights.gradients
         try:
-            for first in range(0, len(shares), len(self.copies)):
-                together = shares[first : first + len(self.copies)]
-                total += sum(self._add_share(together))
-                for number, replica in enumerate(self.copies[: len(together)], first):
-                    add_up = gradients.add_ if number else gradients.copy_
-                    add_up(replica.gradients)
-            return total
+            return sum(sum(self._add_share(shares[i : i + n])) for i in range(0, len(shares), n))
         except (MemoryError, RuntimeError) as error:
             if not ran_out_of_memory(error) or at_once <= len(self.copies):
                 raise
@@ -232,12 +250,21 @@ class Replicas:
         gc.collect()  # the error and its traceback, which hold what the step had in memory
         return self.accumulate_gradients(batch, micro_batch_size, step)
 
-    def _compute_share(self, replica: Replica, share: Share) -> float:
-        """The gradient of some windows into the copy's; returns their part of the loss."""
+    def _compute_share(self, replica: Replica, share: Share) -> Computed:
+        """The gradient of some windows into the copy's."""
         replica.generator.manual_seed(share.dropout_seed)
         inputs, targets = (torch.from_numpy(rows).to(self.device.torch) for rows in share.batch)
         n = torch.tensor(float(share.n_targets), device=self.device.torch)
-        return replica.differentiate(inputs, targets, n).item()
+        return Computed(replica.differentiate(inputs, targets, n).item(), share)
+
+    def _add_up_part(self, replica: Replica, computed: Computed) -> float:
+        """A part of all copies' gradients into their sum; returns the part of the loss."""
+        share, n = computed.share, computed.share.n_together
+        total = part(self.weights.gradients, replica.number, n)
+        for number, other in enumerate(self.copies[:n]):
+            add_up = total.copy_ if share.begins and number == 0 else total.add_
+            add_up(part(other.gradients, replica.number, n))
+        return computed.loss
 
     def score(self, tokens: TokenIds, windows: list[Window], protocol: str) -> Score:
         """As `evaluation.score`, each copy reading some of the windows."""
@@ -248,10 +275,23 @@ class Replicas:
 
     def refresh(self) -> None:
         """Give the copies the weights as they are now."""
-        if self._shared is not self.weights.values:
-            self._shared.copy_(self.weights.values)
-        for int8_weight in self._int8_weights.values():
+        self._refresh([None] * len(self.copies))
+
+    def _refresh_part(self, replica: Replica, _: Any) -> None:
+        self.part_of(replica, self._shared).copy_(self.part_of(replica, self.weights.values))
+
+    def _refresh_bytes(self, replica: Replica, _: Any) -> None:
+        for int8_weight in list(self._int8_weights.values())[replica.number :: len(self.copies)]:
             int8_weight.refresh()
+
+    def part_of(self, replica: Replica, row: Tensor) -> Tensor:
+        """What of a row falls to a copy when all work on it."""
+        return part(row, replica.number, len(self.copies))
+
+
+def part(row: Tensor, number: int, n: int) -> Tensor:
+    """One of n parts of a row, which are about equally long."""
+    return row[len(row) * number // n : len(row) * (number + 1) // n]
 
 
 def _mix(*numbers: int) -> int:

@@ -1,13 +1,14 @@
 """AdamW and SGD on long rows of weights, and the optimizer that puts a rule to each group.
 
 A row is all weights of a group side by side, so that a step is a handful of calls however
-many layers there are.
+many layers there are. All copies of a model work on it, each on a part.
 
 Shapes:  N weights in the group
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from folio.training.muon import Muon
 from folio.training.optimizers import OptimizerConfig
-from folio.training.replicas import Replicas
+from folio.training.replicas import Replica, Replicas
+from folio.training.weights import new_row
 
 
 class Rule(Protocol):
@@ -24,8 +26,8 @@ class Rule(Protocol):
     learning_rate: float
     """At the peak of the schedule."""
 
-    def step(self, learning_rate: float) -> None:
-        """Change the weights in place."""
+    def step(self, replica: Replica, learning_rate: float) -> None:
+        """Change what falls to a copy of the weights, in place."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -39,25 +41,40 @@ class AdamW:
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
     """
 
-    def __init__(self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float) -> None:
+    def __init__(
+        self,
+        row: nn.Parameter,
+        config: OptimizerConfig,
+        weight_decay: float,
+        replicas: Replicas,
+    ) -> None:
+        """
+        Args:
+            row: (N,) weights and gradients, in memory that all copies see.
+            config: rate, and how long means last.
+            weight_decay: times the rate, the share of a weight that is lost.
+            replicas: which work on the row together.
+        """
         self.row, self.config, self.weight_decay = row, config, weight_decay
+        self.replicas = replicas
         self.learning_rate = config.learning_rate
-        zeros = torch.zeros_like(row.data)
         self.tensors = {
-            "mean": zeros,
-            "mean_square": zeros.clone(),
-            "steps": torch.zeros((), device=row.device),
+            "mean": new_row(len(row), row.dtype, row.device),
+            "mean_square": new_row(len(row), row.dtype, row.device),
+            "steps": new_row(1, row.dtype, row.device).view(()),
         }
 
-    def step(self, learning_rate: float) -> None:
+    def begin(self) -> None:
+        """Another step: once, before the copies take it."""
+        self.tensors["steps"] += 1
+
+    def step(self, replica: Replica, learning_rate: float) -> None:
         """One pass over weights, gradients and both means."""
         config, memory = self.config, self.tensors
-        memory["steps"] += 1
+        assert self.row.grad is not None
+        rows = self.row.data, self.row.grad, memory["mean"], memory["mean_square"]
         torch.ops.aten._fused_adamw_(
-            [self.row.data],
-            [self.row.grad],
-            [memory["mean"]],
-            [memory["mean_square"]],
+            *([self.replicas.part_of(replica, row)] for row in rows),
             [],
             [memory["steps"]],
             lr=learning_rate,
@@ -73,18 +90,30 @@ class AdamW:
 class SGD:
     """Against the gradient, with momentum and decay."""
 
-    def __init__(self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float) -> None:
+    def __init__(
+        self,
+        row: nn.Parameter,
+        config: OptimizerConfig,
+        weight_decay: float,
+        replicas: Replicas,
+    ) -> None:
+        """As AdamW."""
         self.row, self.momentum, self.weight_decay = row, config.momentum, weight_decay
+        self.replicas = replicas
         self.learning_rate = config.learning_rate
-        self.tensors = {"velocity": torch.zeros_like(row.data)} if config.momentum else {}
+        self.tensors: dict[str, Tensor] = {}
+        if config.momentum:
+            self.tensors["velocity"] = new_row(len(row), row.dtype, row.device)
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, replica: Replica, learning_rate: float) -> None:
         """The decay goes through the momentum, as in the textbook."""
         assert self.row.grad is not None
-        change = self.row.grad.add(self.row.data, alpha=self.weight_decay)
+        part_of = partial(self.replicas.part_of, replica)
+        weights = part_of(self.row.data)
+        change = part_of(self.row.grad).add(weights, alpha=self.weight_decay)
         if self.momentum:
-            change = self.tensors["velocity"].mul_(self.momentum).add_(change)
-        self.row.data.sub_(change, alpha=learning_rate)
+            change = part_of(self.tensors["velocity"]).mul_(self.momentum).add_(change)
+        weights.sub_(change, alpha=learning_rate)
 
 
 class Optimizer:
@@ -95,21 +124,30 @@ class Optimizer:
         Args:
             config: which rules.
             model: whose parameters are views of `replicas.weights`.
-            replicas: the threads to work on, and the weights.
+            replicas: which work on the weights together.
         """
         self.rules: dict[str, Rule] = {}
         for group, row in replicas.weights.groups.items():
+            decay = 0.0 if group == "vector" else config.weight_decay
             if group == "hidden" and config.kind == "muon":
                 self.rules[group] = Muon(row, config, model, replicas)
+            elif config.kind == "sgd":
+                self.rules[group] = SGD(row, config, decay, replicas)
             else:
-                kind = SGD if config.kind == "sgd" else AdamW
-                decay = 0.0 if group == "vector" else config.weight_decay
-                self.rules[group] = kind(row, config, decay)
+                self.rules[group] = AdamW(row, config, decay, replicas)
+        self._n_copies = len(replicas.copies)
+        self._move = replicas.task(self._move_part, *replicas.refreshing)
 
     def step(self, share: float) -> None:
-        """Move all weights, at a share of the peak rates."""
+        """Move all weights, at a share of the peak rates, and let the copies have them."""
         for rule in self.rules.values():
-            rule.step(share * rule.learning_rate)
+            if isinstance(rule, AdamW):
+                rule.begin()
+        self._move([share] * self._n_copies)
+
+    def _move_part(self, replica: Replica, share: float) -> None:
+        for rule in self.rules.values():
+            rule.step(replica, share * rule.learning_rate)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
