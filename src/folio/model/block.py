@@ -12,7 +12,7 @@ from folio.model.config import ModelConfig
 from folio.model.dropout import Dropout
 from folio.model.feed_forward import make_feed_forward
 from folio.model.kv_cache import LayerCache
-from folio.model.normalization import make_norm
+from folio.model.normalization import fork, make_norm
 from folio.model.positions import RotaryPositions
 
 NORMS_AT = {
@@ -38,7 +38,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, *arguments: object) -> Tensor:
         """(B, T, C) -> (B, T, C); further arguments go to the sublayer."""
-        change = self.exit_norm(self.sublayer(self.entry_norm(x), *arguments))
+        normed, x = fork(self.entry_norm, x)
+        change = self.exit_norm(self.sublayer(normed, *arguments))
         return self.sum_norm(self.dropout.add(x, change))
 
 

@@ -42,10 +42,14 @@ class Dropout(nn.Module):
 
     def add(self, x: Tensor, change: Tensor) -> Tensor:
         """x + self(change), in one pass where it can be."""
-        if self.active and x.dtype == change.dtype and fused.serves(x):
-            total: Tensor = fused.AddDropped.apply(x, change, self.draw_seeds(), self.share)
-            return total
-        return x + self(change)
+        if x.dtype != change.dtype or not fused.serves(x):
+            return x + self(change)
+        total: Tensor
+        if self.active:
+            total = fused.AddDropped.apply(x, change, self.draw_seeds(), self.share)
+        else:
+            total = fused.Add.apply(x, change)
+        return total
 
     def draw_seeds(self, n: int = 1) -> Tensor:
         """(n,) of 63 bits each, which name masks."""

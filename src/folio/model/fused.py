@@ -99,6 +99,20 @@ class Dropped(torch.autograd.Function):
         return drop(gradients[0].contiguous(), *ctx.named), None, None
 
 
+class Add(torch.autograd.Function):
+    """x + the change, all of one shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, change: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        run("add", *_rows(x, change, y))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        return gradients[0], gradients[0]
+
+
 class AddDropped(torch.autograd.Function):
     """x + the change after dropout, all of one shape."""
 
@@ -123,10 +137,15 @@ def drop(x: Tensor, seed: Tensor, share: float) -> Tensor:
 
 
 class LayerNorm(torch.autograd.Function):
-    """(x - mean) / deviation * gain + bias: (..., C), (C,), (C,) or None -> (..., C)."""
+    """(x - mean) / deviation * gain + bias: (..., C), (C,), (C,) or None -> (..., C).
+
+    And x itself, to be used beside it: the way back adds up the gradients of both in one pass.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
         rows = x.reshape(-1, x.shape[-1])
         y, mean, inverse = torch.empty_like(rows), torch.empty(len(rows)), torch.empty(len(rows))
         run(
@@ -137,15 +156,15 @@ class LayerNorm(torch.autograd.Function):
         )
         ctx.save_for_backward(rows, gain, mean, inverse)
         ctx.has_bias = bias is not None
-        return y.view(x.shape)
+        return y.view(x.shape), x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         rows, gain, mean, inverse = ctx.saved_tensors
-        gradient = gradients[0].reshape(rows.shape).contiguous()
+        given = arrays(*(gradient.reshape(rows.shape).contiguous() for gradient in gradients))
         x_gradient, gain_gradient, bias_gradient = map(torch.empty_like, (rows, gain, gain))
         found = arrays(x_gradient, gain_gradient, bias_gradient)
-        run("layer_norm_backward", *arrays(gradient, rows, gain, mean, inverse), *found)
+        run("layer_norm_backward", *given, *arrays(rows, gain, mean, inverse), *found)
         return (
             x_gradient.view(gradients[0].shape),
             gain_gradient,
@@ -155,22 +174,23 @@ class LayerNorm(torch.autograd.Function):
 
 
 class RMSNorm(torch.autograd.Function):
-    """gain * x over the root of its mean square: (..., C), (C,) -> (..., C)."""
+    """gain * x over the root of its mean square: (..., C), (C,) -> (..., C). And x, as there."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gain: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         rows = x.reshape(-1, x.shape[-1])
         y, inverse = torch.empty_like(rows), torch.empty(len(rows))
         run("rms_norm", *arrays(rows, gain), np.float32(epsilon), *arrays(y, inverse))
         ctx.save_for_backward(rows, gain, inverse)
-        return y.view(x.shape)
+        return y.view(x.shape), x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         rows, gain, inverse = ctx.saved_tensors
-        gradient = gradients[0].reshape(rows.shape).contiguous()
+        given = arrays(*(gradient.reshape(rows.shape).contiguous() for gradient in gradients))
         x_gradient, gain_gradient = torch.empty_like(rows), torch.empty_like(gain)
-        run("rms_norm_backward", *arrays(gradient, rows, gain, inverse, x_gradient, gain_gradient))
+        found = arrays(x_gradient, gain_gradient)
+        run("rms_norm_backward", *given, *arrays(rows, gain, inverse), *found)
         return x_gradient.view(gradients[0].shape), gain_gradient, None
 
 

@@ -193,6 +193,13 @@ def drop(x, seed, share, y):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def add(x, change, y):
+    """y = x + the change; all (N,)."""
+    for i in range(len(x)):
+        y[i] = store(load(x[i]) + load(change[i]), y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def add_dropped(x, change, seed, share, y):
     """y = x + the change after `drop`; all (N,)."""
     name = np.uint64(seed[0])
@@ -230,12 +237,14 @@ def layer_norm(x, gain, bias, epsilon, y, mean, inverse):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def layer_norm_backward(gradient, x, gain, mean, inverse, x_gradient, gain_gradient, bias_gradient):
+def layer_norm_backward(
+    gradient, beside, x, gain, mean, inverse, x_gradient, gain_gradient, bias_gradient
+):
     """With u = (x - m) / r and h the gradient of u, that of x is
-    (h - mean(h) - u * mean(h * u)) / r.
+    (h - mean(h) - u * mean(h * u)) / r, plus what comes to it from beside the norm.
 
     Args:
-        gradient, x, x_gradient: (R, C), the last one written.
+        gradient, beside, x, x_gradient: (R, C), the last one written.
         gain: (C,).
         mean, inverse: (R,), from the way forward.
         gain_gradient, bias_gradient: (C,), written.
@@ -254,7 +263,7 @@ def layer_norm_backward(gradient, x, gain, mean, inverse, x_gradient, gain_gradi
             unit, change = (load(x[row, i]) - middle) * scale, load(gradient[row, i])
             gain_sums[i] += change * unit
             bias_sums[i] += change
-            back = (change * load(gain[i]) - total - unit * along) * scale
+            back = (change * load(gain[i]) - total - unit * along) * scale + load(beside[row, i])
             x_gradient[row, i] = store(back, x_gradient[row, i])
     for i in range(width):
         gain_gradient[i] = store(gain_sums[i], gain_gradient[i])
@@ -283,11 +292,12 @@ def rms_norm(x, gain, epsilon, y, inverse):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def rms_norm_backward(gradient, x, gain, inverse, x_gradient, gain_gradient):
-    """With u = x / r and h the gradient of u, that of x is (h - u * mean(h * u)) / r.
+def rms_norm_backward(gradient, beside, x, gain, inverse, x_gradient, gain_gradient):
+    """With u = x / r and h the gradient of u, that of x is (h - u * mean(h * u)) / r, plus what
+    comes to it from beside the norm.
 
     Args:
-        gradient, x, x_gradient: (R, C), the last one written.
+        gradient, beside, x, x_gradient: (R, C), the last one written.
         gain: (C,).
         inverse: (R,), from the way forward.
         gain_gradient: (C,), written.
@@ -302,7 +312,7 @@ def rms_norm_backward(gradient, x, gain, inverse, x_gradient, gain_gradient):
         for i in range(width):
             unit, change = load(x[row, i]) * scale, load(gradient[row, i])
             gain_sums[i] += change * unit
-            back = (change * load(gain[i]) - unit * along) * scale
+            back = (change * load(gain[i]) - unit * along) * scale + load(beside[row, i])
             x_gradient[row, i] = store(back, x_gradient[row, i])
     for i in range(width):
         gain_gradient[i] = store(gain_sums[i], gain_gradient[i])

@@ -30,10 +30,14 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        if fused.serves(input):
-            y: Tensor = fused.LayerNorm.apply(input, self.weight, self.bias, self.eps)
-            return y
-        return super().forward(input)
+        return self.fork(input)[0]
+
+    def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `fork`."""
+        if fused.serves(x):
+            both: tuple[Tensor, Tensor] = fused.LayerNorm.apply(x, self.weight, self.bias, self.eps)
+            return both
+        return super().forward(x), x
 
 
 class RMSNorm(nn.RMSNorm):
@@ -41,7 +45,16 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
+        return self.fork(x)[0]
+
+    def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `fork`."""
         if fused.serves(x):
-            y: Tensor = fused.RMSNorm.apply(x, self.weight, self.eps)
-            return y
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+            both: tuple[Tensor, Tensor] = fused.RMSNorm.apply(x, self.weight, self.eps)
+            return both
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps), x
+
+
+def fork(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """norm(x), and x for what goes past the norm: the gradients of both are added in one pass."""
+    return norm.fork(x) if isinstance(norm, (LayerNorm, RMSNorm)) else (norm(x), x)
