@@ -310,8 +310,7 @@ class GELU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (slope,) = ctx.saved_tensors
-        return gradients[0] * slope
+        return multiply(gradients[0].contiguous(), *ctx.saved_tensors)
 
 
 class SwiGLU(torch.autograd.Function):
@@ -326,8 +325,16 @@ class SwiGLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = gradients[0].contiguous()
         gate_slope, up_slope = ctx.saved_tensors
-        return gradients[0] * gate_slope, gradients[0] * up_slope
+        return multiply(gradient, gate_slope), multiply(gradient, up_slope)
+
+
+def multiply(x: Tensor, slope: Tensor) -> Tensor:
+    """Their product; all contiguous and of one shape."""
+    y = torch.empty_like(x)
+    run("multiply", *_rows(x, slope, y))
+    return y
 
 
 class CausalAttention(torch.autograd.Function):

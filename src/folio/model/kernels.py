@@ -200,6 +200,13 @@ def add(x, change, y):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def multiply(x, slope, y):
+    """y = x * the slope; all (N,)."""
+    for i in range(len(x)):
+        y[i] = store(load(x[i]) * load(slope[i]), y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def add_dropped(x, change, seed, share, y):
     """y = x + the change after `drop`; all (N,)."""
     name = np.uint64(seed[0])
