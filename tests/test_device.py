@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -38,14 +40,34 @@ def test_the_fastest_device_is_taken(monkeypatch: pytest.MonkeyPatch):
     assert choose_device(DeviceConfig(precision="float32")).config.kind == "cuda"
 
 
-def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch):
+def test_float32_is_not_measured_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device, "matrix_rate", None)
-    asked = DeviceConfig(kind="cpu", precision="bfloat16", threads=1)
+    asked = DeviceConfig(kind="cpu", precision="float32", threads=1)
     assert choose_device(asked).config == asked
 
 
-def test_a_product_is_measured():
-    assert device.matrix_rate("cpu", "float32", 256, 64) > 0.1
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize(
+    ("rate", "reason"),
+    [
+        (400.0, "as asked"),
+        (80.0, "as asked"),
+        (2.0, "as asked, but float32 is 50 times as fast here"),
+    ],
+)
+def test_what_is_asked_for_is_taken_and_said_to_be_slow_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, precision: Any, rate: float, reason: str
+):
+    rates = {"float32": 100.0, precision: rate}
+    monkeypatch.setattr(device, "matrix_rate", lambda kind, precision, *shape: rates[precision])
+    asked = DeviceConfig(kind="cpu", precision=precision, threads=1)
+    chosen = choose_device(asked)
+    assert chosen.config == asked and chosen.reason == reason
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_product_is_measured(precision: str):
+    assert device.matrix_rate("cpu", precision, 256, 64) > 0.01
 
 
 def test_bytes_are_for_processors(monkeypatch: pytest.MonkeyPatch):
