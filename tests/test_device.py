@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -68,6 +69,22 @@ def test_what_is_asked_for_is_taken_and_said_to_be_slow_where_it_is(
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_product_is_measured(precision: str):
     assert device.matrix_rate("cpu", precision, 256, 64) > 0.01
+
+
+@pytest.mark.parametrize(("pause", "largest"), [(0.0, (512, 96)), (0.005, (64, 64))])
+def test_a_large_product_is_not_tried_where_a_small_one_is_slow(
+    monkeypatch: pytest.MonkeyPatch, pause: float, largest: tuple[int, int]
+):
+    tried = []
+
+    def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        tried.append(tuple(a.shape))
+        time.sleep(pause)
+        return a[:1, :1]
+
+    monkeypatch.setattr(torch, "matmul", multiply)
+    device.matrix_rate("cpu", "float32", 512, 96)
+    assert max(tried) == largest
 
 
 def test_bytes_are_for_processors(monkeypatch: pytest.MonkeyPatch):

@@ -24,6 +24,9 @@ WORTHWHILE = 1.3
 """How many times faster bfloat16 multiplies before it is chosen; below that, conversions
 eat the gain."""
 
+SLOW = 0.003
+"""Seconds for a matrix product after which no larger one is tried."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of mallopt(3): free bytes at the end of the heap that are kept, and size of a piece from which
 it comes from the system and goes back there."""
@@ -149,15 +152,15 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
 def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
     """Measured rate of a matrix product in GFLOP/s, conversion of its inputs included.
 
-    Takes some 20 ms; where a first, tiny product shows that the precision is emulated,
-    the rate of that one is returned, since a larger one could take minutes.
+    Takes some 50 ms. Smaller products come first, and the rate of one that is slow is returned:
+    where a precision is emulated, a large product could take minutes.
     """
     import torch
 
     dtype = getattr(torch, precision)
     multiply = torch.ops.aten._int_mm if precision == "int8" else torch.matmul
 
-    def seconds(n: int, k: int, m: int, at_most: float) -> float:
+    def seconds(n: int, k: int, m: int) -> float:
         a = torch.randn(n, k, device=kind)
         b = torch.randn(k, m, device=kind)
 
@@ -169,14 +172,17 @@ def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
 
         once()  # loads libraries
         best, begin = once(), time.perf_counter()
-        while time.perf_counter() - begin < at_most:
+        while time.perf_counter() - begin < 0.01:
             best = min(best, once())
         return best
 
-    tiny = 2 * 64**3 / seconds(64, 64, 64, at_most=0.002) / 1e9
-    if kind == "cpu" and tiny < 2:  # plain float32 reaches tens
-        return tiny
-    return 2 * rows * width * 4 * width / seconds(rows, width, 4 * width, at_most=0.02) / 1e9
+    n, k = 64, 64
+    while True:
+        n, k = min(n, rows), min(k, width)
+        took = seconds(n, k, 4 * k)
+        if took > SLOW or (n, k) == (rows, width):
+            return 2 * n * k * 4 * k / took / 1e9
+        n, k = 4 * n, 2 * k
 
 
 def _available(kind: str) -> bool:
