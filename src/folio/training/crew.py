@@ -32,9 +32,9 @@ Task = Sequence[Work]
 it, whose answer is its message."""
 Reply = tuple[Any, Exception | None]
 """The answer, or the error, which is raised where all have been heard."""
-PATIENCE = 0.002
+PATIENCE = 0.0005
 """Seconds for which a worker looks for a message again and again, before it sleeps. To be woken
-takes a tenth of that, and some steps of a small model are not ten times as long."""
+takes up to half of that, and a step of a small model waits several times."""
 STOPPING = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -75,7 +75,7 @@ class Processes:
 
     def __init__(self, n: int, tasks: Sequence[Task], prepare: Callable[[], None]) -> None:
         self.tasks = tasks
-        self.others: list[tuple[int, Connection]] = []
+        self.others: list[tuple[int, Line]] = []
         for number in range(1, n):
             ours, theirs = Pipe()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
@@ -87,23 +87,23 @@ class Processes:
                     os._exit(0)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
-            self.others.append((pid, ours))
+            self.others.append((pid, Line(ours)))
 
     def ask(self, task: int, messages: Sequence[Any]) -> list[Any]:
         """As a Crew. An error in any of them is raised here, after all have answered."""
-        busy = [connection for _, connection in self.others[: len(messages) - 1]]
+        lines = [line for _, line in self.others[: len(messages) - 1]]
 
         def meet() -> None:
-            for connection in busy:
-                _receive(connection)
-            for connection in busy:
-                connection.send(None)
+            for line in lines:
+                line.receive()
+            for line in lines:
+                line.send(None)
 
         try:
-            for connection, message in zip(busy, messages[1:]):
-                connection.send((task, message))
+            for line, message in zip(lines, messages[1:]):
+                line.send((task, message))
             replies = [_work_off(self.tasks[task], 0, messages[0], meet)]
-            replies += [_receive(connection) for connection in busy]
+            replies += [line.receive() for line in lines]
         except (EOFError, ConnectionError):
             raise UserError(
                 "A process that computed a part of each step was killed, perhaps for want of "
@@ -114,8 +114,8 @@ class Processes:
     def close(self) -> int:
         """As a Crew."""
         peak = peak_memory(pid for pid, _ in self.others)
-        for _, connection in self.others:
-            connection.close()
+        for _, line in self.others:
+            line.connection.close()
         for pid, _ in self.others:
             os.waitpid(pid, 0)
         self.others = []
@@ -134,26 +134,41 @@ def _serve(
     os.closerange(3, mine)
     os.closerange(mine + 1, os.sysconf("SC_OPEN_MAX"))
     prepare()
+    line = Line(connection)
 
     def meet() -> None:
-        connection.send(None)
-        _receive(connection)
+        line.send(None)
+        line.receive()
 
     while True:
         try:
-            task, message = _receive(connection)
-            connection.send(_work_off(tasks[task], number, message, meet))
+            task, message = line.receive()
+            line.send(_work_off(tasks[task], number, message, meet))
         except (EOFError, ConnectionError):
             return
 
 
-def _receive(connection: Connection) -> Any:
-    """The next message, at once if it comes soon."""
-    waiting, begin = select.poll(), time.perf_counter()
-    waiting.register(connection, select.POLLIN)
-    while not waiting.poll(0) and time.perf_counter() < begin + PATIENCE:
-        pass
-    return connection.recv()
+class Line:
+    """One end of the connection between two processes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self.send = connection, connection.send
+        self.coming = select.poll()
+        self.coming.register(connection, select.POLLIN)
+        self.taken_away = 0
+        """Times that another program took the core of this one, at the last look."""
+
+    def receive(self) -> Any:
+        """The next message, without sleep if it comes soon and no other program wants the core."""
+        import resource  # which Windows does not have
+
+        before = self.taken_away
+        self.taken_away = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        if self.taken_away == before:
+            until = time.perf_counter() + PATIENCE
+            while not self.coming.poll(0) and time.perf_counter() < until:
+                pass
+        return self.connection.recv()
 
 
 def _work_off(task: Task, number: int, message: Any, meet: Callable[[], None]) -> Reply:
