@@ -60,6 +60,8 @@ class Replica:
 
     number: int
     """From 0."""
+    n_copies: int
+    """How many there are."""
     model: nn.Module
     gradients: Tensor
     """(N,) of its share of the batch, in its own precision."""
@@ -68,6 +70,10 @@ class Replica:
     differentiate: Taped
     """(B, T) inputs and targets, number of targets of the whole batch -> its part of the loss,
     whose gradient is then in `gradients`."""
+
+    def part_of(self, row: Tensor) -> Tensor:
+        """What of a row falls to this one when all copies work on it."""
+        return part(row, self.number, self.n_copies)
 
 
 class Share(NamedTuple):
@@ -118,7 +124,7 @@ class Replicas:
         if device.dtype != torch.float32:
             self._shared = self.new_row(device.dtype).copy_(self.weights.values)
         self._int8_weights: dict[str, Int8Weight] = {}
-        self.copies = [self._copy(number, model) for number in range(n)]
+        self.copies = [self._copy(number, n, model) for number in range(n)]
         self._tasks: list[crew.Task] = []
         self._crew: crew.Crew | None = None
         self.refreshing: list[Work] = []
@@ -135,7 +141,7 @@ class Replicas:
         """(N,) zeros beside the weights, which all copies read and write."""
         return new_row(len(self.weights.values), dtype, self.weights.values.device)
 
-    def _copy(self, number: int, model: nn.Module) -> Replica:
+    def _copy(self, number: int, n_copies: int, model: nn.Module) -> Replica:
         mine = copy.deepcopy(model).to(self.device.dtype).train()
         self.weights.attach(mine, self._shared)
         generator = torch.Generator()
@@ -146,7 +152,7 @@ class Replicas:
                 module.int8_weight = self._int8_weight(name, module.weight)
         gradients = self.new_row(self.device.dtype)
         differentiate = Taped(partial(self._differentiate, mine, gradients))
-        return Replica(number, mine, gradients, generator, differentiate)
+        return Replica(number, n_copies, mine, gradients, generator, differentiate)
 
     def _int8_weight(self, name: str, weight: Tensor) -> Int8Weight:
         """That of a layer, one for all copies."""
@@ -278,15 +284,11 @@ class Replicas:
         self._refresh([None] * len(self.copies))
 
     def _refresh_part(self, replica: Replica, _: Any) -> None:
-        self.part_of(replica, self._shared).copy_(self.part_of(replica, self.weights.values))
+        replica.part_of(self._shared).copy_(replica.part_of(self.weights.values))
 
     def _refresh_bytes(self, replica: Replica, _: Any) -> None:
-        for int8_weight in list(self._int8_weights.values())[replica.number :: len(self.copies)]:
+        for int8_weight in list(self._int8_weights.values())[replica.number :: replica.n_copies]:
             int8_weight.refresh()
-
-    def part_of(self, replica: Replica, row: Tensor) -> Tensor:
-        """What of a row falls to a copy when all work on it."""
-        return part(row, replica.number, len(self.copies))
 
 
 def part(row: Tensor, number: int, n: int) -> Tensor:

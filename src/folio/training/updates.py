@@ -8,7 +8,6 @@ Shapes:  N weights in the group
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -41,22 +40,14 @@ class AdamW:
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
     """
 
-    def __init__(
-        self,
-        row: nn.Parameter,
-        config: OptimizerConfig,
-        weight_decay: float,
-        replicas: Replicas,
-    ) -> None:
+    def __init__(self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float) -> None:
         """
         Args:
             row: (N,) weights and gradients, in memory that all copies see.
             config: rate, and how long means last.
             weight_decay: times the rate, the share of a weight that is lost.
-            replicas: which work on the row together.
         """
         self.row, self.config, self.weight_decay = row, config, weight_decay
-        self.replicas = replicas
         self.learning_rate = config.learning_rate
         self.tensors = {
             "mean": new_row(len(row), row.dtype, row.device),
@@ -74,7 +65,7 @@ class AdamW:
         assert self.row.grad is not None
         rows = self.row.data, self.row.grad, memory["mean"], memory["mean_square"]
         torch.ops.aten._fused_adamw_(
-            *([self.replicas.part_of(replica, row)] for row in rows),
+            *([replica.part_of(row)] for row in rows),
             [],
             [memory["steps"]],
             lr=learning_rate,
@@ -90,16 +81,8 @@ class AdamW:
 class SGD:
     """Against the gradient, with momentum and decay."""
 
-    def __init__(
-        self,
-        row: nn.Parameter,
-        config: OptimizerConfig,
-        weight_decay: float,
-        replicas: Replicas,
-    ) -> None:
-        """As AdamW."""
+    def __init__(self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float) -> None:
         self.row, self.momentum, self.weight_decay = row, config.momentum, weight_decay
-        self.replicas = replicas
         self.learning_rate = config.learning_rate
         self.tensors: dict[str, Tensor] = {}
         if config.momentum:
@@ -108,11 +91,10 @@ class SGD:
     def step(self, replica: Replica, learning_rate: float) -> None:
         """The decay goes through the momentum, as in the textbook."""
         assert self.row.grad is not None
-        part_of = partial(self.replicas.part_of, replica)
-        weights = part_of(self.row.data)
-        change = part_of(self.row.grad).add(weights, alpha=self.weight_decay)
+        weights = replica.part_of(self.row.data)
+        change = replica.part_of(self.row.grad).add(weights, alpha=self.weight_decay)
         if self.momentum:
-            change = part_of(self.tensors["velocity"]).mul_(self.momentum).add_(change)
+            change = replica.part_of(self.tensors["velocity"]).mul_(self.momentum).add_(change)
         weights.sub_(change, alpha=learning_rate)
 
 
@@ -128,13 +110,12 @@ class Optimizer:
         """
         self.rules: dict[str, Rule] = {}
         for group, row in replicas.weights.groups.items():
-            decay = 0.0 if group == "vector" else config.weight_decay
             if group == "hidden" and config.kind == "muon":
                 self.rules[group] = Muon(row, config, model, replicas)
-            elif config.kind == "sgd":
-                self.rules[group] = SGD(row, config, decay, replicas)
             else:
-                self.rules[group] = AdamW(row, config, decay, replicas)
+                kind = SGD if config.kind == "sgd" else AdamW
+                decay = 0.0 if group == "vector" else config.weight_decay
+                self.rules[group] = kind(row, config, decay)
         self._n_copies = len(replicas.copies)
         self._move = replicas.task(self._move_part, *replicas.refreshing)
 
