@@ -197,7 +197,7 @@ def test_a_limit_changes_the_windows_at_once_and_not_the_losses(
     assert "micro_batch_size = 2\n" in text and "batch_size = 8\n" in text
     losses = [[e["loss"] for e in r.run.events("step")] for r in (free, limited)]
     assert len(losses[0]) == 12
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_what_a_forked_process_takes_for_itself_counts():

@@ -38,15 +38,15 @@ left nearer to 1, from 0.005 to 1 at first (the Polar Express, https://arxiv.org
 all but the last a little flatter, for rounding). Together 0.5 to 1.5: a fourth would make it 0.92
 to 1.08, which takes a third more and gains nothing."""
 
-WIDE = 1.5
-"""K / M from which less is multiplied in the space of M x M."""
-
 EPSILON = 1e-8
 """So that what has no gradient stays."""
 
+TINY = 1e-14
+"""The same for squared lengths of gradients."""
+
 
 class Stack(NamedTuple):
-    """Matrices of one shape lying down, which a copy moves together: views into the rows."""
+    """Matrices of one shape, which a copy moves together: views into the rows."""
 
     weights: list[Tensor]
     gradients: list[Tensor]
@@ -80,53 +80,54 @@ class Muon:
         }
         assert row.grad is not None
         by_shape: dict[torch.Size, list[tuple[Tensor, ...]]] = defaultdict(list)
-        pairs = zip(matrices, mean_square.split([len(m) for m in matrices]))
-        for matrix, neurons in sorted(pairs, key=lambda pair: pair[0].shape):
+        for matrix, neurons in zip(matrices, mean_square.split([len(m) for m in matrices])):
             places = (_place(matrix, row.data, other) for other in (row.data, row.grad, momentum))
-            by_shape[_lying(matrix).shape].append((*places, neurons[:, None]))
+            by_shape[matrix.shape].append((*places, neurons[:, None]))
         n = len(replicas.copies)  # of which each takes an equal share of each shape
-        self._jobs = [
-            [Stack(*map(list, zip(*some))) for same in by_shape.values() if (some := same[i::n])]
-            for i in range(n)
-        ]
+        self._jobs: list[dict[int, list[Stack]]] = [defaultdict(list) for _ in range(n)]
+        """Of each copy, those with the same smaller side together."""
+        for shape, same in by_shape.items():
+            for i, job in enumerate(self._jobs):
+                if some := same[i::n]:
+                    job[min(shape)].append(Stack(*map(list, zip(*some))))
 
     def step(self, replica: Replica, learning_rate: float) -> None:
         """Momentum, then the nearest orthogonal matrices, then the change."""
         decay = learning_rate * self.config.matrix_weight_decay
         keep, dtype = self.config.matrix_momentum, replica.gradients.dtype
-        for stack in self._jobs[replica.number]:
-            ahead = [
-                _lying(look_ahead(gradient, momentum, keep, dtype))
-                for gradient, momentum in zip(stack.gradients, stack.momenta)
-            ]
-            moves = orthogonalize(torch.stack(ahead))
-            for weight, move, mean_square in zip(stack.weights, moves, stack.mean_squares):
-                rows, columns = weight.shape
+        for stacks in self._jobs[replica.number].values():
+            ahead = [look_ahead(s.gradients, s.momenta, keep, dtype) for s in stacks]
+            for stack, moves in zip(stacks, orthogonalize(ahead)):
+                rows, columns = stack.weights[0].shape
                 scale = max(1.0, rows / columns) ** 0.5  # the outputs of tall ones change as much
-                upright = (move if move.shape == weight.shape else move.mT).contiguous()
-                change(weight, upright, mean_square, learning_rate * scale, decay, self.config)
+                for weight, move, mean_square in zip(stack.weights, moves, stack.mean_squares):
+                    change(weight, move, mean_square, learning_rate * scale, decay, self.config)
 
 
-def look_ahead(gradient: Tensor, momentum: Tensor, keep: float, dtype: torch.dtype) -> Tensor:
-    """The momentum learns from the gradient.
+def look_ahead(
+    gradients: list[Tensor], momenta: list[Tensor], keep: float, dtype: torch.dtype
+) -> Tensor:
+    """The momenta learn from the gradients.
 
     Args:
-        gradient, momentum: (R, C).
+        gradients, momenta: S of (R, C).
         keep: how much of the momentum is kept.
         dtype: of the products.
 
     Returns:
-        (R, C), the next momentum as Nesterov looks at it.
+        (S, R, C), the next momenta as Nesterov looks at them.
     """
-    if fused.serves(momentum):
-        from folio.training import muon_kernels
+    ahead = torch.empty(len(momenta), *momenta[0].shape, dtype=dtype, device=momenta[0].device)
+    for gradient, momentum, place in zip(gradients, momenta, ahead):
+        if fused.serves(momentum):
+            from folio.training import muon_kernels
 
-        ahead = torch.empty_like(momentum, dtype=dtype)
-        arrays = fused.arrays(gradient, momentum, ahead)
-        muon_kernels.look_ahead(*arrays, keep=np.float32(keep))
-        return ahead
-    momentum.lerp_(gradient, 1 - keep)
-    return gradient.lerp(momentum, keep).to(dtype)
+            arrays = fused.arrays(gradient, momentum, place)
+            muon_kernels.look_ahead(*arrays, keep=np.float32(keep))
+        else:
+            momentum.lerp_(gradient, 1 - keep)
+            place.copy_(gradient.lerp(momentum, keep))
+    return ahead
 
 
 def change(
@@ -181,28 +182,52 @@ def _matrices(model: nn.Module, members: list[nn.Parameter]) -> list[Tensor]:
     ]
 
 
-def _lying(matrix: Tensor) -> Tensor:
-    """(R, C) -> (M, K), transposed where it is tall: the smaller square is in the products."""
-    return matrix.mT if len(matrix) > matrix.shape[1] else matrix
+def orthogonalize(stacks: list[Tensor]) -> list[Tensor]:
+    """Singular values to about 1: (S, R, C) each, of one smaller side M -> the same.
 
-
-def orthogonalize(x: Tensor) -> Tensor:
-    """Singular values to about 1: (S, M, K) -> (S, M, K), in the same precision.
-
-    A polynomial of x is x times one of its square. Where x is wide, the squares that come next
-    and the product of all polynomials are found in the small space, and x is read twice.
+    A polynomial of a matrix is the matrix times one of its square. So all polynomials, and the
+    squares that come between them, are found in the space of M x M, for all stacks at once.
     """
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    if x.shape[2] < WIDE * x.shape[1]:
-        for a, b, c in POLYNOMIALS:
-            square = torch.bmm(x, x.mT)  # (S, M, M)
-            x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-        return x
-    square, factors = torch.bmm(x, x.mT), []
-    for a, b, c in POLYNOMIALS:
+    m = min(stacks[0].shape[1:])
+    square = stacks[0].new_empty(sum(map(len, stacks)), m, m)
+    parts = square.split([len(x) for x in stacks])
+    for x, part in zip(stacks, parts):
+        torch.bmm(*((x.mT, x) if _is_tall(x) else (x, x.mT)), out=part)
+    factors: list[Tensor] = []
+    for coefficients in POLYNOMIALS:
         if factors:
             square = torch.bmm(factors[-1], torch.bmm(square, factors[-1]))
-        factor = torch.baddbmm(square, square, square, beta=b, alpha=c)
-        factor.diagonal(dim1=1, dim2=2).add_(a)
-        factors.append(factor)
-    return torch.bmm(reduce(torch.bmm, factors), x)
+        factors.append(polynomial(square, *coefficients, first=not factors))
+    parts = reduce(torch.bmm, factors).split([len(x) for x in stacks])
+    return [
+        torch.bmm(x, part) if _is_tall(x) else torch.bmm(part, x) for x, part in zip(stacks, parts)
+    ]
+
+
+def polynomial(square: Tensor, a: float, b: float, c: float, first: bool) -> Tensor:
+    """What a matrix x is multiplied by to become a x + b x^3 + c x^5.
+
+    Args:
+        square: (S, M, M), of x.
+        first: whether x is yet to be divided by its length, the root of all its numbers squared.
+
+    Returns:
+        (S, M, M).
+    """
+    factor = torch.bmm(square, square)
+    if fused.serves(square):
+        from folio.training import muon_kernels
+
+        numbers = [np.float32(x) for x in (a, b, c)]
+        muon_kernels.polynomial(*fused.arrays(square, factor), *numbers, first=first)
+        return factor
+    lengths = torch.ones((), device=square.device)
+    if first:  # on the diagonal are the squared lengths of rows
+        lengths = (square.diagonal(dim1=1, dim2=2).float().sum(1) + TINY).sqrt()[:, None, None]
+    factor = b * square.float() / lengths**2 + c * factor.float() / lengths**4
+    factor.diagonal(dim1=1, dim2=2).add_(a)
+    return (factor / lengths).to(square.dtype)
+
+
+def _is_tall(x: Tensor) -> bool:
+    return x.shape[1] > x.shape[2]

@@ -19,7 +19,7 @@ from numba import njit
 from folio.model.kernels import FASTMATH, ONE, ZERO, load, store
 from folio.training import muon
 
-EPSILON = np.float32(muon.EPSILON)
+EPSILON, TINY = np.float32(muon.EPSILON), np.float32(muon.TINY)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -37,6 +37,33 @@ def look_ahead(gradient, momentum, ahead, keep):
             m = keep * momentum[r, c] + (ONE - keep) * g
             momentum[r, c] = m
             ahead[r, c] = store(keep * m + (ONE - keep) * g, ahead[r, c])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def polynomial(square, factor, a, b, c, first):
+    """(a I + b s / l^2 + c s s / l^4) / l, with s the square of a matrix and l its length.
+
+    Args:
+        square: (S, M, M), s of each.
+        factor: (S, M, M), s s of each, in place of which the outcome is written.
+        a, b, c: float32.
+        first: whether the matrix is yet to be divided by its length; else l is 1.
+    """
+    n, side, _ = square.shape
+    for i in range(n):
+        scale = ONE
+        if first:
+            length = TINY
+            for r in range(side):
+                length += load(square[i, r, r])
+            scale = ONE / math.sqrt(length)
+        second, third = b * scale * scale * scale, c * scale**5
+        for r in range(side):
+            diagonal = second * load(square[i, r, r]) + third * load(factor[i, r, r])
+            for k in range(side):
+                x = second * load(square[i, r, k]) + third * load(factor[i, r, k])
+                factor[i, r, k] = store(x, factor[i, r, k])
+            factor[i, r, r] = store(diagonal + a * scale, factor[i, r, r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
