@@ -268,8 +268,8 @@ def recipe_of(shape: Shape, precision: str = "auto", optimizer: str = "adamw") -
 def folio_step(training: Training, step: int) -> float:
     """Returns the loss before it."""
     batch = training.stream.next_batch(training.config.batch_size, training.context_length)
-    loss, _ = compute_gradients(training, batch, step)
-    update_weights(training, step)
+    loss, norm = compute_gradients(training, batch, step)
+    update_weights(training, step, norm)
     return loss
 
 

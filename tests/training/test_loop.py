@@ -20,6 +20,7 @@ from folio.training.loop import (
     evaluate,
     note_evaluation,
     train,
+    update_weights,
 )
 from folio.training.state import TrainingState
 
@@ -81,18 +82,17 @@ def test_a_model_whose_certainty_costs_stays_in_doubt():
     assert doubt[0] < 0.4 and doubt[1] > 0.8
 
 
-def test_clipping_scales_all_gradients_to_the_limit():
-    training = training_of(optimizer={"gradient_clip": 0.01})
-    _, before = compute_gradients(training, training.stream.next_batch(6), 0)
-    norm = training.replicas.weights.gradients.norm().item()
-    assert before > 0.01 and norm == pytest.approx(0.01, rel=1e-3)
-
-
-def test_without_a_limit_gradients_stay():
-    training = training_of(optimizer={"gradient_clip": 0})
-    _, before = compute_gradients(training, training.stream.next_batch(6), 0)
-    norm = training.replicas.weights.gradients.norm().item()
-    assert before == pytest.approx(norm, rel=1e-6) and norm > 0.01
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+def test_a_step_is_as_long_as_the_gradients_or_as_the_limit(clip: float):
+    settings = {"kind": "sgd", "weight_decay": 0.0, "learning_rate": 0.1, "gradient_clip": clip}
+    training = training_of(optimizer=settings)
+    weights = training.replicas.weights
+    before = weights.values.clone()
+    _, norm = compute_gradients(training, training.stream.next_batch(6), 0)
+    assert norm == pytest.approx(weights.gradients.norm().item(), rel=1e-5) and norm > 0.01
+    rate = update_weights(training, 20, norm)
+    moved = (weights.values - before).norm().item()
+    assert moved == pytest.approx(rate * (clip or norm), rel=1e-3)
 
 
 def test_running_out_of_memory_once_does_not_change_the_loss_curve():

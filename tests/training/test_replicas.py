@@ -18,7 +18,7 @@ from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
 from folio.training import replicas as replicas_module
 from folio.training.crew import Processes, Threads
-from folio.training.replicas import Replicas
+from folio.training.replicas import Replicas, add_up
 from folio.training.weights import Weights
 from tests.conftest import NEEDS_INT8
 
@@ -46,9 +46,30 @@ def test_gradients_equal_those_of_one_model_with_the_whole_batch(threads, micro_
     replicas = Replicas(model, cpu(threads), 7, seed=1)
     for _ in range(2):  # a second batch begins from nothing
         found = replicas.accumulate_gradients(batch, micro_batch_size, step=0)
-    assert found == pytest.approx(loss.item(), rel=1e-5)
+    assert found.loss == pytest.approx(loss.item(), rel=1e-5)
+    square = sum(p.grad.square().sum().item() for p in alone.parameters())
+    assert found.square == pytest.approx(square, rel=1e-5)
     for ours, theirs in zip(model.parameters(), alone.parameters()):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("begins", [True, False])
+def test_compiled_and_written_in_torch_rows_add_up_to_the_same(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, begins: bool
+):
+    rows = torch.randn(3, 9000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    before, found, span = torch.ones(9000), [], slice(4500, 8999)
+    for fewest in (1, 1 << 30):
+        monkeypatch.setattr(fused, "FEWEST", fewest)
+        total = before.clone()
+        square = add_up(rows, total, span, begins)
+        assert square == pytest.approx(total[span].square().sum().item(), rel=1e-5)
+        assert total[:4500].sum() + total[8999:].sum() == 4501, "as they were"
+        found.append(total)
+    torch.testing.assert_close(*found)
+    expected = rows[:, span].double().sum(0) + (0 if begins else 1)
+    torch.testing.assert_close(found[0][span].double(), expected, rtol=1e-5, atol=1e-5)
 
 
 ERRORS = {

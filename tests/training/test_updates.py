@@ -232,3 +232,20 @@ def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind):
     assert torch.equal(one, other)
     with pytest.raises(AssertionError, match="another optimizer"):
         pairs[0][2].load({})
+
+
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
+def test_gradients_above_the_limit_are_scaled_to_it(
+    monkeypatch: pytest.MonkeyPatch, kind: str, fewest: int
+):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
+    scaled, scaling = (parts_of(kind=kind, gradient_clip=0.5) for _ in range(2))
+    for _, replicas, _ in (scaled, scaling):
+        replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(1))
+    scaled[1].weights.gradients.mul_(0.5 / 4)
+    scaled[2].step(1.0, norm=0.4)  # below the limit, so that they stay
+    scaling[2].step(1.0, norm=4.0)
+    torch.testing.assert_close(scaling[1].weights.values, scaled[1].weights.values)
+    for name, tensor in scaled[2].tensors.items():
+        torch.testing.assert_close(scaling[2].tensors[name], tensor)

@@ -221,9 +221,9 @@ def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[flo
     while len(durations) < 4 or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         batch = trial.stream.next_batch(n_windows, trial.context_length)
-        compute_gradients(trial, batch, step=0)
+        _, norm = compute_gradients(trial, batch, step=0)
         between = time.perf_counter()
-        update_weights(trial, step=0)
+        update_weights(trial, 0, norm)
         durations.append((between - start, time.perf_counter() - between))
     steady = durations[1:]  # the first one allocates
     gradient_seconds, update_seconds = (sum(column) / len(steady) for column in zip(*steady))

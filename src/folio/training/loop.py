@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
 from torch import nn
 
 from folio.device import Device
@@ -123,7 +122,7 @@ def _train(
             stream.place = state.place
             observer.save(state)
             return _end("non-finite", state, observer)
-        learning_rate = update_weights(training, state.step)
+        learning_rate = update_weights(training, state.step, norm)
 
         state.step += 1
         state.tokens += int((batch.targets != IGNORED).sum())
@@ -157,25 +156,26 @@ def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
 
 
 def compute_gradients(training: Training, batch: Batch, step: int) -> tuple[float, float]:
-    """The gradients of a batch, clipped, into the training's weights.
+    """The gradients of a batch into the training's weights.
 
     Returns:
-        The mean loss of the batch in nats, and the norm of all gradients before clipping.
+        The mean loss of the batch in nats, and the norm of all gradients together.
     """
-    replicas = training.replicas
-    loss = replicas.accumulate_gradients(batch, training.config.micro_batch_size, step)
-    gradients = replicas.weights.gradients
-    norm = torch.linalg.vector_norm(gradients).item()
-    limit = training.optimizer_config.gradient_clip or math.inf
-    if norm > limit:
-        gradients.mul_(limit / norm)
-    return loss, norm
+    micro_batch_size = training.config.micro_batch_size
+    loss, square = training.replicas.accumulate_gradients(batch, micro_batch_size, step)
+    return loss, math.sqrt(square)
 
 
-def update_weights(training: Training, step: int) -> float:
-    """Take an optimizer step at the rate of this step, and return that rate."""
+def update_weights(training: Training, step: int, norm: float) -> float:
+    """Take an optimizer step at the rate of this step, and return that rate.
+
+    Args:
+        training: the parts.
+        step: which.
+        norm: of all gradients together, above which they are clipped.
+    """
     share = learning_rate_share(training.schedule, step, training.config.max_steps)
-    training.optimizer.step(share)
+    training.optimizer.step(share, norm)
     return share * training.optimizer_config.learning_rate
 
 

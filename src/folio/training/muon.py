@@ -91,26 +91,33 @@ class Muon:
                 if some := same[i::n]:
                     job[min(shape)].append(Stack(*map(list, zip(*some))))
 
-    def step(self, replica: Replica, learning_rate: float) -> None:
+    def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
         """Momentum, then the nearest orthogonal matrices, then the change."""
         decay = learning_rate * self.config.matrix_weight_decay
         keep, dtype = self.config.matrix_momentum, replica.gradients.dtype
         for stacks in self._jobs[replica.number].values():
-            ahead = [look_ahead(s.gradients, s.momenta, keep, dtype) for s in stacks]
+            ahead = [look_ahead(s.gradients, s.momenta, scale, keep, dtype) for s in stacks]
             for stack, moves in zip(stacks, orthogonalize(ahead)):
                 rows, columns = stack.weights[0].shape
-                scale = max(1.0, rows / columns) ** 0.5  # the outputs of tall ones change as much
+                rate = (
+                    learning_rate * max(1.0, rows / columns) ** 0.5
+                )  # tall ones change outputs as much
                 for weight, move, mean_square in zip(stack.weights, moves, stack.mean_squares):
-                    change(weight, move, mean_square, learning_rate * scale, decay, self.config)
+                    change(weight, move, mean_square, rate, decay, self.config)
 
 
 def look_ahead(
-    gradients: list[Tensor], momenta: list[Tensor], keep: float, dtype: torch.dtype
+    gradients: list[Tensor],
+    momenta: list[Tensor],
+    scale: float,
+    keep: float,
+    dtype: torch.dtype,
 ) -> Tensor:
     """The momenta learn from the gradients.
 
     Args:
         gradients, momenta: S of (R, C).
+        scale: of the gradients.
         keep: how much of the momentum is kept.
         dtype: of the products.
 
@@ -120,13 +127,13 @@ def look_ahead(
     ahead = torch.empty(len(momenta), *momenta[0].shape, dtype=dtype, device=momenta[0].device)
     for gradient, momentum, place in zip(gradients, momenta, ahead):
         if fused.serves(momentum):
-            from folio.training import muon_kernels
+            from folio.training import kernels
 
             arrays = fused.arrays(gradient, momentum, place)
-            muon_kernels.look_ahead(*arrays, keep=np.float32(keep))
+            kernels.look_ahead(*arrays, scale=np.float32(scale), keep=np.float32(keep))
         else:
-            momentum.lerp_(gradient, 1 - keep)
-            place.copy_(gradient.lerp(momentum, keep))
+            momentum.lerp_(scale * gradient, 1 - keep)
+            place.copy_((scale * gradient).lerp(momentum, keep))
     return ahead
 
 
@@ -149,11 +156,11 @@ def change(
         config: whether rows are made even and decay is cautious.
     """
     if fused.serves(weight):
-        from folio.training import muon_kernels
+        from folio.training import kernels
 
         arrays = fused.arrays(weight, move, mean_square)
         numbers = [np.float32(x) for x in (config.matrix_beta2, rate, decay)]
-        muon_kernels.change(*arrays, *numbers, cautious=config.cautious_decay)
+        kernels.change(*arrays, *numbers, cautious=config.cautious_decay)
         return
     move, beta2 = move.float(), config.matrix_beta2
     if beta2 < 1:
@@ -216,10 +223,10 @@ def polynomial(square: Tensor, a: float, b: float, c: float, first: bool) -> Ten
     """
     factor = torch.bmm(square, square)
     if fused.serves(square):
-        from folio.training import muon_kernels
+        from folio.training import kernels
 
         numbers = [np.float32(x) for x in (a, b, c)]
-        muon_kernels.polynomial(*fused.arrays(square, factor), *numbers, first=first)
+        kernels.polynomial(*fused.arrays(square, factor), *numbers, first=first)
         return factor
     lengths = torch.ones((), device=square.device)
     if first:  # on the diagonal are the squared lengths of rows

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from folio.device import Device, keep_freed_memory, return_freed_memory
 from folio.evaluation.score import Score, Window, excerpt, score
-from folio.model import int8
+from folio.model import fused, int8
 from folio.model.dropout import Dropout
 from folio.model.int8 import Int8Weight
 from folio.model.linear import Linear
@@ -73,7 +73,7 @@ class Replica:
 
     def part_of(self, row: Tensor) -> Tensor:
         """What of a row falls to this one when all copies work on it."""
-        return part(row, self.number, self.n_copies)
+        return row[part(len(row), self.number, self.n_copies)]
 
 
 class Share(NamedTuple):
@@ -95,6 +95,15 @@ class Computed(NamedTuple):
     loss: float
     """Its part of the loss of the batch."""
     share: Share
+
+
+class Gradient(NamedTuple):
+    """Of a batch; or what a part of it adds to both."""
+
+    loss: float
+    """The mean loss of the batch, in nats."""
+    square: float
+    """The squared length of its gradient."""
 
 
 class Replicas:
@@ -122,8 +131,10 @@ class Replicas:
         n = min(device.config.threads, at_most) if device.config.kind == "cpu" else 1
         self._shared = self.weights.values  # the copies compute with them
         if device.dtype != torch.float32:
-            self._shared = self.new_row(device.dtype).copy_(self.weights.values)
+            self._shared = self.new_rows(1, device.dtype)[0].copy_(self.weights.values)
         self._int8_weights: dict[str, Int8Weight] = {}
+        self._gradients = self.new_rows(n, device.dtype)
+        """(copies, N)"""
         self.copies = [self._copy(number, n, model) for number in range(n)]
         self._tasks: list[crew.Task] = []
         self._crew: crew.Crew | None = None
@@ -137,9 +148,10 @@ class Replicas:
         self._add_share = self.task(self._compute_share, self._add_up_part)
         self._score_share = self.task(lambda replica, item: score(replica.model, *item))
 
-    def new_row(self, dtype: torch.dtype) -> Tensor:
-        """(N,) zeros beside the weights, which all copies read and write."""
-        return new_row(len(self.weights.values), dtype, self.weights.values.device)
+    def new_rows(self, n: int, dtype: torch.dtype) -> Tensor:
+        """(n, N) zeros beside the weights, which all copies read and write."""
+        values = self.weights.values
+        return new_row(n * len(values), dtype, values.device).view(n, -1)
 
     def _copy(self, number: int, n_copies: int, model: nn.Module) -> Replica:
         mine = copy.deepcopy(model).to(self.device.dtype).train()
@@ -150,7 +162,7 @@ class Replicas:
                 module.generator = generator
             if isinstance(module, Linear) and self.device.config.precision == "int8":
                 module.int8_weight = self._int8_weight(name, module.weight)
-        gradients = self.new_row(self.device.dtype)
+        gradients = self._gradients[number]
         differentiate = Taped(partial(self._differentiate, mine, gradients))
         return Replica(number, n_copies, mine, gradients, generator, differentiate)
 
@@ -218,7 +230,7 @@ class Replicas:
 
         return run
 
-    def accumulate_gradients(self, batch: Batch, micro_batch_size: int, step: int) -> float:
+    def accumulate_gradients(self, batch: Batch, micro_batch_size: int, step: int) -> Gradient:
         """The gradient of a batch into `weights.gradients`, some windows at a time.
 
         Each window weighs by its targets, so that the sum is the gradient of the mean loss of
@@ -231,7 +243,7 @@ class Replicas:
             step: with the seed, names the dropout masks.
 
         Returns:
-            That mean loss, in nats.
+            That mean loss, and how long the gradient is.
         """
         n_windows, n_targets = len(batch.inputs), int((batch.targets != IGNORED).sum())
         at_once = min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
@@ -248,11 +260,14 @@ class Replicas:
             for number, first in enumerate(firsts)
         ]
         try:
-            return sum(sum(self._add_share(shares[i : i + n])) for i in range(0, len(shares), n))
+            parts = [self._add_share(shares[i : i + n]) for i in range(0, len(shares), n)]
         except (MemoryError, RuntimeError) as error:
             if not ran_out_of_memory(error) or at_once <= len(self.copies):
                 raise
             self.fitting_windows = -(-at_once // 2)
+        else:
+            loss = sum(loss for group in parts for loss, _ in group)
+            return Gradient(loss, sum(square for _, square in parts[-1]))
         gc.collect()  # the error and its traceback, which hold what the step had in memory
         return self.accumulate_gradients(batch, micro_batch_size, step)
 
@@ -263,14 +278,12 @@ class Replicas:
         n = torch.tensor(float(share.n_targets), device=self.device.torch)
         return Computed(replica.differentiate(inputs, targets, n).item(), share)
 
-    def _add_up_part(self, replica: Replica, computed: Computed) -> float:
-        """A part of all copies' gradients into their sum; returns the part of the loss."""
+    def _add_up_part(self, replica: Replica, computed: Computed) -> Gradient:
+        """A part of all copies' gradients into their sum, and the squared length of that."""
         share, n = computed.share, computed.share.n_together
-        total = part(self.weights.gradients, replica.number, n)
-        for number, other in enumerate(self.copies[:n]):
-            add_up = total.copy_ if share.begins and number == 0 else total.add_
-            add_up(part(other.gradients, replica.number, n))
-        return computed.loss
+        total = self.weights.gradients
+        span = part(len(total), replica.number, n)
+        return Gradient(computed.loss, add_up(self._gradients[:n], total, span, share.begins))
 
     def score(self, tokens: TokenIds, windows: list[Window], protocol: str) -> Score:
         """As `evaluation.score`, each copy reading some of the windows."""
@@ -291,9 +304,32 @@ class Replicas:
             int8_weight.refresh()
 
 
-def part(row: Tensor, number: int, n: int) -> Tensor:
+def part(length: int, number: int, n: int) -> slice:
     """One of n parts of a row, which are about equally long."""
-    return row[len(row) * number // n : len(row) * (number + 1) // n]
+    return slice(length * number // n, length * (number + 1) // n)
+
+
+def add_up(rows: Tensor, total: Tensor, span: slice, begins: bool) -> float:
+    """Sum of rows.
+
+    Args:
+        rows: (R, N).
+        total: (N,) float32, to which they are added, or which they become.
+        span: the part to do.
+        begins: whether it becomes the sum.
+
+    Returns:
+        The squared length of that part of the total.
+    """
+    if fused.serves(total):
+        from folio.training import kernels
+
+        arrays = fused.arrays(rows, total)
+        return float(kernels.add_up(*arrays, start=span.start, stop=span.stop, begins=begins))
+    total = total[span]
+    for number, row in enumerate(rows[:, span]):
+        (total.copy_ if begins and number == 0 else total.add_)(row)
+    return torch.linalg.vector_norm(total).item() ** 2
 
 
 def _mix(*numbers: int) -> int:

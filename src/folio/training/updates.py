@@ -8,6 +8,7 @@ Shapes:  N weights in the group
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -25,8 +26,8 @@ class Rule(Protocol):
     learning_rate: float
     """At the peak of the schedule."""
 
-    def step(self, replica: Replica, learning_rate: float) -> None:
-        """Change what falls to a copy of the weights, in place."""
+    def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
+        """Change what falls to a copy of the weights, in place, by gradients times a scale."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -59,7 +60,7 @@ class AdamW:
         """Another step: once, before the copies take it."""
         self.tensors["steps"] += 1
 
-    def step(self, replica: Replica, learning_rate: float) -> None:
+    def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
         """One pass over weights, gradients and both means."""
         config, memory = self.config, self.tensors
         assert self.row.grad is not None
@@ -75,6 +76,7 @@ class AdamW:
             eps=config.epsilon,
             amsgrad=False,
             maximize=False,
+            grad_scale=None if scale == 1 else 1 / torch.tensor(scale, device=self.row.device),
         )
 
 
@@ -88,11 +90,11 @@ class SGD:
         if config.momentum:
             self.tensors["velocity"] = new_row(len(row), row.dtype, row.device)
 
-    def step(self, replica: Replica, learning_rate: float) -> None:
+    def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
         """The decay goes through the momentum, as in the textbook."""
         assert self.row.grad is not None
         weights = replica.part_of(self.row.data)
-        change = replica.part_of(self.row.grad).add(weights, alpha=self.weight_decay)
+        change = scale * replica.part_of(self.row.grad) + self.weight_decay * weights
         if self.momentum:
             change = replica.part_of(self.tensors["velocity"]).mul_(self.momentum).add_(change)
         weights.sub_(change, alpha=learning_rate)
@@ -116,19 +118,27 @@ class Optimizer:
                 kind = SGD if config.kind == "sgd" else AdamW
                 decay = 0.0 if group == "vector" else config.weight_decay
                 self.rules[group] = kind(row, config, decay)
+        self._clip = config.gradient_clip or math.inf
         self._n_copies = len(replicas.copies)
         self._move = replicas.task(self._move_part, *replicas.refreshing)
 
-    def step(self, share: float) -> None:
-        """Move all weights, at a share of the peak rates, and let the copies have them."""
+    def step(self, share: float, norm: float = 0.0) -> None:
+        """Move all weights, and let the copies have them.
+
+        Args:
+            share: of the peak rates.
+            norm: of all gradients together, which is clipped.
+        """
+        scale = self._clip / norm if norm > self._clip else 1.0
         for rule in self.rules.values():
             if isinstance(rule, AdamW):
                 rule.begin()
-        self._move([share] * self._n_copies)
+        self._move([(share, scale)] * self._n_copies)
 
-    def _move_part(self, replica: Replica, share: float) -> None:
+    def _move_part(self, replica: Replica, item: tuple[float, float]) -> None:
+        share, scale = item
         for rule in self.rules.values():
-            rule.step(replica, share * rule.learning_rate)
+            rule.step(replica, share * rule.learning_rate, scale)
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -1,12 +1,12 @@
-"""What Muon does beside its products, in compiled code: two passes over a matrix.
+"""Passes over rows and matrices of weights, in compiled code.
 
-torch makes one for each operation, and takes five times as long for a small model. `muon.py` has
-the readable twin.
+torch makes one for each operation, and takes up to five times as long for a small model. Where they
+are called is the readable twin of each: `replicas.py` adds up gradients, `muon.py` has the rest.
 
 Imports numba, and is imported only when a step is first taken. Arrays hold float32, or bfloat16
 as `model/kernels.py` reads it.
 
-Shapes:  R x C a matrix, of which a row makes one neuron
+Shapes:  N numbers in a row · R x C a matrix, of which a row makes one neuron
 """
 
 from __future__ import annotations
@@ -20,20 +20,52 @@ from folio.model.kernels import FASTMATH, ONE, ZERO, load, store
 from folio.training import muon
 
 EPSILON, TINY = np.float32(muon.EPSILON), np.float32(muon.TINY)
+BLOCK = 2048
+"""Numbers of a row that stay next to the processor while others are added to them."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def look_ahead(gradient, momentum, ahead, keep):
+def add_up(rows, total, start, stop, begins):
+    """Sum of rows from one place to another; returns the squared length of what was summed up.
+
+    Args:
+        rows: (R, N).
+        total: (N,) float32, to which they are added, or which they become.
+        start, stop: the places.
+        begins: whether it becomes the sum.
+    """
+    sums, square = np.empty(BLOCK, np.float32), 0.0
+    for first in range(start, stop, BLOCK):
+        size = min(BLOCK, stop - first)
+        block = total[first : first + size]
+        for i in range(size):
+            sums[i] = ZERO if begins else block[i]
+        for r in range(len(rows)):
+            row = rows[r, first : first + size]
+            for i in range(size):
+                sums[i] += load(row[i])
+        along = ZERO
+        for i in range(size):
+            along += sums[i] * sums[i]
+        square += along
+        for i in range(size):
+            block[i] = sums[i]
+    return square
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def look_ahead(gradient, momentum, ahead, scale, keep):
     """The momentum learns from the gradient; `ahead` is the next one, as Nesterov looks at it.
 
     Args:
         gradient, momentum: (R, C) float32; the momentum is changed in place.
         ahead: (R, C), written.
+        scale: of the gradient, float32.
         keep: how much of the momentum is kept, float32.
     """
     for r in range(len(gradient)):
         for c in range(gradient.shape[1]):
-            g = gradient[r, c]
+            g = scale * gradient[r, c]
             m = keep * momentum[r, c] + (ONE - keep) * g
             momentum[r, c] = m
             ahead[r, c] = store(keep * m + (ONE - keep) * g, ahead[r, c])
