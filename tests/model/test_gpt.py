@@ -264,25 +264,33 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(model(x), model(x))
 
 
-def test_the_loss_is_the_mean_over_targets_that_count():
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
+def test_the_loss_is_the_mean_over_targets_that_count(monkeypatch: pytest.MonkeyPatch, fewest: int):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
     logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([[1, 2, -100], [4, -100, -100]])
     picked = [-F.log_softmax(logits[b, t], 0)[k] for b, t, k in ((0, 0, 1), (0, 1, 2), (1, 0, 4))]
     torch.testing.assert_close(next_token_loss(logits, targets), torch.stack(picked).mean())
 
 
-def test_certainty_costs_and_the_loss_is_told_without_it():
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.parametrize("penalty", [0.3, 1e-30])
+def test_certainty_costs_and_the_loss_is_told_without_it(
+    monkeypatch: pytest.MonkeyPatch, fewest: int, penalty: float
+):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
     logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
     targets = torch.tensor([[1, 2, -100], [4, -100, -100]])
-    told = penalized_loss(logits, targets, 0.3)
+    told = penalized_loss(logits, targets, penalty)
     told.backward()
     found, logits.grad = logits.grad, None
-    surprise = next_token_loss(logits, targets, reduction="sum")
+    flat = logits.flatten(0, 1)
+    surprise = F.cross_entropy(flat, targets.flatten(), reduction="sum")
     torch.testing.assert_close(told, surprise)
     predictions = [
         torch.distributions.Categorical(logits=logits[b, t]) for b, t in ((0, 0), (0, 1), (1, 0))
     ]
-    (surprise - 0.3 * sum(p.entropy() for p in predictions)).backward()
+    (surprise - penalty * sum(p.entropy() for p in predictions)).backward()
     torch.testing.assert_close(found, logits.grad)
 
 

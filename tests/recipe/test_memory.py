@@ -6,6 +6,7 @@ import mmap
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -83,22 +84,25 @@ def test_a_block_keeps_as_much_as_torch_keeps(family: str, changes: dict[str, ob
     assert counted == pytest.approx(measured, rel=0.02)
 
 
-def test_a_penalty_on_certainty_takes_as_much_more_as_is_counted():
-    model = ModelConfig(vocab_size=1000, context_length=64, n_layers=1, n_heads=1, d_model=8)
-    targets = torch.zeros(1, 64, dtype=torch.int64)
-
-    def peak(loss: Callable[[torch.Tensor], torch.Tensor]) -> int:
-        logits = torch.zeros(1, 64, 1000, requires_grad=True)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            loss(logits).backward()
-        assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
-        events = profiler.profiler.kineto_results.events()
-        return max(accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
-
-    plain = peak(lambda logits: next_token_loss(logits, targets, "sum"))
-    penalized = peak(lambda logits: penalized_loss(logits, targets, 0.1))
-    counted = step_bytes(model, 4, 1, penalized=True) - step_bytes(model, 4, 1)
-    assert penalized - plain == pytest.approx(counted, rel=0.02)
+@pytest.mark.parametrize(
+    "loss", [partial(next_token_loss, reduction="sum"), partial(penalized_loss, penalty=0.1)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loss_takes_the_gradient_of_the_logits(
+    loss: Callable[..., torch.Tensor], dtype: torch.dtype
+):
+    pytest.importorskip("numba")
+    model = ModelConfig(context_length=64, n_layers=1, n_heads=1, d_model=8)
+    counted, without = (
+        step_bytes(replace(model, vocab_size=n), dtype.itemsize, 1) for n in (1000, 0)
+    )
+    logits = torch.zeros(1, 64, 1000, dtype=dtype, requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        loss(logits, torch.zeros(1, 64, dtype=torch.int64)).backward()
+    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
+    events = profiler.profiler.kineto_results.events()
+    peak = max(accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
+    assert logits.nbytes + peak == pytest.approx(counted - without, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])

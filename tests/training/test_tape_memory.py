@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from folio.model import fused
 from folio.training.tape import Taped
-from folio.training.tape_memory import LINE_BYTES, Call, Life, Pieces, Place, lay_out, put
+from folio.training.tape_memory import LINE_BYTES, Call, Home, Life, Pieces, Place, lay_out, put
 
 LIVES = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 300)))
 
@@ -72,7 +74,7 @@ def test_tensors_and_arrays_are_put_into_the_row():
     places = [pieces.place(y) for y in (x, x.view(2, 3)[1], x.numpy()[1:])]
     row = torch.zeros(100, dtype=torch.uint8)
     calls = [Call(print, (places, 5), {"sep": places[1]})]
-    ((_, ((whole, part, array), five), named),) = put(calls, {0: 64}, row)
+    ((_, ((whole, part, array), five), named),) = put(calls, {0: Home(row[10:], 54)})
     whole.copy_(torch.arange(1, 7))
     assert row.view(torch.int16)[32:38].tolist() == [1, 2, 3, 4, 5, 6]
     assert part.tolist() == [4, 5, 6] == named["sep"].tolist()
@@ -130,3 +132,33 @@ def test_all_tapes_of_a_function_share_one_row():
     assert calls == [10, 1000, 10], "those in a shorter row are written down once more"
     taped.forget()
     assert len(taped._row) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_put_side_by_side_is_made_there(dtype: torch.dtype):
+    pytest.importorskip("numba")
+    row, outside = torch.zeros(30, dtype=dtype), torch.full((2,), 9, dtype=dtype)
+
+    def parts_of(x: torch.Tensor) -> list[torch.Tensor]:
+        alone, twice, wide = x + 1, x + 2, (x + 3).repeat(2)
+        parts = [alone, twice, wide[:3], outside, twice, fused.Add.apply(x, alone)]
+        return [*parts, x.view(1, 4).repeat(2, 1).t()]
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        parts = parts_of(x)
+        total = parts[0].sum()
+        torch.cat([part.flatten() for part in parts], out=row[1:30])
+        return total
+
+    taped = Taped(function)
+    for value in (1.0, 2.0, 3.0):
+        x = torch.tensor([value, 0, 1, 2], dtype=dtype)
+        assert taped(x) == value + 7
+        expected = torch.cat([part.flatten() for part in parts_of(x)])
+        assert torch.equal(row[1:], expected) and row[0] == 0
+        row.zero_()
+    (recording,) = taped.recordings.values()
+    copied = [
+        c.args[0] for c in recording.tape._calls if c.function is torch.ops.aten.copy_.default
+    ]
+    assert [len(place) for place in copied if place.dim() == 1] == [3, 2, 4]

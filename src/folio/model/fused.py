@@ -3,7 +3,7 @@
 They serve tensors that lie on a processor in float32 or bfloat16 and are large enough to be
 worth a call, where numba is there. All else takes torch's operations.
 
-Shapes:  B batch · T positions · H heads · D head dimension · C width
+Shapes:  B batch · T positions · H heads · D head dimension · C width · V vocabulary
 """
 
 from __future__ import annotations
@@ -84,6 +84,43 @@ def sum_rows(x: Tensor) -> Tensor:
     y = x.new_empty(x.shape[1])
     run("sum_rows", *arrays(x, y))
     return y
+
+
+class Embedding(torch.autograd.Function):
+    """Rows of a table: (...) token ids, (V, C) -> (..., C)."""
+
+    @staticmethod
+    def forward(ctx: Any, token_ids: Tensor, table: Tensor) -> Tensor:
+        ctx.save_for_backward(token_ids, table)
+        y = table.new_empty(*token_ids.shape, table.shape[1])
+        run("embedding", *arrays(token_ids.reshape(-1), table, y.flatten(0, -2)))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        token_ids, table = ctx.saved_tensors
+        table_gradient = torch.empty_like(table)
+        gradient = gradients[0].contiguous().flatten(0, -2)
+        run("embedding_backward", *arrays(gradient, token_ids.reshape(-1), table_gradient))
+        return None, table_gradient
+
+
+class AddPlaces(torch.autograd.Function):
+    """(B, T, C) and T rows of a table (context, C) from the first place on -> (B, T, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor, start: int) -> Tensor:
+        ctx.shape, ctx.start = places.shape, start
+        y = torch.empty_like(x)
+        run("add_places", *arrays(x, places), start, _array(y))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        places_gradient = gradients[0].new_empty(ctx.shape)
+        gradient = gradients[0].contiguous()
+        run("add_places_backward", _array(gradient), ctx.start, _array(places_gradient))
+        return gradient, places_gradient, None
 
 
 class Dropped(torch.autograd.Function):
@@ -380,6 +417,31 @@ class CausalAttention(torch.autograd.Function):
             v_gradient[:, :last].baddbmm_(kept.mT, gradient, beta=keep)
             k_gradient[:, :last].baddbmm_(w_gradient.mT, q[:, first:last], beta=keep)
         return q_gradient, k_gradient, v_gradient, None, None
+
+
+class CrossEntropy(torch.autograd.Function):
+    """The surprise at (..., targets) by (..., V) logits, added up: a scalar in float32.
+
+    Its gradient is that of the surprise less `penalty` times the entropy of each prediction.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, penalty: float) -> Tensor:
+        rows, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+        logs, total = torch.empty(len(rows)), torch.empty(1)
+        run("cross_entropy", *arrays(rows, targets, logs, total))
+        ctx.save_for_backward(rows, targets, logs)
+        ctx.penalty, ctx.shape = penalty, logits.shape
+        return total.view(())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rows, targets, logs = ctx.saved_tensors
+        given = arrays(gradients[0].view(1), rows, targets, logs)
+        logits_gradient = torch.empty_like(rows)
+        penalty = np.float32(ctx.penalty)
+        run("cross_entropy_backward", *given, penalty, _array(logits_gradient))
+        return logits_gradient.view(ctx.shape), None, None
 
 
 def query_blocks(t: int) -> list[tuple[int, int]]:

@@ -12,7 +12,8 @@ float32; sums are kept in float32 either way.
 
 Imports numba, and is imported only when a model first needs it.
 
-Shapes:  R rows · C width of a row · B batch · T positions · H heads · D head dimension
+Shapes:  R rows · C width of a row · V vocabulary · B batch · T positions · H heads
+         D head dimension
 """
 
 from __future__ import annotations
@@ -326,6 +327,71 @@ def rms_norm_backward(gradient, beside, x, gain, inverse, x_gradient, gain_gradi
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def embedding(token_ids, table, y):
+    """The rows of a (V, C) table with (R,) numbers, written to (R, C) y."""
+    for row in range(len(token_ids)):
+        vector, place = table[token_ids[row]], y[row]
+        for i in range(len(place)):
+            place[i] = vector[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def embedding_backward(gradient, token_ids, table_gradient):
+    """Each row of the table gets the sum of what came back where it was looked up.
+
+    Args:
+        gradient: (R, C).
+        token_ids: (R,).
+        table_gradient: (V, C), written.
+    """
+    n_ids, width = table_gradient.shape
+    ends = np.zeros(n_ids, np.int64)  # of the places of each id among all, sorted by id
+    for token_id in token_ids:
+        ends[token_id] += 1
+    for token_id in range(1, n_ids):
+        ends[token_id] += ends[token_id - 1]
+    rows, next_place = np.empty(len(token_ids), np.int64), ends.copy()
+    for row in range(len(token_ids) - 1, -1, -1):
+        next_place[token_ids[row]] -= 1
+        rows[next_place[token_ids[row]]] = row
+    sums = np.empty(width, np.float32)
+    for token_id in range(n_ids):
+        sums[:] = ZERO
+        for place in range(next_place[token_id], ends[token_id]):
+            vector = gradient[rows[place]]
+            for i in range(width):
+                sums[i] += load(vector[i])
+        for i in range(width):
+            table_gradient[token_id, i] = store(sums[i], table_gradient[token_id, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def add_places(x, places, start, y):
+    """(B, T, C) and the rows of a (context, C) table from the first place on, written to y."""
+    n_batch, n_places, width = x.shape
+    for batch in range(n_batch):
+        for place in range(n_places):
+            for i in range(width):
+                number = load(x[batch, place, i]) + load(places[start + place, i])
+                y[batch, place, i] = store(number, y[batch, place, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def add_places_backward(gradient, start, places_gradient):
+    """The sum over a batch, (B, T, C), written to the rows from the first place on; 0 to others."""
+    n_batch, n_places, width = gradient.shape
+    sums = np.empty(width, np.float32)
+    for place in range(len(places_gradient)):
+        sums[:] = ZERO
+        if start <= place < start + n_places:
+            for batch in range(n_batch):
+                for i in range(width):
+                    sums[i] += load(gradient[batch, place - start, i])
+        for i in range(width):
+            places_gradient[place, i] = store(sums[i], places_gradient[place, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def split_heads(x, first, y):
     """(B, T, W, D) heads side by side, from the first on -> (B, H, T, D), written to y."""
     n_batch, n_heads, n_places, head_dim = y.shape
@@ -523,3 +589,58 @@ def causal_softmax_backward(gradient, weights, first, scale):
                 back = load(gradient[head, query, i]) - along
                 back *= load(weights[head, query, i]) * scale
                 gradient[head, query, i] = store(back, gradient[head, query, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def cross_entropy(logits, targets, logs, total):
+    """The surprise at the targets, added up.
+
+    Args:
+        logits: (R, V).
+        targets: (R,) whole numbers; below 0 a row does not count.
+        logs: (R,) float32, the logarithms of the sums of exponentials are written to it.
+        total: (1,) float32, written; in nats.
+    """
+    n_rows, n_ids = logits.shape
+    surprise = 0.0
+    for row in range(n_rows):
+        rank = LOWEST_RANK
+        for i in range(n_ids):
+            other = to_rank(load(logits[row, i]))
+            rank = other if other > rank else rank
+        highest, powers = from_rank(rank), ZERO
+        for i in range(n_ids):
+            powers += exp(load(logits[row, i]) - highest)
+        log = np.float32(highest + math.log(powers))
+        logs[row] = log
+        if targets[row] >= 0:
+            surprise += log - load(logits[row, targets[row]])
+    total[0] = surprise
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def cross_entropy_backward(gradient, logits, targets, logs, penalty, logits_gradient):
+    """p * (1 + penalty * (x - sum(p * x))), less 1 at the target: that of surprise less entropy.
+
+    Args:
+        gradient: (1,) of the total.
+        logits, targets, logs: as for `cross_entropy`, with p the exponential of x less its row's.
+        penalty: float32, times the entropy of p.
+        logits_gradient: (R, V), written.
+    """
+    n_rows, n_ids = logits.shape
+    for row in range(n_rows):
+        scale = ZERO if targets[row] < 0 else load(gradient[0])
+        log, mean = logs[row], ZERO
+        if penalty != ZERO:
+            for i in range(n_ids):
+                x = load(logits[row, i])
+                mean += exp(x - log) * x
+        for i in range(n_ids):
+            x = load(logits[row, i])
+            back = scale * exp(x - log) * (ONE + penalty * (x - mean))
+            logits_gradient[row, i] = store(back, logits_gradient[row, i])
+        if targets[row] >= 0:
+            x = load(logits[row, targets[row]])
+            back = scale * (exp(x - log) * (ONE + penalty * (x - mean)) - ONE)
+            logits_gradient[row, targets[row]] = store(back, logits_gradient[row, targets[row]])

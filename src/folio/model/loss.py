@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from folio.model import fused
 from folio.tokens.stream import IGNORED
 
 
@@ -27,6 +28,9 @@ def next_token_loss(
     Returns:
         Scalar, in nats.
     """
+    if fused.serves(logits):
+        total: Tensor = fused.CrossEntropy.apply(logits, targets, 0.0)
+        return total if reduction == "sum" else total / (targets != IGNORED).sum()
     flat = logits.flatten(0, 1).float()
     return F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction=reduction)
 
@@ -46,6 +50,9 @@ def penalized_loss(logits: Tensor, targets: Tensor, penalty: float) -> Tensor:
 
     Source: Pereyra et al. 2017, https://arxiv.org/abs/1701.06548.
     """
+    if fused.serves(logits):
+        told: Tensor = fused.CrossEntropy.apply(logits, targets, penalty)
+        return told
     flat, places = logits.flatten(0, 1).float(), targets.flatten()
     scores = F.log_softmax(flat, 1)
     surprise = F.nll_loss(scores, places, ignore_index=IGNORED, reduction="sum")

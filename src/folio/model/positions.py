@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from folio.model import fused
 from folio.model.config import ModelConfig
 
 
@@ -20,6 +21,9 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         """Add places start ... start + T - 1 to x: (B, T, C) -> (B, T, C)."""
+        if x.dtype == self.weight.dtype and fused.serves(x):
+            y: Tensor = fused.AddPlaces.apply(x, self.weight, start)
+            return y
         return x + self.weight[start : start + x.shape[1]]
 
 

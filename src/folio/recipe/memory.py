@@ -45,7 +45,7 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     n_copies = min(device.config.threads, config.batch_size)
     windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
     itemsize = device.dtype.itemsize
-    step = step_bytes(recipe.model, itemsize, windows_each, config.confidence_penalty > 0)
+    step = step_bytes(recipe.model, itemsize, windows_each)
     reading = evaluation_bytes(recipe.model, itemsize)
     kept = TAPED_SHARE * step if TAPED_SHARE * step < MOST_BYTES else 0
     at_work = max(WORKING_SHARE * step, kept + reading)
@@ -69,19 +69,16 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     return 8 * n + shared + n_copies * each + remembered
 
 
-def step_bytes(model: ModelConfig, size: int, n_windows: int, penalized: bool = False) -> int:
+def step_bytes(model: ModelConfig, size: int, n_windows: int) -> int:
     """Of what one copy keeps for the backward pass, and of its logits.
 
     Args:
         model: the shape.
         size: bytes of a number.
         n_windows: read at once.
-        penalized: whether certainty costs.
     """
     n_tokens, v = n_windows * model.context_length, model.vocab_size
-    # The logits; in float32 their logarithms of shares, and two gradients of those. Beside a
-    # penalty the shares themselves, and their gradient.
-    logits = size * v + (20 if penalized else 12) * v
+    logits = 2 * size * v  # and their gradient
     block = attention_bytes(model, size) + feed_forward_bytes(model, size)
     return n_tokens * (model.n_layers * block + 2 * size * model.d_model + logits)
 

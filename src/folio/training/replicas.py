@@ -68,8 +68,8 @@ class Replica:
     generator: torch.Generator
     """Draws its dropout masks."""
     differentiate: Taped
-    """(B, T) inputs and targets, number of targets of the whole batch -> its part of the loss,
-    whose gradient is then in `gradients`."""
+    """(B, T) inputs and targets, weight -> the loss summed over the targets, whose gradient times
+    the weight is then in `gradients`."""
 
     def part_of(self, row: Tensor) -> Tensor:
         """What of a row falls to this one when all copies work on it."""
@@ -174,10 +174,10 @@ class Replicas:
         return self._int8_weights[name]
 
     def _differentiate(
-        self, model: nn.Module, gradients: Tensor, inputs: Tensor, targets: Tensor, n: Tensor
+        self, model: nn.Module, gradients: Tensor, inputs: Tensor, targets: Tensor, weight: Tensor
     ) -> Tensor:
-        loss = self.loss(model, inputs, targets) / n
-        self.weights.gather_gradients(loss, model, gradients)
+        loss = self.loss(model, inputs, targets)
+        self.weights.gather_gradients(loss, weight, model, gradients)
         return loss.detach()
 
     @contextmanager
@@ -275,8 +275,9 @@ class Replicas:
         """The gradient of some windows into the copy's."""
         replica.generator.manual_seed(share.dropout_seed)
         inputs, targets = (torch.from_numpy(rows).to(self.device.torch) for rows in share.batch)
-        n = torch.tensor(float(share.n_targets), device=self.device.torch)
-        return Computed(replica.differentiate(inputs, targets, n).item(), share)
+        weight = torch.tensor(1 / share.n_targets, device=self.device.torch)
+        loss = replica.differentiate(inputs, targets, weight).item() / share.n_targets
+        return Computed(loss, share)
 
     def _add_up_part(self, replica: Replica, computed: Computed) -> Gradient:
         """A part of all copies' gradients into their sum, and the squared length of that."""

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from folio.device import return_freed_memory
 from folio.model import fused
-from folio.training.tape_memory import Call, Pieces, lay_out, put
+from folio.training.tape_memory import Call, Home, Pieces, gathered, lay_out, put
 
 MOST_BYTES = 160_000_000
 """Of a tape's memory. Where a step takes more, what comes between its operations is little."""
@@ -122,12 +122,15 @@ class Tape(TorchDispatchMode):
         if not self.complete:
             return found
         place = self._pieces.place(found)
-        lives = self._pieces.lives(self._calls, place)
-        offsets, n_bytes = lay_out(list(lives.values()))
+        calls, homes = gathered(self._calls, self._pieces)
+        lives = self._pieces.lives(calls, place)
+        inside = {piece: life for piece, life in lives.items() if piece not in homes}
+        offsets, n_bytes = lay_out(list(inside.values()))
         if (row := take_row(n_bytes)) is None:
             self._give_up()
             return found
-        self._calls, found = put((self._calls, place), dict(zip(lives, offsets)), row)
+        homes |= {piece: Home(row, offset) for piece, offset in zip(inside, offsets)}
+        self._calls, found = put((calls, place), homes)
         return found
 
     def __enter__(self) -> Tape:

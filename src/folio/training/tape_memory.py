@@ -4,11 +4,12 @@ While a step is written down its memory is taken and given back as always; what 
 piece of memory that each tensor lies in, and so from which call to which a piece is needed.
 Afterwards all pieces are laid into one row, each into the first gap that is free for as long, so
 that the row is hardly longer than what is needed at once. Compilers do the same: Pisarchyk and Lee
-2020, https://arxiv.org/abs/2001.03288.
+2020, https://arxiv.org/abs/2001.03288. What is put side by side in the end is made there.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,15 @@ class Life(NamedTuple):
     """Call."""
     last: int
     n_bytes: int
+
+
+class Home(NamedTuple):
+    """Where a piece has its memory."""
+
+    row: Tensor
+    """Contiguous."""
+    offset: int
+    """In bytes."""
 
 
 class Pieces:
@@ -123,17 +133,49 @@ def lay_out(lives: Sequence[Life]) -> tuple[list[int], int]:
     return offsets, length
 
 
-def put(x: Any, offsets: dict[int, int], row: Tensor) -> Any:
-    """Tensors and arrays on an (N,) row of bytes, for all `Place`s in a tree."""
+def gathered(calls: Sequence[Call], pieces: Pieces) -> tuple[Sequence[Call], dict[int, Home]]:
+    """Where tensors are put side by side into a row in the end, they can be made there.
+
+    Returns:
+        The calls, with copies of what must be copied in place of the last one, and the homes in
+        that row of the pieces that need none.
+    """
+    if not calls or calls[-1].function is not torch.ops.aten.cat.out:
+        return calls, {}
+    (parts,), row = calls[-1].args, calls[-1].named["out"]
+    if isinstance(row, Place) or not row.is_contiguous() or len(parts) == 1:
+        return calls, {}
+    before, copies, homes = list(calls[:-1]), [], {}
+    end = 0
+    for part in parts:
+        length = math.prod(part.shape)
+        place = row[end : end + length]
+        if (
+            isinstance(part, Place)
+            and part.piece not in homes
+            and (part.dtype, part.strides) == (row.dtype, (1,))
+            and place.nbytes == pieces.n_bytes[part.piece]
+        ):
+            homes[part.piece] = Home(row, end * row.itemsize)
+        else:
+            copies.append(Call(torch.ops.aten.copy_.default, (place, part), {}))
+        end += length
+    return [*before, *copies], homes
+
+
+def put(x: Any, homes: dict[int, Home]) -> Any:
+    """Tensors and arrays in place of all `Place`s in a tree."""
 
     def put_one(x: Any) -> Any:
         if not isinstance(x, Place):
             return x
-        offset = offsets[x.piece] + x.offset
+        row, offset = homes[x.piece]
+        offset += x.offset
         if isinstance(x.dtype, torch.dtype):
             empty = torch.empty(0, dtype=x.dtype)
+            first = row.storage_offset() * row.itemsize + offset
             storage = row.untyped_storage()
-            return empty.set_(storage, offset // x.dtype.itemsize, x.shape, x.strides)
-        return np.ndarray(x.shape, x.dtype, row.numpy(), offset, x.strides)
+            return empty.set_(storage, first // x.dtype.itemsize, x.shape, x.strides)
+        return np.ndarray(x.shape, x.dtype, row.view(torch.uint8).numpy(), offset, x.strides)
 
     return tree_map(put_one, x)

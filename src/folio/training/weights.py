@@ -61,13 +61,18 @@ class Weights:
         for name, parameter in model.named_parameters():
             parameter.data = values[self._spans[name]].view(parameter.shape)
 
-    def gather_gradients(self, loss: Tensor, model: nn.Module, row: Tensor) -> None:
-        """Differentiate a loss by the weights of such a model, into an (N,) row of their precision.
+    def gather_gradients(self, loss: Tensor, weight: Tensor, model: nn.Module, row: Tensor) -> None:
+        """Differentiate a loss by the weights of such a model.
 
         Adding to gradients that are there already would read and write each once more.
+
+        Args:
+            loss, weight: scalars; the gradient is that of their product.
+            model: whose parameters lie as those of this one.
+            row: (N,), written; of the precision of the model.
         """
         parameters = dict(model.named_parameters())
-        gradients = torch.autograd.grad(loss, [parameters[name] for name in self._spans])
+        gradients = torch.autograd.grad(loss, [parameters[name] for name in self._spans], weight)
         torch.cat([gradient.flatten() for gradient in gradients], out=row)
 
 
