@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -237,14 +236,13 @@ class SplitHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, n_heads: tuple[int, ...]) -> tuple[Tensor, ...]:
         wide = x.unflatten(2, (sum(n_heads), -1))
-        ctx.shape, ctx.firsts = wide.shape, list(accumulate(n_heads, initial=0))
-        return tuple(split_heads(wide, *part) for part in zip(ctx.firsts, n_heads))
+        ctx.shape = wide.shape
+        return split_heads(wide, 0, n_heads)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         x_gradient = gradients[0].new_empty(ctx.shape)
-        for gradient, first in zip(gradients, ctx.firsts):
-            merge_heads(gradient, x_gradient, first)
+        merge_heads(gradients, 0, x_gradient)
         return x_gradient.flatten(2), None
 
 
@@ -255,25 +253,26 @@ class MergedHeads(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         b, ctx.n_heads, t, d = x.shape
         y = x.new_empty(b, t, ctx.n_heads, d)
-        merge_heads(x, y)
+        merge_heads((x,), 0, y)
         return y.flatten(2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return split_heads(gradients[0].unflatten(2, (ctx.n_heads, -1)), 0, ctx.n_heads)
+        wide = gradients[0].unflatten(2, (ctx.n_heads, -1))
+        return split_heads(wide, 0, (ctx.n_heads,))[0]
 
 
-def split_heads(x: Tensor, first: int, n_heads: int) -> Tensor:
-    """(B, T, W, D) -> (B, H, T, D), the heads from the first on."""
+def split_heads(x: Tensor, first: int, n_heads: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """(B, T, W, D) -> (B, H, T, D) for each number of heads H, from the first head on."""
     b, t, _, d = x.shape
-    y = x.new_empty(b, n_heads, t, d)
-    run("split_heads", _array(x.contiguous()), first, _array(y))
-    return y
+    ys = tuple(x.new_empty(b, h, t, d) for h in n_heads)
+    run("split_heads", _array(x.contiguous()), first, tuple(arrays(*ys)))
+    return ys
 
 
-def merge_heads(x: Tensor, y: Tensor, first: int = 0) -> None:
-    """(B, H, T, D) into (B, T, W, D), whose heads from the first on they become."""
-    run("merge_heads", _array(x.contiguous()), first, _array(y))
+def merge_heads(xs: tuple[Tensor, ...], first: int, y: Tensor) -> None:
+    """(B, H, T, D) of each, in turn, into (B, T, W, D), from the first head on."""
+    run("merge_heads", tuple(arrays(*(x.contiguous() for x in xs))), first, _array(y))
 
 
 class RotatedHeads(torch.autograd.Function):
@@ -310,7 +309,7 @@ class RotatedHeads(torch.autograd.Function):
             out.append(y)
             inverses.append(inverse)
         ctx.save_for_backward(x, q_gain, k_gain, cosines, sines, *inverses)
-        return (*out, split_heads(x, ctx.firsts[2], n_heads[1]))
+        return (*out, *split_heads(x, ctx.firsts[2], n_heads[1:]))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -328,7 +327,7 @@ class RotatedHeads(torch.autograd.Function):
                 *arrays(gain, inverse, cosines, sines, x_gradient, gain_gradient),
             )
             gain_gradients.append(gain_gradient)
-        merge_heads(gradients[2], x_gradient, ctx.firsts[2])
+        merge_heads(gradients[2:], ctx.firsts[2], x_gradient)
         return x_gradient.flatten(2), *gain_gradients, None, None, None, None
 
 

@@ -392,25 +392,29 @@ def add_places_backward(gradient, start, places_gradient):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def split_heads(x, first, y):
-    """(B, T, W, D) heads side by side, from the first on -> (B, H, T, D), written to y."""
-    n_batch, n_heads, n_places, head_dim = y.shape
-    for batch in range(n_batch):
-        for place in range(n_places):
+def split_heads(x, first, ys):
+    """(B, T, W, D), heads side by side, from the first on -> (B, H, T, D) ys, written in turn."""
+    for y in ys:
+        n_batch, n_heads, n_places, head_dim = y.shape
+        for batch in range(n_batch):
             for head in range(n_heads):
-                for i in range(head_dim):
-                    y[batch, head, place, i] = x[batch, place, first + head, i]
+                for place in range(n_places):
+                    for i in range(head_dim):
+                        y[batch, head, place, i] = x[batch, place, first + head, i]
+        first += n_heads
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def merge_heads(x, first, y):
-    """(B, H, T, D) -> a part of (B, T, W, D), from the first head on, written to y."""
-    n_batch, n_heads, n_places, head_dim = x.shape
-    for batch in range(n_batch):
-        for place in range(n_places):
+def merge_heads(xs, first, y):
+    """(B, H, T, D) xs in turn -> a part of (B, T, W, D), from the first head on, written to y."""
+    for x in xs:
+        n_batch, n_heads, n_places, head_dim = x.shape
+        for batch in range(n_batch):
             for head in range(n_heads):
-                for i in range(head_dim):
-                    y[batch, place, first + head, i] = x[batch, head, place, i]
+                for place in range(n_places):
+                    for i in range(head_dim):
+                        y[batch, place, first + head, i] = x[batch, head, place, i]
+        first += n_heads
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
