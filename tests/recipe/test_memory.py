@@ -118,7 +118,7 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
     )
     replicas = training.replicas
     compute_gradients(training, training.stream.next_batch(2, 8), step=0)
-    tensors = [replicas.weights.values, replicas.weights.gradients, replicas._shared]
+    tensors = [replicas.weights.values, replicas.weights.gradients, replicas.weights.working]
     tensors += [copy.gradients for copy in replicas.copies]
     tensors += list(training.optimizer.tensors.values())
     for bytes_of in replicas._int8_weights.values():

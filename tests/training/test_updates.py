@@ -44,6 +44,7 @@ def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) ->
     raise AssertionError
 
 
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
 @pytest.mark.parametrize(
     "config",
     [
@@ -53,7 +54,10 @@ def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) ->
     ],
     ids=["adamw", "sgd", "momentum"],
 )
-def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(config):
+def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(
+    monkeypatch: pytest.MonkeyPatch, config: Any, fewest: int
+):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
     model, replicas, optimizer = parts_of(**config)
     theirs = [p.detach().clone().requires_grad_() for p in model.parameters()]
     reference = torchs_own(
@@ -249,3 +253,19 @@ def test_gradients_above_the_limit_are_scaled_to_it(
     torch.testing.assert_close(scaling[1].weights.values, scaled[1].weights.values)
     for name, tensor in scaled[2].tensors.items():
         torch.testing.assert_close(scaling[2].tensors[name], tensor)
+
+
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
+def test_the_copies_read_the_weights_as_they_moved(
+    monkeypatch: pytest.MonkeyPatch, kind: str, fewest: int
+):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
+    _, replicas, optimizer = parts_of("bfloat16", kind=kind, learning_rate=0.1)
+    for copied in replicas.copies:
+        before = {name: p.detach().clone() for name, p in copied.model.named_parameters()}
+        replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(1))
+        optimizer.step(1.0)
+        assert torch.equal(replicas.weights.working, replicas.weights.values.bfloat16())
+        for name, parameter in copied.model.named_parameters():
+            assert parameter.dtype == torch.bfloat16 and not torch.equal(parameter, before[name])

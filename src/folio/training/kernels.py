@@ -54,6 +54,50 @@ def add_up(rows, total, start, stop, begins):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def adamw(
+    weights,
+    gradients,
+    means,
+    mean_squares,
+    working,
+    scale,
+    rate,
+    decay,
+    beta1,
+    beta2,
+    correction,
+    epsilon,
+):
+    """A step of AdamW.
+
+    Args:
+        weights, gradients, means, mean_squares: (N,) float32; all but the gradients are changed in
+            place.
+        working: (N,), the weights are written to it too; or empty.
+        scale: of the gradients.
+        rate: over 1 - beta1^n, the correction of the mean in step n.
+        decay: times the weight, what it loses.
+        beta1, beta2: how much of the means is kept.
+        correction: one over the root of 1 - beta2^n.
+        epsilon: added to the root of the mean square; all numbers float32.
+    """
+    for first in range(0, len(weights), BLOCK):
+        last = min(first + BLOCK, len(weights))
+        w, g = weights[first:last], gradients[first:last]
+        m, v = means[first:last], mean_squares[first:last]
+        for i in range(len(w)):
+            gradient = scale * g[i]
+            mean = m[i] + (ONE - beta1) * (gradient - m[i])
+            mean_square = v[i] + (ONE - beta2) * (gradient * gradient - v[i])
+            m[i], v[i] = mean, mean_square
+            w[i] -= decay * w[i] + rate * mean / (math.sqrt(mean_square) * correction + epsilon)
+        if len(working):
+            y = working[first:last]
+            for i in range(len(w)):
+                y[i] = store(w[i], y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def look_ahead(gradient, momentum, ahead, scale, keep):
     """The momentum learns from the gradient; `ahead` is the next one, as Nesterov looks at it.
 
@@ -99,13 +143,14 @@ def polynomial(square, factor, a, b, c, first):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def change(weight, move, mean_square, beta2, rate, decay, cautious):
+def change(weight, move, mean_square, working, beta2, rate, decay, cautious):
     """Subtract a move whose rows are made even, and what decays.
 
     Args:
         weight: (R, C) float32, changed in place.
         move: (R, C), close to orthogonal.
         mean_square: (R, 1) float32 of the moves of late, which learns from this one.
+        working: (R, C), the weights are written to it too; or empty.
         beta2: how much of that is kept; 1 leaves the rows as they are.
         rate: times the move.
         decay: times the weight; all three float32.
@@ -135,3 +180,6 @@ def change(weight, move, mean_square, beta2, rate, decay, cautious):
             w, step = weight[r, c], factor * load(move[r, c])
             lost = decay * w if not cautious or step * w > ZERO else ZERO
             weight[r, c] = w - lost - step
+        if len(working):
+            for c in range(columns):
+                working[r, c] = store(weight[r, c], working[r, c])

@@ -26,7 +26,7 @@ from folio.model import fused
 from folio.model.attention import Attention
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas
-from folio.training.weights import new_row
+from folio.training.weights import new_row, same_place
 
 POLYNOMIALS = (
     (8.2165, -23.7120, 17.2123),
@@ -53,6 +53,8 @@ class Stack(NamedTuple):
     momenta: list[Tensor]
     mean_squares: list[Tensor]
     """(R, 1) of the orthogonal moves of each neuron."""
+    working: list[Tensor]
+    """The weights as the copies read them, or nothing."""
 
 
 class Muon:
@@ -81,8 +83,10 @@ class Muon:
         assert row.grad is not None
         by_shape: dict[torch.Size, list[tuple[Tensor, ...]]] = defaultdict(list)
         for matrix, neurons in zip(matrices, mean_square.split([len(m) for m in matrices])):
-            places = (_place(matrix, row.data, other) for other in (row.data, row.grad, momentum))
-            by_shape[matrix.shape].append((*places, neurons[:, None]))
+            rows = (row.data, row.grad, momentum)
+            places = (same_place(matrix, row.data, other) for other in rows)
+            working = replicas.weights.to_refresh(matrix)
+            by_shape[matrix.shape].append((*places, neurons[:, None], working))
         n = len(replicas.copies)  # of which each takes an equal share of each shape
         self._jobs: list[dict[int, list[Stack]]] = [defaultdict(list) for _ in range(n)]
         """Of each copy, those with the same smaller side together."""
@@ -102,8 +106,9 @@ class Muon:
                 rate = (
                     learning_rate * max(1.0, rows / columns) ** 0.5
                 )  # tall ones change outputs as much
-                for weight, move, mean_square in zip(stack.weights, moves, stack.mean_squares):
-                    change(weight, move, mean_square, rate, decay, self.config)
+                which = zip(stack.weights, moves, stack.mean_squares, stack.working)
+                for matrices in which:
+                    change(*matrices, rate, decay, self.config)
 
 
 def look_ahead(
@@ -141,6 +146,7 @@ def change(
     weight: Tensor,
     move: Tensor,
     mean_square: Tensor,
+    working: Tensor,
     rate: float,
     decay: float,
     config: OptimizerConfig,
@@ -151,6 +157,7 @@ def change(
         weight: (R, C), changed in place.
         move: (R, C), close to orthogonal.
         mean_square: (R, 1) of the moves of late, which learns from this one.
+        working: (R, C), the weights are written to it too; or empty.
         rate: times the move.
         decay: times the weight.
         config: whether rows are made even and decay is cautious.
@@ -158,7 +165,7 @@ def change(
     if fused.serves(weight):
         from folio.training import kernels
 
-        arrays = fused.arrays(weight, move, mean_square)
+        arrays = fused.arrays(weight, move, mean_square, working)
         numbers = [np.float32(x) for x in (config.matrix_beta2, rate, decay)]
         kernels.change(*arrays, *numbers, cautious=config.cautious_decay)
         return
@@ -171,12 +178,7 @@ def change(
     if config.cautious_decay:
         lost *= move * weight > 0
     weight.sub_(lost).sub_(move, alpha=rate)
-
-
-def _place(matrix: Tensor, row: Tensor, other: Tensor) -> Tensor:
-    """What belongs to a matrix of a row in another row."""
-    first = matrix.storage_offset() - row.storage_offset() + other.storage_offset()
-    return other.as_strided(matrix.shape, matrix.stride(), first)
+    working.copy_(weight[: len(working)])
 
 
 def _matrices(model: nn.Module, members: list[nn.Parameter]) -> list[Tensor]:

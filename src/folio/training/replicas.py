@@ -122,40 +122,31 @@ class Replicas:
         """
         if device.config.precision == "int8":
             int8.require()
-        self.weights, self.device, self.seed = Weights(model), device, seed
+        self.weights, self.device, self.seed = Weights(model, device.dtype), device, seed
         self.loss: Loss = usual_loss  # another may be put here before the copies are at work
         self.fitting_windows = 0
         """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
         self.peak_bytes = 0
         """Most memory of all workers together, once they have been at work."""
         n = min(device.config.threads, at_most) if device.config.kind == "cpu" else 1
-        self._shared = self.weights.values  # the copies compute with them
-        if device.dtype != torch.float32:
-            self._shared = self.new_rows(1, device.dtype)[0].copy_(self.weights.values)
         self._int8_weights: dict[str, Int8Weight] = {}
-        self._gradients = self.new_rows(n, device.dtype)
-        """(copies, N)"""
+        length, place = len(self.weights.values), self.weights.values.device
+        self._gradients = new_row(n * length, device.dtype, place).view(n, length)
         self.copies = [self._copy(number, n, model) for number in range(n)]
         self._tasks: list[crew.Task] = []
         self._crew: crew.Crew | None = None
-        self.refreshing: list[Work] = []
-        """What gives the copies the weights as they are now: the works of a task."""
-        if self._shared is not self.weights.values:
-            self.refreshing.append(self._refresh_part)
-        if self._int8_weights:
-            self.refreshing.append(self._refresh_bytes)
-        self._refresh = self.task(*self.refreshing)
+        self._refresh = self.task(self._refresh_part, *self.after_a_move)
         self._add_share = self.task(self._compute_share, self._add_up_part)
         self._score_share = self.task(lambda replica, item: score(replica.model, *item))
 
-    def new_rows(self, n: int, dtype: torch.dtype) -> Tensor:
-        """(n, N) zeros beside the weights, which all copies read and write."""
-        values = self.weights.values
-        return new_row(n * len(values), dtype, values.device).view(n, -1)
+    @property
+    def after_a_move(self) -> list[Work]:
+        """What is left to do once the weights have moved, and `weights.working` with them."""
+        return [self._refresh_bytes] if self._int8_weights else []
 
     def _copy(self, number: int, n_copies: int, model: nn.Module) -> Replica:
         mine = copy.deepcopy(model).to(self.device.dtype).train()
-        self.weights.attach(mine, self._shared)
+        self.weights.attach(mine, self.weights.working)
         generator = torch.Generator()
         for name, module in mine.named_modules():
             if isinstance(module, Dropout):
@@ -298,7 +289,7 @@ class Replicas:
         self._refresh([None] * len(self.copies))
 
     def _refresh_part(self, replica: Replica, _: Any) -> None:
-        replica.part_of(self._shared).copy_(replica.part_of(self.weights.values))
+        replica.part_of(self.weights.working).copy_(replica.part_of(self.weights.values))
 
     def _refresh_bytes(self, replica: Replica, _: Any) -> None:
         for int8_weight in list(self._int8_weights.values())[replica.number :: replica.n_copies]:

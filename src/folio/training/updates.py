@@ -11,17 +11,19 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from folio.model import fused
 from folio.training.muon import Muon
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas
-from folio.training.weights import new_row
+from folio.training.weights import Weights, new_row
 
 
 class Rule(Protocol):
-    """Changes the weights of one group by their gradients."""
+    """Changes the weights of one group by their gradients, and what the copies read of them."""
 
     learning_rate: float
     """At the peak of the schedule."""
@@ -41,34 +43,56 @@ class AdamW:
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
     """
 
-    def __init__(self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float) -> None:
+    def __init__(
+        self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float, weights: Weights
+    ) -> None:
         """
         Args:
             row: (N,) weights and gradients, in memory that all copies see.
             config: rate, and how long means last.
             weight_decay: times the rate, the share of a weight that is lost.
+            weights: of which the row is a part.
         """
         self.row, self.config, self.weight_decay = row, config, weight_decay
+        self.working, self.compiled = weights.to_refresh(row.data), fused.serves(weights.values)
         self.learning_rate = config.learning_rate
         self.tensors = {
             "mean": new_row(len(row), row.dtype, row.device),
             "mean_square": new_row(len(row), row.dtype, row.device),
-            "steps": new_row(1, row.dtype, row.device).view(()),
+            "steps": new_row(1, row.dtype, torch.device("cpu")).view(()),
         }
 
     def begin(self) -> None:
         """Another step: once, before the copies take it."""
-        self.tensors["steps"] += 1
+        steps = self.tensors["steps"].numpy()
+        steps += 1
 
     def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
         """One pass over weights, gradients and both means."""
         config, memory = self.config, self.tensors
         assert self.row.grad is not None
-        rows = self.row.data, self.row.grad, memory["mean"], memory["mean_square"]
+        whole = self.row.data, self.row.grad, memory["mean"], memory["mean_square"]
+        rows, working = [replica.part_of(row) for row in whole], replica.part_of(self.working)
+        if self.compiled:
+            from folio.training import kernels
+
+            n = memory["steps"].item()
+            numbers = {
+                "scale": scale,
+                "rate": learning_rate / (1 - config.beta1**n),
+                "decay": learning_rate * self.weight_decay,
+                "beta1": config.beta1,
+                "beta2": config.beta2,
+                "correction": 1 / math.sqrt(1 - config.beta2**n),
+                "epsilon": config.epsilon,
+            }
+            arrays = fused.arrays(*rows, working)
+            kernels.adamw(*arrays, **{name: np.float32(x) for name, x in numbers.items()})
+            return
         torch.ops.aten._fused_adamw_(
-            *([replica.part_of(row)] for row in rows),
+            *([row] for row in rows),
             [],
-            [memory["steps"]],
+            [memory["steps"].to(self.row.device)],
             lr=learning_rate,
             beta1=config.beta1,
             beta2=config.beta2,
@@ -78,13 +102,17 @@ class AdamW:
             maximize=False,
             grad_scale=None if scale == 1 else 1 / torch.tensor(scale, device=self.row.device),
         )
+        working.copy_(rows[0][: len(working)])
 
 
 class SGD:
     """Against the gradient, with momentum and decay."""
 
-    def __init__(self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float) -> None:
+    def __init__(
+        self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float, weights: Weights
+    ) -> None:
         self.row, self.momentum, self.weight_decay = row, config.momentum, weight_decay
+        self.working = weights.to_refresh(row.data)
         self.learning_rate = config.learning_rate
         self.tensors: dict[str, Tensor] = {}
         if config.momentum:
@@ -93,11 +121,12 @@ class SGD:
     def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
         """The decay goes through the momentum, as in the textbook."""
         assert self.row.grad is not None
-        weights = replica.part_of(self.row.data)
+        weights, working = replica.part_of(self.row.data), replica.part_of(self.working)
         change = scale * replica.part_of(self.row.grad) + self.weight_decay * weights
         if self.momentum:
             change = replica.part_of(self.tensors["velocity"]).mul_(self.momentum).add_(change)
         weights.sub_(change, alpha=learning_rate)
+        working.copy_(weights[: len(working)])
 
 
 class Optimizer:
@@ -117,10 +146,10 @@ class Optimizer:
             else:
                 kind = SGD if config.kind == "sgd" else AdamW
                 decay = 0.0 if group == "vector" else config.weight_decay
-                self.rules[group] = kind(row, config, decay)
+                self.rules[group] = kind(row, config, decay, replicas.weights)
         self._clip = config.gradient_clip or math.inf
         self._n_copies = len(replicas.copies)
-        self._move = replicas.task(self._move_part, *replicas.refreshing)
+        self._move = replicas.task(self._move_part, *replicas.after_a_move)
 
     def step(self, share: float, norm: float = 0.0) -> None:
         """Move all weights, and let the copies have them.

@@ -1,5 +1,8 @@
 """The weights of a model in one row, group by group, and their gradients in another.
 
+What computes may read them in a precision of its own, in a third row, which whoever changes the
+weights keeps up to date.
+
 Optimizer, clipping and conversion then take one call for a whole group where they would
 take one for each of dozens of small tensors.
 """
@@ -27,7 +30,12 @@ def new_row(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 class Weights:
     """(N,) weights and gradients; the model's own parameters become views of them."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        """
+        Args:
+            model: in float32.
+            dtype: in which copies of it compute.
+        """
         named: dict[Group, dict[str, nn.Parameter]] = {}
         for group in GROUPS:
             members = {n: p for n, p in model.named_parameters() if group_of(n, p) == group}
@@ -37,6 +45,10 @@ class Weights:
         row = torch.cat([p.detach().flatten() for p in everything.values()])
         self.values = new_row(len(row), row.dtype, row.device).copy_(row)
         self.gradients = new_row(len(row), row.dtype, row.device)
+        self.working = self.values
+        """(N,) as the copies read them; the weights themselves if that is their precision."""
+        if dtype != row.dtype:
+            self.working = new_row(len(row), dtype, row.device).copy_(row)
 
         end = 0
         self._spans: dict[str, slice] = {}
@@ -56,6 +68,12 @@ class Weights:
             self.groups[group] = nn.Parameter(self.values[whole])
             self.groups[group].grad = self.gradients[whole]
 
+    def to_refresh(self, view: Tensor) -> Tensor:
+        """What must change with a view of the values; nothing where the copies read those."""
+        if self.working is self.values:
+            return view.new_empty(0, *view.shape[1:])
+        return same_place(view, self.values, self.working)
+
     def attach(self, model: nn.Module, values: Tensor) -> None:
         """Make the parameters of a model of the same shape views of an (N,) row."""
         for name, parameter in model.named_parameters():
@@ -74,6 +92,12 @@ class Weights:
         parameters = dict(model.named_parameters())
         gradients = torch.autograd.grad(loss, [parameters[name] for name in self._spans], weight)
         torch.cat([gradient.flatten() for gradient in gradients], out=row)
+
+
+def same_place(view: Tensor, row: Tensor, other: Tensor) -> Tensor:
+    """What lies in another row where a view lies in the first."""
+    first = view.storage_offset() - row.storage_offset() + other.storage_offset()
+    return other.as_strided(view.shape, view.stride(), first)
 
 
 def group_of(name: str, parameter: nn.Parameter) -> Group:
