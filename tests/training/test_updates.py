@@ -48,7 +48,7 @@ def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) ->
 @pytest.mark.parametrize(
     "config",
     [
-        {"kind": "adamw", "learning_rate": 0.01, "weight_decay": 0.3},
+        {"kind": "adamw", "learning_rate": 0.01, "weight_decay": 0.3, "epsilon": 0.01},
         {"kind": "sgd", "learning_rate": 0.01, "weight_decay": 0.3},
         {"kind": "sgd", "learning_rate": 0.01, "weight_decay": 0.3, "momentum": 0.9},
     ],
