@@ -269,3 +269,21 @@ def test_the_copies_read_the_weights_as_they_moved(
         assert torch.equal(replicas.weights.working, replicas.weights.values.bfloat16())
         for name, parameter in copied.model.named_parameters():
             assert parameter.dtype == torch.bfloat16 and not torch.equal(parameter, before[name])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_muon_played_from_a_tape_moves_to_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision
+):
+    monkeypatch.setattr(fused, "FEWEST", 1)
+    found = []
+    for most_bytes in (0, muon.MOST_BYTES):
+        monkeypatch.setattr(muon, "MOST_BYTES", most_bytes)
+        _, replicas, optimizer = parts_of(precision, kind="muon", gradient_clip=0.5)
+        draw = torch.Generator().manual_seed(0)
+        for step in range(4):
+            replicas.weights.gradients.normal_(generator=draw)
+            optimizer.step(1 - step / 10, norm=1.0 + step)
+        rows = replicas.weights.values, replicas.weights.working, *optimizer.tensors.values()
+        found.append([row.clone() for row in rows])
+    assert all(torch.equal(one, other) for one, other in zip(*found))

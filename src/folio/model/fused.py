@@ -486,11 +486,15 @@ def numba_is_there() -> bool:
 
 
 def run(kernel: str, *arguments: Any) -> None:
+    """Call a kernel of a model."""
+    call(getattr(_kernels(), kernel), *arguments)
+
+
+def call(kernel: Callable[..., None], *arguments: Any) -> None:
     """Call a kernel, and tell the listener."""
-    function = getattr(_kernels(), kernel)
-    function(*arguments)
+    kernel(*arguments)
     if (tell := listener.get()) is not None:
-        tell(function, arguments)
+        tell(kernel, arguments)
 
 
 @cache

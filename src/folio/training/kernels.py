@@ -98,21 +98,24 @@ def adamw(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def look_ahead(gradient, momentum, ahead, scale, keep):
-    """The momentum learns from the gradient; `ahead` is the next one, as Nesterov looks at it.
+def look_ahead(gradients, momenta, ahead, numbers, keep):
+    """Momenta learn from gradients; `ahead` are the next ones, as Nesterov looks at them.
 
     Args:
-        gradient, momentum: (R, C) float32; the momentum is changed in place.
-        ahead: (R, C), written.
-        scale: of the gradient, float32.
+        gradients, momenta: (S, R, C) float32; the momenta are changed in place.
+        ahead: (S, R, C), written.
+        numbers: (3,) float32, of which the first is the scale of the gradients.
         keep: how much of the momentum is kept, float32.
     """
-    for r in range(len(gradient)):
-        for c in range(gradient.shape[1]):
-            g = scale * gradient[r, c]
-            m = keep * momentum[r, c] + (ONE - keep) * g
-            momentum[r, c] = m
-            ahead[r, c] = store(keep * m + (ONE - keep) * g, ahead[r, c])
+    n, rows, columns = gradients.shape
+    scale = numbers[0]
+    for i in range(n):
+        for r in range(rows):
+            for c in range(columns):
+                g = scale * gradients[i, r, c]
+                m = keep * momenta[i, r, c] + (ONE - keep) * g
+                momenta[i, r, c] = m
+                ahead[i, r, c] = store(keep * m + (ONE - keep) * g, ahead[i, r, c])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -143,43 +146,46 @@ def polynomial(square, factor, a, b, c, first):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def change(weight, move, mean_square, working, beta2, rate, decay, cautious):
-    """Subtract a move whose rows are made even, and what decays.
+def change(weights, moves, mean_squares, working, numbers, longer, beta2, cautious):
+    """Subtract moves whose rows are made even, and what decays.
 
     Args:
-        weight: (R, C) float32, changed in place.
-        move: (R, C), close to orthogonal.
-        mean_square: (R, 1) float32 of the moves of late, which learns from this one.
-        working: (R, C), the weights are written to it too; or empty.
-        beta2: how much of that is kept; 1 leaves the rows as they are.
-        rate: times the move.
-        decay: times the weight; all three float32.
+        weights: (S, R, C) float32, changed in place.
+        moves: (S, R, C), close to orthogonal.
+        mean_squares: (S, R, 1) float32 of the moves of late, which learn from these.
+        working: (S, R, C), the weights are written to it too; or empty.
+        numbers: (3,) float32; the second times `longer` is that of the move, the third, the decay,
+            that of the weight.
+        longer: float32.
+        beta2: how much of the mean squares is kept, float32; 1 leaves the rows as they are.
         cautious: whether weights that the move makes larger do not decay.
     """
-    rows, columns = weight.shape
+    n, rows, columns = weights.shape
+    rate, decay = longer * numbers[1], numbers[2]
     factors, now = np.full(rows, rate), np.empty(rows, np.float32)
-    if beta2 < ONE:
-        before = after = ZERO
+    for i in range(n):
+        if beta2 < ONE:
+            before = after = ZERO
+            for r in range(rows):
+                total = ZERO
+                for c in range(columns):
+                    x = load(moves[i, r, c])
+                    total += x * x
+                now[r] = total / np.float32(columns)
+            for r in range(rows):
+                late = beta2 * mean_squares[i, r, 0] + (ONE - beta2) * now[r]
+                mean_squares[i, r, 0] = late
+                factors[r] = ONE / (math.sqrt(late) + EPSILON)
+            for r in range(rows):
+                before += now[r]
+                after += now[r] * factors[r] * factors[r]
+            factors *= rate * math.sqrt(before) / (math.sqrt(after) + EPSILON)
         for r in range(rows):
-            total = ZERO
+            factor = factors[r]
             for c in range(columns):
-                x = load(move[r, c])
-                total += x * x
-            now[r] = total / np.float32(columns)
-        for r in range(rows):
-            late = beta2 * mean_square[r, 0] + (ONE - beta2) * now[r]
-            mean_square[r, 0] = late
-            factors[r] = ONE / (math.sqrt(late) + EPSILON)
-        for r in range(rows):
-            before += now[r]
-            after += now[r] * factors[r] * factors[r]
-        factors *= rate * math.sqrt(before) / (math.sqrt(after) + EPSILON)
-    for r in range(rows):
-        factor = factors[r]
-        for c in range(columns):
-            w, step = weight[r, c], factor * load(move[r, c])
-            lost = decay * w if not cautious or step * w > ZERO else ZERO
-            weight[r, c] = w - lost - step
-        if len(working):
-            for c in range(columns):
-                working[r, c] = store(weight[r, c], working[r, c])
+                w, step = weights[i, r, c], factor * load(moves[i, r, c])
+                lost = decay * w if not cautious or step * w > ZERO else ZERO
+                weights[i, r, c] = w - lost - step
+            if len(working):
+                for c in range(columns):
+                    working[i, r, c] = store(weights[i, r, c], working[i, r, c])

@@ -15,8 +15,10 @@ Shapes:  R x C a matrix · M x K the same lying down, M <= K · S matrices of on
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import reduce
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -25,8 +27,9 @@ from torch import Tensor, nn
 from folio.model import fused
 from folio.model.attention import Attention
 from folio.training.optimizers import OptimizerConfig
-from folio.training.replicas import Replica, Replicas
-from folio.training.weights import new_row, same_place
+from folio.training.replicas import Replica, Replicas, part
+from folio.training.tape import Taped
+from folio.training.weights import new_row
 
 POLYNOMIALS = (
     (8.2165, -23.7120, 17.2123),
@@ -45,16 +48,26 @@ TINY = 1e-14
 """The same for squared lengths of gradients."""
 
 
-class Stack(NamedTuple):
-    """Matrices of one shape, which a copy moves together: views into the rows."""
+MOST_BYTES = 20_000_000
+"""Of the memory of a tape. Where a step takes more, what comes between its operations is little."""
 
-    weights: list[Tensor]
-    gradients: list[Tensor]
-    momenta: list[Tensor]
-    mean_squares: list[Tensor]
-    """(R, 1) of the orthogonal moves of each neuron."""
-    working: list[Tensor]
-    """The weights as the copies read them, or nothing."""
+
+@dataclass(frozen=True)
+class Stack:
+    """Matrices of one shape that lie one after the other: views into the rows."""
+
+    weights: Tensor
+    """(S, R, C)"""
+    gradients: Tensor
+    momenta: Tensor
+    mean_squares: Tensor
+    """(S, R, 1) of the orthogonal moves of each neuron."""
+    working: Tensor
+    """(S, R, C) the weights as the copies read them; or nothing."""
+
+
+Job = list[list[Stack]]
+"""What a copy does at once: for each shape with the same smaller side its stacks."""
 
 
 class Muon:
@@ -72,122 +85,156 @@ class Muon:
         """
         self.config = config
         self.learning_rate = config.matrix_learning_rate
-        matrices = _matrices(model, replicas.weights.members["hidden"])
+        shapes = _shapes(model, replicas.weights.members["hidden"])
         momentum, mean_square = (
-            new_row(n, row.dtype, row.device) for n in (len(row), sum(map(len, matrices)))
+            new_row(n, row.dtype, row.device) for n in (len(row), sum(r for r, _ in shapes))
         )
         self.tensors = {
             "momentum": momentum,
             "mean_square": mean_square,
         }
         assert row.grad is not None
-        by_shape: dict[torch.Size, list[tuple[Tensor, ...]]] = defaultdict(list)
-        for matrix, neurons in zip(matrices, mean_square.split([len(m) for m in matrices])):
-            rows = (row.data, row.grad, momentum)
-            places = (same_place(matrix, row.data, other) for other in rows)
-            working = replicas.weights.to_refresh(matrix)
-            by_shape[matrix.shape].append((*places, neurons[:, None], working))
-        n = len(replicas.copies)  # of which each takes an equal share of each shape
-        self._jobs: list[dict[int, list[Stack]]] = [defaultdict(list) for _ in range(n)]
-        """Of each copy, those with the same smaller side together."""
-        for shape, same in by_shape.items():
-            for i, job in enumerate(self._jobs):
-                if some := same[i::n]:
-                    job[min(shape)].append(Stack(*map(list, zip(*some))))
+        rows = row.data, row.grad, momentum, mean_square, replicas.weights.to_refresh(row.data)
+        n, dtype = len(replicas.copies), replicas.device.dtype
+        self._moves = [
+            Taped(partial(move, _job(rows, shapes, i, n), config, dtype), MOST_BYTES)
+            for i in range(n)
+        ]
 
     def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
         """Momentum, then the nearest orthogonal matrices, then the change."""
-        decay = learning_rate * self.config.matrix_weight_decay
-        keep, dtype = self.config.matrix_momentum, replica.gradients.dtype
-        for stacks in self._jobs[replica.number].values():
-            ahead = [look_ahead(s.gradients, s.momenta, scale, keep, dtype) for s in stacks]
-            for stack, moves in zip(stacks, orthogonalize(ahead)):
-                rows, columns = stack.weights[0].shape
-                rate = (
-                    learning_rate * max(1.0, rows / columns) ** 0.5
-                )  # tall ones change outputs as much
-                which = zip(stack.weights, moves, stack.mean_squares, stack.working)
-                for matrices in which:
-                    change(*matrices, rate, decay, self.config)
+        numbers = scale, learning_rate, learning_rate * self.config.matrix_weight_decay
+        device = replica.gradients.device
+        self._moves[replica.number](torch.tensor(numbers, dtype=torch.float32, device=device))
 
 
-def look_ahead(
-    gradients: list[Tensor],
-    momenta: list[Tensor],
-    scale: float,
-    keep: float,
-    dtype: torch.dtype,
-) -> Tensor:
+def _job(
+    rows: Sequence[Tensor], shapes: list[tuple[int, int]], number: int, n_copies: int
+) -> list[Job]:
+    """An equal share of the matrices of each shape.
+
+    Args:
+        rows: weights, gradients and momenta; mean squares of neurons; what the copies read.
+        shapes: of all matrices, in the order in which they lie there.
+        number: of the copy.
+        n_copies: how many share the work.
+    """
+    weights, gradients, momenta, mean_squares, working = rows
+    ends = list(accumulate((r * c for r, c in shapes), initial=0))
+    neurons = list(accumulate((r for r, _ in shapes), initial=0))
+    jobs: dict[int, Job] = defaultdict(list)
+    for shape in dict.fromkeys(shapes):
+        same = [i for i, other in enumerate(shapes) if other == shape]
+        same = same[part(len(same), number, n_copies)]
+        stacks = []
+        while same:
+            n = 1
+            while n < len(same) and same[n] == same[0] + n:
+                n += 1
+            first, same = same[0], same[n:]
+            span = slice(ends[first], ends[first + n])
+            stacks.append(
+                Stack(
+                    weights=weights[span].view(n, *shape),
+                    gradients=gradients[span].view(n, *shape),
+                    momenta=momenta[span].view(n, *shape),
+                    mean_squares=mean_squares[neurons[first] : neurons[first + n]].view(n, -1, 1),
+                    working=working[span].view(n if len(working) else 0, *shape),
+                )
+            )
+        if stacks:
+            jobs[min(shape)].append(stacks)
+    return list(jobs.values())
+
+
+def move(jobs: list[Job], config: OptimizerConfig, dtype: torch.dtype, numbers: Tensor) -> Tensor:
+    """A step of some matrices.
+
+    Args:
+        jobs: which.
+        config: how much is kept of what.
+        dtype: of the products.
+        numbers: (3,) the scale of the gradients, the rate, and that times the decay.
+
+    Returns:
+        The numbers.
+    """
+    for job in jobs:
+        ahead = [look_ahead(stacks, config.matrix_momentum, dtype, numbers) for stacks in job]
+        for stacks, moves in zip(job, orthogonalize(ahead)):
+            for stack, some in zip(stacks, moves.split([len(s.weights) for s in stacks])):
+                change(stack, some, config, numbers)
+    return numbers
+
+
+def look_ahead(stacks: list[Stack], keep: float, dtype: torch.dtype, numbers: Tensor) -> Tensor:
     """The momenta learn from the gradients.
 
     Args:
-        gradients, momenta: S of (R, C).
-        scale: of the gradients.
+        stacks: of one shape.
         keep: how much of the momentum is kept.
-        dtype: of the products.
+        dtype, numbers: as for `move`.
 
     Returns:
         (S, R, C), the next momenta as Nesterov looks at them.
     """
-    ahead = torch.empty(len(momenta), *momenta[0].shape, dtype=dtype, device=momenta[0].device)
-    for gradient, momentum, place in zip(gradients, momenta, ahead):
-        if fused.serves(momentum):
+    lengths = [len(stack.weights) for stack in stacks]
+    first = stacks[0].weights
+    ahead = first.new_empty(sum(lengths), *first.shape[1:], dtype=dtype)
+    for stack, places in zip(stacks, ahead.split(lengths)):
+        if fused.serves(stack.weights):
             from folio.training import kernels
 
-            arrays = fused.arrays(gradient, momentum, place)
-            kernels.look_ahead(*arrays, scale=np.float32(scale), keep=np.float32(keep))
+            arrays = fused.arrays(stack.gradients, stack.momenta, places, numbers)
+            fused.call(kernels.look_ahead, *arrays, np.float32(keep))
         else:
-            momentum.lerp_(scale * gradient, 1 - keep)
-            place.copy_((scale * gradient).lerp(momentum, keep))
+            scaled = numbers[0] * stack.gradients
+            stack.momenta.lerp_(scaled, 1 - keep)
+            places.copy_(scaled.lerp(stack.momenta, keep))
     return ahead
 
 
-def change(
-    weight: Tensor,
-    move: Tensor,
-    mean_square: Tensor,
-    working: Tensor,
-    rate: float,
-    decay: float,
-    config: OptimizerConfig,
-) -> None:
-    """Subtract a move whose rows are made even, and what decays.
+def change(stack: Stack, moves: Tensor, config: OptimizerConfig, numbers: Tensor) -> None:
+    """Subtract moves whose rows are made even, and what decays.
 
     Args:
-        weight: (R, C), changed in place.
-        move: (R, C), close to orthogonal.
-        mean_square: (R, 1) of the moves of late, which learns from this one.
-        working: (R, C), the weights are written to it too; or empty.
-        rate: times the move.
-        decay: times the weight.
+        stack: whose weights change.
+        moves: (S, R, C), close to orthogonal.
         config: whether rows are made even and decay is cautious.
+        numbers: as for `move`.
     """
-    if fused.serves(weight):
+    weights, mean_squares, working = stack.weights, stack.mean_squares, stack.working
+    rows, columns = weights.shape[1:]
+    longer = max(1.0, rows / columns) ** 0.5  # so that tall ones change what comes out as much
+    beta2 = config.matrix_beta2
+    if fused.serves(weights):
         from folio.training import kernels
 
-        arrays = fused.arrays(weight, move, mean_square, working)
-        numbers = [np.float32(x) for x in (config.matrix_beta2, rate, decay)]
-        kernels.change(*arrays, *numbers, cautious=config.cautious_decay)
+        arrays = fused.arrays(weights, moves, mean_squares, working, numbers)
+        parts = np.float32(longer), np.float32(beta2), config.cautious_decay
+        fused.call(kernels.change, *arrays, *parts)
         return
-    move, beta2 = move.float(), config.matrix_beta2
+    moves = moves.float()
     if beta2 < 1:
-        mean_square.lerp_(move.square().mean(1, keepdim=True), 1 - beta2)
-        even = move / (mean_square.sqrt() + EPSILON)
-        move = even * (move.norm() / (even.norm() + EPSILON))
-    lost = decay * weight
+        mean_squares.lerp_(moves.square().mean(2, keepdim=True), 1 - beta2)
+        even = moves / (mean_squares.sqrt() + EPSILON)
+        before, after = (torch.linalg.matrix_norm(x, keepdim=True) for x in (moves, even))
+        moves = even * (before / (after + EPSILON))
+    _, rate, decay = numbers
+    lost = decay * weights
     if config.cautious_decay:
-        lost *= move * weight > 0
-    weight.sub_(lost).sub_(move, alpha=rate)
-    working.copy_(weight[: len(working)])
+        lost = lost * (moves * weights > 0)
+    weights.sub_(lost).sub_(longer * rate * moves)
+    working.copy_(weights[: len(working)])
 
 
-def _matrices(model: nn.Module, members: list[nn.Parameter]) -> list[Tensor]:
-    """The matrices one by one; queries, keys and values lie in one parameter, but are three."""
+def _shapes(model: nn.Module, members: list[nn.Parameter]) -> list[tuple[int, int]]:
+    """Of the matrices one by one; queries, keys and values lie in one parameter, but are three."""
     widths = {m.qkv_proj.weight: m.widths for m in model.modules() if isinstance(m, Attention)}
     return [
-        matrix
+        (rows, parameter.shape[1])
         for parameter in members
-        for matrix in parameter.detach().split(widths.get(parameter, len(parameter)))
+        for rows in widths.get(parameter, (len(parameter),))
     ]
 
 
@@ -200,8 +247,8 @@ def orthogonalize(stacks: list[Tensor]) -> list[Tensor]:
     m = min(stacks[0].shape[1:])
     square = stacks[0].new_empty(sum(map(len, stacks)), m, m)
     parts = square.split([len(x) for x in stacks])
-    for x, part in zip(stacks, parts):
-        torch.bmm(*((x.mT, x) if _is_tall(x) else (x, x.mT)), out=part)
+    for x, place in zip(stacks, parts):
+        torch.bmm(*((x.mT, x) if _is_tall(x) else (x, x.mT)), out=place)
     factors: list[Tensor] = []
     for coefficients in POLYNOMIALS:
         if factors:
@@ -209,7 +256,8 @@ def orthogonalize(stacks: list[Tensor]) -> list[Tensor]:
         factors.append(polynomial(square, *coefficients, first=not factors))
     parts = reduce(torch.bmm, factors).split([len(x) for x in stacks])
     return [
-        torch.bmm(x, part) if _is_tall(x) else torch.bmm(part, x) for x, part in zip(stacks, parts)
+        torch.bmm(x, factor) if _is_tall(x) else torch.bmm(factor, x)
+        for x, factor in zip(stacks, parts)
     ]
 
 
@@ -228,7 +276,7 @@ def polynomial(square: Tensor, a: float, b: float, c: float, first: bool) -> Ten
         from folio.training import kernels
 
         numbers = [np.float32(x) for x in (a, b, c)]
-        kernels.polynomial(*fused.arrays(square, factor), *numbers, first=first)
+        fused.call(kernels.polynomial, *fused.arrays(square, factor), *numbers, first)
         return factor
     lengths = torch.ones((), device=square.device)
     if first:  # on the diagonal are the squared lengths of rows

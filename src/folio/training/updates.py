@@ -19,7 +19,7 @@ from folio.model import fused
 from folio.training.muon import Muon
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas
-from folio.training.weights import Weights, new_row
+from folio.training.weights import new_row
 
 
 class Rule(Protocol):
@@ -44,23 +44,29 @@ class AdamW:
     """
 
     def __init__(
-        self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float, weights: Weights
+        self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float, replicas: Replicas
     ) -> None:
         """
         Args:
             row: (N,) weights and gradients, in memory that all copies see.
             config: rate, and how long means last.
             weight_decay: times the rate, the share of a weight that is lost.
-            weights: of which the row is a part.
+            replicas: which share the work.
         """
         self.row, self.config, self.weight_decay = row, config, weight_decay
-        self.working, self.compiled = weights.to_refresh(row.data), fused.serves(weights.values)
         self.learning_rate = config.learning_rate
         self.tensors = {
             "mean": new_row(len(row), row.dtype, row.device),
             "mean_square": new_row(len(row), row.dtype, row.device),
             "steps": new_row(1, row.dtype, torch.device("cpu")).view(()),
         }
+        assert row.grad is not None
+        rows = row.data, row.grad, self.tensors["mean"], self.tensors["mean_square"]
+        working = replicas.weights.to_refresh(row.data)
+        self._parts = [[c.part_of(x) for x in (*rows, working)] for c in replicas.copies]
+        """Of each copy."""
+        compiled = fused.serves(replicas.weights.values)
+        self._arrays = [fused.arrays(*parts) for parts in self._parts] if compiled else []
 
     def begin(self) -> None:
         """Another step: once, before the copies take it."""
@@ -69,14 +75,11 @@ class AdamW:
 
     def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
         """One pass over weights, gradients and both means."""
-        config, memory = self.config, self.tensors
-        assert self.row.grad is not None
-        whole = self.row.data, self.row.grad, memory["mean"], memory["mean_square"]
-        rows, working = [replica.part_of(row) for row in whole], replica.part_of(self.working)
-        if self.compiled:
+        config, steps = self.config, self.tensors["steps"]
+        if self._arrays:
             from folio.training import kernels
 
-            n = memory["steps"].item()
+            n = steps.item()
             numbers = {
                 "scale": scale,
                 "rate": learning_rate / (1 - config.beta1**n),
@@ -86,13 +89,14 @@ class AdamW:
                 "correction": 1 / math.sqrt(1 - config.beta2**n),
                 "epsilon": config.epsilon,
             }
-            arrays = fused.arrays(*rows, working)
+            arrays = self._arrays[replica.number]
             kernels.adamw(*arrays, **{name: np.float32(x) for name, x in numbers.items()})
             return
+        *rows, working = self._parts[replica.number]
         torch.ops.aten._fused_adamw_(
             *([row] for row in rows),
             [],
-            [memory["steps"].to(self.row.device)],
+            [steps.to(self.row.device)],
             lr=learning_rate,
             beta1=config.beta1,
             beta2=config.beta2,
@@ -109,10 +113,10 @@ class SGD:
     """Against the gradient, with momentum and decay."""
 
     def __init__(
-        self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float, weights: Weights
+        self, row: nn.Parameter, config: OptimizerConfig, weight_decay: float, replicas: Replicas
     ) -> None:
         self.row, self.momentum, self.weight_decay = row, config.momentum, weight_decay
-        self.working = weights.to_refresh(row.data)
+        self.working = replicas.weights.to_refresh(row.data)
         self.learning_rate = config.learning_rate
         self.tensors: dict[str, Tensor] = {}
         if config.momentum:
@@ -146,7 +150,7 @@ class Optimizer:
             else:
                 kind = SGD if config.kind == "sgd" else AdamW
                 decay = 0.0 if group == "vector" else config.weight_decay
-                self.rules[group] = kind(row, config, decay, replicas.weights)
+                self.rules[group] = kind(row, config, decay, replicas)
         self._clip = config.gradient_clip or math.inf
         self._n_copies = len(replicas.copies)
         self._move = replicas.task(self._move_part, *replicas.after_a_move)
