@@ -274,6 +274,17 @@ def test_the_loss_is_the_mean_over_targets_that_count(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("fewest", [1, 1 << 30])
+def test_ids_that_do_not_exist_are_an_error(monkeypatch: pytest.MonkeyPatch, fewest: int):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
+    model = tiny_gpt()
+    for token_id in (-1, model.config.vocab_size):
+        with pytest.raises(IndexError):
+            model(torch.tensor([[1, token_id]]))
+    with pytest.raises(IndexError):
+        next_token_loss(torch.zeros(1, 2, 11), torch.tensor([[3, 11]]))
+
+
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
 @pytest.mark.parametrize("penalty", [0.3, 1e-30])
 def test_certainty_costs_and_the_loss_is_told_without_it(
     monkeypatch: pytest.MonkeyPatch, fewest: int, penalty: float

@@ -309,3 +309,11 @@ def test_every_weight_is_in_one_group_and_the_model_sees_its_changes():
         assert all((p == 3.0).all() for p in members)
     assert not names
     assert (weights.values == 3.0).all()
+
+
+def test_a_batch_without_targets_teaches_nothing():
+    replicas = Replicas(tiny_gpt(), cpu(), 2, 0)
+    inputs, targets = batch_of(2)
+    replicas.weights.gradients.fill_(1)
+    assert replicas.accumulate_gradients(Batch(inputs, 0 * targets + IGNORED), 0, 0) == (0, 0)
+    assert not replicas.weights.gradients.any()

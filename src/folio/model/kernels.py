@@ -328,8 +328,14 @@ def rms_norm_backward(gradient, beside, x, gain, inverse, x_gradient, gain_gradi
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def embedding(token_ids, table, y):
-    """The rows of a (V, C) table with (R,) numbers, written to (R, C) y."""
+    """The rows of a (V, C) table with (R,) numbers, written to (R, C) y.
+
+    Raises:
+        IndexError: there is no such row.
+    """
     for row in range(len(token_ids)):
+        if not 0 <= token_ids[row] < len(table):
+            raise IndexError("a token id is below 0, or not below the rows of the embeddings")
         vector, place = table[token_ids[row]], y[row]
         for i in range(len(place)):
             place[i] = vector[i]
@@ -604,10 +610,15 @@ def cross_entropy(logits, targets, logs, total):
         targets: (R,) whole numbers; below 0 a row does not count.
         logs: (R,) float32, the logarithms of the sums of exponentials are written to it.
         total: (1,) float32, written; in nats.
+
+    Raises:
+        IndexError: a target is not below V.
     """
     n_rows, n_ids = logits.shape
     surprise = 0.0
     for row in range(n_rows):
+        if targets[row] >= n_ids:
+            raise IndexError("a target is not below the number of logits")
         rank = LOWEST_RANK
         for i in range(n_ids):
             other = to_rank(load(logits[row, i]))

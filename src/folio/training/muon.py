@@ -47,7 +47,6 @@ EPSILON = 1e-8
 TINY = 1e-14
 """The same for squared lengths of gradients."""
 
-
 MOST_BYTES = 20_000_000
 """Of the memory of a tape. Where a step takes more, what comes between its operations is little."""
 
@@ -157,7 +156,7 @@ def move(jobs: list[Job], config: OptimizerConfig, dtype: torch.dtype, numbers: 
         numbers: (3,) the scale of the gradients, the rate, and that times the decay.
 
     Returns:
-        The numbers.
+        The numbers, since a tape must have an outcome.
     """
     for job in jobs:
         ahead = [look_ahead(stacks, config.matrix_momentum, dtype, numbers) for stacks in job]

@@ -236,7 +236,7 @@ class Replicas:
         Returns:
             That mean loss, and how long the gradient is.
         """
-        n_windows, n_targets = len(batch.inputs), int((batch.targets != IGNORED).sum())
+        n_windows, n_targets = len(batch.inputs), max(1, int((batch.targets != IGNORED).sum()))
         at_once = min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
         n, size = len(self.copies), -(-at_once // len(self.copies))
         firsts = range(0, n_windows, size)

@@ -142,8 +142,8 @@ def gathered(calls: Sequence[Call], pieces: Pieces) -> tuple[Sequence[Call], dic
     """
     if not calls or calls[-1].function is not torch.ops.aten.cat.out:
         return calls, {}
-    (parts,), row = calls[-1].args, calls[-1].named["out"]
-    if isinstance(row, Place) or not row.is_contiguous() or len(parts) == 1:
+    parts, row = calls[-1].args[0], calls[-1].named["out"]
+    if isinstance(row, Place) or row.stride() != (1,):
         return calls, {}
     before, copies, homes = list(calls[:-1]), [], {}
     end = 0
