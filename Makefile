@@ -12,6 +12,7 @@ dev: .venv/installed-dev
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	$(BIN)/python -m compileall -q src
+	$(BIN)/python -m folio.recipe.warm_up
 	@touch $@
 
 .venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt

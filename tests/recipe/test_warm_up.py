@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def test_all_kernels_of_a_training_in_the_precision_of_this_machine_are_compiled():
+    pytest.importorskip("numba")
+    lines = """if True:
+        from folio.recipe.warm_up import compile_kernels
+        compile_kernels()
+        from folio.model import kernels as of_model
+        from folio.training import kernels as of_training
+        for module in (of_model, of_training):
+            for name, kernel in vars(module).items():
+                own = getattr(kernel, "__module__", "") == module.__name__
+                called = own and getattr(kernel, "targetoptions", {}).get("nogil")
+                if called and not kernel.signatures:
+                    print(name)
+    """
+    done = subprocess.run([sys.executable, "-c", lines], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["to_int8", "columns_to_int8", "from_int32"]
