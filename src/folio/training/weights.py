@@ -82,7 +82,9 @@ class Weights:
     def gather_gradients(self, loss: Tensor, weight: Tensor, model: nn.Module, row: Tensor) -> None:
         """Differentiate a loss by the weights of such a model.
 
-        Adding to gradients that are there already would read and write each once more.
+        Adding to gradients that are there already would read and write each once more. The weight
+        is not given to autograd as the gradient of the loss: to compare the shapes of both, torch
+        loads sympy, for half a second and 60 MB.
 
         Args:
             loss, weight: scalars; the gradient is that of their product.
@@ -90,7 +92,7 @@ class Weights:
             row: (N,), written; of the precision of the model.
         """
         parameters = dict(model.named_parameters())
-        gradients = torch.autograd.grad(loss, [parameters[name] for name in self._spans], weight)
+        gradients = torch.autograd.grad(loss * weight, [parameters[name] for name in self._spans])
         torch.cat([gradient.flatten() for gradient in gradients], out=row)
 
 
