@@ -7,32 +7,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from folio.recipe.build import build, choose_for
+from folio.recipe.build import choose_for, measure
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import make_recipe
-from folio.training.loop import compute_gradients, evaluate, update_weights
 
 DROPOUTS = dict.fromkeys(("embedding_dropout", "residual_dropout", "attention_dropout"), 0.1)
 
 
 def compile_kernels() -> None:
-    """Take a step of a small model of each preset, in the precision of this machine."""
+    """Take some steps of a small model of each preset, in the precision of this machine."""
     for preset in FAMILIES:
         recipe = make_recipe(
             {
                 "preset": preset,
                 "model": {"vocab_size": 128, "n_layers": 1, **DROPOUTS},
-                "training": {"batch_size": 4, "max_steps": 1},
+                "training": {"batch_size": 4},
                 "device": {"kind": "cpu", "threads": 1},
             }
         )
         tokens = np.arange(4 * recipe.model.context_length, dtype=np.uint8) % 128
-        training = build(recipe, choose_for(recipe), tokens, tokens)
-        with training.replicas.at_work():
-            batch = training.stream.next_batch(4, recipe.model.context_length)
-            _, norm = compute_gradients(training, batch, 0)
-            update_weights(training, 0, norm)
-            evaluate(training)
+        measure(recipe, choose_for(recipe), tokens, tokens, seconds=0.0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Passes over rows and matrices of weights, in compiled code.
 
 torch makes one for each operation, and takes up to five times as long for a small model. Where they
-are called is the readable twin of each: `replicas.py` adds up gradients, `muon.py` has the rest.
+are called is the readable twin of each: `replicas.py` adds up gradients, `updates.py` has AdamW,
+where torch's own is the twin, and `muon.py` the rest.
 
 Imports numba, and is imported only when a step is first taken. Arrays hold float32, or bfloat16
 as `model/kernels.py` reads it.

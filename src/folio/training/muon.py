@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ class Muon:
         rows = row.data, row.grad, momentum, mean_square, replicas.weights.to_refresh(row.data)
         n, dtype = len(replicas.copies), replicas.device.dtype
         self._moves = [
-            Taped(partial(move, _job(rows, shapes, i, n), config, dtype), MOST_BYTES)
+            Taped(partial(move, _jobs(rows, shapes, i, n), config, dtype), MOST_BYTES)
             for i in range(n)
         ]
 
@@ -107,7 +107,7 @@ class Muon:
         self._moves[replica.number](torch.tensor(numbers, dtype=torch.float32, device=device))
 
 
-def _job(
+def _jobs(
     rows: Sequence[Tensor], shapes: list[tuple[int, int]], number: int, n_copies: int
 ) -> list[Job]:
     """An equal share of the matrices of each shape.
@@ -119,25 +119,24 @@ def _job(
         n_copies: how many share the work.
     """
     weights, gradients, momenta, mean_squares, working = rows
-    ends = list(accumulate((r * c for r, c in shapes), initial=0))
+    starts = list(accumulate((r * c for r, c in shapes), initial=0))
     neurons = list(accumulate((r for r, _ in shapes), initial=0))
     jobs: dict[int, Job] = defaultdict(list)
     for shape in dict.fromkeys(shapes):
         same = [i for i, other in enumerate(shapes) if other == shape]
-        same = same[part(len(same), number, n_copies)]
+        mine = same[part(len(same), number, n_copies)]
         stacks = []
-        while same:
-            n = 1
-            while n < len(same) and same[n] == same[0] + n:
-                n += 1
-            first, same = same[0], same[n:]
-            span = slice(ends[first], ends[first + n])
+        # What lies side by side has numbers that rise as fast as their places in the list.
+        for _, run in groupby(enumerate(mine), key=lambda pair: pair[1] - pair[0]):
+            stacked = [i for _, i in run]
+            n, first, end = len(stacked), stacked[0], stacked[-1] + 1
+            span = slice(starts[first], starts[end])
             stacks.append(
                 Stack(
                     weights=weights[span].view(n, *shape),
                     gradients=gradients[span].view(n, *shape),
                     momenta=momenta[span].view(n, *shape),
-                    mean_squares=mean_squares[neurons[first] : neurons[first + n]].view(n, -1, 1),
+                    mean_squares=mean_squares[neurons[first] : neurons[end]].view(n, -1, 1),
                     working=working[span].view(n if len(working) else 0, *shape),
                 )
             )
@@ -243,20 +242,19 @@ def orthogonalize(stacks: list[Tensor]) -> list[Tensor]:
     A polynomial of a matrix is the matrix times one of its square. So all polynomials, and the
     squares that come between them, are found in the space of M x M, for all stacks at once.
     """
-    m = min(stacks[0].shape[1:])
-    square = stacks[0].new_empty(sum(map(len, stacks)), m, m)
-    parts = square.split([len(x) for x in stacks])
-    for x, place in zip(stacks, parts):
+    m, lengths = min(stacks[0].shape[1:]), [len(x) for x in stacks]
+    square = stacks[0].new_empty(sum(lengths), m, m)
+    for x, place in zip(stacks, square.split(lengths)):
         torch.bmm(*((x.mT, x) if _is_tall(x) else (x, x.mT)), out=place)
     factors: list[Tensor] = []
     for coefficients in POLYNOMIALS:
         if factors:
             square = torch.bmm(factors[-1], torch.bmm(square, factors[-1]))
         factors.append(polynomial(square, *coefficients, first=not factors))
-    parts = reduce(torch.bmm, factors).split([len(x) for x in stacks])
+    wholes = reduce(torch.bmm, factors).split(lengths)
     return [
-        torch.bmm(x, factor) if _is_tall(x) else torch.bmm(factor, x)
-        for x, factor in zip(stacks, parts)
+        torch.bmm(x, whole) if _is_tall(x) else torch.bmm(whole, x)
+        for x, whole in zip(stacks, wholes)
     ]
 
 

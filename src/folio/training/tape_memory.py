@@ -145,8 +145,7 @@ def gathered(calls: Sequence[Call], pieces: Pieces) -> tuple[Sequence[Call], dic
     parts, row = calls[-1].args[0], calls[-1].named["out"]
     if isinstance(row, Place) or row.stride() != (1,):
         return calls, {}
-    before, copies, homes = list(calls[:-1]), [], {}
-    end = 0
+    copies, homes, end = [], {}, 0
     for part in parts:
         length = math.prod(part.shape)
         place = row[end : end + length]
@@ -160,7 +159,7 @@ def gathered(calls: Sequence[Call], pieces: Pieces) -> tuple[Sequence[Call], dic
         else:
             copies.append(Call(torch.ops.aten.copy_.default, (place, part), {}))
         end += length
-    return [*before, *copies], homes
+    return [*calls[:-1], *copies], homes
 
 
 def put(x: Any, homes: dict[int, Home]) -> Any:

@@ -68,11 +68,12 @@ class Weights:
             self.groups[group] = nn.Parameter(self.values[whole])
             self.groups[group].grad = self.gradients[whole]
 
-    def to_refresh(self, view: Tensor) -> Tensor:
-        """What must change with a view of the values; nothing where the copies read those."""
+    def to_refresh(self, part: Tensor) -> Tensor:
+        """What must change with a part of the values; nothing where the copies read those."""
         if self.working is self.values:
-            return view.new_empty(0, *view.shape[1:])
-        return same_place(view, self.values, self.working)
+            return part.new_empty(0)
+        first = part.storage_offset() - self.values.storage_offset()
+        return self.working[first : first + len(part)]
 
     def attach(self, model: nn.Module, values: Tensor) -> None:
         """Make the parameters of a model of the same shape views of an (N,) row."""
@@ -94,12 +95,6 @@ class Weights:
         parameters = dict(model.named_parameters())
         gradients = torch.autograd.grad(loss * weight, [parameters[name] for name in self._spans])
         torch.cat([gradient.flatten() for gradient in gradients], out=row)
-
-
-def same_place(view: Tensor, row: Tensor, other: Tensor) -> Tensor:
-    """What lies in another row where a view lies in the first."""
-    first = view.storage_offset() - row.storage_offset() + other.storage_offset()
-    return other.as_strided(view.shape, view.stride(), first)
 
 
 def group_of(name: str, parameter: nn.Parameter) -> Group:
