@@ -2,7 +2,7 @@
 
     python -m bench.training                  0.8 M parameters
     python -m bench.training --size baby      10.7 M parameters
-    python -m bench.training --precision int8 with two of three products made of bytes
+    python -m bench.training --precision int8 with products made of bytes
     python -m bench.training --busy           while another program takes a core
     python -m bench.training --losses 300     the training loss after so many steps, over seeds
     python -m bench.training --whole-run      the CPU recipe against 2000 plain steps

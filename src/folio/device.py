@@ -45,7 +45,7 @@ class DeviceConfig:
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     """Of everything that the model computes; the weights that the optimizer changes, their
     gradients and the loss stay in float32. `auto` takes the faster of the first two, measured.
-    `int8` is bfloat16, but learns with two of three products made of bytes (model/int8.py)."""
+    `int8` is bfloat16, but learns with products made of bytes (model/int8.py)."""
 
     threads: int = 0
     """Processor threads; 0 takes all cores, or what OMP_NUM_THREADS says. The result depends on

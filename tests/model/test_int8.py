@@ -42,18 +42,24 @@ def learn(layer: Linear, x: Tensor, y_gradient: Tensor) -> list[Tensor]:
     return [y.detach(), *(p.grad for p in (x, *layer.parameters()) if p.grad is not None)]
 
 
+def layer_in_bytes(n_in: int, n_out: int, bias: bool = True) -> Linear:
+    layer = Linear(n_in, n_out, bias=bias).bfloat16()
+    layer.int8_weight = in_bytes(layer.weight.data)
+    return layer
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_layer_learns_nearly_what_it_learns_in_bfloat16(bias: bool):
     layer = Linear(96, 64, bias=bias).bfloat16()
     x, y_gradient = numbers(3, 50, 96), numbers(3, 50, 64, seed=2)
     usual = learn(layer, x, y_gradient)
     layer.int8_weight = in_bytes(layer.weight.data)
-    value, x_gradient, *own_gradients = learn(layer, x, y_gradient)
-    assert 0.003 < error(value, usual[0]) < 0.015
-    assert 0.003 < error(x_gradient, usual[1]) < 0.015
-    assert len(own_gradients) == 1 + bias
-    for found, expected in zip(own_gradients, usual[2:]):
-        assert error(found, expected) < 0.005  # made of the same numbers, in bfloat16
+    found = learn(layer, x, y_gradient)
+    assert len(found) == 3 + bias
+    for product, expected in zip(found[:3], usual):
+        assert 0.003 < error(product, expected) < 0.015
+    for bias_gradient, expected in zip(found[3:], usual[3:]):
+        assert error(bias_gradient, expected) < 0.003
 
 
 def test_only_what_learns_is_made_of_bytes():
@@ -66,28 +72,51 @@ def test_only_what_learns_is_made_of_bytes():
 
 
 def test_a_small_row_beside_a_large_one_loses_nothing():
-    rows, weight = numbers(4, 96), numbers(64, 96, seed=2)
-    scales = torch.tensor([2.0**-20, 1, 2.0**20, 0]).bfloat16()[:, None]
-    factor = in_bytes(weight).forth
-    found, alone = int8.product(rows * scales, factor), int8.product(rows, factor)
-    assert torch.equal(found, alone * scales)
+    layer, x, y_gradient = layer_in_bytes(96, 64, bias=False), numbers(4, 96), numbers(4, 64)
+    scales = torch.tensor([2.0**-20, 1, 2.0**20, 2.0**3]).bfloat16()[:, None]
+    value, x_gradient, weight_gradient = learn(layer, x, y_gradient)
+    scaled = learn(layer, x * scales, y_gradient / scales)
+    assert torch.equal(scaled[0], value * scales)
+    assert torch.equal(scaled[1], x_gradient / scales)
+    assert torch.equal(scaled[2], weight_gradient)
+
+
+def test_rows_and_columns_of_zeros_give_zeros():
+    layer, x, y_gradient = layer_in_bytes(96, 64, bias=False), numbers(4, 96), numbers(4, 64)
+    x[1], y_gradient[2], y_gradient[:, 5] = 0, 0, 0
+    value, x_gradient, weight_gradient = learn(layer, x, y_gradient)
+    assert not value[1].any() and not x_gradient[2].any() and not weight_gradient[5].any()
+    assert all(found.isfinite().all() for found in (value, x_gradient, weight_gradient))
 
 
 def test_pieces_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch):
-    rows, weight, bias = numbers(50, 96), numbers(64, 96, seed=2), numbers(64, seed=3)
-    factor = in_bytes(weight).forth
-    whole = int8.product(rows, factor, bias)
+    layer, x, y_gradient = layer_in_bytes(96, 64), numbers(50, 96), numbers(50, 64, seed=3)
+    whole = learn(layer, x, y_gradient)
     monkeypatch.setattr(int8, "PIECE", 16)
-    assert torch.equal(int8.product(rows, factor, bias), whole)
+    assert all(torch.equal(*pair) for pair in zip(learn(layer, x, y_gradient), whole))
+
+
+def test_the_gradient_of_weights_does_not_overflow():
+    rows = 140_000  # whose products of 127 add up to more than 2^31
+    x, y_gradient = (torch.ones(rows, 8).bfloat16() for _ in range(2))
+    x[int8.MOST_ROWS :], y_gradient[int8.MOST_ROWS :] = -2, 4
+    _, _, weight_gradient, _ = learn(layer_in_bytes(8, 8), x, y_gradient)
+    expected = float(int8.MOST_ROWS - 8 * (rows - int8.MOST_ROWS))
+    torch.testing.assert_close(weight_gradient, torch.full_like(weight_gradient, expected))
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_so(broken: float):
-    rows, weight = numbers(4, 96), numbers(64, 96, seed=2)
-    rows[1, 7] = broken
-    found = int8.product(rows, in_bytes(weight).forth)
-    assert not found[1].isfinite().any()
-    assert found[[0, 2, 3]].isfinite().all()
+    layer, x, y_gradient = layer_in_bytes(96, 64), numbers(4, 96), numbers(4, 64, seed=2)
+    x[1, 7] = broken
+    value = learn(layer, x, y_gradient)[0]
+    assert not value[1].isfinite().any() and value[[0, 2, 3]].isfinite().all()
+    x[1, 7], y_gradient[2, 9] = 0, broken
+    _, x_gradient, weight_gradient, bias_gradient = learn(layer, x, y_gradient)
+    assert not x_gradient[2].isfinite().any() and x_gradient[[0, 1, 3]].isfinite().all()
+    others = torch.arange(64) != 9
+    for found in (weight_gradient, bias_gradient):
+        assert not found[9].isfinite().any() and found[others].isfinite().all()
 
 
 def test_a_processor_that_overflows_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -17,8 +17,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from folio.device import Device, DeviceConfig, machine_memory, memory_in_use, peak_memory
 from folio.errors import UserError
-from folio.model.config import ModelConfig
+from folio.model.config import ActivationKind, ModelConfig
 from folio.model.gpt import GPT
+from folio.model.int8 import Int8Weight
+from folio.model.linear import Linear
 from folio.model.loss import next_token_loss, penalized_loss
 from folio.recipe import memory
 from folio.recipe.build import build
@@ -35,7 +37,7 @@ from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import Watcher, train_recipe
 from folio.training.loop import compute_gradients
-from tests.conftest import INT8
+from tests.conftest import INT8, NEEDS_INT8
 
 
 def cpu(threads: int = 1, precision: str = "float32") -> Device:
@@ -59,6 +61,16 @@ def kept_bytes(model: GPT, tokens: torch.Tensor) -> int:
     return sum(kept.values())
 
 
+def in_bytes(config: ModelConfig) -> GPT:
+    """A model that learns with products of bytes."""
+    model = GPT(config).bfloat16()
+    for module in model.modules():
+        if isinstance(module, Linear):
+            weight = module.weight.detach()
+            module.int8_weight = Int8Weight(weight, lambda n, dtype: torch.zeros(n, dtype=dtype))
+    return model
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "changes",
@@ -80,7 +92,19 @@ def test_a_block_keeps_as_much_as_torch_keeps(family: str, changes: dict[str, ob
     few, more = (ModelConfig(**(table | {"n_layers": n})) for n in (1, 3))
     tokens = torch.zeros(4, few.context_length, dtype=torch.int64)
     measured = (kept_bytes(GPT(more), tokens) - kept_bytes(GPT(few), tokens)) / 2
-    counted = tokens.numel() * (attention_bytes(few, 4) + feed_forward_bytes(few, 4))
+    counted = tokens.numel() * (attention_bytes(few, 4, 4) + feed_forward_bytes(few, 4, 4))
+    assert counted == pytest.approx(measured, rel=0.02)
+
+
+@NEEDS_INT8
+@pytest.mark.parametrize("activation", ["swiglu", "gelu", "relu2", "relu"])
+def test_matrices_that_learn_in_bytes_keep_bytes(activation: ActivationKind):
+    pytest.importorskip("numba")
+    shape = ModelConfig(vocab_size=5, n_heads=4, d_model=64, bias=False, activation=activation)
+    few, more = (replace(shape, n_layers=n) for n in (1, 3))
+    tokens = torch.zeros(4, 64, dtype=torch.int64)
+    measured = (kept_bytes(in_bytes(more), tokens) - kept_bytes(in_bytes(few), tokens)) / 2
+    counted = tokens.numel() * (attention_bytes(few, 2, 1) + feed_forward_bytes(few, 2, 1))
     assert counted == pytest.approx(measured, rel=0.02)
 
 
@@ -94,7 +118,7 @@ def test_a_loss_takes_the_gradient_of_the_logits(
     pytest.importorskip("numba")
     model = ModelConfig(context_length=64, n_layers=1, n_heads=1, d_model=8)
     counted, without = (
-        step_bytes(replace(model, vocab_size=n), dtype.itemsize, 1) for n in (1000, 0)
+        step_bytes(replace(model, vocab_size=n), dtype.itemsize, 1, 4) for n in (1000, 0)
     )
     logits = torch.zeros(1, 64, 1000, dtype=dtype, requires_grad=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

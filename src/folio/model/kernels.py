@@ -168,6 +168,41 @@ def columns_to_int8(x, y, scales):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def measure_both_ways(x, weights, row_scales, column_scales, sums):
+    """(R, C) -> the scales of its rows, those of its columns once each row is multiplied by its
+    weight, and the sums of its columns."""
+    n_rows, width = x.shape
+    ranks, added = np.full(width, LOWEST_RANK), np.zeros(width, np.float32)
+    for row in range(n_rows):
+        largest, weight = LOWEST_RANK, weights[row]
+        for i in range(width):
+            largest = max(largest, to_rank(abs(load(x[row, i]))))
+        row_scales[row] = from_rank(largest) / MOST_INT8
+        for i in range(width):
+            number = load(x[row, i])
+            ranks[i] = max(ranks[i], to_rank(abs(number * weight)))
+            added[i] += number
+    for i in range(width):
+        column_scales[i] = from_rank(ranks[i]) / MOST_INT8
+        sums[i] = store(added[i], sums[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def to_int8_both_ways(x, weights, row_scales, column_scales, by_row, by_column):
+    """(R, C) -> its whole numbers by row, and by column once each row is weighted."""
+    n_rows, width = x.shape
+    per_column = np.empty(width, np.float32)
+    for i in range(width):
+        per_column[i] = ONE / column_scales[i] if column_scales[i] > ZERO else ZERO
+    for row in range(n_rows):
+        weight, per_row = weights[row], ONE / row_scales[row] if row_scales[row] > ZERO else ZERO
+        for i in range(width):
+            number = load(x[row, i])
+            by_row[row, i] = np.int8(np.int32(np.rint(number * per_row)))
+            by_column[row, i] = np.int8(np.int32(np.rint(number * weight * per_column[i])))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def from_int32(sums, row_scales, column_scales, bias, y):
     """(R, C) sums of such products -> the numbers that they stand for, plus the (C,) bias."""
     n_rows, width = sums.shape

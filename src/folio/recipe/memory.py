@@ -45,7 +45,8 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     n_copies = min(device.config.threads, config.batch_size)
     windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
     itemsize = device.dtype.itemsize
-    step = step_bytes(recipe.model, itemsize, windows_each)
+    input_size = 1 if device.config.precision == "int8" else itemsize
+    step = step_bytes(recipe.model, itemsize, windows_each, input_size)
     reading = evaluation_bytes(recipe.model, itemsize)
     kept = TAPED_SHARE * step if TAPED_SHARE * step < MOST_BYTES else 0
     at_work = max(WORKING_SHARE * step, kept + reading)
@@ -69,31 +70,32 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     return 8 * n + shared + n_copies * each + remembered
 
 
-def step_bytes(model: ModelConfig, size: int, n_windows: int) -> int:
+def step_bytes(model: ModelConfig, size: int, n_windows: int, input_size: int) -> int:
     """Of what one copy keeps for the backward pass, and of its logits.
 
     Args:
         model: the shape.
         size: bytes of a number.
         n_windows: read at once.
+        input_size: bytes of a number that comes into a matrix, as that keeps it: model/int8.py.
     """
     n_tokens, v = n_windows * model.context_length, model.vocab_size
     logits = 2 * size * v  # and their gradient
-    block = attention_bytes(model, size) + feed_forward_bytes(model, size)
+    block = attention_bytes(model, size, input_size) + feed_forward_bytes(model, size, input_size)
     return n_tokens * (model.n_layers * block + 2 * size * model.d_model + logits)
 
 
 def evaluation_bytes(model: ModelConfig, size: int) -> int:
     """Of what one copy has in memory at once while it reads without learning."""
     logits = (size + 8) * model.vocab_size  # and in float32, with their logarithms of shares
-    block = attention_bytes(model, size) + feed_forward_bytes(model, size)
+    block = attention_bytes(model, size, size) + feed_forward_bytes(model, size, size)
     return BATCH_TOKENS * (block + logits)
 
 
-def attention_bytes(model: ModelConfig, size: int) -> int:
+def attention_bytes(model: ModelConfig, size: int, input_size: int) -> int:
     """Kept by one attention and the residual around it, for each token; on the compiled way."""
     c, t = model.d_model, model.context_length
-    numbers = _norm_numbers(model) + 4 * c  # queries, keys, values, their mixture
+    numbers = _norm_numbers(model) + 3 * c  # queries, keys, values
     kv = model.key_value_heads * model.head_dim
     if model.qk_norm and model.positions == "rope" and model.normalization == "rmsnorm":
         numbers += c + 2 * kv  # all three before they were normalized and turned
@@ -102,19 +104,24 @@ def attention_bytes(model: ModelConfig, size: int) -> int:
     # Blocks of queries look at the keys up to their own last one.
     looked_at = sum((last - first) * last for first, last in query_blocks(t))
     weights = model.n_heads * looked_at / t
-    return round(size * (numbers + weights))
+    inputs = 2 * c  # of the first matrices, and the mixture of values
+    return round(size * (numbers + weights)) + input_size * inputs
 
 
-def feed_forward_bytes(model: ModelConfig, size: int) -> int:
+def feed_forward_bytes(model: ModelConfig, size: int, input_size: int) -> int:
     """Kept by one feed-forward layer and the residual around it, for each token."""
-    wide = {"swiglu": 3, "gelu": 2, "relu2": 2, "relu": 1}[model.activation]
-    numbers = _norm_numbers(model) + wide * model.feed_forward_width
-    return size * numbers
+    c, f = model.d_model, model.feed_forward_width
+    slopes = {"swiglu": 2, "gelu": 1, "relu2": 1, "relu": 0}[model.activation]
+    numbers, inputs = _norm_numbers(model) + slopes * f, c + f
+    if input_size != size:  # what others need too, in bytes of its own
+        inputs += c if model.activation == "swiglu" else 0
+        numbers += f if model.activation == "relu" else 0
+    return size * numbers + input_size * inputs
 
 
 def _norm_numbers(model: ModelConfig) -> int:
-    """What the first matrices of a sublayer keep as their input, and each of its norms."""
-    return model.d_model * (1 + sum(NORMS_AT[model.norm_placement]))
+    """What the norms of a sublayer keep."""
+    return model.d_model * sum(NORMS_AT[model.norm_placement])
 
 
 def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) -> tuple[Recipe, int]:
