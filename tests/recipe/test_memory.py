@@ -213,19 +213,21 @@ def tiny(book: Path, **changes: object) -> Recipe:
 def test_a_limit_changes_the_windows_at_once_and_not_the_losses(
     book: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    free = train_recipe(tiny(book), "free", Watcher())
+    adamw = {"kind": "adamw"}  # Muon magnifies the rounding of sums in another order
+    free = train_recipe(tiny(book, optimizer=adamw), "free", Watcher())
 
     def one_megabyte_a_window(recipe: Recipe, *_: object) -> int:
         return 1_000_000 * (recipe.training.micro_batch_size or recipe.training.batch_size)
 
     monkeypatch.setattr("folio.recipe.memory.peak_memory_bytes", one_megabyte_a_window)
-    limited = train_recipe(tiny(book, device={"memory_gigabytes": 0.003}), "limited", Watcher())
+    limits = {"memory_gigabytes": 0.003}
+    limited = train_recipe(tiny(book, optimizer=adamw, device=limits), "limited", Watcher())
     text = limited.run.recipe_file.read_text()
     assert "micro_batch_size = 0\n" in free.run.recipe_file.read_text()
     assert "micro_batch_size = 2\n" in text and "batch_size = 8\n" in text
     losses = [[e["loss"] for e in r.run.events("step")] for r in (free, limited)]
     assert len(losses[0]) == 12
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_what_a_forked_process_takes_for_itself_counts():

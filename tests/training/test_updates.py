@@ -12,7 +12,7 @@ from folio.device import Device, DeviceConfig
 from folio.model import fused
 from folio.testing import tiny_gpt
 from folio.training import muon
-from folio.training.muon import orthogonalize
+from folio.training.muon import inverse_lengths, orthogonalize
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replicas
 from folio.training.updates import Optimizer
@@ -83,8 +83,12 @@ def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(
 def test_muon_moves_hidden_matrices_as_torchs_own_does_and_adamw_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    # torch has one polynomial for all iterations.
-    monkeypatch.setattr(muon, "POLYNOMIALS", 5 * [(3.4445, -4.7750, 2.0315)])
+    # torch has one polynomial for all iterations, and divides by the root of the sum of squares.
+    for polynomials in ("SQUARE_POLYNOMIALS", "LONG_POLYNOMIALS"):
+        monkeypatch.setattr(muon, polynomials, 5 * [(3.4445, -4.7750, 2.0315)])
+    monkeypatch.setattr(
+        muon, "inverse_lengths", lambda square, _: square.diagonal(dim1=1, dim2=2).sum(1).rsqrt()
+    )
     config = {
         "kind": "muon",
         "matrix_learning_rate": 0.05,
@@ -194,7 +198,7 @@ def test_compiled_and_written_in_torch_muon_moves_the_same(
         row = replicas.weights.groups["hidden"].detach()
         tensors = optimizer.tensors
         found.append([row, tensors["hidden.momentum"], tensors["hidden.mean_square"]])
-    tolerance = 1e-5 if precision == "float32" else 0.02
+    tolerance = 3e-5 if precision == "float32" else 0.02
     for compiled, written in zip(*found):
         assert (compiled - written).norm() <= tolerance * written.norm()
 
@@ -206,19 +210,40 @@ def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(
 ):
     monkeypatch.setattr(fused, "FEWEST", fewest)
     draw = torch.Generator().manual_seed(0)
-    stacks = [torch.randn(shape, generator=draw) for shape in ((3, 8, 8), (2, 24, 8), (1, 8, 40))]
-    for matrices, found in zip(stacks, orthogonalize([x.to(dtype) for x in stacks])):
+    shapes = ((3, 32, 32), (2, 96, 32), (1, 32, 160))
+    stacks = [torch.randn(shape, generator=draw) for shape in shapes]
+    exact = dtype == torch.float32
+    square, *long = [x.to(dtype) for x in stacks]
+    for matrices, found in zip(stacks, orthogonalize([square]) + orthogonalize(long)):
         assert found.dtype == dtype and found.shape == matrices.shape
         values = torch.linalg.svdvals(found.float())
-        assert values.max() < 1.55 and values.median() > 0.5
+        assert values.max() < (1.61 if exact else 1.75) and values.median() > 0.5
         u, _, vt = torch.linalg.svd(matrices, full_matrices=False)
         along = torch.diagonal(u.mT @ found.float() @ vt.mT, dim1=1, dim2=2)
         along = along.sort(descending=True)[0]
-        tolerance = 1e-3 if dtype == torch.float32 else 0.1
-        torch.testing.assert_close(along, values, atol=tolerance, rtol=0)
+        torch.testing.assert_close(along, values, atol=1e-3 if exact else 0.2, rtol=0)
     # A matrix without a gradient stays, and leaves the others as they are.
-    stacks[0][1] = 0
-    assert not orthogonalize(stacks)[0][1].any()
+    for matrices in ([square], long):
+        matrices[0][1] = 0
+        found = orthogonalize(matrices)[0]
+        assert found[0].any() and not found[1].any()
+
+
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e3])
+def test_a_matrix_is_divided_by_hardly_more_than_its_largest_singular_value(
+    monkeypatch: pytest.MonkeyPatch, scale: float, fewest: int
+):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
+    x = scale * torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
+    x[1] *= 10
+    x[2] = 0
+    square = x @ x.mT
+    largest = torch.linalg.svdvals(x)[:, 0]
+    inverse = inverse_lengths(square, square @ square)
+    ratios = 1 / (inverse * largest)[:2]
+    assert (ratios >= 1).all() and (ratios < 1.2).all()
+    assert inverse[2] == 0
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])

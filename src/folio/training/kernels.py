@@ -120,30 +120,50 @@ def look_ahead(gradients, momenta, ahead, numbers, keep):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def polynomial(square, factor, a, b, c, first):
-    """(a I + b s / l^2 + c s s / l^4) / l, with s the square of a matrix and l its length.
+def inverse_lengths(square, fourth, y):
+    """One over the eighth root of the sum of the eighth powers of all singular values.
 
     Args:
-        square: (S, M, M), s of each.
-        factor: (S, M, M), s s of each, in place of which the outcome is written.
-        a, b, c: float32.
-        first: whether the matrix is yet to be divided by its length; else l is 1.
+        square, fourth: (S, M, M), of matrices x: x^2 and x^4.
+        y: (S,) float32, written; 0 of a matrix that is 0.
     """
     n, side, _ = square.shape
     for i in range(n):
-        scale = ONE
-        if first:
-            length = TINY
-            for r in range(side):
-                length += load(square[i, r, r])
-            scale = ONE / math.sqrt(length)
-        second, third = b * scale * scale * scale, c * scale**5
+        trace = ZERO
         for r in range(side):
-            diagonal = second * load(square[i, r, r]) + third * load(factor[i, r, r])
+            trace += load(square[i, r, r])
+        even, total = ONE / (trace * trace + TINY * TINY), ZERO
+        for r in range(side):
             for k in range(side):
-                x = second * load(square[i, r, k]) + third * load(factor[i, r, k])
-                factor[i, r, k] = store(x, factor[i, r, k])
-            factor[i, r, r] = store(diagonal + a * scale, factor[i, r, r])
+                number = even * load(fourth[i, r, k])
+                total += number * number
+        length = math.sqrt(trace * math.sqrt(math.sqrt(total)))
+        y[i] = ONE / length if length > ZERO else ZERO
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def combine(square, fourth, y, scales, a, b, c, whole):
+    """a I + b x^2 + c x^4.
+
+    Args:
+        square: (S, M, M), x^2 of each.
+        fourth: (S, M, M), x^4.
+        y: (S, M, M), written.
+        scales: (S,) float32 that x is yet to be multiplied by; or empty.
+        a, b, c: float32.
+        whole: whether the outcome is to be multiplied by it too.
+    """
+    n, side, _ = square.shape
+    for i in range(n):
+        scale = scales[i] if len(scales) else ONE
+        outer = scale if whole else ONE
+        first, second, third = outer * a, outer * b * scale**2, outer * c * scale**4
+        for r in range(side):
+            for k in range(side):
+                x = second * load(square[i, r, k]) + third * load(fourth[i, r, k])
+                y[i, r, k] = store(x, y[i, r, k])
+            diagonal = second * load(square[i, r, r]) + third * load(fourth[i, r, r])
+            y[i, r, r] = store(diagonal + first, y[i, r, r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
