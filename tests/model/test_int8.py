@@ -119,6 +119,19 @@ def test_what_is_not_finite_stays_so(broken: float):
         assert not found[9].isfinite().any() and found[others].isfinite().all()
 
 
+@pytest.mark.parametrize("shape", [(64, 160), (160, 64), (64, 64)])
+def test_a_square_is_made_of_bytes(shape: tuple[int, int]):
+    x = numbers(*shape)
+    x[3] *= 100
+    x[5], x[:, 7] = 0, 0
+    exact = x.float().T @ x.float() if shape[0] > shape[1] else x.float() @ x.float().T
+    y = torch.empty_like(exact)
+    int8.square(x, y)
+    lengths = exact.diagonal().sqrt()
+    assert ((y - exact).abs() <= 0.01 * lengths[:, None] * lengths).all()
+    assert torch.linalg.eigvalsh(y.double()).min() > -1e-6 * y.max()
+
+
 def test_a_processor_that_overflows_is_refused(monkeypatch: pytest.MonkeyPatch):
     exact = int8.multiply
 

@@ -16,8 +16,9 @@ from folio.training.muon import inverse_lengths, orthogonalize
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replicas
 from folio.training.updates import Optimizer
+from tests.conftest import NEEDS_INT8
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 def parts_of(
@@ -178,6 +179,19 @@ def test_decay_spares_the_weights_that_the_gradient_makes_larger():
     expected = {(0.3, True): decayed * shrinking, (0.3, False): decayed}
     for case, loss in expected.items():
         torch.testing.assert_close(hidden[0.0, True] - hidden[case], loss, rtol=1e-3, atol=1e-6)
+
+
+@NEEDS_INT8
+def test_muon_moves_nearly_the_same_in_bytes():
+    pytest.importorskip("numba")
+    rows = []
+    for precision in ("bfloat16", "int8"):
+        _, replicas, optimizer = parts_of(precision, kind="muon", matrix_learning_rate=0.1)
+        before = replicas.weights.groups["hidden"].detach().clone()
+        replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(0))
+        optimizer.step(1.0)
+        rows.append(replicas.weights.groups["hidden"].detach() - before)
+    assert 0 < (rows[1] - rows[0]).norm() < 0.1 * rows[0].norm()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

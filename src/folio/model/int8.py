@@ -49,8 +49,6 @@ class Factor(NamedTuple):
     """(C, F) bytes."""
     scales: Tensor
     """(F,) by which its columns give the numbers back."""
-    no_bias: Tensor
-    """(F,) zeros."""
 
 
 class Int8Weight:
@@ -65,7 +63,7 @@ class Int8Weight:
 
         def factor(columns: int) -> Factor:
             matrix = new_row(weight.numel(), torch.int8).view(weight.shape)
-            return Factor(matrix, new_row(columns, torch.float32), weight.new_zeros(columns))
+            return Factor(matrix, new_row(columns, torch.float32))
 
         n_out, n_in = weight.shape
         by_row, by_column = factor(n_out), factor(n_in)
@@ -148,9 +146,23 @@ def product(x: Bytes, factor: Factor, y: Tensor, bias: Tensor | None = None) -> 
         y: (R, F), written.
         bias: (F,), of the precision of y.
     """
-    bias = factor.no_bias if bias is None else bias
+    bias = y.new_empty(0) if bias is None else bias
     sums = multiply(x.matrix, factor.matrix)
     fused.run("from_int32", *fused.arrays(sums, x.scales, factor.scales, bias, y))
+
+
+def square(x: Tensor, y: Tensor) -> None:
+    """x x^T, or x^T x if x is tall, into y. It has no negative eigenvalues but for rounding.
+
+    Args:
+        x: (R, C).
+        y: (M, M), written; M is the smaller of both.
+    """
+    is_tall = len(x) > x.shape[1]
+    matrix, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(y))
+    fused.run("columns_to_int8" if is_tall else "to_int8", *fused.arrays(x, matrix, scales))
+    matrix = matrix.t() if is_tall else matrix
+    product(Bytes(matrix, scales), Factor(matrix.t(), scales), y)
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:

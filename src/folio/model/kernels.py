@@ -204,12 +204,16 @@ def to_int8_both_ways(x, weights, row_scales, column_scales, by_row, by_column):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def from_int32(sums, row_scales, column_scales, bias, y):
-    """(R, C) sums of such products -> the numbers that they stand for, plus the (C,) bias."""
+    """(R, C) sums of such products -> the numbers that they stand for, plus the (C,) bias; that
+    may be empty."""
     n_rows, width = sums.shape
+    shift = np.zeros(width, np.float32)
+    for i in range(len(bias)):
+        shift[i] = load(bias[i])
     for row in range(n_rows):
         for i in range(width):
             scale = row_scales[row] * column_scales[i]
-            y[row, i] = store(np.float32(sums[row, i]) * scale + load(bias[i]), y[row, i])
+            y[row, i] = store(np.float32(sums[row, i]) * scale + shift[i], y[row, i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from folio.model import fused
+from folio.model import fused, int8
 from folio.model.attention import Attention
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas, part
@@ -101,9 +101,10 @@ class Muon:
         }
         assert row.grad is not None
         rows = row.data, row.grad, momentum, mean_square, replicas.weights.to_refresh(row.data)
-        n, dtype = len(replicas.copies), replicas.device.dtype
+        n, device = len(replicas.copies), replicas.device
+        precision = device.dtype, device.config.precision == "int8"
         self._moves = [
-            Taped(partial(move, _jobs(rows, shapes, i, n), config, dtype), MOST_BYTES)
+            Taped(partial(move, _jobs(rows, shapes, i, n), config, *precision), MOST_BYTES)
             for i in range(n)
         ]
 
@@ -152,13 +153,20 @@ def _jobs(
     return list(jobs.values())
 
 
-def move(jobs: list[Job], config: OptimizerConfig, dtype: torch.dtype, numbers: Tensor) -> Tensor:
+def move(
+    jobs: list[Job],
+    config: OptimizerConfig,
+    dtype: torch.dtype,
+    in_bytes: bool,
+    numbers: Tensor,
+) -> Tensor:
     """A step of some matrices.
 
     Args:
         jobs: which.
         config: how much is kept of what.
         dtype: of the products.
+        in_bytes: whether bytes may be multiplied.
         numbers: (3,) the scale of the gradients, the rate, and that times the decay.
 
     Returns:
@@ -166,7 +174,7 @@ def move(jobs: list[Job], config: OptimizerConfig, dtype: torch.dtype, numbers: 
     """
     for job in jobs:
         ahead = [look_ahead(stacks, config.matrix_momentum, dtype, numbers) for stacks in job]
-        for stacks, moves in zip(job, orthogonalize(ahead)):
+        for stacks, moves in zip(job, orthogonalize(ahead, in_bytes)):
             for stack, some in zip(stacks, moves.split([len(s.weights) for s in stacks])):
                 change(stack, some, config, numbers)
     return numbers
@@ -243,14 +251,18 @@ def _shapes(model: nn.Module, members: list[nn.Parameter]) -> list[tuple[int, in
     ]
 
 
-def orthogonalize(stacks: list[Tensor]) -> list[Tensor]:
-    """Singular values to about 1: (S, R, C) each, of one smaller side M, all square or none.
+def orthogonalize(stacks: list[Tensor], in_bytes: bool = False) -> list[Tensor]:
+    """Singular values to about 1.
 
     A polynomial of a matrix is the matrix times one of its square, which is M x M.
+
+    Args:
+        stacks: (S, R, C) each, of one smaller side M; all square or none.
+        in_bytes: whether the squares of long ones are made of bytes: model/int8.py.
     """
     if stacks[0].shape[1] == stacks[0].shape[2]:
         return [_orthogonalize_square(x) for x in stacks]
-    return _orthogonalize_long(stacks)
+    return _orthogonalize_long(stacks, in_bytes)
 
 
 def _orthogonalize_square(x: Tensor) -> Tensor:
@@ -260,13 +272,17 @@ def _orthogonalize_square(x: Tensor) -> Tensor:
     return x
 
 
-def _orthogonalize_long(stacks: list[Tensor]) -> list[Tensor]:
+def _orthogonalize_long(stacks: list[Tensor], in_bytes: bool) -> list[Tensor]:
     """(S, R, C) each -> the same. Each is read twice: its next squares follow from the first, for
     all of them at once, and it is multiplied by all polynomials in the end."""
     m, lengths = min(stacks[0].shape[1:]), [len(x) for x in stacks]
     square = stacks[0].new_empty(sum(lengths), m, m)
     for x, place in zip(stacks, square.split(lengths)):
-        torch.bmm(*((x.mT, x) if _is_tall(x) else (x, x.mT)), out=place)
+        if in_bytes:
+            for matrix, one in zip(x, place):
+                int8.square(matrix, one)
+        else:
+            torch.bmm(*((x.mT, x) if _is_tall(x) else (x, x.mT)), out=place)
     whole = factor = polynomial(square, LONG_POLYNOMIALS[0], first=True)
     for coefficients in LONG_POLYNOMIALS[1:]:
         square = torch.bmm(factor, torch.bmm(square, factor))
