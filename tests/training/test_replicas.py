@@ -17,9 +17,9 @@ from folio.model.loss import next_token_loss
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
 from folio.training import replicas as replicas_module
-from folio.training.crew import Processes, Threads
 from folio.training.replicas import Replicas, add_up
 from folio.training.weights import Weights
+from folio.workers import ProcessPool, ThreadPool
 from tests.conftest import NEEDS_INT8
 
 TOKENS = np.arange(200, dtype=np.uint8) * 7 % 11
@@ -208,12 +208,12 @@ def test_the_score_is_that_of_one_model():
     assert (found.counts == expected.counts).all()
 
 
-@pytest.fixture(params=[Processes, Threads])
-def crew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas_module, "make_crew", request.param)
+@pytest.fixture(params=[ProcessPool, ThreadPool])
+def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas_module, "make_pool", request.param)
 
 
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_workers_compute_what_the_copies_do_one_after_the_other(precision):
     windows = exact_windows(len(TOKENS), 8)
@@ -232,7 +232,7 @@ def test_workers_compute_what_the_copies_do_one_after_the_other(precision):
     assert score_alone.nats == score_at_work.nats
 
 
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 @pytest.mark.parametrize("short_of_memory", [0, 1])
 def test_a_worker_out_of_memory_halves_the_windows_of_all(short_of_memory: int, error: Exception):
@@ -250,7 +250,7 @@ def test_a_worker_out_of_memory_halves_the_windows_of_all(short_of_memory: int, 
     assert halved.fitting_windows == 4, "two for each"
 
 
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("pool")
 def test_torchs_own_threads_rest_while_the_copies_work():
     before = torch.get_num_threads()
     replicas = Replicas(tiny_gpt(), cpu(2), 2, 0)
@@ -280,7 +280,7 @@ def test_a_step_finds_the_memory_that_the_one_before_it_freed():
     assert memory_in_use() < held - 50e6, "at the end it is given back"
 
 
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("pool")
 def test_an_error_in_a_copy_reaches_the_caller_and_the_workers_go_on():
     replicas = Replicas(tiny_gpt(), cpu(2), 2, 0)
     divide = replicas.task(lambda _, item: 1 / item)

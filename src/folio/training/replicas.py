@@ -34,10 +34,9 @@ from folio.model.linear import Linear
 from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
-from folio.training import crew
-from folio.training.crew import make_crew
 from folio.training.tape import Taped
 from folio.training.weights import Weights, new_row
+from folio.workers import Task, WorkerPool, forks, make_pool
 
 Work = Callable[["Replica", Any], Any]
 """(copy, item) -> answer."""
@@ -133,8 +132,8 @@ class Replicas:
         length, place = len(self.weights.values), self.weights.values.device
         self._gradients = new_row(n * length, device.dtype, place).view(n, length)
         self.copies = [self._copy(number, n, model) for number in range(n)]
-        self._tasks: list[crew.Task] = []
-        self._crew: crew.Crew | None = None
+        self._tasks: list[Task] = []
+        self._pool: WorkerPool | None = None
         self._refresh = self.task(self._refresh_part, *self.after_a_move)
         self._add_share = self.task(self._compute_share, self._add_up_part)
         self._score_share = self.task(lambda replica, item: score(replica.model, *item))
@@ -177,13 +176,13 @@ class Replicas:
         would fight for the cores."""
         n, threads = len(self.copies), torch.get_num_threads()
         self._begin_work()
-        self._crew = make_crew(n, self._tasks, self._begin_work) if n > 1 else None
+        self._pool = make_pool(n, self._tasks, self._begin_work) if n > 1 else None
         try:
             yield
         finally:
-            if self._crew is not None:
-                self.peak_bytes = self._crew.close()
-            self._crew = None
+            if self._pool is not None:
+                self.peak_bytes = self._pool.close()
+            self._pool = None
             torch.set_flush_denormal(False)
             torch.set_num_threads(threads)
             for replica in self.copies:
@@ -191,7 +190,9 @@ class Replicas:
             return_freed_memory()
 
     def _begin_work(self) -> None:
-        torch.set_num_threads(self.device.config.threads // len(self.copies))
+        n, threads = len(self.copies), self.device.config.threads
+        # Forked workers have one thread each (workers.py), and rank 0 as many as they.
+        torch.set_num_threads(1 if n > 1 and forks() else threads // n)
         torch.set_flush_denormal(True)
         keep_freed_memory()
 
@@ -207,14 +208,14 @@ class Replicas:
             items -> answers: item i is for copy i, at the same time while they are at work; at
             most as many items as copies.
         """
-        assert self._crew is None, "the copies are at work already"
+        assert self._pool is None, "the copies are at work already"
         number = len(self._tasks)
         task = [lambda i, item, work=work: work(self.copies[i], item) for work in works]
         self._tasks.append(task)
 
         def run(items: Sequence[Any]) -> list[Any]:
-            if self._crew is not None:
-                return self._crew.ask(number, items)
+            if self._pool is not None:
+                return self._pool.run(number, items)
             for work in task:
                 items = [work(i, item) for i, item in enumerate(items)]
             return list(items)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from folio.training.crew import shared_row
+from folio.workers import shared_row
 
 Group = Literal["hidden", "embedding", "vector"]
 GROUPS: tuple[Group, ...] = ("hidden", "embedding", "vector")

@@ -1,0 +1,307 @@
+"""A pool of workers that do the same kind of task side by side, rank 0 being this process.
+
+Processes where they can be forked: threads of one interpreter wait for its lock between any two
+operations, which takes up to half of the time of a small model. A forked process has all that its
+parent had, so a message is a few numbers; flat buffers of weights lie in memory that both see.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from folio.device import peak_memory
+from folio.errors import UserError
+
+Phase = Callable[[int, Any], Any]
+"""(rank, message) -> answer."""
+Task = Sequence[Phase]
+"""Phases with a barrier between any two: each begins when all workers are done with the one before
+it, whose answer is its message."""
+Reply = tuple[Any, Exception | None]
+"""The answer, or the error, which is raised where all have been heard."""
+SPIN_SECONDS = 0.0005
+"""For which a worker looks for a message again and again before it sleeps. Waking it takes up to
+half of that, and a step of a small model waits several times."""
+HUNG_SECONDS = 60.0
+"""Without an answer and without any processor time, after which a worker is given up. A busy
+machine leaves every process some of its time within a minute."""
+CLOSE_SECONDS = 5.0
+"""For which a worker may take to leave before it is killed."""
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | (
+    {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set()
+)
+
+
+class WorkerError(UserError):
+    """A worker died or hung; what it was computing is lost, and the pool is of no use any more."""
+
+
+def shared_row(n: int, dtype: torch.dtype) -> Tensor:
+    """(n,) zeros on the CPU that forked processes read and write together."""
+    memory = mmap.mmap(-1, max(n, 1) * dtype.itemsize)
+    return torch.frombuffer(memory, dtype=dtype, count=n)
+
+
+class WorkerPool(Protocol):
+    """Workers at hand."""
+
+    def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
+        """Answer message i by worker i, for at most as many messages as workers.
+
+        Raises:
+            WorkerError: one of them died or hung.
+        """
+        ...
+
+    def close(self) -> int:
+        """End the workers; returns the most bytes of memory that all of them ever held."""
+        ...
+
+
+def forks() -> bool:
+    """Whether workers are processes. Beside an accelerator torch forbids gradients in a fork."""
+    return sys.platform == "linux" and not torch.cuda.is_available()
+
+
+def make_pool(world_size: int, tasks: Sequence[Task], prepare: Callable[[], None]) -> WorkerPool:
+    """Start workers.
+
+    Args:
+        world_size: how many, this process included.
+        tasks: what they can be asked for; none may change what another worker reads meanwhile.
+        prepare: called once in each of the others.
+    """
+    return (ProcessPool if forks() else ThreadPool)(world_size, tasks, prepare)
+
+
+class ProcessPool:
+    """Forked processes, which end with this one, however it ends."""
+
+    def __init__(self, world_size: int, tasks: Sequence[Task], prepare: Callable[[], None]) -> None:
+        self.tasks = tasks
+        self.others: list[tuple[int, Line]] = []
+        for rank in range(1, world_size):
+            ours, theirs = Pipe()
+            parent = os.getpid()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    _serve(theirs, parent, rank, tasks, prepare)
+                finally:
+                    os._exit(0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+            self.others.append((pid, Line(ours, pid)))
+
+    def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
+        """As a WorkerPool. An error in any worker is raised here, after all have answered."""
+        lines = [line for _, line in self.others[: len(messages) - 1]]
+
+        def barrier() -> None:
+            for line in lines:
+                line.receive()
+            for line in lines:
+                line.send(None)
+
+        try:
+            for line, message in zip(lines, messages[1:]):
+                line.send((task, message))
+            replies = [_work_off(self.tasks[task], 0, messages[0], barrier)]
+            replies += [line.receive() for line in lines]
+        except (EOFError, ConnectionError):
+            raise WorkerError(
+                "A process that computed a part of each step was killed, perhaps for want of "
+                "memory. Go on with: folio resume. Fewer processes: --device.threads 1."
+            ) from None
+        return _answers(replies)
+
+    def close(self) -> int:
+        """As a WorkerPool; a worker that does not leave is killed."""
+        peak = peak_memory(pid for pid, _ in self.others)
+        for _, line in self.others:
+            line.connection.close()
+        until = time.monotonic() + CLOSE_SECONDS
+        for pid, _ in self.others:
+            while not _has_left(pid):
+                if time.monotonic() > until:
+                    os.kill(pid, signal.SIGKILL)
+                time.sleep(0.001)
+        self.others = []
+        return peak
+
+
+def _has_left(child: int) -> bool:
+    with suppress(ChildProcessError):
+        return os.waitpid(child, os.WNOHANG) != (0, 0)
+    return True  # somebody else has waited for it
+
+
+def _serve(
+    connection: Connection,
+    parent: int,
+    rank: int,
+    tasks: Sequence[Task],
+    prepare: Callable[[], None],
+) -> None:
+    """Answer until the other end is closed."""
+    _end_with(parent)
+    # Rank 0 decides when to stop; a lock that it holds must not outlive it here.
+    for stop in STOP_SIGNALS:
+        signal.signal(stop, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    own = connection.fileno()
+    os.closerange(3, own)
+    os.closerange(own + 1, os.sysconf("SC_OPEN_MAX"))
+    # Of OpenMP's threads a fork keeps none: whoever asks for more than one waits for ever.
+    torch.set_num_threads(1)
+    prepare()
+    line = Line(connection)
+
+    def barrier() -> None:
+        line.send(None)
+        line.receive()
+
+    while True:
+        try:
+            task, message = line.receive()
+            line.send(_work_off(tasks[task], rank, message, barrier))
+        except (EOFError, ConnectionError):
+            return
+
+
+def _end_with(parent: int) -> None:
+    """Have the system kill this process when its parent dies, even while it is stopped."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+class Line:
+    """One end of the connection between two processes."""
+
+    def __init__(self, connection: Connection, worker: int | None = None) -> None:
+        """
+        Args:
+            connection: to the other process.
+            worker: number of the process at the other end, which is watched; None for a parent,
+                whose end closes the connection.
+        """
+        self.connection, self.worker, self.send = connection, worker, connection.send
+        self.coming = select.poll()
+        self.coming.register(connection, select.POLLIN)
+        self.preempted = 0
+        """Times that another program took the core of this one, at the last look."""
+
+    def receive(self) -> Any:
+        """Return the next message, without sleep if it comes soon and no other program wants the
+        core.
+
+        Raises:
+            WorkerError: the worker at the other end hangs.
+        """
+        import resource  # which Windows does not have
+
+        before = self.preempted
+        self.preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        if self.preempted == before:
+            until = time.perf_counter() + SPIN_SECONDS
+            while not self.coming.poll(0) and time.perf_counter() < until:
+                pass
+        if self.worker is not None:
+            self._watch(self.worker)
+        return self.connection.recv()
+
+    def _watch(self, worker: int) -> None:
+        """Wait for a message as long as the worker computes."""
+        idle, used = 0.0, -1.0
+        # In short waits: a machine or a process that is suspended does not count as waiting.
+        while not self.coming.poll(1000):
+            idle, before, used = idle + 1.0, used, processor_seconds(worker)
+            if used != before:
+                idle = 0.0
+            if idle >= HUNG_SECONDS:
+                raise WorkerError(
+                    f"A process that computed a part of each step has done nothing for "
+                    f"{HUNG_SECONDS:.0f} seconds: it hangs or was stopped. Go on with: folio "
+                    f"resume. Fewer processes: --device.threads 1."
+                )
+
+
+def processor_seconds(process: int) -> float:
+    """Processor time that a process has used, its kernel time included; 0 where it is not told."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = fields.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _work_off(task: Task, rank: int, message: Any, barrier: Callable[[], None]) -> Reply:
+    """Do a whole task; who failed comes to the barriers too, where the others wait."""
+    reply: Reply = message, None
+    for i, phase in enumerate(task):
+        if i:
+            barrier()
+        reply = _attempt(phase, rank, reply)
+    return reply
+
+
+def _attempt(phase: Phase, rank: int, before: Reply) -> Reply:
+    message, error = before
+    if error is not None:
+        return before
+    try:
+        return phase(rank, message), None
+    except Exception as error:
+        return None, error
+
+
+def _answers(replies: list[Reply]) -> list[Any]:
+    """Return all answers; the first error is raised."""
+    for _, error in replies:
+        if error is not None:
+            raise error
+    return [answer for answer, _ in replies]
+
+
+class ThreadPool:
+    """Threads of this process."""
+
+    def __init__(self, world_size: int, tasks: Sequence[Task], prepare: Callable[[], None]) -> None:
+        self.tasks = tasks
+        self.pool = ThreadPoolExecutor(world_size, initializer=prepare)
+
+    def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
+        """As a WorkerPool. An error is raised after all have answered, so that none still
+        writes."""
+        replies: list[Reply] = [(message, None) for message in messages]
+        for phase in self.tasks[task]:
+            attempt = partial(_attempt, phase)
+            replies = list(self.pool.map(attempt, range(len(messages)), replies))
+        return _answers(replies)
+
+    def close(self) -> int:
+        """As a WorkerPool."""
+        self.pool.shutdown()
+        return peak_memory()

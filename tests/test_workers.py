@@ -1,0 +1,179 @@
+"""Workers end with the process that made them, and keep nothing of it alive."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from folio import workers
+from folio.errors import UserError
+from folio.workers import ProcessPool, ThreadPool, WorkerError, shared_row
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
+
+
+def has_ended(pid: int) -> bool:
+    for _ in range(500):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_workers_are_gone_after_close():
+    pool = ProcessPool(3, [[lambda number, message: os.getpid()]], lambda: None)
+    pids = pool.run(0, [0, 1, 2])
+    assert pids[0] == os.getpid() and len(set(pids)) == 3
+    pool.close()
+    assert all(has_ended(pid) for pid in pids[1:])
+
+
+def test_stopping_is_left_to_the_first_process():
+    pool = ProcessPool(2, [[lambda number, message: message]], lambda: None)
+    pid, _ = pool.others[0]
+    pool.run(0, [0, 0])  # it serves
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, stop)
+    assert pool.run(0, [1, 2]) == [1, 2]
+    pool.close()
+
+
+def test_a_killed_worker_is_one_clear_line():
+    pool = ProcessPool(2, [[lambda number, message: message]], lambda: None)
+    pid, _ = pool.others[0]
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"was killed.*--device.threads 1"):
+        pool.run(0, [1, 2])
+    pool.close()
+
+
+def test_a_killed_first_process_takes_its_workers_and_its_lock_with_it(tmp_path: Path):
+    program = """
+import fcntl, os, signal, sys
+from folio.workers import ProcessPool
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+pool = ProcessPool(3, [[lambda number, message: os.getpid()]], lambda: None)
+print(*pool.run(0, [0, 1, 2])[1:], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    lock = tmp_path / "lock"
+    done = subprocess.run(
+        [sys.executable, "-c", program, lock], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    pids = done.stdout.split()
+    assert len(pids) == 2 and all(has_ended(int(pid)) for pid in pids)
+
+
+@pytest.mark.parametrize("kind", [ProcessPool, ThreadPool])
+def test_a_work_begins_when_all_are_done_with_the_one_before(kind):
+    row = shared_row(3, torch.float32)
+
+    def write(number: int, message: float) -> float:
+        time.sleep(message)
+        if message == 0.3:
+            raise ZeroDivisionError
+        row[number] = number + 1
+        return 10 * message
+
+    def read(number: int, message: float) -> tuple[float, float]:
+        return message, row.sum().item()
+
+    pool = kind(3, [[write], [write, read]], lambda: None)
+    assert pool.run(1, [0.2, 0.1]) == [(2, 3), (1, 3)], "the third was not asked"
+    assert pool.run(1, [0.0, 0.1, 0.2]) == [(0, 6), (1, 6), (2, 6)]
+    for failing in range(3):  # comes to the meeting nevertheless
+        with pytest.raises(ZeroDivisionError):
+            pool.run(1, [0.3 if i == failing else 0.0 for i in range(3)])
+    assert pool.run(0, [0.0, 0.1, 0.2]) == [0, 1, 2]
+    pool.close()
+
+
+def test_a_worker_killed_before_a_meeting_is_one_clear_line():
+    pool = ProcessPool(2, [[lambda number, _: number and os._exit(1), lambda *_: 0]], lambda: None)
+    with pytest.raises(UserError, match="was killed"):
+        pool.run(0, [1, 2])
+    pool.close()
+
+
+def test_threads_raise_an_error_after_all_have_answered():
+    finished = threading.Event()
+
+    def work(number: int, message: float) -> None:
+        if number == 0:
+            raise MemoryError
+        time.sleep(message)
+        finished.set()
+
+    pool = ThreadPool(2, [[work]], lambda: None)
+    with pytest.raises(MemoryError):
+        pool.run(0, [0.0, 0.3])
+    assert finished.is_set()  # nothing still writes to what the next request reads
+    pool.close()
+
+
+def test_a_stopped_worker_is_given_up_in_one_clear_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "HUNG_SECONDS", 2.0)
+    pool = ProcessPool(2, [[lambda rank, message: message]], lambda: None)
+    pid, _ = pool.others[0]
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(WorkerError, match="has done nothing for 2 seconds"):
+        pool.run(0, [1, 2])
+    monkeypatch.setattr(workers, "CLOSE_SECONDS", 0.2)
+    pool.close()
+    assert has_ended(pid)
+
+
+def test_a_worker_that_computes_for_long_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "HUNG_SECONDS", 1.0)
+
+    def compute(rank: int, seconds: float) -> int:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pass
+        return rank
+
+    pool = ProcessPool(2, [[compute]], lambda: None)
+    assert pool.run(0, [0.0, 2.5]) == [0, 1]
+    pool.close()
+
+
+def test_a_stopped_worker_does_not_survive_its_parent():
+    program = """
+import os, signal
+from folio.workers import ProcessPool
+pool = ProcessPool(2, [[lambda rank, message: os.getpid()]], lambda: None)
+pid = pool.run(0, [0, 1])[1]
+os.kill(pid, signal.SIGSTOP)
+print(pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert has_ended(int(done.stdout))
+
+
+def test_a_forked_worker_has_one_thread_however_many_there_are():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)  # as a device.threads above the windows of a batch would
+    try:
+        pool = ProcessPool(2, [[lambda rank, _: torch.get_num_threads()]], lambda: None)
+        assert pool.run(0, [0, 0])[1] == 1
+        pool.close()
+    finally:
+        torch.set_num_threads(threads)
