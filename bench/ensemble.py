@@ -34,7 +34,7 @@ from folio.evaluation.score import (
 )
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
-from folio.recipe.train import Watcher
+from folio.recipe.watcher import Watcher
 from folio.run.directory import find_run
 from folio.run.opening import OpenRun, open_run
 from folio.tokenizers.base import TokenIds

@@ -38,10 +38,11 @@ from optuna.trial import TrialState
 
 from folio.config import merge, read_toml
 from folio.device import choose_device
-from folio.recipe.build import build, freeze_budget
+from folio.recipe.budget import freeze_budget
+from folio.recipe.build import build
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import lay_over, make_recipe
-from folio.recipe.train import Watcher
+from folio.recipe.watcher import Watcher
 from folio.training.loop import Evaluation, train
 from folio.training.state import TrainingState
 from folio.tuning.space import DEFAULT_SPACE, parse_space
@@ -98,7 +99,7 @@ def record(text: Path, path: Path, n_draws: int, budget: dict[str, Any]) -> None
     for number in range(done, n_draws):
         trial = optuna.create_study(sampler=RandomSampler(seed=number)).ask()
         recipe = make_recipe(lay_over(base, space.draw(trial, base), {"training": budget}))
-        recipe, _ = freeze_budget(recipe, device, *texts)
+        recipe = freeze_budget(recipe, device, *texts).recipe
         curve, state = Curve(), TrainingState()
         train(build(recipe, device, *texts), state, curve)
         kinds = trial.distributions.items()

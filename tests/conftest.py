@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from folio.model.int8 import is_exact
-from folio.recipe.train import Watcher
+from folio.recipe.watcher import Watcher
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from folio.recipe.train import Result
+    from folio.recipe.finish import Result
     from folio.run.opening import OpenRun
 
 __version__ = "0.1.0"
@@ -24,7 +24,8 @@ def train(*sources: str, name: str | None = None, **settings: Any) -> Result:
         The run, how it ended, and its diagnosis.
     """
     from folio.recipe.recipe import lay_over, make_recipe
-    from folio.recipe.train import Watcher, train_recipe
+    from folio.recipe.train import train_recipe
+    from folio.recipe.watcher import Watcher
 
     table = lay_over({"corpus": {"sources": list(sources)}} if sources else {}, settings)
     return train_recipe(make_recipe(table), name, Watcher(), given=table)

@@ -35,6 +35,9 @@ MMAP_THRESHOLD_BYTES = 1 << 25
 """The largest that glibc promises to take."""
 
 
+_LOADED = time.monotonic()
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
     """Where and how to compute."""
@@ -243,6 +246,23 @@ def _own_peak(child: int) -> int:
     status, pages = account(f"{child}/status"), account(f"{child}/smaps_rollup")
     now = pages.get("Private_Clean", 0) + pages.get("Private_Dirty", 0)
     return now + status.get("VmHWM", 0) - status.get("VmRSS", 0)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return os.cpu_count() or 1
+
+
+def process_seconds() -> float:
+    """Seconds since this process was started, where the system tells, or else since torch was
+    about to be loaded."""
+    try:
+        stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace")
+        ticks = int(stat.rpartition(")")[2].split()[19])
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return now - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.monotonic() - _LOADED
 
 
 def machine_memory() -> int:

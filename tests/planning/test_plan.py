@@ -11,7 +11,7 @@ from folio.cli.main import main
 from folio.cli.plan import parse_bytes
 from folio.errors import UserError
 from folio.planning.plan import Plan, Row
-from folio.recipe.build import Speed
+from folio.recipe.budget import Speed
 from folio.recipe.expected_loss import RULE
 from folio.recipe.recipe import make_recipe
 from folio.recipe.sizing import Candidate

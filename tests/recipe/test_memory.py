@@ -35,7 +35,8 @@ from folio.recipe.memory import (
 )
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
-from folio.recipe.train import Watcher, train_recipe
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.training.loop import compute_gradients
 from tests.conftest import INT8, NEEDS_INT8
 

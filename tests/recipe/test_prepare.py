@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from folio.errors import UserError
-from folio.recipe.build import Speed, build, evaluation_interval, steps_in
+from folio.recipe.budget import Speed, evaluation_interval, steps_in
+from folio.recipe.build import build
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import make_recipe
 from folio.training.config import TrainingConfig

@@ -12,7 +12,9 @@ from folio.config import merge, read_toml
 from folio.errors import UserError
 from folio.model import fused
 from folio.recipe.recipe import make_recipe
-from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.recipe.resume import resume_run
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run
 from tests.conftest import INT8
 
@@ -188,14 +190,3 @@ def test_a_name_that_exists_is_refused(book: Path, whole: Run):
     with pytest.raises(UserError, match="folio resume whole"):
         train_recipe(recipe_of(book), "whole", Watcher())
     assert find_run("whole") == whole
-
-
-def test_minutes_become_steps_that_include_evaluations(book: Path):
-    changes = {"training": {"max_steps": 0, "minutes": 0.05, "evaluation_interval": 0}}
-    result = train_recipe(recipe_of(book, **changes), None, Watcher())
-    frozen = make_recipe(read_toml(result.run.recipe_file))
-    assert frozen.training.minutes == 0
-    assert frozen.training.max_steps == result.state.step > 4
-    assert result.run.name == "book-modern-1"
-    longer = resume_run(result.run, {"training": {"minutes": 0.02}}, Watcher())
-    assert longer is not None and longer.state.step > result.state.step

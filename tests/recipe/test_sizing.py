@@ -11,7 +11,7 @@ import folio
 from folio.cli.main import main
 from folio.config import Table, merge, read_toml
 from folio.recipe import sizing
-from folio.recipe.build import Speed
+from folio.recipe.budget import Speed
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
@@ -201,7 +201,8 @@ def test_without_any_budget_the_default_minutes_choose(text, tried):
 def test_what_was_chosen_stands_in_the_recipe_of_the_run(
     book: Path, tried, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("folio.recipe.build.measure", lambda *_: Speed(0.02, 0.05))
+    monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: Speed(0.02, 0.05))
+    monkeypatch.setattr("folio.recipe.budget.CommandClock.used", lambda _: 0.0)
     monkeypatch.setitem(SIZES, "nano", Size(1, 2, 16, 64, 16, 16))
     flags = ["--device.kind", "cpu", "--device.precision", "float32", "--device.threads", "1"]
     main(["train", str(book), "--minutes", "0.003", "--name", "one", *flags])

@@ -12,7 +12,9 @@ from folio.errors import UserError
 from folio.evaluation.score import bits_per_byte
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import make_recipe
-from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.recipe.resume import resume_run
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run.opening import open_run
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.config import AUTO_CHARACTERS, TokenizerConfig, resolve

@@ -11,7 +11,8 @@ import pytest
 from folio.config import merge
 from folio.corpus.builtin import BUILTIN
 from folio.recipe.recipe import make_recipe
-from folio.recipe.train import Watcher, train_recipe
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run.diagnosis import diagnose
 
 BASE: dict[str, Any] = {

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from folio.recipe.build import Speed
+from folio.recipe.budget import Speed
 from folio.recipe.expected_loss import Effort, anchor_file
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import Recipe, make_recipe
-from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.recipe.resume import resume_run
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
 from folio.run.prediction import Figures, compare_with_prediction, predict
 from folio.storage import write_json
@@ -33,8 +35,8 @@ def test_the_card_of_a_budget_in_minutes_compares_time_and_memory(
     book: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # 12 steps of 10 ms and 3 evaluations of 20 ms make 0.18 s.
-    monkeypatch.setattr("folio.recipe.build.measure", lambda *_: Speed(0.01, 0.02))
-    run = train_recipe(tiny(book, minutes=0.003), "timed", Watcher()).run
+    monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: Speed(0.01, 0.02))
+    run = train_recipe(tiny(book, minutes=0.5, max_steps=12), "timed", Watcher()).run
     card = run.card_file.read_text()
     assert "| memory against its prediction | " in card and "| time against its prediction" in card
     both = json.loads(run.prediction_file.read_text())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json as json_format
 from pathlib import Path
 
-from folio.config import read_toml
+from folio.config import Table, read_toml
 from folio.console import say, table
+from folio.device import DeviceConfig
 
 
 def evaluate(
@@ -40,13 +41,14 @@ def evaluate(
     import numpy as np
 
     from folio.corpus.corpus import CorpusConfig, read_documents
-    from folio.device import DeviceConfig, choose_device
+    from folio.device import choose_device
+    from folio.evaluation.uncertainty import text_blocks
     from folio.run.held_out import evaluate_held_out
     from folio.run.opening import open_run
     from folio.tokenizers.sequences import encode_documents
 
-    choose_device(DeviceConfig(kind="cpu", precision="float32"))
     opened = open_run(found, checkpoint)
+    device = choose_device(_as_trained(read_toml(found.recipe_file)["device"]))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if files:
@@ -56,15 +58,19 @@ def evaluate(
         tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts, sequence)))
         records = [
             {"text": list(files), **score.record(opened.tokenizer)}
-            for score in opened.evaluate(tokens)
+            for score in opened.evaluate(tokens, device=device)
         ]
     else:
         families = found.corpus().get("families", {}).get("validation", ())
+        validation = opened.validation()
+        blocks = text_blocks(validation, opened.tokenizer.end_of_document, families)
+        exact, nll = opened.score(validation, device, "exact", blocks)
+        strided, _ = opened.score(validation, device, "strided", blocks)
         records = [
-            {"text": "validation", **score.record(opened.tokenizer)}
-            for score in opened.evaluate(opened.validation(), families)
+            {"text": "validation", **score.record(opened.tokenizer)} for score in (exact, strided)
         ]
-        records += [{"text": text.name, **text.record()} for text in evaluate_held_out(opened)[1:]]
+        others = evaluate_held_out(opened, device, nll)[1:]
+        records += [{"text": text.name, **text.record()} for text in others]
     common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
     records = [common | record for record in records]
     if json:
@@ -88,6 +94,13 @@ def evaluate(
     what = ", ".join(files) or "validation text"
     print(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
     print(table([name.replace("_", " ") for name in names], rows))
+
+
+def _as_trained(recorded: Table) -> DeviceConfig:
+    """A processor in the precision of the run, so that the loss is that of its curve; where it is
+    not float32, what is fast here."""
+    precision = "float32" if recorded["precision"] == "float32" else "auto"
+    return DeviceConfig(kind="cpu", precision=precision)
 
 
 def _cell(value: object) -> str:

@@ -28,10 +28,13 @@ def resume(*run: Words, minutes: float | None = None) -> None:
 
     from folio.cli.watching import TerminalWatcher, print_result
     from folio.console import stop_requested
-    from folio.recipe.train import resume_run
+    from folio.device import process_seconds
+    from folio.recipe.budget import CommandClock
+    from folio.recipe.resume import resume_run
 
+    clock = CommandClock(process_seconds())
     with stop_requested() as should_stop:
-        result = resume_run(found, table, TerminalWatcher(), should_stop)
+        result = resume_run(found, table, TerminalWatcher(), should_stop, clock)
     if result is None:
         say(
             f"{found.path} is complete. Train it longer with: folio resume {found.name} --minutes 5"

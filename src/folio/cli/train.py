@@ -56,10 +56,15 @@ def train(
     # Only now, since it loads torch: mistakes are answered at once.
     from folio.cli.watching import TerminalWatcher, print_result
     from folio.console import stop_requested
+    from folio.device import process_seconds
+    from folio.recipe.budget import CommandClock
     from folio.recipe.train import train_recipe
 
+    clock = CommandClock(process_seconds())
     with stop_requested() as should_stop:
-        result = train_recipe(recipe, name, TerminalWatcher(), should_stop, given=table)
+        result = train_recipe(
+            recipe, name, TerminalWatcher(), should_stop, given=table, clock=clock
+        )
     print_result(result)
 
 

@@ -80,7 +80,7 @@ def tune(
 
     # Only now, since it loads torch and optuna: mistakes are answered at once.
     from folio.console import stop_requested
-    from folio.recipe.train import Watcher
+    from folio.recipe.watcher import Watcher
     from folio.tuning.making import ensure_study, with_trials
     from folio.tuning.outcome import look
     from folio.tuning.page import summary, write_best, write_page

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from folio.console import Progress, duration, say
-from folio.recipe.train import Result, Watcher
+from folio.recipe.finish import Result
+from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
 from folio.run.held_out import too_small
 from folio.training.loop import Ending, Evaluation, Training
+from folio.training.pace import Knot
 from folio.training.state import TrainingState
 
 ENDINGS = {
@@ -31,12 +33,13 @@ class TerminalWatcher(Watcher):
         n_parameters = sum(parameter.numel() for parameter in training.model.parameters())
         epoch = training.stream.targets_per_epoch
         per_step = training.config.batch_size * training.context_length
+        steps = training.pace.last
         say(
             f"{run.path}: {n_parameters:,} parameters, {epoch + 1:,} training tokens, "
-            f"{training.config.max_steps:,} steps of {per_step:,} "
-            f"({training.config.max_steps * per_step / epoch:.1f} epochs). Ctrl-C stops and saves."
+            f"{'about ' if training.deadline else ''}{steps:,} steps of {per_step:,} "
+            f"({steps * per_step / epoch:.1f} epochs). Ctrl-C stops and saves."
         )
-        self.progress = Progress(training.config.max_steps, done=state.step)
+        self.progress = Progress(steps, done=state.step)
         self.progress.__enter__()
         self.began = (state.tokens, state.seconds)
         self.replicas, self.fitting_windows = training.replicas, 0
@@ -61,6 +64,10 @@ class TerminalWatcher(Watcher):
             f"step {state.step}: train loss {evaluation.training_loss:.4f}, "
             f"validation loss {evaluation.validation_loss:.4f}{best}"
         )
+
+    def paced(self, knot: Knot) -> None:
+        assert self.progress is not None
+        self.progress.total = knot.last
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
         assert self.progress is not None

@@ -197,6 +197,7 @@ def score(
     windows: list[Window],
     protocol: str,
     blocks: NDArray[np.int64] | None = None,
+    nll: list[NDArray[np.float32]] | None = None,
 ) -> Score:
     """Read the windows and sum the surprise, without dropout.
 
@@ -206,6 +207,7 @@ def score(
         windows: what to read.
         protocol: the name of that choice.
         blocks: (N,) which tokens belong together, for the standard error.
+        nll: takes the nats of each target, in the order of the windows, as arrays.
 
     Raises:
         UserError: a text of fewer than two tokens has nothing to predict.
@@ -222,6 +224,8 @@ def score(
         nats += surprise.sum().item()
         squares += surprise.square().sum().item()
         n_targets += len(surprise)
+        if nll is not None:
+            nll.append(surprise.float().cpu().numpy())
         counts = np.bincount(targets, minlength=vocab_size) + (counts if len(counts) else 0)
         if blocks is not None:
             where = index[places]

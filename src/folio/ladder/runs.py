@@ -10,7 +10,9 @@ from folio.config import Table, read_toml
 from folio.errors import UserError
 from folio.ladder.ablation import Change, Row
 from folio.recipe.recipe import make_recipe
-from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.recipe.resume import resume_run
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
 
 

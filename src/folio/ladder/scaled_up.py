@@ -60,7 +60,8 @@ def measure_seconds(recipe: Recipe, tell: Callable[[str], None]) -> tuple[float,
     """
     from dataclasses import replace
 
-    from folio.recipe.build import choose_for, fit_vocabulary, measure
+    from folio.recipe.budget import measure
+    from folio.recipe.build import choose_for, fit_vocabulary
     from folio.recipe.prepare import prepare
 
     text = prepare(recipe, tell)

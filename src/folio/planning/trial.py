@@ -14,7 +14,7 @@ import numpy as np
 from folio.device import Device
 from folio.recipe.build import build
 from folio.recipe.recipe import Recipe
-from folio.recipe.train import Watcher
+from folio.recipe.watcher import Watcher
 from folio.tokenizers.base import TokenIds
 from folio.training.loop import train
 from folio.training.state import TrainingState

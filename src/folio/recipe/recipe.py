@@ -15,6 +15,7 @@ from folio.tokenizers.config import TokenizerConfig
 from folio.tokens.stream import StreamConfig
 from folio.training.config import TrainingConfig
 from folio.training.optimizers import OptimizerConfig
+from folio.training.pace import parse_knot
 from folio.training.schedule import ScheduleConfig
 
 BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
@@ -45,6 +46,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it is 0 or more.")
+        pace, steps = self.schedule.pace, self.training.max_steps
+        if pace and parse_knot(pace[-1]).last != steps:
+            raise UserError(
+                f"schedule.pace ends at step {parse_knot(pace[-1]).last}, which must be "
+                f"training.max_steps, got {steps}. Leave schedule.pace out for another budget."
+            )
 
 
 def make_recipe(*layers: Table) -> Recipe:
@@ -70,6 +77,8 @@ def lay_over(*layers: Table) -> Table:
         if any(name in layer.get("training", {}) for name in BUDGETS):
             below = table.get("training", {})
             table["training"] = {k: v for k, v in below.items() if k not in BUDGETS}
+            if "pace" in table.get("schedule", {}):  # it belongs to the budget below
+                table["schedule"] = {k: v for k, v in table["schedule"].items() if k != "pace"}
         table = merge(table, layer)
     return table
 

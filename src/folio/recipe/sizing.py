@@ -14,14 +14,8 @@ from typing import NamedTuple
 from folio.config import Table
 from folio.console import duration
 from folio.device import Device
-from folio.recipe.build import (
-    DEFAULT_MINUTES,
-    Speed,
-    choose_for,
-    fit_vocabulary,
-    measure,
-    steps_in,
-)
+from folio.recipe.budget import DEFAULT_MINUTES, Speed, measure, steps_in
+from folio.recipe.build import choose_for, fit_vocabulary
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
@@ -236,7 +230,11 @@ def token_flops(recipe: Recipe) -> float:
 
 
 def size_recipe(
-    given: Table, prepared: Prepared, in_use: int, tell: Callable[[str], None]
+    given: Table,
+    prepared: Prepared,
+    in_use: int,
+    tell: Callable[[str], None],
+    used_seconds: float = 0.0,
 ) -> Recipe:
     """The recipe of a table, with the size and the restraint that it leaves to the minutes.
 
@@ -246,6 +244,7 @@ def size_recipe(
         prepared: its text.
         in_use: as in candidates.
         tell: takes a line: what was chosen, and why.
+        used_seconds: of the minutes, before this.
 
     Raises:
         UserError: as candidates.
@@ -259,7 +258,8 @@ def size_recipe(
     minutes = training.get("minutes") or DEFAULT_MINUTES
     choices: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
     recipes = (make_recipe(given, choice) for choice in choices)
-    chosen, next_one = best_of(candidates(recipes, prepared, minutes, in_use))
+    left = max(minutes - used_seconds / 60, minutes / 10)
+    chosen, next_one = best_of(candidates(recipes, prepared, left, in_use))
     size, words = chosen.recipe.size, []
     if open_size:
         n_parameters = chosen.recipe.model.n_parameters

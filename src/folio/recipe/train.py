@@ -1,86 +1,38 @@
-"""Train a recipe into a run directory, and go on with a run. The whole of Folio in one page."""
+"""Train a recipe into a run directory. The whole of Folio in one page."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from folio.config import Table, read_toml, to_table, to_toml
-from folio.device import Device, choose_device, peak_memory
+from folio.config import Table, to_toml
+from folio.device import Device
 from folio.errors import UserError
 from folio.model.fused import must_compile
-from folio.recipe.build import (
-    Speed,
-    build,
-    check_device,
-    choose_for,
-    evaluation_interval,
-    fit_vocabulary,
-    freeze_budget,
-    steps_in,
-)
+from folio.recipe.budget import CommandClock, Speed, freeze_budget
+from folio.recipe.build import build, check_device, choose_for, fit_vocabulary, validation_cluster
 from folio.recipe.expected_loss import RULE, effort_of, read_anchors
+from folio.recipe.finish import Result, finish
 from folio.recipe.memory import fit_memory, memory_before
 from folio.recipe.prepare import Prepared, prepare
-from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
+from folio.recipe.recipe import Recipe
 from folio.recipe.sizing import size_recipe
-from folio.run.card import diagnose_run, draw_loss, write_card
+from folio.recipe.watcher import Both, Watcher
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
-from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run, runs_folder
-from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.metrics import set_aside_events_after
-from folio.run.opening import open_run
-from folio.run.prediction import Figures, compare_with_prediction, predict
+from folio.run.prediction import Figures, predict
 from folio.storage import atomic_write, link_or_copy, write_json
-from folio.tokenizers import load
-from folio.tokens.token_file import open_token_file
-from folio.training.config import budget_steps
-from folio.training.loop import Ending, Evaluation, Observer, Training, train
+from folio.training.deadline import Deadline, TimeBudget
+from folio.training.loop import Training, train
+from folio.training.pace import Knot
+from folio.training.pace_file import write_pace
 from folio.training.recorder import RunRecorder
 from folio.training.state import TrainingState, load_model_tensors
-
-
-class Watcher:
-    """An Observer that also hears what happens around the training. This one is silent."""
-
-    sample_tokens = 600
-    """Length of the text that the model writes at the end; 0 saves its time."""
-
-    def tell(self, line: str) -> None:
-        """A line about what is being done."""
-
-    def begin(self, run: Run, training: Training, state: TrainingState) -> None:
-        """Training begins, or goes on."""
-
-    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-        """As an Observer."""
-
-    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
-        """As an Observer."""
-
-    def save(self, state: TrainingState) -> None:
-        """As an Observer."""
-
-    def ended(self, state: TrainingState, ending: Ending) -> None:
-        """As an Observer."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a training ended."""
-
-    run: Run
-    ending: Ending
-    state: TrainingState
-    diagnosis: Diagnosis
-    sample: str
-    held_out: list[HeldOut]
-    """The best checkpoint on each held-out text, and the last one on the test text."""
 
 
 def train_recipe(
@@ -90,6 +42,7 @@ def train_recipe(
     should_stop: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
     given: Table | None = None,
+    clock: CommandClock | None = None,
 ) -> Result:
     """Train a recipe into runs/<name>.
 
@@ -101,39 +54,87 @@ def train_recipe(
         folder: where the run is made; runs/ where it is None.
         given: the settings that the recipe was made of; what they leave open, the minutes choose.
             None takes the recipe as it is.
+        clock: of the command, which a budget in minutes counts from; from now on where it is None.
 
     Raises:
         UserError: whatever the user can mend, before anything is written.
     """
-    folder = folder or runs_folder()
-    if name is not None and (there := Run(folder / name)).exists():
-        raise UserError(
-            f"The run {there.path} exists already. Go on with it: folio resume {name}. "
-            f"Or give another --name."
-        )
-    recipe, prepared, device, memory_bytes = settle(recipe, watcher, given)
-    texts = prepared.training(), prepared.validation()
-    recipe, speed = freeze_budget(recipe, device, *texts)
-    training = build(recipe, device, *texts)  # fails here, before anything is written, or never
+    clock = clock or CommandClock()
+    with new_run(recipe, name, folder or runs_folder()) as run:
+        recipe, prepared, device, memory_bytes = settle(recipe, watcher, given, clock)
+        texts = prepared.training(), prepared.validation()
+        frozen = freeze_budget(recipe, device, *texts, clock, prepared.read_at_end(), watcher.tell)
+        recipe = frozen.recipe
+        training = build(recipe, device, *texts)  # fails here, before anything is written, or never
+        cluster = validation_cluster(texts[1], prepared.tokenizer, prepared.record)
+        training = replace(training, validation_cluster=cluster)
 
-    run = Run(folder / (name or _new_name(recipe)))
-    with run.lock():
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():
             link_or_copy(path, run.tokens_file(name_of_part))
         write_json(run.corpus_file, prepared.record)
-        predict(run, _expect(recipe, prepared, memory_bytes, speed))
-        _write_recipe(run, recipe)  # last: from here on this is a run
-        return _train_in(run, recipe, training, watcher, should_stop)
+        predict(run, _expect(recipe, prepared, memory_bytes, frozen.speed))
+        if frozen.time is not None:
+            write_pace(run.pace_file, frozen.time, training.pace.knots)
+        write_recipe(run, recipe)  # last: from here on this is a run
+        return train_in(run, recipe, training, watcher, should_stop, frozen.time, clock)
+
+
+@contextmanager
+def new_run(recipe: Recipe, name: str | None, folder: Path) -> Iterator[Run]:
+    """Reserve a name for a run: while this lasts, nobody else can take it or write into it.
+
+    Raises:
+        UserError: the run exists, or another process is making it.
+    """
+    run, held = _reserve(recipe, name, folder)
+    with held:
+        yield run
+
+
+def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitStack]:
+    while True:
+        run = Run(folder / (name or _new_name(recipe, folder)))
+        _refuse_existing(run)
+        is_new = not run.path.exists()
+        with ExitStack() as held:
+            try:
+                held.enter_context(run.lock())
+            except UserError:
+                # Another command may have taken the same number a moment ago.
+                if name is None and _new_name(recipe, folder) != run.name:
+                    continue
+                raise
+            _refuse_existing(run)  # it may have been finished while nobody held the lock
+            if is_new:
+                held.callback(_discard_unfinished, run)
+            return run, held.pop_all()
+
+
+def _refuse_existing(run: Run) -> None:
+    if run.exists():
+        raise UserError(
+            f"The run {run.path} exists already. Go on with it: folio resume {run.name}. "
+            f"Or give another --name."
+        )
+
+
+def _discard_unfinished(run: Run) -> None:
+    """Remove a folder that never became a run; its lock is held."""
+    if not run.exists():
+        shutil.rmtree(run.path, ignore_errors=True)
 
 
 def settle(
-    recipe: Recipe, watcher: Watcher, given: Table | None = None
+    recipe: Recipe,
+    watcher: Watcher,
+    given: Table | None = None,
+    clock: CommandClock | None = None,
 ) -> tuple[Recipe, Prepared, Device, int]:
     """Prepare the text, and write out all that a recipe leaves open but its budget.
 
     Args:
-        recipe, watcher, given: as in train_recipe.
+        recipe, watcher, given, clock: as in train_recipe.
 
     Returns:
         The recipe, its text, where it is trained, and the bytes of memory that this should take; 0
@@ -147,7 +148,8 @@ def settle(
         watcher.tell(f"warning: {warning}")
     in_use = memory_before()
     if given is not None:
-        recipe = size_recipe(given, prepared, in_use, watcher.tell)
+        used = clock.used() if clock else 0.0
+        recipe = size_recipe(given, prepared, in_use, watcher.tell, used)
     recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
     recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
     device = choose_for(recipe)
@@ -172,60 +174,50 @@ def _expect(recipe: Recipe, prepared: Prepared, memory_bytes: int, speed: Speed 
     )
 
 
-def resume_run(
-    run: Run,
-    overrides: dict[str, Any],
-    watcher: Watcher,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Result | None:
-    """Go on where a run stopped, or train it longer.
-
-    Args:
-        run: the run directory.
-        overrides: a table of [training] settings, the budgets among them.
-        watcher, should_stop: as in train_recipe.
-
-    Returns:
-        How it ended; None where the run is complete and no more was asked for.
-    """
-    with run.lock():
-        before = make_recipe(read_toml(run.recipe_file))
-        changes = overrides.get("training", {})
-        foreign = [key for key in overrides if key != "training"]
-        if foreign:
-            raise UserError(
-                f"A run goes on with the settings that it began with; only those of training, "
-                f"such as --training.max-steps, can change, not {foreign[0]}. Start another run "
-                f"with: folio train {run.recipe_file} --{foreign[0]}..."
-            )
-        device = choose_device(before.device)
-        recipe = _extend(run, before, changes) if changes else before
-        if recipe != before:
-            _write_recipe(run, recipe)
-        if not changes and _is_complete(run, recipe):
-            return None
-        fingerprint = load(run.tokenizer_file).fingerprint
-        texts = [open_token_file(run.tokens_file(n), fingerprint) for n in ("train", "validation")]
-        training = build(recipe, device, *texts)
-        return _train_in(run, recipe, training, watcher, should_stop)
-
-
-def _train_in(
+def train_in(
     run: Run,
     recipe: Recipe,
     training: Training,
     watcher: Watcher,
     should_stop: Callable[[], bool],
+    budget: TimeBudget | None,
+    clock: CommandClock,
 ) -> Result:
-    """The common way of a new run and of one that goes on; the run is locked."""
+    """Train a run that is locked, a new one or one that goes on.
+
+    Args:
+        run, recipe, training: that belong together.
+        watcher, should_stop: as in train_recipe.
+        budget: what is kept to the clock; None where the steps are fixed.
+        clock: of the command.
+    """
     check_device(training)
     state = _restore(run, training, watcher)
     if training.device.config.kind == "cpu" and must_compile():
         watcher.tell("compiling the kernels, once, for some seconds ...")
+    if budget is not None:
+        before = state.used_seconds if state.step > budget.from_step else 0.0
+        n = training.config.evaluations or -(
+            -training.pace.last // training.config.evaluation_interval
+        )
+        training = replace(training, deadline=Deadline(budget, n, lambda: before + clock.used()))
     recorder = RunRecorder(run, training, recipe.model)
     watcher.begin(run, training, state)
-    ending = train(training, state, _Both(recorder, watcher), should_stop)
-    return _finish(run, recipe, ending, state, training, watcher.sample_tokens)
+    try:
+        ending = train(training, state, Both(recorder, watcher), should_stop)
+    finally:
+        if budget is not None:
+            recipe = with_pace(recipe, training.pace.knots)
+            write_recipe(run, recipe)
+    nll = recorder.best_validation_nll
+    return finish(run, recipe, ending, state, training, nll, watcher.sample_tokens, should_stop)
+
+
+def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:
+    """The recipe that repeats what a clock decided, without one."""
+    schedule = replace(recipe.schedule, pace=tuple(map(str, knots)))
+    config = replace(recipe.training, max_steps=knots[-1].last)
+    return replace(recipe, schedule=schedule, training=config)
 
 
 def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
@@ -246,93 +238,6 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
             shutil.rmtree(path, ignore_errors=True)
     set_aside_events_after(run.metrics_file, step)
     return state
-
-
-def _finish(
-    run: Run,
-    recipe: Recipe,
-    ending: Ending,
-    state: TrainingState,
-    training: Training,
-    sample_tokens: int,
-) -> Result:
-    """Draw, sample, diagnose, and write the card."""
-    draw_loss(run)
-    opened = open_run(run)
-    sample = ""
-    if sample_tokens:
-        sample = opened.generate(
-            max_tokens=sample_tokens,
-            temperature=0.8,
-            seed=recipe.seed or 1,
-            stop=False,
-            compiled=False,
-        )
-    assert isinstance(sample, str)
-    held_out = evaluate_held_out(opened)
-    if state.best_step < state.step and (last := evaluate_on(open_run(run, "last"), "test")):
-        held_out.append(replace(last, name="test, last step"))
-    write_json(run.held_out_file, [text.record() for text in held_out])
-    diagnosis = diagnose_run(run)
-    ledger = run.corpus()["ledger"]
-    speed = state.tokens / max(state.seconds, 1e-9)
-    sources = recipe.corpus.sources
-    facts = [
-        ("text", f"{', '.join(sources[:3])}{' ...' if sources[3:] else ''}"),
-        (
-            "characters for training, validation",
-            f"{ledger['training']:,}, {ledger['validation']:,}",
-        ),
-        ("model", f"{recipe.preset}, {recipe.model.n_parameters:,} parameters"),
-        ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
-        ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
-        ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
-        *((f"loss, {text.name}", str(text)) for text in held_out),
-        ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
-        ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
-        ("sample again", f"`folio sample {run.path}`"),
-    ]
-    measured = Figures(
-        max_steps=recipe.training.max_steps,
-        memory_bytes=max(peak_memory(), training.replicas.peak_bytes),
-        seconds=state.seconds if ending == "finished" else None,
-        loss=state.best_validation_loss if ending == "finished" else None,
-    )
-    facts += compare_with_prediction(run, measured)
-    write_card(run, facts, [sample] if sample else [])
-    return Result(run, ending, state, diagnosis, sample, held_out)
-
-
-def _extend(run: Run, recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with changed training settings; a budget in minutes is counted from now."""
-    table = to_table(recipe)
-    changes = dict(changes)
-    minutes = changes.pop("minutes", 0.0)
-    budget_given = any(key in changes for key in BUDGETS)
-    recipe = make_recipe(table, {"training": changes}) if changes else recipe
-    training_ids = open_token_file(run.tokens_file("train"))
-    length = recipe.model.context_length
-    steps = budget_steps(recipe.training, length, len(training_ids) - 1)
-    if minutes:
-        ends = run.events("step")
-        done = ends[-1] if ends else {"step": 0, "seconds": 0.0}
-        step_seconds = done["seconds"] / max(done["step"], 1) or 0.1
-        more = steps_in(minutes * 60, Speed(step_seconds, 0.0), recipe.training, length, 2)
-        checkpoint = run.newest()[0]
-        steps = min(steps, checkpoint.step + more) if budget_given else checkpoint.step + more
-    frozen = replace(recipe.training, max_steps=steps, max_tokens=0, max_epochs=0.0, minutes=0.0)
-    if not frozen.evaluation_interval:
-        interval = evaluation_interval(frozen, steps, length, run.corpus()["tokens"]["validation"])
-        frozen = replace(frozen, evaluation_interval=interval)
-    return replace(recipe, training=frozen)
-
-
-def _is_complete(run: Run, recipe: Recipe) -> bool:
-    ends = run.events("end")
-    return bool(ends) and (
-        ends[-1]["reason"] == "patience"
-        or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
-    )
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -356,41 +261,19 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
     )
 
 
-def _new_name(recipe: Recipe) -> str:
+def _new_name(recipe: Recipe, folder: Path) -> str:
     """<corpus>-<preset>-<number>, the number one above those that are there."""
     first = recipe.corpus.sources[0]
     stem = "stdin" if first == "-" else re.sub(r"[^\w.-]+", "-", Path(first).stem).strip("-.")
     base = f"{stem or 'text'}-{recipe.preset}"
     taken = [0]
-    for path in runs_folder().glob(f"{base}-*"):
+    for path in folder.glob(f"{base}-*"):
         if (number := path.name.removeprefix(f"{base}-")).isdecimal():
             taken.append(int(number))
     return f"{base}-{max(taken) + 1}"
 
 
-def _write_recipe(run: Run, recipe: Recipe) -> None:
+def write_recipe(run: Run, recipe: Recipe) -> None:
+    """Write the resolved recipe."""
     with atomic_write(run.recipe_file) as file:
         file.write(f"# folio train {run.recipe_file}\n\n{to_toml(recipe)}")
-
-
-class _Both:
-    """First the recorder, then the watcher, so that what is shown is already on the disk."""
-
-    def __init__(self, *observers: Observer) -> None:
-        self.observers = observers
-
-    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-        for observer in self.observers:
-            observer.stepped(state, loss, learning_rate)
-
-    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
-        for observer in self.observers:
-            observer.evaluated(state, evaluation)
-
-    def save(self, state: TrainingState) -> None:
-        for observer in self.observers:
-            observer.save(state)
-
-    def ended(self, state: TrainingState, ending: Ending) -> None:
-        for observer in self.observers:
-            observer.ended(state, ending)

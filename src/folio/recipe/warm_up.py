@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from folio.recipe.build import choose_for, measure
+from folio.recipe.budget import measure
+from folio.recipe.build import choose_for
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import make_recipe
 

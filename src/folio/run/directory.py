@@ -70,6 +70,10 @@ class Run:
         return self.path / "prediction.json"
 
     @property
+    def pace_file(self) -> Path:
+        return self.path / "pace.jsonl"
+
+    @property
     def checkpoints_folder(self) -> Path:
         return self.path / "checkpoints"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.score import exact_windows, surprise_of_each
+from folio.device import Device
 from folio.evaluation.uncertainty import TELLING, standard_error, text_blocks
 from folio.run.opening import OpenRun
 from folio.tokenizers.base import TokenIds
@@ -39,31 +39,44 @@ class HeldOut:
         )
 
 
-def evaluate_held_out(opened: OpenRun) -> list[HeldOut]:
-    """Read each held-out text of a run once, in windows side by side."""
+def evaluate_held_out(
+    opened: OpenRun,
+    device: Device | None = None,
+    validation_nll: NDArray[np.float32] | None = None,
+) -> list[HeldOut]:
+    """Read each held-out text of a run once, in windows side by side.
+
+    Args:
+        opened: the run.
+        device: as in `OpenRun.score`.
+        validation_nll: (N - 1,) nats of the validation targets, where they are known already.
+    """
     run, families = opened.run, opened.run.corpus().get("families", {})
     validation = opened.validation()
     if len(validation) < 2:
         return []
-    surprise, blocks = _read(opened, validation, families.get("validation", ()))
-    target = ~np.isnan(surprise)
-    texts = [_held_out("validation", surprise, blocks, target)]
+    nll = validation_nll
+    if nll is None:
+        _, nll = opened.score(validation, device)
+    blocks = _blocks(opened, validation, families.get("validation", ()))
+    texts = [_held_out("validation", nll, blocks)]
     if run.tokens_file("clean").exists():
-        clean = target & (open_token_file(run.tokens_file("clean")) == 1)
-        if 0 < clean.sum() < target.sum():
-            texts.append(_held_out("clean part", surprise, blocks, clean))
-    return texts + [text for name in ("elsewhere", "test") if (text := evaluate_on(opened, name))]
+        clean = open_token_file(run.tokens_file("clean"))[1:] == 1
+        if 0 < clean.sum() < len(nll):
+            texts.append(_held_out("clean part", nll[clean], blocks[clean]))
+    others = (evaluate_on(opened, name, device) for name in ("elsewhere", "test"))
+    return texts + [text for text in others if text]
 
 
-def evaluate_on(opened: OpenRun, name: str) -> HeldOut | None:
+def evaluate_on(opened: OpenRun, name: str, device: Device | None = None) -> HeldOut | None:
     """Read the text of one token file of a run; None where it has none."""
     path = opened.run.tokens_file(name)
     tokens = open_token_file(path, opened.tokenizer.fingerprint) if path.exists() else ()
     if len(tokens) < 2:
         return None
     families = opened.run.corpus().get("families", {}).get(name, ())
-    surprise, blocks = _read(opened, tokens, families)
-    return _held_out(name, surprise, blocks, ~np.isnan(surprise))
+    _, nll = opened.score(tokens, device)
+    return _held_out(name, nll, _blocks(opened, tokens, families))
 
 
 def too_small(texts: Sequence[HeldOut]) -> str:
@@ -77,19 +90,11 @@ def too_small(texts: Sequence[HeldOut]) -> str:
     return ""
 
 
-def _read(
-    opened: OpenRun, tokens: TokenIds, families: Sequence[int]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    windows = exact_windows(len(tokens), opened.model.config.context_length)
-    surprise = surprise_of_each(opened.model, tokens, windows)
-    return surprise, text_blocks(tokens, opened.tokenizer.end_of_document, families)
+def _blocks(opened: OpenRun, tokens: TokenIds, families: Sequence[int]) -> NDArray[np.int64]:
+    """(N - 1,) the cluster of each target."""
+    return text_blocks(tokens, opened.tokenizer.end_of_document, families)[1:]
 
 
-def _held_out(
-    name: str,
-    surprise: NDArray[np.float32],
-    blocks: NDArray[np.int64],
-    where: NDArray[np.bool_],
-) -> HeldOut:
-    chosen = surprise[where].astype(np.float64)
-    return HeldOut(name, len(chosen), float(chosen.mean()), standard_error(chosen, blocks[where]))
+def _held_out(name: str, nll: NDArray[np.float32], blocks: NDArray[np.int64]) -> HeldOut:
+    each = nll.astype(np.float64)
+    return HeldOut(name, len(each), float(each.mean()), standard_error(each, blocks))

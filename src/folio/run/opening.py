@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from folio.config import from_table
 from folio.device import Device
 from folio.errors import UserError
-from folio.evaluation.score import Score, exact_score, strided_score
+from folio.evaluation.parallel import score_by_workers
+from folio.evaluation.score import Score, exact_windows, strided_windows
 from folio.evaluation.uncertainty import text_blocks
 from folio.generation.engine import FINISHED, generate
 from folio.generation.sampling import SamplingConfig
@@ -23,6 +27,8 @@ from folio.run.directory import Run
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import BEGIN, TokenIds
 from folio.tokens.token_file import open_token_file
+
+Protocol = Literal["exact", "strided"]
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,45 @@ class OpenRun:
         """(N,) token ids that the run held out."""
         return open_token_file(self.run.tokens_file("validation"), self.tokenizer.fingerprint)
 
-    def evaluate(self, tokens: TokenIds, families: Sequence[int] = ()) -> list[Score]:
+    def evaluate(
+        self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
+    ) -> list[Score]:
         """Exact first, then strided.
 
         Args:
             tokens: (N,) of one or several documents.
             families: of each document, as in text_blocks.
+            device: as in `score`.
         """
-        length = self.model.config.context_length
         blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)
-        return [s(self.model, tokens, length, blocks) for s in (exact_score, strided_score)]
+        protocols: list[Protocol] = ["exact", "strided"]
+        return [self.score(tokens, device, protocol, blocks)[0] for protocol in protocols]
+
+    def score(
+        self,
+        tokens: TokenIds,
+        device: Device | None = None,
+        protocol: Protocol = "exact",
+        blocks: NDArray[np.int64] | None = None,
+    ) -> tuple[Score, NDArray[np.float32]]:
+        """Read a text.
+
+        Args:
+            tokens: (N,) of one or several documents.
+            device: a processor whose precision and number of threads are used, one process each;
+                None computes here, as the model is.
+            protocol: which windows.
+            blocks: (N,) the cluster of each token, for the standard error.
+
+        Returns:
+            The score, and (N - 1,) the nats of each target, in order.
+        """
+        windows_of = {"exact": exact_windows, "strided": strided_windows}[protocol]
+        windows = windows_of(len(tokens), self.model.config.context_length)
+        model, world_size = self.model, 1
+        if device is not None and device.config.kind == "cpu":
+            model, world_size = copy.deepcopy(model).to(device.dtype), device.config.threads
+        return score_by_workers(model, tokens, windows, protocol, blocks, world_size)
 
     def generate_ids(
         self,

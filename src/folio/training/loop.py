@@ -8,21 +8,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from folio.device import Device
 from folio.evaluation.score import exact_windows, sampled_windows
+from folio.evaluation.uncertainty import ratio_error
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch, TokenStream
 from folio.training.config import TrainingConfig
+from folio.training.deadline import Deadline
 from folio.training.optimizers import OptimizerConfig
+from folio.training.pace import Knot, Pace
 from folio.training.replicas import Replicas
 from folio.training.schedule import ScheduleConfig, learning_rate_share
 from folio.training.state import TrainingState
 from folio.training.updates import Optimizer
+from folio.workers import WorkerError
 
 Ending = Literal["finished", "patience", "interrupted", "non-finite"]
 
@@ -35,6 +41,10 @@ class Evaluation:
     """Exact: the whole validation text."""
     training_loss: float
     """On windows spread over the training text, as many tokens; always the same."""
+    standard_error: float = 0.0
+    """Of the validation loss, over its texts."""
+    validation_nll: NDArray[np.float32] | None = field(default=None, compare=False)
+    """(N - 1,) float32 nats of each validation target, in order."""
 
 
 class Observer(Protocol):
@@ -45,6 +55,9 @@ class Observer(Protocol):
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
         """After each evaluation; `state` knows already whether it was the best."""
+
+    def paced(self, knot: Knot) -> None:
+        """The steps to go were planned anew; to be on the disk before this returns."""
 
     def save(self, state: TrainingState) -> None:
         """A moment from which a run can be resumed."""
@@ -69,6 +82,13 @@ class Training:
     """With max_steps and the intervals above 0."""
     optimizer_config: OptimizerConfig
     schedule: ScheduleConfig
+    pace: Pace
+    """Says after how many steps the run ends; longer once the clock has decided anew."""
+    deadline: Deadline | None = None
+    """Decides so in a run with a budget in minutes."""
+    validation_cluster: NDArray[np.integer] | None = None
+    """(N,) to which cluster of texts each validation token belongs, counted from 0; None takes
+    each token for a text of its own."""
 
 
 def train(
@@ -95,29 +115,42 @@ def train(
 def _train(
     training: Training, state: TrainingState, observer: Observer, should_stop: Callable[[], bool]
 ) -> Ending:
-    config, stream = training.config, training.stream
+    config, stream, pace, deadline = (
+        training.config,
+        training.stream,
+        training.pace,
+        training.deadline,
+    )
     stream.place = state.place
     training.replicas.refresh()
     clock = _Clock(state)
 
     while True:
-        due = state.step % config.evaluation_interval == 0 or state.step == config.max_steps
-        if due and state.step > state.evaluated_step:
+        if deadline is not None and (knot := deadline.decide(state.step, pace)):
+            observer.paced(knot)
+            pace.append(knot)
+        if is_evaluation_due(training, state.step) and state.step > state.evaluated_step:
             evaluation = evaluate(training)
             note_evaluation(state, evaluation)
             clock.read()
             observer.evaluated(state, evaluation)
             observer.save(state)
+            if deadline is not None:
+                deadline.evaluated()
             if config.patience and state.stale_evaluations >= config.patience:
                 return _end("patience", state, observer)
-        if state.step >= config.max_steps:
+        if state.step >= pace.last:
             return _end("finished", state, observer)
         if should_stop():
             observer.save(state)
             return _end("interrupted", state, observer)
 
         batch = stream.next_batch(config.batch_size, training.context_length)
-        loss, norm = compute_gradients(training, batch, state.step)
+        try:
+            loss, norm = compute_gradients(training, batch, state.step)
+        except WorkerError:  # the weights are those before the step
+            observer.save(state)
+            raise
         if not (math.isfinite(loss) and math.isfinite(norm)):
             stream.place = state.place
             observer.save(state)
@@ -128,9 +161,24 @@ def _train(
         state.tokens += int((batch.targets != IGNORED).sum())
         state.place = stream.place
         clock.read()
+        if deadline is not None:
+            deadline.stepped()
+            state.used_seconds = deadline.used()
         observer.stepped(state, loss, learning_rate)
         if config.save_interval and state.step % config.save_interval == 0:
             observer.save(state)
+
+
+def is_evaluation_due(training: Training, step: int) -> bool:
+    """Whether the losses are measured after so many steps: at intervals, or at shares of a pace
+    whose steps nobody knows beforehand; at the end in any case."""
+    config, pace = training.config, training.pace
+    if step == pace.last:
+        return True
+    if config.evaluation_interval:
+        return step % config.evaluation_interval == 0
+    done = [pace.evaluations_done(s, config.evaluations) for s in (max(step - 1, 0), step)]
+    return done[0] < done[1]
 
 
 def evaluate(training: Training) -> Evaluation:
@@ -139,10 +187,15 @@ def evaluate(training: Training) -> Evaluation:
     validation, windows = training.validation, exact_windows(len(training.validation), length)
     sampled = sampled_windows(len(tokens), length, len(validation) - 1)
     replicas = training.replicas
-    return Evaluation(
-        replicas.score(validation, windows, "exact").nats_per_token,
-        replicas.score(tokens, sampled, "sample").nats_per_token,
-    )
+    nll: list[NDArray[np.float32]] = []
+    exact = replicas.score(validation, windows, "exact", nll)
+    validation_nll = np.concatenate(nll)
+    error = exact.standard_error
+    if training.validation_cluster is not None:
+        cluster = training.validation_cluster[1:]
+        error = ratio_error(np.bincount(cluster, validation_nll), np.bincount(cluster))
+    sample = replicas.score(tokens, sampled, "sample")
+    return Evaluation(exact.nats_per_token, sample.nats_per_token, error, validation_nll)
 
 
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
@@ -174,7 +227,9 @@ def update_weights(training: Training, step: int, norm: float) -> float:
         step: which.
         norm: of all gradients together, above which they are clipped.
     """
-    share = learning_rate_share(training.schedule, step, training.config.max_steps)
+    pace = training.pace
+    progress = pace.progress(step + 1) - 1
+    share = learning_rate_share(training.schedule, progress, pace.planned)
     training.optimizer.step(share, norm)
     return share * training.optimizer_config.learning_rate
 

@@ -6,11 +6,16 @@ import math
 import shutil
 from dataclasses import asdict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from folio.model.config import ModelConfig
 from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpoint, step_of
 from folio.run.directory import Run
 from folio.run.metrics import append_event
 from folio.training.loop import Ending, Evaluation, Training
+from folio.training.pace import Knot
+from folio.training.pace_file import append_knot
 from folio.training.state import TrainingState, model_tensors
 
 
@@ -19,12 +24,14 @@ class RunRecorder:
 
     def __init__(self, run: Run, training: Training, model_config: ModelConfig) -> None:
         self.run, self.training, self.model_config = run, training, model_config
+        self.best_validation_nll: NDArray[np.float32] | None = None
+        """(N - 1,) nats of each validation target at the best step, once that was evaluated."""
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
         state.recent_loss += loss
         state.recent_steps += 1
-        config = self.training.config
-        if state.step % config.log_interval == 0 or state.step == config.max_steps:
+        training = self.training
+        if state.step % training.config.log_interval == 0 or state.step == training.pace.last:
             self._append(
                 "step",
                 state,
@@ -34,14 +41,20 @@ class RunRecorder:
             state.recent_loss, state.recent_steps = 0.0, 0
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        if state.best_step == state.step:
+            self.best_validation_nll = evaluation.validation_nll
         self._append(
             "evaluation",
             state,
             validation_loss=evaluation.validation_loss,
+            standard_error=_finite(evaluation.standard_error),
             training_loss=evaluation.training_loss,
             best_validation_loss=state.best_validation_loss,
             best_step=state.best_step,
         )
+
+    def paced(self, knot: Knot) -> None:
+        append_knot(self.run.pace_file, knot)
 
     def save(self, state: TrainingState) -> None:
         training = self.training
@@ -80,3 +93,8 @@ class RunRecorder:
         for path in list_checkpoints(folder):
             if path.name not in keep and step_of(path) < state.step:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _finite(value: float) -> float | None:
+    """A number as JSON has it."""
+    return value if math.isfinite(value) else None

@@ -22,11 +22,14 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from folio.device import Device, keep_freed_memory, return_freed_memory
-from folio.evaluation.score import Score, Window, excerpt, score
+from folio.evaluation.parallel import split_windows
+from folio.evaluation.score import Score, Window, score
 from folio.model import fused, int8
 from folio.model.dropout import Dropout
 from folio.model.int8 import Int8Weight
@@ -136,7 +139,7 @@ class Replicas:
         self._pool: WorkerPool | None = None
         self._refresh = self.task(self._refresh_part, *self.after_a_move)
         self._add_share = self.task(self._compute_share, self._add_up_part)
-        self._score_share = self.task(lambda replica, item: score(replica.model, *item))
+        self._score_share = self.task(_score_share)
 
     @property
     def after_a_move(self) -> list[Work]:
@@ -278,12 +281,20 @@ class Replicas:
         span = part(len(total), replica.number, n)
         return Gradient(computed.loss, add_up(self._gradients[:n], total, span, share.begins))
 
-    def score(self, tokens: TokenIds, windows: list[Window], protocol: str) -> Score:
+    def score(
+        self,
+        tokens: TokenIds,
+        windows: list[Window],
+        protocol: str,
+        nll: list[NDArray[np.float32]] | None = None,
+    ) -> Score:
         """As `evaluation.score`, each copy reading some of the windows."""
-        n = len(self.copies)
-        parts = [windows[len(windows) * i // n : len(windows) * (i + 1) // n] for i in range(n)]
-        items = [(*excerpt(tokens, part), protocol) for part in parts if part]
-        return reduce(operator.add, self._score_share(items))
+        parts = split_windows(tokens, windows, protocol, len(self.copies))
+        items = [(*part, nll is not None) for part in parts]
+        answers = self._score_share(items)
+        if nll is not None:
+            nll += [array for _, arrays in answers for array in arrays]
+        return reduce(operator.add, (score for score, _ in answers))
 
     def refresh(self) -> None:
         """Give the copies the weights as they are now."""
@@ -295,6 +306,14 @@ class Replicas:
     def _refresh_bytes(self, replica: Replica, _: Any) -> None:
         for int8_weight in list(self._int8_weights.values())[replica.number :: replica.n_copies]:
             int8_weight.refresh()
+
+
+def _score_share(
+    replica: Replica, item: tuple[TokenIds, list[Window], str, bool]
+) -> tuple[Score, list[NDArray[np.float32]]]:
+    tokens, windows, protocol, each = item
+    nll: list[NDArray[np.float32]] = []
+    return score(replica.model, tokens, windows, protocol, nll=nll if each else None), nll
 
 
 def part(length: int, number: int, n: int) -> slice:

@@ -31,6 +31,11 @@ class ScheduleConfig:
     """Steps that the shares are of; 0 means training.max_steps. Set it to leave room for
     a longer run that must have the same beginning."""
 
+    pace: tuple[str, ...] = ()
+    """Where a budget in minutes was planned anew, as STEP:LAST: from a step on, the rest of the
+    schedule is spread over the steps up to the last one. Folio writes it at the end of such a run,
+    so that the recipe repeats it without a clock."""
+
     def __post_init__(self) -> None:
         for name in ("warmup_fraction", "cooldown_fraction", "final_fraction"):
             if not 0 <= getattr(self, name) <= 1:
@@ -39,12 +44,12 @@ class ScheduleConfig:
             raise UserError(f"schedule.horizon_steps is {self.horizon_steps}; it is 0 or more.")
 
 
-def learning_rate_share(config: ScheduleConfig, step: int, max_steps: int) -> float:
+def learning_rate_share(config: ScheduleConfig, step: float, max_steps: int) -> float:
     """Share of the peak learning rate for a step.
 
     Args:
         config: the schedule.
-        step: steps already taken, from 0.
+        step: steps of progress already made, from 0; whole ones but for a pace (pace.py).
         max_steps: of the run; `config.horizon_steps` stands above it.
 
     Returns:
@@ -57,7 +62,7 @@ def learning_rate_share(config: ScheduleConfig, step: int, max_steps: int) -> fl
     horizon = config.horizon_steps or max_steps
     warmup = round(config.warmup_fraction * horizon)
     if step < warmup:
-        return (step + 1) / warmup
+        return min((step + 1) / warmup, 1.0)
     falling = horizon - warmup
     if config.kind == "linear":
         falling = min(round(config.cooldown_fraction * horizon), falling)

@@ -23,6 +23,8 @@ class TrainingState:
     """Targets trained on, repeats included."""
     seconds: float = 0.0
     """Time spent in this run, evaluations included, pauses not."""
+    used_seconds: float = 0.0
+    """Of a budget in minutes, the start of each command included; 0 without one."""
     place: Place = field(default_factory=Place)
     """Where the stream of batches stands."""
     best_validation_loss: float = math.inf

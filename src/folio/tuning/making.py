@@ -10,9 +10,11 @@ from typing import Any
 
 from folio.config import Table, from_table, merge, to_table
 from folio.errors import UserError
-from folio.recipe.build import build, measure
+from folio.recipe.budget import measure
+from folio.recipe.build import build
 from folio.recipe.recipe import BUDGETS, Recipe, lay_over, make_recipe
-from folio.recipe.train import Watcher, settle
+from folio.recipe.train import settle
+from folio.recipe.watcher import Watcher
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
 from folio.tuning.space import parse_space

@@ -26,7 +26,9 @@ from folio.console import say, stop_requested
 from folio.errors import UserError
 from folio.evaluation.score import bits_per_byte
 from folio.recipe.recipe import Recipe
-from folio.recipe.train import Watcher, resume_run, train_recipe
+from folio.recipe.resume import resume_run
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
 from folio.tokenizers import load
 from folio.tokens.token_file import open_token_file

@@ -1,0 +1,80 @@
+"""Read a text by several processes, each a share of the windows, to the same loss."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import replace
+from functools import reduce
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from folio.evaluation.score import Score, Window, excerpt, score
+from folio.evaluation.uncertainty import standard_error
+from folio.tokenizers.base import TokenIds
+from folio.workers import ProcessPool, forks
+
+Part = tuple[TokenIds, list[Window], str]
+
+
+def score_by_workers(
+    model: nn.Module,
+    tokens: TokenIds,
+    windows: list[Window],
+    protocol: str,
+    blocks: NDArray[np.int64] | None = None,
+    world_size: int = 1,
+) -> tuple[Score, NDArray[np.float32]]:
+    """Read the windows of a text, without dropout.
+
+    Threads that share every operation wait for each other hundreds of times in a forward pass, on
+    a busy machine for longer than they compute; processes that share the windows never do.
+
+    Args:
+        model: on a processor where there are several workers.
+        tokens, windows, protocol, blocks: as in `score`; each target in one window, in order.
+        world_size: processes, this one included; 1 reads here, by torch's own threads.
+
+    Returns:
+        The score, and (n,) the nats of each target in the order of the windows.
+    """
+    parts = split_windows(tokens, windows, protocol, world_size if forks() else 1)
+
+    def read(rank: int, part: Part) -> tuple[Score, NDArray[np.float32]]:
+        nll: list[NDArray[np.float32]] = []
+        return score(model, *part, nll=nll), np.concatenate(nll)
+
+    if len(parts) == 1:
+        answers = [read(0, parts[0])]
+    else:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        pool = ProcessPool(len(parts), [[read]], lambda: None)
+        try:
+            answers = pool.run(0, parts)
+        finally:
+            pool.close()
+            torch.set_num_threads(threads)
+    total = reduce(operator.add, (found for found, _ in answers))
+    nll = np.concatenate([each for _, each in answers])
+    if blocks is not None:
+        total = replace(total, error_over_texts=standard_error(nll, blocks[1:]))
+    return total, nll
+
+
+def split_windows(
+    tokens: TokenIds, windows: list[Window], protocol: str, world_size: int
+) -> list[Part]:
+    """Split windows into at most `world_size` shares, each with the tokens that it reads.
+
+    Returns:
+        Tokens, windows as they lie in them, and the protocol: the arguments of `score`. One share
+        where there are no windows, so that `score` says what is wrong.
+    """
+    n = max(min(world_size, len(windows)), 1)
+    if n == 1:
+        return [(tokens, windows, protocol)]
+    shares = (windows[len(windows) * i // n : len(windows) * (i + 1) // n] for i in range(n))
+    return [(*excerpt(tokens, share), protocol) for share in shares]

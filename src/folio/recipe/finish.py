@@ -1,0 +1,132 @@
+"""What follows a training: held-out texts, a sample, the diagnosis, the picture and the card."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from folio.device import peak_memory
+from folio.generation.sampling import SamplingConfig
+from folio.recipe.recipe import Recipe
+from folio.run.card import diagnose_run, draw_loss, write_card
+from folio.run.diagnosis import Diagnosis
+from folio.run.directory import Run
+from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
+from folio.run.opening import OpenRun, open_run
+from folio.run.prediction import Figures, compare_with_prediction
+from folio.storage import write_json
+from folio.training.loop import Ending, Training
+from folio.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended."""
+
+    run: Run
+    ending: Ending
+    state: TrainingState
+    diagnosis: Diagnosis
+    sample: str
+    """Empty after an interrupt: `folio resume` goes on, and writes one at the end."""
+    held_out: list[HeldOut]
+    """The best checkpoint on each held-out text, and the last one on the test text; none after an
+    interrupt."""
+
+
+def finish(
+    run: Run,
+    recipe: Recipe,
+    ending: Ending,
+    state: TrainingState,
+    training: Training,
+    best_validation_nll: NDArray[np.float32] | None,
+    sample_tokens: int,
+    should_stop: Callable[[], bool],
+) -> Result:
+    """Draw, evaluate, sample, diagnose, and write the card.
+
+    Args:
+        run, recipe, ending, state, training: as they are at the end.
+        best_validation_nll: (N - 1,) of the best checkpoint, where it was evaluated just now.
+        sample_tokens: length of the sample.
+        should_stop: after a yes, what is not needed to go on is left out.
+    """
+    draw_loss(run)
+    held_out: list[HeldOut] = []
+    sample = ""
+    if ending != "interrupted" and not should_stop():
+        opened = open_run(run)
+        held_out = evaluate_held_out(opened, training.device, best_validation_nll)
+        if state.best_step < state.step and run.tokens_file("test").exists():
+            last = evaluate_on(open_run(run, "last"), "test", training.device)
+            held_out += [replace(last, name="test, last step")] if last else []
+        write_json(run.held_out_file, [text.record() for text in held_out])
+        if sample_tokens and not should_stop():
+            deadline = training.deadline
+            seconds = deadline.budget.sample_seconds if deadline else math.inf
+            sample = write_sample(opened, sample_tokens, recipe.seed or 1, seconds, should_stop)
+    diagnosis = diagnose_run(run)
+    rows = facts(run, recipe, ending, state, held_out)
+    measured = Figures(
+        max_steps=training.pace.planned,
+        memory_bytes=max(peak_memory(), training.replicas.peak_bytes),
+        seconds=state.seconds if ending == "finished" else None,
+        loss=state.best_validation_loss if ending == "finished" else None,
+    )
+    rows += compare_with_prediction(run, measured)
+    write_card(run, rows, [sample] if sample else [])
+    return Result(run, ending, state, diagnosis, sample, held_out)
+
+
+def write_sample(
+    opened: OpenRun,
+    n_tokens: int,
+    seed: int,
+    seconds: float,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> str:
+    """Let the model write on one thread, which no other program makes wait, for a while at most."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    token_ids: list[int] = []
+    try:
+        until = time.monotonic() + seconds
+        config = SamplingConfig(temperature=0.8, seed=seed)
+        for step in opened.generate_ids("", config, 1, n_tokens, stop=False, compiled=False):
+            token_ids.append(int(step))
+            if time.monotonic() > until or should_stop():
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return opened.tokenizer.decode(token_ids, skip_special=True)
+
+
+def facts(
+    run: Run, recipe: Recipe, ending: Ending, state: TrainingState, held_out: list[HeldOut]
+) -> list[tuple[str, str]]:
+    """Collect the rows of the card."""
+    ledger = run.corpus()["ledger"]
+    speed = state.tokens / max(state.seconds, 1e-9)
+    sources = recipe.corpus.sources
+    return [
+        ("text", f"{', '.join(sources[:3])}{' ...' if sources[3:] else ''}"),
+        (
+            "characters for training, validation",
+            f"{ledger['training']:,}, {ledger['validation']:,}",
+        ),
+        ("model", f"{recipe.preset}, {recipe.model.n_parameters:,} parameters"),
+        ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
+        ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
+        ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
+        *((f"loss, {text.name}", str(text)) for text in held_out),
+        ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
+        ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
+        ("sample again", f"`folio sample {run.path}`"),
+    ]

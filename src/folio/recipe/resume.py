@@ -1,0 +1,199 @@
+"""Go on with a run where it stopped, or train it longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from folio.config import read_toml, to_table
+from folio.device import Device, DeviceConfig, choose_device, cores
+from folio.errors import UserError
+from folio.recipe.budget import (
+    END_SECONDS,
+    CommandClock,
+    evaluation_interval,
+    measure,
+    plan,
+    sample_seconds,
+)
+from folio.recipe.build import build, validation_cluster
+from folio.recipe.finish import Result
+from folio.recipe.memory import fit_memory, memory_before
+from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
+from folio.recipe.train import train_in, with_pace, write_recipe
+from folio.recipe.watcher import Watcher
+from folio.run.checkpoint import newest_checkpoint
+from folio.run.directory import Run
+from folio.tokenizers import load
+from folio.tokenizers.base import TokenIds
+from folio.tokens.token_file import open_token_file
+from folio.training.config import budget_steps
+from folio.training.deadline import TimeBudget
+from folio.training.pace import Pace
+from folio.training.pace_file import read_pace, write_pace
+from folio.training.schedule import learning_rate_share
+
+CHANGEABLE = ("training", "device")
+"""Tables of a recipe that may change when a run goes on."""
+
+
+def resume_run(
+    run: Run,
+    overrides: dict[str, Any],
+    watcher: Watcher,
+    should_stop: Callable[[], bool] = lambda: False,
+    clock: CommandClock | None = None,
+) -> Result | None:
+    """Go on where a run stopped, or train it longer.
+
+    Args:
+        run: the run directory.
+        overrides: tables of [training] and [device] settings, the budgets among them.
+        watcher, should_stop, clock: as in train_recipe.
+
+    Returns:
+        How it ended; None where the run is complete and no more was asked for.
+    """
+    clock = clock or CommandClock()
+    with run.lock():
+        before = make_recipe(read_toml(run.recipe_file))
+        for key in overrides:
+            if key not in CHANGEABLE:
+                raise UserError(
+                    f"A run goes on with the settings that it began with; only those of "
+                    f"{' and '.join(CHANGEABLE)}, such as --training.max-steps, can change, not "
+                    f"{key}. Start another run with: folio train {run.recipe_file} --{key}..."
+                )
+        changes = overrides.get("training", {})
+        if not changes and _is_complete(run, before):
+            return None
+        tokenizer = load(run.tokenizer_file)
+        parts = (run.tokens_file(part) for part in ("train", "validation"))
+        train_ids, validation = (open_token_file(path, tokenizer.fingerprint) for path in parts)
+        texts = train_ids, validation
+        recipe, device = _on_this_machine(before, overrides.get("device", {}), watcher)
+        recipe, budget = _with_budget(run, recipe, changes, device, texts, watcher, clock)
+        if recipe != before:
+            write_recipe(run, recipe)
+        training = build(recipe, device, *texts)
+        cluster = validation_cluster(texts[1], tokenizer, run.corpus())
+        training = replace(training, validation_cluster=cluster)
+        return train_in(run, recipe, training, watcher, should_stop, budget, clock)
+
+
+def _is_complete(run: Run, recipe: Recipe) -> bool:
+    ends = run.events("end")
+    return bool(ends) and (
+        ends[-1]["reason"] == "patience"
+        or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
+    )
+
+
+# ---- the machine -------------------------------------------------------------------------
+
+
+def _on_this_machine(
+    recipe: Recipe, changes: dict[str, Any], watcher: Watcher
+) -> tuple[Recipe, Device]:
+    """Take the device that the run began on as far as this machine has it.
+
+    A result depends on device, precision and threads in its last bits, so each change is told.
+    """
+    wanted = recipe.device
+    asked = make_recipe(to_table(recipe), {"device": changes}).device
+    config = asked
+    if not changes.get("threads") and config.threads > cores():
+        config = replace(config, threads=cores())
+    try:
+        device = choose_device(config)
+    except UserError:
+        if "kind" in changes or "precision" in changes:
+            raise
+        # The run comes from a machine that has what this one lacks.
+        usual = DeviceConfig()
+        config = replace(config, kind=usual.kind, precision=usual.precision)
+        device = choose_device(config)
+    for name in ("kind", "precision", "threads"):
+        was, now = getattr(wanted, name), getattr(device.config, name)
+        if was != now:
+            watcher.tell(
+                f"device.{name} was {was} and is {now} from here on: the losses differ from those "
+                f"of an uninterrupted run in their last bits"
+            )
+    if device.config == wanted:
+        return recipe, device
+    watcher.tell(f"device: {device}")
+    recipe = replace(recipe, device=device.config)
+    recipe, _ = fit_memory(recipe, device, memory_before(), watcher.tell)
+    return recipe, device
+
+
+# ---- the budget --------------------------------------------------------------------------
+
+
+def _with_budget(
+    run: Run,
+    recipe: Recipe,
+    changes: dict[str, Any],
+    device: Device,
+    texts: tuple[TokenIds, TokenIds],
+    watcher: Watcher,
+    clock: CommandClock,
+) -> tuple[Recipe, TimeBudget | None]:
+    """The recipe with the steps that it had, or with those that changed settings give it; and
+    what is to be kept to the clock."""
+    if not changes:
+        if (paced := read_pace(run.pace_file)) is None:
+            return recipe, None
+        budget, knots = paced
+        write_pace(run.pace_file, budget, knots)  # without a last line that was cut off
+        return with_pace(recipe, knots), budget
+    run.pace_file.unlink(missing_ok=True)
+    changes = dict(changes)
+    minutes = changes.pop("minutes", 0.0)
+    longer = make_recipe(to_table(recipe), {"training": changes}) if changes else recipe
+    length = longer.model.context_length
+    steps = budget_steps(longer.training, length, len(texts[0]) - 1)
+    checkpoint, _ = newest_checkpoint(run.checkpoints_folder)
+    done = checkpoint.step if checkpoint else 0
+    budget = None
+    if minutes:
+        speed = measure(longer, device, *texts)
+        most = steps if any(key in changes for key in BUDGETS) else 0
+        budget = TimeBudget(
+            60 * minutes,
+            speed.step_seconds,
+            speed.evaluation_seconds,
+            END_SECONDS,
+            sample_seconds(60 * minutes),
+            most,
+            from_step=done,
+        )
+        longer = plan(longer, speed, budget, clock.used(), watcher.tell, from_step=done)
+        write_pace(run.pace_file, budget, Pace.of(longer.schedule.pace, 0).knots)
+    else:
+        none = {"max_tokens": 0, "max_epochs": 0.0, "minutes": 0.0}
+        frozen = replace(longer.training, max_steps=steps, **none)
+        if not frozen.evaluation_interval:
+            interval = evaluation_interval(frozen, steps, length, len(texts[1]))
+            frozen = replace(frozen, evaluation_interval=interval, evaluations=0)
+        longer = replace(longer, training=frozen)
+    _tell_of_a_rise(recipe, longer, done, watcher)
+    return longer, budget
+
+
+def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) -> None:
+    """Say so where a longer schedule takes the learning rate up again."""
+    share_before, share_after = (
+        learning_rate_share(r.schedule, pace.progress(step) - 1, pace.planned)
+        for r in (before, after)
+        for pace in [Pace.of(r.schedule.pace, r.training.max_steps)]
+    )
+    if share_after > 1.2 * share_before:
+        watcher.tell(
+            f"the learning rate, which had come down to {share_before:.2g} of its peak, goes back "
+            f"up to {share_after:.2g}, since the schedule now ends at step "
+            f"{after.training.max_steps:,}. A run that is to be trained longer does not fall so "
+            f"far with --schedule.horizon-steps from the start."
+        )

@@ -1,0 +1,136 @@
+"""A budget in minutes, kept by the clock: after how many steps must a run end to be in time?
+
+The speed of a machine changes while other programs come and go, so one measurement at the start
+is no promise. At fixed shares of the time the rest is planned anew from the speed of the last
+steps. What is decided is a knot of the pace (pace.py), which is on the disk before it counts: the
+clock decides, but it leaves a record that needs no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from folio.training.pace import Knot, Pace
+
+DECISIONS = (0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97, 0.985, 0.995)
+"""Shares of the time for training at which the rest is planned anew. Dense at the end, where what
+a change of speed costs can no longer be made good, and at the beginning, where the first plan
+rests on a second."""
+RECENT_SHARE = 0.15
+"""Of the time since training began: at least over so long the speed is taken, and over half as
+long as there is time left. What holds for a moment says little about minutes, and a run that was
+ended too early cannot be taken up again."""
+FEWEST_STEPS = 3
+"""From which the speed is taken at least."""
+SMALL_CHANGE = (0.03, 0.005)
+"""A new plan that differs by less than these shares, of the steps that are left and of all steps,
+is not worth a knot."""
+MOST_SLOWDOWN = 4.0
+"""Beyond, a slow step says more about that step than about what follows the training."""
+
+
+@dataclass(frozen=True)
+class TimeBudget:
+    """A budget, and what was known of the machine when it was made."""
+
+    seconds: float
+    """From the start of the command to its end."""
+    step_seconds: float
+    """Of a step, on a processor without other programs."""
+    evaluation_seconds: float
+    """Of an evaluation, there."""
+    end_seconds: float
+    """Of what follows the last evaluation, there: further held-out texts, picture, card."""
+    sample_seconds: float = 0.0
+    """For the text that the model writes at the end, by the clock."""
+    most_steps: int = 0
+    """A budget in steps beside the one in time; 0 without one."""
+    from_step: int = 0
+    """Steps that had been taken before this budget began."""
+
+    def for_steps(self, used: float, slowdown: float) -> float:
+        """Seconds that are left for steps and evaluations, where all takes so many times longer
+        than on a machine without other programs."""
+        return self.seconds - used - slowdown * self.end_seconds - self.sample_seconds
+
+
+class Deadline:
+    """Tells, from the clock, when a plan is due to be changed."""
+
+    def __init__(self, budget: TimeBudget, n_evaluations: int, used: Callable[[], float]) -> None:
+        """
+        Args:
+            budget: the time.
+            n_evaluations: of the whole run.
+            used: asked for the seconds of the budget that are gone.
+        """
+        self.budget, self.n_evaluations, self.used = budget, n_evaluations, used
+        self.start = self.mark = used()
+        self.steps: list[float] = []
+        """Durations of the steps since training began here, without the first, which allocates."""
+        self.is_first = True
+        self.evaluation_in_steps = budget.evaluation_seconds / budget.step_seconds
+        horizon = max(budget.for_steps(self.start, 1.0), 0.0)
+        self.due = [self.start + share * horizon for share in DECISIONS]
+
+    def stepped(self) -> None:
+        """Note the time of a step, which has just ended."""
+        seconds = self._lap()
+        if not self.is_first:
+            self.steps.append(seconds)
+        self.is_first = False
+
+    def evaluated(self) -> None:
+        """Note the time of an evaluation and of saving, which have just ended."""
+        seconds = self._lap()
+        if len(self.steps) >= FEWEST_STEPS:
+            self.evaluation_in_steps = seconds / self.step_seconds()
+
+    def decide(self, step: int, pace: Pace) -> Knot | None:
+        """Plan the rest anew where that is due; None where nothing changes.
+
+        Args:
+            step: steps taken.
+            pace: as it was planned.
+        """
+        used = self.used()
+        if not self.due or used < self.due[0]:
+            return None
+        if step <= pace.knots[-1].step or len(self.steps) < FEWEST_STEPS:
+            return None
+        self.due = [moment for moment in self.due if moment > used]
+        left = pace.last - step
+        last = step + self.steps_left(step, pace)
+        change = abs(last - pace.last)
+        if change < max(SMALL_CHANGE[0] * left, SMALL_CHANGE[1] * pace.last, 1):
+            return None
+        return Knot(step, last)
+
+    def steps_left(self, step: int, pace: Pace) -> int:
+        """Steps for which there is time, with the evaluations that are due between them."""
+        step_seconds = self.step_seconds()
+        slowdown = min(max(step_seconds / self.budget.step_seconds, 1.0), MOST_SLOWDOWN)
+        evaluations = self.n_evaluations - pace.evaluations_done(step, self.n_evaluations)
+        in_steps = (
+            self.budget.for_steps(self.used(), slowdown) / step_seconds
+            - max(evaluations, 1) * self.evaluation_in_steps
+        )
+        most = self.budget.most_steps - step if self.budget.most_steps else math.inf
+        return int(max(min(round(in_steps), most), 0))
+
+    def step_seconds(self) -> float:
+        """Mean duration of the last steps."""
+        left = self.budget.seconds - self.used()
+        wanted = max(RECENT_SHARE * (self.used() - self.start), left / 2)
+        seconds, n = 0.0, 0
+        for duration in reversed(self.steps):
+            seconds, n = seconds + duration, n + 1
+            if n >= FEWEST_STEPS and seconds >= wanted:
+                break
+        return max(seconds / n, 1e-9)
+
+    def _lap(self) -> float:
+        before, self.mark = self.mark, self.used()
+        return self.mark - before

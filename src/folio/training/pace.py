@@ -1,0 +1,110 @@
+"""How far along a run is: steps taken -> progress along its schedule.
+
+A run with a fixed number of steps makes one step of progress each. A run with a budget in minutes
+learns on its way how many steps there will be: a knot (step, last) says that from `step` on, what
+is left of the schedule is spread evenly over the steps up to `last`:
+
+    progress            knots (0, 8), (4, 6): a plan of eight steps; after four of them it
+    8 |          .      turned out that there is time for six. The rate never jumps, and
+    6 |        .        the run always ends where the schedule does.
+    4 |   . .
+    0 +--------------
+      0   2   4   6  step
+
+Learning rate and evaluations follow the progress. A clock decides the knots (deadline.py), and
+whoever knows them repeats the run without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from folio.errors import UserError
+
+
+class Knot(NamedTuple):
+    """A decision that a run ends after `last` steps, made when it had taken `step` of them."""
+
+    step: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.step}:{self.last}"
+
+
+class Pace:
+    """The knots of a run so far; more are appended while it trains."""
+
+    def __init__(self, knots: Iterable[Knot]) -> None:
+        """
+        Args:
+            knots: the first one at step 0.
+
+        Raises:
+            UserError: they are not in order, or one of them ends before it begins.
+        """
+        self.knots: list[Knot] = []
+        for knot in knots:
+            self.append(knot)
+
+    @classmethod
+    def of(cls, texts: Iterable[str], max_steps: int) -> Pace:
+        """The pace of a recipe: `schedule.pace`, or the plain one up to `max_steps`.
+
+        >>> Pace.of(("0:8", "4:6"), 6).knots
+        [Knot(step=0, last=8), Knot(step=4, last=6)]
+        """
+        return cls([parse_knot(text) for text in texts] or [Knot(0, max_steps)])
+
+    @property
+    def planned(self) -> int:
+        """Steps of the first plan, the unit in which progress is counted."""
+        return self.knots[0].last
+
+    @property
+    def last(self) -> int:
+        """Steps after which the run ends, as is known now."""
+        return self.knots[-1].last
+
+    def append(self, knot: Knot) -> None:
+        """Plan anew from `knot.step` on."""
+        begin = self.knots[-1].step + 1 if self.knots else 0
+        if not (begin <= knot.step <= knot.last) or (not self.knots and knot.step):
+            raise UserError(
+                f"schedule.pace must begin at step 0 and go up, each step with a last step that "
+                f"is not before it, got {', '.join(map(str, [*self.knots, knot]))}."
+            )
+        self.knots.append(knot)
+
+    def progress(self, step: int) -> float:
+        """Steps of the first plan that the first `step` steps amount to; at the end `planned`.
+
+        >>> pace = Pace([Knot(0, 8), Knot(4, 6)])
+        >>> [pace.progress(step) for step in range(7)]
+        [0, 1, 2, 3, 4, 6.0, 8.0]
+        """
+        done: float = 0
+        for knot, following in zip(self.knots, [*self.knots[1:], None]):
+            end = step if following is None else min(step, following.step)
+            if knot.step == 0:
+                done = end  # exact, so that a run of one knot is what it is without a pace
+            elif end > knot.step:
+                done += (self.planned - done) * (end - knot.step) / (knot.last - knot.step)
+        return done
+
+    def evaluations_done(self, step: int, n_evaluations: int) -> int:
+        """How many of the evaluations, spread evenly over the progress, are due by a step."""
+        return int(n_evaluations * self.progress(step) / max(self.planned, 1))
+
+
+def parse_knot(text: str) -> Knot:
+    """Read one entry of `schedule.pace`.
+
+    >>> parse_knot("41:212")
+    Knot(step=41, last=212)
+    """
+    step, colon, last = text.partition(":")
+    if not (colon and step.isdecimal() and last.isdecimal()):
+        raise UserError(f"schedule.pace must be a list of STEP:LAST such as 41:212, got '{text}'.")
+    return Knot(int(step), int(last))

@@ -1,0 +1,65 @@
+"""pace.jsonl: the budget of a run in minutes, and each decision that the clock made in it.
+
+A decision is flushed to the disk before the run acts by it, so that a run that is killed at any
+moment computes again what it had computed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from folio.errors import UserError
+from folio.storage import atomic_write, storage_error
+from folio.training.deadline import TimeBudget
+from folio.training.pace import Knot
+
+
+def write_pace(path: Path, budget: TimeBudget, knots: Iterable[Knot]) -> None:
+    """Write a budget, and the decisions so far."""
+    with atomic_write(path) as file:
+        file.write(json.dumps({"budget": asdict(budget)}) + "\n")
+        file.writelines(map(_line, knots))
+
+
+def append_knot(path: Path, knot: Knot) -> None:
+    """Add a decision; it is on the disk when this returns."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_line(knot))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def read_pace(path: Path) -> tuple[TimeBudget, list[Knot]] | None:
+    """Read the budget and the decisions; None where a run has no budget in minutes.
+
+    A last line that was cut off is a decision that never counted.
+    """
+    if not path.exists():
+        return None
+    first, *rest = path.read_text(encoding="utf-8").splitlines()
+    try:
+        budget = TimeBudget(**json.loads(first)["budget"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is damaged: its first line must be a budget. Move it away, and the run goes "
+            f"on by the steps of its recipe."
+        ) from None
+    knots = []
+    for line in rest:
+        try:
+            entry = json.loads(line)
+            knots.append(Knot(entry["step"], entry["last"]))
+        except (ValueError, KeyError, TypeError):
+            break
+    return budget, knots
+
+
+def _line(knot: Knot) -> str:
+    return json.dumps(knot._asdict()) + "\n"

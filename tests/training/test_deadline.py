@@ -1,0 +1,119 @@
+"""The minutes are kept on machines whose speed changes: simulated, by a clock that tests drive."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from folio.training.deadline import Deadline, TimeBudget
+from folio.training.pace import Knot, Pace
+
+Slowdown = Callable[[float], float]
+STEP, EVALUATION, END = 0.08, 0.8, 1.0
+
+
+class Machine:
+    """Computes in simulated seconds; other programs make it slower at times."""
+
+    def __init__(self, slowdown: Slowdown) -> None:
+        self.seconds, self.slowdown, self.random = 0.0, slowdown, random.Random(1)
+
+    def compute(self, seconds: float) -> None:
+        seconds *= self.random.uniform(0.95, 1.05)
+        for _ in range(50):
+            self.seconds += seconds / 50 * self.slowdown(self.seconds)
+
+
+def spend(minutes: float, slowdown: Slowdown, step: float = STEP) -> tuple[float, Pace]:
+    """Seconds that a command with a budget takes, and the pace that came out."""
+    machine = Machine(slowdown)
+    machine.compute(3.0)  # start, size
+    begin = machine.seconds
+    machine.compute(1.0)  # the first plan is made by the clock, of a second of steps
+    slow = machine.seconds - begin
+    budget = TimeBudget(60 * minutes, step, EVALUATION, END, sample_seconds=1.0)
+    left = budget.for_steps(machine.seconds, slow)
+    pace = Pace([Knot(0, max(1, int((left / slow - 4 * EVALUATION) / step)))])
+    deadline = Deadline(budget, 4, lambda: machine.seconds)
+    done = 0
+    while True:
+        if knot := deadline.decide(done, pace):
+            pace.append(knot)
+        before = pace.evaluations_done(max(done - 1, 0), 4)
+        if done == pace.last or pace.evaluations_done(done, 4) > before:
+            machine.compute(EVALUATION)
+            deadline.evaluated()
+        if done >= pace.last:
+            break
+        machine.compute(step)
+        deadline.stepped()
+        done += 1
+    machine.compute(END)
+    machine.seconds += budget.sample_seconds
+    return machine.seconds, pace
+
+
+NEIGHBOURS: dict[str, Callable[[float], Slowdown]] = {
+    "nobody": lambda f: lambda t: 1.0,
+    "in the first five seconds": lambda f: lambda t: f if t < 5 else 1.0,
+    "from the fifth second on": lambda f: lambda t: 1.0 if t < 5 else f,
+    "every other ten seconds": lambda f: lambda t: f if t // 10 % 2 else 1.0,
+    "while the plan is made": lambda f: lambda t: 10 * f if 3.0 < t < 3.3 else 1.0,
+}
+
+
+@pytest.mark.parametrize("times_slower", [2.0, 4.0])
+@pytest.mark.parametrize("neighbour", NEIGHBOURS)
+@pytest.mark.parametrize("minutes", [0.5, 2, 10])
+def test_the_minutes_are_kept_beside_any_neighbour(
+    minutes: float, neighbour: str, times_slower: float
+):
+    if neighbour == "every other ten seconds" and minutes == 0.5:
+        times_slower = 2.0  # 4 is beyond what can be: the evaluation at the end takes a period
+    seconds, _ = spend(minutes, NEIGHBOURS[neighbour](times_slower))
+    assert seconds == pytest.approx(60 * minutes, rel=0.1)
+
+
+@pytest.mark.parametrize("minutes", [0.5, 2, 10])
+def test_a_quiet_machine_hardly_changes_its_plan(minutes: float):
+    seconds, pace = spend(minutes, NEIGHBOURS["nobody"](1))
+    assert seconds == pytest.approx(60 * minutes, rel=0.03)
+    assert len(pace.knots) <= 4
+
+
+def test_a_budget_in_steps_beside_the_minutes_is_never_exceeded():
+    now = 0.0
+    budget = TimeBudget(60.0, STEP, EVALUATION, END, most_steps=100)
+    deadline, pace = Deadline(budget, 4, lambda: now), Pace([Knot(0, 50)])
+    for step in range(1, 30):
+        now += STEP
+        deadline.stepped()
+        if knot := deadline.decide(step, pace):
+            pace.append(knot)
+    assert pace.last == 100
+
+
+def test_a_resumed_run_decides_nothing_before_the_last_decision_that_is_recorded():
+    now = 10.0
+    deadline = Deadline(TimeBudget(60.0, 1.0, 1.0, 1.0), 4, lambda: now)
+    pace = Pace([Knot(0, 40), Knot(20, 30)])
+    for step in range(5, 25):
+        now += 4.0
+        deadline.stepped()
+        knot = deadline.decide(step, pace)
+        assert knot is None or step > 20
+        if knot:
+            break
+    else:
+        pytest.fail("nothing was decided after it either")
+
+
+def test_when_the_time_is_over_the_run_ends_at_this_step():
+    now = 0.0
+    deadline, pace = Deadline(TimeBudget(10.0, 1.0, 1.0, 1.0), 1, lambda: now), Pace([Knot(0, 9)])
+    for _ in range(1, 5):
+        now += 5.0
+        deadline.stepped()
+    assert deadline.decide(4, pace) == Knot(4, 4)
