@@ -53,7 +53,7 @@ def text(tmp_path: Path) -> Callable[[int], Prepared]:
 
 def chosen(given: Table, prepared: Prepared) -> tuple[Recipe, list[str]]:
     lines: list[str] = []
-    return size_recipe(merge(CPU, given), prepared, 0, lines.append), lines
+    return size_recipe(merge(CPU, given), prepared, 0, lines.append)[0], lines
 
 
 def minutes(n: float) -> Table:

@@ -101,6 +101,7 @@ def freeze_budget(
     training: TokenIds,
     validation: TokenIds,
     clock: CommandClock | None = None,
+    speed: Speed | None = None,
     read_at_end: int = 0,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Frozen:
@@ -111,6 +112,7 @@ def freeze_budget(
         device: where it is trained.
         training, validation: token ids.
         clock: of the command, for a budget in minutes; from now on where it is None.
+        speed: of the recipe here, where it is known; a budget in minutes measures it otherwise.
         read_at_end: tokens of further held-out texts, which are read when training has ended.
         tell: takes a line about what the minutes leave.
     """
@@ -119,7 +121,7 @@ def freeze_budget(
     minutes = config.minutes or (0.0 if steps else DEFAULT_MINUTES)
     if minutes:
         clock = clock or CommandClock()
-        speed = measure(recipe, device, training, validation)
+        speed = speed or measure(recipe, device, training, validation)
         budget = TimeBudget(
             60 * minutes,
             speed.step_seconds,
@@ -192,6 +194,7 @@ def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
     (15, 3, 1)
     """
     least, most = EVALUATIONS
+    evaluation_seconds = max(evaluation_seconds, 1e-9)
     usual = min(max(int(EVALUATION_SHARE * seconds / evaluation_seconds), least), most)
     return max(min(usual, int(MOST_EVALUATION_SHARE * seconds / evaluation_seconds)), 1)
 

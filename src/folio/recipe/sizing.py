@@ -235,8 +235,9 @@ def size_recipe(
     in_use: int,
     tell: Callable[[str], None],
     used_seconds: float = 0.0,
-) -> Recipe:
-    """The recipe of a table, with the size and the restraint that it leaves to the minutes.
+) -> tuple[Recipe, Speed | None]:
+    """The recipe of a table, with the size and the restraint that it leaves to the minutes; and
+    the speed of that size, where it was tried.
 
     Args:
         given: what the user gave. A size, a part of the shape, a dropout, a decay and a penalty in
@@ -254,7 +255,7 @@ def size_recipe(
     open_dropout = not any(name.endswith("_dropout") for name in model)
     timed = not any(training.get(name) for name in BUDGETS if name != "minutes")
     if not timed or not (open_size or open_dropout):
-        return make_recipe(given)
+        return make_recipe(given), None
     minutes = training.get("minutes") or DEFAULT_MINUTES
     choices: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
     recipes = (make_recipe(given, choice) for choice in choices)
@@ -280,7 +281,8 @@ def size_recipe(
         f"for {minutes:g} minutes: {', '.join(words)}"
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
     )
-    return make_recipe(given, {"size": size, **settings})
+    speed = chosen.speed if chosen.measured else None
+    return make_recipe(given, {"size": size, **settings}), speed
 
 
 def restraint_for(epochs: float, muon: bool) -> Restraint:

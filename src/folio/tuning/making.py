@@ -13,7 +13,7 @@ from folio.errors import UserError
 from folio.recipe.budget import measure
 from folio.recipe.build import build
 from folio.recipe.recipe import BUDGETS, Recipe, lay_over, make_recipe
-from folio.recipe.train import settle
+from folio.recipe.settle import settle
 from folio.recipe.watcher import Watcher
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
@@ -93,7 +93,8 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
     if not recipe.device.threads:
         threads = max(1, len(os.sched_getaffinity(0)) // n_workers)
         recipe = replace(recipe, device=replace(recipe.device, threads=threads))
-    recipe, prepared, device, _ = settle(recipe, watcher)
+    settled = settle(recipe, watcher)
+    recipe, prepared, device = settled.recipe, settled.prepared, settled.device
     texts = prepared.training(), prepared.validation()
     build(recipe, device, *texts)  # fails here or never
 

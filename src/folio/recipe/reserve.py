@@ -1,0 +1,72 @@
+"""Take the name of a new run before any work is done for it, and hold it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from folio.errors import UserError
+from folio.recipe.recipe import Recipe
+from folio.run.directory import Run
+
+
+@contextmanager
+def new_run(recipe: Recipe, name: str | None, folder: Path) -> Iterator[Run]:
+    """Reserve a name for a run: while this lasts, nobody else can take it or write into it.
+
+    Raises:
+        UserError: the run exists, or another process is making it.
+    """
+    run, held = _reserve(recipe, name, folder)
+    with held:
+        yield run
+
+
+def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitStack]:
+    while True:
+        run = Run(folder / (name or _new_name(recipe, folder)))
+        _refuse_existing(run)
+        made = [path for path in (run.path, folder) if not path.exists()]
+        with ExitStack() as held:
+            try:
+                held.enter_context(run.lock())
+            except UserError:
+                # Another command may have taken the same number a moment ago.
+                if name is None and _new_name(recipe, folder) != run.name:
+                    continue
+                raise
+            _refuse_existing(run)  # it may have been finished while nobody held the lock
+            held.callback(_discard_unfinished, run, made)
+            return run, held.pop_all()
+
+
+def _refuse_existing(run: Run) -> None:
+    if run.exists():
+        raise UserError(
+            f"The run {run.path} exists already. Go on with it: folio resume {run.name}. "
+            f"Or give another --name."
+        )
+
+
+def _discard_unfinished(run: Run, made: list[Path]) -> None:
+    """Remove what was made for a run that never became one; its lock is held."""
+    if not run.exists() and run.path in made:
+        shutil.rmtree(run.path, ignore_errors=True)
+        with suppress(OSError):  # others may have made a run beside it
+            if run.path.parent in made:
+                run.path.parent.rmdir()
+
+
+def _new_name(recipe: Recipe, folder: Path) -> str:
+    """<corpus>-<preset>-<number>, the number one above those that are there."""
+    first = recipe.corpus.sources[0]
+    stem = "stdin" if first == "-" else re.sub(r"[^\w.-]+", "-", Path(first).stem).strip("-.")
+    base = f"{stem or 'text'}-{recipe.preset}"
+    taken = [0]
+    for path in folder.glob(f"{base}-*"):
+        if (number := path.name.removeprefix(f"{base}-")).isdecimal():
+            taken.append(int(number))
+    return f"{base}-{max(taken) + 1}"

@@ -1,0 +1,105 @@
+"""A recipe -> the same with its text, size, device and memory written out, all but its budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from folio.config import Table
+from folio.device import Device
+from folio.recipe.budget import CommandClock, Speed
+from folio.recipe.build import choose_for, fit_vocabulary
+from folio.recipe.expected_loss import RULE, effort_of, read_anchors
+from folio.recipe.memory import fit_memory, memory_before
+from folio.recipe.prepare import Prepared, prepare
+from folio.recipe.recipe import Recipe
+from folio.recipe.sizing import size_recipe
+from folio.recipe.watcher import Watcher
+from folio.run.prediction import Figures
+
+
+class Settled(NamedTuple):
+    """A recipe that leaves nothing open but its budget."""
+
+    recipe: Recipe
+    prepared: Prepared
+    """Its text."""
+    device: Device
+    memory_bytes: int
+    """That training should take; 0 where that is not known."""
+    speed: Speed | None
+    """Of its size on this machine, where that was tried."""
+
+
+def settle(
+    recipe: Recipe,
+    watcher: Watcher,
+    given: Table | None = None,
+    clock: CommandClock | None = None,
+) -> Settled:
+    """Prepare the text, and write out all that a recipe leaves open but its budget.
+
+    Args:
+        recipe, watcher, given, clock: as in train_recipe.
+
+    Raises:
+        UserError: as `prepare`, `choose_device` and `fit_memory`.
+    """
+    prepared = prepare(recipe, watcher.tell)
+    for warning in prepared.warnings:
+        watcher.tell(f"warning: {warning}")
+    in_use, speed = memory_before(), None
+    if given is not None:
+        used = clock.used() if clock else 0.0
+        recipe, speed = size_recipe(given, prepared, in_use, watcher.tell, used)
+    recipe = replace(recipe, tokenizer=prepared.tokenizer_config)
+    recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
+    device = choose_for(recipe)
+    watcher.tell(f"device: {device}")
+    recipe = replace(_with_absolute_paths(recipe), device=device.config)
+    recipe, memory_bytes = fit_memory(recipe, device, in_use, watcher.tell)
+    return Settled(recipe, prepared, device, memory_bytes, speed)
+
+
+def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
+    """What is known beforehand: memory on a processor, time where it was measured, loss where
+    this text was planned for.
+
+    Args:
+        settled: what is trained.
+        recipe: the same with its budget.
+        speed: by which that was made.
+    """
+    prepared = settled.prepared
+    config, length = recipe.training, recipe.model.context_length
+    anchors = read_anchors(prepared.files["train"])
+    effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
+    return Figures(
+        max_steps=config.max_steps,
+        memory_bytes=settled.memory_bytes or None,
+        seconds=speed and speed.run_seconds(config, length, len(prepared.validation())),
+        loss=RULE.expected_loss(anchors, effort) if anchors else None,
+        loss_band=RULE.band if anchors else None,
+    )
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Files by their whole path, so that the recipe means the same from any folder."""
+
+    def absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
+        paths = [Path(source).expanduser() for source in sources]
+        return tuple(
+            str(path.resolve()) if source != "-" and path.exists() else source
+            for source, path in zip(sources, paths)
+        )
+
+    corpus = recipe.corpus
+    return replace(
+        recipe,
+        corpus=replace(
+            corpus,
+            sources=absolute(corpus.sources),
+            validation=absolute(corpus.validation),
+        ),
+    )
