@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +26,9 @@ from folio.training.loop import (
     update_weights,
 )
 from folio.training.state import TrainingState
+from folio.workers import ProcessPool, WorkerError
 
+TWO_THREADS = DeviceConfig(kind="cpu", precision="float32", threads=2)
 CPU = Device(DeviceConfig(kind="cpu", precision="float32", threads=1), "test")
 TEXT = np.tile(np.arange(10, dtype=np.uint8), 40)
 TINY = {
@@ -192,3 +197,23 @@ def test_a_device_that_computes_something_else_stops_the_run(monkeypatch: pytest
     monkeypatch.setattr(Device, "torch", torch.device("cpu"))
     with pytest.raises(UserError, match=r"cannot be trusted.*--device.kind cpu"):
         check_device(replace(training, device=accelerator))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_worker_that_dies_leaves_the_weights_before_its_step_saved():
+    training = build(make_recipe(TINY), replace(CPU, config=TWO_THREADS), TEXT[:-60], TEXT[-60:])
+
+    class Killing(Listener):
+        def stepped(self, state, loss, learning_rate):
+            super().stepped(state, loss, learning_rate)
+            if state.step == 5:
+                self.weights = training.replicas.weights.values.clone()
+                pool = training.replicas._pool
+                assert isinstance(pool, ProcessPool)
+                os.kill(pool.others[0][0], signal.SIGKILL)
+
+    listener, state = Killing(), TrainingState()
+    with pytest.raises(WorkerError, match="folio resume"):
+        train(training, state, listener)
+    assert listener.saves == [5] and state.step == 5
+    assert torch.equal(training.replicas.weights.values, listener.weights)
