@@ -1,9 +1,11 @@
-"""`make torture`: a training that is killed fifty times ends as if it never was."""
+"""`make torture`: killed, stopped, without disk or terminal, a training ends as if it never was."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -77,3 +79,95 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bytes(book: Path)
     assert steps == sorted(set(steps))
     losses = [[(e["step"], e["loss"]) for e in run.events("step")] for run in (whole, killed)]
     assert losses[0] == losses[1]
+
+
+# ---- workers -----------------------------------------------------------------------------
+
+
+def children_of(process: subprocess.Popen) -> list[int]:
+    try:
+        return [
+            int(child)
+            for task in Path(f"/proc/{process.pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return []
+
+
+def assert_gone(pids: set[int]) -> None:
+    """Processes that are still there after some seconds are left behind; a zombie is not."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        left = [pid for pid in pids if state_of(pid) not in ("", "Z")]
+        if not left:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"left running: {left}")
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux")
+def test_fifty_kills_and_stops_of_workers_and_parents_lose_nothing_and_leave_nothing(
+    book: Path, capfd: pytest.CaptureFixture[str]
+):
+    flags = " ".join(FLAGS).replace("--device.threads 1", "--device.threads 3").split()
+    finish(folio("train", str(book), "--name", "whole", *flags))
+    whole, hurt = Run(runs_folder() / "whole"), Run(runs_folder() / "hurt")
+    draw, seen = random.Random(2), set()
+    counts = dict.fromkeys(("parent killed", "worker killed", "worker stopped, parent killed"), 0)
+    process = folio("train", str(book), "--name", "hurt", *flags)
+    hits = lines = 0
+    while hits < N_KILLS:
+        begin = last_step(hurt) if hurt.exists() else 0
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if hurt.exists() and last_step(hurt) > begin and children_of(process):
+                break
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.15))
+        workers = children_of(process)
+        seen |= {process.pid, *workers}
+        what = draw.choice(list(counts)) if workers else "parent killed"
+        if what == "worker killed":
+            os.kill(draw.choice(workers), signal.SIGKILL)
+        else:
+            if what != "parent killed":
+                os.kill(draw.choice(workers), signal.SIGSTOP)
+            process.kill()
+        _, err = process.communicate(timeout=60)
+        if what == "worker killed" and process.returncode != 0:
+            assert process.returncode == 2 and "Traceback" not in err, err
+            assert "was killed" in err, err
+            lines += 1
+        assert_gone(seen)
+        counts[what] += 1
+        hits += 1
+        command = ["resume", "hurt"] if hurt.exists() else ["train", str(book), *flags]
+        process = folio(*command, *([] if hurt.exists() else ["--name", "hurt"]))
+    finish(process)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        files = [run.checkpoint(str(STEPS))[0].path / name for run in (whole, hurt)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    with capfd.disabled():
+        print(f"\n{hits} times: {counts}; {lines} ended with a line; {len(seen)} processes, 0 left")
+
+
+@pytest.mark.torture
+def test_of_two_commands_of_one_name_one_makes_the_run_and_the_other_is_told(book: Path):
+    flags = " ".join(FLAGS).replace(str(STEPS), "40").split()
+    for attempt in range(5):
+        name = f"same-{attempt}"
+        both = [folio("train", str(book), "--name", name, *flags) for _ in range(2)]
+        ends = [(process.communicate(timeout=120)[1], process.returncode) for process in both]
+        assert sorted(code for _, code in ends) == [0, 2], ends
+        (told,) = (err for err, code in ends if code == 2)
+        assert "exists already" in told or "is being written by" in told
+        assert last_step(Run(runs_folder() / name)) == 40

@@ -72,7 +72,7 @@ def resume_run(
         parts = (run.tokens_file(part) for part in ("train", "validation"))
         train_ids, validation = (open_token_file(path, tokenizer.fingerprint) for path in parts)
         texts = train_ids, validation
-        recipe, device = _on_this_machine(before, overrides.get("device", {}), watcher)
+        recipe, device = _on_this_machine(run, before, overrides.get("device", {}), watcher)
         recipe, budget = _with_budget(run, recipe, changes, device, texts, watcher, clock)
         if recipe != before:
             write_recipe(run, recipe)
@@ -94,7 +94,7 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
 
 
 def _on_this_machine(
-    recipe: Recipe, changes: dict[str, Any], watcher: Watcher
+    run: Run, recipe: Recipe, changes: dict[str, Any], watcher: Watcher
 ) -> tuple[Recipe, Device]:
     """Take the device that the run began on as far as this machine has it.
 
@@ -103,7 +103,9 @@ def _on_this_machine(
     wanted = recipe.device
     asked = make_recipe(to_table(recipe), {"device": changes}).device
     config = asked
-    if not changes.get("threads") and config.threads > cores():
+    checkpoint, _ = newest_checkpoint(run.checkpoints_folder)
+    moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
+    if moved and not changes.get("threads") and config.threads > cores():
         config = replace(config, threads=cores())
     try:
         device = choose_device(config)

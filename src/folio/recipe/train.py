@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from folio.config import Table, to_toml
+from folio.device import cores
 from folio.model.fused import must_compile
 from folio.recipe.budget import CommandClock, freeze_budget
 from folio.recipe.build import build, check_device, validation_cluster
@@ -109,6 +110,7 @@ def train_in(
         n = training.config.evaluations
         n = n or max(1, training.pace.last // training.config.evaluation_interval)
         training = replace(training, deadline=Deadline(budget, n, lambda: before + clock.used()))
+    state.cores = cores()
     recorder = RunRecorder(run, training, recipe.model)
     watcher.begin(run, training, state)
     try:

@@ -27,6 +27,8 @@ class TrainingState:
     """Of a budget in minutes, the start of each command included; 0 without one."""
     place: Place = field(default_factory=Place)
     """Where the stream of batches stands."""
+    cores: int = 0
+    """Of the machine that trained last."""
     best_validation_loss: float = math.inf
     best_step: int = 0
     evaluated_step: int = 0
