@@ -212,7 +212,9 @@ def search(
         if tpe
         else (lambda n: RandomSampler(seed=1000 * number + n))
     )
-    pruner = Study(Path(), config, {}, {}, {}).pruner() if pruned else optuna.pruners.NopPruner()
+    pruner = (
+        Study(Path(), config, {}, {}, {}, "").pruner() if pruned else optuna.pruners.NopPruner()
+    )
     study = optuna.create_study(study_name=f"replay-{number}", pruner=pruner)
     left = list(draws)
     spent, best = 0, math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from folio.device import Device, DeviceConfig
+from folio.errors import UserError
 from folio.model import fused
 from folio.testing import tiny_gpt
 from folio.training import muon
@@ -16,7 +18,7 @@ from folio.training.muon import inverse_lengths, orthogonalize
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replicas
 from folio.training.updates import Optimizer
-from tests.conftest import NEEDS_INT8
+from tests.conftest import INT8, NEEDS_INT8
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -273,8 +275,11 @@ def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind):
             optimizer.step(1.0)
     one, other = (replicas.weights.values for _, replicas, _ in pairs)
     assert torch.equal(one, other)
-    with pytest.raises(AssertionError, match="another optimizer"):
-        pairs[0][2].load({})
+    tensors = pairs[0][2].tensors
+    name, tensor = next(iter(tensors.items()))
+    for others in ({}, tensors | {"hidden.other": tensor}, tensors | {name: tensor[:-1]}):
+        with pytest.raises(UserError, match=r"another optimizer .* folio train"):
+            pairs[0][2].load(others)
 
 
 @pytest.mark.parametrize("fewest", [1, 1 << 30])
@@ -326,3 +331,83 @@ def test_muon_played_from_a_tape_moves_to_the_same_bytes(
         rows = replicas.weights.values, replicas.weights.working, *optimizer.tensors.values()
         found.append([row.clone() for row in rows])
     assert all(torch.equal(one, other) for one, other in zip(*found))
+
+
+def draw_matrices(kind: str, scale: float, shape: tuple[int, ...]) -> Tensor:
+    """Matrices that are hard to divide by their length, of a scale."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=draw)
+    match kind:
+        case "one row":
+            x[:, 1:] = 0
+        case "one number":
+            x = torch.zeros(shape)
+            x[:, 0, 0] = 1
+        case "rank 1":
+            x = x[:, :, :1] * x[:, :1, :]
+        case "mixed scales":
+            x *= torch.logspace(0, -30, shape[1])[:, None]
+    return x * scale
+
+
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["random", "one row", "one number", "rank 1", "mixed scales"])
+def test_orthogonalizing_a_matrix_does_not_depend_on_its_scale(
+    monkeypatch: pytest.MonkeyPatch, kind: str, dtype: torch.dtype, fewest: int
+):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
+    for shape in ((2, 24, 24), (2, 16, 40), (2, 40, 16)):
+        expected = orthogonalize([draw_matrices(kind, 1.0, shape).to(dtype)])[0].float()
+        largest = torch.linalg.matrix_norm(expected, 2)
+        assert (largest > 0.3).all() and (largest < 1.8).all()
+        for exponent in (-110, -60, -41, -31, -12, 12, 40, 100, 120):
+            scaled = draw_matrices(kind, 2.0**exponent, shape).to(dtype)
+            found = orthogonalize([scaled])[0].float()
+            tolerance = 1e-3 if dtype == torch.float32 else 0.05
+            assert (found - expected).norm() <= tolerance * expected.norm(), (shape, exponent)
+        for nothing in (0.0, 1e-45, 1e-39):  # what is denormal counts as 0
+            found = orthogonalize([torch.full(shape, nothing).to(dtype)])[0]
+            assert not found.any()
+
+
+@NEEDS_INT8
+def test_orthogonalizing_in_bytes_does_not_depend_on_the_scale():
+    pytest.importorskip("numba")
+    x = torch.randn(2, 64, 160, generator=torch.Generator().manual_seed(0))
+    expected = orthogonalize([x.bfloat16()], in_bytes=True)[0]
+    for exponent in (-110, -31, 40, 120):
+        found = orthogonalize([(x * 2.0**exponent).bfloat16()], in_bytes=True)[0]
+        assert torch.equal(found, expected)
+    assert not orthogonalize([torch.zeros(1, 64, 160).bfloat16()], in_bytes=True)[0].any()
+
+
+@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
+def test_a_step_that_would_make_weights_infinite_leaves_them_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, kind: str, precision: Precision, fewest: int
+):
+    monkeypatch.setattr(fused, "FEWEST", fewest)
+    rates = {"learning_rate": 0.1, "matrix_learning_rate": 0.1, "gradient_clip": 0.0}
+    _, replicas, optimizer = parts_of(precision, kind=kind, momentum=0.5, **rates)
+    weights, draw = replicas.weights, torch.Generator().manual_seed(0)
+    for _ in range(2):
+        weights.gradients.normal_(generator=draw)
+        optimizer.step(1.0)
+    before = weights.values.clone(), weights.working.clone()
+    # A rate beyond all bounds, and gradients that say infinite: whatever makes the step so large.
+    for share, spoiled in ((1e39, None), (1.0, math.inf), (1.0, math.nan)):
+        weights.gradients.normal_(generator=draw)
+        if spoiled is not None:
+            weights.gradients[3] = spoiled
+        with pytest.raises(FloatingPointError):
+            optimizer.step(share)
+        assert torch.equal(weights.values, before[0])
+        assert torch.equal(weights.working, before[1])
+        assert all(tensor.isfinite().all() for tensor in optimizer.tensors.values())
+    steps = [tensor for name, tensor in optimizer.tensors.items() if name.endswith("steps")]
+    assert all(tensor == 2 for tensor in steps)
+    weights.gradients.normal_(generator=draw)
+    optimizer.step(1.0)  # and from there it goes on
+    assert weights.values.isfinite().all() and not torch.equal(weights.values, before[0])

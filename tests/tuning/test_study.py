@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import subprocess
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +28,10 @@ from folio.training import loop  # noqa: E402
 from folio.training.loop import compute_gradients  # noqa: E402
 from folio.tuning import making, worker  # noqa: E402
 from folio.tuning.journal import cut_torn_line  # noqa: E402
-from folio.tuning.making import ensure_study  # noqa: E402
+from folio.tuning.making import ensure_study, with_trials  # noqa: E402
 from folio.tuning.outcome import count_tied, look, pooled_deviation  # noqa: E402
 from folio.tuning.page import summary, write_best, write_page  # noqa: E402
-from folio.tuning.study import Request, Study, StudyConfig  # noqa: E402
+from folio.tuning.study import Request, Study, StudyConfig, open_study  # noqa: E402
 from folio.tuning.worker import claim, work  # noqa: E402
 
 RECIPE = {
@@ -288,7 +292,7 @@ def test_a_line_that_a_kill_tore_is_cut_off_and_the_journal_stays_readable(make_
 def test_brackets_fit_the_number_of_trials(trials: int, n_brackets: int, first_rung: int):
     config = StudyConfig(trials=trials, evaluations=30)
     assert (config.n_brackets, config.first_rung) == (n_brackets, first_rung)
-    study = Study(Path("x"), config, SPACE, RECIPE, {})
+    study = Study(Path("x"), config, SPACE, RECIPE, {}, "x-1")
     pruner = study.pruner()
     pruner._try_initialization(optuna.create_study())
     assert pruner._n_brackets == n_brackets  # Optuna counts the same
@@ -309,3 +313,99 @@ def test_ties_are_within_two_standard_errors_of_the_noise():
     assert count_tied(groups, 0.01) == 2
     assert count_tied(groups, None) == 1
     assert pooled_deviation([[1.0, 3.0], [5.0], []]) == pytest.approx(math.sqrt(2))
+
+
+# ---- identity ------------------------------------------------------------------------------
+
+
+def losses(study: Study) -> list[tuple[dict[str, Any], float | None]]:
+    return [(trial.params, trial.value) for trial in study.connect().get_trials()]
+
+
+def rates_of_runs(study: Study, n: int) -> list[float]:
+    recipes = [read_toml(study.trial_run(number).recipe_file) for number in range(n)]
+    return [recipe["optimizer"]["learning_rate"] for recipe in recipes]
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied", "moved"])
+def test_a_study_under_another_name_goes_on_as_what_it_is(make_study, tmp_path: Path, how: str):
+    study = make_study(trials=2)
+    work(study, never)
+    before = losses(study)
+    target = tmp_path / "elsewhere" / "deep" / "study" if how == "moved" else tmp_path / "other"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (shutil.copytree if how == "copied" else shutil.move)(study.path, target)
+    again = with_trials(open_study(target), 3)
+    work(again, never)
+    after = losses(again)
+    assert after[:2] == before and len(after) == 3
+    for rate, (params, value) in zip(rates_of_runs(again, 3), after):
+        assert rate == pytest.approx(params["optimizer.learning_rate"], rel=1e-5)
+        assert value is not None
+    if how == "copied":  # and the first one goes its own way
+        work(with_trials(open_study(study.path), 3), never)
+        assert losses(study)[:2] == before
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_study_of_a_version_without_ids_is_recognized(make_study, tmp_path: Path, renamed: bool):
+    study = make_study(trials=2)
+    study = replace(study, id="study")  # such a version took the name of the directory
+    work(study, never)
+    before = losses(study)
+    lines = (study.path / "study.toml").read_text().splitlines()
+    (study.path / "study.toml").write_text("\n".join(x for x in lines if not x.startswith("id")))
+    if renamed:
+        study.path.rename(tmp_path / "other")
+    path = tmp_path / "other" if renamed else study.path
+    again = with_trials(open_study(path), 3)
+    assert losses(again) == before
+    again.path.rename(tmp_path / "third")  # from now on it has an id
+    assert losses(open_study(tmp_path / "third")) == before
+
+
+def test_two_studies_of_one_name_in_one_database_share_no_trials(book: Path, tmp_path: Path):
+    recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
+    search = {"repeats": 0, "trials": 1, "storage": f"sqlite:///{tmp_path}/study.db"}
+    request = Request(recipe=recipe, space=SPACE, search=search)
+    studies = [ensure_study(tmp_path / x / "study", request, 1, Watcher()) for x in "ab"]
+    work(studies[0], never)
+    assert [len(losses(study)) for study in studies] == [1, 0]
+    shutil.copytree(studies[0].path, tmp_path / "copy")
+    with pytest.raises(UserError, match="is a copy of the study"):
+        open_study(tmp_path / "copy").connect()
+    studies[0].path.rename(tmp_path / "moved")
+    assert len(losses(open_study(tmp_path / "moved"))) == 1
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_run_of_other_settings_is_no_trials_loss(
+    make_study, tmp_path: Path, capsys: pytest.CaptureFixture[str], done: bool
+):
+    study = make_study(trials=1)
+    work(study, never if done else stop_after(20))
+    run = study.trial_run(0).path
+    foreign = read_toml(run / "recipe.toml")["optimizer"]["learning_rate"]
+    study.journal_file.unlink()  # so that the first trial is drawn again, from other numbers
+    work(replace(study, config=replace(study.config, seed=7)), never)
+    (trial,) = study.connect().get_trials()
+    assert trial.params["optimizer.learning_rate"] != pytest.approx(foreign)
+    assert rates_of_runs(study, 1)[0] == pytest.approx(
+        trial.params["optimizer.learning_rate"], rel=1e-5
+    )
+    said = capsys.readouterr().err
+    assert said.count("held a run of other settings (optimizer.learning_rate") == 1
+    aside = run.with_name("trial-0000-set-aside-1")
+    assert read_toml(aside / "recipe.toml")["optimizer"]["learning_rate"] == foreign
+
+
+# ---- processes -----------------------------------------------------------------------------
+
+
+def test_a_worker_whose_command_is_gone_before_its_first_line_does_nothing(make_study):
+    study = make_study(trials=3)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-m", "folio.tuning.worker", str(study.path), str(gone.pid)]
+    assert subprocess.run(command, timeout=120).returncode == 0
+    assert states(study) == []

@@ -72,8 +72,8 @@ def adamw(
     """A step of AdamW.
 
     Args:
-        weights, gradients, means, mean_squares: (N,) float32; all but the gradients are changed in
-            place.
+        weights, gradients, means, mean_squares: (N,) float32, changed in place; the gradients
+            become the weights as they were.
         working: (N,), the weights are written to it too; or empty.
         scale: of the gradients.
         rate: over 1 - beta1^n, the correction of the mean in step n.
@@ -91,6 +91,7 @@ def adamw(
             mean = m[i] + (ONE - beta1) * (gradient - m[i])
             mean_square = v[i] + (ONE - beta2) * (gradient * gradient - v[i])
             m[i], v[i] = mean, mean_square
+            g[i] = w[i]
             w[i] -= decay * w[i] + rate * mean / (math.sqrt(mean_square) * correction + epsilon)
         if len(working):
             y = working[first:last]
@@ -117,6 +118,31 @@ def look_ahead(gradients, momenta, ahead, numbers, keep):
                 m = keep * momenta[i, r, c] + (ONE - keep) * g
                 momenta[i, r, c] = m
                 ahead[i, r, c] = store(keep * m + (ONE - keep) * g, ahead[i, r, c])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def bring_into_range(x, low, high):
+    """Multiply matrices whose largest number is outside of a range by powers of two.
+
+    Args:
+        x: (S, R, C), changed in place; denormal numbers alone become 0.
+        low, high: the range, float32.
+    """
+    n, rows, columns = x.shape
+    for i in range(n):
+        rank = np.int32(0)  # positive numbers are in the order of their bits
+        for r in range(rows):
+            for c in range(columns):
+                bits = np.float32(load(x[i, r, c])).view(np.int32) & np.int32(0x7FFFFFFF)
+                rank = max(rank, np.int32(bits))
+        largest = np.int32(rank).view(np.float32)
+        if low <= largest <= high:
+            continue
+        exponent = min(max((rank >> 23) - 127, -120), 120)  # so that the factor is a normal number
+        factor = np.float32(2.0 ** (-exponent)) if rank >> 23 else ZERO
+        for r in range(rows):
+            for c in range(columns):
+                x[i, r, c] = store(factor * load(x[i, r, c]), x[i, r, c])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -167,11 +193,12 @@ def combine(square, fourth, y, scales, a, b, c, whole):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def change(weights, moves, mean_squares, working, numbers, longer, beta2, cautious):
+def change(weights, old, moves, mean_squares, working, numbers, longer, beta2, cautious):
     """Subtract moves whose rows are made even, and what decays.
 
     Args:
         weights: (S, R, C) float32, changed in place.
+        old: (S, R, C) float32, the weights as they were are written to it.
         moves: (S, R, C), close to orthogonal.
         mean_squares: (S, R, 1) float32 of the moves of late, which learn from these.
         working: (S, R, C), the weights are written to it too; or empty.
@@ -205,6 +232,7 @@ def change(weights, moves, mean_squares, working, numbers, longer, beta2, cautio
             factor = factors[r]
             for c in range(columns):
                 w, step = weights[i, r, c], factor * load(moves[i, r, c])
+                old[i, r, c] = w
                 lost = decay * w if not cautious or step * w > ZERO else ZERO
                 weights[i, r, c] = w - lost - step
             if len(working):

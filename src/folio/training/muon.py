@@ -53,6 +53,10 @@ EPSILON = 1e-8
 TINY = 1e-14
 """The same for squared lengths of gradients."""
 
+RANGE = (2.0**-12, 2.0**10)
+"""Within which the largest number of a matrix may lie, so that neither its fourth powers, nor the
+squares of those, leave what float32 has."""
+
 MOST_BYTES = 20_000_000
 """Of the memory of a tape. Where a step takes more, what comes between its operations is little."""
 
@@ -211,7 +215,7 @@ def change(stack: Stack, moves: Tensor, config: OptimizerConfig, numbers: Tensor
     """Subtract moves whose rows are made even, and what decays.
 
     Args:
-        stack: whose weights change.
+        stack: whose weights change; its gradients become the weights as they were.
         moves: (S, R, C), close to orthogonal.
         config: whether rows are made even and decay is cautious.
         numbers: as for `move`.
@@ -223,7 +227,7 @@ def change(stack: Stack, moves: Tensor, config: OptimizerConfig, numbers: Tensor
     if fused.serves(weights):
         from folio.training import kernels
 
-        arrays = fused.arrays(weights, moves, mean_squares, working, numbers)
+        arrays = fused.arrays(weights, stack.gradients, moves, mean_squares, working, numbers)
         parts = np.float32(longer), np.float32(beta2), config.cautious_decay
         fused.call(kernels.change, *arrays, *parts)
         return
@@ -233,6 +237,7 @@ def change(stack: Stack, moves: Tensor, config: OptimizerConfig, numbers: Tensor
         even = moves / (mean_squares.sqrt() + EPSILON)
         before, after = (torch.linalg.matrix_norm(x, keepdim=True) for x in (moves, even))
         moves = even * (before / (after + EPSILON))
+    stack.gradients.copy_(weights)
     _, rate, decay = numbers
     lost = decay * weights
     if config.cautious_decay:
@@ -257,12 +262,38 @@ def orthogonalize(stacks: list[Tensor], in_bytes: bool = False) -> list[Tensor]:
     A polynomial of a matrix is the matrix times one of its square, which is M x M.
 
     Args:
-        stacks: (S, R, C) each, of one smaller side M; all square or none.
+        stacks: (S, R, C) each, of one smaller side M; all square or none. Of any scale: what lies
+            outside of RANGE is changed in place.
         in_bytes: whether the squares of long ones are made of bytes: model/int8.py.
     """
+    for x in stacks:
+        bring_into_range(x)
     if stacks[0].shape[1] == stacks[0].shape[2]:
         return [_orthogonalize_square(x) for x in stacks]
     return _orthogonalize_long(stacks, in_bytes)
+
+
+def bring_into_range(x: Tensor) -> None:
+    """Multiply matrices whose largest number is outside of RANGE by powers of two, in place, which
+    leaves their directions exactly as they are.
+
+    Without it, momenta of 1e-9 came out as NaN, since their eighth powers are no float32.
+
+    Args:
+        x: (S, R, C). A matrix of denormal numbers only, which other operations take for 0, becomes
+            that.
+    """
+    low, high = RANGE
+    if fused.serves(x):
+        from folio.training import kernels
+
+        fused.call(kernels.bring_into_range, *fused.arrays(x), np.float32(low), np.float32(high))
+        return
+    largest = x.abs().amax((1, 2), keepdim=True).float()
+    factor = torch.exp2(-largest.log2().round().clamp(-120, 120))  # itself a normal number
+    factor = torch.where((largest >= low) & (largest <= high), 1.0, factor)
+    factor = torch.where(largest < torch.finfo(torch.float32).tiny, 0.0, factor)
+    x.mul_(factor.to(x.dtype))
 
 
 def _orthogonalize_square(x: Tensor) -> Tensor:

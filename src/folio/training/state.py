@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from folio.errors import UserError
 from folio.tokens.stream import Place
 
 
@@ -70,12 +72,40 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put weights into a model of the same shape; names and shapes must agree exactly."""
+    """Put weights into a model.
+
+    Raises:
+        UserError: its names or shapes are others.
+    """
     own = dict(model.named_parameters())
-    assert own.keys() == tensors.keys(), "a checkpoint of another model"
+    require_same_tensors(own, tensors, "model")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
+
+
+def require_same_tensors(own: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
+    """Refuse what a checkpoint holds where its names or shapes are not those that are needed.
+
+    Args:
+        own: what is needed.
+        found: in the checkpoint.
+        what: `model` or `optimizer`, for the message.
+
+    Raises:
+        UserError: they differ, as in a run of an older version.
+    """
+    different = sorted(
+        name
+        for name in own.keys() | found.keys()
+        if name not in own or name not in found or own[name].shape != found[name].shape
+    )
+    if different:
+        raise UserError(
+            f"The checkpoint holds another {what} than this version makes of the recipe "
+            f"(they differ in {different[0]}), so the run cannot go on. It was made by another "
+            f"version, or its recipe was changed. Start anew with: folio train RUN/recipe.toml"
+        )
 
 
 def _encode(tensor: Tensor) -> str:

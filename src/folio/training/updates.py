@@ -19,6 +19,7 @@ from folio.model import fused
 from folio.training.muon import Muon
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas
+from folio.training.state import require_same_tensors
 from folio.training.weights import new_row
 
 
@@ -29,7 +30,8 @@ class Rule(Protocol):
     """At the peak of the schedule."""
 
     def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
-        """Change what falls to a copy of the weights, in place, by gradients times a scale."""
+        """Change what falls to a copy of the weights, in place, by gradients times a scale. The
+        gradients become the weights as they were."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -68,10 +70,10 @@ class AdamW:
         compiled = fused.serves(replicas.weights.values)
         self._arrays = [fused.arrays(*parts) for parts in self._parts] if compiled else []
 
-    def begin(self) -> None:
-        """Another step: once, before the copies take it."""
+    def count(self, n: int) -> None:
+        """So many steps more: once, before the copies take them."""
         steps = self.tensors["steps"].numpy()
-        steps += 1
+        steps += n
 
     def step(self, replica: Replica, learning_rate: float, scale: float) -> None:
         """One pass over weights, gradients and both means."""
@@ -90,9 +92,12 @@ class AdamW:
                 "epsilon": config.epsilon,
             }
             arrays = self._arrays[replica.number]
-            kernels.adamw(*arrays, **{name: np.float32(x) for name, x in numbers.items()})
+            with np.errstate(over="ignore"):  # an infinite rate is found in the weights
+                singles = {name: np.float32(x) for name, x in numbers.items()}
+            kernels.adamw(*arrays, **singles)
             return
         *rows, working = self._parts[replica.number]
+        before = rows[0].clone()
         torch.ops.aten._fused_adamw_(
             *([row] for row in rows),
             [],
@@ -106,6 +111,7 @@ class AdamW:
             maximize=False,
             grad_scale=None if scale == 1 else 1 / torch.tensor(scale, device=self.row.device),
         )
+        rows[1].copy_(before)
         working.copy_(rows[0][: len(working)])
 
 
@@ -129,6 +135,7 @@ class SGD:
         change = scale * replica.part_of(self.row.grad) + self.weight_decay * weights
         if self.momentum:
             change = replica.part_of(self.tensors["velocity"]).mul_(self.momentum).add_(change)
+        replica.part_of(self.row.grad).copy_(weights)
         weights.sub_(change, alpha=learning_rate)
         working.copy_(weights[: len(working)])
 
@@ -153,7 +160,9 @@ class Optimizer:
                 self.rules[group] = kind(row, config, decay, replicas)
         self._clip = config.gradient_clip or math.inf
         self._n_copies = len(replicas.copies)
-        self._move = replicas.task(self._move_part, *replicas.after_a_move)
+        self._weights = replicas.weights
+        self._move = replicas.task(self._move_part, *replicas.after_a_move, self._is_finite_part)
+        self._go_back = replicas.task(self._go_back_part, *replicas.after_a_move)
 
     def step(self, share: float, norm: float = 0.0) -> None:
         """Move all weights, and let the copies have them.
@@ -161,17 +170,40 @@ class Optimizer:
         Args:
             share: of the peak rates.
             norm: of all gradients together, which is clipped.
+
+        Raises:
+            FloatingPointError: a weight would be infinite or no number. All weights are then those
+                before the step, to the byte, and what the rules remember is finite: numbers that
+                are not begin anew from 0.
         """
         scale = self._clip / norm if norm > self._clip else 1.0
-        for rule in self.rules.values():
-            if isinstance(rule, AdamW):
-                rule.begin()
-        self._move([(share, scale)] * self._n_copies)
+        adamw = [rule for rule in self.rules.values() if isinstance(rule, AdamW)]
+        for rule in adamw:
+            rule.count(1)
+        if all(self._move([(share, scale)] * self._n_copies)):
+            return
+        self._go_back([None] * self._n_copies)
+        for rule in adamw:
+            rule.count(-1)
+        for tensor in self.tensors.values():
+            tensor.nan_to_num_(0.0, 0.0, 0.0)
+        raise FloatingPointError("a step makes weights that are not finite")
 
     def _move_part(self, replica: Replica, item: tuple[float, float]) -> None:
         share, scale = item
         for rule in self.rules.values():
             rule.step(replica, share * rule.learning_rate, scale)
+
+    def _is_finite_part(self, replica: Replica, _: object) -> bool:
+        largest = torch.linalg.vector_norm(replica.part_of(self._weights.values), math.inf)
+        return math.isfinite(largest.item())
+
+    def _go_back_part(self, replica: Replica, _: object) -> None:
+        """The rules left the weights as they were where the gradients had been."""
+        weights, working = replica.part_of(self._weights.values), self._weights.working
+        weights.copy_(replica.part_of(self._weights.gradients))
+        if working is not self._weights.values:
+            replica.part_of(working).copy_(weights)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -183,8 +215,12 @@ class Optimizer:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
+        """Take back what `tensors` gave.
+
+        Raises:
+            UserError: it was another optimizer, or one of other weights.
+        """
         own = self.tensors
-        assert own.keys() == tensors.keys(), "a checkpoint of another optimizer"
+        require_same_tensors(own, tensors, "optimizer")
         for name, tensor in own.items():
             tensor.copy_(tensors[name])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from folio.config import Table, from_table, merge, to_table
 from folio.errors import UserError
@@ -18,7 +16,16 @@ from folio.recipe.watcher import Watcher
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
 from folio.tuning.space import parse_space
-from folio.tuning.study import REPEATED, Request, Study, StudyConfig, is_study, open_study
+from folio.tuning.study import (
+    REPEATED,
+    Request,
+    Study,
+    StudyConfig,
+    flat,
+    is_study,
+    new_id,
+    open_study,
+)
 
 EPOCHS = 30.0
 EVALUATIONS = (9, 30)
@@ -70,16 +77,8 @@ def differences(wanted: Table, found: Table) -> list[str]:
     >>> differences({"epochs": 3, "recipe": {"seed": 1}}, {"epochs": 3, "recipe": {}})
     ['recipe.seed']
     """
-    one, other = dict(_flat(wanted)), dict(_flat(found))
+    one, other = dict(flat(wanted)), dict(flat(found))
     return sorted(name for name in one | other if one.get(name) != other.get(name))
-
-
-def _flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
 def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Study:
@@ -122,7 +121,7 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
     least, most = EVALUATIONS
     wanted = round(epochs_of(make_recipe(table), texts[0]))
     config = replace(config, evaluations=min(max(wanted, least), most))
-    return Study(path, config, given["space"], table, given)
+    return Study(path, config, given["space"], table, given, new_id(path))
 
 
 def with_epochs(table: Table, epochs: float | None) -> Table:

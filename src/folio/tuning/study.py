@@ -1,7 +1,7 @@
 """A study: a directory with its settings, a journal of trials, and trials that are ordinary runs.
 
 runs/tune-book/
-  study.toml    what is tried: the recipe, the space, the budget
+  study.toml    what is tried: recipe, space, budget; and the id under which Optuna knows it
   journal.log   Optuna's record of all trials; any number of processes append to it
   trials/       trial-0007/ is a run like any other: folio sample runs/tune-book/trials/trial-0007
   repeats/      the best few with other seeds, for the noise
@@ -11,6 +11,9 @@ runs/tune-book/
 
 from __future__ import annotations
 
+import re
+import secrets
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,6 +117,8 @@ class Study:
     """What each trial's values are laid over."""
     given: Table
     """What the user asked for; the same again means the same study."""
+    id: str
+    """Under which Optuna keeps its trials, whatever the directory is called and wherever it is."""
 
     @cached_property
     def space(self) -> Space:
@@ -157,6 +162,7 @@ class Study:
         import tomli_w
 
         table = {
+            "id": self.id,
             "study": to_table(self.config),
             "space": self.space_table,
             "given": self.given,
@@ -174,13 +180,32 @@ class Study:
         from folio.tuning.journal import open_journal
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = self.config.storage or open_journal(self.journal_file, self._locks())
-        return optuna.create_study(
-            study_name=self.path.name,
-            storage=storage,
+        journal = self.journal_file
+        own = optuna.create_study(
+            study_name=self.id,
+            storage=self.config.storage or open_journal(journal, self._locks()),
             pruner=self.pruner(),
             load_if_exists=True,
         )
+        if self.config.storage:
+            self._refuse_second_directory(own)
+        return own
+
+    def _refuse_second_directory(self, own: optuna.Study) -> None:
+        """Two directories must not share trials, whose runs lie in one of them."""
+        here, other = str(self.path.resolve()), own.user_attrs.get("directory")
+        if other == here:
+            return
+        if other and is_study(Path(other)) and not self.path.samefile(other):
+            path = Path(other)
+            if open_study(path).id == self.id:
+                raise UserError(
+                    f"{self.path} is a copy of the study {path}, and both keep their trials in "
+                    f"{self.config.storage}. Go on with that one, or give the copy a database of "
+                    f"its own: copy the database, and name the copy as storage in "
+                    f"{_settings_file(self.path)}."
+                )
+        own.set_user_attr("directory", here)
 
     def pruner(self) -> optuna.pruners.HyperbandPruner:
         """Hyperband (https://arxiv.org/abs/1603.06560), its brackets as the budget allows."""
@@ -230,6 +255,12 @@ def _settings_file(path: Path) -> Path:
     return path / "study.toml"
 
 
+def new_id(path: Path) -> str:
+    """Of a new study: its name, for whoever looks into a database, and something that no other
+    study of that name has."""
+    return f"{path.name}-{secrets.token_hex(4)}"
+
+
 def is_study(path: Path) -> bool:
     """Whether a folder is a study."""
     return _settings_file(path).is_file()
@@ -248,7 +279,29 @@ def open_study(path: Path) -> Study:
     if missing:
         raise UserError(f"{_settings_file(path)} has no table [{missing[0]}].")
     config = from_table(StudyConfig, table["study"], "study.")
-    return Study(path, config, table["space"], table["recipe"], table["given"])
+    found = table.get("id") or _name_when_saved(path)
+    return Study(path, config, table["space"], table["recipe"], table["given"], found)
+
+
+def _name_when_saved(path: Path) -> str:
+    """The id of a study of a version that had none: the name of its directory, which the first
+    line of study.toml tells though it was renamed since."""
+    first = _settings_file(path).read_text(encoding="utf-8").partition("\n")[0]
+    saved = re.fullmatch(r"# folio tune (.+)", first)
+    return Path(saved[1]).name if saved else path.name
+
+
+def flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names with their values.
+
+    >>> list(flat({"seed": 1, "model": {"n_layers": 2}}))
+    [('seed', 1), ('model.n_layers', 2)]
+    """
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
 def trial_recipe(study: Study, drawn: Table, seed: int | None = None) -> Recipe:

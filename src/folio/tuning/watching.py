@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +30,9 @@ class Workers:
         self.processes = []
         for path in self.logs:
             with path.open("a", encoding="utf-8") as log:
-                command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
+                # With our number: by the time a worker looks for its parent, there may be none.
+                arguments = [str(study.path), str(os.getpid())]
+                command = [sys.executable, "-m", "folio.tuning.worker", *arguments]
                 self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
 
     def working(self) -> bool:

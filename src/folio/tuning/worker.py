@@ -1,6 +1,8 @@
 """A worker of a study: takes what is to do, does it, and takes the next.
 
-    python -m folio.tuning.worker runs/tune-book
+    python -m folio.tuning.worker runs/tune-book 4711
+
+The number is the process of the command, without which no worker goes on.
 
 Any number of workers share a study. A trial that is running in the journal while its lock is free
 was interrupted: whoever comes next goes on with it from its checkpoint.
@@ -22,6 +24,7 @@ from typing import Literal
 import optuna
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
+from folio.config import Table, read_toml
 from folio.console import say, stop_requested
 from folio.errors import UserError
 from folio.evaluation.score import bits_per_byte
@@ -34,9 +37,11 @@ from folio.tokenizers import load
 from folio.tokens.token_file import open_token_file
 from folio.training.loop import Evaluation, Training
 from folio.training.state import TrainingState
-from folio.tuning.study import REPEATED, Study, open_study, trial_recipe
+from folio.tuning.study import REPEATED, Study, flat, open_study, trial_recipe
 
 WAIT_SECONDS = 0.5
+SETTLED = ("tokenizer.", "corpus.", "device.", "model.vocab_size", "training.micro_batch_size")
+"""Settings that a run may write out otherwise than they were given."""
 FAILURES = 5
 """If so many trials fail and none did better, the fault is not in the trials."""
 
@@ -47,6 +52,8 @@ class Job:
 
     run: Run
     recipe: Recipe
+    drawn: Table
+    """The settings of this recipe that others of the study do not have; and its seed."""
     held: ExitStack
     trial: Trial | None
     """None for a repeat with another seed."""
@@ -107,12 +114,13 @@ def _trial_job(study: Study, trial: Trial, held: ExitStack) -> Job | Literal["wa
     """Draw what the trial does not have yet."""
     trial.study.sampler = study.sampler(trial.number)
     try:
-        recipe = trial_recipe(study, study.space.draw(trial, study.recipe_table))
+        drawn = study.space.draw(trial, study.recipe_table)
+        recipe = trial_recipe(study, drawn)
     except UserError as error:
         with held:
             _tell_failure(trial, error)
         return "wait"
-    return Job(study.trial_run(trial.number), recipe, held, trial)
+    return Job(study.trial_run(trial.number), recipe, drawn | {"seed": recipe.seed}, held, trial)
 
 
 def _claim_repeat(
@@ -126,7 +134,8 @@ def _claim_repeat(
             if run.name in given_up or is_over(run):
                 continue
             if held := study.lock(run):
-                return Job(run, trial_recipe(study, drawn, seed), held, None)
+                recipe = trial_recipe(study, drawn, seed)
+                return Job(run, recipe, drawn | {"seed": seed}, held, None)
             busy = True
     return "wait" if busy else None
 
@@ -215,6 +224,7 @@ def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bo
     """Train a trial, or go on with it, and tell the study what became of it."""
     watcher = TrialWatcher(study, trial)
     try:
+        set_aside_foreign_run(job)
         if not watcher.pruned:
             _train(job, watcher, lambda: watcher.pruned or should_stop())
         loss = final_loss(study, job.run)
@@ -244,6 +254,7 @@ def final_loss(study: Study, run: Run) -> float:
 def _run_repeat(job: Job, should_stop: Callable[[], bool]) -> bool:
     """Train a repeat; False where it fails."""
     try:
+        set_aside_foreign_run(job)
         _train(job, QuietWatcher(), should_stop)
     except Exception:
         traceback.print_exc()
@@ -258,6 +269,40 @@ def _train(job: Job, watcher: Watcher, should_stop: Callable[[], bool]) -> None:
         train_recipe(job.recipe, job.run.name, watcher, should_stop, job.run.path.parent)
 
 
+def set_aside_foreign_run(job: Job) -> None:
+    """Move away a run of other settings that lies where that of a job belongs, so that its losses
+    are never taken for those of the job."""
+    if not job.run.exists():
+        return
+    found = read_toml(job.run.recipe_file)
+    if not (different := different_settings(job.drawn, found)):
+        return
+    folder, n = job.run.path, 1
+    while (aside := folder.with_name(f"{folder.name}-set-aside-{n}")).exists():
+        n += 1
+    folder.rename(aside)
+    say(
+        f"warning: {folder} held a run of other settings ({', '.join(different[:3])} differ). It "
+        f"is kept as {aside}; {folder.name} begins anew."
+    )
+
+
+def different_settings(drawn: Table, found: Table) -> list[str]:
+    """Dotted names of what a run has otherwise than was drawn for it.
+
+    >>> different_settings({"model": {"n_layers": 2}}, {"model": {"n_layers": 3, "d_model": 8}})
+    ['model.n_layers']
+
+    Those that a run settles for itself are left out, since they are others in its recipe.
+    """
+    there = dict(flat(found))
+    return [
+        name
+        for name, value in flat(drawn)
+        if value not in (0, "auto") and not name.startswith(SETTLED) and there.get(name) != value
+    ]
+
+
 def _tell_failure(trial: Trial, error: Exception) -> None:
     trial.set_user_attr("outcome", "failed")
     trial.set_user_attr("error", f"{type(error).__name__}: {error}")
@@ -268,11 +313,13 @@ def _tell_failure(trial: Trial, error: Exception) -> None:
 
 
 def main() -> None:
-    parent = os.getppid()
+    """The study's directory, and the process without which this one does not go on."""
+    path, parent = Path(sys.argv[1]), int(sys.argv[2])
     with stop_requested() as asked:
         try:
-            # A worker whose study's command was killed stops too; the next command goes on.
-            work(open_study(Path(sys.argv[1])), lambda: asked() or os.getppid() != parent)
+            # A worker whose command was killed stops too; the next command goes on. It learns the
+            # number from the command, since getppid says another one if that died before this line.
+            work(open_study(path), lambda: asked() or os.getppid() != parent)
         except UserError as error:
             say(f"error: {error}")
             sys.exit(2)
