@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import Table, merge
-from folio.console import say
+from folio.console import say, show
 
 
 def corpus(
@@ -45,9 +45,9 @@ def corpus(
     config = make_recipe(given, settings_table(flags)).corpus
     report = read_corpus(config).report()
     if json:
-        print(json_format.dumps(report, indent=2, ensure_ascii=False))
+        show(json_format.dumps(report, indent=2, ensure_ascii=False))
     else:
-        print("\n".join(report_lines(report)))
+        show("\n".join(report_lines(report)))
     if html is not None or not json:
         path = html or runs_folder() / "corpus.html"
         with atomic_write(path) as file:

@@ -6,7 +6,7 @@ import json as json_format
 from pathlib import Path
 
 from folio.config import Table, read_toml
-from folio.console import say, table
+from folio.console import say, show, table
 from folio.device import DeviceConfig
 
 
@@ -74,7 +74,7 @@ def evaluate(
     common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
     records = [common | record for record in records]
     if json:
-        print(json_format.dumps(records, indent=2))
+        show(json_format.dumps(records, indent=2))
         return
     names = [
         "text",
@@ -92,8 +92,8 @@ def evaluate(
         names.remove("text")
     rows = [[_cell(record.get(name, "-")) for name in names] for record in records]
     what = ", ".join(files) or "validation text"
-    print(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
-    print(table([name.replace("_", " ") for name in names], rows))
+    show(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
+    show(table([name.replace("_", " ") for name in names], rows))
 
 
 def _as_trained(recorded: Table) -> DeviceConfig:

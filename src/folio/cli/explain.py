@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from folio.console import say
+from folio.console import say, show
 from folio.errors import UserError
 
 
@@ -44,11 +44,11 @@ def explain(
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if tensors:
         look = look_at(opened, words)
-        print(print_tensors(look))
+        show(print_tensors(look))
     else:
         path = out or found.path / "explain.html"
         look = write_page(opened, words, path)
-        print(path)
+        show(path)
     if look.left_out:
         say(
             f"the model reads {len(look.token_ids)} tokens at once; the {look.left_out} after "

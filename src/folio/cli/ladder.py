@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from folio.console import duration, say, table
+from folio.console import duration, say, show, table
 from folio.errors import UserError
 from folio.ladder import ablation, scaled_up
 from folio.ladder.steps import STEPS, Step
@@ -73,7 +73,7 @@ def ladder(
     _check(step, given, seed)
     sources = corpus or ("shakespeare",)
     if step is None:
-        print(_list())
+        show(_list())
     elif step == "all":
         _all(sources, range(seed, seed + (seeds or 1)), max_steps, json, out)
     elif step == "7":
@@ -149,16 +149,16 @@ def _one(
     if json:
         record = _record(step, [result]) | {"sample": sample}
         record["evaluations"] = [vars(evaluation) for evaluation in result.evaluations]
-        print(json_format.dumps(record, indent=2))
+        show(json_format.dumps(record, indent=2))
         return
-    print(f"\n{sample}\n")
+    show(f"\n{sample}\n")
     comparable = sources == ("shakespeare",) and max_steps is None
     expected = f"; in the course {step.expected}" if comparable else ""
-    print(
+    show(
         f"step {step.number}, {step.idea}: {result.n_parameters:,} parameters, validation loss "
         f"{result.validation_loss:.4f}{expected} ({duration(result.seconds)})"
     )
-    print(f"source  {step.source}\nread    src/folio/ladder/{step.module}.py")
+    show(f"source  {step.source}\nread    src/folio/ladder/{step.module}.py")
 
 
 def _all(
@@ -189,7 +189,7 @@ def _all(
         expected_label="the course",
     )
     if json:
-        print(json_format.dumps(records, indent=2))
+        show(json_format.dumps(records, indent=2))
         return
     header = ["step", "parameters", "validation", "course", "time", "idea"]
     rows = [
@@ -203,7 +203,7 @@ def _all(
         ]
         for r in records
     ]
-    print(f"{table(header, rows)}\n\n{path}")
+    show(f"{table(header, rows)}\n\n{path}")
 
 
 def _record(step: Step, results: list[Climb]) -> dict[str, Any]:
@@ -309,7 +309,7 @@ def _ablation(
     )
     records = ablation.records(rows)
     if json:
-        print(json_format.dumps(records, indent=2))
+        show(json_format.dumps(records, indent=2))
         return
     header = ["row", "parameters", "validation", "difference", "", "change"]
     cells = [
@@ -323,4 +323,4 @@ def _ablation(
         ]
         for r in records
     ]
-    print(f"{table(header, cells)}\n\n{path}")
+    show(f"{table(header, cells)}\n\n{path}")

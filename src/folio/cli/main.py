@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from folio.console import OutputError, output, say, show
 from folio.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,10 +57,22 @@ def make_app() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0, 2 after a mistake of the user, 130 after Ctrl-C."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run the command line and exit: 0; 1 where standard output could not take all of it; 2 after
+    a mistake of the user; 130 after Ctrl-C."""
+    try:
+        with output():
+            _answer(sys.argv[1:] if arguments is None else arguments)
+    except OutputError as error:
+        if error.reader_gone:  # `folio sample | head`
+            sys.exit(0)
+        _fail(f"Standard output could not be written: {error.reason}.", 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _answer(arguments: Sequence[str]) -> None:
     if list(arguments) in ([], ["--help"], ["-h"]):
-        print(overview())
+        show(overview())
         return
     from cyclopts import CycloptsError
 
@@ -69,13 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except CycloptsError as error:
         _fail(" ".join(str(error).split()))
-    except BrokenPipeError:  # `folio sample | head`
-        sys.stderr.close()
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+def _fail(message: str, code: int = 2) -> NoReturn:
+    say(f"error: {message}")
+    sys.exit(code)

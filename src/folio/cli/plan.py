@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import Table
-from folio.console import say, table
+from folio.console import say, show, table
 from folio.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ def plan(
     found = make_plan(given, prepared, minutes, say)
     record = found.record()
     if not json:
-        print(plan_table(found))
-        print(f"\n{found.verdict()}")
+        show(plan_table(found))
+        show(f"\n{found.verdict()}")
         words = ["folio", "train", *positional, "--minutes", f"{minutes:g}"]
         words += [word for name, value in flags for word in (f"--{name}", value)]
         if memory:
             words += ["--device.memory-gigabytes", f"{parse_bytes(memory) / 1e9:g}"]
-        print(f"try  {shlex.join(words)}")
+        show(f"try  {shlex.join(words)}")
     if starvation:
         from folio.planning.starvation import measure_starvation
         from folio.recipe.build import choose_for
@@ -81,9 +81,9 @@ def plan(
         )
         record["starvation"] = hunger.record()
         if not json:
-            print("\n" + "\n".join(hunger.lines()))
+            show("\n" + "\n".join(hunger.lines()))
     if json:
-        print(json_format.dumps(record, indent=2))
+        show(json_format.dumps(record, indent=2))
 
 
 def plan_table(found: Plan) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from folio.config import read_toml
-from folio.console import duration, table
+from folio.console import duration, show, table
 from folio.errors import UserError
 from folio.run.directory import Run, find_run, list_runs, runs_folder
 
@@ -30,17 +30,17 @@ def runs(
         raise UserError("--compare draws at least two runs: folio runs --compare A B")
     facts = [_facts(run) for run in listed]
     if json:
-        print(json_format.dumps(facts, indent=2))
+        show(json_format.dumps(facts, indent=2))
     elif not facts:
-        print(f"There is no run in {runs_folder()}/. Make one with: folio train")
+        show(f"There is no run in {runs_folder()}/. Make one with: folio train")
     else:
-        print(_table(facts))
+        show(_table(facts))
     if compare:
         from folio.run.card import compare_losses
 
         path = out or runs_folder() / "compare.svg"
         compare_losses(listed, path)
-        print(f"\n{path}")
+        show(f"\n{path}")
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from folio.console import say
+from folio.console import say, show
 from folio.errors import UserError
 
 
@@ -61,13 +61,13 @@ def sample(
     try:
         if samples == 1:
             for text in opened.tokenizer.decode_stream((s.tolist() for s in steps), prompt):
-                print(text, end="", flush=True)
-            print(flush=True)
+                show(text, end="", flush=True)
+            show(flush=True)
         else:
             columns = zip(*(step.tolist() for step in steps)) if max_tokens else [()] * samples
             for number, column in enumerate(columns, 1):
                 token_ids = [i for i in column if i != FINISHED]
                 text = "".join(opened.tokenizer.decode_stream([token_ids], prompt))
-                print(f"{'' if number == 1 else chr(10)}--- {number} ---\n{text}")
+                show(f"{'' if number == 1 else chr(10)}--- {number} ---\n{text}")
     except KeyboardInterrupt:  # the way to end --forever
-        print(flush=True)
+        show(flush=True)

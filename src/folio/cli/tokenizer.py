@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from folio.config import from_table
-from folio.console import Progress, say, table
+from folio.console import Progress, say, show, table
 from folio.errors import UserError
 
 if TYPE_CHECKING:
@@ -103,13 +103,13 @@ def train(
     learned.save(out)
     if learned.note:
         say(learned.note)
-    print(
+    show(
         f"{out}: {learned.vocab_size:,} ids, learned from {meter.n_bytes:,} bytes in "
         f"{seconds:.1f} s, {meter.n_bytes / seconds / 1e6:.1f} MB/s"
     )
     if learned.unknown is not None:
         share = learned.unknown_share(part.pieces() for part in split.validation)
-        print(f"{UNKNOWN}: {share:.2%} of the tokens of the text that is held out")
+        show(f"{UNKNOWN}: {share:.2%} of the tokens of the text that is held out")
 
 
 @tokenizer.command
@@ -139,14 +139,14 @@ def merges(tokenizer: str, *, skip: int = 0, limit: int = 50, json: bool = False
         records = [{"rank": rank, **learned[rank]._asdict()} for rank in shown]
         for record in records:
             record["text"] = visible(opened.pieces[record["token"]])
-        print(json_format.dumps(records, indent=1))
+        show(json_format.dumps(records, indent=1))
         return
     rows = []
     for rank in shown:
         *ids, count = learned[rank]
         names = [visible(opened.pieces[token_id]) for token_id in ids]
         rows.append([str(rank), *names, f"{ids[-1]}", "-" if count is None else f"{count:,}"])
-    print(table(["merge", "left", "right", "token", "id", "count"], rows))
+    show(table(["merge", "left", "right", "token", "id", "count"], rows))
     if (left := len(learned) - shown.stop) > 0:
         say(f"{left:,} more: --skip {shown.stop}, or --limit 0 for all")
 
@@ -178,13 +178,13 @@ def encode(
     allowed = list(opened.special_tokens) if allow_special == [ALL] else allow_special or ()
     token_ids = [opened.encode(text, allowed_special=allowed).tolist() for text in texts]
     if json:
-        print(json_format.dumps(token_ids[0] if len(texts) == 1 else token_ids))
+        show(json_format.dumps(token_ids[0] if len(texts) == 1 else token_ids))
         return
     for ids in token_ids:
         if pieces:
             _print_pieces(opened, ids)
         else:
-            print(" ".join(map(str, ids)))
+            show(" ".join(map(str, ids)))
 
 
 @tokenizer.command
@@ -196,7 +196,7 @@ def decode(tokenizer: str, *ids: int) -> None:
         ids: Token ids; read from standard input where none is given.
     """
     opened = _open(tokenizer)
-    print(opened.decode(ids or _read_ids()))
+    show(opened.decode(ids or _read_ids()))
 
 
 @tokenizer.command
@@ -270,10 +270,10 @@ def compare(
     if json:
         records = [m.record() for m in measured]
         answer = {"tokenizers": records, "recommended": best.name, "reason": reason}
-        print(json_format.dumps(answer, indent=2))
+        show(json_format.dumps(answer, indent=2))
         return
-    print(table(HEADER, cells(measured)))
-    print(f"\nrecommended: {best.name}, since {reason}\n")
+    show(table(HEADER, cells(measured)))
+    show(f"\nrecommended: {best.name}, since {reason}\n")
     chosen = vocabularies[best.name]
     _print_pieces(chosen, chosen.encode(held_out[:SHOWN_CHARACTERS]).tolist())
 
@@ -373,7 +373,7 @@ def _print_pieces(opened: Tokenizer, token_ids: list[int]) -> None:
 
     names = [visible(opened.pieces[token_id]) for token_id in token_ids]
     if not sys.stdout.isatty():
-        print("|".join(names))
+        show("|".join(names))
         return
     from rich.console import Console
     from rich.text import Text

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from folio.cli.overrides import Words, describe_settings, settings_table, split_words
 from folio.config import Table, merge, read_toml
+from folio.console import show
 from folio.errors import UserError
 
 
@@ -35,7 +36,7 @@ def train(
         settings: List every setting with its default, and stop.
     """
     if settings:
-        print(describe_settings())
+        show(describe_settings())
         return
     positional, flags = split_words(corpus)
     layers = recipe_layers(positional)

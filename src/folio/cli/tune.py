@@ -9,7 +9,7 @@ from pathlib import Path
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.cli.train import recipe_layers
 from folio.config import Table, read_toml
-from folio.console import say
+from folio.console import say, show
 from folio.errors import UserError
 from folio.run.directory import runs_folder
 from folio.storage import LOCKS
@@ -105,9 +105,9 @@ def tune(
         write_best(study, outcome)
         write_page(study, outcome)
     if json:
-        print(json_format.dumps(outcome.record(), indent=2))
+        show(json_format.dumps(outcome.record(), indent=2))
     else:
-        print(summary(study, outcome))
+        show(summary(study, outcome))
     if stopped:
         say(f"interrupted; everything is saved. Go on with: folio tune {path}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from folio.console import Progress, duration, say
+from folio.console import Progress, duration, say, show
 from folio.recipe.finish import Result
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
@@ -67,7 +67,7 @@ class TerminalWatcher(Watcher):
 
     def paced(self, knot: Knot) -> None:
         assert self.progress is not None
-        self.progress.total = knot.last
+        self.progress.plan_anew(knot.last)
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
         assert self.progress is not None
@@ -78,15 +78,15 @@ class TerminalWatcher(Watcher):
 def print_result(result: Result) -> None:
     """The end of a training: a sample, the numbers, the place, the next command."""
     state, run = result.state, result.run
-    print(f"\n{result.sample.strip()}\n")
-    print(f"run         {run.path}  (README.md, loss.svg)")
+    show(f"\n{result.sample.strip()}\n")
+    show(f"run         {run.path}  (README.md, loss.svg)")
     for text in result.held_out:
         at = f", step {state.best_step}" if text is result.held_out[0] else ""
-        print(f"{text.name:<12}{text}{at}")
+        show(f"{text.name:<12}{text}{at}")
     if warning := too_small(result.held_out):
-        print(f"warning     {warning}")
-    print(f"diagnosis   {result.diagnosis.verdict}: {result.diagnosis.reason}")
+        show(f"warning     {warning}")
+    show(f"diagnosis   {result.diagnosis.verdict}: {result.diagnosis.reason}")
     if result.ending == "interrupted":
-        print(f"go on       folio resume {run.name}")
+        show(f"go on       folio resume {run.name}")
     commands = dict.fromkeys((result.diagnosis.command, f"folio sample {run.path}"))
-    print("try         " + "\n            ".join(commands))
+    show("try         " + "\n            ".join(commands))

@@ -155,7 +155,12 @@ def _train(
             stream.place = state.place
             observer.save(state)
             return _end("non-finite", state, observer)
-        learning_rate = update_weights(training, state.step, norm)
+        try:
+            learning_rate = update_weights(training, state.step, norm)
+        except FloatingPointError:  # the weights are those before the step here too
+            stream.place = state.place
+            observer.save(state)
+            return _end("non-finite", state, observer)
 
         state.step += 1
         state.tokens += int((batch.targets != IGNORED).sum())
