@@ -151,13 +151,10 @@ def _train(
         except WorkerError:  # the weights are those before the step
             observer.save(state)
             raise
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            stream.place = state.place
-            observer.save(state)
-            return _end("non-finite", state, observer)
         try:
+            _require_finite(loss, norm)
             learning_rate = update_weights(training, state.step, norm)
-        except FloatingPointError:  # the weights are those before the step here too
+        except FloatingPointError:  # the weights are those before the step
             stream.place = state.place
             observer.save(state)
             return _end("non-finite", state, observer)
@@ -224,6 +221,11 @@ def compute_gradients(training: Training, batch: Batch, step: int) -> tuple[floa
     return loss, math.sqrt(square)
 
 
+def _require_finite(*numbers: float) -> None:
+    if not all(map(math.isfinite, numbers)):
+        raise FloatingPointError("the loss or a gradient is not finite")
+
+
 def update_weights(training: Training, step: int, norm: float) -> float:
     """Take an optimizer step at the rate of this step, and return that rate.
 
@@ -231,6 +233,9 @@ def update_weights(training: Training, step: int, norm: float) -> float:
         training: the parts.
         step: which.
         norm: of all gradients together, above which they are clipped.
+
+    Raises:
+        FloatingPointError: weights would not be finite; they are those before the step.
     """
     pace = training.pace
     progress = pace.progress(step + 1) - 1
