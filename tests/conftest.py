@@ -12,8 +12,12 @@ import torch
 
 from folio.model.int8 import is_exact
 from folio.recipe.train import Watcher
+from folio.storage import cache_folder
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+
+KERNELS = cache_folder() / "kernels"
+"""Compiled once for all tests."""
 
 NEEDS_INT8 = pytest.mark.skipif(not is_exact(), reason="this processor overflows")
 INT8 = pytest.param("int8", marks=NEEDS_INT8)
@@ -30,6 +34,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "kernels").symlink_to(KERNELS)
     monkeypatch.setenv("FOLIO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FOLIO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("FOLIO_CORPORA", str(CORPORA))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from folio.generation import engine
-from folio.generation.engine import compiles_first, generate
+from folio.generation.engine import generate
 from folio.generation.sampling import SamplingConfig
 from folio.generation.single_row import (
     TRY_AGAIN_SECONDS,
@@ -167,8 +167,7 @@ def test_it_applies_to_one_sequence_of_a_plain_float32_model_only():
 
 
 def test_without_numba_the_model_itself_generates(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "folio.generation.single_row_kernels", raising=False)
+    monkeypatch.setenv("FOLIO_JIT", "off")
     model, greedy = random_model(SMALL), SamplingConfig(temperature=0)
     assert not single_row_applies(model, 1)
     prompt = torch.tensor([[1, 2]])
@@ -219,17 +218,6 @@ def test_short_texts_are_not_worth_loading_it(monkeypatch):
         )
         next(steps)
         assert len(asked) == expected
-
-
-def test_compiling_is_expected_only_where_the_compiled_step_would_be_read(monkeypatch):
-    model = GPT(SMALL).eval()
-    monkeypatch.setattr(engine, "must_compile", lambda: True)
-    assert compiles_first(model, 1, 200) and compiles_first(model, 1, None)
-    assert not compiles_first(model, 1, 199)
-    assert not compiles_first(model, 2, 200)
-    assert not compiles_first(GPT(SMALL).bfloat16(), 1, 200)
-    monkeypatch.setattr(engine, "must_compile", lambda: False)
-    assert not compiles_first(model, 1, 200)
 
 
 def test_one_thread_is_taken_while_all_are_slower_and_all_are_tried_again(monkeypatch):

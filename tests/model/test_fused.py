@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -200,18 +196,3 @@ def test_numbers_that_are_none_do_not_get_lost(name: str, value: float):
         y, *gradients = of_module(module, x)
         assert not (y[0, 2] if y.dim() else y).isfinite().all()
         assert not all(gradient.isfinite().all() for gradient in gradients)
-
-
-def test_compiling_is_announced_until_it_was_done(tmp_path: Path):
-    lines = """if True:
-        import numpy as np
-        from folio.model import fused, kernels
-        print(fused.must_compile())
-        kernels.causal_softmax(np.zeros((1, 2, 2), np.float32), 0, np.float32(1))
-        print(fused.must_compile())
-    """
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", lines], env=environment, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.split() == ["True", "False"]

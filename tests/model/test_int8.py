@@ -147,6 +147,6 @@ def test_a_processor_that_overflows_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_it_takes_the_kernels(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fused, "numba_is_there", lambda: False)
+    monkeypatch.setenv("FOLIO_JIT", "off")
     with pytest.raises(UserError, match="need numba"):
         int8.require()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation.sampling import SamplingConfig, draw, exclude
-from folio.generation.single_row import SingleRowDecoder, must_compile, single_row_applies
+from folio.generation.single_row import SingleRowDecoder, single_row_applies
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 
@@ -35,11 +35,6 @@ def reads_compiled(
     if compiled is None:
         compiled = max_tokens is None or max_tokens >= COMPILED_FROM
     return compiled and single_row_applies(model, n_sequences)
-
-
-def compiles_first(model: GPT, n_sequences: int, max_tokens: int | None) -> bool:
-    """Whether `generate` begins by compiling that step, for some seconds."""
-    return reads_compiled(model, n_sequences, max_tokens) and must_compile()
 
 
 def generate(

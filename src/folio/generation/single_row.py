@@ -14,13 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from folio import jit
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 
@@ -68,21 +68,7 @@ def single_row_applies(model: nn.Module, batch_size: int) -> bool:
         return False
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
         return False
-    try:
-        import numba  # noqa: F401
-    except ImportError:  # not installed, or too old for the numpy beside it
-        return False
-    return True
-
-
-def must_compile() -> bool:
-    """Whether the first step would take seconds, since no earlier process has compiled it."""
-    try:
-        from folio.generation.single_row_kernels import step
-    except ImportError:
-        return False
-    folder = step.stats.cache_path
-    return folder is None or not any(Path(folder).glob("single_row_kernels.step-*.nbi"))
+    return jit.available()
 
 
 class SingleRowDecoder:

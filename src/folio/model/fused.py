@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from folio import jit
 
 FEWEST = 1 << 13
 """Numbers in a tensor that are worth a call."""
@@ -38,22 +39,19 @@ def serves(x: Tensor) -> bool:
         x.numel() >= FEWEST
         and x.device.type == "cpu"
         and x.dtype in (torch.bfloat16, torch.float32)
-        and numba_is_there()
+        and jit.available()
     )
 
 
 def load() -> None:
     """Load the kernels, where there are any, so that processes forked from this one share them."""
-    if numba_is_there():  # which sets itself up at its first call
+    if jit.available():  # which sets itself up at its first call
         RMSNorm.apply(torch.ones(1, 1), torch.ones(1), 1e-6)
 
 
 def must_compile() -> bool:
     """Whether the first step would take seconds, since no earlier process has compiled it."""
-    if not numba_is_there():
-        return False
-    folder = _kernels().causal_softmax.stats.cache_path
-    return folder is None or not any(Path(folder).glob("kernels.causal_softmax-*.nbi"))
+    return jit.available() and jit.must_compile(_kernels().causal_softmax)
 
 
 class Linear(torch.autograd.Function):
@@ -473,16 +471,6 @@ def _onednn_has_bfloat16() -> bool:
     """Whether its layers take it; all else of torch does, if slowly, on every processor."""
     there = torch.backends.mkldnn.is_available()
     return bool(there and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@cache
-def numba_is_there() -> bool:
-    """Whether there are kernels at all."""
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def run(kernel: str, *arguments: Any) -> None:

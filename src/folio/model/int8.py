@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from folio import jit
 from folio.errors import UserError
 from folio.model import fused
 
@@ -173,7 +174,7 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
 
 def require() -> None:
     """Raises UserError where this machine cannot."""
-    if not fused.numba_is_there():
+    if not jit.available():
         raise UserError(
             "device.precision is 'int8', whose kernels need numba, which is not installed. "
             "Install it, or give another precision."

@@ -22,11 +22,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
-FASTMATH = {"reassoc", "contract"}
-"""Sums in any order, which vectorizes them. Infinities and NaN keep their meaning."""
+from folio.jit import kernel
 
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 LOG2_E = np.float32(math.log2(math.e))
@@ -67,7 +66,7 @@ def _to_bfloat16(number, like):
     return np.uint16(np.uint32(rounded >> np.uint32(16)))
 
 
-@njit(inline="always", error_model="numpy")
+@kernel(inline=True)
 def exp(x):
     """e^x for x up to 88, to 4e-6 of it: 2 to a whole power, times 2 to the rest."""
     y = x * LOG2_E
@@ -85,7 +84,7 @@ def exp(x):
     return power * np.int32(exponent << np.int32(23)).view(np.float32)
 
 
-@njit(inline="always", error_model="numpy")
+@kernel(inline=True)
 def to_rank(x):
     """Whole numbers in the order of the float32 that they stand for, NaN above all.
 
@@ -95,21 +94,21 @@ def to_rank(x):
     return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@njit(inline="always", error_model="numpy")
+@kernel(inline=True)
 def from_rank(rank):
     """Undo `to_rank`."""
     bits = np.int32(rank ^ np.int32(np.int32(rank >> np.int32(31)) & np.int32(0x7FFFFFFF)))
     return np.int32(bits).view(np.float32)
 
 
-@njit(inline="always", error_model="numpy")
+@kernel(inline=True)
 def sigmoid(x):
     """1 / (1 + e^-x)."""
     bounded = np.float32(-87) if x < np.float32(-87) else x
     return ONE / (ONE + exp(-bounded))
 
 
-@njit(inline="always", error_model="numpy")
+@kernel(inline=True)
 def random_bits(place, seed):
     """32 bits that look random: a hash of a place and of 64 bits.
 
@@ -122,7 +121,7 @@ def random_bits(place, seed):
     return np.uint32(bits ^ np.uint32(bits >> np.uint32(16)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def sum_rows(x, y):
     """(R, C) -> the (C,) sums of its columns, which are written to y."""
     n_rows, width = x.shape
@@ -134,7 +133,7 @@ def sum_rows(x, y):
         y[i] = store(sums[i], y[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def to_int8(x, y, scales):
     """(R, C) -> whole numbers from -127 to 127, and the (R,) scales by which they give x back.
 
@@ -151,7 +150,7 @@ def to_int8(x, y, scales):
             y[row, i] = np.int8(np.int32(np.rint(load(x[row, i]) * per_scale)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def columns_to_int8(x, y, scales):
     """The same of columns, whose (C,) scales they are."""
     n_rows, width = x.shape
@@ -167,7 +166,7 @@ def columns_to_int8(x, y, scales):
             y[row, i] = np.int8(np.int32(np.rint(load(x[row, i]) * per_scale[i])))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def measure_both_ways(x, weights, row_scales, column_scales, sums):
     """(R, C) -> the scales of its rows, those of its columns once each row is multiplied by its
     weight, and the sums of its columns."""
@@ -187,7 +186,7 @@ def measure_both_ways(x, weights, row_scales, column_scales, sums):
         sums[i] = store(added[i], sums[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def to_int8_both_ways(x, weights, row_scales, column_scales, by_row, by_column):
     """(R, C) -> its whole numbers by row, and by column once each row is weighted."""
     n_rows, width = x.shape
@@ -202,7 +201,7 @@ def to_int8_both_ways(x, weights, row_scales, column_scales, by_row, by_column):
             by_column[row, i] = np.int8(np.int32(np.rint(number * weight * per_column[i])))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def from_int32(sums, row_scales, column_scales, bias, y):
     """(R, C) sums of such products -> the numbers that they stand for, plus the (C,) bias; that
     may be empty."""
@@ -216,7 +215,7 @@ def from_int32(sums, row_scales, column_scales, bias, y):
             y[row, i] = store(np.float32(sums[row, i]) * scale + shift[i], y[row, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def drop(x, seed, share, y):
     """Dropout, and its own way back: y = x / (1 - share), or 0 for about that share of them.
 
@@ -232,21 +231,21 @@ def drop(x, seed, share, y):
         y[i] = store(kept if random_bits(i, name) >= limit else ZERO, y[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def add(x, change, y):
     """y = x + the change; all (N,)."""
     for i in range(len(x)):
         y[i] = store(load(x[i]) + load(change[i]), y[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def multiply(x, slope, y):
     """y = x * the slope; all (N,)."""
     for i in range(len(x)):
         y[i] = store(load(x[i]) * load(slope[i]), y[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def add_dropped(x, change, seed, share, y):
     """y = x + the change after `drop`; all (N,)."""
     name = np.uint64(seed[0])
@@ -257,7 +256,7 @@ def add_dropped(x, change, seed, share, y):
         y[i] = store(load(x[i]) + kept, y[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def layer_norm(x, gain, bias, epsilon, y, mean, inverse):
     """y = gain * (x - m) / r + bias, with m the mean of a row and r its standard deviation.
 
@@ -283,7 +282,7 @@ def layer_norm(x, gain, bias, epsilon, y, mean, inverse):
             y[row, i] = store(unit * load(gain[i]) + load(bias[i]), y[row, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def layer_norm_backward(
     gradient, beside, x, gain, mean, inverse, x_gradient, gain_gradient, bias_gradient
 ):
@@ -317,7 +316,7 @@ def layer_norm_backward(
         bias_gradient[i] = store(bias_sums[i], bias_gradient[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def rms_norm(x, gain, epsilon, y, inverse):
     """y = gain * x / r, with r the root of the mean square of a row.
 
@@ -338,7 +337,7 @@ def rms_norm(x, gain, epsilon, y, inverse):
             y[row, i] = store(load(x[row, i]) * scale * load(gain[i]), y[row, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def rms_norm_backward(gradient, beside, x, gain, inverse, x_gradient, gain_gradient):
     """With u = x / r and h the gradient of u, that of x is (h - u * mean(h * u)) / r, plus what
     comes to it from beside the norm.
@@ -365,7 +364,7 @@ def rms_norm_backward(gradient, beside, x, gain, inverse, x_gradient, gain_gradi
         gain_gradient[i] = store(gain_sums[i], gain_gradient[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def embedding(token_ids, table, y):
     """The rows of a (V, C) table with (R,) numbers, written to (R, C) y.
 
@@ -380,7 +379,7 @@ def embedding(token_ids, table, y):
             place[i] = vector[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def embedding_backward(gradient, token_ids, table_gradient):
     """Each row of the table gets the sum of what came back where it was looked up.
 
@@ -410,7 +409,7 @@ def embedding_backward(gradient, token_ids, table_gradient):
             table_gradient[token_id, i] = store(sums[i], table_gradient[token_id, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def add_places(x, places, start, y):
     """(B, T, C) and the rows of a (context, C) table from the first place on, written to y."""
     n_batch, n_places, width = x.shape
@@ -421,7 +420,7 @@ def add_places(x, places, start, y):
                 y[batch, place, i] = store(number, y[batch, place, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def add_places_backward(gradient, start, places_gradient):
     """The sum over a batch, (B, T, C), written to the rows from the first place on; 0 to others."""
     n_batch, n_places, width = gradient.shape
@@ -436,7 +435,7 @@ def add_places_backward(gradient, start, places_gradient):
             places_gradient[place, i] = store(sums[i], places_gradient[place, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def split_heads(x, first, ys):
     """(B, T, W, D), heads side by side, from the first on -> (B, H, T, D) ys, written in turn."""
     for y in ys:
@@ -449,7 +448,7 @@ def split_heads(x, first, ys):
         first += n_heads
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def merge_heads(xs, first, y):
     """(B, H, T, D) xs in turn -> a part of (B, T, W, D), from the first head on, written to y."""
     for x in xs:
@@ -462,7 +461,7 @@ def merge_heads(xs, first, y):
         first += n_heads
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def heads(x, first, gain, epsilon, cosines, sines, y, inverse):
     """Each head normalized by `rms_norm`, turned by the angles of its place, and laid out by head.
 
@@ -499,7 +498,7 @@ def heads(x, first, gain, epsilon, cosines, sines, y, inverse):
                     y[batch, head, place, i] = store(turned * scale, y[batch, head, place, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def heads_backward(gradient, x, first, gain, inverse, cosines, sines, x_gradient, gain_gradient):
     """Turn back, then as rms_norm_backward.
 
@@ -541,7 +540,7 @@ def heads_backward(gradient, x, first, gain, inverse, cosines, sines, x_gradient
         gain_gradient[i] = store(gain_sums[i], gain_gradient[i])
 
 
-@njit(inline="always", error_model="numpy")
+@kernel(inline=True)
 def swap_halves(numbers, half, swapped):
     """(D,) -> (D,), with D twice the half."""
     for i in range(half):
@@ -549,7 +548,7 @@ def swap_halves(numbers, half, swapped):
         swapped[half + i] = numbers[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def swiglu(gate, up, y, gate_slope, up_slope):
     """y = g * s * up with s = sigmoid(g), and its derivatives: (s + g * s * (1 - s)) * up by the
     gate, g * s by up; all (N,)."""
@@ -562,7 +561,7 @@ def swiglu(gate, up, y, gate_slope, up_slope):
         up_slope[i] = store(opened, y[i])
 
 
-@njit(inline="always", error_model="numpy")
+@kernel(inline=True)
 def normal_tail(x):
     """The share of a normal distribution below -|x|, and its density at x, to 1e-7.
 
@@ -578,7 +577,7 @@ def normal_tail(x):
     return HALF * series * t * density, np.float32(1 / math.sqrt(2 * math.pi)) * density
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def gelu(x, y, slope):
     """y = x * P, with P the share of a normal distribution below x, and its derivative P + x * p,
     with p the density at x; all (N,)."""
@@ -590,7 +589,7 @@ def gelu(x, y, slope):
         slope[i] = store(below + wide * density, y[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def causal_softmax(scores, first, scale):
     """exp(scale * score) over the sum of its row, in place; 0 for keys after the query.
 
@@ -620,7 +619,7 @@ def causal_softmax(scores, first, scale):
                 scores[head, query, i] = store(powers[i] * share, scores[head, query, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def causal_softmax_backward(gradient, weights, first, scale):
     """scale * w * (g - sum(w * g)) in place of the gradient g; 0 for keys after the query.
 
@@ -640,7 +639,7 @@ def causal_softmax_backward(gradient, weights, first, scale):
                 gradient[head, query, i] = store(back, gradient[head, query, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def cross_entropy(logits, targets, logs, total):
     """The surprise at the targets, added up.
 
@@ -672,7 +671,7 @@ def cross_entropy(logits, targets, logs, total):
     total[0] = surprise
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def cross_entropy_backward(gradient, logits, targets, logs, penalty, logits_gradient):
     """p * (1 + penalty * (x - sum(p * x))), less 1 at the target: that of surprise less entropy.
 

@@ -12,7 +12,6 @@ from typing import Any
 from folio.config import Table, read_toml, to_table, to_toml
 from folio.device import Device, choose_device, peak_memory
 from folio.errors import UserError
-from folio.model.fused import must_compile
 from folio.recipe.build import (
     Speed,
     build,
@@ -220,8 +219,6 @@ def _train_in(
     """The common way of a new run and of one that goes on; the run is locked."""
     check_device(training)
     state = _restore(run, training, watcher)
-    if training.device.config.kind == "cpu" and must_compile():
-        watcher.tell("compiling the kernels, once, for some seconds ...")
     recorder = RunRecorder(run, training, recipe.model)
     watcher.begin(run, training, state)
     ending = train(training, state, _Both(recorder, watcher), should_stop)

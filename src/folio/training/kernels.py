@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from folio.model.kernels import FASTMATH, ONE, ZERO, load, store
+from folio.jit import kernel
+from folio.model.kernels import ONE, ZERO, load, store
 from folio.training import muon
 
 EPSILON, TINY = np.float32(muon.EPSILON), np.float32(muon.TINY)
@@ -25,7 +25,7 @@ BLOCK = 2048
 """Numbers of a row that stay next to the processor while others are added to them."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def add_up(rows, total, start, stop, begins):
     """Sum of rows from one place to another; returns the squared length of what was summed up.
 
@@ -54,7 +54,7 @@ def add_up(rows, total, start, stop, begins):
     return square
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def adamw(
     weights,
     gradients,
@@ -98,7 +98,7 @@ def adamw(
                 y[i] = store(w[i], y[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def look_ahead(gradients, momenta, ahead, numbers, keep):
     """Momenta learn from gradients; `ahead` are the next ones, as Nesterov looks at them.
 
@@ -119,7 +119,7 @@ def look_ahead(gradients, momenta, ahead, numbers, keep):
                 ahead[i, r, c] = store(keep * m + (ONE - keep) * g, ahead[i, r, c])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def inverse_lengths(square, fourth, y):
     """One over the eighth root of the sum of the eighth powers of all singular values.
 
@@ -141,7 +141,7 @@ def inverse_lengths(square, fourth, y):
         y[i] = ONE / length if length > ZERO else ZERO
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def combine(square, fourth, y, scales, a, b, c, whole):
     """a I + b x^2 + c x^4.
 
@@ -166,7 +166,7 @@ def combine(square, fourth, y, scales, a, b, c, whole):
             y[i, r, r] = store(diagonal + first, y[i, r, r])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def change(weights, moves, mean_squares, working, numbers, longer, beta2, cautious):
     """Subtract moves whose rows are made even, and what decays.
 
