@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
@@ -45,10 +46,9 @@ def available() -> bool:
 @cache
 def _numba_is_there() -> bool:
     try:
-        import numba
+        return not import_module("numba").config.DISABLE_JIT
     except ImportError:  # not installed, or too old for the numpy beside it
         return False
-    return not numba.config.DISABLE_JIT
 
 
 def kernel(
@@ -69,8 +69,7 @@ def kernel(
         allocates: whether it makes arrays or lists. Without, numba leaves out its reference
             counts, which in loops over a few bytes cost more than the work itself.
     """
-    from numba import njit
-
+    njit: Any = import_module("numba").njit
     _listen()
     options: dict[str, Any] = {"error_model": "numpy"}
     if inline:
@@ -97,9 +96,9 @@ def must_compile(compiled: Any) -> bool:
 @cache
 def _cache_class() -> type:
     """The cache of one kernel; defined here, since its base belongs to numba."""
-    from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+    caching: Any = import_module("numba.core.caching")
 
-    class Locator(_CacheLocator):
+    class Locator(caching._CacheLocator):
         def __init__(self, function: FunctionType) -> None:
             self._py_file = function.__code__.co_filename  # numba asks for it in a warning
             self.line = function.__code__.co_firstlineno
@@ -123,10 +122,10 @@ def _cache_class() -> type:
                 _remove_unused(self.folder.parent)
             super().ensure_cache_path()
 
-    class Implementation(CompileResultCacheImpl):
+    class Implementation(caching.CompileResultCacheImpl):
         _locator_classes = [Locator]  # noqa: RUF012
 
-    class KernelCache(FunctionCache):
+    class KernelCache(caching.FunctionCache):
         _impl_class = Implementation
 
         def _index_key(self, sig: Any, codegen: Any) -> Any:
