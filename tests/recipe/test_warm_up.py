@@ -13,7 +13,7 @@ def test_all_kernels_of_a_training_in_the_precision_of_this_machine_are_compiled
         from folio.recipe.warm_up import compile_kernels
         compile_kernels()
         from folio.model import kernels as of_model
-        from folio.training import kernels as of_training
+        from folio.fast.kernels import training as of_training
         for module in (of_model, of_training):
             for name, kernel in vars(module).items():
                 own = getattr(kernel, "__module__", "") == module.__name__

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from folio.errors import UserError
+from folio.fast.decoder import SingleRowDecoder, single_row_applies
 from folio.generation.sampling import SamplingConfig, draw, exclude
-from folio.generation.single_row import SingleRowDecoder, single_row_applies
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 

@@ -196,7 +196,7 @@ def look_ahead(stacks: list[Stack], keep: float, dtype: torch.dtype, numbers: Te
     ahead = first.new_empty(sum(lengths), *first.shape[1:], dtype=dtype)
     for stack, places in zip(stacks, ahead.split(lengths)):
         if fused.serves(stack.weights):
-            from folio.training import kernels
+            from folio.fast.kernels import training as kernels
 
             arrays = fused.arrays(stack.gradients, stack.momenta, places, numbers)
             fused.call(kernels.look_ahead, *arrays, np.float32(keep))
@@ -221,10 +221,10 @@ def change(stack: Stack, moves: Tensor, config: OptimizerConfig, numbers: Tensor
     longer = max(1.0, rows / columns) ** 0.5  # so that tall ones change what comes out as much
     beta2 = config.matrix_beta2
     if fused.serves(weights):
-        from folio.training import kernels
+        from folio.fast.kernels import training as kernels
 
         arrays = fused.arrays(weights, moves, mean_squares, working, numbers)
-        parts = np.float32(longer), np.float32(beta2), config.cautious_decay
+        parts = np.float32(longer), np.float32(beta2), config.cautious_decay, np.float32(EPSILON)
         fused.call(kernels.change, *arrays, *parts)
         return
     moves = moves.float()
@@ -329,10 +329,11 @@ def inverse_lengths(square: Tensor, fourth: Tensor) -> Tensor:
         (S,) float32; 0 of a matrix that is 0.
     """
     if fused.serves(square):
-        from folio.training import kernels
+        from folio.fast.kernels import training as kernels
 
         y = square.new_empty(len(square), dtype=torch.float32)
-        fused.call(kernels.inverse_lengths, *fused.arrays(square, fourth, y))
+        given = *fused.arrays(square, fourth), np.float32(TINY)
+        fused.call(kernels.inverse_lengths, *given, *fused.arrays(y))
         return y
     traces = square.diagonal(dim1=1, dim2=2).float().sum(1)
     even = fourth.float() / (traces**2 + TINY**2)[:, None, None]
@@ -359,7 +360,7 @@ def combine(
         (S, M, M).
     """
     if fused.serves(square):
-        from folio.training import kernels
+        from folio.fast.kernels import training as kernels
 
         y = torch.empty_like(fourth)
         arrays = fused.arrays(square, fourth, y, scales)

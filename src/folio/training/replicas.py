@@ -314,7 +314,7 @@ def add_up(rows: Tensor, total: Tensor, span: slice, begins: bool) -> float:
         The squared length of that part of the total.
     """
     if fused.serves(total):
-        from folio.training import kernels
+        from folio.fast.kernels import training as kernels
 
         arrays = fused.arrays(rows, total)
         return float(kernels.add_up(*arrays, start=span.start, stop=span.stop, begins=begins))

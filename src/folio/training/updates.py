@@ -77,7 +77,7 @@ class AdamW:
         """One pass over weights, gradients and both means."""
         config, steps = self.config, self.tensors["steps"]
         if self._arrays:
-            from folio.training import kernels
+            from folio.fast.kernels import training as kernels
 
             n = steps.item()
             numbers = {

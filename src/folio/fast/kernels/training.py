@@ -18,9 +18,7 @@ import numpy as np
 
 from folio.jit import kernel
 from folio.model.kernels import ONE, ZERO, load, store
-from folio.training import muon
 
-EPSILON, TINY = np.float32(muon.EPSILON), np.float32(muon.TINY)
 BLOCK = 2048
 """Numbers of a row that stay next to the processor while others are added to them."""
 
@@ -120,11 +118,12 @@ def look_ahead(gradients, momenta, ahead, numbers, keep):
 
 
 @kernel(fastmath=True)
-def inverse_lengths(square, fourth, y):
+def inverse_lengths(square, fourth, tiny, y):
     """One over the eighth root of the sum of the eighth powers of all singular values.
 
     Args:
         square, fourth: (S, M, M), of matrices x: x^2 and x^4.
+        tiny: float32, so that nothing is divided by 0.
         y: (S,) float32, written; 0 of a matrix that is 0.
     """
     n, side, _ = square.shape
@@ -132,7 +131,7 @@ def inverse_lengths(square, fourth, y):
         trace = ZERO
         for r in range(side):
             trace += load(square[i, r, r])
-        even, total = ONE / (trace * trace + TINY * TINY), ZERO
+        even, total = ONE / (trace * trace + tiny * tiny), ZERO
         for r in range(side):
             for k in range(side):
                 number = even * load(fourth[i, r, k])
@@ -167,7 +166,7 @@ def combine(square, fourth, y, scales, a, b, c, whole):
 
 
 @kernel(fastmath=True)
-def change(weights, moves, mean_squares, working, numbers, longer, beta2, cautious):
+def change(weights, moves, mean_squares, working, numbers, longer, beta2, cautious, epsilon):
     """Subtract moves whose rows are made even, and what decays.
 
     Args:
@@ -180,6 +179,7 @@ def change(weights, moves, mean_squares, working, numbers, longer, beta2, cautio
         longer: float32.
         beta2: how much of the mean squares is kept, float32; 1 leaves the rows as they are.
         cautious: whether weights that the move makes larger do not decay.
+        epsilon: float32, so that nothing is divided by 0.
     """
     n, rows, columns = weights.shape
     rate, decay = longer * numbers[1], numbers[2]
@@ -196,11 +196,11 @@ def change(weights, moves, mean_squares, working, numbers, longer, beta2, cautio
             for r in range(rows):
                 late = beta2 * mean_squares[i, r, 0] + (ONE - beta2) * now[r]
                 mean_squares[i, r, 0] = late
-                factors[r] = ONE / (math.sqrt(late) + EPSILON)
+                factors[r] = ONE / (math.sqrt(late) + epsilon)
             for r in range(rows):
                 before += now[r]
                 after += now[r] * factors[r] * factors[r]
-            factors *= rate * math.sqrt(before) / (math.sqrt(after) + EPSILON)
+            factors *= rate * math.sqrt(before) / (math.sqrt(after) + epsilon)
         for r in range(rows):
             factor = factors[r]
             for c in range(columns):

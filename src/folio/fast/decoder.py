@@ -78,7 +78,7 @@ class SingleRowDecoder:
         """Copy the weights: later changes to the model are not seen."""
         import numba
 
-        from folio.generation.single_row_kernels import step_on
+        from folio.fast.kernels.decoder import step_on
 
         self.model = model
         self.weights = pack(model)
@@ -130,7 +130,7 @@ class FasterThreads:
 
 
 def pack(model: GPT) -> Weights:
-    """Lay the weights out for `single_row_kernels.step`."""
+    """Lay the weights out for `kernels.decoder.step`."""
     config = model.config
     blocks: list[Any] = list(model.blocks)
     attentions = [block.attention.sublayer for block in blocks]

@@ -17,7 +17,7 @@ import math
 import numpy as np
 from numba import get_num_threads, prange, set_num_threads
 
-from folio.generation.single_row import GELU, LINEAR, RELU, RELU2, SWIGLU
+from folio.fast.decoder import GELU, LINEAR, RELU, RELU2, SWIGLU
 from folio.jit import kernel
 
 ZERO, ONE = np.float32(0), np.float32(1)

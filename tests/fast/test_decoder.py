@@ -5,15 +5,15 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from folio.generation import engine
-from folio.generation.engine import generate
-from folio.generation.sampling import SamplingConfig
-from folio.generation.single_row import (
+from folio.fast.decoder import (
     TRY_AGAIN_SECONDS,
     FasterThreads,
     SingleRowDecoder,
     single_row_applies,
 )
+from folio.generation import engine
+from folio.generation.engine import generate
+from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
@@ -189,7 +189,7 @@ def test_what_the_model_refuses_is_refused_in_its_words():
 
 @torch.inference_mode()
 def test_all_shapes_share_one_compiled_step():
-    from folio.generation.single_row_kernels import step
+    from folio.fast.kernels.decoder import step
 
     for changes in CHANGES:
         model = random_model(replace(SMALL, **changes))
