@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from folio.device import Device, DeviceConfig
-from folio.model import fused
 from folio.testing import tiny_gpt
 from folio.training import muon
 from folio.training.muon import inverse_lengths, orthogonalize
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replicas
 from folio.training.updates import Optimizer
-from tests.conftest import NEEDS_INT8
+from tests.conftest import NEEDS_INT8, turn_kernels
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -45,7 +44,7 @@ def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) ->
     raise AssertionError
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     "config",
     [
@@ -55,10 +54,7 @@ def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) ->
     ],
     ids=["adamw", "sgd", "momentum"],
 )
-def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(
-    monkeypatch: pytest.MonkeyPatch, config: Any, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(config: Any):
     model, replicas, optimizer = parts_of(**config)
     theirs = [p.detach().clone().requires_grad_() for p in model.parameters()]
     reference = torchs_own(
@@ -202,8 +198,8 @@ def test_compiled_and_written_in_torch_muon_moves_the_same(
     pytest.importorskip("numba")
     config = {"kind": "muon", "matrix_weight_decay": 0.5, "matrix_learning_rate": 0.1, **config}
     found = []
-    for fewest in (1, 1 << 30):
-        monkeypatch.setattr(fused, "FEWEST", fewest)
+    for on in (True, False):
+        turn_kernels(monkeypatch, on)
         _, replicas, optimizer = parts_of(precision, **config)
         draw = torch.Generator().manual_seed(0)
         for _ in range(3):
@@ -217,12 +213,9 @@ def test_compiled_and_written_in_torch_muon_moves_the_same(
         assert (compiled - written).norm() <= tolerance * written.norm()
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(dtype: torch.dtype):
     draw = torch.Generator().manual_seed(0)
     shapes = ((3, 32, 32), (2, 96, 32), (1, 32, 160))
     stacks = [torch.randn(shape, generator=draw) for shape in shapes]
@@ -243,12 +236,9 @@ def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(
         assert found[0].any() and not found[1].any()
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 1e3])
-def test_a_matrix_is_divided_by_hardly_more_than_its_largest_singular_value(
-    monkeypatch: pytest.MonkeyPatch, scale: float, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_a_matrix_is_divided_by_hardly_more_than_its_largest_singular_value(scale: float):
     x = scale * torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
     x[1] *= 10
     x[2] = 0
@@ -277,12 +267,9 @@ def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind):
         pairs[0][2].load({})
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
-def test_gradients_above_the_limit_are_scaled_to_it(
-    monkeypatch: pytest.MonkeyPatch, kind: str, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_gradients_above_the_limit_are_scaled_to_it(kind: str):
     scaled, scaling = (parts_of(kind=kind, gradient_clip=0.5) for _ in range(2))
     for _, replicas, _ in (scaled, scaling):
         replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(1))
@@ -294,12 +281,9 @@ def test_gradients_above_the_limit_are_scaled_to_it(
         torch.testing.assert_close(scaling[2].tensors[name], tensor)
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
-def test_the_copies_read_the_weights_as_they_moved(
-    monkeypatch: pytest.MonkeyPatch, kind: str, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_the_copies_read_the_weights_as_they_moved(kind: str):
     _, replicas, optimizer = parts_of("bfloat16", kind=kind, learning_rate=0.1)
     for copied in replicas.copies:
         before = {name: p.detach().clone() for name, p in copied.model.named_parameters()}
@@ -314,7 +298,7 @@ def test_the_copies_read_the_weights_as_they_moved(
 def test_muon_played_from_a_tape_moves_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch, precision: Precision
 ):
-    monkeypatch.setattr(fused, "FEWEST", 1)
+    turn_kernels(monkeypatch, on=True)
     found = []
     for most_bytes in (0, muon.MOST_BYTES):
         monkeypatch.setattr(muon, "MOST_BYTES", most_bytes)

@@ -81,7 +81,7 @@ def _read(
     opened: OpenRun, tokens: TokenIds, families: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     windows = exact_windows(len(tokens), opened.model.config.context_length)
-    surprise = surprise_of_each(opened.model, tokens, windows)
+    surprise = surprise_of_each(opened.fast_model(), tokens, windows)
     return surprise, text_blocks(tokens, opened.tokenizer.end_of_document, families)
 
 

@@ -14,6 +14,8 @@ from folio.device import Device
 from folio.errors import UserError
 from folio.evaluation.score import Score, exact_score, strided_score
 from folio.evaluation.uncertainty import text_blocks
+from folio.fast.accelerate import accelerate
+from folio.fast.decoder import decoder_for
 from folio.generation.engine import FINISHED, generate
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -44,6 +46,10 @@ class OpenRun:
         """(N,) token ids that the run held out."""
         return open_token_file(self.run.tokens_file("validation"), self.tokenizer.fingerprint)
 
+    def fast_model(self) -> GPT:
+        """The model with fast layers where nobody changed it, as it is now; to read long texts."""
+        return accelerate(self.model)
+
     def evaluate(self, tokens: TokenIds, families: Sequence[int] = ()) -> list[Score]:
         """Exact first, then strided.
 
@@ -53,7 +59,8 @@ class OpenRun:
         """
         length = self.model.config.context_length
         blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)
-        return [s(self.model, tokens, length, blocks) for s in (exact_score, strided_score)]
+        model = self.fast_model()
+        return [s(model, tokens, length, blocks) for s in (exact_score, strided_score)]
 
     def generate_ids(
         self,
@@ -87,7 +94,7 @@ class OpenRun:
             max_tokens=max_tokens,
             stop_token=self.tokenizer.end_of_document if stop else None,
             excluded=self._never_sampled().to(device),
-            compiled=compiled,
+            decoder=decoder_for(self.model, n_samples, max_tokens, compiled),
         )
 
     def generate(
@@ -102,8 +109,8 @@ class OpenRun:
     ) -> str | list[str]:
         """Text that goes on from a prompt, without the prompt; a list if n_samples > 1.
 
-        `compiled` is as in `generate`; `sampling` is temperature, top_k, top_p and seed, as in
-        SamplingConfig.
+        `compiled` is `wanted` in `decoder_for`; `sampling` is temperature, top_k, top_p and seed,
+        as in SamplingConfig.
         """
         config = SamplingConfig(**sampling)
         steps = list(self.generate_ids(prompt, config, n_samples, max_tokens, stop, compiled))

@@ -17,7 +17,7 @@ import math
 import numpy as np
 from numba import get_num_threads, prange, set_num_threads
 
-from folio.fast.decoder import GELU, LINEAR, RELU, RELU2, SWIGLU
+from folio.fast.kernels.weights import GELU, LINEAR, RELU, RELU2, SWIGLU
 from folio.jit import kernel
 
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -57,8 +57,8 @@ def step(weights, keys, values, position, token_id, logits):
     x = np.empty(d_model, np.float32)
     for i in range(d_model):
         x[i] = weights.embedding[token_id, i] * weights.embedding_scale
-        if len(weights.places):
-            x[i] += weights.places[position, i]
+        if len(weights.positions):
+            x[i] += weights.positions[position, i]
     for layer in range(n_layers):
         normalize(x, weights.entry_norms, 2 * layer, epsilon, centered, change)
         linear(weights.qkv[layer], weights.qkv_bias[layer], change, LINEAR, heads.reshape(-1))

@@ -16,8 +16,8 @@ import math
 
 import numpy as np
 
+from folio.fast.kernels.numbers import ONE, ZERO, load, store
 from folio.jit import kernel
-from folio.model.kernels import ONE, ZERO, load, store
 
 BLOCK = 2048
 """Numbers of a row that stay next to the processor while others are added to them."""

@@ -9,17 +9,12 @@ import torch
 from torch import Tensor
 
 from folio.errors import UserError
-from folio.model import fused, int8
-from folio.model.linear import Linear
+from folio.fast import int8
+from folio.fast.layers import FastLinear as Linear
 from tests.conftest import NEEDS_INT8
 
 pytest.importorskip("numba")
-pytestmark = NEEDS_INT8
-
-
-@pytest.fixture(autouse=True)
-def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "FEWEST", 1)
+pytestmark = [NEEDS_INT8, pytest.mark.usefixtures("small_ones_too")]
 
 
 def numbers(*shape: int, seed: int = 1) -> Tensor:
