@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 DIGESTS: dict[str, str] = {
-    "folio.model.attention": "42f576f2fec9c2ede8314eecec58b94b6f4e43607015b0afa0d35a792d9e2ca0",
+    "folio.model.attention": "5b50bd3c7a38c53098aa26e7fc5e18c6b87b081c93a50957ffce3813deced1c7",
     "folio.model.block": "7769af94e2d242675d2f2b5190cbd193db8bc068e714ef63b70c7604ecb44ff6",
     "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
     "folio.model.feed_forward": "97ab13c80971a8a1aa690a9a7e0ee16bf1acb57c91099f8fd7d5791a5e7307cd",

@@ -79,7 +79,7 @@ def split_heads(x: Tensor, n_heads: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 
 def share_heads(x: Tensor, n_heads: int) -> Tensor:
-    """(B, n_kv_heads, S, D) -> (B, H, S, D): each key head serves a group of query heads."""
+    """(B, n_kv_heads, S, D) -> (B, H, S, D): a group of query heads shares each key head."""
     return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)
 
 
