@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from folio.fast.decoder import decoder_for
 from folio.generation.engine import generate
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -82,7 +83,11 @@ def sample_folio(model: GPT, batch_size: int, n_tokens: int) -> None:
     """Draw n_tokens after one token, for each of batch_size sequences."""
     prompt = torch.zeros(batch_size, 1, dtype=torch.long)
     config, generator = SamplingConfig(temperature=1.0), torch.Generator().manual_seed(1)
-    made = list(generate(model, prompt, config, generator=generator, max_tokens=n_tokens))
+    decoder = decoder_for(model, batch_size, n_tokens)
+    steps = generate(
+        model, prompt, config, generator=generator, max_tokens=n_tokens, decoder=decoder
+    )
+    made = list(steps)
     assert len(made) == n_tokens
 
 

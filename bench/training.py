@@ -281,12 +281,12 @@ def check_same_function(shape: Shape, recipe: Recipe) -> None:
         "tokens.weight": "token_embedding.weight",
         "places.weight": "positions.weight",
         "norm.": "final_norm.",
-        "norm_1.": "attention.entry_norm.",
-        "norm_2.": "feed_forward.entry_norm.",
-        "qkv.": "attention.sublayer.qkv_proj.",
-        "out.": "attention.sublayer.out_proj.",
-        "up.": "feed_forward.sublayer.up_proj.",
-        "down.": "feed_forward.sublayer.down_proj.",
+        "norm_1.": "attention_norm.",
+        "norm_2.": "feed_forward_norm.",
+        "qkv.": "attention.qkv_proj.",
+        "out.": "attention.out_proj.",
+        "up.": "feed_forward.up_proj.",
+        "down.": "feed_forward.down_proj.",
     }
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():

@@ -10,10 +10,15 @@ import hypothesis
 import pytest
 import torch
 
-from folio.model.int8 import is_exact
+from folio.fast import calls
+from folio.fast.int8 import is_exact
 from folio.recipe.watcher import Watcher
+from folio.storage import cache_folder
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+
+KERNELS = cache_folder() / "kernels"
+"""Compiled once for all tests."""
 
 NEEDS_INT8 = pytest.mark.skipif(not is_exact(), reason="this processor overflows")
 INT8 = pytest.param("int8", marks=NEEDS_INT8)
@@ -29,8 +34,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FOLIO_CACHE", str(tmp_path / "cache"))
+def own_folders(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "kernels").symlink_to(KERNELS)
+    monkeypatch.setenv("FOLIO_CACHE", str(cache))
     monkeypatch.setenv("FOLIO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("FOLIO_CORPORA", str(CORPORA))
 
@@ -46,6 +55,24 @@ def denormals() -> Iterator[None]:
     """Training flushes denormal numbers, which Hypothesis takes for a broken processor."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels take the small tensors of tests too."""
+    monkeypatch.setattr(calls, "FEWEST", 1)
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything by kernels, then nothing."""
+    turn_kernels(monkeypatch, on=request.param == "kernels")
+
+
+def turn_kernels(monkeypatch: pytest.MonkeyPatch, on: bool) -> None:
+    """Have kernels take tensors of all sizes, or none."""
+    monkeypatch.setattr(calls, "FEWEST", 1)
+    monkeypatch.setenv("FOLIO_JIT", "on" if on else "off")
 
 
 @pytest.fixture

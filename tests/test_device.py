@@ -43,7 +43,7 @@ def test_the_fastest_device_is_taken(monkeypatch: pytest.MonkeyPatch):
 
 def test_float32_is_not_measured_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device, "matrix_rate", None)
-    asked = DeviceConfig(kind="cpu", precision="float32", threads=1)
+    asked = DeviceConfig(kind="cpu", precision="float32", threads=1, fast="on")
     assert choose_device(asked).config == asked
 
 
@@ -61,7 +61,7 @@ def test_what_is_asked_for_is_taken_and_said_to_be_slow_where_it_is(
 ):
     rates = {"float32": 100.0, precision: rate}
     monkeypatch.setattr(device, "matrix_rate", lambda kind, precision, *shape: rates[precision])
-    asked = DeviceConfig(kind="cpu", precision=precision, threads=1)
+    asked = DeviceConfig(kind="cpu", precision=precision, threads=1, fast="on")
     chosen = choose_device(asked)
     assert chosen.config == asked and chosen.reason == reason
 
@@ -85,6 +85,26 @@ def test_a_large_product_is_not_tried_where_a_small_one_is_slow(
     monkeypatch.setattr(torch, "matmul", multiply)
     device.matrix_rate("cpu", "float32", 512, 96)
     assert max(tried) == largest
+
+
+def test_layers_are_fast_on_a_processor_that_has_kernels(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device, "_available", lambda kind: True)
+
+    def fast(kind: Any, fast: Any) -> str:
+        config = DeviceConfig(kind=kind, precision="float32", fast=fast)
+        return choose_device(config).config.fast
+
+    assert [fast("cpu", given) for given in ("auto", "on", "off")] == ["on", "on", "off"]
+    assert fast("cuda", "auto") == "off"
+    monkeypatch.setenv("FOLIO_JIT", "off")
+    assert fast("cpu", "auto") == "off"
+    with pytest.raises(UserError, match=r"device\.fast is 'on', but .* --device\.fast off"):
+        fast("cpu", "on")
+
+
+def test_int8_takes_the_fast_layers():
+    with pytest.raises(UserError, match=r"--device\.fast on"):
+        choose_device(DeviceConfig(kind="cpu", precision="int8", fast="off"))
 
 
 def test_bytes_are_for_processors(monkeypatch: pytest.MonkeyPatch):

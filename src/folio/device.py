@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from folio import jit
 from folio.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class DeviceConfig:
     threads: int = 0
     """Processor threads; 0 takes all cores, or what OMP_NUM_THREADS says. The result depends on
     it in the last bits."""
+
+    fast: Literal["auto", "on", "off"] = "auto"
+    """Whether layers are replaced by those that compiled kernels compute (folio/fast), on a
+    processor. `off` computes with torch alone, as the model is written. `auto` is `on` where it
+    can be."""
 
     memory_gigabytes: float = 0.0
     """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has.
@@ -119,6 +125,16 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
             f"device.kind is '{config.kind}', which this machine or this build of torch does not "
             f"have. Available: {', '.join(available)}."
         )
+    if config.fast == "on" and not jit.available():
+        raise UserError(
+            "device.fast is 'on', but there are no kernels: numba is not installed, or FOLIO_JIT "
+            "is 'off'. Install numba, or give --device.fast off."
+        )
+    if config.precision == "int8" and config.fast == "off":
+        raise UserError(
+            "device.precision is 'int8', whose products the fast layers make, and device.fast is "
+            "'off'. Give another --device.precision, or --device.fast on."
+        )
     if config.precision == "int8" and config.kind not in ("auto", "cpu"):
         raise UserError(
             f"device.precision is 'int8', which takes a processor, and device.kind is "
@@ -143,13 +159,20 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
             asked, usual = measure((precision, "float32")).values()
             if asked < usual / 2:
                 reason += f", but float32 is {usual / asked:.0f} times as fast here"
-        return Device(replace(config, kind=kind, precision=precision, threads=threads), reason)
+        return Device(_settled(config, kind, precision, threads), reason)
     rates = measure(precisions)
     handicap = {"float32": WORTHWHILE, "bfloat16": 1.0}
     kind, precision = max(rates, key=lambda pair: rates[pair] * handicap[pair[1]])
     reason = ", ".join(f"{k} {p}: {rate:.3g} GFLOP/s" for (k, p), rate in rates.items())
     reason += " a thread" if kind == "cpu" else ""
-    return Device(replace(config, kind=kind, precision=precision, threads=threads), reason)
+    return Device(_settled(config, kind, precision, threads), reason)
+
+
+def _settled(config: DeviceConfig, kind: Any, precision: Any, threads: int) -> DeviceConfig:
+    """The config with nothing left open."""
+    can_be_fast = kind == "cpu" and jit.available()
+    fast = "on" if config.fast != "off" and can_be_fast else "off"
+    return replace(config, kind=kind, precision=precision, threads=threads, fast=fast)
 
 
 def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:

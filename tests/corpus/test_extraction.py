@@ -11,6 +11,7 @@ from folio.corpus import extraction
 from folio.corpus.corpus import CorpusConfig, read_documents
 from folio.corpus.extraction import Task
 from folio.corpus.formats.known import format_of
+from folio.storage import cache_folder
 from tests.corpus.making import write
 
 
@@ -56,7 +57,7 @@ def test_long_reading_shows_how_far_it_is(
         write(tmp_path, name, f"<p>The page {name}</p>")
     texts(tmp_path)
     assert capsys.readouterr().err == ""  # not for small ones
-    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(cache_folder())
     monkeypatch.setattr(extraction, "PROGRESS_BYTES", 0)
     monkeypatch.setattr(extraction, "MEGABYTE", 10)
     monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)

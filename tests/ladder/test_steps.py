@@ -131,10 +131,10 @@ def test_step_6_is_the_gpt_of_the_model_room():
         theirs.positions.weight.copy_(ours.position_embedding.weight)
         theirs.lm_head.weight.copy_(ours.lm_head.weight)
         for block, other in zip(ours.body, theirs.blocks):
-            copy_attention(block.attention, other.attention.sublayer)
-            other.attention.entry_norm.load_state_dict(block.attention_norm.state_dict())
-            other.feed_forward.sublayer.load_state_dict(block.feed_forward.state_dict())
-            other.feed_forward.entry_norm.load_state_dict(block.feed_forward_norm.state_dict())
+            copy_attention(block.attention, other.attention)
+            other.attention_norm.load_state_dict(block.attention_norm.state_dict())
+            other.feed_forward.load_state_dict(block.feed_forward.state_dict())
+            other.feed_forward_norm.load_state_dict(block.feed_forward_norm.state_dict())
         theirs.final_norm.load_state_dict(ours.body[-1].state_dict())
         x = tokens(2, 5)
         # The one difference: the course's head has a bias.

@@ -17,11 +17,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from folio.device import Device, DeviceConfig, machine_memory, memory_in_use, peak_memory
 from folio.errors import UserError
+from folio.fast.accelerate import accelerate
+from folio.fast.int8 import Int8Weight
+from folio.fast.layers import FastLinear
+from folio.fast.loss import next_token_loss, penalized_loss
 from folio.model.config import ActivationKind, ModelConfig
 from folio.model.gpt import GPT
-from folio.model.int8 import Int8Weight
-from folio.model.linear import Linear
-from folio.model.loss import next_token_loss, penalized_loss
 from folio.recipe import memory
 from folio.recipe.build import build
 from folio.recipe.memory import (
@@ -64,9 +65,9 @@ def kept_bytes(model: GPT, tokens: torch.Tensor) -> int:
 
 def in_bytes(config: ModelConfig) -> GPT:
     """A model that learns with products of bytes."""
-    model = GPT(config).bfloat16()
-    for module in model.modules():
-        if isinstance(module, Linear):
+    model = accelerate(GPT(config).bfloat16())
+    for module in model.blocks.modules():
+        if isinstance(module, FastLinear):
             weight = module.weight.detach()
             module.int8_weight = Int8Weight(weight, lambda n, dtype: torch.zeros(n, dtype=dtype))
     return model
@@ -92,7 +93,13 @@ def test_a_block_keeps_as_much_as_torch_keeps(family: str, changes: dict[str, ob
     table = FAMILIES[family]["model"] | shape | changes
     few, more = (ModelConfig(**(table | {"n_layers": n})) for n in (1, 3))
     tokens = torch.zeros(4, few.context_length, dtype=torch.int64)
-    measured = (kept_bytes(GPT(more), tokens) - kept_bytes(GPT(few), tokens)) / 2
+    measured = (
+        sum(
+            sign * kept_bytes(accelerate(GPT(shape)), tokens)
+            for sign, shape in ((1, more), (-1, few))
+        )
+        / 2
+    )
     counted = tokens.numel() * (attention_bytes(few, 4, 4) + feed_forward_bytes(few, 4, 4))
     assert counted == pytest.approx(measured, rel=0.02)
 

@@ -10,13 +10,12 @@ import pytest
 
 from folio.config import merge, read_toml
 from folio.errors import UserError
-from folio.model import fused
 from folio.recipe.recipe import make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run
-from tests.conftest import INT8
+from tests.conftest import INT8, turn_kernels
 
 TINY = {
     "preset": "modern",
@@ -70,7 +69,7 @@ def weights_of(run: Run, step: int) -> tuple[bytes, bytes]:
 def test_copies_on_threads_of_their_own_resume_exactly_too(
     book: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(fused, "FEWEST", 1)  # the compiled kernels too
+    turn_kernels(monkeypatch, on=True)
     device = {"device": {"precision": precision, "threads": 2}}
     whole = train_recipe(recipe_of(book, **device), "threads", Watcher()).run
     parts = train_recipe(recipe_of(book, **device), "threads-parts", *stop_at(22)).run

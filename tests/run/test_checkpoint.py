@@ -14,6 +14,7 @@ from folio.errors import UserError
 from folio.run import checkpoint as module
 from folio.run.checkpoint import (
     list_checkpoints,
+    new_name,
     newest_checkpoint,
     open_checkpoint,
     save_checkpoint,
@@ -140,3 +141,17 @@ def test_a_damaged_checkpoint_of_the_same_step_is_written_anew(tmp_path: Path):
     (path / module.MODEL).write_bytes(b"")
     save(tmp_path, 1)
     assert open_checkpoint(path).step == 1
+
+
+@pytest.mark.parametrize("side", ["attention", "feed_forward"])
+def test_parameters_of_older_checkpoints_have_the_names_of_today(side: str):
+    for old, new in {
+        f"{side}.sublayer.x_proj.bias": f"{side}.x_proj.bias",
+        f"{side}.sublayer.q_norm.weight": f"{side}.q_norm.weight",
+        f"{side}.entry_norm.weight": f"{side}_norm.weight",
+        f"{side}.exit_norm.bias": f"{side}_exit_norm.bias",
+        f"{side}.sum_norm.weight": f"{side}_sum_norm.weight",
+    }.items():
+        assert new_name(f"blocks.10.{old}") == f"blocks.10.{new}"
+        assert new_name(f"blocks.10.{new}") == f"blocks.10.{new}"
+    assert new_name("final_norm.weight") == "final_norm.weight"

@@ -12,7 +12,6 @@ import torch
 
 from folio.device import Device, DeviceConfig, memory_in_use
 from folio.evaluation.score import exact_windows, score
-from folio.model import fused
 from folio.model.loss import next_token_loss
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
@@ -20,7 +19,7 @@ from folio.training import replicas as replicas_module
 from folio.training.replicas import Replicas, add_up
 from folio.training.weights import Weights
 from folio.workers import ProcessPool, ThreadPool
-from tests.conftest import NEEDS_INT8
+from tests.conftest import NEEDS_INT8, turn_kernels
 
 TOKENS = np.arange(200, dtype=np.uint8) * 7 % 11
 
@@ -60,8 +59,8 @@ def test_compiled_and_written_in_torch_rows_add_up_to_the_same(
 ):
     rows = torch.randn(3, 9000, generator=torch.Generator().manual_seed(0)).to(dtype)
     before, found, span = torch.ones(9000), [], slice(4500, 8999)
-    for fewest in (1, 1 << 30):
-        monkeypatch.setattr(fused, "FEWEST", fewest)
+    for on in (True, False):
+        turn_kernels(monkeypatch, on)
         total = before.clone()
         square = add_up(rows, total, span, begins)
         assert square == pytest.approx(total[span].square().sum().item(), rel=1e-5)
@@ -137,7 +136,7 @@ def test_bfloat16_gradients_are_near_those_of_float32():
 
 @NEEDS_INT8
 def test_copies_learn_in_bytes_and_are_evaluated_without(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fused, "FEWEST", 1)
+    turn_kernels(monkeypatch, on=True)
     found = {}
     for precision in ("bfloat16", "int8"):
         replicas = Replicas(tiny_gpt(initialization_std=0.2), cpu(precision=precision), 6, seed=1)
@@ -151,7 +150,7 @@ def test_copies_learn_in_bytes_and_are_evaluated_without(monkeypatch: pytest.Mon
 
 @NEEDS_INT8
 def test_a_refresh_makes_new_bytes_of_the_weights(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fused, "FEWEST", 1)
+    turn_kernels(monkeypatch, on=True)
     model = tiny_gpt(initialization_std=0.2)
     replicas = Replicas(model, cpu(precision="int8"), 6, seed=1)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from folio.model import fused
+from folio.fast import functions
 from folio.training.tape import Taped
 from folio.training.tape_memory import LINE_BYTES, Call, Home, Life, Pieces, Place, lay_out, put
 
@@ -141,7 +141,7 @@ def test_what_is_put_side_by_side_is_made_there(dtype: torch.dtype):
 
     def parts_of(x: torch.Tensor) -> list[torch.Tensor]:
         alone, twice, wide = x + 1, x + 2, (x + 3).repeat(2)
-        parts = [alone, twice, wide[:3], outside, twice, fused.Add.apply(x, alone)]
+        parts = [alone, twice, wide[:3], outside, twice, functions.Add.apply(x, alone)]
         return [*parts, x.view(1, 4).repeat(2, 1).t()]
 
     def function(x: torch.Tensor) -> torch.Tensor:

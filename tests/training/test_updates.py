@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from folio.device import Device, DeviceConfig
 from folio.errors import UserError
-from folio.model import fused
 from folio.testing import tiny_gpt
 from folio.training import muon
 from folio.training.muon import inverse_lengths, orthogonalize
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replicas
 from folio.training.updates import Optimizer
-from tests.conftest import INT8, NEEDS_INT8
+from tests.conftest import INT8, NEEDS_INT8, turn_kernels
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -47,7 +46,7 @@ def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) ->
     raise AssertionError
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     "config",
     [
@@ -57,10 +56,7 @@ def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) ->
     ],
     ids=["adamw", "sgd", "momentum"],
 )
-def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(
-    monkeypatch: pytest.MonkeyPatch, config: Any, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(config: Any):
     model, replicas, optimizer = parts_of(**config)
     theirs = [p.detach().clone().requires_grad_() for p in model.parameters()]
     reference = torchs_own(
@@ -204,8 +200,8 @@ def test_compiled_and_written_in_torch_muon_moves_the_same(
     pytest.importorskip("numba")
     config = {"kind": "muon", "matrix_weight_decay": 0.5, "matrix_learning_rate": 0.1, **config}
     found = []
-    for fewest in (1, 1 << 30):
-        monkeypatch.setattr(fused, "FEWEST", fewest)
+    for on in (True, False):
+        turn_kernels(monkeypatch, on)
         _, replicas, optimizer = parts_of(precision, **config)
         draw = torch.Generator().manual_seed(0)
         for _ in range(3):
@@ -219,12 +215,9 @@ def test_compiled_and_written_in_torch_muon_moves_the_same(
         assert (compiled - written).norm() <= tolerance * written.norm()
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(dtype: torch.dtype):
     draw = torch.Generator().manual_seed(0)
     shapes = ((3, 32, 32), (2, 96, 32), (1, 32, 160))
     stacks = [torch.randn(shape, generator=draw) for shape in shapes]
@@ -245,12 +238,9 @@ def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(
         assert found[0].any() and not found[1].any()
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 1e3])
-def test_a_matrix_is_divided_by_hardly_more_than_its_largest_singular_value(
-    monkeypatch: pytest.MonkeyPatch, scale: float, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_a_matrix_is_divided_by_hardly_more_than_its_largest_singular_value(scale: float):
     x = scale * torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
     x[1] *= 10
     x[2] = 0
@@ -282,12 +272,9 @@ def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind):
             pairs[0][2].load(others)
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
-def test_gradients_above_the_limit_are_scaled_to_it(
-    monkeypatch: pytest.MonkeyPatch, kind: str, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_gradients_above_the_limit_are_scaled_to_it(kind: str):
     scaled, scaling = (parts_of(kind=kind, gradient_clip=0.5) for _ in range(2))
     for _, replicas, _ in (scaled, scaling):
         replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(1))
@@ -299,12 +286,9 @@ def test_gradients_above_the_limit_are_scaled_to_it(
         torch.testing.assert_close(scaling[2].tensors[name], tensor)
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
-def test_the_copies_read_the_weights_as_they_moved(
-    monkeypatch: pytest.MonkeyPatch, kind: str, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_the_copies_read_the_weights_as_they_moved(kind: str):
     _, replicas, optimizer = parts_of("bfloat16", kind=kind, learning_rate=0.1)
     for copied in replicas.copies:
         before = {name: p.detach().clone() for name, p in copied.model.named_parameters()}
@@ -319,7 +303,7 @@ def test_the_copies_read_the_weights_as_they_moved(
 def test_muon_played_from_a_tape_moves_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch, precision: Precision
 ):
-    monkeypatch.setattr(fused, "FEWEST", 1)
+    turn_kernels(monkeypatch, on=True)
     found = []
     for most_bytes in (0, muon.MOST_BYTES):
         monkeypatch.setattr(muon, "MOST_BYTES", most_bytes)
@@ -350,13 +334,10 @@ def draw_matrices(kind: str, scale: float, shape: tuple[int, ...]) -> Tensor:
     return x * scale
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["random", "one row", "one number", "rank 1", "mixed scales"])
-def test_orthogonalizing_a_matrix_does_not_depend_on_its_scale(
-    monkeypatch: pytest.MonkeyPatch, kind: str, dtype: torch.dtype, fewest: int
-):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
+def test_orthogonalizing_a_matrix_does_not_depend_on_its_scale(kind: str, dtype: torch.dtype):
     for shape in ((2, 24, 24), (2, 16, 40), (2, 40, 16)):
         expected = orthogonalize([draw_matrices(kind, 1.0, shape).to(dtype)])[0].float()
         largest = torch.linalg.matrix_norm(expected, 2)
@@ -382,13 +363,12 @@ def test_orthogonalizing_in_bytes_does_not_depend_on_the_scale():
     assert not orthogonalize([torch.zeros(1, 64, 160).bfloat16()], in_bytes=True)[0].any()
 
 
-@pytest.mark.parametrize("fewest", [1, 1 << 30])
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
 def test_a_step_that_would_make_weights_infinite_leaves_them_as_they_were(
-    monkeypatch: pytest.MonkeyPatch, kind: str, precision: Precision, fewest: int
+    kind: str, precision: Precision
 ):
-    monkeypatch.setattr(fused, "FEWEST", fewest)
     rates = {"learning_rate": 0.1, "matrix_learning_rate": 0.1, "gradient_clip": 0.0}
     _, replicas, optimizer = parts_of(precision, kind=kind, momentum=0.5, **rates)
     weights, draw = replicas.weights, torch.Generator().manual_seed(0)

@@ -45,7 +45,7 @@ def sample(
         raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
     found = find_run(run)
 
-    from folio.generation.engine import FINISHED, compiles_first
+    from folio.generation.engine import FINISHED
     from folio.generation.sampling import SamplingConfig
     from folio.run.opening import open_run
 
@@ -55,8 +55,6 @@ def sample(
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     stop = stop and not forever
     limit = None if forever else max_tokens
-    if compiles_first(opened.model, samples, limit):
-        say("compiling the sampler, once, for some seconds ...")
     steps = opened.generate_ids(prompt, config, samples, limit, stop)
     try:
         if samples == 1:

@@ -10,36 +10,21 @@ Shapes:  B sequences · P tokens of the prompt · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation.sampling import SamplingConfig, draw, exclude
-from folio.generation.single_row import SingleRowDecoder, must_compile, single_row_applies
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 
-COMPILED_FROM = 200
-"""Tokens from which loading the compiled step, about half a second, pays for itself."""
+Decoder = Callable[[Tensor, KVCache | None], Tensor]
+"""(B, T) token ids and a cache, which is extended by them -> (B, T, V) logits."""
 
 FINISHED = -1
 """Stands for the tokens of a sequence after its stop token."""
-
-
-def reads_compiled(
-    model: GPT, n_sequences: int, max_tokens: int | None, compiled: bool | None = None
-) -> bool:
-    """Whether `generate`, called like this, reads by the compiled step."""
-    if compiled is None:
-        compiled = max_tokens is None or max_tokens >= COMPILED_FROM
-    return compiled and single_row_applies(model, n_sequences)
-
-
-def compiles_first(model: GPT, n_sequences: int, max_tokens: int | None) -> bool:
-    """Whether `generate` begins by compiling that step, for some seconds."""
-    return reads_compiled(model, n_sequences, max_tokens) and must_compile()
 
 
 def generate(
@@ -52,7 +37,7 @@ def generate(
     stop_token: int | None = None,
     excluded: Tensor | None = None,
     use_cache: bool = True,
-    compiled: bool | None = None,
+    decoder: Decoder | None = None,
 ) -> Iterator[Tensor]:
     """Continue B prompts of equal length, one token each at a time.
 
@@ -64,9 +49,8 @@ def generate(
         max_tokens: how many steps; None never ends.
         stop_token: ends a sequence; the others go on.
         excluded: (V,) bool, tokens that are never drawn.
-        compiled: whether a single sequence on the CPU is read by `SingleRowDecoder`; None does
-            so where the text is long enough to pay for loading it.
         use_cache: False computes everything anew at each step, to compare.
+        decoder: reads tokens in place of the model, over the same cache.
 
     Yields:
         (B,) the next token of each sequence, FINISHED for those that ended.
@@ -79,8 +63,7 @@ def generate(
     half = max(1, context_length // 2)
     window = prompt[:, -context_length:]  # (B, <= context_length) all that the model sees
     cache = KVCache(model.config, len(prompt), like=model.lm_head.weight) if use_cache else None
-    fast = use_cache and reads_compiled(model, len(prompt), max_tokens, compiled)
-    read = SingleRowDecoder(model) if fast else model
+    read: Decoder = model if decoder is None or cache is None else decoder
     unread = window  # the part of the window that is not in the cache yet
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     made = 0

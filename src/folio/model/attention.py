@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from folio.model import fused
 from folio.model.config import ModelConfig
 from folio.model.dropout import Dropout
 from folio.model.kv_cache import LayerCache
-from folio.model.linear import Linear
-from folio.model.normalization import RMSNorm, make_norm
+from folio.model.normalization import make_norm
 from folio.model.positions import RotaryPositions
 
 
@@ -29,8 +27,8 @@ class Attention(nn.Module):
         kv_width = self.n_kv_heads * config.head_dim
         # One matrix for all three, one below the other: one large product instead of three.
         self.widths = (config.d_model, kv_width, kv_width)
-        self.qkv_proj = Linear(config.d_model, sum(self.widths), bias=config.bias)
-        self.out_proj = Linear(config.d_model, config.d_model, bias=config.bias)
+        self.qkv_proj = nn.Linear(config.d_model, sum(self.widths), bias=config.bias)
+        self.out_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
         self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.rotary = rotary
@@ -52,15 +50,13 @@ class Attention(nn.Module):
         """
         q, k, v = self.project(x, cache.length if cache is not None else 0)
         if cache is not None:
-            k, v = cache.extend(k, v)  # (B, H, S, D)
-        if self.n_kv_heads != self.n_heads:
-            group = self.n_heads // self.n_kv_heads
-            k, v = (z.repeat_interleave(group, dim=1) for z in (k, v))
-        y = causal_attention(q, k, v, self.dropout)
-        return self.out_proj(merge_heads(y))  # (B, H, T, D) -> (B, T, C)
+            k, v = cache.extend(k, v)  # (B, n_kv_heads, S, D)
+        k, v = (share_heads(z, self.n_heads) for z in (k, v))  # (B, H, S, D)
+        y = causal_attention(q, k, v, self.dropout)  # (B, H, T, D)
+        return self.out_proj(merge_heads(y))  # (B, T, C)
 
     def project(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """What each position asks, offers and says.
+        """Compute what each position asks, offers and says.
 
         Args:
             x: (B, T, C) hidden states of the positions start ... start + T - 1.
@@ -69,17 +65,8 @@ class Attention(nn.Module):
         Returns:
             (B, H, T, D) queries; keys and values of the same shape, with n_kv_heads for H.
         """
-        qkv = self.qkv_proj(x)
-        if self.rotary is not None and isinstance(self.q_norm, RMSNorm) and fused.serves(qkv):
-            return fused.RotatedHeads.apply(
-                qkv,
-                self.q_norm.weight,
-                self.k_norm.weight,
-                self.q_norm.eps,
-                *self.rotary.tables(start, x.shape[1]),
-                (self.n_heads, self.n_kv_heads),
-            )
-        q, k, v = split_heads(qkv, (self.n_heads, self.n_kv_heads, self.n_kv_heads))
+        n_heads = self.n_heads, self.n_kv_heads, self.n_kv_heads
+        q, k, v = split_heads(self.qkv_proj(x), n_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
             q, k = self.rotary(q, start), self.rotary(k, start)
@@ -88,51 +75,44 @@ class Attention(nn.Module):
 
 def split_heads(x: Tensor, n_heads: tuple[int, ...]) -> tuple[Tensor, ...]:
     """(B, T, all heads * D) -> (B, H, T, D) for each number of heads H, in their order."""
-    if fused.serves(x):
-        heads: tuple[Tensor, ...] = fused.SplitHeads.apply(x, n_heads)
-        return heads
     return x.unflatten(2, (sum(n_heads), -1)).transpose(1, 2).split(n_heads, dim=1)
+
+
+def share_heads(x: Tensor, n_heads: int) -> Tensor:
+    """(B, n_kv_heads, S, D) -> (B, H, S, D): a group of query heads shares each key head."""
+    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """(B, H, T, D) -> (B, T, H * D)."""
-    if fused.serves(x):
-        merged: Tensor = fused.MergedHeads.apply(x)
-        return merged
     return x.transpose(1, 2).flatten(2)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None) -> Tensor:
-    """The fastest attention for the device; the queries are the last T of the S positions.
+    """Compute attention by torch's fastest kernel for the device.
 
     Args:
-        q: (B, H, T, D).
+        q: (B, H, T, D), the last T of the S positions.
         k, v: (B, H, S, D), S >= T.
         dropout: of the weights.
 
     Returns:
         (B, H, T, D).
     """
+    p = dropout.p if dropout is not None and dropout.active else 0.0
+    if p and dropout is not None and dropout.generator is not None and q.device.type == "cpu":
+        return causal_attention_written_out(q, k, v, dropout)[0]  # with masks of that generator
     t, s = q.shape[2], k.shape[2]
-    share = dropout.share if dropout is not None and dropout.active else 0.0
-    if q.device.type == "cpu" and t == s > 1:
-        if not fused.serves(q):
-            return causal_attention_written_out(q, k, v, dropout)[0]
-        rows = (z.reshape(-1, t, z.shape[3]) for z in (q, k, v))
-        blocks = len(fused.query_blocks(t))
-        seeds = dropout.draw_seeds(blocks) if dropout is not None and share else None
-        mixed: Tensor = fused.CausalAttention.apply(*rows, seeds, share)
-        return mixed.view(q.shape)
     if t == s or t == 1:  # the two cases that need no mask in memory
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=share, is_causal=t > 1)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=t > 1)
     mask = causal_mask(t, s, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=share)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
 
 
 def causal_attention_written_out(
     q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The same as `causal_attention`, to read: scores, mask, softmax, values.
+    """Compute the same as `causal_attention`, to read: scores, mask, softmax, values.
 
     Returns:
         (B, H, T, D) the mixed values, and (B, H, T, S) the weights, each row summing to 1.

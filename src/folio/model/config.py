@@ -100,7 +100,7 @@ class ModelConfig:
         if self.n_heads % self.key_value_heads:
             raise UserError(
                 f"model.n_heads = {self.n_heads} is not divisible by model.n_kv_heads = "
-                f"{self.n_kv_heads}; each key head serves equally many query heads."
+                f"{self.n_kv_heads}; equally many query heads share each key head."
             )
         if self.positions == "rope" and self.head_dim % 2:
             raise UserError(

@@ -1,56 +1,37 @@
-"""Dropout that costs little on a processor."""
+"""Dropout, whose masks come from a generator of its own where it is given one."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-
-from folio.model import fused
+from torch.nn import functional as F
 
 
 class Dropout(nn.Module):
-    """Set a share of the numbers to zero while training, and scale the rest up to make up for it.
+    """Set each number to zero with probability p while training, and divide the rest by 1 - p.
 
-    On the CPU it draws from its own generator where it is given one, so that models which
-    train side by side do not race for the global one.
+    `nn.Dropout` draws from torch's global generator, for which models that train side by side in
+    threads would race.
 
     Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
-        self.share = share
+        self.p = p
         self.generator: torch.Generator | None = None
+        """On the CPU. None draws from the global generator, as other devices always do."""
 
     @property
     def active(self) -> bool:
         """Whether anything is set to zero now."""
-        return self.training and self.share > 0
+        return self.training and self.p > 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, the same shape."""
+        """Drop numbers of a tensor of any shape; the shape stays."""
         if not self.active:
             return x
-        if fused.serves(x):
-            dropped: Tensor = fused.Dropped.apply(x, self.draw_seeds(), self.share)
-            return dropped
-        if x.device.type != "cpu":
-            return functional.dropout(x, self.share)
-        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator)
-        return x * kept / (1 - self.share)
-
-    def add(self, x: Tensor, change: Tensor) -> Tensor:
-        """x + self(change), in one pass where it can be."""
-        if x.dtype != change.dtype or not fused.serves(x):
-            return x + self(change)
-        total: Tensor
-        if self.active:
-            total = fused.AddDropped.apply(x, change, self.draw_seeds(), self.share)
-        else:
-            total = fused.Add.apply(x, change)
-        return total
-
-    def draw_seeds(self, n: int = 1) -> Tensor:
-        """(n,) of 63 bits each, which name masks."""
-        return torch.empty(n, dtype=torch.int64).random_(generator=self.generator)
+        if self.generator is None or x.device != self.generator.device:
+            return F.dropout(x, self.p)
+        kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * kept / (1 - self.p)

@@ -9,25 +9,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional as F
 
-from folio.model import fused
 from folio.model.config import ModelConfig
-from folio.model.linear import Linear
-
-
-def gelu(x: Tensor) -> Tensor:
-    """torch's, or the compiled one; https://arxiv.org/abs/1606.08415."""
-    if fused.serves(x):
-        y: Tensor = fused.GELU.apply(x)
-        return y
-    return functional.gelu(x)
-
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "gelu": gelu,
-    "relu2": lambda x: torch.square(functional.relu(x)),  # https://arxiv.org/abs/2109.08668
+    "relu": F.relu,
+    "gelu": F.gelu,  # https://arxiv.org/abs/1606.08415
+    "relu2": lambda x: torch.square(F.relu(x)),  # https://arxiv.org/abs/2109.08668
 }
 
 
@@ -36,8 +25,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up_proj = Linear(config.d_model, config.feed_forward_width, bias=config.bias)
-        self.down_proj = Linear(config.feed_forward_width, config.d_model, bias=config.bias)
+        self.up_proj = nn.Linear(config.d_model, config.feed_forward_width, bias=config.bias)
+        self.down_proj = nn.Linear(config.feed_forward_width, config.d_model, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,18 +42,15 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.d_model, config.feed_forward_width, bias=config.bias)
-        self.up_proj = Linear(config.d_model, config.feed_forward_width, bias=config.bias)
-        self.down_proj = Linear(config.feed_forward_width, config.d_model, bias=config.bias)
+        self.gate_proj = nn.Linear(config.d_model, config.feed_forward_width, bias=config.bias)
+        self.up_proj = nn.Linear(config.d_model, config.feed_forward_width, bias=config.bias)
+        self.down_proj = nn.Linear(config.feed_forward_width, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, F) -> (B, T, C)."""
-        gate, up = self.gate_proj(x), self.up_proj(x)
-        if fused.serves(gate):
-            return self.down_proj(fused.SwiGLU.apply(gate, up))
-        return self.down_proj(functional.silu(gate) * up)
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 def make_feed_forward(config: ModelConfig) -> nn.Module:
-    """The feed-forward layer that the config names."""
+    """Build the feed-forward layer that the config names."""
     return GatedFeedForward(config) if config.activation == "swiglu" else FeedForward(config)

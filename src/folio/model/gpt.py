@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from folio.model.block import Block
 from folio.model.config import ModelConfig
 from folio.model.dropout import Dropout
-from folio.model.embedding import Embedding
 from folio.model.kv_cache import KVCache
 from folio.model.normalization import make_norm
 from folio.model.positions import ADDED_POSITIONS, RotaryPositions
@@ -33,7 +32,7 @@ class GPT(nn.Module):
         rotary = RotaryPositions(config) if config.positions == "rope" else None
         normed_inside = config.norm_placement in ("pre", "both")
 
-        self.token_embedding = Embedding(config.vocab_size, config.d_model)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.embedding_scale = config.d_model**0.5 if config.scale_embeddings else 1.0
         self.positions = ADDED_POSITIONS[config.positions](config)
         self.dropout = Dropout(config.embedding_dropout)

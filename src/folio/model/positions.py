@@ -1,4 +1,4 @@
-"""How a token knows its place: learned, sinusoidal, rotary, or not at all.
+"""How a token knows its position: learned, sinusoidal, rotary, or not at all.
 
 Shapes:  B batch · T positions · C = d_model · H heads · D head dimension
 """
@@ -8,22 +8,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from folio.model import fused
 from folio.model.config import ModelConfig
 
 
 class LearnedPositions(nn.Module):
-    """One trained vector for each place, as GPT-2 has."""
+    """One trained vector for each position, as GPT-2 has."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.context_length, config.d_model))
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """Add places start ... start + T - 1 to x: (B, T, C) -> (B, T, C)."""
-        if x.dtype == self.weight.dtype and fused.serves(x):
-            y: Tensor = fused.AddPlaces.apply(x, self.weight, start)
-            return y
+        """Add the positions start ... start + T - 1 to x: (B, T, C) -> (B, T, C)."""
         return x + self.weight[start : start + x.shape[1]]
 
 
@@ -42,7 +38,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """Add places start ... start + T - 1 to x: (B, T, C) -> (B, T, C)."""
+        """Add the positions start ... start + T - 1 to x: (B, T, C) -> (B, T, C)."""
         return x + self.table[start : start + x.shape[1]].to(x.dtype)
 
 
@@ -66,7 +62,7 @@ ADDED_POSITIONS = {
 
 
 class RotaryPositions(nn.Module):
-    """Turn pairs of query and key dimensions by an angle that grows with the place.
+    """Turn pairs of query and key dimensions by an angle that grows with the position.
 
     The product of a query and a key then depends on their distance alone. Dimension
     i is paired with i + D/2, the layout of Llama and Qwen.
@@ -86,17 +82,17 @@ class RotaryPositions(nn.Module):
         self.register_buffer("sines", sines, persistent=False)
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """Turn queries or keys at places start ... start + T - 1: (B, H, T, D), same shape."""
+        """Turn queries or keys of the positions from `start` on: (B, H, T, D), same shape."""
         cosines, sines = (table.to(x.dtype) for table in self.tables(start, x.shape[2]))
         return x * cosines + x.roll(x.shape[3] // 2, dims=3) * sines
 
     def tables(self, start: int, length: int) -> tuple[Tensor, Tensor]:
-        """(T, D) cosines and sines of the places, the latter negative in the first half."""
-        places = slice(start, start + length)
-        return self.cosines[places], self.sines[places]
+        """(T, D) cosines and sines of the positions, the latter negative in the first half."""
+        positions = slice(start, start + length)
+        return self.cosines[positions], self.sines[positions]
 
 
 def position_angles(length: int, width: int, base: float) -> Tensor:
-    """Angle of each place for each pair of dimensions, in radians: (length, width / 2)."""
+    """Angle of each position for each pair of dimensions, in radians: (length, width / 2)."""
     frequencies = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     return torch.outer(torch.arange(length, dtype=torch.float64), frequencies).float()

@@ -62,7 +62,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)
     penalty = recipe.training.confidence_penalty
-    replicas.loss = partial(usual_loss, confidence_penalty=penalty)
+    replicas.loss = partial(usual_loss, confidence_penalty=penalty, fast=replicas.fast)
     return Training(
         model=model,
         replicas=replicas,

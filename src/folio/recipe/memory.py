@@ -15,9 +15,10 @@ from dataclasses import replace
 from folio.device import Device, machine_memory, memory_in_use
 from folio.errors import UserError
 from folio.evaluation.score import BATCH_TOKENS
+from folio.fast.attention import query_blocks
+from folio.fast.calls import load, must_compile
 from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
-from folio.model.fused import load, must_compile, query_blocks
 from folio.recipe.recipe import Recipe
 from folio.training.tape import MOST_BYTES
 
@@ -77,7 +78,7 @@ def step_bytes(model: ModelConfig, size: int, n_windows: int, input_size: int) -
         model: the shape.
         size: bytes of a number.
         n_windows: read at once.
-        input_size: bytes of a number that comes into a matrix, as that keeps it: model/int8.py.
+        input_size: bytes of a number that comes into a matrix, as that keeps it: fast/int8.py.
     """
     n_tokens, v = n_windows * model.context_length, model.vocab_size
     logits = 2 * size * v  # and their gradient

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from folio.config import Table, to_toml
 from folio.device import cores
-from folio.model.fused import must_compile
 from folio.recipe.budget import CommandClock, freeze_budget
 from folio.recipe.build import build, check_device, validation_cluster
 from folio.recipe.finish import Result, finish
@@ -103,8 +102,6 @@ def train_in(
     """
     check_device(training)
     state = _restore(run, training, watcher)
-    if training.device.config.kind == "cpu" and must_compile():
-        watcher.tell("compiling the kernels, once, for some seconds ...")
     if budget is not None:
         before = state.used_seconds if state.step > budget.from_step else 0.0
         n = training.config.evaluations

@@ -24,6 +24,13 @@ MANIFEST = "manifest.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 CONFIG, STATE = "config.json", "state.json"
 
+RENAMED = (
+    (r"^(blocks\.\d+\.\w+)\.sublayer\.", r"\1."),
+    (r"^(blocks\.\d+\.\w+)\.entry_norm\.", r"\1_norm."),
+    (r"^(blocks\.\d+\.\w+)\.((?:exit|sum)_norm)\.", r"\1_\2."),
+)
+"""Until 2026-11-28 each layer of a block stood in a module with its norms."""
+
 Tensors = dict[str, "Tensor"]
 
 
@@ -39,12 +46,23 @@ class Checkpoint:
     """What the training loop keeps; see folio.training.state."""
 
     def model_tensors(self) -> Tensors:
-        """Name -> weights, on the CPU."""
-        return _load(self.path / MODEL)
+        """Name -> weights, on the CPU, by the names of today."""
+        return {new_name(name): tensor for name, tensor in _load(self.path / MODEL).items()}
 
     def optimizer_tensors(self) -> Tensors:
         """Name -> optimizer state, on the CPU."""
         return _load(self.path / OPTIMIZER)
+
+
+def new_name(name: str) -> str:
+    """What a parameter is called today, by the name that an older checkpoint has for it.
+
+    >>> new_name("blocks.0.attention.sublayer.out_proj.weight")
+    'blocks.0.attention.out_proj.weight'
+    """
+    for pattern, replacement in RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def checkpoint_name(step: int) -> str:

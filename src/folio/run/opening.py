@@ -18,6 +18,8 @@ from folio.errors import UserError
 from folio.evaluation.parallel import score_by_workers
 from folio.evaluation.score import Score, exact_windows, strided_windows
 from folio.evaluation.uncertainty import text_blocks
+from folio.fast.accelerate import accelerate
+from folio.fast.decoder import decoder_for
 from folio.generation.engine import FINISHED, generate
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -49,6 +51,10 @@ class OpenRun:
     def validation(self) -> TokenIds:
         """(N,) token ids that the run held out."""
         return open_token_file(self.run.tokens_file("validation"), self.tokenizer.fingerprint)
+
+    def fast_model(self) -> GPT:
+        """The model with fast layers where nobody changed it, as it is now; to read long texts."""
+        return accelerate(self.model)
 
     def evaluate(
         self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
@@ -88,7 +94,7 @@ class OpenRun:
         model, world_size = self.model, 1
         if device is not None and device.config.kind == "cpu":
             model, world_size = copy.deepcopy(model).to(device.dtype), device.config.threads
-        return score_by_workers(model, tokens, windows, protocol, blocks, world_size)
+        return score_by_workers(accelerate(model), tokens, windows, protocol, blocks, world_size)
 
     def generate_ids(
         self,
@@ -122,7 +128,7 @@ class OpenRun:
             max_tokens=max_tokens,
             stop_token=self.tokenizer.end_of_document if stop else None,
             excluded=self._never_sampled().to(device),
-            compiled=compiled,
+            decoder=decoder_for(self.model, n_samples, max_tokens, compiled),
         )
 
     def generate(
@@ -137,8 +143,8 @@ class OpenRun:
     ) -> str | list[str]:
         """Text that goes on from a prompt, without the prompt; a list if n_samples > 1.
 
-        `compiled` is as in `generate`; `sampling` is temperature, top_k, top_p and seed, as in
-        SamplingConfig.
+        `compiled` is `wanted` in `decoder_for`; `sampling` is temperature, top_k, top_p and seed,
+        as in SamplingConfig.
         """
         config = SamplingConfig(**sampling)
         steps = list(self.generate_ids(prompt, config, n_samples, max_tokens, stop, compiled))

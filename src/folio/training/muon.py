@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from folio.model import fused, int8
+from folio.fast import calls, int8
 from folio.model.attention import Attention
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas, part
@@ -199,11 +199,11 @@ def look_ahead(stacks: list[Stack], keep: float, dtype: torch.dtype, numbers: Te
     first = stacks[0].weights
     ahead = first.new_empty(sum(lengths), *first.shape[1:], dtype=dtype)
     for stack, places in zip(stacks, ahead.split(lengths)):
-        if fused.serves(stack.weights):
-            from folio.training import kernels
+        if calls.serves(stack.weights):
+            from folio.fast.kernels import training as kernels
 
-            arrays = fused.arrays(stack.gradients, stack.momenta, places, numbers)
-            fused.call(kernels.look_ahead, *arrays, np.float32(keep))
+            arrays = calls.arrays(stack.gradients, stack.momenta, places, numbers)
+            calls.call(kernels.look_ahead, *arrays, np.float32(keep))
         else:
             scaled = numbers[0] * stack.gradients
             stack.momenta.lerp_(scaled, 1 - keep)
@@ -224,12 +224,12 @@ def change(stack: Stack, moves: Tensor, config: OptimizerConfig, numbers: Tensor
     rows, columns = weights.shape[1:]
     longer = max(1.0, rows / columns) ** 0.5  # so that tall ones change what comes out as much
     beta2 = config.matrix_beta2
-    if fused.serves(weights):
-        from folio.training import kernels
+    if calls.serves(weights):
+        from folio.fast.kernels import training as kernels
 
-        arrays = fused.arrays(weights, stack.gradients, moves, mean_squares, working, numbers)
-        parts = np.float32(longer), np.float32(beta2), config.cautious_decay
-        fused.call(kernels.change, *arrays, *parts)
+        arrays = calls.arrays(weights, stack.gradients, moves, mean_squares, working, numbers)
+        parts = np.float32(longer), np.float32(beta2), config.cautious_decay, np.float32(EPSILON)
+        calls.call(kernels.change, *arrays, *parts)
         return
     moves = moves.float()
     if beta2 < 1:
@@ -264,7 +264,7 @@ def orthogonalize(stacks: list[Tensor], in_bytes: bool = False) -> list[Tensor]:
     Args:
         stacks: (S, R, C) each, of one smaller side M; all square or none. Of any scale: what lies
             outside of RANGE is changed in place.
-        in_bytes: whether the squares of long ones are made of bytes: model/int8.py.
+        in_bytes: whether the squares of long ones are made of bytes: fast/int8.py.
     """
     for x in stacks:
         bring_into_range(x)
@@ -284,10 +284,10 @@ def bring_into_range(x: Tensor) -> None:
             that.
     """
     low, high = RANGE
-    if fused.serves(x):
-        from folio.training import kernels
+    if calls.serves(x):
+        from folio.fast.kernels import training as kernels
 
-        fused.call(kernels.bring_into_range, *fused.arrays(x), np.float32(low), np.float32(high))
+        calls.call(kernels.bring_into_range, *calls.arrays(x), np.float32(low), np.float32(high))
         return
     largest = x.abs().amax((1, 2), keepdim=True).float()
     factor = torch.exp2(-largest.log2().round().clamp(-120, 120))  # itself a normal number
@@ -359,11 +359,12 @@ def inverse_lengths(square: Tensor, fourth: Tensor) -> Tensor:
     Returns:
         (S,) float32; 0 of a matrix that is 0.
     """
-    if fused.serves(square):
-        from folio.training import kernels
+    if calls.serves(square):
+        from folio.fast.kernels import training as kernels
 
         y = square.new_empty(len(square), dtype=torch.float32)
-        fused.call(kernels.inverse_lengths, *fused.arrays(square, fourth, y))
+        given = *calls.arrays(square, fourth), np.float32(TINY)
+        calls.call(kernels.inverse_lengths, *given, *calls.arrays(y))
         return y
     traces = square.diagonal(dim1=1, dim2=2).float().sum(1)
     even = fourth.float() / (traces**2 + TINY**2)[:, None, None]
@@ -389,12 +390,12 @@ def combine(
     Returns:
         (S, M, M).
     """
-    if fused.serves(square):
-        from folio.training import kernels
+    if calls.serves(square):
+        from folio.fast.kernels import training as kernels
 
         y = torch.empty_like(fourth)
-        arrays = fused.arrays(square, fourth, y, scales)
-        fused.call(kernels.combine, *arrays, *(np.float32(x) for x in numbers), whole)
+        arrays = calls.arrays(square, fourth, y, scales)
+        calls.call(kernels.combine, *arrays, *(np.float32(x) for x in numbers), whole)
         return y
     a, b, c = numbers
     s = scales[:, None, None] if len(scales) else torch.ones((), device=square.device)

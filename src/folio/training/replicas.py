@@ -30,14 +30,16 @@ from torch import Tensor, nn
 from folio.device import Device, keep_freed_memory, return_freed_memory
 from folio.evaluation.parallel import split_windows
 from folio.evaluation.score import Score, Window, score
-from folio.model import fused, int8
+from folio.fast import calls, int8
+from folio.fast import loss as fast_loss
+from folio.fast.accelerate import accelerate, is_known
+from folio.fast.int8 import Int8Weight
+from folio.fast.layers import FastLinear
+from folio.model import loss as plain_loss
 from folio.model.dropout import Dropout
-from folio.model.int8 import Int8Weight
-from folio.model.linear import Linear
-from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
-from folio.training.tape import Taped
+from folio.training.tape import MOST_BYTES, Taped
 from folio.training.weights import Weights, new_row
 from folio.workers import Task, WorkerPool, forks, make_pool
 
@@ -48,12 +50,17 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def usual_loss(
-    model: nn.Module, inputs: Tensor, targets: Tensor, confidence_penalty: float = 0.0
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    confidence_penalty: float = 0.0,
+    fast: bool = True,
 ) -> Tensor:
-    """The surprise at the true next tokens, with the gradient of what is minimized."""
+    """The cross-entropy of the true next tokens, with the gradient of what is minimized."""
+    losses = fast_loss if fast else plain_loss
     if confidence_penalty:
-        return penalized_loss(model(inputs), targets, confidence_penalty)
-    return next_token_loss(model(inputs), targets, reduction="sum")
+        return losses.penalized_loss(model(inputs), targets, confidence_penalty)
+    return losses.next_token_loss(model(inputs), targets, reduction="sum")
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,10 @@ class Replicas:
         if device.config.precision == "int8":
             int8.require()
         self.weights, self.device, self.seed = Weights(model, device.dtype), device, seed
-        self.loss: Loss = usual_loss  # another may be put here before the copies are at work
+        self.fast = device.config.fast != "off"
+        self.loss: Loss = partial(
+            usual_loss, fast=self.fast
+        )  # another may be put here before the copies are at work
         self.fitting_windows = 0
         """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
         self.peak_bytes = 0
@@ -148,15 +158,19 @@ class Replicas:
 
     def _copy(self, number: int, n_copies: int, model: nn.Module) -> Replica:
         mine = copy.deepcopy(model).to(self.device.dtype).train()
+        captures = self.fast and is_known(mine)
+        mine = accelerate(mine) if self.fast else mine
         self.weights.attach(mine, self.weights.working)
         generator = torch.Generator()
         for name, module in mine.named_modules():
             if isinstance(module, Dropout):
                 module.generator = generator
-            if isinstance(module, Linear) and self.device.config.precision == "int8":
+            learns_in_int8 = self.device.config.precision == "int8" and name.startswith("blocks.")
+            if isinstance(module, FastLinear) and learns_in_int8:
                 module.int8_weight = self._int8_weight(name, module.weight)
         gradients = self._gradients[number]
-        differentiate = Taped(partial(self._differentiate, mine, gradients))
+        most_bytes = MOST_BYTES if captures else 0  # what nobody knows is asked each time
+        differentiate = Taped(partial(self._differentiate, mine, gradients), most_bytes)
         return Replica(number, n_copies, mine, gradients, generator, differentiate)
 
     def _int8_weight(self, name: str, weight: Tensor) -> Int8Weight:
@@ -333,10 +347,10 @@ def add_up(rows: Tensor, total: Tensor, span: slice, begins: bool) -> float:
     Returns:
         The squared length of that part of the total.
     """
-    if fused.serves(total):
-        from folio.training import kernels
+    if calls.serves(total):
+        from folio.fast.kernels import training as kernels
 
-        arrays = fused.arrays(rows, total)
+        arrays = calls.arrays(rows, total)
         return float(kernels.add_up(*arrays, start=span.start, stop=span.stop, begins=begins))
     total = total[span]
     for number, row in enumerate(rows[:, span]):

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from folio.device import return_freed_memory
-from folio.model import fused
+from folio.fast import calls
 from folio.training.tape_memory import Call, Home, Pieces, gathered, lay_out, put
 
 MOST_BYTES = 160_000_000
@@ -134,12 +134,12 @@ class Tape(TorchDispatchMode):
         return found
 
     def __enter__(self) -> Tape:
-        self._token = fused.listener.set(self._write)
+        self._token = calls.listener.set(self._write)
         return super().__enter__()
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
-        fused.listener.reset(self._token)
+        calls.listener.reset(self._token)
 
     def __torch_dispatch__(
         self, function: OpOverload, types: Any, args: Any = (), kwargs: Any = None

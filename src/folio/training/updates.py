@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from folio.model import fused
+from folio.fast import calls
 from folio.training.muon import Muon
 from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas
@@ -67,8 +67,8 @@ class AdamW:
         working = replicas.weights.to_refresh(row.data)
         self._parts = [[c.part_of(x) for x in (*rows, working)] for c in replicas.copies]
         """Of each copy."""
-        compiled = fused.serves(replicas.weights.values)
-        self._arrays = [fused.arrays(*parts) for parts in self._parts] if compiled else []
+        compiled = calls.serves(replicas.weights.values)
+        self._arrays = [calls.arrays(*parts) for parts in self._parts] if compiled else []
 
     def count(self, n: int) -> None:
         """So many steps more: once, before the copies take them."""
@@ -79,7 +79,7 @@ class AdamW:
         """One pass over weights, gradients and both means."""
         config, steps = self.config, self.tensors["steps"]
         if self._arrays:
-            from folio.training import kernels
+            from folio.fast.kernels import training as kernels
 
             n = steps.item()
             numbers = {

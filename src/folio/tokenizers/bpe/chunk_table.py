@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from folio.tokenizers.bpe.compiled import kernel
+from folio.jit import kernel
 
 _FULL_WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
 _HASHED = np.uint64(1 << 63)
@@ -28,7 +28,7 @@ def padded(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(room, np.uint8)[: len(data)], np.frombuffer(room, np.uint64)
 
 
-@kernel
+@kernel(allocates=False)
 def load_word(words, position):
     """The 8 bytes that begin at a byte position, aligned or not."""
     place = np.uint64(position)
@@ -39,7 +39,7 @@ def load_word(words, position):
     return low | words[np.int64(place >> _THREE) + 1] << (_WORD_BITS - shift)
 
 
-@kernel
+@kernel(allocates=False)
 def first_bytes(word, n_bytes):
     """The word with all but its first 0 to 8 bytes set to zero."""
     if n_bytes >= 8:
@@ -47,7 +47,7 @@ def first_bytes(word, n_bytes):
     return word & ~(_FULL_WORD << (np.uint64(n_bytes) << _THREE))
 
 
-@kernel
+@kernel(allocates=False)
 def chunk_key(words, start, length):
     """A number that tells short chunks apart, and long ones nearly always; never 0."""
     if length < 8:
@@ -60,7 +60,7 @@ def chunk_key(words, start, length):
     return key | _HASHED
 
 
-@kernel
+@kernel(allocates=False)
 def find_slot(slots, key, words, start, length, arena, starts, lengths):
     """The slot of the chunk, or the empty slot where it belongs.
 
@@ -83,7 +83,7 @@ def find_slot(slots, key, words, start, length, arena, starts, lengths):
     return slot
 
 
-@kernel
+@kernel(allocates=False)
 def same_words(words, start, length, arena, arena_start):
     """Whether the bytes at a byte position equal those at a place in the arena."""
     for offset in range(0, length, 8):
@@ -93,7 +93,7 @@ def same_words(words, start, length, arena, arena_start):
     return True
 
 
-@kernel
+@kernel(allocates=False)
 def store_words(words, start, length, arena, arena_start):
     """Copy the bytes at a byte position to the arena, the last word filled up with zeros."""
     for offset in range(0, length, 8):

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from folio.jit import kernel
 from folio.tokenizers.bpe.chunk_table import chunk_key, find_slot, padded, store_words
-from folio.tokenizers.bpe.compiled import kernel
 from folio.tokenizers.bpe.patterns import check_pattern, safe_pieces
 from folio.tokenizers.bpe.split import PATTERN_CODES, next_cut
 from folio.tokenizers.bpe.unicode_classes import class_table
@@ -143,7 +143,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[bytes]]:
         yield batch
 
 
-@kernel
+@kernel(allocates=False)
 def count_chunks(
     data, words, ends, place, classes, pattern, slots, counts, starts, lengths, arena, sizes
 ):
@@ -169,7 +169,7 @@ def count_chunks(
     return not full
 
 
-@kernel
+@kernel(allocates=False)
 def add_chunks(
     words,
     other_starts,
@@ -193,7 +193,7 @@ def add_chunks(
     return done
 
 
-@kernel
+@kernel(allocates=False)
 def add_chunk(words, start, length, count, slots, counts, starts, lengths, arena, sizes):
     """Add `count` to one chunk; False if there is no room for a new one."""
     key = chunk_key(words, start, length)

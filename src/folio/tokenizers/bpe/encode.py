@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from folio.jit import kernel
 from folio.tokenizers.bpe.chunk_table import chunk_key, find_slot, padded, store_words
-from folio.tokenizers.bpe.compiled import kernel
 from folio.tokenizers.bpe.count import ChunkCounts
 from folio.tokenizers.bpe.patterns import check_pattern
 from folio.tokenizers.bpe.rules import Rules
@@ -230,7 +230,7 @@ def _by_text(ids: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
     return [ids[start:stop] for start, stop in zip([0, *edges], edges, strict=False)]
 
 
-@kernel
+@kernel(allocates=False)
 def fill_rules(pairs, new_ids, slots):
     """Put the rules in a hash table; of two for the same pair the last one stays."""
     for rank in range(len(pairs)):
@@ -240,13 +240,13 @@ def fill_rules(pairs, new_ids, slots):
         slots[slot, 1] = np.uint64(rank) << _HALF | np.uint64(new_ids[rank])
 
 
-@kernel
+@kernel(allocates=False)
 def rule_key(left, right):
     """A pair of ids as one number, not 0."""
     return (np.uint64(left) + np.uint64(1)) << _HALF | np.uint64(right)
 
 
-@kernel
+@kernel(allocates=False)
 def rule_slot(slots, key):
     """The slot of a rule, or the empty one where it belongs."""
     mask = len(slots) - 1
@@ -256,7 +256,7 @@ def rule_slot(slots, key):
     return slot
 
 
-@kernel
+@kernel(allocates=False)
 def find_rule(rules, left, right):
     """The rank of a pair and the id that it makes."""
     slot = rule_slot(rules, rule_key(left, right))
@@ -265,7 +265,7 @@ def find_rule(rules, left, right):
     return np.int32(rules[slot, 1] >> _HALF), np.int32(rules[slot, 1] & np.uint64(0xFFFFFFFF))
 
 
-@kernel
+@kernel(allocates=False)
 def encode_texts(data, words, ends, classes, pattern, vocabulary, memo, scratch, out, out_ends):
     """Encode the texts that end at `ends`, until all are done or memo or scratch is too small."""
     sizes = memo.sizes
@@ -316,7 +316,7 @@ def encode_texts(data, words, ends, classes, pattern, vocabulary, memo, scratch,
     return outcome
 
 
-@kernel
+@kernel(allocates=False)
 def remember(memo, slot, key, words, position, length, ids, n_ids):
     """Put a chunk and its ids into the memo."""
     sizes = memo.sizes
@@ -334,7 +334,7 @@ def remember(memo, slot, key, words, position, length, ids, n_ids):
     sizes[_N_IDS] += n_ids
 
 
-@kernel
+@kernel(allocates=False)
 def encode_chunk(data, words, start, length, vocabulary, scratch):
     """Put the ids of one chunk first in scratch.ids; returns their number."""
     key = chunk_key(words, start, length)
@@ -356,7 +356,7 @@ def encode_chunk(data, words, start, length, vocabulary, scratch):
     return merge_short(data, start, length, vocabulary.rules, vocabulary.byte_ids, scratch)
 
 
-@kernel
+@kernel(allocates=False)
 def merge_short(data, start, length, rules, byte_ids, scratch):
     """Merge one chunk; its ids are the first of scratch.ids, their number is returned."""
     ids, ranks = scratch.ids, scratch.ranks
@@ -385,7 +385,7 @@ def merge_short(data, start, length, rules, byte_ids, scratch):
     return n
 
 
-@kernel
+@kernel(allocates=False)
 def merge_long(data, start, length, rules, byte_ids, scratch):
     """Like `merge_short`, with a linked list of tokens and a heap of (rank, place)."""
     ids, ranks, following, previous = (
@@ -428,7 +428,7 @@ def merge_long(data, start, length, rules, byte_ids, scratch):
     return n
 
 
-@kernel
+@kernel(allocates=False)
 def rank_pair(place, length, rules, scratch, size):
     """Put the pair that begins at a place into the heap, if it has a rule; returns its new size."""
     right = np.int64(scratch.following[place])
@@ -441,7 +441,7 @@ def rank_pair(place, length, rules, scratch, size):
     return push(scratch.heap, size, np.int64(rank) << 32 | place)
 
 
-@kernel
+@kernel(allocates=False)
 def push(heap, size, entry):
     """Add an entry to a binary heap, the smallest on top; returns its new size."""
     place = size
@@ -455,7 +455,7 @@ def push(heap, size, entry):
     return size + 1
 
 
-@kernel
+@kernel(allocates=False)
 def pop(heap, size):
     """Remove the entry on top; returns the new size."""
     size -= 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from folio.tokenizers.bpe.compiled import kernel
+from folio.jit import kernel
 from folio.tokenizers.bpe.patterns import PATTERNS, check_pattern
 from folio.tokenizers.bpe.unicode_classes import (
     LETTER,
@@ -49,7 +49,7 @@ def split_bytes(data: bytes, pattern: str = "gpt2") -> list[bytes]:
     return [data[start:stop] for start, stop in zip([0, *cuts], cuts, strict=False)]
 
 
-@kernel
+@kernel(allocates=False)
 def find_cuts(data, classes, pattern, cuts):
     """Write where each chunk ends, in bytes, to cuts (int64); returns how many there are."""
     n_cuts = 0
@@ -61,7 +61,7 @@ def find_cuts(data, classes, pattern, cuts):
     return n_cuts
 
 
-@kernel
+@kernel(allocates=False)
 def next_cut(data, start, stop, classes, pattern):
     """Where the chunk that begins at `start` ends; the text ends at `stop`, after it."""
     if data[start] == _APOSTROPHE:
@@ -73,7 +73,7 @@ def next_cut(data, start, stop, classes, pattern):
     return llama3_cut(data, start, stop, classes, 3 if pattern == LLAMA3 else 1)
 
 
-@kernel
+@kernel(allocates=False)
 def gpt2_cut(data, start, stop, classes):
     r"""` ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+`, whitespace."""
     first = start + 1 if data[start] == _SPACE and start + 1 < stop else start
@@ -83,7 +83,7 @@ def gpt2_cut(data, start, stop, classes):
     return end_of_whitespace(data, start, stop, classes, False)
 
 
-@kernel
+@kernel(allocates=False)
 def llama3_cut(data, start, stop, classes, max_digits):
     r"""`[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+`, whitespace."""
     kind, width = classify(data, start, stop, classes)
@@ -113,7 +113,7 @@ def llama3_cut(data, start, stop, classes, max_digits):
     return end_of_whitespace(data, start, stop, classes, True)
 
 
-@kernel
+@kernel(allocates=False)
 def end_of_whitespace(data, start, stop, classes, newlines_end_it):
     """`\\s+(?!\\S)|\\s+`: all of it at the end of the text; before a word its last character is
     left to the word.
@@ -136,7 +136,7 @@ def end_of_whitespace(data, start, stop, classes, newlines_end_it):
     return position if position == stop or last_start == start else last_start
 
 
-@kernel
+@kernel(allocates=False)
 def end_of_contraction(data, start, stop, any_case):
     """Where `'s|'t|'re|'ve|'m|'ll|'d` ends, or -1 if there is none at `start`."""
     fold = 0x20 if any_case else 0  # sets the bit that tells "s" from "S"
@@ -156,7 +156,7 @@ def end_of_contraction(data, start, stop, any_case):
     return -1
 
 
-@kernel
+@kernel(allocates=False)
 def end_of_run(data, position, stop, classes, wanted):
     """The end of the run of characters of one class."""
     while position < stop:
@@ -173,7 +173,7 @@ def end_of_run(data, position, stop, classes, wanted):
     return position
 
 
-@kernel
+@kernel(allocates=False)
 def classify(data, position, stop, classes):
     """The class of the character at `position`, and its width in bytes."""
     lead = np.int64(data[position])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from folio import jit
 from folio.errors import UserError
 from folio.storage import read_json
 from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, TokenIds, Tokenizer
@@ -176,10 +177,10 @@ class BPETokenizer(Tokenizer):
 
     @cached_property
     def _encoder(self) -> Encoder | None:
-        try:
-            from folio.tokenizers.bpe.encode import Encoder
-        except ImportError:  # no numba here
+        if not jit.available():
             return None
+        from folio.tokenizers.bpe.encode import Encoder
+
         return Encoder(self._contents.rules, self.pattern)
 
     def _encode_slowly(self, text: str) -> TokenIds:
@@ -238,11 +239,11 @@ def _learn_merges(
     texts: Iterable[str], pattern: str, n_merges: int
 ) -> tuple[np.ndarray | list[tuple[int, int]], list[int] | None]:
     """The merges, and how often the pair of each occurred."""
-    try:
-        from folio.tokenizers.bpe.count import count_texts
-        from folio.tokenizers.bpe.train import learn_merges
-    except ImportError:  # no numba here
+    if not jit.available():
         chunks = (chunk for text in texts for chunk in split_slowly(text, pattern))
         return reference.learn_merges(reference.count_chunks(chunks), n_merges=n_merges), None
+    from folio.tokenizers.bpe.count import count_texts
+    from folio.tokenizers.bpe.train import learn_merges
+
     learned = learn_merges(count_texts(texts, pattern), n_merges)
     return learned.merges, learned.counts.tolist()

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from folio.errors import UserError
-from folio.tokenizers.bpe.compiled import kernel
+from folio.jit import kernel
 from folio.tokenizers.bpe.count import ChunkCounts
 
 N_BYTES = 256
@@ -152,7 +152,7 @@ class _Work(NamedTuple):
         )
 
 
-@kernel
+@kernel(allocates=False)
 def find_byte_pairs(arena, starts, lengths, n_chunks, pair_of_bytes, work):
     """Lay out the row of bytes and count its pairs."""
     cells, pairs, sizes = work.cells, work.pairs, work.sizes
@@ -180,7 +180,7 @@ def find_byte_pairs(arena, starts, lengths, n_chunks, pair_of_bytes, work):
     sizes[_N_PAIRS] = n_pairs
 
 
-@kernel
+@kernel(allocates=False)
 def list_pairs(floor, work):
     """Make the lists of positions and the heap anew, for pairs that occur `floor` times or more."""
     cells, pairs, lists, sizes = work.cells, work.pairs, work.lists, work.sizes
@@ -205,7 +205,7 @@ def list_pairs(floor, work):
             lists[pair, _LENGTH] += 1
 
 
-@kernel
+@kernel(allocates=False)
 def merge_pairs(n_merges, floor, work):
     """Merge until all merges are learned, no pair occurs `floor` times, or an array is full."""
     pairs, heap, sizes = work.pairs, work.heap, work.sizes
@@ -234,7 +234,7 @@ def merge_pairs(n_merges, floor, work):
     return _DONE
 
 
-@kernel
+@kernel(allocates=False)
 def merge_pair(pair, count, floor, work):
     """Give a pair a new id wherever it occurs."""
     cells, pairs, lists, sizes = work.cells, work.pairs, work.lists, work.sizes
@@ -287,7 +287,7 @@ def merge_pair(pair, count, floor, work):
     list_found(first_new, n_found, new_id, floor, work)
 
 
-@kernel
+@kernel(allocates=False)
 def new_pair(pair_with, other, key, work):
     """The pair of the new token and `other`, made at its first use."""
     pair = pair_with[other]
@@ -302,7 +302,7 @@ def new_pair(pair_with, other, key, work):
     return pair
 
 
-@kernel
+@kernel(allocates=False)
 def list_found(first_new, n_found, new_id, floor, work):
     """Give the new pairs their lists and their places in the heap, if frequent enough."""
     pairs, lists, sizes = work.pairs, work.lists, work.sizes
@@ -328,7 +328,7 @@ def list_found(first_new, n_found, new_id, floor, work):
 _COUNT_IN_HEAP, _PAIR_IN_HEAP = 0, 1
 
 
-@kernel
+@kernel(allocates=False)
 def goes_first(count, pair, other_count, other_pair, pairs):
     """Whether a pair is merged before another one."""
     return count > other_count or (
@@ -336,7 +336,7 @@ def goes_first(count, pair, other_count, other_pair, pairs):
     )
 
 
-@kernel
+@kernel(allocates=False)
 def push(heap, sizes, pairs, count, pair):
     """Add a pair."""
     place = sizes[_HEAP_SIZE]
@@ -350,7 +350,7 @@ def push(heap, sizes, pairs, count, pair):
     heap[place, 0], heap[place, 1] = count, pair
 
 
-@kernel
+@kernel(allocates=False)
 def pop(heap, sizes, pairs):
     """Remove the pair on top."""
     last = sizes[_HEAP_SIZE] - 1
@@ -359,7 +359,7 @@ def pop(heap, sizes, pairs):
     sift_down(heap, last, pairs)
 
 
-@kernel
+@kernel(allocates=False)
 def sift_down(heap, size, pairs):
     """Move the entry on top to its place."""
     count, pair = heap[0, 0], heap[0, 1]

@@ -9,17 +9,12 @@ import torch
 from torch import Tensor
 
 from folio.errors import UserError
-from folio.model import fused, int8
-from folio.model.linear import Linear
+from folio.fast import int8
+from folio.fast.layers import FastLinear as Linear
 from tests.conftest import NEEDS_INT8
 
 pytest.importorskip("numba")
-pytestmark = NEEDS_INT8
-
-
-@pytest.fixture(autouse=True)
-def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "FEWEST", 1)
+pytestmark = [NEEDS_INT8, pytest.mark.usefixtures("small_ones_too")]
 
 
 def numbers(*shape: int, seed: int = 1) -> Tensor:
@@ -147,6 +142,6 @@ def test_a_processor_that_overflows_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_it_takes_the_kernels(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fused, "numba_is_there", lambda: False)
+    monkeypatch.setenv("FOLIO_JIT", "off")
     with pytest.raises(UserError, match="need numba"):
         int8.require()

@@ -15,17 +15,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from folio.model.kernels import FASTMATH, ONE, ZERO, load, store
-from folio.training import muon
+from folio.fast.kernels.numbers import ONE, ZERO, load, store
+from folio.jit import kernel
 
-EPSILON, TINY = np.float32(muon.EPSILON), np.float32(muon.TINY)
 BLOCK = 2048
 """Numbers of a row that stay next to the processor while others are added to them."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def add_up(rows, total, start, stop, begins):
     """Sum of rows from one place to another; returns the squared length of what was summed up.
 
@@ -54,7 +52,7 @@ def add_up(rows, total, start, stop, begins):
     return square
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def adamw(
     weights,
     gradients,
@@ -99,7 +97,7 @@ def adamw(
                 y[i] = store(w[i], y[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def look_ahead(gradients, momenta, ahead, numbers, keep):
     """Momenta learn from gradients; `ahead` are the next ones, as Nesterov looks at them.
 
@@ -120,7 +118,7 @@ def look_ahead(gradients, momenta, ahead, numbers, keep):
                 ahead[i, r, c] = store(keep * m + (ONE - keep) * g, ahead[i, r, c])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def bring_into_range(x, low, high):
     """Multiply matrices whose largest number is outside of a range by powers of two.
 
@@ -145,12 +143,13 @@ def bring_into_range(x, low, high):
                 x[i, r, c] = store(factor * load(x[i, r, c]), x[i, r, c])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def inverse_lengths(square, fourth, y):
+@kernel(fastmath=True)
+def inverse_lengths(square, fourth, tiny, y):
     """One over the eighth root of the sum of the eighth powers of all singular values.
 
     Args:
         square, fourth: (S, M, M), of matrices x: x^2 and x^4.
+        tiny: float32, so that nothing is divided by 0.
         y: (S,) float32, written; 0 of a matrix that is 0.
     """
     n, side, _ = square.shape
@@ -158,7 +157,7 @@ def inverse_lengths(square, fourth, y):
         trace = ZERO
         for r in range(side):
             trace += load(square[i, r, r])
-        even, total = ONE / (trace * trace + TINY * TINY), ZERO
+        even, total = ONE / (trace * trace + tiny * tiny), ZERO
         for r in range(side):
             for k in range(side):
                 number = even * load(fourth[i, r, k])
@@ -167,7 +166,7 @@ def inverse_lengths(square, fourth, y):
         y[i] = ONE / length if length > ZERO else ZERO
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@kernel(fastmath=True)
 def combine(square, fourth, y, scales, a, b, c, whole):
     """a I + b x^2 + c x^4.
 
@@ -192,8 +191,8 @@ def combine(square, fourth, y, scales, a, b, c, whole):
             y[i, r, r] = store(diagonal + first, y[i, r, r])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def change(weights, old, moves, mean_squares, working, numbers, longer, beta2, cautious):
+@kernel(fastmath=True)
+def change(weights, old, moves, mean_squares, working, numbers, longer, beta2, cautious, epsilon):
     """Subtract moves whose rows are made even, and what decays.
 
     Args:
@@ -207,6 +206,7 @@ def change(weights, old, moves, mean_squares, working, numbers, longer, beta2, c
         longer: float32.
         beta2: how much of the mean squares is kept, float32; 1 leaves the rows as they are.
         cautious: whether weights that the move makes larger do not decay.
+        epsilon: float32, so that nothing is divided by 0.
     """
     n, rows, columns = weights.shape
     rate, decay = longer * numbers[1], numbers[2]
@@ -223,11 +223,11 @@ def change(weights, old, moves, mean_squares, working, numbers, longer, beta2, c
             for r in range(rows):
                 late = beta2 * mean_squares[i, r, 0] + (ONE - beta2) * now[r]
                 mean_squares[i, r, 0] = late
-                factors[r] = ONE / (math.sqrt(late) + EPSILON)
+                factors[r] = ONE / (math.sqrt(late) + epsilon)
             for r in range(rows):
                 before += now[r]
                 after += now[r] * factors[r] * factors[r]
-            factors *= rate * math.sqrt(before) / (math.sqrt(after) + EPSILON)
+            factors *= rate * math.sqrt(before) / (math.sqrt(after) + epsilon)
         for r in range(rows):
             factor = factors[r]
             for c in range(columns):

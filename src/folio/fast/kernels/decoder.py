@@ -15,12 +15,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import get_num_threads, prange, set_num_threads
 
-from folio.generation.single_row import GELU, LINEAR, RELU, RELU2, SWIGLU
-
-FASTMATH = {"reassoc", "contract"}
-"""Sums in any order, which vectorizes them. Infinities and NaN keep their meaning."""
+from folio.fast.kernels.weights import GELU, LINEAR, RELU, RELU2, SWIGLU
+from folio.jit import kernel
 
 ZERO, ONE = np.float32(0), np.float32(1)
 
@@ -35,7 +33,7 @@ def step_on(n_threads, *arguments):
         set_num_threads(before)
 
 
-@njit(cache=True, fastmath=FASTMATH)
+@kernel(fastmath=True)
 def step(weights, keys, values, position, token_id, logits):
     """Read one token, append to the cache, score the next.
 
@@ -59,8 +57,8 @@ def step(weights, keys, values, position, token_id, logits):
     x = np.empty(d_model, np.float32)
     for i in range(d_model):
         x[i] = weights.embedding[token_id, i] * weights.embedding_scale
-        if len(weights.places):
-            x[i] += weights.places[position, i]
+        if len(weights.positions):
+            x[i] += weights.positions[position, i]
     for layer in range(n_layers):
         normalize(x, weights.entry_norms, 2 * layer, epsilon, centered, change)
         linear(weights.qkv[layer], weights.qkv_bias[layer], change, LINEAR, heads.reshape(-1))
@@ -89,7 +87,7 @@ def step(weights, keys, values, position, token_id, logits):
     linear(weights.head, weights.head_bias, x, LINEAR, logits)
 
 
-@njit(cache=True, fastmath=FASTMATH, parallel=True)
+@kernel(fastmath=True, parallel=True)
 def linear(matrix, bias, x, activation, out):
     """out = activation(matrix @ x + bias), the rows shared among the threads.
 
@@ -114,7 +112,7 @@ def linear(matrix, bias, x, activation, out):
         out[row] = y
 
 
-@njit(cache=True, fastmath=FASTMATH, parallel=True)
+@kernel(fastmath=True, parallel=True)
 def attend(queries, keys, values, length, out):
     """Attention of one position over the cache, the heads shared among the threads.
 
@@ -144,7 +142,7 @@ def attend(queries, keys, values, length, out):
                 out[head, d] += share * values[source, s, d]
 
 
-@njit(cache=True, fastmath=FASTMATH)
+@kernel(fastmath=True)
 def dot(a, b):
     """Sum of products: two (N,) -> a number."""
     total = ZERO
@@ -153,14 +151,14 @@ def dot(a, b):
     return total
 
 
-@njit(cache=True, fastmath=FASTMATH)
+@kernel(fastmath=True)
 def add(x, change):
     """x += change, both (N,). A loop, as all here: numba takes seconds to compile a slice."""
     for i in range(len(x)):
         x[i] += change[i]
 
 
-@njit(cache=True, fastmath=FASTMATH)
+@kernel(fastmath=True)
 def normalize(x, norms, which, epsilon, centered, out):
     """LayerNorm, or RMSNorm where not `centered`, of (N,) into `out`, which may be x.
 
@@ -184,7 +182,7 @@ def normalize(x, norms, which, epsilon, centered, out):
         out[i] = (x[i] - mean) * factor * norms[which, 0, i] + norms[which, 1, i]
 
 
-@njit(cache=True, fastmath=FASTMATH)
+@kernel(fastmath=True)
 def rotate(x, cosines, sines):
     """Turn (D,) in place, dimension i with i + D/2, as `RotaryPositions` does."""
     half = len(x) // 2

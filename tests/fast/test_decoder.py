@@ -5,15 +5,15 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from folio.generation import engine
-from folio.generation.engine import compiles_first, generate
-from folio.generation.sampling import SamplingConfig
-from folio.generation.single_row import (
+from folio.fast.decoder import (
     TRY_AGAIN_SECONDS,
     FasterThreads,
     SingleRowDecoder,
+    decoder_for,
     single_row_applies,
 )
+from folio.generation.engine import generate
+from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
@@ -125,34 +125,36 @@ def test_logits_stay_after_the_next_step():
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("n_prompt", [1, 5, 11, 15])
 def test_text_is_the_same_with_and_without_the_step_far_past_the_full_context(
-    temperature, n_prompt, monkeypatch
+    temperature, n_prompt
 ):
     model = random_model(replace(SMALL, tied_head=False))
     prompt = torch.arange(n_prompt)[None] % 37
 
-    def text() -> list[int]:
+    def text(decoder: SingleRowDecoder | None) -> list[int]:
         generator = torch.Generator().manual_seed(2)
         config = SamplingConfig(temperature=temperature)
-        tokens = generate(model, prompt, config, generator=generator, max_tokens=60, compiled=True)
+        tokens = generate(
+            model, prompt, config, generator=generator, max_tokens=60, decoder=decoder
+        )
         return [int(token) for token in tokens]
 
-    with_step = text()
-    monkeypatch.setattr(engine, "single_row_applies", lambda *_: False)
-    assert with_step == text()
+    with_step = text(SingleRowDecoder(model))
+    assert with_step == text(None)
     assert len(set(with_step)) > 5  # else the text could not tell the two apart
 
 
-def test_generate_takes_the_step_for_one_sequence_and_not_for_two(monkeypatch):
+def test_a_decoder_that_is_handed_in_reads_every_token():
     model, taken = random_model(SMALL), []
-    step = SingleRowDecoder.__call__
-    monkeypatch.setattr(
-        SingleRowDecoder, "__call__", lambda *given: taken.append(1) or step(*given)
-    )
+    decoder = SingleRowDecoder(model)
+
+    def read(token_ids: torch.Tensor, cache: KVCache | None) -> torch.Tensor:
+        taken.append(token_ids.shape[1])
+        return decoder(token_ids, cache)
+
     greedy, generator = SamplingConfig(temperature=0), torch.Generator()
-    for batch_size, expected in ((2, 0), (1, 3)):
-        prompt = torch.ones(batch_size, 2, dtype=torch.long)
-        list(generate(model, prompt, greedy, generator=generator, max_tokens=3, compiled=True))
-        assert len(taken) == expected
+    prompt = torch.ones(1, 2, dtype=torch.long)
+    list(generate(model, prompt, greedy, generator=generator, max_tokens=3, decoder=read))
+    assert taken == [2, 1, 1]
 
 
 def test_it_applies_to_one_sequence_of_a_plain_float32_model_only():
@@ -167,12 +169,10 @@ def test_it_applies_to_one_sequence_of_a_plain_float32_model_only():
 
 
 def test_without_numba_the_model_itself_generates(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "folio.generation.single_row_kernels", raising=False)
-    model, greedy = random_model(SMALL), SamplingConfig(temperature=0)
+    monkeypatch.setenv("FOLIO_JIT", "off")
+    model = random_model(SMALL)
     assert not single_row_applies(model, 1)
-    prompt = torch.tensor([[1, 2]])
-    list(generate(model, prompt, greedy, generator=torch.Generator(), max_tokens=2, compiled=True))
+    assert decoder_for(model, 1, None) is None
 
 
 @torch.inference_mode()
@@ -190,7 +190,7 @@ def test_what_the_model_refuses_is_refused_in_its_words():
 
 @torch.inference_mode()
 def test_all_shapes_share_one_compiled_step():
-    from folio.generation.single_row_kernels import step
+    from folio.fast.kernels.decoder import step
 
     for changes in CHANGES:
         model = random_model(replace(SMALL, **changes))
@@ -204,32 +204,20 @@ def test_numba_is_not_imported_before_a_decoder_is_made():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_short_texts_are_not_worth_loading_it(monkeypatch):
-    asked = []
-    monkeypatch.setattr(engine, "single_row_applies", lambda *_: asked.append(1))
-    generator, greedy = torch.Generator(), SamplingConfig(temperature=0)
-    for max_tokens, compiled, expected in ((199, None, 0), (200, None, 1), (None, None, 2)):
-        steps = generate(
-            GPT(SMALL).eval(),
-            torch.ones(1, 1, dtype=torch.long),
-            greedy,
-            generator=generator,
-            max_tokens=max_tokens,
-            compiled=compiled,
-        )
-        next(steps)
-        assert len(asked) == expected
-
-
-def test_compiling_is_expected_only_where_the_compiled_step_would_be_read(monkeypatch):
-    model = GPT(SMALL).eval()
-    monkeypatch.setattr(engine, "must_compile", lambda: True)
-    assert compiles_first(model, 1, 200) and compiles_first(model, 1, None)
-    assert not compiles_first(model, 1, 199)
-    assert not compiles_first(model, 2, 200)
-    assert not compiles_first(GPT(SMALL).bfloat16(), 1, 200)
-    monkeypatch.setattr(engine, "must_compile", lambda: False)
-    assert not compiles_first(model, 1, 200)
+@pytest.mark.parametrize(
+    ("max_tokens", "wanted", "made"),
+    [
+        (199, None, False),
+        (200, None, True),
+        (None, None, True),
+        (1, True, True),
+        (300, False, False),
+    ],
+)
+def test_a_decoder_is_made_where_the_text_pays_for_it(max_tokens, wanted, made):
+    decoder = decoder_for(GPT(SMALL).eval(), 1, max_tokens, wanted)
+    assert isinstance(decoder, SingleRowDecoder) == made
+    assert decoder_for(GPT(SMALL).eval(), 2, max_tokens, wanted) is None
 
 
 def test_one_thread_is_taken_while_all_are_slower_and_all_are_tried_again(monkeypatch):

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from folio import jit
 from folio.errors import UserError
-from folio.model import fused
+from folio.fast.calls import arrays, run
 
 PIECE = 1024
 """Rows at a time, so that their sums stay in the cache until they are divided."""
@@ -73,14 +74,14 @@ class Int8Weight:
         """(F, C): the gradient of that -> the gradient of x."""
         self.ones = torch.ones(n_in)
         """The scales of x in the gradient of the weights, since its own went elsewhere."""
-        self._rows = fused.arrays(weight, by_row.matrix, by_row.scales)
-        self._columns = fused.arrays(weight, by_column.matrix, by_column.scales)
+        self._rows = arrays(weight, by_row.matrix, by_row.scales)
+        self._columns = arrays(weight, by_column.matrix, by_column.scales)
         self.refresh()
 
     def refresh(self) -> None:
         """After the weights have changed."""
-        fused.run("to_int8", *self._rows)
-        fused.run("columns_to_int8", *self._columns)
+        run("to_int8", *self._rows)
+        run("columns_to_int8", *self._columns)
 
 
 class Int8Linear(torch.autograd.Function):
@@ -94,7 +95,7 @@ class Int8Linear(torch.autograd.Function):
         y = rows.new_empty(len(rows), len(weight))
         x_bytes = Bytes(torch.empty(rows.shape, dtype=torch.int8), torch.empty(len(rows)))
         for span in spans(len(rows), PIECE):
-            fused.run("to_int8", *fused.arrays(rows[span], *x_bytes.rows(span)))
+            run("to_int8", *arrays(rows[span], *x_bytes.rows(span)))
             product(x_bytes.rows(span), int8_weight.forth, y[span], bias)
         ctx.save_for_backward(*x_bytes)
         ctx.has_bias, ctx.int8_weight = bias is not None, int8_weight
@@ -108,7 +109,7 @@ class Int8Linear(torch.autograd.Function):
         scales, column_scales = torch.empty(n_rows), torch.empty(n_out)
         bias_gradient = gradient.new_empty(n_out)
         found = scales, column_scales, bias_gradient
-        fused.run("measure_both_ways", *fused.arrays(gradient, x_bytes.scales, *found))
+        run("measure_both_ways", *arrays(gradient, x_bytes.scales, *found))
 
         x_gradient = gradient.new_empty(x_bytes.matrix.shape)
         by_column = torch.empty(gradient.shape, dtype=torch.int8)
@@ -116,7 +117,7 @@ class Int8Linear(torch.autograd.Function):
             by_row = Bytes(torch.empty(gradient[span].shape, dtype=torch.int8), scales[span])
             given = gradient[span], x_bytes.scales[span], by_row.scales, column_scales
             found = by_row.matrix, by_column[span]
-            fused.run("to_int8_both_ways", *fused.arrays(*given, *found))
+            run("to_int8_both_ways", *arrays(*given, *found))
             product(by_row, int8_weight.back, x_gradient[span])
 
         weight_gradients = []
@@ -148,7 +149,7 @@ def product(x: Bytes, factor: Factor, y: Tensor, bias: Tensor | None = None) -> 
     """
     bias = y.new_empty(0) if bias is None else bias
     sums = multiply(x.matrix, factor.matrix)
-    fused.run("from_int32", *fused.arrays(sums, x.scales, factor.scales, bias, y))
+    run("from_int32", *arrays(sums, x.scales, factor.scales, bias, y))
 
 
 def square(x: Tensor, y: Tensor) -> None:
@@ -160,7 +161,7 @@ def square(x: Tensor, y: Tensor) -> None:
     """
     is_tall = len(x) > x.shape[1]
     matrix, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(y))
-    fused.run("columns_to_int8" if is_tall else "to_int8", *fused.arrays(x, matrix, scales))
+    run("columns_to_int8" if is_tall else "to_int8", *arrays(x, matrix, scales))
     matrix = matrix.t() if is_tall else matrix
     product(Bytes(matrix, scales), Factor(matrix.t(), scales), y)
 
@@ -173,7 +174,7 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
 
 def require() -> None:
     """Raises UserError where this machine cannot."""
-    if not fused.numba_is_there():
+    if not jit.available():
         raise UserError(
             "device.precision is 'int8', whose kernels need numba, which is not installed. "
             "Install it, or give another precision."

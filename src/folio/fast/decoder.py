@@ -14,75 +14,59 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from folio import jit
+from folio.fast.accelerate import is_known
+from folio.fast.kernels.weights import ACTIVATION_CODES, Weights
+from folio.fast.written_for import is_as_written
+from folio.model import kv_cache
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
-
-LINEAR, RELU, GELU, RELU2, SWIGLU = range(5)
-ACTIVATION_CODES = {"relu": RELU, "gelu": GELU, "relu2": RELU2, "swiglu": SWIGLU}
-
 
 TRY_AGAIN_SECONDS = 0.5
 """How long the slower number of threads is left alone."""
 
 
-class Weights(NamedTuple):
-    """A model's float32 weights, like kinds side by side. An empty array stands for a part that
-    the model does not have; an absent bias is 0."""
-
-    embedding: np.ndarray  # (V, C)
-    embedding_scale: np.float32
-    places: np.ndarray  # (context, C) added to the embedding, or empty
-    cosines: np.ndarray  # (context, D) for the rotation of queries and keys, or empty
-    sines: np.ndarray  # (context, D)
-    qkv: np.ndarray  # (L, C + 2 K D, C)
-    qkv_bias: np.ndarray  # (L, C + 2 K D)
-    out: np.ndarray  # (L, C, C)
-    out_bias: np.ndarray  # (L, C)
-    up: np.ndarray  # (L, F, C), or (L, 2 F, C) with the gate above
-    up_bias: np.ndarray  # (L, F) or (L, 2 F)
-    down: np.ndarray  # (L, C, F)
-    down_bias: np.ndarray  # (L, C)
-    head: np.ndarray  # (V, C)
-    head_bias: np.ndarray  # (V,)
-    head_norms: np.ndarray  # (2 L, 2, D) gain and bias, of queries and of keys in turn
-    entry_norms: np.ndarray  # (2 L, 2, C), of attention and of feed-forward in turn
-    exit_norms: np.ndarray
-    sum_norms: np.ndarray
-    final_norm: np.ndarray  # (1, 2, C)
-    epsilon: np.float32
-    centered: bool  # LayerNorm; else RMSNorm
-    activation: int
+COMPILED_FROM = 200
+"""Tokens from which loading the compiled step, about half a second, pays for itself."""
 
 
-def single_row_applies(model: nn.Module, batch_size: int) -> bool:
-    """Whether `SingleRowDecoder` can stand in for the model: a plain GPT in float32 on the CPU,
-    one sequence, and a numba that can be imported."""
-    if batch_size != 1 or type(model) is not GPT:
+def decoder_for(
+    model: nn.Module, n_sequences: int, max_tokens: int | None, wanted: bool | None = None
+) -> SingleRowDecoder | None:
+    """Make a decoder to generate with, where it is of use; None leaves it to the model.
+
+    Args:
+        model: to generate with.
+        n_sequences: side by side.
+        max_tokens: of each; None is without end.
+        wanted: None makes one where the text is long enough to pay for loading it.
+    """
+    if wanted is None:
+        wanted = max_tokens is None or max_tokens >= COMPILED_FROM
+    if wanted and single_row_applies(model, n_sequences):
+        assert isinstance(model, GPT)
+        return SingleRowDecoder(model)
+    return None
+
+
+def single_row_applies(model: nn.Module, n_sequences: int) -> bool:
+    """Whether `SingleRowDecoder` can stand in for the model.
+
+    It takes one sequence, a GPT in float32 on the CPU of which no layer was changed, and kernels.
+    """
+    if n_sequences != 1 or type(model) is not GPT:
+        return False
+    if not is_known(model) or not is_as_written(kv_cache):
         return False
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
         return False
-    try:
-        import numba  # noqa: F401
-    except ImportError:  # not installed, or too old for the numpy beside it
-        return False
-    return True
-
-
-def must_compile() -> bool:
-    """Whether the first step would take seconds, since no earlier process has compiled it."""
-    try:
-        from folio.generation.single_row_kernels import step
-    except ImportError:
-        return False
-    folder = step.stats.cache_path
-    return folder is None or not any(Path(folder).glob("single_row_kernels.step-*.nbi"))
+    return jit.available()
 
 
 class SingleRowDecoder:
@@ -92,7 +76,7 @@ class SingleRowDecoder:
         """Copy the weights: later changes to the model are not seen."""
         import numba
 
-        from folio.generation.single_row_kernels import step_on
+        from folio.fast.kernels.decoder import step_on
 
         self.model = model
         self.weights = pack(model)
@@ -144,14 +128,13 @@ class FasterThreads:
 
 
 def pack(model: GPT) -> Weights:
-    """Lay the weights out for `single_row_kernels.step`."""
+    """Lay the weights out for `kernels.decoder.step`."""
     config = model.config
     blocks: list[Any] = list(model.blocks)
-    attentions = [block.attention.sublayer for block in blocks]
-    feed_forwards = [block.feed_forward.sublayer for block in blocks]
-    residuals = [r for block in blocks for r in (block.attention, block.feed_forward)]
+    attentions = [block.attention for block in blocks]
+    feed_forwards = [block.feed_forward for block in blocks]
     positions: Any = model.positions
-    places = {
+    added = {
         "learned": lambda: positions.weight,
         "sinusoidal": lambda: positions.table,
     }.get(config.positions, lambda: torch.empty(0, config.d_model))()
@@ -168,7 +151,7 @@ def pack(model: GPT) -> Weights:
     return Weights(
         embedding=array(model.token_embedding.weight),
         embedding_scale=np.float32(model.embedding_scale),
-        places=array(places),
+        positions=array(added),
         cosines=array(rotary.cosines if rotary else no_angles),
         sines=array(rotary.sines if rotary else no_angles),
         qkv=qkv,
@@ -182,14 +165,20 @@ def pack(model: GPT) -> Weights:
         head=array(model.lm_head.weight),
         head_bias=np.zeros(config.vocab_size, np.float32),
         head_norms=pack_norms([n for a in attentions for n in (a.q_norm, a.k_norm)]),
-        entry_norms=pack_norms([r.entry_norm for r in residuals]),
-        exit_norms=pack_norms([r.exit_norm for r in residuals]),
-        sum_norms=pack_norms([r.sum_norm for r in residuals]),
+        entry_norms=pack_norms(_of_both(blocks, "norm")),
+        exit_norms=pack_norms(_of_both(blocks, "exit_norm")),
+        sum_norms=pack_norms(_of_both(blocks, "sum_norm")),
         final_norm=pack_norms([model.final_norm]),
         epsilon=np.float32(config.normalization_epsilon),
         centered=config.normalization == "layernorm",
         activation=ACTIVATION_CODES[config.activation],
     )
+
+
+def _of_both(blocks: Sequence[Any], norm: str) -> list[nn.Module]:
+    """The norms of attention and of feed-forward in turn."""
+    sides = ("attention", "feed_forward")
+    return [getattr(block, f"{side}_{norm}") for block in blocks for side in sides]
 
 
 def array(tensor: Tensor) -> np.ndarray:

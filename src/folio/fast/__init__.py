@@ -1,0 +1,1 @@
+"""The same layers for processors: compiled kernels under autograd, and a compiled decoder."""

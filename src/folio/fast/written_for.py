@@ -1,0 +1,93 @@
+"""Whether a plain layer still is what its fast twin was written for.
+
+Nobody who edits the model may be left training something else. So a layer is replaced only if its
+file is, but for line ends, the one whose digest stands here, and if nobody has put another function
+in place of one of that file's. After a change to the model, look whether the fast layers still do
+the same; then put the new digests here, which tests/fast/test_written_for.py prints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from functools import cache
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+DIGESTS: dict[str, str] = {
+    "folio.model.attention": "5b50bd3c7a38c53098aa26e7fc5e18c6b87b081c93a50957ffce3813deced1c7",
+    "folio.model.block": "7769af94e2d242675d2f2b5190cbd193db8bc068e714ef63b70c7604ecb44ff6",
+    "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
+    "folio.model.feed_forward": "97ab13c80971a8a1aa690a9a7e0ee16bf1acb57c91099f8fd7d5791a5e7307cd",
+    "folio.model.gpt": "7a723f82682da6dc47d4a068129013dd7c94ae4738c20b1cae739066832d4d83",
+    "folio.model.kv_cache": "795feffef341f4523998ae02307bbe1e4430960ea1857cbd32079772b2e91135",
+    "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
+    "folio.model.positions": "949c41c39d74f662b628f72b887eff7193025c55cafbd7e173dffcf62185485e",
+}
+"""Module -> sha256 of its source."""
+
+
+def is_untouched(layer: nn.Module) -> bool:
+    """Whether a layer computes what its file said: no other `forward`, no hooks, no edit."""
+    return "forward" not in vars(layer) and not has_hooks(layer) and is_unpatched(type(layer))
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether somebody listens to a layer, or to all."""
+    own = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
+    of_all = (
+        torch_module._global_forward_hooks,
+        torch_module._global_forward_pre_hooks,
+        torch_module._global_backward_hooks,
+        torch_module._global_backward_pre_hooks,
+    )
+    return any(own) or any(of_all)
+
+
+def is_unpatched(kind: type[nn.Module]) -> bool:
+    """Whether a class of layers, and all beside it in its file, is as it was written."""
+    module = sys.modules[kind.__module__]
+    if module.__name__ in DIGESTS:
+        return is_as_written(module)
+    return kind.forward is nn.Module.forward or _is_original("forward", kind.forward)  # torch's
+
+
+def is_as_written(module: ModuleType) -> bool:
+    """Whether neither the file of a module nor a function in it was changed."""
+    if source_digest(module) != DIGESTS[module.__name__]:
+        return False
+    named = dict(vars(module))
+    for kind in [x for x in named.values() if isinstance(x, type)]:
+        if kind.__module__ == module.__name__:
+            named |= vars(kind)
+    functions = [(name, x) for name, x in named.items() if isinstance(x, FunctionType)]
+    return all(_is_original(name, function) for name, function in functions)
+
+
+def _is_original(name: str, function: FunctionType) -> bool:
+    """Whether a function has the name that it was defined by, in the file that it says."""
+    home = sys.modules.get(function.__module__)
+    file = getattr(home, "__file__", None)
+    of_the_house = function.__module__.startswith(("folio.", "torch."))
+    return of_the_house and function.__name__ == name and function.__code__.co_filename == file
+
+
+@cache
+def source_digest(module: ModuleType) -> str:
+    """The sha256 of a module's source, with line ends as Linux has them.
+
+    That of the file here, where there is none: nobody edits what lies in an archive.
+    """
+    try:
+        source = Path(module.__file__ or "").read_bytes()
+    except OSError:
+        return DIGESTS[module.__name__]
+    return hashlib.sha256(source.replace(b"\r\n", b"\n")).hexdigest()

@@ -1,0 +1,158 @@
+"""Kernels are compiled once for each version of what they are made of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numba")
+
+USED = """
+import numpy as np
+from constants import ADDED
+from inner.helpers import doubled
+from folio.jit import kernel, must_compile
+
+OWN = 100.0
+
+@kernel()
+def compute(x):
+    return doubled(x) + ADDED + OWN
+
+if __name__ == "__main__":
+    import used
+    print(must_compile(used.compute), used.compute(1.0), must_compile(used.compute))
+"""
+HELPERS = """
+from folio.jit import kernel
+
+FACTOR = 2.0
+
+@kernel(inline=True)
+def doubled(x):
+    return x * FACTOR
+"""
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    folder = tmp_path / "sources"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "used.py").write_text(USED, encoding="utf-8")
+    (folder / "constants.py").write_text("ADDED = 10.0\n", encoding="utf-8")
+    (folder / "inner" / "helpers.py").write_text(HELPERS, encoding="utf-8")
+    return folder
+
+
+def compute(
+    sources: Path, cache: Path, announced: bool | None = None, **environment: str
+) -> list[str]:
+    """What a process says: must it compile, the number, must it still."""
+    done = subprocess.run(
+        [sys.executable, str(sources / "used.py")],
+        env=os.environ | {"FOLIO_CACHE": str(cache)} | environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    if announced is not None:
+        assert ("compiling the kernels" in done.stderr) == announced
+        assert done.stderr.count("\n") == announced
+    return done.stdout.split()
+
+
+def test_a_kernel_is_compiled_once_and_says_so(sources: Path, tmp_path: Path):
+    cache = tmp_path / "own"
+    assert compute(sources, cache, announced=True) == ["True", "112.0", "False"]
+    assert compute(sources, cache, announced=False) == ["False", "112.0", "False"]
+    kept = {path.relative_to(cache).parts[0] for path in cache.rglob("*") if path.is_file()}
+    assert kept == {"kernels"}
+    assert not list(sources.rglob("*.nbi"))  # nothing stays when Folio is uninstalled
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "expected"),
+    [
+        ("used.py", "OWN = 100.0", "OWN = 200.0", "212.0"),
+        ("constants.py", "10.0", "20.0", "122.0"),
+        ("inner/helpers.py", "FACTOR = 2.0", "FACTOR = 3.0", "113.0"),
+        ("inner/helpers.py", "x * FACTOR", "x - FACTOR", "109.0"),
+    ],
+    ids=["own constant", "imported constant", "constant of a helper", "helper"],
+)
+def test_an_edit_takes_effect_in_the_next_process(
+    sources: Path, tmp_path: Path, file: str, before: str, after: str, expected: str
+):
+    cache = tmp_path / "own"
+    assert compute(sources, cache)[1] == "112.0"
+    text = (sources / file).read_text(encoding="utf-8")
+    assert before in text
+    (sources / file).write_text(text.replace(before, after), encoding="utf-8")
+    assert compute(sources, cache)[1] == expected
+
+
+def test_a_constant_of_another_folder_takes_effect(sources: Path, tmp_path: Path):
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (sources / "constants.py").rename(other / "constants.py")
+    cache = tmp_path / "own"
+    path = {"PYTHONPATH": f"{other}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    assert compute(sources, cache, **path)[1] == "112.0"
+    (other / "constants.py").write_text("ADDED = 30.0\n", encoding="utf-8")
+    assert compute(sources, cache, **path)[1] == "132.0"
+
+
+@pytest.mark.parametrize("damage", [b"", b"no pickle"])
+def test_damaged_machine_code_is_made_anew(sources: Path, tmp_path: Path, damage: bytes):
+    cache = tmp_path / "own"
+    compute(sources, cache)
+    for path in cache.rglob("*.nb?"):
+        path.write_bytes(damage)
+    assert compute(sources, cache)[1] == "112.0"
+    assert compute(sources, cache, announced=False)[1] == "112.0"
+
+
+def test_where_nothing_can_be_kept_it_is_told_once_and_runs(sources: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(sources / "used.py")],
+        env=os.environ | {"FOLIO_CACHE": str(tmp_path / "file")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["True", "112.0", "False"]
+    assert done.stderr.count("cannot be kept") == 1 and "FOLIO_CACHE" in done.stderr
+
+
+def test_a_user_without_a_home_compiles_in_memory(sources: Path):
+    code = """if True:
+        import sys
+        from pathlib import Path
+        def no_home(): raise RuntimeError("Could not determine home directory.")
+        Path.home = no_home
+        sys.path.insert(0, sys.argv[1])
+        import used
+        print(used.compute(1.0))
+    """
+    without = {k: v for k, v in os.environ.items() if k not in ("FOLIO_CACHE", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(sources)],
+        env=without,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["112.0"] and "cannot be kept" in done.stderr
+
+
+def test_the_switch_turns_all_kernels_off(monkeypatch: pytest.MonkeyPatch):
+    from folio import jit
+
+    assert jit.available()
+    monkeypatch.setenv("FOLIO_JIT", "off")
+    assert not jit.available()
