@@ -46,7 +46,7 @@ def stamped(kind: Kind, table: Mapping[str, Any]) -> dict[str, Any]:
     return {KEY: FORMATS[kind].written, **table}
 
 
-def require_readable(kind: Kind, table: Mapping[str, Any], path: Path) -> None:
+def require_readable(kind: Kind, table: Mapping[str, Any], path: Path | str) -> None:
     """Refuse a file of a version that this one cannot read.
 
     Args:
