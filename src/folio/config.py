@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import math
 import textwrap
 import tomllib
 import types
@@ -67,7 +68,7 @@ def _convert(value: Any, annotation: Any, name: str) -> Any:
         if dataclasses.is_dataclass(choice) and isinstance(value, Mapping):
             return from_table(choice, value, prefix=f"{name}.")  # type: ignore[arg-type]
         if choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
+            return _finite(value, name)
         if choice in (bool, int, str) and type(value) is choice:
             return value
         if origin is tuple and isinstance(value, (list, tuple)):
@@ -102,7 +103,9 @@ def parse_value(text: str, annotation: Any, name: str) -> Any:
             if choice is int:
                 return int(text.replace("_", ""))
             if choice is float:
-                return float(text)
+                return _finite(text, name)
+        except UserError:
+            raise
         except ValueError:
             continue
         if get_origin(choice) is tuple:
@@ -110,6 +113,16 @@ def parse_value(text: str, annotation: Any, name: str) -> Any:
         if choice is str or get_origin(choice) is Literal:
             return _convert(text, choice, name)
     raise UserError(f"{name} is '{text}'; expected {describe_type(annotation)}.")
+
+
+def _finite(given: float | str, name: str) -> float:
+    try:
+        value = float(given)
+    except OverflowError:  # a whole number of hundreds of digits
+        value = math.inf
+    if not math.isfinite(value):
+        raise UserError(f"{name} is {value}; it must be a finite number.")
+    return value
 
 
 # ---- layers of tables ------------------------------------------------------------------

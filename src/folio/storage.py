@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -57,10 +58,27 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, atomically."""
+    """Write indented JSON, atomically; numbers as `json_text` has them."""
+    text = json_text(value, indent=2, ensure_ascii=False)
     with atomic_write(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        file.write(text + "\n")
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """JSON that every reader takes: a number that is infinite or none is null, which it lacks.
+
+    >>> json_text({"loss": float("nan"), "error": (1.5, float("inf"))})
+    '{"loss": null, "error": [1.5, null]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_json(path: Path) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 
 from folio.errors import UserError
@@ -19,6 +21,9 @@ from folio.run.checkpoint import (
     open_checkpoint,
     save_checkpoint,
 )
+
+fcntl = pytest.importorskip("fcntl")
+resource = pytest.importorskip("resource")
 
 MODEL = {"w": torch.arange(6.0).view(2, 3)}
 OPTIMIZER = {"0.exp_avg": torch.ones(2)}
@@ -155,3 +160,90 @@ def test_parameters_of_older_checkpoints_have_the_names_of_today(side: str):
         assert new_name(f"blocks.10.{old}") == f"blocks.10.{new}"
         assert new_name(f"blocks.10.{new}") == f"blocks.10.{new}"
     assert new_name("final_norm.weight") == "final_norm.weight"
+
+
+def test_flushing_takes_a_file_that_is_open_for_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # As Windows does it; folders are not flushed there.
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        is_file = not stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        if is_file and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert open_checkpoint(save(tmp_path, 1)).step == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "Error while serializing: I/O error: No space left on device (os error 28)",
+            "disk is full",
+        ),
+        ("Error while serializing: I/O error: File too large (os error 27)", "File too large"),
+        (
+            "Error while serializing: I/O error: Permission denied (os error 13)",
+            "cannot be written",
+        ),
+    ],
+)
+def test_an_error_of_the_library_that_saves_is_that_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, expected: str
+):
+    save(tmp_path, 1)
+
+    def fail(tensors: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise safetensors.SafetensorError(said)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", fail)
+        with pytest.raises(UserError, match=expected):
+            save(tmp_path, 2)
+    assert os.listdir(tmp_path) == ["step-00000001"]
+    assert open_checkpoint(save(tmp_path, 2)).step == 2
+
+
+def test_a_limit_on_the_size_of_files_leaves_the_old_checkpoint_and_nothing_half(tmp_path: Path):
+    save(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # bytes
+    try:
+        with pytest.raises(UserError, match="could not be written"):
+            save(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["step-00000001"]
+    assert open_checkpoint(tmp_path / "step-00000001").step == 1
+
+
+def test_whatever_fails_while_saving_nothing_half_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "sha256_of", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save(tmp_path, 1)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_goes_away_while_it_is_checked_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    path = save(tmp_path, 1)
+    real = Path.exists
+
+    def exists(self: Path, **options: bool) -> bool:
+        there = real(self, **options)
+        if self.name == name:
+            self.unlink()
+        return there
+
+    monkeypatch.setattr(Path, "exists", exists)
+    with pytest.raises(UserError, match=name if "manifest" in name else "cannot be read|missing"):
+        open_checkpoint(path)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import random
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from folio.config import merge
+from folio.config import merge, overrides_table
 from folio.corpus.builtin import BUILTIN
-from folio.recipe.recipe import make_recipe
+from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
-from folio.run.diagnosis import diagnose
+from folio.run.diagnosis import diagnose, stale_evaluations
+from folio.run.metrics import Event, append_event, read_events
 
 BASE: dict[str, Any] = {
     "preset": "gpt2",
@@ -112,3 +117,143 @@ def test_a_loss_that_is_not_finite_is_said():
     diagnosis = diagnose(events, 3.0, "runs/x")
     assert diagnosis.verdict == "diverging" and "step 7" in diagnosis.reason
     assert diagnosis.command.endswith("--optimizer.learning-rate 0.05")
+
+
+# ---- curves that nobody trained --------------------------------------------------------------
+
+
+def curves(
+    training: list[float],
+    validation: list[tuple[int, float, float]],
+    reason: str = "finished",
+    error: float | None = None,
+) -> list[Event]:
+    """Events of a run: a training loss for each step; (step, validation, training) evaluations."""
+    events: list[Event] = [
+        {"event": "step", "step": i + 1, "loss": loss} for i, loss in enumerate(training)
+    ]
+    events += [
+        {
+            "event": "evaluation",
+            "step": step,
+            "validation_loss": on_validation,
+            "training_loss": on_training,
+            "standard_error": error,
+        }
+        for step, on_validation, on_training in validation
+    ]
+    end = {"event": "end", "step": len(training), "reason": reason, "peak_learning_rate": 0.01}
+    return [*events, end]
+
+
+def fall(start: float, end: float, n: int = 300) -> list[float]:
+    """As losses fall: fast, then slowly, with the noise of batches."""
+    draw = random.Random(1)
+    return [end + (start - end) * 0.97**i + draw.uniform(-0.03, 0.03) * end for i in range(n)]
+
+
+MUON = {"optimizer": {"kind": "muon", "learning_rate": 0.01, "matrix_learning_rate": 0.02}}
+
+
+def test_a_run_that_was_interrupted_after_one_evaluation_is_no_verdict():
+    events = curves(fall(4.2, 2.1, 108), [(85, 2.3, 2.25)], "interrupted")
+    diagnosis = diagnose(events, 3.3, "runs/x")
+    assert diagnosis.verdict == "too early" and diagnosis.command == "folio resume runs/x"
+    # The same of one that was killed, and so has no end.
+    assert diagnose(events[:-1], 3.3, "runs/x").verdict == "too early"
+    finished = diagnose(curves(fall(4.2, 2.1), [(300, 2.1, 2.05)]), 3.3, "runs/x")
+    assert finished.verdict == "too early" and finished.command.endswith("x --minutes 10")
+
+
+def test_a_training_loss_far_below_the_validation_loss_is_by_heart():
+    events = curves(fall(4.2, 0.128), [(100, 3.37, 0.9), (200, 3.365, 0.3), (300, 3.36, 0.128)])
+    diagnosis = diagnose(events, 4.0, "runs/x", {"model": {"residual_dropout": 0.1}})
+    assert diagnosis.verdict == "overfit" and "by heart" in diagnosis.reason
+    assert diagnosis.command == "folio train runs/x/recipe.toml --model.residual-dropout 0.3"
+    one = diagnose(curves(fall(4.2, 0.128), [(300, 3.36, 0.128)]), 4.0, "runs/x")
+    assert one.verdict == "overfit"
+
+
+def test_a_rise_within_the_standard_error_is_no_overfitting():
+    evaluations = [(100, 2.3, 2.0), (200, 2.0, 1.9), (300, 2.05, 1.85)]
+    assert diagnose(curves(fall(4, 1.9), evaluations, error=0.01), 3, "x").verdict == "overfit"
+    assert diagnose(curves(fall(4, 1.9), evaluations, error=0.06), 3, "x").verdict == "healthy"
+    # A single text has no standard error.
+    assert diagnose(curves(fall(4, 1.9), evaluations), 3, "x").verdict == "overfit"
+
+
+def test_who_lost_patience_is_not_told_to_train_longer():
+    evaluations = [(100, 2.3, 2.25), (200, 2.0, 1.98), (300, 2.01, 1.99)]
+    events = curves(fall(4, 2.0), evaluations, "patience", error=0.02)
+    diagnosis = diagnose(events, 3.3, "runs/x")
+    assert diagnosis.verdict == "healthy" and "no better since" in diagnosis.reason
+    assert diagnosis.command == "folio sample runs/x"
+    assert diagnose(curves(fall(4, 2.0), evaluations), 3.3, "runs/x").verdict == "underfit"
+
+
+def test_a_loss_of_nearly_nothing_that_doubles_is_no_divergence():
+    text = fall(3.0, 0.001, 200) + [0.0015 + i / 1e5 for i in range(100)]
+    evaluations = [(100, 0.01, 0.004), (200, 0.006, 0.003), (300, 0.006, 0.004)]
+    assert diagnose(curves(text, evaluations), 3.0, "runs/x").verdict == "healthy"
+    nothing = diagnose(curves(fall(0.4, 1e-6), [(300, 1e-6, 1e-6)]), 0.0, "runs/x")
+    assert nothing.verdict == "learning nothing" and "one token" in nothing.reason
+
+
+def test_numbers_that_are_not_finite_after_all_was_learned_are_no_divergence():
+    events = curves(fall(3.0, 0.0004), [(100, 3.1, 0.3), (200, 3.2, 0.001)], "non-finite")
+    assert diagnose(events, 3.0, "runs/x").verdict == "overfit"
+    events = curves([4.0, 5.0, 90.0], [], "non-finite")
+    diagnosis = diagnose(events, 3.0, "runs/x", MUON)
+    assert diagnosis.verdict == "diverging"
+    flags = "--optimizer.learning-rate 0.001 --optimizer.matrix-learning-rate 0.002"
+    assert diagnosis.command == f"folio train runs/x/recipe.toml {flags}"
+    adamw = {"optimizer": {**MUON["optimizer"], "kind": "adamw"}}
+    assert "matrix" not in diagnose(events, 3.0, "runs/x", adamw).command
+
+
+def test_a_validation_loss_that_is_not_finite_is_diverging(tmp_path: Path):
+    events = curves(fall(4, 3), [(100, 3.0, 3.0), (300, math.inf, math.inf)])
+    assert diagnose(events, 3.3, "runs/x").verdict == "diverging"
+    for event in events:
+        append_event(tmp_path / "metrics.jsonl", event)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "Infinity" not in text and '"validation_loss": null' in text
+    assert read_events(tmp_path / "metrics.jsonl") == events
+
+
+@pytest.mark.parametrize("reason", ["finished", "interrupted", "patience", "non-finite"])
+@given(st.data())
+def test_any_curve_has_a_verdict_whose_command_the_command_line_takes(reason: str, data: Any):
+    loss = st.floats(1e-7, 50) | st.just(math.inf)
+    n = data.draw(st.integers(0, 40))
+    training = data.draw(st.lists(loss, min_size=n, max_size=n))
+    steps = data.draw(st.lists(st.integers(1, 40), max_size=5, unique=True).map(sorted))
+    evaluations = [(step, data.draw(loss), data.draw(loss)) for step in steps]
+    events = curves(training, evaluations, reason, data.draw(st.none() | st.floats(0, 5)))
+    diagnosis = diagnose(events, data.draw(st.floats(0, 12)), "runs/my run's", MUON)
+    if len(evaluations) < 2 or reason in ("interrupted", "non-finite"):
+        assert diagnosis.verdict != "healthy"
+    _, verb, *words = shlex.split(diagnosis.command)
+    if verb in ("sample", "resume"):
+        assert words[0] == "runs/my run's"
+    if verb == "train":
+        assert words[0] == "runs/my run's/recipe.toml"
+        flags = [(flag.removeprefix("--"), value) for flag, value in batched(words[1:])]
+        assert make_recipe(overrides_table(Recipe, flags))
+
+
+def batched(words: list[str]) -> list[tuple[str, str]]:
+    return list(zip(words[::2], words[1::2]))
+
+
+def test_patience_counts_what_is_worse_by_more_than_the_error_and_begins_anew_when_better():
+    losses, error = [3.0, 2.0, 2.01, 2.03, 2.02, 1.99, 2.2, 2.3], 0.024
+    best, stale, found = math.inf, 0, []
+    for loss in losses:
+        stale = stale_evaluations(stale, loss, best, error)
+        best = min(best, loss)
+        found.append(stale)
+    assert found == [0, 0, 0, 1, 1, 0, 1, 2]
+    for unknown in (None, math.inf, math.nan, 0.0):
+        assert stale_evaluations(1, 2.001, 2.0, unknown) == 2
+    assert stale_evaluations(0, math.nan, 2.0, error) == 1

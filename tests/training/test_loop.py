@@ -15,6 +15,7 @@ from folio.device import Device, DeviceConfig
 from folio.errors import UserError
 from folio.recipe.build import build, check_device
 from folio.recipe.recipe import make_recipe
+from folio.training import loop
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.loop import (
     Evaluation,
@@ -139,15 +140,16 @@ def test_a_non_finite_gradient_never_reaches_the_weights(value: float):
     assert all(torch.equal(p, snapshot[n]) for n, p in training.model.named_parameters())
 
 
-def test_patience_stops_after_so_many_evaluations_without_a_better_one():
-    training = training_of(
-        training={"patience": 2, "max_steps": 500, "evaluation_interval": 5},
-        optimizer={"learning_rate": 0.0},
-    )
-    listener = Listener()
-    assert train(training, TrainingState(), listener) == "patience"
-    # The first evaluation is the best one; two more without a better one.
-    assert [step for step, _ in listener.evaluations] == [5, 10, 15]
+def test_patience_counts_rises_above_the_standard_error_and_ignores_those_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    losses = iter((3.0, 2.0, 2.04, 2.2, 2.04, 2.3, 1.0))
+    monkeypatch.setattr(loop, "evaluate", lambda _: Evaluation(next(losses), 1.0, 0.05))
+    training = training_of(training={"patience": 2, "max_steps": 500, "evaluation_interval": 5})
+    listener, state = Listener(), TrainingState()
+    assert train(training, state, listener) == "patience"
+    assert [step for step, _ in listener.evaluations] == [5, 10, 15, 20, 25, 30]
+    assert (state.best_step, state.best_validation_loss) == (10, 2.0)
 
 
 def test_the_best_loss_is_only_ever_lowered():

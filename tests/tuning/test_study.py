@@ -31,6 +31,7 @@ from folio.tuning.journal import cut_torn_line  # noqa: E402
 from folio.tuning.making import ensure_study, with_trials  # noqa: E402
 from folio.tuning.outcome import count_tied, look, pooled_deviation  # noqa: E402
 from folio.tuning.page import summary, write_best, write_page  # noqa: E402
+from folio.tuning.space import DEFAULT_SPACE  # noqa: E402
 from folio.tuning.study import Request, Study, StudyConfig, open_study  # noqa: E402
 from folio.tuning.worker import claim, work  # noqa: E402
 
@@ -409,3 +410,52 @@ def test_a_worker_whose_command_is_gone_before_its_first_line_does_nothing(make_
     command = [sys.executable, "-m", "folio.tuning.worker", str(study.path), str(gone.pid)]
     assert subprocess.run(command, timeout=120).returncode == 0
     assert states(study) == []
+
+
+# ---- damage --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", ["first", "middle", "last"])
+@pytest.mark.parametrize("damage", [b'{"op_code": 4, "wor\n', b"\n", b"\0" * 40 + b"\n", b"[]\n"])
+def test_a_journal_damaged_in_the_middle_is_made_anew_from_the_runs(
+    make_study, capsys: pytest.CaptureFixture[str], line: str, damage: bytes
+):
+    study = make_study(trials=2)
+    work(study, never)
+    before = [(t.value, t.state, t.intermediate_values) for t in study.connect().get_trials()]
+    rates = rates_of_runs(study, 2)
+    lines = study.journal_file.read_bytes().splitlines(keepends=True)
+    number = {"first": 0, "middle": len(lines) // 2, "last": len(lines) - 1}[line]
+    lines[number] = damage
+    study.journal_file.write_bytes(b"".join(lines))
+    again = with_trials(open_study(study.path), 3)
+    said = capsys.readouterr().err
+    assert f"journal.log, line {number + 1}, is damaged" in said and "2 trials" in said
+    trials = again.connect().get_trials()
+    assert [(t.value, t.state, t.intermediate_values) for t in trials] == before
+    assert [t.params["optimizer.learning_rate"] for t in trials] == pytest.approx(rates)
+    work(again, never)
+    assert len(states(again)) == 3 and set(states(again)) == {TrialState.COMPLETE}
+    assert (study.path / "journal.damaged.log").exists()
+
+
+def test_a_trial_that_was_at_work_when_the_journal_was_damaged_goes_on(make_study):
+    study = make_study(DEFAULT_SPACE, trials=1)
+    work(study, stop_after(20))
+    before = read_toml(study.trial_run(0).recipe_file)
+    step = study.trial_run(0).newest()[0].step
+    study.journal_file.write_bytes(b"{\n" + study.journal_file.read_bytes())
+    again = with_trials(open_study(study.path), 1)
+    assert states(again) == [TrialState.RUNNING] and 0 < step < 27
+    work(again, never)
+    assert states(again) == [TrialState.COMPLETE]
+    assert read_toml(study.trial_run(0).recipe_file) == before
+    assert not list(study.path.glob("trials/*-set-aside-*"))
+
+
+def test_a_study_of_a_newer_version_gets_a_line(make_study):
+    study = make_study(trials=1)
+    file = study.path / "study.toml"
+    file.write_text(file.read_text().replace("format = 1", "format = 9"))
+    with pytest.raises(UserError, match="made by a newer version"):
+        open_study(study.path)

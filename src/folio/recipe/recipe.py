@@ -11,6 +11,7 @@ from folio.device import DeviceConfig
 from folio.errors import UserError
 from folio.model.config import ModelConfig
 from folio.recipe.presets import preset_table, usual_rates
+from folio.run.formats import KEY, require_readable
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokens.stream import StreamConfig
 from folio.training.config import TrainingConfig
@@ -55,8 +56,14 @@ class Recipe:
 
 
 def make_recipe(*layers: Table) -> Recipe:
-    """Compose a recipe from tables as `lay_over` does, the preset below all of them."""
+    """Compose a recipe from tables as `lay_over` does, the preset below all of them.
+
+    Raises:
+        UserError: an unknown setting, a value that does not fit, or a recipe of a newer version.
+    """
     table = lay_over(*layers)
+    require_readable("recipe", table, "The recipe")
+    table.pop(KEY, None)
     family = _name(table, "preset", Recipe.preset)
     size = _name(table, "size", Recipe.size)
     recipe = from_table(Recipe, merge(preset_table(family, size), table))

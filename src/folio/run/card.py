@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from folio.config import read_toml
 from folio.report import Curve, draw_curves
 from folio.run.diagnosis import Diagnosis, diagnose
 from folio.run.directory import Run
@@ -13,7 +14,8 @@ from folio.storage import atomic_write
 
 def diagnose_run(run: Run) -> Diagnosis:
     """The verdict on a run's curves."""
-    return diagnose(run.events(), run.corpus()["frequency_loss"], str(run.path))
+    recipe = read_toml(run.recipe_file)
+    return diagnose(run.events(), run.corpus()["frequency_loss"], str(run.path), recipe)
 
 
 def draw_loss(run: Run) -> None:

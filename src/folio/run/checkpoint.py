@@ -7,6 +7,7 @@ renamed. Whatever interrupts this leaves the checkpoints before it as they were.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folio.errors import UserError
+from folio.run.formats import require_readable, stamped
 from folio.storage import read_json, sha256_of, storage_error, sync_folder, write_json
 
 if TYPE_CHECKING:
@@ -110,14 +112,13 @@ def save_checkpoint(
             name: {"bytes": (partial / name).stat().st_size, "sha256": sha256_of(partial / name)}
             for name in names
         }
-        write_json(partial / MANIFEST, manifest)
+        write_json(partial / MANIFEST, stamped("checkpoint", manifest))
         os.rename(partial, final)
         sync_folder(folder)
-    except OSError as error:
+    except Exception as error:  # of a library too: half a checkpoint is never left
         shutil.rmtree(partial, ignore_errors=True)
-        raise storage_error(error, final) from error
-    except UserError:
-        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise storage_error(error, final) from error
         raise
     return final
 
@@ -130,11 +131,21 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         raise UserError(f"There is no checkpoint {path}.")
+    try:
+        return _open(path)
+    except OSError as error:  # a training deletes old ones at any moment
+        raise UserError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
+
+
+def _open(path: Path) -> Checkpoint:
     if not (path / MANIFEST).exists():
         raise UserError(f"Checkpoint {path} is damaged: it has no {MANIFEST}.")
     manifest = read_json(path / MANIFEST)
+    if not isinstance(manifest, dict):
+        raise UserError(f"Checkpoint {path} is damaged: {MANIFEST} is no table.")
+    require_readable("checkpoint", manifest, path)
     for name in (MODEL, OPTIMIZER, CONFIG, STATE):
-        file, entry = path / name, manifest.get(name) if isinstance(manifest, dict) else None
+        file, entry = path / name, manifest.get(name)
         if entry is None or not file.exists():
             raise UserError(f"Checkpoint {path} is damaged: {name} is missing.")
         if file.stat().st_size != entry["bytes"]:
@@ -171,14 +182,32 @@ def step_of(path: Path) -> int:
 
 
 def _save(path: Path, tensors: Tensors) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise _operating_systems(error) from error
+    with path.open("rb+") as file:  # Windows flushes only what is open for writing
         os.fsync(file.fileno())
 
 
+def _operating_systems(error: Exception) -> Exception:
+    """What a library made an error of its own of: `... No space left on device (os error 28)`."""
+    number = re.search(r"os error (\d+)", str(error))
+    if number is None:
+        return error
+    text, code = str(error), int(number[1])
+    return OSError(0, text, None, code) if os.name == "nt" else OSError(code, os.strerror(code))
+
+
 def _load(path: Path) -> Tensors:
+    """Raises OSError where it is gone, or what was written is no longer there."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, f"{path} cannot be read: {error}") from error

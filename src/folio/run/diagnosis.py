@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from folio.run.metrics import Event
 
@@ -25,6 +28,15 @@ RISEN = 1.15
 """Training loss over its lowest, both averaged over a twentieth of the run, that says that
 the steps are too large."""
 
+RISEN_LEAST = 0.02
+"""The same as a share of the loss of bare frequencies: a loss of 0.001 that becomes 0.003 is no
+divergence."""
+
+BY_HEART = 0.5
+"""Training loss over validation loss, below which the model knows its text by heart, whether or not
+the validation loss has begun to rise. Assumption: runs whose validation loss was still falling had
+0.6 and more."""
+
 NOTHING = 0.02
 """Nats per token that a model must be better than bare frequencies, to have learned."""
 
@@ -44,78 +56,253 @@ class Diagnosis:
         return f"{self.verdict}: {self.reason} Try: {self.command}"
 
 
-def diagnose(events: list[Event], frequency_loss: float, run: str) -> Diagnosis:
+@dataclass(frozen=True)
+class Curves:
+    """What the rules read, of events that have a step and an evaluation."""
+
+    training: list[float]
+    """Means of the training loss over twentieths of the run."""
+    evaluations: list[Event]
+    frequency_loss: float
+    ending: str
+    """The reason in the last `end` event; `interrupted` where there is none."""
+
+    @property
+    def last(self) -> Event:
+        return self.evaluations[-1]
+
+    @property
+    def best(self) -> Event:
+        return min(self.evaluations, key=lambda event: event["validation_loss"])
+
+
+def diagnose(
+    events: list[Event], frequency_loss: float, run: str, recipe: Mapping[str, Any] | None = None
+) -> Diagnosis:
     """Read the curves.
 
     Args:
         events: of metrics.jsonl.
         frequency_loss: of a model that knows only how often each token occurs, in nats.
         run: how commands name the run.
+        recipe: the table of its settings, for the advice.
     """
-    steps = [event for event in events if event["event"] == "step"]
-    evaluations = [event for event in events if event["event"] == "evaluation"]
     ends = [event for event in events if event["event"] == "end"]
-    rate = ends[-1]["peak_learning_rate"] if ends else 1e-3
-    other_rate = f"folio train {run}/recipe.toml --optimizer.learning-rate "
-    if ends and ends[-1]["reason"] == "non-finite":
-        return Diagnosis(
-            "diverging",
-            f"the loss or a gradient was not finite at step {ends[-1]['step']}.",
-            f"{other_rate}{rate / 10:g}",
-        )
-    if not evaluations or not steps:
-        return Diagnosis("too early", "there is no evaluation yet.", f"folio resume {run}")
-
-    best = min(evaluations, key=lambda event: event["validation_loss"])
-    last = evaluations[-1]
-    validation, training = last["validation_loss"], last["training_loss"]
-    smooth = smoothed([event["loss"] for event in steps])
-    frequencies = f"{frequency_loss:.3f}, which is that of bare token frequencies"
-
-    worse_than_at_first = smooth[-1] > smooth[0] and training > frequency_loss
-    if smooth[-1] > min(smooth) * RISEN or worse_than_at_first:
-        return Diagnosis(
-            "diverging",
-            f"the training loss rose from {min(smooth):.3f} to {smooth[-1]:.3f}, where bare token "
-            f"frequencies give {frequency_loss:.3f}.",
-            f"{other_rate}{rate / 10:g}",
-        )
-    if best["validation_loss"] > frequency_loss - NOTHING and training > frequency_loss - NOTHING:
-        if last["step"] < FEW_STEPS and smooth[-1] <= smooth[0]:
-            return Diagnosis(
-                "too early",
-                f"a validation loss of {validation:.3f} after so few steps says little; the first "
-                f"aim is {frequencies}.",
-                f"folio resume {run} --minutes 10",
-            )
-        return Diagnosis(
-            "learning nothing",
-            f"the validation loss {best['validation_loss']:.3f} is no better than {frequencies}.",
-            f"{other_rate}{rate * 10 if rate < 1e-3 else rate / 10:g}",
-        )
-    if validation > best["validation_loss"] * (1 + OVERFIT_BY):
-        return Diagnosis(
-            "overfit",
-            f"since step {best['step']} the validation loss rose from "
-            f"{best['validation_loss']:.3f} to {validation:.3f}, while the training loss is "
-            f"{training:.3f}. The best checkpoint is kept and used.",
-            f"folio train {run}/recipe.toml --model.residual-dropout 0.2 "
-            f"--training.max-steps {best['step']}",
-        )
-    earlier = [e for e in evaluations if e["step"] <= last["step"] / 2]
-    fall = (earlier[-1]["validation_loss"] - validation) / validation if earlier else 1.0
-    if fall > STILL_FALLING and validation - training < NARROW_GAP * validation:
-        return Diagnosis(
-            "underfit",
-            f"the validation loss {validation:.3f} was still falling, and the training loss "
-            f"{training:.3f} is hardly below it: it has not seen enough.",
-            f"folio resume {run} --minutes 10",
-        )
+    commands = Commands(run, recipe or {}, ends[-1]["peak_learning_rate"] if ends else 1e-3)
+    curves = Curves(
+        training=smoothed([event["loss"] for event in events if event["event"] == "step"]),
+        evaluations=[event for event in events if event["event"] == "evaluation"],
+        frequency_loss=frequency_loss,
+        ending=ends[-1]["reason"] if ends else "interrupted",
+    )
+    if curves.ending == "non-finite":
+        return _not_finite(curves, ends[-1]["step"], commands)
+    if not curves.evaluations or not curves.training:
+        return Diagnosis("too early", "there is no evaluation yet.", commands.longer(curves.ending))
+    for rule in (_diverging, _nothing, _overfit, _too_early, _underfit):
+        if found := rule(curves, commands):
+            return found
+    best = curves.best
+    stopped = " and was no better since" if curves.ending == "patience" else ""
     return Diagnosis(
         "healthy",
-        f"the validation loss {validation:.3f} came down to its best and stayed; the training "
-        f"loss is {training:.3f}.",
-        f"folio sample {run}",
+        f"the validation loss came down to {best['validation_loss']:.3f} at step {best['step']}"
+        f"{stopped}; the training loss is {curves.last['training_loss']:.3f}.",
+        commands.sample(),
+    )
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What can be done about a run, as lines for a shell."""
+
+    run: str
+    recipe: Mapping[str, Any]
+    peak_rate: float
+
+    def sample(self) -> str:
+        """Look at it."""
+        return f"folio sample {shlex.quote(self.run)}"
+
+    def longer(self, ending: str = "finished") -> str:
+        """Go on: to the end of its budget, or beyond."""
+        more = "" if ending == "interrupted" else " --minutes 10"
+        return f"folio resume {shlex.quote(self.run)}{more}"
+
+    def anew(self, **settings: Any) -> str:
+        """Another run with some settings changed; `__` stands for the dot."""
+        flags = (
+            f" --{name.replace('__', '.').replace('_', '-')} {value:g}"
+            for name, value in settings.items()
+        )
+        return f"folio train {shlex.quote(self.run + '/recipe.toml')}{''.join(flags)}"
+
+    def look_at_text(self) -> str:
+        """See what was read."""
+        sources = self.recipe.get("corpus", {}).get("sources", [])
+        return shlex.join(["folio", "corpus", *(source for source in sources if source != "-")])
+
+    def other_rate(self, factor: float) -> str:
+        """The same with other rates: both of Muon's."""
+        optimizer = self.recipe.get("optimizer", {})
+        rates = {"optimizer__learning_rate": self.peak_rate * factor}
+        if optimizer.get("kind") == "muon" and "matrix_learning_rate" in optimizer:
+            rates["optimizer__matrix_learning_rate"] = optimizer["matrix_learning_rate"] * factor
+        return self.anew(**rates)
+
+    def regularized(self, **settings: Any) -> str:
+        """The same with more dropout than it had."""
+        now = self.recipe.get("model", {}).get("residual_dropout", 0.0)
+        return self.anew(model__residual_dropout=min(round(now + 0.2, 2), 0.5), **settings)
+
+
+def counts_as_worse(loss: float, best: float, standard_error: float | None) -> bool:
+    """Whether a validation loss is above the best one by more than its standard error.
+
+    Args:
+        loss, best: in nats per token.
+        standard_error: of the loss over texts of the kind; where it is None or not finite, as that
+            of a single text, each rise counts.
+
+    >>> counts_as_worse(1.52, 1.50, 0.024), counts_as_worse(1.53, 1.50, 0.024)
+    (False, True)
+    """
+    known = standard_error is not None and math.isfinite(standard_error)
+    return not loss <= best + (standard_error if known and standard_error else 0.0)
+
+
+def stale_evaluations(before: int, loss: float, best: float, standard_error: float | None) -> int:
+    """Evaluations that count towards `training.patience`, after one more.
+
+    A better loss begins anew, a rise within the error is ignored, any other counts.
+
+    Args:
+        before: how many there were.
+        loss, best, standard_error: as in counts_as_worse; the best one before this evaluation.
+    """
+    if loss < best:
+        return 0
+    return before + counts_as_worse(loss, best, standard_error)
+
+
+# ---- rules, in their order: the first that has something to say is the verdict ---------------
+
+
+def _not_finite(curves: Curves, step: int, commands: Commands) -> Diagnosis:
+    known = curves.training and curves.training[-1] < RISEN_LEAST * curves.frequency_loss
+    if known and curves.training[-1] <= min(curves.training) * RISEN:
+        return Diagnosis(
+            "overfit",
+            f"a number was not finite at step {step}, after the training loss had come down to "
+            f"{curves.training[-1]:.4f}: there was nothing left to learn.",
+            commands.anew(training__max_steps=max(1, step // 2)),
+        )
+    return Diagnosis(
+        "diverging",
+        f"the loss, a gradient or a weight was not finite at step {step}.",
+        commands.other_rate(0.1),
+    )
+
+
+def _diverging(curves: Curves, commands: Commands) -> Diagnosis | None:
+    smooth, frequency_loss = curves.training, curves.frequency_loss
+    rise = smooth[-1] - min(smooth)
+    rose = rise > min(smooth) * (RISEN - 1) and rise > RISEN_LEAST * frequency_loss
+    worse_than_at_first = (
+        smooth[-1] > smooth[0] and curves.last["training_loss"] > frequency_loss + NOTHING
+    )
+    broken = not math.isfinite(curves.last["validation_loss"])
+    if not (rose or worse_than_at_first or broken):
+        return None
+    return Diagnosis(
+        "diverging",
+        f"the training loss rose from {min(smooth):.3f} to {smooth[-1]:.3f}, where bare token "
+        f"frequencies give {frequency_loss:.3f}.",
+        commands.other_rate(0.1),
+    )
+
+
+def _nothing(curves: Curves, commands: Commands) -> Diagnosis | None:
+    """Not better than bare frequencies."""
+    last, frequency_loss = curves.last, curves.frequency_loss
+    validation, best = last["validation_loss"], curves.best["validation_loss"]
+    frequencies = f"{frequency_loss:.3f}, which is that of bare token frequencies"
+    if frequency_loss < NOTHING and best < 2 * NOTHING:
+        return Diagnosis(
+            "learning nothing",
+            f"the text is one token again and again, so there is nothing to learn: bare token "
+            f"frequencies give {frequency_loss:.3f}, the model {best:.3f}.",
+            commands.look_at_text(),
+        )
+    if min(best, last["training_loss"]) <= frequency_loss - NOTHING:
+        return None
+    if last["step"] < FEW_STEPS and curves.training[-1] <= curves.training[0]:
+        return Diagnosis(
+            "too early",
+            f"a validation loss of {validation:.3f} after so few steps says little; the first "
+            f"aim is {frequencies}.",
+            commands.longer(),
+        )
+    return Diagnosis(
+        "learning nothing",
+        f"the validation loss {best:.3f} is no better than {frequencies}.",
+        commands.other_rate(10 if commands.peak_rate < 1e-3 else 0.1),
+    )
+
+
+def _overfit(curves: Curves, commands: Commands) -> Diagnosis | None:
+    best, last = curves.best, curves.last
+    lowest, validation, training = (
+        best["validation_loss"],
+        last["validation_loss"],
+        last["training_loss"],
+    )
+    rose = validation > lowest * (1 + OVERFIT_BY)
+    if rose and counts_as_worse(validation, lowest, last.get("standard_error")):
+        return Diagnosis(
+            "overfit",
+            f"since step {best['step']} the validation loss rose from {lowest:.3f} to "
+            f"{validation:.3f}, while the training loss is {training:.3f}. The best checkpoint is "
+            f"kept and used.",
+            commands.regularized(training__max_steps=best["step"]),
+        )
+    if training < BY_HEART * validation:
+        return Diagnosis(
+            "overfit",
+            f"the training loss {training:.3f} is far below the validation loss {validation:.3f}: "
+            f"the model knows its text by heart. More text helps most.",
+            commands.regularized(),
+        )
+    return None
+
+
+def _too_early(curves: Curves, commands: Commands) -> Diagnosis | None:
+    n, last = len(curves.evaluations), curves.last
+    if n > 1 and curves.ending != "interrupted":
+        return None
+    why = "the run was interrupted" if curves.ending == "interrupted" else "one evaluation is few"
+    return Diagnosis(
+        "too early",
+        f"{why}; its validation loss is {last['validation_loss']:.3f} at step {last['step']}.",
+        commands.longer(curves.ending),
+    )
+
+
+def _underfit(curves: Curves, commands: Commands) -> Diagnosis | None:
+    last = curves.last
+    validation, training = last["validation_loss"], last["training_loss"]
+    earlier = [e for e in curves.evaluations if e["step"] <= last["step"] / 2]
+    # The first evaluation may fall into the second half.
+    before = (earlier or curves.evaluations)[-1 if earlier else 0]["validation_loss"]
+    falling = before - validation > STILL_FALLING * validation
+    narrow = validation - training < NARROW_GAP * validation
+    if curves.ending == "patience" or not (falling and narrow):
+        return None
+    return Diagnosis(
+        "underfit",
+        f"the validation loss {validation:.3f} was still falling, and the training loss "
+        f"{training:.3f} is hardly below it: it has not seen enough.",
+        commands.longer(),
     )
 
 
@@ -125,6 +312,8 @@ def smoothed(losses: list[float], pieces: int = 20) -> list[float]:
     >>> smoothed([1.0, 3.0, 4.0, 6.0], pieces=2)
     [2.0, 5.0]
     """
+    if not losses:
+        return []
     pieces = min(pieces, len(losses))
     edges = [round(i * len(losses) / pieces) for i in range(pieces + 1)]
     return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]

@@ -18,6 +18,7 @@ from folio.run.checkpoint import (
     open_checkpoint,
     step_of,
 )
+from folio.run.formats import require_readable, stamped
 from folio.run.metrics import Event, read_events
 from folio.storage import locked, read_json, storage_error, write_json
 
@@ -93,7 +94,9 @@ class Run:
 
     def corpus(self) -> dict[str, Any]:
         """corpus.json."""
-        return read_json(self.corpus_file)
+        record = read_json(self.corpus_file)
+        require_readable("corpus", record, self.corpus_file)
+        return record
 
     def lock(self) -> AbstractContextManager[None]:
         """Held by the one process that writes; raises UserError where there is another."""
@@ -129,7 +132,9 @@ class Run:
         if which == "last" or not pointer.exists():
             return self.newest()
         try:
-            return open_checkpoint(self.checkpoints_folder / read_json(pointer)["checkpoint"]), []
+            entry = read_json(pointer)
+            require_readable("pointer", entry, pointer)
+            return open_checkpoint(self.checkpoints_folder / entry["checkpoint"]), []
         except UserError as error:
             checkpoint, complaints = self.newest()
             return checkpoint, [str(error), *complaints]
@@ -137,7 +142,8 @@ class Run:
     def point(self, which: str, step: int, validation_loss: float | None) -> None:
         """Make best.json or last.json point at a step."""
         entry = {"checkpoint": checkpoint_name(step), "step": step}
-        write_json(self.path / f"{which}.json", entry | {"validation_loss": validation_loss})
+        entry |= {"validation_loss": validation_loss}
+        write_json(self.path / f"{which}.json", stamped("pointer", entry))
 
     def _step_path(self, which: str) -> Path:
         there = [step_of(path) for path in list_checkpoints(self.checkpoints_folder)]

@@ -7,10 +7,11 @@ training loss on fixed texts), `end` (why it ended).
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from folio.storage import atomic_write, storage_error
+from folio.storage import atomic_write, json_text, storage_error
 
 Event = dict[str, Any]
 
@@ -19,13 +20,14 @@ def append_event(path: Path, event: Event) -> None:
     """Add one line."""
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+            file.write(json_text(event) + "\n")
     except OSError as error:
         raise storage_error(error, path) from error
 
 
 def read_events(path: Path, kind: str | None = None) -> list[Event]:
-    """All events, or those of a kind; a last line that was cut off is left out."""
+    """All events, or those of a kind; a last line that was cut off is left out. A loss that was not
+    finite is null there, and infinite here."""
     events = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -33,6 +35,9 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
                 event = json.loads(line)
             except ValueError:
                 continue
+            for name, value in event.items():
+                if value is None and name.endswith("loss"):
+                    event[name] = math.inf
             if kind is None or event.get("event") == kind:
                 events.append(event)
     return events
@@ -48,4 +53,4 @@ def set_aside_events_after(path: Path, step: int) -> None:
         for event in moved:
             append_event(path.with_name("metrics.set-aside.jsonl"), event)
         with atomic_write(path) as file:
-            file.writelines(json.dumps(event) + "\n" for event in kept)
+            file.writelines(json_text(event) + "\n" for event in kept)

@@ -24,13 +24,15 @@ from folio.generation.engine import FINISHED, generate
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
-from folio.run.checkpoint import Checkpoint
+from folio.run.checkpoint import Checkpoint, list_checkpoints
 from folio.run.directory import Run
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import BEGIN, TokenIds
 from folio.tokens.token_file import open_token_file
 
 Protocol = Literal["exact", "strided"]
+ATTEMPTS = 20
+"""To read a checkpoint while a training writes others."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def open_run(run: Run, which: str = "best", device: Device | None = None) -> Ope
     Raises:
         UserError: no usable checkpoint, or a tokenizer that does not fit the model.
     """
-    checkpoint, complaints = run.checkpoint(which)
+    checkpoint, tensors, complaints = _read_checkpoint(run, which)
     tokenizer = load(run.tokenizer_file)
     model_config = from_table(ModelConfig, checkpoint.config)
     expected = run.corpus()["tokens"]["tokenizer"]
@@ -204,11 +206,31 @@ def open_run(run: Run, which: str = "best", device: Device | None = None) -> Ope
             f"{model_config.vocab_size} ids). Put the run's own tokenizer.json back."
         )
     model = GPT(model_config)
-    model.load_state_dict(_with_tied_head(checkpoint.model_tensors(), model_config))
+    model.load_state_dict(_with_tied_head(tensors, model_config))
     model.eval().requires_grad_(False)
     if device is not None:
         model.to(device.torch)
     return OpenRun(run, checkpoint, model, tokenizer, complaints)
+
+
+def _read_checkpoint(run: Run, which: str) -> tuple[Checkpoint, dict[str, Tensor], list[str]]:
+    """A checkpoint with its weights. A training that goes on deletes old ones between any two of
+    our looks; whatever was wrong then is asked again, as long as others are there than before."""
+    for _ in range(ATTEMPTS):
+        before = list_checkpoints(run.checkpoints_folder)
+        try:
+            checkpoint, complaints = run.checkpoint(which)
+            tensors = checkpoint.model_tensors()
+        except (UserError, OSError):
+            if list_checkpoints(run.checkpoints_folder) == before:
+                raise
+            continue
+        if not complaints or list_checkpoints(run.checkpoints_folder) == before:
+            return checkpoint, tensors, complaints
+    raise UserError(
+        f"The run {run.path} writes checkpoints faster than they can be read. Give one with "
+        f"--checkpoint, or keep more of them: --training.keep-checkpoints 5."
+    )
 
 
 def _with_tied_head(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

@@ -41,7 +41,8 @@ class TrainingConfig:
     """How many evaluations, evenly spread; frozen as evaluation_interval. 0 leaves it to that."""
 
     patience: int = 0
-    """Stop after so many evaluations without a better validation loss; 0 goes on."""
+    """Stop after so many evaluations above the best validation loss, none better between them; a
+    rise within the standard error of the loss does not count. 0 goes on."""
 
     save_interval: int = 0
     """Steps between checkpoints beside those that each evaluation leaves; 0 makes none."""

@@ -18,6 +18,7 @@ from torch import nn
 from folio.device import Device
 from folio.evaluation.score import exact_windows, sampled_windows
 from folio.evaluation.uncertainty import ratio_error
+from folio.run.diagnosis import stale_evaluations
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch, TokenStream
 from folio.training.config import TrainingConfig
@@ -203,11 +204,12 @@ def evaluate(training: Training) -> Evaluation:
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
     """Keep the best loss, and count the evaluations since."""
     state.evaluated_step = state.step
-    state.stale_evaluations += 1
-    if evaluation.validation_loss < state.best_validation_loss:
-        state.best_validation_loss = evaluation.validation_loss
-        state.best_step = state.step
-        state.stale_evaluations = 0
+    loss, best = evaluation.validation_loss, state.best_validation_loss
+    state.stale_evaluations = stale_evaluations(
+        state.stale_evaluations, loss, best, evaluation.standard_error
+    )
+    if loss < best:
+        state.best_validation_loss, state.best_step = loss, state.step
 
 
 def compute_gradients(training: Training, batch: Batch, step: int) -> tuple[float, float]:

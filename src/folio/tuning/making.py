@@ -15,6 +15,7 @@ from folio.recipe.settle import settle
 from folio.recipe.watcher import Watcher
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
+from folio.tuning.rebuild import mend_journal
 from folio.tuning.space import parse_space
 from folio.tuning.study import (
     REPEATED,
@@ -63,7 +64,8 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
 
 
 def with_trials(study: Study, trials: int | None) -> Study:
-    """The same study with another number of trials."""
+    """A study that goes on: with another number of trials, and a journal that can be read."""
+    mend_journal(study)
     if trials is None or trials == study.config.trials:
         return study
     study = replace(study, config=replace(study.config, trials=trials))

@@ -24,6 +24,7 @@ from folio.config import Table, from_table, merge, read_toml, to_table
 from folio.errors import UserError
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.run.directory import Run
+from folio.run.formats import require_readable, stamped
 from folio.storage import atomic_write, locked
 from folio.tuning.space import DEFAULT_SPACE, Space, parse_space
 
@@ -162,7 +163,7 @@ class Study:
         import tomli_w
 
         table = {
-            "id": self.id,
+            **stamped("study", {"id": self.id}),
             "study": to_table(self.config),
             "space": self.space_table,
             "given": self.given,
@@ -183,7 +184,7 @@ class Study:
         journal = self.journal_file
         own = optuna.create_study(
             study_name=self.id,
-            storage=self.config.storage or open_journal(journal, self._locks()),
+            storage=self.config.storage or open_journal(journal, self.locks_folder()),
             pruner=self.pruner(),
             load_if_exists=True,
         )
@@ -226,17 +227,18 @@ class Study:
 
     def claiming(self) -> Any:
         """Held while a process chooses what to do next."""
-        return locked(self._locks() / "claim", f"The study {self.path}", wait=True)
+        return locked(self.locks_folder() / "claim", f"The study {self.path}", wait=True)
 
     def lock(self, run: Run) -> ExitStack | None:
         """The right to work on a run; None where another process has it."""
         held = ExitStack()
         with suppress(UserError):
-            held.enter_context(locked(self._locks() / run.name, f"The run {run.path}"))
+            held.enter_context(locked(self.locks_folder() / run.name, f"The run {run.path}"))
             return held
         return None
 
-    def _locks(self) -> Path:
+    def locks_folder(self) -> Path:
+        """Of its own, made where it is not there yet."""
         folder = self.path / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -275,6 +277,7 @@ def open_study(path: Path) -> Study:
     if not is_study(path):
         raise UserError(f"{path} is no study: it has no study.toml.")
     table = read_toml(_settings_file(path))
+    require_readable("study", table, _settings_file(path))
     missing = [name for name in ("study", "space", "given", "recipe") if name not in table]
     if missing:
         raise UserError(f"{_settings_file(path)} has no table [{missing[0]}].")
@@ -315,3 +318,22 @@ def trial_recipe(study: Study, drawn: Table, seed: int | None = None) -> Recipe:
     training = {"evaluations": study.config.evaluations, "evaluation_interval": 0}
     layers = [study.recipe_table, drawn, {"training": training}]
     return make_recipe(merge(*layers, {} if seed is None else {"seed": seed}))
+
+
+def loss_scale(study: Study, run: Run) -> float:
+    """What nats per token are multiplied by to get the study's unit."""
+    if study.config.unit == "nats per token":
+        return 1.0
+    from folio.evaluation.score import bits_per_byte
+    from folio.tokenizers import load
+    from folio.tokens.token_file import open_token_file
+
+    tokenizer = load(run.tokenizer_file)
+    if not tokenizer.lossless:
+        raise UserError(
+            "A tokenizer that loses text has no bits per byte, so it cannot be compared. Leave "
+            "word tokenizers out of the space."
+        )
+    targets = open_token_file(run.tokens_file("validation"), tokenizer.fingerprint)[1:]
+    n_bytes = int(tokenizer.bytes_per_token[targets].sum())
+    return bits_per_byte(len(targets), n_bytes)

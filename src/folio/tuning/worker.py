@@ -27,17 +27,15 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from folio.config import Table, read_toml
 from folio.console import say, stop_requested
 from folio.errors import UserError
-from folio.evaluation.score import bits_per_byte
 from folio.recipe.recipe import Recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
-from folio.tokenizers import load
-from folio.tokens.token_file import open_token_file
 from folio.training.loop import Evaluation, Training
 from folio.training.state import TrainingState
-from folio.tuning.study import REPEATED, Study, flat, open_study, trial_recipe
+from folio.tuning.rebuild import mend_journal
+from folio.tuning.study import REPEATED, Study, flat, loss_scale, open_study, trial_recipe
 
 WAIT_SECONDS = 0.5
 SETTLED = ("tokenizer.", "corpus.", "device.", "model.vocab_size", "training.micro_batch_size")
@@ -65,6 +63,7 @@ def work(study: Study, should_stop: Callable[[], bool]) -> None:
     Raises:
         UserError: every trial fails.
     """
+    mend_journal(study)
     optuna_study = study.connect()
     given_up: set[str] = set()  # repeats that failed
     while not should_stop():
@@ -203,21 +202,6 @@ class TrialWatcher(QuietWatcher):
         if step < self.max_steps and self.trial.should_prune():
             self.trial.set_user_attr("outcome", "pruned")  # stays so, whatever happens now
             self.pruned = True
-
-
-def loss_scale(study: Study, run: Run) -> float:
-    """What nats per token are multiplied by to get the study's unit."""
-    if study.config.unit == "nats per token":
-        return 1.0
-    tokenizer = load(run.tokenizer_file)
-    if not tokenizer.lossless:
-        raise UserError(
-            "A tokenizer that loses text has no bits per byte, so it cannot be compared. Leave "
-            "word tokenizers out of the space."
-        )
-    targets = open_token_file(run.tokens_file("validation"), tokenizer.fingerprint)[1:]
-    n_bytes = int(tokenizer.bytes_per_token[targets].sum())
-    return bits_per_byte(len(targets), n_bytes)
 
 
 def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bool]) -> None:

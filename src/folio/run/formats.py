@@ -1,0 +1,72 @@
+"""Versions of the files that Folio writes, and what is said of one that cannot be read.
+
+A number goes up when an older Folio would misread what a newer one writes. A file without one is of
+before November 2026, and counts as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from folio.errors import UserError
+
+KEY = "format"
+Kind = Literal["checkpoint", "recipe", "corpus", "study", "pointer"]
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Of one kind of file."""
+
+    written: int
+    oldest: int
+    """That can still be read."""
+    anew: str
+    """The command that makes another one."""
+
+
+FORMATS: dict[Kind, Versions] = {
+    "checkpoint": Versions(1, 0, "folio train RUN/recipe.toml"),
+    "recipe": Versions(1, 0, "folio train TEXT"),
+    "corpus": Versions(1, 0, "folio train RUN/recipe.toml"),
+    "study": Versions(1, 0, "folio tune TEXT"),
+    "pointer": Versions(1, 0, "folio train RUN/recipe.toml"),
+}
+
+
+def stamped(kind: Kind, table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with the version of its kind, to be written.
+
+    >>> stamped("corpus", {"documents": 2})
+    {'format': 1, 'documents': 2}
+    """
+    return {KEY: FORMATS[kind].written, **table}
+
+
+def require_readable(kind: Kind, table: Mapping[str, Any], path: Path | str) -> None:
+    """Refuse a file of a version that this one cannot read.
+
+    Args:
+        kind: of the file.
+        table: what stands in it.
+        path: for the message.
+
+    Raises:
+        UserError: it is of a newer version, or of one that is too old.
+    """
+    versions, version = FORMATS[kind], table.get(KEY, 0)
+    if type(version) is not int:
+        raise UserError(f"{path} is damaged: its {KEY} is {version!r}; it is a whole number.")
+    if version > versions.written:
+        raise UserError(
+            f"{path} was made by a newer version of Folio ({kind} format {version}; this one reads "
+            f"up to {versions.written}). Update it with: pip install --upgrade foliolm"
+        )
+    if version < versions.oldest:
+        raise UserError(
+            f"{path} was made by an older version of Folio ({kind} format {version}; this one "
+            f"reads from {versions.oldest} on). Start anew with: {versions.anew}"
+        )

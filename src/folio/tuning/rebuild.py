@@ -1,0 +1,162 @@
+"""A journal that was damaged is made anew from the runs of its trials, where all losses lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState
+
+from folio.config import Table, read_toml
+from folio.console import say
+from folio.errors import UserError
+from folio.run.directory import Run
+from folio.run.metrics import Event
+from folio.tuning.journal import cut_torn_line, open_journal
+from folio.tuning.study import Study, flat, loss_scale
+
+T = TypeVar("T")
+
+
+def damaged_line(journal: Path) -> int | None:
+    """The number of the first line that is no JSON object, from 1; None where all are.
+
+    Half a line at the end, which a kill leaves, is no damage: it is cut off when the next is added.
+    """
+    if not journal.exists():
+        return None
+    with journal.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return None
+            try:
+                whole = isinstance(json.loads(line), dict)
+            except ValueError:
+                whole = False
+            if not whole:
+                return number
+    return None
+
+
+def mend_journal(study: Study) -> None:
+    """Where a line of the journal is damaged, set it aside and take up the trials from their runs.
+
+    Trials that ended without a checkpoint, such as those that failed, count as failed.
+    """
+    journal = study.journal_file
+    if study.config.storage or damaged_line(journal) is None:
+        return
+    with study.claiming():
+        number = damaged_line(journal)
+        if number is None:  # another process was faster
+            return
+        aside = journal.with_name("journal.damaged.log")
+        journal.replace(aside)
+        own = optuna.create_study(
+            study_name=study.id, storage=open_journal(journal, study.locks_folder())
+        )
+        n = _take_up_trials(study, own)
+        cut_torn_line(journal)
+    say(
+        f"warning: {journal}, line {number}, is damaged. It is kept as {aside}, and {n} trials are "
+        f"taken up from their runs."
+    )
+
+
+def _take_up_trials(study: Study, own: optuna.Study) -> int:
+    numbers = [
+        int(path.name.removeprefix("trial-"))
+        for path in (study.path / "trials").glob("trial-*")
+        if path.name.removeprefix("trial-").isdecimal()
+    ]
+    for number in range(max(numbers, default=-1) + 1):
+        own.add_trial(_trial_of(study, study.trial_run(number)))
+    return max(numbers, default=-1) + 1
+
+
+def _trial_of(study: Study, run: Run) -> optuna.trial.FrozenTrial:
+    lost = {"outcome": "failed", "error": "its run was lost with the journal"}
+    failed = optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=lost)
+    if not run.exists():
+        return failed
+    try:
+        found = Found(dict(flat(read_toml(run.recipe_file))))
+        study.space.draw(found, study.recipe_table)
+        scale = loss_scale(study, run)
+    except (UserError, KeyError, ValueError):
+        return failed
+    ends, evaluations = run.events("end"), run.events("evaluation")
+    reason = ends[-1]["reason"] if ends else "interrupted"
+    user_attrs: Table = {name: ends[-1].get(name, 0) for name in ("seconds", "tokens") if ends}
+    state = TrialState.COMPLETE if evaluations else TrialState.FAIL
+    if reason == "non-finite":
+        state, user_attrs["outcome"] = TrialState.PRUNED, "diverged"
+    elif reason == "interrupted":
+        # Or pruned: then the next worker reports what lies in the run, and it is pruned again.
+        state = TrialState.RUNNING
+    return optuna.trial.create_trial(
+        state=state,
+        params=found.params,
+        distributions=found.distributions,
+        value=_best(evaluations) * scale if state == TrialState.COMPLETE else None,
+        intermediate_values={} if state == TrialState.RUNNING else _reports(study, run, scale),
+        user_attrs=user_attrs,
+    )
+
+
+def _best(evaluations: list[Event]) -> float:
+    return min(event["validation_loss"] for event in evaluations)
+
+
+def _reports(study: Study, run: Run, scale: float) -> dict[int, float]:
+    """As a worker reports them: evaluation, from 1 -> best loss so far."""
+    steps = read_toml(run.recipe_file)["training"]["max_steps"]
+    return {
+        round(study.config.evaluations * event["step"] / steps): scale
+        * event["best_validation_loss"]
+        for event in run.events("evaluation")
+    }
+
+
+class Found:
+    """Draws what a run has; see folio.tuning.space.Suggest."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        value = float(self._value(name))
+        clipped = min(max(value, low), high)  # a recipe has six digits of it
+        return self._note(name, clipped, FloatDistribution(low, high, log=log, step=step))
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        return self._note(name, int(self._value(name)), IntDistribution(low, high, log, step))
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        value = self._value(name)
+        if name.endswith("/d_model"):  # rounded when it was multiplied
+            value = min(choices, key=lambda choice: abs(choice - value))
+        return self._note(name, value, CategoricalDistribution(choices))
+
+    def _value(self, name: str) -> Any:
+        setting = name.removesuffix("/d_model").partition(" of ")[0]
+        value = self.settings[setting]
+        return value / self.settings["model.d_model"] if name.endswith("/d_model") else value
+
+    def _note(self, name: str, value: T, distribution: BaseDistribution) -> T:
+        self.params[name], self.distributions[name] = value, distribution
+        return value
