@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -405,11 +407,34 @@ def test_a_run_of_other_settings_is_no_trials_loss(
 
 def test_a_worker_whose_command_is_gone_before_its_first_line_does_nothing(make_study):
     study = make_study(trials=3)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    command = [sys.executable, "-m", "folio.tuning.worker", str(study.path), str(gone.pid)]
-    assert subprocess.run(command, timeout=120).returncode == 0
+    command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, timeout=300).returncode == 0
     assert states(study) == []
+
+
+def test_a_worker_ends_when_the_process_that_started_it_is_killed(make_study):
+    study = make_study(trials=3)
+    # A command that starts a worker, tells its number, and is killed.
+    code = (
+        "import sys, time; from pathlib import Path; from folio.tuning.study import open_study;"
+        "from folio.tuning.watching import Workers;"
+        "w = Workers(open_study(Path(sys.argv[1])), 1); print(w.processes[0].pid, flush=True);"
+        "time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(study.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        number = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(3000):
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the worker goes on")
+    assert TrialState.COMPLETE not in states(study)
 
 
 # ---- damage --------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 import time
@@ -27,13 +26,13 @@ class Workers:
     def __init__(self, study: Study, n_workers: int) -> None:
         study.logs_folder.mkdir(parents=True, exist_ok=True)
         self.logs = [study.logs_folder / f"worker-{i + 1}.log" for i in range(n_workers)]
-        self.processes = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         for path in self.logs:
             with path.open("a", encoding="utf-8") as log:
-                # With our number: by the time a worker looks for its parent, there may be none.
-                arguments = [str(study.path), str(os.getpid())]
-                command = [sys.executable, "-m", "folio.tuning.worker", *arguments]
-                self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+                command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
+                # Our end of the pipe is closed when this process ends, and with it the worker.
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+                self.processes.append(process)
 
     def working(self) -> bool:
         """Whether any is left."""
@@ -50,6 +49,8 @@ class Workers:
         for process in self.processes:
             process.kill()
             process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
 
     def check(self) -> None:
         """Raise a UserError with the last words of a worker that failed."""

@@ -1,8 +1,8 @@
 """A worker of a study: takes what is to do, does it, and takes the next.
 
-    python -m folio.tuning.worker runs/tune-book 4711
+    python -m folio.tuning.worker runs/tune-book
 
-The number is the process of the command, without which no worker goes on.
+It stops when its standard input ends, which the command that started it holds open.
 
 Any number of workers share a study. A trial that is running in the journal while its lock is free
 was interrupted: whoever comes next goes on with it from its checkpoint.
@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -297,16 +298,24 @@ def _tell_failure(trial: Trial, error: Exception) -> None:
 
 
 def main() -> None:
-    """The study's directory, and the process without which this one does not go on."""
-    path, parent = Path(sys.argv[1]), int(sys.argv[2])
+    """Work on the study of a directory until standard input ends."""
+    gone = threading.Event()
+    threading.Thread(target=_wait_for_end, args=(gone,), daemon=True).start()
     with stop_requested() as asked:
         try:
-            # A worker whose command was killed stops too; the next command goes on. It learns the
-            # number from the command, since getppid says another one if that died before this line.
-            work(open_study(path), lambda: asked() or os.getppid() != parent)
+            work(open_study(Path(sys.argv[1])), lambda: asked() or gone.is_set())
         except UserError as error:
             say(f"error: {error}")
             sys.exit(2)
+
+
+def _wait_for_end(gone: threading.Event) -> None:
+    """However early a command dies, and on every system, the operating system closes its pipes; the
+    number of the parent tells it on some, and not if that died before it was asked for."""
+    with suppress(OSError):
+        while os.read(0, 1024):  # sys.stdin has a lock, which a thread must not hold at the exit
+            pass
+    gone.set()
 
 
 if __name__ == "__main__":

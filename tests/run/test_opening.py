@@ -1,0 +1,58 @@
+"""A run is opened while its training goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from folio.errors import UserError
+from folio.run import directory
+from folio.run.checkpoint import Checkpoint
+from folio.run.directory import Run
+from folio.run.opening import open_run
+
+DATA = Path(__file__).parents[1] / "data" / "format-0" / "muon-character"
+
+
+@pytest.mark.parametrize(
+    ("which", "moment"), [("best", "reading"), ("last", "reading"), ("best", "checking")]
+)
+def test_a_checkpoint_that_a_training_drops_is_followed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, moment: str
+):
+    run = Run(Path(shutil.copytree(DATA, tmp_path / "run")))
+    shutil.rmtree(run.checkpoints_folder / "step-00000005")
+    dropped = 0
+
+    def drop() -> None:
+        """As an evaluation does that finds a better loss: a new one, the pointers, then delete."""
+        nonlocal dropped
+        dropped += 1
+        old, new = (run.checkpoints_folder / f"step-{9 + dropped + i:08d}" for i in (0, 1))
+        shutil.copytree(old, new)
+        run.point("best", 10 + dropped, 2.0)
+        shutil.rmtree(old)
+
+    name, owner = ("model_tensors", Checkpoint) if moment == "reading" else ("read_json", directory)
+    real = getattr(owner, name)
+
+    def in_between(*given):
+        found = real(*given) if moment == "checking" else None
+        if dropped < 3:
+            drop()
+        return found if moment == "checking" else real(*given)
+
+    monkeypatch.setattr(owner, name, in_between)
+    opened = open_run(run, which)
+    assert opened.checkpoint.step == 10 + dropped and not opened.complaints
+
+
+def test_a_checkpoint_that_is_gone_for_good_is_an_error(tmp_path: Path):
+    run = Run(Path(shutil.copytree(DATA, tmp_path / "run")))
+    shutil.rmtree(run.checkpoints_folder)
+    with pytest.raises(UserError, match="no usable checkpoint"):
+        open_run(run)
+    with pytest.raises(UserError, match="no checkpoint '7'"):
+        open_run(run, "7")
