@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from folio.errors import UserError
-from folio.recipe.train import Watcher, resume_run
+from folio.recipe.resume import resume_run
+from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
 from folio.run.held_out import evaluate_held_out
 from folio.run.metrics import set_aside_events_after

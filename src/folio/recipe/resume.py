@@ -23,6 +23,7 @@ from folio.recipe.memory import fit_memory, memory_before
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.recipe.train import train_in, with_pace, write_recipe
 from folio.recipe.watcher import Watcher
+from folio.run.card import diagnose_run
 from folio.run.checkpoint import newest_checkpoint
 from folio.run.directory import Run
 from folio.tokenizers import load
@@ -74,6 +75,9 @@ def resume_run(
         texts = train_ids, validation
         recipe, device = _on_this_machine(run, before, overrides.get("device", {}), watcher)
         recipe, budget = _with_budget(run, recipe, changes, device, texts, watcher, clock)
+        ends = run.events("end")
+        if ends and ends[-1]["reason"] == "non-finite":
+            watcher.tell(f"warning: this run ended with {diagnose_run(run)}")
         if recipe != before:
             write_recipe(run, recipe)
         training = build(recipe, device, *texts)
@@ -192,10 +196,10 @@ def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) 
         for r in (before, after)
         for pace in [Pace.of(r.schedule.pace, r.training.max_steps)]
     )
-    if share_after > 1.2 * share_before:
+    if share_after > share_before + 0.1:
         watcher.tell(
-            f"the learning rate, which had come down to {share_before:.2g} of its peak, goes back "
-            f"up to {share_after:.2g}, since the schedule now ends at step "
-            f"{after.training.max_steps:,}. A run that is to be trained longer does not fall so "
-            f"far with --schedule.horizon-steps from the start."
+            f"the learning rate goes back up from {share_before:.0%} to {share_after:.0%} of its "
+            f"peak, since its schedule now ends at step {after.training.max_steps:,}; the loss may "
+            f"rise at first. A run that leaves room from the start: --schedule.horizon-steps "
+            f"{after.training.max_steps}"
         )

@@ -18,6 +18,7 @@ from folio.recipe.settle import expect, settle
 from folio.recipe.watcher import Both, Watcher
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.directory import Run, runs_folder
+from folio.run.formats import FORMATS, KEY, stamped
 from folio.run.metrics import set_aside_events_after
 from folio.run.prediction import predict
 from folio.storage import atomic_write, link_or_copy, write_json
@@ -75,7 +76,7 @@ def train_recipe(
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():
             link_or_copy(path, run.tokens_file(name_of_part))
-        write_json(run.corpus_file, prepared.record)
+        write_json(run.corpus_file, stamped("corpus", prepared.record))
         predict(run, expect(settled, recipe, frozen.speed))
         if frozen.time is not None:
             write_pace(run.pace_file, frozen.time, training.pace.knots)
@@ -150,4 +151,5 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
 def write_recipe(run: Run, recipe: Recipe) -> None:
     """Write the resolved recipe."""
     with atomic_write(run.recipe_file) as file:
-        file.write(f"# folio train {run.recipe_file}\n\n{to_toml(recipe)}")
+        head = f"# folio train {run.recipe_file}\n\n{KEY} = {FORMATS['recipe'].written}\n"
+        file.write(head + to_toml(recipe))
