@@ -43,8 +43,8 @@ class CorpusConfig:
 
     sources: tuple[str, ...] = ("python-docs",)
     """Files, folders, globs, zip and tar archives, `-` for standard input, or built-in:
-    python-docs, shakespeare. Read are txt, md, rst, html, pdf, docx, odt, epub, csv, jsonl, ipynb
-    and source code."""
+    python-docs, shakespeare. Read are txt, md, rst, html, pdf, docx, xlsx, pptx, odt, epub, mbox,
+    eml, srt, vtt, csv, tsv, jsonl, ipynb and source code, also as gz, bz2, xz and zst."""
 
     validation: tuple[str, ...] = ()
     """Files of another kind, held out beside the part of the sources; the model is evaluated on
@@ -63,6 +63,9 @@ class CorpusConfig:
     text_column: str = ""
     """The column of csv and the key of jsonl that hold the text; by default text, content, body,
     ..."""
+
+    mail_headers: tuple[str, ...] = ()
+    """Header fields of mail to keep, such as subject and from; none by default."""
 
     time_limit_seconds: float = 60.0
     """For a file to be extracted; a file of many megabytes gets more."""
@@ -245,6 +248,7 @@ def read_documents(
             config.engine,
             server,
             config.text_column,
+            config.mail_headers,
             config.time_limit_seconds,
             config.cleaning,
         )

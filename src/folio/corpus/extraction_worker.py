@@ -90,10 +90,12 @@ def _passages(
     if known.takes == "rows":
         with open_lines(path, settings["encoding"], notes) as lines:
             yield from read(lines, settings["text_column"], notes)
+    elif known.takes == "path":
+        yield from read(path, settings, notes)
     elif known is TIKA:
         yield from read(path.read_bytes(), settings["tika"], seconds, notes)
     else:
-        yield from read(path.read_bytes(), notes)
+        yield from read(path.read_bytes(), notes, **settings)
 
 
 def _positive(counts: Counter[str]) -> dict[str, int]:

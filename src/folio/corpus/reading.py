@@ -85,6 +85,7 @@ class ReadingOptions:
     engine: Engine = "folio"
     tika: str = ""
     text_column: str = ""
+    mail_headers: tuple[str, ...] = ()
     time_limit_seconds: float = 60.0
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
 
