@@ -62,8 +62,8 @@ def test_a_sample_ends_where_a_character_does(tmp_path: Path, codec: str, paddin
         "big5": "老燈塔的看守人每天晚上在同一時間點燈。鎮上的人都不知道原因。\r\n",
         "cp932": "古い灯台の番人は毎晩同じ時間に明かりをつけました。町の人は理由を知りません。\r\n",
         "euc-kr": "오래된 등대의 지기는 매일 밤 같은 시간에 불을 켰다. 마을 사람들은 몰랐다.\r\n",
-        "cp1251": "Старый фонарь горел над рекой, и никто не знал, кто зажигал его каждую ночь.\r\n",
-        "koi8-r": "Старый фонарь горел над рекой, и никто не знал, кто зажигал его каждую ночь.\r\n",
+        "cp1251": "Старый фонарь горел над рекой, и никто не знал, кто зажигал его.\r\n",
+        "koi8-r": "Старый фонарь горел над рекой, и никто не знал, кто зажигал его.\r\n",
         "cp1256": "كان حارس المنارة القديم يوقد النار كل ليلة ولم يعرف أحد السبب في المدينة.\r\n",
     }
     text = padding + lines[codec] * 1500
@@ -195,3 +195,16 @@ def test_files_of_unknown_kind_are_told(tmp_path: Path):
     corpus = read(tmp_path)
     assert "2 .log, 1 LICENSE" in corpus.reading.warnings()[0]
     assert corpus.record()["ledger_bytes"]["in"] == 16
+
+
+def test_marks_part_documents_and_are_not_learned(tmp_path: Path):
+    text = "<|startoftext|>One\ntwo.<|endoftext|>\n<|startoftext|>Three.<|endoftext|>\n"
+    corpus = read(write(tmp_path, "a.txt", text))
+    assert [d.text for d in corpus.documents] == ["One\ntwo.", "Three."]
+    dropped = corpus.record()["ledger_bytes"]["dropped"]
+    assert dropped == {"marks between documents": 2 * len("<|startoftext|><|endoftext|>")}
+
+
+def test_a_line_may_be_a_document(tmp_path: Path):
+    path = write(tmp_path, "a.txt", "One.\n\nTwo.\r\n")
+    assert texts(path, documents="lines") == ["One.", "Two."]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,10 @@ class CorpusConfig:
     text_column: str = ""
     """The column of csv and the key of jsonl that hold the text; by default text, content, body,
     ..."""
+
+    documents: Literal["files", "lines"] = "files"
+    """What a document of plain text is: a file, or a line. Marks as <|endoftext|> always part
+    documents, and are not learned."""
 
     mail_headers: tuple[str, ...] = ()
     """Header fields of mail to keep, such as subject and from; none by default."""
@@ -249,6 +253,7 @@ def read_documents(
             server,
             config.text_column,
             config.mail_headers,
+            config.documents,
             config.time_limit_seconds,
             config.cleaning,
         )

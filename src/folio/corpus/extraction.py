@@ -108,7 +108,7 @@ def missing_library(known: Format) -> str | None:
     """How to get the package that a format needs; None where it is there."""
     if not known.library or importlib.util.find_spec(known.library) is not None:
         return None
-    what, extra = (known.name, "documents")
+    what, extra = known.name, known.extra
     if known.library == "tika":
         what, extra = "other formats", "tika"
     return f"reading {what} needs the package {known.library}: pip install 'foliolm[{extra}]'"

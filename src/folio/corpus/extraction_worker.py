@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from folio.corpus.formats.known import FORMATS, TIKA, Format
+from folio.corpus.formats.known import FORMATS, OTHERS, TIKA, Format
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.limits import WORKER_MEMORY_BYTES
 from folio.corpus.readers import open_lines
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any]) -> str | None:
-    known = next(f for f in (*FORMATS, TIKA) if f.name == request["format"])
+    known = next(f for f in (*FORMATS, *OTHERS, TIKA) if f.name == request["format"])
     try:
         extract_file(
             Path(request["path"]),

@@ -14,8 +14,9 @@ from folio.corpus.cleaning import CleaningConfig, Tally, clean, cleaned, find_bo
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
 from folio.corpus.files import Findings, SourceFile, find_files, is_plain
-from folio.corpus.formats.known import TIKA, Format, format_of
+from folio.corpus.formats.known import LINES, MARKED, PROSE_SUFFIXES, TIKA, Format, format_of
 from folio.corpus.formats.passage import Notes
+from folio.corpus.formats.plain import is_marked
 from folio.corpus.readers import PIECE_BYTES, read_text_file
 from folio.errors import UserError
 from folio.storage import sha256_of
@@ -86,6 +87,7 @@ class ReadingOptions:
     tika: str = ""
     text_column: str = ""
     mail_headers: tuple[str, ...] = ()
+    documents: Literal["files", "lines"] = "files"
     time_limit_seconds: float = 60.0
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
 
@@ -142,6 +144,11 @@ class _Found:
 
 def _format(file: SourceFile, options: ReadingOptions) -> Format | None:
     known = format_of(file.kind)
+    if known is None and file.kind.lower().endswith(PROSE_SUFFIXES):
+        if options.documents == "lines":
+            return LINES
+        if is_marked(file.path):
+            return MARKED
     if known is None and options.engine == "tika" and not is_plain(file.kind):
         return TIKA
     return known

@@ -19,6 +19,8 @@ class Format:
     """Module and function below folio.corpus.formats."""
     library: str = ""
     """The package that does the work, if any."""
+    extra: str = "documents"
+    """Of pyproject.toml, that installs the package."""
     takes: str = "data"
     """`data`, the bytes; `rows`, its lines and the text column; or `path`, for what is too large
     to be held."""
@@ -54,11 +56,27 @@ FORMATS = (
     Format("mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",)),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",)),
     Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
+    Format("json", (".json",), "chats.read_json", settings=("text_column",), laid_out=False),
+    Format(
+        "parquet",
+        (".parquet", ".arrow", ".feather"),
+        "parquet.read_parquet",
+        "pyarrow",
+        takes="path",
+        settings=("text_column",),
+        laid_out=False,
+        accounts=False,
+        extra="parquet",
+    ),
     Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False),
     Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False),
     Format("jsonl", (".jsonl", ".ndjson"), "jsonl.read_jsonl", takes="rows", laid_out=False),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
 )
+LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)
+MARKED = Format("marked text", (), "plain.read_marked", takes="rows", laid_out=False)
+OTHERS = (LINES, MARKED)
+"""Not told by a name."""
 TIKA = Format("tika", (), "tika.read_tika", "tika", accounts=False)
 
 PROSE_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
