@@ -1,4 +1,4 @@
-"""Members of zip and tar archives -> files in the cache, named by their content.
+"""Members of zip and tar archives, and compressed files -> files in the cache, named by content.
 
 A member's own name is never used on the disk, so that it cannot point anywhere. What could do
 harm is refused by name: absolute paths and `..`, links, devices, encrypted members, bombs.
@@ -17,9 +17,11 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
+from folio.corpus.formats.magic import what_is_file
 from folio.corpus.limits import ARCHIVE_MEMBERS, Expansion
 from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
@@ -36,31 +38,74 @@ class Member(NamedTuple):
 
     name: str
     path: Path | None
+    n_bytes: int
+    """Unpacked."""
     refused: str = ""
 
 
-def members(archive: Path, wanted: Callable[[str], bool], expansion: Expansion) -> Iterator[Member]:
+def members(
+    archive: Path, wanted: Callable[[str, int], bool], expansion: Expansion
+) -> Iterator[Member]:
     """Unpack the files of an archive one after the other.
 
     Args:
         archive: a zip or tar file.
-        wanted: asked for each name; what is not wanted is not unpacked.
+        wanted: asked for each name and its bytes; what is not wanted is not unpacked.
         expansion: of the file that it is in, which a nest of archives shares.
 
     Raises:
         UserError: no archive, damaged, or a bomb; members before it have been given.
     """
-    unpack = _zip_members if zipfile.is_zipfile(archive) else _tar_members
+    unpack = _zip_members if _is_zip(archive) else _tar_members
     try:
         yield from unpack(archive, wanted, expansion)
     except UserError:
         raise
     except _DAMAGED as error:
-        raise UserError(f"it is damaged, or no archive ({error})") from None
+        raise UserError(_damaged(archive, error)) from None
+
+
+def unpacked(path: Path, expansion: Expansion) -> Path:
+    """A copy of a compressed file, unpacked; nothing of it is held.
+
+    Raises:
+        UserError: damaged, not compressed, or a bomb.
+    """
+    try:
+        with _decompressed(path) as stream:
+            return _keep(stream, expansion)
+    except UserError:
+        raise
+    except _DAMAGED as error:
+        raise UserError(_damaged(path, error)) from None
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    kind = what_is_file(path)
+    return (
+        f"it is {kind}" if kind and "archive" in kind else f"it is damaged, or no archive ({error})"
+    )
+
+
+def _is_zip(archive: Path) -> bool:
+    """Whether an archive is a zip, and not a tar that only ends with one.
+
+    What `zipfile` looks for stands at the end of a zip, and so at the end of any file that ends
+    with one, such as a tar whose last member is a book.
+    """
+    with archive.open("rb") as file:
+        if file.read(4) in (b"PK\3\4", b"PK\5\6"):
+            return True
+    with suppress(*_DAMAGED), _decompressed(archive) as stream:
+        block = stream.read(tarfile.BLOCKSIZE)
+        if any(block):  # and the sum of its bytes is the one that it names
+            tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            return False
+    return zipfile.is_zipfile(archive)
 
 
 def _zip_members(
-    archive: Path, wanted: Callable[[str], bool], expansion: Expansion
+    archive: Path, wanted: Callable[[str, int], bool], expansion: Expansion
 ) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         infos = file.infolist()
@@ -72,24 +117,24 @@ def _zip_members(
                 continue
             mode = info.external_attr >> 16
             if refused := _misplaced(name):
-                yield Member(name, None, refused)
+                yield Member(name, None, info.file_size, refused)
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                yield Member(name, None, "it is a link or a device")
-            elif not wanted(name):
+                yield Member(name, None, info.file_size, "it is a link or a device")
+            elif not wanted(name, info.file_size):
                 continue
             elif info.flag_bits & 1:
-                yield Member(name, None, "it is encrypted")
+                yield Member(name, None, info.file_size, "it is encrypted")
             else:
                 try:
                     with file.open(info) as member:
                         alone = Expansion(info.compress_size)
-                        yield Member(name, _keep(member, expansion, alone))
+                        yield _kept(name, _keep(member, expansion, alone))
                 except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-                    yield Member(name, None, f"it is damaged ({error})")
+                    yield Member(name, None, info.file_size, f"it is damaged ({error})")
 
 
 def _tar_members(
-    archive: Path, wanted: Callable[[str], bool], expansion: Expansion
+    archive: Path, wanted: Callable[[str, int], bool], expansion: Expansion
 ) -> Iterator[Member]:
     with _decompressed(archive) as stream:
         counted: Any = _Counted(stream, expansion)
@@ -100,13 +145,17 @@ def _tar_members(
                 if info.isdir() or _hidden(info.name):
                     continue
                 if refused := _misplaced(info.name):
-                    yield Member(info.name, None, refused)
+                    yield Member(info.name, None, info.size, refused)
                 elif not info.isreg():
-                    yield Member(info.name, None, "it is a link or a device")
-                elif wanted(info.name):
+                    yield Member(info.name, None, 0, "it is a link or a device")
+                elif wanted(info.name, info.size):
                     member = file.extractfile(info)
                     assert member is not None
-                    yield Member(info.name, _keep(member))
+                    yield _kept(info.name, _keep(member))
+
+
+def _kept(name: str, path: Path) -> Member:
+    return Member(name, path, path.stat().st_size)
 
 
 def _decompressed(archive: Path) -> IO[bytes]:
@@ -116,9 +165,22 @@ def _decompressed(archive: Path) -> IO[bytes]:
         return gzip.open(archive)  # type: ignore[return-value]
     if head.startswith(b"BZh"):
         return bz2.open(archive)
-    if head.startswith(b"\xfd7zXZ\0"):
+    if head.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
         return lzma.open(archive)
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        return _open_zstd(archive)
     return archive.open("rb")
+
+
+def _open_zstd(archive: Path) -> IO[bytes]:
+    try:
+        import zstandard
+    except ImportError:
+        raise UserError(
+            "reading zst needs the package zstandard: pip install 'foliolm[documents]'"
+        ) from None
+    unpacker = zstandard.ZstdDecompressor()
+    return unpacker.stream_reader(archive.open("rb"), read_across_frames=True)  # type: ignore[return-value]
 
 
 class _Counted:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from folio.corpus.builtin import BUILTIN
 from folio.corpus.cleaning import CleaningConfig
 from folio.corpus.document import Document, Part, Provenance
 from folio.corpus.duplicates import DuplicatesConfig, Families, find_families
-from folio.corpus.files import is_source
+from folio.corpus.files import all_printable, is_source, local_path, portable, printable
+from folio.corpus.formats.passage import Notes
 from folio.corpus.leakage import measure_leakage
 from folio.corpus.ledger import account, describe_sources
 from folio.corpus.readers import read_stdin
@@ -42,8 +43,8 @@ class CorpusConfig:
 
     sources: tuple[str, ...] = ("python-docs",)
     """Files, folders, globs, zip and tar archives, `-` for standard input, or built-in:
-    python-docs, shakespeare. Read are txt, md, rst, html, pdf, docx, odt, epub, csv, jsonl, ipynb
-    and source code."""
+    python-docs, shakespeare. Read are txt, md, rst, html, pdf, docx, xlsx, pptx, odt, epub, mbox,
+    eml, srt, vtt, csv, tsv, jsonl, ipynb and source code, also as gz, bz2, xz and zst."""
 
     validation: tuple[str, ...] = ()
     """Files of another kind, held out beside the part of the sources; the model is evaluated on
@@ -62,6 +63,13 @@ class CorpusConfig:
     text_column: str = ""
     """The column of csv and the key of jsonl that hold the text; by default text, content, body,
     ..."""
+
+    documents: Literal["files", "lines"] = "files"
+    """What a document of plain text is: a file, or a line. Marks as <|endoftext|> always part
+    documents, and are not learned."""
+
+    mail_headers: tuple[str, ...] = ()
+    """Header fields of mail to keep, such as subject and from; none by default."""
 
     time_limit_seconds: float = 60.0
     """For a file to be extracted; a file of many megabytes gets more."""
@@ -89,6 +97,9 @@ class CorpusConfig:
         return self.validation_fraction + self.test_fraction
 
     def __post_init__(self) -> None:
+        for name in ("sources", "validation"):
+            # Recipes are UTF-8, and names of files need not be.
+            object.__setattr__(self, name, tuple(map(portable, getattr(self, name))))
         if not self.sources:
             raise UserError("corpus.sources is empty. Name a file, a folder or python-docs.")
         lowest = 0 if self.validation else 1e-9
@@ -169,14 +180,12 @@ class Corpus:
 
     def report(self) -> dict[str, Any]:
         """All that `folio corpus` tells."""
-        unknown = self.reading.findings.skipped.most_common(10)
-        skipped = [f"{n:,} {end}: not known, skipped" for end, n in unknown]
         return {
             "name": ", ".join(Path(source).name or source for source in self.config.sources[:3]),
             **self.record(),
             **describe(self.documents),
             "leakage": self.leakage[0],
-            "warnings": self.reading.warnings() + skipped,
+            "warnings": self.reading.warnings(),
         }
 
 
@@ -243,6 +252,8 @@ def read_documents(
             config.engine,
             server,
             config.text_column,
+            config.mail_headers,
+            config.documents,
             config.time_limit_seconds,
             config.cleaning,
         )
@@ -252,15 +263,16 @@ def read_documents(
                 read_files(paths, options, reading)
                 paths = []
                 if source == "-":
-                    document, warnings = read_stdin(config.encoding)
-                    origin = Provenance("-", warnings=tuple(warnings))
+                    notes = Notes()
+                    document = read_stdin(config.encoding, notes)
+                    origin = Provenance("-", warnings=tuple(notes.warnings))
                     reading.add([replace(document, provenance=origin)])
                 else:
                     reading.add(BUILTIN[source]())
             elif is_source(source):
                 paths.append(source)
             else:
-                raise UserError(_no_such_source(source, Path(source).expanduser()))
+                raise UserError(_no_such_source(source, local_path(source)))
         read_files(paths, options, reading)
     if len(reading.documents) == before:
         raise UserError(_no_text(sources, reading))
@@ -275,7 +287,7 @@ def _no_text(sources: Sequence[str], reading: Reading) -> str:
     skipped = ", ".join(f"{n} {end}" for end, n in reading.findings.skipped.most_common(5))
     if skipped:
         reasons += f" Not known are {skipped}; --corpus.engine tika reads more."
-    return f"There is no text in {', '.join(sources)}: 0 characters were read.{reasons}"
+    return f"There is no text in {all_printable(sources)}: 0 characters were read.{reasons}"
 
 
 def _no_such_source(source: str, path: Path) -> str:
@@ -284,5 +296,9 @@ def _no_such_source(source: str, path: Path) -> str:
         siblings = [str(p.relative_to(path.parent)) for p in path.parent.iterdir()]
         siblings = [str(path.parent / s) if path.parent != Path() else s for s in siblings]
     nearest = next(iter(difflib.get_close_matches(source, [*BUILTIN, *siblings], n=1)), None)
-    hint = f"Did you mean '{nearest}'?" if nearest else f"Built in are {', '.join(BUILTIN)}."
-    return f"There is no file, folder or built-in corpus '{source}'. {hint}"
+    hint = (
+        f"Did you mean '{printable(nearest)}'?"
+        if nearest
+        else f"Built in are {', '.join(BUILTIN)}."
+    )
+    return f"There is no file, folder or built-in corpus '{printable(source)}'. {hint}"

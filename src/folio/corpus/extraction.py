@@ -47,7 +47,9 @@ class Extraction:
     """Bytes start ... stop - 1 of each document and its place; None where the file is one."""
     warnings: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
-    """Text of the file that was left out, in UTF-8 bytes by reason."""
+    """What the file has and was left out: bytes by reason, of text in UTF-8."""
+    rewritten: dict[str, int] = field(default_factory=dict)
+    """What unpacking and the like took away; below 0 where they added."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def missing_library(known: Format) -> str | None:
     """How to get the package that a format needs; None where it is there."""
     if not known.library or importlib.util.find_spec(known.library) is not None:
         return None
-    what, extra = (known.name, "documents")
+    what, extra = known.name, known.extra
     if known.library == "tika":
         what, extra = "other formats", "tika"
     return f"reading {what} needs the package {known.library}: pip install 'foliolm[{extra}]'"

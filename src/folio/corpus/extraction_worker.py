@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from folio.corpus.formats.known import FORMATS, TIKA, Format
+from folio.corpus.formats.known import FORMATS, OTHERS, TIKA, Format
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.limits import WORKER_MEMORY_BYTES
-from folio.corpus.readers import open_text
+from folio.corpus.readers import open_lines
 from folio.errors import UserError
 from folio.storage import atomic_write, write_json
 
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any]) -> str | None:
-    known = next(f for f in (*FORMATS, TIKA) if f.name == request["format"])
+    known = next(f for f in (*FORMATS, *OTHERS, TIKA) if f.name == request["format"])
     try:
         extract_file(
             Path(request["path"]),
@@ -76,7 +77,8 @@ def extract_file(
         "places": places,
         "rows": rows or None,
         "warnings": notes.warnings,
-        "dropped": dict(notes.dropped),
+        "dropped": _positive(notes.dropped),
+        "rewritten": {step: n for step, n in notes.rewritten.items() if n},
     }
     write_json(target.with_suffix(".json"), record)
 
@@ -86,12 +88,18 @@ def _passages(
 ) -> Iterator[Passage]:
     read = known.load()
     if known.takes == "rows":
-        with open_text(path, settings["encoding"], notes.warnings.append) as file:
-            yield from read(file, settings["text_column"], notes)
+        with open_lines(path, settings["encoding"], notes) as lines:
+            yield from read(lines, settings["text_column"], notes)
+    elif known.takes == "path":
+        yield from read(path, settings, notes)
     elif known is TIKA:
         yield from read(path.read_bytes(), settings["tika"], seconds, notes)
     else:
-        yield from read(path.read_bytes(), notes)
+        yield from read(path.read_bytes(), notes, **settings)
+
+
+def _positive(counts: Counter[str]) -> dict[str, int]:
+    return {reason: n for reason, n in counts.items() if n > 0}
 
 
 def _limit_memory() -> None:

@@ -6,14 +6,25 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote_to_bytes
 
-from folio.corpus.archives import members
-from folio.corpus.formats.known import PLAIN_SUFFIXES, is_archive, is_known
+from folio.corpus.archives import members, unpacked
+from folio.corpus.formats.known import (
+    COMPRESSED_SUFFIXES,
+    PLAIN_SUFFIXES,
+    is_archive,
+    is_known,
+    without_compression,
+)
 from folio.corpus.limits import ARCHIVE_DEPTH, Expansion
+from folio.corpus.own import is_own_folder, is_page, is_run
 from folio.errors import UserError
+
+FILE_URI = "file://"
+SHOWN_KINDS = 6
 
 
 @dataclass(frozen=True)
@@ -23,28 +34,91 @@ class SourceFile:
     name: str
     """What the user calls it; members of archives as archive.zip/member."""
     path: Path
-    """Where its bytes are."""
+    """Where its bytes are, unpacked."""
     named: bool = False
     """Whether the user named this very file, so that it is read whatever it is called."""
+
+    @property
+    def kind(self) -> str:
+        """The name that tells its format: a.csv of a.csv.gz."""
+        return without_compression(self.name)
 
 
 @dataclass
 class Findings:
-    """What was met on the way and is not read."""
+    """What was met on the way and is not read, and what unpacking did."""
 
     refused: dict[str, str] = field(default_factory=dict)
     """Reason by name."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Files of unknown kind in folders and archives, by the end of their names."""
+    own: list[str] = field(default_factory=list)
+    """Folders and pages that Folio made itself."""
+    n_bytes: int = 0
+    """Of files that were met, less those of what came out of them and is accounted for there."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Bytes of what is not read, by reason."""
+    rewritten: Counter[str] = field(default_factory=Counter)
+    """Packed bytes less unpacked ones."""
 
-    def refuse(self, name: str, why: str) -> None:
+    def refuse(self, name: str, why: str, n_bytes: int = 0) -> None:
         """Note a file that is not read."""
         self.refused[printable(name)] = why
+        self._leave_out("files that are left out", n_bytes)
 
-    def skip(self, name: str) -> None:
+    def skip(self, name: str, n_bytes: int = 0) -> None:
         """Note a file of unknown kind."""
         path = PurePosixPath(name)
         self.skipped[printable(path.suffix.lower() or path.name)] += 1
+        self._leave_out("files of unknown kind", n_bytes)
+
+    def unpack(self, packed: int, unpacked_bytes: int) -> None:
+        """Note what came out of a file."""
+        self.n_bytes += packed - unpacked_bytes
+        self.rewritten["unpacking"] += packed - unpacked_bytes
+
+    def _leave_out(self, reason: str, n_bytes: int) -> None:
+        self.n_bytes += n_bytes
+        if n_bytes:
+            self.dropped[reason] += n_bytes
+
+    def warnings(self) -> list[str]:
+        """Lines about what was skipped."""
+        lines = []
+        if self.skipped:
+            kinds = ", ".join(f"{n:,} {end}" for end, n in self.skipped.most_common(SHOWN_KINDS))
+            more = len(self.skipped) - SHOWN_KINDS
+            kinds += f" and {more:,} other kinds" if more > 0 else ""
+            end = next(iter(self.skipped))
+            example = f"'**/*{end}'" if end.startswith(".") else f"'**/{end}'"
+            lines.append(
+                f"files of unknown kind are skipped: {kinds}. A glob such as {example} reads them "
+                f"as text, --corpus.engine tika reads other documents"
+            )
+        if self.own:
+            shown = ", ".join(self.own[:3]) + (", ..." if self.own[3:] else "")
+            lines.append(f"what Folio itself made is not read: {shown}")
+        return lines
+
+
+def local_path(source: str) -> Path:
+    """The path of what the user wrote: a path, or a file URI.
+
+    >>> local_path("file:///home/caf%C3%A9.txt").name
+    'café.txt'
+    """
+    if source.startswith(FILE_URI):
+        return Path(os.fsdecode(unquote_to_bytes(source.removeprefix(FILE_URI))))
+    return Path(source).expanduser()
+
+
+def portable(source: str) -> str:
+    """A source as it can be written down: a path that is no UTF-8 becomes its file URI."""
+    try:
+        source.encode("utf-8")
+    except UnicodeEncodeError:
+        return Path(source).expanduser().absolute().as_uri()
+    return source
 
 
 def find_files(source: str, findings: Findings, everything: bool) -> Iterator[SourceFile]:
@@ -55,13 +129,13 @@ def find_files(source: str, findings: Findings, everything: bool) -> Iterator[So
         findings: takes what is refused or skipped.
         everything: take files of unknown kind from folders and archives too.
     """
-    path = Path(source).expanduser()
-    if not os.path.lexists(path) and glob.has_magic(source):
-        for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
-            if not Path(match).is_dir():
-                yield from _of_file(Path(match), findings, everything, named=True)
+    path = local_path(source)
+    if not os.path.lexists(path) and glob.has_magic(str(path)):
+        for match in _matches(path, findings):
+            if not match.is_dir():
+                yield from _of_file(match, findings, everything, named=True)
             elif "**" not in source:  # which gives what is in its folders too
-                yield from _of_folder(Path(match), findings, everything)
+                yield from _of_folder(match, findings, everything)
         return
     if path.is_dir():
         yield from _of_folder(path, findings, everything)
@@ -71,16 +145,40 @@ def find_files(source: str, findings: Findings, everything: bool) -> Iterator[So
 
 def is_source(source: str) -> bool:
     """Whether there is a file, a folder, or a match of a glob."""
-    path = Path(source).expanduser()
+    path = local_path(source)
     if os.path.lexists(path):
         return True
-    return glob.has_magic(source) and bool(glob.glob(str(path), recursive=True))  # noqa: PTH207
+    return glob.has_magic(str(path)) and bool(glob.glob(str(path), recursive=True))  # noqa: PTH207
+
+
+def _matches(pattern: Path, findings: Findings) -> Iterator[Path]:
+    """What a glob finds, but for what Folio itself made."""
+    own: dict[Path, bool] = {}
+
+    def is_own(folder: Path) -> bool:
+        if folder not in own:
+            above = folder.parent != folder and is_own(folder.parent)
+            own[folder] = above or is_own_folder(folder)
+            if own[folder] and not above:
+                findings.own.append(printable(str(folder)))
+        return own[folder]
+
+    for match in map(Path, sorted(glob.glob(str(pattern), recursive=True))):  # noqa: PTH207
+        if is_own(match if match.is_dir() else match.parent):
+            continue
+        if is_page(match):
+            findings.own.append(printable(str(match)))
+        else:
+            yield match
 
 
 def _of_folder(folder: Path, findings: Findings, everything: bool) -> Iterator[SourceFile]:
     def refuse(error: OSError) -> None:
         findings.refuse(str(error.filename), f"it cannot be read: {error.strerror}")
 
+    if is_run(folder):
+        findings.own.append(printable(str(folder)))
+        return
     for root, folders, names in os.walk(folder, onerror=refuse):  # does not follow links
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
@@ -89,62 +187,88 @@ def _of_folder(folder: Path, findings: Findings, everything: bool) -> Iterator[S
                     str(Path(root, name)),
                     "it is a link to a folder, which could lead in a circle; name that folder",
                 )
+        own = [name for name in folders if is_own_folder(Path(root, name))]
+        findings.own += [printable(str(Path(root, name))) for name in own]
+        folders[:] = [name for name in folders if name not in own]
         for name in sorted(names):
-            if not name.startswith("."):
-                yield from _of_file(Path(root, name), findings, everything)
+            if name.startswith("."):
+                continue
+            if is_page(Path(root, name)):
+                findings.own.append(printable(str(Path(root, name))))
+                continue
+            yield from _of_file(Path(root, name), findings, everything)
 
 
 def _of_file(
     path: Path, findings: Findings, everything: bool, named: bool = False
 ) -> Iterator[SourceFile]:
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError as error:
         why = "it is a link that leads nowhere" if path.is_symlink() else "it cannot be read"
         findings.refuse(str(path), f"{why} ({error.strerror})")
         return
-    if not stat.S_ISREG(mode):
+    inner = without_compression(path.name)
+    if not stat.S_ISREG(status.st_mode):
         findings.refuse(
             str(path), "it is a device, a pipe or a socket, not a file; a pipe can be given as -"
         )
-    elif is_archive(path.name):
-        expansion = Expansion(path.stat().st_size)
-        yield from _of_archive(str(path), path, findings, everything, expansion, depth=1)
-    elif named or everything or is_known(path.name):
-        yield SourceFile(printable(str(path)), path, named)
+    elif not (named or everything or is_known(inner) or is_archive(inner)):
+        findings.skip(path.name, status.st_size)
     else:
-        findings.skip(path.name)
+        expansion = Expansion(status.st_size)
+        file = SourceFile(str(path), path, named)
+        yield from _opened(file, findings, everything, expansion, depth=1)
+
+
+def _opened(
+    file: SourceFile, findings: Findings, everything: bool, expansion: Expansion, depth: int
+) -> Iterator[SourceFile]:
+    """A file itself, or what is packed in it."""
+    if is_archive(file.name):
+        yield from _of_archive(file, findings, everything, expansion, depth)
+        return
+    name = file.name
+    path = file.path
+    if name.lower().endswith(COMPRESSED_SUFFIXES):
+        n_bytes = path.stat().st_size
+        try:
+            path = unpacked(path, expansion)
+        except UserError as error:
+            findings.refuse(name, str(error), n_bytes)
+            return
+        findings.unpack(n_bytes, path.stat().st_size)
+    yield SourceFile(printable(name), path, file.named)
 
 
 def _of_archive(
-    name: str,
-    path: Path,
-    findings: Findings,
-    everything: bool,
-    expansion: Expansion,
-    depth: int,
+    archive: SourceFile, findings: Findings, everything: bool, expansion: Expansion, depth: int
 ) -> Iterator[SourceFile]:
-    def wanted(member: str) -> bool:
-        if everything or is_known(member):
+    name, n_unpacked = archive.name, 0
+
+    def wanted(member: str, n_bytes: int) -> bool:
+        nonlocal n_unpacked
+        if everything or is_known(without_compression(member)):
             return True
-        findings.skip(member)
+        n_unpacked += n_bytes
+        findings.skip(member, n_bytes)
         return False
 
     try:
-        for member in members(path, wanted, expansion):
+        for member in members(archive.path, wanted, expansion):
             inside = f"{name}/{member.name}"
+            n_unpacked += member.n_bytes
             if member.path is None:
-                findings.refuse(inside, member.refused)
-            elif not is_archive(member.name):
-                yield SourceFile(printable(inside), member.path)
-            elif depth < ARCHIVE_DEPTH:
-                yield from _of_archive(
-                    inside, member.path, findings, everything, expansion, depth + 1
-                )
+                findings.refuse(inside, member.refused, member.n_bytes)
+            elif is_archive(member.name) and depth >= ARCHIVE_DEPTH:
+                why = f"archives are nested more than {ARCHIVE_DEPTH} deep"
+                findings.refuse(inside, why, member.n_bytes)
             else:
-                findings.refuse(inside, f"archives are nested more than {ARCHIVE_DEPTH} deep")
+                file = SourceFile(inside, member.path)
+                yield from _opened(file, findings, everything, expansion, depth + 1)
     except UserError as error:
         findings.refuse(name, str(error))
+    findings.unpack(archive.path.stat().st_size, n_unpacked)
 
 
 def printable(name: str) -> str:
@@ -155,3 +279,8 @@ def printable(name: str) -> str:
 def is_plain(name: str) -> bool:
     """Whether a name is that of a file that is text as it lies there."""
     return name.lower().endswith(PLAIN_SUFFIXES)
+
+
+def all_printable(names: Sequence[str]) -> str:
+    """Names, for a message."""
+    return ", ".join(map(printable, names))

@@ -16,8 +16,10 @@ def account(reading: Reading, split: Split) -> dict[str, Any]:
 
     Returns:
         `ledger`: characters_in = training + validation + elsewhere + test + dropped.
-        `ledger_bytes`: UTF-8 of the text in the files, in = kept + dropped + rewritten, where
-        rewritten is what rewriting took away, below 0 where it added.
+        `ledger_bytes`: the bytes of the files, in = kept + dropped + rewritten. Kept is UTF-8;
+        dropped is what was left out, by reason; rewritten is what unpacking, decoding, markup and
+        cleaning took away, below 0 where they added. A reader that cannot tell what it left out
+        has "not accounted for" under dropped.
     """
     kept = {
         "training": split.training,
@@ -34,17 +36,20 @@ def account(reading: Reading, split: Split) -> dict[str, Any]:
     assert n_characters == sum(characters.values()) + sum(dropped.values())
 
     tally = reading.tally
-    dropped_bytes = Counter(tally.dropped)
+    dropped_bytes = tally.dropped + reading.findings.dropped
     for reason, parts in split.dropped.items():
         dropped_bytes[reason] += sum(part.n_bytes for part in parts)
     kept_bytes = {name: sum(part.n_bytes for part in parts) for name, parts in kept.items()}
-    rewritten = {step: n_bytes for step, n_bytes in tally.rewritten.items() if n_bytes}
+    steps = Counter(tally.rewritten)
+    steps.update(reading.findings.rewritten)
+    rewritten = {step: n_bytes for step, n_bytes in steps.items() if n_bytes}
     everything = sum(kept_bytes.values()) + dropped_bytes.total() + sum(rewritten.values())
-    assert reading.n_bytes == everything, (reading.n_bytes, everything)
+    n_bytes = reading.n_bytes + reading.findings.n_bytes
+    assert n_bytes == everything, (n_bytes, everything)
     return {
         "ledger": {"characters_in": n_characters, **characters, "dropped": dropped},
         "ledger_bytes": {
-            "in": reading.n_bytes,
+            "in": n_bytes,
             "kept": kept_bytes,
             "dropped": dict(dropped_bytes),
             "rewritten": rewritten,

@@ -93,7 +93,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
 def _tables(report: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     """Title, header and rows of each table."""
     ledger = report["ledger_bytes"]
-    rows = [["in", "text of the files", ledger["in"]]]
+    rows = [["in", "the files", ledger["in"]]]
     rows += [["kept", name, n] for name, n in ledger["kept"].items()]
     rows += [["dropped", why, n] for why, n in ledger["dropped"].items()]
     rows += [["rewritten", step, n] for step, n in ledger["rewritten"].items()]

@@ -8,41 +8,32 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 from folio.corpus.document import Document, make_document
+from folio.corpus.encodings import (
+    Encoding,
+    WrongEncodingError,
+    advice,
+    choose_encoding,
+    codec_of,
+)
+from folio.corpus.formats.passage import Notes
 from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
 
 PIECE_BYTES = 1 << 18
-GUESS_BYTES = 1 << 16
-"""Of a file, to guess its encoding from; as much again around the first byte that is no UTF-8."""
-
-# UTF-32's mark begins with UTF-16's, so it stands first.
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
 
 
-class WrongEncodingError(UserError):
-    """Bytes that an encoding does not have."""
-
-    def __init__(self, message: str, offset: int) -> None:
-        super().__init__(message)
-        self.offset = offset
-        """Of the first such byte in the file."""
+class NulError(UserError):
+    """A NUL where text was expected."""
 
 
-def read_text_file(path: Path, name: str, encoding: str) -> tuple[Document, list[str]]:
-    """A file that is text as it lies there, and warnings.
+def read_text_file(path: Path, name: str, encoding: str, notes: Notes) -> Document:
+    """A file that is text as it lies there; `notes` takes what was replaced or guessed.
 
     Where `auto` finds neither a byte-order mark nor UTF-8, the encoding is guessed.
 
@@ -50,83 +41,32 @@ def read_text_file(path: Path, name: str, encoding: str) -> tuple[Document, list
         UserError: a binary file, or a byte that the named encoding does not have.
     """
     try:
-        return make_document(name, lambda: read_pieces(path, encoding, name)), []
-    except WrongEncodingError as error:
-        guess = _guess_file(path, encoding, error)
-    document = make_document(name, lambda: read_pieces(path, guess, name))
-    return document, [_guessed(guess)]
+        return make_document(name, lambda: read_pieces(path, encoding, name))
+    except (WrongEncodingError, NulError) as error:
+        wrong = error if isinstance(error, WrongEncodingError) else None
+        chosen = choose_encoding(path, encoding, wrong, notes, name)
+    return make_document(name, lambda: read_pieces(path, chosen, name))
 
 
-def open_text(path: Path, encoding: str, warn: Callable[[str], None]) -> TextIO:
-    """The same as a file that is read line by line, its line ends as they are."""
+@contextmanager
+def open_lines(path: Path, encoding: str, notes: Notes) -> Iterator[Iterator[str]]:
+    """The lines of such a file, their ends as they are."""
     try:
         deque(read_pieces(path, encoding, "it"), maxlen=0)
-    except WrongEncodingError as error:
-        encoding = _guess_file(path, encoding, error)
-        warn(_guessed(encoding))
-    with path.open("rb") as file:
-        codec, skip = _codec(file.read(4), encoding)
+        with path.open("rb") as file:
+            chosen = codec_of(file.read(4), encoding)
+    except (WrongEncodingError, NulError) as error:
+        wrong = error if isinstance(error, WrongEncodingError) else None
+        chosen = choose_encoding(path, encoding, wrong, notes, "it")
     # Without its byte order, such a codec takes the mark away.
-    marked = "utf-8-sig" if codec == "utf-8" else codec[:-3]
-    return path.open(encoding=marked if skip else codec, newline="")
+    marked = "utf-8-sig" if chosen.codec == "utf-8" else chosen.codec[:-3]
+    codec = marked if chosen.skip else chosen.codec
+    with path.open(encoding=codec, errors=chosen.errors, newline="") as lines:
+        yield map(chosen.mended, lines) if chosen.lenient else iter(lines)
 
 
-def _guess_file(path: Path, encoding: str, error: WrongEncodingError) -> str:
-    """The encoding of a file that is no UTF-8; the error where that is not to be guessed."""
-    with path.open("rb") as file:
-        sample = file.read(GUESS_BYTES)
-        file.seek(max(error.offset - GUESS_BYTES // 2, 0))
-        sample += file.read(GUESS_BYTES)
-    guess = _guess(sample) if encoding == "auto" else None
-    if guess is None:
-        raise error
-    return guess
-
-
-def decode(data: bytes, named: str | None, warn: Callable[[str], None]) -> str:
-    """Text of bytes: by their byte-order mark, as UTF-8, as what they name, or by a guess.
-
-    Args:
-        data: the bytes.
-        named: the encoding that they claim to have, if any.
-        warn: takes a line where it was a guess.
-    """
-    mark, codec = next((m for m in BYTE_ORDER_MARKS.items() if data.startswith(m[0])), (b"", ""))
-    if codec:
-        return data[len(mark) :].decode(codec, errors="replace")
-    with suppress(UnicodeDecodeError):
-        return data.decode("utf-8")
-    if named:
-        with suppress(LookupError):
-            return data.decode(named, errors="replace")
-    guess = _guess(data[: 1 << 20]) or "latin-1"
-    warn(_guessed(guess))
-    return data.decode(guess, errors="replace")
-
-
-def _guess(sample: bytes) -> str | None:
-    """The encoding that makes most sense of some bytes; None where none does."""
-    try:
-        from charset_normalizer import from_bytes
-    except ImportError:
-        return None
-    if b"\0" in sample:
-        return None
-    best = from_bytes(sample).best()
-    if best is None:
-        return None
-    with suppress(UnicodeDecodeError):  # the usual one, where it reads the same
-        if sample.decode("cp1252") == str(best):
-            return "cp1252"
-    return best.encoding
-
-
-def _guessed(codec: str) -> str:
-    return f"no UTF-8; read as {codec}, which is a guess (--corpus.encoding names another)"
-
-
-def read_stdin(encoding: str) -> tuple[Document, list[str]]:
-    """Standard input, kept in the cache since it can be read only once, and warnings."""
+def read_stdin(encoding: str, notes: Notes) -> Document:
+    """Standard input, kept in the cache since it can be read only once."""
     folder = cache_folder() / "stdin"
     digest = hashlib.sha256()
     try:
@@ -139,25 +79,27 @@ def read_stdin(encoding: str) -> tuple[Document, list[str]]:
         shutil.move(file.name, path)
     except OSError as error:
         raise storage_error(error, folder) from error
-    document, warnings = read_text_file(path, "standard input", encoding)
-    return replace(document, source="-"), warnings
+    return replace(read_text_file(path, "standard input", encoding, notes), source="-")
 
 
-def read_pieces(path: Path, encoding: str = "auto", name: str | None = None) -> Iterator[str]:
+def read_pieces(
+    path: Path, encoding: str | Encoding = "auto", name: str | None = None
+) -> Iterator[str]:
     """Decode a file piece by piece; line ends stay as they are.
 
     Args:
         path: the file.
-        encoding: a codec that Python knows; `auto` is UTF-8, or what a byte-order mark says.
+        encoding: a codec that Python knows; `auto` is UTF-8, or what a byte-order mark says; or
+            what was chosen.
         name: what messages call the file; its path by default.
     """
     name = name or str(path)
     try:
         with path.open("rb") as file:
             head = file.read(4)
-            codec, skip = _codec(head, encoding)
-            file.seek(skip)
-            decoder = codecs.getincrementaldecoder(codec)()
+            chosen = codec_of(head, encoding) if isinstance(encoding, str) else encoding
+            file.seek(chosen.skip)
+            decoder = codecs.getincrementaldecoder(chosen.codec)(chosen.errors)
             while True:
                 fed = file.tell() - len(decoder.getstate()[0])
                 block = file.read(PIECE_BYTES)
@@ -165,19 +107,16 @@ def read_pieces(path: Path, encoding: str = "auto", name: str | None = None) -> 
                     piece, problem = decoder.decode(block, final=not block), None
                 except UnicodeDecodeError as error:
                     piece, problem = "", error
-                if "\0" in piece or (problem and b"\0" in block):
-                    raise UserError(
-                        f"{name} is a binary file, or text in another encoding than {codec}: it "
-                        f"has a NUL in its first {fed + len(block)} bytes. Give text files, or "
-                        f"--corpus.encoding utf-16-le."
+                if chosen.lenient:
+                    piece = chosen.mended(piece)
+                elif "\0" in piece or (problem and b"\0" in block):
+                    raise NulError(
+                        f"{name} is a binary file, or text in another encoding than "
+                        f"{chosen.codec}: it has a NUL in its first {fed + len(block)} bytes. "
+                        f"Give text files."
                     )
                 if problem:
-                    raise WrongEncodingError(
-                        f"{name} is not {codec}: byte 0x{problem.object[problem.start]:02x} at "
-                        f"offset {fed + problem.start}. Name its encoding, as in "
-                        f"--corpus.encoding latin-1.",
-                        fed + problem.start,
-                    )
+                    raise _wrong(name, chosen.codec, problem, fed, block)
                 if piece:
                     yield piece
                 if not block:
@@ -190,20 +129,13 @@ def read_pieces(path: Path, encoding: str = "auto", name: str | None = None) -> 
         raise UserError(f"{name} cannot be read: permission denied.") from None
 
 
-def _codec(head: bytes, encoding: str) -> tuple[str, int]:
-    """The codec of a file that begins with `head`, and the length of its byte-order mark."""
-    marked = ((mark, codec) for mark, codec in BYTE_ORDER_MARKS.items() if head.startswith(mark))
-    mark, codec = next(marked, (b"", "utf-8"))
-    if encoding == "auto":
-        return codec, len(mark)
-    try:
-        named = codecs.lookup(encoding).name
-    except LookupError:
-        raise UserError(
-            f"corpus.encoding is '{encoding}', which Python does not know. "
-            f"Give a name such as utf-8, utf-16, latin-1 or cp1252."
-        ) from None
-    # "utf-16" leaves the byte order to the mark; the codecs with an order would read the mark
-    # as a character.
-    takes_mark = mark and codec.startswith(named)
-    return (codec, len(mark)) if takes_mark else (named, 0)
+def _wrong(
+    name: str, codec: str, problem: UnicodeDecodeError, fed: int, block: bytes
+) -> WrongEncodingError:
+    offset = fed + problem.start
+    beyond = sum(1 for value in block if value > 0x7F) / max(len(block), 1)
+    return WrongEncodingError(
+        f"{name} is not {codec}: byte 0x{problem.object[problem.start]:02x} at offset {offset}. "
+        f"{advice(beyond)}.",
+        offset,
+    )

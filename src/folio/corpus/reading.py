@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +14,15 @@ from folio.corpus.cleaning import CleaningConfig, Tally, clean, cleaned, find_bo
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
 from folio.corpus.files import Findings, SourceFile, find_files, is_plain
-from folio.corpus.formats.known import TIKA, Format, format_of
+from folio.corpus.formats.known import LINES, MARKED, PROSE_SUFFIXES, TIKA, Format, format_of
+from folio.corpus.formats.passage import Notes
+from folio.corpus.formats.plain import is_marked
 from folio.corpus.readers import PIECE_BYTES, read_text_file
 from folio.errors import UserError
 from folio.storage import sha256_of
 
 Engine = Literal["folio", "tika"]
+SHOWN_REFUSED = 20
 RTF = b"{\\rtf"
 """How such a file begins, whose bytes are text, but not the text that it stands for."""
 
@@ -31,7 +35,7 @@ class Reading:
     findings: Findings = field(default_factory=Findings)
     tally: Tally = field(default_factory=Tally)
     n_bytes: int = 0
-    """Of the text in the files, in UTF-8: kept, dropped, and what rewriting took away."""
+    """Of the files: kept, dropped, and what rewriting took away."""
 
     def add(self, documents: Iterable[Document]) -> None:
         """Documents that were neither extracted nor cleaned."""
@@ -40,9 +44,31 @@ class Reading:
                 self.documents.append(document)
                 self.n_bytes += document.n_bytes
 
+    def count(self, n_bytes: int, n_text: int, notes: Notes, rest: str) -> None:
+        """Account for a file, from which a text was read.
+
+        Args:
+            n_bytes: of the file.
+            n_text: of the text, in UTF-8.
+            notes: what the reader left out.
+            rest: what became of the others; reasons that begin with "not" are no rewriting.
+        """
+        self.n_bytes += n_bytes
+        self.tally.dropped.update(notes.dropped)
+        self.tally.rewritten.update(notes.rewritten)
+        left = n_bytes - n_text - notes.dropped.total() - sum(notes.rewritten.values())
+        if left > 0 and rest.startswith("not"):
+            self.tally.dropped[rest] += left
+        elif left:
+            self.tally.rewritten["markup" if rest.startswith("not") else rest] += left
+
     def warnings(self) -> list[str]:
         """A line for each file that is not read, or not as it should be."""
-        lines = [f"{name} is left out: {why}" for name, why in self.findings.refused.items()]
+        refused = list(self.findings.refused.items())
+        lines = [f"{name} is left out: {why}" for name, why in refused[:SHOWN_REFUSED]]
+        if len(refused) > SHOWN_REFUSED:
+            lines.append(f"{len(refused) - SHOWN_REFUSED:,} other files are left out")
+        lines += self.findings.warnings()
         seen = set()
         for document in self.documents:
             origin = document.provenance
@@ -60,6 +86,8 @@ class ReadingOptions:
     engine: Engine = "folio"
     tika: str = ""
     text_column: str = ""
+    mail_headers: tuple[str, ...] = ()
+    documents: Literal["files", "lines"] = "files"
     time_limit_seconds: float = 60.0
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
 
@@ -84,13 +112,14 @@ def read_files(sources: Sequence[str], options: ReadingOptions, reading: Reading
     for i, (file, known) in enumerate(zip(files, formats)):
         outcome = outcomes.get(i)
         if known is None:
-            found += _plain(file, options, reading.findings)
+            found += _plain(file, options, reading)
         elif isinstance(outcome, str):
-            reading.findings.refused[file.name] = outcome
+            reading.findings.refuse(file.name, outcome, tasks[i].n_bytes)
         elif outcome is not None:
             found += _documents_of(file, tasks[i], outcome)
-            reading.tally.dropped.update(outcome.dropped)
-            reading.n_bytes += sum(outcome.dropped.values())
+            notes = Notes([], Counter(outcome.dropped), Counter(outcome.rewritten))
+            rest = "markup" if known.accounts else f"not accounted for: {known.name}"
+            reading.count(tasks[i].n_bytes, outcome.text.stat().st_size, notes, rest)
     _clean_into(reading, found, options.cleaning)
 
 
@@ -114,8 +143,13 @@ class _Found:
 
 
 def _format(file: SourceFile, options: ReadingOptions) -> Format | None:
-    known = format_of(file.name)
-    if known is None and options.engine == "tika" and not is_plain(file.name):
+    known = format_of(file.kind)
+    if known is None and file.kind.lower().endswith(PROSE_SUFFIXES):
+        if options.documents == "lines":
+            return LINES
+        if is_marked(file.path):
+            return MARKED
+    if known is None and options.engine == "tika" and not is_plain(file.kind):
         return TIKA
     return known
 
@@ -133,33 +167,38 @@ def _tasks(
             continue
         if file.named and (missing := missing_library(known)):
             raise UserError(f"{file.name} cannot be read: {missing}")
-        settings = {}
+        settings = {name: getattr(options, name) for name in known.settings}
         if known.takes == "rows":
-            settings = {"text_column": options.text_column, "encoding": options.encoding}
+            settings |= {"text_column": options.text_column, "encoding": options.encoding}
         elif known is TIKA:
             settings = {"tika": options.tika}
         try:
             tasks[i] = Task(file.path, sha256_of(file.path), known, settings)
         except OSError as error:
-            findings.refused[file.name] = f"it cannot be read: {error.strerror}"
+            findings.refuse(file.name, f"it cannot be read: {error.strerror}")
     return tasks
 
 
-def _plain(file: SourceFile, options: ReadingOptions, findings: Findings) -> list[_Found]:
+def _plain(file: SourceFile, options: ReadingOptions, reading: Reading) -> list[_Found]:
+    notes = Notes()
+    findings = reading.findings
+    n_bytes = 0
     try:
+        n_bytes = file.path.stat().st_size
         with file.path.open("rb") as opened:
             if opened.read(len(RTF)) == RTF:
-                findings.refused[file.name] = "it is RTF; --corpus.engine tika reads that"
+                findings.refuse(file.name, "it is RTF; --corpus.engine tika reads that", n_bytes)
                 return []
-        document, warnings = read_text_file(file.path, file.name, options.encoding)
+        document = read_text_file(file.path, file.name, options.encoding, notes)
     except UserError as error:
         why = re.sub(rf"^{re.escape(file.name)} ", "it ", str(error))
-        findings.refused[file.name] = why.rstrip(".")
+        findings.refuse(file.name, why.rstrip("."), n_bytes)
         return []
     except OSError as error:
-        findings.refused[file.name] = f"it cannot be read: {error.strerror}"
+        findings.refuse(file.name, f"it cannot be read: {error.strerror}", n_bytes)
         return []
-    provenance = Provenance(file.name, warnings=tuple(warnings))
+    reading.count(n_bytes, document.n_bytes, notes, "encoding")
+    provenance = Provenance(file.name, warnings=tuple(notes.warnings))
     return [_Found(file.name, document.pieces, document.n_bytes, provenance, document=document)]
 
 
@@ -217,7 +256,6 @@ def _clean_into(reading: Reading, found: Sequence[_Found], config: CleaningConfi
             places = [(at, name) for at, (_, name) in zip(moved, places)]
         else:
             document = f.document or make_document(f.name, f.pieces)
-        reading.n_bytes += f.n_bytes
         if document.n_characters:
             document = replace(document, provenance=f.provenance, places=tuple(places))
             reading.documents.append(document)

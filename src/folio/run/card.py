@@ -93,7 +93,12 @@ def write_card(run: Run, facts: Sequence[tuple[str, str]], samples: Sequence[str
         lines += [f"![loss curves]({run.picture_file.name})", ""]
     lines += ["| | |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in facts]
-    ledger = run.corpus()["ledger"]
+    corpus = run.corpus()
+    ledger = corpus["ledger"]
+    if unread := [f"{n:,} {end}" for end, n in corpus.get("skipped", {}).items()]:
+        lines += [f"| not read, of unknown kind | {', '.join(unread[:8])} |"]
+    if refused := corpus.get("refused"):
+        lines += [f"| left out, see corpus.json | {len(refused):,} files |"]
     lines += [
         "",
         f"Characters: {ledger['characters_in']:,} in = {ledger['training']:,} training + "

@@ -35,6 +35,11 @@ def load(path: Path | str) -> Tokenizer:
 
 
 def _from_json(kind: str, table: dict[str, Any], source: str) -> Tokenizer:
+    if kind == "BPE" and table["model"].get("byte_fallback"):
+        raise UserError(
+            f"{source} is a tokenizer as of SentencePiece (BPE of characters, with byte_fallback), "
+            f"which Folio does not run. Use a byte-level tokenizer.json."
+        )
     if kind == "BPE" and table["model"].get("unk_token") == UNKNOWN:
         return CharacterTokenizer.from_json(table, source)
     # Imported here, since most texts need characters only.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from folio.corpus.formats.html import html_text
+from folio.corpus.formats.html import decode_page, html_text
 from folio.corpus.formats.package import Package, attribute, local_name
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
@@ -16,8 +16,6 @@ FONT_ALGORITHMS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pd
 
 def read_epub(data: bytes, notes: Notes) -> Iterator[Passage]:
     """A passage for each chapter."""
-    from folio.corpus.readers import decode
-
     package = Package(data)
     if "META-INF/encryption.xml" in package.names:
         for element in package.xml("META-INF/encryption.xml").iter():
@@ -39,6 +37,10 @@ def read_epub(data: bytes, notes: Notes) -> Iterator[Passage]:
         href, kind = items.get(attribute(reference, "idref"), ("", None))
         name = package.resolve(book, href)
         if kind not in READABLE:
+            if name in package.names:
+                notes.warnings.append(f"its part {name}, {kind}, is no text that is read here")
+            continue
+        if name in package.opened:
             continue
         if name not in package.names:
             notes.warnings.append(f"its chapter {name} is missing")
@@ -46,12 +48,12 @@ def read_epub(data: bytes, notes: Notes) -> Iterator[Passage]:
         chapter = package.read(name)
         if re.search(rb"<!ENTITY", chapter[:10_000]):
             raise UserError(f"its part {name} declares XML entities, which are refused")
-        text = html_text(decode(_without_prolog(chapter), None, notes.warnings.append), notes)
+        text = html_text(decode_page(chapter, notes), notes)
         if text:
             title = text.partition("\n")[0][:60]
             yield Passage(text + "\n", f"chapter {title}")
-
-
-def _without_prolog(chapter: bytes) -> bytes:
-    """An XML declaration would be read as text; EPUB allows UTF-8 and UTF-16 alone."""
-    return re.sub(rb"^(\xef\xbb\xbf)?\s*<\?xml[^>]*\?>", b"", chapter, count=1)
+    for href, kind in items.values():
+        part = package.resolve(book, href)
+        if kind in READABLE and part in package.names - package.opened:
+            notes.dropped["chapters outside the order of reading"] += len(package.read(part))
+    package.account(notes)

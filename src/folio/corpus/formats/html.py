@@ -1,19 +1,39 @@
-"""HTML: what a reader of the page sees, tables and preformatted text included."""
+"""HTML and XHTML: what a reader of the page sees, tables and preformatted text included."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
+from folio.corpus.encodings import decode
+from folio.corpus.formats.markup import FIELDS, Event, events_of_html, events_of_xhtml
 from folio.corpus.formats.passage import Notes, Passage
 
-UNSEEN = frozenset((
-    "head", "script", "style", "template", "noscript", "svg", "math", "canvas", "iframe",
-    "object", "audio", "video", "select", "option", "button", "input", "textarea", "rp", "rt",
-    "-comment",
-))  # fmt: skip
-NAVIGATION = frozenset(("nav",))
+UNSEEN = {
+    "head": "page heads",
+    "script": "scripts and styles",
+    "style": "scripts and styles",
+    "template": "templates",
+    "noscript": "what is for browsers without scripts",
+    "noframes": "what is for browsers without frames",
+    "svg": "text of pictures",
+    "canvas": "text of pictures",
+    "math": "formulas",
+    "iframe": "other pages and media",
+    "object": "other pages and media",
+    "audio": "other pages and media",
+    "video": "other pages and media",
+    "select": "form fields",
+    "option": "form fields",
+    "datalist": "form fields",
+    "button": "form fields",
+    "input": "form fields",
+    "textarea": "form fields",
+    "rp": "readings beside characters",
+    "rt": "readings beside characters",
+    "nav": "navigation",
+}
+"""Elements that are not read, and why their text is left out."""
 PARAGRAPHS = frozenset((
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "table", "ul", "ol", "dl",
     "figure", "section", "article", "main", "header", "footer", "aside", "address", "form",
@@ -30,24 +50,79 @@ _SPACES = re.compile(r"[ \t\n\r\f]+")
 
 def read_html(data: bytes, notes: Notes) -> Iterator[Passage]:
     """The text of a page, as one passage."""
-    yield Passage(html_text(_decode(data, notes), notes))
+    yield Passage(html_text(decode_page(data, notes), notes))
 
 
 def html_text(page: str, notes: Notes) -> str:
     """The text of a page: blocks by empty lines, cells by tabs."""
-    from selectolax.lexbor import LexborHTMLParser
-
-    tree = LexborHTMLParser(page)
-    if tree.body is None:
-        return ""
-    writer = _Writer()
-    title = tree.css_first("head > title")
-    _walk(tree.body, writer, notes)
-    text = writer.text()
-    words = _SPACES.sub(" ", title.text()).strip() if title is not None else ""
+    events = events_of_xhtml(page)
+    if events is None:
+        events = events_of_html(page)
+    walk = _Walk(notes)
+    for event in events:
+        walk.take(event)
+    text = walk.writer.text()
+    words = _SPACES.sub(" ", "".join(walk.title)).strip()
     if words and words not in _SPACES.sub(" ", text):
         text = f"{words}\n\n{text}"
+    else:
+        notes.drop("titles that the page says again", words)
     return text.strip("\n") + "\n" if text.strip() else ""
+
+
+class _Walk:
+    """What is seen of a page, and what is not, by reason."""
+
+    def __init__(self, notes: Notes) -> None:
+        self.notes = notes
+        self.writer = _Writer()
+        self.title: list[str] = []
+        self.unseen: list[str] = []  # why, for each element from the first unseen one inwards
+        self.open: list[str] = []
+        self.cells: list[bool] = []  # whether each open element has had a cell
+
+    def take(self, event: Event) -> None:
+        """The next event of the page."""
+        kind, name, given = event
+        if kind == "text":
+            self.text(name)
+        elif kind == "comment":
+            self.notes.drop("comments", _squeezed(name))
+        elif kind == "begin":
+            self.begin(name, given)
+        else:
+            self.end(name)
+
+    def begin(self, tag: str, given: dict[str, str | None]) -> None:
+        if tag in FIELDS:
+            for name in FIELDS[tag]:
+                self.notes.drop("form fields", given.get(name))
+        if self.unseen or tag in UNSEEN or "hidden" in given:
+            self.unseen.append(UNSEEN.get(tag, self.unseen[-1] if self.unseen else "hidden text"))
+        elif tag in PARAGRAPHS or tag in LINES:
+            self.writer.end_line(2 if tag in PARAGRAPHS else 1)
+        if tag in ("td", "th") and not self.unseen and self.cells:
+            if self.cells[-1]:
+                self.writer.tab()
+            self.cells[-1] = True
+        self.open.append(tag)
+        self.cells.append(False)
+
+    def end(self, tag: str) -> None:
+        self.open.pop()
+        self.cells.pop()
+        if self.unseen:
+            self.unseen.pop()
+        elif tag in PARAGRAPHS or tag in LINES:
+            self.writer.end_line(2 if tag in PARAGRAPHS else 1)
+
+    def text(self, text: str) -> None:
+        if self.open[-1:] == ["title"] and "head" in self.open[-2:] and not self.title:
+            self.title.append(text)
+        elif self.unseen:
+            self.notes.drop(self.unseen[-1], _squeezed(text))
+        else:
+            self.writer.words(text, "pre" in self.open)
 
 
 class _Writer:
@@ -56,7 +131,7 @@ class _Writer:
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.waiting = 0
-        self.space = self.empty = False
+        self.space = False
 
     def words(self, text: str, preformatted: bool) -> None:
         """Text inside a block."""
@@ -91,48 +166,11 @@ class _Writer:
         return "".join(self.parts)
 
 
-def _walk(root: Any, writer: _Writer, notes: Notes) -> None:
-    # Written as a loop, since hostile pages nest deeper than Python calls.
-    stack: list[tuple[Any, bool, bool]] = [(root, False, False)]
-    while stack:
-        node, preformatted, leaving = stack.pop()
-        tag = node.tag
-        if leaving:
-            writer.end_line(2 if tag in PARAGRAPHS else 1)
-            continue
-        if tag == "-text":
-            writer.words(node.text_content or "", preformatted)
-            continue
-        if tag in UNSEEN or tag is None or "hidden" in node.attributes:
-            continue
-        if tag in NAVIGATION:
-            notes.drop("navigation", _SPACES.sub(" ", node.text()))
-            continue
-        if tag in PARAGRAPHS or tag in LINES:
-            writer.end_line(2 if tag in PARAGRAPHS else 1)
-            stack.append((node, preformatted, True))
-        if tag in ("td", "th") and _has_cell_before(node):
-            writer.tab()
-        children = []
-        child = node.child
-        inside = preformatted or tag == "pre"
-        while child is not None:
-            children.append((child, inside, False))
-            child = child.next
-        stack.extend(reversed(children))
+def _squeezed(text: str) -> str:
+    return _SPACES.sub(" ", text).strip()
 
 
-def _has_cell_before(cell: Any) -> bool:
-    before = cell.prev
-    while before is not None:
-        if before.tag in ("td", "th"):
-            return True
-        before = before.prev
-    return False
-
-
-def _decode(data: bytes, notes: Notes) -> str:
-    from folio.corpus.readers import decode
-
+def decode_page(data: bytes, notes: Notes) -> str:
+    """Bytes of a page as text, by the encoding that it names where it is no UTF-8."""
     named = _CHARSET.search(data[:2048])
-    return decode(data, named[1].decode("ascii") if named else None, notes.warnings.append)
+    return decode(data, named[1].decode("ascii") if named else None, notes)

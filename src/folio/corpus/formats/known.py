@@ -19,11 +19,18 @@ class Format:
     """Module and function below folio.corpus.formats."""
     library: str = ""
     """The package that does the work, if any."""
+    extra: str = "documents"
+    """Of pyproject.toml, that installs the package."""
     takes: str = "data"
-    """`data`, the bytes; or `rows`, an open file and the text column."""
+    """`data`, the bytes; `rows`, its lines and the text column; or `path`, for what is too large
+    to be held."""
+    settings: tuple[str, ...] = ()
+    """Fields of ReadingOptions that the reader takes, by name."""
     laid_out: bool = True
     """Whether the text was made of a layout, so that cleaning applies by default."""
-    revision: int = 1
+    accounts: bool = True
+    """Whether it visits all text of a file, so that what is neither read nor counted is markup."""
+    revision: int = 2
     """Raised with each change that gives another text, so that caches are not used."""
 
     @property
@@ -39,16 +46,38 @@ class Format:
 
 
 FORMATS = (
-    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2"),
+    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=3),
     Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax"),
     Format("docx", (".docx", ".docm"), "office.read_docx", "defusedxml"),
     Format("odt", (".odt", ".ott"), "office.read_odt", "defusedxml"),
     Format("epub", (".epub",), "epub.read_epub", "selectolax"),
-    Format("csv", (".csv", ".tsv"), "tables.read_csv", takes="rows", laid_out=False),
-    Format("jsonl", (".jsonl", ".ndjson"), "tables.read_jsonl", takes="rows", laid_out=False),
+    Format("xlsx", (".xlsx", ".xlsm"), "sheets.read_xlsx", "defusedxml"),
+    Format("pptx", (".pptx", ".pptm"), "sheets.read_pptx", "defusedxml"),
+    Format("mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",)),
+    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",)),
+    Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
+    Format("json", (".json",), "chats.read_json", settings=("text_column",), laid_out=False),
+    Format(
+        "parquet",
+        (".parquet", ".arrow", ".feather"),
+        "parquet.read_parquet",
+        "pyarrow",
+        takes="path",
+        settings=("text_column",),
+        laid_out=False,
+        accounts=False,
+        extra="parquet",
+    ),
+    Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False),
+    Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False),
+    Format("jsonl", (".jsonl", ".ndjson"), "jsonl.read_jsonl", takes="rows", laid_out=False),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
 )
-TIKA = Format("tika", (), "tika.read_tika", "tika")
+LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)
+MARKED = Format("marked text", (), "plain.read_marked", takes="rows", laid_out=False)
+OTHERS = (LINES, MARKED)
+"""Not told by a name."""
+TIKA = Format("tika", (), "tika.read_tika", "tika", accounts=False)
 
 PROSE_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 CODE_SUFFIXES = (
@@ -63,8 +92,10 @@ PLAIN_SUFFIXES = PROSE_SUFFIXES + CODE_SUFFIXES
 """Files that are text as they lie there."""
 
 ARCHIVE_SUFFIXES = (
-    ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz",
+    ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
 )  # fmt: skip
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma", ".zst")
+"""A single file, compressed; what stands before this end tells its format."""
 
 
 def format_of(name: str) -> Format | None:
@@ -76,6 +107,17 @@ def format_of(name: str) -> Format | None:
 def is_archive(name: str) -> bool:
     """Whether a file name is that of an archive."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def without_compression(name: str) -> str:
+    """A name without the end that says how the file is compressed.
+
+    >>> without_compression("a.txt.gz"), without_compression("a.tar.gz")
+    ('a.txt', 'a.tar.gz')
+    """
+    if is_archive(name) or not name.lower().endswith(COMPRESSED_SUFFIXES):
+        return name
+    return name.rpartition(".")[0]
 
 
 def is_known(name: str) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
+_NO_TEXT = ("output_type", "name", "execution_count", "metadata")
+
 
 def read_notebook(data: bytes, notes: Notes) -> Iterator[Passage]:
     """A passage for each cell."""
@@ -20,12 +22,18 @@ def read_notebook(data: bytes, notes: Notes) -> Iterator[Passage]:
         for number, cell in enumerate(cells, 1):
             text = _text(cell.get("source", cell.get("input", ""))).strip("\n")
             for output in cell.get("outputs", ()):
-                shown = output.get("data", output)
-                notes.drop("notebook outputs", _text(shown.get("text/plain", shown.get("text"))))
+                notes.drop("notebook outputs", _shown(output))
             if text.strip():
                 yield Passage(text + "\n\n", f"cell {number}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError("it is no Jupyter notebook") from None
+
+
+def _shown(output: Any) -> str:
+    """What an output shows, pictures as the text that they are kept as."""
+    shown = output.get("data", output)
+    parts = [_text(value) for name, value in shown.items() if name not in _NO_TEXT]
+    return "\n".join(parts)
 
 
 def _text(lines: Any) -> str:

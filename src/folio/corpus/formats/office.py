@@ -21,10 +21,15 @@ def read_docx(data: bytes, notes: Notes) -> Iterator[Passage]:
     main = _main_part(package)
     targets = _relations(package, main)
     reader = _Docx(
-        {kind: _notes_of(package, targets.get(f"{kind}s", "")) for kind in ("footnote", "endnote")}
+        {kind: _notes_of(package, targets.get(f"{kind}s", "")) for kind in ("footnote", "endnote")},
+        notes,
     )
     body = package.xml(main)
     yield Passage("".join(reader.blocks(body)).rstrip("\n") + "\n")
+    for part in sorted(package.names):
+        if match := _OTHER_TEXT.search(part):
+            notes.drop(_OTHER_REASONS[match[1]], _texts(package.xml(part)))
+    package.account(notes)
 
 
 def read_odt(data: bytes, notes: Notes) -> Iterator[Passage]:
@@ -36,10 +41,35 @@ def read_odt(data: bytes, notes: Notes) -> Iterator[Passage]:
         raise UserError("it is encrypted; save it without a password")
     root = package.xml("content.xml")
     body = next((e for e in root.iter() if local_name(e) == "body"), root)
-    yield Passage("".join(_odt_blocks(body)).rstrip("\n") + "\n")
+    yield Passage("".join(_Odt(notes).blocks(body)).rstrip("\n") + "\n")
+    if "styles.xml" in package.names:
+        for element in package.xml("styles.xml").iter():
+            if local_name(element) in ("header", "footer", "header-left", "footer-left"):
+                notes.drop("page headers and footers", "".join(element.itertext()))
+    package.account(notes)
 
 
 # ---- DOCX ------------------------------------------------------------------------------
+
+_LEFT_OUT = {
+    "del": "deleted text",
+    "moveFrom": "deleted text",
+    "Fallback": "what stands there in another form",
+    "instrText": "codes of fields",
+    "delInstrText": "codes of fields",
+}
+_OTHER_TEXT = re.compile(r"^word/(comments|header|footer)\d*\.xml$")
+_OTHER_REASONS = {
+    "comments": "comments",
+    "header": "page headers and footers",
+    "footer": "page headers and footers",
+}
+
+
+def _texts(element: Any) -> str:
+    """All text inside an element of a Word document."""
+    texts = ("t", "delText", "instrText", "delInstrText")
+    return "".join(e.text or "" for e in element.iter() if local_name(e) in texts)
 
 
 def _main_part(package: Package) -> str:
@@ -72,7 +102,8 @@ def _notes_of(package: Package, part: str) -> dict[str, Any]:
 
 
 class _Docx:
-    def __init__(self, notes: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, footnotes_of: dict[str, dict[str, Any]], notes: Notes) -> None:
+        self.footnotes_of = footnotes_of
         self.notes = notes
         self.number = 0
         self.pending: list[tuple[str, Any]] = []
@@ -89,7 +120,9 @@ class _Docx:
                 yield from self.rows(element)
                 yield "\n"
                 yield from self.footnotes()
-            elif name not in ("sectPr", "del", "moveFrom", "Fallback"):
+            elif name in _LEFT_OUT:
+                self.notes.drop(_LEFT_OUT[name], _texts(element))
+            elif name != "sectPr":
                 yield from self.blocks(element)
 
     def rows(self, table: Any) -> Iterator[str]:
@@ -122,7 +155,7 @@ class _Docx:
             elif name == "noBreakHyphen":
                 parts.append("-")
             elif name in ("footnoteReference", "endnoteReference"):
-                note = self.notes[name.removesuffix("Reference")].get(
+                note = self.footnotes_of[name.removesuffix("Reference")].get(
                     attribute(element, "id") or ""
                 )
                 if note is not None:
@@ -131,7 +164,12 @@ class _Docx:
                     self.pending.append((f"[{self.number}]", note))
             elif name == "txbxContent":
                 parts.append("\n" + "".join(self.blocks(element)).strip("\n") + "\n")
-            elif name not in ("del", "moveFrom", "Fallback", "instrText", "pPr", "rPr"):
+            elif name == "sym":  # a character of a font of its own
+                code = attribute(element, "char") or ""
+                self.notes.drop("characters of symbol fonts", chr(int(code, 16)) if code else "")
+            elif name in _LEFT_OUT:
+                self.notes.drop(_LEFT_OUT[name], element.text or _texts(element))
+            elif name not in ("pPr", "rPr"):
                 parts.append(self.inline(element))
         return "".join(parts)
 
@@ -148,63 +186,83 @@ def _children(parent: Any, name: str) -> Iterator[Any]:
 
 # ---- ODT -------------------------------------------------------------------------------
 
-_SKIPPED = frozenset(
-    ("tracked-changes", "annotation", "annotation-end", "sequence-decls", "forms", "variable-decls")
-)
+_SKIPPED = {
+    "tracked-changes": "deleted text",
+    "annotation": "comments",
+    "annotation-end": "comments",
+    "sequence-decls": "forms and fields",
+    "variable-decls": "forms and fields",
+    "forms": "forms and fields",
+}
 
 
-def _odt_blocks(parent: Any) -> Iterator[str]:
-    for element in parent:
-        name = local_name(element)
-        if name in ("p", "h"):
-            footnotes: list[str] = []
-            text = _odt_inline(element, footnotes).strip("\n")
-            yield text + "\n\n" if text.strip() else ""
-            yield from footnotes
-        elif name == "table":
-            yield from _odt_rows(element)
-            yield "\n"
-        elif name not in _SKIPPED:
-            yield from _odt_blocks(element)
+class _Odt:
+    """What stands in an OpenDocument text."""
 
+    def __init__(self, notes: Notes) -> None:
+        self.notes = notes
 
-def _odt_rows(table: Any) -> Iterator[str]:
-    for element in table:
-        name = local_name(element)
-        if name == "table-row":
-            cells = [
-                re.sub(r"\s*\n\s*", " ", "".join(_odt_blocks(cell))).strip()
-                for cell in element
-                if local_name(cell) == "table-cell"
-            ]
-            if any(cells):
-                yield "\t".join(cells) + "\n"
-        elif name in ("table-header-rows", "table-rows", "table-row-group"):
-            yield from _odt_rows(element)
+    def blocks(self, parent: Any) -> Iterator[str]:
+        """Paragraphs and tables."""
+        for element in parent:
+            name = local_name(element)
+            if name in ("p", "h"):
+                footnotes: list[str] = []
+                text = self.inline(element, footnotes).strip("\n")
+                yield text + "\n\n" if text.strip() else ""
+                yield from footnotes
+            elif name == "table":
+                yield from self.rows(element)
+                yield "\n"
+            elif name in _SKIPPED:
+                self.notes.drop(_SKIPPED[name], "".join(element.itertext()))
+            else:
+                yield from self.blocks(element)
 
+    def rows(self, table: Any) -> Iterator[str]:
+        """A line for each row."""
+        for element in table:
+            name = local_name(element)
+            if name == "table-row":
+                cells = [
+                    re.sub(r"\s*\n\s*", " ", "".join(self.blocks(cell))).strip()
+                    for cell in element
+                    if local_name(cell) == "table-cell"
+                ]
+                if any(cells):
+                    yield "\t".join(cells) + "\n"
+            elif name in ("table-header-rows", "table-rows", "table-row-group"):
+                yield from self.rows(element)
 
-def _odt_inline(parent: Any, footnotes: list[str]) -> str:
-    parts = [parent.text or ""]
-    for element in parent:
-        name = local_name(element)
-        if name == "s":
-            parts.append(" " * min(int(attribute(element, "c") or 1), 1000))
-        elif name == "tab":
-            parts.append("\t")
-        elif name == "line-break":
-            parts.append("\n")
-        elif name == "note":
-            mark = ""
-            for part in element:
-                if local_name(part) == "note-citation":
-                    mark = f"[{''.join(part.itertext()).strip()}]"
-                elif local_name(part) == "note-body":
-                    body = "".join(_odt_blocks(part)).strip()
-                    footnotes.append(f"{mark} {body}\n\n")
-            parts.append(mark)
-        elif name in ("text-box", "list", "table"):
-            parts.append("\n" + "".join(_odt_blocks([element])).strip("\n") + "\n")
-        elif name not in _SKIPPED:
-            parts.append(_odt_inline(element, footnotes))
-        parts.append(element.tail or "")
-    return "".join(parts)
+    def inline(self, parent: Any, footnotes: list[str]) -> str:
+        """Text of a paragraph, with what floats in it."""
+        parts = [parent.text or ""]
+        for element in parent:
+            name = local_name(element)
+            if name == "s":
+                parts.append(" " * min(int(attribute(element, "c") or 1), 1000))
+            elif name == "tab":
+                parts.append("\t")
+            elif name == "line-break":
+                parts.append("\n")
+            elif name == "note":
+                parts.append(self.footnote(element, footnotes))
+            elif name in ("text-box", "list", "table"):
+                parts.append("\n" + "".join(self.blocks([element])).strip("\n") + "\n")
+            elif name in _SKIPPED:
+                self.notes.drop(_SKIPPED[name], "".join(element.itertext()))
+            else:
+                parts.append(self.inline(element, footnotes))
+            parts.append(element.tail or "")
+        return "".join(parts)
+
+    def footnote(self, note: Any, footnotes: list[str]) -> str:
+        """The mark of a note, whose text waits for the end of the paragraph."""
+        mark = ""
+        for part in note:
+            if local_name(part) == "note-citation":
+                mark = f"[{''.join(part.itertext()).strip()}]"
+            elif local_name(part) == "note-body":
+                body = "".join(self.blocks(part)).strip()
+                footnotes.append(f"{mark} {body}\n\n")
+        return mark

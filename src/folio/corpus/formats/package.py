@@ -1,4 +1,4 @@
-"""A document that is a zip of XML files, opened with hardened tools: DOCX, ODT and EPUB."""
+"""A document that is a zip of XML files, opened with hardened tools: DOCX, ODT, EPUB and others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import zipfile
 from typing import Any
 from urllib.parse import unquote
 
+from folio.corpus.formats.magic import what_is
+from folio.corpus.formats.passage import Notes
 from folio.corpus.limits import Expansion
 from folio.errors import UserError
 
@@ -21,9 +23,12 @@ class Package:
         try:
             self.zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError):
-            raise UserError("it is damaged, or no zip") from None
+            kind = what_is(data[:512])
+            raise UserError(f"it is {kind or 'damaged, or no zip'}") from None
         self.expansion = Expansion(len(data))
+        self.n_bytes = len(data)
         self.names = set(self.zip.namelist())
+        self.opened: set[str] = set()
 
     def read(self, name: str) -> bytes:
         """A part.
@@ -32,6 +37,7 @@ class Package:
             UserError: not there, encrypted, damaged, or far larger than the file that holds it.
         """
         parts = []
+        self.opened.add(name)
         try:
             with self.zip.open(name) as file:
                 while block := file.read(READ_BYTES):
@@ -51,6 +57,15 @@ class Package:
         """The root element of an XML part; no entity is ever resolved."""
         return parse_xml(self.read(name), name)
 
+    def account(self, notes: Notes) -> None:
+        """Count, once all is read, what unpacking added and the parts that were not opened."""
+        unpacked = 0
+        for info in self.zip.infolist():
+            unpacked += info.file_size
+            if info.filename not in self.opened:
+                notes.dropped["pictures, styles and other parts"] += info.file_size
+        notes.rewritten["unpacking"] = self.n_bytes - unpacked
+
     def resolve(self, base: str, target: str) -> str:
         """The part that a part `base` means by `target`."""
         target = unquote(target.partition("#")[0])
@@ -59,23 +74,36 @@ class Package:
         return posixpath.normpath(posixpath.join(posixpath.dirname(base), target))
 
 
-def parse_xml(data: bytes, name: str) -> Any:
+class NotWellFormedError(UserError):
+    """No XML."""
+
+
+def parse_xml(data: bytes, name: str, comments: bool = False) -> Any:
     """The root element of an XML text.
 
+    Args:
+        data: the text.
+        name: what errors call it; empty for the file itself.
+        comments: whether comments become elements, whose tag is no string.
+
     Raises:
-        UserError: not well-formed, or with entities, of which bombs and thefts of files are made.
+        NotWellFormedError: no XML.
+        UserError: with entities, of which bombs and thefts of files are made.
     """
-    from xml.etree.ElementTree import ParseError
+    from xml.etree.ElementTree import ParseError, TreeBuilder
 
     from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
+    from defusedxml.ElementTree import DefusedXMLParser
 
+    subject = f"its part {name}" if name else "it"
     try:
-        return fromstring(data)
+        parser = DefusedXMLParser(target=TreeBuilder(insert_comments=comments))
+        parser.feed(data)
+        return parser.close()
     except DefusedXmlException:
-        raise UserError(f"its part {name} declares XML entities, which are refused") from None
+        raise UserError(f"{subject} declares XML entities, which are refused") from None
     except (ParseError, ValueError, LookupError):
-        raise UserError(f"its part {name} is no well-formed XML") from None
+        raise NotWellFormedError(f"{subject} is no well-formed XML") from None
 
 
 def local_name(element: Any) -> str:

@@ -23,9 +23,11 @@ class Notes:
 
     warnings: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
-    """Text that is in the file and is left out: UTF-8 bytes by reason."""
+    """What is in the file and is left out: bytes by reason, of text in UTF-8."""
+    rewritten: Counter[str] = field(default_factory=Counter)
+    """What was taken away, or added where below 0, before the reader saw the text: "unpacking"."""
 
-    def drop(self, reason: str, text: str) -> None:
-        """Count a text that is left out."""
-        if text:
+    def drop(self, reason: str, text: str | None) -> None:
+        """Count a text that is left out; spaces alone are none."""
+        if text and not text.isspace():
             self.dropped[reason] += len(text.encode("utf-8", errors="replace"))

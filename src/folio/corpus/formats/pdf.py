@@ -3,7 +3,8 @@
 A page of a PDF has no words, lines or columns, only glyphs with boxes. PDFium gives them in the
 order in which the file draws them, with spaces and line ends guessed. From there:
 
-    runs         stretches of a line without a wide gap
+    runs         stretches of a line without a wide gap, in a frame in which lines go to the right
+                 and down, whichever way the script or the page goes (pdf_runs.py)
     columns      a gutter that few runs cross splits a page; what crosses stands between
     paragraphs   lines joined, but for short lines, wide gaps and indents; words divided at a line
                  end joined again
@@ -17,40 +18,24 @@ from collections.abc import Iterator, Sequence
 from functools import partial, reduce
 from itertools import pairwise
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from folio.corpus.formats.passage import Notes, Passage
+from folio.corpus.formats.pdf_fields import field_texts
+from folio.corpus.formats.pdf_runs import DIVIDED, WIDE_GAP, Frame, Run, runs_of
+from folio.corpus.formats.scripts import joint, written_without_spaces
 from folio.errors import UserError
 
-WIDE_GAP = 1.2
-"""Of a line's height: a wider gap is that between columns, of a page or of a table."""
-NO_GAP = 0.1
-"""Of a line's height: a narrower gap stands inside a word."""
 MARGIN = 0.12
 """Share of a page's height, at its top and its bottom, where running headers stand."""
 REPEATED_PAGES = 3
 """A line in a margin that comes back on so many pages, but for its digits, is a running header."""
+INITIAL = 1.7
+"""Height of a large first letter, by the usual height."""
+NO_GAP = 0.1
+"""Of a line's height: a narrower gap stands inside a word."""
 COLUMN_CHARACTERS = 15
 """Runs of a column of prose are longer, cells of a table shorter."""
-
-DIVIDED = "\u00ad"  # where a word is divided at a line end
-_PDFIUM_DIVIDED = ("\x02", "\ufffe")
-_LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st"}
-_LIGATURES |= {0xFB06: "st", 0x00: None, 0xFFFE: None, 0xFFFF: None}
-
-
-class Run(NamedTuple):
-    """Text on a line, and its box in points; y grows upwards."""
-
-    left: float
-    bottom: float
-    right: float
-    top: float
-    text: str
-
-    @property
-    def height(self) -> float:
-        return self.top - self.bottom
 
 
 def read_pdf(data: bytes, notes: Notes) -> Iterator[Passage]:
@@ -67,18 +52,21 @@ def read_pdf(data: bytes, notes: Notes) -> Iterator[Passage]:
         if "password" in str(error).lower():
             raise UserError("it is encrypted; save it without a password") from None
         raise UserError("it is damaged, or no PDF") from None
-    pages, heights, without_text = [], [], []
+    pages: list[dict[Frame, list[Run]]] = []
+    heights, without_text, fields = [], [], []
+    pdf.init_forms()
     for number in range(len(pdf)):
         page = pdf[number]
         textpage = page.get_textpage()
-        runs = _runs(textpage)
+        runs = runs_of(textpage)
         pages.append(runs)
+        fields.append(field_texts(pdf, page, notes))
         heights.append(page.get_height())
         if not runs and page.get_objects(max_depth=2) and _has_picture(page):
             without_text.append(number + 1)
         textpage.close()
         page.close()
-    if not any(pages):
+    if not any(pages) and not any(fields):
         raise UserError(
             "it has no text layer: needs OCR, as with `ocrmypdf`"
             if without_text
@@ -89,64 +77,20 @@ def read_pdf(data: bytes, notes: Notes) -> Iterator[Passage]:
             f"no text on page {', '.join(map(str, without_text[:10]))}"
             f"{', ...' if without_text[10:] else ''}: needs OCR"
         )
-    _drop_running_headers(pages, heights, notes)
-    yield from _passages([_paragraphs_of(runs) for runs in pages])
+    for frame in {frame for runs in pages for frame in runs if frame.turn == 0}:
+        _drop_running_headers([runs.get(frame, []) for runs in pages], heights, notes)
+    read = [
+        [p for frame in runs if runs[frame] for p in _paragraphs_of(runs[frame])]
+        + [[text] for text in texts]
+        for runs, texts in zip(pages, fields)
+    ]
+    yield from _passages(read)
 
 
 def _has_picture(page: Any) -> bool:
     from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
 
     return any(True for _ in page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE], max_depth=4))
-
-
-# ---- runs ------------------------------------------------------------------------------
-
-
-def _runs(textpage: Any) -> list[Run]:
-    """The runs of a page, in the order of the file."""
-    from pypdfium2.raw import FPDFText_GetUnicode
-
-    runs: list[Run] = []
-    text: list[str] = []
-    box = (0.0, 0.0, 0.0, 0.0)  # of the first glyph of the run, right edge apart
-    before, spaced = -1, False
-
-    def finish() -> None:
-        nonlocal text
-        if text:
-            right = textpage.get_charbox(before, loose=True)[2]
-            joined = "".join(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            joined = joined.translate(_LIGATURES)
-            if joined.strip():
-                runs.append(Run(box[0], box[1], max(right, box[0]), box[3], joined))
-        text = []
-
-    for i in range(textpage.count_chars()):
-        glyph = chr(FPDFText_GetUnicode(textpage, i))
-        if glyph in "\r\n":
-            finish()
-            spaced = False
-        elif glyph in _PDFIUM_DIVIDED:
-            text.append(DIVIDED)
-            finish()
-            spaced = False
-        elif glyph.isspace():
-            spaced = True
-        else:
-            if text and spaced:
-                here = textpage.get_charbox(i, loose=True)
-                gap = here[0] - textpage.get_charbox(before, loose=True)[2]
-                height = box[3] - box[1]
-                if not -height < gap < WIDE_GAP * height or abs(here[1] - box[1]) > height:
-                    finish()
-                else:
-                    text.append(" ")
-            if not text:
-                box = textpage.get_charbox(i, loose=True)
-            text.append(glyph)
-            before, spaced = i, False
-    finish()
-    return runs
 
 
 def _drop_running_headers(pages: list[list[Run]], heights: list[float], notes: Notes) -> None:
@@ -231,6 +175,32 @@ def _gutter(runs: Sequence[Run]) -> float | None:
     return best if top > bottom else None
 
 
+def _with_initials(runs: Sequence[Run]) -> list[Run]:
+    """Large first letters, several lines high, put before the line that they begin."""
+    if len(runs) < 3:
+        return list(runs)
+    usual = median(run.height for run in runs)
+    kept = list(runs)
+    for initial in runs:
+        if len(initial.text.strip()) > 1 or not initial.text.strip().isalpha():
+            continue
+        if initial.height < INITIAL * usual:
+            continue
+        beside = [
+            (i, run)
+            for i, run in enumerate(kept)
+            if run is not initial
+            and run.height < initial.height / 1.5
+            and 0 <= run.left - initial.right + usual / 2 < 2 * usual
+            and initial.bottom - usual < run.bottom and run.top < initial.top + usual
+        ]  # fmt: skip
+        if len(beside) > 1:
+            i, first = max(beside, key=lambda found: found[1].top)
+            kept[i] = first._replace(text=initial.text.strip() + first.text)
+            kept.remove(initial)
+    return kept
+
+
 def _lines(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs side by side, from top to bottom, each line from left to right."""
     lines: list[list[Run]] = []
@@ -251,7 +221,7 @@ def _lines(runs: Sequence[Run]) -> list[list[Run]]:
 def _paragraphs_of(runs: Sequence[Run]) -> list[list[str]]:
     """The paragraphs of a page, each a list of lines that belong together."""
     paragraphs: list[list[str]] = []
-    for region in _regions(runs):
+    for region in _regions(_with_initials(runs)):
         lines = _lines(region)
         left = min(run.left for run in region)
         # Not the very rightmost: a title may be wider than the text.
@@ -270,8 +240,9 @@ def _text(line: Sequence[Run]) -> str:
     text = line[0].text.strip()
     for before, run in pairwise(line):
         gap = (run.left - before.right) / max(run.height, 1.0)
-        text += "\t" if gap > WIDE_GAP else " " if gap > NO_GAP else ""
-        text += run.text.strip()
+        following = run.text.strip()
+        text += "\t" if gap > WIDE_GAP else joint(text, following) if gap > NO_GAP else ""
+        text += following
     return text
 
 
@@ -290,7 +261,8 @@ def _begins_paragraph(
         return True
     # The first word of this line had found room on a line that was to go on.
     first_word = line[0].text.split()[0]
-    width = (line[0].right - line[0].left) * (len(first_word) + 1) / max(len(line[0].text), 1)
+    n = 2 if written_without_spaces(first_word[0]) else len(first_word) + 1
+    width = (line[0].right - line[0].left) * n / max(len(line[0].text), 1)
     return before[-1].right + width < right - 0.05 * (right - left)
 
 
@@ -312,8 +284,9 @@ def _passages(pages: list[list[list[str]]]) -> Iterator[Passage]:
         if not page:
             continue
         if held:
-            goes_on = held[-1].isalpha() or held[-1] in f",-{DIVIDED}"
-            if goes_on and page[0].islower():
+            goes_on = held[-1].isalpha() or held[-1] in f",،、，-{DIVIDED}"
+            no_capitals = page[0].isalpha() and not page[0].isupper()
+            if goes_on and (page[0].islower() or (no_capitals and not held[-1].islower())):
                 held = _join(held, page, words)[: -len(page)]
             else:
                 held += "\n\n"
@@ -330,7 +303,7 @@ def _join(text: str, line: str, words: Counter[str]) -> str:
     hyphen and not without, or where what follows is no small letter.
     """
     if not text.endswith(("-", DIVIDED, "\u2010")):
-        return f"{text} {line}"
+        return f"{text}{joint(text, line)}{line}"
     stem = text[:-1]
     head = re.search(r"[^\W\d_]+$", stem)
     tail = re.match(r"[^\W\d_]+", line)

@@ -1,12 +1,13 @@
-"""CSV and JSONL: the column that holds text, a document for each row."""
+"""CSV and TSV: the column that holds text, a document for each row.
+
+TSV has no quotes. In CSV a quote that never ends, or ends inside a word, is a character.
+"""
 
 from __future__ import annotations
 
 import csv
-import itertools
-import json
-from collections.abc import Iterable, Iterator
-from typing import TextIO
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
@@ -15,68 +16,106 @@ TEXT_COLUMNS = ("text", "content", "body", "document", "message", "story", "arti
 """Taken in this order where the user names none."""
 
 
-def read_jsonl(file: TextIO, column: str, notes: Notes) -> Iterator[Passage]:
-    """The text of each line; a line may also be a bare string."""
-    chosen = column
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise UserError(f"line {number} is no JSON") from None
-        if isinstance(record, str):
-            yield Passage(record, f"line {number}", document=True)
-            continue
-        if not isinstance(record, dict):
-            raise UserError(f"line {number} is neither an object nor a text")
-        if not chosen:
-            chosen = _choose(record) or _longest(record)
-        text = record.get(chosen)
-        if isinstance(text, str):
-            yield Passage(text, f"line {number}", document=True)
-        elif text is None and chosen in record:
-            continue
-        else:
-            raise UserError(
-                f"line {number} has no text in '{chosen or 'text'}'; it has "
-                f"{', '.join(map(repr, record)) or 'nothing'}. Name one with --corpus.text-column"
-            )
-
-
-def read_csv(file: TextIO, column: str, notes: Notes) -> Iterator[Passage]:
+def read_csv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
     """The text of each row; a table without a column of text is one document, row by row."""
     csv.field_size_limit(1 << 30)
-    first = file.readline()  # csv.Sniffer takes minutes for a cell of a megabyte
+    first = next(lines, "")  # csv.Sniffer takes minutes for a cell of a megabyte
     delimiter = max(",;\t|", key=first.count)
-    rows = csv.reader(itertools.chain([first], file), delimiter=delimiter)
-    try:
-        header = next(rows, [])
-        chosen = column or _choose(header)
-        if column and column not in header:
-            raise UserError(
-                f"it has no column '{column}'; it has {', '.join(map(repr, header))}. "
-                f"Name one with --corpus.text-column"
-            )
-        if not chosen:
-            yield Passage("\t".join(header) + "\n")
-            for row in rows:
-                yield Passage("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
-            return
-        place = header.index(chosen)
-        for row in rows:
-            if len(row) > place and row[place]:
-                yield Passage(row[place], f"line {rows.line_num}", document=True)
-    except csv.Error as error:
-        raise UserError(f"line {rows.line_num} is no CSV: {error}") from None
+    yield from _read_rows(_Rows(first, lines, delimiter, notes), column, delimiter, notes)
 
 
-def _choose(names: Iterable[str]) -> str:
+def read_tsv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
+    """The same for cells between tabs."""
+    rows = ((i, line.rstrip("\r\n").split("\t")) for i, line in enumerate(lines, 1))
+    yield from _read_rows(rows, column, "\t", notes)
+
+
+def _read_rows(
+    rows: Iterable[tuple[int, list[str]]], column: str, delimiter: str, notes: Notes
+) -> Iterator[Passage]:
+    """The text of rows, each with the number of its last line."""
+    rows = iter(rows)
+    _, header = next(rows, (0, []))
+    chosen = column or choose_column(header)
+    if column and column not in header:
+        raise UserError(
+            f"it has no column '{column}'; it has {', '.join(map(repr, header))}. "
+            f"Name one with --corpus.text-column"
+        )
+    if not chosen:
+        yield Passage("\t".join(header) + "\n")
+        for _, row in rows:
+            yield Passage("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
+        return
+    place = header.index(chosen)
+    is_last = place == len(header) - 1
+    for number, row in rows:
+        if is_last and len(row) > len(header):  # delimiters in the text, which nobody quoted
+            row[place:] = [delimiter.join(row[place:])]
+        for cell in (*row[:place], *row[place + 1 : len(header)]):
+            notes.drop("other columns", cell)
+        for cell in row[max(len(header), place + 1) :]:
+            notes.drop("cells beyond the header", cell)
+        if len(row) > place and row[place]:
+            yield Passage(row[place], f"line {number}", document=True)
+
+
+def choose_column(names: Iterable[str]) -> str:
+    """The name that stands for text, or none."""
     lower = {name.strip().lower(): name for name in reversed(list(names))}
     return next((lower[name] for name in TEXT_COLUMNS if name in lower), "")
 
 
-def _longest(record: dict) -> str:
-    """The one key with text, or none."""
-    texts = [key for key, value in record.items() if isinstance(value, str)]
-    return texts[0] if len(texts) == 1 else ""
+class _Rows:
+    """Rows of CSV, each with the number of its last line.
+
+    Where quotes do not fit, the line that they begin on is read without quotes, and what follows
+    is read anew: no lone quote takes in the rows after it.
+    """
+
+    def __init__(self, first: str, lines: Iterator[str], delimiter: str, notes: Notes) -> None:
+        self.waiting = deque([first] if first else [])
+        self.lines = lines
+        self.delimiter = delimiter
+        self.notes = notes
+        self.number = 0
+        self.taken: list[str] = []  # lines of the row that is being read
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        n_lone = 0
+        reader = self._reader()
+        while True:
+            self.taken = []
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                if "field larger" in str(error):
+                    raise UserError(f"line {self.number} is no CSV: {error}") from None
+                n_lone += 1
+                row = self._unquoted()
+                reader = self._reader()
+            if row is None:
+                break
+            if row:
+                yield self.number, row
+        if n_lone:
+            self.notes.warnings.append(f"{n_lone:,} quotes without an end were read as characters")
+
+    def _reader(self) -> Iterator[list[str]]:
+        return csv.reader(self._lines(), delimiter=self.delimiter, strict=True)
+
+    def _lines(self) -> Iterator[str]:
+        while True:
+            line = self.waiting.popleft() if self.waiting else next(self.lines, None)
+            if line is None:
+                return
+            self.number += 1
+            self.taken.append(line)
+            yield line
+
+    def _unquoted(self) -> list[str]:
+        first, *rest = self.taken
+        self.waiting.extendleft(reversed(rest))
+        self.number -= len(rest)
+        plain: Sequence[str] = [first.rstrip("\r\n")]
+        return next(csv.reader(plain, delimiter=self.delimiter, quoting=csv.QUOTE_NONE), [])

@@ -1,0 +1,331 @@
+"""Which encoding a text has: decided by all of it, never by its first bad byte.
+
+UTF-8 where a text is UTF-8 but for some bytes, which are replaced and counted. Only where what is
+no UTF-8 is no exception, an encoding is guessed, from samples that end where a character does.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from folio.corpus.formats.magic import what_is_file
+from folio.corpus.formats.passage import Notes
+from folio.errors import UserError
+
+BLOCK_BYTES = 1 << 18
+GUESS_BYTES = 1 << 16
+"""Of a file, to guess its encoding from; as much again from the first byte that is no UTF-8."""
+CHARACTERS_PER_DAMAGE = 4
+"""Characters beyond ASCII for each byte that is no UTF-8: with as many, a text is damaged UTF-8.
+Texts in another encoding have far fewer by chance."""
+STRAY = 0.001
+"""Share of bytes that are no UTF-8 in a text which is else ASCII and has no better reading."""
+STRAY_NULS = 0.01
+"""Share of NULs above which a file is no text: programs have a tenth and more."""
+LATIN = 0.5
+"""Share of bytes beyond ASCII below which a text is likely to be written in Latin letters."""
+
+# UTF-32's mark begins with UTF-16's, so it stands first.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+DAMAGED = re.compile("[\udc80-\udcff]")
+"""A byte that is no UTF-8, as `surrogateescape` gives it."""
+REPLACED = "\ufffd"
+
+
+class WrongEncodingError(UserError):
+    """Bytes that an encoding does not have."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+        """Of the first such byte in the file."""
+
+
+class Encoding(NamedTuple):
+    """How to read a file."""
+
+    codec: str
+    skip: int = 0
+    """Bytes of its byte-order mark."""
+    lenient: bool = False
+    """Replace what the codec does not have, and drop NULs."""
+
+    @property
+    def errors(self) -> str:
+        """For `bytes.decode`."""
+        if not self.lenient:
+            return "strict"
+        return "surrogateescape" if self.codec == "utf-8" else "replace"
+
+    def mended(self, text: str) -> str:
+        """A stretch of the text as it is to be learned."""
+        if not self.lenient:
+            return text
+        return DAMAGED.sub(REPLACED, text).replace("\0", "")
+
+
+class Damage(NamedTuple):
+    """What is no UTF-8 in a file."""
+
+    n_bytes: int
+    """Of the file."""
+    n_damaged: int
+    """Bytes."""
+    n_nuls: int
+    n_beyond: int
+    """Characters beyond ASCII that are whole."""
+    first: int
+    """The value of the first damaged byte ..."""
+    offset: int
+    """... and where it is."""
+    cut_off: bool
+    """Whether all that is damaged is a last character, cut off."""
+    odd_nuls: int
+    """NULs at odd offsets, as in UTF-16 that begins with its lower half."""
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether the file is UTF-8 all the same."""
+        if self.n_nuls > STRAY_NULS * self.n_bytes:
+            return False
+        enough = self.n_beyond >= CHARACTERS_PER_DAMAGE * self.n_damaged
+        return enough or self.cut_off
+
+
+def choose_encoding(
+    path: Path, encoding: str, error: WrongEncodingError | None, notes: Notes, name: str
+) -> Encoding:
+    """How to read a file that is not what its mark, or `encoding`, says.
+
+    Args:
+        path: the file.
+        encoding: what the user named, or `auto`.
+        error: what was found; None for a NUL.
+        notes: takes a warning, and how many bytes were replaced.
+        name: what messages call the file.
+
+    Raises:
+        UserError: no text, or nothing that could be guessed; or a named encoding that is not it.
+    """
+    damage = measure_damage(path)
+    if kind := what_is_file(path):
+        raise UserError(f"{name} is a binary file, {kind}.")
+    marked = codec_of(_head(path), encoding)
+    if encoding == "auto" and marked.codec != "utf-8":
+        notes.warnings.append(f"some of its {marked.codec} is damaged and was replaced")
+        return marked._replace(lenient=True)
+    if encoding != "auto" and (error or marked.codec != "utf-8"):
+        raise error or _no_text(name, damage, marked.codec)
+    if damage.is_utf8:
+        return _damaged_utf8(damage, marked, notes)
+    if damage.n_nuls:
+        raise _no_text(name, damage, marked.codec)
+    guessed = _guess_file(path, damage)
+    if guessed is None:
+        if damage.n_damaged <= STRAY * damage.n_bytes:
+            return _damaged_utf8(damage, marked, notes)
+        assert error is not None
+        raise error
+    notes.warnings.append(guess_note(guessed))
+    if _reads(path, guessed):
+        return Encoding(guessed)
+    notes.warnings.append(f"some bytes that {guessed} does not have became U+FFFD")
+    return Encoding(guessed, lenient=True)
+
+
+def measure_damage(path: Path) -> Damage:
+    """Read a file as UTF-8, and count what is not."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    n_bytes = n_damaged = n_nuls = odd_nuls = n_leads = 0
+    first, offset, pending = -1, -1, 0
+    for block in _blocks(path):
+        begin = n_bytes - len(decoder.getstate()[0])
+        text = decoder.decode(block, final=not block)
+        data = np.frombuffer(block, np.uint8)
+        n_bytes += len(block)
+        if b"\0" in block:
+            nuls = np.flatnonzero(data == 0)
+            n_nuls += len(nuls)
+            odd_nuls += int(np.count_nonzero((nuls + n_bytes - len(block)) % 2))
+        if not text.isascii():
+            found = DAMAGED.search(text)
+            n_damaged += len(DAMAGED.findall(text)) if found else 0
+            encoded = np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+            n_leads += int(np.count_nonzero(encoded >= 0xC0))
+            if found and first < 0:
+                first = ord(found[0]) - 0xDC00
+                before = text[: found.start()].encode("utf-8", "surrogateescape")
+                offset = begin + len(before)
+        if block:
+            pending = len(decoder.getstate()[0])
+    cut_off = 0 < n_damaged == pending
+    # A damaged byte may look like the lead of a character.
+    n_beyond = max(n_leads - n_damaged, 0)
+    return Damage(n_bytes, n_damaged, n_nuls, n_beyond, first, offset, cut_off, odd_nuls)
+
+
+def codec_of(head: bytes, encoding: str) -> Encoding:
+    """The codec of a file that begins with `head`."""
+    marked = ((mark, codec) for mark, codec in BYTE_ORDER_MARKS.items() if head.startswith(mark))
+    mark, codec = next(marked, (b"", "utf-8"))
+    if encoding == "auto":
+        return Encoding(codec, len(mark))
+    try:
+        named = codecs.lookup(encoding).name
+    except LookupError:
+        raise UserError(
+            f"corpus.encoding is '{encoding}', which Python does not know. "
+            f"Give a name such as utf-8, utf-16, latin-1 or cp1252."
+        ) from None
+    # "utf-16" leaves the byte order to the mark; the codecs with an order would read the mark
+    # as a character.
+    takes_mark = mark and codec.startswith(named)
+    return Encoding(codec, len(mark)) if takes_mark else Encoding(named)
+
+
+def decode(data: bytes, named: str | None, notes: Notes) -> str:
+    """Text of bytes that are in memory: by their mark, as UTF-8, as what they name, or by a guess.
+
+    Args:
+        data: the bytes.
+        named: the encoding that they claim to have, if any.
+        notes: takes a line where it was a guess, or something was replaced.
+    """
+    mark, codec = next((m for m in BYTE_ORDER_MARKS.items() if data.startswith(m[0])), (b"", ""))
+    if codec:
+        return data[len(mark) :].decode(codec, errors="replace")
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8")
+    text = data.decode("utf-8", "surrogateescape")
+    n_damaged = len(DAMAGED.findall(text))
+    n_beyond = sum(1 for c in text if c > "\x7f") - n_damaged
+    if n_beyond >= CHARACTERS_PER_DAMAGE * n_damaged:
+        notes.warnings.append(_replaced(n_damaged))
+        return DAMAGED.sub(REPLACED, text)
+    if named:
+        with suppress(LookupError):
+            return data.decode(named, errors="replace")
+    guessed = guess(whole_characters(data[: 1 << 20])) or "cp1252"
+    notes.warnings.append(guess_note(guessed))
+    return data.decode(guessed, errors="replace")
+
+
+def guess(sample: bytes) -> str | None:
+    """The encoding that makes most sense of some bytes; None where none does."""
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:
+        return None
+    if b"\0" in sample:
+        return None
+    best = from_bytes(sample).best()
+    if best is None:
+        return None
+    with suppress(UnicodeDecodeError):  # the usual one, where it reads the same
+        if sample.decode("cp1252") == str(best):
+            return "cp1252"
+    return best.encoding
+
+
+def whole_characters(sample: bytes) -> bytes:
+    """A sample without its last character, which may be cut off.
+
+    In every encoding of several bytes a character that is read is over at a line end or a space.
+
+    >>> whole_characters(b"one two thr")
+    b'one two '
+    """
+    end = max(sample.rfind(b"\n"), sample.rfind(b" ")) + 1
+    return sample[:end] if end > len(sample) // 2 else sample
+
+
+def guess_note(codec: str) -> str:
+    """The warning of a guess."""
+    return f"no UTF-8; read as {codec}, which is a guess (--corpus.encoding names another)"
+
+
+def advice(share_beyond: float) -> str:
+    """Which encodings may be named for a text with such a share of bytes beyond ASCII."""
+    if share_beyond < LATIN:
+        return "Name its encoding, as in --corpus.encoding latin-1"
+    return (
+        "Name its encoding, as in --corpus.encoding gb18030, big5, cp932, cp949, cp1251 or cp1256"
+    )
+
+
+def _guess_file(path: Path, damage: Damage) -> str | None:
+    with path.open("rb") as file:
+        sample = file.read(GUESS_BYTES)
+        if damage.offset >= GUESS_BYTES // 2:  # all before it is ASCII or UTF-8
+            file.seek(damage.offset)
+            sample = file.read(GUESS_BYTES)
+    whole = whole_characters(sample)
+    if whole is not sample or len(sample) < GUESS_BYTES:
+        return guess(whole)
+    # Text without a space, as Chinese may be: some end is that of a character.
+    ends = (len(sample) - i for i in range(4))
+    return next(filter(None, (guess(sample[:end]) for end in ends)), None)
+
+
+def _reads(path: Path, codec: str) -> bool:
+    """Whether a codec has all of a file."""
+    decoder = codecs.getincrementaldecoder(codec)()
+    try:
+        for block in _blocks(path):
+            decoder.decode(block, final=not block)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _damaged_utf8(damage: Damage, marked: Encoding, notes: Notes) -> Encoding:
+    if damage.n_damaged:
+        at = f", the first is 0x{damage.first:02x} at offset {damage.offset:,}"
+        notes.warnings.append(_replaced(damage.n_damaged) + at)
+        notes.dropped["bytes that are no UTF-8"] += damage.n_damaged
+    if damage.n_nuls:
+        notes.warnings.append(f"{damage.n_nuls:,} NULs were dropped")
+        notes.dropped["NULs"] += damage.n_nuls
+    return Encoding("utf-8", marked.skip, lenient=True)
+
+
+def _replaced(n: int) -> str:
+    return f"{n:,} {'byte is' if n == 1 else 'bytes are'} no UTF-8 and became U+FFFD"
+
+
+def _no_text(name: str, damage: Damage, codec: str) -> UserError:
+    """Of a file with NULs."""
+    begin = f"{name} is a binary file"
+    if damage.n_nuls * 3 > damage.n_bytes:
+        order = "le" if damage.odd_nuls * 2 > damage.n_nuls else "be"
+        return UserError(
+            f"{begin}, or text in another encoding than {codec}: it has {damage.n_nuls:,} NULs. "
+            f"Give text files, or --corpus.encoding utf-16-{order}."
+        )
+    return UserError(f"{begin}: it has {damage.n_nuls:,} NULs. Give text files.")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file, and an empty block at its end."""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+    yield b""

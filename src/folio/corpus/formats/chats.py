@@ -1,0 +1,88 @@
+"""JSON: exports of chats (Telegram, Discord, Slack), and lists of records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from folio.corpus.encodings import decode
+from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation
+from folio.corpus.formats.jsonl import Record, texts_of_records
+from folio.corpus.formats.passage import Notes, Passage
+from folio.errors import UserError
+
+_CHAT_MARKS = ("ts", "date", "timestamp", "date_unixtime", "role")
+"""One of these keys is in each message of an export."""
+_SAID = ("text", "content")
+FIRST_MESSAGES = 100
+
+
+def read_json(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passage]:
+    """A document for each chat, or for each record of a list.
+
+    Raises:
+        UserError: no JSON, or none in which it is known what is text.
+    """
+    try:
+        root = json.loads(decode(data, None, notes))
+    except (ValueError, RecursionError):
+        raise UserError("it is no JSON") from None
+    chats = [] if text_column else list(_chats(root))
+    if chats:
+        for number, messages in enumerate(chats, 1):
+            text = conversation([message for message in messages if _is_said(message, notes)])
+            if text:
+                yield Passage(text, f"chat {number}", document=True)
+        return
+    if isinstance(root, dict):
+        lists = [value for value in root.values() if _is_records(value)]
+        root = lists[0] if len(lists) == 1 else [root]
+    if not _is_records(root) and not (
+        isinstance(root, list) and all(isinstance(r, str) for r in root)
+    ):
+        raise UserError("it is JSON, but no chat and no list of records")
+    sized = (
+        Record(
+            f"record {i}",
+            record,
+            len(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace")),
+        )
+        for i, record in enumerate(root, 1)
+    )
+    yield from texts_of_records(sized, text_column, notes)
+
+
+def _chats(root: Any) -> Iterator[list[Any]]:
+    if _is_chat(root):
+        yield root
+    elif isinstance(root, dict):
+        for key in CONVERSATION_KEYS:
+            if _is_chat(root.get(key)):
+                yield root[key]
+                return
+        listed = root.get("chats")
+        if isinstance(listed, dict) and isinstance(listed.get("list"), list):
+            for chat in listed["list"]:
+                yield from _chats(chat)
+
+
+def _is_chat(value: Any) -> bool:
+    """Whether a list is of messages; the first ones may be reports of the service."""
+    return _is_records(value) and any(
+        any(mark in message for mark in _CHAT_MARKS) and any(key in message for key in _SAID)
+        for message in value[:FIRST_MESSAGES]
+    )
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(r, dict) for r in value)
+
+
+def _is_said(message: dict[str, Any], notes: Notes) -> bool:
+    """Whether somebody said it; what a service reports, such as who joined, is counted."""
+    kind = message.get("type")
+    reported = kind == "service" or "subtype" in message
+    if reported:
+        notes.drop("what the service reports", json.dumps(message, ensure_ascii=False))
+    return not reported

@@ -1,0 +1,152 @@
+"""JSON lines: the text of each record, by a key that the first thousand of them agree on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation, instruction
+from folio.corpus.formats.passage import Notes, Passage
+from folio.corpus.formats.tables import TEXT_COLUMNS
+from folio.errors import UserError
+
+FIRST_RECORDS = 1000
+FIRST_CHARACTERS = 1 << 24
+"""Of which the key is chosen; fewer where they are long."""
+BAD_LINES = 0.01
+"""Share of lines that may be no JSON; one line always may."""
+
+
+class Record(NamedTuple):
+    """A record, the place that it is at, and the size of what it was read from."""
+
+    place: str
+    value: Any
+    n_bytes: int
+
+
+def read_jsonl(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
+    """The text of each line; a line may also be a bare string, or a conversation."""
+    yield from texts_of_records(_parsed(lines, notes), column, notes)
+
+
+def texts_of_records(records: Iterable[Record], column: str, notes: Notes) -> Iterator[Passage]:
+    """A document for each record that has a text.
+
+    Raises:
+        UserError: no record has one, or not under the key that was named.
+    """
+    coming = iter(records)
+    first = list(_first(coming))
+    chosen = column or _choose([record.value for record in first])
+    n = n_without = 0
+    seen: Counter[str] = Counter()
+    for record in itertools.chain(first, coming):
+        n += 1
+        text = _text(record.value, chosen, notes)
+        if text:
+            yield Passage(text, record.place, document=True)
+        else:
+            n_without += 1
+            notes.dropped["records without text"] += record.n_bytes
+            if isinstance(record.value, dict):
+                seen.update(record.value)
+    if n and n_without == n and seen and chosen not in seen:
+        names = ", ".join(repr(name) for name, _ in seen.most_common(12))
+        raise UserError(
+            f"{first[0].place} has no text in '{chosen or 'text'}'; the records have {names}. "
+            f"Name one with --corpus.text-column"
+        )
+    if n_without:
+        key = f" in '{chosen}'" if chosen else ""
+        notes.warnings.append(f"{n_without:,} of {n:,} records have no text{key}")
+
+
+def _parsed(lines: Iterator[str], notes: Notes) -> Iterator[Record]:
+    n_lines = n_bad = 0
+    first_bad = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        n_lines += 1
+        n_bytes = len(line.encode("utf-8", "replace"))
+        try:
+            value = json.loads(line.lstrip("\ufeff"))
+        except (ValueError, RecursionError):
+            n_bad += 1
+            first_bad = first_bad or number
+            notes.dropped["lines that are no JSON"] += n_bytes
+            continue
+        yield Record(f"line {number}", value, n_bytes)
+    if n_bad > max(1, BAD_LINES * n_lines) or n_bad == n_lines > 0:
+        raise UserError(
+            f"{n_bad:,} of its {n_lines:,} lines are no JSON, the first is line {first_bad}"
+        )
+    if n_bad:
+        notes.warnings.append(
+            f"{n_bad:,} of {n_lines:,} lines {'is' if n_bad == 1 else 'are'} no JSON and left "
+            f"out, the first is line {first_bad}"
+        )
+
+
+def _first(records: Iterator[Record]) -> Iterator[Record]:
+    n_characters = 0
+    for record in itertools.islice(records, FIRST_RECORDS):
+        yield record
+        n_characters += record.n_bytes
+        if n_characters > FIRST_CHARACTERS:
+            return
+
+
+def _choose(values: list[Any]) -> str:
+    """The key under which most records have a text, names of text columns first."""
+    counts: Counter[str] = Counter()
+    for value in values:
+        if isinstance(value, dict):
+            counts.update(key for key, text in value.items() if isinstance(text, str) and text)
+    lower = {key.strip().lower(): key for key in reversed(counts)}
+    known = [lower[name] for name in TEXT_COLUMNS if name in lower]
+    most = max((counts[key] for key in known), default=0)
+    if known:
+        return next(key for key in known if counts[key] >= most / 2)
+    return next(iter(counts)) if len(counts) == 1 else ""
+
+
+def _text(value: Any, chosen: str, notes: Notes) -> str:
+    """The text of a record, whatever else it holds counted."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        return ""
+    text, used = "", {chosen}
+    if isinstance(value.get(chosen), str):
+        text = value[chosen]
+    elif isinstance(value.get(chosen), list):
+        text = conversation(value[chosen])
+    else:
+        for key in CONVERSATION_KEYS:
+            if not text and isinstance(value.get(key), list):
+                text, used = conversation(value[key]), {key}
+        if not text:
+            text, used = instruction(value)
+    if text:
+        for key, other in value.items():
+            if key not in used:
+                notes.drop("other columns", " ".join(_strings(other)))
+    return text
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The texts and numbers inside a value."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+        elif value is not None:
+            yield str(value)

@@ -1,0 +1,54 @@
+"""Plain text of several documents: one a line, or between marks such as GPT-2's."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from folio.corpus.formats.passage import Notes, Passage
+
+MARKS = ("<|startoftext|>", "<|endoftext|>")
+_MARK = re.compile("|".join(map(re.escape, MARKS)))
+
+
+def read_lines(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
+    """A document for each line that is not empty."""
+    for number, line in enumerate(lines, 1):
+        text = line.rstrip("\r\n")
+        if text.strip():
+            yield Passage(text, f"line {number}", document=True)
+
+
+def read_marked(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
+    """A document for each stretch between marks, which are left out and counted."""
+    parts: list[str] = []
+    n = 0
+
+    def document() -> Iterator[Passage]:
+        nonlocal n
+        text = "".join(parts).strip("\r\n")
+        parts.clear()
+        if text.strip():
+            n += 1
+            yield Passage(text, f"text {n}", document=True)
+
+    for line in lines:
+        begin = 0
+        for mark in _MARK.finditer(line):
+            notes.drop("marks between documents", mark[0])
+            parts.append(line[begin : mark.start()])
+            yield from document()
+            begin = mark.end()
+        parts.append(line[begin:])
+    yield from document()
+
+
+def is_marked(path: Path) -> bool:
+    """Whether a file has such a mark anywhere."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return any(data.find(mark.encode("ascii")) >= 0 for mark in MARKS)
+    except (OSError, ValueError):  # an empty file has no map
+        return False

@@ -1,0 +1,37 @@
+"""Subtitles, SRT and WebVTT: what is said, without times; a sentence in one line."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+
+from folio.corpus.encodings import decode
+from folio.corpus.formats.passage import Notes, Passage
+from folio.corpus.formats.scripts import joint
+
+_TIME = re.compile(r"^\s*(\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->")
+_TAG = re.compile(r"</?(?:[a-zA-Z][^<>]*|\d[\d:.]*)>|\{\\[^{}]*\}")
+_ENDS = tuple('.!?…"”»)]。！？」』؟।')
+
+
+def read_subtitles(data: bytes, notes: Notes) -> Iterator[Passage]:
+    """The text, a line for each sentence; a line that begins with a dash is another speaker's."""
+    said = ""
+    for block in re.split(r"\n[ \t]*\n", decode(data, None, notes).replace("\r\n", "\n")):
+        lines = block.strip("\n").split("\n")
+        at = next((i for i, line in enumerate(lines) if _TIME.match(line)), None)
+        if at is None:
+            if not lines[0].startswith("WEBVTT"):
+                notes.drop("styles and comments", block)
+            continue
+        for line in lines[at + 1 :]:
+            text = html.unescape(_TAG.sub("", line)).strip()
+            if not text:
+                continue
+            if said.endswith(_ENDS) or (said and text[0] in "-–—"):
+                yield Passage(said + "\n")
+                said = ""
+            said += joint(said, text) + text
+    if said:
+        yield Passage(said + "\n")

@@ -1,0 +1,53 @@
+"""What Folio itself has written is no text to learn from: runs, studies and pages."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from folio.report import html_page
+
+_RUN_FILES = ("metrics.jsonl", "corpus.json", "tokenizer.json")
+"""One of them stands beside the recipe.toml of a run."""
+_STUDY_FILES = ("journal.log", "best.toml", "study.html", "trials")
+"""One of them stands beside the study.toml of a study."""
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Whether a folder is that of the runs, a run or a study."""
+    return _is_runs_folder(folder) or is_run(folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run or a study."""
+    for main, others in (("recipe.toml", _RUN_FILES), ("study.toml", _STUDY_FILES)):
+        if (folder / main).is_file() and any((folder / name).exists() for name in others):
+            return True
+    return False
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page of Folio's."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    return any(head.startswith(begin) for begin in _page_begins())
+
+
+@cache
+def _page_begins() -> tuple[bytes, ...]:
+    """How Folio's pages begin, up to their title."""
+    template = files("folio.explain").joinpath("page.html").read_text("utf-8")
+    begins = (html_page("", "").partition("<title>")[0], template.partition("color-scheme")[0])
+    return tuple(begin.encode("utf-8") for begin in begins)
+
+
+def _is_runs_folder(folder: Path) -> bool:
+    runs = Path(os.environ.get("FOLIO_RUNS", "runs"))
+    return folder.name == runs.name and folder.resolve() == runs.resolve()

@@ -1,0 +1,77 @@
+"""Subtitles, workbooks, presentations, and files that are compressed."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from folio.corpus.corpus import CorpusConfig, read_corpus
+from tests.corpus.making import write, zip_of
+
+
+def read(path: Path) -> list[str]:
+    """The texts of a file, whose bytes are all accounted for."""
+    corpus = read_corpus(CorpusConfig(sources=(str(path),)))
+    ledger = corpus.record()["ledger_bytes"]
+    parts = sum(sum(ledger[part].values()) for part in ("kept", "dropped", "rewritten"))
+    assert ledger["in"] == path.stat().st_size == parts
+    return [document.text for document in corpus.documents]
+
+
+SRT = (
+    "1\r\n00:00:01,000 --> 00:00:02,500\r\n<i>The boat left</i>\r\nat dawn.\r\n\r\n"
+    "2\r\n00:00:03,000 --> 00:00:04,000\r\n- Who?\r\n- Nobody\r\n\r\n"
+    "3\r\n00:00:05,000 --> 00:00:06,000\r\nat all.\r\n"
+)
+
+
+def test_subtitles_give_sentences_without_times(tmp_path: Path):
+    assert read(write(tmp_path, "a.srt", SRT)) == [
+        "The boat left at dawn.\n- Who?\n- Nobody at all.\n"
+    ]
+    vtt = "WEBVTT\n\nNOTE mine\n\n00:01.000 --> 00:02.000 align:start\n<v Ann>It &amp; rains.\n"
+    assert read(write(tmp_path, "a.vtt", vtt)) == ["It & rains.\n"]
+
+
+def test_a_workbook_is_read_row_by_row(tmp_path: Path):
+    sheet = (
+        '<worksheet><sheetData><row><c r="A1" t="s"><v>0</v></c><c r="C1"><v>12.5</v></c></row>'
+        '<row><c r="A2" t="inlineStr"><is><t>Ullin</t></is></c><c r="B2"><v>2</v></c></row>'
+        "</sheetData></worksheet>"
+    )
+    parts: dict[str, str | bytes] = {
+        "xl/worksheets/sheet1.xml": sheet,
+        "xl/sharedStrings.xml": "<sst><si><r><t>Bran</t></r><r><t>nock</t></r></si></sst>",
+        "xl/styles.xml": "<styles/>",
+    }
+    assert read(write(tmp_path, "a.xlsx", zip_of(parts))) == ["Brannock\t\t12.5\nUllin\t2\n"]
+
+
+def test_a_presentation_is_read_slide_by_slide(tmp_path: Path):
+    slide = "<sld><p><r><t>Slide {0} says</t></r><r><t> this.</t></r></p></sld>"
+    parts: dict[str, str | bytes] = {
+        f"ppt/slides/slide{i}.xml": slide.format(i) for i in (10, 2, 1)
+    }
+    parts["ppt/notesSlides/notesSlide2.xml"] = "<notes><p><t>Told.</t></p></notes>"
+    text = "Slide 1 says this.\n\nSlide 2 says this.\nTold.\n\nSlide 10 says this.\n"
+    assert read(write(tmp_path, "a.pptx", zip_of(parts))) == [text]
+
+
+@pytest.mark.parametrize(
+    ("end", "pack"),
+    [
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".xz", lzma.compress),
+        (".zst", zstandard.ZstdCompressor().compress),
+    ],
+)
+def test_a_compressed_file_gives_what_the_file_gives(tmp_path: Path, end: str, pack):
+    assert read(write(tmp_path, f"a.txt{end}", pack("Größe\n".encode() * 50))) == ["Größe\n" * 50]
+    rows = b'{"text": "one"}\n{"text": "two"}\n'
+    assert read(write(tmp_path, f"b.jsonl{end}", pack(rows))) == ["one", "two"]
