@@ -16,6 +16,7 @@ from folio.corpus.corpus import Corpus, read_corpus
 from folio.corpus.document import Part
 from folio.evaluation.score import frequency_loss
 from folio.recipe.recipe import Recipe
+from folio.run.parts import Parts, make_parts
 from folio.storage import cache_folder, write_json
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
@@ -40,6 +41,8 @@ class Prepared:
     record: dict[str, Any]
     """For corpus.json."""
     warnings: list[str]
+    parts: Parts
+    """The documents of the training text."""
 
     def training(self) -> TokenIds:
         """(N,) token ids, mapped from the file."""
@@ -103,6 +106,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         files,
         record,
         warnings,
+        make_parts(corpus.documents, training, corpus.family_numbers(training)),
     )
     train_ids = prepared.training()
     n_unknown = 0

@@ -35,6 +35,7 @@ from folio.run.directory import Run, runs_folder
 from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.metrics import set_aside_events_after
 from folio.run.opening import open_run
+from folio.run.parts import write_parts
 from folio.run.prediction import Figures, compare_with_prediction, predict
 from folio.storage import atomic_write, link_or_copy, write_json
 from folio.tokenizers import load
@@ -121,6 +122,7 @@ def train_recipe(
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():
             link_or_copy(path, run.tokens_file(name_of_part))
+        write_parts(run, prepared.parts)
         write_json(run.corpus_file, prepared.record)
         predict(run, _expect(recipe, prepared, memory_bytes, speed))
         _write_recipe(run, recipe)  # last: from here on this is a run

@@ -70,6 +70,19 @@ class Run:
         return self.path / "prediction.json"
 
     @property
+    def parts_file(self) -> Path:
+        """Which documents lie in the training text."""
+        return self.path / "tokens" / "parts.safetensors"
+
+    @property
+    def recall_file(self) -> Path:
+        return self.path / "recall.json"
+
+    @property
+    def recall_page(self) -> Path:
+        return self.path / "recall.html"
+
+    @property
     def checkpoints_folder(self) -> Path:
         return self.path / "checkpoints"
 
