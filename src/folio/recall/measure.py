@@ -1,0 +1,187 @@
+"""A run -> what it recalls of its training text, with the author as the yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.errors import UserError
+from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
+from folio.evaluation.passages import LENGTH
+from folio.generation.sampling import SamplingConfig
+from folio.recall.blocks import blocks_of, queries_of
+from folio.recall.copies import Copies, measure_copies
+from folio.recall.heart import ByHeart, learn_by_heart
+from folio.recall.sources import Sources
+from folio.run.opening import OpenRun
+from folio.tokens.text import Symbols, TokenText
+
+SAMPLE_CHARACTERS = 500
+AUTHOR_SYMBOLS = 400_000
+"""Of the training text that are looked up in the rest of it."""
+HELD_OUT_SYMBOLS = 200_000
+SHORT_LENGTH = 20
+"""Characters of a passage where most are Chinese or Japanese, each of which says more."""
+DENSE = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallConfig:
+    """How it is looked for."""
+
+    samples: int = 75
+    """Texts of 500 characters that the model writes."""
+    temperature: float = 0.8
+    passages: int = 4096
+    """Of the training text, at most, and as many of new text."""
+    length: int = 0
+    """Characters of a passage and of a copy. 0 is 50, or 20 where most characters are Chinese or
+    Japanese."""
+    seed: int = 1
+    seconds: float = 60.0
+    """After which no more passages are read, of either text; 512 are whatever time they take."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise UserError(f"samples is {self.samples}; 2 or more, for an error of what is found.")
+        if not 0 < self.temperature < 100:
+            raise UserError(f"temperature is {self.temperature}; it is above 0, as 0.8.")
+        if self.passages < 1:
+            raise UserError(f"passages is {self.passages}; it is 1 or more.")
+        if self.length != 0 and self.length < 8:
+            raise UserError(f"length is {self.length}; it is 8 characters or more.")
+        if self.seed < 1:
+            raise UserError(f"seed is {self.seed}; it is 1 or more.")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that the model wrote, and what was found of it."""
+
+    matches: list[Match]
+    """Of its stretches between the ends of documents."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What was found, and how it was looked for."""
+
+    run: str
+    checkpoint: str
+    config: RecallConfig
+    length: int
+    """Characters of a passage and of a copy."""
+    training_characters: int
+    times_read: float
+    heart: ByHeart
+    model: Copies
+    """What it wrote."""
+    author: Copies
+    """The training text, each family of documents against all others."""
+    held_out: Copies | None
+    """The validation text, where there is one."""
+    samples: list[Sample] = field(repr=False)
+    sources: Sources = field(repr=False)
+
+
+def measure_recall(
+    opened: OpenRun, config: RecallConfig, tell: Callable[[str], None] = lambda line: None
+) -> Recall:
+    """Let the model write and go on with its text, and look both up.
+
+    Args:
+        opened: the model and its run.
+        config: how much of it.
+        tell: hears what is being done.
+
+    Raises:
+        UserError: the training text is too short for a passage.
+    """
+    tokens, tokenizer = opened.training(), opened.tokenizer
+    text = TokenText(tokens, tokenizer)
+    length = config.length or usual_length(text)
+    sources = Sources(opened.run, text)
+    tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters")
+    written = write_samples(opened, config, text)
+    heart = learn_by_heart(opened, text, sources, config, length, tell)
+    tell(f"looking them up in {text.n_characters:,} characters of training text")
+    found = look_up(opened, written, text, sources)
+    samples = [
+        Sample([match for match in found["model"] if match.query.cluster == number])
+        for number in range(len(written))
+    ]
+    copies = {
+        name: measure_copies(matches, text, length) for name, matches in found.items() if matches
+    }
+    return Recall(
+        str(opened.run.path),
+        opened.checkpoint.path.name,
+        config,
+        length,
+        text.n_characters,
+        opened.checkpoint.state.get("tokens", 0) / max(len(tokens), 1),
+        heart,
+        copies["model"],
+        copies["author"],
+        copies.get("held out"),
+        samples,
+        sources,
+    )
+
+
+def usual_length(text: TokenText) -> int:
+    """Characters of a passage in this script."""
+    sample = next(text.pieces(), "")
+    dense = sum(any(low <= ord(c) <= high for low, high in DENSE) for c in sample)
+    return SHORT_LENGTH if dense > len(sample) / 2 else LENGTH
+
+
+def write_samples(opened: OpenRun, config: RecallConfig, text: TokenText) -> list[Symbols]:
+    """The texts that the model writes, as symbols."""
+    per_token = text.n_characters / max(len(text.tokens), 1)
+    sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
+    n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
+    steps = opened.generate_ids("", sampling, config.samples, n_tokens, stop=False)
+    rows = np.stack([step.cpu().numpy() for step in steps], axis=1)
+    return [_symbols(row, opened) for row in rows]
+
+
+def _symbols(token_ids: NDArray[Any], opened: OpenRun) -> Symbols:
+    """Of a short text."""
+    text = TokenText(token_ids, opened.tokenizer)
+    return text.between(0, len(text))
+
+
+def look_up(
+    opened: OpenRun, written: Sequence[Symbols], text: TokenText, sources: Sources
+) -> dict[str, list[Match]]:
+    """What the model, the author and the held-out text have of the training text, found in one
+    reading of it.
+
+    Args:
+        opened: the run.
+        written: what the model wrote.
+        text, sources: the training text and its documents.
+    """
+    blocks = blocks_of(text, list(sources.families))
+    queries = {
+        "model": [
+            Query(part, number)
+            for number, symbols in enumerate(written)
+            for part in split_at_breaks(symbols)
+        ],
+        "author": queries_of(text, blocks, AUTHOR_SYMBOLS, exclude_own=True),
+        "held out": [],
+    }
+    validation = TokenText(opened.validation(), opened.tokenizer)
+    if len(validation):
+        families = opened.run.corpus().get("families", {}).get("validation", ())
+        of_validation = blocks_of(validation, families)
+        queries["held out"] = queries_of(validation, of_validation, HELD_OUT_SYMBOLS, False)
+    everything = [query for of in queries.values() for query in of]
+    found = iter(find_matches(everything, text.chunks(), blocks))
+    return {name: [next(found) for _ in of] for name, of in queries.items()}
