@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from folio.config import read_toml
 from folio.console import say, table
+
+if TYPE_CHECKING:
+    from folio.run.baselines import Baseline
+    from folio.run.opening import OpenRun
 
 
 def evaluate(
@@ -15,6 +20,7 @@ def evaluate(
     json: bool = False,
     checkpoint: str = "best",
     encoding: str = "auto",
+    baselines: bool = False,
 ) -> None:
     """Loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
 
@@ -29,6 +35,8 @@ def evaluate(
         json: Print JSON, exact first.
         checkpoint: best, last or a step.
         encoding: Of the files.
+        baselines: What simpler things make of the validation text: character frequencies,
+            n-grams, xz, PPMd.
     """
     from folio.run.directory import find_run
 
@@ -65,9 +73,16 @@ def evaluate(
             for score in opened.evaluate(opened.validation(), families)
         ]
         records += [{"text": text.name, **text.record()} for text in evaluate_held_out(opened)[1:]]
+    others: list[Baseline] = []
+    sentence = ""
+    if baselines:
+        others, sentence = _measure_baselines(opened)
     common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
     records = [common | record for record in records]
     if json:
+        records += [
+            common | {"text": "validation", "protocol": b.kind, **b.record()} for b in others
+        ]
         print(json_format.dumps(records, indent=2))
         return
     names = [
@@ -88,6 +103,22 @@ def evaluate(
     what = ", ".join(files) or "validation text"
     print(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
     print(table([name.replace("_", " ") for name in names], rows))
+    if others:
+        head = ["baseline, validation text", "kind", "nats per character", "bits per byte"]
+        cells = [
+            [b.name, b.kind, f"{b.nats_per_character:.4f}", f"{b.bits_per_byte:.4f}"]
+            for b in others
+        ]
+        print(f"\n{table(head, cells)}\n\n{sentence}")
+
+
+def _measure_baselines(opened: OpenRun) -> tuple[list[Baseline], str]:
+    """What simpler things make of the validation text, and what that says of the model."""
+    from folio.run.baselines import compare, measure_baselines, write_baselines
+
+    found = measure_baselines(opened, say)
+    write_baselines(opened.run, found)
+    return found, compare(opened.evaluate(opened.validation())[0], found) if found else ""
 
 
 def _cell(value: object) -> str:

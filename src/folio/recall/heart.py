@@ -57,13 +57,13 @@ class ByHeart:
     patterns: dict[str, Share]
     """How many of those come in so many tries."""
     text: dict[str, Share]
-    """Of the passages of the training text that are no patterns."""
+    """Of the passages of the training text that are no patterns and stand five times at most."""
     repeated: dict[str, Share]
-    """Of those among them that stand more than five times."""
+    """Of those that stand more often."""
     new: dict[str, Share]
-    """Of the passages of the validation text that are no patterns."""
+    """Of the passages of the validation text that are no patterns, and not in the training text."""
     bits: list[float] = field(repr=False)
-    """Of the passages of the training text, no patterns."""
+    """Of the passages of `text`."""
     new_bits: list[float] = field(repr=False)
     by_repeats: list[tuple[str, int, float, float]]
     """How often they stand; how many; their median bits; share at once."""
@@ -129,7 +129,11 @@ def learn_by_heart(
     new_places = new_text.places_of(new.starts + new.prefix)
     new_blocks = color_at(blocks_of(new_text, new_families), new_places)
 
+    elsewhere = count_repeats(text, of_new, length)
+    really_new = ~new_pattern & (elsewhere == 0)
+
     often = repeats > OFTEN
+    plain = ~pattern & ~often
     likeliest = np.argsort(old.bits, kind="stable")
     likeliest = likeliest[(old.within(1_000_000) & ~pattern)[likeliest]][:WORST]
     return ByHeart(
@@ -137,15 +141,15 @@ def learn_by_heart(
         suffix_characters=float(np.mean([len(s) for s in suffixes])) if suffixes else 0.0,
         n_patterns=int(pattern.sum()),
         patterns=_shares(old, pattern, families),
-        text=_shares(old, ~pattern, families),
+        text=_shares(old, plain, families),
         repeated=_shares(old, often & ~pattern, families),
-        new=_shares(new, ~new_pattern, new_blocks),
-        bits=old.bits[~pattern].tolist(),
-        new_bits=new.bits[~new_pattern].tolist(),
+        new=_shares(new, really_new, new_blocks),
+        bits=old.bits[plain].tolist(),
+        new_bits=new.bits[really_new].tolist(),
         by_repeats=_by_repeats(old, ~pattern, repeats),
-        told_apart=told_apart(old.bits[~pattern], new.bits[~new_pattern]),
+        told_apart=told_apart(old.bits[plain], new.bits[really_new]),
         worst=[_known(i, old, places, repeats, tokens, tokenizer) for i in likeliest.tolist()],
-        documents=_documents(old, ~pattern, places, families, sources),
+        documents=_documents(old, plain, places, sources),
     )
 
 
@@ -200,7 +204,6 @@ def _documents(
     passages: Passages,
     chosen: NDArray[np.bool_],
     places: NDArray[np.int64],
-    families: NDArray[np.int64],
     sources: Sources,
 ) -> list[tuple[int, Share, float]]:
     """Of each document with ten passages and more, the worst first."""

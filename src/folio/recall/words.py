@@ -38,57 +38,50 @@ class Verdict:
 
 def verdict_of(recall: Recall) -> Verdict:
     """The answer, by the author as the yardstick."""
-    heart, name = recall.heart, recall.run
+    heart, again = recall.heart, f"folio train {recall.run}/recipe.toml"
     known, new = heart.text["in 100 tries"], heart.new["in 100 tries"]
-    copied = recall.model.copied
-    if copied.value > FEWEST_COPIED and copied.above(recall.author.copied):
+    copied, author = recall.model.copied, recall.author.copied
+    if copied.value > FEWEST_COPIED and copied.above(author):
         return Verdict(
             "copies",
             f"It copies: {copied.value:.0%} of what it writes stands in its text, "
             f"{recall.length} characters in a row and more; of the author's own pages "
-            f"{recall.author.copied.value:.1%} stands in the others.",
-            f"Train for fewer minutes or on more text, or with dropout: folio train "
-            f"{name}/recipe.toml --model.residual-dropout 0.2",
+            f"{author.value:.1%} stands in the others.",
+            f"Train for fewer minutes, on more text, or with dropout: {again} "
+            f"--model.residual-dropout 0.2",
         )
     if known.count and known.above(new):
         return Verdict(
             "by heart",
             f"It learned, and knows {known.count:,} of {known.of:,} passages by heart "
             f"({known.value:.1%}): they come within 100 tries, and of new text {new.value:.1%}.",
-            _against_repeats(recall),
+            f"Train with dropout: {again} --model.residual-dropout 0.2",
         )
-    if heart.text["at once"].of == 0:
-        first = "It learned: what it writes is not copied. No passage could be tried, since "
-        first += f"no document has {recall.length} characters behind a prefix."
-        return Verdict("learned", first, f"Try shorter ones: folio recall {name} --length 20")
+    if not heart.text["at once"].of and not heart.repeated["at once"].of:
+        return Verdict(
+            "learned",
+            f"It learned: what it writes is not copied. No passage of {recall.length} characters "
+            f"could be tried, since no document is so long.",
+            f"Try shorter ones: folio recall {recall.run} --length 20",
+        )
     found = "Nothing of its text was found by heart"
     if known.count:
         found = (
             f"{known.count} of {known.of:,} passages were found by heart, as many as of new text"
         )
-    copies = "it copies no more than the author does"
-    if not copied.count:
-        copies = "nothing that it wrote was copied"
-    return Verdict(
-        "learned",
-        f"It learned. {found}, and {copies}.",
-        f"Let it write: folio sample {name}",
-    )
-
-
-def _against_repeats(recall: Recall) -> str:
-    """What helps depends on whether it is what stands often."""
-    share = recall.heart.repeated["in 100 tries"]
-    if share.count * 2 > recall.heart.text["in 100 tries"].count:
-        return (
-            f"Most stand more than five times. See the duplicates: folio corpus {_sources(recall)}"
+    copies = "it copies no more than the author does" if copied.count else "it copies nothing"
+    sentence = f"It learned. {found}, and {copies}."
+    advice = f"Let it write: folio sample {recall.run}"
+    if (often := heart.repeated["in 100 tries"]).count:
+        sentence += (
+            f" But of {often.of:,} passages that stand more than five times it knows "
+            f"{often.count:,}."
         )
-    return f"Train with dropout: folio train {recall.run}/recipe.toml --model.residual-dropout 0.2"
-
-
-def _sources(recall: Recall) -> str:
-    names = dict.fromkeys(entry["source"].split(": ")[0] for entry in recall.sources.entries)
-    return " ".join(list(names)[:3])
+        advice = (
+            f"What must not come out must not stand there so often: {again} "
+            f"--corpus.duplicates.remove near"
+        )
+    return Verdict("learned", sentence, advice)
 
 
 def lines_of(recall: Recall) -> Iterator[str]:

@@ -70,6 +70,11 @@ class Run:
         return self.path / "prediction.json"
 
     @property
+    def baselines_file(self) -> Path:
+        """What simpler things make of the validation text."""
+        return self.path / "baselines.json"
+
+    @property
     def parts_file(self) -> Path:
         """Which documents lie in the training text."""
         return self.path / "tokens" / "parts.safetensors"
