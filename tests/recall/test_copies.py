@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from folio.evaluation.matching import Blocks, Match, Query, find_matches
+from folio.evaluation.shares import share_of
 from folio.recall.blocks import blocks_of, queries_of
 from folio.recall.copies import covered, longest_copy, measure_copies, nearly_spans, spans_of
-from folio.recall.shares import share_of
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.text import TokenText, from_text

@@ -41,6 +41,7 @@ class NGrams(Protocol):
 
     def surprise(self, symbols: Symbols, adaptive: bool) -> NDArray[np.float64]:
         """(n,) nats of each symbol, and learn from each once it is known, if `adaptive`."""
+        ...
 
 
 class PlainNGrams:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import nn
 
 from folio.evaluation.score import BATCH_TOKENS
 from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokens.text import text_of
 
 LENGTH = 50
 """Characters of a passage: the 50 of Folio's leakage, and of Carlini et al. 2022,
@@ -63,6 +64,10 @@ class Passages:
         start = self.starts[i] + self.prefix
         return tokens[start : start + self.sizes[i]]
 
+    def suffix_texts(self, tokens: TokenIds, tokenizer: Tokenizer) -> list[str]:
+        """The suffixes as strings."""
+        return [text_of(self.suffix(tokens, i), tokenizer) for i in range(len(self))]
+
 
 def read_passages(
     model: nn.Module,
@@ -74,7 +79,7 @@ def read_passages(
     length: int = LENGTH,
     temperature: float = 0.8,
     seconds: float = math.inf,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    fewest: int = FEWEST,
 ) -> Passages:
     """Read passages that are evenly spaced over a text.
 
@@ -86,8 +91,7 @@ def read_passages(
         most: how many to read.
         length: characters of a suffix; those that do not fit into the other half are shorter.
         temperature: at which it would be drawn, above 0.
-        seconds: after which to end, with at least FEWEST.
-        tell: hears how many are done.
+        seconds: after which to end, with at least `fewest`.
 
     Returns:
         Those without a special token in the suffix, since no document goes on over one.
@@ -101,7 +105,7 @@ def read_passages(
     model.eval()
     try:
         for part in (np.arange(r, len(starts), ROUNDS) for r in _ORDER):
-            if done.sum() >= FEWEST and time.monotonic() - began > seconds:
+            if done.sum() >= fewest and time.monotonic() - began > seconds:
                 break
             per_batch = max(1, BATCH_TOKENS // context_length)
             for first in range(0, len(part), per_batch):
@@ -110,7 +114,6 @@ def read_passages(
                     model, tokens, starts[chosen], prefix, sizes[chosen], temperature
                 )
                 done[chosen] = True
-                tell(int(done.sum()), len(starts))
     finally:
         model.train(was_training)
     return Passages(starts[done], prefix, sizes[done], bits[done], at_once[done])
@@ -210,6 +213,11 @@ def is_pattern(codes: NDArray[np.int64]) -> bool:
         return False
     runs = np.lib.stride_tricks.sliding_window_view(codes, 3)
     return len(np.unique(runs, axis=0)) < PATTERN * len(runs)
+
+
+def patterns_of(texts: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) which of some passages are patterns."""
+    return np.array([is_pattern(np.array([*map(ord, text)], np.int64)) for text in texts], bool)
 
 
 def _numbers(rows: NDArray[np.int64]) -> NDArray[np.int64]:

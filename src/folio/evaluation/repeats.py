@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.corpus.fingerprints import span_hashes
+from folio.tokens.text import TokenText
 
 FILTER_BITS = 20
+OFTEN = 5
+"""Times that a passage may stand in the training text, above which it is a repeat."""
 
 
 def count_spans(pieces: Iterable[str], spans: Sequence[str]) -> NDArray[np.int64]:
@@ -37,3 +40,15 @@ def count_spans(pieces: Iterable[str], spans: Sequence[str]) -> NDArray[np.int64
         found = where[wanted[where] == of_text]
         counts += np.bincount(found, minlength=len(wanted))
     return counts[index]
+
+
+def count_repeats(text: TokenText, suffixes: Sequence[str], length: int) -> NDArray[np.int64]:
+    """(N,) how often the first characters of each suffix stand in the training text."""
+    counts = np.zeros(len(suffixes), np.int64)
+    sizes = np.array([min(len(suffix), length) for suffix in suffixes], np.int64)
+    for size in np.unique(sizes).tolist():
+        of_size = np.flatnonzero(sizes == size)
+        if size:
+            spans = [suffixes[i][:size] for i in of_size.tolist()]
+            counts[of_size] = count_spans(text.pieces(), spans)
+    return counts

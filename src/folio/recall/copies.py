@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from folio.evaluation.matching import Match
 from folio.evaluation.passages import pattern_windows
-from folio.recall.shares import Share, share_of
+from folio.evaluation.shares import Share, share_of
 from folio.tokens.text import TokenText, characters
 
 LONGEST_GRAM = 100

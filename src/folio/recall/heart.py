@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.passages import Passages, is_pattern, read_passages
-from folio.evaluation.repeats import count_spans
+from folio.evaluation.passages import Passages, patterns_of, read_passages
+from folio.evaluation.repeats import OFTEN, count_repeats
+from folio.evaluation.shares import Share, share_of
 from folio.recall.blocks import blocks_of, color_at
-from folio.recall.shares import Share, share_of
 from folio.recall.sources import Sources
 from folio.run.opening import OpenRun
 from folio.tokenizers.base import TokenIds, Tokenizer
-from folio.tokens.text import TokenText, to_text
+from folio.tokens.text import TokenText, text_of
 
 if TYPE_CHECKING:
     from folio.recall.measure import RecallConfig
 
 TRIES = {"at once": 1, "in 100 tries": 100, "in a million": 1_000_000}
-OFTEN = 5
-"""Times that a passage may stand in the training text, above which it is a repeat."""
 REPEATS = ((1, 1), (2, 2), (3, 5), (6, 1 << 62))
 """Classes of how often a passage stands."""
 WORST = 40
@@ -116,14 +114,14 @@ def learn_by_heart(
 
     tokens, held_out = opened.training(), opened.validation()
     old, new = read(tokens, "training"), read(held_out, "validation")
-    suffixes = [_text_of(old.suffix(tokens, i), tokenizer) for i in range(len(old))]
-    pattern = np.array([_is_pattern(suffix) for suffix in suffixes], bool)
+    suffixes = old.suffix_texts(tokens, tokenizer)
+    pattern = patterns_of(suffixes)
     repeats = count_repeats(text, suffixes, length)
     places = text.places_of(old.starts + old.prefix)
     families = color_at(blocks_of(text, list(sources.families)), places)
 
-    of_new = [_text_of(new.suffix(held_out, i), tokenizer) for i in range(len(new))]
-    new_pattern = np.array([_is_pattern(suffix) for suffix in of_new], bool)
+    of_new = new.suffix_texts(held_out, tokenizer)
+    new_pattern = patterns_of(of_new)
     new_text = TokenText(held_out, tokenizer)
     new_families = opened.run.corpus().get("families", {}).get("validation", ())
     new_places = new_text.places_of(new.starts + new.prefix)
@@ -164,18 +162,6 @@ def told_apart(read: NDArray[np.float64], new: NDArray[np.float64]) -> float | N
     ordered = np.sort(read)
     below = np.searchsorted(ordered, new, "left") + np.searchsorted(ordered, new, "right")
     return float(below.mean() / 2 / len(read))
-
-
-def count_repeats(text: TokenText, suffixes: Sequence[str], length: int) -> NDArray[np.int64]:
-    """(N,) how often the first characters of each suffix stand in the training text."""
-    counts = np.zeros(len(suffixes), np.int64)
-    sizes = np.array([min(len(suffix), length) for suffix in suffixes], np.int64)
-    for size in np.unique(sizes).tolist():
-        of_size = np.flatnonzero(sizes == size)
-        if size:
-            spans = [suffixes[i][:size] for i in of_size.tolist()]
-            counts[of_size] = count_spans(text.pieces(), spans)
-    return counts
 
 
 def _shares(
@@ -235,15 +221,6 @@ def _known(
         bits=float(passages.bits[i]),
         at_once=bool(passages.at_once[i]),
         repeats=int(repeats[i]),
-        prefix=_text_of(tokens[begin:middle], tokenizer),
-        suffix=_text_of(passages.suffix(tokens, i), tokenizer),
+        prefix=text_of(tokens[begin:middle], tokenizer),
+        suffix=text_of(passages.suffix(tokens, i), tokenizer),
     )
-
-
-def _text_of(tokens: TokenIds, tokenizer: Tokenizer) -> str:
-    text = TokenText(tokens, tokenizer)
-    return to_text(text.between(0, len(text)))
-
-
-def _is_pattern(suffix: str) -> bool:
-    return is_pattern(np.array([ord(character) for character in suffix], np.int64))

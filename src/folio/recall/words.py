@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from folio.evaluation.shares import Share
 from folio.recall.heart import TRIES
 from folio.recall.measure import Recall
-from folio.recall.shares import Share
 
 FEWEST_COPIED = 0.02
 """Share of what a model writes, above which it is said to copy, if it exceeds the author's."""

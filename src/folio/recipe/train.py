@@ -33,6 +33,7 @@ from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run, runs_folder
 from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
+from folio.run.look_back import look_back
 from folio.run.metrics import set_aside_events_after
 from folio.run.opening import open_run
 from folio.run.parts import write_parts
@@ -259,7 +260,6 @@ def _finish(
     sample_tokens: int,
 ) -> Result:
     """Draw, sample, diagnose, and write the card."""
-    draw_loss(run)
     opened = open_run(run)
     sample = ""
     if sample_tokens:
@@ -275,6 +275,8 @@ def _finish(
     if state.best_step < state.step and (last := evaluate_on(open_run(run, "last"), "test")):
         held_out.append(replace(last, name="test, last step"))
     write_json(run.held_out_file, [text.record() for text in held_out])
+    looked = look_back(opened, state.seconds)
+    draw_loss(run)
     diagnosis = diagnose_run(run)
     ledger = run.corpus()["ledger"]
     speed = state.tokens / max(state.seconds, 1e-9)
@@ -290,6 +292,7 @@ def _finish(
         ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
         ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
         *((f"loss, {text.name}", str(text)) for text in held_out),
+        *looked,
         ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
         ("sample again", f"`folio sample {run.path}`"),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from folio.evaluation.compressors import PPMD_ORDER, has_ppmd, ppmd_bits, xz_bits
 from folio.evaluation.ngrams import CHOOSING, choose_order, ngram_surprise
-from folio.evaluation.score import Score
 from folio.run.directory import Run
-from folio.run.opening import OpenRun
 from folio.storage import read_json, write_json
 from folio.tokens.text import BREAK, Symbols, TokenText
+
+if TYPE_CHECKING:  # a card is drawn without loading torch
+    from folio.evaluation.score import Score
+    from folio.run.opening import OpenRun
 
 LITTLE = 6_000_000
 """Symbols of training text up to which a run measures n-grams at its end; a few seconds."""

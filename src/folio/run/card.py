@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from folio.report import Curve, draw_curves
+from folio.run.baselines import read_baselines
 from folio.run.diagnosis import Diagnosis, diagnose
 from folio.run.directory import Run
 from folio.storage import atomic_write
@@ -45,6 +46,11 @@ def draw_loss(run: Run) -> None:
         x_label="step",
         y_label="loss (nats per token)",
         level=("bare token frequencies", run.corpus()["frequency_loss"]),
+        levels=[
+            (f"{baseline.name}, {baseline.kind}", baseline.nats_per_token)
+            for baseline in read_baselines(run)
+            if "frequencies" not in baseline.name and "likely" not in baseline.name
+        ],
         mark=(
             f"best {best['validation_loss']:.3f} at step {best['step']}",
             best["step"],

@@ -8,7 +8,9 @@ from typing import Literal
 
 from folio.run.metrics import Event
 
-Verdict = Literal["healthy", "overfit", "underfit", "diverging", "learning nothing", "too early"]
+Verdict = Literal[
+    "healthy", "overfit", "by heart", "underfit", "diverging", "learning nothing", "too early"
+]
 
 OVERFIT_BY = 0.02
 """Rise of the validation loss above its best, as a share, that counts as overfitting. Seeds
@@ -101,6 +103,17 @@ def diagnose(events: list[Event], frequency_loss: float, run: str) -> Diagnosis:
             f"{training:.3f}. The best checkpoint is kept and used.",
             f"folio train {run}/recipe.toml --model.residual-dropout 0.2 "
             f"--training.max-steps {best['step']}",
+        )
+    looks = [event for event in events if event["event"] == "by heart"]
+    if looks and looks[-1]["alarming"]:
+        known = looks[-1]["known"]
+        return Diagnosis(
+            "by heart",
+            f"it says {known['count']} of {known['of']} passages of its training text word for "
+            f"word, and {looks[-1]['new']['count']} of {looks[-1]['new']['of']} of new text. The "
+            f"training loss is {training:.3f}, the validation loss {validation:.3f}.",
+            f"folio train {run}/recipe.toml --model.residual-dropout 0.2 "
+            f"--training.max-steps {max(last['step'] // 4, 1)}",
         )
     earlier = [e for e in evaluations if e["step"] <= last["step"] / 2]
     fall = (earlier[-1]["validation_loss"] - validation) / validation if earlier else 1.0

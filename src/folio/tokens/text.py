@@ -150,6 +150,12 @@ def to_text(symbols: Symbols) -> str:
     return _as_bytes(symbols, ord("\n")).decode("utf-8", errors="replace")
 
 
+def text_of(token_ids: TokenIds, tokenizer: Tokenizer) -> str:
+    """A few tokens as a string."""
+    text = TokenText(token_ids, tokenizer)
+    return to_text(text.between(0, len(text)))
+
+
 def from_text(text: str) -> Symbols:
     """The symbols of a string."""
     return np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8).astype(np.int16)
