@@ -10,7 +10,7 @@ Shapes:  B sequences · P tokens of the prompt · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ COMPILED_FROM = 200
 
 FINISHED = -1
 """Stands for the tokens of a sequence after its stop token."""
+
+Draw = Callable[[Tensor, SamplingConfig, torch.Generator], Tensor]
+"""(B, V) logits to (B,) tokens, or FINISHED where none may come, as `sampling.draw`."""
 
 
 def reads_compiled(
@@ -51,6 +54,7 @@ def generate(
     max_tokens: int | None = None,
     stop_token: int | None = None,
     excluded: Tensor | None = None,
+    draw: Draw = draw,
     use_cache: bool = True,
     compiled: bool | None = None,
 ) -> Iterator[Tensor]:
@@ -64,6 +68,7 @@ def generate(
         max_tokens: how many steps; None never ends.
         stop_token: ends a sequence; the others go on.
         excluded: (V,) bool, tokens that are never drawn.
+        draw: chooses the tokens; a `Guard` has another one.
         compiled: whether a single sequence on the CPU is read by `SingleRowDecoder`; None does
             so where the text is long enough to pay for loading it.
         use_cache: False computes everything anew at each step, to compare.
@@ -83,6 +88,7 @@ def generate(
     read = SingleRowDecoder(model) if fast else model
     unread = window  # the part of the window that is not in the cache yet
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    stop = FINISHED if stop_token is None else stop_token
     made = 0
     while max_tokens is None or made < max_tokens:
         # Entered and left around the model: a consumer between two yields computes as it likes.
@@ -90,8 +96,10 @@ def generate(
             logits = read(unread if cache is not None else window, cache)[:, -1].float()  # (B, V)
             token_ids = draw(exclude(logits, excluded), config, generator)  # (B,)
             shown = token_ids.masked_fill(finished, FINISHED)
-            if stop_token is not None:
-                finished = finished | (token_ids == stop_token)
+            finished = finished | (token_ids == stop)
+            if stop != FINISHED:
+                finished = finished | (token_ids == FINISHED)
+            token_ids = token_ids.clamp(min=0)
             unread = token_ids[:, None]
             if window.shape[1] == context_length:
                 window = torch.cat((window[:, context_length - half + 1 :], unread), dim=1)
@@ -102,5 +110,5 @@ def generate(
                 window = torch.cat((window, unread), dim=1)
         made += 1
         yield shown
-        if stop_token is not None and bool(finished.all()):
+        if bool(finished.all()):
             return
