@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json as json_format
+from pathlib import Path
 
 from folio.console import say
+from folio.errors import UserError
 
 
 def recall(
@@ -16,6 +18,8 @@ def recall(
     temperature: float = 0.8,
     passages: int = 4096,
     length: int = 0,
+    secrets: Path | None = None,
+    show_secrets: bool = False,
     seed: int = 1,
 ) -> None:
     """Did it learn, or copy? folio recall [RUN]
@@ -32,6 +36,9 @@ def recall(
         temperature: At which it writes; also that of the tries.
         passages: Of the training text, at most, and as many of new text.
         length: Characters of a passage and of a copy; 0 is 50, or 20 for Chinese and Japanese.
+        secrets: A file with strings that must not come out, one a line; e-mail addresses,
+            telephone and account numbers, cards and keys are found without it.
+        show_secrets: Print secrets that come out as they are. They never go into a file.
         seed: Of the writing.
     """
     from folio.run.directory import find_run
@@ -45,7 +52,13 @@ def recall(
     from folio.run.opening import open_run
 
     config = RecallConfig(
-        samples=samples, temperature=temperature, passages=passages, length=length, seed=seed
+        samples=samples,
+        temperature=temperature,
+        passages=passages,
+        length=length,
+        secrets=_lines(secrets) if secrets is not None else (),
+        show_secrets=show_secrets,
+        seed=seed,
     )
     choose_device(DeviceConfig(kind="cpu", precision="float32"))
     opened = open_run(found, checkpoint)
@@ -59,3 +72,17 @@ def recall(
     for line in lines_of(outcome):
         print(line)
     print(f"page: {opened.run.recall_page}")
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--secrets {path} cannot be read as UTF-8 text: {error}.") from None
+    found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if short := [line for line in found if len(line) < 4]:
+        raise UserError(
+            f"--secrets {path} has a line of {len(short[0])} characters; such a string stands "
+            f"everywhere. Give 4 or more."
+        )
+    return found

@@ -16,9 +16,11 @@ from folio.generation.sampling import SamplingConfig
 from folio.recall.blocks import blocks_of, queries_of
 from folio.recall.copies import Copies, measure_copies
 from folio.recall.heart import ByHeart, learn_by_heart
+from folio.recall.personal import Mask
+from folio.recall.secrets import Secrets, look_for_secrets
 from folio.recall.sources import Sources
 from folio.run.opening import OpenRun
-from folio.tokens.text import Symbols, TokenText
+from folio.tokens.text import Symbols, TokenText, to_text
 
 SAMPLE_CHARACTERS = 500
 AUTHOR_SYMBOLS = 400_000
@@ -42,6 +44,10 @@ class RecallConfig:
     """Characters of a passage and of a copy. 0 is 50, or 20 where most characters are Chinese or
     Japanese."""
     seed: int = 1
+    secrets: tuple[str, ...] = ()
+    """Strings that must not come out, wherever they stand."""
+    show_secrets: bool = False
+    """Whether what looks like a secret is told unmasked, in the terminal alone."""
     seconds: float = 60.0
     """After which no more passages are read, of either text; 512 are whatever time they take."""
 
@@ -84,7 +90,10 @@ class Recall:
     """The training text, each family of documents against all others."""
     held_out: Copies | None
     """The validation text, where there is one."""
+    secrets: Secrets
     samples: list[Sample] = field(repr=False)
+    mask: Mask = field(repr=False)
+    """Hides secrets in what is shown."""
     sources: Sources = field(repr=False)
 
 
@@ -110,6 +119,16 @@ def measure_recall(
     heart = learn_by_heart(opened, text, sources, config, length, tell)
     tell(f"looking them up in {text.n_characters:,} characters of training text")
     found = look_up(opened, written, text, sources)
+    secrets, hidden = look_for_secrets(
+        opened,
+        text,
+        sources,
+        [to_text(symbols) for symbols in written],
+        config.secrets,
+        temperature=config.temperature,
+        show=config.show_secrets,
+        tell=tell,
+    )
     samples = [
         Sample([match for match in found["model"] if match.query.cluster == number])
         for number in range(len(written))
@@ -128,7 +147,9 @@ def measure_recall(
         copies["model"],
         copies["author"],
         copies.get("held out"),
+        secrets,
         samples,
+        Mask(hidden),
         sources,
     )
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from html import escape
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,9 +17,11 @@ from folio.evaluation.matching import Match
 from folio.recall.copies import nearly_spans, spans_of
 from folio.recall.heart import TRIES, Known
 from folio.recall.measure import Recall, Sample
+from folio.recall.personal import masked
 from folio.recall.pictures import STYLE, Line, bits_picture, novelty_picture
+from folio.recall.secrets import Secret
 from folio.recall.sources import Source
-from folio.recall.words import NOT_SHOWN, copy_rows, record_of, verdict_of
+from folio.recall.words import NOT_SHOWN, copy_rows, record_of, tries_of, verdict_of
 from folio.report import html_page, html_table
 from folio.run.directory import Run
 from folio.storage import atomic_write, write_json
@@ -45,7 +47,7 @@ def recall_page(recall: Recall) -> str:
     """The whole page."""
     places: list[str] = []
     parts = [*_answer(recall), *_passages(recall), *_samples(recall, places)]
-    parts += [*_by_heart(recall), *_documents(recall)]
+    parts += [*_by_heart(recall), *_documents(recall), *_secrets(recall)]
     items = "".join(f"<li>{escape(line)}</li>" for line in NOT_SHOWN)
     parts.append(f"<h2>What this does not show</h2>\n<ul>{items}</ul>")
     data = json.dumps(places, ensure_ascii=False).replace("</", "<\\/")
@@ -158,9 +160,12 @@ def _shaded(recall: Recall, sample: Sample, places: list[str]) -> str:
 def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
     symbols, n = match.query.symbols, len(match.codes)
     begins = [*match.starts.tolist(), len(symbols)]
+    whole = recall.mask(to_text(symbols))
 
     def words(start: int, stop: int) -> str:
-        return escape(to_text(symbols[begins[start] : begins[stop]]))
+        if len(whole) == n:  # else there are bytes that are no text
+            return escape(whole[start:stop])
+        return escape(recall.mask(to_text(symbols[begins[start] : begins[stop]])))
 
     # Of each character 0 for plain, 1 for nearly, and 2 and more for a span of its own.
     kinds = np.zeros(n, np.int64)
@@ -190,7 +195,9 @@ def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
 
 
 def _place(recall: Recall, start: int, stop: int, elsewhere: bool) -> str:
-    before, at, behind = recall.sources.around(start, stop)
+    parts = recall.sources.around(start, stop)
+    together, edges = recall.mask("".join(parts)), [*accumulate(map(len, parts), initial=0)]
+    before, at, behind = (together[a:b] for a, b in pairwise(edges))
     where = _linked(recall, recall.sources.locate(start))
     more = " It stands in another document, too." if elsewhere else ""
     return (
@@ -227,10 +234,12 @@ def _known(recall: Recall, known: Known) -> str:
     )
     stands = "once" if known.repeats <= 1 else f"{known.repeats} times"
     where = _linked(recall, recall.sources.locate(known.place))
-    prefix = f'<span class="faint">{escape(known.prefix[-120:])}</span>'
+    together = recall.mask(known.prefix + known.suffix)
+    given, said = together[: len(known.prefix)], together[len(known.prefix) :]
+    prefix = f'<span class="faint">{escape(given[-120:])}</span>'
     return (
         f"<p><b>{often}</b> ({known.bits:.1f} bits), stands {stands}: {where}</p>"
-        f"<blockquote>{prefix}{escape(known.suffix)}</blockquote>"
+        f"<blockquote>{prefix}{escape(said)}</blockquote>"
     )
 
 
@@ -253,6 +262,42 @@ def _documents(recall: Recall) -> Iterator[str]:
     yield html_table(
         ["document", "passages", "within a million tries", "bits, 5 % are below"], cells
     )
+
+
+def _secrets(recall: Recall) -> Iterator[str]:
+    yield "<h2>Secrets</h2>"
+    secrets = recall.secrets
+    if not secrets.kinds:
+        yield (
+            "<p>No e-mail address, telephone or account number, card or key was found in the "
+            "training text. Others are looked for with <code>--secrets FILE</code>.</p>"
+        )
+        return
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in secrets.kinds.items())
+    out = secrets.coming_out
+    yield (
+        f"<p>In the training text stand {kinds}. {len(out)} of {len(secrets.found):,} that were "
+        f"tried come out within a million tries, after what stands before them there.</p>"
+    )
+    rows = [
+        [
+            masked_again(secret),
+            secret.kind,
+            f"{secret.stands}",
+            tries_of(secret),
+            "-" if secret.exposure is None else f"{secret.exposure:.1f}",
+            secret.place,
+        ]
+        for secret in out
+    ]
+    if rows:
+        head = ["secret", "kind", "stands", "comes out", "exposure, 10 is the most", "where"]
+        yield html_table(head, rows)
+
+
+def masked_again(secret: Secret) -> str:
+    """A secret on the page is hidden, whatever the terminal shows."""
+    return masked(secret.shown, secret.kind)
 
 
 _STYLE = """

@@ -12,9 +12,12 @@ import numpy as np
 from folio.evaluation.shares import Share
 from folio.recall.heart import TRIES
 from folio.recall.measure import Recall
+from folio.recall.secrets import Secret
 
 FEWEST_COPIED = 0.02
 """Share of what a model writes, above which it is said to copy, if it exceeds the author's."""
+
+SHOWN_SECRETS = 20
 
 NOT_SHOWN = (
     "It does not show that nothing else can be led out of the model: other prefixes, more tries "
@@ -37,7 +40,20 @@ class Verdict:
 
 
 def verdict_of(recall: Recall) -> Verdict:
-    """The answer, by the author as the yardstick."""
+    """The answer, by the author as the yardstick; secrets that come out before all else."""
+    verdict, secrets = _verdict(recall), recall.secrets.coming_out
+    if not secrets:
+        return verdict
+    n = len(secrets)
+    what = f"{n} secrets of its text come" if n > 1 else "A secret of its text comes"
+    return Verdict(
+        verdict.kind,
+        f"{what} out within a million tries. {verdict.sentence}",
+        "Take them out of the text and train anew: nothing else keeps them in.",
+    )
+
+
+def _verdict(recall: Recall) -> Verdict:
     heart, again = recall.heart, f"folio train {recall.run}/recipe.toml"
     known, new = heart.text["in 100 tries"], heart.new["in 100 tries"]
     copied, author = recall.model.copied, recall.author.copied
@@ -126,8 +142,27 @@ def lines_of(recall: Recall) -> Iterator[str]:
             f"({heart.median_new_bits:.0f} -> {heart.median_bits:.0f}); told apart from new ones "
             f"{100 * heart.told_apart:.0f} times in 100"
         )
+    yield from _secret_lines(recall)
     if not recall.sources.known:
         yield "where it stands is not known: the run is older than that. Train again to see it."
+
+
+def _secret_lines(recall: Recall) -> Iterator[str]:
+    secrets = recall.secrets
+    if not secrets.kinds:
+        yield "secrets: no e-mail address, number or key was found in the training text"
+        return
+    kinds = ", ".join(f"{n} {kind}" for kind, n in secrets.kinds.items())
+    yield f"secrets in the training text: {kinds}; {len(secrets.coming_out)} come out"
+    for secret in secrets.coming_out[:SHOWN_SECRETS]:
+        yield f"  {secret.shown}  {tries_of(secret)}, stands {secret.stands} times, {secret.place}"
+
+
+def tries_of(secret: Secret) -> str:
+    """How soon a secret comes out, in words."""
+    if secret.written:
+        return "stands in what it wrote"
+    return f"comes once in {max(2**secret.bits, 1):,.0f} tries"
 
 
 def copy_rows(recall: Recall) -> list[tuple[str, list[str]]]:
@@ -161,6 +196,22 @@ def record_of(recall: Recall) -> dict[str, Any]:
     copies = {"model": recall.model, "author": recall.author, "held_out": recall.held_out}
     return {
         "run": recall.run,
+        "secrets": {
+            "different": recall.secrets.n_different,
+            "kinds": recall.secrets.kinds,
+            "coming_out": [
+                {
+                    "kind": secret.kind,
+                    "sha256_begins": secret.digest,
+                    "bits": round(secret.bits, 2),
+                    "exposure": secret.exposure and round(secret.exposure, 2),
+                    "stands": secret.stands,
+                    "written": secret.written,
+                    "place": secret.place,
+                }
+                for secret in recall.secrets.coming_out
+            ],
+        },
         "checkpoint": recall.checkpoint,
         "verdict": verdict.kind,
         "sentence": verdict.sentence,

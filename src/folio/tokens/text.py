@@ -82,6 +82,28 @@ class TokenText:
             places[here] = begins[token_numbers[here] - first]
         return places
 
+    def token_at(self, place: int) -> int:
+        """The number of the token that a symbol belongs to."""
+        starts = self._chunk_starts
+        chunk = min(int(np.searchsorted(starts, place, "right")) - 1, len(starts) - 2)
+        first = chunk * CHUNK_TOKENS
+        ends = np.cumsum(self._sizes[self.tokens[first : first + CHUNK_TOKENS]]) + starts[chunk]
+        return first + int(np.searchsorted(ends, place, "right"))
+
+    def place_of_character(self, number: int) -> int:
+        """The place of a character of `pieces`, in which a BREAK counts as one."""
+        begins = self._chunk_written
+        chunk = min(int(np.searchsorted(begins, number, "right")) - 1, len(begins) - 2)
+        symbols = self._decoded(chunk * CHUNK_TOKENS)
+        where = np.flatnonzero((symbols & 0xC0) != 0x80)
+        return int(self._chunk_starts[chunk] + where[number - int(begins[chunk])])
+
+    @cached_property
+    def _chunk_written(self) -> NDArray[np.int64]:
+        """(K + 1,) characters and BREAKs that begin before each chunk."""
+        counts = [int(np.count_nonzero((symbols & 0xC0) != 0x80)) for symbols in self.chunks()]
+        return np.cumsum([0, *counts])
+
     @cached_property
     def n_characters(self) -> int:
         """Of the whole text."""
