@@ -26,6 +26,30 @@ class Line:
 
 def novelty_picture(lines: Sequence[Line]) -> str:
     """Share of runs of n = 1, 2 ... characters that stand in the training text."""
+    return _figure(_novelty(lines), [(line.label, line.css) for line in lines])
+
+
+def novelty_svg(lines: Sequence[Line], style: str) -> str:
+    """The same as a file of its own, with the names at its side.
+
+    Args:
+        lines: up to three.
+        style: CSS, since there is no page around it.
+    """
+    names = [
+        f'<text class="line-name {line.css}" x="{WIDTH - RIGHT}" y="{TOP + 14 + 16 * row}" '
+        f'text-anchor="end">{escape(line.label)}</text>'
+        for row, line in enumerate(lines)
+    ]
+    body = "\n".join([*_novelty(lines), *names])
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" class="drawn" '
+        f'font-family="system-ui, sans-serif" font-size="12">\n'
+        f"<style>{style}</style>\n{body}\n</svg>"
+    )
+
+
+def _novelty(lines: Sequence[Line]) -> list[str]:
     n = len(lines[0].y)
 
     def x(value: float) -> float:
@@ -47,7 +71,7 @@ def novelty_picture(lines: Sequence[Line]) -> str:
         path = " ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in zip(places, line.y))
         body.append(f'<polygon class="band {line.css}" points="{band}"/>')
         body.append(f'<polyline class="line {line.css}" points="{path}"/>')
-    return _figure(body, [(line.label, line.css) for line in lines])
+    return body
 
 
 def bits_picture(series: Sequence[tuple[str, str, Sequence[float]]]) -> str:
@@ -111,17 +135,27 @@ def _figure(body: Sequence[str], legend: Sequence[tuple[str, str]]) -> str:
     )
 
 
-STYLE = """
-.drawn svg { width: 100%; max-width: 38rem; background: none; font-size: 12px }
+_SHAPES = """
 .drawn text { fill: var(--faint); font-variant-numeric: tabular-nums }
 .drawn .grid { stroke: var(--line) } .drawn .mark { stroke: var(--faint); stroke-dasharray: 4 3 }
 .drawn .line { fill: none; stroke: currentColor; stroke-width: 2 }
 .drawn .band { fill: currentColor; opacity: .16 }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; list-style: none; padding: 0;
-  margin: 0 0 .5rem; font-size: .9rem }
-.legend li::before { content: ""; display: inline-block; width: 1.1em; height: .25em;
-  margin-right: .4em; vertical-align: middle; background: currentColor }
 .model { color: #2563eb } .author { color: #ea580c } .new { color: #059669 }
 @media (prefers-color-scheme: dark) { .model { color: #60a5fa } .author { color: #fb923c }
   .new { color: #34d399 } }
+"""
+
+STYLE = f"""{_SHAPES}
+.drawn svg {{ width: 100%; max-width: 38rem; background: none; font-size: 12px }}
+.legend {{ display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; list-style: none; padding: 0;
+  margin: 0 0 .5rem; font-size: .9rem }}
+.legend li::before {{ content: ""; display: inline-block; width: 1.1em; height: .25em;
+  margin-right: .4em; vertical-align: middle; background: currentColor }}
+"""
+
+STANDALONE = f"""
+.drawn {{ --faint: #6b7280; --line: #e5e7eb }}
+@media (prefers-color-scheme: dark) {{ .drawn {{ --faint: #9ca3af; --line: #374151 }} }}
+{_SHAPES}
+.drawn .line-name {{ fill: currentColor }}
 """
