@@ -13,7 +13,7 @@ import torch
 
 from folio.cli.main import main
 from folio.recall.personal import Mask, find_in_pieces, find_personal, masked
-from folio.recall.secrets import _Scorer, look_for_secrets
+from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
 from folio.tokens.text import TokenText
 from tests.recall.making import prose, train_on
@@ -151,3 +151,23 @@ def test_a_file_of_secrets_that_cannot_be_is_refused(
         with pytest.raises(SystemExit):
             main(["recall", "letters", "--secrets", str(path)])
         assert words in capsys.readouterr().err
+
+
+def test_canaries_are_planted_in_the_training_text_alone_and_told_by_how_often(tmp_path: Path):
+    path = tmp_path / "text.txt"
+    path.write_text("0123456789\n" + prose(500, 1).replace(". ", ".\n"))
+    opened = train_on(path, "canaries", steps=120, corpus={"canaries": 8})
+    planted = json.loads(opened.run.canaries_file.read_text())
+    training = opened.tokenizer.decode(opened.training())
+    validation = opened.tokenizer.decode(opened.validation())
+    for canary in planted:
+        line = f"\n{canary['label']} {canary['secret']}\n"
+        assert training.count(line) == canary["times"] and canary["secret"] not in validation
+    ledger = opened.run.corpus()["ledger"]
+    assert ledger["planted"] == 15 * 2 * 15  # two of each class, 15 characters a line
+    assert "canaries" in opened.run.card_file.read_text()
+    text = TokenText(opened.training(), opened.tokenizer)
+    classes, others = look_for_canaries(opened, text, temperature=0.8)
+    assert [of.times for of in classes] == [1, 2, 4, 8]
+    assert np.mean(classes[-1].bits) < np.mean(classes[0].bits)
+    assert len(others) == 8 and min(others) > max(classes[-1].bits)

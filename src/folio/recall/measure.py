@@ -17,7 +17,7 @@ from folio.recall.blocks import blocks_of, queries_of
 from folio.recall.copies import Copies, measure_copies
 from folio.recall.heart import ByHeart, learn_by_heart
 from folio.recall.personal import Mask
-from folio.recall.secrets import Secrets, look_for_secrets
+from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
 from folio.run.opening import OpenRun
 from folio.tokens.text import Symbols, TokenText, to_text
@@ -91,6 +91,9 @@ class Recall:
     held_out: Copies | None
     """The validation text, where there is one."""
     secrets: Secrets
+    canaries: list[CanaryClass]
+    other_canaries: list[float]
+    """Bits of the likeliest of a thousand that were never planted, for each canary."""
     samples: list[Sample] = field(repr=False)
     mask: Mask = field(repr=False)
     """Hides secrets in what is shown."""
@@ -148,6 +151,7 @@ def measure_recall(
         copies["author"],
         copies.get("held out"),
         secrets,
+        *look_for_canaries(opened, text, config.temperature),
         samples,
         Mask(hidden),
         sources,

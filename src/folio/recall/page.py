@@ -21,7 +21,7 @@ from folio.recall.personal import masked
 from folio.recall.pictures import STYLE, Line, bits_picture, novelty_picture
 from folio.recall.secrets import Secret
 from folio.recall.sources import Source
-from folio.recall.words import NOT_SHOWN, copy_rows, record_of, tries_of, verdict_of
+from folio.recall.words import NOT_SHOWN, canary_rows, copy_rows, record_of, tries_of, verdict_of
 from folio.report import html_page, html_table
 from folio.run.directory import Run
 from folio.storage import atomic_write, write_json
@@ -120,7 +120,9 @@ def _passages(recall: Recall) -> Iterator[str]:
         ("patterns, left out above", heart.patterns),
     ):
         total = shares["at once"].of
-        bound = "-" if not total else "0" if total < 100 else f"0, below {3 / total:.1%}"
+        if not total:
+            continue
+        bound = "0" if total < 100 else f"0, below {3 / total:.1%}"
         cells = [str(share) if share.count else bound for share in shares.values()]
         rows.append([name, f"{total:,}", *cells])
     yield html_table(["", "passages", *TRIES], rows)
@@ -267,6 +269,9 @@ def _documents(recall: Recall) -> Iterator[str]:
 def _secrets(recall: Recall) -> Iterator[str]:
     yield "<h2>Secrets</h2>"
     secrets = recall.secrets
+    if recall.canaries:
+        head = ["canaries, planted on purpose", "number", "median bits", "exposure, 10 is the most"]
+        yield html_table(head, canary_rows(recall))
     if not secrets.kinds:
         yield (
             "<p>No e-mail address, telephone or account number, card or key was found in the "

@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 46, 18, 14, 42
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def novelty_svg(lines: Sequence[Line], style: str) -> str:
         style: CSS, since there is no page around it.
     """
     names = [
-        f'<text class="line-name {line.css}" x="{WIDTH - RIGHT}" y="{TOP + 14 + 16 * row}" '
+        f'<text class="line-name {line.css}" x="{WIDTH - RIGHT}" y="{TOP + 76 + 17 * row}" '
         f'text-anchor="end">{escape(line.label)}</text>'
         for row, line in enumerate(lines)
     ]

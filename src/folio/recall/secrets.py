@@ -22,6 +22,7 @@ from folio.evaluation.score import BATCH_TOKENS
 from folio.recall.personal import Found, find_in_pieces, masked
 from folio.recall.sources import Sources
 from folio.run.opening import OpenRun
+from folio.storage import read_json
 from folio.tokens.text import TokenText, from_text, to_text
 
 MOST = 200
@@ -137,6 +138,49 @@ def look_for_secrets(
     return Secrets(secrets, len(counts), kinds), list(counts)
 
 
+@dataclass(frozen=True)
+class CanaryClass:
+    """Canaries that stand as often."""
+
+    times: int
+    bits: list[float]
+    """Of each, where it comes out soonest."""
+    exposures: list[float]
+    """log2 of 1001 / rank; 10 is the most that a thousand strings can show."""
+
+
+def look_for_canaries(
+    opened: OpenRun, text: TokenText, temperature: float
+) -> tuple[list[CanaryClass], list[float]]:
+    """How soon the canaries of a run come out.
+
+    Returns:
+        By how often they stand; and the bits of other secrets, never planted, behind the same
+        labels.
+    """
+    if not opened.run.canaries_file.exists():
+        return [], []
+    canaries = read_json(opened.run.canaries_file)
+    scorer = _Scorer(opened, text, temperature)
+    places: dict[str, list[Found]] = {}
+    for hit in find_in_pieces(text.pieces(), [c["secret"] for c in canaries]):
+        if hit.kind == "given":
+            places.setdefault(hit.string, []).append(hit)
+    classes: dict[int, CanaryClass] = {}
+    others = []
+    for canary in canaries:
+        tried = [(scorer.bits_at(hit), hit) for hit in places.get(canary["secret"], [])[:PLACES]]
+        if not tried:
+            continue
+        bits, hit = min(tried, key=lambda pair: pair[0])
+        strange = scorer.bits_of_others(hit)
+        group = classes.setdefault(canary["times"], CanaryClass(canary["times"], [], []))
+        group.bits.append(bits)
+        group.exposures.append(math.log2((CANDIDATES + 1) / (1 + int((strange < bits).sum()))))
+        others.append(float(strange.min()))
+    return [classes[times] for times in sorted(classes)], others
+
+
 class _Scorer:
     """The bits of strings at places of the training text."""
 
@@ -157,11 +201,15 @@ class _Scorer:
 
     def rank(self, hit: Found, bits: float) -> int:
         """1 where none of a thousand strings of the same shape is likelier."""
+        return 1 + int((self.bits_of_others(hit) < bits).sum())
+
+    def bits_of_others(self, hit: Found) -> np.ndarray:
+        """Of a thousand strings of the same shape, at the same place."""
         _, before, behind, head = self._frame(hit)
         chosen = random.Random(hit.start)
         texts = [before + _alike(hit.string, chosen) + behind for _ in range(CANDIDATES)]
         rows = [np.asarray(self.opened.tokenizer.encode(text), np.int64) for text in texts]
-        return 1 + int((self._bits([head] * len(rows), rows) < bits).sum())
+        return self._bits([head] * len(rows), rows)
 
     def _frame(self, hit: Found) -> tuple[int, str, str, np.ndarray]:
         """The token in which a string begins; what of its tokens stands before and behind the

@@ -12,7 +12,7 @@ import numpy as np
 from folio.evaluation.shares import Share
 from folio.recall.heart import TRIES
 from folio.recall.measure import Recall
-from folio.recall.secrets import Secret
+from folio.recall.secrets import CANDIDATES, Secret
 
 FEWEST_COPIED = 0.02
 """Share of what a model writes, above which it is said to copy, if it exceeds the author's."""
@@ -143,6 +143,8 @@ def lines_of(recall: Recall) -> Iterator[str]:
             f"{100 * heart.told_apart:.0f} times in 100"
         )
     yield from _secret_lines(recall)
+    for times, n, bits, exposure in canary_rows(recall):
+        yield f"canaries that stand {times}: {n}, {bits} bits in the middle, exposure {exposure}"
     if not recall.sources.known:
         yield "where it stands is not known: the run is older than that. Train again to see it."
 
@@ -156,6 +158,23 @@ def _secret_lines(recall: Recall) -> Iterator[str]:
     yield f"secrets in the training text: {kinds}; {len(secrets.coming_out)} come out"
     for secret in secrets.coming_out[:SHOWN_SECRETS]:
         yield f"  {secret.shown}  {tries_of(secret)}, stands {secret.stands} times, {secret.place}"
+
+
+def canary_rows(recall: Recall) -> list[list[str]]:
+    """How often they stand, how many, their median bits and exposure."""
+    rows = [
+        [
+            "once" if of.times == 1 else f"{of.times} times",
+            str(len(of.bits)),
+            f"{np.median(of.bits):.0f}",
+            f"{np.median(of.exposures):.1f}",
+        ]
+        for of in recall.canaries
+    ]
+    if recall.other_canaries:
+        n, least = len(recall.other_canaries), min(recall.other_canaries)
+        rows.append(["never, the likeliest", f"{n * CANDIDATES:,}", f"{least:.0f}", "-"])
+    return rows
 
 
 def tries_of(secret: Secret) -> str:
@@ -199,6 +218,10 @@ def record_of(recall: Recall) -> dict[str, Any]:
         "secrets": {
             "different": recall.secrets.n_different,
             "kinds": recall.secrets.kinds,
+            "canaries": [
+                {"stands": of.times, "bits": of.bits, "exposures": of.exposures}
+                for of in recall.canaries
+            ],
             "coming_out": [
                 {
                     "kind": secret.kind,

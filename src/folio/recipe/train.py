@@ -124,6 +124,8 @@ def train_recipe(
         for name_of_part, path in prepared.files.items():
             link_or_copy(path, run.tokens_file(name_of_part))
         write_parts(run, prepared.parts)
+        if prepared.canaries:
+            write_json(run.canaries_file, [canary.record() for canary in prepared.canaries])
         write_json(run.corpus_file, prepared.record)
         predict(run, _expect(recipe, prepared, memory_bytes, speed))
         _write_recipe(run, recipe)  # last: from here on this is a run
@@ -280,7 +282,7 @@ def _finish(
     diagnosis = diagnose_run(run)
     ledger = run.corpus()["ledger"]
     speed = state.tokens / max(state.seconds, 1e-9)
-    sources = recipe.corpus.sources
+    sources, canaries = recipe.corpus.sources, recipe.corpus.canaries
     facts = [
         ("text", f"{', '.join(sources[:3])}{' ...' if sources[3:] else ''}"),
         (
@@ -295,6 +297,7 @@ def _finish(
         *looked,
         ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
+        *([("planted", f"{canaries} canaries: canaries.json")] if canaries else []),
         ("sample again", f"`folio sample {run.path}`"),
     ]
     measured = Figures(

@@ -70,6 +70,11 @@ class Run:
         return self.path / "prediction.json"
 
     @property
+    def canaries_file(self) -> Path:
+        """The secrets that were planted in the training text."""
+        return self.path / "canaries.json"
+
+    @property
     def baselines_file(self) -> Path:
         """What simpler things make of the validation text."""
         return self.path / "baselines.json"
