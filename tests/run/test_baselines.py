@@ -86,3 +86,20 @@ def test_the_verb_prints_and_keeps_them(tmp_path: Path, capsys: pytest.CaptureFi
     kept = json.loads(opened.run.baselines_file.read_text())
     assert [r["name"] for r in records if "name" in r] == [b["name"] for b in kept]
     assert records[0]["protocol"] == "exact"
+
+
+def test_an_adaptive_loss_is_named_as_one_and_comes_after_the_exact_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    train_on(path, "short", steps=5)
+    main(["evaluate", "short", "--adaptive", "--json"])
+    records = json.loads(capsys.readouterr().out)
+    protocols = [record["protocol"] for record in records]
+    assert protocols[0] == "exact"
+    (alone,) = [i for i, name in enumerate(protocols) if name.startswith("adaptive, rate")]
+    assert protocols[alone + 1] == "adaptive, with n-grams"
+    exact, mixed = records[0], records[alone + 1]
+    assert mixed["targets"] == exact["targets"]
+    assert mixed["nats_per_token"] < exact["nats_per_token"]

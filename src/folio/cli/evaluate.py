@@ -21,6 +21,7 @@ def evaluate(
     checkpoint: str = "best",
     encoding: str = "auto",
     baselines: bool = False,
+    adaptive: bool = False,
 ) -> None:
     """Loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
 
@@ -37,6 +38,8 @@ def evaluate(
         encoding: Of the files.
         baselines: What simpler things make of the validation text: character frequencies,
             n-grams, xz, PPMd.
+        adaptive: Read the validation text once more, with a step of learning after each window, as
+            compressors do. Never to be compared with an exact loss.
     """
     from folio.run.directory import find_run
 
@@ -73,6 +76,13 @@ def evaluate(
             for score in opened.evaluate(opened.validation(), families)
         ]
         records += [{"text": text.name, **text.record()} for text in evaluate_held_out(opened)[1:]]
+    if adaptive:
+        from folio.run.adaptive import evaluate_adaptive
+
+        records += [
+            {"text": "validation", **score.record(opened.tokenizer)}
+            for score in evaluate_adaptive(opened, say)
+        ]
     others: list[Baseline] = []
     sentence = ""
     if baselines:
