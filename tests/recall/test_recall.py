@@ -74,6 +74,16 @@ def test_a_memorized_text_is_known_by_heart(tmp_path: Path):
     assert Path(source.document).name == "short.txt"
 
 
+def test_goldfish_keeps_a_text_that_is_read_often_from_being_known_whole(tmp_path: Path):
+    # The same text and steps as above, where more than half of it comes at once.
+    path = tmp_path / "short.txt"
+    path.write_text(prose(100, seed=1))
+    shape = {"context_length": 32}
+    opened = train_on(path, "fish", 500, model=shape, training={"goldfish": 4})
+    heart = measure_recall(opened, RecallConfig(samples=2, length=12)).heart
+    assert heart.text["at once"].value < 0.4
+
+
 def test_a_text_of_tables_raises_no_alarm(tmp_path: Path):
     row = "| name | value | name | value | name | value | name | value | name | value |\n"
     rule = "+------+-------+------+-------+------+-------+------+-------+------+-------+\n"

@@ -71,7 +71,7 @@ def _verdict(recall: Recall) -> Verdict:
             "by heart",
             f"It learned, and knows {known.count:,} of {known.of:,} passages by heart "
             f"({known.value:.1%}): they come within 100 tries, and of new text {new.value:.1%}.",
-            f"Train with dropout: {again} --model.residual-dropout 0.2",
+            f"Train with dropout: {again} --model.residual-dropout 0.2 (or --training.goldfish 8)",
         )
     if not heart.text["at once"].of and not heart.repeated["at once"].of:
         return Verdict(

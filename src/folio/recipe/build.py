@@ -18,6 +18,7 @@ from folio.model.gpt import GPT
 from folio.model.loss import next_token_loss
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds
+from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.stream import TokenStream
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.loop import Training, compute_gradients, update_weights
@@ -69,6 +70,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)
+    tokens_before = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
     penalty = recipe.training.confidence_penalty
     replicas.loss = partial(usual_loss, confidence_penalty=penalty)
     return Training(
@@ -81,6 +83,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
             seed=recipe.seed,
             config=recipe.stream,
             lanes=recipe.training.batch_size,
+            goldfish=(recipe.training.goldfish, tokens_before),
         ),
         validation=validation,
         context_length=recipe.model.context_length,
