@@ -9,12 +9,22 @@ from folio.report import Curve, draw_curves
 from folio.run.baselines import read_baselines
 from folio.run.diagnosis import Diagnosis, diagnose
 from folio.run.directory import Run
-from folio.storage import atomic_write
+from folio.storage import atomic_write, read_json
 
 
 def diagnose_run(run: Run) -> Diagnosis:
     """The verdict on a run's curves."""
-    return diagnose(run.events(), run.corpus()["frequency_loss"], str(run.path))
+    frequency_loss = run.corpus()["frequency_loss"]
+    return diagnose(run.events(), frequency_loss, str(run.path), last_look(run))
+
+
+def last_look(run: Run) -> dict[str, Any] | None:
+    """What by_heart.json has of the last end of a run; None where it is of an earlier one."""
+    ends = run.events("end")
+    if not ends or not run.by_heart_file.exists():
+        return None
+    found = read_json(run.by_heart_file)
+    return found if found["run_step"] == ends[-1]["step"] else None
 
 
 def draw_loss(run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from folio.run.metrics import Event
 
@@ -46,13 +46,16 @@ class Diagnosis:
         return f"{self.verdict}: {self.reason} Try: {self.command}"
 
 
-def diagnose(events: list[Event], frequency_loss: float, run: str) -> Diagnosis:
+def diagnose(
+    events: list[Event], frequency_loss: float, run: str, by_heart: dict[str, Any] | None = None
+) -> Diagnosis:
     """Read the curves.
 
     Args:
         events: of metrics.jsonl.
         frequency_loss: of a model that knows only how often each token occurs, in nats.
         run: how commands name the run.
+        by_heart: what by_heart.json has, of this end of the run; None where nobody looked.
     """
     steps = [event for event in events if event["event"] == "step"]
     evaluations = [event for event in events if event["event"] == "evaluation"]
@@ -104,13 +107,12 @@ def diagnose(events: list[Event], frequency_loss: float, run: str) -> Diagnosis:
             f"folio train {run}/recipe.toml --model.residual-dropout 0.2 "
             f"--training.max-steps {best['step']}",
         )
-    looks = [event for event in events if event["event"] == "by heart"]
-    if looks and looks[-1]["alarming"]:
-        known = looks[-1]["known"]
+    if by_heart and by_heart["alarming"]:
+        known, new = by_heart["known"], by_heart["new"]
         return Diagnosis(
             "by heart",
             f"it says {known['count']} of {known['of']} passages of its training text word for "
-            f"word, and {looks[-1]['new']['count']} of {looks[-1]['new']['of']} of new text. The "
+            f"word, and {new['count']} of {new['of']} of new text. The "
             f"training loss is {training:.3f}, the validation loss {validation:.3f}.",
             f"folio train {run}/recipe.toml --model.residual-dropout 0.2 "
             f"--training.max-steps {max(last['step'] // 4, 1)}",

@@ -70,6 +70,11 @@ class Run:
         return self.path / "prediction.json"
 
     @property
+    def by_heart_file(self) -> Path:
+        """What the model knew of its text word for word when the run ended."""
+        return self.path / "by_heart.json"
+
+    @property
     def canaries_file(self) -> Path:
         """The secrets that were planted in the training text."""
         return self.path / "canaries.json"

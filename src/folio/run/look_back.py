@@ -17,8 +17,8 @@ from folio.evaluation.repeats import OFTEN, count_repeats
 from folio.evaluation.shares import Share, share_of
 from folio.evaluation.uncertainty import FEWEST_BLOCKS
 from folio.run.baselines import LITTLE, measure_baselines, write_baselines
-from folio.run.metrics import append_event
 from folio.run.opening import OpenRun
+from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import TokenText
 
@@ -43,7 +43,7 @@ class ByHeart:
         return self.known.value > ALARM and self.known.above(self.new)
 
     def record(self) -> dict[str, Any]:
-        """For metrics.jsonl, where the diagnosis reads it."""
+        """For by_heart.json, where the diagnosis reads it."""
         return {
             "alarming": self.alarming,
             "known": asdict(self.known),
@@ -64,10 +64,8 @@ def look_back(opened: OpenRun, run_seconds: float) -> list[tuple[str, str]]:
     run, facts = opened.run, []
     found = look_for_passages(opened, SHARE_OF_RUN * run_seconds)
     if found is not None:
-        append_event(
-            run.metrics_file,
-            {"event": "by heart", "step": opened.checkpoint.step, **found.record()},
-        )
+        steps = [event["step"] for event in run.events("end")]
+        write_json(run.by_heart_file, {"run_step": steps[-1] if steps else 0, **found.record()})
         facts.append(
             (
                 "by heart",

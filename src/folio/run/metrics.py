@@ -1,8 +1,7 @@
 """metrics.jsonl: one object an event, the truth from which every plot and table is drawn.
 
 Events: `step` (training loss, mean since the event before), `evaluation` (validation and
-training loss on fixed texts), `by heart` (what it knows of its text word for word), `end` (why it
-ended).
+training loss on fixed texts), `end` (why it ended).
 """
 
 from __future__ import annotations
