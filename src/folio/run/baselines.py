@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from folio.evaluation.compressors import PPMD_ORDER, has_ppmd, ppmd_bits, xz_bits
-from folio.evaluation.ngrams import CHOOSING, choose_order, ngram_surprise
+from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_surprise
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
 from folio.tokens.text import BREAK, Symbols, TokenText
@@ -56,14 +56,14 @@ class _HeldOut:
 
 
 def measure_baselines(
-    opened: OpenRun, tell: Callable[[str], None] = lambda line: None, compressors: bool = True
+    opened: OpenRun, tell: Callable[[str], None] = lambda line: None, quick: bool = False
 ) -> list[Baseline]:
     """Try each on the validation text of a run.
 
     Args:
         opened: the run.
         tell: hears what is being done, and what could not be.
-        compressors: whether xz and PPMd are tried too, which need the text in memory.
+        quick: n-grams of the usual order, and no compressors.
 
     Returns:
         In the order of what they know; none where there is no validation text.
@@ -80,13 +80,15 @@ def measure_baselines(
         held_out.baseline("every character as likely", "static", uniform),
         held_out.baseline("character frequencies", "static", frequencies),
     ]
-    tell("n-grams: which order")
-    start = max(0, len(training) - CHOOSING)
-    order = choose_order(training.between(start, len(training)))
+    order = FIRST_ORDER
+    if not quick:
+        tell("n-grams: which order")
+        start = max(0, len(training) - CHOOSING)
+        order = choose_order(training.between(start, len(training)))
     tell(f"n-grams of {order} bytes")
     for kind, nats in ngram_surprise(training.chunks(), symbols, order).items():
         found.append(held_out.baseline(f"n-grams of {order}", kind, float(nats.sum())))
-    if compressors:
+    if not quick:
         before = b"".join(map(_as_bytes, training.chunks())) + b"\0"
         text = _as_bytes(symbols)
         tell("xz")
