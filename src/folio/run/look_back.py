@@ -26,6 +26,7 @@ PASSAGES = 512
 FEWEST = 64
 SHARE_OF_RUN = 0.02
 """Of the time of a run that a look may take."""
+NGRAMS_PER_SECOND = 5e5
 ALARM = 0.05
 """Share of the passages that come at once, above which a run is said to know its text by heart."""
 
@@ -73,11 +74,9 @@ def look_back(opened: OpenRun, run_seconds: float) -> list[tuple[str, str]]:
                 f"{found.new.of:,} of new text; `folio recall {run.path}` says more",
             )
         )
-    if (
-        run_seconds * SHARE_OF_RUN * 5e5 > len(opened.training())
-        and len(opened.training()) < LITTLE
-    ):
-        baselines = measure_baselines(opened, compressors=False)
+    n_tokens = len(opened.training())
+    if n_tokens < min(LITTLE, NGRAMS_PER_SECOND * SHARE_OF_RUN * run_seconds):
+        baselines = measure_baselines(opened, quick=True)
         write_baselines(run, baselines)
         facts += [
             (f"loss of {b.name}", f"{b.nats_per_token:.4f} nats per token")
