@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from folio.recall.measure import Recall
     from folio.recipe.finish import Result
     from folio.run.opening import OpenRun
 
 __version__ = "0.1.0"
-__all__ = ["load", "train"]
+__all__ = ["load", "measure_recall", "train"]
 
 
 def train(*sources: str, name: str | None = None, **settings: Any) -> Result:
@@ -42,3 +43,15 @@ def load(run: str | None = None, checkpoint: str = "best") -> OpenRun:
     from folio.run.opening import open_run
 
     return open_run(find_run(run), checkpoint)
+
+
+def measure_recall(run: str | None = None, checkpoint: str = "best", **settings: Any) -> Recall:
+    """Did it learn, or copy? As `folio recall` finds it, without writing anything.
+
+    Args:
+        run, checkpoint: as in `load`.
+        settings: of RecallConfig: `samples=75, temperature=0.8, passages=4096, length=50, seed=1`.
+    """
+    from folio.recall import config, measure
+
+    return measure.measure_recall(load(run, checkpoint), config.RecallConfig(**settings))

@@ -41,6 +41,7 @@ def draw_curves(
     x_label: str,
     y_label: str,
     level: tuple[str, float] | None = None,
+    levels: Sequence[tuple[str, float]] = (),
     mark: tuple[str, float, float] | None = None,
 ) -> None:
     """Write an SVG of some curves.
@@ -50,6 +51,7 @@ def draw_curves(
         curves: drawn in order.
         title, x_label, y_label: words on it.
         level: a horizontal line, with its name.
+        levels: more of them; of those that lie close together one has its name.
         mark: one point to look at, with its name.
     """
     from matplotlib.figure import Figure
@@ -69,17 +71,20 @@ def draw_curves(
             linewidth=0.8 if curve.faint else 1.8,
             alpha=0.35 if curve.faint else 1.0,
         )
-    if level is not None:
-        axes.axhline(level[1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    named: list[float] = []
+    for name, y in [level, *levels] if level is not None else levels:
+        axes.axhline(y, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
         _annotate(
             axes,
-            level[0],
-            (1, level[1]),
+            name if all(abs(y / other - 1) > 0.04 for other in named) else "",
+            (1, y),
             xycoords=("axes fraction", "data"),
             xytext=(-4, 3),
             color=FAINT,
             fontsize=8,
+            annotation_clip=True,
         )
+        named.append(y)
     if mark is not None:
         axes.plot([mark[1]], [mark[2]], "o", color=INK, markersize=5, zorder=5)
         _annotate(
@@ -92,7 +97,7 @@ def draw_curves(
         )
     _dress(axes, title, x_label, y_label)
     axes.margins(x=0.02)
-    _fit_height(axes, curves)
+    _fit_height(axes, curves, [y for _, y in levels])
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     _save(figure, path)
 
@@ -335,11 +340,11 @@ def _annotate(axes, text: str, at: tuple[float, float], **style) -> None:
     axes.annotate(text, at, textcoords="offset points", ha="right", **style).set_in_layout(False)
 
 
-def _fit_height(axes, curves: Sequence[Curve]) -> None:
+def _fit_height(axes, curves: Sequence[Curve], levels: Sequence[float]) -> None:
     """Leave out the fall of the first steps, which would flatten all that follows."""
     values = sorted(y for curve in curves for y in curve.y)
     if len(values) > 20:
-        low, high = values[0], values[int(len(values) * 0.97)]
+        low, high = min(values[0], *levels, values[0]), values[int(len(values) * 0.97)]
         margin = 0.06 * (high - low)
         if high > low:
             axes.set_ylim(low - margin, high + margin)

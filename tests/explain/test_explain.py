@@ -16,6 +16,7 @@ import torch
 import folio
 import folio.errors
 from folio.cli.main import main
+from folio.explain import page as page_module
 from folio.explain.look import look_at, map_embeddings
 from folio.explain.page import write_page
 from folio.explain.tensors import print_tensors
@@ -240,3 +241,15 @@ def test_the_command_writes_beside_the_run_or_where_told(
     main(["explain", "seen", "--text", TEXT * 2, "--tensors"])
     captured = capfd.readouterr()
     assert "after the mask" in captured.out and "10 after them are left out" in captured.err
+
+
+def test_what_stands_in_the_training_text_is_underlined(opened: OpenRun, book: Path):
+    copied = book.read_text()[1000:1030]
+    text = "winds winds" + copied + "sings sings"
+    pieces = page_module.copied_pieces(opened, opened.tokenizer.encode(text).tolist())
+    at = text.index(copied)
+    assert min(pieces[at : at + 30]) >= 30, "of each character of it"
+    assert pieces[0] == 0 and pieces[-1] == 0
+    assert page_module.copied_pieces(opened, opened.tokenizer.encode("sings winds").tolist()) == [
+        0
+    ] * len("sings winds")

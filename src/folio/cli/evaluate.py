@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from folio.config import Table, read_toml
 from folio.console import say, show, table
 from folio.device import DeviceConfig
+
+if TYPE_CHECKING:
+    from folio.run.baselines import Baseline
+    from folio.run.opening import OpenRun
 
 
 def evaluate(
@@ -16,6 +21,8 @@ def evaluate(
     json: bool = False,
     checkpoint: str = "best",
     encoding: str = "auto",
+    baselines: bool = False,
+    adaptive: bool = False,
 ) -> None:
     """Loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
 
@@ -30,6 +37,10 @@ def evaluate(
         json: Print JSON, exact first.
         checkpoint: best, last or a step.
         encoding: Of the files.
+        baselines: What simpler things make of the validation text: character frequencies,
+            n-grams, xz, PPMd.
+        adaptive: Read the validation text once more, with a step of learning after each window, as
+            compressors do. Never to be compared with an exact loss.
     """
     from folio.run.directory import find_run
 
@@ -69,11 +80,25 @@ def evaluate(
         records = [
             {"text": "validation", **score.record(opened.tokenizer)} for score in (exact, strided)
         ]
-        others = evaluate_held_out(opened, device, nll)[1:]
-        records += [{"text": text.name, **text.record()} for text in others]
+        held_out = evaluate_held_out(opened, device, nll)[1:]
+        records += [{"text": text.name, **text.record()} for text in held_out]
+    if adaptive:
+        from folio.run.adaptive import evaluate_adaptive
+
+        records += [
+            {"text": "validation", **score.record(opened.tokenizer)}
+            for score in evaluate_adaptive(opened, say)
+        ]
+    others: list[Baseline] = []
+    sentence = ""
+    if baselines:
+        others, sentence = _measure_baselines(opened)
     common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
     records = [common | record for record in records]
     if json:
+        records += [
+            common | {"text": "validation", "protocol": b.kind, **b.record()} for b in others
+        ]
         show(json_format.dumps(records, indent=2))
         return
     names = [
@@ -94,6 +119,13 @@ def evaluate(
     what = ", ".join(files) or "validation text"
     show(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
     show(table([name.replace("_", " ") for name in names], rows))
+    if others:
+        head = ["baseline, validation text", "kind", "nats per character", "bits per byte"]
+        cells = [
+            [b.name, b.kind, f"{b.nats_per_character:.4f}", f"{b.bits_per_byte:.4f}"]
+            for b in others
+        ]
+        show(f"\n{table(head, cells)}\n\n{sentence}")
 
 
 def _as_trained(recorded: Table) -> DeviceConfig:
@@ -101,6 +133,15 @@ def _as_trained(recorded: Table) -> DeviceConfig:
     not float32, what is fast here."""
     precision = "float32" if recorded["precision"] == "float32" else "auto"
     return DeviceConfig(kind="cpu", precision=precision)
+
+
+def _measure_baselines(opened: OpenRun) -> tuple[list[Baseline], str]:
+    """What simpler things make of the validation text, and what that says of the model."""
+    from folio.run.baselines import compare, measure_baselines, write_baselines
+
+    found = measure_baselines(opened, say)
+    write_baselines(opened.run, found)
+    return found, compare(opened.evaluate(opened.validation())[0], found) if found else ""
 
 
 def _cell(value: object) -> str:

@@ -24,6 +24,7 @@ VERBS = {
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",
     "tune": "Search for the best settings, within a budget.",
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",
+    "recall": "Did it learn, or copy? What it knows by heart, and what it writes off.",
     "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",
     "runs": "List the runs, or compare their curves.",
 }

@@ -91,6 +91,11 @@ class CorpusConfig:
     text, and then read this text, which nothing was chosen by. Where tails are held out, these are
     the test text, and the validation text is the head of each document."""
 
+    canaries: int = 0
+    """Random secrets to plant in the training text, a quarter of them once, twice, four and eight
+    times each, so that folio recall can say how soon such a thing comes out. Changes what is
+    learned; 12 is a good number."""
+
     @property
     def held_out_fraction(self) -> float:
         """Share of the characters that are not trained on."""
@@ -118,6 +123,8 @@ class CorpusConfig:
                 "corpus.test_fraction is given, but validation_fraction is 0. Give both, "
                 "or evaluate other files with: folio evaluate RUN FILES"
             )
+        if self.canaries < 0:
+            raise UserError(f"corpus.canaries is {self.canaries}; it is 0 (none) or more.")
         if self.time_limit_seconds <= 0:
             raise UserError(
                 f"corpus.time_limit_seconds is {self.time_limit_seconds}; it is more than 0."

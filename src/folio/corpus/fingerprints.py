@@ -118,11 +118,16 @@ def _grams(words: Hashes, n: int) -> Hashes:
     return mixed(total)
 
 
-def _spans(codes: NDArray[np.uint32], n: int) -> Hashes:
+def rolling_hashes(codes: NDArray[np.uint32], n: int) -> Hashes:
+    """(m,) the polynomial of every n codes in a row, the first of them with a power of 0."""
     powers, inverses = _powers(len(codes))
     sums = np.zeros(len(codes) + 1, np.uint64)
-    np.cumsum((codes.astype(np.uint64) + np.uint64(1)) * powers[: len(codes)], out=sums[1:])
-    return mixed((sums[n:] - sums[:-n]) * inverses[: len(codes) - n + 1])
+    np.cumsum(codes.astype(np.uint64) * powers[: len(codes)], out=sums[1:])
+    return (sums[n:] - sums[:-n]) * inverses[: len(codes) - n + 1]
+
+
+def _spans(codes: NDArray[np.uint32], n: int) -> Hashes:
+    return mixed(rolling_hashes(codes + np.uint32(1), n))
 
 
 def _fold() -> NDArray[np.uint64]:

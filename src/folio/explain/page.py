@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from folio.evaluation.matching import Blocks, Query, find_matches, split_at_breaks
+from folio.evaluation.passages import pattern_windows
 from folio.explain.look import Look, look_at, map_embeddings, position_tables
 from folio.run.opening import OpenRun
 from folio.storage import atomic_write
+from folio.tokens.text import BREAK, TokenText
 
 ATTENTION_POSITIONS = 64
 """Positions of the text whose attention is on the page: its size grows with their square."""
+COPIED = 20
+"""Characters in a row that stand in the training text, from which on they are underlined."""
 PICTURE_SIDE = 384
 """Most places and dimensions of a picture of positions."""
 
@@ -50,6 +58,7 @@ def page_data(opened: OpenRun, look: Look) -> dict[str, Any]:
         ),
         "token_ids": look.token_ids,
         "pieces": look.pieces,
+        "copied": copied_pieces(opened, look.token_ids),
         "surprisal": [None if s is None else _short(s) for s in surprisal],
         "alternatives": [
             [[decode([token_id]), _short(p), token_id] for token_id, p in look.alternatives(i)]
@@ -76,6 +85,28 @@ def page_data(opened: OpenRun, look: Look) -> dict[str, Any]:
             _picture(name, table) for name, table in position_tables(opened.model).items()
         ],
     }
+
+
+def copied_pieces(opened: OpenRun, token_ids: Sequence[int]) -> list[int]:
+    """Of each piece, how many characters in a row it is part of that stand in the training text;
+    0 where they are fewer than COPIED, or their letters only a pattern."""
+    training = TokenText(opened.training(), opened.tokenizer)
+    text = TokenText(np.array(token_ids), opened.tokenizer)
+    places = np.append(text.places_of(np.arange(len(token_ids))), len(text))
+    longest = np.zeros(len(text), np.int64)
+    blocks = Blocks(np.array([len(training)]), np.zeros(1, np.int32))
+    symbols = text.between(0, len(text))
+    queries = [Query(part, 0) for part in split_at_breaks(symbols)]
+    starts = np.flatnonzero((symbols != BREAK) & (np.append(BREAK, symbols[:-1]) == BREAK))
+    for position, match in zip(starts, find_matches(queries, training.chunks(), blocks)):
+        begins = np.append(match.starts, len(match.query.symbols))
+        flags = pattern_windows(match.codes, COPIED)
+        for i in np.flatnonzero(match.lengths >= COPIED).tolist():
+            n = int(match.lengths[i])
+            if not flags[i + 1 - n : i + 2 - COPIED].all():
+                inside = slice(position + begins[i + 1 - n], position + begins[i + 1])
+                longest[inside] = np.maximum(longest[inside], n)
+    return [int(longest[a:b].max(initial=0)) for a, b in pairwise(places.tolist())]
 
 
 def _short(value: float) -> float:

@@ -26,6 +26,9 @@ Decoder = Callable[[Tensor, KVCache | None], Tensor]
 FINISHED = -1
 """Stands for the tokens of a sequence after its stop token."""
 
+Draw = Callable[[Tensor, SamplingConfig, torch.Generator], Tensor]
+"""(B, V) logits to (B,) tokens, or FINISHED where none may come, as `sampling.draw`."""
+
 
 def generate(
     model: GPT,
@@ -36,6 +39,7 @@ def generate(
     max_tokens: int | None = None,
     stop_token: int | None = None,
     excluded: Tensor | None = None,
+    draw: Draw = draw,
     use_cache: bool = True,
     decoder: Decoder | None = None,
 ) -> Iterator[Tensor]:
@@ -49,6 +53,7 @@ def generate(
         max_tokens: how many steps; None never ends.
         stop_token: ends a sequence; the others go on.
         excluded: (V,) bool, tokens that are never drawn.
+        draw: chooses the tokens; a `Guard` has another one.
         use_cache: False computes everything anew at each step, to compare.
         decoder: reads tokens in place of the model, over the same cache.
 
@@ -66,6 +71,7 @@ def generate(
     read: Decoder = model if decoder is None or cache is None else decoder
     unread = window  # the part of the window that is not in the cache yet
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    stop = FINISHED if stop_token is None else stop_token
     made = 0
     while max_tokens is None or made < max_tokens:
         # Entered and left around the model: a consumer between two yields computes as it likes.
@@ -73,8 +79,10 @@ def generate(
             logits = read(unread if cache is not None else window, cache)[:, -1].float()  # (B, V)
             token_ids = draw(exclude(logits, excluded), config, generator)  # (B,)
             shown = token_ids.masked_fill(finished, FINISHED)
-            if stop_token is not None:
-                finished = finished | (token_ids == stop_token)
+            finished = finished | (token_ids == stop)
+            if stop != FINISHED:
+                finished = finished | (token_ids == FINISHED)
+            token_ids = token_ids.clamp(min=0)
             unread = token_ids[:, None]
             if window.shape[1] == context_length:
                 window = torch.cat((window[:, context_length - half + 1 :], unread), dim=1)
@@ -85,5 +93,5 @@ def generate(
                 window = torch.cat((window, unread), dim=1)
         made += 1
         yield shown
-        if stop_token is not None and bool(finished.all()):
+        if bool(finished.all()):
             return

@@ -22,6 +22,7 @@ from folio.device import Device
 from folio.evaluation.score import BATCH_TOKENS, sampled_windows
 from folio.recipe.build import build
 from folio.recipe.recipe import Recipe
+from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.deadline import TimeBudget
@@ -44,6 +45,9 @@ END_SECONDS = 1.0
 the best checkpoint, the picture, the card and leaving."""
 SAMPLE_SHARE, SAMPLE_SECONDS = 0.05, 2.0
 """Most time for the text that the model writes at the end, of a budget in minutes and at all."""
+
+LOOK_SHARE, LOOK_SECONDS = 2 * SHARE_OF_RUN, 2.0
+"""Most time for the look back at a run, also."""
 
 BUSY = 1.25
 """Times that a step takes longer than its processor time, above which other programs are told."""
@@ -127,7 +131,7 @@ def freeze_budget(
             60 * minutes,
             speed.step_seconds,
             speed.evaluation_seconds,
-            end_seconds=END_SECONDS
+            end_seconds=end_seconds(60 * minutes)
             + speed.evaluation_seconds * read_at_end / (2 * len(validation)),
             sample_seconds=sample_seconds(60 * minutes),
             most_steps=steps,
@@ -186,6 +190,12 @@ def _fixed(config: TrainingConfig, steps: int) -> TrainingConfig:
 def sample_seconds(seconds: float) -> float:
     """Most time that the text at the end of a run may take, of a budget."""
     return min(SAMPLE_SHARE * seconds, SAMPLE_SECONDS)
+
+
+def end_seconds(seconds: float) -> float:
+    """What follows the last evaluation of a run with a budget, without further texts: the look
+    back, the picture and the card."""
+    return END_SECONDS + min(LOOK_SHARE * seconds, LOOK_SECONDS)
 
 
 def evaluations_in(seconds: float, evaluation_seconds: float) -> int:

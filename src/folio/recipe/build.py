@@ -18,6 +18,7 @@ from folio.model.gpt import GPT
 from folio.model.loss import next_token_loss
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.stream import TokenStream
 from folio.training.loop import Training
 from folio.training.pace import Pace
@@ -61,6 +62,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)
+    tokens_before = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
     penalty = recipe.training.confidence_penalty
     replicas.loss = partial(usual_loss, confidence_penalty=penalty, fast=replicas.fast)
     return Training(
@@ -73,6 +75,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
             seed=recipe.seed,
             config=recipe.stream,
             lanes=recipe.training.batch_size,
+            goldfish=(recipe.training.goldfish, tokens_before),
         ),
         validation=validation,
         context_length=recipe.model.context_length,

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from folio.device import peak_memory
 from folio.generation.sampling import SamplingConfig
+from folio.recipe.budget import END_SECONDS
 from folio.recipe.recipe import Recipe
 from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
+from folio.run.look_back import look_back
 from folio.run.opening import OpenRun, open_run
 from folio.run.prediction import Figures, compare_with_prediction
 from folio.storage import write_json
@@ -58,8 +60,8 @@ def finish(
         sample_tokens: length of the sample.
         should_stop: after a yes, what is not needed to go on is left out.
     """
-    draw_loss(run)
     held_out: list[HeldOut] = []
+    looked: list[tuple[str, str]] = []
     sample = ""
     if ending != "interrupted" and not should_stop():
         opened = open_run(run)
@@ -72,8 +74,11 @@ def finish(
             deadline = training.deadline
             seconds = deadline.budget.sample_seconds if deadline else math.inf
             sample = write_sample(opened, sample_tokens, recipe.seed or 1, seconds, should_stop)
+        if not should_stop():
+            looked = look_back(opened, state.seconds, _seconds_left(training))
+    draw_loss(run)
     diagnosis = diagnose_run(run)
-    rows = facts(run, recipe, ending, state, held_out)
+    rows = facts(run, recipe, ending, state, held_out, looked)
     measured = Figures(
         max_steps=training.pace.planned,
         memory_bytes=max(peak_memory(), training.replicas.peak_bytes),
@@ -83,6 +88,13 @@ def finish(
     rows += compare_with_prediction(run, measured)
     write_card(run, rows, [sample] if sample else [])
     return Result(run, ending, state, diagnosis, sample, held_out)
+
+
+def _seconds_left(training: Training) -> float:
+    """Of a budget in minutes, for a look back; the picture, the card and leaving come after it."""
+    if (deadline := training.deadline) is None:
+        return math.inf
+    return deadline.budget.seconds - END_SECONDS - deadline.used()
 
 
 def write_sample(
@@ -109,12 +121,17 @@ def write_sample(
 
 
 def facts(
-    run: Run, recipe: Recipe, ending: Ending, state: TrainingState, held_out: list[HeldOut]
+    run: Run,
+    recipe: Recipe,
+    ending: Ending,
+    state: TrainingState,
+    held_out: list[HeldOut],
+    looked: list[tuple[str, str]],
 ) -> list[tuple[str, str]]:
     """Collect the rows of the card."""
     ledger = run.corpus()["ledger"]
     speed = state.tokens / max(state.seconds, 1e-9)
-    sources = recipe.corpus.sources
+    sources, canaries = recipe.corpus.sources, recipe.corpus.canaries
     return [
         ("text", f"{', '.join(sources[:3])}{' ...' if sources[3:] else ''}"),
         (
@@ -126,7 +143,9 @@ def facts(
         ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
         ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
         *((f"loss, {text.name}", str(text)) for text in held_out),
+        *looked,
         ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
+        *([("planted", f"{canaries} canaries: canaries.json")] if canaries else []),
         ("sample again", f"`folio sample {run.path}`"),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.corpus.canaries import Canary, make_canaries, plant
 from folio.corpus.corpus import Corpus, read_corpus
 from folio.corpus.document import Part
 from folio.evaluation.score import frequency_loss
 from folio.recipe.recipe import Recipe
+from folio.run.parts import Parts, make_parts
 from folio.storage import cache_folder, write_json
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
@@ -40,6 +42,10 @@ class Prepared:
     record: dict[str, Any]
     """For corpus.json."""
     warnings: list[str]
+    parts: Parts
+    """The documents of the training text."""
+    canaries: list[Canary]
+    """What was planted in it."""
 
     def training(self) -> TokenIds:
         """(N,) token ids, mapped from the file."""
@@ -75,7 +81,14 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     if tokenizer.note:
         tell(tokenizer.note)
 
-    folder = cache_folder() / "tokens" / _address(corpus, tokenizer, config.sequence)
+    canaries: list[Canary] = []
+    if number := recipe.corpus.canaries:
+        known = {chr(code) for code in range(256)}
+        if tokenizer.unknown is not None:
+            known = {piece.decode("utf-8", errors="replace") for piece in tokenizer.pieces}
+        canaries = make_canaries(number, known, recipe.seed)
+    planted = f"{config.sequence} {recipe.seed} {canaries}" if canaries else config.sequence
+    folder = cache_folder() / "tokens" / _address(corpus, tokenizer, planted)
     texts_of = {"train": training, "validation": validation}
     others = {"elsewhere": corpus.split.elsewhere, "test": corpus.split.test}
     texts_of |= {name: parts for name, parts in others.items() if parts}
@@ -83,7 +96,9 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     for name, parts in texts_of.items():
         if not files[name].exists():
             tell(f"encoding the {name} text")
-            texts = (part.pieces() for part in parts)
+            texts: Iterable[Iterable[str]] = (part.pieces() for part in parts)
+            if name == "train" and canaries:
+                texts = plant(training, canaries, recipe.seed)
             chunks = encode_documents(tokenizer, texts, config.sequence)
             write_token_file(files[name], chunks, tokenizer.dtype, tokenizer.fingerprint)
 
@@ -109,6 +124,8 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         files,
         record,
         warnings,
+        make_parts(corpus.documents, training, corpus.family_numbers(training)),
+        canaries,
     )
     train_ids = prepared.training()
     n_unknown = 0
@@ -123,6 +140,13 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     if record["ledger"]["dropped"]:
         reasons = ", ".join(f"{n} ({why})" for why, n in record["ledger"]["dropped"].items())
         warnings.append(f"characters left out: {reasons}")
+    if canaries:
+        record["ledger"]["planted"] = sum(len(c.line) * c.times for c in canaries)
+        warnings.append(
+            f"{len(canaries)} canaries stand in the training text, "
+            f"{record['ledger']['planted']:,} characters; canaries.json has them, and folio recall "
+            f"says how soon they come out. Do not pass on such a model as if it had none."
+        )
     record["tokens"] = {
         "training": len(train_ids),
         "validation": len(validation_ids),

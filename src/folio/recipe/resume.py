@@ -10,8 +10,8 @@ from folio.config import read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
 from folio.recipe.budget import (
-    END_SECONDS,
     CommandClock,
+    end_seconds,
     evaluation_interval,
     measure,
     plan,
@@ -171,7 +171,7 @@ def _with_budget(
             60 * minutes,
             speed.step_seconds,
             speed.evaluation_seconds,
-            END_SECONDS,
+            end_seconds(60 * minutes),
             sample_seconds(60 * minutes),
             most,
             from_step=done,

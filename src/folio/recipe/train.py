@@ -20,6 +20,7 @@ from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.directory import Run, runs_folder
 from folio.run.formats import FORMATS, KEY, stamped
 from folio.run.metrics import set_aside_events_after
+from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import atomic_write, link_or_copy, write_json
 from folio.training.deadline import Deadline, TimeBudget
@@ -76,6 +77,9 @@ def train_recipe(
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():
             link_or_copy(path, run.tokens_file(name_of_part))
+        write_parts(run, prepared.parts)
+        if prepared.canaries:
+            write_json(run.canaries_file, [canary.record() for canary in prepared.canaries])
         write_json(run.corpus_file, stamped("corpus", prepared.record))
         predict(run, expect(settled, recipe, frozen.speed))
         if frozen.time is not None:

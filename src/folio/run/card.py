@@ -7,15 +7,26 @@ from typing import Any
 
 from folio.config import read_toml
 from folio.report import Curve, draw_curves
+from folio.run.baselines import read_baselines
 from folio.run.diagnosis import Diagnosis, diagnose
 from folio.run.directory import Run
-from folio.storage import atomic_write
+from folio.storage import atomic_write, read_json
 
 
 def diagnose_run(run: Run) -> Diagnosis:
     """The verdict on a run's curves."""
     recipe = read_toml(run.recipe_file)
-    return diagnose(run.events(), run.corpus()["frequency_loss"], str(run.path), recipe)
+    frequency_loss = run.corpus()["frequency_loss"]
+    return diagnose(run.events(), frequency_loss, str(run.path), recipe, last_look(run))
+
+
+def last_look(run: Run) -> dict[str, Any] | None:
+    """What by_heart.json has of the last end of a run; None where it is of an earlier one."""
+    ends = run.events("end")
+    if not ends or not run.by_heart_file.exists():
+        return None
+    found = read_json(run.by_heart_file)
+    return found if found["run_step"] == ends[-1]["step"] else None
 
 
 def draw_loss(run: Run) -> None:
@@ -47,6 +58,11 @@ def draw_loss(run: Run) -> None:
         x_label="step",
         y_label="loss (nats per token)",
         level=("bare token frequencies", run.corpus()["frequency_loss"]),
+        levels=[
+            (f"{baseline.name}, {baseline.kind}", baseline.nats_per_token)
+            for baseline in read_baselines(run)
+            if "frequencies" not in baseline.name and "likely" not in baseline.name
+        ],
         mark=(
             f"best {best['validation_loss']:.3f} at step {best['step']}",
             best["step"],

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from folio.run.metrics import Event
 
-Verdict = Literal["healthy", "overfit", "underfit", "diverging", "learning nothing", "too early"]
+Verdict = Literal[
+    "healthy", "overfit", "by heart", "underfit", "diverging", "learning nothing", "too early"
+]
 
 OVERFIT_BY = 0.02
 """Rise of the validation loss above its best, as a share, that counts as overfitting. Seeds
@@ -66,6 +68,8 @@ class Curves:
     frequency_loss: float
     ending: str
     """The reason in the last `end` event; `interrupted` where there is none."""
+    by_heart: Mapping[str, Any] | None = None
+    """What by_heart.json has, of this end of the run; None where nobody looked."""
 
     @property
     def last(self) -> Event:
@@ -77,7 +81,11 @@ class Curves:
 
 
 def diagnose(
-    events: list[Event], frequency_loss: float, run: str, recipe: Mapping[str, Any] | None = None
+    events: list[Event],
+    frequency_loss: float,
+    run: str,
+    recipe: Mapping[str, Any] | None = None,
+    by_heart: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
     """Read the curves.
 
@@ -86,6 +94,7 @@ def diagnose(
         frequency_loss: of a model that knows only how often each token occurs, in nats.
         run: how commands name the run.
         recipe: the table of its settings, for the advice.
+        by_heart: what by_heart.json has, of this end of the run; None where nobody looked.
     """
     ends = [event for event in events if event["event"] == "end"]
     commands = Commands(run, recipe or {}, ends[-1]["peak_learning_rate"] if ends else 1e-3)
@@ -94,12 +103,13 @@ def diagnose(
         evaluations=[event for event in events if event["event"] == "evaluation"],
         frequency_loss=frequency_loss,
         ending=ends[-1]["reason"] if ends else "interrupted",
+        by_heart=by_heart,
     )
     if curves.ending == "non-finite":
         return _not_finite(curves, ends[-1]["step"], commands)
     if not curves.evaluations or not curves.training:
         return Diagnosis("too early", "there is no evaluation yet.", commands.longer(curves.ending))
-    for rule in (_diverging, _nothing, _overfit, _too_early, _underfit):
+    for rule in (_diverging, _nothing, _overfit, _by_heart, _too_early, _underfit):
         if found := rule(curves, commands):
             return found
     best = curves.best
@@ -265,6 +275,22 @@ def _overfit(curves: Curves, commands: Commands) -> Diagnosis | None:
             f"{validation:.3f}, while the training loss is {training:.3f}. The best checkpoint is "
             f"kept and used.",
             commands.regularized(training__max_steps=best["step"]),
+        )
+    return None
+
+
+def _by_heart(curves: Curves, commands: Commands) -> Diagnosis | None:
+    """By the passages that it says word for word, or else by the losses."""
+    last, looked = curves.last, curves.by_heart
+    validation, training = last["validation_loss"], last["training_loss"]
+    if looked is not None and looked["alarming"]:
+        known, new = looked["known"], looked["new"]
+        return Diagnosis(
+            "by heart",
+            f"it says {known['count']} of {known['of']} passages of its training text word for "
+            f"word, and {new['count']} of {new['of']} of new text. The training loss is "
+            f"{training:.3f}, the validation loss {validation:.3f}.",
+            commands.regularized(training__max_steps=max(last["step"] // 4, 1)),
         )
     if training < BY_HEART * validation:
         return Diagnosis(

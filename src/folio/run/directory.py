@@ -75,6 +75,34 @@ class Run:
         return self.path / "pace.jsonl"
 
     @property
+    def by_heart_file(self) -> Path:
+        """What the model knew of its text word for word when the run ended."""
+        return self.path / "by_heart.json"
+
+    @property
+    def canaries_file(self) -> Path:
+        """The secrets that were planted in the training text."""
+        return self.path / "canaries.json"
+
+    @property
+    def baselines_file(self) -> Path:
+        """What simpler things make of the validation text."""
+        return self.path / "baselines.json"
+
+    @property
+    def parts_file(self) -> Path:
+        """Which documents lie in the training text."""
+        return self.path / "tokens" / "parts.safetensors"
+
+    @property
+    def recall_file(self) -> Path:
+        return self.path / "recall.json"
+
+    @property
+    def recall_page(self) -> Path:
+        return self.path / "recall.html"
+
+    @property
     def checkpoints_folder(self) -> Path:
         return self.path / "checkpoints"
 

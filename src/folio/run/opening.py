@@ -20,12 +20,14 @@ from folio.evaluation.score import Score, exact_windows, strided_windows
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
 from folio.fast.decoder import decoder_for
-from folio.generation.engine import FINISHED, generate
-from folio.generation.sampling import SamplingConfig
+from folio.generation.engine import FINISHED, Draw, generate
+from folio.generation.guard import Guard
+from folio.generation.sampling import SamplingConfig, draw
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.run.checkpoint import Checkpoint, list_checkpoints
 from folio.run.directory import Run
+from folio.run.novelty import guard_of
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import BEGIN, TokenIds
 from folio.tokens.token_file import open_token_file
@@ -106,6 +108,7 @@ class OpenRun:
         max_tokens: int | None = 500,
         stop: bool = True,
         compiled: bool | None = None,
+        draw: Draw = draw,
     ) -> Iterator[Tensor]:
         """Continue a prompt; yields (n_samples,) token ids, FINISHED after the end.
 
@@ -130,6 +133,7 @@ class OpenRun:
             max_tokens=max_tokens,
             stop_token=self.tokenizer.end_of_document if stop else None,
             excluded=self._never_sampled().to(device),
+            draw=draw,
             decoder=decoder_for(self.model, n_samples, max_tokens, compiled),
         )
 
@@ -141,21 +145,30 @@ class OpenRun:
         n_samples: int = 1,
         stop: bool = True,
         compiled: bool | None = None,
+        novel: int = 0,
         **sampling: Any,
     ) -> str | list[str]:
         """Text that goes on from a prompt, without the prompt; a list if n_samples > 1.
 
-        `compiled` is `wanted` in `decoder_for`; `sampling` is temperature, top_k, top_p and seed,
-        as in SamplingConfig.
+        `compiled` is `wanted` in `decoder_for`; `novel` as in `guard`, 0 for none; `sampling` is
+        temperature, top_k, top_p and seed, as in SamplingConfig.
         """
         config = SamplingConfig(**sampling)
-        steps = list(self.generate_ids(prompt, config, n_samples, max_tokens, stop, compiled))
+        choose = self.guard(novel).draw if novel else draw
+        steps = list(
+            self.generate_ids(prompt, config, n_samples, max_tokens, stop, compiled, choose)
+        )
         columns = zip(*(step.tolist() for step in steps)) if steps else [()] * n_samples
         texts = [
             self.tokenizer.decode([i for i in column if i != FINISHED], skip_special=True)
             for column in columns
         ]
         return texts if n_samples > 1 else texts[0]
+
+    def guard(self, novel: int) -> Guard:
+        """Whose `draw` writes no more than `novel` letters and digits in a row as they stand in
+        the training text."""
+        return guard_of(self.run, self.training(), self.tokenizer, novel)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         if not prompt:

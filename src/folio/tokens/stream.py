@@ -27,12 +27,14 @@ from numpy.typing import NDArray
 
 from folio.errors import UserError
 from folio.tokenizers.base import TokenIds
+from folio.tokens.goldfish import dropped
 from folio.tokens.permutation import permute
 
 AHEAD = 1024
 """Windows whose places are looked up at once, since one takes as long as many."""
 IGNORED = -100
-"""Target of a place in a row that its window does not reach; it adds nothing to a loss."""
+"""Target of a place in a row that its window does not reach, or that is not to be learned; it adds
+nothing to a loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,13 @@ class TokenStream:
     """An endless series of batches; `place` says where it stands and can be set."""
 
     def __init__(
-        self, tokens: TokenIds, window: int, seed: int, config: StreamConfig, lanes: int = 1
+        self,
+        tokens: TokenIds,
+        window: int,
+        seed: int,
+        config: StreamConfig,
+        lanes: int = 1,
+        goldfish: tuple[int, int] = (0, 0),
     ) -> None:
         """
         Args:
@@ -75,6 +83,7 @@ class TokenStream:
             seed: names the series of orders.
             config: the order.
             lanes: rows of a batch that go on from one batch to the next, if sequential.
+            goldfish: one target in so many is IGNORED, by so many tokens before it; 0 for none.
 
         Raises:
             UserError: the text is shorter than one window.
@@ -87,6 +96,7 @@ class TokenStream:
             )
         self.tokens = tokens.view(np.ndarray)  # indexing a memmap itself is slow
         self.window, self.seed, self.config, self.lanes = window, seed, config, lanes
+        self.goldfish = goldfish
         self.place = Place()
         self._epoch = _Epoch(self, 0)
 
@@ -121,6 +131,8 @@ class TokenStream:
         targets = self.tokens[where + 1].astype(np.int64)
         if lengths.min() < width:
             targets[columns >= lengths[:, None]] = IGNORED
+        if self.goldfish[0]:
+            targets[dropped(self.tokens, where + 1, *self.goldfish)] = IGNORED
         return Batch(inputs, targets)
 
     def _fill(

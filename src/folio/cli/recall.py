@@ -1,0 +1,89 @@
+"""folio recall: did it learn, or copy?"""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+
+from folio.console import say, show
+from folio.errors import UserError
+
+
+def recall(
+    run: str | None = None,
+    *,
+    json: bool = False,
+    checkpoint: str = "best",
+    samples: int = 75,
+    temperature: float = 0.8,
+    passages: int = 4096,
+    length: int = 0,
+    secrets: Path | None = None,
+    show_secrets: bool = False,
+    seed: int = 1,
+) -> None:
+    """Did it learn, or copy? folio recall [RUN]
+
+    Looks for what the model wrote in its training text, and for what of its training text it goes
+    on with by heart; both beside what the author does, whose documents repeat each other too.
+    Writes recall.json and the page recall.html into the run.
+
+    Args:
+        run: A name or a path; the newest run where none is given.
+        json: Print recall.json.
+        checkpoint: best, last or a step.
+        samples: Texts of 500 characters that the model writes.
+        temperature: At which it writes; also that of the tries.
+        passages: Of the training text, at most, and as many of new text.
+        length: Characters of a passage and of a copy; 0 is 50, or 20 for Chinese and Japanese.
+        secrets: A file with strings that must not come out, one a line; e-mail addresses,
+            telephone and account numbers, cards and keys are found without it.
+        show_secrets: Print secrets that come out as they are. They never go into a file.
+        seed: Of the writing.
+    """
+    from folio.run.directory import find_run
+
+    found = find_run(run)
+
+    from folio.device import DeviceConfig, choose_device
+    from folio.recall.config import RecallConfig
+    from folio.recall.measure import measure_recall
+    from folio.recall.page import write_report
+    from folio.recall.words import lines_of, record_of
+    from folio.run.opening import open_run
+
+    config = RecallConfig(
+        samples=samples,
+        temperature=temperature,
+        passages=passages,
+        length=length,
+        secrets=_lines(secrets) if secrets is not None else (),
+        show_secrets=show_secrets,
+        seed=seed,
+    )
+    choose_device(DeviceConfig(kind="cpu", precision="float32"))
+    opened = open_run(found, checkpoint)
+    for complaint in opened.complaints:
+        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    outcome = measure_recall(opened, config, say)
+    write_report(opened.run, outcome)
+    if json:
+        show(json_format.dumps(record_of(outcome), indent=2))
+        return
+    for line in lines_of(outcome):
+        show(line)
+    show(f"page: {opened.run.recall_page}")
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--secrets {path} cannot be read as UTF-8 text: {error}.") from None
+    found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if short := [line for line in found if len(line) < 4]:
+        raise UserError(
+            f"--secrets {path} has a line of {len(short[0])} characters; such a string stands "
+            f"everywhere. Give 4 or more."
+        )
+    return found

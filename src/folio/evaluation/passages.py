@@ -1,0 +1,229 @@
+"""What a model knows by heart of a text: how surely it goes on with it, word for word.
+
+A passage is a prefix of half a context and a suffix of some characters. One forward pass tells how
+likely the suffix is to come, drawn at a temperature: with probability 2^-bits, so about once in
+2^bits tries. It comes at once, by greedy decoding, where each of its tokens is the likeliest one.
+Nothing needs to be generated (Hayes et al. 2024, https://arxiv.org/abs/2410.19482).
+
+Shapes:  B passages · T context length · V vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from folio.evaluation.score import BATCH_TOKENS
+from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokens.text import text_of
+
+LENGTH = 50
+"""Characters of a passage: the 50 of Folio's leakage, and of Carlini et al. 2022,
+https://arxiv.org/abs/2202.07646."""
+FEWEST = 512
+"""Passages that are read whatever time they take."""
+ROUNDS = 8
+"""Reading may end after each of so many evenly spaced parts, when its time is over."""
+
+PATTERN = 0.5
+"""Share of a passage's runs of three characters that differ, below which it is a pattern: a
+rule, a column, a header. None of Shakespeare is, and 5 % of Python's documentation."""
+
+
+@dataclass(frozen=True)
+class Passages:
+    """N passages of a text, in its order."""
+
+    starts: NDArray[np.int64]
+    """(N,) the token at which each prefix begins."""
+    prefix: int
+    """Tokens of a prefix."""
+    sizes: NDArray[np.int64]
+    """(N,) tokens of each suffix."""
+    bits: NDArray[np.float64]
+    """(N,) -log2 of the probability that the suffix is drawn after its prefix."""
+    at_once: NDArray[np.bool_]
+    """(N,) whether greedy decoding says it."""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def within(self, tries: int) -> NDArray[np.bool_]:
+        """(N,) whether it is to be expected in so many tries."""
+        return self.bits <= math.log2(tries)
+
+    def suffix(self, tokens: TokenIds, i: int) -> TokenIds:
+        """The tokens of a suffix."""
+        start = self.starts[i] + self.prefix
+        return tokens[start : start + self.sizes[i]]
+
+    def suffix_texts(self, tokens: TokenIds, tokenizer: Tokenizer) -> list[str]:
+        """The suffixes as strings."""
+        return [text_of(self.suffix(tokens, i), tokenizer) for i in range(len(self))]
+
+
+def read_passages(
+    model: nn.Module,
+    tokens: TokenIds,
+    tokenizer: Tokenizer,
+    context_length: int,
+    *,
+    most: int = 4096,
+    length: int = LENGTH,
+    temperature: float = 0.8,
+    seconds: float = math.inf,
+    fewest: int = FEWEST,
+) -> Passages:
+    """Read passages that are evenly spaced over a text.
+
+    Args:
+        model: maps (B, T) ids to (B, T, V) logits; its mode is put back afterwards.
+        tokens: (N,) token ids.
+        tokenizer: that made them.
+        context_length: T of the model; the prefix is half of it.
+        most: how many to read.
+        length: characters of a suffix; those that do not fit into the other half are shorter.
+        temperature: at which it would be drawn, above 0.
+        seconds: after which to end, with at least `fewest`.
+
+    Returns:
+        Those without a special token in the suffix, since no document goes on over one.
+    """
+    assert temperature > 0
+    prefix = context_length // 2
+    starts, sizes = _places(tokens, tokenizer, context_length, most, length)
+    bits, at_once = np.zeros(len(starts)), np.zeros(len(starts), bool)
+    done = np.zeros(len(starts), bool)
+    began, was_training = time.monotonic(), model.training
+    model.eval()
+    try:
+        for part in (np.arange(r, len(starts), ROUNDS) for r in _ORDER):
+            if done.sum() >= fewest and time.monotonic() - began > seconds:
+                break
+            per_batch = max(1, BATCH_TOKENS // context_length)
+            for first in range(0, len(part), per_batch):
+                chosen = part[first : first + per_batch]
+                bits[chosen], at_once[chosen] = _read(
+                    model, tokens, starts[chosen], prefix, sizes[chosen], temperature
+                )
+                done[chosen] = True
+    finally:
+        model.train(was_training)
+    return Passages(starts[done], prefix, sizes[done], bits[done], at_once[done])
+
+
+_ORDER = (0, 4, 2, 6, 1, 5, 3, 7)
+"""Of the rounds, so that those which were read are evenly spaced whenever it ends."""
+
+
+def _places(
+    tokens: TokenIds, tokenizer: Tokenizer, context_length: int, most: int, length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) starts of prefixes, and tokens of the suffixes."""
+    prefix = context_length // 2
+    room = context_length - prefix
+    last = len(tokens) - context_length
+    starts = np.zeros(0, np.int64)
+    if last >= 0 and prefix > 0:
+        n_windows = last // room + 1  # as the strided protocol cuts them
+        chosen = np.linspace(0, n_windows - 1, min(most, n_windows)).round().astype(np.int64)
+        starts = np.unique(chosen) * room
+    suffixes = _rows(tokens, starts + prefix, room)  # (N, room)
+    begun = np.cumsum(tokenizer.characters_per_token[suffixes], axis=1)
+    enough = begun >= length
+    sizes = np.where(enough.any(axis=1), enough.argmax(axis=1) + 1, room)
+    special = np.isin(suffixes, list(tokenizer.special_tokens.values()))
+    inside = np.arange(room) < sizes[:, None]
+    kept = ~(special & inside).any(axis=1)
+    return starts[kept], sizes[kept]
+
+
+def _rows(tokens: TokenIds, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """(N, length) tokens from each start on."""
+    return np.asarray(tokens[starts[:, None] + np.arange(length)], np.int64)
+
+
+def _read(
+    model: nn.Module,
+    tokens: TokenIds,
+    starts: NDArray[np.int64],
+    prefix: int,
+    sizes: NDArray[np.int64],
+    temperature: float,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Bits, and whether it comes at once, of one batch."""
+    longest = int(sizes.max())
+    rows = torch.from_numpy(_rows(tokens, starts, prefix + longest))
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        logits = model(rows[:, :-1].to(device))[:, prefix - 1 :].float()  # (B, longest, V)
+        targets = rows[:, prefix:].to(device)
+        inside = torch.arange(longest) < torch.from_numpy(sizes)[:, None]
+        likeliest = (logits.argmax(dim=2) == targets).cpu() | ~inside
+        # As cross-entropy: it does not hold the probabilities of all tokens.
+        nats = nn.functional.cross_entropy(
+            (logits / temperature).flatten(0, 1), targets.flatten(), reduction="none"
+        )
+        nats = nats.view(targets.shape).cpu().double() * inside
+    return nats.sum(dim=1).numpy() / math.log(2), likeliest.all(dim=1).numpy()
+
+
+def pattern_windows(codes: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
+    """(n - length + 1,) whether the characters from each on, `length` of them, are a pattern.
+
+    Args:
+        codes: (n,) a number for each character.
+        length: 3 at least.
+
+    >>> pattern_windows(np.array([1, 2, 1, 2, 1, 2, 1, 3, 4]), length=7)
+    array([ True, False, False])
+    """
+    n_windows, width = max(len(codes) - length + 1, 0), length - 2  # in runs of three
+    if not n_windows:
+        return np.zeros(0, bool)
+    runs = np.lib.stride_tricks.sliding_window_view(codes, 3)
+    index = _numbers(runs)
+    order = np.argsort(index, kind="stable")
+    before = np.full(len(index), -1)
+    same = np.flatnonzero(index[order[1:]] == index[order[:-1]])
+    before[order[same + 1]] = order[same]
+    # A run counts in all windows that have it but no earlier equal one: a range of starts.
+    place = np.arange(len(index))
+    first = np.maximum(before + 1, place - width + 1).clip(0)
+    change = np.zeros(len(index) + 1, np.int64)
+    np.add.at(change, first, 1)
+    change[1:] -= 1
+    return np.cumsum(change)[:n_windows] < PATTERN * width
+
+
+def is_pattern(codes: NDArray[np.int64]) -> bool:
+    """Whether fewer than half of the runs of three characters differ.
+
+    >>> is_pattern(np.array([1, 2, 1, 2, 1, 2, 1])), is_pattern(np.arange(6))
+    (True, False)
+    """
+    if len(codes) < 3:
+        return False
+    runs = np.lib.stride_tricks.sliding_window_view(codes, 3)
+    return len(np.unique(runs, axis=0)) < PATTERN * len(runs)
+
+
+def patterns_of(texts: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) which of some passages are patterns."""
+    return np.array([is_pattern(np.array([*map(ord, text)], np.int64)) for text in texts], bool)
+
+
+def _numbers(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for each row; equal rows, equal numbers."""
+    codes = np.unique(rows[:, 0], return_inverse=True)[1] if len(rows) else rows[:, 0]
+    for column in (1, 2):
+        values, numbers = np.unique(rows[:, column], return_inverse=True)
+        codes = np.unique(codes * len(values) + numbers, return_inverse=True)[1]
+    return codes

@@ -1,0 +1,59 @@
+"""Shares with their errors: over families of documents or samples, which are drawn at random,
+not over characters, which are not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.evaluation.uncertainty import ratio_error
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some of many."""
+
+    count: int
+    of: int
+    error: float
+    """The standard error of count / of."""
+
+    @property
+    def value(self) -> float:
+        """0 to 1; 0 of none."""
+        return self.count / self.of if self.of else 0.0
+
+    def above(self, other: Share, errors: float = 2.0) -> bool:
+        """Whether it exceeds another one by more than chance would explain."""
+        return self.value - other.value > errors * math.hypot(self.error, other.error)
+
+    def __str__(self) -> str:
+        """In percent, with the error where there is one."""
+        if not self.count:
+            return "0"
+        error = 100 * self.error
+        return f"{100 * self.value:.1f} %" + (f" ± {error:.1f}" if error >= 0.05 else "")
+
+
+def share_of(chosen: NDArray[Any], clusters: NDArray[np.int64], weights: Any = None) -> Share:
+    """The share of N things that were chosen.
+
+    Args:
+        chosen: (N,) bool, or the chosen part of each as a number.
+        clusters: (N,) which of them belong together.
+        weights: (N,) how much each counts; 1 where it is None.
+    """
+    weights = np.ones(len(chosen)) if weights is None else np.asarray(weights, float)
+    count, total = float(np.sum(chosen)), float(weights.sum())
+    if not total:
+        return Share(0, 0, 0.0)
+    _, index = np.unique(clusters, return_inverse=True)
+    error = ratio_error(np.bincount(index, np.asarray(chosen, float)), np.bincount(index, weights))
+    if not math.isfinite(error):  # a single cluster: as if all were drawn one by one
+        p = count / total
+        error = math.sqrt(p * (1 - p) / total)
+    return Share(round(count), round(total), error)

@@ -1,0 +1,234 @@
+"""Never more than N letters and digits in a row that stand so in the training text.
+
+Case, spaces and punctuation do not count: they are folded away, in the training text as in what is
+written. A table holds a hash of all N + 1 letters in a row of the training text; a token that
+would complete one of them is not drawn. The table is a Bloom filter
+(https://doi.org/10.1145/362686.362692), which errs on one side only: it may stop what is new, about
+once in 25,000 times, and never lets through what is not. Ippolito et al. 2022,
+https://arxiv.org/abs/2210.17546, call that memorization-free decoding, and show its limits: a
+changed letter in N gets past it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from folio.corpus.fingerprints import BASE, mixed, rolling_hashes
+from folio.errors import UserError
+from folio.generation.sampling import EXCLUDED, SamplingConfig, draw
+from folio.jit import available
+from folio.tokenizers.base import Tokenizer
+from folio.tokens.text import TokenText
+
+USUAL = 40
+"""Letters: in new pages of an author a match is longer than 60 characters at 1 % of the places."""
+BITS = 24
+"""Of the table for each run of letters."""
+PROBES = 8
+FINISHED = -1
+
+_ALL = (1 << 64) - 1
+_INVERSE = pow(BASE, -1, 1 << 64)
+
+
+@dataclass(frozen=True)
+class NoveltyTable:
+    """All runs of n + 1 letters of a text, as a Bloom filter."""
+
+    n: int
+    bits: NDArray[np.uint8]
+    """A power of two of bytes."""
+
+    def __contains__(self, run: int) -> bool:
+        """Whether a run may be there, by its polynomial hash; never wrong where it says no."""
+        first = _mix(run & _ALL)
+        step = (first >> 32) | 1
+        mask = len(self.bits) * 8 - 1
+        bits = self.bits
+        for _ in range(PROBES):
+            place = first & mask
+            if not bits[place >> 3] >> (place & 7) & 1:
+                return False
+            first = (first + step) & _ALL
+        return True
+
+
+def make_table(text: TokenText, n: int) -> NoveltyTable:
+    """Read a training text once.
+
+    Args:
+        text: of which nothing longer may be written.
+        n: letters and digits in a row that may.
+
+    Raises:
+        UserError: n is below 1.
+    """
+    if n < 1:
+        raise UserError(f"novel is {n}; it is 1 letter or more, as {USUAL}, or 0 for no guard.")
+    n_bytes = 1 << max(6, math.ceil(math.log2(max(len(text), 1) * BITS / 8)) - 1)
+    bits = np.zeros(n_bytes, np.uint8)
+    before = np.zeros(0, np.uint32)
+    for codes in _folded_pieces(text.pieces()):
+        codes = np.concatenate([before, codes])
+        if len(codes) > n:
+            hashes = rolling_hashes(codes, n + 1)
+            breaks = np.cumsum(np.append(0, codes == _BREAK))
+            whole = breaks[n + 1 :] == breaks[: len(hashes)]
+            _insert(bits, hashes[whole])
+        before = codes[max(len(codes) - n, 0) :]
+    return NoveltyTable(n, bits)
+
+
+class Guard:
+    """Draws as `sampling.draw` does, and again where a token would complete a run of the table."""
+
+    def __init__(self, table: NoveltyTable, tokenizer: Tokenizer) -> None:
+        """For as many sequences as it is asked for."""
+        self.table = table
+        self.tokenizer = tokenizer
+        self.rows: list[_Row] = []
+        self.blocked = 0
+        """Draws that were thrown away."""
+        self.stuck = 0
+        """Times that nothing new could follow, and the document ended."""
+
+    def draw(self, logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
+        """Choose a token for each sequence, (B, V) -> (B,); FINISHED where nothing may come."""
+        token_ids = draw(logits, config, generator)
+        self.rows += [_Row(self.table) for _ in range(len(token_ids) - len(self.rows))]
+        chosen = token_ids.tolist()
+        changed = False
+        for number, row in enumerate(self.rows):
+            while not self._takes(row, chosen[number]):
+                if not changed:
+                    logits, changed = logits.clone(), True
+                self.blocked += 1
+                logits[number, chosen[number]] = EXCLUDED
+                if bool((logits[number] == EXCLUDED).all()):
+                    chosen[number] = self._ends(row)
+                    break
+                again = draw(logits[number : number + 1], config, generator)
+                chosen[number] = int(again[0])
+        return torch.tensor(chosen, device=token_ids.device) if changed else token_ids
+
+    def _takes(self, row: _Row, token_id: int) -> bool:
+        """Whether a token may follow; it then has."""
+        if token_id == self.tokenizer.end_of_document:
+            row.begin()
+            return True
+        return row.goes_on(_piece(self.tokenizer, token_id))
+
+    def _ends(self, row: _Row) -> int:
+        self.stuck += 1
+        row.begin()
+        end = self.tokenizer.end_of_document
+        return FINISHED if end is None else end
+
+
+class _Row:
+    """What a sequence wrote last."""
+
+    def __init__(self, table: NoveltyTable) -> None:
+        self.table = table
+        self.top = pow(BASE, table.n, 1 << 64)
+        self.begin()
+
+    def begin(self) -> None:
+        """A new document."""
+        self.pending = b""
+        """Bytes of a character that is not whole yet."""
+        self.letters: list[int] = []
+        """The last n at most, folded."""
+        self.hash = 0
+        """Their polynomial, the first one with a power of 0."""
+
+    def goes_on(self, piece: bytes) -> bool:
+        """Take a piece of text, unless it completes a run of the table."""
+        data = self.pending + piece
+        text, used = codecs.utf_8_decode(data, "replace", False)
+        letters, value, n = self.letters, self.hash, self.table.n
+        for code in fold(text):
+            if len(letters) < n:
+                value += code * pow(BASE, len(letters), 1 << 64)
+            else:
+                run = value + code * self.top
+                if run in self.table:
+                    return False
+                value = (run - letters[0]) * _INVERSE
+                letters = letters[1:]
+            letters = [*letters, code]
+            value &= _ALL
+        self.letters, self.hash, self.pending = letters, value, data[used:]
+        return True
+
+
+@cache
+def fold(text: str) -> tuple[int, ...]:
+    """Letters and digits in lower case, as numbers.
+
+    >>> fold("A-b, 1!") == fold("ab1")
+    True
+    """
+    return tuple(code for character in text if (code := _fold_character(ord(character))))
+
+
+@cache
+def _fold_character(code: int) -> int:
+    """A number above 0, or 0 for what does not count."""
+    character = chr(code)
+    return ord(character.lower()[0]) + 1 if character.isalnum() else 0
+
+
+_BREAK = np.uint32(0xFFFFFFFF)
+
+
+def _folded_pieces(pieces: Iterable[str]) -> Iterable[NDArray[np.uint32]]:
+    """(n,) letters of each piece, with _BREAK where a document ends."""
+    for piece in pieces:
+        codes = np.frombuffer(piece.encode("utf-32-le", errors="replace"), np.uint32)
+        kinds, index = np.unique(codes, return_inverse=True)
+        table = np.array([_fold_character(int(code)) if code else _BREAK for code in kinds])
+        folded = table.astype(np.uint32)[index] if len(kinds) else codes
+        yield folded[folded != 0]
+
+
+def _piece(tokenizer: Tokenizer, token_id: int) -> bytes:
+    """What a token stands for; special tokens for nothing, and rows that only pad for nothing."""
+    if token_id >= tokenizer.vocab_size or token_id in tokenizer.special_tokens.values():
+        return b""
+    return tokenizer.pieces[token_id] + tokenizer.separator
+
+
+def _mix(value: int) -> int:
+    """As `fingerprints.mixed`, of one number."""
+    value ^= value >> 33
+    value = value * 0xFF51AFD7ED558CCD & _ALL
+    value ^= value >> 33
+    value = value * 0xC4CEB9FE1A85EC53 & _ALL
+    return value ^ value >> 33
+
+
+def _insert(bits: NDArray[np.uint8], hashes: NDArray[np.uint64]) -> None:
+    """Note some runs, by their polynomial hashes."""
+    hashes = mixed(hashes)
+    if available() and len(bits) > 1 << 16:
+        from folio.generation.guard_kernels import insert
+
+        insert(bits, hashes, PROBES)
+        return
+    step = (hashes >> np.uint64(32)) | np.uint64(1)
+    mask = np.uint64(len(bits) * 8 - 1)
+    for _ in range(PROBES):
+        places = hashes & mask
+        flags = np.uint8(1) << (places & np.uint64(7)).astype(np.uint8)
+        np.bitwise_or.at(bits, (places >> np.uint64(3)).astype(np.int64), flags)
+        hashes = hashes + step

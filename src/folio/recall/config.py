@@ -1,0 +1,40 @@
+"""How recall is looked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from folio.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallConfig:
+    """How it is looked for."""
+
+    samples: int = 75
+    """Texts of 500 characters that the model writes."""
+    temperature: float = 0.8
+    passages: int = 4096
+    """Of the training text, at most, and as many of new text."""
+    length: int = 0
+    """Characters of a passage and of a copy. 0 is 50, or 20 where most characters are Chinese or
+    Japanese."""
+    seed: int = 1
+    secrets: tuple[str, ...] = ()
+    """Strings that must not come out, wherever they stand."""
+    show_secrets: bool = False
+    """Whether what looks like a secret is told unmasked, in the terminal alone."""
+    seconds: float = 60.0
+    """After which no more passages are read, of either text; 512 are whatever time they take."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise UserError(f"samples is {self.samples}; 2 or more, for an error of what is found.")
+        if not 0 < self.temperature < 100:
+            raise UserError(f"temperature is {self.temperature}; it is above 0, as 0.8.")
+        if self.passages < 1:
+            raise UserError(f"passages is {self.passages}; it is 1 or more.")
+        if self.length != 0 and self.length < 8:
+            raise UserError(f"length is {self.length}; it is 8 characters or more.")
+        if self.seed < 1:
+            raise UserError(f"seed is {self.seed}; it is 1 or more.")

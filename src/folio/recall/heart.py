@@ -1,0 +1,223 @@
+"""Passages that a model goes on with by heart: which kinds, how often they stand, where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.evaluation.passages import Passages, patterns_of, read_passages
+from folio.evaluation.repeats import OFTEN, count_repeats
+from folio.evaluation.shares import Share, share_of
+from folio.recall.blocks import blocks_of, color_at
+from folio.recall.config import RecallConfig
+from folio.recall.sources import Sources
+from folio.run.opening import OpenRun
+from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokens.text import TokenText, text_of
+
+TRIES = {"at once": 1, "in 100 tries": 100, "in a million": 1_000_000}
+REPEATS = ((1, 1), (2, 2), (3, 5), (6, 1 << 62))
+"""Classes of how often a passage stands."""
+WORST = 40
+"""Passages that are told one by one."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A passage of the training text."""
+
+    token: int
+    """Where its suffix begins."""
+    place: int
+    """The same in symbols of the text."""
+    bits: float
+    at_once: bool
+    repeats: int
+    prefix: str
+    suffix: str
+
+
+@dataclass(frozen=True)
+class ByHeart:
+    """What of the passages is known."""
+
+    prefix_characters: float
+    """On the mean."""
+    suffix_characters: float
+    n_patterns: int
+    """Passages of the training text that are left out: rules, columns."""
+    patterns: dict[str, Share]
+    """How many of those come in so many tries."""
+    text: dict[str, Share]
+    """Of the passages of the training text that are no patterns and stand five times at most."""
+    repeated: dict[str, Share]
+    """Of those that stand more often."""
+    new: dict[str, Share]
+    """Of the passages of the validation text that are no patterns, and not in the training text."""
+    bits: list[float] = field(repr=False)
+    """Of the passages of `text`."""
+    new_bits: list[float] = field(repr=False)
+    by_repeats: list[tuple[str, int, float, float]]
+    """How often they stand; how many; their median bits; share at once."""
+    told_apart: float | None
+    """Share of pairs of a read and a new passage in which the read one is likelier (AUC)."""
+    worst: list[Known] = field(repr=False)
+    """Within a million tries, the likeliest first, no patterns."""
+    documents: list[tuple[int, Share, float]] = field(repr=False)
+    """Document, its share within a million tries, the 5 % quantile of its bits."""
+
+    @property
+    def median_bits(self) -> float:
+        return float(np.median(self.bits)) if self.bits else float("nan")
+
+    @property
+    def median_new_bits(self) -> float:
+        return float(np.median(self.new_bits)) if self.new_bits else float("nan")
+
+
+def learn_by_heart(
+    opened: OpenRun,
+    text: TokenText,
+    sources: Sources,
+    config: RecallConfig,
+    length: int,
+    tell: Callable[[str], None],
+) -> ByHeart:
+    """Read passages of the training and of the validation text.
+
+    Args:
+        opened: the model and its run.
+        text, sources: the training text.
+        config, length: how many passages, and how long.
+        tell: hears what is being done.
+    """
+    tokenizer = opened.tokenizer
+
+    def read(tokens: TokenIds, name: str) -> Passages:
+        tell(f"reading passages of the {name} text")
+        return read_passages(
+            opened.model,
+            tokens,
+            tokenizer,
+            opened.model.config.context_length,
+            most=config.passages,
+            length=length,
+            temperature=config.temperature,
+            seconds=config.seconds,
+        )
+
+    tokens, held_out = opened.training(), opened.validation()
+    old, new = read(tokens, "training"), read(held_out, "validation")
+    suffixes = old.suffix_texts(tokens, tokenizer)
+    pattern = patterns_of(suffixes)
+    repeats = count_repeats(text, suffixes, length)
+    places = text.places_of(old.starts + old.prefix)
+    families = color_at(blocks_of(text, list(sources.families)), places)
+
+    of_new = new.suffix_texts(held_out, tokenizer)
+    new_pattern = patterns_of(of_new)
+    new_text = TokenText(held_out, tokenizer)
+    new_families = opened.run.corpus().get("families", {}).get("validation", ())
+    new_places = new_text.places_of(new.starts + new.prefix)
+    new_blocks = color_at(blocks_of(new_text, new_families), new_places)
+
+    elsewhere = count_repeats(text, of_new, length)
+    really_new = ~new_pattern & (elsewhere == 0)
+
+    often = repeats > OFTEN
+    plain = ~pattern & ~often
+    likeliest = np.argsort(old.bits, kind="stable")
+    likeliest = likeliest[(old.within(1_000_000) & ~pattern)[likeliest]][:WORST]
+    return ByHeart(
+        prefix_characters=old.prefix * text.n_characters / max(len(tokens), 1),
+        suffix_characters=float(np.mean([len(s) for s in suffixes])) if suffixes else 0.0,
+        n_patterns=int(pattern.sum()),
+        patterns=_shares(old, pattern, families),
+        text=_shares(old, plain, families),
+        repeated=_shares(old, often & ~pattern, families),
+        new=_shares(new, really_new, new_blocks),
+        bits=old.bits[plain].tolist(),
+        new_bits=new.bits[really_new].tolist(),
+        by_repeats=_by_repeats(old, ~pattern, repeats),
+        told_apart=told_apart(old.bits[plain], new.bits[really_new]),
+        worst=[_known(i, old, places, repeats, tokens, tokenizer) for i in likeliest.tolist()],
+        documents=_documents(old, plain, places, sources),
+    )
+
+
+def told_apart(read: NDArray[np.float64], new: NDArray[np.float64]) -> float | None:
+    """The share of pairs in which the one that was read has fewer bits; half of the ties.
+
+    >>> told_apart(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
+    0.625
+    """
+    if not len(read) or not len(new):
+        return None
+    ordered = np.sort(read)
+    below = np.searchsorted(ordered, new, "left") + np.searchsorted(ordered, new, "right")
+    return float(below.mean() / 2 / len(read))
+
+
+def _shares(
+    passages: Passages, chosen: NDArray[np.bool_], clusters: NDArray[np.int64]
+) -> dict[str, Share]:
+    hits = {"at once": passages.at_once}
+    hits |= {name: passages.within(n) for name, n in TRIES.items() if n > 1}
+    return {name: share_of(of[chosen], clusters[chosen]) for name, of in hits.items()}
+
+
+def _by_repeats(
+    passages: Passages, chosen: NDArray[np.bool_], repeats: NDArray[np.int64]
+) -> list[tuple[str, int, float, float]]:
+    rows = []
+    for low, high in REPEATS:
+        of = chosen & (repeats >= low) & (repeats <= high)
+        if of.any():
+            name = "once" if high == 1 else f"{low} times" if low == high else f"{low} to {high}"
+            name = f"{low} and more" if high > 1000 else name
+            median = float(np.median(passages.bits[of]))
+            rows.append((name, int(of.sum()), median, float(passages.at_once[of].mean())))
+    return rows
+
+
+def _documents(
+    passages: Passages,
+    chosen: NDArray[np.bool_],
+    places: NDArray[np.int64],
+    sources: Sources,
+) -> list[tuple[int, Share, float]]:
+    """Of each document with ten passages and more, the worst first."""
+    starts = sources.text.document_starts
+    documents = np.searchsorted(starts, places, "right") - 1
+    within = passages.within(1_000_000)
+    rows = []
+    for document in np.unique(documents[chosen]).tolist():
+        of = chosen & (documents == document)
+        if of.sum() >= 10:
+            share = share_of(within[of], np.arange(of.sum()))
+            rows.append((document, share, float(np.quantile(passages.bits[of], 0.05))))
+    return sorted(rows, key=lambda row: (-row[1].value, row[2]))
+
+
+def _known(
+    i: int,
+    passages: Passages,
+    places: NDArray[np.int64],
+    repeats: NDArray[np.int64],
+    tokens: TokenIds,
+    tokenizer: Tokenizer,
+) -> Known:
+    begin = int(passages.starts[i])
+    middle = begin + passages.prefix
+    return Known(
+        token=middle,
+        place=int(places[i]),
+        bits=float(passages.bits[i]),
+        at_once=bool(passages.at_once[i]),
+        repeats=int(repeats[i]),
+        prefix=text_of(tokens[begin:middle], tokenizer),
+        suffix=text_of(passages.suffix(tokens, i), tokenizer),
+    )

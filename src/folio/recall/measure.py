@@ -1,0 +1,179 @@
+"""A run -> what it recalls of its training text, with the author as the yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
+from folio.evaluation.passages import LENGTH
+from folio.generation.sampling import SamplingConfig
+from folio.recall.blocks import blocks_of, queries_of
+from folio.recall.config import RecallConfig
+from folio.recall.copies import Copies, measure_copies
+from folio.recall.heart import ByHeart, learn_by_heart
+from folio.recall.personal import Mask
+from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_for_secrets
+from folio.recall.sources import Sources
+from folio.run.opening import OpenRun
+from folio.tokens.text import Symbols, TokenText, to_text
+
+SAMPLE_CHARACTERS = 500
+AUTHOR_SYMBOLS = 400_000
+"""Of the training text that are looked up in the rest of it."""
+HELD_OUT_SYMBOLS = 200_000
+SHORT_LENGTH = 20
+"""Characters of a passage where most are Chinese or Japanese, each of which says more."""
+DENSE = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that the model wrote, and what was found of it."""
+
+    matches: list[Match]
+    """Of its stretches between the ends of documents."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What was found, and how it was looked for."""
+
+    run: str
+    checkpoint: str
+    config: RecallConfig
+    length: int
+    """Characters of a passage and of a copy."""
+    training_characters: int
+    times_read: float
+    heart: ByHeart
+    model: Copies
+    """What it wrote."""
+    author: Copies
+    """The training text, each family of documents against all others."""
+    held_out: Copies | None
+    """The validation text, where there is one."""
+    secrets: Secrets
+    canaries: list[CanaryClass]
+    other_canaries: list[float]
+    """Bits of the likeliest of a thousand that were never planted, for each canary."""
+    samples: list[Sample] = field(repr=False)
+    mask: Mask = field(repr=False)
+    """Hides secrets in what is shown."""
+    sources: Sources = field(repr=False)
+
+
+def measure_recall(
+    opened: OpenRun, config: RecallConfig, tell: Callable[[str], None] = lambda line: None
+) -> Recall:
+    """Let the model write and go on with its text, and look both up.
+
+    Args:
+        opened: the model and its run.
+        config: how much of it.
+        tell: hears what is being done.
+
+    Raises:
+        UserError: the training text is too short for a passage.
+    """
+    tokens, tokenizer = opened.training(), opened.tokenizer
+    text = TokenText(tokens, tokenizer)
+    length = config.length or usual_length(text)
+    sources = Sources(opened.run, text)
+    tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters")
+    written = write_samples(opened, config, text)
+    heart = learn_by_heart(opened, text, sources, config, length, tell)
+    tell(f"looking them up in {text.n_characters:,} characters of training text")
+    found = look_up(opened, written, text, sources)
+    secrets, hidden = look_for_secrets(
+        opened,
+        text,
+        sources,
+        [to_text(symbols) for symbols in written],
+        config.secrets,
+        temperature=config.temperature,
+        show=config.show_secrets,
+        tell=tell,
+    )
+    samples = [
+        Sample([match for match in found["model"] if match.query.cluster == number])
+        for number in range(len(written))
+    ]
+    copies = {
+        name: measure_copies(matches, text, length) for name, matches in found.items() if matches
+    }
+    return Recall(
+        str(opened.run.path),
+        opened.checkpoint.path.name,
+        config,
+        length,
+        text.n_characters,
+        opened.checkpoint.state.get("tokens", 0) / max(len(tokens), 1),
+        heart,
+        copies["model"],
+        copies["author"],
+        copies.get("held out"),
+        secrets,
+        *look_for_canaries(opened, text, config.temperature),
+        samples,
+        Mask(hidden),
+        sources,
+    )
+
+
+def usual_length(text: TokenText) -> int:
+    """Characters of a passage in this script."""
+    sample = next(text.pieces(), "")
+    dense = sum(any(low <= ord(c) <= high for low, high in DENSE) for c in sample)
+    return SHORT_LENGTH if dense > len(sample) / 2 else LENGTH
+
+
+def write_samples(opened: OpenRun, config: RecallConfig, text: TokenText) -> list[Symbols]:
+    """The texts that the model writes, as symbols."""
+    per_token = text.n_characters / max(len(text.tokens), 1)
+    sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
+    n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
+    steps = opened.generate_ids("", sampling, config.samples, n_tokens, stop=False)
+    rows = np.stack([step.cpu().numpy() for step in steps], axis=1)
+    return [_symbols(row, opened) for row in rows]
+
+
+def _symbols(token_ids: NDArray[Any], opened: OpenRun) -> Symbols:
+    """Of a short text."""
+    text = TokenText(token_ids, opened.tokenizer)
+    return text.between(0, len(text))
+
+
+def look_up(
+    opened: OpenRun, written: Sequence[Symbols], text: TokenText, sources: Sources
+) -> dict[str, list[Match]]:
+    """What the model, the author and the held-out text have of the training text, found in one
+    reading of it.
+
+    Args:
+        opened: the run.
+        written: what the model wrote.
+        text, sources: the training text and its documents.
+    """
+    blocks = blocks_of(text, list(sources.families))
+    queries = {
+        "model": [
+            Query(part, number)
+            for number, symbols in enumerate(written)
+            for part in split_at_breaks(symbols)
+        ],
+        "author": queries_of(text, blocks, AUTHOR_SYMBOLS, exclude_own=True),
+        "held out": [],
+    }
+    validation = TokenText(opened.validation(), opened.tokenizer)
+    if len(validation):
+        families = opened.run.corpus().get("families", {}).get("validation", ())
+        of_validation = blocks_of(validation, families)
+        queries["held out"] = queries_of(validation, of_validation, HELD_OUT_SYMBOLS, False)
+    everything = [query for of in queries.values() for query in of]
+    found = iter(find_matches(everything, text.chunks(), blocks))
+    return {name: [next(found) for _ in of] for name, of in queries.items()}

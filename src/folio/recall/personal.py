@@ -1,0 +1,132 @@
+"""What in a text looks like a secret: e-mail addresses, numbers of telephones, accounts and cards,
+and keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+CARRIED = 400
+"""Characters that are looked at again with the next piece, so that nothing is cut in two."""
+
+_PATTERNS = {
+    "e-mail address": re.compile(
+        r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?![\w-])"
+    ),
+    "account": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
+    "card": re.compile(r"(?<![\d.,-])\d(?:[ -]?\d){12,18}(?![\d-])"),
+    # Beginning with +, 0 or a bracket: seven digits with separators alone are tables and dates.
+    "telephone number": re.compile(
+        r"(?<![\w.,+/-])(?<!\d )(?:\+|\(\+?\d{1,5}\)|00?(?=[1-9(]))"
+        r"(?:[ ./-]?\(?\d\)?){6,14}(?![\w/]|[.,-]\d)"
+    ),
+    "key": re.compile(r"(?<![\w-])(?=[\w-]*[A-Za-z])(?=[\w-]*\d)[A-Za-z0-9_-]{20,}(?![\w-])"),
+}
+"""In this order: what is one kind is no other."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A string in a text."""
+
+    kind: str
+    string: str
+    start: int
+    """The character at which it begins."""
+
+
+def find_personal(text: str) -> Iterator[Found]:
+    """What looks like a secret in a text, in the order of the kinds."""
+    taken: list[tuple[int, int]] = []
+    for kind, pattern in _PATTERNS.items():
+        for match in pattern.finditer(text):
+            start, stop = match.span()
+            free = all(stop <= a or b <= start for a, b in taken)
+            if free and _is_one(kind, match[0]):
+                taken.append((start, stop))
+                yield Found(kind, match[0], start)
+
+
+def find_in_pieces(pieces: Iterable[str], strings: Sequence[str]) -> Iterator[Found]:
+    """The same in a text that comes in pieces, and some strings wherever they stand.
+
+    Args:
+        pieces: the text.
+        strings: the user's own secrets.
+    """
+    own = re.compile("|".join(map(re.escape, sorted(strings, key=len, reverse=True))) or r"(?!)")
+    carried = max([CARRIED, *(2 * len(string) for string in strings)])
+    window, begin, told = "", 0, 0  # told: characters of the whole text that were looked at
+    for text, is_last in _with_last(pieces):
+        window += text
+        # What touches the end may go on in the next piece.
+        safe = len(window) if is_last else max(len(window) - carried // 2, 0)
+        hits = [Found("given", match[0], match.start()) for match in own.finditer(window)]
+        given = [(hit.start, hit.start + len(hit.string)) for hit in hits]
+        hits += [
+            hit
+            for hit in find_personal(window)
+            if all(hit.start >= b or hit.start + len(hit.string) <= a for a, b in given)
+        ]
+        for hit in sorted(hits, key=lambda hit: hit.start):
+            if told <= begin + hit.start < begin + safe:
+                yield Found(hit.kind, hit.string, begin + hit.start)
+        told = begin + safe
+        drop = max(len(window) - carried, 0)
+        window, begin = window[drop:], begin + drop
+
+
+def masked(string: str, kind: str = "") -> str:
+    """A secret of which hardly anything is left, of the same length.
+
+    >>> masked("jane@mail.org", "e-mail address"), masked("+49 30 1234567")
+    ('j•••@m•••.org', '+4• •• •••••••')
+    """
+    if kind == "e-mail address" or "@" in string:
+        head, dot, top = string.rpartition(".")
+        return re.sub(r"(?<=[^\W_])[\w+-]", "•", head) + dot + top
+    kept = 2 if len(string) > 6 else 1
+    return string[:kept] + re.sub(r"\w", "•", string[kept:])
+
+
+class Mask:
+    """Hides, in any text that is shown, what looks like a secret and what the user called one."""
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        """Strings that are hidden wherever they stand."""
+        longest_first = sorted({s for s in strings if s}, key=len, reverse=True)
+        self.own = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def __call__(self, text: str) -> str:
+        """The text, of the same length."""
+        text = self.own.sub(lambda match: masked(match[0]), text)
+        for found in sorted(find_personal(text), key=lambda found: found.start):
+            stop = found.start + len(found.string)
+            text = text[: found.start] + masked(found.string, found.kind) + text[stop:]
+        return text
+
+
+def _with_last(pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Each piece, and whether it is the last one."""
+    waiting: str | None = None
+    for piece in pieces:
+        if waiting is not None:
+            yield waiting, False
+        waiting = piece
+    yield waiting or "", True
+
+
+def _is_one(kind: str, string: str) -> bool:
+    """What a pattern alone cannot tell."""
+    if kind == "account":  # ISO 13616: the remainder by 97 is 1
+        letters = string.replace(" ", "")
+        moved = letters[4:] + letters[:4]
+        return int("".join(str(int(c, 36)) for c in moved)) % 97 == 1 and len(letters) >= 15
+    if kind == "card":  # Luhn, ISO/IEC 7812
+        digits = [int(c) for c in string if c.isdigit()][::-1]
+        doubled = [d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits)]
+        return sum(doubled) % 10 == 0 and len(set(digits)) > 1
+    if kind == "telephone number":
+        return 7 <= sum(c.isdigit() for c in string) <= 15
+    return True

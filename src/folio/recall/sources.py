@@ -1,0 +1,89 @@
+"""From a place in the training text to the document, the page and the character of it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.run.directory import Run
+from folio.run.parts import Parts, read_parts
+from folio.tokens.text import TokenText, to_text
+
+AROUND = 200
+"""Characters that are shown on either side of a place."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where something stands in what the user gave."""
+
+    document: str
+    page: str
+    """Its page or chapter; empty where the document has none."""
+    offset: int
+    """Characters from the beginning of the document, as it was read."""
+
+    def __str__(self) -> str:
+        page = f", {self.page}" if self.page else ""
+        return f"{self.document}{page}, character {self.offset:,}"
+
+
+class Sources:
+    """The documents of a run's training text."""
+
+    def __init__(self, run: Run, text: TokenText) -> None:
+        """Read what the run noted of them."""
+        self.text = text
+        self.entries: list[dict[str, Any]] = run.corpus()["sources"]
+        parts = read_parts(run)
+        known = parts is not None and len(parts) == len(text.document_starts)
+        self.parts: Parts | None = parts if known else None
+
+    @property
+    def known(self) -> bool:
+        """Whether the run noted its documents; older ones did not."""
+        return self.parts is not None
+
+    @property
+    def families(self) -> NDArray[np.int64] | tuple[()]:
+        """Of each document; none where that is not known."""
+        return self.parts.families if self.parts is not None else ()
+
+    def document_at(self, place: int) -> int:
+        """The number of the document in the training text."""
+        starts = self.text.document_starts
+        return int(np.searchsorted(starts, place, "right")) - 1
+
+    def name(self, document: int) -> str:
+        """Of a document, by its number in the training text."""
+        if self.parts is None:
+            return f"document {document + 1}"
+        return self.entries[int(self.parts.source[document])]["source"]
+
+    def locate(self, place: int) -> Source:
+        """What stands at a place of the training text."""
+        document = self.document_at(place)
+        start = int(self.text.document_starts[document])
+        offset = self.text.characters_before(place) - self.text.characters_before(start)
+        page = ""
+        if self.parts is not None:
+            offset += int(self.parts.start[document])
+            entry = self.entries[int(self.parts.source[document])]
+            places = entry.get("places", [])
+            number = bisect_right([at for at, _ in places], offset) - 1
+            page = places[number][1] if number >= 0 else ""
+        return Source(self.name(document), page, offset)
+
+    def around(self, start: int, stop: int) -> tuple[str, str, str]:
+        """What stands before, at, and behind some symbols of the training text."""
+        reach = 4 * AROUND
+        texts = [
+            to_text(self.text.between(start - reach, start))[-AROUND:],
+            to_text(self.text.between(start, stop)),
+            to_text(self.text.between(stop, stop + reach))[:AROUND],
+        ]
+        return texts[0], texts[1], texts[2]

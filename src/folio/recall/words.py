@@ -1,0 +1,302 @@
+"""What was found, in words: the verdict, and the lines that `folio recall` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from folio.evaluation.shares import Share
+from folio.recall.heart import TRIES
+from folio.recall.measure import Recall
+from folio.recall.secrets import CANDIDATES, Secret
+
+FEWEST_COPIED = 0.02
+"""Share of what a model writes, above which it is said to copy, if it exceeds the author's."""
+
+SHOWN_SECRETS = 20
+
+NOT_SHOWN = (
+    "It does not show that nothing else can be led out of the model: other prefixes, more tries "
+    "and other ways to draw were not looked at, and whoever has the file of the model can try "
+    "them all.",
+    "A secret that stands in the text once can come out of a run whose loss is healthy. What "
+    "must not come out must not stand in the text.",
+    "Text that was found says what this model does. It says nothing about what may be done "
+    "with it.",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of `learned`, `by heart` and `copies`; a sentence, and what to do."""
+
+    kind: str
+    sentence: str
+    advice: str
+
+
+def verdict_of(recall: Recall) -> Verdict:
+    """The answer, by the author as the yardstick; secrets that come out before all else."""
+    verdict, secrets = _verdict(recall), recall.secrets.coming_out
+    if not secrets:
+        return verdict
+    n = len(secrets)
+    what = f"{n} secrets of its text come" if n > 1 else "A secret of its text comes"
+    return Verdict(
+        verdict.kind,
+        f"{what} out within a million tries. {verdict.sentence}",
+        "Take them out of the text and train anew: nothing else keeps them in.",
+    )
+
+
+def _verdict(recall: Recall) -> Verdict:
+    heart, again = recall.heart, f"folio train {recall.run}/recipe.toml"
+    known, new = heart.text["in 100 tries"], heart.new["in 100 tries"]
+    copied, author = recall.model.copied, recall.author.copied
+    if copied.value > FEWEST_COPIED and copied.above(author):
+        return Verdict(
+            "copies",
+            f"It copies: {copied.value:.0%} of what it writes stands in its text, "
+            f"{recall.length} characters in a row and more; of the author's own pages "
+            f"{author.value:.1%} stands in the others.",
+            f"Train for fewer minutes, on more text, or with dropout: {again} "
+            f"--model.residual-dropout 0.2",
+        )
+    if known.count and known.above(new):
+        return Verdict(
+            "by heart",
+            f"It learned, and knows {known.count:,} of {known.of:,} passages by heart "
+            f"({known.value:.1%}): they come within 100 tries, and of new text {new.value:.1%}.",
+            f"Train with dropout: {again} --model.residual-dropout 0.2 (or --training.goldfish 8)",
+        )
+    if not heart.text["at once"].of and not heart.repeated["at once"].of:
+        return Verdict(
+            "learned",
+            f"It learned: what it writes is not copied. No passage of {recall.length} characters "
+            f"could be tried, since no document is so long.",
+            f"Try shorter ones: folio recall {recall.run} --length 20",
+        )
+    found = "Nothing of its text was found by heart"
+    if known.count:
+        found = (
+            f"{known.count} of {known.of:,} passages were found by heart, as many as of new text"
+        )
+    copies = "it copies no more than the author does" if copied.count else "it copies nothing"
+    sentence = f"It learned. {found}, and {copies}."
+    advice = f"Let it write: folio sample {recall.run}"
+    if (often := heart.repeated["in 100 tries"]).count:
+        sentence += (
+            f" But of {often.of:,} passages that stand more than five times it knows "
+            f"{often.count:,}."
+        )
+        advice = (
+            f"What must not come out must not stand there so often: {again} "
+            f"--corpus.duplicates.remove near"
+        )
+    return Verdict("learned", sentence, advice)
+
+
+def lines_of(recall: Recall) -> Iterator[str]:
+    """The report for a terminal."""
+    heart, verdict = recall.heart, verdict_of(recall)
+    yield (
+        f"{recall.run}, {recall.checkpoint}: {recall.training_characters:,} characters, "
+        f"read {recall.times_read:.0f} times\n"
+    )
+    yield f"{verdict.sentence}\n{verdict.advice}\n"
+    if heart.text["at once"].of:
+        head = [
+            f"passages of {heart.suffix_characters:.0f} characters, after the "
+            f"{heart.prefix_characters:.0f} before them",
+            *TRIES,
+        ]
+        rows = [
+            [f"  its training text, {heart.text['at once'].of:,} passages", *_cells(heart.text)],
+            [f"  new text, {heart.new['at once'].of:,} passages", *_cells(heart.new)],
+        ]
+        if repeated := heart.repeated["at once"].of:
+            name = f"  of its text, {repeated:,} that stand more than 5 times"
+            rows.insert(1, [name, *_cells(heart.repeated)])
+        yield _right(head, rows)
+        if heart.n_patterns:
+            yield (
+                f"  {heart.n_patterns:,} more are patterns (rules, columns): left out; it goes on "
+                f"with {heart.patterns['in 100 tries'].value:.0%} of them in 100 tries"
+            )
+    n = sum(len(match.codes) for sample in recall.samples for match in sample.matches)
+    head = [
+        f"copies, in {n:,} characters that it wrote at {recall.config.temperature:g}",
+        f"of >= {recall.length}",
+        "nearly",
+        "longest",
+    ]
+    yield _right(head, [[f"  {name}", *cells] for name, cells in copy_rows(recall)])
+    if heart.told_apart is not None:
+        yield (
+            f"recognized: a passage that it read is "
+            f"{heart.median_new_bits - heart.median_bits:.0f} bits less surprising "
+            f"({heart.median_new_bits:.0f} -> {heart.median_bits:.0f}); told apart from new ones "
+            f"{100 * heart.told_apart:.0f} times in 100"
+        )
+    yield from _secret_lines(recall)
+    for times, n, bits, exposure in canary_rows(recall):
+        yield f"canaries that stand {times}: {n}, {bits} bits in the middle, exposure {exposure}"
+    if not recall.sources.known:
+        yield "where it stands is not known: the run is older than that. Train again to see it."
+
+
+def _secret_lines(recall: Recall) -> Iterator[str]:
+    secrets = recall.secrets
+    if not secrets.kinds:
+        yield "secrets: no e-mail address, number or key was found in the training text"
+        return
+    kinds = ", ".join(f"{n} {kind}" for kind, n in secrets.kinds.items())
+    yield f"secrets in the training text: {kinds}; {len(secrets.coming_out)} come out"
+    for secret in secrets.coming_out[:SHOWN_SECRETS]:
+        yield f"  {secret.shown}  {tries_of(secret)}, stands {secret.stands} times, {secret.place}"
+
+
+def canary_rows(recall: Recall) -> list[list[str]]:
+    """How often they stand, how many, their median bits and exposure."""
+    rows = [
+        [
+            "once" if of.times == 1 else f"{of.times} times",
+            str(len(of.bits)),
+            f"{np.median(of.bits):.0f}",
+            f"{np.median(of.exposures):.1f}",
+        ]
+        for of in recall.canaries
+    ]
+    if recall.other_canaries:
+        n, least = len(recall.other_canaries), min(recall.other_canaries)
+        rows.append(["never, the likeliest", f"{n * CANDIDATES:,}", f"{least:.0f}", "-"])
+    return rows
+
+
+def tries_of(secret: Secret) -> str:
+    """How soon a secret comes out, in words."""
+    if secret.written:
+        return "stands in what it wrote"
+    return f"comes once in {max(2**secret.bits, 1):,.0f} tries"
+
+
+def copy_rows(recall: Recall) -> list[tuple[str, list[str]]]:
+    """The model, the author and the held-out text, with copies, near copies and the longest."""
+    rows = [
+        ("what it wrote", recall.model),
+        ("the author, each part against the others", recall.author),
+    ]
+    if recall.held_out is not None:
+        rows.append(("the author, new text", recall.held_out))
+    return [(name, [str(of.copied), str(of.nearly), str(of.longest)]) for name, of in rows]
+
+
+def _cells(shares: dict[str, Share]) -> list[str]:
+    return [str(s.count) + (f"  {100 * s.value:.1f} %" if s.count else "") for s in shares.values()]
+
+
+def _right(header: list[str], rows: list[list[str]]) -> str:
+    """A table whose columns but the first are to the right, whatever is in them."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    lines = []
+    for first, *cells in (header, *rows):
+        right = (cell.rjust(width) for cell, width in zip(cells, widths[1:]))
+        lines.append("  ".join([first.ljust(widths[0]), *right]).rstrip())
+    return "\n".join(lines)
+
+
+def record_of(recall: Recall) -> dict[str, Any]:
+    """For recall.json: numbers and places, and no text."""
+    heart, verdict = recall.heart, verdict_of(recall)
+    copies = {"model": recall.model, "author": recall.author, "held_out": recall.held_out}
+    return {
+        "run": recall.run,
+        "secrets": {
+            "different": recall.secrets.n_different,
+            "kinds": recall.secrets.kinds,
+            "canaries": [
+                {"stands": of.times, "bits": of.bits, "exposures": of.exposures}
+                for of in recall.canaries
+            ],
+            "coming_out": [
+                {
+                    "kind": secret.kind,
+                    "sha256_begins": secret.digest,
+                    "bits": round(secret.bits, 2),
+                    "exposure": secret.exposure and round(secret.exposure, 2),
+                    "stands": secret.stands,
+                    "written": secret.written,
+                    "place": secret.place,
+                }
+                for secret in recall.secrets.coming_out
+            ],
+        },
+        "checkpoint": recall.checkpoint,
+        "verdict": verdict.kind,
+        "sentence": verdict.sentence,
+        "advice": verdict.advice,
+        "protocol": {
+            "length": recall.length,
+            "samples": recall.config.samples,
+            "temperature": recall.config.temperature,
+            "seed": recall.config.seed,
+            "prefix_characters": round(heart.prefix_characters, 1),
+            "suffix_characters": round(heart.suffix_characters, 1),
+        },
+        "training_characters": recall.training_characters,
+        "times_read": round(recall.times_read, 2),
+        "passages": {
+            name: {tries: _share(share) for tries, share in shares.items()}
+            for name, shares in (
+                ("training", heart.text),
+                ("repeated", heart.repeated),
+                ("patterns", heart.patterns),
+                ("new", heart.new),
+            )
+        },
+        "median_bits": {
+            "training": _number(heart.median_bits),
+            "new": _number(heart.median_new_bits),
+        },
+        "told_apart": heart.told_apart,
+        "by_repeats": [
+            {"stands": name, "passages": n, "median_bits": bits, "at_once": share}
+            for name, n, bits, share in heart.by_repeats
+        ],
+        "by_heart": [
+            {
+                "bits": round(known.bits, 2),
+                "at_once": known.at_once,
+                "stands": known.repeats,
+                "place": str(recall.sources.locate(known.place)),
+            }
+            for known in heart.worst
+        ],
+        "copies": {
+            name: of
+            and {
+                "copied": _share(of.copied),
+                "with_patterns": _share(of.with_patterns),
+                "nearly": _share(of.nearly),
+                "longest": of.longest,
+                "longest_nearly": of.longest_nearly,
+                "mean_match": round(of.mean_match, 2),
+                "seen": [round(share, 5) for share in of.seen],
+                "seen_errors": [round(error, 5) for error in of.seen_errors],
+            }
+            for name, of in copies.items()
+        },
+        "sources_known": recall.sources.known,
+    }
+
+
+def _share(share: Share) -> dict[str, Any]:
+    return {"count": share.count, "of": share.of, "error": _number(share.error)}
+
+
+def _number(value: float) -> float | None:
+    return None if not math.isfinite(value) else round(float(np.float64(value)), 6)

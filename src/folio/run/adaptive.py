@@ -1,0 +1,63 @@
+"""The validation text by a model that learns from it as it reads, alone and beside n-grams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.errors import UserError
+from folio.evaluation.dynamic import Adaptation, mix
+from folio.evaluation.ngrams import CHOOSING, choose_order, ngram_surprise
+from folio.evaluation.score import Score
+from folio.run.opening import OpenRun
+from folio.tokenizers.base import TokenIds
+from folio.tokens.text import TokenText
+
+
+def evaluate_adaptive(
+    opened: OpenRun, tell: Callable[[str], None] = lambda line: None
+) -> list[Score]:
+    """Read the validation text with gradient steps in between.
+
+    Args:
+        opened: the model; it is not changed.
+        tell: hears what is being done.
+
+    Returns:
+        `adaptive`, strided; and where a token is a character, that mixed with n-grams, which learn
+        from the text as well.
+
+    Raises:
+        UserError: there is no validation text.
+    """
+    tokens, training = np.asarray(opened.validation()), opened.training()
+    if len(tokens) < 2:
+        raise UserError(f"The run {opened.run.path} has no validation text to read.")
+    adaptation = Adaptation(opened.model, training, opened.model.config.context_length)
+    vocab_size = opened.tokenizer.vocab_size
+    rate = adaptation.choose_rate(training, tell)
+    tell(f"reading {len(tokens):,} tokens with steps of {rate:g}")
+    nats = adaptation.surprise(tokens, rate)[1:]
+    scores = [_score(f"adaptive, rate {rate:g}", nats, tokens, vocab_size)]
+    if opened.tokenizer.kind == "character":
+        mixed, shares = mix([nats, _ngrams(opened)[1:]])
+        tell(f"the model had {shares[0]:.0%} of the mixture")
+        scores.append(_score("adaptive, with n-grams", mixed, tokens, vocab_size))
+    return scores
+
+
+def _ngrams(opened: OpenRun) -> NDArray[np.float64]:
+    """(N,) nats of each validation token by n-grams of bytes that learn as they read."""
+    training = TokenText(opened.training(), opened.tokenizer)
+    validation = TokenText(opened.validation(), opened.tokenizer)
+    order = choose_order(training.between(max(0, len(training) - CHOOSING), len(training)))
+    symbols = validation.between(0, len(validation))
+    nats = ngram_surprise(training.chunks(), symbols, order)["adaptive"]
+    return np.add.reduceat(nats, validation.places_of(np.arange(len(validation.tokens))))
+
+
+def _score(protocol: str, nats: NDArray[np.float64], tokens: TokenIds, vocab_size: int) -> Score:
+    counts = np.bincount(tokens[1:].astype(np.int64), minlength=vocab_size)
+    return Score(protocol, len(nats), float(nats.sum()), float(np.square(nats).sum()), counts)

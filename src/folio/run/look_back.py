@@ -1,0 +1,146 @@
+"""At the end of a run: does it know its text by heart, and what is its loss worth?
+
+Both are short looks; `folio recall` and `folio evaluate --baselines` are the long ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.evaluation.passages import Passages, patterns_of, read_passages
+from folio.evaluation.repeats import OFTEN, count_repeats
+from folio.evaluation.shares import Share, share_of
+from folio.evaluation.uncertainty import FEWEST_BLOCKS
+from folio.jit import available, must_compile
+from folio.run.baselines import LITTLE, measure_baselines, write_baselines
+from folio.run.opening import OpenRun
+from folio.storage import write_json
+from folio.tokenizers.base import TokenIds
+from folio.tokens.text import TokenText
+
+PASSAGES = 512
+FEWEST = 64
+SHARE_OF_RUN = 0.02
+"""Of the time of a run that a look may take."""
+NGRAMS_PER_SECOND = 5e5
+ALARM = 0.05
+"""Share of the passages that come at once, above which a run is said to know its text by heart."""
+
+
+@dataclass(frozen=True)
+class ByHeart:
+    """Passages that come at once, of the training text and of new text."""
+
+    known: Share
+    new: Share
+
+    @property
+    def alarming(self) -> bool:
+        """Whether it is more than chance and more than a text invites to."""
+        return self.known.value > ALARM and self.known.above(self.new)
+
+    def record(self) -> dict[str, Any]:
+        """For by_heart.json, where the diagnosis reads it."""
+        return {
+            "alarming": self.alarming,
+            "known": asdict(self.known),
+            "new": asdict(self.new),
+        }
+
+
+def look_back(
+    opened: OpenRun, run_seconds: float, seconds_left: float = math.inf
+) -> list[tuple[str, str]]:
+    """Look, note it in the run, and say it.
+
+    Args:
+        opened: the best checkpoint of a run that ended.
+        run_seconds: how long it took to train.
+        seconds_left: for both looks together; none are taken where there is no time, or where
+            their kernels have to be compiled first in a limited one.
+
+    Returns:
+        Rows for the card.
+    """
+    run, facts = opened.run, []
+    if seconds_left <= 0 or (seconds_left < math.inf and _compiles_first()):
+        return facts
+    seconds = min(SHARE_OF_RUN * run_seconds, seconds_left / 2)
+    found = look_for_passages(opened, seconds)
+    if found is not None:
+        steps = [event["step"] for event in run.events("end")]
+        write_json(run.by_heart_file, {"run_step": steps[-1] if steps else 0, **found.record()})
+        facts.append(
+            (
+                "by heart",
+                f"{found.known.count:,} of {found.known.of:,} passages, {found.new.count:,} of "
+                f"{found.new.of:,} of new text; `folio recall {run.path}` says more",
+            )
+        )
+    n_tokens = len(opened.training())
+    if n_tokens < min(LITTLE, NGRAMS_PER_SECOND * seconds):
+        baselines = measure_baselines(opened, quick=True)
+        write_baselines(run, baselines)
+        facts += [
+            (f"loss of {b.name}", f"{b.nats_per_token:.4f} nats per token")
+            for b in baselines
+            if b.name.startswith("n-grams") and b.kind == "static"
+        ]
+    return facts
+
+
+def _compiles_first() -> bool:
+    """Whether no earlier process has compiled what a look needs, which takes seconds."""
+    if not available():
+        return False
+    from folio.evaluation.automaton_kernels import _read
+    from folio.evaluation.ngram_kernels import _pass
+
+    return must_compile(_read) or must_compile(_pass)
+
+
+def look_for_passages(opened: OpenRun, seconds: float = math.inf) -> ByHeart | None:
+    """Which of some hundred passages come at once; None where the text is too short for any.
+
+    Left out are patterns, what stands often in the training text, and of the new text what the
+    training text has too.
+    """
+    text = TokenText(opened.training(), opened.tokenizer)
+
+    def look(tokens: TokenIds, most_often: int) -> Share | None:
+        read = read_passages(
+            opened.model,
+            tokens,
+            opened.tokenizer,
+            opened.model.config.context_length,
+            most=PASSAGES,
+            seconds=seconds / 2,
+            fewest=FEWEST,
+        )
+        return _share(read, tokens, opened, text, most_often)
+
+    known = look(opened.training(), OFTEN)
+    if known is None:
+        return None
+    return ByHeart(known, look(opened.validation(), 0) or Share(0, 0, 0.0))
+
+
+def _share(
+    read: Passages, tokens: TokenIds, opened: OpenRun, text: TokenText, most_often: int
+) -> Share | None:
+    if not len(read):
+        return None
+    suffixes = read.suffix_texts(tokens, opened.tokenizer)
+    counted: NDArray[np.bool_] = ~patterns_of(suffixes)
+    suspects = np.flatnonzero(counted & read.at_once)
+    if len(suspects):  # the text is read only where there is something to look for
+        shortest = min(len(suffixes[i]) for i in suspects.tolist())
+        repeats = count_repeats(text, [suffixes[i] for i in suspects.tolist()], shortest)
+        counted[suspects[repeats > most_often]] = False
+    stretches = read.starts * FEWEST_BLOCKS // len(tokens)
+    return share_of(read.at_once[counted], stretches[counted])

@@ -1,0 +1,77 @@
+"""Which documents lie in the training text of a run: tokens/parts.safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.corpus.document import Document, Part
+from folio.run.directory import Run
+from folio.storage import atomic_write
+
+
+@dataclass(frozen=True)
+class Parts:
+    """P parts of documents, in the order of the text."""
+
+    source: NDArray[np.int64]
+    """(P,) which entry of `sources` in corpus.json each belongs to."""
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    """(P,) the characters start ... stop - 1 of the document."""
+    families: NDArray[np.int64]
+    """(P,) equal numbers, equal families of similar documents."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def make_parts(
+    documents: Sequence[Document], parts: Sequence[Part], families: Sequence[int]
+) -> Parts:
+    """Note the parts of a text.
+
+    Args:
+        documents: of the corpus, in the order that corpus.json lists them in.
+        parts: of some of them.
+        families: of each part.
+    """
+    numbers: dict[str, int] = {}
+    entry_of: dict[int, int] = {}
+    n_entries = 0
+    for document in documents:  # the rows of a table share an entry, as in `describe_sources`
+        origin = document.provenance
+        name = origin.path if origin is not None else None
+        if name is None or name not in numbers:
+            if name is not None:
+                numbers[name] = n_entries
+            entry_of[id(document)] = n_entries
+            n_entries += 1
+        else:
+            entry_of[id(document)] = numbers[name]
+    rows = [(entry_of[id(part.document)], part.start, part.stop) for part in parts]
+    source, start, stop = np.array(rows, np.int64).reshape(-1, 3).T
+    return Parts(source, start, stop, np.array(families, np.int64))
+
+
+def write_parts(run: Run, parts: Parts) -> None:
+    """Keep them in the run."""
+    from safetensors.numpy import save
+
+    table = np.stack([parts.source, parts.start, parts.stop], axis=1)
+    with atomic_write(run.parts_file, "wb") as file:
+        file.write(save({"parts": np.ascontiguousarray(table), "families": parts.families}))
+
+
+def read_parts(run: Run) -> Parts | None:
+    """Take them back; None where the run is older than they are."""
+    if not run.parts_file.exists():
+        return None
+    from safetensors.numpy import load_file
+
+    tensors = load_file(run.parts_file)
+    source, start, stop = tensors["parts"].T
+    return Parts(source, start, stop, tensors["families"])

@@ -1,0 +1,208 @@
+"""The text of token ids, without holding it: UTF-8 bytes as symbols, at some 100 MB/s.
+
+A symbol is a byte, or BREAK where no text goes on: at the end of a document, and where the
+vocabulary did not know something. Other special tokens stand for nothing. A place in a text is the
+number of a symbol.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.tokenizers.base import TokenIds, Tokenizer
+
+Symbols = NDArray[np.int16]
+
+BREAK = 256
+CHUNK_TOKENS = 1 << 16
+"""Decoded together; what is held while a text is streamed."""
+
+
+class TokenText:
+    """The symbols of some tokens, from front to back or from any place."""
+
+    def __init__(self, tokens: TokenIds, tokenizer: Tokenizer) -> None:
+        """Hold on to (N,) token ids, which may be a mapped file."""
+        self.tokens = tokens
+        self._end_of_document = tokenizer.end_of_document
+        self._pieces, self._sizes = _table(tokenizer)
+        self._begins = np.cumsum(self._sizes) - self._sizes
+        self._held = (-1, np.zeros(0, np.int16))
+
+    def __len__(self) -> int:
+        return int(self._chunk_starts[-1])
+
+    def chunks(self) -> Iterator[Symbols]:
+        """The whole text, (n,) symbols at a time."""
+        for first in range(0, len(self.tokens), CHUNK_TOKENS):
+            yield self._decoded(first)
+
+    def between(self, start: int, stop: int) -> Symbols:
+        """The symbols start ... stop - 1; fewer at the edges of the text."""
+        starts = self._chunk_starts
+        start, stop = max(start, 0), min(stop, int(starts[-1]))
+        if start >= stop:
+            return np.zeros(0, np.int16)
+        first = int(np.searchsorted(starts, start, "right")) - 1
+        last = int(np.searchsorted(starts, stop, "left"))
+        chunks = [self._decoded(i * CHUNK_TOKENS) for i in range(first, last)]
+        offset = int(starts[first])
+        return np.concatenate(chunks)[start - offset : stop - offset]
+
+    def pieces(self) -> Iterator[str]:
+        """The whole text as strings; BREAK is U+0000."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for symbols in self.chunks():
+            yield decoder.decode(_as_bytes(symbols, 0))
+        yield decoder.decode(b"", final=True)
+
+    def characters_before(self, place: int) -> int:
+        """How many characters begin before a place."""
+        starts = self._chunk_starts
+        chunk = min(int(np.searchsorted(starts, place, "right")) - 1, len(starts) - 2)
+        if chunk < 0:
+            return 0
+        symbols = self._decoded(chunk * CHUNK_TOKENS)[: place - int(starts[chunk])]
+        return int(self._chunk_characters[chunk]) + _count(symbols)
+
+    def places_of(self, token_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) the places where some tokens begin, given by their number in the text."""
+        places = np.zeros(len(token_numbers), np.int64)
+        chunks = token_numbers // CHUNK_TOKENS
+        for chunk in np.unique(chunks).tolist():
+            first = chunk * CHUNK_TOKENS
+            sizes = self._sizes[self.tokens[first : first + CHUNK_TOKENS]]
+            begins = np.cumsum(sizes) - sizes + self._chunk_starts[chunk]
+            here = chunks == chunk
+            places[here] = begins[token_numbers[here] - first]
+        return places
+
+    def token_at(self, place: int) -> int:
+        """The number of the token that a symbol belongs to."""
+        starts = self._chunk_starts
+        chunk = min(int(np.searchsorted(starts, place, "right")) - 1, len(starts) - 2)
+        first = chunk * CHUNK_TOKENS
+        ends = np.cumsum(self._sizes[self.tokens[first : first + CHUNK_TOKENS]]) + starts[chunk]
+        return first + int(np.searchsorted(ends, place, "right"))
+
+    def place_of_character(self, number: int) -> int:
+        """The place of a character of `pieces`, in which a BREAK counts as one."""
+        begins = self._chunk_written
+        chunk = min(int(np.searchsorted(begins, number, "right")) - 1, len(begins) - 2)
+        symbols = self._decoded(chunk * CHUNK_TOKENS)
+        where = np.flatnonzero((symbols & 0xC0) != 0x80)
+        return int(self._chunk_starts[chunk] + where[number - int(begins[chunk])])
+
+    @cached_property
+    def _chunk_written(self) -> NDArray[np.int64]:
+        """(K + 1,) characters and BREAKs that begin before each chunk."""
+        counts = [int(np.count_nonzero((symbols & 0xC0) != 0x80)) for symbols in self.chunks()]
+        return np.cumsum([0, *counts])
+
+    @cached_property
+    def n_characters(self) -> int:
+        """Of the whole text."""
+        return int(self._chunk_characters[-1])
+
+    @cached_property
+    def document_starts(self) -> NDArray[np.int64]:
+        """(D,) the place where each document begins, ascending."""
+        found = [np.zeros(1, np.int64)]
+        for number, first in enumerate(range(0, len(self.tokens), CHUNK_TOKENS)):
+            chunk = self.tokens[first : first + CHUNK_TOKENS]
+            if self._end_of_document is not None:
+                ends = np.flatnonzero(chunk == self._end_of_document)
+                if len(ends):
+                    stops = np.cumsum(self._sizes[chunk])[ends]
+                    found.append(stops + self._chunk_starts[number])
+        return np.concatenate(found)
+
+    @cached_property
+    def _chunk_starts(self) -> NDArray[np.int64]:
+        sizes = [
+            int(self._sizes[self.tokens[first : first + CHUNK_TOKENS]].sum())
+            for first in range(0, len(self.tokens), CHUNK_TOKENS)
+        ]
+        return np.cumsum([0, *sizes])
+
+    @cached_property
+    def _chunk_characters(self) -> NDArray[np.int64]:
+        return np.cumsum([0, *map(_count, self.chunks())])
+
+    def _decoded(self, first: int) -> Symbols:
+        if self._held[0] != first:  # places that are asked for in order lie in the same chunk
+            self._held = first, self._decode(first)
+        return self._held[1]
+
+    def _decode(self, first: int) -> Symbols:
+        chunk = self.tokens[first : first + CHUNK_TOKENS]
+        sizes = self._sizes[chunk]
+        ends = np.cumsum(sizes)
+        if len(ends) == 0:
+            return np.zeros(0, np.int16)
+        where = np.repeat(self._begins[chunk] - (ends - sizes), sizes)
+        where += np.arange(ends[-1])
+        return self._pieces[where]
+
+
+def characters(symbols: Symbols) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,) a number for each character that begins in some bytes, and where it begins.
+
+    Equal characters have equal numbers, BREAK one of its own; bytes before the first character
+    belong to none.
+    """
+    values = np.asarray(symbols, np.int64)
+    starts = np.flatnonzero((values & 0xC0) != 0x80)
+    if not len(starts):
+        return np.zeros(0, np.int64), starts
+    values = values[starts[0] :]
+    sizes = np.diff(starts, append=starts[0] + len(values))
+    inside = np.arange(len(values)) - np.repeat(starts - starts[0], sizes)
+    values = values << (8 * np.minimum(inside, 4))
+    return np.add.reduceat(values, starts - starts[0]), starts
+
+
+def to_text(symbols: Symbols) -> str:
+    """As a string: BREAK is a line end, and what is no UTF-8 becomes U+FFFD."""
+    return _as_bytes(symbols, ord("\n")).decode("utf-8", errors="replace")
+
+
+def text_of(token_ids: TokenIds, tokenizer: Tokenizer) -> str:
+    """A few tokens as a string."""
+    text = TokenText(token_ids, tokenizer)
+    return to_text(text.between(0, len(text)))
+
+
+def from_text(text: str) -> Symbols:
+    """The symbols of a string."""
+    return np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8).astype(np.int16)
+
+
+def _as_bytes(symbols: Symbols, for_break: int) -> bytes:
+    return np.where(symbols == BREAK, for_break, symbols).astype(np.uint8).tobytes()
+
+
+def _count(symbols: Symbols) -> int:
+    """Characters that begin in some symbols."""
+    return int(np.count_nonzero(((symbols & 0xC0) != 0x80) & (symbols != BREAK)))
+
+
+def _table(tokenizer: Tokenizer) -> tuple[Symbols, NDArray[np.int64]]:
+    """The symbols of all ids one after the other, and how many each has."""
+    breaks = {tokenizer.end_of_document, tokenizer.unknown}
+    special = set(tokenizer.special_tokens.values())
+    symbols: list[int] = []
+    sizes = []
+    for token_id, piece in enumerate(tokenizer.pieces):
+        if token_id in breaks:
+            mine = [BREAK]
+        else:
+            mine = [] if token_id in special else [*piece, *tokenizer.separator]
+        symbols += mine
+        sizes.append(len(mine))
+    return np.array(symbols, np.int16), np.array(sizes, np.int64)

@@ -1,0 +1,146 @@
+"""What is said to be known by heart is what the model would say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from folio.evaluation.passages import is_pattern, pattern_windows, read_passages
+from folio.evaluation.repeats import count_spans
+from folio.generation.engine import generate
+from folio.generation.sampling import SamplingConfig
+from folio.model.config import ModelConfig
+from folio.model.gpt import GPT
+from folio.testing import tiny_gpt
+from folio.tokenizers.base import Tokenizer
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.character import CharacterTokenizer
+
+VERSE = "".join(
+    f"The {i % 7}th line of verse {i % 5} sings of {i % 11} winds.\n" for i in range(90)
+)
+
+
+def overfitted(tokenizer: Tokenizer, text: str, positions: str) -> GPT:
+    """A model that says some passages of a text at once and others not."""
+    tokens = torch.from_numpy(tokenizer.encode(text).astype(np.int64))
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size, context_length=16, n_layers=1, n_heads=2, d_model=32,
+        positions=positions,  # type: ignore[arg-type]
+    )  # fmt: skip
+    model = GPT(config, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        starts = torch.randint(len(tokens) - 17, (32, 1))
+        rows = tokens[starts + torch.arange(17)]
+        logits = model(rows[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+@pytest.mark.parametrize("kind", ["character", "bpe"])
+def test_at_once_is_what_greedy_generation_says(kind: str, positions: str):
+    tokenizer: Tokenizer = (
+        CharacterTokenizer.train([VERSE])
+        if kind == "character"
+        else BPETokenizer.train([VERSE], vocab_size=280)
+    )
+    model = overfitted(tokenizer, VERSE, positions)
+    tokens = tokenizer.encode(VERSE)
+    read = read_passages(model, tokens, tokenizer, 16, most=200, length=6)
+    said = []
+    for i in range(len(read)):
+        prompt = tokens[read.starts[i] : read.starts[i] + read.prefix].astype(np.int64)
+        steps = generate(
+            model,
+            torch.from_numpy(prompt)[None],
+            SamplingConfig(temperature=0),
+            generator=torch.Generator(),
+            max_tokens=int(read.sizes[i]),
+        )
+        said.append([int(step[0]) for step in steps] == read.suffix(tokens, i).tolist())
+    assert read.at_once.tolist() == said
+    assert 5 < sum(said) < len(said) - 5, "some of both, or this shows nothing"
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_bits_are_the_sum_over_a_plain_forward_pass(temperature: float):
+    tokenizer = CharacterTokenizer.train(["abcdefghi"])
+    model = tiny_gpt(vocab_size=11, context_length=8)
+    tokens = np.random.default_rng(0).integers(0, 9, 60).astype(tokenizer.dtype)
+    read = read_passages(model, tokens, tokenizer, 8, length=3, temperature=temperature)
+    assert (read.prefix, set(read.sizes.tolist())) == (4, {3})
+    for start, bits in zip(read.starts.tolist(), read.bits.tolist()):
+        ids = torch.from_numpy(tokens[start : start + 7].astype(np.int64))
+        with torch.no_grad():
+            p = (model(ids[None, :-1])[0] / temperature).softmax(1)
+        expected = -sum(math.log2(p[i - 1, ids[i]]) for i in (4, 5, 6))
+        assert bits == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_passage_goes_over_the_end_of_a_document():
+    tokenizer = CharacterTokenizer.train(["ab"])
+    end = tokenizer.end_of_document
+    tokens = np.array(([0, 1] * 20 + [end]) * 4, tokenizer.dtype)
+    read = read_passages(tiny_gpt(), tokens, tokenizer, 8, length=4)
+    assert len(read) > 10
+    assert all(end not in read.suffix(tokens, i) for i in range(len(read)))
+
+
+def test_suffixes_have_the_characters_asked_for_or_all_that_fit():
+    tokenizer = BPETokenizer.train([VERSE], vocab_size=280)
+    tokens = tokenizer.encode(VERSE)
+    model = tiny_gpt(vocab_size=280, context_length=12)
+    read = read_passages(model, tokens, tokenizer, 12, length=7)
+    for i in range(len(read)):
+        suffix = read.suffix(tokens, i)
+        n = len(tokenizer.decode(suffix))
+        assert n >= 7 or len(suffix) == 6
+        assert len(tokenizer.decode(suffix[:-1])) < 7
+
+
+def test_a_text_shorter_than_a_context_has_no_passages():
+    tokenizer = CharacterTokenizer.train(["ab"])
+    assert len(read_passages(tiny_gpt(), tokenizer.encode("abab"), tokenizer, 8)) == 0
+
+
+def test_reading_that_ends_early_is_spread_over_the_text():
+    tokenizer = CharacterTokenizer.train(["abcdefghi"])
+    tokens = np.tile(np.arange(9), 200).astype(tokenizer.dtype)
+    read = read_passages(tiny_gpt(), tokens, tokenizer, 8, length=4, seconds=0.0, fewest=20)
+    gaps = np.diff(read.starts)
+    assert 20 <= len(read) < 100
+    assert gaps.max() <= 2 * gaps.min()
+
+
+@pytest.mark.parametrize(("text", "answer"), [
+    ("-----+-----+-----+-----+-----", True),
+    ("| a | a | a | a | a | a | a |", True),
+    ("The watchword of Rosalind is a secret that nobody", False),
+    ("ab", False),
+])  # fmt: skip
+def test_rules_and_columns_are_patterns_and_sentences_are_not(text: str, answer: bool):
+    assert is_pattern(np.array(list(map(ord, text)))) == answer
+
+
+def test_windows_are_judged_as_each_would_be_alone():
+    random = np.random.default_rng(1)
+    for length in (3, 6, 50):
+        codes = random.integers(0, 3, 120)
+        alone = [is_pattern(codes[i : i + length]) for i in range(120 - length + 1)]
+        assert pattern_windows(codes, length).tolist() == alone
+
+
+def test_spans_are_counted_wherever_the_pieces_end():
+    text = "to be or not to be, to be"
+    for size in (1, 2, 7, 100):
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        assert count_spans(pieces, ["to be", "not t", "maybe"]).tolist() == [3, 1, 0]

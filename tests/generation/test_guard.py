@@ -1,0 +1,187 @@
+"""The promise of the guard, tried on models that do all they can to break it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folio.errors import UserError
+from folio.generation import guard as guard_module
+from folio.generation.engine import FINISHED, generate
+from folio.generation.guard import Guard, make_table
+from folio.generation.sampling import SamplingConfig, draw
+from folio.testing import tiny_gpt
+from folio.tokenizers.base import Tokenizer
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.character import CharacterTokenizer
+from folio.tokenizers.sequences import encode_documents
+from folio.tokens.text import TokenText
+
+
+def folded(text: str) -> str:
+    return "".join(c.lower()[0] for c in text if c.isalnum())
+
+
+def longest_match(text: str, documents: list[str]) -> int:
+    """Letters of the longest stretch that stands in a document."""
+    mine, others = folded(text), [folded(document) for document in documents]
+    best = 0
+    for i in range(len(mine)):
+        while i + best < len(mine) and any(mine[i : i + best + 1] in other for other in others):
+            best += 1
+    return best
+
+
+def training(documents: list[str], kind: str) -> tuple[TokenText, Tokenizer]:
+    tokenizer: Tokenizer
+    if kind == "character":
+        tokenizer = CharacterTokenizer.train(iter(documents))
+    else:
+        tokenizer = BPETokenizer.train(iter(documents), vocab_size=264)
+    tokens = np.concatenate(list(encode_documents(tokenizer, ([d] for d in documents))))
+    return TokenText(tokens, tokenizer), tokenizer
+
+
+def written(
+    text: TokenText, tokenizer: Tokenizer, n: int, greedy: list[list[int]], temperature: float
+) -> tuple[list[str], Guard]:
+    """What rows write whose likeliest tokens are always those of the training text."""
+    guard = Guard(make_table(text, n), tokenizer)
+    generator = torch.Generator().manual_seed(0)
+    config = SamplingConfig(temperature=temperature)
+    ids: list[list[int]] = [[] for _ in greedy]
+    for step in range(len(greedy[0])):
+        logits = torch.randn(len(greedy), tokenizer.vocab_size, generator=generator)
+        if tokenizer.unknown is not None:
+            logits[:, tokenizer.unknown] = float("-inf")
+        for row, wanted in enumerate(greedy):
+            logits[row, wanted[step]] += 9.0
+        for row, token in enumerate(guard.draw(logits, config, generator).tolist()):
+            ids[row].append(token)
+    texts = []
+    for row in ids:
+        symbols = TokenText(np.array([i for i in row if i >= 0]), tokenizer)
+        texts += "".join(symbols.pieces()).split("\0")
+    return texts, guard
+
+
+@given(
+    documents=st.lists(st.text("abAB 1é😀日.", min_size=1, max_size=40), min_size=1, max_size=3),
+    kind=st.sampled_from(["character", "bpe"]),
+    n=st.integers(1, 12),
+    temperature=st.sampled_from([0.0, 1.0]),
+)  # fmt: skip
+def test_no_more_than_n_letters_in_a_row_stand_in_the_training_text(
+    documents: list[str], kind: str, n: int, temperature: float
+):
+    text, tokenizer = training(documents, kind)
+    tokens = [int(token) for token in text.tokens] * 2
+    texts, _ = written(text, tokenizer, n, [tokens, tokens[::-1]], temperature)
+    assert all(longest_match(t, documents) <= n for t in texts)
+
+
+@pytest.mark.parametrize("n", [3, 25, 60])
+def test_a_model_that_recites_is_stopped_after_n_letters(n: int):
+    document = "It was the best of times, it was the worst of times, it was the age of wisdom" * 2
+    text, tokenizer = training([document], "character")
+    texts, guard = written(text, tokenizer, n, [text.tokens.tolist()], 0.0)
+    assert longest_match(texts[0], [document]) == n
+    assert guard.blocked > 0
+
+
+def test_case_and_punctuation_between_do_not_help():
+    text, tokenizer = training(["the secret of the house", "THE SECRET, OF-THE HOUSE"], "character")
+    wanted = tokenizer.encode("THE, SECRET OF-THE HOUSE").tolist()
+    texts, _ = written(text, tokenizer, 8, [wanted], 0.0)
+    assert longest_match(texts[0], ["the secret of the house"]) <= 8
+
+
+def test_without_a_blocked_draw_the_text_is_that_of_no_guard():
+    text, tokenizer = training(["zzzzzzzz", "abcdefghi"], "character")
+    model, config = tiny_gpt(vocab_size=tokenizer.vocab_size), SamplingConfig(temperature=1.0)
+
+    def run(**more: object) -> list[int]:
+        generator = torch.Generator().manual_seed(3)
+        steps = generate(
+            model, torch.tensor([[1]]), config, generator=generator, max_tokens=60, **more
+        )  # type: ignore[arg-type]
+        return [int(step[0]) for step in steps]
+
+    guard = Guard(make_table(text, 30), tokenizer)
+    assert run(draw=guard.draw) == run() and guard.blocked == 0
+
+
+def test_where_nothing_new_can_follow_the_document_ends():
+    # Every pair of letters stands in the text, so that with n = 1 no second letter can follow.
+    text, tokenizer = training(["aabba"], "character")
+    guard = Guard(make_table(text, 1), tokenizer)
+    logits = torch.zeros(2, tokenizer.vocab_size)
+    end = tokenizer.end_of_document
+    assert end is not None
+    for special in tokenizer.special_tokens.values():
+        logits[:, special] = float("-inf")
+    first = guard.draw(logits, SamplingConfig(), torch.Generator().manual_seed(0))
+    assert set(first.tolist()) <= {0, 1}
+    assert guard.draw(logits, SamplingConfig(), torch.Generator()).tolist() == [end, end]
+    assert guard.stuck == 2
+    # A new document has begun.
+    assert set(guard.draw(logits, SamplingConfig(), torch.Generator()).tolist()) <= {0, 1}
+
+
+def test_generation_ends_where_nothing_may_come_and_there_is_no_end_token():
+    def none(logits, config, generator):
+        return torch.full((len(logits),), FINISHED)
+
+    steps = list(
+        generate(tiny_gpt(), torch.tensor([[1], [2]]), SamplingConfig(),
+                 generator=torch.Generator(), max_tokens=50, draw=none)
+    )  # fmt: skip
+    assert [step.tolist() for step in steps] == [[FINISHED, FINISHED]]
+
+
+def test_rows_of_a_batch_have_states_of_their_own():
+    document = "one two three four five six seven eight nine ten eleven twelve"
+    text, tokenizer = training([document], "character")
+    wanted = text.tokens.tolist()
+    together, _ = written(text, tokenizer, 10, [wanted, wanted[5:] + wanted[:5]], 0.0)
+    assert all(longest_match(t, [document]) == 10 for t in together)
+
+
+def test_the_filter_lets_nearly_all_new_text_through_and_nothing_else():
+    random = np.random.default_rng(0)
+    document = "".join(map(chr, random.integers(97, 123, 30_000)))
+    table = make_table(training([document], "character")[0], 9)
+
+    def hash_of(run: str) -> int:
+        codes = guard_module.fold(run)
+        return sum(code * pow(guard_module.BASE, i, 1 << 64) for i, code in enumerate(codes))
+
+    assert all(hash_of(document[i : i + 10]) in table for i in range(0, 29_000, 7))
+    strange = ["".join(map(chr, random.integers(97, 123, 10))) for _ in range(20_000)]
+    assert sum(hash_of(run) in table for run in strange) <= 20
+
+
+def test_both_ways_to_fill_the_table_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch):
+    text, _ = training(["the quick brown fox jumps over the lazy dog " * 500], "character")
+    monkeypatch.setattr(guard_module, "BITS", 240)  # large enough for the kernel
+    compiled = make_table(text, 12).bits
+    monkeypatch.setattr(guard_module.importlib.util, "find_spec", lambda name: None)
+    assert len(compiled) > 1 << 16
+    assert (make_table(text, 12).bits == compiled).all()
+
+
+def test_a_limit_below_one_is_refused():
+    with pytest.raises(UserError, match="novel is -1"):
+        make_table(training(["ab"], "character")[0], -1)
+
+
+def test_draws_that_are_not_guarded_are_the_plain_ones():
+    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
+    config = SamplingConfig(temperature=0.7, top_k=3)
+    text, tokenizer = training(["ab"], "character")
+    guard = Guard(make_table(text, 50), tokenizer)
+    pair = [torch.Generator().manual_seed(5) for _ in range(2)]
+    assert torch.equal(guard.draw(logits, config, pair[0]), draw(logits, config, pair[1]))

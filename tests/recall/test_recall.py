@@ -1,0 +1,170 @@
+"""The whole answer, on runs where it is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import folio
+from folio.cli.main import main
+from folio.errors import UserError
+from folio.recall import measure as measure_module
+from folio.recall.config import RecallConfig
+from folio.recall.measure import measure_recall
+from folio.recall.page import recall_page, write_report
+from folio.recall.sources import Sources
+from folio.recall.words import lines_of, record_of, verdict_of
+from folio.run.opening import OpenRun
+from folio.run.parts import read_parts
+from folio.tokens.text import TokenText, from_text
+from tests.recall.making import prose, train_on, write_documents
+
+SMALL = RecallConfig(samples=6, passages=200, length=20)
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> OpenRun:
+    """Trained for a moment on twenty documents."""
+    texts = [prose(120, seed) for seed in range(20)]
+    return train_on(write_documents(tmp_path / "texts", texts), "learned", steps=10)
+
+
+def copied_from(opened: OpenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the run write what a Markov chain of order 20 would."""
+    text = TokenText(opened.training(), opened.tokenizer)
+    pieces = [text.between(start, start + 300) for start in range(500, 6500, 1000)]
+    monkeypatch.setattr(measure_module, "write_samples", lambda *_: pieces)
+
+
+def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: OpenRun):
+    recall = measure_recall(learned, SMALL)
+    verdict = verdict_of(recall)
+    assert verdict.kind == "learned" and verdict.sentence.startswith("It learned.")
+    assert recall.heart.text["in a million"].count == 0 < recall.heart.text["at once"].of
+    assert recall.model.copied.count == 0
+
+
+def test_what_is_written_off_is_said_with_its_place(
+    learned: OpenRun, monkeypatch: pytest.MonkeyPatch
+):
+    copied_from(learned, monkeypatch)
+    recall = measure_recall(learned, SMALL)
+    verdict = verdict_of(recall)
+    assert verdict.kind == "copies" and "--model.residual-dropout" in verdict.advice
+    assert recall.model.copied.value > 0.95
+    page = recall_page(recall)
+    names = {Path(entry["source"]).name for entry in learned.run.corpus()["sources"]}
+    assert sum(name in page for name in names) >= 3
+
+
+def test_a_memorized_text_is_known_by_heart(tmp_path: Path):
+    path = tmp_path / "short.txt"
+    path.write_text(prose(100, seed=1))
+    opened = train_on(path, "heart", steps=500, model={"context_length": 32})
+    recall = measure_recall(opened, RecallConfig(samples=4, length=12))
+    assert recall.heart.text["at once"].value > 0.5
+    assert recall.heart.text["in 100 tries"].value > 0.7
+    assert recall.heart.new["in 100 tries"].value < 0.3
+    assert verdict_of(recall).kind in ("copies", "by heart")
+    worst = recall.heart.worst[0]
+    source = recall.sources.locate(worst.place)
+    assert path.read_text()[source.offset :].startswith(worst.suffix)
+    assert Path(source.document).name == "short.txt"
+
+
+def test_goldfish_keeps_a_text_that_is_read_often_from_being_known_whole(tmp_path: Path):
+    # The same text and steps as above, where more than half of it comes at once.
+    path = tmp_path / "short.txt"
+    path.write_text(prose(100, seed=1))
+    shape = {"context_length": 32}
+    opened = train_on(path, "fish", 500, model=shape, training={"goldfish": 4})
+    heart = measure_recall(opened, RecallConfig(samples=2, length=12)).heart
+    assert heart.text["at once"].value < 0.4
+
+
+def test_a_text_of_tables_raises_no_alarm(tmp_path: Path):
+    row = "| name | value | name | value | name | value | name | value | name | value |\n"
+    rule = "+------+-------+------+-------+------+-------+------+-------+------+-------+\n"
+    path = tmp_path / "tables.txt"
+    path.write_text((row + rule) * 60)
+    wide = RecallConfig(samples=6, passages=200)
+    recall = measure_recall(
+        train_on(path, "tables", steps=150, model={"context_length": 128}), wide
+    )
+    assert recall.heart.patterns["in a million"].count > 0
+    assert verdict_of(recall).kind == "learned"
+
+
+def test_every_place_is_the_document_and_the_character_of_it(learned: OpenRun):
+    text = TokenText(learned.training(), learned.tokenizer)
+    sources = Sources(learned.run, text)
+    parts = read_parts(learned.run)
+    assert parts is not None and len(parts) == len(text.document_starts)
+    for place in range(0, len(text), 997):
+        source = sources.locate(place)
+        document = Path(source.document).read_text()
+        here = text.between(place, place + 10)
+        if (here < 256).all():
+            assert document[source.offset :].startswith("".join(map(chr, here)))
+
+
+def test_a_page_or_chapter_is_told_where_the_document_has_them(learned: OpenRun):
+    sources = Sources(learned.run, TokenText(learned.training(), learned.tokenizer))
+    sources.entries[int(sources.parts.source[0])]["places"] = [[0, "page 1"], [50, "page 2"]]  # type: ignore[union-attr]
+    assert [sources.locate(place).page for place in (0, 49, 50)] == ["page 1", "page 1", "page 2"]
+
+
+def test_a_run_without_parts_is_looked_up_all_the_same(learned: OpenRun):
+    learned.run.parts_file.unlink()
+    recall = measure_recall(learned, SMALL)
+    assert not recall.sources.known
+    assert any("Train again" in line for line in lines_of(recall))
+
+
+def test_the_same_seed_gives_the_same_record_and_it_holds_no_text(learned: OpenRun):
+    records = [record_of(measure_recall(learned, SMALL)) for _ in range(2)]
+    assert json.dumps(records[0]) == json.dumps(records[1])
+    sample = from_text(prose(120, 0))[:40].astype(np.uint8).tobytes().decode()
+    assert sample not in json.dumps(records[0])
+
+
+def test_the_verb_writes_page_and_record_and_json_is_the_record(
+    learned: OpenRun, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["recall", "learned", "--samples", "4", "--passages", "100", "--length", "20"]
+    main(arguments)
+    printed = capsys.readouterr().out
+    assert "It learned." in printed and str(learned.run.recall_page) in printed
+    page = learned.run.recall_page.read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "src=" not in page
+    main([*arguments, "--json"])
+    assert json.loads(capsys.readouterr().out) == json.loads(learned.run.recall_file.read_text())
+
+
+def test_text_on_the_page_cannot_become_a_part_of_it(
+    learned: OpenRun, monkeypatch: pytest.MonkeyPatch
+):
+    hostile = "</script><script>alert(1)</script>" * 3
+    copied_from(learned, monkeypatch)
+    monkeypatch.setattr(Sources, "around", lambda *_: (hostile, hostile, hostile))
+    recall = measure_recall(learned, SMALL)
+    write_report(learned.run, recall)
+    assert "<script>alert" not in learned.run.recall_page.read_text()
+
+
+def test_in_python_it_is_the_same(learned: OpenRun):
+    recall = folio.measure_recall("learned", samples=6, passages=200, length=20)
+    assert record_of(recall) == record_of(measure_recall(learned, SMALL))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"samples": 1}, {"temperature": 0}, {"passages": 0}, {"length": 3}, {"seed": 0}],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_refused(settings: dict):
+    with pytest.raises(UserError, match=next(iter(settings))):
+        RecallConfig(**settings)

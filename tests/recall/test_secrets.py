@@ -1,0 +1,173 @@
+"""Secrets: found in the forms in which people write them, scored as the model would say them,
+and nowhere shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from folio.cli.main import main
+from folio.recall.personal import Mask, find_in_pieces, find_personal, masked
+from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
+from folio.recall.sources import Sources
+from folio.tokens.text import TokenText
+from tests.recall.making import prose, train_on
+
+NUMBERS = [
+    "+49 30 1234567", "(030) 123 45 67", "0171/1234567", "0049 171 1234567",
+    "(555) 123-4567", "+1-555-123-4567", "+44 20 7946 0958",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_telephone_numbers_of_german_and_english_form_are_found(number: str):
+    (found,) = find_personal(f"Call me at {number}, please.")
+    assert (found.kind, found.string) == ("telephone number", number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-28 12:30:45", "3.14159265358979", "1,000,000,000", "10 20 30 40 50 60 70",
+        "0.12345678", "0000001 00000010", "| 12 | 34 | 56 | 78 |", "page 7, line 1234567",
+        "internationalization_and_localization", "DE00 3704 0044 0532 0130 00",
+        "4111 1111 1111 1112",
+    ],
+)  # fmt: skip
+def test_dates_tables_constants_and_wrong_sums_are_none(text: str):
+    assert list(find_personal(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "string"),
+    [
+        ("From: Jane <jane.doe@mail.example.org>\n", "e-mail address", "jane.doe@mail.example.org"),
+        ('name,mail\n"Bob",bob@x.de\n', "e-mail address", "bob@x.de"),
+        ("IBAN DE89 3704 0044 0532 0130 00.", "account", "DE89 3704 0044 0532 0130 00"),
+        ("GB82WEST12345698765432", "account", "GB82WEST12345698765432"),
+        ("card: 4111 1111 1111 1111", "card", "4111 1111 1111 1111"),
+        ("token=sk_live_51H8abcDEF123456789", "key", "sk_live_51H8abcDEF123456789"),
+    ],
+)
+def test_what_checks_out_is_found(text: str, kind: str, string: str):
+    (found,) = find_personal(text)
+    assert (found.kind, found.string) == (kind, string)
+
+
+def test_nothing_is_missed_or_told_twice_wherever_the_pieces_end():
+    text = prose(80, 1) + " mail a@b.org. " + prose(60, 2) + " the watchword " + prose(50, 3)
+    whole = [(f.string, f.start) for f in find_in_pieces([text], ["watchword"])]
+    assert whole == [("a@b.org", text.index("a@b")), ("watchword", text.index("watchword"))]
+    for size in (1, 13, 200, 399, 400, 401):
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        assert [(f.string, f.start) for f in find_in_pieces(pieces, ["watchword"])] == whole
+
+
+def test_masks_keep_the_length_and_hide_what_is_long_enough():
+    for string in [*NUMBERS, "jane.doe@mail.example.org", "sk_live_51H8abcDEF123456789"]:
+        hidden = masked(string)
+        assert len(hidden) == len(string)
+        assert sum(a == b for a, b in zip(hidden, string) if a.isalnum()) <= 7
+    mask = Mask(["Rosalind"])
+    shown = mask("Rosalind, +49 30 1234567")
+    assert "Rosalind" not in shown and "1234567" not in shown and len(shown) == 24
+
+
+SECRET = "quarrelsome-kite"
+
+
+@pytest.fixture
+def with_secret(tmp_path: Path):
+    path = tmp_path / "letters.txt"
+    texts = [prose(60, seed) for seed in range(12)]
+    texts[4] += " Write to jane.doe@example.org. "
+    path.write_text(f" The word is {SECRET}.\n".join(texts))
+    return train_on(path, "letters", steps=150)
+
+
+def test_bits_are_those_of_a_plain_forward_pass(with_secret):
+    opened = with_secret
+    text = TokenText(opened.training(), opened.tokenizer)
+    hit = next(find_in_pieces(text.pieces(), [SECRET]))
+    bits = _Scorer(opened, text, temperature=0.8).bits_at(hit)
+    ids = torch.from_numpy(np.asarray(text.tokens[: hit.start + len(SECRET)], np.int64))
+    half = opened.model.config.context_length // 2
+    with torch.no_grad():
+        logits = opened.model(ids[hit.start - half :][None])[0] / 0.8
+    expected = -sum(
+        float(logits[half + i - 1].log_softmax(0)[ids[hit.start + i]]) for i in range(len(SECRET))
+    ) / math.log(2)
+    assert bits == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret):
+    opened = with_secret
+    text = TokenText(opened.training(), opened.tokenizer)
+    secrets, hidden = look_for_secrets(
+        opened, text, Sources(opened.run, text), [], [SECRET, "never planted"], temperature=0.8
+    )
+    by_kind = {secret.kind: secret for secret in secrets.found}
+    assert set(by_kind) == {"given", "e-mail address"}
+    assert by_kind["given"].stands == 10 and by_kind["e-mail address"].stands == 1
+    assert by_kind["given"].bits < by_kind["e-mail address"].bits
+    assert by_kind["given"].exposure is None or by_kind["given"].exposure > 9
+    assert SECRET in hidden
+    written, _ = look_for_secrets(
+        opened, text, Sources(opened.run, text), [f"so {SECRET} it"], [SECRET], temperature=0.8
+    )
+    assert next(s.kind for s in written.coming_out) == "given"
+
+
+def test_no_secret_reaches_the_disk_or_the_terminal(
+    with_secret, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = tmp_path / "mine.txt"
+    file.write_text(f"{SECRET}\n\n")
+    run = with_secret.run.path
+    main([
+        "recall", "letters", "--samples", "6", "--passages", "300", "--length", "12",
+        "--secrets", str(file),
+    ])  # fmt: skip
+    told = capsys.readouterr()
+    before = {run / "tokenizer.json", run / "README.md"}
+    written = [path for path in (run / "recall.json", run / "recall.html") if path not in before]
+    for text in [told.out, told.err, *(path.read_text() for path in written)]:
+        assert SECRET not in text and "jane.doe@example.org" not in text
+    record = json.loads((run / "recall.json").read_text())
+    assert record["secrets"]["kinds"] == {"given": 1, "e-mail address": 1}
+
+
+def test_a_file_of_secrets_that_cannot_be_is_refused(
+    with_secret, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = tmp_path / "mine.txt"
+    file.write_text("ab\n")
+    for path, words in ((file, "Give 4 or more"), (tmp_path / "absent", "cannot be read")):
+        with pytest.raises(SystemExit):
+            main(["recall", "letters", "--secrets", str(path)])
+        assert words in capsys.readouterr().err
+
+
+def test_canaries_are_planted_in_the_training_text_alone_and_told_by_how_often(tmp_path: Path):
+    path = tmp_path / "text.txt"
+    path.write_text("0123456789\n" + prose(500, 1).replace(". ", ".\n"))
+    opened = train_on(path, "canaries", steps=120, corpus={"canaries": 8})
+    planted = json.loads(opened.run.canaries_file.read_text())
+    training = opened.tokenizer.decode(opened.training())
+    validation = opened.tokenizer.decode(opened.validation())
+    for canary in planted:
+        line = f"\n{canary['label']} {canary['secret']}\n"
+        assert training.count(line) == canary["times"] and canary["secret"] not in validation
+    ledger = opened.run.corpus()["ledger"]
+    assert ledger["planted"] == 15 * 2 * 15  # two of each class, 15 characters a line
+    assert "canaries" in opened.run.card_file.read_text()
+    text = TokenText(opened.training(), opened.tokenizer)
+    classes, others = look_for_canaries(opened, text, temperature=0.8)
+    assert [of.times for of in classes] == [1, 2, 4, 8]
+    assert np.mean(classes[-1].bits) < np.mean(classes[0].bits)
+    assert len(others) == 8 and min(others) > max(classes[-1].bits)

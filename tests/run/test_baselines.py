@@ -1,0 +1,105 @@
+"""What simpler things make of a text, and the sentence about it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from folio.cli.main import main
+from folio.evaluation.compressors import has_ppmd, ppmd_bits, xz_bits
+from folio.evaluation.score import Score
+from folio.run.baselines import Baseline, compare, measure_baselines
+from tests.recall.making import prose, train_on
+
+NEEDS_PPMD = pytest.mark.skipif(not has_ppmd(), reason="the extra baselines is not installed")
+
+
+def test_xz_of_tiny_shakespeare_is_what_xz_makes_of_it(shakespeare: Path):
+    data = shakespeare.read_bytes()
+    cut = len(data) * 9 // 10
+    nats = xz_bits(data[:cut], data[cut:]) * math.log(2) / (len(data) - cut)
+    assert round(nats, 3) == 1.746  # measured with the program, on the same split
+
+
+@NEEDS_PPMD
+def test_ppmd_of_tiny_shakespeare_is_what_others_measured(shakespeare: Path):
+    data = shakespeare.read_bytes()
+    cut = len(data) * 9 // 10
+    nats = ppmd_bits(data[:cut], data[cut:]) * math.log(2) / (len(data) - cut)
+    assert round(nats, 3) == 1.406
+
+
+def test_each_is_on_the_same_text_and_the_frequencies_are_those_of_the_characters(tmp_path: Path):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(900, 1) + "é" * 30 + prose(100, 2), encoding="utf-8")
+    opened = train_on(path, "short", steps=5)
+    found = {(b.name.split(",")[0], b.kind): b for b in measure_baselines(opened)}
+    text = opened.tokenizer.decode(opened.validation())
+    training = opened.tokenizer.decode(opened.training())
+    chances = {c: training.count(c) / (len(training) + 1) for c in set(text)}
+    nats = -sum(math.log(chances[c] or 1 / (len(training) + 1)) for c in text)
+    frequencies = found["character frequencies", "static"]
+    assert frequencies.nats_per_character == pytest.approx(nats / len(text))
+    n_bytes = len(text.encode("utf-8"))
+    assert frequencies.bits_per_byte == pytest.approx(nats / math.log(2) / n_bytes)
+    uniform = found["every character as likely", "static"]
+    assert uniform.nats_per_character == pytest.approx(math.log(len(set(training)) + 1))
+    tables = [b for (name, _), b in found.items() if name.startswith("n-grams")]
+    assert [b.kind for b in tables] == ["static", "adaptive"]
+    assert all(b.nats_per_character < frequencies.nats_per_character for b in tables)
+
+
+def some_score(loss: float) -> Score:
+    return Score("exact", 100, 100 * loss, 0.0, np.zeros(1))
+
+
+def baseline(name: str, kind: str, loss: float) -> Baseline:
+    return Baseline(name, kind, loss, loss / math.log(2), loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [(1.35, "4% below PPMd"), (1.45, "3% below n-grams"), (1.6, "7% above n-grams")],
+)
+def test_the_sentence_compares_with_what_is_fair(loss: float, words: str):
+    others = [
+        baseline("n-grams of 6", "static", 1.5),
+        baseline("n-grams of 6", "adaptive", 1.3),
+        baseline("PPMd, order 6", "adaptive", 1.406),
+    ]
+    assert words in compare(some_score(loss), others)
+
+
+def test_the_verb_prints_and_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(900, 1))
+    opened = train_on(path, "short", steps=5)
+    main(["evaluate", "short", "--baselines"])
+    out = capsys.readouterr().out
+    assert "character frequencies" in out and "Your model is" in out
+    main(["evaluate", "short", "--baselines", "--json"])
+    records = json.loads(capsys.readouterr().out)
+    kept = json.loads(opened.run.baselines_file.read_text())
+    assert [r["name"] for r in records if "name" in r] == [b["name"] for b in kept]
+    assert records[0]["protocol"] == "exact"
+
+
+def test_an_adaptive_loss_is_named_as_one_and_comes_after_the_exact_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    train_on(path, "short", steps=5)
+    main(["evaluate", "short", "--adaptive", "--json"])
+    records = json.loads(capsys.readouterr().out)
+    protocols = [record["protocol"] for record in records]
+    assert protocols[0] == "exact"
+    (alone,) = [i for i, name in enumerate(protocols) if name.startswith("adaptive, rate")]
+    assert protocols[alone + 1] == "adaptive, with n-grams"
+    exact, mixed = records[0], records[alone + 1]
+    assert mixed["targets"] == exact["targets"]
+    assert mixed["nats_per_token"] < exact["nats_per_token"]
