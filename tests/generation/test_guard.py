@@ -168,7 +168,7 @@ def test_both_ways_to_fill_the_table_give_the_same_bytes(monkeypatch: pytest.Mon
     text, _ = training(["the quick brown fox jumps over the lazy dog " * 500], "character")
     monkeypatch.setattr(guard_module, "BITS", 240)  # large enough for the kernel
     compiled = make_table(text, 12).bits
-    monkeypatch.setattr(guard_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(guard_module, "available", lambda: False)
     assert len(compiled) > 1 << 16
     assert (make_table(text, 12).bits == compiled).all()
 
