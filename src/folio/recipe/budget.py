@@ -36,7 +36,7 @@ EVALUATION_SHARE = 0.05
 """Of the time of a run, spent on evaluations where their interval is left open ..."""
 EVALUATIONS = (4, 20)
 """... but at least so many, for a curve, and at most so many ..."""
-MOST_EVALUATION_SHARE = 0.12
+MOST_EVALUATION_SHARE = 0.25
 """... and fewer than the least where they would take more than this of a budget in minutes."""
 
 END_SECONDS = 1.0
@@ -192,7 +192,7 @@ def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
     """How many evaluations a budget affords: at least one.
 
     >>> evaluations_in(300, 1.0), evaluations_in(30, 1.0), evaluations_in(30, 10.0)
-    (15, 3, 1)
+    (15, 4, 1)
     """
     least, most = EVALUATIONS
     evaluation_seconds = max(evaluation_seconds, 1e-9)
