@@ -45,6 +45,9 @@ the best checkpoint, the picture, the card and leaving."""
 SAMPLE_SHARE, SAMPLE_SECONDS = 0.05, 2.0
 """Most time for the text that the model writes at the end, of a budget in minutes and at all."""
 
+FIRST_STEPS = 12
+"""Are planned first at least, where there is time for them on a machine without other programs."""
+
 BUSY = 1.25
 """Times that a step takes longer than its processor time, above which other programs are told."""
 SLOW_STEP = 0.02
@@ -162,7 +165,10 @@ def plan(
     left = budget.for_steps(used, speed.slowdown)
     step, evaluation = (speed.slowdown * s for s in (speed.step_seconds, speed.evaluation_seconds))
     n = config.evaluations or evaluations_in(left, evaluation)
-    steps = from_step + max(1, int((left - n * evaluation) / step))
+    alone = budget.for_steps(used, 1.0) - n * speed.evaluation_seconds
+    # A busy moment must not end a run before it can be planned anew.
+    at_least = max(min(FIRST_STEPS, int(alone / speed.step_seconds)), 1)
+    steps = from_step + max(int((left - n * evaluation) / step), at_least)
     steps = min(steps, budget.most_steps) if budget.most_steps else steps
     if speed.slowdown > BUSY:
         tell(f"this machine is busy: {1 / speed.slowdown:.0%} of its time is ours")
