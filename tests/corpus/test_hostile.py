@@ -335,8 +335,8 @@ def nested(depth: int) -> str:
 
 
 def test_a_mail_of_parts_in_parts(folder: Path):
-    making.write(folder, "a.eml", nested(900) + "\ndeep\n")
-    making.write(folder, "a.mbox", f"From a\n{nested(900)}\ndeep\n\nFrom b\n\nThe second.\n")
+    making.write(folder, "a.eml", nested(5000) + "\ndeep\n")
+    making.write(folder, "a.mbox", f"From a\n{nested(5000)}\ndeep\n\nFrom b\n\nThe second.\n")
     assert "nested too deeply" in refusal(folder, "a.eml")
     reading = read(folder)
     assert "The second.\n" in [document.text for document in reading.documents]
