@@ -14,7 +14,8 @@ import threading
 import pytest
 
 from folio import console
-from folio.console import OutputError, fitting, output, say, show, show_json, stop_requested
+from folio.console import OutputError, fitting, output, say, show, stop_requested
+from folio.storage import json_text
 
 WORK = """
 import sys
@@ -97,7 +98,7 @@ def test_a_terminal_takes_no_command_from_a_text_and_a_pipe_takes_all(
 
 
 def test_what_json_does_not_have_is_null(capsys: pytest.CaptureFixture[str]):
-    show_json({"a": [float("nan"), 1.5], "b": float("inf")})
+    show(json_text({"a": [float("nan"), 1.5], "b": float("inf")}, indent=2))
     assert "".join(capsys.readouterr().out.split()) == '{"a":[null,1.5],"b":null}'
 
 

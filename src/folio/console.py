@@ -6,8 +6,6 @@ What is shown never ends what is done. Inside `output`, a line that cannot be sh
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import signal
 import stat
@@ -120,19 +118,6 @@ def show(*texts: object, end: str = "\n", flush: bool = False) -> None:
     """Print data on standard output; on a terminal, nothing in it is a command to that."""
     text = " ".join(map(str, texts))
     print(escape(text) if sys.stdout.isatty() else text, end=end, flush=flush)
-
-
-def show_json(value: Any) -> None:
-    """Print JSON on standard output, in ASCII; a number that JSON does not have is null."""
-    show(json.dumps(_jsonable(value), indent=2, allow_nan=False))
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _jsonable(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say(line: str) -> None:

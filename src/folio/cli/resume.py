@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import merge
-from folio.console import say, show_json
+from folio.console import say, show
 from folio.errors import UserError
+from folio.storage import json_text
 
 
 def resume(*run: Words, minutes: float | None = None, json: bool = False) -> None:
@@ -39,7 +40,7 @@ def resume(*run: Words, minutes: float | None = None, json: bool = False) -> Non
         result = resume_run(found, table, watcher, should_stop, clock)
     if result is None:
         if json:
-            show_json(ended(found))
+            show(json_text(ended(found), indent=2))
         say(
             f"{found.path} is complete. Train it longer with: folio resume {found.word} --minutes 5"
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 
-from folio.console import say, show, show_json
+from folio.console import say, show
 from folio.errors import UserError
+from folio.storage import json_text
 
 
 def sample(
@@ -70,11 +71,12 @@ def sample(
             made = [[i for i in column if i != FINISHED] for column in columns]
             texts = ["".join(opened.tokenizer.decode_stream([ids], prompt)) for ids in made]
             settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
-            show_json(
+            record = (
                 {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
                 | {"prompt": prompt, "texts": texts, "seed": seed, "max_tokens": max_tokens}
                 | settings
             )
+            show(json_text(record, indent=2))
         elif samples == 1:
             for text in opened.tokenizer.decode_stream((s.tolist() for s in steps), prompt):
                 show(text, end="", flush=True)

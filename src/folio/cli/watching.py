@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from folio.console import Progress, duration, say, show, show_json
+from folio.console import Progress, duration, say, show
 from folio.recipe.finish import Result
 from folio.recipe.watcher import Watcher
 from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import too_small
-from folio.storage import read_json
+from folio.storage import json_text, read_json
 from folio.training.loop import Ending, Evaluation, Training
 from folio.training.pace import Knot
 from folio.training.state import TrainingState
@@ -119,7 +119,7 @@ def print_result(result: Result, json: bool = False) -> None:
             "try": result.diagnosis.command,
             "sample": result.sample,
         }
-        show_json({"run": str(run.path)} | measured)
+        show(json_text({"run": str(run.path)} | measured, indent=2))
         return
     if result.sample:
         show(f"\n{result.sample.strip()}\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import zstandard
 
 from folio.corpus.corpus import CorpusConfig, read_corpus
 from folio.errors import UserError
-from tests.corpus.making import write, zip_of
+from tests.corpus.making import PACKERS, write, zip_of
 
 
 def read(path: Path) -> list[str]:
@@ -65,16 +63,7 @@ def test_a_presentation_is_read_slide_by_slide(tmp_path: Path):
     assert read(write(tmp_path, "a.pptx", zip_of(parts))) == [text]
 
 
-@pytest.mark.parametrize(
-    ("end", "pack"),
-    [
-        (".gz", gzip.compress),
-        (".bz2", bz2.compress),
-        (".xz", lzma.compress),
-        (".lzma", lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE)),
-        (".zst", zstandard.ZstdCompressor().compress),
-    ],
-)
+@pytest.mark.parametrize(("end", "pack"), PACKERS)
 def test_a_compressed_file_gives_what_the_file_gives(tmp_path: Path, end: str, pack):
     assert read(write(tmp_path, f"a.txt{end}", pack("Größe\n".encode() * 50))) == ["Größe\n" * 50]
     rows = b'{"text": "one"}\n{"text": "two"}\n'
