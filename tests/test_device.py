@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +125,76 @@ def test_the_precision_is_a_type_of_torch():
     for precision, dtype in PRECISIONS.items():
         config = DeviceConfig(kind="cpu", precision=precision, threads=1)  # type: ignore[arg-type]
         assert choose_device(config).dtype == dtype
+
+
+def test_the_first_measurement_is_remembered_for_this_machine_and_torch(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rates = {"float32": 100.0, "bfloat16": 131.0}
+    monkeypatch.setattr(device, "matrix_rate", lambda kind, precision, *shape: rates[precision])
+    assert choose_device(DeviceConfig(kind="cpu")).config.precision == "bfloat16"
+    rates["bfloat16"] = 129.0
+    assert choose_device(DeviceConfig(kind="cpu")).config.precision == "bfloat16"
+    monkeypatch.setattr(torch, "__version__", "another")
+    assert choose_device(DeviceConfig(kind="cpu")).config.precision == "float32"
+
+
+def test_damaged_memory_of_a_measurement_is_no_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device, "matrix_rate", lambda *shape: 1.0)
+    for damage in ("{", "[]", "3", '{"a": 1}'):
+        (device.cache_folder() / "precision.json").write_text(damage)
+        assert choose_device(DeviceConfig(kind="cpu")).config.precision == "float32"
+
+
+GROUPS = {
+    "none": ({}, 8, 64),
+    "own": ({"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/b/cpu.max": "300000 100000"}, 3, 64),
+    "above": ({"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/cpu.max": "150000 100000"}, 2, 64),
+    "no limit": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000"}, 8, 64),
+    "less than one": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "5000 100000"}, 1, 64),
+    "version 1": (
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/docker/x\n9:memory:/docker/x\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "200000",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "50000",
+            "sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": "7",
+        },
+        4,
+        7,
+    ),
+    "version 1 without a limit": (
+        {
+            "proc/self/cgroup": "4:cpu:/\n9:memory:/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+        },
+        8,
+        64,
+    ),
+    "memory above": ({"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/memory.high": "9"}, 8, 9),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_cores_and_memory_are_what_the_container_gives(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+):
+    files, n_cores, n_bytes = GROUPS[name]
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 16, "SC_PAGE_SIZE": 4}.__getitem__)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert device.cores(tmp_path) == n_cores and device.machine_memory(tmp_path) == n_bytes
+    monkeypatch.setenv("OMP_NUM_THREADS", "1,2")
+    assert device.cores(tmp_path) == 1
+
+
+def test_cores_are_counted_where_nothing_but_their_number_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert device.cores(tmp_path) == 5

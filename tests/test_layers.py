@@ -9,7 +9,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "folio"
 ORDER = (
-    "errors config storage console report jit device workers corpus tokenizers tokens model fast",
+    "errors config console storage report jit device workers corpus tokenizers tokens model fast",
     "evaluation generation run training recipe planning tuning explain recall ladder cli testing",
 )
 ROOMS = " ".join(ORDER).split()

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,77 @@ def test_a_lock_is_held_against_another_process_and_ends_with_it(tmp_path: Path)
         other.stdout.close()
     with locked(path, "it"):  # a killed process leaves the file, not the lock
         assert f"process {os.getpid()}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "disk is full"),
+        (RuntimeError("I/O error: File too large (os error 27)"), "larger than files may be"),
+        (RuntimeError("write failed: Disk quota exceeded"), "share of the disk is full"),
+        (OSError(errno.EIO, "Input/output error"), "disk failed"),
+        (RuntimeError("a shape does not fit"), "a shape does not fit"),
+    ],
+)
+def test_a_library_tells_of_the_disk_in_its_own_words(error: Exception, words: str):
+    assert words in str(storage.storage_error(error, Path("x")))
+
+
+def test_a_disk_without_locks_is_told_once_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(storage.fcntl, "flock", refuse)
+    storage._warn_of_no_locks.cache_clear()
+    for name in ("a", "b"):
+        with locked(tmp_path / name, "it"):
+            pass
+    assert capsys.readouterr().err.count("No locks available") == 1
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(storage.tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("FOLIO_CACHE", str(tmp_path / "cache"))  # put back at the end
+    storage._writable.cache_clear()
+    yield
+    storage._writable.cache_clear()
+
+
+def test_without_a_home_the_cache_is_temporary(
+    environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.delenv("FOLIO_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    folder = storage.cache_folder()
+    assert folder.is_dir() and os.environ["FOLIO_CACHE"] == str(folder)
+    assert "FOLIO_CACHE names" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_still_read(
+    environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "cache" / "deep").mkdir(parents=True)
+    (tmp_path / "cache" / "deep" / "a.txt").write_text("old")
+    make = storage.tempfile.TemporaryFile
+
+    def refuse(dir: Path) -> object:
+        if dir == tmp_path / "cache":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return make(dir=dir)
+
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", refuse)
+    folder = storage.cache_folder()
+    assert folder != tmp_path / "cache" and (folder / "deep" / "a.txt").read_text() == "old"
+    with atomic_write(folder / "deep" / "a.txt") as file:
+        file.write("new")
+    assert (tmp_path / "cache" / "deep" / "a.txt").read_text() == "old"

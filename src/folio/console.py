@@ -5,8 +5,10 @@ What is shown never ends what is done. Inside `output`, a line that cannot be sh
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -37,12 +39,11 @@ for harmless in "\n\t":
 class OutputError(Exception):
     """Standard output cannot take what it was for: its disk is full, or its reader is gone."""
 
-    def __init__(self, error: OSError) -> None:
+    def __init__(self, error: OSError, from_device: bool) -> None:
         super().__init__(str(error))
-        # Windows says EINVAL of a pipe that nobody reads.
-        self.reader_gone = isinstance(error, BrokenPipeError) or (
-            sys.platform == "win32" and error.errno == 22
-        )
+        # A terminal that was closed gives EIO, and Windows EINVAL for a pipe that nobody reads.
+        closed = errno.EINVAL if sys.platform == "win32" else errno.EIO if from_device else None
+        self.reader_gone = isinstance(error, BrokenPipeError) or error.errno == closed
         self.reason = error.strerror or str(error)
 
 
@@ -74,13 +75,15 @@ class _Output:
         except ValueError:  # closed
             pass
         except OSError as error:
+            from_device = False
             with suppress(OSError, ValueError):
+                from_device = stat.S_ISCHR(os.fstat(self.stream.fileno()).st_mode)
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.stream.fileno())
                 os.close(nowhere)
                 self.stream.flush()  # what it still holds
             if self.needed:
-                raise OutputError(error) from error
+                raise OutputError(error, from_device) from error
 
 
 @contextmanager

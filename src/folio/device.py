@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from folio import jit
 from folio.errors import UserError
+from folio.storage import cache_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import torch
+
+ROOT = Path("/")
+
+RULE = 1
+"""Of what is measured and how it is chosen from; what was remembered for another one is measured
+again."""
 
 WORTHWHILE = 1.3
 """How many times faster bfloat16 multiplies before it is chosen; below that, conversions
@@ -116,7 +126,7 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
 
     # Moments of rare weights decay into denormal numbers, on which processors are slow.
     torch.set_flush_denormal(True)
-    threads = config.threads or torch.get_num_threads()
+    threads = config.threads or cores()
     torch.set_num_threads(threads)
 
     available = [kind for kind in ("cuda", "mps") if _available(kind)] + ["cpu"]
@@ -160,7 +170,8 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
             if asked < usual / 2:
                 reason += f", but float32 is {usual / asked:.0f} times as fast here"
         return Device(_settled(config, kind, precision, threads), reason)
-    rates = measure(precisions)
+    key = f"{rows} x {width}: {', '.join(f'{k} {p}' for k in kinds for p in precisions)}"
+    rates = _remembered(key, lambda: measure(precisions))
     handicap = {"float32": WORTHWHILE, "bfloat16": 1.0}
     kind, precision = max(rates, key=lambda pair: rates[pair] * handicap[pair[1]])
     reason = ", ".join(f"{k} {p}: {rate:.3g} GFLOP/s" for (k, p), rate in rates.items())
@@ -173,6 +184,49 @@ def _settled(config: DeviceConfig, kind: Any, precision: Any, threads: int) -> D
     can_be_fast = kind == "cpu" and jit.available()
     fast = "on" if config.fast != "off" and can_be_fast else "off"
     return replace(config, kind=kind, precision=precision, threads=threads, fast=fast)
+
+
+def _remembered(
+    key: str, measure: Callable[[], dict[tuple[str, str], float]]
+) -> dict[tuple[str, str], float]:
+    """What was measured first on this machine with this torch, so that the same command chooses
+    the same again, however close the rates are."""
+    import torch
+
+    path = cache_folder() / "precision.json"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    machine = f"{processor_name()}, {gpu}, torch {torch.__version__}, rule {RULE}"
+
+    def read() -> dict[str, Any]:
+        try:
+            return dict(read_json(path))
+        except (UserError, OSError, TypeError, ValueError):  # none yet, or damaged
+            return {}
+
+    try:
+        found = {tuple(name.split()): float(rate) for name, rate in read()[machine][key].items()}
+        if found and all(len(pair) == 2 for pair in found):
+            return cast("dict[tuple[str, str], float]", found)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    rates = measure()
+    known = read()
+    known = known if isinstance(known.get(machine, {}), dict) else {}
+    shapes = known.get(machine, {})
+    shapes[key] = {" ".join(pair): rate for pair, rate in rates.items()}
+    with suppress(UserError):  # of a disk that is full
+        write_json(path, known | {machine: shapes})
+    return rates
+
+
+@cache
+def processor_name() -> str:
+    """What the processor calls itself."""
+    with suppress(OSError):
+        for line in (ROOT / "proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return f"{platform.processor()} {platform.machine()}".strip()
 
 
 def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
@@ -271,11 +325,6 @@ def _own_peak(child: int) -> int:
     return now + status.get("VmHWM", 0) - status.get("VmRSS", 0)
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return os.cpu_count() or 1
-
-
 def process_seconds() -> float:
     """Seconds since this process was started, where the system tells, or else since torch was
     about to be loaded."""
@@ -288,17 +337,79 @@ def process_seconds() -> float:
         return time.monotonic() - _LOADED
 
 
-def machine_memory() -> int:
-    """Bytes of memory that this machine, or the container around this process, has."""
+def cores(root: Path = ROOT) -> int:
+    """Processors that this process may use: those that there are, that it may run on, whose time
+    its container gives it, and that OMP_NUM_THREADS allows.
+
+    Args:
+        root: where /proc and /sys are found.
+    """
     try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        n = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # macOS, Windows
+        n = os.cpu_count() or 1
+    for folder in _cgroups("cpu", root):
+        quota, period = [*_words(folder / "cpu.max"), "max", "100000"][:2]
+        if old := _words(folder / "cpu.cfs_quota_us"):
+            quota, period = old[0], (_words(folder / "cpu.cfs_period_us") or ["100000"])[0]
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            n = min(n, -(-int(quota) // int(period)))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and int(asked):
+        n = min(n, int(asked))
+    return max(n, 1)
+
+
+def machine_memory(root: Path = ROOT) -> int:
+    """Bytes of memory that this process may take: what the machine has, what the containers
+    around it give, and what `ulimit` allows.
+
+    Args:
+        root: as in `cores`.
+    """
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     except (AttributeError, ValueError, OSError):  # Windows: unknown
-        total = 1 << 62
+        limits = [1 << 62]
+    for folder in _cgroups("memory", root):
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            limits += [int(word) for word in _words(folder / name) if word.isdecimal()]
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        import resource
+    except ImportError:  # Windows
+        return min(limits)
+    for name in ("RLIMIT_AS", "RLIMIT_DATA"):
+        if hasattr(resource, name):
+            soft = resource.getrlimit(getattr(resource, name))[0]
+            limits += [soft] * (soft not in (resource.RLIM_INFINITY, -1))
+    return min(limits)
+
+
+def _cgroups(controller: str, root: Path) -> Iterator[Path]:
+    """The control groups of this process, from its own to the outermost; none but on Linux."""
+    base = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        limit = "max"
-    return total if limit == "max" else min(total, int(limit))
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            mounts = [base, base / "unified"]
+        elif controller in controllers.split(","):
+            mounts = [base / controllers, base / controller]
+        else:
+            continue
+        own = Path(path.lstrip("/"))
+        yield from (mount / folder for mount in mounts for folder in (own, *own.parents))
+
+
+def _words(path: Path) -> list[str]:
+    """What stands in a small file; nothing where there is none."""
+    try:
+        return path.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return []
 
 
 def account(name: str) -> dict[str, int]:

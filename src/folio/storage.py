@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from folio.console import say
 from folio.errors import UserError
 
 try:
     import fcntl
 except ImportError:  # Windows: runs are not locked there
     fcntl = None
+
+QUOTA = getattr(errno, "EDQUOT", 0)
+"""Windows has no quotas of this kind."""
+
+TOLD = [
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EIO,
+    *([QUOTA] if QUOTA else []),
+]
+"""Errors of a disk that are known by their words."""
 
 LOCKS = fcntl is not None
 """Whether `locked` keeps anybody out."""
@@ -91,15 +108,49 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}.") from None
 
 
-def storage_error(error: OSError, path: Path) -> UserError:
-    """What a failed write means for the user; the error itself where it is not theirs."""
-    if error.errno == errno.ENOSPC:
+def storage_error(error: Exception, path: Path) -> UserError:
+    """What a failed write means for the user.
+
+    Args:
+        error: of the system, or of a library that tells the system's in words of its own.
+        path: what was written.
+    """
+    number = storage_errno(error)
+    said = os.strerror(number) if number else str(error)
+    if number == errno.ENOSPC:
         return UserError(f"The disk is full: {path} could not be written. Free some space.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(f"{path} cannot be written ({error.strerror}). Choose another folder.")
-    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        return UserError(f"{path} cannot be written: {error.strerror}. Another file is there.")
-    return UserError(f"{path} could not be written: {error.strerror or error}.")
+    if number == QUOTA:
+        return UserError(
+            f"Your share of the disk is full: {path} could not be written. Free some space."
+        )
+    if number == errno.EFBIG:
+        return UserError(
+            f"{path} would be larger than files may be here ({said}). Raise `ulimit -f`, or "
+            f"choose another disk."
+        )
+    if number == errno.EIO:
+        return UserError(f"The disk failed while {path} was written ({said}). Choose another one.")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"{path} cannot be written ({said}). Choose another folder.")
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return UserError(f"{path} cannot be written: {said}. Another file is there.")
+    return UserError(f"{path} could not be written: {said}.")
+
+
+def storage_errno(error: Exception) -> int | None:
+    """The system's number of an error, of which libraries in Rust and C++ keep only the words.
+
+    >>> storage_errno(RuntimeError("I/O error: No space left on device (os error 28)"))
+    28
+    >>> storage_errno(RuntimeError("a shape does not fit"))
+    """
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    words = str(error)
+    if found := re.search(r"os error (\d+)", words):
+        return int(found[1])
+    told = (number for number in TOLD if os.strerror(number).lower() in words.lower())
+    return next(told, None)
 
 
 def sync_folder(folder: Path) -> None:
@@ -132,11 +183,69 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where things that can be made again are kept; `FOLIO_CACHE` moves it."""
-    if named := os.environ.get("FOLIO_CACHE"):
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "folio"
+    """Where things that can be made again are kept; `FOLIO_CACHE` moves it.
+
+    Where it cannot be written, a temporary folder takes its place, with what it holds, until this
+    process ends.
+
+    Raises:
+        UserError: no folder can be written.
+    """
+    named = os.environ.get("FOLIO_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return _writable(Path(named))
+    if base:
+        return _writable(Path(base) / "folio")
+    try:
+        return _writable(Path.home() / ".cache" / "folio")
+    except RuntimeError:  # a user without a name or a home, as of a container
+        return _writable(None)
+
+
+@cache
+def _writable(folder: Path | None) -> Path:
+    """The folder, or one in its place."""
+    reason = "there is no home folder for it"
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError as error:
+            if storage_errno(error) in (errno.ENOSPC, QUOTA):  # reading may be all it takes
+                return folder
+            reason = f"{folder} cannot be written: {error.strerror}"
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix="folio-"))
+    except OSError as error:
+        raise UserError(
+            f"There is no folder for the cache ({reason}). Name one: FOLIO_CACHE=FOLDER."
+        ) from error
+    if folder is not None:
+        _link_all(folder, temporary)
+    atexit.register(_remove, temporary, os.getpid())
+    os.environ["FOLIO_CACHE"] = str(temporary)  # for the processes that this one starts
+    say(
+        f"warning: the cache is temporary, since {reason}. FOLIO_CACHE names a folder that is "
+        f"kept, and saves time."
+    )
+    return temporary
+
+
+def _link_all(source: Path, target: Path) -> None:
+    """Have every file of `source` in `target` too; those that are written anew replace links."""
+    for folder, _, files in os.walk(source):
+        for file in files:
+            link = target / Path(folder, file).relative_to(source)
+            with suppress(OSError):
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(Path(folder, file).resolve())
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # and not a process forked from it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -155,7 +264,7 @@ def locked(path: Path, owner_of: str, wait: bool = False) -> Iterator[None]:
         UserError: another process holds it; the message names that process.
     """
     try:
-        file = path.open("a+", encoding="utf-8")
+        file = path.open("a+b", buffering=0)
     except OSError as error:
         raise storage_error(error, path) from error
     with file:
@@ -164,16 +273,27 @@ def locked(path: Path, owner_of: str, wait: bool = False) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read().strip() or "another process"
+                holder = file.read().decode(errors="replace").strip() or "another process"
                 raise UserError(
                     f"{owner_of} is being written by {holder}. "
                     f"Wait until it ends, or stop that process."
                 ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+            except OSError as error:  # NFS and Lustre without locks, some file systems of users
+                _warn_of_no_locks(error.strerror or str(error))
+            if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+                raise UserError(f"{owner_of} was given up by another command just now. Try again.")
+        with suppress(OSError):  # a full disk; the name is for a message only
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
+
+
+@cache
+def _warn_of_no_locks(reason: str) -> None:
+    say(
+        f"warning: files cannot be locked here ({reason}), so take care that no two commands write "
+        f"one run. FOLIO_RUNS names another disk."
+    )
 
 
 def _umask() -> int:

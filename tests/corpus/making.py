@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import zstandard
+
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
 OFFICE_RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+PACKERS = [
+    (".gz", gzip.compress),
+    (".bz2", bz2.compress),
+    (".xz", lzma.compress),
+    (".lzma", lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE)),
+    (".zst", zstandard.ZstdCompressor().compress),
+]
+"""Endings of compressed files, and what makes them."""
 
 
 def zip_of(parts: dict[str, str | bytes]) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
+import random
 import socket
 import stat
 import struct
@@ -13,7 +15,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+import zstandard
 
 from folio.corpus import limits
 from folio.corpus.corpus import CorpusConfig, read_documents
@@ -265,3 +270,114 @@ def test_a_binary_and_a_damaged_file(folder: Path):
     making.write(folder, "d.tar.gz", gzip.compress(b"no tar at all" * 100)[:-9])
     for name in ("a.txt", "b.docx", "c.ipynb", "d.tar.gz"):
         refusal(folder, name)
+
+
+# ---- compressed files ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("end", "pack"), making.PACKERS)
+def test_a_compressed_bomb_and_one_that_is_cut_off(folder: Path, end: str, pack):
+    size = limits.EXPANSION_BYTES + (1 << 20)
+    making.write(folder, f"bomb.txt{end}", pack(bytes(size)))
+    assert "zip bombs" in refusal(folder, f"bomb.txt{end}")
+    whole = pack(random.Random(1).randbytes(9999))
+    making.write(folder, f"cut.txt{end}", whole[: len(whole) // 2])
+    assert "damaged" in refusal(folder, f"cut.txt{end}")
+
+
+def dictionary_of_gigabytes(end: str) -> bytes:
+    """A few bytes of text whose header asks for far more memory than they need."""
+    text = b"text\n" * 100
+    if end == ".zst":
+        asked = zstandard.ZstdCompressionParameters(window_log=30, compression_level=1)
+        packer = zstandard.ZstdCompressor(compression_params=asked).compressobj()
+        return packer.compress(text) + packer.flush()
+    if end == ".lzma":
+        data = bytearray(lzma.compress(text, format=lzma.FORMAT_ALONE))
+        data[1:5] = struct.pack("<I", 3 << 29)
+        return bytes(data)
+    data = bytearray(lzma.compress(text))
+    data[data.index(b"\x21\x01", 12) + 2] = 39  # in the header of its first block, after 12 bytes
+    end_of_header = 12 + 4 * (data[12] + 1)
+    sum_of_header = zlib.crc32(bytes(data[12 : end_of_header - 4]))
+    data[end_of_header - 4 : end_of_header] = struct.pack("<I", sum_of_header)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("end", [".xz", ".lzma", ".zst"])
+def test_a_dictionary_of_gigabytes(folder: Path, end: str):
+    making.write(folder, f"a.txt{end}", dictionary_of_gigabytes(end))
+    assert "MB of memory" in refusal(folder, f"a.txt{end}")
+
+
+def test_a_dictionary_of_gigabytes_in_a_second_stream(folder: Path):
+    making.write(folder, "a.txt.xz", lzma.compress(b"first") + dictionary_of_gigabytes(".xz"))
+    assert "MB of memory" in refusal(folder, "a.txt.xz")
+
+
+# ---- mail, tables, workbooks, chats, subtitles -----------------------------------------
+
+
+def nested(depth: int) -> str:
+    return "".join(
+        f'Content-Type: multipart/mixed; boundary="b{i}"\n\n--b{i}\n' for i in range(depth)
+    )
+
+
+def test_a_mail_of_parts_in_parts(folder: Path):
+    making.write(folder, "a.eml", nested(1100) + "\ndeep\n")
+    making.write(folder, "a.mbox", f"From a\n{nested(1100)}\ndeep\n\nFrom b\n\nThe second.\n")
+    reading = read(folder)
+    assert "nested too deeply" in reading.findings.refused[str(folder / "a.eml")]
+    assert "The second.\n" in [document.text for document in reading.documents]
+    assert any("message 1 is nested too deeply" in line for line in reading.warnings())
+
+
+def test_a_mail_of_many_headers_and_one_of_a_large_attachment(folder: Path):
+    heads = "X-A: b\n" * 50_000
+    attachment = f"{'A' * 75}\n" * (1 << 13)
+    huge = f"Content-Type: application/zip\n\n{attachment}"
+    making.write(folder, "a.mbox", f"From a\n{heads}\nFirst.\n\nFrom b\n{huge}\nFrom c\n\nLast.\n")
+    reading = read(folder)
+    assert {"First.\n", "Last.\n"} <= {document.text for document in reading.documents}
+    assert reading.tally.dropped["attachments"] == len(attachment) + 1
+
+
+@pytest.mark.parametrize("prolog", [ENTITY, LAUGHS], ids=["theft of a file", "billion laughs"])
+@pytest.mark.parametrize(
+    ("name", "part"), [("a.xlsx", "xl/worksheets/sheet1.xml"), ("a.pptx", "ppt/slides/slide1.xml")]
+)
+def test_entities_and_bombs_in_workbooks_and_presentations(
+    folder: Path, name: str, part: str, prolog: str
+):
+    prolog = prolog.format(folder.parent / "secret.txt") if prolog is ENTITY else prolog
+    making.write(folder, name, making.zip_of({part: f"{prolog}<sld>&e;&a12;</sld>"}))
+    assert "entities" in refusal(folder, name)
+    making.write(folder, name, making.zip_of({part: bytes(limits.EXPANSION_BYTES + (1 << 20))}))
+    assert "zip bombs" in refusal(folder, name)
+
+
+def test_a_parquet_file_that_lies_about_itself(folder: Path):
+    table = pyarrow.table({"text": ["One.", "Two."] * 50})
+    pyarrow.parquet.write_table(table, folder / "a.parquet", compression="none")
+    data = (folder / "a.parquet").read_bytes()
+    length = data[:-8] + struct.pack("<I", 0x7FFFFFFF) + b"PAR1"
+    making.write(folder, "a.parquet", length)
+    assert "damaged" in refusal(folder, "a.parquet")
+    making.write(
+        folder, "a.parquet", data[: len(data) // 4] + b"\xff" * 64 + data[-len(data) // 2 :]
+    )
+    assert "damaged" in refusal(folder, "a.parquet")
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 100_000])
+def test_json_nested_without_end(folder: Path, text: str):
+    for name in ("a.json", "b.jsonl"):
+        making.write(folder, name, text)
+        assert "JSON" in refusal(folder, name)
+
+
+def test_subtitles_without_an_end_are_bounded(folder: Path):
+    making.write(folder, "a.srt", "1\n00:00:01,000 --> 00:00:02,000\n" + "word " * 1_000_000)
+    lengths = [document.n_characters for document in read(folder).documents]
+    assert 4_999_999 in [n - 1 for n in lengths] + lengths

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
 from folio.errors import UserError
-from folio.run.directory import Run, find_run, list_runs, runs_folder
+from folio.run.directory import Run, check_name, find_run, list_runs, runs_folder
 from folio.run.metrics import append_event, read_events, set_aside_events_after
 
 
@@ -62,3 +63,33 @@ def test_checkpoints_are_asked_for_by_name():
         run.checkpoint("best")
     with pytest.raises(UserError, match="Give best, last or one of no steps yet"):
         run.checkpoint("17")
+
+
+NO_NAMES = ["..", ".", "", " ", "-x", "~", "a\nb", "a\x1b", "a/b", "a\\b", "x" * 300, "é" * 120]
+NO_NAMES += [
+    "a.",
+    "a ",
+    "con",
+    "NUL.txt",
+    "com1",
+    "a:b",
+    "a?b",
+    "a|b",
+    "a\u202eb",
+    ".hidden",
+    "\udce9",
+]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_a_command_or_a_system_cannot_take_is_refused(name: str):
+    with pytest.raises(UserError, match="no plain name") as caught:
+        check_name(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a", "my run", "naïve-2", "日本", "a.b", "it's", "console"])
+def test_any_other_name_is_taken_and_quoted(name: str, tmp_path: Path):
+    check_name(name)
+    assert shlex.split(Run(runs_folder() / name).word) == [name]
+    assert shlex.split(Run(tmp_path / "else" / name).word) == [str(tmp_path / "else" / name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import shlex
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from folio.console import duration, say, show, table
 from folio.errors import UserError
 from folio.ladder import ablation, scaled_up
 from folio.ladder.steps import STEPS, Step
+from folio.run.directory import check_name
 
 if TYPE_CHECKING:
     from folio.ladder.training import Climb, Evaluation
@@ -97,6 +99,8 @@ def _check(step: str | None, given: dict[str, Any], seed: int) -> None:
             )
         if flag in ("seeds", "max_steps") and value is not None and value < 1:
             raise UserError(f"--{flag.replace('_', '-')} is {value}; it is at least 1.")
+    if name := given.get("name"):
+        check_name(name)
     if seed < 0:
         raise UserError(f"--seed is {seed}; it is 0 or more.")
 
@@ -240,7 +244,7 @@ def _scaled_up(corpus: tuple[str, ...], minutes: float | None, name: str) -> Non
         say(
             f"step 7 takes about {duration(seconds)} here: {recipe.training.max_steps:,} steps of "
             f"{step_seconds:.2g} s. For less: folio ladder 7 --minutes 10. Ctrl-C saves, and "
-            f"folio resume {name} goes on."
+            f"folio resume {shlex.quote(name)} goes on."
         )
     else:
         recipe = make_recipe(*layers, {"training": {"minutes": minutes}})

@@ -81,6 +81,8 @@ def _answer(arguments: Sequence[str]) -> None:
         make_app()(arguments, exit_on_error=False, print_error=False)
     except UserError as error:
         _fail(str(error))
+    except PermissionError as error:
+        _fail(f"{error.filename or 'A file'} is not open to this user: {error.strerror}.")
     except CycloptsError as error:
         _fail(" ".join(str(error).split()))
 

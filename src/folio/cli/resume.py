@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import merge
-from folio.console import say
+from folio.console import say, show
 from folio.errors import UserError
+from folio.storage import json_text
 
 
-def resume(*run: Words, minutes: float | None = None) -> None:
+def resume(*run: Words, minutes: float | None = None, json: bool = False) -> None:
     """Go on with a run exactly where it stopped, or train it longer: folio resume [RUN]
 
     Args:
         run: A name or a path; the newest run where none is given.
         minutes: Train that much longer from here.
+        json: Print how it ended as JSON.
     """
     positional, flags = split_words(run)
     if len(positional) > 1:
@@ -26,7 +28,7 @@ def resume(*run: Words, minutes: float | None = None) -> None:
 
     found = find_run(positional[0] if positional else None)
 
-    from folio.cli.watching import TerminalWatcher, print_result
+    from folio.cli.watching import TerminalWatcher, ended, print_result
     from folio.console import stop_requested
     from folio.device import process_seconds
     from folio.recipe.budget import CommandClock
@@ -34,10 +36,13 @@ def resume(*run: Words, minutes: float | None = None) -> None:
 
     clock = CommandClock(process_seconds())
     with stop_requested() as should_stop:
-        result = resume_run(found, table, TerminalWatcher(), should_stop, clock)
+        watcher = TerminalWatcher(tell_device=True)
+        result = resume_run(found, table, watcher, should_stop, clock)
     if result is None:
+        if json:
+            show(json_text(ended(found), indent=2))
         say(
-            f"{found.path} is complete. Train it longer with: folio resume {found.name} --minutes 5"
+            f"{found.path} is complete. Train it longer with: folio resume {found.word} --minutes 5"
         )
     else:
-        print_result(result)
+        print_result(result, json)

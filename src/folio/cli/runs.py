@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def runs(
         out: The picture; runs/compare.svg where none is given.
     """
     if compared and not compare:
-        raise UserError(f"folio runs lists all runs; to compare: --compare {' '.join(compared)}")
+        raise UserError(f"folio runs lists all runs; to compare: --compare {shlex.join(compared)}")
     listed = [find_run(name) for name in compared] if compare else list_runs()
     if compare and len(listed) < 2:
         raise UserError("--compare draws at least two runs: folio runs --compare A B")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+
 from folio.console import say, show
 from folio.errors import UserError
+from folio.storage import json_text
 
 
 def sample(
@@ -20,6 +23,7 @@ def sample(
     novel: int = 0,
     stop: bool = True,
     checkpoint: str = "best",
+    json: bool = False,
 ) -> None:
     """Let a trained model write: folio sample [RUN] --prompt "Once"
 
@@ -40,6 +44,7 @@ def sample(
             said in other words.
         stop: End a text where the model ends its document.
         checkpoint: best, last or a step.
+        json: Print the texts and what made them as JSON.
     """
     from folio.run.directory import find_run
 
@@ -49,6 +54,10 @@ def sample(
         raise UserError(f"--max-tokens is {max_tokens}; it is 0 or more.")
     if forever and samples > 1:
         raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
+    if forever and json:
+        raise UserError("--json prints a text that ends, and --forever's does not. Give one.")
+    if json and not seed:  # so that what is printed can be had again
+        seed = secrets.randbelow(2**31 - 1) + 1
     found = find_run(run)
 
     from folio.generation.engine import FINISHED
@@ -65,7 +74,18 @@ def sample(
     choose = guard.draw if guard is not None else draw
     steps = opened.generate_ids(prompt, config, samples, limit, stop, draw=choose)
     try:
-        if samples == 1:
+        if json:
+            columns = zip(*(step.tolist() for step in steps)) if max_tokens else [()] * samples
+            made = [[i for i in column if i != FINISHED] for column in columns]
+            texts = ["".join(opened.tokenizer.decode_stream([ids], prompt)) for ids in made]
+            settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
+            record = (
+                {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
+                | {"prompt": prompt, "texts": texts, "seed": seed, "max_tokens": max_tokens}
+                | settings
+            )
+            show(json_text(record, indent=2))
+        elif samples == 1:
             for text in opened.tokenizer.decode_stream((s.tolist() for s in steps), prompt):
                 show(text, end="", flush=True)
             show(flush=True)

@@ -11,6 +11,7 @@ from folio.cli.overrides import Words, describe_settings, settings_table, split_
 from folio.config import Table, merge, read_toml
 from folio.console import show
 from folio.errors import UserError
+from folio.run.directory import check_name
 
 
 def train(
@@ -19,6 +20,7 @@ def train(
     name: str | None = None,
     validation: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
     settings: bool = False,
+    json: bool = False,
 ) -> None:
     """Train a model on your text: folio train [CORPUS ... | RECIPE.toml]
 
@@ -34,6 +36,7 @@ def train(
         name: Of the run, below runs/.
         validation: A file or folder of another kind to hold out too; repeatable.
         settings: List every setting with its default, and stop.
+        json: Print how it ended as JSON.
     """
     if settings:
         show(describe_settings())
@@ -51,8 +54,8 @@ def train(
 
     table = lay_over(*layers)
     recipe = make_recipe(table)
-    if name is not None and (not name or Path(name).name != name):
-        raise UserError(f"The run name '{name}' is no plain name. Give one without a slash.")
+    if name is not None:
+        check_name(name)
 
     # Only now, since it loads torch: mistakes are answered at once.
     from folio.cli.watching import TerminalWatcher, print_result
@@ -66,7 +69,7 @@ def train(
         result = train_recipe(
             recipe, name, TerminalWatcher(), should_stop, given=table, clock=clock
         )
-    print_result(result)
+    print_result(result, json)
 
 
 def recipe_layers(positional: list[str]) -> list[Table]:

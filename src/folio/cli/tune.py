@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json as json_format
+import shlex
 from pathlib import Path
 
 from folio.cli.overrides import Words, settings_table, split_words
@@ -11,7 +12,7 @@ from folio.cli.train import recipe_layers
 from folio.config import Table, read_toml
 from folio.console import say, show
 from folio.errors import UserError
-from folio.run.directory import runs_folder
+from folio.run.directory import check_name, runs_folder
 from folio.storage import LOCKS
 
 
@@ -109,7 +110,7 @@ def tune(
     else:
         show(summary(study, outcome))
     if stopped:
-        say(f"interrupted; everything is saved. Go on with: folio tune {path}")
+        say(f"interrupted; everything is saved. Go on with: folio tune {shlex.quote(str(path))}")
 
 
 def _check(
@@ -132,8 +133,8 @@ def _check(
             raise UserError(f"--{flag} is {number:g}; it is above 0.")
     if epochs is not None and minutes is not None:
         raise UserError("--epochs and --minutes are both budgets. Leave one of them out.")
-    if name is not None and (not name or Path(name).name != name):
-        raise UserError(f"The name '{name}' is no plain name. Give one without a slash.")
+    if name is not None:
+        check_name(name)
 
 
 def _path(positional: list[str], name: str | None) -> Path:

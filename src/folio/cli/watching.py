@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from typing import Any
+
 from folio.console import Progress, duration, say, show
 from folio.recipe.finish import Result
 from folio.recipe.watcher import Watcher
+from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import too_small
+from folio.storage import json_text, read_json
 from folio.training.loop import Ending, Evaluation, Training
 from folio.training.pace import Knot
 from folio.training.state import TrainingState
@@ -22,7 +27,8 @@ ENDINGS = {
 class TerminalWatcher(Watcher):
     """Shows a training as it goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell_device: bool = False) -> None:
+        self.tell_device = tell_device
         self.progress: Progress | None = None
         self.validation_loss = ""
 
@@ -30,6 +36,8 @@ class TerminalWatcher(Watcher):
         say(line)
 
     def begin(self, run: Run, training: Training, state: TrainingState) -> None:
+        if self.tell_device:
+            say(f"device: {training.device}")
         n_parameters = sum(parameter.numel() for parameter in training.model.parameters())
         epoch = training.stream.targets_per_epoch
         per_step = training.config.batch_size * training.context_length
@@ -75,10 +83,46 @@ class TerminalWatcher(Watcher):
         say(f"{ENDINGS[ending]} after {state.step:,} steps and {duration(state.seconds)}")
 
 
-def print_result(result: Result) -> None:
+def ended(run: Run) -> dict[str, Any]:
+    """What is known of a run that was complete before, for --json."""
+    last = run.events("end")[-1]
+    evaluations = run.events("evaluation")
+    best = min(evaluations, key=lambda event: event["validation_loss"], default=None)
+    diagnosis = diagnose_run(run)
+    return {
+        "run": str(run.path),
+        "ending": "complete",
+        "step": last["step"],
+        "seconds": last["seconds"],
+        "best_validation_loss": best and best["validation_loss"],
+        "best_step": best and best["step"],
+        "held_out": read_json(run.held_out_file) if run.held_out_file.exists() else [],
+        "verdict": diagnosis.verdict,
+        "reason": diagnosis.reason,
+        "try": diagnosis.command,
+    }
+
+
+def print_result(result: Result, json: bool = False) -> None:
     """The end of a training: a sample, the numbers, the place, the next command."""
     state, run = result.state, result.run
-    show(f"\n{result.sample.strip()}\n")
+    if json:
+        measured = {
+            "ending": result.ending,
+            "step": state.step,
+            "seconds": state.seconds,
+            "best_validation_loss": state.best_validation_loss,
+            "best_step": state.best_step,
+            "held_out": [text.record() for text in result.held_out],
+            "verdict": result.diagnosis.verdict,
+            "reason": result.diagnosis.reason,
+            "try": result.diagnosis.command,
+            "sample": result.sample,
+        }
+        show(json_text({"run": str(run.path)} | measured, indent=2))
+        return
+    if result.sample:
+        show(f"\n{result.sample.strip()}\n")
     show(f"run         {run.path}  (README.md, loss.svg)")
     for text in result.held_out:
         at = f", step {state.best_step}" if text is result.held_out[0] else ""
@@ -87,6 +131,8 @@ def print_result(result: Result) -> None:
         show(f"warning     {warning}")
     show(f"diagnosis   {result.diagnosis.verdict}: {result.diagnosis.reason}")
     if result.ending == "interrupted":
-        show(f"go on       folio resume {run.name}")
-    commands = dict.fromkeys((result.diagnosis.command, f"folio sample {run.path}"))
+        show(f"go on       folio resume {run.word}")
+    commands = dict.fromkeys(
+        (result.diagnosis.command, f"folio sample {shlex.quote(str(run.path))}")
+    )
     show("try         " + "\n            ".join(commands))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import stat
@@ -22,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from folio.corpus.formats.magic import what_is_file
-from folio.corpus.limits import ARCHIVE_MEMBERS, Expansion
+from folio.corpus.limits import ARCHIVE_MEMBERS, DICTIONARY_BYTES, Expansion
 from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
 
@@ -166,7 +167,7 @@ def _decompressed(archive: Path) -> IO[bytes]:
     if head.startswith(b"BZh"):
         return bz2.open(archive)
     if head.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
-        return lzma.open(archive)
+        return io.BufferedReader(_Xz(archive.open("rb")))
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         return _open_zstd(archive)
     return archive.open("rb")
@@ -179,8 +180,111 @@ def _open_zstd(archive: Path) -> IO[bytes]:
         raise UserError(
             "reading zst needs the package zstandard: pip install 'foliolm[documents]'"
         ) from None
-    unpacker = zstandard.ZstdDecompressor()
-    return unpacker.stream_reader(archive.open("rb"), read_across_frames=True)  # type: ignore[return-value]
+    with archive.open("rb") as file:
+        if not _is_whole_zstd(file, zstandard):
+            raise EOFError("it is cut off")
+    unpacker = zstandard.ZstdDecompressor(max_window_size=DICTIONARY_BYTES >> 1)
+    stream = unpacker.stream_reader(archive.open("rb"), read_across_frames=True)
+    return io.BufferedReader(_Zstd(stream, zstandard.ZstdError))
+
+
+def _is_whole_zstd(file: IO[bytes], zstandard: Any) -> bool:
+    """Whether the last frame has its end, which zstandard's streams do not look for.
+
+    Frames and blocks as in RFC 8878, section 3.1.
+    """
+    n_bytes = os.fstat(file.fileno()).st_size
+    while (at := file.tell()) < n_bytes:
+        head = file.read(18)
+        if head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:  # a frame to be skipped
+            file.seek(at + 8 + int.from_bytes(head[4:8], "little"))
+            continue
+        try:
+            frame = zstandard.get_frame_parameters(head)
+            file.seek(at + zstandard.frame_header_size(head))
+        except zstandard.ZstdError:
+            return False
+        is_last = False
+        while not is_last:
+            header = file.read(3)
+            if len(header) < 3:
+                return False
+            value = int.from_bytes(header, "little")
+            is_last, is_repeated = bool(value & 1), value >> 1 & 3 == 1
+            file.seek(1 if is_repeated else value >> 3, os.SEEK_CUR)
+        file.seek(4 if frame.has_checksum else 0, os.SEEK_CUR)
+    return file.tell() == n_bytes
+
+
+class _Xz(io.RawIOBase):
+    """What `lzma.open` gives, but for dictionaries of gigabytes, which a few bytes can ask for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.decoder = lzma.LZMADecompressor(memlimit=DICTIONARY_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        block = b""
+        while not block:
+            packed = b""
+            if self.decoder.eof:  # another stream may follow, after zeros
+                packed = self.decoder.unused_data
+                while not packed.strip(b"\0"):
+                    packed = self.file.read(READ_BYTES)
+                    if not packed:
+                        return 0
+                packed = packed.lstrip(b"\0")
+                self.decoder = lzma.LZMADecompressor(memlimit=DICTIONARY_BYTES)
+            elif self.decoder.needs_input:
+                packed = self.file.read(READ_BYTES)
+                if not packed:
+                    raise EOFError("it is cut off")
+            try:
+                block = self.decoder.decompress(packed, len(buffer))
+            except lzma.LZMAError as error:
+                if "Memory" not in str(error):
+                    raise
+                raise _too_much_memory() from None
+        buffer[: len(block)] = block
+        return len(block)
+
+
+class _Zstd(io.RawIOBase):
+    """A stream of zstandard, whose own error says no more than that a file is damaged."""
+
+    def __init__(self, stream: Any, error: type[Exception]) -> None:
+        self.stream, self.error = stream, error
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            block = self.stream.read(len(buffer))
+        except self.error as error:
+            if "memory" in str(error):
+                raise _too_much_memory() from None
+            raise ValueError(str(error)) from None
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _too_much_memory() -> UserError:
+    return UserError(
+        f"unpacking it takes more than {DICTIONARY_BYTES >> 20} MB of memory; "
+        f"pack it anew with a smaller window, as xz -9 and zstd -19 have"
+    )
 
 
 class _Counted:

@@ -10,7 +10,6 @@ Families are the connected components. They depend on the contents alone, not on
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from folio.corpus.document import Document
 from folio.corpus.fingerprints import gram_hashes
 from folio.corpus.lines import Lines
 from folio.corpus.minhash import N_HASHES, Shingles, buckets, signature
+from folio.device import cores
 from folio.errors import UserError
 
 DOUBT = 0.15
@@ -145,7 +145,7 @@ def _fingerprints(
         lines.read(i, documents[i].pieces())
 
     n_characters = sum(document.n_characters for document in documents)
-    n_threads = min(os.cpu_count() or 1, 1 + n_characters // WORTH_THREADS)
+    n_threads = min(cores(), 1 + n_characters // WORTH_THREADS)
     with ThreadPoolExecutor(n_threads) as threads:
         deque(threads.map(look, range(len(documents))), maxlen=0)  # raises what they raise
     return signatures, filled

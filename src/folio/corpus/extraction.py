@@ -22,6 +22,7 @@ from typing import Any
 
 from folio.console import Progress
 from folio.corpus.formats.known import Format
+from folio.device import cores
 from folio.errors import UserError
 from folio.storage import cache_folder, read_json
 
@@ -91,7 +92,7 @@ def extract(tasks: Sequence[Task], limit_seconds: float) -> list[Extraction | st
     sizes = {i: tasks[i].n_bytes for i in waiting}
     total = sum(sizes.values())
     if waiting:
-        n_workers = min(len(waiting), 1 + total // WORTH_A_PROCESS, os.cpu_count() or 1)
+        n_workers = min(len(waiting), 1 + total // WORTH_A_PROCESS, cores())
         done = 0
         with _Pool(n_workers) as pool, _progress(total) as show:
             jobs = {pool.submit(tasks[i], limit_seconds + sizes[i] * SECONDS_PER_BYTE): i

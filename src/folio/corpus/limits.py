@@ -13,6 +13,8 @@ EXPANSION_BYTES = 16 << 20
 ARCHIVE_MEMBERS = 1_000_000
 ARCHIVE_DEPTH = 3
 """Archives inside archives."""
+DICTIONARY_BYTES = 256 << 20
+"""Of memory that unpacking a file may take; xz -9 takes 65 MB."""
 WORKER_MEMORY_BYTES = 4 << 30
 """Of the process that reads a document."""
 

@@ -37,7 +37,7 @@ EVALUATION_SHARE = 0.05
 """Of the time of a run, spent on evaluations where their interval is left open ..."""
 EVALUATIONS = (4, 20)
 """... but at least so many, for a curve, and at most so many ..."""
-MOST_EVALUATION_SHARE = 0.12
+MOST_EVALUATION_SHARE = 0.25
 """... and fewer than the least where they would take more than this of a budget in minutes."""
 
 END_SECONDS = 1.0
@@ -48,6 +48,9 @@ SAMPLE_SHARE, SAMPLE_SECONDS = 0.05, 2.0
 
 LOOK_SHARE, LOOK_SECONDS = 2 * SHARE_OF_RUN, 2.0
 """Most time for the look back at a run, also."""
+
+FIRST_STEPS = 12
+"""Are planned first at least, where there is time for them on a machine without other programs."""
 
 BUSY = 1.25
 """Times that a step takes longer than its processor time, above which other programs are told."""
@@ -166,7 +169,10 @@ def plan(
     left = budget.for_steps(used, speed.slowdown)
     step, evaluation = (speed.slowdown * s for s in (speed.step_seconds, speed.evaluation_seconds))
     n = config.evaluations or evaluations_in(left, evaluation)
-    steps = from_step + max(1, int((left - n * evaluation) / step))
+    alone = budget.for_steps(used, 1.0) - n * speed.evaluation_seconds
+    # A busy moment must not end a run before it can be planned anew.
+    at_least = max(min(FIRST_STEPS, int(alone / speed.step_seconds)), 1)
+    steps = from_step + max(int((left - n * evaluation) / step), at_least)
     steps = min(steps, budget.most_steps) if budget.most_steps else steps
     if speed.slowdown > BUSY:
         tell(f"this machine is busy: {1 / speed.slowdown:.0%} of its time is ours")
@@ -202,7 +208,7 @@ def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
     """How many evaluations a budget affords: at least one.
 
     >>> evaluations_in(300, 1.0), evaluations_in(30, 1.0), evaluations_in(30, 10.0)
-    (15, 3, 1)
+    (15, 4, 1)
     """
     least, most = EVALUATIONS
     evaluation_seconds = max(evaluation_seconds, 1e-9)

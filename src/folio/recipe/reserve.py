@@ -46,7 +46,7 @@ def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitS
 def _refuse_existing(run: Run) -> None:
     if run.exists():
         raise UserError(
-            f"The run {run.path} exists already. Go on with it: folio resume {run.name}. "
+            f"The run {run.path} exists already. Go on with it: folio resume {run.word}. "
             f"Or give another --name."
         )
 

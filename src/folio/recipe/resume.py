@@ -73,8 +73,11 @@ def resume_run(
         parts = (run.tokens_file(part) for part in ("train", "validation"))
         train_ids, validation = (open_token_file(path, tokenizer.fingerprint) for path in parts)
         texts = train_ids, validation
-        recipe, device = _on_this_machine(run, before, overrides.get("device", {}), watcher)
-        recipe, budget = _with_budget(run, recipe, changes, device, texts, watcher, clock)
+        checkpoint, _ = newest_checkpoint(run.checkpoints_folder)
+        moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
+        recipe, device = _on_this_machine(before, moved, overrides.get("device", {}), watcher)
+        done = checkpoint.step if checkpoint else 0
+        recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
         ends = run.events("end")
         if ends and ends[-1]["reason"] == "non-finite":
             watcher.tell(f"warning: this run ended with {diagnose_run(run)}")
@@ -98,17 +101,20 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
 
 
 def _on_this_machine(
-    run: Run, recipe: Recipe, changes: dict[str, Any], watcher: Watcher
+    recipe: Recipe, moved: bool, changes: dict[str, Any], watcher: Watcher
 ) -> tuple[Recipe, Device]:
     """Take the device that the run began on as far as this machine has it.
 
     A result depends on device, precision and threads in its last bits, so each change is told.
+
+    Args:
+        recipe: of the run.
+        moved: whether it was trained on a machine of other cores.
+        changes: what the user gave for [device].
+        watcher: is told.
     """
     wanted = recipe.device
-    asked = make_recipe(to_table(recipe), {"device": changes}).device
-    config = asked
-    checkpoint, _ = newest_checkpoint(run.checkpoints_folder)
-    moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
+    config = make_recipe(to_table(recipe), {"device": changes}).device
     if moved and not changes.get("threads") and config.threads > cores():
         config = replace(config, threads=cores())
     try:
@@ -141,6 +147,7 @@ def _on_this_machine(
 def _with_budget(
     run: Run,
     recipe: Recipe,
+    done: int,
     changes: dict[str, Any],
     device: Device,
     texts: tuple[TokenIds, TokenIds],
@@ -161,8 +168,6 @@ def _with_budget(
     longer = make_recipe(to_table(recipe), {"training": changes}) if changes else recipe
     length = longer.model.context_length
     steps = budget_steps(longer.training, length, len(texts[0]) - 1)
-    checkpoint, _ = newest_checkpoint(run.checkpoints_folder)
-    done = checkpoint.step if checkpoint else 0
     budget = None
     if minutes:
         speed = measure(longer, device, *texts)

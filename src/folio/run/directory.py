@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,41 @@ from folio.run.formats import require_readable, stamped
 from folio.run.metrics import Event, read_events
 from folio.storage import locked, read_json, storage_error, write_json
 
+RESERVED = {"con", "prn", "aux", "nul"}
+RESERVED |= {f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)}
+"""Names that no file has on Windows, whatever follows a dot."""
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and files beside a folder have longer names."""
+
 
 def runs_folder() -> Path:
     """Where runs are made and found by name; `FOLIO_RUNS` moves it."""
     return Path(os.environ.get("FOLIO_RUNS", "runs"))
+
+
+def check_name(name: str) -> None:
+    """Whether a run or a study can have this name on every system, and every verb can take it.
+
+    Raises:
+        UserError: it cannot, and why.
+    """
+    wrong = [c for c in name if not c.isprintable() or c in '/\\<>:"|?*']
+    reason = None
+    if not name.strip():
+        reason = "it is empty"
+    elif wrong:
+        reason = f"it contains {wrong[0]!r}"
+    elif name.startswith(("-", "~")):
+        reason = f"it begins with '{name[0]}', which commands take for something else"
+    elif name[0] in ". " or name[-1] in ". ":
+        reason = "it begins or ends with a dot or a blank"
+    elif name.partition(".")[0].rstrip().lower() in RESERVED:
+        reason = "Windows keeps it for a device"
+    elif (n_bytes := len(os.fsencode(name))) > LONGEST_NAME:
+        reason = f"it has {n_bytes} bytes, more than {LONGEST_NAME}"
+    if reason:
+        shown = name if len(name) <= 40 else f"{name[:40]}..."
+        raise UserError(f"The name {shown!r} is no plain name: {reason}. Give another --name.")
 
 
 @dataclass(frozen=True)
@@ -37,6 +69,12 @@ class Run:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def word(self) -> str:
+        """What names this run in a command: its name where that finds it, or its path; quoted."""
+        found_by_name = self.path == runs_folder() / self.name
+        return shlex.quote(self.name if found_by_name else str(self.path))
 
     @property
     def recipe_file(self) -> Path:

@@ -56,10 +56,6 @@ class OpenRun:
         """(N,) token ids that the run held out."""
         return open_token_file(self.run.tokens_file("validation"), self.tokenizer.fingerprint)
 
-    def fast_model(self) -> GPT:
-        """The model with fast layers where nobody changed it, as it is now; to read long texts."""
-        return accelerate(self.model)
-
     def evaluate(
         self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
     ) -> list[Score]:

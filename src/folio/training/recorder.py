@@ -47,7 +47,7 @@ class RunRecorder:
             "evaluation",
             state,
             validation_loss=evaluation.validation_loss,
-            standard_error=_finite(evaluation.standard_error),
+            standard_error=evaluation.standard_error,
             training_loss=evaluation.training_loss,
             best_validation_loss=state.best_validation_loss,
             best_step=state.best_step,
@@ -93,8 +93,3 @@ class RunRecorder:
         for path in list_checkpoints(folder):
             if path.name not in keep and step_of(path) < state.step:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _finite(value: float) -> float | None:
-    """A number as JSON has it."""
-    return value if math.isfinite(value) else None

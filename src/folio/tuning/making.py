@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from folio.config import Table, from_table, merge, to_table
+from folio.device import cores
 from folio.errors import UserError
 from folio.recipe.budget import measure
 from folio.recipe.build import build
@@ -92,7 +92,7 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
     table = with_epochs(request.recipe, request.epochs)
     recipe = make_recipe(table)
     if not recipe.device.threads:
-        threads = max(1, len(os.sched_getaffinity(0)) // n_workers)
+        threads = max(1, cores() // n_workers)
         recipe = replace(recipe, device=replace(recipe.device, threads=threads))
     settled = settle(recipe, watcher)
     recipe, prepared, device = settled.recipe, settled.prepared, settled.device

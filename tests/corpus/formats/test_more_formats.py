@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 from pathlib import Path
 
+import pyarrow
+import pyarrow.feather
 import pytest
 import zstandard
 
 from folio.corpus.corpus import CorpusConfig, read_corpus
-from tests.corpus.making import write, zip_of
+from folio.errors import UserError
+from tests.corpus.making import PACKERS, write, zip_of
 
 
 def read(path: Path) -> list[str]:
@@ -62,16 +63,35 @@ def test_a_presentation_is_read_slide_by_slide(tmp_path: Path):
     assert read(write(tmp_path, "a.pptx", zip_of(parts))) == [text]
 
 
-@pytest.mark.parametrize(
-    ("end", "pack"),
-    [
-        (".gz", gzip.compress),
-        (".bz2", bz2.compress),
-        (".xz", lzma.compress),
-        (".zst", zstandard.ZstdCompressor().compress),
-    ],
-)
+@pytest.mark.parametrize(("end", "pack"), PACKERS)
 def test_a_compressed_file_gives_what_the_file_gives(tmp_path: Path, end: str, pack):
     assert read(write(tmp_path, f"a.txt{end}", pack("Größe\n".encode() * 50))) == ["Größe\n" * 50]
     rows = b'{"text": "one"}\n{"text": "two"}\n'
     assert read(write(tmp_path, f"b.jsonl{end}", pack(rows))) == ["one", "two"]
+
+
+def test_streams_of_xz_one_after_the_other_are_one_text(tmp_path: Path):
+    data = lzma.compress(b"one\n") + bytes(8) + lzma.compress(b"two\n")
+    assert read(write(tmp_path, "a.txt.xz", data)) == ["one\ntwo\n"]
+
+
+def test_frames_of_zstd_one_after_the_other_are_one_text(tmp_path: Path):
+    pack = zstandard.ZstdCompressor(write_checksum=True).compress
+    skipped = b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+    data = pack(b"one\n") + skipped + pack(b"n" * 300_000)
+    assert read(write(tmp_path, "a.txt.zst", data)) == ["one\n" + "n" * 300_000]
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "uncompressed"])
+def test_feather_gives_a_document_for_each_row(tmp_path: Path, compression: str):
+    path = tmp_path / "a.feather"
+    table = pyarrow.table({"id": [1, 2], "text": ["One text.", "Größe."]})
+    pyarrow.feather.write_feather(table, str(path), compression=compression)
+    corpus = read_corpus(CorpusConfig(sources=(str(path),)))
+    assert [document.text for document in corpus.documents] == ["One text.", "Größe."]
+
+
+def test_a_document_with_a_password_is_named_for_what_it_is(tmp_path: Path):
+    path = write(tmp_path, "locked.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000))
+    with pytest.raises(UserError, match="document with a password: save it anew without"):
+        read(path)

@@ -53,7 +53,9 @@ FORMATS = (
     Format("epub", (".epub",), "epub.read_epub", "selectolax"),
     Format("xlsx", (".xlsx", ".xlsm"), "sheets.read_xlsx", "defusedxml"),
     Format("pptx", (".pptx", ".pptm"), "sheets.read_pptx", "defusedxml"),
-    Format("mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",)),
+    Format(
+        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=3
+    ),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",)),
     Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
     Format("json", (".json",), "chats.read_json", settings=("text_column",), laid_out=False),

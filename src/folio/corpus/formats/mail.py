@@ -30,7 +30,12 @@ def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Pa
     """A document for each message of a mailbox, of which one is held at a time."""
     n = 0
     for n, data in enumerate(_messages(path, notes), 1):
-        text = _message_text(data, settings["mail_headers"], notes)
+        try:
+            text = _message_text(data, settings["mail_headers"], notes)
+        except RecursionError:
+            notes.dropped["messages that are nested too deeply"] += len(data)
+            notes.warnings.append(f"message {n} is nested too deeply and left out")
+            continue
         if text:
             yield Passage(text, f"message {n}", document=True)
     if not n:

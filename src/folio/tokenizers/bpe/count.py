@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from folio.device import cores
 from folio.jit import kernel
 from folio.tokenizers.bpe.chunk_table import chunk_key, find_slot, padded, store_words
 from folio.tokenizers.bpe.patterns import check_pattern, safe_pieces
@@ -109,7 +109,7 @@ def count_texts(
         n_threads: one for each processor and two at most, if not given.
     """
     check_pattern(pattern)
-    n_threads = n_threads or min(2, os.cpu_count() or 1)
+    n_threads = n_threads or min(2, cores())
     tables = [ChunkCounts() for _ in range(n_threads)]
     with ThreadPoolExecutor(n_threads) as pool:
         running: list[Future[None] | None] = [None] * n_threads

@@ -8,7 +8,6 @@ leftmost of equals, one at a time.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from folio.device import cores
 from folio.jit import kernel
 from folio.tokenizers.bpe.chunk_table import chunk_key, find_slot, padded, store_words
 from folio.tokenizers.bpe.count import ChunkCounts
@@ -180,7 +180,7 @@ class Encoder:
         ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
         data = b"".join(pieces)
         if n_threads is None:
-            n_threads = min(2, os.cpu_count() or 1) if len(data) > 1 << 18 else 1
+            n_threads = min(2, cores()) if len(data) > 1 << 18 else 1
         if n_threads == 1:
             return _by_text(*self._run(data, ends))
         edges = np.searchsorted(ends, np.linspace(0, len(data), n_threads + 1)[1:-1])
@@ -198,7 +198,7 @@ class Encoder:
     ) -> Iterator[np.ndarray]:
         """The token ids of each text, as they come; on two threads, or as many as given, from the
         second text on."""
-        n_threads = n_threads or min(2, os.cpu_count() or 1)
+        n_threads = n_threads or min(2, cores())
         texts = iter(texts)
         begin = list(islice(texts, 2))
         if len(begin) < 2 or n_threads == 1:
