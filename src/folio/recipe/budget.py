@@ -9,9 +9,10 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Self
 
@@ -24,6 +25,7 @@ from folio.recipe.build import build
 from folio.recipe.recipe import Recipe
 from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
+from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.deadline import TimeBudget
 from folio.training.loop import Training, compute_gradients, update_weights
@@ -40,6 +42,9 @@ EVALUATIONS = (4, 20)
 MOST_EVALUATION_SHARE = 0.25
 """... and fewer than the least where they would take more than this of a budget in minutes."""
 
+SMALL_SAMPLE = 16_384
+"""Tokens of training text that tell its loss well enough, within about 0.02."""
+
 END_SECONDS = 1.0
 """Measured on a quiet machine: from the last evaluation to the end of the command, for opening
 the best checkpoint, the picture, the card and leaving."""
@@ -51,6 +56,10 @@ LOOK_SHARE, LOOK_SECONDS = 2 * SHARE_OF_RUN, 2.0
 
 FIRST_STEPS = 12
 """Are planned first at least, where there is time for them on a machine without other programs."""
+
+READ_AT_END = {"elsewhere": 1, "test": 2}
+"""How often the end of a run reads a part of the text: test text by the best and by the last
+checkpoint."""
 
 BUSY = 1.25
 """Times that a step takes longer than its processor time, above which other programs are told."""
@@ -112,6 +121,7 @@ def freeze_budget(
     speed: Speed | None = None,
     read_at_end: int = 0,
     tell: Callable[[str], None] = lambda line: None,
+    from_step: int = 0,
 ) -> Frozen:
     """Turn whatever budget the recipe has into steps.
 
@@ -123,6 +133,7 @@ def freeze_budget(
         speed: of the recipe here, where it is known; a budget in minutes measures it otherwise.
         read_at_end: tokens of further held-out texts, which are read when training has ended.
         tell: takes a line about what the minutes leave.
+        from_step: steps that a run has behind it which goes on.
     """
     config, length = recipe.training, recipe.model.context_length
     steps = budget_steps(config, length, len(training) - 1)
@@ -130,14 +141,18 @@ def freeze_budget(
     if minutes:
         clock = clock or CommandClock()
         speed = speed or measure(recipe, device, training, validation)
+        seconds = 60 * minutes
+        end = end_seconds(seconds)
+        end += speed.evaluation_seconds * read_at_end / (2 * len(validation))
+        recipe, speed = sample_less(recipe, speed, seconds - clock.used() - end, len(validation))
         budget = TimeBudget(
-            60 * minutes,
+            seconds,
             speed.step_seconds,
             speed.evaluation_seconds,
-            end_seconds=end_seconds(60 * minutes)
-            + speed.evaluation_seconds * read_at_end / (2 * len(validation)),
-            sample_seconds=sample_seconds(60 * minutes),
-            most_steps=steps,
+            end,
+            sample_seconds(seconds),
+            steps,
+            from_step,
         )
         recipe = plan(recipe, speed, budget, clock.used(), tell)
         return Frozen(recipe, speed, budget)
@@ -153,7 +168,6 @@ def plan(
     budget: TimeBudget,
     used: float,
     tell: Callable[[str], None],
-    from_step: int = 0,
 ) -> Recipe:
     """Make the first plan of a budget in minutes.
 
@@ -163,9 +177,8 @@ def plan(
         budget: the time.
         used: seconds of it that are gone.
         tell: takes a line where the minutes are hardly enough, or the machine is busy.
-        from_step: steps that have been taken before the budget began.
     """
-    config = recipe.training
+    config, from_step = recipe.training, budget.from_step
     left = budget.for_steps(used, speed.slowdown)
     step, evaluation = (speed.slowdown * s for s in (speed.step_seconds, speed.evaluation_seconds))
     n = config.evaluations or evaluations_in(left, evaluation)
@@ -185,6 +198,41 @@ def plan(
     config = replace(config, evaluations=0 if config.evaluation_interval else n)
     schedule = replace(recipe.schedule, pace=(f"0:{steps}",))
     return replace(recipe, training=_fixed(config, steps), schedule=schedule)
+
+
+def sample_less(
+    recipe: Recipe, speed: Speed, seconds: float, n_validation: int
+) -> tuple[Recipe, Speed]:
+    """Let evaluations read less of the training text where the usual ones would cost much.
+
+    Args:
+        recipe: whose evaluations read as much training text as there is validation text.
+        speed: its, measured so.
+        seconds: for steps and evaluations.
+        n_validation: tokens of the validation text.
+
+    Returns:
+        The recipe with `training.evaluation_sample`, and what its evaluations take.
+    """
+    sample = recipe.training.evaluation_sample
+    usual = speed.evaluation_seconds
+    if not sample and EVALUATIONS[0] * usual > MOST_EVALUATION_SHARE * seconds:
+        sample = min(max(n_validation // 8, SMALL_SAMPLE), n_validation)
+    if not sample:
+        return recipe, speed
+    config = replace(recipe.training, evaluation_sample=sample)
+    share = (n_validation + sample) / (2 * n_validation)
+    return replace(recipe, training=config), replace(speed, evaluation_seconds=share * usual)
+
+
+def read_at_end(files: Mapping[str, Path]) -> int:
+    """Tokens that are read when training has ended, beside the validation text.
+
+    Args:
+        files: of token ids, by the part of the text.
+    """
+    there = [(files[part], n) for part, n in READ_AT_END.items() if part in files]
+    return sum(n * len(open_token_file(path)) for path, n in there if path.exists())
 
 
 def _fixed(config: TrainingConfig, steps: int) -> TrainingConfig:

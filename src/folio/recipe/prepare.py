@@ -55,12 +55,6 @@ class Prepared:
         """(N,) token ids, mapped from the file."""
         return open_token_file(self.files["validation"], self.tokenizer.fingerprint)
 
-    def read_at_end(self) -> int:
-        """Tokens that are read when training has ended, beside the validation text."""
-        sizes = {"elsewhere": 1, "test": 2}  # test text by the best checkpoint and by the last
-        names = [name for name in sizes if name in self.files]
-        return sum(sizes[name] * len(open_token_file(self.files[name])) for name in names)
-
 
 def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     """Read the corpus, learn the vocabulary from its training part, encode both parts.

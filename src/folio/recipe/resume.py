@@ -9,18 +9,11 @@ from typing import Any
 from folio.config import read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
-from folio.recipe.budget import (
-    CommandClock,
-    end_seconds,
-    evaluation_interval,
-    measure,
-    plan,
-    sample_seconds,
-)
-from folio.recipe.build import build, validation_cluster
+from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_at_end
+from folio.recipe.build import build
 from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
-from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
+from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import train_in, with_pace, write_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.card import diagnose_run
@@ -29,7 +22,6 @@ from folio.run.directory import Run
 from folio.tokenizers import load
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
-from folio.training.config import budget_steps
 from folio.training.deadline import TimeBudget
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
@@ -84,8 +76,6 @@ def resume_run(
         if recipe != before:
             write_recipe(run, recipe)
         training = build(recipe, device, *texts)
-        cluster = validation_cluster(texts[1], tokenizer, run.corpus())
-        training = replace(training, validation_cluster=cluster)
         return train_in(run, recipe, training, watcher, should_stop, budget, clock)
 
 
@@ -163,35 +153,15 @@ def _with_budget(
         write_pace(run.pace_file, budget, knots)  # without a last line that was cut off
         return with_pace(recipe, knots), budget
     run.pace_file.unlink(missing_ok=True)
-    changes = dict(changes)
-    minutes = changes.pop("minutes", 0.0)
-    longer = make_recipe(to_table(recipe), {"training": changes}) if changes else recipe
-    length = longer.model.context_length
-    steps = budget_steps(longer.training, length, len(texts[0]) - 1)
-    budget = None
-    if minutes:
-        speed = measure(longer, device, *texts)
-        most = steps if any(key in changes for key in BUDGETS) else 0
-        budget = TimeBudget(
-            60 * minutes,
-            speed.step_seconds,
-            speed.evaluation_seconds,
-            end_seconds(60 * minutes),
-            sample_seconds(60 * minutes),
-            most,
-            from_step=done,
-        )
-        longer = plan(longer, speed, budget, clock.used(), watcher.tell, from_step=done)
-        write_pace(run.pace_file, budget, Pace.of(longer.schedule.pace, 0).knots)
-    else:
-        none = {"max_tokens": 0, "max_epochs": 0.0, "minutes": 0.0}
-        frozen = replace(longer.training, max_steps=steps, **none)
-        if not frozen.evaluation_interval:
-            interval = evaluation_interval(frozen, steps, length, len(texts[1]))
-            frozen = replace(frozen, evaluation_interval=interval, evaluations=0)
-        longer = replace(longer, training=frozen)
-    _tell_of_a_rise(recipe, longer, done, watcher)
-    return longer, budget
+    longer = make_recipe(to_table(recipe), {"training": changes})
+    at_end = read_at_end({part: run.tokens_file(part) for part in READ_AT_END})
+    frozen = freeze_budget(
+        longer, device, *texts, clock, read_at_end=at_end, tell=watcher.tell, from_step=done
+    )
+    if frozen.time is not None:
+        write_pace(run.pace_file, frozen.time, Pace.of(frozen.recipe.schedule.pace, 0).knots)
+    _tell_of_a_rise(recipe, frozen.recipe, done, watcher)
+    return frozen.recipe, frozen.time
 
 
 def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) -> None:

@@ -45,6 +45,10 @@ class TrainingConfig:
     evaluations: int = 0
     """How many evaluations, evenly spread; frozen as evaluation_interval. 0 leaves it to that."""
 
+    evaluation_sample: int = 0
+    """Tokens of training text that each evaluation reads beside the validation text; 0 takes as
+    many as there are of that, less where they would cost much of the minutes."""
+
     patience: int = 0
     """Stop after so many evaluations above the best validation loss, none better between them; a
     rise within the standard error of the loss does not count. 0 goes on."""
@@ -72,6 +76,7 @@ class TrainingConfig:
             "minutes",
             "evaluation_interval",
             "evaluations",
+            "evaluation_sample",
             "patience",
             "save_interval",
             "log_interval",

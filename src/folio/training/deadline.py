@@ -95,13 +95,13 @@ class Deadline:
             step: steps taken.
             pace: as it was planned.
         """
-        used = self.used()
-        if not self.due or used < self.due[0]:
+        used, left = self.used(), pace.last - step
+        if not self.due or (used < self.due[0] and left > 1):
             return None
         if step <= pace.knots[-1].step or len(self.steps) < FEWEST_STEPS:
             return None
-        self.due = [moment for moment in self.due if moment > used]
-        left = pace.last - step
+        # A plan that ends before its time is planned anew, which counts as one of the moments.
+        self.due = [moment for moment in self.due[1:] if moment > used]
         last = step + self.steps_left(step, pace)
         change = abs(last - pace.last)
         if change < max(SMALL_CHANGE[0] * left, SMALL_CHANGE[1] * pace.last, 1):

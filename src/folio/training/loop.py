@@ -41,7 +41,8 @@ class Evaluation:
     validation_loss: float
     """Exact: the whole validation text."""
     training_loss: float
-    """On windows spread over the training text, as many tokens; always the same."""
+    """On windows spread over the training text, always the same: as many tokens, or
+    `training.evaluation_sample`."""
     standard_error: float = 0.0
     """Of the validation loss, over its texts."""
     validation_nll: NDArray[np.float32] | None = field(default=None, compare=False)
@@ -185,10 +186,11 @@ def is_evaluation_due(training: Training, step: int) -> bool:
 
 
 def evaluate(training: Training) -> Evaluation:
-    """Exact loss of the validation text, and loss of as much training text."""
+    """Exact loss of the validation text, and loss of a sample of the training text."""
     length, tokens = training.context_length, training.stream.tokens
     validation, windows = training.validation, exact_windows(len(training.validation), length)
-    sampled = sampled_windows(len(tokens), length, len(validation) - 1)
+    n_sampled = training.config.evaluation_sample or len(validation) - 1
+    sampled = sampled_windows(len(tokens), length, n_sampled)
     replicas = training.replicas
     nll: list[NDArray[np.float32]] = []
     exact = replicas.score(validation, windows, "exact", nll)
