@@ -94,8 +94,8 @@ def test_a_machine_that_becomes_slower_makes_fewer_steps_in_the_same_time(book: 
     result = train_recipe(recipe_of(book), "slow", SlowMachine(clock), clock=clock)
     recipe = make_recipe(read_toml(result.run.recipe_file))
     planned, *later = recipe.schedule.pace
-    assert planned == "0:53" and later, "15 s, less start, end, look and 3 evaluations"
-    assert recipe.training.max_steps == result.state.step < 53
+    assert planned == "0:48" and later, "15 s, less start, end, look and 4 evaluations"
+    assert recipe.training.max_steps == result.state.step < 48
     # Twice the second and the look's share, since the machine is slow, and the sample's share are
     # for the end, which takes no time here.
     assert clock.seconds == pytest.approx(15 - 2 * (1 + 0.6) - 0.75, abs=1.2)
