@@ -179,7 +179,8 @@ def test_an_interrupt_leaves_out_what_can_be_made_up_for(book: Path):
     result = train_recipe(recipe_of(book), "cut", watcher, lambda: next(count) == 9, clock=clock)
     assert result.ending == "interrupted" and not result.sample and not result.held_out
     assert not result.run.held_out_file.exists()
-    whole = resume_run(result.run, {}, watcher, clock=ScriptedClock(1.0))
+    clock.seconds = 1.0
+    whole = resume_run(result.run, {}, watcher, clock=clock)
     assert whole is not None and whole.sample and whole.held_out
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from folio.errors import UserError
-from folio.recipe.budget import Speed, evaluation_interval, steps_in
+from folio.recipe.budget import Speed, evaluation_interval, sample_less, steps_in
 from folio.recipe.build import build
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import make_recipe
@@ -90,6 +90,17 @@ def test_evaluations_cost_about_a_twentieth_but_there_are_some():
     assert evaluation_interval(config, 20, 10, 1500) == 5
     assert evaluation_interval(config, 100_000, 10, 1500) == 5000
     assert evaluation_interval(TrainingConfig(evaluation_interval=7), 20, 10, 1500) == 7
+
+
+def test_where_evaluations_would_take_much_of_the_minutes_they_read_less_of_the_training_text():
+    recipe, speed = make_recipe({}), Speed(step_seconds=0.1, evaluation_seconds=4.0)
+    assert sample_less(recipe, speed, 600.0, 160_000) == (recipe, speed)
+    smaller, faster = sample_less(recipe, speed, 20.0, 160_000)
+    assert smaller.training.evaluation_sample == 20_000
+    assert faster.evaluation_seconds == 4.0 * 180 / 320
+    wanted = make_recipe({"training": {"evaluation_sample": 80_000}})
+    kept, halved = sample_less(wanted, speed, 20.0, 160_000)
+    assert kept == wanted and halved.evaluation_seconds == 3.0
 
 
 def test_steps_leave_time_for_evaluations():

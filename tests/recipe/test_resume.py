@@ -169,6 +169,15 @@ def test_settings_other_than_training_stay(book: Path):
         resume_run(run, {"model": {"n_layers": 3}}, Watcher())
 
 
+def test_training_settings_left_to_folio_are_chosen_anew(book: Path):
+    run = train_recipe(recipe_of(book), "short", Watcher()).run
+    changes = {"max_steps": 44, "log_interval": 0, "evaluation_interval": 0}
+    longer = resume_run(run, {"training": changes}, Watcher())
+    assert longer is not None and longer.state.step == 44
+    chosen = make_recipe(read_toml(run.recipe_file)).training
+    assert chosen.log_interval == 1 and chosen.evaluation_interval >= 1
+
+
 def test_the_last_the_best_and_the_newest_checkpoints_are_kept(book: Path):
     changes = {
         "training": {"keep_checkpoints": 2, "save_interval": 5, "evaluation_interval": 10},

@@ -26,8 +26,17 @@ class Machine:
             self.seconds += seconds / 50 * self.slowdown(self.seconds)
 
 
-def spend(minutes: float, slowdown: Slowdown, step: float = STEP) -> tuple[float, Pace]:
-    """Seconds that a command with a budget takes, and the pace that came out."""
+def spend(
+    minutes: float, slowdown: Slowdown, step: float = STEP, first: int = 0
+) -> tuple[float, Pace]:
+    """Seconds that a command with a budget takes, and the pace that came out.
+
+    Args:
+        minutes: the budget.
+        slowdown: of the machine.
+        step: seconds of a step.
+        first: steps of the first plan; 0 makes it by the clock.
+    """
     machine = Machine(slowdown)
     machine.compute(3.0)  # start, size
     begin = machine.seconds
@@ -35,7 +44,7 @@ def spend(minutes: float, slowdown: Slowdown, step: float = STEP) -> tuple[float
     slow = machine.seconds - begin
     budget = TimeBudget(60 * minutes, step, EVALUATION, END, sample_seconds=1.0)
     left = budget.for_steps(machine.seconds, slow)
-    pace = Pace([Knot(0, max(1, int((left / slow - 4 * EVALUATION) / step)))])
+    pace = Pace([Knot(0, first or max(1, int((left / slow - 4 * EVALUATION) / step)))])
     deadline = Deadline(budget, 4, lambda: machine.seconds)
     done = 0
     while True:
@@ -81,6 +90,13 @@ def test_a_quiet_machine_hardly_changes_its_plan(minutes: float):
     seconds, pace = spend(minutes, NEIGHBOURS["nobody"](1))
     assert seconds == pytest.approx(60 * minutes, rel=0.03)
     assert len(pace.knots) <= 4
+
+
+@pytest.mark.parametrize("first", [5, 12])
+@pytest.mark.parametrize("minutes", [0.5, 10])
+def test_a_first_plan_of_a_few_steps_is_made_anew_before_it_ends(minutes: float, first: int):
+    seconds, _ = spend(minutes, NEIGHBOURS["nobody"](1), first=first)
+    assert seconds == pytest.approx(60 * minutes, rel=0.1)
 
 
 def test_a_budget_in_steps_beside_the_minutes_is_never_exceeded():

@@ -165,6 +165,13 @@ def test_an_evaluation_has_no_dropout_and_reads_as_much_of_both_texts():
     assert evaluate(training) == evaluate(training)
 
 
+def test_a_smaller_sample_of_the_training_text_leaves_the_validation_loss_as_it_is():
+    usual, less = (evaluate(training_of(training={"evaluation_sample": n})) for n in (0, 16))
+    assert less.validation_loss == usual.validation_loss
+    assert less.training_loss != usual.training_loss
+    assert less.training_loss == pytest.approx(usual.training_loss, abs=0.5)
+
+
 def test_stopping_saves_first():
     listener, state = Listener(), TrainingState()
     assert train(training_of(), state, listener, lambda: state.step == 7) == "interrupted"
