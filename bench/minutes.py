@@ -5,7 +5,8 @@
 Each case is `folio train TEXT --minutes M --size S` as a process of its own, from its start to its
 end, sample and held-out text included. The other program keeps every core busy for its whole time,
 in the first five seconds or from the fifth second on. Told are the seconds of each round and the
-worst of them beside the promise, which is 10 % either way.
+worst of them beside the promise, which is 10 % either way where a step takes less than 2 % of the
+time; else the command says at once that the minutes are few, which is "said" here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from folio.console import table
 
@@ -26,6 +28,9 @@ PROMISE = 0.10
 SECONDS = 5.0
 """At which the other program goes or comes."""
 HOG = "while True: pass"
+
+FEW = "are few here"
+"""Told by the command where the promise is not given."""
 
 Busy = Callable[[float], bool]
 """Seconds since the command began -> whether the other program runs."""
@@ -59,18 +64,26 @@ def main() -> None:
     print(table(header, rows))
 
 
-def run(
-    minutes: float, size: str, busy: Busy, text: str, folder: Path
-) -> tuple[float, int, float | None]:
-    """One command: its seconds, the steps that it made and its best validation loss."""
+class Round(NamedTuple):
+    """What came of one command."""
+
+    seconds: float
+    steps: int
+    loss: float | None
+    """Best validation loss."""
+    said_few: bool
+
+
+def run(minutes: float, size: str, busy: Busy, text: str, folder: Path) -> Round:
+    """One command."""
     name = f"run-{time.time_ns()}"
     environment = os.environ | {"FOLIO_RUNS": str(folder)}
     command = [sys.executable, "-m", "folio", "train", text, "--name", name]
     command += ["--minutes", str(minutes), "--size", size]
     begin = time.monotonic()
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    output = folder / f"{name}.txt"
+    with open(output, "wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
     others: list[subprocess.Popen[bytes]] = []
     while process.poll() is None:
         if busy(time.monotonic() - begin) != bool(others):
@@ -83,7 +96,8 @@ def run(
     lines = (folder / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     losses = [e["validation_loss"] for e in events if e["event"] == "evaluation"]
-    return seconds, events[-1]["step"], min(losses, default=None)
+    said_few = FEW in output.read_text(encoding="utf-8")
+    return Round(seconds, events[-1]["step"], min(losses, default=None), said_few)
 
 
 def start() -> list[subprocess.Popen[bytes]]:
@@ -99,21 +113,22 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> list[subprocess.Popen[byte
     return []
 
 
-def row(
-    minutes: float, size: str, neighbour: str, rounds: list[tuple[float, int, float | None]]
-) -> list[str]:
+def row(minutes: float, size: str, neighbour: str, rounds: list[Round]) -> list[str]:
     """A row of the table."""
     asked = 60 * minutes
-    worst = max((seconds / asked - 1 for seconds, _, _ in rounds), key=abs)
+    late = [(one.seconds / asked - 1, one.said_few) for one in rounds]
+    worst = max((share for share, _ in late), key=abs)
+    kept = all(abs(share) <= PROMISE for share, _ in late)
+    said = all(abs(share) <= PROMISE or said_few for share, said_few in late)
     return [
         f"{minutes:g}",
         size,
         neighbour,
-        ", ".join(f"{seconds:.1f}" for seconds, _, _ in rounds),
-        ", ".join(f"{steps:,}" for _, steps, _ in rounds),
-        ", ".join("-" if loss is None else f"{loss:.3f}" for _, _, loss in rounds),
+        ", ".join(f"{one.seconds:.1f}" for one in rounds),
+        ", ".join(f"{one.steps:,}" for one in rounds),
+        ", ".join("-" if one.loss is None else f"{one.loss:.3f}" for one in rounds),
         f"{worst:+.1%}",
-        "yes" if abs(worst) <= PROMISE else "no",
+        "yes" if kept else "said" if said else "no",
     ]
 
 

@@ -34,6 +34,8 @@ from folio.workers import forks
 DEFAULT_MINUTES = 5.0
 MEASURE_SECONDS = 1.0
 """Of steps, to plan by. Where it is wrong, the plan is corrected after a fiftieth of the time."""
+EVALUATION_MEASURE_SECONDS = 0.5
+"""Of evaluations, also."""
 
 EVALUATION_SHARE = 0.05
 """Of the time of a run, spent on evaluations where their interval is left open ..."""
@@ -332,15 +334,17 @@ def _measure(
     with trial.replicas.at_work():
         gradient_seconds, update_seconds, slowdown = _measure_steps(trial, n_windows, seconds)
         length = trial.context_length
-        # Full batches, of which few windows say too little; in the time of a few steps.
-        n_targets = min(10 * n_windows * length, 4 * BATCH_TOKENS)
+        # A full batch for each copy; few windows say too little.
+        n_targets = min(10 * n_windows * length, len(trial.replicas.copies) * BATCH_TOKENS)
         windows = sampled_windows(len(validation), length, n_targets)
         rounds = []
-        for _ in range(3):  # the first one loads
+        begin = time.perf_counter()
+        # The first one loads.
+        while len(rounds) < 2 or time.perf_counter() - begin < EVALUATION_MEASURE_SECONDS:
             with Stopwatch(trial) as watch:
                 n_targets = trial.replicas.score(validation, windows, "measurement").targets
             rounds.append(watch.processor / n_targets)
-        token_seconds = min(rounds)
+        token_seconds = min(rounds[1:])
     return Speed(
         step_seconds=gradient_seconds * whole / n_windows + update_seconds,
         evaluation_seconds=2 * token_seconds * (len(validation) - 1),
