@@ -140,7 +140,7 @@ def distil(members: list[OpenRun], weight: float, seed: int, text: TokenIds) -> 
     recipe = replace(make_recipe(read_toml(members[0].run.recipe_file)), seed=seed)
     device = choose_device(recipe.device)
     training: Training = build(recipe, device, ids, members[0].validation())
-    training.replicas.loss = loss
+    training.step.loss = loss
     training = replace(training, stream=Places(ids, training.stream))  # type: ignore[arg-type]
     train(training, TrainingState(), Report())
     final = exact_score(training.model.eval(), text, length)

@@ -3,11 +3,12 @@
     python -m bench.training                  0.8 M parameters
     python -m bench.training --size baby      10.7 M parameters
     python -m bench.training --precision int8 with products made of bytes
+    python -m bench.training --fast off       the plain step, give it --precision float32 too
     python -m bench.training --busy           while another program takes a core
     python -m bench.training --losses 300     the training loss after so many steps, over seeds
     python -m bench.training --whole-run      the CPU recipe against 2000 plain steps
 
-The first four compare steps per second, Folio with AdamW, Folio with Muon and the plain loop with
+The first five compare steps per second, Folio with AdamW, Folio with Muon and the plain loop with
 AdamW, each in a process of its own: some steps of one while the others wait, then of the next.
 `--losses` shows that both learn the same with dropout in the same places, inside of attention too,
 where it slows learning: the mean over seeds may differ by what seeds do.
@@ -46,7 +47,7 @@ from folio.recipe.recipe import Recipe, make_recipe
 from folio.tokenizers.character import CharacterTokenizer
 from folio.training.loop import (
     Training,
-    compute_gradients,
+    compute_gradient,
     update_weights,
 )
 
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="in each round")
     parser.add_argument("--losses", type=int, default=0, help="after so many steps")
     parser.add_argument("--precision", default="auto", help="Folio's, as device.precision")
+    parser.add_argument("--fast", choices=["on", "off"], default="on", help="as device.fast")
     parser.add_argument("--whole-run", action="store_true")
     parser.add_argument("--busy", action="store_true", help="another program takes a core")
     options = parser.parse_args()
@@ -80,7 +82,8 @@ def main() -> None:
         else:
             steps = options.steps or {"nano": 50, "baby": 2}[options.size]
             shape = SIZES[options.size]
-            compare_steps(path, shape, options.precision, options.rounds, steps, options.busy)
+            device = {"precision": options.precision, "fast": options.fast}
+            compare_steps(path, shape, device, options.rounds, steps, options.busy)
 
 
 def write_python_docs(folder: Path) -> Path:
@@ -90,10 +93,10 @@ def write_python_docs(folder: Path) -> Path:
 
 
 def compare_steps(
-    path: Path, shape: Shape, precision: str, rounds: int, steps: int, busy: bool
+    path: Path, shape: Shape, settings: dict[str, str], rounds: int, steps: int, busy: bool
 ) -> None:
     shape, training_ids, validation_ids = tokens_of(path, shape)
-    recipe = recipe_of(shape, precision)
+    recipe = recipe_of(shape, settings)
     device = choose_for(recipe)
     limits = measure_limits()
     print(f"device: {device}\nthis machine: {limits}")
@@ -102,7 +105,7 @@ def compare_steps(
     takes = {
         name: start(
             take_folio_steps,
-            recipe_of(shape, precision, kind),
+            recipe_of(shape, settings, kind),
             device,
             training_ids,
             validation_ids,
@@ -153,7 +156,7 @@ def start(contestant: Callable[..., None], *arguments: object) -> Callable[[int]
 def take_folio_steps(connection: Connection, *parts: Any) -> None:
     """What the training loop does between two evaluations, of what `build` makes of the parts."""
     training = build(*parts)
-    with training.replicas.at_work():
+    with training.step.running():
         answer(connection, lambda: folio_step(training, 100))
 
 
@@ -179,13 +182,13 @@ def compare_losses(path: Path, shape: Shape, precision: str, steps: int, n_seeds
     """The mean training loss of the last tenth of so many steps, dropout included."""
     shape, training_ids, validation_ids = tokens_of(path, shape)
     found: dict[str, list[float]] = {"folio": [], "plain loop": []}
-    recipe = recipe_of(shape, precision)
+    recipe = recipe_of(shape, {"precision": precision})
     recipe = replace(recipe, model=replace(recipe.model, attention_dropout=shape.dropout))
     device = choose_for(recipe)
     for seed in range(1, n_seeds + 1):
         training = build(replace(recipe, seed=seed), device, training_ids, validation_ids)
         plain = PlainLoop(shape, training_ids, steps=2000, seed=seed)
-        with training.replicas.at_work():
+        with training.step.running():
             ours = [folio_step(training, step) for step in range(steps)]
         theirs = [plain.step() for _ in range(steps)]
         for values, losses in zip(found.values(), (ours, theirs)):
@@ -244,7 +247,7 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - begin
 
 
-def recipe_of(shape: Shape, precision: str = "auto", optimizer: str = "adamw") -> Recipe:
+def recipe_of(shape: Shape, device: dict[str, str], optimizer: str = "adamw") -> Recipe:
     model = {
         "vocab_size": shape.vocab_size,
         "context_length": shape.context_length,
@@ -260,7 +263,7 @@ def recipe_of(shape: Shape, precision: str = "auto", optimizer: str = "adamw") -
             "model": model,
             "optimizer": {"kind": optimizer, "learning_rate": 1e-3},
             "training": {"batch_size": shape.batch_size, "max_steps": 2000},
-            "device": {"precision": precision},
+            "device": device,
         }
     )
 
@@ -268,9 +271,9 @@ def recipe_of(shape: Shape, precision: str = "auto", optimizer: str = "adamw") -
 def folio_step(training: Training, step: int) -> float:
     """Returns the loss before it."""
     batch = training.stream.next_batch(training.config.batch_size, training.context_length)
-    loss, norm = compute_gradients(training, batch, step)
-    update_weights(training, step, norm)
-    return loss
+    gradient = compute_gradient(training, batch, step)
+    update_weights(training, step, gradient)
+    return gradient.loss
 
 
 def check_same_function(shape: Shape, recipe: Recipe) -> None:

@@ -100,6 +100,11 @@ class Device:
         return torch.device(self.config.kind)
 
     @property
+    def is_fast(self) -> bool:
+        """Whether kernels and several processes take part."""
+        return self.config.fast != "off" and self.config.kind == "cpu" and jit.available()
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the weights and activations that compute."""
         import torch

@@ -223,10 +223,3 @@ def test_without_kernels_the_twin_computes_with_torch(monkeypatch: pytest.Monkey
     model = plain_model()
     inputs = torch.arange(8)[None]
     torch.testing.assert_close(accelerate(model)(inputs), model(inputs))
-
-
-def test_fast_off_leaves_every_layer_as_it_is():
-    device = Device(DeviceConfig(kind="cpu", precision="float32", threads=2, fast="off"), "")
-    replicas = Replicas(plain_model(), device, 4, seed=1)
-    kinds = {type(layer) for copied in replicas.copies for layer in copied.model.modules()}
-    assert not kinds & set(FAST.values())

@@ -38,7 +38,8 @@ from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
-from folio.training.loop import compute_gradients
+from folio.training.loop import compute_gradient
+from folio.training.parallel.step import ParallelStep
 from tests.conftest import INT8, NEEDS_INT8
 
 
@@ -148,11 +149,12 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
     training = build(
         replace(recipe, training=replace(recipe.training, max_steps=1)), device, tokens, tokens
     )
-    replicas = training.replicas
-    compute_gradients(training, training.stream.next_batch(2, 8), step=0)
+    assert isinstance(training.step, ParallelStep)
+    replicas = training.step.replicas
+    compute_gradient(training, training.stream.next_batch(2, 8), step=0)
     tensors = [replicas.weights.values, replicas.weights.gradients, replicas.weights.working]
     tensors += [copy.gradients for copy in replicas.copies]
-    tensors += list(training.optimizer.tensors.values())
+    tensors += list(training.step.optimizer.tensors.values())
     for bytes_of in replicas._int8_weights.values():
         tensors += [bytes_of.forth.matrix, bytes_of.back.matrix]
     held = sum({t.data_ptr(): t.nbytes for t in tensors}.values())

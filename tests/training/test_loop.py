@@ -4,11 +4,14 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from folio.config import merge
 from folio.device import Device, DeviceConfig
@@ -20,13 +23,15 @@ from folio.training.config import TrainingConfig, budget_steps
 from folio.training.loop import (
     Evaluation,
     Training,
-    compute_gradients,
+    compute_gradient,
     evaluate,
     note_evaluation,
     train,
     update_weights,
 )
+from folio.training.parallel.step import ParallelStep
 from folio.training.state import TrainingState
+from folio.training.step import PlainStep
 from folio.workers import ProcessPool, WorkerError
 
 TWO_THREADS = DeviceConfig(kind="cpu", precision="float32", threads=2)
@@ -45,9 +50,35 @@ TINY = {
 }
 
 
-def training_of(**changes) -> Training:
-    recipe = make_recipe(merge(TINY, changes))
-    return build(recipe, CPU, TEXT[:-60], TEXT[-60:])
+MakeTraining = Callable[..., Training]
+
+
+@pytest.fixture(params=["on", "off"])
+def training_of(request: pytest.FixtureRequest) -> MakeTraining:
+    """Settings -> a training by the parallel step, then one by the plain step."""
+    if request.param == "on":
+        pytest.importorskip("numba")
+    device = replace(CPU, config=replace(CPU.config, fast=request.param))
+
+    def make(**changes: Any) -> Training:
+        recipe = make_recipe(merge(TINY, changes))
+        return build(recipe, device, TEXT[:-60], TEXT[-60:])
+
+    return make
+
+
+def flat(tensors: Iterable[Tensor | None]) -> Tensor:
+    return torch.cat([x.detach().flatten() for x in tensors if x is not None])
+
+
+def computing_model(training: Training) -> nn.Module:
+    """The one whose forward pass a step runs, so that hooks may be put on it."""
+    step = training.step
+    if isinstance(step, PlainStep):
+        return step.compute
+    assert isinstance(step, ParallelStep)
+    step.replicas.copies[0].differentiate.most_bytes = 0  # a tape asks no hook
+    return step.replicas.copies[0].model
 
 
 class Listener:
@@ -67,7 +98,7 @@ class Listener:
         self.endings.append(ending)
 
 
-def test_training_learns_what_can_be_learned():
+def test_training_learns_what_can_be_learned(training_of: MakeTraining):
     listener, state = Listener(), TrainingState()
     training = training_of(training={"max_steps": 90, "evaluation_interval": 40})
     assert train(training, state, listener) == "finished"
@@ -78,7 +109,7 @@ def test_training_learns_what_can_be_learned():
     assert state.best_validation_loss == min(e.validation_loss for _, e in listener.evaluations)
 
 
-def test_a_model_whose_certainty_costs_stays_in_doubt():
+def test_a_model_whose_certainty_costs_stays_in_doubt(training_of: MakeTraining):
     doubt = []
     for penalty in (0.0, 0.5):
         training = training_of(training={"max_steps": 90, "confidence_penalty": penalty})
@@ -89,19 +120,19 @@ def test_a_model_whose_certainty_costs_stays_in_doubt():
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.01])
-def test_a_step_is_as_long_as_the_gradients_or_as_the_limit(clip: float):
+def test_a_step_is_as_long_as_the_gradients_or_as_the_limit(clip: float, training_of: MakeTraining):
     settings = {"kind": "sgd", "weight_decay": 0.0, "learning_rate": 0.1, "gradient_clip": clip}
     training = training_of(optimizer=settings)
-    weights = training.replicas.weights
-    before = weights.values.clone()
-    _, norm = compute_gradients(training, training.stream.next_batch(6), 0)
-    assert norm == pytest.approx(weights.gradients.norm().item(), rel=1e-5) and norm > 0.01
-    rate = update_weights(training, 20, norm)
-    moved = (weights.values - before).norm().item()
-    assert moved == pytest.approx(rate * (clip or norm), rel=1e-3)
+    before = flat(training.model.parameters())
+    gradient = compute_gradient(training, training.stream.next_batch(6), 0)
+    length = flat(p.grad for p in training.model.parameters()).norm().item()
+    assert gradient.norm == pytest.approx(length, rel=1e-5) and gradient.norm > 0.01
+    rate = update_weights(training, 20, gradient)
+    moved = (flat(training.model.parameters()) - before).norm().item()
+    assert moved == pytest.approx(rate * (clip or gradient.norm), rel=1e-3)
 
 
-def test_running_out_of_memory_once_does_not_change_the_loss_curve():
+def test_running_out_of_memory_once_does_not_change_the_loss_curve(training_of: MakeTraining):
     curves = []
     for runs_out in (False, True):
         training, listener, state = training_of(), Listener(), TrainingState()
@@ -111,18 +142,16 @@ def test_running_out_of_memory_once_does_not_change_the_loss_curve():
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
         if runs_out:
-            copy = training.replicas.copies[0]
-            copy.model.register_forward_pre_hook(look)
-            copy.differentiate.most_bytes = 0  # a tape asks no hook
+            computing_model(training).register_forward_pre_hook(look)
         assert train(training, state, listener) == "finished"
-        assert training.replicas.fitting_windows == (3 if runs_out else 0)
+        assert training.step.fitting_windows == (3 if runs_out else 0)
         curves.append(listener.losses)
     assert len(curves[0]) == 30
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_non_finite_gradient_never_reaches_the_weights(value: float):
+def test_a_non_finite_gradient_never_reaches_the_weights(value: float, training_of: MakeTraining):
     training, listener, state = training_of(), Listener(), TrainingState()
     snapshot = {}
 
@@ -132,16 +161,14 @@ def test_a_non_finite_gradient_never_reaches_the_weights(value: float):
             return torch.full_like(gradient, value)
         return gradient
 
-    copy = training.replicas.copies[0]
-    copy.model.lm_head.weight.register_hook(poison)
-    copy.differentiate.most_bytes = 0  # a tape asks no hook
+    computing_model(training).get_parameter("lm_head.weight").register_hook(poison)
     assert train(training, state, listener) == "non-finite"
     assert state.step == 5 and listener.saves[-1] == 5
     assert all(torch.equal(p, snapshot[n]) for n, p in training.model.named_parameters())
 
 
 def test_patience_counts_rises_above_the_standard_error_and_ignores_those_within_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, training_of: MakeTraining
 ):
     losses = iter((3.0, 2.0, 2.04, 2.2, 2.04, 2.3, 1.0))
     monkeypatch.setattr(loop, "evaluate", lambda _: Evaluation(next(losses), 1.0, 0.05))
@@ -160,19 +187,21 @@ def test_the_best_loss_is_only_ever_lowered():
     assert (state.best_validation_loss, state.best_step, state.stale_evaluations) == (1.0, 4, 0)
 
 
-def test_an_evaluation_has_no_dropout_and_reads_as_much_of_both_texts():
+def test_an_evaluation_has_no_dropout_and_reads_as_much_of_both_texts(training_of: MakeTraining):
     training = training_of(model={"residual_dropout": 0.5})
     assert evaluate(training) == evaluate(training)
 
 
-def test_a_smaller_sample_of_the_training_text_leaves_the_validation_loss_as_it_is():
+def test_a_smaller_sample_of_the_training_text_leaves_the_validation_loss_as_it_is(
+    training_of: MakeTraining,
+):
     usual, less = (evaluate(training_of(training={"evaluation_sample": n})) for n in (0, 16))
     assert less.validation_loss == usual.validation_loss
     assert less.training_loss != usual.training_loss
     assert less.training_loss == pytest.approx(usual.training_loss, abs=0.5)
 
 
-def test_stopping_saves_first():
+def test_stopping_saves_first(training_of: MakeTraining):
     listener, state = Listener(), TrainingState()
     assert train(training_of(), state, listener, lambda: state.step == 7) == "interrupted"
     assert listener.saves == [7]
@@ -192,12 +221,14 @@ def test_the_smallest_budget_counts(budget, expected):
     assert budget_steps(TrainingConfig(batch_size=2, **budget), 8, 1010) == expected
 
 
-def test_the_context_may_be_shorter_than_the_window_of_the_stream():
+def test_the_context_may_be_shorter_than_the_window_of_the_stream(training_of: MakeTraining):
     training = replace(training_of(), context_length=4)
     assert train(training, TrainingState(), Listener()) == "finished"
 
 
-def test_a_device_that_computes_something_else_stops_the_run(monkeypatch: pytest.MonkeyPatch):
+def test_a_device_that_computes_something_else_stops_the_run(
+    monkeypatch: pytest.MonkeyPatch, training_of: MakeTraining
+):
     training = training_of()
     # The CPU stands in for an accelerator whose loss is twice the true one.
     wrong = iter([2.0, 1.0])
@@ -211,13 +242,14 @@ def test_a_device_that_computes_something_else_stops_the_run(monkeypatch: pytest
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_a_worker_that_dies_leaves_the_weights_before_its_step_saved():
     training = build(make_recipe(TINY), replace(CPU, config=TWO_THREADS), TEXT[:-60], TEXT[-60:])
+    assert isinstance(training.step, ParallelStep)
 
     class Killing(Listener):
         def stepped(self, state, loss, learning_rate):
             super().stepped(state, loss, learning_rate)
             if state.step == 5:
-                self.weights = training.replicas.weights.values.clone()
-                pool = training.replicas._pool
+                self.weights = flat(training.model.parameters())
+                pool = training.step.replicas._pool
                 assert isinstance(pool, ProcessPool)
                 os.kill(pool.others[0][0], signal.SIGKILL)
 
@@ -225,4 +257,4 @@ def test_a_worker_that_dies_leaves_the_weights_before_its_step_saved():
     with pytest.raises(WorkerError, match="folio resume"):
         train(training, state, listener)
     assert listener.saves == [5] and state.step == 5
-    assert torch.equal(training.replicas.weights.values, listener.weights)
+    assert torch.equal(flat(training.model.parameters()), listener.weights)

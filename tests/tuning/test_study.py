@@ -27,7 +27,8 @@ from folio.recipe.recipe import make_recipe  # noqa: E402
 from folio.recipe.watcher import Watcher  # noqa: E402
 from folio.run.directory import Run  # noqa: E402
 from folio.training import loop  # noqa: E402
-from folio.training.loop import compute_gradients  # noqa: E402
+from folio.training.loop import compute_gradient  # noqa: E402
+from folio.training.step import Gradient  # noqa: E402
 from folio.tuning import making, worker  # noqa: E402
 from folio.tuning.journal import cut_torn_line  # noqa: E402
 from folio.tuning.making import ensure_study, with_trials  # noqa: E402
@@ -218,12 +219,12 @@ def test_a_trial_that_diverges_or_fails_is_recorded_and_the_study_goes_on(
             raise MemoryError("no more")
         return original(recipe, name, *rest)
 
-    def gradients(*given: Any) -> tuple[float, float]:
-        return (math.nan, 0.0) if names[-1] == "trial-0001" else compute_gradients(*given)
+    def gradients(*given: Any) -> Gradient:
+        return Gradient(math.nan, 0.0) if names[-1] == "trial-0001" else compute_gradient(*given)
 
     study = make_study(trials=3)
     monkeypatch.setattr(worker, "train_recipe", train)
-    monkeypatch.setattr(loop, "compute_gradients", gradients)
+    monkeypatch.setattr(loop, "compute_gradient", gradients)
     work(study, never)
     rows = look(study, study.connect()).rows
     assert [row.state for row in rows] == ["failed", "diverged", "complete"]

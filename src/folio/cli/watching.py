@@ -50,11 +50,11 @@ class TerminalWatcher(Watcher):
         self.progress = Progress(steps, done=state.step)
         self.progress.__enter__()
         self.began = (state.tokens, state.seconds)
-        self.replicas, self.fitting_windows = training.replicas, 0
+        self.step, self.fitting_windows = training.step, 0
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
         assert self.progress is not None
-        if self.fitting_windows != (fitting := self.replicas.fitting_windows):
+        if self.fitting_windows != (fitting := self.step.fitting_windows):
             self.fitting_windows = fitting
             self.progress.line(
                 f"step {state.step}: memory ran out; {fitting} windows at once from here on, "

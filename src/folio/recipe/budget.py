@@ -28,7 +28,7 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.deadline import TimeBudget
-from folio.training.loop import Training, compute_gradients, update_weights
+from folio.training.loop import Training, compute_gradient, update_weights
 from folio.workers import forks
 
 DEFAULT_MINUTES = 5.0
@@ -331,7 +331,7 @@ def _measure(
     config = replace(recipe.training, max_steps=1 << 30)
     schedule = replace(recipe.schedule, pace=())
     trial = build(replace(recipe, training=config, schedule=schedule), device, training, validation)
-    with trial.replicas.at_work():
+    with trial.step.running():
         gradient_seconds, update_seconds, slowdown = _measure_steps(trial, n_windows, seconds)
         length = trial.context_length
         # A full batch for each copy; few windows say too little.
@@ -342,7 +342,7 @@ def _measure(
         # The first one loads.
         while len(rounds) < 2 or time.perf_counter() - begin < EVALUATION_MEASURE_SECONDS:
             with Stopwatch(trial) as watch:
-                n_targets = trial.replicas.score(validation, windows, "measurement").targets
+                n_targets = trial.step.score(validation, windows, "measurement").targets
             rounds.append(watch.processor / n_targets)
         token_seconds = min(rounds[1:])
     return Speed(
@@ -360,10 +360,10 @@ def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[flo
     while len(updates) < 4 or time.perf_counter() - begin < seconds:
         with Stopwatch(trial) as gradient:
             batch = trial.stream.next_batch(n_windows, trial.context_length)
-            _, norm = compute_gradients(trial, batch, step=0)
+            computed = compute_gradient(trial, batch, step=0)
         # Whatever becomes of these weights, a step takes as long.
         with Stopwatch(trial) as update, suppress(FloatingPointError):
-            update_weights(trial, 0, norm)
+            update_weights(trial, 0, computed)
         gradients.append(gradient)
         updates.append(update)
     # The first one allocates. A median minds no pause of a moment.
@@ -382,7 +382,7 @@ class Stopwatch:
         Args:
             trial: which computes in the block.
         """
-        n = len(trial.replicas.copies)
+        n = trial.step.world_size
         self.is_processor = trial.device.config.kind == "cpu"
         # Rank 0 has as much to do as each of the others, on threads of its own or one.
         self.n_threads = 1 if n > 1 and forks() else n * torch.get_num_threads()

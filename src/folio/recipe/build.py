@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -22,8 +21,8 @@ from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.stream import TokenStream
 from folio.training.loop import Training
 from folio.training.pace import Pace
-from folio.training.replicas import Replicas, usual_loss
-from folio.training.updates import Optimizer
+from folio.training.parallel.step import ParallelStep
+from folio.training.step import PlainStep, Step
 
 
 def choose_for(recipe: Recipe) -> Device:
@@ -61,14 +60,10 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
         )
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
-    replicas = Replicas(model, device, recipe.training.batch_size, recipe.seed)
     tokens_before = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
-    penalty = recipe.training.confidence_penalty
-    replicas.loss = partial(usual_loss, confidence_penalty=penalty, fast=replicas.fast)
     return Training(
         model=model,
-        replicas=replicas,
-        optimizer=Optimizer(recipe.optimizer, model, replicas),
+        step=make_step(model, device, recipe),
         stream=TokenStream(
             training,
             window=recipe.model.context_length,
@@ -85,6 +80,13 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
         schedule=recipe.schedule,
         pace=Pace.of(recipe.schedule.pace, recipe.training.max_steps),
     )
+
+
+def make_step(model: GPT, device: Device, recipe: Recipe) -> Step:
+    """Build what moves the model: on a processor by all its cores, unless `device.fast` is off."""
+    if device.is_fast:
+        return ParallelStep(model, device, recipe.training, recipe.optimizer, recipe.seed)
+    return PlainStep(model, device, recipe.training, recipe.optimizer)
 
 
 def validation_cluster(
@@ -114,7 +116,7 @@ def check_device(training: Training) -> None:
     batch = training.stream.next_batch(min(4, training.config.batch_size))
     training.stream.place = begin
     losses = []
-    for model in (training.replicas.copies[0].model, copy.deepcopy(training.model).cpu()):
+    for model in (training.model, copy.deepcopy(training.model).cpu()):
         place = next(model.parameters()).device
         inputs, targets = (torch.from_numpy(rows).to(place) for rows in batch)
         model.eval()

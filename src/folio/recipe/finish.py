@@ -81,7 +81,7 @@ def finish(
     rows = facts(run, recipe, ending, state, held_out, looked)
     measured = Figures(
         max_steps=training.pace.planned,
-        memory_bytes=max(peak_memory(), training.replicas.peak_bytes),
+        memory_bytes=max(peak_memory(), training.step.peak_bytes),
         seconds=state.seconds if ending == "finished" else None,
         loss=state.best_validation_loss if ending == "finished" else None,
     )

@@ -43,7 +43,7 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
         in_use: bytes that the process holds before anything is built: memory_before().
     """
     config = recipe.training
-    n_copies = min(device.config.threads, config.batch_size)
+    n_copies = min(device.config.threads, config.batch_size) if device.is_fast else 1
     windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
     itemsize = device.dtype.itemsize
     input_size = 1 if device.config.precision == "int8" else itemsize

@@ -14,8 +14,7 @@ from folio.recipe.presets import preset_table, usual_rates
 from folio.run.formats import KEY, require_readable
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokens.stream import StreamConfig
-from folio.training.config import TrainingConfig
-from folio.training.optimizers import OptimizerConfig
+from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.pace import parse_knot
 from folio.training.schedule import ScheduleConfig
 

@@ -142,7 +142,7 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
     state = TrainingState()
     if checkpoint is not None:
         load_model_tensors(training.model, checkpoint.model_tensors())
-        training.optimizer.load(checkpoint.optimizer_tensors())
+        training.step.optimizer.load(checkpoint.optimizer_tensors())
         state = TrainingState.restore(checkpoint.state, training.device.torch)
         step = checkpoint.step
         watcher.tell(f"going on from {checkpoint.path}")

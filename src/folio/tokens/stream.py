@@ -63,6 +63,16 @@ class Batch(NamedTuple):
     targets: NDArray[np.int64]
     """(B, T) the token that follows each input, or IGNORED past the end of a short window."""
 
+    @property
+    def n_targets(self) -> int:
+        """Targets that count."""
+        return int((self.targets != IGNORED).sum())
+
+    def split(self, n_windows: int) -> list[Batch]:
+        """Cut into batches of so many windows, the last of which may have fewer."""
+        firsts = range(0, len(self.inputs), n_windows)
+        return [Batch(*(rows[i : i + n_windows] for rows in self)) for i in firsts]
+
 
 class TokenStream:
     """An endless series of batches; `place` says where it stands and can be set."""

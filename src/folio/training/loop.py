@@ -1,6 +1,6 @@
 """The training loop. It tells an Observer what happens; it prints, draws and saves nothing.
 
-Shapes:  B windows in a batch · T context length · V vocabulary
+What a step computes and how, `step.py` says; the loop says when.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from folio.evaluation.score import exact_windows, sampled_windows
 from folio.evaluation.uncertainty import ratio_error
 from folio.run.diagnosis import stale_evaluations
 from folio.tokenizers.base import TokenIds
-from folio.tokens.stream import IGNORED, Batch, TokenStream
-from folio.training.config import TrainingConfig
+from folio.tokens.stream import Batch, TokenStream
+from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.deadline import Deadline
-from folio.training.optimizers import OptimizerConfig
 from folio.training.pace import Knot, Pace
-from folio.training.replicas import Replicas
 from folio.training.schedule import ScheduleConfig, learning_rate_share
 from folio.training.state import TrainingState
-from folio.training.updates import Optimizer
+from folio.training.step import Gradient, Step
 from folio.workers import WorkerError
 
 Ending = Literal["finished", "patience", "interrupted", "non-finite"]
@@ -73,9 +71,9 @@ class Training:
     """The parts of a run, put together."""
 
     model: nn.Module
-    replicas: Replicas
-    """What computes; `model` holds the weights."""
-    optimizer: Optimizer
+    """Holds the weights, in float32."""
+    step: Step
+    """Moves them."""
     stream: TokenStream
     validation: TokenIds
     context_length: int
@@ -110,27 +108,24 @@ def train(
     Returns:
         Why it ended. After `non-finite` the weights are those before the bad step.
     """
-    with training.replicas.at_work():
+    with training.step.running():
         return _train(training, state, observer, should_stop)
 
 
 def _train(
     training: Training, state: TrainingState, observer: Observer, should_stop: Callable[[], bool]
 ) -> Ending:
-    config, stream, pace, deadline = (
-        training.config,
-        training.stream,
-        training.pace,
-        training.deadline,
-    )
+    config, stream, pace = training.config, training.stream, training.pace
+    deadline = training.deadline
     stream.place = state.place
-    training.replicas.refresh()
+    training.step.refresh()  # the weights may be those of a checkpoint
     clock = _Clock(state)
 
     while True:
         if deadline is not None and (knot := deadline.decide(state.step, pace)):
             observer.paced(knot)
             pace.append(knot)
+
         if is_evaluation_due(training, state.step) and state.step > state.evaluated_step:
             evaluation = evaluate(training)
             note_evaluation(state, evaluation)
@@ -149,26 +144,26 @@ def _train(
 
         batch = stream.next_batch(config.batch_size, training.context_length)
         try:
-            loss, norm = compute_gradients(training, batch, state.step)
+            gradient = compute_gradient(training, batch, state.step)
         except WorkerError:  # the weights are those before the step
             observer.save(state)
             raise
         try:
-            _require_finite(loss, norm)
-            learning_rate = update_weights(training, state.step, norm)
+            require_finite(gradient)
+            learning_rate = update_weights(training, state.step, gradient)
         except FloatingPointError:  # the weights are those before the step
             stream.place = state.place
             observer.save(state)
             return _end("non-finite", state, observer)
 
         state.step += 1
-        state.tokens += int((batch.targets != IGNORED).sum())
+        state.tokens += batch.n_targets
         state.place = stream.place
         clock.read()
         if deadline is not None:
             deadline.stepped()
             state.used_seconds = deadline.used()
-        observer.stepped(state, loss, learning_rate)
+        observer.stepped(state, gradient.loss, learning_rate)
         if config.save_interval and state.step % config.save_interval == 0:
             observer.save(state)
 
@@ -191,15 +186,15 @@ def evaluate(training: Training) -> Evaluation:
     validation, windows = training.validation, exact_windows(len(training.validation), length)
     n_sampled = training.config.evaluation_sample or len(validation) - 1
     sampled = sampled_windows(len(tokens), length, n_sampled)
-    replicas = training.replicas
+    step = training.step
     nll: list[NDArray[np.float32]] = []
-    exact = replicas.score(validation, windows, "exact", nll)
+    exact = step.score(validation, windows, "exact", nll)
     validation_nll = np.concatenate(nll)
     error = exact.standard_error
     if training.validation_cluster is not None:
         cluster = training.validation_cluster[1:]
         error = ratio_error(np.bincount(cluster, validation_nll), np.bincount(cluster))
-    sample = replicas.score(tokens, sampled, "sample")
+    sample = step.score(tokens, sampled, "sample")
     return Evaluation(exact.nats_per_token, sample.nats_per_token, error, validation_nll)
 
 
@@ -214,38 +209,28 @@ def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
         state.best_validation_loss, state.best_step = loss, state.step
 
 
-def compute_gradients(training: Training, batch: Batch, step: int) -> tuple[float, float]:
-    """The gradients of a batch into the training's weights.
-
-    Returns:
-        The mean loss of the batch in nats, and the norm of all gradients together.
-    """
-    micro_batch_size = training.config.micro_batch_size
-    loss, square = training.replicas.accumulate_gradients(batch, micro_batch_size, step)
-    return loss, math.sqrt(square)
+def compute_gradient(training: Training, batch: Batch, step: int) -> Gradient:
+    """Compute the gradient of a batch."""
+    return training.step.backward(batch, step)
 
 
-def _require_finite(*numbers: float) -> None:
-    if not all(map(math.isfinite, numbers)):
+def require_finite(gradient: Gradient) -> None:
+    """Raise FloatingPointError where the loss or the gradient is infinite or no number."""
+    if not all(map(math.isfinite, gradient)):
         raise FloatingPointError("the loss or a gradient is not finite")
 
 
-def update_weights(training: Training, step: int, norm: float) -> float:
-    """Take an optimizer step at the rate of this step, and return that rate.
-
-    Args:
-        training: the parts.
-        step: which.
-        norm: of all gradients together, above which they are clipped.
+def update_weights(training: Training, step: int, gradient: Gradient) -> float:
+    """Move the weights at the learning rate of this step, and return that rate.
 
     Raises:
         FloatingPointError: weights would not be finite; they are those before the step.
     """
     pace = training.pace
     progress = pace.progress(step + 1) - 1
-    share = learning_rate_share(training.schedule, progress, pace.planned)
-    training.optimizer.step(share, norm)
-    return share * training.optimizer_config.learning_rate
+    lr_scale = learning_rate_share(training.schedule, progress, pace.planned)
+    training.step.update(lr_scale, gradient.norm)
+    return lr_scale * training.optimizer_config.learning_rate
 
 
 def _end(ending: Ending, state: TrainingState, observer: Observer) -> Ending:

@@ -25,33 +25,19 @@ import torch
 from torch import Tensor, nn
 
 from folio.fast import calls, int8
-from folio.model.attention import Attention
-from folio.training.optimizers import OptimizerConfig
+from folio.training.config import OptimizerConfig
+from folio.training.optimizers import (
+    EPSILON,
+    LONG_POLYNOMIALS,
+    SQUARE_POLYNOMIALS,
+    matrix_heights,
+)
 from folio.training.replicas import Replica, Replicas, part
 from folio.training.tape import Taped
 from folio.training.weights import new_row
 
-SQUARE_POLYNOMIALS = (
-    (14.2503, -132.8430, 423.7024, -522.7571, 218.4332),
-    (5.5797, -11.7350, 9.0462, -2.7405, 0.2829),
-)
-"""Coefficients of x, x^3, x^5 and so on, one polynomial after the other: each is the best at
-bringing what the one before it left nearer to 1, from 0.005 to 1 at first (the Polar Express,
-https://arxiv.org/abs/2505.16932; with 2 and 6 % to spare for rounding). Together 0.4 to 1.6, which
-is even enough; how small a singular value still comes up counts."""
-
-LONG_POLYNOMIALS = (
-    (7.5598, -20.8383, 14.7170),
-    (3.1709, -2.2925, 0.4586),
-)
-"""The same from 0.02 to 1, together 0.5 to 1.5: where a matrix is longer than wide, few singular
-values are small."""
-
-EPSILON = 1e-8
-"""So that what has no gradient stays."""
-
 TINY = 1e-14
-"""The same for squared lengths of gradients."""
+"""So that nothing is divided by 0."""
 
 RANGE = (2.0**-12, 2.0**10)
 """Within which the largest number of a matrix may lie, so that neither its fourth powers, nor the
@@ -248,12 +234,8 @@ def change(stack: Stack, moves: Tensor, config: OptimizerConfig, numbers: Tensor
 
 def _shapes(model: nn.Module, members: list[nn.Parameter]) -> list[tuple[int, int]]:
     """Of the matrices one by one; queries, keys and values lie in one parameter, but are three."""
-    widths = {m.qkv_proj.weight: m.widths for m in model.modules() if isinstance(m, Attention)}
-    return [
-        (rows, parameter.shape[1])
-        for parameter in members
-        for rows in widths.get(parameter, (len(parameter),))
-    ]
+    heights = matrix_heights(model, members)
+    return [(n, p.shape[1]) for p, rows in zip(members, heights) for n in rows]
 
 
 def orthogonalize(stacks: list[Tensor], in_bytes: bool = False) -> list[Tensor]:

@@ -1,71 +1,331 @@
-"""How the weights are moved, as settings. Free of torch, so that a recipe is read quickly."""
+"""AdamW, SGD and Muon, written out: the formula on top, the same lines below it.
+
+A rule moves the parameters of one group, and `Optimizer` puts a rule to each group of a model.
+`training/parallel/updates.py` has the same rules for weights that several processes share; a test
+over OPTIMIZERS holds the two together.
+
+Shapes:  R x C a matrix of weights, of which each row makes one neuron
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
-from folio.errors import UserError
+import torch
+from torch import Tensor, nn
+
+from folio.model.attention import Attention
+from folio.training.config import OptimizerConfig
+from folio.training.state import require_same_tensors
+
+Group = Literal["hidden", "embedding", "vector"]
+GROUPS: tuple[Group, ...] = ("hidden", "embedding", "vector")
+
+SQUARE_POLYNOMIALS = (
+    (14.2503, -132.8430, 423.7024, -522.7571, 218.4332),
+    (5.5797, -11.7350, 9.0462, -2.7405, 0.2829),
+)
+"""Coefficients of x, x^3, x^5 and so on, one polynomial after the other. Each brings what the one
+before it left as near to 1 as can be, from 0.005 to 1 at first (the Polar Express,
+https://arxiv.org/abs/2505.16932; with 2 and 6 % to spare for rounding). Together 0.4 to 1.6, which
+is even enough; how small a singular value still comes up counts."""
+
+LONG_POLYNOMIALS = (
+    (7.5598, -20.8383, 14.7170),
+    (3.1709, -2.2925, 0.4586),
+)
+"""The same from 0.02 to 1, together 0.5 to 1.5: where a matrix is longer than wide, few singular
+values are small."""
+
+EPSILON = 1e-8
+"""Keeps neurons still that have no gradient."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW (https://arxiv.org/abs/1711.05101), SGD or Muon, and the clipping before it."""
+class Rule(Protocol):
+    """Moves the parameters of one group by their gradients."""
 
-    kind: Literal["adamw", "sgd", "muon"] = "adamw"
-    """The rule. `muon` moves the matrices between hidden layers by Muon and the rest by AdamW."""
+    state: dict[str, list[Tensor]]
+    """What it remembers from step to step: one tensor for each parameter, or one for all."""
 
-    learning_rate: float = 1e-3
-    """At the peak of the schedule. A recipe that names none has one by the width of its model."""
+    def step(self, lr_scale: float) -> None:
+        """Change the parameters in place, at so much of the peak learning rate."""
 
-    weight_decay: float = 0.1
-    """Of matrices only, embeddings included; gains and biases are left alone."""
 
-    beta1: float = 0.9
-    """AdamW: how much of the mean gradient is kept each step."""
+class AdamW:
+    """Take steps whose length hardly depends on that of the gradient; decay the weights beside.
 
-    beta2: float = 0.99
-    """AdamW: how much of the mean squared gradient is kept each step."""
+        m <- beta1 m + (1 - beta1) g
+        v <- beta2 v + (1 - beta2) g^2
+        w <- w - lr decay w - lr (m / (1 - beta1^n)) / (sqrt(v / (1 - beta2^n)) + epsilon)
 
-    epsilon: float = 1e-8
-    """AdamW: added to the root of the mean squared gradient."""
+    Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
+    """
 
-    momentum: float = 0.0
-    """SGD: how much of the last change is kept each step."""
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], config: OptimizerConfig, weight_decay: float
+    ) -> None:
+        self.parameters, self.config, self.weight_decay = parameters, config, weight_decay
+        self.steps = torch.zeros(())
+        self.mean = [torch.zeros_like(w) for w in parameters]
+        self.mean_square = [torch.zeros_like(w) for w in parameters]
+        self.state = {"steps": [self.steps], "mean": self.mean, "mean_square": self.mean_square}
 
-    matrix_learning_rate: float = 0.02
-    """Muon: at the peak of the schedule, for the matrices between hidden layers. As above."""
+    def step(self, lr_scale: float) -> None:
+        """Move each parameter."""
+        beta1, beta2, epsilon = self.config.beta1, self.config.beta2, self.config.epsilon
+        lr = lr_scale * self.config.learning_rate
+        self.steps += 1
+        n = self.steps.item()
+        for w, m, v in zip(self.parameters, self.mean, self.mean_square):
+            g = gradient_of(w)
+            m.lerp_(g, 1 - beta1)
+            v.lerp_(g.square(), 1 - beta2)
+            root = (v / (1 - beta2**n)).sqrt_().add_(epsilon)
+            w -= lr * self.weight_decay * w + lr / (1 - beta1**n) * m / root
 
-    matrix_weight_decay: float = 0.05
-    """Muon: of those matrices, times their rate each step."""
 
-    cautious_decay: bool = True
-    """Muon: spare the weights that the move makes larger (https://arxiv.org/abs/2510.12402)."""
+class SGD:
+    """Go against the gradient, with momentum.
 
-    matrix_momentum: float = 0.95
-    """Muon: how much of the mean gradient is kept each step."""
+        u <- momentum u + g + decay w
+        w <- w - lr u
 
-    matrix_beta2: float = 0.95
-    """Muon: how much of the mean squared move of each neuron is kept each step, by which its moves
-    are scaled (https://arxiv.org/abs/2510.05491). 1 leaves them as they are."""
+    Source: Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html.
+    """
 
-    gradient_clip: float = 1.0
-    """Largest norm of all gradients together; 0 does not clip."""
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], config: OptimizerConfig, weight_decay: float
+    ) -> None:
+        self.parameters, self.config, self.weight_decay = parameters, config, weight_decay
+        self.state: dict[str, list[Tensor]] = {}
+        if config.momentum:
+            self.state["velocity"] = [torch.zeros_like(w) for w in parameters]
 
-    def __post_init__(self) -> None:
-        for name in (
-            "learning_rate",
-            "weight_decay",
-            "matrix_learning_rate",
-            "matrix_weight_decay",
-            "gradient_clip",
-        ):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"optimizer.{name} is {getattr(self, name)}; it is 0 or more.")
-        for name in ("beta1", "beta2", "momentum", "matrix_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"optimizer.{name} is {getattr(self, name)}; it is 0 to below 1.")
-        if not 0 <= self.matrix_beta2 <= 1:
-            raise UserError(f"optimizer.matrix_beta2 is {self.matrix_beta2}; it is 0 to 1.")
-        if not self.epsilon > 0:
-            raise UserError(f"optimizer.epsilon is {self.epsilon}; it is above 0.")
+    def step(self, lr_scale: float) -> None:
+        """Move each parameter; the decay goes through the momentum, as in the textbook."""
+        for i, w in enumerate(self.parameters):
+            update = gradient_of(w) + self.weight_decay * w
+            if self.config.momentum:
+                update = self.state["velocity"][i].mul_(self.config.momentum).add_(update)
+            w -= lr_scale * self.config.learning_rate * update
+
+
+class Muon:
+    """Move all directions of a matrix equally far.
+
+        m <- momentum m + (1 - momentum) g
+        o <- orthogonalize(momentum m + (1 - momentum) g)        as Nesterov looks at m
+        v <- beta2 v + (1 - beta2) mean(o^2) of each row         how far each neuron moved lately
+        o <- o / sqrt(v), times what gives it the length it had
+        w <- w - lr decay w where that shrinks w as o does - lr sqrt(max(1, R / C)) o
+
+    So directions with small gradients move as far as those with large ones, no few neurons take
+    all of the way (NorMuon), decay spares the weights that the update makes larger, and a tall
+    matrix changes what comes out of it as much as a wide one.
+
+    Sources: Jordan 2024, https://kellerjordan.github.io/posts/muon; Li et al. 2025,
+    https://arxiv.org/abs/2510.05491; Chen et al. 2025, https://arxiv.org/abs/2510.12402.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        config: OptimizerConfig,
+        heights: Sequence[Sequence[int]],
+    ) -> None:
+        """Remember nothing yet.
+
+        Args:
+            parameters: matrices, some of which hold several below each other.
+            config: rate, momentum and decay.
+            heights: of each parameter the rows R of its matrices.
+        """
+        self.parameters, self.config, self.heights = parameters, config, heights
+        self.momentum = [torch.zeros_like(w) for w in parameters]
+        self.mean_square = [torch.zeros_like(w[:, :1]) for w in parameters]
+        self.state = {"momentum": self.momentum, "mean_square": self.mean_square}
+
+    def step(self, lr_scale: float) -> None:
+        """Move each matrix."""
+        lr = lr_scale * self.config.matrix_learning_rate
+        keep = self.config.matrix_momentum
+        rows = zip(self.parameters, self.heights, self.momentum, self.mean_square)
+        for w, heights, m, v in rows:
+            g = gradient_of(w)
+            m.lerp_(g, 1 - keep)
+            ahead = g.lerp(m, keep)
+            for matrix, u, mean_square in zip(*(x.split(list(heights)) for x in (w, ahead, v))):
+                self._move(matrix, orthogonalize(u), mean_square, lr)
+
+    def _move(self, w: Tensor, o: Tensor, v: Tensor, lr: float) -> None:
+        """Change one matrix: (R, C), (R, C) and (R, 1)."""
+        if self.config.matrix_beta2 < 1:
+            v.lerp_(o.square().mean(1, keepdim=True), 1 - self.config.matrix_beta2)
+            even = o / (v.sqrt() + EPSILON)
+            o = even * (o.norm() / (even.norm() + EPSILON))
+        decayed = lr * self.config.matrix_weight_decay * w
+        if self.config.cautious_decay:
+            decayed *= o * w > 0
+        rows, columns = w.shape
+        w -= decayed + lr * max(1.0, rows / columns) ** 0.5 * o
+
+
+def orthogonalize(x: Tensor) -> Tensor:
+    """Bring the singular values of a matrix to about 1, by products alone.
+
+    A polynomial of x is x times one of its gram matrix s = x x^T, or x^T x if that is smaller.
+
+    Args:
+        x: (R, C) float32, of any scale.
+
+    Returns:
+        (R, C), of the same directions; 0 where x is.
+    """
+    rows, columns = x.shape
+    x = x / x.abs().max().clamp(min=torch.finfo(x.dtype).tiny)  # powers must not overflow
+    for i, coefficients in enumerate(SQUARE_POLYNOMIALS if rows == columns else LONG_POLYNOMIALS):
+        s = x @ x.T if rows <= columns else x.T @ x
+        if i == 0:
+            length = largest_singular_value(s)
+            x, s = x / length, s / length.square()
+        factor = torch.zeros_like(s)
+        for c in reversed(coefficients):  # Horner: ((... s + c) s + b) s + a
+            factor = factor @ s
+            factor.diagonal().add_(c)
+        x = factor @ x if rows <= columns else x @ factor
+    return x
+
+
+def largest_singular_value(gram: Tensor) -> Tensor:
+    """Bound the largest singular value of x from above, closely, without finding it.
+
+    The eighth root of the sum of the eighth powers of all of them is 1.00 to 1.07 times as much for
+    momenta, where the root of the sum of squares is twice as much.
+
+    Args:
+        gram: (M, M), x x^T or x^T x.
+
+    Returns:
+        Scalar, above 0.
+
+    Source: https://arxiv.org/abs/2305.16173.
+    """
+    return torch.linalg.matrix_norm(gram @ gram).clamp(min=EPSILON) ** 0.25
+
+
+OPTIMIZERS: dict[str, type[AdamW] | type[SGD] | type[Muon]] = {
+    "adamw": AdamW,
+    "sgd": SGD,
+    "muon": Muon,
+}
+"""`optimizer.kind` -> the rule for the matrices between hidden layers."""
+
+
+class Optimizer:
+    """A rule for each group of parameters; Muon leaves tables and vectors to AdamW."""
+
+    def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:
+        """Put the rules to the parameters of a model.
+
+        Args:
+            config: which rules.
+            model: in float32.
+        """
+        self.parameters = list(model.parameters())
+        self.rules: dict[Group, Rule] = {}
+        kind = OPTIMIZERS[config.kind]
+        for group, named in parameter_groups(model).items():
+            members = list(named.values())
+            elementwise = AdamW if kind is Muon else kind
+            decay = 0.0 if group == "vector" else config.weight_decay
+            if kind is Muon and group == "hidden":
+                self.rules[group] = Muon(members, config, matrix_heights(model, members))
+            else:
+                self.rules[group] = elementwise(members, config, decay)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def step(self, lr_scale: float) -> None:
+        """Move all parameters by their gradients.
+
+        Args:
+            lr_scale: of the peak rates.
+
+        Raises:
+            FloatingPointError: a weight would be infinite or no number. All are then those before
+                the step, and what the rules remember is finite.
+        """
+        counts = [rule.steps for rule in self.rules.values() if isinstance(rule, AdamW)]
+        before = [x.detach().clone() for x in (*self.parameters, *counts)]
+        for rule in self.rules.values():
+            rule.step(lr_scale)
+        if all(w.isfinite().all() for w in self.parameters):
+            return
+        for x, old in zip((*self.parameters, *counts), before):
+            x.copy_(old)
+        for rule in self.rules.values():
+            for x in (x for tensors in rule.state.values() for x in tensors):
+                x.nan_to_num_(0.0, 0.0, 0.0)
+        raise FloatingPointError("a step makes weights that are not finite")
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """`hidden.mean` and so on -> what the rule of that group remembers, side by side."""
+        return {
+            f"{group}.{name}": torch.cat([x.flatten() for x in tensors]).view(
+                tensors[0].shape if tensors[0].dim() == 0 else -1
+            )
+            for group, rule in self.rules.items()
+            for name, tensors in rule.state.items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave, of this or of the parallel step.
+
+        Raises:
+            UserError: it was another optimizer, or one of other weights.
+        """
+        require_same_tensors(self.tensors, tensors, "optimizer")
+        for group, rule in self.rules.items():
+            for name, own in rule.state.items():
+                flat = tensors[f"{group}.{name}"].flatten()
+                for x, saved in zip(own, flat.split([x.numel() for x in own])):
+                    x.copy_(saved.view(x.shape))
+
+
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """Return the gradient, which `backward` made."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def parameter_groups(model: nn.Module) -> dict[Group, dict[str, nn.Parameter]]:
+    """Group -> name -> parameter, of the groups that a model has."""
+    groups: dict[Group, dict[str, nn.Parameter]] = {group: {} for group in GROUPS}
+    for name, parameter in model.named_parameters():
+        groups[group_of(name, parameter)][name] = parameter
+    return {group: members for group, members in groups.items() if members}
+
+
+def group_of(name: str, parameter: nn.Parameter) -> Group:
+    """Tell which rules a parameter falls under.
+
+    Matrices between hidden layers are one kind, tables from or to token ids and positions
+    another, gains and biases the third.
+    """
+    if parameter.dim() < 2:
+        return "vector"
+    return "hidden" if name.startswith("blocks.") else "embedding"
+
+
+def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tuple[int, ...]]:
+    """Rows of each matrix in each parameter: queries, keys and values lie in one, but are three."""
+    several = {m.qkv_proj.weight: m.widths for m in model.modules() if isinstance(m, Attention)}
+    return [several.get(p, (len(p),)) for p in parameters]
+
+
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
+    """Length of all gradients together."""
+    squares = [gradient_of(p).square().sum() for p in parameters]
+    return math.sqrt(torch.stack(squares).sum().item())

@@ -64,7 +64,7 @@ class RunRecorder:
             config=asdict(self.model_config),
             state=state.record(training.device.torch),
             model=model_tensors(training.model),
-            optimizer=training.optimizer.tensors,
+            optimizer=training.step.optimizer.tensors,
         )
         best = state.best_validation_loss
         self.run.point("last", state.step, None if math.isinf(best) else best)

@@ -35,32 +35,27 @@ from folio.fast import loss as fast_loss
 from folio.fast.accelerate import accelerate, is_known
 from folio.fast.int8 import Int8Weight
 from folio.fast.layers import FastLinear
-from folio.model import loss as plain_loss
 from folio.model.dropout import Dropout
 from folio.tokenizers.base import TokenIds
-from folio.tokens.stream import IGNORED, Batch
+from folio.tokens.stream import Batch
+from folio.training.step import Loss, ran_out_of_memory
 from folio.training.tape import MOST_BYTES, Taped
 from folio.training.weights import Weights, new_row
 from folio.workers import Task, WorkerPool, forks, make_pool
 
 Work = Callable[["Replica", Any], Any]
 """(copy, item) -> answer."""
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""A model, (B, T) inputs and targets -> their loss, summed over the targets."""
 
 
-def usual_loss(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    confidence_penalty: float = 0.0,
-    fast: bool = True,
-) -> Tensor:
-    """The cross-entropy of the true next tokens, with the gradient of what is minimized."""
-    losses = fast_loss if fast else plain_loss
-    if confidence_penalty:
-        return losses.penalized_loss(model(inputs), targets, confidence_penalty)
-    return losses.next_token_loss(model(inputs), targets, reduction="sum")
+def fast_loss_of(confidence_penalty: float = 0.0) -> Loss:
+    """Make the loss of `usual_loss`, forward and backward in one pass each."""
+
+    def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        if confidence_penalty:
+            return fast_loss.penalized_loss(model(inputs), targets, confidence_penalty)
+        return fast_loss.next_token_loss(model(inputs), targets, reduction="sum")
+
+    return loss
 
 
 @dataclass(frozen=True)
@@ -132,10 +127,7 @@ class Replicas:
         if device.config.precision == "int8":
             int8.require()
         self.weights, self.device, self.seed = Weights(model, device.dtype), device, seed
-        self.fast = device.config.fast != "off"
-        self.loss: Loss = partial(
-            usual_loss, fast=self.fast
-        )  # another may be put here before the copies are at work
+        self.loss: Loss = fast_loss_of()  # another may be put here before the copies are at work
         self.fitting_windows = 0
         """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
         self.peak_bytes = 0
@@ -158,8 +150,8 @@ class Replicas:
 
     def _copy(self, number: int, n_copies: int, model: nn.Module) -> Replica:
         mine = copy.deepcopy(model).to(self.device.dtype).train()
-        captures = self.fast and is_known(mine)
-        mine = accelerate(mine) if self.fast else mine
+        captures = is_known(mine)
+        mine = accelerate(mine)
         self.weights.attach(mine, self.weights.working)
         generator = torch.Generator()
         for name, module in mine.named_modules():
@@ -254,7 +246,7 @@ class Replicas:
         Returns:
             That mean loss, and how long the gradient is.
         """
-        n_windows, n_targets = len(batch.inputs), max(1, int((batch.targets != IGNORED).sum()))
+        n_windows, n_targets = len(batch.inputs), max(1, batch.n_targets)
         at_once = min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
         n, size = len(self.copies), -(-at_once // len(self.copies))
         firsts = range(0, n_windows, size)
@@ -362,9 +354,3 @@ def _mix(*numbers: int) -> int:
     """A 63-bit whole number that looks random, the same for the same numbers."""
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-def ran_out_of_memory(error: Exception) -> bool:
-    """Whether fewer windows at once may help; torch has no class for a processor's memory."""
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or "DefaultCPUAllocator" in str(error)

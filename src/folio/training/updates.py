@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from folio.fast import calls
+from folio.training.config import OptimizerConfig
 from folio.training.muon import Muon
-from folio.training.optimizers import OptimizerConfig
 from folio.training.replicas import Replica, Replicas
 from folio.training.state import require_same_tensors
 from folio.training.weights import new_row

@@ -9,15 +9,11 @@ take one for each of dozens of small tensors.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from folio.training.optimizers import Group, parameter_groups
 from folio.workers import shared_row
-
-Group = Literal["hidden", "embedding", "vector"]
-GROUPS: tuple[Group, ...] = ("hidden", "embedding", "vector")
 
 
 def new_row(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -36,11 +32,7 @@ class Weights:
             model: in float32.
             dtype: in which copies of it compute.
         """
-        named: dict[Group, dict[str, nn.Parameter]] = {}
-        for group in GROUPS:
-            members = {n: p for n, p in model.named_parameters() if group_of(n, p) == group}
-            if members:
-                named[group] = members
+        named = parameter_groups(model)
         everything = {name: p for members in named.values() for name, p in members.items()}
         row = torch.cat([p.detach().flatten() for p in everything.values()])
         self.values = new_row(len(row), row.dtype, row.device).copy_(row)
@@ -95,14 +87,3 @@ class Weights:
         parameters = dict(model.named_parameters())
         gradients = torch.autograd.grad(loss * weight, [parameters[name] for name in self._spans])
         torch.cat([gradient.flatten() for gradient in gradients], out=row)
-
-
-def group_of(name: str, parameter: nn.Parameter) -> Group:
-    """What kind of weight a parameter is.
-
-    Matrices between hidden layers are one kind, tables from or to token ids and places
-    another, gains and biases the third.
-    """
-    if parameter.dim() < 2:
-        return "vector"
-    return "hidden" if name.startswith("blocks.") else "embedding"

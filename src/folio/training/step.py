@@ -1,0 +1,231 @@
+"""A training step: the gradient of a batch, then the update of the weights by it.
+
+`PlainStep` is the one that everybody knows, in one process, by torch alone: forward,
+`loss.backward()`, clip, update. Accelerators and `--device.fast off` use it. `parallel/` does the
+same on all cores of a processor, faster.
+
+Shapes:  B windows in a batch · T context length · V vocabulary
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from folio.device import Device
+from folio.evaluation.score import Score, Window, score
+from folio.model.loss import next_token_loss, penalized_loss
+from folio.tokenizers.base import TokenIds
+from folio.tokens.stream import Batch
+from folio.training.config import OptimizerConfig, TrainingConfig
+from folio.training.optimizers import Optimizer, gradient_norm
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""A model, (B, T) inputs and targets -> their loss, summed over the targets, in nats."""
+
+
+class Gradient(NamedTuple):
+    """What is told of the gradient of a batch; the gradient itself lies where the step needs it."""
+
+    loss: float
+    """The mean loss of the batch, in nats."""
+    norm: float
+    """The length of all gradients together, before they are clipped."""
+
+
+class Remembers(Protocol):
+    """What an optimizer must give to a checkpoint."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """`hidden.mean` and so on -> what is remembered from step to step."""
+        ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take it back."""
+
+
+class Step(Protocol):
+    """Moves a model by batches."""
+
+    loss: Loss
+    """Another may be put here before the step runs."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share the work, this one included."""
+        ...
+
+    @property
+    def fitting_windows(self) -> int:
+        """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
+        ...
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory of all processes together, once they have run."""
+        ...
+
+    @property
+    def optimizer(self) -> Remembers:
+        """What moves the weights."""
+        ...
+
+    def running(self) -> AbstractContextManager[None]:
+        """Keep the workers at hand while this lasts."""
+        ...
+
+    def refresh(self) -> None:
+        """Compute with the model's weights as they are now, after someone has changed them."""
+
+    def backward(self, batch: Batch, step: int) -> Gradient:
+        """Compute the gradient of the mean loss over all targets of a batch.
+
+        Args:
+            batch: (B, T) inputs and targets.
+            step: names the dropout masks, where they do not come from torch's global state.
+
+        Raises:
+            WorkerError: a worker died or hung; the weights are as they were.
+        """
+        ...
+
+    def update(self, lr_scale: float, norm: float) -> None:
+        """Clip the gradient, and move the weights by it.
+
+        Args:
+            lr_scale: of the peak learning rates.
+            norm: of the gradient.
+
+        Raises:
+            FloatingPointError: the weights would not be finite; they are as they were.
+        """
+
+    def score(
+        self,
+        tokens: TokenIds,
+        windows: list[Window],
+        protocol: str,
+        nll: list[NDArray[np.float32]] | None = None,
+    ) -> Score:
+        """Measure the loss of windows without dropout; arguments as `evaluation.score`."""
+        ...
+
+
+class PlainStep:
+    """One process, one model, torch alone."""
+
+    world_size, peak_bytes, fitting_windows = 1, 0, 0
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: Device,
+        config: TrainingConfig,
+        optimizer_config: OptimizerConfig,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            model: on the device, in float32; its parameters are moved.
+            device: in whose precision forward and backward compute.
+            config: for the micro-batch size and the confidence penalty.
+            optimizer_config: the rules, and where gradients are clipped.
+        """
+        self.model, self.device, self.config = model.train(), device, config
+        is_mixed = device.dtype != torch.float32  # https://arxiv.org/abs/1710.03740
+        self.compute = copy.deepcopy(model).to(device.dtype) if is_mixed else model
+        self.optimizer = Optimizer(optimizer_config, model)
+        self.max_norm = optimizer_config.gradient_clip or math.inf
+        self.loss: Loss = usual_loss(config.confidence_penalty)
+
+    def running(self) -> AbstractContextManager[None]:
+        """Nothing has to be started."""
+        return nullcontext()
+
+    def backward(self, batch: Batch, step: int) -> Gradient:
+        """As a Step; where memory runs out, begin anew with half as many windows at once."""
+        at_once = self.fitting_windows or self.config.micro_batch_size or len(batch.inputs)
+        try:
+            loss = self._backward(batch, at_once)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out_of_memory(error) or at_once == 1:
+                raise
+            self.fitting_windows = -(-min(at_once, len(batch.inputs)) // 2)
+        else:
+            return Gradient(loss, gradient_norm(self.optimizer.parameters))
+        gc.collect()  # the error and its traceback, which hold what the step had in memory
+        return self.backward(batch, step)
+
+    def _backward(self, batch: Batch, micro_batch_size: int) -> float:
+        self.model.zero_grad(set_to_none=True)
+        n_targets = max(batch.n_targets, 1)
+        total = 0.0
+        for part in batch.split(micro_batch_size):
+            inputs, targets = (torch.from_numpy(x).to(self.device.torch) for x in part)
+            loss = self.loss(self.compute, inputs, targets)  # summed over targets, in nats
+            (loss / n_targets).backward()
+            total += loss.item()
+            self._collect_gradients()
+        return total / n_targets
+
+    def update(self, lr_scale: float, norm: float) -> None:
+        """As a Step."""
+        if norm > self.max_norm:
+            for parameter in self.model.parameters():
+                assert parameter.grad is not None
+                parameter.grad.mul_(self.max_norm / norm)
+        self.optimizer.step(lr_scale)
+        self.refresh()
+
+    def score(
+        self,
+        tokens: TokenIds,
+        windows: list[Window],
+        protocol: str,
+        nll: list[NDArray[np.float32]] | None = None,
+    ) -> Score:
+        """As a Step."""
+        return score(self.compute, tokens, windows, protocol, nll=nll)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """As a Step: round the weights to the precision that computes, if it is another."""
+        if self.compute is not self.model:
+            for own, master in zip(self.compute.parameters(), self.model.parameters()):
+                own.copy_(master)
+
+    def _collect_gradients(self) -> None:
+        """Add up the gradients of micro-batches in float32, where they come in less."""
+        if self.compute is self.model:
+            return
+        for own, master in zip(self.compute.parameters(), self.model.parameters()):
+            assert own.grad is not None
+            gradient, own.grad = own.grad.float(), None
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+
+
+def usual_loss(confidence_penalty: float = 0.0) -> Loss:
+    """Make the loss that is minimized: the cross-entropy of the true next tokens."""
+
+    def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        if confidence_penalty:
+            return penalized_loss(model(inputs), targets, confidence_penalty)
+        return next_token_loss(model(inputs), targets, reduction="sum")
+
+    return loss
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether fewer windows at once may help; torch has no class for a processor's memory."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "DefaultCPUAllocator" in str(error)
