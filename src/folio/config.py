@@ -80,9 +80,7 @@ def _convert(value: Any, annotation: Any, name: str) -> Any:
             if value in options:
                 return value
             if len(choices) == 1:
-                nearest = _nearest(value, options)
-                hint = f" Did you mean '{nearest}'?" if nearest else ""
-                raise UserError(f"{name} is '{value}'; it is one of {', '.join(options)}.{hint}")
+                raise UserError(unknown_choice(name, value, options))
     raise UserError(f"{name} is {value!r}; expected {describe_type(annotation)}.")
 
 
@@ -238,6 +236,17 @@ def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
     nearest = _nearest(name, known)
     hint = f" Did you mean '{nearest}'?" if nearest else ""
     return f"Unknown {noun} '{name}'.{hint}"
+
+
+def unknown_choice(name: str, value: str, options: Iterable[str]) -> str:
+    """Say that a setting has none of the values that it may have, with the nearest of them.
+
+    >>> unknown_choice("model.bias", "flase", ["true", "false"])
+    "model.bias must be one of true, false, got 'flase'. Did you mean 'false'?"
+    """
+    nearest = _nearest(value, options)
+    hint = f" Did you mean '{nearest}'?" if nearest else ""
+    return f"{name} must be one of {', '.join(options)}, got '{value}'.{hint}"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:
