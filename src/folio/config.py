@@ -36,7 +36,6 @@ class Setting:
     name: str
     """Dotted: `model.n_layers`."""
     annotation: Any
-    default: Any
     explanation: str
 
 
@@ -203,10 +202,7 @@ def settings(config_class: type, prefix: str = "") -> Iterator[Setting]:
         if dataclasses.is_dataclass(annotation):
             yield from settings(annotation, f"{prefix}{field.name}.")  # type: ignore[arg-type]
             continue
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        yield Setting(prefix + field.name, annotation, default, explanations.get(field.name, ""))
+        yield Setting(prefix + field.name, annotation, explanations.get(field.name, ""))
 
 
 def describe_type(annotation: Any) -> str:

@@ -33,12 +33,9 @@ def train(
         minutes: How long to train; measured first, then frozen as a number of steps.
         name: Of the run, below runs/.
         validation: A file or folder of another kind to hold out too; repeatable.
-        settings: List every setting with its default, and stop.
+        settings: List every setting with its value for this preset, size and recipe, and stop.
         json: Print how it ended as JSON.
     """
-    if settings:
-        show(describe_settings())
-        return
     positional, flags = split_words(corpus)
     given: Table = {}
     if minutes is not None:
@@ -50,6 +47,9 @@ def train(
 
     table = lay_over(*source_layers(positional), given, settings_table(flags))
     recipe = make_recipe(table)
+    if settings:
+        show(describe_settings(recipe))
+        return
     if name is not None:
         check_name(name)
 
