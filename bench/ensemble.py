@@ -36,7 +36,7 @@ from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import find_run
-from folio.run.opening import OpenRun, open_run
+from folio.run.opening import Model, open_run
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch, Place, TokenStream
 from folio.tokens.token_file import open_token_file
@@ -62,12 +62,12 @@ def main() -> None:
         distil(members, options.distil, options.seed, text)
 
 
-def held_out(member: OpenRun) -> TokenIds:
+def held_out(member: Model) -> TokenIds:
     path = member.run.tokens_file("test")
     return open_token_file(path) if path.exists() else member.validation()
 
 
-def probabilities(member: OpenRun, tokens: TokenIds, windows: list[Window]) -> Tensor:
+def probabilities(member: Model, tokens: TokenIds, windows: list[Window]) -> Tensor:
     """(N, V) what a member expects at each place; 0 at the first."""
     found = torch.zeros(len(tokens), member.model.config.vocab_size)
     with torch.no_grad():
@@ -120,7 +120,7 @@ class Report(Watcher):
         print(f"step {state.step}: validation {losses}, {state.seconds:.0f} s", flush=True)
 
 
-def distil(members: list[OpenRun], weight: float, seed: int, text: TokenIds) -> None:
+def distil(members: list[Model], weight: float, seed: int, text: TokenIds) -> None:
     """Train the model that learns from the text and from the mean of the members."""
     ids = members[0].training()
     length = members[0].model.config.context_length

@@ -1,10 +1,19 @@
-"""Folio from Python."""
+"""Folio from Python: what is exported, and that it does what a script expects."""
 
 from __future__ import annotations
 
+import inspect
+import logging
+from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
+
+import pytest
 
 import folio
+from folio.generation.sampling import SamplingConfig, SamplingSettings
+from folio.training.loop import Ending, Evaluation
+from folio.training.state import TrainingState
 
 TINY = {
     "preset": "gpt2",
@@ -12,16 +21,150 @@ TINY = {
     "training": {"batch_size": 4, "max_steps": 20},
     "device": {"kind": "cpu", "precision": "float32", "threads": 1},
 }
+EXPORTED = {
+    "Model": ["evaluate", "generate", "generate_batch", "generate_ids", "score"],
+    "Observer": ["ended", "evaluated", "paced", "save", "stepped"],
+    "Recipe": ["of"],
+    "Result": [],
+    "Tokenizer": ["decode", "encode", "save"],
+    "UserError": [],
+    "load": [],
+    "measure_recall": [],
+    "train": [],
+}
+"""Name -> methods that others rely on."""
+
+
+def test_these_names_are_exported_and_no_others():
+    assert folio.__all__ == sorted(EXPORTED)
+    assert set(folio.__all__) <= set(dir(folio))
+    with pytest.raises(AttributeError, match="'folio' has no attribute 'lod'"):
+        _ = folio.lod  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_each_exported_name_is_explained_in_sentences(name: str):
+    exported = getattr(folio, name)
+    assert exported.__name__ == name
+    documented = [exported, *(getattr(exported, method) for method in EXPORTED[name])]
+    for thing in documented:
+        text = inspect.getdoc(thing)
+        assert text and len(text.split()) > 1 and text.splitlines()[0][-1] in ".:", thing
+        if inspect.isfunction(thing) and "Args:" in text:
+            for parameter in set(inspect.signature(thing).parameters) - {"self"}:
+                assert parameter in text, f"{thing} does not explain {parameter}"
 
 
 def test_train_load_generate(book: Path):
-    result = folio.train(str(book), name="mine", **TINY)
-    model = folio.load(str(result.run.path))
+    result = folio.train(book, name="mine", **TINY)
+    model = folio.load(result.run.path)
     text = model.generate("The ", max_tokens=30, seed=1)
     assert isinstance(text, str) and 0 < len(text) <= 30
-    assert text == folio.load().generate("The ", max_tokens=30, seed=1)
-    texts = model.generate("The ", max_tokens=30, seed=1, n_samples=3)
-    assert isinstance(texts, list) and len(set(texts)) == 3
+    assert text == folio.load("mine", "best").generate("The ", max_tokens=30, seed=1)
+    assert text == folio.load(checkpoint=20).generate("The ", max_tokens=30, seed=1)
+    n_parameters = sum(parameter.numel() for parameter in model.model.parameters())
+    assert repr(result).startswith(f"Result('{result.run.path}', finished at step 20, best val")
+    assert repr(model) == f"Model('{result.run.path}', step 20, {n_parameters:,} parameters)"
+
+
+def test_a_batch_gives_a_text_for_each_prompt_in_their_order(book: Path):
+    folio.train(book, **TINY)
+    model = folio.load()
+    settings = {"max_tokens": 30, "seed": 1}
+    texts = model.generate_batch(["The ", "verse ", "The "], **settings)
+    assert len(texts) == 3 and texts[0] != texts[2]
+    alone = model.generate_batch(["The ", "The "], **settings), model.generate("verse ", **settings)
+    assert [texts[0], texts[2]] == alone[0] and texts[1] == alone[1]
+    assert model.generate_batch([]) == [] and model.generate_batch([""], max_tokens=0) == [""]
+    with pytest.raises(folio.UserError, match="must be a list of texts, got the text 'The '"):
+        model.generate_batch("The ")
+
+
+def test_keyword_arguments_of_generate_are_the_fields_of_its_config():
+    assert get_type_hints(SamplingSettings) == get_type_hints(SamplingConfig)
+    assert SamplingSettings.__optional_keys__ == {field.name for field in fields(SamplingConfig)}
+
+
+class Counting(folio.Observer):
+    """Hears of steps and evaluations alone, as an observer of a user would."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.evaluations: list[Evaluation] = []
+        self.ending: Ending | None = None
+
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        assert state.step == len(self.losses) + 1
+        self.losses.append(loss)
+
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        self.evaluations.append(evaluation)
+
+    def ended(self, state: TrainingState, ending: Ending) -> None:
+        self.ending = ending
+
+
+def test_an_observer_hears_each_step(book: Path):
+    observer = Counting()
+    result = folio.train(book, observer=observer, **TINY)
+    assert len(observer.losses) == 20 and observer.losses[-1] < observer.losses[0]
+    losses = [evaluation.validation_loss for evaluation in observer.evaluations]
+    assert min(losses) == result.state.best_validation_loss
+    assert observer.ending == result.ending == "finished"
+
+
+def test_what_is_wrong_with_a_text_is_logged(book: Path, caplog: pytest.LogCaptureFixture):
+    (book.parent / "broken.pdf").write_bytes(b"%PDF-1.4 and no more")
+    with caplog.at_level(logging.INFO, logger="folio"):
+        folio.train(book, book.parent / "broken.pdf", **TINY)
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
+    assert any("broken.pdf is left out" in line for line in warned)
+    assert any(line.startswith("device: ") for line in told)
+
+
+def test_a_recipe_is_trained_as_a_file_and_as_an_object(book: Path):
+    recipe = folio.Recipe.of(corpus={"sources": [str(book)]}, **TINY)
+    runs = [folio.train(recipe).run, folio.train(recipe, seed=2).run]
+    runs.append(folio.train(runs[0].recipe_file).run)
+    weights = [
+        next(run.path.glob("checkpoints/*20/model.safetensors")).read_bytes() for run in runs
+    ]
+    assert weights[0] == weights[2] != weights[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: folio.load("no-such-run"), "There is no run 'no-such-run'"),
+        (lambda: folio.load(Path("no/such/run")), "There is no run 'no/such/run'"),
+        (lambda: folio.train("no-such-file.txt"), "no file, folder or built-in corpus"),
+        (lambda: folio.train("To be, or not to be\n" * 500), "no file, folder or built-in corpus"),
+        (lambda: folio.train(modle={"n_layers": 2}), "Did you mean 'model'?"),
+        (lambda: folio.train(model={"n_layers": "2"}), "model.n_layers"),
+        (lambda: folio.train(model=3), "model"),
+        (lambda: folio.train(minutes=-1), "minutes"),
+        (lambda: folio.train("a.txt", folio.Recipe()), "A recipe stands alone"),
+        (lambda: folio.train(name="a/b"), "is no plain name"),
+        (lambda: folio.Recipe.of(size="tiny"), "Unknown size 'tiny'"),
+        (lambda: folio.measure_recall("x", sample=3), "There is no run 'x'"),
+    ],
+)
+def test_a_mistake_is_a_user_error_of_one_line(call, words: str):
+    with pytest.raises(folio.UserError) as caught:
+        call()
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_wrong_setting_of_generate_names_the_nearest(book: Path):
+    folio.train(book, **TINY)
+    model = folio.load()
+    with pytest.raises(folio.UserError, match="Did you mean 'temperature'"):
+        model.generate(temprature=0.5)  # type: ignore[call-arg]
+    with pytest.raises(folio.UserError, match="temperature is 'hot'; expected a number"):
+        model.generate(temperature="hot")  # type: ignore[arg-type]
+    with pytest.raises(folio.UserError, match="does not have 'ß'"):
+        model.generate("ß")
 
 
 def test_unknown_and_padded_ids_are_never_made(book: Path):

@@ -14,7 +14,7 @@ from bench.plain_loop import Shape
 from bench.training import check_same_function, recipe_of
 from folio.evaluation.score import exact_score, exact_windows, frequency_loss
 from folio.recipe.expected_loss import LossRule
-from folio.run.opening import OpenRun, open_run
+from folio.run.opening import Model, open_run
 
 
 def test_the_plain_loop_trains_the_same_function_as_the_gpt2_preset():
@@ -72,5 +72,5 @@ def printed_loss(capsys: pytest.CaptureFixture[str]) -> float:
     return float(capsys.readouterr().out.split()[-1])
 
 
-def result_of(member: OpenRun) -> float:
+def result_of(member: Model) -> float:
     return exact_score(member.model, member.validation(), 16).nats_per_token

@@ -84,7 +84,7 @@ def test_flags_are_typed_by_their_setting():
     ("flag", "message"),
     [
         (("inner.width", "wide"), "inner.width is 'wide'; expected a whole number."),
-        (("inner.kind", "firm"), "inner.kind is 'firm'; it is one of soft, hard."),
+        (("inner.kind", "firm"), "inner.kind must be one of soft, hard, got 'firm'."),
         (("width", "3"), "Unknown setting 'width'. Did you mean 'inner.width'?"),
     ],
 )

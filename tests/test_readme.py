@@ -65,7 +65,7 @@ def test_the_python_example_runs(capfd: pytest.CaptureFixture[str]):
 
 def test_every_other_command_parses():
     from folio.cli.overrides import settings_table, split_words
-    from folio.cli.train import recipe_layers
+    from folio.recipe.recipe import source_layers
 
     for block in blocks("sh"):
         for line in block.splitlines():
@@ -75,7 +75,7 @@ def test_every_other_command_parses():
                 own = ("minutes", "name", "validation")
                 settings_table([flag for flag in flags if flag[0] not in own])
                 if not positional or not positional[0].startswith("runs/"):  # made before
-                    recipe_layers([w.replace("recipes/", f"{ROOT}/recipes/") for w in positional])
+                    source_layers([w.replace("recipes/", f"{ROOT}/recipes/") for w in positional])
 
 
 def test_the_make_targets_of_the_readme_exist():

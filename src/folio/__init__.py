@@ -1,57 +1,128 @@
-"""Folio: train a GPT from scratch on your own text, and see what it learned."""
+"""Folio: train a GPT from scratch on your own text, and see what it learned.
+
+>>> import folio
+>>> result = folio.train("book.txt", minutes=5)                     # doctest: +SKIP
+>>> folio.load(result.run.path).generate("The ", max_tokens=100)    # doctest: +SKIP
+
+What is not in `__all__` may change with any version.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from folio.errors import UserError
 
 if TYPE_CHECKING:
     from folio.recall.measure import Recall
     from folio.recipe.finish import Result
-    from folio.run.opening import OpenRun
+    from folio.recipe.recipe import Recipe
+    from folio.run.opening import Model
+    from folio.tokenizers.base import Tokenizer
+    from folio.training.loop import Observer
 
 __version__ = "0.1.0"
-__all__ = ["load", "measure_recall", "train"]
+__all__ = [
+    "Model",
+    "Observer",
+    "Recipe",
+    "Result",
+    "Tokenizer",
+    "UserError",
+    "load",
+    "measure_recall",
+    "train",
+]
+
+_LOADED_WHEN_USED = {
+    "Model": "folio.run.opening",
+    "Observer": "folio.training.loop",
+    "Recipe": "folio.recipe.recipe",
+    "Result": "folio.recipe.finish",
+    "Tokenizer": "folio.tokenizers.base",
+}
+"""Public class -> its module. Most of these need torch, which takes a second."""
 
 
-def train(*sources: str, name: str | None = None, **settings: Any) -> Result:
+def train(
+    *sources: str | Path | Recipe,
+    name: str | None = None,
+    minutes: float | None = None,
+    observer: Observer | None = None,
+    **settings: Any,
+) -> Result:
     """Train a model on some text, as `folio train` does.
 
+    What is being done and what is wrong with the text goes to the logger `folio`. Ctrl-C ends it
+    as anything in Python; `folio resume` goes on from the last checkpoint.
+
     Args:
-        sources: files, folders or built-in corpora; python-docs where there are none.
-        name: of the run, below runs/.
+        sources: files, folders, globs or built-in corpora, python-docs where there are none; or
+            one recipe, as a .toml file or a `Recipe`.
+        name: of the run, below runs/; made from corpus and preset where it is None.
+        minutes: how long to train, from this call on; the steps of the recipe where it is None.
+        observer: hears of each step, evaluation and checkpoint.
         settings: tables and values of a recipe: `model={"n_layers": 6}, seed=2`.
 
     Returns:
         The run, how it ended, and its diagnosis.
+
+    Raises:
+        UserError: whatever you can mend, before anything is written.
     """
-    from folio.recipe.recipe import lay_over, make_recipe
+    from folio.recipe.recipe import lay_over, make_recipe, source_layers
     from folio.recipe.train import train_recipe
-    from folio.recipe.watcher import Watcher
+    from folio.recipe.watcher import LoggingWatcher
 
-    table = lay_over({"corpus": {"sources": list(sources)}} if sources else {}, settings)
-    return train_recipe(make_recipe(table), name, Watcher(), given=table)
+    budget = {} if minutes is None else {"training": {"minutes": minutes}}
+    table = lay_over(*source_layers(sources), budget, settings)
+    watcher = LoggingWatcher(*([observer] if observer is not None else []))
+    return train_recipe(make_recipe(table), name, watcher, given=table)
 
 
-def load(run: str | None = None, checkpoint: str = "best") -> OpenRun:
-    """A trained model: `folio.load("runs/x").generate("ROMEO:")`.
+def load(run: str | Path | None = None, checkpoint: str | int = "best") -> Model:
+    """Open a trained model: `folio.load("runs/x").generate("ROMEO:")`.
 
     Args:
         run: a name or a path; the newest run where it is None.
         checkpoint: `best`, `last` or a step.
+
+    Raises:
+        UserError: there is no such run or checkpoint.
     """
     from folio.run.directory import find_run
     from folio.run.opening import open_run
 
-    return open_run(find_run(run), checkpoint)
+    return open_run(find_run(None if run is None else str(Path(run).expanduser())), str(checkpoint))
 
 
-def measure_recall(run: str | None = None, checkpoint: str = "best", **settings: Any) -> Recall:
-    """Did it learn, or copy? As `folio recall` finds it, without writing anything.
+def measure_recall(
+    run: str | Path | None = None, checkpoint: str | int = "best", **settings: Any
+) -> Recall:
+    """Find out whether a model learned or copies, as `folio recall` does; writes nothing.
 
     Args:
         run, checkpoint: as in `load`.
         settings: of RecallConfig: `samples=75, temperature=0.8, passages=4096, length=50, seed=1`.
+
+    Raises:
+        UserError: there is no such run or setting.
     """
+    from folio.config import from_table
     from folio.recall import config, measure
 
-    return measure.measure_recall(load(run, checkpoint), config.RecallConfig(**settings))
+    return measure.measure_recall(load(run, checkpoint), from_table(config.RecallConfig, settings))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOADED_WHEN_USED:
+        raise AttributeError(f"module 'folio' has no attribute '{name}'")
+    from importlib import import_module
+
+    globals()[name] = value = getattr(import_module(_LOADED_WHEN_USED[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

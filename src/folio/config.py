@@ -36,7 +36,6 @@ class Setting:
     name: str
     """Dotted: `model.n_layers`."""
     annotation: Any
-    default: Any
     explanation: str
 
 
@@ -80,9 +79,7 @@ def _convert(value: Any, annotation: Any, name: str) -> Any:
             if value in options:
                 return value
             if len(choices) == 1:
-                nearest = _nearest(value, options)
-                hint = f" Did you mean '{nearest}'?" if nearest else ""
-                raise UserError(f"{name} is '{value}'; it is one of {', '.join(options)}.{hint}")
+                raise UserError(unknown_choice(name, value, options))
     raise UserError(f"{name} is {value!r}; expected {describe_type(annotation)}.")
 
 
@@ -205,10 +202,7 @@ def settings(config_class: type, prefix: str = "") -> Iterator[Setting]:
         if dataclasses.is_dataclass(annotation):
             yield from settings(annotation, f"{prefix}{field.name}.")  # type: ignore[arg-type]
             continue
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        yield Setting(prefix + field.name, annotation, default, explanations.get(field.name, ""))
+        yield Setting(prefix + field.name, annotation, explanations.get(field.name, ""))
 
 
 def describe_type(annotation: Any) -> str:
@@ -238,6 +232,17 @@ def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
     nearest = _nearest(name, known)
     hint = f" Did you mean '{nearest}'?" if nearest else ""
     return f"Unknown {noun} '{name}'.{hint}"
+
+
+def unknown_choice(name: str, value: str, options: Iterable[str]) -> str:
+    """Say that a setting has none of the values that it may have, with the nearest of them.
+
+    >>> unknown_choice("model.bias", "flase", ["true", "false"])
+    "model.bias must be one of true, false, got 'flase'. Did you mean 'false'?"
+    """
+    nearest = _nearest(value, options)
+    hint = f" Did you mean '{nearest}'?" if nearest else ""
+    return f"{name} must be one of {', '.join(options)}, got '{value}'.{hint}"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from folio.cli.main import VERBS, main
+from folio.config import from_table, overrides_table, settings, to_table
+from folio.recipe.recipe import Recipe, make_recipe
 from folio.run.directory import Run, runs_folder
 
 FLAGS = (
@@ -127,9 +129,25 @@ def test_resuming_a_complete_run_says_how_to_go_on(folio, trained: Run):
     assert json.loads((trained.path / "last.json").read_text())["step"] == 40
 
 
-def test_settings_are_listed_with_their_defaults(folio):
-    out = folio("train", "--settings").out
-    assert "--model.n-layers 4" in out and "--optimizer.learning-rate" in out
+@pytest.mark.parametrize("given", [{}, {"preset": "gpt2", "size": "micro"}, {"size": "baby"}])
+def test_settings_are_listed_with_the_values_of_their_preset_and_size(folio, given: dict[str, str]):
+    flags = [f"--{name}={value}" for name, value in given.items()]
+    lines = folio("train", "--settings", *flags).out.splitlines()
+    listed = [line.removeprefix("--").partition(" ") for line in lines if line.startswith("--")]
+    table = overrides_table(Recipe, [(name, value) for name, _, value in listed])
+    recipe = make_recipe(given)
+    assert to_table(from_table(Recipe, table)) == to_table(recipe)
+    assert len(listed) == len(list(settings(Recipe)))
+
+
+def test_settings_without_flags_are_those_of_the_preset_modern(folio):
+    lines = folio("train", "--settings").out.splitlines()
+    rates = [
+        "--optimizer.learning-rate 0.0039",
+        "--optimizer.matrix-learning-rate 0.014",
+    ]  # 0.5/128
+    assert {"--model.positions rope", "--model.bias false", "--optimizer.kind muon"} <= set(lines)
+    assert {*rates, "--training.batch-size 8", "--model.context-length 128"} <= set(lines)
 
 
 def test_a_recipe_file_is_trained(folio, trained: Run, tmp_path: Path):

@@ -21,12 +21,12 @@ from folio.explain.look import look_at, map_embeddings
 from folio.explain.page import write_page
 from folio.explain.tensors import print_tensors
 from folio.model.attention import Attention
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 
 TEXT = "The 3th line\n"
 
 
-def train(book: Path, tokenizer: dict | None = None, **model: object) -> OpenRun:
+def train(book: Path, tokenizer: dict | None = None, **model: object) -> Model:
     shape = {"n_layers": 2, "n_heads": 2, "d_model": 16, "context_length": 16, "qk_norm": False}
     result = folio.train(
         str(book),
@@ -42,7 +42,7 @@ def train(book: Path, tokenizer: dict | None = None, **model: object) -> OpenRun
 
 
 @pytest.fixture
-def opened(book: Path) -> OpenRun:
+def opened(book: Path) -> Model:
     return train(book)
 
 
@@ -57,7 +57,7 @@ def close(value: float) -> object:
     return pytest.approx(value, rel=1e-3, abs=1e-5)
 
 
-def test_surprisal_and_alternatives_equal_a_direct_forward_pass(opened: OpenRun, tmp_path: Path):
+def test_surprisal_and_alternatives_equal_a_direct_forward_pass(opened: Model, tmp_path: Path):
     write_page(opened, TEXT, tmp_path / "page.html")
     data = page_data(tmp_path / "page.html")
     token_ids = opened.tokenizer.encode(TEXT).tolist()
@@ -105,12 +105,12 @@ def test_attention_on_the_page_gives_the_output_of_the_layer(book: Path, model, 
             assert not (weights[future]).any()
 
 
-def test_looking_leaves_no_hook_behind(opened: OpenRun):
+def test_looking_leaves_no_hook_behind(opened: Model):
     look_at(opened, TEXT)
     assert not any(module._forward_pre_hooks for module in opened.model.modules())
 
 
-def test_the_map_keeps_the_distances_that_two_components_can(opened: OpenRun):
+def test_the_map_keeps_the_distances_that_two_components_can(opened: Model):
     found = map_embeddings(opened, [0])
     chosen = opened.model.token_embedding.weight.detach()[found.token_ids].numpy()
     centred = chosen - chosen.mean(axis=0)
@@ -137,7 +137,7 @@ def test_the_map_has_the_most_frequent_tokens_and_none_that_was_never_seen(
     assert len(found) == 6 and all(seen[i] >= fifth for i in found if i != never)
 
 
-def test_neighbours_are_the_nearest_by_cosine(opened: OpenRun):
+def test_neighbours_are_the_nearest_by_cosine(opened: Model):
     found = map_embeddings(opened, [0])
     table = opened.model.token_embedding.weight.detach().double().numpy()
     special = set(opened.tokenizer.special_tokens.values())
@@ -153,7 +153,7 @@ def test_neighbours_are_the_nearest_by_cosine(opened: OpenRun):
         assert neighbours[0][1] == pytest.approx(cosines[best[0]], abs=1e-5)
 
 
-def test_the_page_has_the_map_that_was_made(opened: OpenRun, tmp_path: Path):
+def test_the_page_has_the_map_that_was_made(opened: Model, tmp_path: Path):
     write_page(opened, TEXT, tmp_path / "page.html")
     shown, decode = page_data(tmp_path / "page.html")["map"], opened.tokenizer.decode
     made = map_embeddings(opened, opened.tokenizer.encode(TEXT).tolist())
@@ -165,13 +165,13 @@ def test_the_page_has_the_map_that_was_made(opened: OpenRun, tmp_path: Path):
         assert row == [[decode([i]), close(cosine), i] for i, cosine in neighbours]
 
 
-def test_the_page_says_the_mean_surprise(opened: OpenRun, tmp_path: Path):
+def test_the_page_says_the_mean_surprise(opened: Model, tmp_path: Path):
     write_page(opened, TEXT, tmp_path / "page.html")
     data = page_data(tmp_path / "page.html")
     assert f"{np.mean(data['surprisal'][1:]):.3f} nats per token" in data["about"]
 
 
-def test_positions_are_the_tables_of_the_model(opened: OpenRun, tmp_path: Path):
+def test_positions_are_the_tables_of_the_model(opened: Model, tmp_path: Path):
     write_page(opened, TEXT, tmp_path / "page.html")
     tables = {table["name"]: table for table in page_data(tmp_path / "page.html")["positions"]}
     assert set(tables) == {"learned", "sinusoidal"}
@@ -199,14 +199,14 @@ def test_the_page_is_one_file_that_asks_for_nothing(book: Path, tmp_path: Path):
     assert not re.search(r"""(?:src|href)=|url\(|@import|fetch\(|https?://(?!www\.w3\.org)""", page)
 
 
-def test_a_longer_text_is_cut_and_one_token_is_refused(opened: OpenRun):
+def test_a_longer_text_is_cut_and_one_token_is_refused(opened: Model):
     look = look_at(opened, TEXT * 3)
     assert "".join(look.pieces) == (TEXT * 3)[:16] and look.left_out == 3 * len(TEXT) - 16
     with pytest.raises(folio.errors.UserError, match="has 1 tokens; a second one"):
         look_at(opened, "T")
 
 
-def test_tensors_show_the_triangle(opened: OpenRun):
+def test_tensors_show_the_triangle(opened: Model):
     look = look_at(opened, TEXT)
     printed = print_tensors(look)
     assert printed.count("after the softmax") == 4
@@ -228,7 +228,7 @@ def test_tensors_show_the_triangle(opened: OpenRun):
 
 
 def test_the_command_writes_beside_the_run_or_where_told(
-    opened: OpenRun, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    opened: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
@@ -243,7 +243,7 @@ def test_the_command_writes_beside_the_run_or_where_told(
     assert "after the mask" in captured.out and "10 after them are left out" in captured.err
 
 
-def test_what_stands_in_the_training_text_is_underlined(opened: OpenRun, book: Path):
+def test_what_stands_in_the_training_text_is_underlined(opened: Model, book: Path):
     copied = book.read_text()[1000:1030]
     text = "winds winds" + copied + "sings sings"
     pieces = page_module.copied_pieces(opened, opened.tokenizer.encode(text).tolist())

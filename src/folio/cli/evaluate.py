@@ -12,7 +12,7 @@ from folio.device import DeviceConfig
 
 if TYPE_CHECKING:
     from folio.run.baselines import Baseline
-    from folio.run.opening import OpenRun
+    from folio.run.opening import Model
 
 
 def evaluate(
@@ -135,7 +135,7 @@ def _as_trained(recorded: Table) -> DeviceConfig:
     return DeviceConfig(kind="cpu", precision=precision)
 
 
-def _measure_baselines(opened: OpenRun) -> tuple[list[Baseline], str]:
+def _measure_baselines(opened: Model) -> tuple[list[Baseline], str]:
     """What simpler things make of the validation text, and what that says of the model."""
     from folio.run.baselines import compare, measure_baselines, write_baselines
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from folio.config import Table, describe_type, overrides_table, settings
 from folio.errors import UserError
+
+if TYPE_CHECKING:
+    from folio.recipe.recipe import Recipe
 
 Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 """A positional argument, or a flag that the verb itself does not know."""
@@ -42,15 +46,14 @@ def settings_table(flags: list[tuple[str, str]]) -> Table:
     return overrides_table(Recipe, flags)
 
 
-def describe_settings() -> str:
-    """Every setting with its default and what it does, for `folio train --settings`."""
-    from folio.recipe.recipe import Recipe
-
+def describe_settings(recipe: Recipe) -> str:
+    """Every setting with its value in a recipe and what it does, for `folio train --settings`."""
     lines = []
-    for setting in settings(Recipe):
-        default = setting.default
-        default = ",".join(default) if isinstance(default, tuple) else str(default)
-        lines.append(f"--{setting.name.replace('_', '-')} {default}".rstrip())
+    for setting in settings(type(recipe)):
+        value = attrgetter(setting.name)(recipe)
+        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        shown = shown.lower() if isinstance(value, bool) else shown
+        lines.append(f"--{setting.name.replace('_', '-')} {shown}".rstrip())
         words = describe_type(setting.annotation)
         lines += [f"    {line}" for line in (*setting.explanation.splitlines(), f"({words})")]
     return "\n".join(lines)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from folio.cli.overrides import Words, describe_settings, settings_table, split_words
-from folio.config import Table, merge, read_toml
+from folio.config import Table, merge
 from folio.console import show
-from folio.errors import UserError
 from folio.run.directory import check_name
 
 
@@ -35,25 +33,23 @@ def train(
         minutes: How long to train; measured first, then frozen as a number of steps.
         name: Of the run, below runs/.
         validation: A file or folder of another kind to hold out too; repeatable.
-        settings: List every setting with its default, and stop.
+        settings: List every setting with its value for this preset, size and recipe, and stop.
         json: Print how it ended as JSON.
     """
-    if settings:
-        show(describe_settings())
-        return
     positional, flags = split_words(corpus)
-    layers = recipe_layers(positional)
     given: Table = {}
     if minutes is not None:
         given = merge(given, {"training": {"minutes": float(minutes)}})
     if validation:
         given = merge(given, {"corpus": {"validation": validation}})
-    layers += [given, settings_table(flags)]
 
-    from folio.recipe.recipe import lay_over, make_recipe
+    from folio.recipe.recipe import lay_over, make_recipe, source_layers
 
-    table = lay_over(*layers)
+    table = lay_over(*source_layers(positional), given, settings_table(flags))
     recipe = make_recipe(table)
+    if settings:
+        show(describe_settings(recipe))
+        return
     if name is not None:
         check_name(name)
 
@@ -70,16 +66,3 @@ def train(
             recipe, name, TerminalWatcher(), should_stop, given=table, clock=clock
         )
     print_result(result, json)
-
-
-def recipe_layers(positional: list[str]) -> list[Table]:
-    """The recipe that is named, or one with the corpus that is."""
-    recipes = [word for word in positional if word.endswith(".toml")]
-    if recipes and len(positional) > 1:
-        raise UserError(
-            f"A recipe stands alone, but {len(positional)} arguments were given: "
-            f"{' '.join(positional)}. Give other text as --corpus.sources a.txt,b.txt."
-        )
-    if recipes:
-        return [read_toml(Path(recipes[0]))]
-    return [{"corpus": {"sources": positional}}] if positional else []

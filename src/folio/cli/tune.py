@@ -8,7 +8,6 @@ import shlex
 from pathlib import Path
 
 from folio.cli.overrides import Words, settings_table, split_words
-from folio.cli.train import recipe_layers
 from folio.config import Table, read_toml
 from folio.console import say, show
 from folio.errors import UserError
@@ -66,12 +65,12 @@ def tune(
                 f"{foreign[0]}. Start another one with another --name."
             )
     else:
-        from folio.recipe.recipe import lay_over
+        from folio.recipe.recipe import lay_over, source_layers
         from folio.tuning.study import Request
 
         path = _path(positional, name)
         request = Request(
-            recipe=lay_over(*recipe_layers(positional), settings_table(flags)),
+            recipe=lay_over(*source_layers(positional), settings_table(flags)),
             space=None if space is None else read_toml(space),
             epochs=epochs,
             minutes=minutes,

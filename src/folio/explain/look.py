@@ -16,7 +16,7 @@ from torch import Tensor
 from folio.errors import UserError
 from folio.model.attention import Attention, causal_mask
 from folio.model.gpt import GPT
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 
 ALTERNATIVES = 10
 NEIGHBOURS = 6
@@ -72,7 +72,7 @@ class Look:
 
 
 @torch.no_grad()
-def look_at(opened: OpenRun, text: str) -> Look:
+def look_at(opened: Model, text: str) -> Look:
     """Read a text once, keeping everything on the way.
 
     Raises:
@@ -129,7 +129,7 @@ class EmbeddingMap:
 
 
 @torch.no_grad()
-def map_embeddings(opened: OpenRun, token_ids: list[int]) -> EmbeddingMap:
+def map_embeddings(opened: Model, token_ids: list[int]) -> EmbeddingMap:
     """Principal components of the token embeddings: those of the text, and the most frequent.
 
     Those that were never seen are left out: all of them lie where they began, and two

@@ -17,7 +17,7 @@ from torch import Tensor
 from folio.evaluation.matching import Blocks, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import pattern_windows
 from folio.explain.look import Look, look_at, map_embeddings, position_tables
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.storage import atomic_write
 from folio.tokens.text import BREAK, TokenText
 
@@ -29,7 +29,7 @@ PICTURE_SIDE = 384
 """Most places and dimensions of a picture of positions."""
 
 
-def write_page(opened: OpenRun, text: str, path: Path) -> Look:
+def write_page(opened: Model, text: str, path: Path) -> Look:
     """Look at a text and write the page.
 
     Raises:
@@ -44,7 +44,7 @@ def write_page(opened: OpenRun, text: str, path: Path) -> Look:
     return look
 
 
-def page_data(opened: OpenRun, look: Look) -> dict[str, Any]:
+def page_data(opened: Model, look: Look) -> dict[str, Any]:
     """Everything on the page. Losses in nats, probabilities as shares."""
     decode = opened.tokenizer.decode
     surprisal = look.surprisal
@@ -87,7 +87,7 @@ def page_data(opened: OpenRun, look: Look) -> dict[str, Any]:
     }
 
 
-def copied_pieces(opened: OpenRun, token_ids: Sequence[int]) -> list[int]:
+def copied_pieces(opened: Model, token_ids: Sequence[int]) -> list[int]:
     """Of each piece, how many characters in a row it is part of that stand in the training text;
     0 where they are fewer than COPIED, or their letters only a pattern."""
     training = TokenText(opened.training(), opened.tokenizer)

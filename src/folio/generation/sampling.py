@@ -6,6 +6,7 @@ Shapes:  B sequences · V vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -44,6 +45,15 @@ class SamplingConfig:
             )
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it is 0 or more.")
+
+
+class SamplingSettings(TypedDict, total=False):
+    """The fields of `SamplingConfig`, each of which may be left out; for keyword arguments."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
 
 
 def exclude(logits: Tensor, excluded: Tensor | None) -> Tensor:

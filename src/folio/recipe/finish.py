@@ -20,26 +20,38 @@ from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.look_back import look_back
-from folio.run.opening import OpenRun, open_run
+from folio.run.opening import Model, open_run
 from folio.run.prediction import Figures, compare_with_prediction
 from folio.storage import write_json
 from folio.training.loop import Ending, Training
 from folio.training.state import TrainingState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """How a training ended."""
+    """How a training ended: `folio.load(result.run.path)` opens its model."""
 
     run: Run
+    """The run directory."""
     ending: Ending
+    """Why it ended."""
     state: TrainingState
+    """Steps, tokens, seconds and the best validation loss."""
     diagnosis: Diagnosis
+    """Whether it is healthy, overfit, underfit ..., and what to try next."""
     sample: str
-    """Empty after an interrupt: `folio resume` goes on, and writes one at the end."""
+    """What the model writes. Empty after an interrupt: `folio resume` goes on, and writes one at
+    the end."""
     held_out: list[HeldOut]
     """The best checkpoint on each held-out text, and the last one on the test text; none after an
     interrupt."""
+
+    def __repr__(self) -> str:
+        loss = self.state.best_validation_loss
+        return (
+            f"Result({str(self.run.path)!r}, {self.ending} at step {self.state.step}, "
+            f"best validation loss {loss:.4f})"
+        )
 
 
 def finish(
@@ -98,7 +110,7 @@ def _seconds_left(training: Training) -> float:
 
 
 def write_sample(
-    opened: OpenRun,
+    opened: Model,
     n_tokens: int,
     seed: int,
     seconds: float,

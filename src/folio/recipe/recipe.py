@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from folio.config import Table, from_table, merge
+from folio.config import Table, from_table, merge, read_toml, to_table
 from folio.corpus.corpus import CorpusConfig
 from folio.device import DeviceConfig
 from folio.errors import UserError
@@ -23,7 +25,10 @@ BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A complete run."""
+    """Everything that decides a run: one table of settings for each room, and a preset below them.
+
+    `Recipe.of(size="micro", model={"n_layers": 6})` fills in the rest from preset and size.
+    """
 
     preset: str = "modern"
     """The family of the model: `gpt2` (the textbook) or `modern` (Qwen3's graph)."""
@@ -43,9 +48,18 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
+    @classmethod
+    def of(cls, **settings: Any) -> Recipe:
+        """Compose a recipe from some settings, as `make_recipe` does.
+
+        >>> Recipe.of(preset="gpt2", model={"n_layers": 6}).model.n_layers
+        6
+        """
+        return make_recipe(settings)
+
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; it is 0 or more.")
+            raise UserError(f"seed must be 0 or more, got {self.seed}.")
         pace, steps = self.schedule.pace, self.training.max_steps
         if pace and parse_knot(pace[-1]).last != steps:
             raise UserError(
@@ -87,6 +101,24 @@ def lay_over(*layers: Table) -> Table:
                 table["schedule"] = {k: v for k, v in table["schedule"].items() if k != "pace"}
         table = merge(table, layer)
     return table
+
+
+def source_layers(sources: Sequence[str | Path | Recipe]) -> list[Table]:
+    """Read what a run is made of as layers for `lay_over`: text, or one recipe.
+
+    Raises:
+        UserError: a recipe beside something else, or one that is no TOML.
+    """
+    recipes = [s for s in sources if isinstance(s, Recipe) or str(s).endswith(".toml")]
+    if recipes and len(sources) > 1:
+        words = " ".join("Recipe(...)" if isinstance(s, Recipe) else str(s) for s in sources)
+        raise UserError(
+            f"A recipe stands alone, but {len(sources)} arguments were given: {words}. "
+            f"Give other text as --corpus.sources a.txt,b.txt."
+        )
+    for recipe in recipes:
+        return [to_table(recipe) if isinstance(recipe, Recipe) else read_toml(Path(recipe))]
+    return [{"corpus": {"sources": list(map(str, sources))}}] if sources else []
 
 
 def _name(table: Table, key: str, default: str) -> Any:

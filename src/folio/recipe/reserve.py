@@ -10,7 +10,10 @@ from pathlib import Path
 
 from folio.errors import UserError
 from folio.recipe.recipe import Recipe
-from folio.run.directory import Run
+from folio.run.directory import Run, check_name
+
+LONGEST_STEM = 120
+"""Bytes; preset and number follow, and file systems take 255 for the names beside a run's."""
 
 
 @contextmanager
@@ -18,8 +21,10 @@ def new_run(recipe: Recipe, name: str | None, folder: Path) -> Iterator[Run]:
     """Reserve a name for a run: while this lasts, nobody else can take it or write into it.
 
     Raises:
-        UserError: the run exists, or another process is making it.
+        UserError: the run exists, another process is making it, or a name is no plain name.
     """
+    if name is not None:
+        check_name(name)
     run, held = _reserve(recipe, name, folder)
     with held:
         yield run
@@ -27,7 +32,7 @@ def new_run(recipe: Recipe, name: str | None, folder: Path) -> Iterator[Run]:
 
 def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitStack]:
     while True:
-        run = Run(folder / (name or _new_name(recipe, folder)))
+        run = Run(folder / (name if name is not None else _new_name(recipe, folder)))
         _refuse_existing(run)
         made = [path for path in (run.path, folder) if not path.exists()]
         with ExitStack() as held:
@@ -64,6 +69,7 @@ def _new_name(recipe: Recipe, folder: Path) -> str:
     """<corpus>-<preset>-<number>, the number one above those that are there."""
     first = recipe.corpus.sources[0]
     stem = "stdin" if first == "-" else re.sub(r"[^\w.-]+", "-", Path(first).stem).strip("-.")
+    stem = stem.encode("utf-8")[:LONGEST_STEM].decode("utf-8", errors="ignore")
     base = f"{stem or 'text'}-{recipe.preset}"
     taken = [0]
     for path in folder.glob(f"{base}-*"):

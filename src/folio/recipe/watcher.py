@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from folio.run.directory import Run
 from folio.training.loop import Ending, Evaluation, Observer, Training
 from folio.training.pace import Knot
@@ -61,3 +63,14 @@ class Both:
     def ended(self, state: TrainingState, ending: Ending) -> None:
         for observer in self.observers:
             observer.ended(state, ending)
+
+
+class LoggingWatcher(Both, Watcher):
+    """Hands what happens on to observers, and what is told to the logger `folio`.
+
+    Python shows warnings on standard error; `logging.basicConfig(level="INFO")` shows all.
+    """
+
+    def tell(self, line: str) -> None:
+        level = logging.WARNING if line.startswith("warning: ") else logging.INFO
+        logging.getLogger("folio").log(level, "%s", line.removeprefix("warning: "))

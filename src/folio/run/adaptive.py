@@ -11,13 +11,13 @@ from folio.errors import UserError
 from folio.evaluation.dynamic import Adaptation, mix
 from folio.evaluation.ngrams import CHOOSING, choose_order, ngram_surprise
 from folio.evaluation.score import Score
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import TokenText
 
 
 def evaluate_adaptive(
-    opened: OpenRun, tell: Callable[[str], None] = lambda line: None
+    opened: Model, tell: Callable[[str], None] = lambda line: None
 ) -> list[Score]:
     """Read the validation text with gradient steps in between.
 
@@ -48,7 +48,7 @@ def evaluate_adaptive(
     return scores
 
 
-def _ngrams(opened: OpenRun) -> NDArray[np.float64]:
+def _ngrams(opened: Model) -> NDArray[np.float64]:
     """(N,) nats of each validation token by n-grams of bytes that learn as they read."""
     training = TokenText(opened.training(), opened.tokenizer)
     validation = TokenText(opened.validation(), opened.tokenizer)

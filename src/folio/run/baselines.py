@@ -17,7 +17,7 @@ from folio.tokens.text import BREAK, Symbols, TokenText
 
 if TYPE_CHECKING:  # a card is drawn without loading torch
     from folio.evaluation.score import Score
-    from folio.run.opening import OpenRun
+    from folio.run.opening import Model
 
 LITTLE = 6_000_000
 """Symbols of training text up to which a run measures n-grams at its end; a few seconds."""
@@ -56,7 +56,7 @@ class _HeldOut:
 
 
 def measure_baselines(
-    opened: OpenRun, tell: Callable[[str], None] = lambda line: None, quick: bool = False
+    opened: Model, tell: Callable[[str], None] = lambda line: None, quick: bool = False
 ) -> list[Baseline]:
     """Try each on the validation text of a run.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from folio.device import Device
 from folio.evaluation.uncertainty import TELLING, standard_error, text_blocks
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 
@@ -40,7 +40,7 @@ class HeldOut:
 
 
 def evaluate_held_out(
-    opened: OpenRun,
+    opened: Model,
     device: Device | None = None,
     validation_nll: NDArray[np.float32] | None = None,
 ) -> list[HeldOut]:
@@ -48,7 +48,7 @@ def evaluate_held_out(
 
     Args:
         opened: the run.
-        device: as in `OpenRun.score`.
+        device: as in `Model.score`.
         validation_nll: (N - 1,) nats of the validation targets, where they are known already.
     """
     run, families = opened.run, opened.run.corpus().get("families", {})
@@ -68,7 +68,7 @@ def evaluate_held_out(
     return texts + [text for text in others if text]
 
 
-def evaluate_on(opened: OpenRun, name: str, device: Device | None = None) -> HeldOut | None:
+def evaluate_on(opened: Model, name: str, device: Device | None = None) -> HeldOut | None:
     """Read the text of one token file of a run; None where it has none."""
     path = opened.run.tokens_file(name)
     tokens = open_token_file(path, opened.tokenizer.fingerprint) if path.exists() else ()
@@ -90,7 +90,7 @@ def too_small(texts: Sequence[HeldOut]) -> str:
     return ""
 
 
-def _blocks(opened: OpenRun, tokens: TokenIds, families: Sequence[int]) -> NDArray[np.int64]:
+def _blocks(opened: Model, tokens: TokenIds, families: Sequence[int]) -> NDArray[np.int64]:
     """(N - 1,) the cluster of each target."""
     return text_blocks(tokens, opened.tokenizer.end_of_document, families)[1:]
 

@@ -18,7 +18,7 @@ from folio.evaluation.shares import Share, share_of
 from folio.evaluation.uncertainty import FEWEST_BLOCKS
 from folio.jit import available, must_compile
 from folio.run.baselines import LITTLE, measure_baselines, write_baselines
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import TokenText
@@ -54,7 +54,7 @@ class ByHeart:
 
 
 def look_back(
-    opened: OpenRun, run_seconds: float, seconds_left: float = math.inf
+    opened: Model, run_seconds: float, seconds_left: float = math.inf
 ) -> list[tuple[str, str]]:
     """Look, note it in the run, and say it.
 
@@ -104,7 +104,7 @@ def _compiles_first() -> bool:
     return must_compile(_read) or must_compile(_pass)
 
 
-def look_for_passages(opened: OpenRun, seconds: float = math.inf) -> ByHeart | None:
+def look_for_passages(opened: Model, seconds: float = math.inf) -> ByHeart | None:
     """Which of some hundred passages come at once; None where the text is too short for any.
 
     Left out are patterns, what stands often in the training text, and of the new text what the
@@ -131,7 +131,7 @@ def look_for_passages(opened: OpenRun, seconds: float = math.inf) -> ByHeart | N
 
 
 def _share(
-    read: Passages, tokens: TokenIds, opened: OpenRun, text: TokenText, most_often: int
+    read: Passages, tokens: TokenIds, opened: Model, text: TokenText, most_often: int
 ) -> Share | None:
     if not len(read):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from folio.fast.accelerate import accelerate
 from folio.fast.decoder import decoder_for
 from folio.generation.engine import FINISHED, Draw, generate
 from folio.generation.guard import Guard
-from folio.generation.sampling import SamplingConfig, draw
+from folio.generation.sampling import SamplingConfig, SamplingSettings, draw
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.run.checkpoint import Checkpoint, list_checkpoints
@@ -37,16 +37,26 @@ ATTEMPTS = 20
 """To read a checkpoint while a training writes others."""
 
 
-@dataclass(frozen=True)
-class OpenRun:
-    """A trained model with its tokenizer."""
+@dataclass(frozen=True, repr=False)
+class Model:
+    """A trained model with its tokenizer, as `folio.load` gives it.
+
+    `generate` continues a prompt, `generate_batch` several, `evaluate` reads a text.
+    """
 
     run: Run
     checkpoint: Checkpoint
     model: GPT
+    """The network: (B, T) token ids -> (B, T, V) logits. In evaluation mode."""
     tokenizer: Tokenizer
     complaints: list[str]
     """What was wrong with checkpoints that were passed over."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({str(self.run.path)!r}, step {self.checkpoint.step}, "
+            f"{self.model.config.n_parameters:,} parameters)"
+        )
 
     def training(self) -> TokenIds:
         """(N,) token ids that the run learned from."""
@@ -111,10 +121,109 @@ class OpenRun:
         An empty prompt begins where a document does: with `<bos>`, after its end-of-document
         token, or after a line end where the vocabulary has neither.
 
+        Args:
+            prompt: comes first, and is not part of what is yielded.
+            config: how tokens are drawn.
+            n_samples: texts side by side.
+            max_tokens: of each; None is without end.
+            stop: whether a text ends where the model ends its document.
+            compiled: `wanted` in `decoder_for`.
+            draw: chooses the tokens; a `Guard` has another one.
+
         Raises:
             UserError: the prompt has something that the vocabulary lacks.
         """
-        prompt_ids = self._prompt_ids(prompt)
+        prompts = [self._prompt_ids(prompt)] * n_samples
+        return self._continue(prompts, config, max_tokens, stop, compiled, draw)
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 500,
+        stop: bool = True,
+        compiled: bool | None = None,
+        novel: int = 0,
+        **sampling: Unpack[SamplingSettings],
+    ) -> str:
+        """Write a text that goes on from a prompt; the prompt is not part of it.
+
+        Args:
+            prompt: any text that the vocabulary knows; empty begins a document.
+            max_tokens: the text ends after so many, if not before.
+            stop: whether it ends where the model ends its document.
+            compiled: whether the compiled decoder is used; None where it pays.
+            novel: at most so many letters and digits in a row as they stand in the training text;
+                0 is no limit.
+            sampling: temperature, top_k, top_p and seed, as in `SamplingConfig`.
+
+        Raises:
+            UserError: the prompt has something that the vocabulary lacks, or a setting is wrong.
+        """
+        (text,) = self.generate_batch(
+            [prompt],
+            max_tokens=max_tokens,
+            stop=stop,
+            compiled=compiled,
+            novel=novel,
+            **sampling,
+        )
+        return text
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int = 500,
+        stop: bool = True,
+        compiled: bool | None = None,
+        novel: int = 0,
+        **sampling: Unpack[SamplingSettings],
+    ) -> list[str]:
+        """Write a text for each prompt: `generate_batch(["ROMEO:"] * 3)` gives three.
+
+        Prompts of as many tokens are continued side by side, in a batch.
+
+        Args:
+            prompts: as in `generate`, in any number.
+            max_tokens, stop, compiled, novel, sampling: as in `generate`.
+
+        Returns:
+            The texts, in the order of their prompts.
+
+        Raises:
+            UserError: as `generate`.
+        """
+        if isinstance(prompts, str):
+            raise UserError(
+                f"prompts must be a list of texts, got the text {prompts!r}. "
+                f"Use generate(...) for one, or generate_batch([...])."
+            )
+        config = from_table(SamplingConfig, sampling)
+        prompt_ids = [self._prompt_ids(prompt) for prompt in prompts]
+        by_length: dict[int, list[int]] = {}
+        for number, token_ids in enumerate(prompt_ids):
+            by_length.setdefault(len(token_ids), []).append(number)
+        texts = [""] * len(prompts)
+        for numbers in by_length.values():
+            rows = [prompt_ids[number] for number in numbers]
+            choose = self.guard(novel).draw if novel else draw
+            steps = self._continue(rows, config, max_tokens, stop, compiled, choose)
+            for number, column in zip(numbers, zip(*(step.tolist() for step in steps))):
+                kept = [token_id for token_id in column if token_id != FINISHED]
+                texts[number] = self.tokenizer.decode(kept, skip_special=True)
+        return texts
+
+    def _continue(
+        self,
+        prompts: Sequence[list[int]],
+        config: SamplingConfig,
+        max_tokens: int | None,
+        stop: bool,
+        compiled: bool | None,
+        draw: Draw,
+    ) -> Iterator[Tensor]:
+        """Continue prompts of equal length; the rest as in `generate_ids`."""
         device = next(self.model.parameters()).device
         generator = torch.Generator(device=device)
         if config.seed:
@@ -123,43 +232,15 @@ class OpenRun:
             generator.seed()
         return generate(
             self.model,
-            torch.tensor([prompt_ids] * n_samples, device=device),
+            torch.tensor(prompts, device=device),
             config,
             generator=generator,
             max_tokens=max_tokens,
             stop_token=self.tokenizer.end_of_document if stop else None,
             excluded=self._never_sampled().to(device),
             draw=draw,
-            decoder=decoder_for(self.model, n_samples, max_tokens, compiled),
+            decoder=decoder_for(self.model, len(prompts), max_tokens, compiled),
         )
-
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        max_tokens: int = 500,
-        n_samples: int = 1,
-        stop: bool = True,
-        compiled: bool | None = None,
-        novel: int = 0,
-        **sampling: Any,
-    ) -> str | list[str]:
-        """Text that goes on from a prompt, without the prompt; a list if n_samples > 1.
-
-        `compiled` is `wanted` in `decoder_for`; `novel` as in `guard`, 0 for none; `sampling` is
-        temperature, top_k, top_p and seed, as in SamplingConfig.
-        """
-        config = SamplingConfig(**sampling)
-        choose = self.guard(novel).draw if novel else draw
-        steps = list(
-            self.generate_ids(prompt, config, n_samples, max_tokens, stop, compiled, choose)
-        )
-        columns = zip(*(step.tolist() for step in steps)) if steps else [()] * n_samples
-        texts = [
-            self.tokenizer.decode([i for i in column if i != FINISHED], skip_special=True)
-            for column in columns
-        ]
-        return texts if n_samples > 1 else texts[0]
 
     def guard(self, novel: int) -> Guard:
         """Whose `draw` writes no more than `novel` letters and digits in a row as they stand in
@@ -193,7 +274,11 @@ class OpenRun:
         return excluded
 
 
-def open_run(run: Run, which: str = "best", device: Device | None = None) -> OpenRun:
+OpenRun = Model
+"""Its name until now."""
+
+
+def open_run(run: Run, which: str = "best", device: Device | None = None) -> Model:
     """Load a checkpoint of a run, in evaluation mode.
 
     Args:
@@ -219,7 +304,7 @@ def open_run(run: Run, which: str = "best", device: Device | None = None) -> Ope
     model.eval().requires_grad_(False)
     if device is not None:
         model.to(device.torch)
-    return OpenRun(run, checkpoint, model, tokenizer, complaints)
+    return Model(run, checkpoint, model, tokenizer, complaints)
 
 
 def _read_checkpoint(run: Run, which: str) -> tuple[Checkpoint, dict[str, Tensor], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from folio.storage import read_json
 from folio.tokenizers.base import UNKNOWN, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 
-__all__ = ["Tokenizer", "load"]
+__all__ = ["TYPES", "Tokenizer", "load"]
 
 
 def load(path: Path | str) -> Tokenizer:
@@ -25,7 +26,9 @@ def load(path: Path | str) -> Tokenizer:
     table = read_json(path)
     try:
         kind = table["model"]["type"]
-        return _from_json(kind, table, str(path))
+        if kind not in TYPES:
+            raise UserError(f"{path} holds a tokenizer of type {kind}, which Folio does not run.")
+        return TYPES[kind](table, str(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -34,21 +37,28 @@ def load(path: Path | str) -> Tokenizer:
         ) from None
 
 
-def _from_json(kind: str, table: dict[str, Any], source: str) -> Tokenizer:
-    if kind == "BPE" and table["model"].get("byte_fallback"):
+def _read_pairs(table: dict[str, Any], source: str) -> Tokenizer:
+    if table["model"].get("byte_fallback"):
         raise UserError(
             f"{source} is a tokenizer as of SentencePiece (BPE of characters, with byte_fallback), "
             f"which Folio does not run. Use a byte-level tokenizer.json."
         )
-    if kind == "BPE" and table["model"].get("unk_token") == UNKNOWN:
+    if table["model"].get("unk_token") == UNKNOWN:
         return CharacterTokenizer.from_json(table, source)
     # Imported here, since most texts need characters only.
-    if kind == "BPE":
-        from folio.tokenizers.bpe.tokenizer import BPETokenizer
+    from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
-        return BPETokenizer.from_json(table, source)
-    if kind == "WordLevel":
-        from folio.tokenizers.word import WordTokenizer
+    return BPETokenizer.from_json(table, source)
 
-        return WordTokenizer.from_json(table, source)
-    raise UserError(f"{source} holds a tokenizer of type {kind}, which Folio does not run.")
+
+def _read_words(table: dict[str, Any], source: str) -> Tokenizer:
+    from folio.tokenizers.word import WordTokenizer
+
+    return WordTokenizer.from_json(table, source)
+
+
+TYPES: dict[str, Callable[[dict[str, Any], str], Tokenizer]] = {
+    "BPE": _read_pairs,
+    "WordLevel": _read_words,
+}
+"""model.type of a tokenizer.json -> what reads it, given its table and the name of the file."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from folio.config import unknown_choice
 from folio.errors import UserError
 from folio.tokenizers import load
 from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, Tokenizer
@@ -31,16 +32,22 @@ MEANT_FOR = {
     "lowercase": ("word",),
 }
 """The kinds for which a setting means something."""
+BUILT_IN = ("auto", "character", "bpe", "word", "gpt2", "file")
+"""Kinds of others may take any setting."""
+
+Documents = Iterable[Iterable[str]]
+"""Each in pieces, so that they may be larger than memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """What the text is cut into."""
 
-    kind: Literal["auto", "character", "bpe", "word", "gpt2", "file"] = "auto"
-    """Characters of the training text; byte-pair encoding learned from it; its frequent words,
-    which loses the rest; GPT-2's published vocabulary; or the file that tokenizer.path names.
-    `auto` takes characters for a short text and bpe for a long one, and says so."""
+    kind: str = "auto"
+    """auto, character, bpe, word, gpt2 or file: characters of the training text; byte-pair encoding
+    learned from it; its frequent words, which loses the rest; GPT-2's published vocabulary; or the
+    file that tokenizer.path names. `auto` takes characters for a short text and bpe for a long one,
+    and says so."""
 
     vocab_size: int = 0
     """Ids of a bpe or word vocabulary, special tokens included. 0 goes by the size of the text."""
@@ -64,6 +71,8 @@ class TokenizerConfig:
     """A tokenizer.json for kind file; the folder of vocab.bpe and encoder.json for kind gpt2."""
 
     def __post_init__(self) -> None:
+        if self.kind not in ("auto", *KINDS):
+            raise UserError(unknown_choice("tokenizer.kind", self.kind, ("auto", *KINDS)))
         if self.kind == "file" and not self.path:
             raise UserError("tokenizer.kind is file, but tokenizer.path is empty. Name the file.")
         if self.path and self.kind not in ("auto", "file", "gpt2"):
@@ -77,7 +86,7 @@ class TokenizerConfig:
             raise UserError(f"tokenizer.min_count is {self.min_count}; it is at least 1.")
         kind = self.kind_by_settings
         for name in self._given():
-            if kind not in MEANT_FOR[name]:
+            if kind in BUILT_IN and kind not in MEANT_FOR[name]:
                 raise UserError(
                     f"tokenizer.{name} is {getattr(self, name)}, which means nothing for kind "
                     f"{kind}. Leave it out, or take kind {MEANT_FOR[name][0]}."
@@ -133,7 +142,7 @@ def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig
             f"than {AUTO_CHARACTERS:,}"
         )
     kind = "bpe" if kind == "auto" else kind
-    if config.vocab_size or kind not in ("bpe", "word"):
+    if config.vocab_size or kind not in MEANT_FOR["vocab_size"]:
         choice = "" if kind == config.kind else f"tokenizer: {kind}, since its settings are given"
         return replace(config, kind=kind), choice
     size = SMALLEST
@@ -145,47 +154,74 @@ def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig
     )
 
 
-def train_tokenizer(config: TokenizerConfig, documents: Iterable[Iterable[str]]) -> Tokenizer:
+def train_tokenizer(config: TokenizerConfig, documents: Documents) -> Tokenizer:
     """Learn a vocabulary from the training text, or load it.
 
     Args:
         config: as `resolve` gives it.
-        documents: each in pieces, so that they may be larger than memory.
+        documents: of the training text.
 
     Raises:
         UserError: a size that is too small, or a file that cannot be read.
     """
-    if config.kind == "character":
-        return CharacterTokenizer.train(piece for pieces in documents for piece in pieces)
-    if config.kind == "file":
-        return load(config.path)
-    if config.kind == "gpt2":
-        from folio.tokenizers.gpt2 import load_gpt2
+    return KINDS[config.kind](config, documents)
 
-        return load_gpt2(config.path or None)
 
-    from folio.tokenizers.bpe.patterns import safe_pieces
+def _learn_characters(config: TokenizerConfig, documents: Documents) -> Tokenizer:
+    return CharacterTokenizer.train(piece for pieces in documents for piece in pieces)
 
-    if config.sequence in ("line", "sentence"):
-        texts = (t for pieces in documents for t in stream_sequences(pieces, config.sequence))
-    else:
-        texts = (text for pieces in documents for text in safe_pieces(pieces))
-    if config.kind == "word":
-        from folio.tokenizers.word import WordTokenizer
 
-        return WordTokenizer.train(
-            texts,
-            config.vocab_size,
-            min_count=config.min_count,
-            punctuation=config.punctuation,
-            lowercase=config.lowercase,
-        )
-    assert config.kind == "bpe", "resolve() was not called"
+def _learn_byte_pairs(config: TokenizerConfig, documents: Documents) -> Tokenizer:
+    # Imported here, since most texts need characters only.
     from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
     return BPETokenizer.train(
-        texts,
+        _texts(config, documents),
         config.vocab_size,
         pattern=config.pattern,
         special_tokens=config.special_tokens,
     )
+
+
+def _learn_words(config: TokenizerConfig, documents: Documents) -> Tokenizer:
+    from folio.tokenizers.word import WordTokenizer
+
+    return WordTokenizer.train(
+        _texts(config, documents),
+        config.vocab_size,
+        min_count=config.min_count,
+        punctuation=config.punctuation,
+        lowercase=config.lowercase,
+    )
+
+
+def _load_gpt2(config: TokenizerConfig, documents: Documents) -> Tokenizer:
+    from folio.tokenizers.gpt2 import load_gpt2
+
+    return load_gpt2(config.path or None)
+
+
+def _load_file(config: TokenizerConfig, documents: Documents) -> Tokenizer:
+    return load(config.path)
+
+
+def _texts(config: TokenizerConfig, documents: Documents) -> Iterator[str]:
+    """Pieces that may be cut into words one by one."""
+    from folio.tokenizers.bpe.patterns import safe_pieces
+
+    for pieces in documents:
+        if config.sequence in ("line", "sentence"):
+            yield from stream_sequences(pieces, config.sequence)
+        else:
+            yield from safe_pieces(pieces)
+
+
+KINDS: dict[str, Callable[[TokenizerConfig, Documents], Tokenizer]] = {
+    "character": _learn_characters,
+    "bpe": _learn_byte_pairs,
+    "word": _learn_words,
+    "gpt2": _load_gpt2,
+    "file": _load_file,
+}
+"""tokenizer.kind -> how such a tokenizer is made from the training text. A tokenizer of your own
+is an entry here, and one in `folio.tokenizers.TYPES`, which reads it back."""

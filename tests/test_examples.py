@@ -1,0 +1,111 @@
+"""The examples run, and do what they say."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import folio
+from folio import tokenizers
+from folio.corpus.builtin import BUILTIN
+from folio.model import block
+from folio.testing import check_tokenizer
+from folio.tokenizers.config import KINDS
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = {
+    "preset": "gpt2",
+    "model": {"n_layers": 2, "n_heads": 2, "d_model": 16, "context_length": 16},
+    "training": {"batch_size": 4, "max_steps": 20},
+    "device": {"kind": "cpu", "precision": "float32", "threads": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def tables_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in (BUILTIN, KINDS, tokenizers.TYPES):
+        for name in ("bytes", "Bytes", "docstrings"):
+            monkeypatch.setitem(table, name, None)  # type: ignore[arg-type]
+            del table[name]
+    monkeypatch.setattr(block, "Attention", block.Attention)
+
+
+def names_in(example: str) -> dict[str, Any]:
+    (path,) = EXAMPLES.glob(f"{example}_*.py")
+    return runpy.run_path(str(path))
+
+
+def test_a_model_is_trained_and_sampled(book: Path, capsys: pytest.CaptureFixture[str]):
+    result = names_in("01")["main"](str(book), minutes=None, **SMALL)
+    assert result.ending == "finished"
+    assert f"validation loss {result.state.best_validation_loss:.3f}" in capsys.readouterr().out
+    texts = names_in("02")["main"](max_tokens=20)
+    assert len(texts) == 3 and all(texts)
+    assert "exact: " in capsys.readouterr().out
+
+
+def test_a_tokenizer_of_ones_own_keeps_the_contract_and_is_trained(book: Path, tmp_path: Path):
+    example = names_in("03")
+    assert len(example["main"](str(book), minutes=None, **SMALL).encode("utf-8")) > 0
+    assert folio.load().model.config.vocab_size == 257
+    check_tokenizer(example["ByteTokenizer"](), "Äpfel und Öl\n" * 3, tmp_path)
+
+
+def test_without_its_table_such_a_run_is_refused_by_name(book: Path):
+    names_in("03")["main"](str(book), minutes=None, **SMALL)
+    del tokenizers.TYPES["Bytes"]
+    with pytest.raises(folio.UserError, match="a tokenizer of type Bytes, which Folio does not"):
+        folio.load()
+    del KINDS["bytes"]
+    with pytest.raises(folio.UserError, match=r"tokenizer\.kind must be one of .* got 'bytes'"):
+        folio.Recipe.of(tokenizer={"kind": "bytes"})
+
+
+def test_attention_of_ones_own_is_what_trains_and_what_samples(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folio.train(book, **SMALL)
+    plain = folio.load().model.state_dict()
+
+    example = names_in("04")
+    forward, calls = example["SoftCappedAttention"].forward, []
+    counted = lambda self, x, cache=None: calls.append(x.shape) or forward(self, x, cache)  # noqa: E731
+    monkeypatch.setattr(example["SoftCappedAttention"], "forward", counted)
+    example["main"](str(book), minutes=None, **SMALL)
+    trained = [shape for shape in calls if shape == (4, 16, 16)]  # (B, T, C) of each step
+    assert len(trained) >= 20 * 2
+    assert len([shape for shape in calls if shape[:2] == (1, 1)]) > 100  # sampled, with a cache
+    capped = folio.load().model.state_dict()
+    assert set(capped) == set(plain)
+    assert not torch.equal(capped["lm_head.weight"], plain["lm_head.weight"])
+
+    # Far below the cap, the function is the usual one.
+    layer = folio.load().model.blocks[0].attention
+    x = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(1)) / 10
+    usual = super(type(layer), layer).forward(x)
+    assert torch.allclose(forward(layer, x), usual, atol=1e-5)
+    assert not torch.allclose(forward(layer, 1000 * x), super(type(layer), layer).forward(1000 * x))
+
+
+def test_an_optimizer_of_ones_own_lowers_the_loss(book: Path):
+    losses = names_in("05")["main"](str(book), steps=150, **SMALL)
+    assert sum(losses[-10:]) < sum(losses[:10]) - 10 * 0.3
+
+
+def test_lion_moves_each_weight_by_the_rate_against_the_sign():
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    lion = names_in("05")["Lion"]([weight], learning_rate=0.1, weight_decay=0.0)
+    weight.grad = torch.tensor([5.0, -0.001, 0.0])
+    lion.step()
+    assert weight.tolist() == pytest.approx([0.9, -1.9, 3.0])
+
+
+def test_a_corpus_of_ones_own_is_split_by_its_documents():
+    result = names_in("06")["main"](minutes=None, **SMALL)
+    record = result.run.corpus()
+    assert any(source["source"].startswith("docstrings/") for source in record["sources"])
+    assert record["split"] == "clusters"  # of similar documents
