@@ -17,9 +17,10 @@ _PATTERNS = {
     "account": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "card": re.compile(r"(?<![\d.,-])\d(?:[ -]?\d){12,18}(?![\d-])"),
     # Beginning with +, 0 or a bracket: seven digits with separators alone are tables and dates.
+    # No country's code begins with 0, and numbers beside it in the line are a table.
     "telephone number": re.compile(
-        r"(?<![\w.,+/-])(?<!\d )(?:\+|\(\+?\d{1,5}\)|00?(?=[1-9(]))"
-        r"(?:[ ./-]?\(?\d\)?){6,14}(?![\w/]|[.,-]\d)"
+        r"(?<![\w.,+/-])(?<!\d\s)(?<!\d\s\s)(?:\+(?=[1-9(])|\(\+?\d{1,5}\)|00?(?=[1-9(]))"
+        r"(?:[ ./-]?\(?\d\)?){6,14}(?![\w/]|[.,-]\d|[ \t]+\d)"
     ),
     "key": re.compile(r"(?<![\w-])(?=[\w-]*[A-Za-z])(?=[\w-]*\d)[A-Za-z0-9_-]{20,}(?![\w-])"),
 }
@@ -128,5 +129,7 @@ def _is_one(kind: str, string: str) -> bool:
         doubled = [d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits)]
         return sum(doubled) % 10 == 0 and len(set(digits)) > 1
     if kind == "telephone number":
+        if re.fullmatch(r"\+\d+\.\d+", string):  # a number with its sign
+            return False
         return 7 <= sum(c.isdigit() for c in string) <= 15
     return True
