@@ -280,8 +280,8 @@ def _secrets(recall: Recall) -> Iterator[str]:
         return
     out = secrets.coming_out
     yield (
-        f"<p>In the training text: {secrets.in_words}. {len(out)} of {len(secrets.found):,} that were "
-        f"tried come out within a million tries, after what stands before them there.</p>"
+        f"<p>In the training text: {secrets.in_words}. {len(out)} of {len(secrets.found):,} that "
+        f"were tried come out within a million tries, after what stands before them there.</p>"
     )
     rows = [
         [

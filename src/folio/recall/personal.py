@@ -22,7 +22,9 @@ _PATTERNS = {
         r"(?<![\w.,+/-])(?<!\d\s)(?<!\d\s\s)(?:\+(?=[1-9(])|\(\+?\d{1,5}\)|00?(?=[1-9(]))"
         r"(?:[ ./-]?\(?\d\)?){6,14}(?![\w/]|[.,-]\d|[ \t]+\d)"
     ),
-    "key": re.compile(r"(?<![\w-])(?=[\w-]*[A-Za-z])(?=[\w-]*\d)[A-Za-z0-9_-]{20,}(?![\w-])"),
+    "key": re.compile(
+        r"(?<![\w-])(?=[A-Za-z0-9_-]{20})(?=[\w-]*[A-Za-z])(?=[\w-]*\d)[A-Za-z0-9_-]+(?![\w-])"
+    ),
 }
 """In this order: what is one kind is no other."""
 
@@ -39,13 +41,12 @@ class Found:
 
 def find_personal(text: str) -> Iterator[Found]:
     """What looks like a secret in a text, in the order of the kinds."""
-    taken: list[tuple[int, int]] = []
+    taken = bytearray(len(text))  # 1 for each character that is part of one
     for kind, pattern in _PATTERNS.items():
         for match in pattern.finditer(text):
             start, stop = match.span()
-            free = all(stop <= a or b <= start for a, b in taken)
-            if free and _is_one(kind, match[0]):
-                taken.append((start, stop))
+            if not any(taken[start:stop]) and _is_one(kind, match[0]):
+                taken[start:stop] = b"\1" * (stop - start)
                 yield Found(kind, match[0], start)
 
 
