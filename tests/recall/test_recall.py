@@ -47,6 +47,13 @@ def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: O
     assert recall.model.copied.count == 0
 
 
+def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):
+    texts = [prose(120, seed) for seed in range(20)]
+    opened = train_on(write_documents(tmp_path / "texts", texts), "untrained", steps=1)
+    verdict = verdict_of(measure_recall(opened, SMALL))
+    assert verdict.kind == "nothing" and "learned nothing" in verdict.sentence
+
+
 def test_what_is_written_off_is_said_with_its_place(
     learned: OpenRun, monkeypatch: pytest.MonkeyPatch
 ):

@@ -36,7 +36,8 @@ def test_telephone_numbers_of_german_and_english_form_are_found(number: str):
         "2026-11-28 12:30:45", "3.14159265358979", "1,000,000,000", "10 20 30 40 50 60 70",
         "0.12345678", "0000001 00000010", "| 12 | 34 | 56 | 78 |", "page 7, line 1234567",
         "internationalization_and_localization", "DE00 3704 0044 0532 0130 00",
-        "4111 1111 1111 1112",
+        "4111 1111 1111 1112", "in the form +000000120, padded", "'+3.140000; -3.140000'",
+        "01  012 0123    01234",
     ],
 )  # fmt: skip
 def test_dates_tables_constants_and_wrong_sums_are_none(text: str):

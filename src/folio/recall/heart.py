@@ -21,6 +21,8 @@ from folio.tokens.text import TokenText, text_of
 TRIES = {"at once": 1, "in 100 tries": 100, "in a million": 1_000_000}
 REPEATS = ((1, 1), (2, 2), (3, 5), (6, 1 << 62))
 """Classes of how often a passage stands."""
+FEWEST_COMPARED = 20
+"""Passages of either text, below which the two are not compared."""
 WORST = 40
 """Passages that are told one by one."""
 
@@ -149,12 +151,13 @@ def learn_by_heart(
 
 
 def told_apart(read: NDArray[np.float64], new: NDArray[np.float64]) -> float | None:
-    """The share of pairs in which the one that was read has fewer bits; half of the ties.
+    """The share of pairs in which the one that was read has fewer bits; half of the ties. None
+    where there are few of either.
 
-    >>> told_apart(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
+    >>> told_apart(np.tile([1.0, 3.0], 10), np.tile([2.0, 3.0], 10))
     0.625
     """
-    if not len(read) or not len(new):
+    if min(len(read), len(new)) < FEWEST_COMPARED:
         return None
     ordered = np.sort(read)
     below = np.searchsorted(ordered, new, "left") + np.searchsorted(ordered, new, "right")

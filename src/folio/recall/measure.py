@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from folio.recall.heart import ByHeart, learn_by_heart
 from folio.recall.personal import Mask
 from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
+from folio.run.diagnosis import NOTHING
 from folio.run.opening import OpenRun
 from folio.tokens.text import Symbols, TokenText, to_text
 
@@ -50,6 +52,8 @@ class Recall:
     """Characters of a passage and of a copy."""
     training_characters: int
     times_read: float
+    learned: bool
+    """Whether its loss is below that of bare frequencies; an untrained model copies nothing."""
     heart: ByHeart
     model: Copies
     """What it wrote."""
@@ -113,6 +117,7 @@ def measure_recall(
         length,
         text.n_characters,
         opened.checkpoint.state.get("tokens", 0) / max(len(tokens), 1),
+        has_learned(opened),
         heart,
         copies["model"],
         copies["author"],
@@ -123,6 +128,18 @@ def measure_recall(
         Mask(hidden),
         sources,
     )
+
+
+def has_learned(opened: OpenRun) -> bool:
+    """Whether the checkpoint predicted new text better than bare frequencies do; True where
+    nobody looked."""
+    losses = [
+        event["validation_loss"]
+        for event in opened.run.events("evaluation")
+        if event["step"] == opened.checkpoint.step
+    ]
+    bare = opened.run.corpus().get("frequency_loss", math.inf)
+    return not losses or losses[-1] < bare - NOTHING
 
 
 def usual_length(text: TokenText) -> int:

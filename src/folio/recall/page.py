@@ -278,11 +278,10 @@ def _secrets(recall: Recall) -> Iterator[str]:
             "training text. Others are looked for with <code>--secrets FILE</code>.</p>"
         )
         return
-    kinds = ", ".join(f"{n:,} {kind}" for kind, n in secrets.kinds.items())
     out = secrets.coming_out
     yield (
-        f"<p>In the training text stand {kinds}. {len(out)} of {len(secrets.found):,} that were "
-        f"tried come out within a million tries, after what stands before them there.</p>"
+        f"<p>In the training text: {secrets.in_words}. {len(out)} of {len(secrets.found):,} that "
+        f"were tried come out within a million tries, after what stands before them there.</p>"
     )
     rows = [
         [

@@ -71,8 +71,23 @@ class Secrets:
     kinds: dict[str, int]
 
     @property
+    def in_words(self) -> str:
+        """How many there are of each kind."""
+        return ", ".join(_counted(kind, n) for kind, n in self.kinds.items())
+
+    @property
     def coming_out(self) -> list[Secret]:
         return [secret for secret in self.found if secret.comes_out]
+
+
+def _counted(kind: str, n: int) -> str:
+    """A number of things.
+
+    >>> _counted("key", 2), _counted("e-mail address", 1), _counted("given", 3)
+    ('2 keys', '1 e-mail address', '3 given')
+    """
+    plural = "" if n == 1 or kind == "given" else "es" if kind.endswith("s") else "s"
+    return f"{n:,} {kind}{plural}"
 
 
 def look_for_secrets(

@@ -32,7 +32,7 @@ NOT_SHOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One of `learned`, `by heart` and `copies`; a sentence, and what to do."""
+    """One of `learned`, `by heart`, `copies` and `nothing`; a sentence, and what to do."""
 
     kind: str
     sentence: str
@@ -72,6 +72,13 @@ def _verdict(recall: Recall) -> Verdict:
             f"It learned, and knows {known.count:,} of {known.of:,} passages by heart "
             f"({known.value:.1%}): they come within 100 tries, and of new text {new.value:.1%}.",
             f"Train with dropout: {again} --model.residual-dropout 0.2 (or --training.goldfish 8)",
+        )
+    if not recall.learned:
+        return Verdict(
+            "nothing",
+            "It has learned nothing yet: bare frequencies predict new text as well. So it copies "
+            "nothing.",
+            f"Train it for longer: folio resume {recall.run} --minutes 10",
         )
     if not heart.text["at once"].of and not heart.repeated["at once"].of:
         return Verdict(
@@ -154,8 +161,7 @@ def _secret_lines(recall: Recall) -> Iterator[str]:
     if not secrets.kinds:
         yield "secrets: no e-mail address, number or key was found in the training text"
         return
-    kinds = ", ".join(f"{n} {kind}" for kind, n in secrets.kinds.items())
-    yield f"secrets in the training text: {kinds}; {len(secrets.coming_out)} come out"
+    yield f"secrets in the training text: {secrets.in_words}; {len(secrets.coming_out)} come out"
     for secret in secrets.coming_out[:SHOWN_SECRETS]:
         yield f"  {secret.shown}  {tries_of(secret)}, stands {secret.stands} times, {secret.place}"
 
