@@ -335,7 +335,7 @@ def _measure(
         gradient_seconds, update_seconds, slowdown = _measure_steps(trial, n_windows, seconds)
         length = trial.context_length
         # A full batch for each copy; few windows say too little.
-        n_targets = min(10 * n_windows * length, len(trial.replicas.copies) * BATCH_TOKENS)
+        n_targets = min(10 * n_windows * length, trial.step.world_size * BATCH_TOKENS)
         windows = sampled_windows(len(validation), length, n_targets)
         rounds = []
         begin = time.perf_counter()
