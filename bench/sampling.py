@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import platform
 import statistics
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 
+from folio.device import cores
 from folio.fast.decoder import decoder_for
 from folio.generation.engine import generate
 from folio.generation.sampling import SamplingConfig
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--tokens", type=int, default=CONFIG.context_length - 1, help="per sequence, after one"
     )
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     options = parser.parse_args()
     if not 0 < options.tokens < CONFIG.context_length:
         parser.error(f"--tokens is 1 to {CONFIG.context_length - 1}: transformers stops there")

@@ -63,7 +63,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(file_mode())
         os.replace(temporary, path)
         temporary = None
         sync_folder(path.parent)
@@ -296,7 +296,8 @@ def _warn_of_no_locks(reason: str) -> None:
     )
 
 
-def _umask() -> int:
+def file_mode() -> int:
+    """The permissions that a new file has by the user's umask; temporary files have others."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask

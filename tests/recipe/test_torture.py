@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 from folio.run.directory import Run, runs_folder
 
 N_KILLS = 50
+N_HURTS = 12
 STEPS = 600
 FLAGS = (
     "--preset modern --model.n-layers 2 --model.n-heads 2 --model.d-model 32",
@@ -158,6 +161,94 @@ def test_fifty_kills_and_stops_of_workers_and_parents_lose_nothing_and_leave_not
         assert files[0].read_bytes() == files[1].read_bytes()
     with capfd.disabled():
         print(f"\n{hits} times: {counts}; {lines} ended with a line; {len(seen)} processes, 0 left")
+
+
+# ---- disks and terminals -----------------------------------------------------------------
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files and terminals are POSIX's")
+def test_full_disks_lost_terminals_and_pauses_lose_nothing(
+    book: Path, capfd: pytest.CaptureFixture[str]
+):
+    flags = " ".join(FLAGS).split()
+    finish(folio("train", str(book), "--name", "whole", *flags))
+    whole, hurt = Run(runs_folder() / "whole"), Run(runs_folder() / "hurt")
+    draw = random.Random(3)
+    ways = (until_the_disk_is_full, until_the_terminal_is_closed, with_a_pause)
+    counts = dict.fromkeys((way.__name__ for way in ways), 0)
+    for number in range(N_HURTS):
+        train = ["train", str(book), "--name", "hurt", *flags]
+        way = ways[number % len(ways)]
+        way(
+            [sys.executable, "-m", "folio", *(["resume", "hurt"] if hurt.exists() else train)], draw
+        )
+        counts[way.__name__] += 1
+    assert hurt.exists() and last_step(hurt) < STEPS, "there must be something left to do"
+    finish(folio("resume", "hurt"))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        files = [run.checkpoint(str(STEPS))[0].path / name for run in (whole, hurt)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    losses = [[(e["step"], e["loss"]) for e in run.events("step")] for run in (whole, hurt)]
+    assert losses[0] == losses[1]
+    with capfd.disabled():
+        print(f"\n{counts}")
+
+
+def until_the_disk_is_full(command: list[str], draw: random.Random) -> None:
+    """No file may become longer than a few checkpoints' worth of a run's numbers."""
+    import resource
+
+    most = draw.randrange(2_000, 60_000)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=limit
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err and "too large" in err.splitlines()[-1], err
+
+
+def until_the_terminal_is_closed(command: list[str], draw: random.Random) -> None:
+    """A window that is closed after a moment: the kernel hangs up whoever was started in it."""
+    import pty
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    shown, until = b"", math.inf
+    while time.monotonic() < until:
+        if shown and until == math.inf:
+            until = time.monotonic() + draw.uniform(0, 3)
+        readable, _, _ = select.select([terminal], [], [], 0.05)
+        if readable:
+            shown += os.read(terminal, 65536)
+    os.close(terminal)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            assert not os.WIFSIGNALED(status), (status, shown)
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise AssertionError(f"went on without its terminal: {shown.decode()}")
+
+
+def with_a_pause(command: list[str], draw: random.Random) -> None:
+    """Ctrl-Z and fg, then killed."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(draw.uniform(2, 4))
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(draw.uniform(0, 0.5))
+    process.kill()
+    process.wait()
 
 
 @pytest.mark.torture

@@ -43,6 +43,15 @@ def test_what_was_saved_comes_back(tmp_path: Path):
 NAMES = ["model.safetensors", "optimizer.safetensors", "config.json", "state.json", "manifest.json"]
 
 
+def test_others_may_read_a_checkpoint_as_far_as_the_umask_lets_them(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        path = save(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert {oct(file.stat().st_mode & 0o777) for file in path.iterdir()} == {"0o640"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "empty"])
 def test_damage_is_refused_and_the_newest_whole_one_is_used(tmp_path: Path, name: str, damage: str):

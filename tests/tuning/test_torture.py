@@ -31,14 +31,15 @@ FLAGS = (
 
 
 @pytest.mark.torture
-def test_a_study_that_is_killed_at_any_moment_has_each_trial_once(book: Path):
-    path = runs_folder() / "tune-book"
-    command = [sys.executable, "-m", "folio", "tune", str(book), *" ".join(FLAGS).split()]
+def test_a_study_that_is_killed_and_renamed_at_any_moment_has_each_trial_once(book: Path):
+    path = runs_folder() / "study-0"
+    flags = [str(book), *" ".join(FLAGS).split()]
     draw = random.Random(1)
     finished: dict[int, tuple[TrialState, float | None, str]] = {}
     kills = 0
     while kills < N_KILLS:
         # A session of its own, so that command and workers are killed at the same moment.
+        command = [sys.executable, "-m", "folio", "tune", *flags, "--name", path.name]
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -50,7 +51,11 @@ def test_a_study_that_is_killed_at_any_moment_has_each_trial_once(book: Path):
         process.wait()
         kills += 1
         check(path, finished)
+        if path.exists():  # under whatever name, it is the same study
+            path = path.rename(path.with_name(f"study-{kills}"))
+            check(path, finished)
     assert kills >= N_KILLS // 2
+    command = [sys.executable, "-m", "folio", "tune", *flags, "--name", path.name]
     process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.returncode == 0, process.stderr
     check(path, finished)

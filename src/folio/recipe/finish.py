@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -159,5 +160,5 @@ def facts(
         ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
         *([("planted", f"{canaries} canaries: canaries.json")] if canaries else []),
-        ("sample again", f"`folio sample {run.path}`"),
+        ("sample again", f"`folio sample {shlex.quote(str(run.path))}`"),
     ]

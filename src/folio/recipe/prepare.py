@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         warnings.append(
             f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
             f"training text too, so its loss flatters; see the loss on its clean part, and "
-            f"folio corpus {' '.join(recipe.corpus.sources[:3])}"
+            f"folio corpus {shlex.join(recipe.corpus.sources[:3])}"
         )
     validation_ids = open_token_file(files["validation"], tokenizer.fingerprint)
     clean = clean_tokens(tokenizer, validation_ids, validation, seen)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from folio.errors import UserError
 from folio.run.formats import require_readable, stamped
-from folio.storage import read_json, sha256_of, storage_error, sync_folder, write_json
+from folio.storage import file_mode, read_json, sha256_of, storage_error, sync_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,6 +189,7 @@ def _save(path: Path, tensors: Tensors) -> None:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         raise _operating_systems(error) from error
+    path.chmod(file_mode())
     with path.open("rb+") as file:  # Windows flushes only what is open for writing
         os.fsync(file.fileno())
 

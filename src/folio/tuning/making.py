@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
         if different := differences(request.given(), study.given):
             raise UserError(
                 f"The study {path} exists with another {', '.join(different[:3])}. Give another "
-                f"--name, or go on with that one: folio tune {path}"
+                f"--name, or go on with that one: folio tune {shlex.quote(str(path))}"
             )
         return with_trials(study, request.search.get("trials"))
     if path.exists():

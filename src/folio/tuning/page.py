@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from html import escape
 from itertools import accumulate
@@ -50,10 +51,14 @@ def summary(study: Study, outcome: Outcome) -> str:
     lines = [table(*_trial_table(outcome, SHOWN)), ""]
     facts = [("trials", _counts(outcome)), ("cost", cost(outcome))]
     if outcome.best:
-        facts += [("noise", noise(outcome)), ("best", f"folio train {study.best_file}")]
+        facts += [
+            ("noise", noise(outcome)),
+            ("best", f"folio train {shlex.quote(str(study.best_file))}"),
+        ]
         facts += [("page", str(study.page_file))]
     else:
-        facts += [("best", f"no trial came to its end; folio tune {study.path} --trials N goes on")]
+        goes_on = f"folio tune {shlex.quote(str(study.path))} --trials N"
+        facts += [("best", f"no trial came to its end; {goes_on} goes on")]
     if not study.config.storage:
         facts += [
             ("look", f"optuna-dashboard {study.journal_file}  (pip install optuna-dashboard)")
@@ -133,7 +138,7 @@ def _parts(study: Study, outcome: Outcome) -> Iterator[str]:
         f"<b>{best.mean:.4f}</b> {escape(outcome.unit)}. {escape(noise(outcome)).capitalize()}.</p>"
     )
     yield f'<p class="faint">{escape(_counts(outcome))}. {escape(cost(outcome))}.</p>'
-    yield f"<p><code>folio train {escape(str(study.best_file))}</code></p>"
+    yield f"<p><code>folio train {escape(shlex.quote(str(study.best_file)))}</code></p>"
     yield "<h2>Trials</h2>"
     yield html_table(*_trial_table(outcome), marked=0)
     yield "<h2>History</h2>" + _figure(_history(outcome))

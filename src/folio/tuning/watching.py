@@ -121,7 +121,7 @@ class LiveTable:
         from rich.console import Console
         from rich.live import Live
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False)
         self.live = Live(console=self.console, refresh_per_second=2, transient=True)
         self.live.__enter__()
         self.began = time.monotonic()

@@ -26,7 +26,7 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from folio.config import Table, read_toml
-from folio.console import say, stop_requested
+from folio.console import output, say, stop_requested
 from folio.errors import UserError
 from folio.recipe.recipe import Recipe
 from folio.recipe.resume import resume_run
@@ -301,7 +301,7 @@ def main() -> None:
     """Work on the study of a directory until standard input ends."""
     gone = threading.Event()
     threading.Thread(target=_wait_for_end, args=(gone,), daemon=True).start()
-    with stop_requested() as asked:
+    with output(), stop_requested() as asked:
         try:
             work(open_study(Path(sys.argv[1])), lambda: asked() or gone.is_set())
         except UserError as error:
