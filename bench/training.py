@@ -56,7 +56,7 @@ SIZES = {
     "baby": Shape(67, 256, 6, 6, 384, dropout=0.2, batch_size=64),
 }
 WARM_UP = 6
-"""Steps until nobody gets faster: the first ask for memory, and may be written on a tape."""
+"""Steps until nobody gets faster: the first ask for memory, and are captured."""
 ROOT = Path(__file__).parents[1]
 
 

@@ -16,7 +16,7 @@ import torch
 
 from folio import workers
 from folio.errors import UserError
-from folio.workers import ProcessPool, ThreadPool, WorkerError, shared_row
+from folio.workers import ProcessPool, ThreadPool, WorkerError, shared_buffer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
@@ -81,7 +81,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("kind", [ProcessPool, ThreadPool])
 def test_a_work_begins_when_all_are_done_with_the_one_before(kind):
-    row = shared_row(3, torch.float32)
+    row = shared_buffer(3, torch.float32)
 
     def write(number: int, message: float) -> float:
         time.sleep(message)

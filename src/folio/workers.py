@@ -54,7 +54,7 @@ class WorkerError(UserError):
     """A worker died or hung; what it was computing is lost, and the pool is of no use any more."""
 
 
-def shared_row(n: int, dtype: torch.dtype) -> Tensor:
+def shared_buffer(n: int, dtype: torch.dtype) -> Tensor:
     """(n,) zeros on the CPU that forked processes read and write together."""
     memory = mmap.mmap(-1, max(n, 1) * dtype.itemsize)
     return torch.frombuffer(memory, dtype=dtype, count=n)

@@ -27,7 +27,7 @@ from folio.model.attention import Attention
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.tokens.stream import Batch
-from folio.training.replicas import Replicas
+from folio.training.parallel.data_parallel import DataParallel
 from tests.conftest import turn_kernels
 
 pytest.importorskip("numba")
@@ -140,13 +140,13 @@ def test_an_edited_attention_is_what_learns(
 ):
     model, expected = edited_gradients(edit, monkeypatch)
     device = Device(DeviceConfig(kind="cpu", precision="float32", threads=threads), "")
-    replicas = Replicas(model, device, 4, seed=1)
+    parallel = DataParallel(model, device, 4, seed=1)
     assert not any(
-        isinstance(layer, FastAttention) for c in replicas.copies for layer in c.model.modules()
+        isinstance(layer, FastAttention) for c in parallel.replicas for layer in c.model.modules()
     )
-    with replicas.at_work():
+    with parallel.running():
         for _ in range(3):  # the steps after the first one too
-            replicas.accumulate_gradients(batch(), 0, step=0)
+            parallel.backward(batch(), 0, step=0)
             found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -176,11 +176,11 @@ def test_a_number_that_a_step_reads_from_python_counts_in_a_layer_of_ones_own():
     for block in model.blocks:
         block.attention.__class__ = Scaled
     device = Device(DeviceConfig(kind="cpu", precision="float32", threads=1), "")
-    replicas = Replicas(model, device, 4, seed=1)
+    parallel = DataParallel(model, device, 4, seed=1)
     losses = []
     for factor in (1.0, 1.0, 0.0):
         Scaled.factor = factor
-        losses.append(replicas.accumulate_gradients(batch(), 0, step=0).loss)
+        losses.append(parallel.backward(batch(), 0, step=0).loss)
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -199,7 +199,7 @@ def test_an_attention_edited_on_the_disk_is_what_learns_and_samples(tmp_path: Pa
         assert {"FastLinear", "FastBlock", "FastFeedForward"} <= kinds, kinds
         assert decoder_for(model.eval(), 1, None) is None
         device = Device(DeviceConfig(kind="cpu", precision="float32", threads=2), "")
-        print(Replicas(model, device, 4, seed=1).accumulate_gradients(batch(), 0, step=0).loss)
+        print(DataParallel(model, device, 4, seed=1).backward(batch(), 0, step=0).loss)
     """
     root = Path(__file__).parents[2]
     done = subprocess.run(

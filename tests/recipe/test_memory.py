@@ -150,12 +150,16 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
         replace(recipe, training=replace(recipe.training, max_steps=1)), device, tokens, tokens
     )
     assert isinstance(training.step, ParallelStep)
-    replicas = training.step.replicas
+    parallel = training.step.parallel
     compute_gradient(training, training.stream.next_batch(2, 8), step=0)
-    tensors = [replicas.weights.values, replicas.weights.gradients, replicas.weights.working]
-    tensors += [copy.gradients for copy in replicas.copies]
+    tensors = [
+        parallel.parameters.master,
+        parallel.parameters.gradients,
+        parallel.parameters.compute,
+    ]
+    tensors += [copy.gradients for copy in parallel.replicas]
     tensors += list(training.step.optimizer.tensors.values())
-    for bytes_of in replicas._int8_weights.values():
+    for bytes_of in parallel._int8_weights.values():
         tensors += [bytes_of.forth.matrix, bytes_of.back.matrix]
     held = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
     # The rest lives for a moment: the gradients of each copy by themselves, and a float32 sum.

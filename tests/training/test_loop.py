@@ -77,8 +77,8 @@ def computing_model(training: Training) -> nn.Module:
     if isinstance(step, PlainStep):
         return step.compute
     assert isinstance(step, ParallelStep)
-    step.replicas.copies[0].differentiate.most_bytes = 0  # a tape asks no hook
-    return step.replicas.copies[0].model
+    step.parallel.replicas[0].backward.max_bytes = 0  # a tape asks no hook
+    return step.parallel.replicas[0].model
 
 
 class Listener:
@@ -249,7 +249,7 @@ def test_a_worker_that_dies_leaves_the_weights_before_its_step_saved():
             super().stepped(state, loss, learning_rate)
             if state.step == 5:
                 self.weights = flat(training.model.parameters())
-                pool = training.step.replicas._pool
+                pool = training.step.parallel._pool
                 assert isinstance(pool, ProcessPool)
                 os.kill(pool.others[0][0], signal.SIGKILL)
 

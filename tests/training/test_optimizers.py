@@ -22,8 +22,8 @@ from folio.training.optimizers import (
     orthogonalize,
     parameter_groups,
 )
-from folio.training.replicas import Replicas
-from folio.training.updates import Optimizer as ParallelOptimizer
+from folio.training.parallel.data_parallel import DataParallel
+from folio.training.parallel.updates import ParallelOptimizer
 from tests.conftest import turn_kernels
 
 Precision = Literal["float32", "bfloat16"]
@@ -131,8 +131,8 @@ def test_the_rule_of_the_parallel_step_moves_the_weights_as_the_plain_one_does(
     ours, theirs = (tiny_gpt(initialization_std=0.3) for _ in range(2))
     device = Device(DeviceConfig(kind="cpu", precision=precision, threads=2), "test")
     config = config_of(kind, **settings)
-    replicas = Replicas(ours, device, at_most=2, seed=0)
-    parallel = ParallelOptimizer(config, ours, replicas)
+    workers = DataParallel(ours, device, max_world_size=2, seed=0)
+    parallel = ParallelOptimizer(config, ours, workers)
     optimizer = Optimizer(config, theirs)
     for step in range(3):
         for model in (ours, theirs):

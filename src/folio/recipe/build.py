@@ -21,7 +21,6 @@ from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.stream import TokenStream
 from folio.training.loop import Training
 from folio.training.pace import Pace
-from folio.training.parallel.step import ParallelStep
 from folio.training.step import PlainStep, Step
 
 
@@ -85,6 +84,8 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
 def make_step(model: GPT, device: Device, recipe: Recipe) -> Step:
     """Build what moves the model: on a processor by all its cores, unless `device.fast` is off."""
     if device.is_fast:
+        from folio.training.parallel.step import ParallelStep  # loads numba
+
         return ParallelStep(model, device, recipe.training, recipe.optimizer, recipe.seed)
     return PlainStep(model, device, recipe.training, recipe.optimizer)
 

@@ -20,7 +20,7 @@ from folio.fast.calls import load, must_compile
 from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
 from folio.recipe.recipe import Recipe
-from folio.training.tape import MOST_BYTES
+from folio.training.parallel.capture import MAX_BYTES
 
 LIBRARY_BYTES = 117_000_000
 """Fitted: what torch, picture and sample load once they are at work."""
@@ -29,9 +29,9 @@ COPY_BYTES = 38_000_000
 COMPILING_BYTES = 65_000_000
 """Measured: what a process that compiles the kernels keeps of that, once on a machine."""
 WORKING_SHARE = 1.25
-"""Fitted: a step's memory over what the shapes say, for gradients on their way and freed pieces."""
-TAPED_SHARE = 1.05
-"""Measured, 1.03 to 1.05: the same where a tape has laid it out, which it then keeps."""
+"""Fitted: a step's memory over what the shapes say, for gradients on their way and freed memory."""
+CAPTURED_SHARE = 1.05
+"""Measured, 1.03 to 1.05: the same of a captured step, which keeps its arena."""
 
 
 def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
@@ -49,7 +49,7 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     input_size = 1 if device.config.precision == "int8" else itemsize
     step = step_bytes(recipe.model, itemsize, windows_each, input_size)
     reading = evaluation_bytes(recipe.model, itemsize)
-    kept = TAPED_SHARE * step if TAPED_SHARE * step < MOST_BYTES else 0
+    kept = CAPTURED_SHARE * step if CAPTURED_SHARE * step < MAX_BYTES else 0
     at_work = max(WORKING_SHARE * step, kept + reading)
     lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weight_bytes(recipe, device, n_copies)
     compiling = COMPILING_BYTES * n_copies if must_compile() else 0
@@ -57,12 +57,12 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
 
 
 def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
-    """Of what lasts from step to step: training/weights.py, replicas.py, updates.py, muon.py."""
+    """Of what lasts from step to step: training/parallel/."""
     n, size = recipe.model.n_parameters, device.dtype.itemsize
     shared = size * n if size < 4 else 0  # the weights in the precision that computes
     if device.config.precision == "int8":
         shared += 2 * n  # and their bytes, by rows and by columns
-    each = 2 * size * n  # the gradients of a copy, as autograd hands them over and in its row
+    each = 2 * size * n  # the gradients of a copy, as autograd hands them over and side by side
     match recipe.optimizer.kind:
         case "adamw" | "muon":  # of a matrix Muon holds momentum, and moves for a moment
             remembered = 8 * n

@@ -1,11 +1,10 @@
 """Passes over rows and matrices of weights, in compiled code.
 
-torch makes one for each operation, and takes up to five times as long for a small model. Where they
-are called is the readable twin of each: `replicas.py` adds up gradients, `updates.py` has AdamW,
-where torch's own is the twin, and `muon.py` the rest.
+torch makes one for each operation, and takes up to five times as long for a small model.
+`training/optimizers.py` has what they compute, to read.
 
-Imports numba, and is imported only when a step is first taken. Arrays hold float32, or bfloat16
-as `model/kernels.py` reads it.
+Imports numba, and is imported by the parallel step alone. Arrays hold float32, or bfloat16 as
+`numbers.py` reads it.
 
 Shapes:  N numbers in a row · R x C a matrix, of which a row makes one neuron
 """
@@ -58,7 +57,7 @@ def adamw(
     gradients,
     means,
     mean_squares,
-    working,
+    compute,
     scale,
     rate,
     decay,
@@ -72,7 +71,7 @@ def adamw(
     Args:
         weights, gradients, means, mean_squares: (N,) float32, changed in place; the gradients
             become the weights as they were.
-        working: (N,), the weights are written to it too; or empty.
+        compute: (N,), the weights are written to it too; or empty.
         scale: of the gradients.
         rate: over 1 - beta1^n, the correction of the mean in step n.
         decay: times the weight, what it loses.
@@ -91,21 +90,21 @@ def adamw(
             m[i], v[i] = mean, mean_square
             g[i] = w[i]
             w[i] -= decay * w[i] + rate * mean / (math.sqrt(mean_square) * correction + epsilon)
-        if len(working):
-            y = working[first:last]
+        if len(compute):
+            y = compute[first:last]
             for i in range(len(w)):
                 y[i] = store(w[i], y[i])
 
 
 @kernel(fastmath=True)
-def look_ahead(gradients, momenta, ahead, numbers, keep):
+def nesterov(gradients, momenta, ahead, numbers, momentum):
     """Momenta learn from gradients; `ahead` are the next ones, as Nesterov looks at them.
 
     Args:
         gradients, momenta: (S, R, C) float32; the momenta are changed in place.
         ahead: (S, R, C), written.
         numbers: (3,) float32, of which the first is the scale of the gradients.
-        keep: how much of the momentum is kept, float32.
+        momentum: how much of it is kept, float32.
     """
     n, rows, columns = gradients.shape
     scale = numbers[0]
@@ -113,9 +112,9 @@ def look_ahead(gradients, momenta, ahead, numbers, keep):
         for r in range(rows):
             for c in range(columns):
                 g = scale * gradients[i, r, c]
-                m = keep * momenta[i, r, c] + (ONE - keep) * g
+                m = momentum * momenta[i, r, c] + (ONE - momentum) * g
                 momenta[i, r, c] = m
-                ahead[i, r, c] = store(keep * m + (ONE - keep) * g, ahead[i, r, c])
+                ahead[i, r, c] = store(momentum * m + (ONE - momentum) * g, ahead[i, r, c])
 
 
 @kernel(fastmath=True)
@@ -144,72 +143,73 @@ def bring_into_range(x, low, high):
 
 
 @kernel(fastmath=True)
-def inverse_lengths(square, fourth, tiny, y):
+def inverse_lengths(gram, gram_squared, tiny, y):
     """One over the eighth root of the sum of the eighth powers of all singular values.
 
     Args:
-        square, fourth: (S, M, M), of matrices x: x^2 and x^4.
+        gram, gram_squared: (S, M, M), of matrices.
         tiny: float32, so that nothing is divided by 0.
         y: (S,) float32, written; 0 of a matrix that is 0.
     """
-    n, side, _ = square.shape
+    n, side, _ = gram.shape
     for i in range(n):
         trace = ZERO
         for r in range(side):
-            trace += load(square[i, r, r])
+            trace += load(gram[i, r, r])
         even, total = ONE / (trace * trace + tiny * tiny), ZERO
         for r in range(side):
             for k in range(side):
-                number = even * load(fourth[i, r, k])
+                number = even * load(gram_squared[i, r, k])
                 total += number * number
         length = math.sqrt(trace * math.sqrt(math.sqrt(total)))
         y[i] = ONE / length if length > ZERO else ZERO
 
 
 @kernel(fastmath=True)
-def combine(square, fourth, y, scales, a, b, c, whole):
-    """a I + b x^2 + c x^4.
+def combine(gram, gram_squared, y, scales, a, b, c, is_last):
+    """a I + b s + c s^2.
 
     Args:
-        square: (S, M, M), x^2 of each.
-        fourth: (S, M, M), x^4.
+        gram, gram_squared: (S, M, M), s of each matrix and its square.
         y: (S, M, M), written.
-        scales: (S,) float32 that x is yet to be multiplied by; or empty.
+        scales: (S,) float32 that the matrices are yet to be multiplied by; or empty.
         a, b, c: float32.
-        whole: whether the outcome is to be multiplied by it too.
+        is_last: whether the outcome is to be multiplied by it too.
     """
-    n, side, _ = square.shape
+    n, side, _ = gram.shape
     for i in range(n):
         scale = scales[i] if len(scales) else ONE
-        outer = scale if whole else ONE
+        outer = scale if is_last else ONE
         first, second, third = outer * a, outer * b * scale**2, outer * c * scale**4
         for r in range(side):
             for k in range(side):
-                x = second * load(square[i, r, k]) + third * load(fourth[i, r, k])
+                x = second * load(gram[i, r, k]) + third * load(gram_squared[i, r, k])
                 y[i, r, k] = store(x, y[i, r, k])
-            diagonal = second * load(square[i, r, r]) + third * load(fourth[i, r, r])
+            diagonal = second * load(gram[i, r, r]) + third * load(gram_squared[i, r, r])
             y[i, r, r] = store(diagonal + first, y[i, r, r])
 
 
 @kernel(fastmath=True)
-def change(weights, old, moves, mean_squares, working, numbers, longer, beta2, cautious, epsilon):
-    """Subtract moves whose rows are made even, and what decays.
+def apply_update(
+    weights, old, updates, mean_squares, compute, numbers, taller, beta2, cautious, epsilon
+):
+    """Subtract updates whose rows are made even, and what decays.
 
     Args:
         weights: (S, R, C) float32, changed in place.
         old: (S, R, C) float32, the weights as they were are written to it.
-        moves: (S, R, C), close to orthogonal.
-        mean_squares: (S, R, 1) float32 of the moves of late, which learn from these.
-        working: (S, R, C), the weights are written to it too; or empty.
-        numbers: (3,) float32; the second times `longer` is that of the move, the third, the decay,
-            that of the weight.
-        longer: float32.
+        updates: (S, R, C), close to orthogonal.
+        mean_squares: (S, R, 1) float32 of the updates of late, which learn from these.
+        compute: (S, R, C), the weights are written to it too; or empty.
+        numbers: (3,) float32; the second times `taller` is that of the update, the third, the
+            decay, that of the weight.
+        taller: float32.
         beta2: how much of the mean squares is kept, float32; 1 leaves the rows as they are.
-        cautious: whether weights that the move makes larger do not decay.
+        cautious: whether weights that the update makes larger do not decay.
         epsilon: float32, so that nothing is divided by 0.
     """
     n, rows, columns = weights.shape
-    rate, decay = longer * numbers[1], numbers[2]
+    rate, decay = taller * numbers[1], numbers[2]
     factors, now = np.full(rows, rate), np.empty(rows, np.float32)
     for i in range(n):
         if beta2 < ONE:
@@ -217,7 +217,7 @@ def change(weights, old, moves, mean_squares, working, numbers, longer, beta2, c
             for r in range(rows):
                 total = ZERO
                 for c in range(columns):
-                    x = load(moves[i, r, c])
+                    x = load(updates[i, r, c])
                     total += x * x
                 now[r] = total / np.float32(columns)
             for r in range(rows):
@@ -231,10 +231,10 @@ def change(weights, old, moves, mean_squares, working, numbers, longer, beta2, c
         for r in range(rows):
             factor = factors[r]
             for c in range(columns):
-                w, step = weights[i, r, c], factor * load(moves[i, r, c])
+                w, step = weights[i, r, c], factor * load(updates[i, r, c])
                 old[i, r, c] = w
                 lost = decay * w if not cautious or step * w > ZERO else ZERO
                 weights[i, r, c] = w - lost - step
-            if len(working):
+            if len(compute):
                 for c in range(columns):
-                    working[i, r, c] = store(weights[i, r, c], working[i, r, c])
+                    compute[i, r, c] = store(weights[i, r, c], compute[i, r, c])

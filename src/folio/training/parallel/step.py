@@ -14,9 +14,9 @@ from folio.evaluation.score import Score, Window
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.replicas import Replicas, fast_loss_of
+from folio.training.parallel.data_parallel import DataParallel, fast_loss_of
+from folio.training.parallel.updates import ParallelOptimizer
 from folio.training.step import Gradient, Loss
-from folio.training.updates import Optimizer
 
 
 class ParallelStep:
@@ -33,44 +33,44 @@ class ParallelStep:
         """Put the parts together.
 
         Args:
-            model: in float32; its parameters become views of the weights that are moved.
+            model: in float32; its parameters become views of the master weights.
             device: a processor.
             config: for batch size, micro-batch size and the confidence penalty.
             optimizer_config: the rules, and where gradients are clipped.
             seed: names the series of dropout masks.
         """
         self.config = config
-        self.replicas = Replicas(model, device, config.batch_size, seed)
+        self.parallel = DataParallel(model, device, config.batch_size, seed)
         self.loss: Loss = fast_loss_of(config.confidence_penalty)
-        self.replicas.loss = lambda *given: self.loss(*given)
-        self.optimizer = Optimizer(optimizer_config, model, self.replicas)
+        self.parallel.loss = lambda *given: self.loss(*given)
+        self.optimizer = ParallelOptimizer(optimizer_config, model, self.parallel)
 
     @property
     def world_size(self) -> int:
         """Processes that share the work, this one included."""
-        return len(self.replicas.copies)
+        return len(self.parallel.replicas)
 
     @property
     def fitting_windows(self) -> int:
         """As a Step."""
-        return self.replicas.fitting_windows
+        return self.parallel.fitting_windows
 
     @property
     def peak_bytes(self) -> int:
         """As a Step."""
-        return self.replicas.peak_bytes
+        return self.parallel.peak_bytes
 
     def running(self) -> AbstractContextManager[None]:
         """As a Step: the workers are forked now, and end with it."""
-        return self.replicas.at_work()
+        return self.parallel.running()
 
     def refresh(self) -> None:
         """As a Step."""
-        self.replicas.refresh()
+        self.parallel.refresh()
 
     def backward(self, batch: Batch, step: int) -> Gradient:
         """As a Step; the seed of the dropout masks is made of `step` too."""
-        loss, square = self.replicas.accumulate_gradients(batch, self.config.micro_batch_size, step)
+        loss, square = self.parallel.backward(batch, self.config.micro_batch_size, step)
         return Gradient(loss, math.sqrt(square))
 
     def update(self, lr_scale: float, norm: float) -> None:
@@ -85,4 +85,4 @@ class ParallelStep:
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
         """As a Step, each worker a share of the windows."""
-        return self.replicas.score(tokens, windows, protocol, nll)
+        return self.parallel.score(tokens, windows, protocol, nll)

@@ -1,4 +1,4 @@
-"""What is played from a tape is what autograd computes, to the last bit."""
+"""What is replayed is what autograd computes, to the last bit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from folio.model.gpt import GPT
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import make_recipe
 from folio.tokens.stream import IGNORED
-from folio.training.replicas import Replicas
-from folio.training.tape import Taped
+from folio.training.parallel.capture import CapturedStep
+from folio.training.parallel.data_parallel import DataParallel
 from tests.conftest import INT8
 
 SHAPES = {
@@ -53,45 +53,45 @@ def batch(n_windows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
-def test_a_played_step_gives_the_bytes_that_autograd_gives(shape: str, precision: str):
+def test_a_replayed_step_gives_the_bytes_that_autograd_gives(shape: str, precision: str):
     device = Device(DeviceConfig(kind="cpu", precision=precision, threads=1), "test")  # type: ignore[arg-type]
     model = GPT(config_of(shape), torch.Generator().manual_seed(1))
-    replicas = Replicas(model, device, 4, seed=1)
-    (replica,) = replicas.copies
+    parallel = DataParallel(model, device, 4, seed=1)
+    (replica,) = parallel.replicas
     for seed in range(1, 4):
         for n_windows in (4, 3):
             given = batch(n_windows, seed)
             replica.generator.manual_seed(seed)
-            loss = replica.differentiate(*given).clone()
-            played = replica.gradients.clone()
+            loss = replica.backward(*given).clone()
+            replayed = replica.gradients.clone()
             after = replica.generator.get_state()
 
             replica.generator.manual_seed(seed)
-            assert torch.equal(replica.differentiate.function(*given), loss)
-            assert torch.equal(replica.gradients, played)
+            assert torch.equal(replica.backward.function(*given), loss)
+            assert torch.equal(replica.gradients, replayed)
             assert torch.equal(replica.generator.get_state(), after)
-        replicas.weights.values.mul_(1.1)  # a tape reads the weights as they are
-        replicas.refresh()
-    assert [r.tape.complete for r in replica.differentiate.recordings.values()] == [True, True]
+        parallel.parameters.master.mul_(1.1)  # a replay reads the weights as they are
+        parallel.refresh()
+    assert [g.capture.can_replay for g in replica.backward.graphs.values()] == [True, True]
 
 
-def counted(compute) -> tuple[Taped, list[None]]:
+def counted(compute) -> tuple[CapturedStep, list[None]]:
     calls: list[None] = []
 
     def function(x: Tensor) -> Tensor:
         calls.append(None)
         return compute(x)
 
-    return Taped(function, most_bytes=1000), calls
+    return CapturedStep(function, max_bytes=1000), calls
 
 
-def test_a_function_is_called_once_for_each_shape_until_it_is_to_be_forgotten():
-    taped, calls = counted(lambda x: x + 1)
-    assert [taped(torch.tensor([x])).item() for x in (1.0, 2.0, 3.0)] == [2, 3, 4]
-    assert taped(torch.ones(2)).tolist() == [2, 2]
+def test_a_function_is_called_once_for_each_shape_until_it_is_reset():
+    captured, calls = counted(lambda x: x + 1)
+    assert [captured(torch.tensor([x])).item() for x in (1.0, 2.0, 3.0)] == [2, 3, 4]
+    assert captured(torch.ones(2)).tolist() == [2, 2]
     assert len(calls) == 2
-    taped.forget()
-    taped(torch.ones(2))
+    captured.reset()
+    captured(torch.ones(2))
     assert len(calls) == 3
 
 
@@ -107,9 +107,9 @@ def rows_above(x: Tensor) -> Tensor:
     "compute", [branch, rows_above, lambda x: (x[:, None] + torch.ones(1000)).mean(1)]
 )
 def test_what_looks_at_numbers_or_takes_much_memory_is_computed_each_time(compute):
-    taped, calls = counted(compute)
+    captured, calls = counted(compute)
     for x in (torch.tensor([1.0, -2.0, 3.0]), torch.tensor([-1.0, -2.0, 0.0])):
-        assert torch.equal(taped(x), compute(x))
+        assert torch.equal(captured(x), compute(x))
     assert len(calls) == 2
 
 
@@ -125,17 +125,17 @@ def test_what_looks_at_numbers_or_takes_much_memory_is_computed_each_time(comput
         lambda x: x + 1 - torch.tensor([1.0, 2.0, 3.0]) - torch.from_numpy(np.arange(3)),
     ],
 )
-def test_all_kinds_of_operations_are_played(compute):
-    taped, calls = counted(compute)
+def test_all_kinds_of_operations_are_replayed(compute):
+    captured, calls = counted(compute)
     for seed in range(3):
         x = torch.randn(3, generator=torch.Generator().manual_seed(seed))
-        assert torch.equal(taped(x), compute(x))
+        assert torch.equal(captured(x), compute(x))
     assert len(calls) == 1
 
 
-def test_an_error_while_it_is_written_leaves_no_tape():
-    taped, _ = counted(lambda x: x @ x)
+def test_an_error_during_a_capture_leaves_no_graph():
+    captured, _ = counted(lambda x: x @ x)
     with pytest.raises(RuntimeError):
-        taped(torch.ones(2, 3))
-    assert not taped.recordings
-    assert taped(torch.ones(3)).item() == 3
+        captured(torch.ones(2, 3))
+    assert not captured.graphs
+    assert captured(torch.ones(3)).item() == 3

@@ -1,4 +1,4 @@
-"""The rules against those of torch."""
+"""The sharded rules: what they do beyond the plain ones that test_optimizers.py has beside them."""
 
 from __future__ import annotations
 
@@ -9,132 +9,41 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from folio import jit
 from folio.device import Device, DeviceConfig
 from folio.errors import UserError
 from folio.testing import tiny_gpt
-from folio.training import muon
-from folio.training.muon import inverse_lengths, orthogonalize
 from folio.training.optimizers import OptimizerConfig
-from folio.training.replicas import Replicas
-from folio.training.updates import Optimizer
-from tests.conftest import INT8, NEEDS_INT8, turn_kernels
+from folio.training.parallel import muon
+from folio.training.parallel.data_parallel import DataParallel
+from folio.training.parallel.muon import inverse_lengths, orthogonalize
+from folio.training.parallel.updates import ParallelOptimizer
+from tests.conftest import INT8, NEEDS_INT8
+
+pytest.importorskip("numba")
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
 
 def parts_of(
     precision: Precision = "float32", **config: Any
-) -> tuple[nn.Module, Replicas, Optimizer]:
+) -> tuple[nn.Module, DataParallel, ParallelOptimizer]:
     model = tiny_gpt(initialization_std=0.3)
     device = Device(DeviceConfig(kind="cpu", precision=precision, threads=2), "test")
-    replicas = Replicas(model, device, at_most=2, seed=0)
-    return model, replicas, Optimizer(OptimizerConfig(**config), model, replicas)
-
-
-def torchs_own(config: OptimizerConfig, matrices: list[Any], rest: list[Any]) -> list[Any]:
-    """The same by torch.optim, on other parameters."""
-    decayed = {"params": matrices, "weight_decay": config.weight_decay}
-    spared = {"params": rest, "weight_decay": 0.0}
-    betas = (config.beta1, config.beta2)
-    match config.kind:
-        case "adamw":
-            adam = torch.optim.AdamW([decayed, spared], config.learning_rate, betas, config.epsilon)
-            return [adam]
-        case "sgd":
-            rate, momentum = config.learning_rate, config.momentum
-            return [torch.optim.SGD([decayed, spared], rate, momentum=momentum)]
-    raise AssertionError
-
-
-@pytest.mark.usefixtures("both_ways")
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"kind": "adamw", "learning_rate": 0.01, "weight_decay": 0.3, "epsilon": 0.01},
-        {"kind": "sgd", "learning_rate": 0.01, "weight_decay": 0.3},
-        {"kind": "sgd", "learning_rate": 0.01, "weight_decay": 0.3, "momentum": 0.9},
-    ],
-    ids=["adamw", "sgd", "momentum"],
-)
-def test_a_rule_moves_the_weights_as_torchs_own_does_and_vectors_do_not_decay(config: Any):
-    model, replicas, optimizer = parts_of(**config)
-    theirs = [p.detach().clone().requires_grad_() for p in model.parameters()]
-    reference = torchs_own(
-        OptimizerConfig(**config),
-        [p for p in theirs if p.dim() > 1],
-        [p for p in theirs if p.dim() < 2],
-    )
-    draw = torch.Generator().manual_seed(0)
-    for step in range(4):
-        share = 1 - step / 10
-        replicas.weights.gradients.normal_(generator=draw)
-        for parameter, own in zip(theirs, model.parameters()):
-            parameter.grad = own.grad.clone()
-        optimizer.step(share)
-        for each in reference:
-            for group in each.param_groups:
-                group["lr"] = share * config["learning_rate"]
-            each.step()
-    for parameter, own in zip(theirs, model.parameters()):
-        torch.testing.assert_close(own.detach(), parameter.detach(), rtol=1e-5, atol=1e-6)
-
-
-def test_muon_moves_hidden_matrices_as_torchs_own_does_and_adamw_the_rest(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    # torch has one polynomial for all iterations, and divides by the root of the sum of squares.
-    for polynomials in ("SQUARE_POLYNOMIALS", "LONG_POLYNOMIALS"):
-        monkeypatch.setattr(muon, polynomials, 5 * [(3.4445, -4.7750, 2.0315)])
-    monkeypatch.setattr(
-        muon, "inverse_lengths", lambda square, _: square.diagonal(dim1=1, dim2=2).sum(1).rsqrt()
-    )
-    config = {
-        "kind": "muon",
-        "matrix_learning_rate": 0.05,
-        "matrix_weight_decay": 0.2,
-        "matrix_beta2": 1.0,
-        "cautious_decay": False,
-    }
-    model, replicas, optimizer = parts_of(**config)
-    _, _, adamw = others = parts_of(kind="adamw")
-    matrices, places = [], []
-    for own in replicas.weights.members["hidden"]:
-        # Queries, keys and values are three matrices.
-        parts = own.split(12) if own.shape == (36, 12) else [own]
-        matrices += [nn.Parameter(part.detach().clone()) for part in parts]
-        places += parts
-    theirs = torch.optim.Muon(matrices, lr=0.05, weight_decay=0.2, momentum=0.95)
-    draw = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        replicas.weights.gradients.normal_(generator=draw)
-        others[1].weights.gradients.copy_(replicas.weights.gradients)
-        row = replicas.weights.groups["hidden"]
-        for matrix, place in zip(matrices, places):
-            first = place.storage_offset() - row.storage_offset()
-            matrix.grad = row.grad[first : first + place.numel()].view(place.shape).clone()
-        optimizer.step(1.0)
-        adamw.step(1.0)
-        theirs.step()
-    for matrix, place in zip(matrices, places):
-        # torch iterates in bfloat16, here it is float32.
-        assert (place - matrix).norm() < 0.01 * matrix.norm()
-    rest = zip(model.named_parameters(), others[0].parameters())
-    hidden = set(replicas.weights.members["hidden"])
-    assert all(torch.equal(p, other) for (_, p), other in rest if p not in hidden)
+    parallel = DataParallel(model, device, max_world_size=2, seed=0)
+    return model, parallel, ParallelOptimizer(OptimizerConfig(**config), model, parallel)
 
 
 def moves_of(beta2: float, gradients: list[Tensor]) -> list[Tensor]:
     """What Muon does to the first matrix of a feed-forward layer, step by step."""
-    _, replicas, optimizer = parts_of(
+    _, parallel, optimizer = parts_of(
         kind="muon", matrix_beta2=beta2, matrix_weight_decay=0.0, matrix_momentum=0.0
     )
-    matrix = next(p for p in replicas.weights.members["hidden"] if len(p) == 48)
+    matrix = next(p for p in parallel.parameters.members["hidden"] if len(p) == 48)
     assert matrix.grad is not None
     moves = []
     for gradient in gradients:
         before = matrix.detach().clone()
-        replicas.weights.gradients.fill_(1.0)
+        parallel.parameters.gradients.fill_(1.0)
         matrix.grad.copy_(gradient)
         optimizer.step(1.0)
         moves.append(before - matrix.detach())
@@ -160,15 +69,15 @@ def test_neurons_move_as_far_as_they_did_lately_and_all_together_as_without():
 def test_decay_spares_the_weights_that_the_gradient_makes_larger():
     hidden = {}
     for decay, cautious in ((0.0, True), (0.3, True), (0.3, False)):
-        _, replicas, optimizer = parts_of(
+        _, parallel, optimizer = parts_of(
             kind="muon",
             matrix_learning_rate=0.1,
             matrix_weight_decay=decay,
             cautious_decay=cautious,
         )
-        row = replicas.weights.groups["hidden"]
+        row = parallel.parameters.groups["hidden"]
         before = row.detach().clone()
-        replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(0))
+        parallel.parameters.gradients.normal_(generator=torch.Generator().manual_seed(0))
         optimizer.step(0.5)
         hidden[decay, cautious] = row.detach()
     moved = hidden[0.0, True] - before
@@ -181,42 +90,17 @@ def test_decay_spares_the_weights_that_the_gradient_makes_larger():
 
 
 @NEEDS_INT8
-def test_muon_moves_nearly_the_same_in_bytes():
-    pytest.importorskip("numba")
+def test_muon_moves_nearly_the_same_in_int8():
     rows = []
     for precision in ("bfloat16", "int8"):
-        _, replicas, optimizer = parts_of(precision, kind="muon", matrix_learning_rate=0.1)
-        before = replicas.weights.groups["hidden"].detach().clone()
-        replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(0))
+        _, parallel, optimizer = parts_of(precision, kind="muon", matrix_learning_rate=0.1)
+        before = parallel.parameters.groups["hidden"].detach().clone()
+        parallel.parameters.gradients.normal_(generator=torch.Generator().manual_seed(0))
         optimizer.step(1.0)
-        rows.append(replicas.weights.groups["hidden"].detach() - before)
+        rows.append(parallel.parameters.groups["hidden"].detach() - before)
     assert 0 < (rows[1] - rows[0]).norm() < 0.1 * rows[0].norm()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("config", [{}, {"matrix_beta2": 1.0}, {"cautious_decay": False}])
-def test_compiled_and_written_in_torch_muon_moves_the_same(
-    monkeypatch: pytest.MonkeyPatch, precision: Precision, config: Any
-):
-    pytest.importorskip("numba")
-    config = {"kind": "muon", "matrix_weight_decay": 0.5, "matrix_learning_rate": 0.1, **config}
-    found = []
-    for on in (True, False):
-        turn_kernels(monkeypatch, on)
-        _, replicas, optimizer = parts_of(precision, **config)
-        draw = torch.Generator().manual_seed(0)
-        for _ in range(3):
-            replicas.weights.gradients.normal_(generator=draw)
-            optimizer.step(1.0)
-        row = replicas.weights.groups["hidden"].detach()
-        tensors = optimizer.tensors
-        found.append([row, tensors["hidden.momentum"], tensors["hidden.mean_square"]])
-    tolerance = 3e-5 if precision == "float32" else 0.02
-    for compiled, written in zip(*found):
-        assert (compiled - written).norm() <= tolerance * written.norm()
-
-
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(dtype: torch.dtype):
     draw = torch.Generator().manual_seed(0)
@@ -239,7 +123,6 @@ def test_orthogonalized_matrices_keep_their_directions_and_lose_their_lengths(dt
         assert found[0].any() and not found[1].any()
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 1e3])
 def test_a_matrix_is_divided_by_hardly_more_than_its_largest_singular_value(scale: float):
     x = scale * torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
@@ -260,11 +143,11 @@ def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind):
         if step == 2:
             pairs[1] = parts_of(kind=kind, momentum=0.9)
             pairs[1][2].load({n: t.clone() for n, t in pairs[0][2].tensors.items()})
-            pairs[1][1].weights.values.copy_(pairs[0][1].weights.values)
-        for _, replicas, optimizer in pairs:
-            replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(step))
+            pairs[1][1].parameters.master.copy_(pairs[0][1].parameters.master)
+        for _, parallel, optimizer in pairs:
+            parallel.parameters.gradients.normal_(generator=torch.Generator().manual_seed(step))
             optimizer.step(1.0)
-    one, other = (replicas.weights.values for _, replicas, _ in pairs)
+    one, other = (parallel.parameters.master for _, parallel, _ in pairs)
     assert torch.equal(one, other)
     tensors = pairs[0][2].tensors
     name, tensor = next(iter(tensors.items()))
@@ -273,47 +156,44 @@ def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind):
             pairs[0][2].load(others)
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
 def test_gradients_above_the_limit_are_scaled_to_it(kind: str):
     scaled, scaling = (parts_of(kind=kind, gradient_clip=0.5) for _ in range(2))
-    for _, replicas, _ in (scaled, scaling):
-        replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(1))
-    scaled[1].weights.gradients.mul_(0.5 / 4)
+    for _, parallel, _ in (scaled, scaling):
+        parallel.parameters.gradients.normal_(generator=torch.Generator().manual_seed(1))
+    scaled[1].parameters.gradients.mul_(0.5 / 4)
     scaled[2].step(1.0, norm=0.4)  # below the limit, so that they stay
     scaling[2].step(1.0, norm=4.0)
-    torch.testing.assert_close(scaling[1].weights.values, scaled[1].weights.values)
+    torch.testing.assert_close(scaling[1].parameters.master, scaled[1].parameters.master)
     for name, tensor in scaled[2].tensors.items():
         torch.testing.assert_close(scaling[2].tensors[name], tensor)
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
-def test_the_copies_read_the_weights_as_they_moved(kind: str):
-    _, replicas, optimizer = parts_of("bfloat16", kind=kind, learning_rate=0.1)
-    for copied in replicas.copies:
-        before = {name: p.detach().clone() for name, p in copied.model.named_parameters()}
-        replicas.weights.gradients.normal_(generator=torch.Generator().manual_seed(1))
+def test_the_replicas_read_the_weights_as_they_moved(kind: str):
+    _, parallel, optimizer = parts_of("bfloat16", kind=kind, learning_rate=0.1)
+    for replica in parallel.replicas:
+        before = {name: p.detach().clone() for name, p in replica.model.named_parameters()}
+        parallel.parameters.gradients.normal_(generator=torch.Generator().manual_seed(1))
         optimizer.step(1.0)
-        assert torch.equal(replicas.weights.working, replicas.weights.values.bfloat16())
-        for name, parameter in copied.model.named_parameters():
+        assert torch.equal(parallel.parameters.compute, parallel.parameters.master.bfloat16())
+        for name, parameter in replica.model.named_parameters():
             assert parameter.dtype == torch.bfloat16 and not torch.equal(parameter, before[name])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_muon_played_from_a_tape_moves_to_the_same_bytes(
+def test_a_replayed_muon_moves_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch, precision: Precision
 ):
-    turn_kernels(monkeypatch, on=True)
     found = []
-    for most_bytes in (0, muon.MOST_BYTES):
-        monkeypatch.setattr(muon, "MOST_BYTES", most_bytes)
-        _, replicas, optimizer = parts_of(precision, kind="muon", gradient_clip=0.5)
+    for max_bytes in (0, muon.MAX_BYTES):
+        monkeypatch.setattr(muon, "MAX_BYTES", max_bytes)
+        _, parallel, optimizer = parts_of(precision, kind="muon", gradient_clip=0.5)
         draw = torch.Generator().manual_seed(0)
         for step in range(4):
-            replicas.weights.gradients.normal_(generator=draw)
+            parallel.parameters.gradients.normal_(generator=draw)
             optimizer.step(1 - step / 10, norm=1.0 + step)
-        rows = replicas.weights.values, replicas.weights.working, *optimizer.tensors.values()
+        rows = parallel.parameters.master, parallel.parameters.compute, *optimizer.tensors.values()
         found.append([row.clone() for row in rows])
     assert all(torch.equal(one, other) for one, other in zip(*found))
 
@@ -335,7 +215,6 @@ def draw_matrices(kind: str, scale: float, shape: tuple[int, ...]) -> Tensor:
     return x * scale
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["random", "one row", "one number", "rank 1", "mixed scales"])
 def test_orthogonalizing_a_matrix_does_not_depend_on_its_scale(kind: str, dtype: torch.dtype):
@@ -354,31 +233,27 @@ def test_orthogonalizing_a_matrix_does_not_depend_on_its_scale(kind: str, dtype:
 
 
 @NEEDS_INT8
-def test_orthogonalizing_in_bytes_does_not_depend_on_the_scale():
-    pytest.importorskip("numba")
+def test_orthogonalizing_in_int8_does_not_depend_on_the_scale():
     x = torch.randn(2, 64, 160, generator=torch.Generator().manual_seed(0))
-    expected = orthogonalize([x.bfloat16()], in_bytes=True)[0]
+    expected = orthogonalize([x.bfloat16()], in_int8=True)[0]
     for exponent in (-110, -31, 40, 120):
-        found = orthogonalize([(x * 2.0**exponent).bfloat16()], in_bytes=True)[0]
+        found = orthogonalize([(x * 2.0**exponent).bfloat16()], in_int8=True)[0]
         assert torch.equal(found, expected)
-    assert not orthogonalize([torch.zeros(1, 64, 160).bfloat16()], in_bytes=True)[0].any()
+    assert not orthogonalize([torch.zeros(1, 64, 160).bfloat16()], in_int8=True)[0].any()
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
 def test_a_step_that_would_make_weights_infinite_leaves_them_as_they_were(
     kind: str, precision: Precision
 ):
-    if precision == "int8" and not jit.available():
-        pytest.skip("int8 is made by kernels")
     rates = {"learning_rate": 0.1, "matrix_learning_rate": 0.1, "gradient_clip": 0.0}
-    _, replicas, optimizer = parts_of(precision, kind=kind, momentum=0.5, **rates)
-    weights, draw = replicas.weights, torch.Generator().manual_seed(0)
+    _, parallel, optimizer = parts_of(precision, kind=kind, momentum=0.5, **rates)
+    weights, draw = parallel.parameters, torch.Generator().manual_seed(0)
     for _ in range(2):
         weights.gradients.normal_(generator=draw)
         optimizer.step(1.0)
-    before = weights.values.clone(), weights.working.clone()
+    before = weights.master.clone(), weights.compute.clone()
     # A rate beyond all bounds, and gradients that say infinite: whatever makes the step so large.
     for share, spoiled in ((1e39, None), (1.0, math.inf), (1.0, math.nan)):
         weights.gradients.normal_(generator=draw)
@@ -386,11 +261,11 @@ def test_a_step_that_would_make_weights_infinite_leaves_them_as_they_were(
             weights.gradients[3] = spoiled
         with pytest.raises(FloatingPointError):
             optimizer.step(share)
-        assert torch.equal(weights.values, before[0])
-        assert torch.equal(weights.working, before[1])
+        assert torch.equal(weights.master, before[0])
+        assert torch.equal(weights.compute, before[1])
         assert all(tensor.isfinite().all() for tensor in optimizer.tensors.values())
     steps = [tensor for name, tensor in optimizer.tensors.items() if name.endswith("steps")]
     assert all(tensor == 2 for tensor in steps)
     weights.gradients.normal_(generator=draw)
     optimizer.step(1.0)  # and from there it goes on
-    assert weights.values.isfinite().all() and not torch.equal(weights.values, before[0])
+    assert weights.master.isfinite().all() and not torch.equal(weights.master, before[0])

@@ -1,0 +1,188 @@
+"""Where the tensors of a captured step lie: those that are never live together share memory.
+
+While a step is captured its memory is taken and given back as always; what is noted is the buffer
+that each tensor lies in, and so from which call to which a buffer is live. Afterwards all buffers
+are planned into one arena, each into the first gap that is free for as long, so that the arena is
+hardly longer than what is live at once. Compilers do the same: Pisarchyk and Lee 2020,
+https://arxiv.org/abs/2001.03288. What is concatenated in the end is made where it ends up.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._pytree import tree_leaves, tree_map
+
+LINE_BYTES = 64
+"""What a processor fetches at once; buffers begin where that does."""
+
+
+class Call(NamedTuple):
+    """An operation or a kernel; tensors and arrays as they are, or as the `BufferView` of each."""
+
+    function: Callable[..., Any]
+    args: Any
+    named: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BufferView:
+    """Where a tensor or an array lies, and how it is read."""
+
+    buffer: int
+    offset: int
+    """From the beginning of the buffer, in bytes."""
+    dtype: Any
+    """torch's or numpy's."""
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    """In numbers for torch, in bytes for numpy."""
+
+
+class LiveRange(NamedTuple):
+    """From which call to which a buffer is needed."""
+
+    first: int
+    last: int
+    n_bytes: int
+
+
+class Allocation(NamedTuple):
+    """Where a buffer has its memory."""
+
+    arena: Tensor
+    """Contiguous."""
+    offset: int
+    """In bytes."""
+
+
+class Buffers:
+    """The memory that was taken during a capture."""
+
+    def __init__(self) -> None:
+        self.n_bytes: list[int] = []
+        """Of each buffer."""
+        self._starts: list[int] = []  # addresses of those that may be in use, ascending
+        self._known: list[tuple[int, StorageWeakRef]] = []  # the buffer at each of them
+
+    def add(self, x: Tensor) -> None:
+        """Note the memory of a new tensor as a buffer."""
+        storage = x.untyped_storage()
+        start, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+        # What lay there before is not in use any more.
+        first = bisect_right(self._starts, start)
+        if first and self._end(first - 1) > start:
+            first -= 1
+        last = first
+        while last < len(self._starts) and self._starts[last] < end:
+            last += 1
+        self._starts[first:last] = [start]
+        self._known[first:last] = [(len(self.n_bytes), StorageWeakRef(storage))]
+        self.n_bytes.append(storage.nbytes())
+
+    def view_of(self, x: Any) -> Any:
+        """Return the `BufferView` of a tensor or array in one of the buffers; all else as it is."""
+        if not isinstance(x, (Tensor, np.ndarray)):
+            return x
+        address = x.data_ptr() if isinstance(x, Tensor) else x.ctypes.data
+        at = bisect_right(self._starts, address) - 1
+        if at < 0 or address >= self._end(at) or self._known[at][1].expired():
+            return x
+        strides = x.stride() if isinstance(x, Tensor) else x.strides
+        buffer = self._known[at][0]
+        return BufferView(buffer, address - self._starts[at], x.dtype, tuple(x.shape), strides)
+
+    def live_ranges(self, calls: Sequence[Call], output: Any) -> dict[int, LiveRange]:
+        """Return those of the buffers that are used, by first calls; the output's ends last."""
+        ranges: dict[int, LiveRange] = {}
+        for number, arguments in enumerate([*(call[1:] for call in calls), output]):
+            for view in tree_leaves(arguments):
+                if isinstance(view, BufferView):
+                    first = ranges[view.buffer].first if view.buffer in ranges else number
+                    ranges[view.buffer] = LiveRange(first, number, self.n_bytes[view.buffer])
+        return ranges
+
+    def _end(self, at: int) -> int:
+        return self._starts[at] + self.n_bytes[self._known[at][0]]
+
+
+def plan_memory(ranges: Sequence[LiveRange]) -> tuple[list[int], int]:
+    """Give each buffer an offset in one arena.
+
+    Args:
+        ranges: in the order of their first calls.
+
+    Returns:
+        The offsets, and the length of the arena, in bytes.
+    """
+    offsets: list[int] = []
+    length = 0
+    held: list[tuple[int, int, int]] = []  # begin, end and last call of those in use, by begin
+    for live in ranges:
+        held = [other for other in held if other[2] >= live.first]
+        begin = 0
+        for other_begin, other_end, _ in held:
+            if begin + live.n_bytes <= other_begin:
+                break
+            begin = max(begin, -(-other_end // LINE_BYTES) * LINE_BYTES)
+        offsets.append(begin)
+        held = sorted([*held, (begin, begin + live.n_bytes, live.last)])
+        length = max(length, begin + live.n_bytes)
+    return offsets, length
+
+
+def without_concatenation(
+    calls: Sequence[Call], buffers: Buffers
+) -> tuple[Sequence[Call], dict[int, Allocation]]:
+    """Make tensors where they are concatenated in the last call, if there is such a call.
+
+    Returns:
+        The calls, with copies of what must be copied in place of the last one, and the allocations
+        of the buffers that need none.
+    """
+    if not calls or calls[-1].function is not torch.ops.aten.cat.out:
+        return calls, {}
+    parts, out = calls[-1].args[0], calls[-1].named["out"]
+    if isinstance(out, BufferView) or out.stride() != (1,):
+        return calls, {}
+    copies, allocations, end = [], {}, 0
+    for part in parts:
+        length = math.prod(part.shape)
+        slot = out[end : end + length]
+        if (
+            isinstance(part, BufferView)
+            and part.buffer not in allocations
+            and (part.dtype, part.strides) == (out.dtype, (1,))
+            and slot.nbytes == buffers.n_bytes[part.buffer]
+        ):
+            allocations[part.buffer] = Allocation(out, end * out.itemsize)
+        else:
+            copies.append(Call(torch.ops.aten.copy_.default, (slot, part), {}))
+        end += length
+    return [*calls[:-1], *copies], allocations
+
+
+def allocate(x: Any, allocations: dict[int, Allocation]) -> Any:
+    """Put tensors and arrays in place of all `BufferView`s in a tree."""
+
+    def allocate_one(x: Any) -> Any:
+        if not isinstance(x, BufferView):
+            return x
+        arena, offset = allocations[x.buffer]
+        offset += x.offset
+        if isinstance(x.dtype, torch.dtype):
+            empty = torch.empty(0, dtype=x.dtype)
+            first = arena.storage_offset() * arena.itemsize + offset
+            storage = arena.untyped_storage()
+            return empty.set_(storage, first // x.dtype.itemsize, x.shape, x.strides)
+        return np.ndarray(x.shape, x.dtype, arena.view(torch.uint8).numpy(), offset, x.strides)
+
+    return tree_map(allocate_one, x)

@@ -1,0 +1,209 @@
+"""The rules of `optimizers.py` for flat buffers, of which each worker moves a shard.
+
+A rule makes one pass over its shard: it reads gradients, changes master weights and what it
+remembers, and writes the compute weights. Gradients above the limit are scaled in that pass too.
+
+Shapes:  N parameters in the group
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from folio.fast import calls
+from folio.fast.kernels import training as kernels
+from folio.training.config import OptimizerConfig
+from folio.training.parallel.data_parallel import DataParallel, Replica
+from folio.training.parallel.muon import ShardedMuon
+from folio.training.state import require_same_tensors
+from folio.workers import shared_buffer
+
+
+class ShardedRule(Protocol):
+    """Moves the parameters of one group, and the compute weights with them."""
+
+    def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
+        """Change the worker's shard in place; the gradients become the weights as they were."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What it remembers from step to step; may be written to."""
+        ...
+
+
+class ShardedAdamW:
+    """`AdamW`, in one pass over weights, gradients and both means."""
+
+    def __init__(
+        self,
+        parameter: nn.Parameter,
+        config: OptimizerConfig,
+        weight_decay: float,
+        parallel: DataParallel,
+    ) -> None:
+        """Remember nothing yet.
+
+        Args:
+            parameter: (N,) master weights and gradients, in memory that all workers see.
+            config: rate, and how long means last.
+            weight_decay: times the rate, what a weight loses of itself.
+            parallel: whose workers share the work.
+        """
+        self.config, self.weight_decay = config, weight_decay
+        n = len(parameter)
+        self.tensors = {
+            "mean": shared_buffer(n, torch.float32),
+            "mean_square": shared_buffer(n, torch.float32),
+            "steps": shared_buffer(1, torch.float32).view(()),
+        }
+        assert parameter.grad is not None
+        compute = parallel.parameters.compute_weights_of(parameter.data)
+        means = self.tensors["mean"], self.tensors["mean_square"]
+        buffers = parameter.data, parameter.grad, *means, compute
+        self._arrays = [calls.arrays(*map(r.shard, buffers)) for r in parallel.replicas]
+        """Shards of each worker."""
+
+    def count(self, n: int) -> None:
+        """Count so many steps: once, before the workers take them."""
+        steps = self.tensors["steps"].numpy()
+        steps += n
+
+    def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
+        """Move the worker's shard."""
+        config, n = self.config, self.tensors["steps"].item()
+        lr = lr_scale * config.learning_rate
+        numbers = {
+            "scale": gradient_scale,
+            "rate": lr / (1 - config.beta1**n),
+            "decay": lr * self.weight_decay,
+            "beta1": config.beta1,
+            "beta2": config.beta2,
+            "correction": 1 / math.sqrt(1 - config.beta2**n),
+            "epsilon": config.epsilon,
+        }
+        with np.errstate(over="ignore"):  # an infinite rate is found in the weights
+            singles = {name: np.float32(x) for name, x in numbers.items()}
+        kernels.adamw(*self._arrays[replica.rank], **singles)
+
+
+class ShardedSGD:
+    """`SGD`, by torch's operations on a shard."""
+
+    def __init__(
+        self,
+        parameter: nn.Parameter,
+        config: OptimizerConfig,
+        weight_decay: float,
+        parallel: DataParallel,
+    ) -> None:
+        """Remember nothing yet; arguments as for ShardedAdamW."""
+        self.parameter, self.config, self.weight_decay = parameter, config, weight_decay
+        self.compute = parallel.parameters.compute_weights_of(parameter.data)
+        self.tensors: dict[str, Tensor] = {}
+        if config.momentum:
+            self.tensors["velocity"] = shared_buffer(len(parameter), torch.float32)
+
+    def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
+        """Move the worker's shard."""
+        assert self.parameter.grad is not None
+        weights, gradients = (replica.shard(x) for x in (self.parameter.data, self.parameter.grad))
+        compute = replica.shard(self.compute)
+        update = gradient_scale * gradients + self.weight_decay * weights
+        if self.config.momentum:
+            velocity = replica.shard(self.tensors["velocity"])
+            update = velocity.mul_(self.config.momentum).add_(update)
+        gradients.copy_(weights)
+        weights.sub_(update, alpha=lr_scale * self.config.learning_rate)
+        compute.copy_(weights[: len(compute)])
+
+
+class ParallelOptimizer:
+    """A rule for each group of parameters, whose shards all workers move at the same time."""
+
+    def __init__(self, config: OptimizerConfig, model: nn.Module, parallel: DataParallel) -> None:
+        """Put the rules to the flat parameters of a model.
+
+        Args:
+            config: which rules.
+            model: whose parameters they are.
+            parallel: whose workers share the work.
+        """
+        self.rules: dict[str, ShardedRule] = {}
+        for group, parameter in parallel.parameters.groups.items():
+            if group == "hidden" and config.kind == "muon":
+                self.rules[group] = ShardedMuon(parameter, config, model, parallel)
+            else:
+                kind = ShardedSGD if config.kind == "sgd" else ShardedAdamW
+                decay = 0.0 if group == "vector" else config.weight_decay
+                self.rules[group] = kind(parameter, config, decay, parallel)
+        self._max_norm = config.gradient_clip or math.inf
+        self._world_size = len(parallel.replicas)
+        self._parameters = parallel.parameters
+        after = parallel.after_update
+        self._update = parallel.task(self._update_phase, *after, self._is_finite_phase)
+        self._undo = parallel.task(self._undo_phase, *after)
+
+    def step(self, lr_scale: float, norm: float = 0.0) -> None:
+        """Move all parameters.
+
+        Args:
+            lr_scale: of the peak rates.
+            norm: of all gradients together, which is clipped.
+
+        Raises:
+            FloatingPointError: a weight would be infinite or no number. All weights are then those
+                before the step, to the byte, and what the rules remember is finite: numbers that
+                are not begin anew from 0.
+        """
+        gradient_scale = self._max_norm / norm if norm > self._max_norm else 1.0
+        counting = [rule for rule in self.rules.values() if isinstance(rule, ShardedAdamW)]
+        for rule in counting:
+            rule.count(1)
+        if all(self._update([(lr_scale, gradient_scale)] * self._world_size)):
+            return
+        self._undo([None] * self._world_size)
+        for rule in counting:
+            rule.count(-1)
+        for tensor in self.tensors.values():
+            tensor.nan_to_num_(0.0, 0.0, 0.0)
+        raise FloatingPointError("a step makes weights that are not finite")
+
+    def _update_phase(self, replica: Replica, message: tuple[float, float]) -> None:
+        for rule in self.rules.values():
+            rule.step(replica, *message)
+
+    def _is_finite_phase(self, replica: Replica, _: Any) -> bool:
+        largest = torch.linalg.vector_norm(replica.shard(self._parameters.master), math.inf)
+        return math.isfinite(largest.item())
+
+    def _undo_phase(self, replica: Replica, _: Any) -> None:
+        """Take back the weights, which the rules left where the gradients had been."""
+        master, compute = self._parameters.master, self._parameters.compute
+        replica.shard(master).copy_(replica.shard(self._parameters.gradients))
+        if compute is not master:
+            replica.shard(compute).copy_(replica.shard(master))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """`hidden.mean` and so on -> what the rule of that group remembers."""
+        return {
+            f"{group}.{name}": tensor
+            for group, rule in self.rules.items()
+            for name, tensor in rule.tensors.items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave, of this or of the plain step.
+
+        Raises:
+            UserError: it was another optimizer, or one of other weights.
+        """
+        own = self.tensors
+        require_same_tensors(own, tensors, "optimizer")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
