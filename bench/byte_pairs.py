@@ -123,7 +123,8 @@ class Command:
 
 def write_gigabyte(texts: list[str], path: Path) -> int:
     """50 times the same text, in each copy of which the long words have an ending of their own:
-    so the words of a large text, which are ever new ones, cost memory here, too."""
+    so the words of a large text, which are ever new ones, cost memory here, too.
+    """
     whole = "\n".join(texts)
     n_bytes = copy = 0
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -83,7 +83,8 @@ def write_library(folder: Path) -> Path:
 
 def train(words: list[str], name: str, runs: Path) -> float:
     """Bits per byte of the validation text; an unknown character counts as the one byte that it
-    mostly is."""
+    mostly is.
+    """
     environment = os.environ | {"FOLIO_RUNS": str(runs)}
 
     def folio(*words: str) -> str:

@@ -1,3 +1,5 @@
+"""`python -m folio` is the command `folio`."""
+
 from folio.cli.main import main
 
 main()

@@ -195,7 +195,8 @@ def _remembered(
     key: str, measure: Callable[[], dict[tuple[str, str], float]]
 ) -> dict[tuple[str, str], float]:
     """What was measured first on this machine with this torch, so that the same command chooses
-    the same again, however close the rates are."""
+    the same again, however close the rates are.
+    """
     import torch
 
     path = cache_folder() / "precision.json"
@@ -332,7 +333,8 @@ def _own_peak(child: int) -> int:
 
 def process_seconds() -> float:
     """Seconds since this process was started, where the system tells, or else since torch was
-    about to be loaded."""
+    about to be loaded.
+    """
     try:
         stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace")
         ticks = int(stat.rpartition(")")[2].split()[19])

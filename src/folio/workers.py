@@ -294,7 +294,8 @@ class ThreadPool:
 
     def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
         """As a WorkerPool. An error is raised after all have answered, so that none still
-        writes."""
+        writes.
+        """
         replies: list[Reply] = [(message, None) for message in messages]
         for phase in self.tasks[task]:
             attempt = partial(_attempt, phase)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,22 @@ from folio.console import say, show, table
 from folio.device import DeviceConfig
 
 if TYPE_CHECKING:
+    from folio.device import Device
     from folio.run.baselines import Baseline
     from folio.run.opening import Model
+
+COLUMNS = (
+    "text",
+    "protocol",
+    "targets",
+    "nats_per_token",
+    "standard_error",
+    "perplexity",
+    "bits_per_character",
+    "bits_per_byte",
+    "unknown_share",
+)
+"""Of the table, where a record has them."""
 
 
 def evaluate(
@@ -49,39 +64,17 @@ def evaluate(
         files, run = (run, *files), None
     found = find_run(run)
 
-    import numpy as np
-
-    from folio.corpus.corpus import CorpusConfig, read_documents
     from folio.device import choose_device
-    from folio.evaluation.uncertainty import text_blocks
-    from folio.run.held_out import evaluate_held_out
     from folio.run.opening import open_run
-    from folio.tokenizers.sequences import encode_documents
 
     opened = open_run(found, checkpoint)
     device = choose_device(_as_trained(read_toml(found.recipe_file)["device"]))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if files:
-        documents = read_documents(files, CorpusConfig(encoding=encoding)).documents
-        sequence = read_toml(found.recipe_file)["tokenizer"].get("sequence", "none")
-        texts = (document.pieces() for document in documents)
-        tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts, sequence)))
-        records = [
-            {"text": list(files), **score.record(opened.tokenizer)}
-            for score in opened.evaluate(tokens, device=device)
-        ]
+        records = _evaluate_files(opened, device, files, encoding)
     else:
-        families = found.corpus().get("families", {}).get("validation", ())
-        validation = opened.validation()
-        blocks = text_blocks(validation, opened.tokenizer.end_of_document, families)
-        exact, nll = opened.score(validation, device, "exact", blocks)
-        strided, _ = opened.score(validation, device, "strided", blocks)
-        records = [
-            {"text": "validation", **score.record(opened.tokenizer)} for score in (exact, strided)
-        ]
-        held_out = evaluate_held_out(opened, device, nll)[1:]
-        records += [{"text": text.name, **text.record()} for text in held_out]
+        records = _evaluate_held_out(opened, device)
     if adaptive:
         from folio.run.adaptive import evaluate_adaptive
 
@@ -101,23 +94,10 @@ def evaluate(
         ]
         show(json_format.dumps(records, indent=2))
         return
-    names = [
-        "text",
-        "protocol",
-        "targets",
-        "nats_per_token",
-        "standard_error",
-        "perplexity",
-        "bits_per_character",
-        "bits_per_byte",
-        "unknown_share",
-    ]
-    names = [name for name in names if name in records[0]]
-    if files:
-        names.remove("text")
-    rows = [[_cell(record.get(name, "-")) for name in names] for record in records]
     what = ", ".join(files) or "validation text"
     show(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
+    names = [name for name in COLUMNS if name in records[0] and not (files and name == "text")]
+    rows = [[_cell(record.get(name, "-")) for name in names] for record in records]
     show(table([name.replace("_", " ") for name in names], rows))
     if others:
         head = ["baseline, validation text", "kind", "nats per character", "bits per byte"]
@@ -128,9 +108,44 @@ def evaluate(
         show(f"\n{table(head, cells)}\n\n{sentence}")
 
 
+def _evaluate_files(
+    opened: Model, device: Device, files: Sequence[str], encoding: str
+) -> list[Table]:
+    """What the model makes of other texts, which are encoded as those that it learned from."""
+    import numpy as np
+
+    from folio.corpus.corpus import CorpusConfig, read_documents
+    from folio.tokenizers.sequences import encode_documents
+
+    documents = read_documents(files, CorpusConfig(encoding=encoding)).documents
+    sequence = read_toml(opened.run.recipe_file)["tokenizer"].get("sequence", "none")
+    texts = (document.pieces() for document in documents)
+    tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts, sequence)))
+    scores = opened.evaluate(tokens, device=device)
+    return [{"text": list(files), **score.record(opened.tokenizer)} for score in scores]
+
+
+def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
+    """What it makes of the validation text by both protocols, and of what else was held out."""
+    from folio.evaluation.uncertainty import text_blocks
+    from folio.run.held_out import evaluate_held_out
+
+    families = opened.run.corpus().get("families", {}).get("validation", ())
+    validation = opened.validation()
+    blocks = text_blocks(validation, opened.tokenizer.end_of_document, families)
+    exact, nll = opened.score(validation, device, "exact", blocks)
+    strided, _ = opened.score(validation, device, "strided", blocks)
+    records = [
+        {"text": "validation", **score.record(opened.tokenizer)} for score in (exact, strided)
+    ]
+    held_out = evaluate_held_out(opened, device, nll)[1:]
+    return records + [{"text": text.name, **text.record()} for text in held_out]
+
+
 def _as_trained(recorded: Table) -> DeviceConfig:
     """A processor in the precision of the run, so that the loss is that of its curve; where it is
-    not float32, what is fast here."""
+    not float32, what is fast here.
+    """
     precision = "float32" if recorded["precision"] == "float32" else "auto"
     return DeviceConfig(kind="cpu", precision=precision)
 

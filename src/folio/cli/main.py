@@ -59,7 +59,8 @@ def make_app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0; 1 where standard output could not take all of it; 2 after
-    a mistake of the user; 130 after Ctrl-C."""
+    a mistake of the user; 130 after Ctrl-C.
+    """
     try:
         with output():
             _answer(sys.argv[1:] if arguments is None else arguments)

@@ -60,7 +60,8 @@ class Look:
     @property
     def surprisal(self) -> list[float | None]:
         """(T,) -log(probability) of each token given those before it, in nats; None for the
-        first, which nothing comes before."""
+        first, which nothing comes before.
+        """
         rows = zip(self.log_probabilities, self.token_ids[1:])
         return [None, *(-row[token_id].item() for row, token_id in rows)]
 

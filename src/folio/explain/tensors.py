@@ -16,7 +16,8 @@ SHOWN = 10
 
 def print_tensors(look: Look) -> str:
     """Token ids, training examples, and attention before the mask, after it and after the
-    softmax, of the first positions."""
+    softmax, of the first positions.
+    """
     n = min(SHOWN, len(look.token_ids))
     pieces = [visible(piece.encode()) for piece in look.pieces[:n]]
     sections = [

@@ -197,7 +197,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In words; only what stands out by three standard errors counts, for there are many
-        rows, and by chance alone one in twenty would stand out by two."""
+        rows, and by chance alone one in twenty would stand out by two.
+        """
         if self.standard_error is None:
             return "one seed does not tell"
         if abs(self.difference) <= 3 * self.standard_error:

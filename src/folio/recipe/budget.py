@@ -250,7 +250,8 @@ def sample_seconds(seconds: float) -> float:
 
 def end_seconds(seconds: float) -> float:
     """What follows the last evaluation of a run with a budget, without further texts: the look
-    back, the picture and the card."""
+    back, the picture and the card.
+    """
     return END_SECONDS + min(LOOK_SHARE * seconds, LOOK_SECONDS)
 
 
@@ -354,7 +355,8 @@ def _measure(
 
 def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[float, float, float]:
     """Median seconds of the gradients of so many windows and of an update, both of processor
-    time, and how many times longer they took by the clock."""
+    time, and how many times longer they took by the clock.
+    """
     gradients, updates = [], []
     begin = time.perf_counter()
     while len(updates) < 4 or time.perf_counter() - begin < seconds:

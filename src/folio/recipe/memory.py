@@ -151,7 +151,8 @@ def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) ->
 
 def memory_before() -> int:
     """Bytes that this process holds now, with the kernels loaded; to be asked before anything is
-    built, since memory that is given back is not always returned to the system."""
+    built, since memory that is given back is not always returned to the system.
+    """
     load()
     return memory_in_use()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     if tokenizer.note:
         tell(tokenizer.note)
 
-    canaries: list[Canary] = []
-    if number := recipe.corpus.canaries:
-        known = {chr(code) for code in range(256)}
-        if tokenizer.unknown is not None:
-            known = {piece.decode("utf-8", errors="replace") for piece in tokenizer.pieces}
-        canaries = make_canaries(number, known, recipe.seed)
+    canaries = _canaries(recipe, tokenizer)
     planted = f"{config.sequence} {recipe.seed} {canaries}" if canaries else config.sequence
     folder = cache_folder() / "tokens" / _address(corpus, tokenizer, planted)
     texts_of = {"train": training, "validation": validation}
@@ -102,12 +97,6 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     record["families"] = {
         name: corpus.family_numbers(parts) for name, parts in texts_of.items() if name != "train"
     }
-    if (leaked := record["leakage"]["after"]["grams"]) > LEAKS:
-        warnings.append(
-            f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
-            f"training text too, so its loss flatters; see the loss on its clean part, and "
-            f"folio corpus {shlex.join(recipe.corpus.sources[:3])}"
-        )
     validation_ids = open_token_file(files["validation"], tokenizer.fingerprint)
     clean = clean_tokens(tokenizer, validation_ids, validation, seen)
     if clean is not None:
@@ -122,37 +111,68 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         make_parts(corpus.documents, training, corpus.family_numbers(training)),
         canaries,
     )
-    train_ids = prepared.training()
-    n_unknown = 0
-    if tokenizer.unknown is not None:
-        n_unknown = int(np.count_nonzero(validation_ids == tokenizer.unknown))
-    if n_unknown:
-        warnings.append(
-            f"{n_unknown} of {len(validation_ids)} validation tokens are unknown "
-            f"({n_unknown / len(validation_ids):.1%}): the vocabulary, made of the training text, "
-            f"does not have them."
-        )
-    if record["ledger"]["dropped"]:
-        reasons = ", ".join(f"{n} ({why})" for why, n in record["ledger"]["dropped"].items())
-        warnings.append(f"characters left out: {reasons}")
+    record |= _token_counts(tokenizer, prepared.training(), validation_ids)
     if canaries:
         record["ledger"]["planted"] = sum(len(c.line) * c.times for c in canaries)
-        warnings.append(
-            f"{len(canaries)} canaries stand in the training text, "
-            f"{record['ledger']['planted']:,} characters; canaries.json has them, and folio recall "
-            f"says how soon they come out. Do not pass on such a model as if it had none."
-        )
-    record["tokens"] = {
-        "training": len(train_ids),
-        "validation": len(validation_ids),
-        "unknown_in_validation": n_unknown,
-        "vocab_size": tokenizer.vocab_size,
-        "tokenizer": tokenizer.fingerprint,
-    }
-    if len(validation_ids) > 1:
-        record["frequency_loss"] = frequency_loss(train_ids, validation_ids, tokenizer.vocab_size)
+    warnings += _warnings(record, recipe.corpus.sources, len(canaries))
     write_json(folder / "corpus.json", record)  # for whoever looks into the cache
     return prepared
+
+
+def _token_counts(tokenizer: Tokenizer, training: TokenIds, validation: TokenIds) -> dict[str, Any]:
+    """The entries of corpus.json that depend on the tokenizer."""
+    n_unknown = 0
+    if tokenizer.unknown is not None:
+        n_unknown = int(np.count_nonzero(validation == tokenizer.unknown))
+    counts: dict[str, Any] = {
+        "tokens": {
+            "training": len(training),
+            "validation": len(validation),
+            "unknown_in_validation": n_unknown,
+            "vocab_size": tokenizer.vocab_size,
+            "tokenizer": tokenizer.fingerprint,
+        }
+    }
+    if len(validation) > 1:
+        counts["frequency_loss"] = frequency_loss(training, validation, tokenizer.vocab_size)
+    return counts
+
+
+def _canaries(recipe: Recipe, tokenizer: Tokenizer) -> list[Canary]:
+    """Secrets to plant, of characters that the vocabulary has."""
+    if not recipe.corpus.canaries:
+        return []
+    known = {chr(code) for code in range(256)}
+    if tokenizer.unknown is not None:
+        known = {piece.decode("utf-8", errors="replace") for piece in tokenizer.pieces}
+    return make_canaries(recipe.corpus.canaries, known, recipe.seed)
+
+
+def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -> Iterator[str]:
+    """What a user should know of a text, by its record in corpus.json."""
+    if (leaked := record["leakage"]["after"]["grams"]) > LEAKS:
+        yield (
+            f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
+            f"training text too, so its loss flatters; see the loss on its clean part, and "
+            f"folio corpus {' '.join(sources[:3])}"
+        )
+    n_validation = record["tokens"]["validation"]
+    if n_unknown := record["tokens"]["unknown_in_validation"]:
+        yield (
+            f"{n_unknown} of {n_validation} validation tokens are unknown "
+            f"({n_unknown / n_validation:.1%}): the vocabulary, made of the training text, "
+            f"does not have them."
+        )
+    ledger = record["ledger"]
+    if ledger["dropped"]:
+        reasons = ", ".join(f"{n} ({why})" for why, n in ledger["dropped"].items())
+        yield f"characters left out: {reasons}"
+    if n_canaries:
+        yield (
+            f"{n_canaries} canaries stand in the training text, {ledger['planted']:,} characters; "
+            f"canaries.json has them, and folio recall says how soon they come out. Do not pass on "
+            f"such a model as if it had none."
+        )
 
 
 def clean_tokens(

@@ -145,7 +145,8 @@ def _with_budget(
     clock: CommandClock,
 ) -> tuple[Recipe, TimeBudget | None]:
     """The recipe with the steps that it had, or with those that changed settings give it; and
-    what is to be kept to the clock."""
+    what is to be kept to the clock.
+    """
     if not changes:
         if (paced := read_pace(run.pace_file)) is None:
             return recipe, None

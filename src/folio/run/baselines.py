@@ -1,4 +1,4 @@
-"""What a loss is worth: what simpler things make of the same held-out text. baselines.json"""
+"""What a loss is worth: what simpler things make of the same held-out text (baselines.json)."""
 
 from __future__ import annotations
 

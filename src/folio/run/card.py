@@ -73,7 +73,7 @@ def draw_loss(run: Run) -> None:
 
 def compare_losses(runs: Sequence[Run], path: Any) -> None:
     """Draw the validation curves of several runs into one picture."""
-    curves = []
+    curves: list[Curve] = []
     for i, run in enumerate(runs):
         evaluations = run.events("evaluation")
         curves.append(

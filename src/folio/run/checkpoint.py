@@ -140,8 +140,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def _open(path: Path) -> Checkpoint:
     if not (path / MANIFEST).exists():
         raise UserError(f"Checkpoint {path} is damaged: it has no {MANIFEST}.")
-    manifest = read_json(path / MANIFEST)
-    if not isinstance(manifest, dict):
+    manifest: dict[str, Any] = read_json(path / MANIFEST)
+    if type(manifest) is not dict:
         raise UserError(f"Checkpoint {path} is damaged: {MANIFEST} is no table.")
     require_readable("checkpoint", manifest, path)
     for name in (MODEL, OPTIMIZER, CONFIG, STATE):
@@ -167,7 +167,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, and what was wrong with each newer one."""
-    complaints = []
+    complaints: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             return open_checkpoint(path), complaints
@@ -183,7 +183,7 @@ def step_of(path: Path) -> int:
 
 def _save(path: Path, tensors: Tensors) -> None:
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
@@ -199,14 +199,16 @@ def _operating_systems(error: Exception) -> Exception:
     number = re.search(r"os error (\d+)", str(error))
     if number is None:
         return error
-    text, code = str(error), int(number[1])
-    return OSError(0, text, None, code) if os.name == "nt" else OSError(code, os.strerror(code))
+    code = int(number[1])
+    if os.name == "nt":
+        return OSError(0, str(error), None, code)
+    return OSError(code, os.strerror(code))
 
 
 def _load(path: Path) -> Tensors:
     """Raises OSError where it is gone, or what was written is no longer there."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     try:
         return load_file(path)

@@ -23,8 +23,10 @@ from folio.run.formats import require_readable, stamped
 from folio.run.metrics import Event, read_events
 from folio.storage import locked, read_json, storage_error, write_json
 
-RESERVED = {"con", "prn", "aux", "nul"}
-RESERVED |= {f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)}
+RESERVED = {
+    *("con", "prn", "aux", "nul"),
+    *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)),
+}
 """Names that no file has on Windows, whatever follows a dot."""
 LONGEST_NAME = 200
 """Bytes; file systems take 255, and files beside a folder have longer names."""
@@ -68,6 +70,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Of its folder."""
         return self.path.name
 
     @property
@@ -78,38 +81,47 @@ class Run:
 
     @property
     def recipe_file(self) -> Path:
+        """The resolved recipe, every choice written out."""
         return self.path / "recipe.toml"
 
     @property
     def tokenizer_file(self) -> Path:
+        """A standard tokenizer.json."""
         return self.path / "tokenizer.json"
 
     @property
     def corpus_file(self) -> Path:
+        """Sources, counts, split and ledger of the text."""
         return self.path / "corpus.json"
 
     @property
     def metrics_file(self) -> Path:
+        """One JSON object for each event; what every plot is drawn from."""
         return self.path / "metrics.jsonl"
 
     @property
     def picture_file(self) -> Path:
+        """The losses, drawn."""
         return self.path / "loss.svg"
 
     @property
     def card_file(self) -> Path:
+        """The run card."""
         return self.path / "README.md"
 
     @property
     def held_out_file(self) -> Path:
+        """The losses on the held-out texts."""
         return self.path / "held_out.json"
 
     @property
     def prediction_file(self) -> Path:
+        """What was expected of the run before it began."""
         return self.path / "prediction.json"
 
     @property
     def pace_file(self) -> Path:
+        """What the clock of a budget in minutes decided."""
         return self.path / "pace.jsonl"
 
     @property
@@ -134,20 +146,24 @@ class Run:
 
     @property
     def recall_file(self) -> Path:
+        """What `folio recall` found."""
         return self.path / "recall.json"
 
     @property
     def recall_page(self) -> Path:
+        """The same as a page."""
         return self.path / "recall.html"
 
     @property
     def checkpoints_folder(self) -> Path:
+        """One folder for each checkpoint that is kept."""
         return self.path / "checkpoints"
 
     def tokens_file(self, part: str) -> Path:
         """Of `train`, `validation`, `elsewhere` (held-out text of another kind), `test` (held-out
         text that nothing is chosen by), or `clean` (1 for each validation token that is new to the
-        training text; missing where the tokenizer does not keep the text)."""
+        training text; missing where the tokenizer does not keep the text).
+        """
         return self.path / "tokens" / f"{part}.bin"
 
     def exists(self) -> bool:

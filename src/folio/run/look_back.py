@@ -67,7 +67,8 @@ def look_back(
     Returns:
         Rows for the card.
     """
-    run, facts = opened.run, []
+    run = opened.run
+    facts: list[tuple[str, str]] = []
     if seconds_left <= 0 or (seconds_left < math.inf and _compiles_first()):
         return facts
     seconds = min(SHARE_OF_RUN * run_seconds, seconds_left / 2)
@@ -98,10 +99,10 @@ def _compiles_first() -> bool:
     """Whether no earlier process has compiled what a look needs, which takes seconds."""
     if not available():
         return False
-    from folio.evaluation.automaton_kernels import _read
-    from folio.evaluation.ngram_kernels import _pass
+    from folio.evaluation import automaton_kernels, ngram_kernels
 
-    return must_compile(_read) or must_compile(_pass)
+    kernels: list[Any] = [automaton_kernels._read, ngram_kernels._pass]  # pyright: ignore
+    return any(map(must_compile, kernels))
 
 
 def look_for_passages(opened: Model, seconds: float = math.inf) -> ByHeart | None:

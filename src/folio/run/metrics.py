@@ -27,12 +27,13 @@ def append_event(path: Path, event: Event) -> None:
 
 def read_events(path: Path, kind: str | None = None) -> list[Event]:
     """All events, or those of a kind; a last line that was cut off is left out. A loss that was not
-    finite is null there, and infinite here."""
-    events = []
+    finite is null there, and infinite here.
+    """
+    events: list[Event] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                event = json.loads(line)
+                event: Event = json.loads(line)
             except ValueError:
                 continue
             for name, value in event.items():
@@ -45,7 +46,8 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
 
 def set_aside_events_after(path: Path, step: int) -> None:
     """Move the events after a step, and any end, into a file beside; for a resumed run."""
-    kept, moved = [], []
+    kept: list[Event] = []
+    moved: list[Event] = []
     for event in read_events(path):
         late = event.get("step", 0) > step or event.get("event") == "end"
         (moved if late else kept).append(event)

@@ -208,10 +208,12 @@ class Model:
         for numbers in by_length.values():
             rows = [prompt_ids[number] for number in numbers]
             choose = self.guard(novel).draw if novel else draw
-            steps = self._continue(rows, config, max_tokens, stop, compiled, choose)
-            for number, column in zip(numbers, zip(*(step.tolist() for step in steps))):
-                kept = [token_id for token_id in column if token_id != FINISHED]
-                texts[number] = self.tokenizer.decode(kept, skip_special=True)
+            steps = list(self._continue(rows, config, max_tokens, stop, compiled, choose))
+            if not steps:  # max_tokens is 0
+                continue
+            for number, column in zip(numbers, torch.stack(steps, dim=1)):
+                token_ids = column[column != FINISHED].numpy(force=True)
+                texts[number] = self.tokenizer.decode(token_ids, skip_special=True)
         return texts
 
     def _continue(
@@ -244,7 +246,8 @@ class Model:
 
     def guard(self, novel: int) -> Guard:
         """Whose `draw` writes no more than `novel` letters and digits in a row as they stand in
-        the training text."""
+        the training text.
+        """
         return guard_of(self.run, self.training(), self.tokenizer, novel)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
@@ -309,7 +312,8 @@ def open_run(run: Run, which: str = "best", device: Device | None = None) -> Mod
 
 def _read_checkpoint(run: Run, which: str) -> tuple[Checkpoint, dict[str, Tensor], list[str]]:
     """A checkpoint with its weights. A training that goes on deletes old ones between any two of
-    our looks; whatever was wrong then is asked again, as long as others are there than before."""
+    our looks; whatever was wrong then is asked again, as long as others are there than before.
+    """
     for _ in range(ATTEMPTS):
         before = list_checkpoints(run.checkpoints_folder)
         try:

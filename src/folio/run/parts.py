@@ -70,7 +70,7 @@ def read_parts(run: Run) -> Parts | None:
     """Take them back; None where the run is older than they are."""
     if not run.parts_file.exists():
         return None
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
     tensors = load_file(run.parts_file)
     source, start, stop = tensors["parts"].T

@@ -43,7 +43,7 @@ def compare_with_prediction(run: Run, measured: Figures) -> list[tuple[str, str]
         return []
     both = {"predicted": asdict(predicted), "measured": asdict(measured)}
     write_json(run.prediction_file, both)
-    rows = []
+    rows: list[tuple[str, str]] = []
     if predicted.memory_bytes and measured.memory_bytes:
         text = f"{in_words(predicted.memory_bytes)} predicted, {in_words(measured.memory_bytes)}"
         error = measured.memory_bytes / predicted.memory_bytes

@@ -101,7 +101,8 @@ class TokenizerConfig:
     @property
     def kind_by_settings(self) -> str:
         """The kind, as far as it does not go by the text: `auto` is file with a path, and bpe
-        with a setting of bpe."""
+        with a setting of bpe.
+        """
         if self.kind == "auto" and self.path:
             return "file"
         if self.kind == "auto" and any("bpe" in MEANT_FOR[name] for name in self._given()):

@@ -86,7 +86,8 @@ def differences(wanted: Table, found: Table) -> list[str]:
 
 def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Study:
     """Settle what all trials share: the text, the device and, unless it is tried out, the
-    tokenizer; and freeze the budget."""
+    tokenizer; and freeze the budget.
+    """
     given = request.given()
     parse_space(given["space"])
     config = from_table(StudyConfig, request.search)

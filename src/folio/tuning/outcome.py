@@ -164,7 +164,8 @@ def _row(study: Study, trial: FrozenTrial) -> Row:
 
 def _importances(optuna_study: optuna.Study, complete: list[Row]) -> dict[str, float]:
     """PED-ANOVA (https://arxiv.org/abs/2304.10255): what sets the best trials apart. Of trials
-    that ran to their end, since losses at different moments say little about each other."""
+    that ran to their end, since losses at different moments say little about each other.
+    """
     varied = {
         name
         for name in {name for row in complete for name in row.values}

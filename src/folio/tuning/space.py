@@ -216,7 +216,8 @@ def _leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _with_fitting_heads(parameter: Parameter, table: Table) -> Parameter:
     """The choices that divide the width; under a name of their own, since Optuna wants the same
-    choices under the same name."""
+    choices under the same name.
+    """
     model = make_recipe(merge(table, {"model": {"n_heads": 1}})).model
     unit = 2 if model.positions == "rope" else 1  # rotary positions turn pairs
     offered = parameter.choices or tuple(

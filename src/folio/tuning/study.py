@@ -80,7 +80,8 @@ class StudyConfig:
     @property
     def first_rung(self) -> int:
         """Evaluations before the earliest cut. The last one then falls at 0.58 of the budget:
-        later, nothing is saved by it."""
+        later, nothing is saved by it.
+        """
         return max(1, round(self.evaluations / REDUCTION ** (self.n_brackets - 0.5)))
 
 
@@ -220,7 +221,8 @@ class Study:
 
     def sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """TPE (https://arxiv.org/abs/2304.11127) for one trial. Its seed is the trial's, so that
-        neither workers nor a study that goes on draw the same numbers twice."""
+        neither workers nor a study that goes on draw the same numbers twice.
+        """
         return make_sampler((self.config.seed, number))
 
     # ---- locks ---------------------------------------------------------------------------
@@ -259,7 +261,8 @@ def _settings_file(path: Path) -> Path:
 
 def new_id(path: Path) -> str:
     """Of a new study: its name, for whoever looks into a database, and something that no other
-    study of that name has."""
+    study of that name has.
+    """
     return f"{path.name}-{secrets.token_hex(4)}"
 
 
@@ -288,7 +291,8 @@ def open_study(path: Path) -> Study:
 
 def _name_when_saved(path: Path) -> str:
     """The id of a study of a version that had none: the name of its directory, which the first
-    line of study.toml tells though it was renamed since."""
+    line of study.toml tells though it was renamed since.
+    """
     first = _settings_file(path).read_text(encoding="utf-8").partition("\n")[0]
     saved = re.fullmatch(r"# folio tune (.+)", first)
     return Path(saved[1]).name if saved else path.name

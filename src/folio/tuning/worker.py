@@ -256,7 +256,8 @@ def _train(job: Job, watcher: Watcher, should_stop: Callable[[], bool]) -> None:
 
 def set_aside_foreign_run(job: Job) -> None:
     """Move away a run of other settings that lies where that of a job belongs, so that its losses
-    are never taken for those of the job."""
+    are never taken for those of the job.
+    """
     if not job.run.exists():
         return
     found = read_toml(job.run.recipe_file)
@@ -311,7 +312,8 @@ def main() -> None:
 
 def _wait_for_end(gone: threading.Event) -> None:
     """However early a command dies, and on every system, the operating system closes its pipes; the
-    number of the parent tells it on some, and not if that died before it was asked for."""
+    number of the parent tells it on some, and not if that died before it was asked for.
+    """
     with suppress(OSError):
         while os.read(0, 1024):  # sys.stdin has a lock, which a thread must not hold at the exit
             pass

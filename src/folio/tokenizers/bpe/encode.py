@@ -197,7 +197,8 @@ class Encoder:
         self, texts: Iterable[str], n_threads: int | None = None
     ) -> Iterator[np.ndarray]:
         """The token ids of each text, as they come; on two threads, or as many as given, from the
-        second text on."""
+        second text on.
+        """
         n_threads = n_threads or min(2, cores())
         texts = iter(texts)
         begin = list(islice(texts, 2))

@@ -29,7 +29,8 @@ SPECIAL_TOKENS = (END_OF_DOCUMENT, BEGIN, END)
 
 class Merge(NamedTuple):
     """A pair of ids, the id that they make together, and how often the pair occurred in the
-    training text when it was merged, where that is known."""
+    training text when it was merged, where that is known.
+    """
 
     left: int
     right: int
@@ -112,7 +113,8 @@ class BPETokenizer(Tokenizer):
         counts: list[int] | None = None,
     ) -> BPETokenizer:
         """One with these merges; merge k makes the id 256 + k, and `counts[k]` is how often its
-        pair occurred."""
+        pair occurred.
+        """
         for name in special_tokens:
             if len(split_slowly(name, check_pattern(pattern))) < 2:
                 raise UserError(
@@ -225,7 +227,8 @@ class BPETokenizer(Tokenizer):
 
 def _cut_before_ascii(texts: Iterable[str]) -> Iterator[str]:
     """One text in pieces that can be normalized alone: in every form of Unicode, an ASCII
-    character has no part in how what precedes it is composed."""
+    character has no part in how what precedes it is composed.
+    """
     waiting = ""
     for text in texts:
         waiting += text
