@@ -20,6 +20,7 @@ def recall(
     length: int = 0,
     secrets: Path | None = None,
     show_secrets: bool = False,
+    twin: bool = False,
     seed: int = 1,
 ) -> None:
     """Did it learn, or copy? folio recall [RUN]
@@ -39,7 +40,9 @@ def recall(
         secrets: A file with strings that must not come out, one a line; e-mail addresses,
             telephone and account numbers, cards and keys are found without it.
         show_secrets: Print secrets that come out as they are. They never go into a file.
-        seed: Of the writing.
+        twin: Also train two models of the same recipe, on one half of the documents each, to see
+            what reading a document changes. Takes as long as the run did.
+        seed: Of the writing, and of the halves.
     """
     from folio.run.directory import find_run
 
@@ -59,6 +62,7 @@ def recall(
         length=length,
         secrets=_lines(secrets) if secrets is not None else (),
         show_secrets=show_secrets,
+        twin=twin,
         seed=seed,
     )
     choose_device(DeviceConfig(kind="cpu", precision="float32"))

@@ -24,6 +24,9 @@ class RecallConfig:
     """Strings that must not come out, wherever they stand."""
     show_secrets: bool = False
     """Whether what looks like a secret is told unmasked, in the terminal alone."""
+    twin: bool = False
+    """Whether two models are trained, on one half of the documents each, to see what reading a
+    document changes."""
     seconds: float = 60.0
     """After which no more passages are read, of either text; 512 are whatever time they take."""
 

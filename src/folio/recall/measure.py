@@ -20,6 +20,7 @@ from folio.recall.heart import ByHeart, learn_by_heart
 from folio.recall.personal import Mask
 from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
+from folio.recall.twin import Twin, halve, measure_twin
 from folio.run.diagnosis import NOTHING
 from folio.run.opening import OpenRun
 from folio.tokens.text import Symbols, TokenText, to_text
@@ -65,6 +66,8 @@ class Recall:
     canaries: list[CanaryClass]
     other_canaries: list[float]
     """Bits of the likeliest of a thousand that were never planted, for each canary."""
+    twin: Twin | None
+    """Where it was asked for."""
     samples: list[Sample] = field(repr=False)
     mask: Mask = field(repr=False)
     """Hides secrets in what is shown."""
@@ -82,12 +85,14 @@ def measure_recall(
         tell: hears what is being done.
 
     Raises:
-        UserError: the training text is too short for a passage.
+        UserError: the training text is too short for a passage, or has few documents for a twin.
     """
     tokens, tokenizer = opened.training(), opened.tokenizer
     text = TokenText(tokens, tokenizer)
     length = config.length or usual_length(text)
     sources = Sources(opened.run, text)
+    if config.twin:
+        halve(opened, list(sources.families), config.seed)  # fails here, or never
     tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters")
     written = write_samples(opened, config, text)
     heart = learn_by_heart(opened, text, sources, config, length, tell)
@@ -124,6 +129,7 @@ def measure_recall(
         copies.get("held out"),
         secrets,
         *look_for_canaries(opened, text, config.temperature),
+        measure_twin(opened, text, sources, config, length, tell) if config.twin else None,
         samples,
         Mask(hidden),
         sources,

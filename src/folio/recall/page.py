@@ -21,7 +21,16 @@ from folio.recall.personal import masked
 from folio.recall.pictures import STYLE, Line, bits_picture, novelty_picture
 from folio.recall.secrets import Secret
 from folio.recall.sources import Source
-from folio.recall.words import NOT_SHOWN, canary_rows, copy_rows, record_of, tries_of, verdict_of
+from folio.recall.twin import TRIES as TWIN_TRIES
+from folio.recall.words import (
+    NOT_SHOWN,
+    canary_rows,
+    copy_rows,
+    gain_in_words,
+    record_of,
+    tries_of,
+    verdict_of,
+)
 from folio.report import html_page, html_table
 from folio.run.directory import Run
 from folio.storage import atomic_write, write_json
@@ -47,7 +56,7 @@ def recall_page(recall: Recall) -> str:
     """The whole page."""
     places: list[str] = []
     parts = [*_answer(recall), *_passages(recall), *_samples(recall, places)]
-    parts += [*_by_heart(recall), *_documents(recall), *_secrets(recall)]
+    parts += [*_by_heart(recall), *_documents(recall), *_twin(recall), *_secrets(recall)]
     items = "".join(f"<li>{escape(line)}</li>" for line in NOT_SHOWN)
     parts.append(f"<h2>What this does not show</h2>\n<ul>{items}</ul>")
     data = json.dumps(places, ensure_ascii=False).replace("</", "<\\/")
@@ -264,6 +273,26 @@ def _documents(recall: Recall) -> Iterator[str]:
     yield html_table(
         ["document", "passages", "within a million tries", "bits, 5 % are below"], cells
     )
+
+
+def _twin(recall: Recall) -> Iterator[str]:
+    if (twin := recall.twin) is None:
+        return
+    yield "<h2>What reading a document changes</h2>"
+    yield (
+        f"<p>Two models of the same recipe read one half of the documents each, as often as the "
+        f"run did. The one that read a passage finds it {gain_in_words(twin.gain)} less surprising "
+        f"than the other; {twin.by_reading.count:,} of {twin.by_reading.of:,} passages come within "
+        f"{TWIN_TRIES} tries from that one alone, {twin.anyway.count:,} from the one that never "
+        f"read them.</p>"
+    )
+    out = ", ".join(recall.sources.name(document) for document, _ in twin.standing_out()[:5])
+    yield f"<p>{escape(out) or 'No document'} stands out of its error.</p>"
+    cells = [
+        [recall.sources.name(document), f"{gain.passages:,}", gain_in_words(gain)]
+        for document, gain in twin.documents[:SHOWN_DOCUMENTS]
+    ]
+    yield html_table(["document", "passages", "less surprising to who read it"], cells)
 
 
 def _secrets(recall: Recall) -> Iterator[str]:

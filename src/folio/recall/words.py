@@ -13,11 +13,14 @@ from folio.evaluation.shares import Share
 from folio.recall.heart import TRIES
 from folio.recall.measure import Recall
 from folio.recall.secrets import CANDIDATES, Secret
+from folio.recall.twin import TRIES as TWIN_TRIES
+from folio.recall.twin import Gain
 
 FEWEST_COPIED = 0.02
 """Share of what a model writes, above which it is said to copy, if it exceeds the author's."""
 
 SHOWN_SECRETS = 20
+SHOWN_DOCUMENTS = 5
 
 NOT_SHOWN = (
     "It does not show that nothing else can be led out of the model: other prefixes, more tries "
@@ -149,11 +152,33 @@ def lines_of(recall: Recall) -> Iterator[str]:
             f"({heart.median_new_bits:.0f} -> {heart.median_bits:.0f}); told apart from new ones "
             f"{100 * heart.told_apart:.0f} times in 100"
         )
+    yield from _twin_lines(recall)
     yield from _secret_lines(recall)
     for times, n, bits, exposure in canary_rows(recall):
         yield f"canaries that stand {times}: {n}, {bits} bits in the middle, exposure {exposure}"
     if not recall.sources.known:
         yield "where it stands is not known: the run is older than that. Train again to see it."
+
+
+def _twin_lines(recall: Recall) -> Iterator[str]:
+    if (twin := recall.twin) is None:
+        return
+    yield (
+        f"twin: of two models that read one half of the documents each, the one that read a "
+        f"passage finds it {gain_in_words(twin.gain)} less surprising; {twin.by_reading.count:,} "
+        f"of {twin.by_reading.of:,} come within {TWIN_TRIES} tries from that one alone"
+    )
+    for document, gain in twin.standing_out()[:SHOWN_DOCUMENTS]:
+        yield f"  {recall.sources.name(document)}: {gain_in_words(gain)}"
+
+
+def gain_in_words(gain: Gain) -> str:
+    """The mean and its error.
+
+    >>> gain_in_words(Gain(12.34, 0.82, 100))
+    '12.3 ± 0.8 bits'
+    """
+    return f"{gain.bits:.1f} ± {gain.error:.1f} bits"
 
 
 def _secret_lines(recall: Recall) -> Iterator[str]:
@@ -269,6 +294,7 @@ def record_of(recall: Recall) -> dict[str, Any]:
             "new": _number(heart.median_new_bits),
         },
         "told_apart": heart.told_apart,
+        "twin": _twin(recall),
         "by_repeats": [
             {"stands": name, "passages": n, "median_bits": bits, "at_once": share}
             for name, n, bits, share in heart.by_repeats
@@ -297,6 +323,27 @@ def record_of(recall: Recall) -> dict[str, Any]:
             for name, of in copies.items()
         },
         "sources_known": recall.sources.known,
+    }
+
+
+def _twin(recall: Recall) -> dict[str, Any] | None:
+    if (twin := recall.twin) is None:
+        return None
+    return {
+        "steps": list(twin.steps),
+        "gain_bits": _number(twin.gain.bits),
+        "error": _number(twin.gain.error),
+        "by_reading": _share(twin.by_reading),
+        "anyway": _share(twin.anyway),
+        "documents": [
+            {
+                "document": recall.sources.name(document),
+                "passages": gain.passages,
+                "gain_bits": _number(gain.bits),
+                "error": _number(gain.error),
+            }
+            for document, gain in twin.documents
+        ],
     }
 
 

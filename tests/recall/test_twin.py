@@ -1,0 +1,116 @@
+"""What reading changes is told apart from what anybody could guess."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from folio.cli.main import main
+from folio.errors import UserError
+from folio.evaluation.passages import Passages
+from folio.evaluation.uncertainty import text_blocks
+from folio.recall import twin as twin_module
+from folio.recall.config import RecallConfig
+from folio.recall.measure import measure_recall
+from folio.recall.twin import compare, halve
+from folio.run.opening import OpenRun
+from tests.recall.making import prose, train_on, write_documents
+
+SMALL = RecallConfig(samples=2, passages=400, length=12, twin=True)
+RULE = "=-" * 200
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> OpenRun:
+    """Thirty documents, six of which are nothing but a rule that the others have, too."""
+    texts = [f"{RULE}{seed}" if seed % 5 == 0 else prose(50, seed) for seed in range(30)]
+    apart = {"threshold": 1.0, "contained": 1.01}
+    return train_on(
+        write_documents(tmp_path / "texts", texts), "twins", 150, corpus={"duplicates": apart}
+    )
+
+
+def read_by(bits: list[float]) -> Passages:
+    n = np.zeros(len(bits), np.int64)
+    return Passages(n, 4, n, np.array(bits), n > 0)
+
+
+def test_the_gain_is_the_bits_of_who_did_not_read_less_those_of_who_did():
+    one, other = read_by([2.0, 5.0, 9.0, 1.0]), read_by([12.0, 5.0, 3.0, 2.0])
+    halves, families = np.array([0, 0, 1, 1], np.int8), np.array([0, 1, 2, 3])
+    found = compare([one, other], halves, families, np.zeros(4, np.int64), (7, 8))
+    # 12 - 2, 5 - 5, 9 - 3, 1 - 2
+    assert found.gain.bits == pytest.approx((10 + 0 + 6 - 1) / 4)
+    assert found.gain.error == pytest.approx(np.std([10, 0, 6, -1], ddof=1) / 2)
+    # 100 tries are 6.6 bits: the first and the third come from their reader alone.
+    assert (found.by_reading.count, found.anyway.count) == (2, 2)
+    assert found.documents == []  # four passages are too few for a name
+
+
+def test_a_document_that_gains_more_than_the_others_stands_out():
+    bits = np.full(60, 20.0)
+    bits[50:] = 1.0
+    documents = np.arange(60) // 10
+    found = compare(
+        [read_by(bits.tolist()), read_by([22.0] * 60)],
+        np.zeros(60, np.int8), documents, documents, (1, 1),
+    )  # fmt: skip
+    assert found.documents[0][0] == 5
+    assert found.documents[0][1].bits == 21.0
+    # The others are as equal as can be, so that the overall error is that of the one alone.
+    assert found.standing_out(errors=2.0) and found.standing_out(errors=1e9) == []
+
+
+def test_halves_are_whole_families_of_equal_size(opened: OpenRun):
+    end = opened.tokenizer.end_of_document
+    n_documents = 1 + int((opened.training() == end).sum())
+    families = [document * 9 // 10 for document in range(n_documents)]  # some of two documents
+    of = text_blocks(opened.training(), end, families)
+    halves = halve(opened, families, seed=1)
+    assert all(len(set(halves[of == family].tolist())) == 1 for family in families)
+    assert abs(halves.mean() - 0.5) < 0.05
+    assert (halves != halve(opened, families, seed=2)).any()
+
+
+def test_few_families_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "one.txt"
+    path.write_text(prose(200, 1))
+    run = train_on(path, "one", steps=1)
+    monkeypatch.setattr("folio.recall.measure.write_samples", lambda *_: pytest.fail("too late"))
+    with pytest.raises(UserError, match="fewer than 20 families"):
+        measure_recall(run, SMALL)
+
+
+def test_who_read_a_text_finds_it_less_surprising_and_a_rule_as_unsurprising(
+    opened: OpenRun, monkeypatch: pytest.MonkeyPatch
+):
+    trained = []
+    of_half = twin_module.train_half
+
+    def train_half(recipe, tokens, *rest):
+        trained.append(tokens)
+        return of_half(recipe, tokens, *rest)
+
+    monkeypatch.setattr(twin_module, "train_half", train_half)
+    recall = measure_recall(opened, SMALL)
+    twin = recall.twin
+    assert twin is not None and sum(twin.steps) == opened.checkpoint.step
+    both = np.sort(np.concatenate(trained))
+    assert both.tolist() == np.sort(opened.training()).tolist(), "each token by one of the two"
+    assert twin.gain.bits > 2 * twin.gain.error > 0
+    names = {recall.sources.name(document): gain for document, gain in twin.documents}
+    rules = [gain.bits for name, gain in names.items() if int(Path(name).stem[3:]) % 5 == 0]
+    assert rules and max(map(abs, rules)) < twin.gain.bits
+
+
+def test_the_verb_says_it_and_writes_it(opened: OpenRun, capsys: pytest.CaptureFixture[str]):
+    main(["recall", "twins", "--samples", "2", "--passages", "200", "--length", "12", "--twin"])
+    assert "less surprising; " in capsys.readouterr().out
+    record = json.loads(opened.run.recall_file.read_text())["twin"]
+    assert sum(record["steps"]) == 150 and record["documents"][0]["passages"] >= 5
+    assert "What reading a document changes" in opened.run.recall_page.read_text()
