@@ -154,7 +154,7 @@ def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -
         yield (
             f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
             f"training text too, so its loss flatters; see the loss on its clean part, and "
-            f"folio corpus {' '.join(sources[:3])}"
+            f"folio corpus {shlex.join(sources[:3])}"
         )
     n_validation = record["tokens"]["validation"]
     if n_unknown := record["tokens"]["unknown_in_validation"]:
