@@ -24,8 +24,8 @@ from folio.ladder.ablation import BASE, MAX_STEPS
 from folio.ladder.sizes import Sizes
 from folio.ladder.step1_head import Head
 from folio.ladder.steps import STEPS
+from folio.pictures import Dots, draw_dots
 from folio.recipe.recipe import make_recipe
-from folio.report import Dots, draw_dots
 from folio.tokenizers.character import CharacterTokenizer
 
 DOCS = Path(__file__).parents[1] / "docs"

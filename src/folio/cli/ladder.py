@@ -168,7 +168,7 @@ def _one(
 def _all(
     sources: tuple[str, ...], seeds: range, max_steps: int | None, json: bool, out: Path | None
 ) -> None:
-    from folio.report import Dots, draw_dots
+    from folio.pictures import Dots, draw_dots
     from folio.run.directory import runs_folder
 
     text = _prepare(sources)
@@ -286,7 +286,7 @@ def _ablation(
     from folio.cli.watching import TerminalWatcher
     from folio.console import stop_requested
     from folio.ladder.runs import ensure_run, row_of, whole_paths
-    from folio.report import Dots, draw_dots
+    from folio.pictures import Dots, draw_dots
     from folio.run.directory import runs_folder
 
     runs: dict[str, list[Run]] = {change.name: [] for change in changes}

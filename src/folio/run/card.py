@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from folio.config import read_toml
-from folio.report import Curve, draw_curves
+from folio.pictures import Curve, draw_curves
 from folio.run.baselines import read_baselines
 from folio.run.diagnosis import Diagnosis, diagnose
 from folio.run.directory import Run

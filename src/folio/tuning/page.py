@@ -12,16 +12,9 @@ from optuna.trial import FixedTrial
 
 from folio.config import merge, to_toml
 from folio.console import duration, table
+from folio.pictures import Axis, svg_history, svg_parallel, svg_slices
 from folio.recipe.recipe import make_recipe
-from folio.report import (
-    Axis,
-    html_bars,
-    html_page,
-    html_table,
-    svg_history,
-    svg_parallel,
-    svg_slices,
-)
+from folio.report import html_bars, html_page, html_table
 from folio.storage import atomic_write
 from folio.tuning.outcome import Outcome, Row
 from folio.tuning.study import Study

@@ -1,0 +1,30 @@
+"""Pictures repeat, and show what they were given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from folio.pictures import Dots, draw_dots
+
+
+def draw(path: Path, *rows: Dots) -> str:
+    draw_dots(path, rows, title="T", x_label="loss", level=("base", 1.5))
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_same_dots_give_the_same_file_and_others_another(tmp_path: Path):
+    one = [Dots("a", [1.0, 1.1]), Dots("b", [2.0, 2.1], expected=2.05)]
+    first, again = draw(tmp_path / "1.svg", *one), draw(tmp_path / "2.svg", *one)
+    assert first == again
+    assert first != draw(tmp_path / "3.svg", one[0], Dots("b", [2.0, 2.1], expected=2.3))
+    assert first != draw(tmp_path / "4.svg", one[0], Dots("b", [2.0, 2.2], expected=2.05))
+
+
+def test_each_row_is_a_line_of_its_own(tmp_path: Path):
+    rows = [Dots(f"row {i}", [float(i)]) for i in range(12)]
+    short, long = draw(tmp_path / "1.svg", *rows[:2]), draw(tmp_path / "2.svg", *rows)
+
+    def height(svg: str) -> float:
+        return float(svg.split('height="')[1].split("pt")[0])
+
+    assert height(long) > 2 * height(short)
