@@ -19,7 +19,7 @@ from folio.run.opening import Model, open_run
 
 def test_the_plain_loop_trains_the_same_function_as_the_gpt2_preset():
     shape = Shape(vocab_size=61, context_length=31, n_layers=2, n_heads=3, d_model=24)
-    check_same_function(shape, recipe_of(shape))
+    check_same_function(shape, recipe_of(shape, {}))
 
 
 def test_the_calibration_finds_the_rule_that_made_the_runs():

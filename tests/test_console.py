@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -19,6 +20,7 @@ from folio.storage import json_text
 
 WORK = """
 import sys
+from contextlib import suppress
 from folio.console import output, say, show
 with output():
     for i in range(3):
@@ -137,6 +139,16 @@ def test_another_thread_is_never_asked_to_stop():
     assert answers == [False]
 
 
+def read_all(terminal: int) -> str:
+    """What was shown in a terminal whose other end is closed."""
+    pieces: list[bytes] = []
+    with suppress(OSError):  # EIO at its end
+        while piece := os.read(terminal, 65536):
+            pieces.append(piece)
+    os.close(terminal)
+    return b"".join(pieces).decode()
+
+
 def test_losses_stay_whole_in_a_narrow_terminal():
     numbers = "loss 2.345  best validation 2.456  9,000 tokens/s"
     assert fitting(numbers, 100) == numbers
@@ -155,6 +167,5 @@ def test_a_bar_shows_the_steps_and_the_loss_at_any_width(
         with output(), console.Progress(4000) as progress:
             progress.update(4000, "loss 2.345  best validation 2.456  9,000 tokens/s")
             progress.bar.refresh()
-        shown = os.read(terminal, 65536).decode()
-    os.close(terminal)
+    shown = read_all(terminal)
     assert "loss 2.345" in shown and "4000/4000" in shown and "…" not in shown
