@@ -161,7 +161,7 @@ def test_a_wrong_setting_of_generate_names_the_nearest(book: Path):
     model = folio.load()
     with pytest.raises(folio.UserError, match="Did you mean 'temperature'"):
         model.generate(temprature=0.5)  # type: ignore[call-arg]
-    with pytest.raises(folio.UserError, match="temperature is 'hot'; expected a number"):
+    with pytest.raises(folio.UserError, match="temperature must be a number, got 'hot'"):
         model.generate(temperature="hot")  # type: ignore[arg-type]
     with pytest.raises(folio.UserError, match="does not have 'ß'"):
         model.generate("ß")

@@ -49,12 +49,12 @@ def test_none_is_left_out_of_a_table():
     ("table", "message"),
     [
         ({"inner": {"widht": 1}}, "Unknown setting 'inner.widht'. Did you mean 'inner.width'?"),
-        ({"inner": {"width": "8"}}, "inner.width is '8'; expected a whole number."),
-        ({"inner": {"width": True}}, "inner.width is True; expected a whole number."),
-        ({"inner": {"width": 1.5}}, "inner.width is 1.5; expected a whole number."),
-        ({"inner": 3}, "inner is 3; expected a table."),
-        ({"names": "a"}, "names is 'a'; expected a list of texts."),
-        ({"deep": 1}, "deep is 1; expected true or false."),
+        ({"inner": {"width": "8"}}, "inner.width must be a whole number, got '8'."),
+        ({"inner": {"width": True}}, "inner.width must be a whole number, got True."),
+        ({"inner": {"width": 1.5}}, "inner.width must be a whole number, got 1.5."),
+        ({"inner": 3}, "inner must be a table, got 3."),
+        ({"names": "a"}, "names must be a list of texts, got 'a'."),
+        ({"deep": 1}, "deep must be true or false, got 1."),
         ({"inner": {"kind": "sofd"}}, "Did you mean 'soft'?"),
     ],
 )
@@ -83,7 +83,7 @@ def test_flags_are_typed_by_their_setting():
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        (("inner.width", "wide"), "inner.width is 'wide'; expected a whole number."),
+        (("inner.width", "wide"), "inner.width must be a whole number, got 'wide'."),
         (("inner.kind", "firm"), "inner.kind must be one of soft, hard, got 'firm'."),
         (("width", "3"), "Unknown setting 'width'. Did you mean 'inner.width'?"),
     ],

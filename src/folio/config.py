@@ -80,7 +80,7 @@ def _convert(value: Any, annotation: Any, name: str) -> Any:
                 return value
             if len(choices) == 1:
                 raise UserError(unknown_choice(name, value, options))
-    raise UserError(f"{name} is {value!r}; expected {describe_type(annotation)}.")
+    raise UserError(f"{name} must be {describe_type(annotation)}, got {value!r}.")
 
 
 def parse_value(text: str, annotation: Any, name: str) -> Any:
@@ -109,7 +109,7 @@ def parse_value(text: str, annotation: Any, name: str) -> Any:
             return tuple(part for part in text.split(",") if part)
         if choice is str or get_origin(choice) is Literal:
             return _convert(text, choice, name)
-    raise UserError(f"{name} is '{text}'; expected {describe_type(annotation)}.")
+    raise UserError(f"{name} must be {describe_type(annotation)}, got '{text}'.")
 
 
 def _finite(given: float | str, name: str) -> float:

@@ -77,10 +77,10 @@ class DeviceConfig:
     def __post_init__(self) -> None:
         if not self.memory_gigabytes >= 0:
             raise UserError(
-                f"device.memory_gigabytes is {self.memory_gigabytes}; it is 0 (all) or more."
+                f"device.memory_gigabytes must be 0 (all) or more, got {self.memory_gigabytes}."
             )
         if self.threads < 0:
-            raise UserError(f"device.threads is {self.threads}; it is 0 (all cores) or more.")
+            raise UserError(f"device.threads must be 0 (all cores) or more, got {self.threads}.")
 
 
 @dataclass(frozen=True)

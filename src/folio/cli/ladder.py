@@ -98,11 +98,11 @@ def _check(step: str | None, given: dict[str, Any], seed: int) -> None:
                 f"--{flag.replace('_', '-')} is for folio ladder {' or '.join(FLAGS[flag])}."
             )
         if flag in ("seeds", "max_steps") and value is not None and value < 1:
-            raise UserError(f"--{flag.replace('_', '-')} is {value}; it is at least 1.")
+            raise UserError(f"--{flag.replace('_', '-')} must be at least 1, got {value}.")
     if name := given.get("name"):
         check_name(name)
     if seed < 0:
-        raise UserError(f"--seed is {seed}; it is 0 or more.")
+        raise UserError(f"--seed must be 0 or more, got {seed}.")
 
 
 def _list() -> str:

@@ -39,7 +39,7 @@ def plan(
         json: Print JSON.
     """
     if not minutes > 0:
-        raise UserError(f"--minutes is {minutes:g}; it is above 0.")
+        raise UserError(f"--minutes must be above 0, got {minutes:g}.")
     positional, flags = split_words(corpus)
     layers: list[Table] = [{"corpus": {"sources": positional}}] if positional else []
     if memory:
@@ -127,4 +127,4 @@ def parse_bytes(text: str) -> float:
     try:
         return float(number) * UNITS[unit]
     except (ValueError, KeyError):
-        raise UserError(f"--memory is '{text}'; expected a size such as 8GB or 500MB.") from None
+        raise UserError(f"--memory must be a size such as 8GB or 500MB, got '{text}'.") from None

@@ -49,9 +49,9 @@ def sample(
     from folio.run.directory import find_run
 
     if samples < 1:
-        raise UserError(f"--samples is {samples}; it is at least 1.")
+        raise UserError(f"--samples must be at least 1, got {samples}.")
     if max_tokens < 0:
-        raise UserError(f"--max-tokens is {max_tokens}; it is 0 or more.")
+        raise UserError(f"--max-tokens must be 0 or more, got {max_tokens}.")
     if forever and samples > 1:
         raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
     if forever and json:

@@ -363,7 +363,7 @@ def _sizes(words: str) -> list[int]:
         return [int(word.replace("_", "")) for word in words.split(",") if word]
     except ValueError:
         raise UserError(
-            f"--vocab-sizes is '{words}'; expected whole numbers with commas, as 1024,8192."
+            f"--vocab-sizes must be whole numbers with commas, as 1024,8192, got '{words}'."
         ) from None
 
 

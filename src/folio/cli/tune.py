@@ -122,14 +122,14 @@ def _check(
 ) -> None:
     for flag, count, least in (("trials", trials, 1), ("repeats", repeats, 0)):
         if count is not None and count < least:
-            raise UserError(f"--{flag} is {count}; it is {least} or more.")
+            raise UserError(f"--{flag} must be {least} or more, got {count}.")
     if workers < 1 or (workers > 1 and not LOCKS):
         raise UserError(
-            f"--workers is {workers}; it is 1 or more, and 1 where the system has no file locks."
+            f"--workers must be 1 or more, and 1 where the system has no file locks, got {workers}."
         )
     for flag, number in (("epochs", epochs), ("minutes", minutes)):
         if number is not None and not number > 0:
-            raise UserError(f"--{flag} is {number:g}; it is above 0.")
+            raise UserError(f"--{flag} must be above 0, got {number:g}.")
     if epochs is not None and minutes is not None:
         raise UserError("--epochs and --minutes are both budgets. Leave one of them out.")
     if name is not None:

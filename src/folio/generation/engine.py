@@ -63,7 +63,7 @@ def generate(
     if prompt.shape[1] == 0:
         raise UserError("The prompt is empty; at least one token is needed to go on from.")
     if max_tokens is not None and max_tokens < 0:
-        raise UserError(f"max_tokens is {max_tokens}; it is 0 or more.")
+        raise UserError(f"max_tokens must be 0 or more, got {max_tokens}.")
     context_length = model.config.context_length
     half = max(1, context_length // 2)
     window = prompt[:, -context_length:]  # (B, <= context_length) all that the model sees

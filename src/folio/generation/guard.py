@@ -73,7 +73,7 @@ def make_table(text: TokenText, n: int) -> NoveltyTable:
         UserError: n is below 1.
     """
     if n < 1:
-        raise UserError(f"novel is {n}; it is 1 letter or more, as {USUAL}, or 0 for no guard.")
+        raise UserError(f"novel must be 1 letter or more, as {USUAL}, or 0 for no guard, got {n}.")
     n_bytes = 1 << max(6, math.ceil(math.log2(max(len(text), 1) * BITS / 8)) - 1)
     bits = np.zeros(n_bytes, np.uint8)
     before = np.zeros(0, np.uint32)

@@ -35,16 +35,16 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature is {self.temperature}; it is 0 (greedy) or more.")
+            raise UserError(f"temperature must be 0 (greedy) or more, got {self.temperature}.")
         if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}; it is 0 (all tokens) or more.")
+            raise UserError(f"top_k must be 0 (all tokens) or more, got {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise UserError(
-                f"top_p is {self.top_p}; it is above 0 and at most 1. "
+                f"top_p must be above 0 and at most 1, got {self.top_p}. "
                 f"For the likeliest token alone give --temperature 0."
             )
         if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; it is 0 or more.")
+            raise UserError(f"seed must be 0 or more, got {self.seed}.")
 
 
 class SamplingSettings(TypedDict, total=False):

@@ -124,5 +124,5 @@ def source_layers(sources: Sequence[str | Path | Recipe]) -> list[Table]:
 def _name(table: Table, key: str, default: str) -> Any:
     name = table.get(key, default)
     if not isinstance(name, str):
-        raise UserError(f"{key} is {name!r}; expected text.")
+        raise UserError(f"{key} must be text, got {name!r}.")
     return name

@@ -59,7 +59,7 @@ def require_readable(kind: Kind, table: Mapping[str, Any], path: Path | str) -> 
     """
     versions, version = FORMATS[kind], table.get(KEY, 0)
     if type(version) is not int:
-        raise UserError(f"{path} is damaged: its {KEY} is {version!r}; it is a whole number.")
+        raise UserError(f"{path} is damaged: its {KEY} must be a whole number, got {version!r}.")
     if version > versions.written:
         raise UserError(
             f"{path} was made by a newer version of Folio ({kind} format {version}; this one reads "

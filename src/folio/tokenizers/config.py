@@ -81,9 +81,9 @@ class TokenizerConfig:
                 f"Leave one of them out, or give --tokenizer.kind file."
             )
         if self.vocab_size < 0:
-            raise UserError(f"tokenizer.vocab_size is {self.vocab_size}; it is 0 or more.")
+            raise UserError(f"tokenizer.vocab_size must be 0 or more, got {self.vocab_size}.")
         if self.min_count < 1:
-            raise UserError(f"tokenizer.min_count is {self.min_count}; it is at least 1.")
+            raise UserError(f"tokenizer.min_count must be at least 1, got {self.min_count}.")
         kind = self.kind_by_settings
         for name in self._given():
             if kind in BUILT_IN and kind not in MEANT_FOR[name]:

@@ -152,7 +152,7 @@ def parse_space(table: Table) -> Space:
     table = dict(table)
     n_parameters = table.pop("n_parameters", 0)
     if type(n_parameters) is not int or n_parameters < 0:
-        raise UserError(f"n_parameters is {n_parameters!r} in the space; it is a whole number.")
+        raise UserError(f"n_parameters in the space must be a whole number, got {n_parameters!r}.")
     known = {setting.name: setting for setting in settings(Recipe)}
     parameters = []
     for name, given in _leaves(table):
@@ -185,7 +185,7 @@ def _parse_parameter(name: str, given: Any, annotation: Any) -> Parameter:
     for value in choices or (given["low"], given.get("high")):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if (times_width or not choices) and not number:
-            raise UserError(f"{name} in the space has {value!r}; expected a number.")
+            raise UserError(f"{name} in the space must be a number, got {value!r}.")
         if not times_width:
             parse_value(str(value), annotation, name)
     if choices or "choices" in given:

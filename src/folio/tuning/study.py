@@ -70,7 +70,7 @@ class StudyConfig:
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("evaluations", 1), ("repeats", 0), ("seed", 0)):
             if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}; it is {least} or more.")
+                raise UserError(f"{name} must be {least} or more, got {getattr(self, name)}.")
 
     @property
     def n_brackets(self) -> int:
