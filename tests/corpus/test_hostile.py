@@ -381,3 +381,38 @@ def test_subtitles_without_an_end_are_bounded(folder: Path):
     making.write(folder, "a.srt", "1\n00:00:01,000 --> 00:00:02,000\n" + "word " * 1_000_000)
     lengths = [document.n_characters for document in read(folder).documents]
     assert 4_999_999 in [n - 1 for n in lengths] + lengths
+
+
+def test_an_xml_file_that_declares_entities_or_names_files(folder: Path):
+    making.write(folder, "laughs.xml", LAUGHS + "<x>&a11;</x>")
+    assert "entities" in refusal(folder, "laughs.xml")
+    secret = folder.parent / "secret.txt"
+    making.write(folder, "laughs.xml", ENTITY.format(secret) + "<x>&e;</x>")
+    assert "entities" in refusal(folder, "laughs.xml")
+
+
+def test_latex_that_is_nested_without_end_or_names_files(folder: Path):
+    making.write(folder, "deep.tex", "{" * 100_000)
+    assert "nested too deeply" in refusal(folder, "deep.tex")
+    making.write(folder, "deep.tex", r"\input{../secret.txt}\include{../secret}Harmless.")
+    assert not any(SECRET in document.text for document in read(folder).documents)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("deep.xml", "<a>" * 100_000 + "</a>" * 100_000),
+        ("signs.org", "/a *b " * 20_000),
+        ("links.org", "[[a][" * 50_000),
+        ("heads.txt", "[1/1/1, 1:1] " * 20_000 + "\n" + "[1/1/1, 1:11] a" * 2),
+        (
+            "circle.json",
+            '[{"mapping": {"a": {"parent": "b"}, "b": {"parent": "a"}}, "current_node": "a"}]',
+        ),
+    ],
+)
+def test_text_that_would_keep_a_reader_busy_for_ever_does_not(folder: Path, name: str, data: str):
+    making.write(folder, name, data)
+    reading = read(folder, time_limit_seconds=20.0)
+    assert "The good file is read." in [document.text for document in reading.documents]
+    assert not any("seconds" in why for why in reading.findings.refused.values())

@@ -61,8 +61,8 @@ class CorpusConfig:
     """The Tika server, or the tika-server jar to start one from; nothing is ever downloaded."""
 
     text_column: str = ""
-    """The column of csv and the key of jsonl that hold the text; by default text, content, body,
-    ..."""
+    """The column of csv, the key of jsonl and the element of xml that hold the text; by default
+    text, content, body, ... and all elements."""
 
     documents: Literal["files", "lines"] = "files"
     """What a document of plain text is: a file, or a line. Marks as <|endoftext|> always part
@@ -70,6 +70,12 @@ class CorpusConfig:
 
     mail_headers: tuple[str, ...] = ()
     """Header fields of mail to keep, such as subject and from; none by default."""
+
+    chat_times: bool = False
+    """Whether the messages of a chat keep their times."""
+
+    markup: Literal["text", "source"] = "text"
+    """What is learned of org, LaTeX and XML: their text, or their source as it lies there."""
 
     time_limit_seconds: float = 60.0
     """For a file to be extracted; a file of many megabytes gets more."""
@@ -260,6 +266,8 @@ def read_documents(
             server,
             config.text_column,
             config.mail_headers,
+            config.chat_times,
+            config.markup,
             config.documents,
             config.time_limit_seconds,
             config.cleaning,

@@ -89,7 +89,8 @@ def _passages(
     read = known.load()
     if known.takes == "rows":
         with open_lines(path, settings["encoding"], notes) as lines:
-            yield from read(lines, settings["text_column"], notes)
+            own = {name: settings[name] for name in known.settings}
+            yield from read(lines, settings["text_column"], notes, **own)
     elif known.takes == "path":
         yield from read(path, settings, notes)
     elif known is TIKA:

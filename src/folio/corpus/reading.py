@@ -14,9 +14,19 @@ from folio.corpus.cleaning import CleaningConfig, Tally, clean, cleaned, find_bo
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
 from folio.corpus.files import Findings, SourceFile, find_files, is_plain
-from folio.corpus.formats.known import LINES, MARKED, PROSE_SUFFIXES, TIKA, Format, format_of
+from folio.corpus.formats.known import (
+    LINES,
+    MARKED,
+    MARKED_UP,
+    PROSE_SUFFIXES,
+    TIKA,
+    WHATSAPP,
+    Format,
+    format_of,
+)
 from folio.corpus.formats.passage import Notes
 from folio.corpus.formats.plain import is_marked
+from folio.corpus.formats.whatsapp import is_whatsapp
 from folio.corpus.readers import PIECE_BYTES, read_text_file
 from folio.errors import UserError
 from folio.storage import sha256_of
@@ -87,6 +97,8 @@ class ReadingOptions:
     tika: str = ""
     text_column: str = ""
     mail_headers: tuple[str, ...] = ()
+    chat_times: bool = False
+    markup: Literal["text", "source"] = "text"
     documents: Literal["files", "lines"] = "files"
     time_limit_seconds: float = 60.0
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
@@ -149,6 +161,10 @@ def _format(file: SourceFile, options: ReadingOptions) -> Format | None:
             return LINES
         if is_marked(file.path):
             return MARKED
+        if is_whatsapp(file.path):
+            return WHATSAPP
+    if known is not None and known.name in MARKED_UP and options.markup == "source":
+        return None
     if known is None and options.engine == "tika" and not is_plain(file.kind):
         return TIKA
     return known

@@ -7,12 +7,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from folio.corpus.corpus import CorpusConfig, read_documents
+from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
 from folio.errors import UserError
 from tests.corpus.making import write
 
 
-def texts(path: Path, **settings: str) -> list[str]:
+def texts(path: Path, **settings: object) -> list[str]:
     documents = read_documents([str(path)], CorpusConfig(**settings)).documents  # type: ignore[arg-type]
     return [document.text for document in documents]
 
@@ -51,6 +51,109 @@ SLACK = [
 )
 def test_an_export_of_a_chat_gives_who_said_what(tmp_path: Path, export: object, text: str):
     assert texts(write(tmp_path, "a.json", json.dumps(export))) == [text]
+
+
+CHATGPT = [
+    {
+        "title": "Rain",
+        "current_node": "d",
+        "mapping": {
+            "root": {"message": None, "parent": None},
+            "a": {"parent": "root", "message": {"author": {"role": "system"},
+                  "content": {"content_type": "text", "parts": [""]}}},
+            "b": {"parent": "a", "message": {"author": {"role": "user"}, "create_time": 1.7e9,
+                  "content": {"content_type": "text", "parts": ["Why does it rain?"]}}},
+            "c": {"parent": "b", "message": {"author": {"role": "assistant"},
+                  "content": {"content_type": "text", "parts": ["Another answer."]}}},
+            "d": {"parent": "b", "message": {"author": {"role": "assistant"},
+                  "content": {"content_type": "text", "parts": ["Clouds ", {"asset": 1}]}}},
+        },
+    },
+    {"mapping": {"x": {"parent": "x", "message": {"author": {"role": "user"},
+                 "content": {"parts": ["A circle."]}}}}},
+]  # fmt: skip
+CLAUDE = [
+    {"name": "n", "chat_messages": [
+        {"sender": "human", "text": "Hi.", "created_at": "2026-01-02T03:04:05Z"}]},
+]  # fmt: skip
+
+
+def test_an_export_of_an_assistant_gives_the_branch_that_is_shown(tmp_path: Path):
+    path = write(tmp_path, "conversations.json", json.dumps(CHATGPT))
+    corpus = read_corpus(CorpusConfig(sources=(str(path),)))
+    assert [d.text for d in corpus.documents] == [
+        "user: Why does it rain?\nassistant: Clouds \n",
+        "user: A circle.\n",
+    ]
+    ledger = corpus.record()["ledger_bytes"]
+    assert ledger["dropped"] == {"answers that were replaced": len("Another answer.")}
+    assert texts(write(tmp_path, "b.json", json.dumps(CLAUDE))) == ["human: Hi.\n"]
+
+
+@pytest.mark.parametrize(
+    ("export", "text"),
+    [
+        (CHATGPT[:1], "[2023-11-14 22:13] user: Why does it rain?\nassistant: Clouds \n"),
+        (CLAUDE, "[2026-01-02T03:04:05Z] human: Hi.\n"),
+        (SLACK, "[1970-01-01 00:00] U1: Morning.\n"),
+        (TELEGRAM, "[2026-01-01] Ben: Grüße\n[2026-01-01] Anna: See this.\n"),
+    ],
+    ids=["chatgpt", "claude", "slack", "telegram"],
+)
+def test_messages_keep_their_times_where_that_is_wanted(tmp_path: Path, export: object, text: str):
+    assert texts(write(tmp_path, "a.json", json.dumps(export)), chat_times=True) == [text]
+
+
+IOS = (
+    "\u200e[12.03.24, 14:05:33] Chor: \u200eNachrichten sind verschlüsselt.\r\n"
+    "[12.03.24, 14:06:01] ~\u202fÄnne Öz: Kommt ihr?\r\nUm 10:30: vor der Tür.\r\n"
+    "\u200e[12.03.24, 14:07:00] Ben: \u200eBild weggelassen\r\n"
+    "[12.03.24, 14:08:00] Ben: Ja. \u200e<Diese Nachricht wurde bearbeitet>\r\n"
+)
+ANDROID = (
+    "3/12/24, 2:05\u202fPM - Messages and calls are end-to-end encrypted.\n"
+    "3/12/24, 2:06\u202fPM - Änne Öz: Kommt ihr?\nUm 10:30: vor der Tür.\n"
+    "3/12/24, 2:07\u202fPM - Ben: <Media omitted>\n"
+    "3/12/24, 2:07\u202fPM - Ben: This message was deleted\n"
+    "3/12/24, 2:08\u202fPM - Ben: Ja.\n"
+)
+
+
+@pytest.mark.parametrize("export", [IOS, ANDROID], ids=["ios", "android"])
+def test_a_chat_of_whatsapp_gives_who_said_what(tmp_path: Path, export: str):
+    path = write(tmp_path, "_chat.txt", export)
+    corpus = read_corpus(CorpusConfig(sources=(str(path),)))
+    (text,) = [d.text for d in corpus.documents]
+    assert text == "Änne Öz: Kommt ihr?\nUm 10:30: vor der Tür.\nBen: Ja.\n".replace(
+        "?\n", "?\r\n" if export is IOS else "?\n"
+    )
+    ledger = corpus.record()["ledger_bytes"]
+    assert ledger["in"] == len(export.encode())
+    assert set(ledger["dropped"]) == {"what the service reports", "times of messages"}
+
+
+def test_times_of_whatsapp_are_kept_as_they_are_written(tmp_path: Path):
+    (text,) = texts(write(tmp_path, "a.txt", ANDROID), chat_times=True)
+    assert text.startswith("[3/12/24, 2:06\u202fPM] Änne Öz: Kommt ihr?\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2024/03/12 14:05 - 花子: おはよう",
+        "12.03.24, 14:05 - Ben: Hi",
+        "12/03/2024, 2:05 p. m. - Ben: Hola",
+        "[2024-03-12, 2:05:33 PM] Ben: Hi",
+    ],
+)
+def test_dates_of_many_countries_begin_a_message(tmp_path: Path, line: str):
+    (text,) = texts(write(tmp_path, "a.txt", f"{line}\n{line}\n"))
+    assert text == (line.split("- ")[-1].split("] ")[-1] + "\n") * 2
+
+
+def test_a_diary_with_dates_is_no_chat(tmp_path: Path):
+    diary = "12.03.24, 14:05 - it rained.\nA long day: nobody came.\n"
+    assert texts(write(tmp_path, "a.txt", diary)) == [diary]
 
 
 def test_a_list_of_records_gives_their_texts(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""JSON: exports of chats (Telegram, Discord, Slack), and lists of records."""
+"""JSON: exports of chats (Telegram, Discord, Slack, ChatGPT, Claude), and lists of records."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from folio.corpus.encodings import decode
-from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation
+from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation, plain
 from folio.corpus.formats.jsonl import Record, texts_of_records
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
-_CHAT_MARKS = ("ts", "date", "timestamp", "date_unixtime", "role")
+_CHAT_MARKS = ("ts", "date", "timestamp", "date_unixtime", "role", "sender")
 """One of these keys is in each message of an export."""
 _SAID = ("text", "content")
 FIRST_MESSAGES = 100
 
 
-def read_json(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passage]:
+def read_json(
+    data: bytes, notes: Notes, text_column: str = "", chat_times: bool = False
+) -> Iterator[Passage]:
     """A document for each chat, or for each record of a list.
 
     Raises:
@@ -28,10 +30,11 @@ def read_json(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Pass
         root = json.loads(decode(data, None, notes))
     except (ValueError, RecursionError):
         raise UserError("it is no JSON") from None
-    chats = [] if text_column else list(_chats(root))
+    chats = [] if text_column else list(_chats(root, notes))
     if chats:
         for number, messages in enumerate(chats, 1):
-            text = conversation([message for message in messages if _is_said(message, notes)])
+            said = [message for message in messages if _is_said(message, notes)]
+            text = conversation(said, chat_times)
             if text:
                 yield Passage(text, f"chat {number}", document=True)
         return
@@ -53,9 +56,14 @@ def read_json(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Pass
     yield from texts_of_records(sized, text_column, notes)
 
 
-def _chats(root: Any) -> Iterator[list[Any]]:
+def _chats(root: Any, notes: Notes) -> Iterator[list[Any]]:
     if _is_chat(root):
         yield root
+    elif isinstance(root, list):
+        for chat in root if all(map(_holds_a_chat, root)) else []:
+            yield from _chats(chat, notes)
+    elif isinstance(root, dict) and isinstance(root.get("mapping"), dict):
+        yield _current_branch(root, notes)
     elif isinstance(root, dict):
         for key in CONVERSATION_KEYS:
             if _is_chat(root.get(key)):
@@ -64,7 +72,41 @@ def _chats(root: Any) -> Iterator[list[Any]]:
         listed = root.get("chats")
         if isinstance(listed, dict) and isinstance(listed.get("list"), list):
             for chat in listed["list"]:
-                yield from _chats(chat)
+                yield from _chats(chat, notes)
+
+
+def _holds_a_chat(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("mapping"), dict) or _is_chat(value.get("chat_messages"))
+
+
+def _current_branch(chat: dict[str, Any], notes: Notes) -> list[dict[str, Any]]:
+    """The messages that lead to the one shown last; a question that was asked anew, or an answer
+    given anew, made a tree of them. Those of other branches are counted."""
+    nodes = {key: node for key, node in chat["mapping"].items() if isinstance(node, dict)}
+    at = chat.get("current_node") or next(reversed(nodes), None)
+    branch: list[dict[str, Any]] = []
+    while isinstance(at, str) and at in nodes:
+        node = nodes.pop(at)  # taken out, so that no circle is walked twice
+        if message := _message_of(node):
+            branch.append(message)
+        at = node.get("parent")
+    for node in nodes.values():
+        if message := _message_of(node):
+            notes.drop("answers that were replaced", message["content"])
+    return branch[::-1]
+
+
+def _message_of(node: dict[str, Any]) -> dict[str, Any]:
+    """Role, text and time of a message with a text; pictures and calls of tools have none."""
+    message = node.get("message")
+    if not isinstance(message, dict) or not isinstance(message.get("content"), dict):
+        return {}
+    text = plain(message["content"].get("parts"))
+    author = message.get("author")
+    time = message.get("create_time")
+    return {"author": author, "content": text, "create_time": time} if text.strip() else {}
 
 
 def _is_chat(value: Any) -> bool:

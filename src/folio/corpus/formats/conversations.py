@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-CONVERSATION_KEYS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns")
+CONVERSATION_KEYS = (
+    "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat_messages",
+)  # fmt: skip
 """Keys of records whose value is a list of turns."""
-_SPEAKER_KEYS = ("role", "from", "speaker", "author", "name", "user")
+_SPEAKER_KEYS = ("role", "from", "speaker", "sender", "author", "name", "user")
 _TEXT_KEYS = ("content", "value", "text", "message", "utterance")
+_TIME_KEYS = ("date", "timestamp", "created_at", "create_time", "ts")
 _INSTRUCTIONS = (
     ("instruction", "input", "output"),
     ("instruction", "context", "response"),
@@ -32,7 +36,7 @@ def turn(speaker: str, text: str) -> str:
     return f"{speaker}: {text}\n" if speaker else f"{text}\n"
 
 
-def conversation(turns: Sequence[Any]) -> str:
+def conversation(turns: Sequence[Any], with_times: bool = False) -> str:
     """A list of messages as text; empty where it is none.
 
     >>> conversation([{"role": "user", "content": "Why?"}, {"from": "gpt", "value": "Rain."}])
@@ -45,8 +49,9 @@ def conversation(turns: Sequence[Any]) -> str:
         elif isinstance(message, dict):
             text = next((t for key in _TEXT_KEYS if (t := plain(message.get(key)))), "")
             speaker = next((s for key in _SPEAKER_KEYS if (s := _name(message.get(key)))), "")
+            time = _time(message) if with_times else ""
             if text:
-                said.append(turn(speaker, text))
+                said.append(turn(f"[{time}] {speaker}" if time else speaker, text))
     return "".join(said)
 
 
@@ -70,6 +75,18 @@ def plain(content: Any) -> str:
             if isinstance(part, str | dict)
         )
     return ""
+
+
+def _time(message: dict[str, Any]) -> str:
+    """When it was said, as it is written; seconds since 1970 as date and time in UTC."""
+    time = next((message[key] for key in _TIME_KEYS if message.get(key)), "")
+    if isinstance(time, str) and not time.replace(".", "", 1).isdecimal():
+        return time
+    try:
+        moment = datetime.fromtimestamp(float(time), UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ""
+    return moment.isoformat(" ", "minutes").removesuffix("+00:00")
 
 
 def _name(speaker: Any) -> str:

@@ -58,7 +58,14 @@ FORMATS = (
     ),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",)),
     Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
-    Format("json", (".json",), "chats.read_json", settings=("text_column",), laid_out=False),
+    Format(
+        "json",
+        (".json",),
+        "chats.read_json",
+        settings=("text_column", "chat_times"),
+        laid_out=False,
+        revision=3,
+    ),
     Format(
         "parquet",
         (".parquet", ".arrow", ".feather"),
@@ -74,10 +81,28 @@ FORMATS = (
     Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False),
     Format("jsonl", (".jsonl", ".ndjson"), "jsonl.read_jsonl", takes="rows", laid_out=False),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
+    Format("org", (".org",), "org.read_org", takes="rows", laid_out=False),
+    Format("latex", (".tex", ".ltx"), "latex.read_latex", "pylatexenc"),
+    Format(
+        "xml",
+        (".xml", ".tei", ".fb2"),
+        "xml_text.read_xml",
+        "defusedxml",
+        settings=("text_column",),
+        laid_out=False,
+    ),
 )
 LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)
 MARKED = Format("marked text", (), "plain.read_marked", takes="rows", laid_out=False)
-OTHERS = (LINES, MARKED)
+WHATSAPP = Format(
+    "whatsapp",
+    (),
+    "whatsapp.read_whatsapp",
+    takes="rows",
+    settings=("chat_times",),
+    laid_out=False,
+)
+OTHERS = (LINES, MARKED, WHATSAPP)
 """Not told by a name."""
 TIKA = Format("tika", (), "tika.read_tika", "tika", accounts=False)
 
@@ -86,10 +111,12 @@ CODE_SUFFIXES = (
     ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".cs", ".java", ".kt", ".kts",
     ".scala", ".go", ".rs", ".swift", ".m", ".mm", ".js", ".jsx", ".mjs", ".ts", ".tsx", ".rb",
     ".php", ".pl", ".pm", ".lua", ".r", ".jl", ".hs", ".ml", ".mli", ".fs", ".ex", ".exs", ".erl",
-    ".clj", ".lisp", ".el", ".scm", ".sh", ".bash", ".zsh", ".ps1", ".sql", ".tex", ".bib",
+    ".clj", ".lisp", ".el", ".scm", ".sh", ".bash", ".zsh", ".ps1", ".sql", ".bib",
     ".toml", ".cfg", ".ini", ".yaml", ".yml", ".cmake", ".mk", ".dart", ".zig", ".nim", ".v",
     ".vhd", ".tcl", ".f", ".f90", ".pas", ".ada", ".asm", ".s", ".css", ".scss",
 )  # fmt: skip
+MARKED_UP = ("org", "latex", "xml")
+"""Formats whose source is text too, which some want to learn as it is."""
 PLAIN_SUFFIXES = PROSE_SUFFIXES + CODE_SUFFIXES
 """Files that are text as they lie there."""
 

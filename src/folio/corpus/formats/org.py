@@ -1,0 +1,72 @@
+"""Org files of Emacs: headings, prose, code and tables, without what organizes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from folio.corpus.formats.passage import Notes, Passage
+
+_HEADING = re.compile(
+    r"\*+\s+(?:(?:TODO|DONE|NEXT|WAITING|STARTED|CANCELL?ED)\s+)?(?:\[#\w\]\s+)?"
+    r"(.*?)(\s+:[\w@#%:]+:)?\s*$"
+)
+_KEYWORD = re.compile(r"\s*#\+(\w+)(?:\[[^]]*\])?:\s*(.*)$")
+_SHOWN_KEYWORDS = ("title", "subtitle", "caption")
+_BEGIN = re.compile(r"\s*#\+begin_(\w+)", re.IGNORECASE)
+_END = re.compile(r"\s*#\+end_(\w+)", re.IGNORECASE)
+_HIDDEN_BLOCKS = ("comment", "export")
+_VERBATIM_BLOCKS = ("src", "example")
+_COMMENT = re.compile(r"\s*#(\s|$)")
+_DRAWER = re.compile(r"\s*:[\w-]+:\s*$")
+_DRAWER_END = re.compile(r"\s*:end:\s*$", re.IGNORECASE)
+_PLANNING = re.compile(r"\s*(?:SCHEDULED|DEADLINE|CLOSED|CLOCK):")
+_RULE = re.compile(r"\s*\|[-+]+\|\s*$")
+_LINK = re.compile(r"\[\[([^][]*)\](?:\[([^][]*)\])?\]")
+# Bounded, since a line of a thousand signs would be searched a thousand times to its end.
+_EMPHASIS = re.compile(r"(?<![\w*/_=~+])([*/_=~+])(\S(?:[^\n]{0,200}?\S)?)\1(?![\w*/_=~+])")
+
+
+def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passage]:
+    """The text of a file, line by line."""
+    block = ""
+    in_drawer = False
+    for line in lines:
+        text = line.rstrip("\r\n")
+        if in_drawer:
+            notes.drop("drawers", text)
+            in_drawer = not _DRAWER_END.match(text)
+        elif block:
+            if (end := _END.match(text)) and end[1].lower() == block:
+                block = ""
+            elif block in _HIDDEN_BLOCKS:
+                notes.drop("comments", text)
+            else:
+                yield Passage((text if block in _VERBATIM_BLOCKS else _inline(text)) + "\n")
+        elif begin := _BEGIN.match(text):
+            block = begin[1].lower()
+        elif keyword := _KEYWORD.match(text):
+            if keyword[1].lower() in _SHOWN_KEYWORDS:
+                yield Passage(_inline(keyword[2]) + "\n")
+            else:
+                notes.drop("settings of the file", keyword[2])
+        elif _COMMENT.match(text):
+            notes.drop("comments", text)
+        elif _PLANNING.match(text):
+            notes.drop("times of tasks", text)
+        elif _DRAWER.match(text):
+            in_drawer = True
+        elif heading := _HEADING.match(text):
+            notes.drop("tags", heading[2])
+            yield Passage(_inline(heading[1]) + "\n", heading[1])
+        elif not _RULE.match(text):
+            yield Passage(_inline(text) + "\n")
+
+
+def _inline(text: str) -> str:
+    """A line without the signs of links and emphasis.
+
+    >>> _inline("See [[https://example.org][the *old* page]], =code= and 2 * 3 * 4.")
+    'See the old page, code and 2 * 3 * 4.'
+    """
+    return _EMPHASIS.sub(r"\2", _LINK.sub(lambda link: link[2] or link[1], text))
