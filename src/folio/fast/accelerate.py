@@ -69,6 +69,16 @@ def is_known(model: nn.Module) -> bool:
     return all(type(layer) in known and is_untouched(layer) for layer in model.modules())
 
 
+def not_accelerated(model: nn.Module) -> list[str]:
+    """Name the layers of a model that run as they are written, by their first place: since they
+    are somebody's own, were edited, or have hooks."""
+    first: dict[str, str] = {}
+    for name, layer in model.named_modules():
+        if not (type(layer) in (*FAST, *AS_FAST_AS_PLAIN) and is_untouched(layer)):
+            first.setdefault(type(layer).__name__, name or "the model itself")
+    return [f"{kind} ({place})" for kind, place in first.items()]
+
+
 def _twin(layer: Model, done: dict[int, nn.Module]) -> Model:
     if id(layer) not in done:
         twin = done[id(layer)] = copy.copy(layer)

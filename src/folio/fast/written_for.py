@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as torch_module
@@ -29,6 +31,14 @@ DIGESTS: dict[str, str] = {
 }
 """Module -> sha256 of its source."""
 
+HOOKS_OF_ALL = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+    torch_module._global_backward_pre_hooks,
+)
+"""Those that torch calls for every layer."""
+
 
 def is_untouched(layer: nn.Module) -> bool:
     """Whether a layer computes what its file said: no other `forward`, no hooks, no edit."""
@@ -37,19 +47,25 @@ def is_untouched(layer: nn.Module) -> bool:
 
 def has_hooks(layer: nn.Module) -> bool:
     """Whether somebody listens to a layer, or to all."""
-    own = (
+    return any(hooks_of(layer)) or any(HOOKS_OF_ALL)
+
+
+def hooks_of(layer: nn.Module) -> tuple[dict[int, Any], ...]:
+    """Return the hooks of a layer by kind; the dictionaries change as hooks come and go."""
+    return (
         layer._forward_hooks,
         layer._forward_pre_hooks,
         layer._backward_hooks,
         layer._backward_pre_hooks,
     )
-    of_all = (
-        torch_module._global_forward_hooks,
-        torch_module._global_forward_pre_hooks,
-        torch_module._global_backward_hooks,
-        torch_module._global_backward_pre_hooks,
-    )
-    return any(own) or any(of_all)
+
+
+def listeners(model: nn.Module) -> Callable[[], bool]:
+    """Make a quick question: does anybody listen to a layer or a parameter of a model now?"""
+    tables = [table for layer in model.modules() for table in hooks_of(layer)]
+    tables += HOOKS_OF_ALL
+    parameters = list(model.parameters())
+    return lambda: any(tables) or any(p._backward_hooks for p in parameters)
 
 
 def is_unpatched(kind: type[nn.Module]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,6 @@ from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.evaluation.uncertainty import text_blocks
 from folio.model.gpt import GPT
-from folio.model.loss import next_token_loss
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
@@ -103,30 +101,3 @@ def validation_cluster(
     families = corpus.get("families", {}).get("validation", ())
     blocks = text_blocks(validation, tokenizer.end_of_document, families)
     return np.unique(blocks, return_inverse=True)[1].astype(np.int32)
-
-
-def check_device(training: Training) -> None:
-    """Compare the loss of one batch with the CPU's, since wrong kernels go unnoticed.
-
-    Raises:
-        UserError: they differ by more than the precision explains.
-    """
-    if training.device.config.kind == "cpu":
-        return
-    begin = training.stream.place
-    batch = training.stream.next_batch(min(4, training.config.batch_size))
-    training.stream.place = begin
-    losses = []
-    for model in (training.model, copy.deepcopy(training.model).cpu()):
-        place = next(model.parameters()).device
-        inputs, targets = (torch.from_numpy(rows).to(place) for rows in batch)
-        model.eval()
-        with torch.no_grad():
-            losses.append(next_token_loss(model(inputs), targets).item())
-        model.train()
-    tolerance = 0.001 if training.device.config.precision == "float32" else 0.02
-    if not abs(losses[0] - losses[1]) <= tolerance * abs(losses[1]):
-        raise UserError(
-            f"{training.device.torch} computes a loss of {losses[0]:.4f} where the CPU computes "
-            f"{losses[1]:.4f}: this device cannot be trusted. Give --device.kind cpu."
-        )

@@ -10,7 +10,8 @@ from pathlib import Path
 from folio.config import Table, to_toml
 from folio.device import cores
 from folio.recipe.budget import CommandClock, freeze_budget, read_at_end
-from folio.recipe.build import build, check_device, validation_cluster
+from folio.recipe.build import build, validation_cluster
+from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
 from folio.recipe.recipe import Recipe
 from folio.recipe.reserve import new_run
@@ -104,7 +105,7 @@ def train_in(
         budget: what is kept to the clock; None where the steps are fixed.
         clock: of the command.
     """
-    check_device(training)
+    check(training, recipe, watcher.tell)
     cluster = validation_cluster(training.validation, load(run.tokenizer_file), run.corpus())
     training = replace(training, validation_cluster=cluster)
     state = _restore(run, training, watcher)

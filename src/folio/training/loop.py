@@ -107,6 +107,10 @@ def train(
 
     Returns:
         Why it ended. After `non-finite` the weights are those before the bad step.
+
+    Raises:
+        WorkerError: a worker died or hung.
+        UserError: at an evaluation, something else was trained than the model.
     """
     with training.step.running():
         return _train(training, state, observer, should_stop)
@@ -127,6 +131,7 @@ def _train(
             pace.append(knot)
 
         if is_evaluation_due(training, state.step) and state.step > state.evaluated_step:
+            training.step.verify(peek(training))
             evaluation = evaluate(training)
             note_evaluation(state, evaluation)
             clock.read()
@@ -207,6 +212,14 @@ def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
     )
     if loss < best:
         state.best_validation_loss, state.best_step = loss, state.step
+
+
+def peek(training: Training) -> Batch:
+    """Read the next batch, and leave the stream where it is."""
+    stream, place = training.stream, training.stream.place
+    batch = stream.next_batch(training.config.batch_size, training.context_length)
+    stream.place = place
+    return batch
 
 
 def compute_gradient(training: Training, batch: Batch, step: int) -> Gradient:

@@ -28,6 +28,7 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.optimizers import Optimizer, gradient_norm
+from folio.training.python_state import require_same_state
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """A model, (B, T) inputs and targets -> their loss, summed over the targets, in nats."""
@@ -120,6 +121,13 @@ class Step(Protocol):
         """Measure the loss of windows without dropout; arguments as `evaluation.score`."""
         ...
 
+    def verify(self, batch: Batch) -> None:
+        """Make sure that a batch still gives what the model says, Python state and hooks included.
+
+        Raises:
+            UserError: something else is trained.
+        """
+
 
 class PlainStep:
     """One process, one model, torch alone."""
@@ -196,6 +204,10 @@ class PlainStep:
     ) -> Score:
         """As a Step."""
         return score(self.compute, tokens, windows, protocol, nll=nll)
+
+    def verify(self, batch: Batch) -> None:
+        """As a Step: a rounded copy of the model must be like the model."""
+        require_same_state(self.model, self.compute)
 
     @torch.no_grad()
     def refresh(self) -> None:

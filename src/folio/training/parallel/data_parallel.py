@@ -33,6 +33,7 @@ from folio.fast.accelerate import accelerate, is_known
 from folio.fast.int8 import Int8Weight
 from folio.fast.kernels import training as kernels
 from folio.fast.layers import FastLinear
+from folio.fast.written_for import listeners
 from folio.model.dropout import Dropout
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
@@ -159,7 +160,8 @@ class DataParallel:
             if isinstance(module, FastLinear) and learns_in_int8:
                 module.int8_weight = self._int8_weight(name, module.weight)
         gradients = self._gradients[rank]
-        backward = CapturedStep(partial(self._differentiate, replica, gradients), max_bytes)
+        differentiate = partial(self._differentiate, replica, gradients)
+        backward = CapturedStep(differentiate, max_bytes, listeners(replica))
         return Replica(rank, world_size, replica, gradients, generator, backward)
 
     def _int8_weight(self, name: str, weight: Tensor) -> Int8Weight:
@@ -242,11 +244,28 @@ class DataParallel:
         Returns:
             That mean loss, and the squared norm of the gradient.
         """
-        n_windows, n_targets = len(batch.inputs), max(1, batch.n_targets)
-        at_once = min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
-        n, size = len(self.replicas), -(-at_once // len(self.replicas))
+        n = len(self.replicas)
+        micro_batches = self.split(batch, micro_batch_size, step)
+        try:
+            rounds = range(0, len(micro_batches), n)
+            found = [self._backward(micro_batches[i : i + n]) for i in rounds]
+        except (MemoryError, RuntimeError) as error:
+            at_once = self._at_once(batch, micro_batch_size)
+            if not ran_out_of_memory(error) or at_once <= n:
+                raise
+            self.fitting_windows = -(-at_once // 2)
+        else:
+            loss = sum(loss for group in found for loss, _ in group)
+            return PartialGradient(loss, sum(square for _, square in found[-1]))
+        gc.collect()  # the error and its traceback, which hold what the step had in memory
+        return self.backward(batch, micro_batch_size, step)
+
+    def split(self, batch: Batch, micro_batch_size: int, step: int) -> list[MicroBatch]:
+        """Cut a batch into what the workers compute at once; arguments as for `backward`."""
+        n, n_targets = len(self.replicas), max(1, batch.n_targets)
+        size = -(-self._at_once(batch, micro_batch_size) // n)
         parts = batch.split(size)
-        micro_batches = [
+        return [
             MicroBatch(
                 part,
                 n_targets,
@@ -256,17 +275,10 @@ class DataParallel:
             )
             for i, part in enumerate(parts)
         ]
-        try:
-            found = [self._backward(micro_batches[i : i + n]) for i in range(0, len(parts), n)]
-        except (MemoryError, RuntimeError) as error:
-            if not ran_out_of_memory(error) or at_once <= len(self.replicas):
-                raise
-            self.fitting_windows = -(-at_once // 2)
-        else:
-            loss = sum(loss for group in found for loss, _ in group)
-            return PartialGradient(loss, sum(square for _, square in found[-1]))
-        gc.collect()  # the error and its traceback, which hold what the step had in memory
-        return self.backward(batch, micro_batch_size, step)
+
+    def _at_once(self, batch: Batch, micro_batch_size: int) -> int:
+        n_windows = len(batch.inputs)
+        return min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
 
     def _backward_phase(self, replica: Replica, micro_batch: MicroBatch) -> Computed:
         """Compute the gradient of a micro-batch into the replica's own."""

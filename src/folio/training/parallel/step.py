@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from folio.device import Device
+from folio.errors import UserError
 from folio.evaluation.score import Score, Window
+from folio.fast.accelerate import not_accelerated
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.parallel.data_parallel import DataParallel, fast_loss_of
+from folio.training.parallel.data_parallel import (
+    DataParallel,
+    MicroBatch,
+    Replica,
+    fast_loss_of,
+)
 from folio.training.parallel.updates import ParallelOptimizer
+from folio.training.python_state import WAY_OUT, require_same_state
 from folio.training.step import Gradient, Loss
 
 
@@ -39,11 +49,13 @@ class ParallelStep:
             optimizer_config: the rules, and where gradients are clipped.
             seed: names the series of dropout masks.
         """
-        self.config = config
+        self.model, self.config = model, config
+        self._not_accelerated = not_accelerated(model)
         self.parallel = DataParallel(model, device, config.batch_size, seed)
         self.loss: Loss = fast_loss_of(config.confidence_penalty)
         self.parallel.loss = lambda *given: self.loss(*given)
         self.optimizer = ParallelOptimizer(optimizer_config, model, self.parallel)
+        self._verify = self.parallel.task(_verify_phase)
 
     @property
     def world_size(self) -> int:
@@ -77,6 +89,29 @@ class ParallelStep:
         """As a Step."""
         self.optimizer.step(lr_scale, norm)
 
+    def verify(self, batch: Batch) -> None:
+        """As a Step: each worker computes one micro-batch, replayed and by Python, to the same
+        numbers; and the model was not edited since its replicas were made."""
+        micro_batch = self.parallel.split(batch, self.config.micro_batch_size, step=0)[0]
+        answers = self._verify([micro_batch] * self.world_size)
+        _, expected = answers[0]
+        for rank, (replayed, computed) in enumerate(answers):
+            for found, how in ((computed, f"in worker {rank}"), (replayed, "as it was captured")):
+                if not all(map(_is_same, found, expected)):
+                    raise UserError(
+                        f"The same batch has a loss of {expected.loss:.6g} and a gradient of norm "
+                        f"{expected.norm:.6g} by the model as it is now, but {found.loss:.6g} and "
+                        f"{found.norm:.6g} {how}: what it reads from Python has changed since "
+                        f"training began, which other processes and a captured step do not see. "
+                        f"{WAY_OUT}"
+                    )
+        require_same_state(self.model, self.parallel.replicas[0].model)
+        if not_accelerated(self.model) != self._not_accelerated:
+            raise UserError(
+                f"The code of the model was changed since training began, which its replicas do "
+                f"not see. {WAY_OUT}"
+            )
+
     def score(
         self,
         tokens: TokenIds,
@@ -86,3 +121,21 @@ class ParallelStep:
     ) -> Score:
         """As a Step, each worker a share of the windows."""
         return self.parallel.score(tokens, windows, protocol, nll)
+
+
+def _verify_phase(replica: Replica, micro_batch: MicroBatch) -> tuple[Gradient, Gradient]:
+    """Compute a micro-batch as in each step, then by Python alone."""
+    inputs, targets = (torch.from_numpy(rows) for rows in micro_batch.batch)
+    weight = torch.tensor(1 / micro_batch.n_targets)
+
+    def measure(backward: Callable[..., Tensor]) -> Gradient:
+        replica.generator.manual_seed(micro_batch.dropout_seed)
+        loss = backward(inputs, targets, weight).item()
+        return Gradient(loss, torch.linalg.vector_norm(replica.gradients.float()).item())
+
+    return measure(replica.backward), measure(replica.backward.function)
+
+
+def _is_same(found: float, expected: float) -> bool:
+    """Whether two numbers are the same, or both beyond all numbers, of which the loop tells."""
+    return found == expected or not (math.isfinite(found) or math.isfinite(expected))

@@ -1,0 +1,128 @@
+"""Compare what a run is going to compute with torch alone, before it begins.
+
+Wrong kernels go unnoticed: a model that is trained by them learns, but less, or something else. So
+one small batch is computed twice, by the step of the run and as it is written, in float32 on the
+processor; loss and gradient norm must agree as far as the precision goes. The verdict is kept for
+as long as neither model, kernels nor machine change.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import folio
+from folio.device import Device, DeviceConfig, processor_name
+from folio.errors import UserError
+from folio.fast.accelerate import is_known, not_accelerated
+from folio.model.dropout import Dropout
+from folio.recipe.build import make_step
+from folio.recipe.recipe import Recipe
+from folio.storage import cache_folder, write_json
+from folio.tokens.stream import Batch
+from folio.training.config import OptimizerConfig
+from folio.training.loop import Training, peek
+from folio.training.step import Gradient, PlainStep
+
+N_WINDOWS, N_TOKENS = 4, 128
+"""Of the batch that is compared: windows at most, and tokens of each at most."""
+
+TOLERANCE = {"float32": (1e-4, 1e-3), "bfloat16": (2e-3, 0.01), "int8": (2e-3, 0.02)}
+"""Precision -> how far loss and norm may be off, as a share: more than ten times what was seen of
+the presets (docs/experiments.md), since weights and texts differ."""
+
+CHECKED = ("model", "fast", "training")
+"""Rooms whose sources a verdict depends on."""
+
+
+def check(
+    training: Training, recipe: Recipe, tell: Callable[[str], None] = lambda line: None
+) -> None:
+    """Compare the step of a run with the plain one, where that was not done before.
+
+    Args:
+        training: its parts.
+        recipe: that they were made of.
+        tell: takes a line about layers that are not accelerated.
+
+    Raises:
+        UserError: they differ by more than the precision explains.
+    """
+    device = training.device
+    if device.is_fast and (layers := not_accelerated(training.model)):
+        tell(f"not accelerated, so that they run as they are written: {', '.join(layers)}")
+    if isinstance(training.step, PlainStep) and _is_reference(device):
+        return
+    verdict = cache_folder() / "checks" / f"{_key(device, recipe)}.json"
+    can_be_kept = is_known(training.model)
+    if can_be_kept and verdict.exists():
+        return
+    batch = Batch(*(rows[:N_WINDOWS, :N_TOKENS] for rows in peek(training)))
+    found, expected = compare(training.model, device, recipe, batch)
+    for ours, theirs, tolerance in zip(found, expected, TOLERANCE[device.config.precision]):
+        if not abs(ours - theirs) <= tolerance * abs(theirs):
+            raise UserError(
+                f"{device.torch} in {device.config.precision} computes a loss of {found.loss:.4f} "
+                f"and a gradient of norm {found.norm:.4g} where torch alone computes "
+                f"{expected.loss:.4f} and {expected.norm:.4g}: it cannot be trusted with this "
+                f"model. Give {'--device.fast off' if device.is_fast else '--device.kind cpu'}."
+            )
+    if can_be_kept:
+        write_json(verdict, {"found": found._asdict(), "expected": expected._asdict()})
+
+
+def compare(
+    model: nn.Module, device: Device, recipe: Recipe, batch: Batch
+) -> tuple[Gradient, Gradient]:
+    """Compute a batch by the step of a device, and by torch alone in float32 on the processor.
+
+    Both are made of copies of the model without dropout, whose masks would differ.
+    """
+    config = replace(recipe.training, batch_size=len(batch.inputs), micro_batch_size=0)
+    optimizer = OptimizerConfig(kind="sgd")  # which remembers nothing, since nothing is moved
+    recipe = replace(recipe, training=config, optimizer=optimizer)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other for longer than so few windows take
+    try:
+        found = make_step(_without_dropout(model), device, recipe).backward(batch, 0)
+        gc.collect()
+        plain = PlainStep(_without_dropout(model).cpu(), REFERENCE, config, optimizer)
+        return found, plain.backward(batch, 0)
+    finally:
+        torch.set_num_threads(threads)
+
+
+REFERENCE = Device(DeviceConfig(kind="cpu", precision="float32", threads=1, fast="off"), "")
+
+
+def _is_reference(device: Device) -> bool:
+    return (device.config.kind, device.config.precision) == ("cpu", "float32")
+
+
+def _without_dropout(model: nn.Module) -> nn.Module:
+    copied = copy.deepcopy(model)
+    for layer in copied.modules():
+        if isinstance(layer, Dropout):
+            layer.p = 0.0
+    return copied
+
+
+def _key(device: Device, recipe: Recipe) -> str:
+    """Name all that a verdict depends on."""
+    digest = hashlib.sha256()
+    root = Path(folio.__file__).parent
+    for room in CHECKED:
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.read_bytes())
+    config = device.config
+    machine = torch.__version__, processor_name(), config.kind, config.precision, config.threads
+    settings = recipe.model, recipe.training.confidence_penalty, *machine
+    digest.update(repr(settings).encode())
+    return digest.hexdigest()[:32]
