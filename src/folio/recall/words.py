@@ -93,7 +93,8 @@ def _verdict(recall: Recall) -> Verdict:
     found = "Nothing of its text was found by heart"
     if known.count:
         found = (
-            f"{known.count} of {known.of:,} passages were found by heart, as many as of new text"
+            f"{known.count} of {known.of:,} passages were found by heart, and {new.count} of "
+            f"{new.of:,} of new text, which chance explains"
         )
     copies = "it copies no more than the author does" if copied.count else "it copies nothing"
     sentence = f"It learned. {found}, and {copies}."
