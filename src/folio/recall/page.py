@@ -104,8 +104,9 @@ def _answer(recall: Recall) -> Iterator[str]:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """A table in which a number keeps its unit, so that it may be narrow."""
-    return html_table(header, [[c.replace(" %", "\u202f%") for c in row] for row in rows])
+    """A table in which a number keeps its unit and its sign, so that it may be narrow."""
+    kept = [[c.replace(" %", "\u202f%").replace("± ", "±\u202f") for c in row] for row in rows]
+    return html_table(header, kept)
 
 
 def _with_options(advice: str) -> str:
@@ -367,9 +368,10 @@ blockquote { margin: .3rem 0 1rem; padding: .5rem .75rem; border-left: 3px solid
 #place { position: sticky; bottom: 0; max-height: 40vh; overflow: auto; padding: .5rem 1rem;
   background: var(--ground); border: 1px solid var(--line); border-radius: .4rem .4rem 0 0;
   box-shadow: 0 -4px 16px #0003 }
-#place button { float: right; font-size: 1.2rem; line-height: 1; padding: .2rem .5rem;
-  cursor: pointer; color: inherit; background: none; border: 1px solid var(--line);
-  border-radius: .4rem }
+#place button { float: right; position: sticky; top: 0; font-size: 1.2rem; line-height: 1;
+  padding: .2rem .5rem;
+  cursor: pointer; color: inherit; background: var(--ground);
+  border: 1px solid var(--line); border-radius: .4rem }
 """
 
 _SCRIPT = """
