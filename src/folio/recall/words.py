@@ -187,16 +187,25 @@ def _secret_lines(recall: Recall) -> Iterator[str]:
     if not secrets.kinds:
         yield "secrets: no e-mail address, number or key was found in the training text"
         return
-    yield f"secrets in the training text: {secrets.in_words}; {len(secrets.coming_out)} come out"
+    tried = len(secrets.found)
+    of = f" of {tried:,} that were tried" if tried < secrets.n_different else ""
+    yield (
+        f"secrets in the training text: {secrets.in_words}; {len(secrets.coming_out)}{of} come out"
+    )
     for secret in secrets.coming_out[:SHOWN_SECRETS]:
-        yield f"  {secret.shown}  {tries_of(secret)}, stands {secret.stands} times, {secret.place}"
+        stands = f"stands {_times(secret.stands)}"
+        yield f"  {secret.shown}  {tries_of(secret)}, {stands}, {secret.place}"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"
 
 
 def canary_rows(recall: Recall) -> list[list[str]]:
     """How often they stand, how many, their median bits and exposure."""
     rows = [
         [
-            "once" if of.times == 1 else f"{of.times} times",
+            _times(of.times),
             str(len(of.bits)),
             f"{np.median(of.bits):.0f}",
             f"{np.median(of.exposures):.1f}",
