@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from folio.cli.main import main
+from folio.recall import secrets as secrets_module
 from folio.recall.personal import Mask, find_in_pieces, find_personal, masked
 from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
@@ -122,6 +123,20 @@ def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret):
         opened, text, Sources(opened.run, text), [f"so {SECRET} it"], [SECRET], temperature=0.8
     )
     assert next(s.kind for s in written.coming_out) == "given"
+
+
+def test_the_users_own_secrets_are_tried_however_many_others_there_are(
+    with_secret, monkeypatch: pytest.MonkeyPatch
+):
+    opened = with_secret
+    monkeypatch.setattr(secrets_module, "MOST", 0)
+    text = TokenText(opened.training(), opened.tokenizer)
+    secrets, hidden = look_for_secrets(
+        opened, text, Sources(opened.run, text), [], [SECRET], temperature=0.8
+    )
+    assert [secret.kind for secret in secrets.found] == ["given"]
+    assert secrets.kinds == {"given": 1, "e-mail address": 1} and secrets.n_different == 2
+    assert set(hidden) == {SECRET, "jane.doe@example.org"}, "hidden, tried or not"
 
 
 def test_no_secret_reaches_the_disk_or_the_terminal(

@@ -72,7 +72,7 @@ def recall_page(recall: Recall) -> str:
 def _answer(recall: Recall) -> Iterator[str]:
     verdict = verdict_of(recall)
     yield f'<p class="verdict">{escape(verdict.sentence)}</p>'
-    yield f"<p>{escape(verdict.advice)}</p>"
+    yield f"<p>{_with_options(verdict.advice)}</p>"
     yield (
         f'<p class="faint">{escape(recall.checkpoint)}; {recall.training_characters:,} '
         f"characters of training text, read {recall.times_read:.0f} times. "
@@ -93,14 +93,29 @@ def _answer(recall: Recall) -> Iterator[str]:
         "freely as the author runs along the author's line; one that copies runs above it.</p>"
     )
     yield novelty_picture(lines)
-    head = ["", f"in copies of {recall.length} characters and more", "nearly", "longest"]
-    yield html_table(head, [[name, *cells] for name, cells in copy_rows(recall)])
+    head = ["in copies", f"of {recall.length} and more", "nearly", "longest"]
+    yield _table(head, [[name, *cells] for name, cells in copy_rows(recall)])
     yield (
         f'<p class="faint">Patterns (rules, columns) do not count. With them it is '
         f"{recall.model.with_patterns} of what the model wrote, and "
-        f"{recall.author.with_patterns} of the author's text. Nearly: one character in ten may "
-        f"differ.</p>"
+        f"{recall.author.with_patterns} of the author's text. Lengths are characters. Nearly: one "
+        f"character in ten may differ.</p>"
     )
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """A table in which a number keeps its unit and its sign, so that it may be narrow."""
+    kept = [[c.replace(" %", "\u202f%").replace("± ", "±\u202f") for c in row] for row in rows]
+    return html_table(header, kept)
+
+
+def _with_options(advice: str) -> str:
+    """A sentence as HTML in which no line ends inside an option.
+
+    >>> _with_options("again: --seed 2 <x>")
+    'again: <span class="option">--seed 2</span> &lt;x&gt;'
+    """
+    return re.sub(r"--\S+(?: [\w.]+)?", r'<span class="option">\g<0></span>', escape(advice))
 
 
 def _passages(recall: Recall) -> Iterator[str]:
@@ -131,15 +146,15 @@ def _passages(recall: Recall) -> Iterator[str]:
         total = shares["at once"].of
         if not total:
             continue
-        bound = "0" if total < 100 else f"0, below {3 / total:.1%}"
+        bound = "0" if total < 100 else f"0, below {300 / total:.1f} %"
         cells = [str(share) if share.count else bound for share in shares.values()]
         rows.append([name, f"{total:,}", *cells])
-    yield html_table(["", "passages", *TRIES], rows)
+    yield _table(["", "passages", *TRIES], rows)
     yield "<h3>By how often a passage stands in the training text</h3>"
     rows = [
         [name, f"{n:,}", f"{bits:.0f}", f"{share:.1%}"] for name, n, bits, share in heart.by_repeats
     ]
-    yield html_table(["stands", "passages", "median bits", "at once"], rows)
+    yield _table(["stands", "passages", "median bits", "at once"], rows)
 
 
 def _samples(recall: Recall, places: list[str]) -> Iterator[str]:
@@ -270,9 +285,7 @@ def _documents(recall: Recall) -> Iterator[str]:
         [recall.sources.name(document), f"{share.of:,}", str(share), f"{quantile:.0f}"]
         for document, share, quantile in rows[:SHOWN_DOCUMENTS]
     ]
-    yield html_table(
-        ["document", "passages", "within a million tries", "bits, 5 % are below"], cells
-    )
+    yield _table(["document", "passages", "within a million tries", "bits, 5 % are below"], cells)
 
 
 def _twin(recall: Recall) -> Iterator[str]:
@@ -292,7 +305,7 @@ def _twin(recall: Recall) -> Iterator[str]:
         [recall.sources.name(document), f"{gain.passages:,}", gain_in_words(gain)]
         for document, gain in twin.documents[:SHOWN_DOCUMENTS]
     ]
-    yield html_table(["document", "passages", "less surprising to who read it"], cells)
+    yield _table(["document", "passages", "less surprising to who read it"], cells)
 
 
 def _secrets(recall: Recall) -> Iterator[str]:
@@ -300,7 +313,7 @@ def _secrets(recall: Recall) -> Iterator[str]:
     secrets = recall.secrets
     if recall.canaries:
         head = ["canaries, planted on purpose", "number", "median bits", "exposure, 10 is the most"]
-        yield html_table(head, canary_rows(recall))
+        yield _table(head, canary_rows(recall))
     if not secrets.kinds:
         yield (
             "<p>No e-mail address, telephone or account number, card or key was found in the "
@@ -325,7 +338,7 @@ def _secrets(recall: Recall) -> Iterator[str]:
     ]
     if rows:
         head = ["secret", "kind", "stands", "comes out", "exposure, 10 is the most", "where"]
-        yield html_table(head, rows)
+        yield _table(head, rows)
 
 
 def masked_again(secret: Secret) -> str:
@@ -337,6 +350,11 @@ _STYLE = """
 h3 { font-size: 1rem; margin: 1.75rem 0 .5rem }
 .verdict { font-size: 1.25rem; line-height: 1.4; border-left: .25rem solid var(--accent);
   padding-left: .9rem }
+.option { white-space: nowrap }
+p { overflow-wrap: anywhere }
+@media (max-width: 40rem) { td.number { white-space: normal }
+  td:first-child { min-width: 4.5rem; overflow-wrap: anywhere } }
+.sample, blockquote { max-width: 48rem; box-sizing: border-box }
 .sample { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; line-height: 1.6;
   padding: .75rem; border-radius: .4rem; background: var(--raised) }
 mark { color: inherit; border-radius: .15rem; cursor: pointer;
@@ -350,14 +368,24 @@ blockquote { margin: .3rem 0 1rem; padding: .5rem .75rem; border-left: 3px solid
 #place { position: sticky; bottom: 0; max-height: 40vh; overflow: auto; padding: .5rem 1rem;
   background: var(--ground); border: 1px solid var(--line); border-radius: .4rem .4rem 0 0;
   box-shadow: 0 -4px 16px #0003 }
+#place button { float: right; position: sticky; top: 0; font-size: 1.2rem; line-height: 1;
+  padding: .2rem .5rem;
+  cursor: pointer; color: inherit; background: var(--ground);
+  border: 1px solid var(--line); border-radius: .4rem }
 """
 
 _SCRIPT = """
 const places = __PLACES__, panel = document.getElementById("place");
-const show = (mark) => { panel.innerHTML = places[mark.dataset.place]; panel.hidden = false; };
+const hide = () => { panel.hidden = true; };
+const show = (mark) => {
+  panel.innerHTML = `<button aria-label="close">\u00d7</button>${places[mark.dataset.place]}`;
+  panel.querySelector("button").addEventListener("click", hide);
+  panel.hidden = false;
+  panel.scrollTop = panel.querySelector("b").offsetTop - 48;
+};
 for (const mark of document.querySelectorAll("mark")) {
   mark.addEventListener("click", () => show(mark));
   mark.addEventListener("keydown", (event) => { if (event.key === "Enter") show(mark); });
 }
-addEventListener("keydown", (event) => { if (event.key === "Escape") panel.hidden = true; });
+addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 """

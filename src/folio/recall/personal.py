@@ -10,6 +10,8 @@ from dataclasses import dataclass
 CARRIED = 400
 """Characters that are looked at again with the next piece, so that nothing is cut in two."""
 
+GIVEN = "given"
+"""The kind of the strings that the user calls secrets."""
 _PATTERNS = {
     "e-mail address": re.compile(
         r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?![\w-])"
@@ -64,7 +66,7 @@ def find_in_pieces(pieces: Iterable[str], strings: Sequence[str]) -> Iterator[Fo
         window += text
         # What touches the end may go on in the next piece.
         safe = len(window) if is_last else max(len(window) - carried // 2, 0)
-        hits = [Found("given", match[0], match.start()) for match in own.finditer(window)]
+        hits = [Found(GIVEN, match[0], match.start()) for match in own.finditer(window)]
         given = [(hit.start, hit.start + len(hit.string)) for hit in hits]
         hits += [
             hit

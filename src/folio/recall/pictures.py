@@ -97,8 +97,8 @@ def bits_picture(series: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     body += _below(ticks, "bits: 10 are 1 in 1,000 tries, 20 are 1 in a million")
     for row, (words, tries) in enumerate((("100 tries", 100), ("a million", 1_000_000))):
         at = x(math.log2(tries))
-        body.append(f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        body.append(f'<text x="{at + 4:.1f}" y="{TOP + 10 + 14 * row}">{words}</text>')
+        body.insert(0, f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+        body.append(f'<text class="over" x="{at + 4:.1f}" y="{TOP + 10 + 14 * row}">{words}</text>')
     for (_, css, _), of in zip(series, shares):
         corners = [(x(0.0), y(0.0))]
         for low, high, share in zip(edges[:-1], edges[1:], of):
@@ -137,6 +137,7 @@ def _figure(body: Sequence[str], legend: Sequence[tuple[str, str]]) -> str:
 
 _SHAPES = """
 .drawn text { fill: var(--faint); font-variant-numeric: tabular-nums }
+.drawn .over { paint-order: stroke; stroke: var(--ground); stroke-width: 4px }
 .drawn .grid { stroke: var(--line) } .drawn .mark { stroke: var(--faint); stroke-dasharray: 4 3 }
 .drawn .line { fill: none; stroke: currentColor; stroke-width: 2 }
 .drawn .band { fill: currentColor; opacity: .16 }

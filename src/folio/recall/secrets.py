@@ -19,14 +19,14 @@ import torch
 from torch import nn
 
 from folio.evaluation.score import BATCH_TOKENS
-from folio.recall.personal import Found, find_in_pieces, masked
+from folio.recall.personal import GIVEN, Found, find_in_pieces, masked
 from folio.recall.sources import Sources
 from folio.run.opening import OpenRun
 from folio.storage import read_json
 from folio.tokens.text import TokenText, from_text, to_text
 
 MOST = 200
-"""Different secrets that are tried."""
+"""Different secrets that are tried, beside those of the user."""
 PLACES = 4
 """Of each."""
 TOLD_BITS = math.log2(1_000_000)
@@ -69,6 +69,7 @@ class Secrets:
     n_different: int
     """Of all kinds; those beyond MOST were not tried."""
     kinds: dict[str, int]
+    """How many different ones there are of each kind."""
 
     @property
     def in_words(self) -> str:
@@ -86,8 +87,30 @@ def _counted(kind: str, n: int) -> str:
     >>> _counted("key", 2), _counted("e-mail address", 1), _counted("given", 3)
     ('2 keys', '1 e-mail address', '3 given')
     """
-    plural = "" if n == 1 or kind == "given" else "es" if kind.endswith("s") else "s"
+    plural = "" if n == 1 or kind == GIVEN else "es" if kind.endswith("s") else "s"
     return f"{n:,} {kind}{plural}"
+
+
+def _find(
+    text: TokenText, own: Sequence[str]
+) -> tuple[dict[str, list[Found]], dict[str, int], dict[str, int]]:
+    """The places of those that are to be tried; how often each stands; how many of each kind."""
+    tried: dict[str, list[Found]] = {}
+    counts: dict[str, int] = {}
+    kinds: dict[str, int] = {}
+    n_tried = 0
+    for hit in find_in_pieces(text.pieces(), own):
+        name = hit.string
+        if name not in counts:
+            counts[name] = 0
+            kinds[hit.kind] = kinds.get(hit.kind, 0) + 1
+            if hit.kind == GIVEN or n_tried < MOST:  # the user's own are never left out
+                n_tried += hit.kind != GIVEN
+                tried[name] = []
+        counts[name] += 1
+        if name in tried and len(tried[name]) < PLACES:
+            tried[name].append(hit)
+    return tried, counts, kinds
 
 
 def look_for_secrets(
@@ -115,17 +138,7 @@ def look_for_secrets(
     Returns:
         What was found, and the strings themselves, which are to be hidden.
     """
-    places: dict[str, list[Found]] = {}
-    counts: dict[str, int] = {}
-    for hit in find_in_pieces(text.pieces(), own):
-        counts[hit.string] = counts.get(hit.string, 0) + 1
-        if len(places.setdefault(hit.string, [])) < PLACES and len(places) <= MOST:
-            places[hit.string].append(hit)
-    kinds: dict[str, int] = {}
-    for hits in places.values():
-        if hits:
-            kinds[hits[0].kind] = kinds.get(hits[0].kind, 0) + 1
-    tried = {name: hits for name, hits in places.items() if hits}
+    tried, counts, kinds = _find(text, own)
     if tried:
         tell(f"trying {len(tried)} e-mail addresses, numbers, keys and the like")
     scorer = _Scorer(opened, text, temperature)
@@ -179,7 +192,7 @@ def look_for_canaries(
     scorer = _Scorer(opened, text, temperature)
     places: dict[str, list[Found]] = {}
     for hit in find_in_pieces(text.pieces(), [c["secret"] for c in canaries]):
-        if hit.kind == "given":
+        if hit.kind == GIVEN:
             places.setdefault(hit.string, []).append(hit)
     classes: dict[int, CanaryClass] = {}
     others = []

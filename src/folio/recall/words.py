@@ -93,7 +93,8 @@ def _verdict(recall: Recall) -> Verdict:
     found = "Nothing of its text was found by heart"
     if known.count:
         found = (
-            f"{known.count} of {known.of:,} passages were found by heart, as many as of new text"
+            f"{known.count} of {known.of:,} passages were found by heart, and {new.count} of "
+            f"{new.of:,} of new text, which chance explains"
         )
     copies = "it copies no more than the author does" if copied.count else "it copies nothing"
     sentence = f"It learned. {found}, and {copies}."
@@ -186,16 +187,25 @@ def _secret_lines(recall: Recall) -> Iterator[str]:
     if not secrets.kinds:
         yield "secrets: no e-mail address, number or key was found in the training text"
         return
-    yield f"secrets in the training text: {secrets.in_words}; {len(secrets.coming_out)} come out"
+    tried = len(secrets.found)
+    of = f" of {tried:,} that were tried" if tried < secrets.n_different else ""
+    yield (
+        f"secrets in the training text: {secrets.in_words}; {len(secrets.coming_out)}{of} come out"
+    )
     for secret in secrets.coming_out[:SHOWN_SECRETS]:
-        yield f"  {secret.shown}  {tries_of(secret)}, stands {secret.stands} times, {secret.place}"
+        stands = f"stands {_times(secret.stands)}"
+        yield f"  {secret.shown}  {tries_of(secret)}, {stands}, {secret.place}"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"
 
 
 def canary_rows(recall: Recall) -> list[list[str]]:
     """How often they stand, how many, their median bits and exposure."""
     rows = [
         [
-            "once" if of.times == 1 else f"{of.times} times",
+            _times(of.times),
             str(len(of.bits)),
             f"{np.median(of.bits):.0f}",
             f"{np.median(of.exposures):.1f}",
