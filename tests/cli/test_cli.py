@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from folio.cli.main import VERBS, main
 from folio.config import from_table, overrides_table, settings, to_table
+from folio.console import show
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.run.directory import Run, runs_folder
 
@@ -138,6 +140,20 @@ def test_settings_are_listed_with_the_values_of_their_preset_and_size(folio, giv
     recipe = make_recipe(given)
     assert to_table(from_table(Recipe, table)) == to_table(recipe)
     assert len(listed) == len(list(settings(Recipe)))
+
+
+def test_a_new_verb_is_a_file_and_a_line_in_the_table(folio, monkeypatch: pytest.MonkeyPatch):
+    def greet(name: str, twice: bool = False) -> None:
+        """Say hello."""
+        show(f"hello {name}" * (1 + twice))
+
+    module = types.ModuleType("folio.cli.greet")
+    module.greet = greet  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(VERBS, "greet", "Say hello.")
+    assert folio("greet", "you").out == "hello you\n"
+    assert folio("greet", "you", "--twice").out == "hello youhello you\n"
+    assert "greet" in folio("--help").out
 
 
 def test_settings_without_flags_are_those_of_the_preset_modern(folio):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json as json_format
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from folio.cli.overrides import Words, settings_table, split_words
@@ -106,7 +107,7 @@ def tune(
         say(f"interrupted; everything is saved. Go on with: folio tune {shlex.quote(str(path))}")
 
 
-def _refuse_changes(given: dict[str, object]) -> None:
+def _refuse_changes(given: Mapping[str, object]) -> None:
     """Of a study that goes on: flag -> what was given, None where nothing was."""
     foreign = [flag for flag, value in given.items() if value is not None]
     if foreign:
