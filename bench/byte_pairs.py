@@ -149,21 +149,8 @@ def train_on_a_gigabyte(texts: list[str], folder: Path) -> None:
     )
 
 
-def main() -> None:
-    """Run all comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--megabytes", type=float, default=20)
-    parser.add_argument("--gigabyte", action="store_true", help="also train on a file of 1 GB")
-    options = parser.parse_args()
-    versions = [
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("rustbpe", "tokenizers", "tiktoken")
-    ]
-    print(f"{', '.join(versions)}; {os.cpu_count()} processors; {options.rounds} rounds")
-    texts = library_texts(int(options.megabytes * 1e6))
-    train_folio(texts, 300)  # compiles, or loads what was compiled
-
+def compare_training(texts: list[str], n_rounds: int) -> None:
+    """Learn vocabularies of the library and of tiny Shakespeare."""
     corpora = [("standard library", texts, 32_768)]
     shakespeare = CORPORA / "tinyshakespeare.txt"
     if shakespeare.exists():
@@ -179,11 +166,13 @@ def main() -> None:
                 "rustbpe": lambda d=documents, v=vocab_size: train_rustbpe(d, v),
                 "tokenizers": lambda d=documents, v=vocab_size: train_tokenizers(d, v),
             },
-            options.rounds,
+            n_rounds,
             sum(len(text.encode()) for text in documents),
         )
 
-    whole = "\n".join(texts)
+
+def compare_command(texts: list[str], whole: str, n_rounds: int, gigabyte: bool) -> None:
+    """Learn the library's by the command, from its start to its exit."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "library.txt")
         path.write_text(whole, encoding="utf-8", newline="")
@@ -195,12 +184,15 @@ def main() -> None:
                 "folio tokenizer train, to its exit": command.run,
                 "rustbpe, its loop alone": lambda: train_rustbpe(texts, 32_768),
             },
-            options.rounds,
+            n_rounds,
             len(whole.encode()),
         )
-        if options.gigabyte:
+        if gigabyte:
             train_on_a_gigabyte(texts, Path(name))
 
+
+def compare_encoding(texts: list[str], whole: str, n_rounds: int) -> None:
+    """Encode a long text, the same in pieces, and many short ones, to ids that must agree."""
     merges = train_folio(texts, 32_768)
     rules = Rules.from_merges(merges)
     ranks = {token: rank for rank, token in enumerate(token_bytes(merges))}
@@ -230,7 +222,7 @@ def main() -> None:
                 whole, disallowed_special=()
             ),
         },
-        options.rounds,
+        n_rounds,
         len(whole.encode()),
     )
     pieces = list(safe_pieces([whole]))
@@ -240,7 +232,7 @@ def main() -> None:
             "Folio, two threads": lambda: list(warm.encode_stream(pieces, 2)),
             "Folio, one thread": lambda: list(warm.encode_stream(pieces, 1)),
         },
-        options.rounds,
+        n_rounds,
         len(whole.encode()),
     )
     short = whole[: len(whole) // 4].split("\n\n")
@@ -257,9 +249,30 @@ def main() -> None:
                 short, num_threads=2
             ),
         },
-        options.rounds,
+        n_rounds,
         len("".join(short).encode()),
     )
+
+
+def main() -> None:
+    """Run all comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--megabytes", type=float, default=20)
+    parser.add_argument("--gigabyte", action="store_true", help="also train on a file of 1 GB")
+    options = parser.parse_args()
+    versions = [
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("rustbpe", "tokenizers", "tiktoken")
+    ]
+    print(f"{', '.join(versions)}; {os.cpu_count()} processors; {options.rounds} rounds")
+    texts = library_texts(int(options.megabytes * 1e6))
+    train_folio(texts, 300)  # compiles, or loads what was compiled
+
+    compare_training(texts, options.rounds)
+    whole = "\n".join(texts)
+    compare_command(texts, whole, options.rounds, options.gigabyte)
+    compare_encoding(texts, whole, options.rounds)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_bytes_are_for_processors(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_negative_threads_are_refused():
-    with pytest.raises(UserError, match=r"device\.threads is -1"):
+    with pytest.raises(UserError, match=r"device\.threads must be 0"):
         DeviceConfig(threads=-1)
 
 

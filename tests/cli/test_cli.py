@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from folio.cli.main import VERBS, main
 from folio.config import from_table, overrides_table, settings, to_table
+from folio.console import show
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.run.directory import Run, runs_folder
 
@@ -140,6 +142,20 @@ def test_settings_are_listed_with_the_values_of_their_preset_and_size(folio, giv
     assert len(listed) == len(list(settings(Recipe)))
 
 
+def test_a_new_verb_is_a_file_and_a_line_in_the_table(folio, monkeypatch: pytest.MonkeyPatch):
+    def greet(name: str, twice: bool = False) -> None:
+        """Say hello."""
+        show(f"hello {name}" * (1 + twice))
+
+    module = types.ModuleType("folio.cli.greet")
+    module.greet = greet  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(VERBS, "greet", "Say hello.")
+    assert folio("greet", "you").out == "hello you\n"
+    assert folio("greet", "you", "--twice").out == "hello youhello you\n"
+    assert "greet" in folio("--help").out
+
+
 def test_settings_without_flags_are_those_of_the_preset_modern(folio):
     lines = folio("train", "--settings").out.splitlines()
     rates = [
@@ -165,9 +181,9 @@ MISTAKES = {
     "unknown setting": ("train BOOK --model.n-layer 3", "Did you mean 'model.n_layers'?"),
     "a flag of no verb": ("train BOOK --minuets 3", "Unknown setting 'minuets'"),
     "impossible shape": ("train BOOK --model.d-model 10 --model.n-heads 4", "divisible"),
-    "wrong type of a flag": ("train BOOK --model.n-layers many", "expected a whole number"),
+    "wrong type of a flag": ("train BOOK --model.n-layers many", "must be a whole number"),
     "wrong type of minutes": ("train BOOK --minutes soon", "minutes"),
-    "wrong type in TOML": ("train TOML", "model.n_layers is 'four'"),
+    "wrong type in TOML": ("train TOML", "model.n_layers must be a whole number, got 'four'"),
     "missing recipe": ("train nothing.toml", "There is no file nothing.toml"),
     "unknown preset": ("train BOOK --preset gpt3", "Did you mean 'gpt2'?"),
     "unknown size": ("train BOOK --size tiny", "Unknown size 'tiny'"),
@@ -220,7 +236,7 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(folio, inputs, mistake: 
 SAMPLE_MISTAKES = {
     "--top-p 0": "--temperature 0",
     "--temperature -1": "0 (greedy) or more",
-    "--top-k -2": "top_k is -2",
+    "--top-k -2": "top_k must be 0",
     "--samples 0": "at least 1",
     "--max-tokens -1": "0 or more",
     "--checkpoint 17": "Give best, last or one of",

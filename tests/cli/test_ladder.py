@@ -132,7 +132,7 @@ MISTAKES = {
     "--json": "--json is for",
     "all --only rope": "--only is for folio ladder 9",
     "9 --only roop": "Did you mean 'rope'?",
-    "3 --seed -1": "--seed is -1",
+    "3 --seed -1": "--seed must be 0 or more, got -1",
     "3 --max-steps 0": "at least 1",
     "8": "there is no run ladder-7",
     "2 nothing.txt": "There is no file, folder or built-in corpus",

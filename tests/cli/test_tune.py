@@ -82,9 +82,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(folio, book: Path):
 
 
 MISTAKES = {
-    "BOOK --trials 0": "--trials is 0",
-    "BOOK --workers 0": "--workers is 0",
-    "BOOK --epochs 0": "--epochs is 0",
+    "BOOK --trials 0": "--trials must be 1 or more, got 0",
+    "BOOK --workers 0": "--workers must be 1 or more",
+    "BOOK --epochs 0": "--epochs must be above 0, got 0",
     "BOOK --epochs 3 --minutes 3": "Leave one of them out",
     "BOOK --name a/b": "no plain name",
     "BOOK --space nothing.toml": "There is no file nothing.toml",

@@ -174,7 +174,7 @@ def test_both_ways_to_fill_the_table_give_the_same_bytes(monkeypatch: pytest.Mon
 
 
 def test_a_limit_below_one_is_refused():
-    with pytest.raises(UserError, match="novel is -1"):
+    with pytest.raises(UserError, match="novel must be 1 letter or more"):
         make_table(training(["ab"], "character")[0], -1)
 
 

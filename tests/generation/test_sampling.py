@@ -62,8 +62,8 @@ def test_an_excluded_token_is_never_drawn():
         ({"top_p": 1.5}, "at most 1"),
         ({"temperature": -1}, "0 (greedy) or more"),
         ({"temperature": float("nan")}, "0 (greedy) or more"),
-        ({"top_k": -1}, "top_k is -1"),
-        ({"seed": -1}, "seed is -1"),
+        ({"top_k": -1}, "top_k must be 0 (all tokens) or more, got -1"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
     ],
 )
 def test_an_impossible_setting_is_refused(settings, message: str):

@@ -122,7 +122,7 @@ def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
 
 @pytest.mark.parametrize("text", ["8", "GB", "8 apples", ""])
 def test_a_memory_that_is_no_size_is_a_mistake(text: str):
-    with pytest.raises(UserError, match="expected a size such as 8GB"):
+    with pytest.raises(UserError, match="must be a size such as 8GB"):
         parse_bytes(text)
 
 
@@ -135,4 +135,4 @@ def test_a_size_is_a_mistake_since_all_are_compared(capfd: pytest.CaptureFixture
 def test_no_time_is_a_mistake(capfd: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
         main(["plan", "--minutes", "0"])
-    assert end.value.code == 2 and "--minutes is 0" in capfd.readouterr().err
+    assert end.value.code == 2 and "--minutes must be above 0, got 0" in capfd.readouterr().err

@@ -96,11 +96,11 @@ MISTAKES = [
     ({"model": {"n_layers": 3}}, "either low and high or choices"),
     ({"model": {"n_layers": {"low": 3, "high": 3}}}, "low is below high"),
     ({"model": {"n_layers": {"low": 1, "high": 2, "lgo": True}}}, "Did you mean"),
-    ({"model": {"n_layers": {"low": 1.5, "high": 3}}}, "expected a whole number"),
+    ({"model": {"n_layers": {"low": 1.5, "high": 3}}}, "must be a whole number"),
     ({"model": {"activation": {"choices": ["relu", "relo"]}}}, "Did you mean 'relu'"),
     ({"model": {"activation": {"choices": ["relu"]}}}, "two or more"),
     ({"optimizer": {"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}}, "above 0"),
-    ({"optimizer": {"learning_rate": {"low": "a", "high": 1.0}}}, "expected a number"),
+    ({"optimizer": {"learning_rate": {"low": "a", "high": 1.0}}}, "must be a number"),
     ({"n_parameters": 10, "model": {"d_model": {"low": 8, "high": 16}}}, "Leave one of them out"),
     ({"n_parameters": "many"}, "a whole number"),
 ]  # fmt: skip

@@ -30,59 +30,20 @@ from folio.training import loop  # noqa: E402
 from folio.training.loop import compute_gradient  # noqa: E402
 from folio.training.step import Gradient  # noqa: E402
 from folio.tuning import making, worker  # noqa: E402
-from folio.tuning.journal import cut_torn_line  # noqa: E402
 from folio.tuning.making import ensure_study, with_trials  # noqa: E402
 from folio.tuning.outcome import count_tied, look, pooled_deviation  # noqa: E402
 from folio.tuning.page import summary, write_best, write_page  # noqa: E402
-from folio.tuning.space import DEFAULT_SPACE  # noqa: E402
 from folio.tuning.study import Request, Study, StudyConfig, open_study  # noqa: E402
 from folio.tuning.worker import claim, work  # noqa: E402
-
-RECIPE = {
-    "preset": "gpt2",
-    "model": {"n_layers": 1, "n_heads": 2, "d_model": 16, "context_length": 16},
-    "training": {"batch_size": 4, "max_steps": 27},
-    "corpus": {"validation_fraction": 0.02},
-    "device": {"kind": "cpu", "precision": "float32", "threads": 1},
-}
-SPACE = {"optimizer": {"learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}}
-
-
-@pytest.fixture
-def make_study(book: Path, tmp_path: Path):
-    def make(space: dict[str, Any] | None = None, **search: Any) -> Study:
-        recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
-        request = Request(recipe=recipe, space=space or SPACE, search={"repeats": 0} | search)
-        return ensure_study(tmp_path / "study", request, 1, Watcher())
-
-    return make
-
-
-def stop_after(steps: int):
-    """A question that is answered yes from the so-manieth time on."""
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > steps
-
-    return should_stop
-
-
-def never() -> bool:
-    return False
-
-
-def states(study: Study) -> list[TrialState]:
-    return [trial.state for trial in study.connect().get_trials()]
-
-
-def begin(study: Study) -> worker.Job:
-    """Claim a trial, as a worker does that is then killed: its lock is free afterwards."""
-    job = claim(study, study.connect(), set())
-    assert isinstance(job, worker.Job) and job.trial is not None
-    return job
+from tests.tuning.studies import (  # noqa: E402
+    RECIPE,
+    SPACE,
+    begin,
+    never,
+    rates_of_runs,
+    states,
+    stop_after,
+)
 
 
 def test_three_small_trials_give_a_recipe_a_page_and_the_noise(make_study):
@@ -277,19 +238,6 @@ def test_a_database_takes_the_place_of_the_journal(make_study, tmp_path: Path):
     assert not study.journal_file.exists() and (tmp_path / "study.db").exists()
 
 
-def test_a_line_that_a_kill_tore_is_cut_off_and_the_journal_stays_readable(make_study):
-    study = make_study(trials=2)
-    begin(study).held.close()
-    whole = study.journal_file.read_bytes()
-    for torn in (b'{"op_code": 4, "wor', b"{", b""):
-        study.journal_file.write_bytes(whole + torn)
-        cut_torn_line(study.journal_file)
-        assert study.journal_file.read_bytes() == whole
-    study.journal_file.write_bytes(whole + b'{"op_code": 4, "wor')
-    work(study, never)
-    assert all(state != TrialState.RUNNING for state in states(study))
-
-
 @pytest.mark.parametrize(
     ("trials", "n_brackets", "first_rung"), [(25, 3, 2), (16, 2, 6), (3, 1, 17)]
 )
@@ -324,11 +272,6 @@ def test_ties_are_within_two_standard_errors_of_the_noise():
 
 def losses(study: Study) -> list[tuple[dict[str, Any], float | None]]:
     return [(trial.params, trial.value) for trial in study.connect().get_trials()]
-
-
-def rates_of_runs(study: Study, n: int) -> list[float]:
-    recipes = [read_toml(study.trial_run(number).recipe_file) for number in range(n)]
-    return [recipe["optimizer"]["learning_rate"] for recipe in recipes]
 
 
 @pytest.mark.parametrize("how", ["renamed", "copied", "moved"])
@@ -436,47 +379,6 @@ def test_a_worker_ends_when_the_process_that_started_it_is_killed(make_study):
     else:
         pytest.fail("the worker goes on")
     assert TrialState.COMPLETE not in states(study)
-
-
-# ---- damage --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("line", ["first", "middle", "last"])
-@pytest.mark.parametrize("damage", [b'{"op_code": 4, "wor\n', b"\n", b"\0" * 40 + b"\n", b"[]\n"])
-def test_a_journal_damaged_in_the_middle_is_made_anew_from_the_runs(
-    make_study, capsys: pytest.CaptureFixture[str], line: str, damage: bytes
-):
-    study = make_study(trials=2)
-    work(study, never)
-    before = [(t.value, t.state, t.intermediate_values) for t in study.connect().get_trials()]
-    rates = rates_of_runs(study, 2)
-    lines = study.journal_file.read_bytes().splitlines(keepends=True)
-    number = {"first": 0, "middle": len(lines) // 2, "last": len(lines) - 1}[line]
-    lines[number] = damage
-    study.journal_file.write_bytes(b"".join(lines))
-    again = with_trials(open_study(study.path), 3)
-    said = capsys.readouterr().err
-    assert f"journal.log, line {number + 1}, is damaged" in said and "2 trials" in said
-    trials = again.connect().get_trials()
-    assert [(t.value, t.state, t.intermediate_values) for t in trials] == before
-    assert [t.params["optimizer.learning_rate"] for t in trials] == pytest.approx(rates)
-    work(again, never)
-    assert len(states(again)) == 3 and set(states(again)) == {TrialState.COMPLETE}
-    assert (study.path / "journal.damaged.log").exists()
-
-
-def test_a_trial_that_was_at_work_when_the_journal_was_damaged_goes_on(make_study):
-    study = make_study(DEFAULT_SPACE, trials=1)
-    work(study, stop_after(20))
-    before = read_toml(study.trial_run(0).recipe_file)
-    step = study.trial_run(0).newest()[0].step
-    study.journal_file.write_bytes(b"{\n" + study.journal_file.read_bytes())
-    again = with_trials(open_study(study.path), 1)
-    assert states(again) == [TrialState.RUNNING] and 0 < step < 27
-    work(again, never)
-    assert states(again) == [TrialState.COMPLETE]
-    assert read_toml(study.trial_run(0).recipe_file) == before
-    assert not list(study.path.glob("trials/*-set-aside-*"))
 
 
 def test_a_study_of_a_newer_version_gets_a_line(make_study):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json as json_format
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from folio.cli.overrides import Words, settings_table, split_words
@@ -55,15 +56,9 @@ def tune(
 
     if len(positional) == 1 and is_study(Path(positional[0])):
         path, request = Path(positional[0]), None
-        foreign = [f"--{key}" for key in search if key != "trials"]
-        foreign += [f"--{flag}" for flag, _ in flags]
         given = {"--epochs": epochs, "--minutes": minutes, "--space": space, "--name": name}
-        foreign += [flag for flag, value in given.items() if value is not None]
-        if foreign:
-            raise UserError(
-                f"A study goes on with what it began with; only --trials can change, not "
-                f"{foreign[0]}. Start another one with another --name."
-            )
+        given |= {f"--{key}": value for key, value in search.items() if key != "trials"}
+        _refuse_changes(given | {f"--{flag}": value for flag, value in flags})
     else:
         from folio.recipe.recipe import lay_over, source_layers
         from folio.tuning.study import Request
@@ -110,6 +105,16 @@ def tune(
         show(summary(study, outcome))
     if stopped:
         say(f"interrupted; everything is saved. Go on with: folio tune {shlex.quote(str(path))}")
+
+
+def _refuse_changes(given: Mapping[str, object]) -> None:
+    """Of a study that goes on: flag -> what was given, None where nothing was."""
+    foreign = [flag for flag, value in given.items() if value is not None]
+    if foreign:
+        raise UserError(
+            f"A study goes on with what it began with; only --trials can change, not "
+            f"{foreign[0]}. Start another one with another --name."
+        )
 
 
 def _check(

@@ -23,22 +23,9 @@ TABLE = [["harbour", "depth"], ["Brannock", "12.5"], ["Ullin Quay", "7"]]
 NOTE = "The ledger is kept in the museum of Ullin."
 
 
-def the_folder(folder: Path) -> dict[str, list[str]]:
-    """Write a file of each format; what each must contain, as stretches of words."""
-    prose = PROSE_TEXT
-    rows = ["\t".join(row) for row in TABLE]
-    row_xml = "".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in TABLE
-    )
-    html = (
-        f"<h1>Ships</h1><p>{prose}</p><table>{row_xml}</table><pre>"
-        f"{CODE.replace('<', '&lt;')}</pre><p>{EMOJI}<sup>1</sup></p><p>1 {NOTE}</p>"
-    )
-    write = making.write
-    write(folder, "a.txt", f"{prose}\n{EMOJI}\n")
-    write(folder, "b.md", f"# Ships\n\n{prose}\n\n```\n{CODE}\n```\n")
-    write(folder, "c.rst", f"Ships\n=====\n\n{prose}\n\n.. [1] {NOTE}\n")
-    write(folder, "d.html", f"<title>Ships</title><body><nav>Home</nav>{html}")
+def write_office_files(folder: Path, html: str) -> None:
+    """docx, odt and epub."""
+    prose, write = PROSE_TEXT, making.write
     write(
         folder,
         "e.docx",
@@ -70,6 +57,25 @@ def the_folder(folder: Path) -> dict[str, list[str]]:
             }
         ),
     )
+
+
+def the_folder(folder: Path) -> dict[str, list[str]]:
+    """Write a file of each format; what each must contain, as stretches of words."""
+    prose = PROSE_TEXT
+    rows = ["\t".join(row) for row in TABLE]
+    row_xml = "".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in TABLE
+    )
+    html = (
+        f"<h1>Ships</h1><p>{prose}</p><table>{row_xml}</table><pre>"
+        f"{CODE.replace('<', '&lt;')}</pre><p>{EMOJI}<sup>1</sup></p><p>1 {NOTE}</p>"
+    )
+    write = making.write
+    write(folder, "a.txt", f"{prose}\n{EMOJI}\n")
+    write(folder, "b.md", f"# Ships\n\n{prose}\n\n```\n{CODE}\n```\n")
+    write(folder, "c.rst", f"Ships\n=====\n\n{prose}\n\n.. [1] {NOTE}\n")
+    write(folder, "d.html", f"<title>Ships</title><body><nav>Home</nav>{html}")
+    write_office_files(folder, html)
     left = making.paragraph_lines(PROSE, 60, 700, 40)
     right = making.paragraph_lines([word.upper() for word in PROSE], 320, 700, 36)
     interleaved = [line for pair in zip(left, right) for line in pair]
