@@ -105,6 +105,16 @@ def test_a_verdict_is_kept_until_the_sources_or_the_model_change(
     assert len(compared) == 5
 
 
+def test_a_cache_that_cannot_be_written_ends_no_run(monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, value: Any) -> None:
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(module, "write_json", full)
+    recipe = recipe_of()
+    check(training_of(recipe), recipe)
+    assert not verdicts()
+
+
 def test_an_accelerator_that_computes_something_else_is_told_of(monkeypatch: pytest.MonkeyPatch):
     recipe = recipe_of()
     config = DeviceConfig(kind="cpu", precision="float32", threads=1, fast="off")
