@@ -106,7 +106,7 @@ def test_a_verdict_is_kept_until_the_sources_or_the_model_change(
 
 
 def test_a_cache_that_cannot_be_written_ends_no_run(monkeypatch: pytest.MonkeyPatch):
-    def full(path: Path, value: Any) -> None:
+    def full(path: object, value: object) -> None:
         raise UserError("The disk is full.")
 
     monkeypatch.setattr(module, "write_json", full)

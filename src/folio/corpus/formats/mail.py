@@ -15,6 +15,10 @@ from folio.errors import UserError
 
 MESSAGE_BYTES = 64 << 20
 """A longer message is left out, and counted."""
+MOST_PARTS = 100
+"""A message that holds more messages, or lists of parts, is read by nobody; parsers take very long
+for parts in parts."""
+_PART = re.compile(rb"boundary=|message/rfc822", re.IGNORECASE)
 _QUOTED = re.compile(r"^\s*>")
 _ATTRIBUTION = re.compile(
     r"^(On\b.{4,200}\bwrote|Am\b.{4,200}\bschrieb\b.{0,80}|Le\b.{4,200}\ba écrit\s?|"
@@ -26,13 +30,17 @@ _ORIGINAL = re.compile(
 )
 
 
+class TooDeepError(UserError):
+    """Parts in parts, without end."""
+
+
 def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Passage]:
     """A document for each message of a mailbox, of which one is held at a time."""
     n = 0
     for n, data in enumerate(_messages(path, notes), 1):
         try:
             text = _message_text(data, settings["mail_headers"], notes)
-        except RecursionError:
+        except TooDeepError:
             notes.dropped["messages that are nested too deeply"] += len(data)
             notes.warnings.append(f"message {n} is nested too deeply and left out")
             continue
@@ -74,6 +82,8 @@ def _kept(lines: list[bytes], n_bytes: int, notes: Notes) -> Iterator[bytes]:
 
 
 def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
+    if len(_PART.findall(data)) > MOST_PARTS:
+        raise TooDeepError("its parts are nested too deeply")
     message = BytesParser(policy=policy.default).parsebytes(data)
     assert isinstance(message, EmailMessage)
     wanted = {name.lower() for name in headers}
