@@ -184,7 +184,8 @@ def test_a_number_that_a_step_reads_from_python_counts_in_a_layer_of_ones_own():
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_an_attention_edited_on_the_disk_is_what_learns_and_samples(tmp_path: Path):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_attention_edited_on_the_disk_is_what_learns_and_samples(tmp_path: Path, threads: int):
     shutil.copytree(Path(folio.__file__).parent, tmp_path / "src" / "folio")
     file = tmp_path / "src" / "folio" / "model" / "attention.py"
     source = file.read_text(encoding="utf-8")
@@ -198,12 +199,16 @@ def test_an_attention_edited_on_the_disk_is_what_learns_and_samples(tmp_path: Pa
         assert "Attention" in kinds and "FastAttention" not in kinds, kinds
         assert {"FastLinear", "FastBlock", "FastFeedForward"} <= kinds, kinds
         assert decoder_for(model.eval(), 1, None) is None
-        device = Device(DeviceConfig(kind="cpu", precision="float32", threads=2), "")
-        print(DataParallel(model, device, 4, seed=1).backward(batch(), 0, step=0).loss)
+        device = Device(DeviceConfig(kind="cpu", precision="float32", threads=int(sys.argv[1])), "")
+        parallel = DataParallel(model, device, 4, seed=1)
+        with parallel.running():
+            for _ in range(3):
+                loss = parallel.backward(batch(), 0, step=0).loss
+        print(loss)
     """
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, str(threads)],
         env=os.environ | {"PYTHONPATH": f"{tmp_path / 'src'}{os.pathsep}{root}"},
         cwd=root,
         check=True,

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from folio.model.attention import Attention
 from folio.training.config import OptimizerConfig
@@ -80,10 +81,11 @@ class AdamW:
         n = self.steps.item()
         for w, m, v in zip(self.parameters, self.mean, self.mean_square):
             g = gradient_of(w)
-            m.lerp_(g, 1 - beta1)
-            v.lerp_(g.square(), 1 - beta2)
-            root = (v / (1 - beta2**n)).sqrt_().add_(epsilon)
-            w -= lr * self.weight_decay * w + lr / (1 - beta1**n) * m / root
+            m.mul_(beta1).add_(g, alpha=1 - beta1)
+            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            root = v.sqrt().div_(math.sqrt(1 - beta2**n)).add_(epsilon)
+            w.mul_(1 - lr * self.weight_decay)
+            w.sub_((m / root).mul_(lr / (1 - beta1**n)))
 
 
 class SGD:
@@ -253,14 +255,14 @@ class Optimizer:
             lr_scale: of the peak rates.
 
         Raises:
-            FloatingPointError: a weight would be infinite or no number. All are then those before
-                the step, and what the rules remember is finite.
+            FloatingPointError: a weight would be no number, or too large for its square. All are
+                then those before the step, and what the rules remember is finite.
         """
         counts = [rule.steps for rule in self.rules.values() if isinstance(rule, AdamW)]
         before = [x.detach().clone() for x in (*self.parameters, *counts)]
         for rule in self.rules.values():
             rule.step(lr_scale)
-        if all(w.isfinite().all() for w in self.parameters):
+        if get_total_norm(self.parameters).isfinite():
             return
         for x, old in zip((*self.parameters, *counts), before):
             x.copy_(old)
@@ -327,5 +329,4 @@ def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
     """Length of all gradients together."""
-    squares = [gradient_of(p).square().sum() for p in parameters]
-    return math.sqrt(torch.stack(squares).sum().item())
+    return get_total_norm([gradient_of(p) for p in parameters]).item()

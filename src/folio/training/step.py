@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 
 from folio.device import Device
 from folio.evaluation.score import Score, Window, score
@@ -189,9 +190,7 @@ class PlainStep:
     def update(self, lr_scale: float, norm: float) -> None:
         """As a Step."""
         if norm > self.max_norm:
-            for parameter in self.model.parameters():
-                assert parameter.grad is not None
-                parameter.grad.mul_(self.max_norm / norm)
+            clip_grads_with_norm_(self.model.parameters(), self.max_norm, torch.tensor(norm))
         self.optimizer.step(lr_scale)
         self.refresh()
 
