@@ -182,7 +182,8 @@ class Model:
     ) -> list[str]:
         """Write a text for each prompt: `generate_batch(["ROMEO:"] * 3)` gives three.
 
-        Prompts of as many tokens are continued side by side, in a batch.
+        Prompts of as many tokens are continued side by side. With a seed, each such group draws
+        from its beginning, so that a text does not depend on prompts of other lengths.
 
         Args:
             prompts: as in `generate`, in any number.
