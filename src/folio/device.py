@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -269,6 +269,20 @@ def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
         if took > SLOW or (n, k) == (rows, width):
             return 2 * n * k * 4 * k / took / 1e9
         n, k = 4 * n, 2 * k
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, which no other program makes wait: small products that two threads
+    share take twenty times as long where others are busy."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _available(kind: str) -> bool:

@@ -49,6 +49,18 @@ def test_the_model_itself_stays_as_it_was(adaptation: Adaptation):
     np.testing.assert_array_equal(first, adaptation.surprise(TEXT, 3e-3))
 
 
+def test_small_steps_are_taken_on_one_thread_and_the_others_given_back():
+    model, threads = tiny_gpt(), []
+    model.register_forward_pre_hook(lambda *_: threads.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Adaptation(model, TRAINING, 8).surprise(TEXT, 3e-3)
+        assert set(threads) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_rate_is_chosen_on_the_training_text():
     model = tiny_gpt()
     told: list[str] = []

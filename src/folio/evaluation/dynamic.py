@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from folio.device import one_thread
 from folio.evaluation.score import Window, batches_of, sampled_windows, strided_windows
 from folio.tokenizers.base import TokenIds
 
@@ -46,6 +47,7 @@ class Adaptation:
         self.model, self.context_length = model, context_length
         self.roots = _roots(model, training, context_length)
 
+    @one_thread()
     def surprise(self, tokens: TokenIds, rate: float) -> NDArray[np.float64]:
         """(N,) nats of each token of a text, before the model learned from it; nan for the first.
 
@@ -131,6 +133,7 @@ def _window(model: nn.Module, tokens: TokenIds, window: Window) -> tuple[Tensor,
     return nats[torch.from_numpy(scored[0])], places[scored]
 
 
+@one_thread()
 def _roots(model: nn.Module, training: TokenIds, context_length: int) -> list[Tensor]:
     """The root of the mean square of each weight's gradient, and its mean over all weights added,
     so that no weight runs away whose gradient is hardly ever more than 0."""

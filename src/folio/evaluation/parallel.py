@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import reduce
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from folio.device import one_thread
 from folio.evaluation.score import Score, Window, excerpt, score
 from folio.evaluation.uncertainty import standard_error
 from folio.tokenizers.base import TokenIds
@@ -49,14 +49,12 @@ def score_by_workers(
     if len(parts) == 1:
         answers = [read(0, parts[0])]
     else:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        pool = ProcessPool(len(parts), [[read]], lambda: None)
-        try:
-            answers = pool.run(0, parts)
-        finally:
-            pool.close()
-            torch.set_num_threads(threads)
+        with one_thread():
+            pool = ProcessPool(len(parts), [[read]], lambda: None)
+            try:
+                answers = pool.run(0, parts)
+            finally:
+                pool.close()
     total = reduce(operator.add, (found for found, _ in answers))
     nll = np.concatenate([each for _, each in answers])
     if blocks is not None:

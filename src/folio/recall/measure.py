@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.device import one_thread
 from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import LENGTH
 from folio.generation.sampling import SamplingConfig
@@ -160,8 +161,9 @@ def write_samples(opened: OpenRun, config: RecallConfig, text: TokenText) -> lis
     per_token = text.n_characters / max(len(text.tokens), 1)
     sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
     n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
-    steps = opened.generate_ids("", sampling, config.samples, n_tokens, stop=False)
-    rows = np.stack([step.cpu().numpy() for step in steps], axis=1)
+    with one_thread():
+        steps = opened.generate_ids("", sampling, config.samples, n_tokens, stop=False)
+        rows = np.stack([step.cpu().numpy() for step in steps], axis=1)
     return [_symbols(row, opened) for row in rows]
 
 

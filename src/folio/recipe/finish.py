@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from folio.device import peak_memory
+from folio.device import one_thread, peak_memory
 from folio.generation.sampling import SamplingConfig
 from folio.recipe.budget import END_SECONDS
 from folio.recipe.recipe import Recipe
@@ -117,19 +116,15 @@ def write_sample(
     seconds: float,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Let the model write on one thread, which no other program makes wait, for a while at most."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Let the model write on one thread, for a while at most."""
     token_ids: list[int] = []
-    try:
+    with one_thread():
         until = time.monotonic() + seconds
         config = SamplingConfig(temperature=0.8, seed=seed)
         for step in opened.generate_ids("", config, 1, n_tokens, stop=False, compiled=False):
             token_ids.append(int(step))
             if time.monotonic() > until or should_stop():
                 break
-    finally:
-        torch.set_num_threads(threads)
     return opened.tokenizer.decode(token_ids, skip_special=True)
 
 
