@@ -21,7 +21,8 @@ def test_every_file_beside_the_code_is_packaged():
         for glob in PROJECT["tool"]["setuptools"]["package-data"]["folio"]
         for path in SOURCE.glob(glob)
     }
-    beside = {p for p in SOURCE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    beside = {p for p in SOURCE.rglob("*") if p.is_file() and p.suffix != ".py"}
+    beside -= set(SOURCE.rglob("__pycache__/*"))
     assert beside <= packaged
     assert SOURCE / "explain" / "page.html" in beside
 

@@ -274,7 +274,8 @@ def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute on one thread, which no other program makes wait: small products that two threads
-    share take twenty times as long where others are busy."""
+    share take twenty times as long where others are busy.
+    """
     import torch
 
     threads = torch.get_num_threads()

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import folio
-from folio.device import Device, DeviceConfig, processor_name
+from folio.device import Device, DeviceConfig, one_thread, processor_name
 from folio.errors import UserError
 from folio.fast.accelerate import is_known, not_accelerated
 from folio.model.dropout import Dropout
@@ -91,15 +91,11 @@ def compare(
     config = replace(recipe.training, batch_size=len(batch.inputs), micro_batch_size=0)
     optimizer = OptimizerConfig(kind="sgd")  # which remembers nothing, since nothing is moved
     recipe = replace(recipe, training=config, optimizer=optimizer)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other for longer than so few windows take
-    try:
+    with one_thread():
         found = make_step(_without_dropout(model), device, recipe).backward(batch, 0)
         gc.collect()
         plain = PlainStep(_without_dropout(model).cpu(), REFERENCE, config, optimizer)
         return found, plain.backward(batch, 0)
-    finally:
-        torch.set_num_threads(threads)
 
 
 REFERENCE = Device(DeviceConfig(kind="cpu", precision="float32", threads=1, fast="off"), "")
