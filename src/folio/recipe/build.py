@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from folio.config import Table
 from folio.device import Device, choose_device
@@ -79,7 +80,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
     )
 
 
-def make_step(model: GPT, device: Device, recipe: Recipe) -> Step:
+def make_step(model: nn.Module, device: Device, recipe: Recipe) -> Step:
     """Build what moves the model: on a processor by all its cores, unless `device.fast` is off."""
     if device.is_fast:
         from folio.training.parallel.step import ParallelStep  # loads numba
