@@ -19,6 +19,8 @@ CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shar
 
 KERNELS = cache_folder() / "kernels"
 """Compiled once for all tests."""
+CHECKS = cache_folder() / "checks"
+"""What is known of these kernels, also."""
 
 NEEDS_INT8 = pytest.mark.skipif(not is_exact(), reason="this processor overflows")
 INT8 = pytest.param("int8", marks=NEEDS_INT8)
@@ -39,6 +41,8 @@ def own_folders(
 ) -> None:
     cache = tmp_path_factory.mktemp("cache")
     (cache / "kernels").symlink_to(KERNELS)
+    CHECKS.mkdir(parents=True, exist_ok=True)
+    (cache / "checks").symlink_to(CHECKS)
     monkeypatch.setenv("FOLIO_CACHE", str(cache))
     monkeypatch.setenv("FOLIO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("FOLIO_CORPORA", str(CORPORA))

@@ -28,6 +28,11 @@ pytest.importorskip("numba")
 TEXT = np.random.default_rng(0).integers(0, 11, 2000).astype(np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def no_verdicts() -> None:
+    (cache_folder() / "checks").unlink()
+
+
 def recipe_of(family: str = "modern") -> Recipe:
     shape = {"vocab_size": 11, "n_layers": 1, "n_heads": 2, "d_model": 64, "context_length": 64}
     return make_recipe(
