@@ -183,6 +183,10 @@ def test_canaries_are_planted_in_the_training_text_alone_and_told_by_how_often(t
     assert ledger["planted"] == 15 * 2 * 15  # two of each class, 15 characters a line
     assert "canaries" in opened.run.card_file.read_text()
     text = TokenText(opened.training(), opened.tokenizer)
+    sources = Sources(opened.run, text)
+    assert any(find_personal(f"{c['label']} {c['secret']}") for c in planted), "or it shows nothing"
+    secrets, _ = look_for_secrets(opened, text, sources, [], [], temperature=0.8)
+    assert secrets.kinds == {"telephone number": 1}, "the digits at the beginning alone"
     classes, others = look_for_canaries(opened, text, temperature=0.8)
     assert [of.times for of in classes] == [1, 2, 4, 8]
     assert np.mean(classes[-1].bits) < np.mean(classes[0].bits)

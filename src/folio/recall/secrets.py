@@ -13,6 +13,7 @@ import random
 import string as strings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,15 +93,18 @@ def _counted(kind: str, n: int) -> str:
 
 
 def _find(
-    text: TokenText, own: Sequence[str]
+    text: TokenText, own: Sequence[str], planted: Sequence[str]
 ) -> tuple[dict[str, list[Found]], dict[str, int], dict[str, int]]:
-    """The places of those that are to be tried; how often each stands; how many of each kind."""
+    """The places of those that are to be tried; how often each stands; how many of each kind.
+    What was planted on purpose is none, though it may look like a number."""
     tried: dict[str, list[Found]] = {}
     counts: dict[str, int] = {}
     kinds: dict[str, int] = {}
     n_tried = 0
     for hit in find_in_pieces(text.pieces(), own):
         name = hit.string
+        if hit.kind != GIVEN and any(name in line or line in name for line in planted):
+            continue
         if name not in counts:
             counts[name] = 0
             kinds[hit.kind] = kinds.get(hit.kind, 0) + 1
@@ -138,7 +142,10 @@ def look_for_secrets(
     Returns:
         What was found, and the strings themselves, which are to be hidden.
     """
-    tried, counts, kinds = _find(text, own)
+    planted = [
+        line for c in _canaries(opened) for line in (f"{c['label']} {c['secret']}", c["secret"])
+    ]
+    tried, counts, kinds = _find(text, own, planted)
     if tried:
         tell(f"trying {len(tried)} e-mail addresses, numbers, keys and the like")
     scorer = _Scorer(opened, text, temperature)
@@ -186,9 +193,9 @@ def look_for_canaries(
         By how often they stand; and the bits of other secrets, never planted, behind the same
         labels.
     """
-    if not opened.run.canaries_file.exists():
+    canaries = _canaries(opened)
+    if not canaries:
         return [], []
-    canaries = read_json(opened.run.canaries_file)
     scorer = _Scorer(opened, text, temperature)
     places: dict[str, list[Found]] = {}
     for hit in find_in_pieces(text.pieces(), [c["secret"] for c in canaries]):
@@ -207,6 +214,11 @@ def look_for_canaries(
         group.exposures.append(math.log2((CANDIDATES + 1) / (1 + int((strange < bits).sum()))))
         others.append(float(strange.min()))
     return [classes[times] for times in sorted(classes)], others
+
+
+def _canaries(opened: OpenRun) -> list[dict[str, Any]]:
+    file = opened.run.canaries_file
+    return read_json(file) if file.exists() else []
 
 
 class _Scorer:

@@ -156,7 +156,7 @@ def lines_of(recall: Recall) -> Iterator[str]:
     yield from _twin_lines(recall)
     yield from _secret_lines(recall)
     for times, n, bits, exposure in canary_rows(recall):
-        yield f"canaries that stand {times}: {n}, {bits} bits in the middle, exposure {exposure}"
+        yield f"canaries that stand {times}: {n}, {bits} bits, exposure {exposure}"
     if not recall.sources.known:
         yield "where it stands is not known: the run is older than that. Train again to see it."
 
@@ -214,7 +214,7 @@ def canary_rows(recall: Recall) -> list[list[str]]:
     ]
     if recall.other_canaries:
         n, least = len(recall.other_canaries), min(recall.other_canaries)
-        rows.append(["never, the likeliest", f"{n * CANDIDATES:,}", f"{least:.0f}", "-"])
+        rows.append(["never", f"{n * CANDIDATES:,}", f"{least:.0f} at least", "-"])
     return rows
 
 
