@@ -26,7 +26,7 @@ def test_older_files_are_read_and_newer_or_too_old_ones_get_a_line(
     with pytest.raises(UserError, match=r"runs/x/file was made by a newer version .* pip install"):
         require_readable(kind, {"format": FORMATS[kind].written + 1}, path)
     for damaged in ("1", None, 1.5, True, [1]):
-        with pytest.raises(UserError, match="runs/x/file is damaged: its format is"):
+        with pytest.raises(UserError, match="runs/x/file is damaged: its format must be"):
             require_readable(kind, {"format": damaged}, path)
     monkeypatch.setitem(FORMATS, kind, replace(FORMATS[kind], oldest=1))
     with pytest.raises(UserError, match=r"made by an older version .* Start anew with: folio"):
