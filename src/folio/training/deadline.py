@@ -27,7 +27,7 @@ FEWEST_STEPS = 3
 SMALL_CHANGE = (0.03, 0.005)
 """A new plan that differs by less than these shares, of the steps that are left and of all steps,
 is not worth a knot."""
-MOST_SLOWDOWN = 2.5
+MOST_SLOWDOWN = 1.75
 """Beyond, a slow step says more about processes that wait for each other than about what follows
 the training, which is done by one."""
 
