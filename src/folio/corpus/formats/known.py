@@ -46,7 +46,7 @@ class Format:
 
 
 FORMATS = (
-    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=3),
+    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
     Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax"),
     Format("docx", (".docx", ".docm"), "office.read_docx", "defusedxml"),
     Format("odt", (".odt", ".ott"), "office.read_odt", "defusedxml"),
