@@ -4,9 +4,10 @@
 
 Ten documents of invented sentences in six scripts, drawn by reportlab: paragraphs, columns, a
 table, words divided at line ends, a turned page, lines from right to left with shaped Arabic
-letters, and Chinese, which has no spaces. Recall is the share of the known words that arrive, precision that of
-the arriving words that are known, order the share of known neighbours that arrive as neighbours.
-A word of Chinese is two characters side by side, so that a space between them costs a word.
+letters, and Chinese, which has no spaces. Recall is the share of the known words that arrive,
+precision that of the arriving words that are known, order the share of known neighbours that arrive
+as neighbours. A word of Chinese is two characters side by side, so that a space between them costs
+a word.
 """
 
 from __future__ import annotations
