@@ -52,7 +52,7 @@ def test_org_gives_headings_prose_code_and_tables(tmp_path: Path):
         "x = a *b* c\n| a | b |\n| 1 | 2 |\n"
     )
     assert set(corpus.record()["ledger_bytes"]["dropped"]) == {
-        "settings of the file", "comments", "tags", "times of tasks", "drawers",
+        "settings of the file", "comments", "tags", "times of tasks", "drawers", "targets of links",
     }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class Format:
     """Whether the text was made of a layout, so that cleaning applies by default."""
     accounts: bool = True
     """Whether it visits all text of a file, so that what is neither read nor counted is markup."""
-    revision: int = 2
+    revision: int = 3
     """Raised with each change that gives another text, so that caches are not used."""
 
     @property
@@ -54,7 +54,7 @@ FORMATS = (
     Format("xlsx", (".xlsx", ".xlsm"), "sheets.read_xlsx", "defusedxml"),
     Format("pptx", (".pptx", ".pptm"), "sheets.read_pptx", "defusedxml"),
     Format(
-        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=3
+        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=4
     ),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",)),
     Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
@@ -64,7 +64,7 @@ FORMATS = (
         "chats.read_json",
         settings=("text_column", "chat_times"),
         laid_out=False,
-        revision=3,
+        revision=4,
     ),
     Format(
         "parquet",
