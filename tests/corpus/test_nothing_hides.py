@@ -83,6 +83,14 @@ NOTEBOOK = {"metadata": {"title": "§"}, "cells": [
     {"cell_type": "markdown", "source": ["Text §"], "attachments": {"a": {"image/png": "§"}}},
     {"cell_type": "code", "source": "x", "outputs": [{"text": ["§"]}, {"traceback": ["§"]}]},
 ]}  # fmt: skip
+LATEX = r"""% §
+\documentclass[§]{a} \title{§}
+\begin{document} \section[§]{§} \label{§} Text § $§$ \[§\] \cite[§]{§} \href{§}{§} \unknown[§]{§}
+\footnote{§} \includegraphics[§]{§} \iffalse § \fi \verb|§| \newcommand{\x}[1]{§} \def\y#1{§}
+\begin{verbatim}§\end{verbatim} \begin{comment}§\end{comment} \begin{minted}[§]{§}§\end{minted}
+\begin{tikzpicture}§\end{tikzpicture} \begin{tabular}{§}a & §\end{tabular} \item[§] § \\[§]
+\begin{align}§\end{align} \begin{theorem}[§]§\end{theorem} % §
+\end{document} §"""
 PLACES: dict[str, str | dict[str, str]] = {
     "a.html": "<title>§</title><meta content='§'><style>§</style><script>§</script><!-- § -->"
     "<h1 title='§'>§</h1><p>Body <img alt='§' src='§'> <a href='§'>§</a></p><noscript>§</noscript>"
@@ -111,6 +119,7 @@ PLACES: dict[str, str | dict[str, str]] = {
     "a.org": "#+TITLE: §\n#+AUTHOR: §\n# §\n* TODO Head § :§:\nSCHEDULED: <2026 §>\n:PROPERTIES:\n"
     ":X: §\n:END:\nText [[§][shown §]] §\n#+begin_src python :§\ncode §\n#+end_src\n"
     "#+begin_comment\n§\n#+end_comment\n: fixed §\n| a | § |\n#+TBLFM: §\n",
+    "a.tex": LATEX,
     "a.xml": "<?xml version='1.0'?><!-- § --><?style §?><a b='§'><t>Text</t>§<p>so <i>§</i> §</p>"
     "<!-- § --><binary>§</binary><![CDATA[§]]></a>",
     "whatsapp.txt": "before §\n1/2/24, 10:00 - Reported §\n1/2/24, 10:01 - Ann: Hi §\nmore §\n"

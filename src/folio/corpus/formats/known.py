@@ -82,7 +82,7 @@ FORMATS = (
     Format("jsonl", (".jsonl", ".ndjson"), "jsonl.read_jsonl", takes="rows", laid_out=False),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
     Format("org", (".org",), "org.read_org", takes="rows", laid_out=False),
-    Format("latex", (".tex", ".ltx"), "latex.read_latex", "pylatexenc"),
+    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=4),
     Format(
         "xml",
         (".xml", ".tei", ".fb2"),
