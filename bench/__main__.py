@@ -14,6 +14,7 @@ COMMANDS = (
     ["bench.transfer"],
     ["bench.sampling"],
     ["bench.byte_pairs"],
+    ["bench.readers"],
     ["bench.duplicates"],
     ["bench.memory", "--megabytes", "10,100"],
     ["bench.leakage"],

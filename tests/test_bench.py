@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import folio
-from bench import ensemble
+from bench import ensemble, readers
 from bench.loss_rule import RecordedRun, fit_rule, predictions_of_unseen_texts
 from bench.plain_loop import Shape
 from bench.training import check_same_function, recipe_of
@@ -74,3 +75,17 @@ def printed_loss(capsys: pytest.CaptureFixture[str]) -> float:
 
 def result_of(member: Model) -> float:
     return exact_score(member.model, member.validation(), 16).nats_per_token
+
+
+def test_words_are_counted_as_the_examples_say():
+    assert doctest.testmod(readers).failed == 0
+
+
+def test_every_word_arrives_from_ten_documents_in_six_scripts():
+    pytest.importorskip("reportlab")
+    documents = readers.make_documents()
+    assert len(documents) == 10
+    for document in documents:
+        recall, precision, order = readers.measure(readers.by_folio(document.pdf), document.text)
+        assert recall == precision == 1.0
+        assert order > 0.95

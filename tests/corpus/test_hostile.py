@@ -391,9 +391,27 @@ def test_an_xml_file_that_declares_entities_or_names_files(folder: Path):
     assert "entities" in refusal(folder, "laughs.xml")
 
 
-def test_latex_that_is_nested_without_end_or_names_files(folder: Path):
-    making.write(folder, "deep.tex", "{" * 100_000)
-    assert "nested too deeply" in refusal(folder, "deep.tex")
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{",
+        r"\cite{",
+        r"\footnote{",
+        r"\section{",
+        "$ a ",
+        r"\(",
+        r"\begin{verbatim}",
+        r"\x[",
+        r"\verb|",
+    ],
+)
+def test_latex_that_is_nested_without_end_takes_no_time(folder: Path, source: str):
+    making.write(folder, "deep.tex", f"Before. {source * 50_000}")
+    reading = read(folder, time_limit_seconds=20.0)
+    assert any(document.text.startswith("Before.") for document in reading.documents)
+
+
+def test_latex_that_names_files(folder: Path):
     making.write(folder, "deep.tex", r"\input{../secret.txt}\include{../secret}Harmless.")
     assert not any(SECRET in document.text for document in read(folder).documents)
 

@@ -86,7 +86,8 @@ def test_an_export_of_an_assistant_gives_the_branch_that_is_shown(tmp_path: Path
         "user: A circle.\n",
     ]
     ledger = corpus.record()["ledger_bytes"]
-    assert ledger["dropped"] == {"answers that were replaced": len("Another answer.")}
+    assert ledger["dropped"].keys() == {"answers that were replaced", "other fields"}
+    assert ledger["dropped"]["answers that were replaced"] == len("Another answer.")
     assert texts(write(tmp_path, "b.json", json.dumps(CLAUDE))) == ["human: Hi.\n"]
 
 
@@ -154,6 +155,49 @@ def test_dates_of_many_countries_begin_a_message(tmp_path: Path, line: str):
 def test_a_diary_with_dates_is_no_chat(tmp_path: Path):
     diary = "12.03.24, 14:05 - it rained.\nA long day: nobody came.\n"
     assert texts(write(tmp_path, "a.txt", diary)) == [diary]
+
+
+MESSENGER = {
+    "participants": [{"name": "Zo\u00c3\u00ab"}],
+    "messages": [
+        {"sender_name": "Ben", "timestamp_ms": 1700000002000,
+         "content": "Gr\u00c3\u00bc\u00c3\u009fe"},
+        {"sender_name": "Ben", "timestamp_ms": 1700000001000, "photos": [{"uri": "a.jpg"}]},
+        {"sender_name": "Zo\u00c3\u00ab", "timestamp_ms": 1700000000000, "content": "Hallo"},
+    ],
+}  # fmt: skip
+
+
+def test_messenger_gives_the_newest_first_and_escapes_bytes(tmp_path: Path):
+    path = write(tmp_path, "message_1.json", json.dumps(MESSENGER))
+    assert texts(path) == ["Zoë: Hallo\nBen: Grüße\n"]
+    (text,) = texts(path, chat_times=True)  # type: ignore[arg-type]
+    assert text.startswith("[2023-11-14 22:13] Zoë: ")
+
+
+def test_who_speaks_in_slack_and_discord_and_what_their_programs_report(tmp_path: Path):
+    slack = [
+        {"user": "U1", "user_profile": {"real_name": "Ulla"}, "ts": "1.0", "text":
+         "A &amp; B, <@U2>: <https://a.org|the page> in <#C1|general>, <https://b.org>"},
+        {"user": "U2", "ts": "2.0", "subtype": "thread_broadcast", "text": "Said to all."},
+        {"user": "U2", "ts": "3.0", "subtype": "channel_join", "text": "has joined"},
+    ]  # fmt: skip
+    discord = {"messages": [
+        {"type": "Default", "timestamp": "2026", "content": "Hi.", "author": {"name": "ben"}},
+        {"type": "Reply", "timestamp": "2026", "content": "Ho.", "author": {"name": "eva"}},
+        {"type": "GuildMemberJoin", "timestamp": "2026", "content": "Joined the server.",
+         "author": {"name": "max"}},
+    ]}  # fmt: skip
+    assert texts(write(tmp_path, "s.json", json.dumps(slack))) == [
+        "Ulla: A & B, @U2: the page in #general, https://b.org\nU2: Said to all.\n"
+    ]
+    assert texts(write(tmp_path, "d.json", json.dumps(discord))) == ["ben: Hi.\neva: Ho.\n"]
+
+
+def test_an_export_whose_first_chat_is_empty_is_an_export_all_the_same(tmp_path: Path):
+    said = {"sender": "human", "created_at": "2026", "text": "Why?"}
+    export = [{"name": "", "chat_messages": []}, {"name": "b", "chat_messages": [said]}]
+    assert texts(write(tmp_path, "c.json", json.dumps(export))) == ["human: Why?\n"]
 
 
 def test_a_list_of_records_gives_their_texts(tmp_path: Path):

@@ -43,6 +43,12 @@ def test_each_message_of_a_mailbox_is_a_document(tmp_path: Path):
     assert documents[0].source.endswith("message 1")
 
 
+def test_a_mailbox_may_begin_with_something_else(tmp_path: Path):
+    path = write(tmp_path, "a.mbox", f"saved by a program\nFrom a@b Mon\n{MAIL}")
+    (document,) = read_documents([str(path)], CorpusConfig()).documents
+    assert document.text == "Wir kommen gegen sieben. Schön!\n"
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [

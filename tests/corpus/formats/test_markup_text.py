@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from folio.corpus.corpus import Corpus, CorpusConfig, read_corpus
+from folio.corpus.formats.latex import read_latex
+from folio.corpus.formats.passage import Notes
 from folio.errors import UserError
 from tests.corpus.making import write
 
@@ -52,13 +54,15 @@ def test_org_gives_headings_prose_code_and_tables(tmp_path: Path):
         "x = a *b* c\n| a | b |\n| 1 | 2 |\n"
     )
     assert set(corpus.record()["ledger_bytes"]["dropped"]) == {
-        "settings of the file", "comments", "tags", "times of tasks", "drawers",
+        "settings of the file", "comments", "tags", "times of tasks", "drawers", "targets of links",
     }  # fmt: skip
 
 
 LATEX = r"""\documentclass{article} % a comment
-\newcommand{\x}{y}
+\newcommand{\x}[1]{y}
+\title{A title}
 \begin{document}
+\maketitle
 \section{One}
 Caf\'e \emph{text}~with $x^2 \le 3$ and 50\% \cite{a} left. % not this
 
@@ -69,17 +73,58 @@ after
 """
 
 
+def latex(source: str) -> str:
+    (text,) = [passage.text for passage in read_latex(source.encode(), Notes())]
+    return text.removesuffix("\n")
+
+
 def test_latex_gives_what_is_typeset_with_formulas_as_they_are_written(tmp_path: Path):
     write(tmp_path, "secret.tex", "the content of a file that nobody named")
     corpus = read(write(tmp_path, "a.tex", LATEX))
-    (text,) = [document.text for document in corpus.documents]
-    words = text.split()
-    for word in ("Café", "text", "with", "50%", "left.", "Second"):
-        assert word in words
-    assert r"$x^2 \le 3$" in text and "A note." in text
-    assert not any(word in text for word in ("documentclass", "after", "not this", "nobody", "cit"))
+    assert [document.text for document in corpus.documents] == [
+        "A title\n\nOne\n\nCafé text with $x^2 \\le 3$ and 50% left.\n\n"
+        "Second paragraph[1].\n\n[1] A note.\n"
+    ]
     dropped = corpus.record()["ledger_bytes"]["dropped"]
-    assert {"the preamble", "comments", "what follows the end"} <= set(dropped)
+    assert dropped.keys() == {
+        "the preamble", "comments", "references", "names and settings", "what follows the end",
+    }  # fmt: skip
+    assert dropped["references"] == 1 and dropped["names and settings"] == len("secret")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (r"Na\"{\i}ve \c{c}a \'Etat \v s \H{o} \ss{} \o\aa\ \L od\'z",
+         "Naïve ça État š ő ß øå Łodź"),
+        (r"\& \% \$ \# \_ \{a\} \~{} a~b -- c --- ``d'' \dots", "& % $ # _ {a} ~ a b – c — “d” …"),
+        (r"\verb|{%$| and \lstinline!\x! so", r"{%$ and \x so"),
+        ("\\begin{verbatim}\n% {a\n  $b\n\\end{verbatim}\nc", "% {a\n  $b\n\nc"),
+        ("\\begin{minted}[x]{c}\nint a; % b\n\\end{minted}\nd", "int a; % b\n\nd"),
+        (r"\href{http://a.org/%20}{the page}, \url{b.org/%c}", "the page, b.org/%c"),
+        (r"\textcolor{red}{word} \unknown[a]{kept} {\bf bold}", "word kept bold"),
+        (r"a \iffalse b \fi c\begin{comment} d \end{comment}", "a c"),
+        (r"See Fig.~\ref{f}, p.\ 3 \cite[p. 4]{k}.", "See Fig., p. 3."),
+        ("\\begin{tabular}{l|r}\na & b \\\\[2pt] \\hline\nc & d\n\\end{tabular}", "a\tb\nc\td"),
+        ("\\begin{itemize}\n\\item One\n\\item Two\n\\end{itemize}", "One\nTwo"),
+        (r"\begin{align*}a &= b \\ c\end{align*}", r"\begin{align*}a &= b \\ c\end{align*}"),
+        (r"It costs 3$ and 5\$.", "It costs 3$ and 5$."),
+        (r"\newcommand{\eg}{for example\xspace}Try, \eg, this.", "Try, for example, this."),
+        (r"\def\x#1{no}\newcommand{\y}[2]{#1 no #2}yes", "yes"),
+        ("One\nline % gone\n  goes on.\n\nNext.", "One line goes on.\n\nNext."),
+        (r"A\footnote{\emph{B}\footnote{C}}.", "A[2].\n\n[1] C\n\n[2] B[1]"),
+        (r"Привет, \textbf{мир}. 灯塔", "Привет, мир. 灯塔"),
+    ],
+)  # fmt: skip
+def test_what_latex_typesets(source: str, text: str):
+    assert latex(source) == text
+
+
+def test_latex_says_its_encoding_and_its_language():
+    source = r"\usepackage[latin1]{inputenc}\usepackage[ngerman]{babel}\begin{document}"
+    body = '"Uber Gr\xf6\xdfe, "`so"\' \\verb|"a|'
+    (passage,) = read_latex((source + body).encode("latin-1"), Notes())
+    assert passage.text == 'Über Größe, „so“ "a\n'
 
 
 XML = """<?xml version="1.0"?>

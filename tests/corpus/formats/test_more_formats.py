@@ -53,6 +53,35 @@ def test_a_workbook_is_read_row_by_row(tmp_path: Path):
     assert read(write(tmp_path, "a.xlsx", zip_of(parts))) == ["Brannock\t\t12.5\nUllin\t2\n"]
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("a.xlsx", {
+            "xl/worksheets/sheet1.xml": "<w><sheetData><row><c t='s'><v>0</v></c></row></sheetData>"
+            "</w>",
+            "xl/sharedStrings.xml": "<s><si><t>東京</t><rPh><t>トウキョウ</t></rPh></si></s>",
+        }),
+        ("a.docx", {
+            "word/document.xml": "<d><body><p><r><ruby><rt><r><t>とうきょう</t></r></rt>"
+            "<rubyBase><r><t>東京</t></r></rubyBase></ruby></r></p></body></d>",
+        }),
+        ("a.odt", {
+            "content.xml": "<o><body><text><p><ruby><ruby-base>東京</ruby-base><ruby-text>"
+            "とうきょう</ruby-text></ruby></p></text></body></o>",
+        }),
+        ("a.html", {"": "<p><ruby>東京<rp>(</rp><rt>とうきょう</rt><rp>)</rp></ruby></p>"}),
+    ],
+    ids=["xlsx", "docx", "odt", "html"],
+)  # fmt: skip
+def test_how_characters_are_read_does_not_stand_among_them(
+    tmp_path: Path, name: str, parts: dict[str, str | bytes]
+):
+    content = parts[""] if "" in parts else zip_of(parts)
+    corpus = read_corpus(CorpusConfig(sources=(str(write(tmp_path, name, content)),)))
+    assert corpus.documents[0].text == "東京\n"
+    assert corpus.record()["ledger_bytes"]["dropped"]["readings beside characters"] >= 15
+
+
 def test_a_presentation_is_read_slide_by_slide(tmp_path: Path):
     slide = "<sld><p><r><t>Slide {0} says</t></r><r><t> this.</t></r></p></sld>"
     parts: dict[str, str | bytes] = {

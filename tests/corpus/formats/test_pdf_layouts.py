@@ -87,6 +87,13 @@ def test_hebrew_is_read_from_right_to_left():
     assert text_of(in_script(drawn)) == " ".join(lines) + "\n"
 
 
+def test_a_latin_name_in_a_line_of_hebrew_is_no_cell_of_a_table():
+    """In "Haifa." there the point, which is read last, stands left of the first letter."""
+    line = "הנר הישן דלק Haifa ליד Haifa."
+    drawn = [(300.0, 700.0, ".Haifa דיל Haifa קלד ןשיה רנה")]
+    assert text_of(in_script(drawn)) == line + "\n"
+
+
 def test_no_space_comes_between_lines_of_chinese():
     lines = [
         "老灯塔的看守人每天晚上在同一时间点灯",

@@ -1,4 +1,7 @@
-"""JSON: exports of chats (Telegram, Discord, Slack, ChatGPT, Claude), and lists of records."""
+"""JSON: exports of chats and lists of records.
+
+Known are Telegram, Discord, Slack, Messenger and Instagram, ChatGPT and Claude.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from folio.corpus.encodings import decode
-from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation, plain
-from folio.corpus.formats.jsonl import Record, texts_of_records
+from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation, in_order, plain
+from folio.corpus.formats.jsonl import Record, drop_other_fields, strings, texts_of_records
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
-_CHAT_MARKS = ("ts", "date", "timestamp", "date_unixtime", "role", "sender")
+_CHAT_MARKS = ("ts", "date", "timestamp", "timestamp_ms", "date_unixtime", "role", "sender")
 """One of these keys is in each message of an export."""
 _SAID = ("text", "content")
+_LISTS_OF_CHATS = ("chats", "left_chats")
+"""Of all that Telegram has of somebody."""
+_SAID_IN_SLACK = ("thread_broadcast", "me_message", "file_share", "file_comment")
+_SAID_IN_DISCORD = ("Default", "Reply", "ThreadStarterMessage")
+"""Kinds of messages that people write; the others tell who joined, called or pinned."""
 FIRST_MESSAGES = 100
 
 
@@ -32,14 +40,20 @@ def read_json(
         raise UserError("it is no JSON") from None
     chats = [] if text_column else list(_chats(root, notes))
     if chats:
+        n_bytes = 0
         for number, messages in enumerate(chats, 1):
             said = [message for message in messages if _is_said(message, notes)]
-            text = conversation(said, chat_times)
+            text = conversation(in_order(said), chat_times)
+            n_bytes += len(text.encode("utf-8", "replace"))
             if text:
                 yield Passage(text, f"chat {number}", document=True)
+        drop_other_fields(root, n_bytes + notes.dropped.total(), notes)
         return
     if isinstance(root, dict):
         lists = [value for value in root.values() if _is_records(value)]
+        if len(lists) == 1:
+            beside = [value for value in root.values() if value is not lists[0]]
+            drop_other_fields(beside, 0, notes)
         root = lists[0] if len(lists) == 1 else [root]
     if not _is_records(root) and not (
         isinstance(root, list) and all(isinstance(r, str) for r in root)
@@ -60,7 +74,7 @@ def _chats(root: Any, notes: Notes) -> Iterator[list[Any]]:
     if _is_chat(root):
         yield root
     elif isinstance(root, list):
-        for chat in root if all(map(_holds_a_chat, root)) else []:
+        for chat in root if any(map(_holds_a_chat, root)) else []:
             yield from _chats(chat, notes)
     elif isinstance(root, dict) and isinstance(root.get("mapping"), dict):
         yield _current_branch(root, notes)
@@ -69,10 +83,11 @@ def _chats(root: Any, notes: Notes) -> Iterator[list[Any]]:
             if _is_chat(root.get(key)):
                 yield root[key]
                 return
-        listed = root.get("chats")
-        if isinstance(listed, dict) and isinstance(listed.get("list"), list):
-            for chat in listed["list"]:
-                yield from _chats(chat, notes)
+        for key in _LISTS_OF_CHATS:
+            listed = root.get(key)
+            if isinstance(listed, dict) and isinstance(listed.get("list"), list):
+                for chat in listed["list"]:
+                    yield from _chats(chat, notes)
 
 
 def _holds_a_chat(value: Any) -> bool:
@@ -123,8 +138,13 @@ def _is_records(value: Any) -> bool:
 
 def _is_said(message: dict[str, Any], notes: Notes) -> bool:
     """Whether somebody said it; what a service reports, such as who joined, is counted."""
-    kind = message.get("type")
-    reported = kind == "service" or "subtype" in message
+    kind, subtype = message.get("type"), message.get("subtype")
+    of_discord = isinstance(kind, str) and kind[:1].isupper()
+    reported = (
+        kind == "service"
+        or (subtype is not None and subtype not in _SAID_IN_SLACK)
+        or (of_discord and kind not in _SAID_IN_DISCORD)
+    )
     if reported:
-        notes.drop("what the service reports", json.dumps(message, ensure_ascii=False))
+        notes.drop("what the service reports", " ".join(strings(message)))
     return not reported

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,9 +12,12 @@ CONVERSATION_KEYS = (
     "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat_messages",
 )  # fmt: skip
 """Keys of records whose value is a list of turns."""
-_SPEAKER_KEYS = ("role", "from", "speaker", "sender", "author", "name", "user")
+_SPEAKER_KEYS = (
+    "role", "from", "speaker", "sender", "sender_name", "author", "name", "user_profile", "user",
+)  # fmt: skip
 _TEXT_KEYS = ("content", "value", "text", "message", "utterance")
-_TIME_KEYS = ("date", "timestamp", "created_at", "create_time", "ts")
+_TIME_KEYS = ("date", "timestamp", "timestamp_ms", "created_at", "create_time", "ts")
+_LINK = re.compile(r"<(?:([@#!])|[a-z]+:)[^<>|]*\|?([^<>|]*)>")
 _INSTRUCTIONS = (
     ("instruction", "input", "output"),
     ("instruction", "context", "response"),
@@ -49,10 +54,21 @@ def conversation(turns: Sequence[Any], with_times: bool = False) -> str:
         elif isinstance(message, dict):
             text = next((t for key in _TEXT_KEYS if (t := plain(message.get(key)))), "")
             speaker = next((s for key in _SPEAKER_KEYS if (s := _name(message.get(key)))), "")
+            if "sender_name" in message:
+                text, speaker = _unescaped(text), _unescaped(speaker)
+            elif "ts" in message:
+                text = html.unescape(_LINK.sub(_shown, text))
             time = _time(message) if with_times else ""
             if text:
                 said.append(turn(f"[{time}] {speaker}" if time else speaker, text))
     return "".join(said)
+
+
+def in_order(messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Messages with the oldest first; some services give the newest first."""
+    times = [str(time) for m in messages for key in _TIME_KEYS if (time := m.get(key))]
+    newest_first = len(times) > 1 and len(times[0]) == len(times[-1]) and times[0] > times[-1]
+    return messages[::-1] if newest_first else messages
 
 
 def instruction(record: dict[str, Any]) -> tuple[str, set[str]]:
@@ -83,10 +99,29 @@ def _time(message: dict[str, Any]) -> str:
     if isinstance(time, str) and not time.replace(".", "", 1).isdecimal():
         return time
     try:
-        moment = datetime.fromtimestamp(float(time), UTC)
+        seconds = float(time) / (1000 if "timestamp_ms" in message else 1)
+        moment = datetime.fromtimestamp(seconds, UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return ""
     return moment.isoformat(" ", "minutes").removesuffix("+00:00")
+
+
+def _unescaped(text: str) -> str:
+    """Text of Messenger and Instagram, which escape each byte of UTF-8 as a character.
+
+    >>> _unescaped("Gr\u00c3\u00bc\u00c3\u009fe")
+    'Grüße'
+    """
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+def _shown(link: re.Match[str]) -> str:
+    """What Slack shows of a link, a channel or somebody's name: `<https://a.org|the page>`."""
+    sign, label = link[1] or "", link[2]
+    return sign + label if label else link[0][1:-1]
 
 
 def _name(speaker: Any) -> str:

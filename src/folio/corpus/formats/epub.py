@@ -33,6 +33,9 @@ def read_epub(data: bytes, notes: Notes) -> Iterator[Passage]:
         for e in root.iter()
         if local_name(e) == "item"
     }
+    for element in root:
+        if local_name(element) == "metadata":
+            notes.drop("what is said about the book", "".join(element.itertext()))
     for reference in (e for e in root.iter() if local_name(e) == "itemref"):
         href, kind = items.get(attribute(reference, "idref"), ("", None))
         name = package.resolve(book, href)

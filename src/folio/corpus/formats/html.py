@@ -94,9 +94,9 @@ class _Walk:
             self.end(name)
 
     def begin(self, tag: str, given: dict[str, str | None]) -> None:
-        if tag in FIELDS:
-            for name in FIELDS[tag]:
-                self.notes.drop("form fields", given.get(name))
+        for name, value in given.items():
+            is_field = name in FIELDS.get(tag, ())
+            self.notes.drop("form fields" if is_field else "attributes", value)
         if self.unseen or tag in UNSEEN or "hidden" in given:
             self.unseen.append(UNSEEN.get(tag, self.unseen[-1] if self.unseen else "hidden text"))
         elif tag in PARAGRAPHS or tag in LINES:

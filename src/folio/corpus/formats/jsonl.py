@@ -135,11 +135,19 @@ def _text(value: Any, chosen: str, notes: Notes) -> str:
     if text:
         for key, other in value.items():
             if key not in used:
-                notes.drop("other columns", " ".join(_strings(other)))
+                notes.drop("other columns", " ".join(strings(other)))
+            elif not isinstance(other, str):  # turns, of which only what is said is text
+                drop_other_fields(other, len(text.encode("utf-8", "replace")), notes)
     return text
 
 
-def _strings(value: Any) -> Iterator[str]:
+def drop_other_fields(value: Any, n_known: int, notes: Notes) -> None:
+    """Count what a value holds beside so many bytes, which were read from it or are counted."""
+    n_bytes = sum(len(text.encode("utf-8", "replace")) for text in strings(value))
+    notes.dropped["other fields"] += max(n_bytes - n_known, 0)
+
+
+def strings(value: Any) -> Iterator[str]:
     """The texts and numbers inside a value."""
     waiting = [value]
     while waiting:

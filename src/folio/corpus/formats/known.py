@@ -30,7 +30,7 @@ class Format:
     """Whether the text was made of a layout, so that cleaning applies by default."""
     accounts: bool = True
     """Whether it visits all text of a file, so that what is neither read nor counted is markup."""
-    revision: int = 2
+    revision: int = 3
     """Raised with each change that gives another text, so that caches are not used."""
 
     @property
@@ -46,7 +46,7 @@ class Format:
 
 
 FORMATS = (
-    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=3),
+    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
     Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax"),
     Format("docx", (".docx", ".docm"), "office.read_docx", "defusedxml"),
     Format("odt", (".odt", ".ott"), "office.read_odt", "defusedxml"),
@@ -54,7 +54,7 @@ FORMATS = (
     Format("xlsx", (".xlsx", ".xlsm"), "sheets.read_xlsx", "defusedxml"),
     Format("pptx", (".pptx", ".pptm"), "sheets.read_pptx", "defusedxml"),
     Format(
-        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=3
+        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=4
     ),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",)),
     Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
@@ -64,7 +64,7 @@ FORMATS = (
         "chats.read_json",
         settings=("text_column", "chat_times"),
         laid_out=False,
-        revision=3,
+        revision=4,
     ),
     Format(
         "parquet",
@@ -82,7 +82,7 @@ FORMATS = (
     Format("jsonl", (".jsonl", ".ndjson"), "jsonl.read_jsonl", takes="rows", laid_out=False),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
     Format("org", (".org",), "org.read_org", takes="rows", laid_out=False),
-    Format("latex", (".tex", ".ltx"), "latex.read_latex", "pylatexenc"),
+    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=4),
     Format(
         "xml",
         (".xml", ".tei", ".fb2"),

@@ -1,65 +1,397 @@
-"""LaTeX by its text: what is typeset, with formulas as they are written."""
+"""LaTeX by its text: what is typeset, with formulas and code as they are written.
+
+A file is walked once, from left to right, without calls into itself, so that nothing nests too
+deeply. A command that is not known is markup, and what stands in its braces is text.
+"""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator
-from functools import cache
-from typing import Any
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 
 from folio.corpus.encodings import decode
+from folio.corpus.formats.latex_words import (
+    ACCENTS,
+    ARGUMENTS,
+    COMMENTS,
+    ENCODINGS,
+    ENVIRONMENT_ARGUMENTS,
+    FOOTNOTES,
+    FORMULAS,
+    GERMAN,
+    HEADINGS,
+    REFERENCES,
+    SYMBOLS,
+    VERBATIM,
+)
 from folio.corpus.formats.passage import Notes, Passage
-from folio.errors import UserError
 
-_COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%[^\n]*")
 _BEGIN, _END = r"\begin{document}", r"\end{document}"
-_BLANK_LINES = re.compile(r"\n\s*\n\s*")
-_NOT_TYPESET = (
-    "cite", "citep", "citet", "citealp", "citeauthor", "citeyear", "parencite", "textcite",
-    "autocite", "footcite", "ref", "eqref", "pageref", "autoref", "cref", "Cref", "label", "index",
-    "includegraphics", "bibliography", "bibliographystyle", "addbibresource", "input", "include",
-    "vspace", "hspace", "setlength", "newcommand", "renewcommand", "providecommand", "hypersetup",
-    "usepackage", "documentclass", "pagestyle", "thispagestyle", "graphicspath",
-)  # fmt: skip
-"""Macros whose arguments are names and numbers, not text."""
+_INPUT_ENCODING = re.compile(rb"\\usepackage\[([\w-]+)\]\{inputenc\}")
+_IS_GERMAN = re.compile(r"\\usepackage\[[^]]*german[^]]*\]\{babel\}|\\usepackage\{n?german\}")
+_OWN = re.compile(
+    r"\\(?:newcommand|renewcommand|providecommand|def)\*?\s*\{?\\([A-Za-z]+)\}?\s*"
+    r"\{([^{}\\$#&%]{1,100})(?:\\xspace|\\@)?\}"
+)
+"""Commands of the author's own that stand for a few words."""
+_TOKEN = re.compile(
+    r"\\(?P<word>[A-Za-z@]+\*?)|\\(?P<sign>.)|(?P<comment>%[^\n]*(?:\n[ \t]*+(?!\n))?)|"
+    r"(?P<special>[{}]|\$\$?|[~&\"]|---?|``|''|`|\n[ \t]*\n\s*)|[^\\%{}$~&\"`'\n-]+|.",
+    re.DOTALL,
+)
+_PAIRED = re.compile(
+    r"\\begin\{(?P<environment>\w+\*?)\}|\\(?:verb|lstinline)\*?(?P<verb>[^\s\w*{[\\])|"
+    r"\\(?:url|path|nolinkurl|href)\s*(?P<address>\{[^{}\n]*\})|\\.|%[^\n]*|[{}]",
+    re.DOTALL,
+)
+_OPTION = re.compile(r"\[((?:[^][{}\\]|\\.|\{[^{}]*\})*)\]", re.DOTALL)
+_BLANKS = re.compile(r"[ \t]*(?:\n[ \t]*(?!\s*\n))?")
+_DEFINED = re.compile(r"\\?[A-Za-z@]*[^{\\\n]*")
+_SPACES = re.compile(r"\s+")
 
 
 def read_latex(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """The text of a file, without its preamble; no other file is read.
-
-    Raises:
-        UserError: its groups are nested deeper than anybody writes.
-    """
-    source = decode(data, None, notes).replace("\r\n", "\n")
+    """The text of a file, its title and what its document holds; no other file is read."""
+    named = _INPUT_ENCODING.search(data)
+    encoding = named[1].decode("ascii") if named else None
+    source = decode(data, ENCODINGS.get(encoding or "", encoding), notes).replace("\r\n", "\n")
+    own = {name: _SPACES.sub(" ", words) for name, words in _OWN.findall(source)}
+    german = _IS_GERMAN.search(source) is not None
     begin, end = source.find(_BEGIN), source.rfind(_END)
+    title = ""
     if begin >= 0:
         end = end if end > begin else len(source)
-        notes.drop("the preamble", source[:begin])
+        preamble = source[:begin]
+        title = _title(preamble)
+        notes.drop("the preamble", preamble.replace(title, "") if title else preamble)
         notes.drop("what follows the end", source[end + len(_END) :])
         source = source[begin + len(_BEGIN) : end]
-    for comment in _COMMENT.finditer(source):
-        notes.drop("comments", comment[0][len(comment[1]) :])
-    source = _COMMENT.sub(r"\1", source)
-    try:
-        text = _converter().latex_to_text(source, tolerant_parsing=True)
-    except RecursionError:
-        raise UserError("its groups are nested too deeply") from None
-    text = _BLANK_LINES.sub("\n\n", text).strip()
+    text = _Walk(f"{title}\n\n{source}" if title else source, notes, own, german).text()
     if text:
         yield Passage(text + "\n")
 
 
-@cache
-def _converter() -> Any:
-    from pylatexenc.latex2text import (
-        LatexNodes2Text,
-        MacroTextSpec,
-        get_default_latex_context_db,
-    )
+def _title(preamble: str) -> str:
+    found = re.search(r"\\title\s*(?:\[[^]\n]*\]\s*)?\{", preamble)
+    end = _pairs(preamble).get(found.end() - 1) if found else None
+    return preamble[found.start() : end + 1] if found and end else ""
 
-    logging.getLogger("pylatexenc").setLevel(logging.CRITICAL)  # what it passes over, line by line
-    known = get_default_latex_context_db()
-    silent = [MacroTextSpec(name, discard=True) for name in _NOT_TYPESET]
-    known.add_context_category("folio", macros=silent, prepend=True)
-    return LatexNodes2Text(latex_context=known, math_mode="verbatim")
+
+def _pairs(source: str) -> dict[int, int]:
+    """Where each opened brace is closed, but for those in comments and in what is no LaTeX."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
+    ends = _Ends(source)
+    at = 0
+    while token := _PAIRED.search(source, at):
+        at = token.end()
+        if token[0] == "{":
+            opened.append(at - 1)
+        elif token[0] == "}" and opened:
+            closing[opened.pop()] = at - 1
+        elif token["address"]:
+            closing[token.start("address")] = at - 1
+        elif token["verb"]:
+            at = max(source.find(token["verb"], at), at)
+        elif name := token["environment"]:
+            closing[token.start("environment") - 1] = at - 1
+            if name.rstrip("*") in VERBATIM.keys() | COMMENTS.keys():
+                at = ends.next(rf"\end{{{name}}}", at) or at
+    return closing
+
+
+class _Ends:
+    """Where a mark comes next; each is looked for once in all of a text."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.places: dict[str, list[int]] = {}
+
+    def next(self, mark: str, at: int) -> int | None:
+        if mark not in self.places:
+            pattern = (r"(?<!\\)" if mark.startswith("$") else "") + re.escape(mark)
+            self.places[mark] = [found.start() for found in re.finditer(pattern, self.source)]
+        places = self.places[mark]
+        i = bisect_left(places, at)
+        return places[i] if i < len(places) else None
+
+
+class _Walk:
+    """A source, how far it is read, and the text so far."""
+
+    def __init__(self, source: str, notes: Notes, own: dict[str, str], german: bool) -> None:
+        self.source = source
+        self.notes = notes
+        self.own = own
+        self.german = german
+        self.at = 0
+        self.closing = _pairs(source)
+        self.ends = _Ends(source)
+        self.groups: list[tuple[int, Callable[[], None]]] = []  # what ends with a brace
+        self.parts: list[str] = []
+        self.outer: list[list[str]] = []  # texts around the footnotes that are being read
+        self.footnotes: list[str] = []
+        self.n_footnotes = 0
+        self.reference_left_out = False
+
+    def text(self) -> str:
+        """All of it."""
+        while self.at < len(self.source):
+            token = _TOKEN.match(self.source, self.at)
+            assert token is not None
+            self.at = token.end()
+            if token["word"]:
+                self.command(token["word"].rstrip("*"), token.start())
+            elif token["sign"]:
+                self.sign(token["sign"])
+            elif token["comment"]:
+                self.notes.drop("comments", token[0])
+            elif token["special"]:
+                self.special(token["special"], token.start())
+            else:
+                self.say(token[0])
+        while self.outer:
+            self.end_footnote()
+        self.end_line(2)
+        return "".join(self.parts).strip()
+
+    # ---- text ----
+
+    def say(self, text: str) -> None:
+        """Words, of which spaces and line ends are one space."""
+        text = _SPACES.sub(" ", text)
+        last = self.parts[-1][-1:] if self.parts else ""
+        if self.reference_left_out and text[:1] in ".,;:)" and last == " ":
+            self.parts[-1] = self.parts[-1][:-1]
+        self.reference_left_out = False
+        if last in ("", " ", "\n", "\t"):
+            text = text.lstrip(" ")
+        if text:
+            self.parts.append(text)
+
+    def end_line(self, n: int) -> None:
+        """So many line ends before the next word; footnotes follow their paragraph."""
+        before = ""
+        while self.parts and not before:
+            last = self.parts.pop()
+            before = last.rstrip(" \n")
+            n = max(n, min(last.count("\n", len(before)), 2))
+        if before:
+            self.parts += [before, "\n" * n]
+        if n == 2 and not self.outer:
+            waiting, self.footnotes = self.footnotes, []
+            self.parts += [f"{note}\n\n" for note in waiting]
+
+    def end_footnote(self) -> None:
+        """Keep the text of a footnote until its paragraph ends, and go on with that."""
+        note = "".join(self.parts).strip()
+        self.parts = self.outer.pop()
+        self.n_footnotes += 1
+        self.parts.append(f"[{self.n_footnotes}]")
+        self.footnotes.append(f"[{self.n_footnotes}] {note}")
+
+    def raw(self, text: str) -> None:
+        """What stays as it is written, on lines of its own where it has several."""
+        if "\n" in text:
+            self.end_line(1)
+        self.parts.append(text)
+        if "\n" in text:
+            self.end_line(1)
+
+    # ---- tokens ----
+
+    def special(self, sign: str, start: int) -> None:
+        """Braces, formulas, quotation marks, dashes, ties, cells, and empty lines."""
+        if sign == "}":
+            if self.groups and self.groups[-1][0] == start:
+                self.groups.pop()[1]()
+        elif sign.startswith("$"):
+            end = self.ends.next(sign, self.at)
+            paragraph = self.ends.next("\n\n", self.at)
+            if end is None or (paragraph is not None and paragraph < end):
+                self.parts.append(sign)
+            else:
+                self.at = end + len(sign)
+                self.parts.append(self.source[start : self.at])
+        elif sign[0] == "\n":
+            self.end_line(2)
+        elif sign == '"' and self.german and self.source[self.at : self.at + 1] in GERMAN:
+            self.say(GERMAN[self.source[self.at]])
+            self.at += 1
+        elif sign == "&":
+            if self.parts:
+                self.parts[-1] = self.parts[-1].rstrip(" ")
+            self.parts.append("\t")
+        elif sign != "{":
+            signs = {"~": " ", "--": "–", "---": "—", "``": "“", "''": "”", "`": "‘"}
+            self.say(signs.get(sign, sign))
+
+    def sign(self, sign: str) -> None:
+        """A command whose name is no letter."""
+        if sign in "([":
+            self.formula("\\)" if sign == "(" else "\\]", self.at - 2)
+        elif sign == "\\":
+            self.at += self.source[self.at : self.at + 1] == "*"
+            self.option()
+            self.end_line(1)
+        elif sign in ACCENTS:
+            self.accent(ACCENTS[sign])
+        elif sign in " ,;:>\n\t":
+            self.say(" ")
+        elif sign not in "!@/-<":
+            self.say(sign)
+
+    def command(self, name: str, start: int) -> None:
+        """A command whose name is a word."""
+        if name in ("begin", "end"):
+            environment = self.argument() or ""
+            self.begin(environment, start) if name == "begin" else self.end_line(2)
+        elif name in ("verb", "lstinline", "mintinline"):
+            self.verbatim(name)
+        elif name in ("url", "path", "nolinkurl"):
+            self.say(self.argument() or "")
+        elif name in self.own or name in SYMBOLS:
+            self.blanks()
+            self.symbol(self.own.get(name) or SYMBOLS[name])
+        elif name in ACCENTS:
+            self.accent(ACCENTS[name])
+        elif name in REFERENCES:
+            self.leave_out(1, "references")
+            self.reference_left_out = True
+        elif name in ARGUMENTS:
+            self.leave_out(ARGUMENTS[name], "names and settings")
+        elif name in FOOTNOTES:
+            self.option()
+            if self.group(self.end_footnote):
+                self.outer.append(self.parts)
+                self.parts = []
+        elif name in HEADINGS:
+            self.option()
+            self.end_line(2)
+            self.group(lambda: self.end_line(2))
+        elif name == "iffalse":
+            self.drop_until(r"\fi", "comments")
+        elif name in ("def", "gdef", "edef", "let"):
+            defined = _DEFINED.match(self.source, self.at)
+            assert defined is not None
+            self.notes.drop("names and settings", defined[0])
+            self.at = defined.end()
+            self.leave_out(1, "names and settings")
+        elif name == "item":
+            self.end_line(1)
+            self.blanks()
+        else:
+            self.option()
+            self.blanks()
+
+    def begin(self, environment: str, start: int) -> None:
+        """What an environment does with what stands in it."""
+        name = environment.rstrip("*")
+        end = rf"\end{{{environment}}}"
+        if name in FORMULAS:
+            self.end_line(1)
+            self.formula(end, start)
+            self.end_line(1)
+        elif name in COMMENTS:
+            self.drop_until(end, COMMENTS[name])
+        elif name in VERBATIM:
+            stop = self.ends.next(end, self.at)
+            if settings := re.compile(VERBATIM[name]).match(self.source, self.at):
+                self.notes.drop("names and settings", settings[0])
+                self.at = settings.end()
+            if stop is not None:
+                self.end_line(2)
+                self.raw(self.source[self.at : stop].strip("\n") + "\n")
+                self.at = stop
+        else:
+            n = ENVIRONMENT_ARGUMENTS.get(environment, ENVIRONMENT_ARGUMENTS.get(name, 0))
+            self.end_line(2)
+            self.leave_out(n, "names and settings")
+
+    # ---- parts of commands ----
+
+    def blanks(self) -> None:
+        """Pass over spaces and one line end."""
+        blank = _BLANKS.match(self.source, self.at)
+        self.at = blank.end() if blank else self.at
+
+    def option(self) -> None:
+        """Leave out what stands in brackets."""
+        while option := _OPTION.match(self.source, self.at):
+            self.notes.drop("names and settings", option[1])
+            self.at = option.end()
+
+    def argument(self) -> str | None:
+        """What stands in the next braces, if they come at once."""
+        before = self.at
+        self.blanks()
+        end = self.closing.get(self.at)
+        if end is None:
+            self.at = before
+            return None
+        begin, self.at = self.at + 1, end + 1
+        return self.source[begin:end]
+
+    def leave_out(self, n: int, reason: str) -> None:
+        """Pass over so many arguments, and options among them."""
+        self.option()
+        for _ in range(n):
+            self.notes.drop(reason, self.argument())
+            self.option()
+
+    def group(self, then: Callable[[], None]) -> bool:
+        """Enter the next braces, and do something when they are closed."""
+        self.blanks()
+        end = self.closing.get(self.at)
+        if end is not None:
+            self.groups.append((end, then))
+            self.at += 1
+        return end is not None
+
+    def drop_until(self, mark: str, reason: str) -> None:
+        """Leave out what comes before a mark, and the mark."""
+        end = self.ends.next(mark, self.at)
+        if end is not None:
+            self.notes.drop(reason, self.source[self.at : end])
+            self.at = end + len(mark)
+
+    def formula(self, mark: str, start: int) -> None:
+        """A formula as it is written, from `start` up to a mark."""
+        end = self.ends.next(mark, self.at)
+        if end is not None:
+            self.at = end + len(mark)
+            self.parts.append(self.source[start : self.at])
+
+    def verbatim(self, name: str) -> None:
+        """Code in a line, between two equal signs or braces."""
+        self.option()
+        if name == "mintinline":
+            self.notes.drop("names and settings", self.argument())
+        sign = self.source[self.at : self.at + 1]
+        end = self.closing.get(self.at) if sign == "{" else self.source.find(sign, self.at + 1)
+        if sign and end is not None and end > self.at:
+            self.parts.append(self.source[self.at + 1 : end])
+            self.at = end + 1
+
+    def accent(self, sign: str) -> None:
+        """A letter with a sign on it."""
+        self.blanks()
+        braced = self.argument()
+        letter = braced
+        if braced is None:
+            token = _TOKEN.match(self.source, self.at)
+            letter = token[0] if token else ""
+            letter = letter if letter.startswith("\\") else letter[:1]
+            self.at += len(letter)
+        letter = (letter or "").strip()
+        letter = {"\\i": "i", "\\j": "j"}.get(letter) or SYMBOLS.get(letter[1:], letter)
+        if letter:
+            self.parts.append(unicodedata.normalize("NFC", letter[:1] + sign) + letter[1:])
+        else:  # the sign alone, as in the address of a page
+            self.say({"\u0303": "~", "\u0302": "^"}.get(sign, ""))
+
+    def symbol(self, text: str) -> None:
+        """A sign, or a break."""
+        self.end_line(text.count("\n")) if text.startswith("\n") else self.say(text)

@@ -60,14 +60,17 @@ def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
     n_bytes, begun, empty = 0, False, True
     with path.open("rb") as file:
         for line in file:
-            if empty and line.startswith(b"From "):
+            if (empty or not begun) and line.startswith(b"From "):
                 if begun:
                     yield from _kept(lines, n_bytes, notes)
                 lines, n_bytes, begun = [], 0, True
+                notes.dropped["mail headers"] += len(line)
             elif begun:
                 n_bytes += len(line)
                 if n_bytes <= MESSAGE_BYTES:
                     lines.append(line[1:] if line.startswith(b">From ") else line)
+            elif line.strip():
+                notes.dropped["what stands before the first message"] += len(line)
             empty = not line.strip()
     if begun:
         yield from _kept(lines, n_bytes, notes)
@@ -95,6 +98,11 @@ def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
             notes.drop("mail headers", str(value))
     parts = []
     for part in message.walk():
+        if part is not message:
+            for _, value in part.raw_items():
+                notes.drop("mail headers", str(value))
+        for beside in (part.preamble, part.epilogue):
+            notes.drop("what stands beside the parts", beside)
         if part.is_multipart():
             continue
         is_text = part.get_content_type() in ("text/plain", "text/html")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from folio.corpus.formats.jsonl import drop_other_fields
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
@@ -19,12 +20,15 @@ def read_notebook(data: bytes, notes: Notes) -> Iterator[Passage]:
         cells = notebook.get("cells")
         if cells is None:  # format 3
             cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
+        n_known = 0
         for number, cell in enumerate(cells, 1):
             text = _text(cell.get("source", cell.get("input", ""))).strip("\n")
+            n_known += len(text.encode("utf-8", "replace"))
             for output in cell.get("outputs", ()):
                 notes.drop("notebook outputs", _shown(output))
             if text.strip():
                 yield Passage(text + "\n\n", f"cell {number}")
+        drop_other_fields(notebook, n_known + notes.dropped.total(), notes)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError("it is no Jupyter notebook") from None
 

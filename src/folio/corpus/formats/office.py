@@ -26,6 +26,10 @@ def read_docx(data: bytes, notes: Notes) -> Iterator[Passage]:
     )
     body = package.xml(main)
     yield Passage("".join(reader.blocks(body)).rstrip("\n") + "\n")
+    for kept in reader.footnotes_of.values():
+        for note in kept.values():
+            if note not in reader.used:
+                notes.drop("footnotes without a place", _texts(note))
     for part in sorted(package.names):
         if match := _OTHER_TEXT.search(part):
             notes.drop(_OTHER_REASONS[match[1]], _texts(package.xml(part)))
@@ -57,6 +61,7 @@ _LEFT_OUT = {
     "Fallback": "what stands there in another form",
     "instrText": "codes of fields",
     "delInstrText": "codes of fields",
+    "rt": "readings beside characters",
 }
 _OTHER_TEXT = re.compile(r"^word/(comments|header|footer)\d*\.xml$")
 _OTHER_REASONS = {
@@ -107,6 +112,7 @@ class _Docx:
         self.notes = notes
         self.number = 0
         self.pending: list[tuple[str, Any]] = []
+        self.used: list[Any] = []
 
     def blocks(self, parent: Any) -> Iterator[str]:
         """Paragraphs and tables."""
@@ -159,6 +165,7 @@ class _Docx:
                     attribute(element, "id") or ""
                 )
                 if note is not None:
+                    self.used.append(note)
                     self.number += 1
                     parts.append(f"[{self.number}]")
                     self.pending.append((f"[{self.number}]", note))
@@ -168,7 +175,7 @@ class _Docx:
                 code = attribute(element, "char") or ""
                 self.notes.drop("characters of symbol fonts", chr(int(code, 16)) if code else "")
             elif name in _LEFT_OUT:
-                self.notes.drop(_LEFT_OUT[name], element.text or _texts(element))
+                self.notes.drop(_LEFT_OUT[name], _texts(element))
             elif name not in ("pPr", "rPr"):
                 parts.append(self.inline(element))
         return "".join(parts)
@@ -193,6 +200,7 @@ _SKIPPED = {
     "sequence-decls": "forms and fields",
     "variable-decls": "forms and fields",
     "forms": "forms and fields",
+    "ruby-text": "readings beside characters",
 }
 
 
@@ -206,6 +214,7 @@ class _Odt:
         """Paragraphs and tables."""
         for element in parent:
             name = local_name(element)
+            self.notes.drop("text outside of paragraphs", element.tail)
             if name in ("p", "h"):
                 footnotes: list[str] = []
                 text = self.inline(element, footnotes).strip("\n")
@@ -217,6 +226,7 @@ class _Odt:
             elif name in _SKIPPED:
                 self.notes.drop(_SKIPPED[name], "".join(element.itertext()))
             else:
+                self.notes.drop("text outside of paragraphs", element.text)
                 yield from self.blocks(element)
 
     def rows(self, table: Any) -> Iterator[str]:
@@ -224,15 +234,19 @@ class _Odt:
         for element in table:
             name = local_name(element)
             if name == "table-row":
-                cells = [
-                    re.sub(r"\s*\n\s*", " ", "".join(self.blocks(cell))).strip()
-                    for cell in element
-                    if local_name(cell) == "table-cell"
-                ]
+                cells = []
+                for cell in element:
+                    if local_name(cell) == "table-cell":
+                        text = "".join(self.blocks(cell))
+                        cells.append(re.sub(r"\s*\n\s*", " ", text).strip())
+                    else:
+                        self.notes.drop("covered cells", "".join(cell.itertext()))
                 if any(cells):
                     yield "\t".join(cells) + "\n"
             elif name in ("table-header-rows", "table-rows", "table-row-group"):
                 yield from self.rows(element)
+            else:
+                self.notes.drop("titles of tables", "".join(element.itertext()))
 
     def inline(self, parent: Any, footnotes: list[str]) -> str:
         """Text of a paragraph, with what floats in it."""

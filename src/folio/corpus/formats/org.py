@@ -33,6 +33,8 @@ def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passag
     in_drawer = False
     for line in lines:
         text = line.rstrip("\r\n")
+        for target, shown in _LINK.findall(text) if block not in _VERBATIM_BLOCKS else ():
+            notes.drop("targets of links", target if shown else "")
         if in_drawer:
             notes.drop("drawers", text)
             in_drawer = not _DRAWER_END.match(text)
@@ -45,6 +47,7 @@ def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passag
                 yield Passage((text if block in _VERBATIM_BLOCKS else _inline(text)) + "\n")
         elif begin := _BEGIN.match(text):
             block = begin[1].lower()
+            notes.drop("settings of the file", text[begin.end() :])
         elif keyword := _KEYWORD.match(text):
             if keyword[1].lower() in _SHOWN_KEYWORDS:
                 yield Passage(_inline(keyword[2]) + "\n")

@@ -14,6 +14,11 @@ from folio.corpus.limits import Expansion
 from folio.errors import UserError
 
 READ_BYTES = 1 << 20
+DESCRIBING = frozenset((
+    "descr", "title", "alt", "string", "string-value", "prompt", "promptTitle", "error",
+    "errorTitle",
+))  # fmt: skip
+"""Attributes whose values somebody wrote to be read, as beside a picture."""
 
 
 class Package:
@@ -29,6 +34,7 @@ class Package:
         self.n_bytes = len(data)
         self.names = set(self.zip.namelist())
         self.opened: set[str] = set()
+        self.described: list[str] = []
 
     def read(self, name: str) -> bytes:
         """A part.
@@ -55,10 +61,17 @@ class Package:
 
     def xml(self, name: str) -> Any:
         """The root element of an XML part; no entity is ever resolved."""
-        return parse_xml(self.read(name), name)
+        root = parse_xml(self.read(name), name)
+        for element in root.iter():
+            for key, value in element.attrib.items():
+                if key.rpartition("}")[2] in DESCRIBING:
+                    self.described.append(value)
+        return root
 
     def account(self, notes: Notes) -> None:
         """Count, once all is read, what unpacking added and the parts that were not opened."""
+        for text in self.described:
+            notes.drop("descriptions of pictures and fields", text)
         unpacked = 0
         for info in self.zip.infolist():
             unpacked += info.file_size
@@ -84,7 +97,7 @@ def parse_xml(data: bytes, name: str, comments: bool = False) -> Any:
     Args:
         data: the text.
         name: what errors call it; empty for the file itself.
-        comments: whether comments become elements, whose tag is no string.
+        comments: whether comments and instructions become elements, whose tag is no string.
 
     Raises:
         NotWellFormedError: no XML.
@@ -97,7 +110,7 @@ def parse_xml(data: bytes, name: str, comments: bool = False) -> Any:
 
     subject = f"its part {name}" if name else "it"
     try:
-        parser = DefusedXMLParser(target=TreeBuilder(insert_comments=comments))
+        parser = DefusedXMLParser(target=TreeBuilder(insert_comments=comments, insert_pis=comments))
         parser.feed(data)
         return parser.close()
     except DefusedXmlException:

@@ -7,6 +7,7 @@ whose script goes to the left, are first turned or mirrored into such a frame.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -84,9 +85,17 @@ def _stretches(textpage: Any) -> Iterator[list[_Word]]:
             text = "".join(glyphs).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             text = text.translate(_LIGATURES)
             if text.strip():
-                begin = _turned(textpage.get_charbox(first, loose=True), turn)
-                end = _turned(textpage.get_charbox(last, loose=True), turn)
-                box = (min(begin[0], end[0]), begin[1], max(begin[2], end[2]), begin[3])
+                # Of a word in which directions meet, such as "Folio." in a line of Hebrew, the
+                # glyphs that are read first and last need not be the outer ones.
+                one_way = len(set(map(unicodedata.bidirectional, text))) == 1
+                ends = (first, last) if one_way else range(first, last + 1)
+                boxes = [_turned(textpage.get_charbox(i, loose=True), turn) for i in ends]
+                box = (
+                    min(box[0] for box in boxes),
+                    boxes[0][1],
+                    max(box[2] for box in boxes),
+                    boxes[0][3],
+                )
                 words.append(_Word(box, text, turn, spaced))
         glyphs = []
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from folio.corpus.formats.passage import Notes, Passage
 
+BLOCK_BYTES = 1 << 20
 MARKS = ("<|startoftext|>", "<|endoftext|>")
 _MARK = re.compile("|".join(map(re.escape, MARKS)))
 
@@ -47,8 +47,15 @@ def read_marked(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Pas
 
 def is_marked(path: Path) -> bool:
     """Whether a file has such a mark anywhere."""
+    marks = [mark.encode("ascii") for mark in MARKS]
+    end = b""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return any(data.find(mark.encode("ascii")) >= 0 for mark in MARKS)
-    except (OSError, ValueError):  # an empty file has no map
-        return False
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                block = end + block
+                if any(mark in block for mark in marks):
+                    return True
+                end = block[-max(map(len, marks)) :]  # a mark may be cut in two
+    except OSError:
+        pass
+    return False

@@ -17,23 +17,49 @@ COLUMNS = 16_384
 def read_xlsx(data: bytes, notes: Notes) -> Iterator[Passage]:
     """A passage for each sheet; cells by tabs, rows by lines."""
     package = Package(data)
-    shared: list[str] = []
-    if "xl/sharedStrings.xml" in package.names:
-        root = package.xml("xl/sharedStrings.xml")
-        shared = [_texts(item) for item in root if local_name(item) == "si"]
+    shared = _Shared(package, notes)
     sheets = _numbered(package, r"^xl/worksheets/sheet(\d+)\.xml$")
     if not sheets:
         raise UserError("it has no sheets: it is no workbook")
     for number, part in sheets:
-        rows = (
-            _row(row, shared, notes) for row in package.xml(part).iter() if local_name(row) == "row"
-        )
+        root = package.xml(part)
+        rows = (_row(row, shared, notes) for row in root.iter() if local_name(row) == "row")
         text = "".join(f"{row}\n" for row in rows if row.strip())
         if text:
             yield Passage(text + "\n", f"sheet {number}")
+        for element in root:
+            if local_name(element) != "sheetData":
+                notes.drop("headers and rules of sheets", "".join(element.itertext()))
+    shared.count_unused()
     for _, part in _numbered(package, r"^xl/comments(\d+)\.xml$"):
-        notes.drop("comments", _texts(package.xml(part)))
+        notes.drop("comments", "".join(package.xml(part).itertext()))
     package.account(notes)
+
+
+class _Shared:
+    """Texts that cells name by a number, each kept once for all cells that have it."""
+
+    def __init__(self, package: Package, notes: Notes) -> None:
+        self.notes = notes
+        self.texts: list[str] = []
+        self.unused: set[int] = set()
+        if "xl/sharedStrings.xml" in package.names:
+            root = package.xml("xl/sharedStrings.xml")
+            self.texts = [_texts(item, notes) for item in root if local_name(item) == "si"]
+            self.unused = set(range(len(self.texts)))
+
+    def take(self, number: str) -> str:
+        """A text, which an empty cell and one with a wrong number have not."""
+        if not (number.isascii() and number.isdecimal() and int(number) < len(self.texts)):
+            self.notes.drop("cells without their text", number)
+            return ""
+        self.unused.discard(int(number))
+        return self.texts[int(number)]
+
+    def count_unused(self) -> None:
+        """Count the texts that no cell named."""
+        for number in self.unused:
+            self.notes.drop("texts of no cell", self.texts[number])
 
 
 def read_pptx(data: bytes, notes: Notes) -> Iterator[Passage]:
@@ -44,13 +70,13 @@ def read_pptx(data: bytes, notes: Notes) -> Iterator[Passage]:
         raise UserError("it has no slides: it is no presentation")
     spoken = dict(_numbered(package, r"^ppt/notesSlides/notesSlide(\d+)\.xml$"))
     for number, part in slides:
-        text = "".join(_paragraphs(package.xml(part)))
+        text = "".join(_paragraphs(package.xml(part), notes))
         if note := spoken.get(number):
-            text += "".join(_paragraphs(package.xml(note)))
+            text += "".join(_paragraphs(package.xml(note), notes))
         if text:
             yield Passage(text + "\n", f"slide {number}")
     for _, part in _numbered(package, r"^ppt/comments/.*?(\d+)\.xml$"):
-        notes.drop("comments", _texts(package.xml(part)))
+        notes.drop("comments", "".join(package.xml(part).itertext()))
     package.account(notes)
 
 
@@ -59,11 +85,18 @@ def _numbered(package: Package, pattern: str) -> list[tuple[int, str]]:
     return sorted((int(match[1]), name) for match, name in found if match)
 
 
-def _texts(element: Any) -> str:
-    return "".join(e.text or "" for e in element.iter() if local_name(e) in ("t", "text"))
+def _texts(item: Any, notes: Notes) -> str:
+    """The text of a cell, without what tells how to read it."""
+    parts = []
+    for element in item:
+        if local_name(element) == "rPh":
+            notes.drop("readings beside characters", "".join(element.itertext()))
+        else:
+            parts += [e.text or "" for e in element.iter() if local_name(e) == "t"]
+    return "".join(parts)
 
 
-def _row(row: Any, shared: list[str], notes: Notes) -> str:
+def _row(row: Any, shared: _Shared, notes: Notes) -> str:
     cells: list[str] = []
     for cell in row:
         place = _column(attribute(cell, "r") or "", len(cells))
@@ -72,7 +105,7 @@ def _row(row: Any, shared: list[str], notes: Notes) -> str:
     return "\t".join(cells).rstrip("\t")
 
 
-def _cell(cell: Any, shared: list[str], notes: Notes) -> str:
+def _cell(cell: Any, shared: _Shared, notes: Notes) -> str:
     kind = attribute(cell, "t")
     value = ""
     for part in cell:
@@ -81,9 +114,9 @@ def _cell(cell: Any, shared: list[str], notes: Notes) -> str:
         elif local_name(part) == "f":
             notes.drop("formulas", part.text)
         elif local_name(part) == "is":
-            return _texts(part)
+            return _texts(part, notes)
     if kind == "s":
-        return shared[int(value)] if value.isdigit() and int(value) < len(shared) else ""
+        return shared.take(value)
     return value
 
 
@@ -95,7 +128,10 @@ def _column(name: str, default: int) -> int:
     return number - 1 if default < number <= COLUMNS else default
 
 
-def _paragraphs(root: Any) -> Iterator[str]:
+def _paragraphs(root: Any, notes: Notes) -> Iterator[str]:
+    for element in root.iter():
+        if local_name(element) not in ("t", "p"):
+            notes.drop("text outside of paragraphs", element.text)
     for paragraph in root.iter():
         if local_name(paragraph) != "p":
             continue

@@ -10,7 +10,8 @@ from folio.corpus.encodings import decode
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.formats.scripts import joint
 
-_TIME = re.compile(r"^\s*(\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->")
+_STAMP = r"\s*(?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}"
+_TIME = re.compile(rf"^{_STAMP}\s*-->(?:{_STAMP})?")
 _TAG = re.compile(r"</?(?:[a-zA-Z][^<>]*|\d[\d:.]*)>|\{\\[^{}]*\}")
 _ENDS = tuple('.!?…"”»)]。！？」』؟।')
 
@@ -22,10 +23,14 @@ def read_subtitles(data: bytes, notes: Notes) -> Iterator[Passage]:
         lines = block.strip("\n").split("\n")
         at = next((i for i, line in enumerate(lines) if _TIME.match(line)), None)
         if at is None:
-            if not lines[0].startswith("WEBVTT"):
-                notes.drop("styles and comments", block)
+            notes.drop("styles and comments", block.removeprefix("WEBVTT"))
             continue
+        for line in lines[:at]:
+            notes.drop("names of cues", "" if line.strip().isdecimal() else line)
+        notes.drop("styles and comments", _TIME.sub("", lines[at]))
         for line in lines[at + 1 :]:
+            for tag in _TAG.findall(line):
+                notes.drop("tags", tag)
             text = html.unescape(_TAG.sub("", line)).strip()
             if not text:
                 continue

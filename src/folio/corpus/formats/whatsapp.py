@@ -27,16 +27,19 @@ _MARK = "\u200e"
 _EDITED = re.compile(rf"\s*{_MARK}<[^<>]*>\s*$")
 _REMOVED = frozenset(("This message was deleted", "You deleted this message", "null"))
 FIRST_LINES = 20
+LINE_CHARACTERS = 1 << 16
+"""Of a line that are looked at; a file may be a single line."""
 
 
 def is_whatsapp(path: Path) -> bool:
     """Whether a text file begins as such an export does: with messages of two lines at least."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            first = [line for line in itertools.islice(file, FIRST_LINES) if line.strip()]
+            first = [file.readline(LINE_CHARACTERS) for _ in range(FIRST_LINES)]
     except OSError:
         return False
-    return len(first) > 1 and bool(_HEAD.match(first[0])) and sum(map(_is_head, first)) > 1
+    first = list(filter(str.strip, first))
+    return len(first) > 1 and _is_head(first[0]) and sum(map(_is_head, first)) > 1
 
 
 def read_whatsapp(

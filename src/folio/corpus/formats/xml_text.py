@@ -11,6 +11,7 @@ from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
 _COMMENT = re.compile(rb"<!--(.*?)-->", re.DOTALL)
+_INSTRUCTION = re.compile(rb"<\?(?!xml\s)(.*?)\?>", re.DOTALL)
 _SPACE = re.compile(r"[ \t]*\n\s*")
 _ENCODED = ("binary",)
 """Elements whose text is the bytes of something else, as the pictures of FictionBook."""
@@ -27,6 +28,8 @@ def read_xml(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passa
     root = parse_xml(data, "")
     for comment in _COMMENT.findall(data):  # those before the root are in no tree
         notes.drop("comments", comment.decode("utf-8", "replace"))
+    for instruction in _INSTRUCTION.findall(data):
+        notes.drop("instructions to programs", instruction.decode("utf-8", "replace"))
     for element in root.iter():
         for value in element.attrib.values():
             notes.drop("attributes", value)
