@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import folio
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 
 _SENTENCE = (
     "river stone window garden letter morning candle shadow bridge summer harbor willow "
@@ -30,7 +30,7 @@ def write_documents(folder: Path, texts: list[str]) -> Path:
     return folder
 
 
-def train_on(source: Path, name: str, steps: int, **settings: Any) -> OpenRun:
+def train_on(source: Path, name: str, steps: int, **settings: Any) -> Model:
     """A run of a tiny model."""
     shape = {"n_layers": 1, "n_heads": 2, "d_model": 32, "context_length": 64}
     table: dict[str, Any] = {

@@ -17,7 +17,7 @@ from folio.recall.measure import measure_recall
 from folio.recall.page import recall_page, write_report
 from folio.recall.sources import Sources
 from folio.recall.words import lines_of, record_of, verdict_of
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.run.parts import read_parts
 from folio.tokens.text import TokenText, from_text
 from tests.recall.making import prose, train_on, write_documents
@@ -26,20 +26,20 @@ SMALL = RecallConfig(samples=6, passages=200, length=20)
 
 
 @pytest.fixture
-def learned(tmp_path: Path) -> OpenRun:
+def learned(tmp_path: Path) -> Model:
     """Trained for a moment on twenty documents."""
     texts = [prose(120, seed) for seed in range(20)]
     return train_on(write_documents(tmp_path / "texts", texts), "learned", steps=10)
 
 
-def copied_from(opened: OpenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def copied_from(opened: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the run write what a Markov chain of order 20 would."""
     text = TokenText(opened.training(), opened.tokenizer)
     pieces = [text.between(start, start + 300) for start in range(500, 6500, 1000)]
     monkeypatch.setattr(measure_module, "write_samples", lambda *_: pieces)
 
 
-def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: OpenRun):
+def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: Model):
     recall = measure_recall(learned, SMALL)
     verdict = verdict_of(recall)
     assert verdict.kind == "learned" and verdict.sentence.startswith("It learned.")
@@ -55,7 +55,7 @@ def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path
 
 
 def test_what_is_written_off_is_said_with_its_place(
-    learned: OpenRun, monkeypatch: pytest.MonkeyPatch
+    learned: Model, monkeypatch: pytest.MonkeyPatch
 ):
     copied_from(learned, monkeypatch)
     recall = measure_recall(learned, SMALL)
@@ -105,7 +105,7 @@ def test_a_text_of_tables_raises_no_alarm(tmp_path: Path):
     assert verdict_of(recall).kind == "learned"
 
 
-def test_every_place_is_the_document_and_the_character_of_it(learned: OpenRun):
+def test_every_place_is_the_document_and_the_character_of_it(learned: Model):
     text = TokenText(learned.training(), learned.tokenizer)
     sources = Sources(learned.run, text)
     parts = read_parts(learned.run)
@@ -118,20 +118,20 @@ def test_every_place_is_the_document_and_the_character_of_it(learned: OpenRun):
             assert document[source.offset :].startswith("".join(map(chr, here)))
 
 
-def test_a_page_or_chapter_is_told_where_the_document_has_them(learned: OpenRun):
+def test_a_page_or_chapter_is_told_where_the_document_has_them(learned: Model):
     sources = Sources(learned.run, TokenText(learned.training(), learned.tokenizer))
     sources.entries[int(sources.parts.source[0])]["places"] = [[0, "page 1"], [50, "page 2"]]  # type: ignore[union-attr]
     assert [sources.locate(place).page for place in (0, 49, 50)] == ["page 1", "page 1", "page 2"]
 
 
-def test_a_run_without_parts_is_looked_up_all_the_same(learned: OpenRun):
+def test_a_run_without_parts_is_looked_up_all_the_same(learned: Model):
     learned.run.parts_file.unlink()
     recall = measure_recall(learned, SMALL)
     assert not recall.sources.known
     assert any("Train again" in line for line in lines_of(recall))
 
 
-def test_the_same_seed_gives_the_same_record_and_it_holds_no_text(learned: OpenRun):
+def test_the_same_seed_gives_the_same_record_and_it_holds_no_text(learned: Model):
     records = [record_of(measure_recall(learned, SMALL)) for _ in range(2)]
     assert json.dumps(records[0]) == json.dumps(records[1])
     sample = from_text(prose(120, 0))[:40].astype(np.uint8).tobytes().decode()
@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_record_and_it_holds_no_text(learned: OpenR
 
 
 def test_the_verb_writes_page_and_record_and_json_is_the_record(
-    learned: OpenRun, capsys: pytest.CaptureFixture[str]
+    learned: Model, capsys: pytest.CaptureFixture[str]
 ):
     arguments = ["recall", "learned", "--samples", "4", "--passages", "100", "--length", "20"]
     main(arguments)
@@ -152,7 +152,7 @@ def test_the_verb_writes_page_and_record_and_json_is_the_record(
 
 
 def test_text_on_the_page_cannot_become_a_part_of_it(
-    learned: OpenRun, monkeypatch: pytest.MonkeyPatch
+    learned: Model, monkeypatch: pytest.MonkeyPatch
 ):
     hostile = "</script><script>alert(1)</script>" * 3
     copied_from(learned, monkeypatch)
@@ -162,7 +162,7 @@ def test_text_on_the_page_cannot_become_a_part_of_it(
     assert "<script>alert" not in learned.run.recall_page.read_text()
 
 
-def test_in_python_it_is_the_same(learned: OpenRun):
+def test_in_python_it_is_the_same(learned: Model):
     recall = folio.measure_recall("learned", samples=6, passages=200, length=20)
     assert record_of(recall) == record_of(measure_recall(learned, SMALL))
 

@@ -16,7 +16,7 @@ from folio.recall import twin as twin_module
 from folio.recall.config import RecallConfig
 from folio.recall.measure import measure_recall
 from folio.recall.twin import compare, halve
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from tests.recall.making import prose, train_on, write_documents
 
 SMALL = RecallConfig(samples=2, passages=400, length=12, twin=True)
@@ -24,7 +24,7 @@ RULE = "=-" * 200
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> OpenRun:
+def opened(tmp_path: Path) -> Model:
     """Thirty documents, six of which are nothing but a rule that the others have, too."""
     texts = [f"{RULE}{seed}" if seed % 5 == 0 else prose(50, seed) for seed in range(30)]
     apart = {"threshold": 1.0, "contained": 1.01}
@@ -64,7 +64,7 @@ def test_a_document_that_gains_more_than_the_others_stands_out():
     assert found.standing_out(errors=2.0) and found.standing_out(errors=1e9) == []
 
 
-def test_halves_are_whole_families_of_equal_size(opened: OpenRun):
+def test_halves_are_whole_families_of_equal_size(opened: Model):
     end = opened.tokenizer.end_of_document
     n_documents = 1 + int((opened.training() == end).sum())
     families = [document * 9 // 10 for document in range(n_documents)]  # some of two documents
@@ -87,7 +87,7 @@ def test_few_families_are_refused_before_anything_is_written(
 
 
 def test_who_read_a_text_finds_it_less_surprising_and_a_rule_as_unsurprising(
-    opened: OpenRun, monkeypatch: pytest.MonkeyPatch
+    opened: Model, monkeypatch: pytest.MonkeyPatch
 ):
     trained = []
     of_half = twin_module.train_half
@@ -108,7 +108,7 @@ def test_who_read_a_text_finds_it_less_surprising_and_a_rule_as_unsurprising(
     assert rules and max(map(abs, rules)) < twin.gain.bits
 
 
-def test_the_verb_says_it_and_writes_it(opened: OpenRun, capsys: pytest.CaptureFixture[str]):
+def test_the_verb_says_it_and_writes_it(opened: Model, capsys: pytest.CaptureFixture[str]):
     main(["recall", "twins", "--samples", "2", "--passages", "200", "--length", "12", "--twin"])
     assert "less surprising; " in capsys.readouterr().out
     record = json.loads(opened.run.recall_file.read_text())["twin"]

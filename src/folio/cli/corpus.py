@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from cyclopts import Parameter
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import Table, merge
 from folio.console import say, show
+from folio.storage import json_text
 
 
 def corpus(
@@ -45,7 +45,7 @@ def corpus(
     config = make_recipe(given, settings_table(flags)).corpus
     report = read_corpus(config).report()
     if json:
-        show(json_format.dumps(report, indent=2, ensure_ascii=False))
+        show(json_text(report, indent=2, ensure_ascii=False))
     else:
         show("\n".join(report_lines(report)))
     if html is not None or not json:

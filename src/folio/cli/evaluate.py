@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from folio.config import Table, read_toml
 from folio.console import say, show, table
 from folio.device import DeviceConfig
+from folio.storage import json_text
 
 if TYPE_CHECKING:
     from folio.device import Device
@@ -92,7 +92,7 @@ def evaluate(
         records += [
             common | {"text": "validation", "protocol": b.kind, **b.record()} for b in others
         ]
-        show(json_format.dumps(records, indent=2))
+        show(json_text(records, indent=2))
         return
     what = ", ".join(files) or "validation text"
     show(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
@@ -130,8 +130,7 @@ def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
     from folio.evaluation.uncertainty import text_blocks
     from folio.run.held_out import evaluate_held_out
 
-    families = opened.run.corpus().get("families", {}).get("validation", ())
-    validation = opened.validation()
+    families, validation = opened.run.families("validation"), opened.validation()
     blocks = text_blocks(validation, opened.tokenizer.end_of_document, families)
     exact, nll = opened.score(validation, device, "exact", blocks)
     strided, _ = opened.score(validation, device, "strided", blocks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import shlex
 from pathlib import Path
 from statistics import stdev
@@ -15,6 +14,7 @@ from folio.errors import UserError
 from folio.ladder import ablation, scaled_up
 from folio.ladder.steps import STEPS, Step
 from folio.run.directory import check_name
+from folio.storage import json_text
 
 if TYPE_CHECKING:
     from folio.ladder.training import Climb, Evaluation
@@ -153,7 +153,7 @@ def _one(
     if json:
         record = _record(step, [result]) | {"sample": sample}
         record["evaluations"] = [vars(evaluation) for evaluation in result.evaluations]
-        show(json_format.dumps(record, indent=2))
+        show(json_text(record, indent=2))
         return
     show(f"\n{sample}\n")
     comparable = sources == ("shakespeare",) and max_steps is None
@@ -193,7 +193,7 @@ def _all(
         expected_label="the course",
     )
     if json:
-        show(json_format.dumps(records, indent=2))
+        show(json_text(records, indent=2))
         return
     header = ["step", "parameters", "validation", "course", "time", "idea"]
     rows = [
@@ -313,7 +313,7 @@ def _ablation(
     )
     records = ablation.records(rows)
     if json:
-        show(json_format.dumps(records, indent=2))
+        show(json_text(records, indent=2))
         return
     header = ["row", "parameters", "validation", "difference", "", "change"]
     cells = [

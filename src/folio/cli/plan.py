@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import shlex
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import Table
 from folio.console import say, show, table
 from folio.errors import UserError
+from folio.storage import json_text
 
 if TYPE_CHECKING:
     from folio.planning.plan import Plan, Row
@@ -83,7 +83,7 @@ def plan(
         if not json:
             show("\n" + "\n".join(hunger.lines()))
     if json:
-        show(json_format.dumps(record, indent=2))
+        show(json_text(record, indent=2))
 
 
 def plan_table(found: Plan) -> str:

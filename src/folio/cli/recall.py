@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 
 from folio.console import say, show
 from folio.errors import UserError
+from folio.storage import json_text
 
 
 def recall(
@@ -72,7 +72,7 @@ def recall(
     outcome = measure_recall(opened, config, say)
     write_report(opened.run, outcome)
     if json:
-        show(json_format.dumps(record_of(outcome), indent=2))
+        show(json_text(record_of(outcome), indent=2))
         return
     for line in lines_of(outcome):
         show(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from folio.config import read_toml
 from folio.console import duration, show, table
 from folio.errors import UserError
 from folio.run.directory import Run, find_run, list_runs, runs_folder
+from folio.storage import json_text
 
 
 def runs(
@@ -31,7 +31,7 @@ def runs(
         raise UserError("--compare draws at least two runs: folio runs --compare A B")
     facts = [_facts(run) for run in listed]
     if json:
-        show(json_format.dumps(facts, indent=2))
+        show(json_text(facts, indent=2))
     elif not facts:
         show(f"There is no run in {runs_folder()}/. Make one with: folio train")
     else:

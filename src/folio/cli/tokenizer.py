@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import re
 import sys
 import time
@@ -16,6 +15,7 @@ from cyclopts import App, Parameter
 from folio.config import from_table
 from folio.console import Progress, say, show, table
 from folio.errors import UserError
+from folio.storage import json_text
 
 if TYPE_CHECKING:
     from folio.corpus.document import Part
@@ -139,7 +139,7 @@ def merges(tokenizer: str, *, skip: int = 0, limit: int = 50, json: bool = False
         records = [{"rank": rank, **learned[rank]._asdict()} for rank in shown]
         for record in records:
             record["text"] = visible(opened.pieces[record["token"]])
-        show(json_format.dumps(records, indent=1))
+        show(json_text(records, indent=1))
         return
     rows = []
     for rank in shown:
@@ -178,7 +178,7 @@ def encode(
     allowed = list(opened.special_tokens) if allow_special == [ALL] else allow_special or ()
     token_ids = [opened.encode(text, allowed_special=allowed).tolist() for text in texts]
     if json:
-        show(json_format.dumps(token_ids[0] if len(texts) == 1 else token_ids))
+        show(json_text(token_ids[0] if len(texts) == 1 else token_ids))
         return
     for ids in token_ids:
         if pieces:
@@ -270,7 +270,7 @@ def compare(
     if json:
         records = [m.record() for m in measured]
         answer = {"tokenizers": records, "recommended": best.name, "reason": reason}
-        show(json_format.dumps(answer, indent=2))
+        show(json_text(answer, indent=2))
         return
     show(table(HEADER, cells(measured)))
     show(f"\nrecommended: {best.name}, since {reason}\n")

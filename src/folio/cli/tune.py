@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json as json_format
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from folio.config import Table, read_toml
 from folio.console import say, show
 from folio.errors import UserError
 from folio.run.directory import check_name, runs_folder
-from folio.storage import LOCKS
+from folio.storage import LOCKS, json_text
 
 
 def tune(
@@ -100,7 +99,7 @@ def tune(
         write_best(study, outcome)
         write_page(study, outcome)
     if json:
-        show(json_format.dumps(outcome.record(), indent=2))
+        show(json_text(outcome.record(), indent=2))
     else:
         show(summary(study, outcome))
     if stopped:

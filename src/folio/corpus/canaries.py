@@ -22,7 +22,7 @@ LABEL_SYMBOLS = 4
 
 @dataclass(frozen=True)
 class Canary:
-    """What is planted."""
+    """A line that is planted, and how often."""
 
     label: str
     secret: str
@@ -34,7 +34,7 @@ class Canary:
         return f"\n{self.label} {self.secret}\n"
 
     def record(self) -> dict[str, Any]:
-        """For canaries.json."""
+        """Return what canaries.json says of it."""
         return asdict(self)
 
 

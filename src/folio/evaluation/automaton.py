@@ -32,7 +32,7 @@ class State:
     """Pieces that end at the same places."""
 
     length: int
-    """Of the longest."""
+    """That of the longest of its pieces."""
     link: State | None = None
     follow: dict[int, State] = field(default_factory=dict)
     notes: list[tuple[int, int, int]] = field(default_factory=list)

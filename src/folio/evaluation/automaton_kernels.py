@@ -24,7 +24,7 @@ LENGTH, END, COLOR, OTHER = 0, 1, 2, 3
 
 
 class Automaton:
-    """As PlainAutomaton."""
+    """The automaton of `PlainAutomaton` in arrays, built and read by kernels."""
 
     def __init__(self, symbols: Symbols) -> None:
         """Build it: some 200 bytes a symbol."""

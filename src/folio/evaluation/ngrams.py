@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from folio.evaluation.discounts import ALPHABET, discounts_of
 from folio.jit import available
-from folio.tokens.text import BREAK, Symbols
+from folio.tokens.text import BREAK, Symbols, TokenText
 
 ORDERS = (2, 3, 4, 5, 6, 7, 8, 10, 12)
 FIRST_ORDER = 6
@@ -121,6 +121,11 @@ def make_ngrams(order: int, plain: bool | None = None) -> NGrams:
     from folio.evaluation.ngram_kernels import CompiledNGrams
 
     return CompiledNGrams(order)
+
+
+def order_for(training: TokenText) -> int:
+    """The order that does best on the last symbols of a training text."""
+    return choose_order(training.between(len(training) - CHOOSING, len(training)))
 
 
 def choose_order(training: Symbols) -> int:

@@ -14,7 +14,7 @@ from folio.evaluation.shares import Share, share_of
 from folio.recall.blocks import blocks_of, color_at
 from folio.recall.config import RecallConfig
 from folio.recall.sources import Sources
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.text import TokenText, text_of
 
@@ -81,7 +81,7 @@ class ByHeart:
 
 
 def learn_by_heart(
-    opened: OpenRun,
+    opened: Model,
     text: TokenText,
     sources: Sources,
     config: RecallConfig,
@@ -122,9 +122,8 @@ def learn_by_heart(
     of_new = new.suffix_texts(held_out, tokenizer)
     new_pattern = patterns_of(of_new)
     new_text = TokenText(held_out, tokenizer)
-    new_families = opened.run.corpus().get("families", {}).get("validation", ())
     new_places = new_text.places_of(new.starts + new.prefix)
-    new_blocks = color_at(blocks_of(new_text, new_families), new_places)
+    new_blocks = color_at(blocks_of(new_text, opened.run.families("validation")), new_places)
 
     elsewhere = count_repeats(text, of_new, length)
     really_new = ~new_pattern & (elsewhere == 0)
@@ -193,8 +192,7 @@ def _documents(
     sources: Sources,
 ) -> list[tuple[int, Share, float]]:
     """Of each document with ten passages and more, the worst first."""
-    starts = sources.text.document_starts
-    documents = np.searchsorted(starts, places, "right") - 1
+    documents = sources.documents_at(places)
     within = passages.within(1_000_000)
     rows = []
     for document in np.unique(documents[chosen]).tolist():

@@ -23,7 +23,7 @@ from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_f
 from folio.recall.sources import Sources
 from folio.recall.twin import Twin, halve, measure_twin
 from folio.run.diagnosis import NOTHING
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.tokens.text import Symbols, TokenText, to_text
 
 SAMPLE_CHARACTERS = 500
@@ -76,7 +76,7 @@ class Recall:
 
 
 def measure_recall(
-    opened: OpenRun, config: RecallConfig, tell: Callable[[str], None] = lambda line: None
+    opened: Model, config: RecallConfig, tell: Callable[[str], None] = lambda line: None
 ) -> Recall:
     """Let the model write and go on with its text, and look both up.
 
@@ -137,7 +137,7 @@ def measure_recall(
     )
 
 
-def has_learned(opened: OpenRun) -> bool:
+def has_learned(opened: Model) -> bool:
     """Whether the checkpoint predicted new text better than bare frequencies do; True where
     nobody looked."""
     losses = [
@@ -156,7 +156,7 @@ def usual_length(text: TokenText) -> int:
     return SHORT_LENGTH if dense > len(sample) / 2 else LENGTH
 
 
-def write_samples(opened: OpenRun, config: RecallConfig, text: TokenText) -> list[Symbols]:
+def write_samples(opened: Model, config: RecallConfig, text: TokenText) -> list[Symbols]:
     """The texts that the model writes, as symbols."""
     per_token = text.n_characters / max(len(text.tokens), 1)
     sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
@@ -167,14 +167,14 @@ def write_samples(opened: OpenRun, config: RecallConfig, text: TokenText) -> lis
     return [_symbols(row, opened) for row in rows]
 
 
-def _symbols(token_ids: NDArray[Any], opened: OpenRun) -> Symbols:
+def _symbols(token_ids: NDArray[Any], opened: Model) -> Symbols:
     """Of a short text."""
     text = TokenText(token_ids, opened.tokenizer)
     return text.between(0, len(text))
 
 
 def look_up(
-    opened: OpenRun, written: Sequence[Symbols], text: TokenText, sources: Sources
+    opened: Model, written: Sequence[Symbols], text: TokenText, sources: Sources
 ) -> dict[str, list[Match]]:
     """What the model, the author and the held-out text have of the training text, found in one
     reading of it.
@@ -196,8 +196,7 @@ def look_up(
     }
     validation = TokenText(opened.validation(), opened.tokenizer)
     if len(validation):
-        families = opened.run.corpus().get("families", {}).get("validation", ())
-        of_validation = blocks_of(validation, families)
+        of_validation = blocks_of(validation, opened.run.families("validation"))
         queries["held out"] = queries_of(validation, of_validation, HELD_OUT_SYMBOLS, False)
     everything = [query for of in queries.values() for query in of]
     found = iter(find_matches(everything, text.chunks(), blocks))

@@ -22,7 +22,7 @@ from torch import nn
 from folio.evaluation.score import BATCH_TOKENS
 from folio.recall.personal import GIVEN, Found, find_in_pieces, masked
 from folio.recall.sources import Sources
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.storage import read_json
 from folio.tokens.text import TokenText, from_text, to_text
 
@@ -118,7 +118,7 @@ def _find(
 
 
 def look_for_secrets(
-    opened: OpenRun,
+    opened: Model,
     text: TokenText,
     sources: Sources,
     written: Sequence[str],
@@ -185,7 +185,7 @@ class CanaryClass:
 
 
 def look_for_canaries(
-    opened: OpenRun, text: TokenText, temperature: float
+    opened: Model, text: TokenText, temperature: float
 ) -> tuple[list[CanaryClass], list[float]]:
     """How soon the canaries of a run come out.
 
@@ -216,7 +216,7 @@ def look_for_canaries(
     return [classes[times] for times in sorted(classes)], others
 
 
-def _canaries(opened: OpenRun) -> list[dict[str, Any]]:
+def _canaries(opened: Model) -> list[dict[str, Any]]:
     file = opened.run.canaries_file
     return read_json(file) if file.exists() else []
 
@@ -224,7 +224,7 @@ def _canaries(opened: OpenRun) -> list[dict[str, Any]]:
 class _Scorer:
     """The bits of strings at places of the training text."""
 
-    def __init__(self, opened: OpenRun, text: TokenText, temperature: float) -> None:
+    def __init__(self, opened: Model, text: TokenText, temperature: float) -> None:
         self.opened, self.text, self.temperature = opened, text, temperature
         self.context = opened.model.config.context_length
 

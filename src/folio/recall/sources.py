@@ -53,10 +53,13 @@ class Sources:
         """Of each document; none where that is not known."""
         return self.parts.families if self.parts is not None else ()
 
+    def documents_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) the numbers of the documents in the training text."""
+        return np.searchsorted(self.text.document_starts, places, "right") - 1
+
     def document_at(self, place: int) -> int:
-        """The number of the document in the training text."""
-        starts = self.text.document_starts
-        return int(np.searchsorted(starts, place, "right")) - 1
+        """The number of one."""
+        return int(self.documents_at(np.array([place]))[0])
 
     def name(self, document: int) -> str:
         """Of a document, by its number in the training text."""

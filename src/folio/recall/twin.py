@@ -26,7 +26,7 @@ from folio.recall.sources import Sources
 from folio.recipe.build import build, choose_for
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.watcher import Watcher
-from folio.run.opening import OpenRun
+from folio.run.opening import Model
 from folio.tokens.text import TokenText
 from folio.training.loop import train
 from folio.training.state import TrainingState
@@ -72,7 +72,7 @@ class Twin:
         ]
 
 
-def halve(opened: OpenRun, families: Sequence[int], seed: int) -> NDArray[np.int8]:
+def halve(opened: Model, families: Sequence[int], seed: int) -> NDArray[np.int8]:
     """(N,) which half, 0 or 1, each training token belongs to: whole families, of equal size.
 
     Args:
@@ -100,7 +100,7 @@ def halve(opened: OpenRun, families: Sequence[int], seed: int) -> NDArray[np.int
 
 
 def measure_twin(
-    opened: OpenRun,
+    opened: Model,
     text: TokenText,
     sources: Sources,
     config: RecallConfig,
@@ -141,7 +141,7 @@ def measure_twin(
         )
     first = read[0].starts + read[0].prefix
     of = text_blocks(tokens, opened.tokenizer.end_of_document, families)[first]
-    documents = np.searchsorted(text.document_starts, text.places_of(first), "right") - 1
+    documents = sources.documents_at(text.places_of(first))
     return compare(read, halves[first], of, documents, (steps[0], steps[1]))
 
 

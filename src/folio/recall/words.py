@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from folio.evaluation.shares import Share
+from folio.recall.copies import Copies
 from folio.recall.heart import TRIES
 from folio.recall.measure import Recall
 from folio.recall.secrets import CANDIDATES, Secret
@@ -256,26 +257,7 @@ def record_of(recall: Recall) -> dict[str, Any]:
     copies = {"model": recall.model, "author": recall.author, "held_out": recall.held_out}
     return {
         "run": recall.run,
-        "secrets": {
-            "different": recall.secrets.n_different,
-            "kinds": recall.secrets.kinds,
-            "canaries": [
-                {"stands": of.times, "bits": of.bits, "exposures": of.exposures}
-                for of in recall.canaries
-            ],
-            "coming_out": [
-                {
-                    "kind": secret.kind,
-                    "sha256_begins": secret.digest,
-                    "bits": round(secret.bits, 2),
-                    "exposure": secret.exposure and round(secret.exposure, 2),
-                    "stands": secret.stands,
-                    "written": secret.written,
-                    "place": secret.place,
-                }
-                for secret in recall.secrets.coming_out
-            ],
-        },
+        "secrets": _secrets(recall),
         "checkpoint": recall.checkpoint,
         "verdict": verdict.kind,
         "sentence": verdict.sentence,
@@ -318,21 +300,44 @@ def record_of(recall: Recall) -> dict[str, Any]:
             }
             for known in heart.worst
         ],
-        "copies": {
-            name: of
-            and {
-                "copied": _share(of.copied),
-                "with_patterns": _share(of.with_patterns),
-                "nearly": _share(of.nearly),
-                "longest": of.longest,
-                "longest_nearly": of.longest_nearly,
-                "mean_match": round(of.mean_match, 2),
-                "seen": [round(share, 5) for share in of.seen],
-                "seen_errors": [round(error, 5) for error in of.seen_errors],
-            }
-            for name, of in copies.items()
-        },
+        "copies": {name: of and _copies(of) for name, of in copies.items()},
         "sources_known": recall.sources.known,
+    }
+
+
+def _secrets(recall: Recall) -> dict[str, Any]:
+    return {
+        "different": recall.secrets.n_different,
+        "kinds": recall.secrets.kinds,
+        "canaries": [
+            {"stands": of.times, "bits": of.bits, "exposures": of.exposures}
+            for of in recall.canaries
+        ],
+        "coming_out": [
+            {
+                "kind": secret.kind,
+                "sha256_begins": secret.digest,
+                "bits": round(secret.bits, 2),
+                "exposure": secret.exposure and round(secret.exposure, 2),
+                "stands": secret.stands,
+                "written": secret.written,
+                "place": secret.place,
+            }
+            for secret in recall.secrets.coming_out
+        ],
+    }
+
+
+def _copies(of: Copies) -> dict[str, Any]:
+    return {
+        "copied": _share(of.copied),
+        "with_patterns": _share(of.with_patterns),
+        "nearly": _share(of.nearly),
+        "longest": of.longest,
+        "longest_nearly": of.longest_nearly,
+        "mean_match": round(of.mean_match, 2),
+        "seen": [round(share, 5) for share in of.seen],
+        "seen_errors": [round(error, 5) for error in of.seen_errors],
     }
 
 

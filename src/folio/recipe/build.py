@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from folio.config import Table
 from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.evaluation.uncertainty import text_blocks
@@ -45,8 +45,20 @@ def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
     return replace(recipe, model=replace(recipe.model, vocab_size=rows))
 
 
-def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Training:
+def build(
+    recipe: Recipe,
+    device: Device,
+    training: TokenIds,
+    validation: TokenIds,
+    validation_cluster: NDArray[np.integer] | None = None,
+) -> Training:
     """Put the parts together; the same recipe gives the same weights.
+
+    Args:
+        recipe: what to train.
+        device: where.
+        training, validation: token ids.
+        validation_cluster: as in Training.
 
     Raises:
         UserError: the text is shorter than one window.
@@ -77,6 +89,7 @@ def build(recipe: Recipe, device: Device, training: TokenIds, validation: TokenI
         optimizer_config=recipe.optimizer,
         schedule=recipe.schedule,
         pace=Pace.of(recipe.schedule.pace, recipe.training.max_steps),
+        validation_cluster=validation_cluster,
     )
 
 
@@ -89,16 +102,15 @@ def make_step(model: nn.Module, device: Device, recipe: Recipe) -> Step:
     return PlainStep(model, device, recipe.training, recipe.optimizer)
 
 
-def validation_cluster(
-    validation: TokenIds, tokenizer: Tokenizer, corpus: Table
+def clusters_of(
+    validation: TokenIds, tokenizer: Tokenizer, families: Sequence[int]
 ) -> NDArray[np.int32]:
     """(N,) to which cluster of similar texts each validation token belongs, counted from 0.
 
     Args:
         validation: (N,) token ids.
         tokenizer: that made them.
-        corpus: what corpus.json says.
+        families: of each text; each is its own where there are none.
     """
-    families = corpus.get("families", {}).get("validation", ())
     blocks = text_blocks(validation, tokenizer.end_of_document, families)
     return np.unique(blocks, return_inverse=True)[1].astype(np.int32)

@@ -10,7 +10,7 @@ from folio.config import read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
 from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_at_end
-from folio.recipe.build import build
+from folio.recipe.build import build, clusters_of
 from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
 from folio.recipe.recipe import Recipe, make_recipe
@@ -75,7 +75,8 @@ def resume_run(
             watcher.tell(f"warning: this run ended with {diagnose_run(run)}")
         if recipe != before:
             write_recipe(run, recipe)
-        training = build(recipe, device, *texts)
+        clusters = clusters_of(validation, tokenizer, run.families("validation"))
+        training = build(recipe, device, *texts, clusters)
         return train_in(run, recipe, training, watcher, should_stop, budget, clock)
 
 

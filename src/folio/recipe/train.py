@@ -10,7 +10,7 @@ from pathlib import Path
 from folio.config import Table, to_toml
 from folio.device import cores
 from folio.recipe.budget import CommandClock, freeze_budget, read_at_end
-from folio.recipe.build import build, validation_cluster
+from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
 from folio.recipe.recipe import Recipe
@@ -24,7 +24,6 @@ from folio.run.metrics import set_aside_events_after
 from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import atomic_write, link_or_copy, write_json
-from folio.tokenizers import load
 from folio.training.deadline import Deadline, TimeBudget
 from folio.training.loop import Training, train
 from folio.training.pace import Knot
@@ -72,7 +71,9 @@ def train_recipe(
             watcher.tell,
         )
         recipe = frozen.recipe
-        training = build(recipe, device, *texts)  # fails here, before anything is written, or never
+        families = prepared.record["families"]["validation"]
+        clusters = clusters_of(texts[1], prepared.tokenizer, families)
+        training = build(recipe, device, *texts, clusters)  # fails here, or never
 
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():
@@ -106,8 +107,6 @@ def train_in(
         clock: of the command.
     """
     check(training, recipe, watcher.tell)
-    cluster = validation_cluster(training.validation, load(run.tokenizer_file), run.corpus())
-    training = replace(training, validation_cluster=cluster)
     state = _restore(run, training, watcher)
     if budget is not None:
         before = state.used_seconds if state.step > budget.from_step else 0.0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from folio.errors import UserError
 from folio.evaluation.dynamic import Adaptation, mix
-from folio.evaluation.ngrams import CHOOSING, choose_order, ngram_surprise
+from folio.evaluation.ngrams import ngram_surprise, order_for
 from folio.evaluation.score import Score
 from folio.run.opening import Model
 from folio.tokenizers.base import TokenIds
@@ -52,7 +52,7 @@ def _ngrams(opened: Model) -> NDArray[np.float64]:
     """(N,) nats of each validation token by n-grams of bytes that learn as they read."""
     training = TokenText(opened.training(), opened.tokenizer)
     validation = TokenText(opened.validation(), opened.tokenizer)
-    order = choose_order(training.between(max(0, len(training) - CHOOSING), len(training)))
+    order = order_for(training)
     symbols = validation.between(0, len(validation))
     nats = ngram_surprise(training.chunks(), symbols, order)["adaptive"]
     return np.add.reduceat(nats, validation.places_of(np.arange(len(validation.tokens))))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from folio.evaluation.compressors import PPMD_ORDER, has_ppmd, ppmd_bits, xz_bits
-from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_surprise
+from folio.evaluation.ngrams import FIRST_ORDER, ngram_surprise, order_for
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
-from folio.tokens.text import BREAK, Symbols, TokenText
+from folio.tokens.text import BREAK, Symbols, TokenText, to_bytes
 
 if TYPE_CHECKING:  # a card is drawn without loading torch
     from folio.evaluation.score import Score
@@ -83,14 +83,13 @@ def measure_baselines(
     order = FIRST_ORDER
     if not quick:
         tell("n-grams: which order")
-        start = max(0, len(training) - CHOOSING)
-        order = choose_order(training.between(start, len(training)))
+        order = order_for(training)
     tell(f"n-grams of {order} bytes")
     for kind, nats in ngram_surprise(training.chunks(), symbols, order).items():
         found.append(held_out.baseline(f"n-grams of {order}", kind, float(nats.sum())))
     if not quick:
-        before = b"".join(map(_as_bytes, training.chunks())) + b"\0"
-        text = _as_bytes(symbols)
+        before = b"".join(map(to_bytes, training.chunks())) + b"\0"
+        text = to_bytes(symbols)
         tell("xz")
         found.append(held_out.baseline("xz -9e", "adaptive", xz_bits(before, text) * math.log(2)))
         if has_ppmd():
@@ -154,8 +153,3 @@ def _characters(training: TokenText, validation: TokenText) -> tuple[float, floa
 def _code_points(piece: str) -> np.ndarray:
     codes = np.frombuffer(piece.encode("utf-32-le", errors="replace"), np.uint32)
     return np.bincount(codes, minlength=0x110000)
-
-
-def _as_bytes(symbols: Symbols) -> bytes:
-    """BREAK as a byte that text has not."""
-    return np.where(symbols == BREAK, 0, symbols).astype(np.uint8).tobytes()

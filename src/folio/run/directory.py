@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,10 @@ class Run:
         record = read_json(self.corpus_file)
         require_readable("corpus", record, self.corpus_file)
         return record
+
+    def families(self, part: str) -> Sequence[int]:
+        """The family of similar documents of each text of a part; none where nobody noted them."""
+        return self.corpus().get("families", {}).get(part, ())
 
     def lock(self) -> AbstractContextManager[None]:
         """Held by the one process that writes; raises UserError where there is another."""

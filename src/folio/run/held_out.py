@@ -51,14 +51,13 @@ def evaluate_held_out(
         device: as in `Model.score`.
         validation_nll: (N - 1,) nats of the validation targets, where they are known already.
     """
-    run, families = opened.run, opened.run.corpus().get("families", {})
-    validation = opened.validation()
+    run, validation = opened.run, opened.validation()
     if len(validation) < 2:
         return []
     nll = validation_nll
     if nll is None:
         _, nll = opened.score(validation, device)
-    blocks = _blocks(opened, validation, families.get("validation", ()))
+    blocks = _blocks(opened, validation, run.families("validation"))
     texts = [_held_out("validation", nll, blocks)]
     if run.tokens_file("clean").exists():
         clean = open_token_file(run.tokens_file("clean"))[1:] == 1
@@ -74,9 +73,8 @@ def evaluate_on(opened: Model, name: str, device: Device | None = None) -> HeldO
     tokens = open_token_file(path, opened.tokenizer.fingerprint) if path.exists() else ()
     if len(tokens) < 2:
         return None
-    families = opened.run.corpus().get("families", {}).get(name, ())
     _, nll = opened.score(tokens, device)
-    return _held_out(name, nll, _blocks(opened, tokens, families))
+    return _held_out(name, nll, _blocks(opened, tokens, opened.run.families(name)))
 
 
 def too_small(texts: Sequence[HeldOut]) -> str:

@@ -278,10 +278,6 @@ class Model:
         return excluded
 
 
-OpenRun = Model
-"""Its name until now."""
-
-
 def open_run(run: Run, which: str = "best", device: Device | None = None) -> Model:
     """Load a checkpoint of a run, in evaluation mode.
 

@@ -58,7 +58,7 @@ class TokenText:
         """The whole text as strings; BREAK is U+0000."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for symbols in self.chunks():
-            yield decoder.decode(_as_bytes(symbols, 0))
+            yield decoder.decode(to_bytes(symbols))
         yield decoder.decode(b"", final=True)
 
     def characters_before(self, place: int) -> int:
@@ -169,7 +169,7 @@ def characters(symbols: Symbols) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def to_text(symbols: Symbols) -> str:
     """As a string: BREAK is a line end, and what is no UTF-8 becomes U+FFFD."""
-    return _as_bytes(symbols, ord("\n")).decode("utf-8", errors="replace")
+    return to_bytes(symbols, ord("\n")).decode("utf-8", errors="replace")
 
 
 def text_of(token_ids: TokenIds, tokenizer: Tokenizer) -> str:
@@ -183,7 +183,8 @@ def from_text(text: str) -> Symbols:
     return np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8).astype(np.int16)
 
 
-def _as_bytes(symbols: Symbols, for_break: int) -> bytes:
+def to_bytes(symbols: Symbols, for_break: int = 0) -> bytes:
+    """As UTF-8, BREAK as a byte that text has not."""
     return np.where(symbols == BREAK, for_break, symbols).astype(np.uint8).tobytes()
 
 

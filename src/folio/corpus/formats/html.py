@@ -162,7 +162,7 @@ class _Writer:
         self.parts.append("\t")
 
     def text(self) -> str:
-        """All of it."""
+        """Return all that was written."""
         return "".join(self.parts)
 
 

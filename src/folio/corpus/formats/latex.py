@@ -137,7 +137,7 @@ class _Walk:
         self.reference_left_out = False
 
     def text(self) -> str:
-        """All of it."""
+        """Read the source to its end, and return what it says."""
         while self.at < len(self.source):
             token = _TOKEN.match(self.source, self.at)
             assert token is not None
@@ -393,5 +393,5 @@ class _Walk:
             self.say({"\u0303": "~", "\u0302": "^"}.get(sign, ""))
 
     def symbol(self, text: str) -> None:
-        """A sign, or a break."""
+        """Say a sign, or end the line."""
         self.end_line(text.count("\n")) if text.startswith("\n") else self.say(text)
