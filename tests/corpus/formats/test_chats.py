@@ -226,3 +226,47 @@ def test_parquet_and_arrow_give_a_document_for_each_row(tmp_path: Path):
 def test_damaged_tables_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="damaged"):
         texts(write(tmp_path, "a.parquet", b"PAR1 and then nothing"))
+
+
+@pytest.mark.parametrize(
+    ("head", "next_head"),
+    [
+        ("09/12/2012 17:03:48: ", "09/12/2012 17:04:48: "),
+        ("2023/3/4 下午3:02 - ", "2023/3/4 下午3:03 - "),
+        ("2023. 3. 4. 오후 3:02, ", "2023. 3. 4. 오후 3:03, "),
+        ("[4/3/2566 BE 15:02:11] ", "[4/3/2566 BE 15:02:12] "),
+        ("٢٠٢٣/٣/٤، ٣:٠٢ م - ", "٢٠٢٣/٣/٤، ٣:٠٣ م - "),
+        ("4.3.2023 klo 15.02 - ", "4.3.2023 klo 15.03 - "),
+        ("04/03/2023 à 15:02 - ", "04/03/2023 à 15:03 - "),
+        ("6/13/23, 7:35\u202fPM - ", "6/13/23, 7:36\u202fPM - "),
+    ],
+)
+def test_dates_of_more_telephones_begin_a_message(tmp_path: Path, head: str, next_head: str):
+    path = write(tmp_path, "chat.txt", f"{head}Ben: Hi\n{next_head}Eva: Ho: 1\n")
+    assert texts(path) == ["Ben: Hi\nEva: Ho: 1\n"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026-11-28 10:00:00 - ERROR: x",
+        "[2026-11-28 10:00:00] local.ERROR: x",
+        "2026/11/28 10:00:00: main: x",
+        "12.03.24: Dear diary",
+    ],
+)
+def test_a_log_of_a_program_is_no_chat(tmp_path: Path, line: str):
+    assert texts(write(tmp_path, "log.txt", f"{line}\n{line}\n")) == [f"{line}\n{line}\n"]
+
+
+def test_what_a_telephone_puts_beside_a_message_is_counted(tmp_path: Path):
+    chat = (
+        "[1/2/24, 10:00:00] Ben: Hi \u200e<This message was edited>\n"
+        "[1/2/24, 10:00:01] Ben: \u200e<attached: 1.opus>\n"
+        "[1/2/24, 10:00:02] Ben changed the subject to “Re: all”\n"
+        "[1/2/24, 10:00:03] Ben: This message was deleted.\n"
+        "[1/2/24, 10:00:04] Eva: IMG-1.jpg (archivo adjunto)\nSee this\n"
+    )
+    corpus = read_corpus(CorpusConfig(sources=(str(write(tmp_path, "a.txt", chat)),)))
+    assert corpus.documents[0].text == "Ben: Hi\nEva: See this\n"
+    assert corpus.record()["ledger_bytes"]["dropped"]["what the service reports"] > 130

@@ -101,6 +101,7 @@ WHATSAPP = Format(
     takes="rows",
     settings=("chat_times",),
     laid_out=False,
+    revision=4,
 )
 OTHERS = (LINES, MARKED, WHATSAPP)
 """Not told by a name."""

@@ -14,17 +14,26 @@ from pathlib import Path
 from folio.corpus.formats.conversations import turn
 from folio.corpus.formats.passage import Notes, Passage
 
-_DATE = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"
-_HALF_OF_DAY = r"(?:\s?[^\W\d_]\.?\s?[^\W\d_]\.?)?"
-_TIME = rf"\d{{1,2}}[:.]\d{{2}}(?:[:.]\d{{2}})?{_HALF_OF_DAY}"
+_DATE = r"\d{1,4}\.? ?[./-] ?\d{1,2}\.? ?[./-] ?\d{1,4}\.?"
+_BETWEEN = r"[,،]?\s(?:[^\W\d_]{1,5}\.?\s?)?"
+"""Some languages have a word there: "à", "klo", the half of the day."""
+_CLOCK = r"\d{1,2}[:.]\d{2}"
+_HALF_OF_DAY = r"(?:\s?[^\W\d_]\.?\s?[^\W\d_]?\.?)?"
 _DIRECTION = r"[\u200e\u200f\u202a-\u202e\ufeff]*"
+# Logs of programs have seconds and no brackets, or ISO dates in them; telephones have not.
 _HEAD = re.compile(
-    rf"{_DIRECTION}(?:\[({_DATE},?\s{_TIME})\]|({_DATE},?\s{_TIME})\s[-–])\s{_DIRECTION}"
+    rf"{_DIRECTION}(?:"
+    rf"\[(?!\d{{4}}-\d\d-\d\d[ T]\d)({_DATE}{_BETWEEN}{_CLOCK}(?:[:.]\d{{2}})?{_HALF_OF_DAY})\]\s|"
+    rf"({_DATE}{_BETWEEN}{_CLOCK}{_HALF_OF_DAY})\s[-–]\s|"
+    rf"(\d{{1,2}}/\d{{1,2}}/\d{{2,4}},?\s{_CLOCK}[:.]\d{{2}}{_HALF_OF_DAY}):\s|"
+    rf"(\d{{4}}\. ?\d{{1,2}}\. ?\d{{1,2}}\.{_BETWEEN}{_CLOCK}),\s"
+    rf"){_DIRECTION}"
 )
-_SPEAKER = re.compile(r"(?:~\s?)?([^:\n]{1,80}): ?")
+_SPEAKER = re.compile(r"(?:~\s?)?([^:\n“”„«»\"]{1,80}): ?")
 _MARK = "\u200e"
 """Before what the program says in the place of a message, on iOS."""
-_EDITED = re.compile(rf"\s*{_MARK}<[^<>]*>\s*$")
+_BESIDE = re.compile(rf"\s*{_MARK}<[^<>]*>\s*$|^{_DIRECTION}[\w-]+\.\w{{2,5}} \([^()\n]+\)(?:\n|$)")
+"""What the program puts beside a message: that it was edited, the name of a file."""
 _REMOVED = frozenset(("This message was deleted", "You deleted this message", "null"))
 FIRST_LINES = 20
 LINE_CHARACTERS = 1 << 16
@@ -65,20 +74,24 @@ def read_whatsapp(
 def _message(head: re.Match[str] | None, text: str, notes: Notes, with_time: bool) -> str:
     if head is None:  # what stands before the first message
         return text
-    time = head[1] or head[2]
+    time = next(filter(None, head.groups()))
     speaker = _SPEAKER.match(text)
-    said = _EDITED.sub("", text[speaker.end() :]).rstrip() if speaker else ""
-    if speaker is None or said.startswith(_MARK) or said in _REMOVED or _is_placeholder(said):
+    whole = text[speaker.end() :] if speaker else ""
+    said = _BESIDE.sub("", whole).rstrip()
+    if speaker is None or not said or said.startswith(_MARK) or _is_no_message(said):
         notes.drop("what the service reports", text)
         return ""
+    for beside in _BESIDE.findall(whole):
+        notes.drop("what the service reports", beside)
     if not with_time:
         notes.drop("times of messages", head[0])
     return turn(f"[{time}] {speaker[1]}" if with_time else speaker[1], said)
 
 
-def _is_placeholder(said: str) -> bool:
-    """Whether a message is `<Media omitted>`, in whatever language."""
-    return said.startswith("<") and said.endswith(">") and said.count("<") == 1
+def _is_no_message(said: str) -> bool:
+    """Whether a message was removed, or is `<Media omitted>` in whatever language."""
+    omitted = said.startswith("<") and said.endswith(">") and said.count("<") == 1
+    return omitted or said.rstrip(".") in _REMOVED
 
 
 def _is_head(line: str) -> bool:
