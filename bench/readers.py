@@ -134,20 +134,20 @@ def by_folio(data: bytes) -> str:
 
 
 def by_pypdf(data: bytes) -> str:
-    from pypdf import PdfReader
+    from pypdf import PdfReader  # pyright: ignore[reportMissingImports]
 
     return "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(data)).pages)
 
 
 def by_pdfplumber(data: bytes) -> str:
-    import pdfplumber
+    import pdfplumber  # pyright: ignore[reportMissingImports]
 
     with pdfplumber.open(io.BytesIO(data)) as pdf:
         return "\n".join(page.extract_text() for page in pdf.pages)
 
 
 def by_markitdown(data: bytes) -> str:
-    from markitdown import MarkItDown
+    from markitdown import MarkItDown  # pyright: ignore[reportMissingImports]
 
     return MarkItDown().convert_stream(io.BytesIO(data), file_extension=".pdf").text_content
 
