@@ -20,7 +20,8 @@ def paces(draw: st.DrawFn) -> Pace:
         if pace.last - pace.knots[-1].step < 2:
             break
         step = draw(st.integers(pace.knots[-1].step + 1, pace.last - 1))
-        pace.append(Knot(step, draw(st.integers(step + 1, 400))))
+        fewer = draw(st.none() | st.integers(1, 5))
+        pace.append(Knot(step, draw(st.integers(step + 1, 400)), fewer))
     return pace
 
 
@@ -59,7 +60,21 @@ def test_the_rate_never_jumps_and_ends_at_its_final_share(pace: Pace, kind):
 @given(paces(), st.integers(1, 20))
 def test_evaluations_are_spread_over_the_progress_and_all_are_due_at_the_end(pace: Pace, n: int):
     done = [pace.evaluations_done(step, n) for step in range(pace.last + 1)]
-    assert done == sorted(done) and done[0] == 0 and done[-1] in (n - 1, n)
+    assert done == sorted(done) and done[0] == 0
+    assert pace.evaluations_left(pace.last, n) in (0, 1)  # the one at the end is due in any case
+
+
+@given(paces(), st.integers(1, 20), st.integers(1, 5))
+def test_a_knot_changes_no_evaluation_before_it_and_says_how_many_follow(
+    pace: Pace, n: int, fewer: int
+):
+    step = pace.knots[-1].step + 1
+    if step >= pace.last:
+        return
+    done = [pace.evaluations_done(s, n) for s in range(step + 1)]
+    pace.append(Knot(step, pace.last, fewer))
+    assert [pace.evaluations_done(s, n) for s in range(step + 1)] == done
+    assert pace.evaluations_done(pace.last, n) - done[-1] in (fewer - 1, fewer)
 
 
 @pytest.mark.parametrize("texts", [["3:9"], ["0:9", "0:8"], ["0:9", "5:4"], ["0:9", "x"], ["0"]])

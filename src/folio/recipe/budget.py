@@ -27,7 +27,7 @@ from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
-from folio.training.deadline import TimeBudget
+from folio.training.deadline import TimeBudget, steps_between
 from folio.training.loop import Training, compute_gradient, update_weights
 from folio.workers import forks
 
@@ -187,7 +187,13 @@ def plan(
     alone = budget.for_steps(used, 1.0) - n * speed.evaluation_seconds
     # A busy moment must not end a run before it can be planned anew.
     at_least = max(min(FIRST_STEPS, int(alone / speed.step_seconds)), 1)
-    steps = from_step + max(int((left - n * evaluation) / step), at_least)
+    interval = config.evaluation_interval
+    fit = (
+        steps_between(interval, left / step, evaluation / step)
+        if interval
+        else (left - n * evaluation) / step
+    )
+    steps = from_step + max(int(fit), at_least)
     steps = min(steps, budget.most_steps) if budget.most_steps else steps
     if speed.slowdown > BUSY:
         tell(f"this machine is busy: {1 / speed.slowdown:.0%} of its time is ours")
@@ -197,7 +203,7 @@ def plan(
             f"{step:.2g} s, an evaluation {evaluation:.2g} s and the end "
             f"{budget.seconds - used - left:.1f} s, which leaves {steps - from_step} steps"
         )
-    config = replace(config, evaluations=0 if config.evaluation_interval else n)
+    config = replace(config, evaluations=0 if interval else n)
     schedule = replace(recipe.schedule, pace=(f"0:{steps}",))
     return replace(recipe, training=_fixed(config, steps), schedule=schedule)
 

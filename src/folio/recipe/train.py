@@ -110,9 +110,9 @@ def train_in(
     state = _restore(run, training, watcher)
     if budget is not None:
         before = state.used_seconds if state.step > budget.from_step else 0.0
-        n = training.config.evaluations
-        n = n or max(1, training.pace.last // training.config.evaluation_interval)
-        training = replace(training, deadline=Deadline(budget, n, lambda: before + clock.used()))
+        n, interval = training.config.evaluations, training.config.evaluation_interval
+        deadline = Deadline(budget, n, lambda: before + clock.used(), interval)
+        training = replace(training, deadline=deadline)
     state.cores = cores()
     recorder = RunRecorder(run, training, recipe.model)
     watcher.begin(run, training, state)

@@ -8,7 +8,6 @@ clock decides, but it leaves a record that needs no clock.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +26,8 @@ FEWEST_STEPS = 3
 SMALL_CHANGE = (0.03, 0.005)
 """A new plan that differs by less than these shares, of the steps that are left and of all steps,
 is not worth a knot."""
+MOST_EVALUATION_SHARE = 0.25
+"""Of the time that is left: evaluations that became dearer are made less often."""
 MOST_SLOWDOWN = 1.75
 """Beyond, a slow step says more about processes that wait for each other than about what follows
 the training, which is done by one."""
@@ -60,14 +61,22 @@ class TimeBudget:
 class Deadline:
     """Tells, from the clock, when a plan is due to be changed."""
 
-    def __init__(self, budget: TimeBudget, n_evaluations: int, used: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        budget: TimeBudget,
+        n_evaluations: int,
+        used: Callable[[], float],
+        interval: int = 0,
+    ) -> None:
         """
         Args:
             budget: the time.
-            n_evaluations: of the whole run.
+            n_evaluations: of the whole run, as it was planned first.
             used: asked for the seconds of the budget that are gone.
+            interval: steps between evaluations, where they are not spread over the progress.
         """
         self.budget, self.n_evaluations, self.used = budget, n_evaluations, used
+        self.interval = interval
         self.start = self.mark = used()
         self.steps: list[float] = []
         """Durations of the steps since training began here, without the first, which allocates."""
@@ -103,23 +112,30 @@ class Deadline:
             return None
         # A plan that ends before its time is planned anew, which counts as one of the moments.
         self.due = [moment for moment in self.due[1:] if moment > used]
-        last = step + self.steps_left(step, pace)
-        change = abs(last - pace.last)
+        planned = max(pace.evaluations_left(step, self.n_evaluations), 1)
+        steps, evaluations = self.rest(planned)
+        if self.budget.most_steps:
+            steps = min(steps, self.budget.most_steps - step)
+        change = abs(steps - left)
         if change < max(SMALL_CHANGE[0] * left, SMALL_CHANGE[1] * pace.last, 1):
             return None
-        return Knot(step, last)
+        return Knot(step, step + steps, evaluations if evaluations < planned else None)
 
-    def steps_left(self, step: int, pace: Pace) -> int:
-        """Steps for which there is time, with the evaluations that are due between them."""
+    def rest(self, planned: int) -> tuple[int, int]:
+        """Steps and evaluations for which there is time.
+
+        Args:
+            planned: evaluations that are due, at most.
+        """
         step_seconds = self.step_seconds()
         slowdown = min(max(step_seconds / self.budget.step_seconds, 1.0), MOST_SLOWDOWN)
-        evaluations = self.n_evaluations - pace.evaluations_done(step, self.n_evaluations)
-        in_steps = (
-            self.budget.for_steps(self.used(), slowdown) / step_seconds
-            - max(evaluations, 1) * self.evaluation_in_steps
-        )
-        most = self.budget.most_steps - step if self.budget.most_steps else math.inf
-        return int(max(min(round(in_steps), most), 0))
+        in_steps = self.budget.for_steps(self.used(), slowdown) / step_seconds
+        if self.interval:
+            steps = steps_between(self.interval, in_steps, self.evaluation_in_steps)
+            return max(int(steps), 0), planned
+        affordable = int(MOST_EVALUATION_SHARE * in_steps / max(self.evaluation_in_steps, 1e-9))
+        evaluations = min(planned, max(affordable, 1))
+        return max(round(in_steps - evaluations * self.evaluation_in_steps), 0), evaluations
 
     def step_seconds(self) -> float:
         """Mean duration of the last steps."""
@@ -135,3 +151,16 @@ class Deadline:
     def _lap(self) -> float:
         before, self.mark = self.mark, self.used()
         return self.mark - before
+
+
+def steps_between(interval: int, budget: float, evaluation: float) -> float:
+    """Steps that a budget affords where an evaluation follows at each interval and at the end.
+
+    Args:
+        interval: steps.
+        budget, evaluation: what there is and what an evaluation takes, in steps.
+
+    >>> steps_between(10, 35.0, 5.0)
+    20.0
+    """
+    return (budget - evaluation) / (1 + evaluation / interval)

@@ -11,8 +11,9 @@ is left of the schedule is spread evenly over the steps up to `last`:
     0 +--------------
       0   2   4   6  step
 
-Learning rate and evaluations follow the progress. A clock decides the knots (deadline.py), and
-whoever knows them repeats the run without one.
+Learning rate and evaluations follow the progress; a knot may also say that fewer evaluations are
+made from there on. A clock decides the knots (deadline.py), and whoever knows them repeats the run
+without one.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ class Knot(NamedTuple):
 
     step: int
     last: int
+    evaluations: int | None = None
+    """That follow, the one at the end included; None leaves those that were planned before."""
 
     def __str__(self) -> str:
-        return f"{self.step}:{self.last}"
+        return ":".join(str(number) for number in self if number is not None)
 
 
 class Pace:
@@ -53,7 +56,7 @@ class Pace:
         """The pace of a recipe: `schedule.pace`, or the plain one up to `max_steps`.
 
         >>> Pace.of(("0:8", "4:6"), 6).knots
-        [Knot(step=0, last=8), Knot(step=4, last=6)]
+        [Knot(step=0, last=8, evaluations=None), Knot(step=4, last=6, evaluations=None)]
         """
         return cls([parse_knot(text) for text in texts] or [Knot(0, max_steps)])
 
@@ -94,17 +97,41 @@ class Pace:
         return done
 
     def evaluations_done(self, step: int, n_evaluations: int) -> int:
-        """How many of the evaluations, spread evenly over the progress, are due by a step."""
-        return int(n_evaluations * self.progress(step) / max(self.planned, 1))
+        """How many evaluations are due by a step, of so many that were planned first.
+
+        They are spread evenly over the progress, and anew where a knot gives their number.
+
+        >>> pace = Pace([Knot(0, 8), Knot(4, 8, evaluations=1)])
+        >>> [pace.evaluations_done(step, 4) for step in range(9)]
+        [0, 0, 1, 1, 2, 2, 2, 2, 3]
+        """
+        return self._evaluations(step, n_evaluations)[0]
+
+    def evaluations_left(self, step: int, n_evaluations: int) -> int:
+        """How many follow after a step."""
+        return self._evaluations(step, n_evaluations)[1]
+
+    def _evaluations(self, step: int, n_evaluations: int) -> tuple[int, int]:
+        before, begin, spread = 0, 0.0, n_evaluations
+        for knot in self.knots:
+            if knot.evaluations is not None and knot.step < step:
+                here = self.progress(knot.step)
+                before += int(spread * (here - begin) / (self.planned - begin))
+                begin, spread = here, knot.evaluations
+        done = int(spread * (self.progress(step) - begin) / ((self.planned - begin) or 1))
+        return before + done, spread - done
 
 
 def parse_knot(text: str) -> Knot:
     """Read one entry of `schedule.pace`.
 
-    >>> parse_knot("41:212")
-    Knot(step=41, last=212)
+    >>> parse_knot("41:212"), parse_knot("41:212:3")
+    (Knot(step=41, last=212, evaluations=None), Knot(step=41, last=212, evaluations=3))
     """
-    step, colon, last = text.partition(":")
-    if not (colon and step.isdecimal() and last.isdecimal()):
-        raise UserError(f"schedule.pace must be a list of STEP:LAST such as 41:212, got '{text}'.")
-    return Knot(int(step), int(last))
+    numbers = text.split(":")
+    if len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
+        raise UserError(
+            f"schedule.pace must be a list of STEP:LAST or STEP:LAST:EVALUATIONS such as 41:212, "
+            f"got '{text}'."
+        )
+    return Knot(*map(int, numbers))

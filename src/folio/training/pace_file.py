@@ -55,7 +55,7 @@ def read_pace(path: Path) -> tuple[TimeBudget, list[Knot]] | None:
     for line in rest:
         try:
             entry = json.loads(line)
-            knots.append(Knot(entry["step"], entry["last"]))
+            knots.append(Knot(entry["step"], entry["last"], entry.get("evaluations")))
         except (ValueError, KeyError, TypeError):
             break
     return budget, knots

@@ -33,8 +33,9 @@ class ScheduleConfig:
 
     pace: tuple[str, ...] = ()
     """Where a budget in minutes was planned anew, as STEP:LAST: from a step on, the rest of the
-    schedule is spread over the steps up to the last one. Folio writes it at the end of such a run,
-    so that the recipe repeats it without a clock."""
+    schedule is spread over the steps up to the last one; STEP:LAST:EVALUATIONS where fewer
+    evaluations follow than were planned. Folio writes it at the end of such a run, so that the
+    recipe repeats it without a clock."""
 
     def __post_init__(self) -> None:
         for name in ("warmup_fraction", "cooldown_fraction", "final_fraction"):
