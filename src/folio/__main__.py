@@ -1,5 +1,5 @@
 """`python -m folio` is the command `folio`."""
 
-from folio.cli.main import main
+from folio.cli.main import command
 
-main()
+command()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from folio.console import OutputError, output, say, show
@@ -55,6 +59,27 @@ def make_app() -> App:
     for verb, summary in VERBS.items():
         app.command(f"folio.cli.{verb}:{verb}", name=verb, help=summary)
     return app
+
+
+def command() -> NoReturn:
+    """Run the command line as a process of its own.
+
+    What Python has to do at the end is done; then the process leaves at once, since taking down
+    torch takes longer than many a command.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

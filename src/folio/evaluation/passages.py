@@ -27,10 +27,6 @@ from folio.tokens.text import text_of
 LENGTH = 50
 """Characters of a passage: the 50 of Folio's leakage, and of Carlini et al. 2022,
 https://arxiv.org/abs/2202.07646."""
-FEWEST = 512
-"""Passages that are read whatever time they take."""
-ROUNDS = 8
-"""Reading may end after each of so many evenly spaced parts, when its time is over."""
 
 PATTERN = 0.5
 """Share of a passage's runs of three characters that differ, below which it is a pattern: a
@@ -79,7 +75,6 @@ def read_passages(
     length: int = LENGTH,
     temperature: float = 0.8,
     seconds: float = math.inf,
-    fewest: int = FEWEST,
 ) -> Passages:
     """Read passages that are evenly spaced over a text.
 
@@ -91,7 +86,7 @@ def read_passages(
         most: how many to read.
         length: characters of a suffix; those that do not fit into the other half are shorter.
         temperature: at which it would be drawn, above 0.
-        seconds: after which to end, with at least `fewest`.
+        seconds: after which to end, after at least one batch.
 
     Returns:
         Those without a special token in the suffix, since no document goes on over one.
@@ -104,23 +99,30 @@ def read_passages(
     began, was_training = time.monotonic(), model.training
     model.eval()
     try:
-        for part in (np.arange(r, len(starts), ROUNDS) for r in _ORDER):
-            if done.sum() >= fewest and time.monotonic() - began > seconds:
+        per_batch = max(1, BATCH_TOKENS // context_length)
+        order = _spread(len(starts))
+        for first in range(0, len(order), per_batch):
+            chosen = order[first : first + per_batch]
+            bits[chosen], at_once[chosen] = _read(
+                model, tokens, starts[chosen], prefix, sizes[chosen], temperature
+            )
+            done[chosen] = True
+            if time.monotonic() - began > seconds:
                 break
-            per_batch = max(1, BATCH_TOKENS // context_length)
-            for first in range(0, len(part), per_batch):
-                chosen = part[first : first + per_batch]
-                bits[chosen], at_once[chosen] = _read(
-                    model, tokens, starts[chosen], prefix, sizes[chosen], temperature
-                )
-                done[chosen] = True
     finally:
         model.train(was_training)
     return Passages(starts[done], prefix, sizes[done], bits[done], at_once[done])
 
 
-_ORDER = (0, 4, 2, 6, 1, 5, 3, 7)
-"""Of the rounds, so that those which were read are evenly spaced whenever it ends."""
+def _spread(n: int) -> NDArray[np.int64]:
+    """(n,) the numbers below n in an order whose beginnings are evenly spaced, wherever they end.
+
+    >>> _spread(8).tolist()
+    [0, 4, 2, 6, 1, 5, 3, 7]
+    """
+    bits = max(n - 1, 1).bit_length()
+    mirrored = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits)]
+    return np.array([i for i in mirrored if i < n], dtype=np.int64)
 
 
 def _places(

@@ -23,7 +23,7 @@ from folio.device import Device
 from folio.evaluation.score import BATCH_TOKENS, sampled_windows
 from folio.recipe.build import build
 from folio.recipe.recipe import Recipe
-from folio.run.look_back import SHARE_OF_RUN
+from folio.run.look_back import SHARE_OF_RUN, compile_kernels
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
@@ -47,7 +47,7 @@ MOST_EVALUATION_SHARE = 0.25
 SMALL_SAMPLE = 16_384
 """Tokens of training text that tell its loss well enough, within about 0.02."""
 
-END_SECONDS = 1.0
+END_SECONDS = 0.7
 """Measured on a quiet machine: from the last evaluation to the end of the command, for opening
 the best checkpoint, the picture, the card and leaving."""
 SAMPLE_SHARE, SAMPLE_SECONDS = 0.05, 2.0
@@ -142,11 +142,13 @@ def freeze_budget(
     minutes = config.minutes or (0.0 if steps else DEFAULT_MINUTES)
     if minutes:
         clock = clock or CommandClock()
+        compile_kernels()  # before the plan, which cannot foresee it
         speed = speed or measure(recipe, device, training, validation)
         seconds = 60 * minutes
-        end = end_seconds(seconds)
+        end, look = END_SECONDS, look_seconds(seconds)
         end += speed.evaluation_seconds * read_at_end / (2 * len(validation))
-        recipe, speed = sample_less(recipe, speed, seconds - clock.used() - end, len(validation))
+        left = seconds - clock.used() - end - look
+        recipe, speed = sample_less(recipe, speed, left, len(validation))
         budget = TimeBudget(
             seconds,
             speed.step_seconds,
@@ -155,6 +157,7 @@ def freeze_budget(
             sample_seconds(seconds),
             steps,
             from_step,
+            look,
         )
         recipe = plan(recipe, speed, budget, clock.used(), tell)
         return Frozen(recipe, speed, budget)
@@ -254,11 +257,9 @@ def sample_seconds(seconds: float) -> float:
     return min(SAMPLE_SHARE * seconds, SAMPLE_SECONDS)
 
 
-def end_seconds(seconds: float) -> float:
-    """What follows the last evaluation of a run with a budget, without further texts: the look
-    back, the picture and the card.
-    """
-    return END_SECONDS + min(LOOK_SHARE * seconds, LOOK_SECONDS)
+def look_seconds(seconds: float) -> float:
+    """Most time that the look back at a run may take, of a budget."""
+    return min(LOOK_SHARE * seconds, LOOK_SECONDS)
 
 
 def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
@@ -357,6 +358,16 @@ def _measure(
         evaluation_seconds=2 * token_seconds * (len(validation) - 1),
         slowdown=slowdown,
     )
+
+
+def evaluation_now(training: Training) -> float:
+    """Seconds that an evaluation of a run takes beside the programs that run now, from a piece."""
+    length, n = training.context_length, len(training.validation)
+    windows = sampled_windows(n, length, training.step.world_size * BATCH_TOKENS)
+    begin = time.perf_counter()
+    n_read = training.step.score(training.validation, windows, "measurement").targets
+    seconds = time.perf_counter() - begin
+    return seconds / n_read * (n - 1 + (training.config.evaluation_sample or n - 1))
 
 
 def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[float, float, float]:

@@ -54,6 +54,7 @@ class Result:
         )
 
 
+@one_thread()
 def finish(
     run: Run,
     recipe: Recipe,
@@ -65,6 +66,8 @@ def finish(
     should_stop: Callable[[], bool],
 ) -> Result:
     """Draw, evaluate, sample, diagnose, and write the card.
+
+    What is computed here, beside held-out text, is small, and must not wait for other programs.
 
     Args:
         run, recipe, ending, state, training: as they are at the end.
@@ -116,15 +119,14 @@ def write_sample(
     seconds: float,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Let the model write on one thread, for a while at most."""
+    """Let the model write for a while at most."""
     token_ids: list[int] = []
-    with one_thread():
-        until = time.monotonic() + seconds
-        config = SamplingConfig(temperature=0.8, seed=seed)
-        for step in opened.generate_ids("", config, 1, n_tokens, stop=False, compiled=False):
-            token_ids.append(int(step))
-            if time.monotonic() > until or should_stop():
-                break
+    until = time.monotonic() + seconds
+    config = SamplingConfig(temperature=0.8, seed=seed)
+    for step in opened.generate_ids("", config, 1, n_tokens, stop=False, compiled=False):
+        token_ids.append(int(step))
+        if time.monotonic() > until or should_stop():
+            break
     return opened.tokenizer.decode(token_ids, skip_special=True)
 
 

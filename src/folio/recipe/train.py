@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from folio.config import Table, to_toml
 from folio.device import cores
-from folio.recipe.budget import CommandClock, freeze_budget, read_at_end
+from folio.recipe.budget import CommandClock, evaluation_now, freeze_budget, read_at_end
 from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
@@ -111,7 +112,8 @@ def train_in(
     if budget is not None:
         before = state.used_seconds if state.step > budget.from_step else 0.0
         n, interval = training.config.evaluations, training.config.evaluation_interval
-        deadline = Deadline(budget, n, lambda: before + clock.used(), interval)
+        now = partial(evaluation_now, training)
+        deadline = Deadline(budget, n, lambda: before + clock.used(), interval, now)
         training = replace(training, deadline=deadline)
     state.cores = cores()
     recorder = RunRecorder(run, training, recipe.model)

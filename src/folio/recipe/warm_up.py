@@ -11,6 +11,7 @@ from folio.recipe.budget import measure
 from folio.recipe.build import choose_for
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import make_recipe
+from folio.run import look_back
 
 DROPOUTS = dict.fromkeys(("embedding_dropout", "residual_dropout", "attention_dropout"), 0.1)
 
@@ -28,6 +29,7 @@ def compile_kernels() -> None:
         )
         tokens = np.arange(4 * recipe.model.context_length, dtype=np.uint8) % 128
         measure(recipe, choose_for(recipe), tokens, tokens, seconds=0.0)
+    look_back.compile_kernels()
 
 
 if __name__ == "__main__":

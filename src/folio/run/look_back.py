@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.evaluation.ngrams import FIRST_ORDER, ngram_surprise
 from folio.evaluation.passages import Passages, patterns_of, read_passages
 from folio.evaluation.repeats import OFTEN, count_repeats
 from folio.evaluation.shares import Share, share_of
@@ -24,7 +25,6 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.text import TokenText
 
 PASSAGES = 512
-FEWEST = 64
 SHARE_OF_RUN = 0.02
 """Of the time of a run that a look may take."""
 NGRAMS_PER_SECOND = 5e5
@@ -61,15 +61,14 @@ def look_back(
     Args:
         opened: the best checkpoint of a run that ended.
         run_seconds: how long it took to train.
-        seconds_left: for both looks together; none are taken where there is no time, or where
-            their kernels have to be compiled first in a limited one.
+        seconds_left: for both looks together; none are taken where there is no time.
 
     Returns:
         Rows for the card.
     """
     run = opened.run
     facts: list[tuple[str, str]] = []
-    if seconds_left <= 0 or (seconds_left < math.inf and _compiles_first()):
+    if seconds_left <= 0:
         return facts
     seconds = min(SHARE_OF_RUN * run_seconds, seconds_left / 2)
     found = look_for_passages(opened, seconds)
@@ -95,14 +94,14 @@ def look_back(
     return facts
 
 
-def _compiles_first() -> bool:
-    """Whether no earlier process has compiled what a look needs, which takes seconds."""
-    if not available():
-        return False
-    from folio.evaluation import automaton_kernels, ngram_kernels
+def compile_kernels() -> None:
+    """Compile what a look needs, unless an earlier process has; it takes seconds, once."""
+    if available():
+        from folio.evaluation import ngram_kernels
 
-    kernels: list[Any] = [automaton_kernels._read, ngram_kernels._pass]  # pyright: ignore
-    return any(map(must_compile, kernels))
+        if must_compile(ngram_kernels._pass):  # pyright: ignore
+            symbols = np.zeros(8, np.int16)
+            ngram_surprise([symbols], symbols, FIRST_ORDER, plain=False)
 
 
 def look_for_passages(opened: Model, seconds: float = math.inf) -> ByHeart | None:
@@ -121,7 +120,6 @@ def look_for_passages(opened: Model, seconds: float = math.inf) -> ByHeart | Non
             opened.model.config.context_length,
             most=PASSAGES,
             seconds=seconds / 2,
-            fewest=FEWEST,
         )
         return _share(read, tokens, opened, text, most_often)
 

@@ -28,7 +28,11 @@ SMALL_CHANGE = (0.03, 0.005)
 is not worth a knot."""
 MOST_EVALUATION_SHARE = 0.25
 """Of the time that is left: evaluations that became dearer are made less often."""
-MOST_SLOWDOWN = 1.75
+CHANGED, NOTICEABLE = 1.25, 0.05
+"""Evaluations are tried anew where steps take so many times longer, or shorter, than when they
+were measured, and where one would take this share of the time that is left: beside other programs
+they slow down more than steps, whose pauses at barriers a scheduler makes good."""
+MOST_SLOWDOWN = 2.0
 """Beyond, a slow step says more about processes that wait for each other than about what follows
 the training, which is done by one."""
 
@@ -51,11 +55,14 @@ class TimeBudget:
     """A budget in steps beside the one in time; 0 without one."""
     from_step: int = 0
     """Steps that had been taken before this budget began."""
+    look_seconds: float = 0.0
+    """For the look back at the end, by the clock."""
 
     def for_steps(self, used: float, slowdown: float) -> float:
         """Seconds that are left for steps and evaluations, where all takes so many times longer
         than on a machine without other programs."""
-        return self.seconds - used - slowdown * self.end_seconds - self.sample_seconds
+        by_the_clock = self.sample_seconds + self.look_seconds
+        return self.seconds - used - slowdown * self.end_seconds - by_the_clock
 
 
 class Deadline:
@@ -67,6 +74,7 @@ class Deadline:
         n_evaluations: int,
         used: Callable[[], float],
         interval: int = 0,
+        evaluation_now: Callable[[], float] | None = None,
     ) -> None:
         """
         Args:
@@ -74,14 +82,17 @@ class Deadline:
             n_evaluations: of the whole run, as it was planned first.
             used: asked for the seconds of the budget that are gone.
             interval: steps between evaluations, where they are not spread over the progress.
+            evaluation_now: tells the seconds of an evaluation, from a piece of one.
         """
         self.budget, self.n_evaluations, self.used = budget, n_evaluations, used
-        self.interval = interval
+        self.interval, self.evaluation_now = interval, evaluation_now
         self.start = self.mark = used()
         self.steps: list[float] = []
         """Durations of the steps since training began here, without the first, which allocates."""
         self.is_first = True
         self.evaluation_in_steps = budget.evaluation_seconds / budget.step_seconds
+        self.measured_at = budget.step_seconds
+        """What a step took when evaluations were measured."""
         horizon = max(budget.for_steps(self.start, 1.0), 0.0)
         self.due = [self.start + share * horizon for share in DECISIONS]
 
@@ -96,7 +107,7 @@ class Deadline:
         """Note the time of an evaluation and of saving, which have just ended."""
         seconds = self._lap()
         if len(self.steps) >= FEWEST_STEPS:
-            self.evaluation_in_steps = seconds / self.step_seconds()
+            self._note_evaluation(seconds)
 
     def decide(self, step: int, pace: Pace) -> Knot | None:
         """Plan the rest anew where that is due; None where nothing changes.
@@ -112,6 +123,7 @@ class Deadline:
             return None
         # A plan that ends before its time is planned anew, which counts as one of the moments.
         self.due = [moment for moment in self.due[1:] if moment > used]
+        self._try_evaluation()
         planned = max(pace.evaluations_left(step, self.n_evaluations), 1)
         steps, evaluations = self.rest(planned)
         if self.budget.most_steps:
@@ -147,6 +159,18 @@ class Deadline:
             if n >= FEWEST_STEPS and seconds >= wanted:
                 break
         return max(seconds / n, 1e-9)
+
+    def _try_evaluation(self) -> None:
+        step_seconds, left = self.step_seconds(), self.budget.seconds - self.used()
+        change = step_seconds / self.measured_at
+        is_noticeable = self.evaluation_in_steps * step_seconds > NOTICEABLE * left
+        if self.evaluation_now and is_noticeable and not 1 / CHANGED < change < CHANGED:
+            self._note_evaluation(self.evaluation_now())
+            self.mark = self.used()  # not a part of the next step
+
+    def _note_evaluation(self, seconds: float) -> None:
+        self.measured_at = self.step_seconds()
+        self.evaluation_in_steps = seconds / self.measured_at
 
     def _lap(self) -> float:
         before, self.mark = self.mark, self.used()
