@@ -112,7 +112,8 @@ def _choose(values: list[Any]) -> str:
     most = max((counts[key] for key in known), default=0)
     if known:
         return next(key for key in known if counts[key] >= most / 2)
-    return next(iter(counts)) if len(counts) == 1 else ""
+    converses = any(isinstance(v, dict) and set(v) & set(CONVERSATION_KEYS) for v in values)
+    return next(iter(counts)) if len(counts) == 1 and not converses else ""
 
 
 def _text(value: Any, chosen: str, notes: Notes) -> str:
