@@ -327,7 +327,11 @@ def nested(depth: int) -> str:
 
 def test_a_mail_of_parts_in_parts(folder: Path):
     making.write(folder, "a.eml", nested(1100) + "\ndeep\n")
-    making.write(folder, "a.mbox", f"From a\n{nested(1100)}\ndeep\n\nFrom b\n\nThe second.\n")
+    making.write(
+        folder,
+        "a.mbox",
+        f"From a\n{nested(1100)}\ndeep\n\nFrom b Mon Jan  1 12:00:00 2024\n\nThe second.\n",
+    )
     reading = read(folder)
     assert "nested too deeply" in reading.findings.refused[str(folder / "a.eml")]
     assert "The second.\n" in [document.text for document in reading.documents]
@@ -338,7 +342,9 @@ def test_a_mail_of_many_headers_and_one_of_a_large_attachment(folder: Path):
     heads = "X-A: b\n" * 50_000
     attachment = f"{'A' * 75}\n" * (1 << 13)
     huge = f"Content-Type: application/zip\n\n{attachment}"
-    making.write(folder, "a.mbox", f"From a\n{heads}\nFirst.\n\nFrom b\n{huge}\nFrom c\n\nLast.\n")
+    making.write(
+        folder, "a.mbox", f"From a\n{heads}\nFirst.\n\nFrom b\n{huge}\nFrom c\nTo: b\n\nLast.\n"
+    )
     reading = read(folder)
     assert {"First.\n", "Last.\n"} <= {document.text for document in reading.documents}
     assert reading.tally.dropped["attachments"] == len(attachment) + 1

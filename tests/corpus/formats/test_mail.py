@@ -70,3 +70,87 @@ def test_an_attachment_is_counted_and_not_read(tmp_path: Path):
     corpus = read_corpus(CorpusConfig(sources=(str(write(tmp_path, "a.eml", mixed)),)))
     assert corpus.documents[0].text == "See it.\n"
     assert corpus.record()["ledger_bytes"]["dropped"]["attachments"] == len("QUJD")
+
+
+BEGIN = "From a@b Mon Jan  1 12:00:00 2024\n"
+
+
+def bodies(folder: Path, mailbox: str | bytes) -> list[str]:
+    documents = read_documents([str(write(folder, "a.mbox", mailbox))], CorpusConfig()).documents
+    return [document.text.rstrip("\n") for document in documents]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "From a@b Mon Jan  1 12:00:00 2024",
+        "From a@b Mon Jan 01 12:00:00 +0200 2024",
+        "From - Mon, 1 Jan 2024 12:00:00 +0100",
+        "From foo at example.org  Mon Jan  1 12:00 CET 2024",
+        'From "Anna Berg" <a@b> Mon Jan  1 12:00:00 2024 remote from moon',
+    ],
+)
+@pytest.mark.parametrize("between", ["\n", ""], ids=["after an empty line", "after a line"])
+def test_a_sender_and_a_date_begin_a_message(tmp_path: Path, line: str, between: str):
+    mailbox = f"{line}\nSubject: x\n\nOne.\n{between}{line}\n\nTwo.\n"
+    assert bodies(tmp_path, mailbox) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "From there we went on foot.",
+        "From Monday at 12:00 on it is open.",
+        "From 1 Jan 2024 on.\nNote: the door is closed.",
+    ],
+)
+def test_a_sentence_that_begins_with_from_begins_no_message(tmp_path: Path, sentence: str):
+    mailbox = f"{BEGIN}Subject: x\n\nHello.\n\n{sentence}\n\n{BEGIN}\nTwo.\n"
+    assert bodies(tmp_path, mailbox) == [f"Hello.\n\n{sentence}", "Two."]
+
+
+def test_where_no_date_is_written_a_header_tells_a_message(tmp_path: Path):
+    mailbox = "From \r\nSubject: x\r\n\r\nOne.\r\n\r\nFrom c@d\r\nReceived: y\r\n\r\nTwo.\r\n"
+    assert bodies(tmp_path, mailbox) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("signs", [">", ">>"])
+def test_lines_that_a_mailbox_escaped_lose_one_sign(tmp_path: Path, signs: str):
+    mailbox = f"{BEGIN}\nHello.\n\n{signs}From there on.\n"
+    kept = {">": ["Hello.\n\nFrom there on."], ">>": ["Hello."]}  # what is left is a quoted line
+    assert bodies(tmp_path, mailbox) == kept[signs]
+
+
+def test_a_length_that_is_true_ends_a_message(tmp_path: Path):
+    body = f"A log:\n\n{BEGIN}Subject: no message\n\nStill the first.\n"
+    head = f"{BEGIN}Content-Length: {len(body)}\n\n"
+    assert bodies(tmp_path, f"{head}{body}\n{BEGIN}\nTwo.\n") == [body.rstrip("\n"), "Two."]
+    assert bodies(tmp_path, head + body) == [body.rstrip("\n")]
+
+
+@pytest.mark.parametrize("length", [3, 10_000_000])
+def test_a_length_that_is_wrong_is_not_believed(tmp_path: Path, length: int):
+    head = f"{BEGIN}Content-Length: {length}\n\n"
+    assert bodies(tmp_path, f"{head}The first.\n\n{BEGIN}\nTwo.\n") == ["The first.", "Two."]
+
+
+@pytest.mark.parametrize("before", [b"", b"\n", b"\r\n\r\n", b"\xef\xbb\xbf"])
+def test_a_mailbox_of_windows_or_after_empty_lines_is_read(tmp_path: Path, before: bytes):
+    mailbox = f"{BEGIN}Subject: x\n\nOne.\n\n{BEGIN}\nTwo.\n".replace("\n", "\r\n").encode()
+    assert bodies(tmp_path, before + mailbox) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf"])
+def test_a_mail_after_an_empty_line_is_read(tmp_path: Path, before: bytes):
+    path = write(tmp_path, "a.eml", before + MAIL.encode())
+    (document,) = read_documents([str(path)], CorpusConfig()).documents
+    assert document.text == "Wir kommen gegen sieben. Schön!\n"
+
+
+def test_a_mail_in_a_mail_is_read_once(tmp_path: Path):
+    inner = f">{BEGIN}Subject: inner\n\nInner.\n"
+    outer = (
+        'Content-Type: multipart/mixed; boundary="x"\n\n--x\nContent-Type: text/plain\n\nOuter.\n'
+        f"--x\nContent-Type: message/rfc822\n\n{inner}\n--x--\n"
+    )
+    assert bodies(tmp_path, f"{BEGIN}{outer}\n{BEGIN}\nTwo.\n") == ["Outer.\nInner.", "Two."]

@@ -54,9 +54,9 @@ FORMATS = (
     Format("xlsx", (".xlsx", ".xlsm"), "sheets.read_xlsx", "defusedxml"),
     Format("pptx", (".pptx", ".pptm"), "sheets.read_pptx", "defusedxml"),
     Format(
-        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=4
+        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=5
     ),
-    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",)),
+    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=4),
     Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
     Format(
         "json",

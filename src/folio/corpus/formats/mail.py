@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
 from collections.abc import Iterator
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
@@ -18,6 +20,24 @@ MESSAGE_BYTES = 64 << 20
 MOST_PARTS = 100
 """A message that holds more messages, or lists of parts, is read by nobody; parsers take very long
 for parts in parts."""
+LINE_BYTES = 1 << 20
+"""Of a line that are read at once."""
+_DATED = re.compile(
+    rb"From .*?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +"
+    rb"(?:[A-Z][a-z]{2} +\d{1,2}|\d{1,2} +[A-Z][a-z]{2}) +"
+    rb"(?:\d{4} +)?\d{1,2}:\d{2}(?::\d{2})?(?: +(?:[A-Z]{1,5}|[+-]\d{4}|\d{4}))*"
+    rb"(?: remote from \S+)?\s*$"
+)
+"""The line before a message, with sender and date."""
+_FIELD = re.compile(
+    rb"(?:from|to|cc|subject|date|received|return-path|delivered-to|message-id|mime-version|sender|"
+    rb"reply-to|in-reply-to|content-[a-z-]+|status|x-[\w-]+|dkim-signature|envelope-to)\s*:",
+    re.IGNORECASE,
+)
+_LENGTH = re.compile(rb"Content-Length:\s*(\d{1,12})\s*$", re.IGNORECASE)
+_ESCAPED = re.compile(rb">+From ")
+_ESCAPED_LINES = re.compile(rb"^>(>*From )", re.MULTILINE)
+"""Lines that a program escaped, so that no message seems to begin: one ">" too many."""
 _PART = re.compile(rb"boundary=|message/rfc822", re.IGNORECASE)
 _QUOTED = re.compile(r"^\s*>")
 _ATTRIBUTION = re.compile(
@@ -47,33 +67,80 @@ def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Pa
         if text:
             yield Passage(text, f"message {n}", document=True)
     if not n:
-        raise UserError("it is no mailbox: no line begins with 'From '")
+        raise UserError(
+            "it is no mailbox: no line with 'From ', a sender and a date begins a message"
+        )
 
 
 def read_eml(data: bytes, notes: Notes, mail_headers: tuple[str, ...] = ()) -> Iterator[Passage]:
     """One message."""
+    data = data.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     yield Passage(_message_text(data, mail_headers, notes))
 
 
 def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
+    """The messages of a mailbox, each without the line that parts it from the one before."""
     lines: list[bytes] = []
-    n_bytes, begun, empty = 0, False, True
+    n_bytes, begun, in_head, empty = 0, False, False, True
     with path.open("rb") as file:
-        for line in file:
-            if (empty or not begun) and line.startswith(b"From "):
+        while line := file.readline(LINE_BYTES):
+            line = line if file.tell() > len(line) else line.removeprefix(codecs.BOM_UTF8)
+            if _is_envelope(line, empty or not begun, file):
                 if begun:
                     yield from _kept(lines, n_bytes, notes)
-                lines, n_bytes, begun = [], 0, True
+                lines, n_bytes, begun, in_head = [], 0, True, True
                 notes.dropped["mail headers"] += len(line)
             elif begun:
                 n_bytes += len(line)
                 if n_bytes <= MESSAGE_BYTES:
-                    lines.append(line[1:] if line.startswith(b">From ") else line)
+                    lines.append(line[1:] if _ESCAPED.match(line) else line)
             elif line.strip():
                 notes.dropped["what stands before the first message"] += len(line)
             empty = not line.strip()
+            if in_head and empty:
+                in_head = False
+                body = _body(lines, file)
+                n_bytes += len(body)
+                lines.append(_ESCAPED_LINES.sub(rb"\1", body))
     if begun:
         yield from _kept(lines, n_bytes, notes)
+
+
+def _is_envelope(line: bytes, after_empty: bool, file: BinaryIO) -> bool:
+    """Whether a line parts two messages, or is a sentence that begins with "From ".
+
+    With sender and date it parts them wherever it stands, as to Dovecot; to Python's mailbox any
+    such line does. Programs that write no date are believed after an empty line, where a field of
+    a header follows.
+    """
+    if not line.startswith(b"From "):
+        return False
+    if _DATED.match(line[:1000]):
+        return True
+    if not after_empty:
+        return False
+    at = file.tell()
+    following = file.readline(1000)
+    file.seek(at)
+    return _FIELD.match(following) is not None
+
+
+def _body(head: list[bytes], file: BinaryIO) -> bytes:
+    """The body of a message that says how long it is, where that is true; else nothing.
+
+    It is true where the next message begins there, or the file ends; such bodies may hold lines
+    that look as if a message began.
+    """
+    length = next((match for line in head if (match := _LENGTH.match(line))), None)
+    n_bytes = int(length[1]) if length else 0
+    begin = file.tell()
+    if 0 < n_bytes <= min(MESSAGE_BYTES, os.fstat(file.fileno()).st_size - begin):
+        file.seek(begin + n_bytes)
+        line = file.read(1000).lstrip(b"\r\n").partition(b"\n")[0]
+        file.seek(begin)
+        if _DATED.match(line) or not line:
+            return file.read(n_bytes)
+    return b""
 
 
 def _kept(lines: list[bytes], n_bytes: int, notes: Notes) -> Iterator[bytes]:
