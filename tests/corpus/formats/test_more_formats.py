@@ -87,7 +87,10 @@ def test_a_presentation_is_read_slide_by_slide(tmp_path: Path):
     parts: dict[str, str | bytes] = {
         f"ppt/slides/slide{i}.xml": slide.format(i) for i in (10, 2, 1)
     }
-    parts["ppt/notesSlides/notesSlide2.xml"] = "<notes><p><t>Told.</t></p></notes>"
+    parts["ppt/notesSlides/notesSlide1.xml"] = "<notes><p><t>Told.</t></p></notes>"
+    parts["ppt/slides/_rels/slide2.xml.rels"] = (
+        '<r><x Id="r1" Type="u/notesSlide" Target="../notesSlides/notesSlide1.xml"/></r>'
+    )
     text = "Slide 1 says this.\n\nSlide 2 says this.\nTold.\n\nSlide 10 says this.\n"
     assert read(write(tmp_path, "a.pptx", zip_of(parts))) == [text]
 

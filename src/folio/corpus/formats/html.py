@@ -45,6 +45,7 @@ LINES = frozenset((
 ))  # fmt: skip
 
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?([\w-]+)""", re.I)
+_HIDING = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.I)
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 
 
@@ -97,7 +98,7 @@ class _Walk:
         for name, value in given.items():
             is_field = name in FIELDS.get(tag, ())
             self.notes.drop("form fields" if is_field else "attributes", value)
-        if self.unseen or tag in UNSEEN or "hidden" in given:
+        if self.unseen or tag in UNSEEN or _is_hidden(tag, given):
             self.unseen.append(UNSEEN.get(tag, self.unseen[-1] if self.unseen else "hidden text"))
         elif tag in PARAGRAPHS or tag in LINES:
             self.writer.end_line(2 if tag in PARAGRAPHS else 1)
@@ -123,6 +124,17 @@ class _Walk:
             self.notes.drop(self.unseen[-1], _squeezed(text))
         else:
             self.writer.words(text, "pre" in self.open)
+
+
+def _is_hidden(tag: str, given: dict[str, str | None]) -> bool:
+    """Whether an element is not seen, or not meant for those who hear the page."""
+    if "hidden" in given or (given.get("aria-hidden") or "").strip().lower() == "true":
+        return True
+    if tag in ("html", "body"):  # which scripts show once they have loaded
+        return False
+    if tag == "dialog":
+        return "open" not in given
+    return _HIDING.search(given.get("style") or "") is not None
 
 
 class _Writer:

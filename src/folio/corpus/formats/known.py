@@ -48,11 +48,11 @@ class Format:
 FORMATS = (
     Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
     Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax"),
-    Format("docx", (".docx", ".docm"), "office.read_docx", "defusedxml"),
-    Format("odt", (".odt", ".ott"), "office.read_odt", "defusedxml"),
+    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=4),
+    Format("odt", (".odt", ".ott"), "odt.read_odt", "defusedxml", revision=4),
     Format("epub", (".epub",), "epub.read_epub", "selectolax"),
-    Format("xlsx", (".xlsx", ".xlsm"), "sheets.read_xlsx", "defusedxml"),
-    Format("pptx", (".pptx", ".pptm"), "sheets.read_pptx", "defusedxml"),
+    Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=4),
+    Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
     Format(
         "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=5
     ),
