@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from folio.corpus.encodings import decode
 from folio.corpus.formats.markup import FIELDS, Event, events_of_html, events_of_xhtml
@@ -54,12 +54,16 @@ def read_html(data: bytes, notes: Notes) -> Iterator[Passage]:
     yield Passage(html_text(decode_page(data, notes), notes))
 
 
-def html_text(page: str, notes: Notes) -> str:
+LeftOut = Callable[[str, dict[str, str | None]], str]
+"""Why an element of some tag and attributes is not read; empty where it is."""
+
+
+def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: "") -> str:
     """The text of a page: blocks by empty lines, cells by tabs."""
     events = events_of_xhtml(page)
     if events is None:
         events = events_of_html(page)
-    walk = _Walk(notes)
+    walk = _Walk(notes, left_out)
     for event in events:
         walk.take(event)
     text = walk.writer.text()
@@ -74,8 +78,9 @@ def html_text(page: str, notes: Notes) -> str:
 class _Walk:
     """What is seen of a page, and what is not, by reason."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: Notes, left_out: LeftOut) -> None:
         self.notes = notes
+        self.left_out = left_out
         self.writer = _Writer()
         self.title: list[str] = []
         self.unseen: list[str] = []  # why, for each element from the first unseen one inwards
@@ -98,8 +103,11 @@ class _Walk:
         for name, value in given.items():
             is_field = name in FIELDS.get(tag, ())
             self.notes.drop("form fields" if is_field else "attributes", value)
-        if self.unseen or tag in UNSEEN or _is_hidden(tag, given):
-            self.unseen.append(UNSEEN.get(tag, self.unseen[-1] if self.unseen else "hidden text"))
+        reason = UNSEEN.get(tag) or (self.unseen[-1] if self.unseen else "")
+        if not reason:
+            reason = "hidden text" if _is_hidden(tag, given) else self.left_out(tag, given)
+        if reason:
+            self.unseen.append(reason)
         elif tag in PARAGRAPHS or tag in LINES:
             self.writer.end_line(2 if tag in PARAGRAPHS else 1)
         if tag in ("td", "th") and not self.unseen and self.cells:

@@ -12,6 +12,7 @@ from email.parser import BytesParser
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from folio.corpus.formats.mail_text import quoted_in_a_page, unwrapped, written
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
@@ -39,15 +40,6 @@ _ESCAPED = re.compile(rb">+From ")
 _ESCAPED_LINES = re.compile(rb"^>(>*From )", re.MULTILINE)
 """Lines that a program escaped, so that no message seems to begin: one ">" too many."""
 _PART = re.compile(rb"boundary=|message/rfc822", re.IGNORECASE)
-_QUOTED = re.compile(r"^\s*>")
-_ATTRIBUTION = re.compile(
-    r"^(On\b.{4,200}\bwrote|Am\b.{4,200}\bschrieb\b.{0,80}|Le\b.{4,200}\ba écrit\s?|"
-    r"El\b.{4,200}\bescribió|Il\b.{4,200}\bha scritto)\s?:$",
-    re.DOTALL,
-)
-_ORIGINAL = re.compile(
-    r"^-{2,}\s*(Original Message|Ursprüngliche Nachricht|Message d'origine)", re.I
-)
 
 
 class TooDeepError(UserError):
@@ -163,75 +155,84 @@ def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
             head += f"{name}: {_header(message, name)}\n"
         else:
             notes.drop("mail headers", str(value))
-    parts = []
-    for part in message.walk():
-        if part is not message:
-            for _, value in part.raw_items():
-                notes.drop("mail headers", str(value))
-        for beside in (part.preamble, part.epilogue):
-            notes.drop("what stands beside the parts", beside)
-        if part.is_multipart():
-            continue
-        is_text = part.get_content_type() in ("text/plain", "text/html")
-        if not is_text or part.get_content_disposition() == "attachment":
-            raw = part.get_payload()
-            notes.dropped["attachments"] += len(raw) if isinstance(raw, str) else 0
-        else:
-            parts.append((part.get_content_type(), _content(part, notes)))
-    plain = [text for kind, text in parts if kind == "text/plain" and text.strip()]
-    pages = [text for kind, text in parts if kind == "text/html"]
-    if plain:
-        for page in pages:
-            notes.drop("the same message as HTML", page)
-    else:
-        plain = [_page_text(page, notes) for page in pages]
-    body = written("\n".join(plain), notes)
+    body = _said(message, notes)
     return f"{head}\n{body}".lstrip("\n") if body or head else ""
 
 
-def written(body: str, notes: Notes) -> str:
-    """What the sender wrote: no signature, no quoted lines, nor whose they are."""
-    lines = body.replace("\r\n", "\n").split("\n")
-    for i, line in enumerate(lines):
-        if line in ("-- ", "--") and i > 0:
-            notes.drop("signatures", "\n".join(lines[i:]))
-            lines = lines[:i]
-            break
-    for i, line in enumerate(lines):
-        if _ORIGINAL.match(line):
-            notes.drop("quoted mail", "\n".join(lines[i:]))
-            lines = lines[:i]
-            break
-    kept: list[str] = []
-    for line in lines:
-        if not _QUOTED.match(line):
-            kept.append(line)
-            continue
-        notes.drop("quoted mail", line)
-        while kept and not kept[-1].strip():
-            kept.pop()
-        for n in (1, 2):  # "On Monday ... wrote:" may take two lines
-            if _ATTRIBUTION.match("\n".join(kept[-n:])):
-                notes.drop("quoted mail", "\n".join(kept[-n:]))
-                del kept[-n:]
-                break
-        kept.append("")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") + "\n" if any(kept) else ""
+def _said(part: EmailMessage, notes: Notes) -> str:
+    """What is written in a part and the parts in it; of alternatives, in the plainest."""
+    for beside in (part.preamble, part.epilogue):
+        notes.drop("what stands beside the parts", beside)
+    if part.is_multipart():
+        inside: list[Any] = [p for p in part.get_payload() if isinstance(p, EmailMessage)]
+        if part.get_content_type() == "multipart/alternative":
+            inside = [_plainest(inside, notes)] if inside else []
+        for child in inside:
+            _drop_head(child, notes)
+        return "\n".join(filter(None, (_said(child, notes) for child in inside)))
+    if not _is_text(part):
+        raw = part.get_payload()
+        notes.dropped["attachments"] += len(raw) if isinstance(raw, str) else 0
+        return ""
+    text = _content(part, notes)
+    if part.get_content_type() == "text/html":
+        text = _page_text(text, notes)
+    elif str(part.get_param("format", "")).lower() == "flowed":
+        text = unwrapped(text, str(part.get_param("delsp", "")).lower() == "yes")
+    return written(text, notes)
+
+
+def _plainest(alternatives: list[EmailMessage], notes: Notes) -> EmailMessage:
+    """The part that is read of those that say the same; the others are counted."""
+
+    def is_plain(part: EmailMessage) -> bool:
+        return any(
+            _is_text(p) and p.get_content_type() == "text/plain" and _payload(p).strip()
+            for p in part.walk()
+        )
+
+    def is_page(part: EmailMessage) -> bool:
+        return any(p.get_content_type() == "text/html" for p in part.walk())
+
+    chosen = next(filter(is_plain, alternatives), None)
+    chosen = chosen or next(filter(is_page, alternatives), alternatives[-1])
+    for part in alternatives:
+        for p in part.walk() if part is not chosen else ():
+            _drop_head(p, notes)
+            if _is_text(p):
+                notes.drop("the same message in another form", _content(p, Notes()))
+            elif not p.is_multipart():
+                notes.dropped["attachments"] += len(str(p.get_payload()))
+    return chosen
+
+
+def _drop_head(part: EmailMessage, notes: Notes) -> None:
+    for _, value in part.raw_items():
+        notes.drop("mail headers", str(value))
+
+
+def _is_text(part: EmailMessage) -> bool:
+    is_text = part.get_content_type() in ("text/plain", "text/html")
+    is_text |= part.get_content_maintype() == "multipart"  # without the parts that it announces
+    return is_text and not part.is_multipart() and part.get_content_disposition() != "attachment"
+
+
+def _payload(part: EmailMessage) -> bytes:
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
 
 
 def _content(part: EmailMessage, notes: Notes) -> str:
     from folio.corpus.encodings import decode
 
-    payload = part.get_payload(decode=True)
-    data = payload if isinstance(payload, bytes) else b""
-    return decode(data, part.get_content_charset(), notes)
+    return decode(_payload(part), part.get_content_charset(), notes)
 
 
 def _page_text(page: str, notes: Notes) -> str:
     try:
         from folio.corpus.formats.html import html_text
 
-        return html_text(page, notes)
+        return html_text(page, notes, quoted_in_a_page)
     except ImportError:
         notes.warnings.append("mail in HTML needs: pip install 'foliolm[documents]'")
         notes.drop("HTML without its reader", page)
