@@ -136,6 +136,13 @@ def test_a_hidden_paragraph_and_a_deleted_row_are_counted(tmp_path: Path):
     assert reading.tally.dropped["deleted text"] == len("Row")
 
 
+def test_a_large_first_letter_begins_its_word(tmp_path: Path):
+    cap = f'<w:p><w:pPr><w:framePr w:dropCap="drop"/></w:pPr>{run("D")}</w:p>'
+    framed = f'<w:p><w:pPr><w:framePr w:w="9"/></w:pPr>{run("In a frame.")}</w:p>'
+    body = f"{cap}<w:p>{run('rop by drop.')}</w:p>{framed}<w:p>{run('Next.')}</w:p>"
+    assert text_of(read(tmp_path, "a.docx", word(body))) == "Drop by drop.|In a frame.|Next."
+
+
 # ---- presentations ---------------------------------------------------------------------
 
 

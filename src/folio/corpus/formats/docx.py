@@ -69,6 +69,7 @@ class _Docx:
         self.pending: list[tuple[str, Any]] = []
         self.used: set[int] = set()
         self.boxes: list[str] = []
+        self.drop_cap = ""  # the large letter that the next paragraph begins with
         self.fields: list[bool] = []  # whether each open field has come to its result
 
     def blocks(self, parent: Any) -> Iterator[str]:
@@ -77,6 +78,10 @@ class _Docx:
             name = local_name(element)
             if name == "p":
                 text = self.inline(element, self.is_hidden(element, False)).strip("\n")
+                if _is_drop_cap(element):
+                    self.drop_cap += text
+                    continue
+                text, self.drop_cap = self.drop_cap + text, ""
                 yield text + "\n\n" if text.strip() else ""
                 boxes, self.boxes = self.boxes, []
                 yield from boxes
@@ -253,6 +258,12 @@ def _hidden_styles(roots: list[Any]) -> dict[str, bool]:
         if ancestor in own:
             found[name] = own[ancestor]
     return found
+
+
+def _is_drop_cap(paragraph: Any) -> bool:
+    """Whether a paragraph is the large first letter of the next one."""
+    frames = (e for p in paragraph if local_name(p) == "pPr" for e in p)
+    return any((attribute(e, "dropCap") or "none") != "none" for e in frames)
 
 
 def _is_placeholder(control: Any) -> bool:

@@ -32,6 +32,8 @@ UNSEEN = {
     "rp": "readings beside characters",
     "rt": "readings beside characters",
     "nav": "navigation",
+    "case": "what stands there in another form",
+    "epub:case": "what stands there in another form",
 }
 """Elements that are not read, and why their text is left out."""
 PARAGRAPHS = frozenset((

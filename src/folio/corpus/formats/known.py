@@ -93,11 +93,12 @@ FORMATS = (
     Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=4),
     Format(
         "xml",
-        (".xml", ".tei", ".fb2"),
+        (".xml", ".tei", ".fb2", ".docbook", ".dbk", ".nxml", ".rss", ".atom", ".opml", ".dita"),
         "xml_text.read_xml",
         "defusedxml",
         settings=("text_column",),
         laid_out=False,
+        revision=4,
     ),
 )
 LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)
