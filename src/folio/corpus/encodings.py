@@ -50,6 +50,7 @@ BYTE_ORDER_MARKS = {
 DAMAGED = re.compile("[\udc80-\udcff]")
 """A byte that is no UTF-8, as `surrogateescape` gives it."""
 REPLACED = "\ufffd"
+_NO_ASCII = re.compile("iso-?2022|hz|utf-?7", re.IGNORECASE)
 
 
 class WrongEncodingError(UserError):
@@ -214,6 +215,9 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
     mark, codec = next((m for m in BYTE_ORDER_MARKS.items() if data.startswith(m[0])), (b"", ""))
     if codec:
         return data[len(mark) :].decode(codec, errors="replace")
+    if named and _NO_ASCII.match(named):  # whose bytes are all below 128, as ASCII's are
+        with suppress(LookupError, UnicodeDecodeError):
+            return data.decode(named)
     with suppress(UnicodeDecodeError):
         return data.decode("utf-8")
     text = data.decode("utf-8", "surrogateescape")

@@ -234,6 +234,23 @@ def test_what_a_page_quotes_is_counted(tmp_path: Path):
     assert dropped["quoted mail"] == len("On Monday:So?x")
 
 
+@pytest.mark.parametrize("said", ["boundary=----=_Next?1", 'boundary="another"', "x=y"])
+def test_parts_are_found_whatever_the_header_says_about_them(tmp_path: Path, said: str):
+    mail = mail_of(PLAIN.format("Hello."), PAGE.format("Hello."), kind="alternative")
+    mail = mail.replace("--xalternative", "------=_Next?1").replace('boundary="xalternative"', said)
+    assert text_of(tmp_path, mail)[0] == "Hello.\n"
+
+
+@pytest.mark.parametrize("codec", ["iso-2022-jp", "utf-7"])
+def test_encodings_whose_bytes_are_those_of_ascii_are_told_by_their_names(
+    tmp_path: Path, codec: str
+):
+    said = "Das Meer (海)." if codec == "iso-2022-jp" else "Die Größe."
+    mail = f"Content-Type: text/plain; charset={codec}\n\n".encode() + said.encode(codec)
+    path = write(tmp_path, "a.eml", mail)
+    assert read_documents([str(path)], CorpusConfig()).documents[0].text == said + "\n"
+
+
 @pytest.mark.parametrize(
     "head",
     [

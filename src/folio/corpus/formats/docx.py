@@ -36,7 +36,7 @@ def read_docx(data: bytes, notes: Notes) -> Iterator[Passage]:
     main = package.main_part("word/document.xml")
     reader = _Docx(package, main, notes)
     body = package.xml(main)
-    yield Passage("".join(reader.blocks(body)).rstrip("\n") + "\n")
+    yield Passage("".join((*reader.blocks(body), reader.drop_cap)).rstrip("\n") + "\n")
     reader.count_unused()
     for part in sorted(package.names):
         if match := _OTHER_TEXT.search(part):

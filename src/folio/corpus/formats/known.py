@@ -57,7 +57,12 @@ FORMATS = (
         "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=5
     ),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=4),
-    Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
+    Format(
+        "subtitles",
+        (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
+        "subtitles.read_subtitles",
+        revision=4,
+    ),
     Format(
         "json",
         (".json",),

@@ -39,6 +39,8 @@ _LENGTH = re.compile(rb"Content-Length:\s*(\d{1,12})\s*$", re.IGNORECASE)
 _ESCAPED = re.compile(rb">+From ")
 _ESCAPED_LINES = re.compile(rb"^>(>*From )", re.MULTILINE)
 """Lines that a program escaped, so that no message seems to begin: one ">" too many."""
+_BOUNDARY = re.compile(rb"^--([^\s\"]{1,200})[ \t]*\r?\n(?=content-[a-z-]+:)", re.I | re.MULTILINE)
+"""A line between two parts."""
 _PART = re.compile(rb"boundary=|message/rfc822", re.IGNORECASE)
 
 
@@ -146,8 +148,7 @@ def _kept(lines: list[bytes], n_bytes: int, notes: Notes) -> Iterator[bytes]:
 def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
     if len(_PART.findall(data)) > MOST_PARTS:
         raise TooDeepError("its parts are nested too deeply")
-    message = BytesParser(policy=policy.default).parsebytes(data)
-    assert isinstance(message, EmailMessage)
+    message = _parsed(data)
     wanted = {name.lower() for name in headers}
     head = ""
     for name, value in message.raw_items():
@@ -157,6 +158,12 @@ def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
             notes.drop("mail headers", str(value))
     body = _said(message, notes)
     return f"{head}\n{body}".lstrip("\n") if body or head else ""
+
+
+def _parsed(data: bytes) -> EmailMessage:
+    message = BytesParser(policy=policy.default).parsebytes(data)
+    assert isinstance(message, EmailMessage)
+    return message
 
 
 def _said(part: EmailMessage, notes: Notes) -> str:
@@ -170,6 +177,8 @@ def _said(part: EmailMessage, notes: Notes) -> str:
         for child in inside:
             _drop_head(child, notes)
         return "\n".join(filter(None, (_said(child, notes) for child in inside)))
+    if (found := _unannounced(part)) is not None:
+        return _said(found, notes)
     if not _is_text(part):
         raw = part.get_payload()
         notes.dropped["attachments"] += len(raw) if isinstance(raw, str) else 0
@@ -180,6 +189,19 @@ def _said(part: EmailMessage, notes: Notes) -> str:
     elif str(part.get_param("format", "")).lower() == "flowed":
         text = unwrapped(text, str(part.get_param("delsp", "")).lower() == "yes")
     return written(text, notes)
+
+
+def _unannounced(part: EmailMessage) -> EmailMessage | None:
+    """A part of several whose boundary is not the one that its header names, read by its own."""
+    if part.get_content_maintype() != "multipart" or part.is_multipart():
+        return None
+    body = _payload(part)
+    boundary = _BOUNDARY.search(body)
+    if boundary is None:
+        return None
+    head = f'Content-Type: {part.get_content_type()}; boundary="'.encode("ascii", "replace")
+    found = _parsed(head + boundary[1] + b'"\n\n' + body)
+    return found if found.is_multipart() else None
 
 
 def _plainest(alternatives: list[EmailMessage], notes: Notes) -> EmailMessage:
