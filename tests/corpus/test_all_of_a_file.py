@@ -230,3 +230,9 @@ def test_a_text_file_is_opened_once_to_see_what_it_is(
     monkeypatch.setattr(Path, "open", counted)
     assert first_look(chat) is WHATSAPP
     assert opened == [chat]
+
+
+def test_records_without_text_are_counted_whatever_they_hold(tmp_path: Path):
+    lines = '{"a": 1, "b": ["x"]}\n{"a": "one", "b": 2}\n{"a": [1]}\n'
+    with pytest.raises(UserError, match="the records have 'a', 'b'"):
+        texts(write(tmp_path, "a.jsonl", lines))

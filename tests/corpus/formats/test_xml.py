@@ -34,6 +34,7 @@ def lines(folder: Path, source: str | bytes, name: str = "a.xml") -> list[str]:
         ("<a><t b='1' b='2'>One</t></a>", ["One"]),
         ("<a><t>One</u></t><x:t>Two</x:t><br></a>", ["One", "Two"]),
         ("<a><t><![CDATA[<One>]]></t><t>&unknown; two</t></a>", ["<One>", "&unknown; two"]),
+        ("<a><t>One</t><t>Two</t></a", ["One", "Two"]),
         ("\n<?xml version='1.0'?><a><t>One</t></a>", ["One"]),
     ],
 )
@@ -65,7 +66,9 @@ def test_a_word_that_is_used_far_too_often_is_refused(tmp_path: Path):
         read(tmp_path, source)
 
 
-@pytest.mark.parametrize("codec", ["gb18030", "shift_jis", "euc-kr", "koi8-r", "utf-16"])
+@pytest.mark.parametrize(
+    "codec", ["gb18030", "shift_jis", "euc-kr", "koi8-r", "utf-16", "utf-16-be", "utf-32-le"]
+)
 def test_the_encoding_that_a_file_names_is_taken(tmp_path: Path, codec: str):
     word = {"gb18030": "灯塔", "shift_jis": "灯台", "euc-kr": "등대", "koi8-r": "маяк"}
     text = word.get(codec, "phare")

@@ -53,7 +53,7 @@ def texts_of_records(records: Iterable[Record], column: str, notes: Notes) -> It
             n_without += 1
             notes.dropped["records without text"] += record.n_bytes
             if isinstance(record.value, dict):
-                seen.update(record.value)
+                seen.update(list(record.value))
     if n and n_without == n and seen and chosen not in seen:
         names = ", ".join(repr(name) for name, _ in seen.most_common(12))
         raise UserError(

@@ -23,6 +23,8 @@ _OWN_ENTITY = re.compile(
 )
 _REFERENCE = re.compile(r"&([\w.-]+);")
 _OF_XML = frozenset(("amp", "lt", "gt", "quot", "apos"))
+_CUT_OFF = re.compile(r"</?[A-Za-z][^<>]*\Z")
+"""A tag that the end of the file cuts off."""
 _ATTRIBUTE = re.compile(r"""([^\s=<>/"']+)\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
 _TOKEN = re.compile(
     r"<!--.*?(?:-->|\Z)|<!\[CDATA\[(?P<cdata>.*?)(?:\]\]>|\Z)|<\?.*?(?:\?>|\Z)|"
@@ -74,6 +76,7 @@ def _by_its_tags(page: str) -> Any:
     """A tree of what stands between tags; an end that closes nothing is passed over."""
     from xml.etree.ElementTree import TreeBuilder
 
+    page = _CUT_OFF.sub("", page)
     builder = TreeBuilder()
     builder.start("document", {})
     opened: list[str] = []
