@@ -233,6 +233,6 @@ def test_a_text_file_is_opened_once_to_see_what_it_is(
 
 
 def test_records_without_text_are_counted_whatever_they_hold(tmp_path: Path):
-    lines = '{"a": 1, "b": ["x"]}\n{"a": "one", "b": 2}\n{"a": [1]}\n'
+    lines = '{"a": 1, "b": [7]}\n{"a": [2], "b": 2}\n{"a": [1]}\n'
     with pytest.raises(UserError, match="the records have 'a', 'b'"):
         texts(write(tmp_path, "a.jsonl", lines))
