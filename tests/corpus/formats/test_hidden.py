@@ -136,6 +136,15 @@ def test_a_hidden_paragraph_and_a_deleted_row_are_counted(tmp_path: Path):
     assert reading.tally.dropped["deleted text"] == len("Row")
 
 
+def test_formulas_keep_what_stands_above_and_below(tmp_path: Path):
+    formula = (
+        '<m:oMath xmlns:m="urn:x/math"><m:sSup><m:e><m:r><m:t>c</m:t></m:r></m:e><m:sup><m:r>'
+        "<m:t>2</m:t></m:r></m:sup></m:sSup><m:f><m:num><m:r><m:t>m</m:t></m:r></m:num><m:den>"
+        "<m:r><m:t>a+b</m:t></m:r></m:den></m:f></m:oMath>"
+    )
+    assert text_of(read(tmp_path, "a.docx", word(f"<w:p>{formula}</w:p>"))) == "c^2m/(a+b)"
+
+
 def test_a_large_first_letter_begins_its_word(tmp_path: Path):
     cap = f'<w:p><w:pPr><w:framePr w:dropCap="drop"/></w:pPr>{run("D")}</w:p>'
     framed = f'<w:p><w:pPr><w:framePr w:w="9"/></w:pPr>{run("In a frame.")}</w:p>'
@@ -306,6 +315,28 @@ def test_what_an_odt_hides_is_counted(tmp_path: Path, hidden: str):
     reading = read(tmp_path, "a.odt", making.zip_of({"content.xml": content}))
     assert text_of(reading) == "Shown"
     assert reading.tally.dropped["hidden text"] == len("Ghost")
+
+
+def test_workbooks_and_presentations_of_open_document_are_read(tmp_path: Path):
+    cells = (
+        "<table-cell number-columns-repeated='2'><p>a</p></table-cell><table-cell "
+        "number-columns-repeated='1000'/>"
+    )
+    styles = (
+        "<style name='No'><table-properties display='false'/></style>"
+        "<style name='Not'><drawing-page-properties visibility='hidden'/></style>"
+    )
+    row = f"<table-row>{cells}</table-row>"
+    tables = f"<table>{row}</table><table style-name='No'>{row}</table>"
+    page = "<page{}><frame><text-box><p>Said.</p></text-box></frame></page>"
+    for name, body, text, reason in (
+        ("a.ods", f"<spreadsheet>{tables}</spreadsheet>", "a\ta", len("a")),
+        ("a.odp", page.format("") + page.format(" style-name='Not'"), "Said.", len("Said.")),
+    ):
+        content = f"<d>{styles}<body>{body}</body></d>"
+        reading = read(tmp_path, name, making.zip_of({"content.xml": content}))
+        assert text_of(reading) == text
+        assert reading.tally.dropped["hidden text"] == reason
 
 
 @pytest.mark.parametrize(

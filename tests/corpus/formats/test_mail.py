@@ -57,6 +57,7 @@ def test_a_mailbox_may_begin_with_something_else(tmp_path: Path):
         ("Above.\n> quoted\nBelow.\n", "Above.\n\nBelow.\n"),
         ("Yes.\n----- Original Message -----\nFrom: x\n", "Yes.\n"),
         ("> only quoted\n", ""),
+        ("    \n\n  \n", ""),
         ("Yes.\n\nOp 3 mei 2024 om 12:30 schreef Ben:\n> So?\n", "Yes.\n"),
         ("Да.\n\n3 мая 2024, 12:30 Ben <b@c.ru>:\n> So?\n", "Да.\n"),
         ("Yes.\n\nOn Mon, 3 May 2024 at 12:30, Ben Berg\n<b@c.org> wrote:\n> So?\n", "Yes.\n"),
@@ -165,6 +166,13 @@ def test_a_mailbox_of_windows_or_after_empty_lines_is_read(tmp_path: Path, befor
 @pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf"])
 def test_a_mail_after_an_empty_line_is_read(tmp_path: Path, before: bytes):
     path = write(tmp_path, "a.eml", before + MAIL.encode())
+    (document,) = read_documents([str(path)], CorpusConfig()).documents
+    assert document.text == "Wir kommen gegen sieben. Schön!\n"
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_mail_that_was_saved_in_two_bytes_a_character_is_read(tmp_path: Path, codec: str):
+    path = write(tmp_path, "a.eml", MAIL.encode(codec))
     (document,) = read_documents([str(path)], CorpusConfig()).documents
     assert document.text == "Wir kommen gegen sieben. Schön!\n"
 

@@ -156,6 +156,8 @@ class _Docx:
                 parts.append(self.inline(self.shown(element), hidden))
             elif name == "sdt" and _is_placeholder(element):
                 self.notes.drop("placeholders of fields", _texts(element))
+            elif name in _MATH and "/math" in element.tag:
+                parts.append(_MATH[name] + _grouped(self.inline(element, hidden)))
             elif name not in ("pPr", "rPr"):
                 if name == "fldSimple":
                     self.notes.drop("codes of fields", attribute(element, "instr"))
@@ -234,7 +236,14 @@ class _Docx:
         return otherwise
 
 
+_MATH = {"sup": "^", "sub": "_", "den": "/", "deg": "^1/"}
+"""Parts of formulas, and what stands before them in a line."""
 _SIGNS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
+
+
+def _grouped(formula: str) -> str:
+    """A part of a formula, in brackets where it is no single sign or number."""
+    return formula if formula.isalnum() or len(formula) < 2 else f"({formula})"
 
 
 def _hidden_styles(roots: list[Any]) -> dict[str, bool]:

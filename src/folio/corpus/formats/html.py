@@ -47,11 +47,6 @@ LINES = frozenset((
 ))  # fmt: skip
 
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?([\w-]+)""", re.I)
-_WIDE = {
-    b"<\0?\0": "utf-16-le", b"\0<\0?": "utf-16-be", b"<\0!\0": "utf-16-le", b"\0<\0!": "utf-16-be",
-    b"<\0\0\0": "utf-32-le", b"\0\0\0<": "utf-32-be",
-}  # fmt: skip
-"""How a page begins whose characters have several bytes each, without a mark."""
 _HIDING = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.I)
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 
@@ -199,7 +194,5 @@ def _squeezed(text: str) -> str:
 
 def decode_page(data: bytes, notes: Notes) -> str:
     """Bytes of a page as text, by the encoding that it names where it is no UTF-8."""
-    if codec := _WIDE.get(data[:4]):
-        return data.decode(codec, "replace")
     named = _CHARSET.search(data[:2048])
     return decode(data, named[1].decode("ascii") if named else None, notes)

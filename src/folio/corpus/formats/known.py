@@ -49,7 +49,7 @@ FORMATS = (
     Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
     Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax"),
     Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=4),
-    Format("odt", (".odt", ".ott"), "odt.read_odt", "defusedxml", revision=4),
+    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=4),
     Format("epub", (".epub",), "epub.read_epub", "selectolax"),
     Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=4),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),

@@ -12,6 +12,7 @@ from email.parser import BytesParser
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from folio.corpus.encodings import decode
 from folio.corpus.formats.mail_text import quoted_in_a_page, unwrapped, written
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
@@ -68,6 +69,8 @@ def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Pa
 
 def read_eml(data: bytes, notes: Notes, mail_headers: tuple[str, ...] = ()) -> Iterator[Passage]:
     """One message."""
+    if b"\0" in data[:4]:  # saved as UTF-16
+        data = decode(data, None, notes).encode("utf-8", "replace")
     data = data.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     yield Passage(_message_text(data, mail_headers, notes))
 
@@ -245,8 +248,6 @@ def _payload(part: EmailMessage) -> bytes:
 
 
 def _content(part: EmailMessage, notes: Notes) -> str:
-    from folio.corpus.encodings import decode
-
     return decode(_payload(part), part.get_content_charset(), notes)
 
 

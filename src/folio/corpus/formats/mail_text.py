@@ -63,7 +63,11 @@ def written(body: str, notes: Notes) -> str:
             notes.drop("quoted mail", "\n".join(kept[-n:]))
             del kept[-n:]
         kept.append("")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") + "\n" if any(kept) else ""
+    return (
+        re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") + "\n"
+        if any(map(str.strip, kept))
+        else ""
+    )
 
 
 def unwrapped(text: str, joined: bool) -> str:

@@ -1,4 +1,4 @@
-"""ODT: paragraphs, tables and footnotes of an OpenDocument text, as it is shown.
+"""OpenDocument texts, workbooks and presentations: paragraphs, tables and footnotes as shown.
 
 Laid out as DOCX is. What is hidden, by itself, its section or a style, is counted.
 """
@@ -13,6 +13,8 @@ from folio.corpus.formats.package import Package, attribute, local_name
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
+REPEATED = 64
+"""Equal cells side by side that are kept; a row may be empty up to its thousandth."""
 _SKIPPED = {
     "tracked-changes": "deleted text",
     "annotation": "comments",
@@ -54,8 +56,9 @@ def _hidden_styles(roots: list[Any]) -> frozenset[str]:
         name = attribute(style, "name") or ""
         parents[name] = attribute(style, "parent-style-name") or ""
         for properties in style:
-            if local_name(properties) == "text-properties" and (d := _display(properties)):
-                own[name] = d == "none"
+            shown = _display(properties) or attribute(properties, "visibility")
+            if local_name(properties).endswith("-properties") and shown:
+                own[name] = shown in ("none", "false", "hidden")
     hidden = set()
     for name in parents:
         ancestor, seen = name, set()
@@ -109,12 +112,13 @@ class _Odt:
                 cells = []
                 for cell in element:
                     if local_name(cell) == "table-cell":
-                        text = "".join(self.blocks(cell))
-                        cells.append(re.sub(r"\s*\n\s*", " ", text).strip())
+                        text = re.sub(r"\s*\n\s*", " ", "".join(self.blocks(cell))).strip()
+                        n = int(attribute(cell, "number-columns-repeated") or 1)
+                        cells += [text] * min(n, REPEATED)
                     else:
                         self.notes.drop("covered cells", "".join(cell.itertext()))
                 if any(cells):
-                    yield "\t".join(cells) + "\n"
+                    yield "\t".join(cells).rstrip("\t") + "\n"
             elif name in ("table-header-rows", "table-rows", "table-row-group"):
                 yield from self.rows(element)
             else:
@@ -158,7 +162,7 @@ class _Odt:
     def is_hidden(self, element: Any) -> bool:
         """Whether an element is hidden: a section, a text, or a paragraph by what is in it."""
         if attribute(element, "style-name") in self.hidden_styles:
-            return local_name(element) in ("p", "h", "span", "a")
+            return local_name(element) in ("p", "h", "span", "a", "table", "page")
         if local_name(element) == "section":
             return _display(element) == "none" or attribute(element, "is-hidden") == "true"
         if local_name(element) == "hidden-text":
