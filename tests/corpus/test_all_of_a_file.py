@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from folio.corpus.corpus import Corpus, CorpusConfig, read_corpus
+from folio.corpus.formats.first_look import BLOCK_BYTES, first_look
+from folio.corpus.formats.known import WHATSAPP
 from folio.errors import UserError
 from tests.corpus import making
 from tests.corpus.making import write
@@ -208,3 +210,29 @@ def test_marks_part_documents_and_are_not_learned(tmp_path: Path):
 def test_a_line_may_be_a_document(tmp_path: Path):
     path = write(tmp_path, "a.txt", "One.\n\nTwo.\r\n")
     assert texts(path, documents="lines") == ["One.", "Two."]
+
+
+def test_a_mark_is_found_where_blocks_of_a_file_meet(tmp_path: Path):
+    before = "x" * (BLOCK_BYTES - 7)
+    assert texts(write(tmp_path, "a.txt", f"{before}<|endoftext|>after\n")) == [before, "after"]
+
+
+def test_a_text_file_is_opened_once_to_see_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chat = write(tmp_path, "a.txt", "1/2/24, 10:00 - Ann: Hi\n1/2/24, 10:01 - Ben: Ho\n")
+    genuine, opened = Path.open, []
+
+    def counted(path: Path, *how: str):
+        opened.append(path)
+        return genuine(path, *how)
+
+    monkeypatch.setattr(Path, "open", counted)
+    assert first_look(chat) is WHATSAPP
+    assert opened == [chat]
+
+
+def test_records_without_text_are_counted_whatever_they_hold(tmp_path: Path):
+    lines = '{"a": 1, "b": [7]}\n{"a": [2], "b": 2}\n{"a": [1]}\n'
+    with pytest.raises(UserError, match="the records have 'a', 'b'"):
+        texts(write(tmp_path, "a.jsonl", lines))

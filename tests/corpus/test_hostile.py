@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 
 import pyarrow
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 import zstandard
@@ -326,7 +327,11 @@ def nested(depth: int) -> str:
 
 def test_a_mail_of_parts_in_parts(folder: Path):
     making.write(folder, "a.eml", nested(1100) + "\ndeep\n")
-    making.write(folder, "a.mbox", f"From a\n{nested(1100)}\ndeep\n\nFrom b\n\nThe second.\n")
+    making.write(
+        folder,
+        "a.mbox",
+        f"From a\n{nested(1100)}\ndeep\n\nFrom b Mon Jan  1 12:00:00 2024\n\nThe second.\n",
+    )
     reading = read(folder)
     assert "nested too deeply" in reading.findings.refused[str(folder / "a.eml")]
     assert "The second.\n" in [document.text for document in reading.documents]
@@ -337,7 +342,9 @@ def test_a_mail_of_many_headers_and_one_of_a_large_attachment(folder: Path):
     heads = "X-A: b\n" * 50_000
     attachment = f"{'A' * 75}\n" * (1 << 13)
     huge = f"Content-Type: application/zip\n\n{attachment}"
-    making.write(folder, "a.mbox", f"From a\n{heads}\nFirst.\n\nFrom b\n{huge}\nFrom c\n\nLast.\n")
+    making.write(
+        folder, "a.mbox", f"From a\n{heads}\nFirst.\n\nFrom b\n{huge}\nFrom c\nTo: b\n\nLast.\n"
+    )
     reading = read(folder)
     assert {"First.\n", "Last.\n"} <= {document.text for document in reading.documents}
     assert reading.tally.dropped["attachments"] == len(attachment) + 1
@@ -368,6 +375,34 @@ def test_a_parquet_file_that_lies_about_itself(folder: Path):
         folder, "a.parquet", data[: len(data) // 4] + b"\xff" * 64 + data[-len(data) // 2 :]
     )
     assert "damaged" in refusal(folder, "a.parquet")
+
+
+def table_that_grows(how: str) -> pyarrow.Table:
+    """A few kB, and above the limit once it is unpacked."""
+    size = limits.EXPANSION_BYTES + (1 << 20)
+    long = pyarrow.array(["x" * (1 << 18)])
+    rows = pyarrow.array([0] * (size >> 18), pyarrow.int32())
+    if how == "turns":
+        said = [{"role": "user", "content": "x" * (size >> 4)}]
+        return pyarrow.table({"messages": [said] * 16})
+    columns = {
+        "one text for all rows": lambda: long.take(rows),
+        "by a dictionary": lambda: pyarrow.DictionaryArray.from_arrays(rows, long),
+        "a long text": lambda: pyarrow.array(["x" * size]),
+        "rows of nothing": lambda: pyarrow.nulls(size, pyarrow.string()),
+    }
+    return pyarrow.table({"text": columns[how]()})
+
+
+@pytest.mark.parametrize(
+    "how", ["one text for all rows", "by a dictionary", "a long text", "rows of nothing", "turns"]
+)
+def test_a_table_that_unpacks_to_far_more(folder: Path, how: str):
+    table = table_that_grows(how)
+    pyarrow.parquet.write_table(table, folder / "a.parquet", compression="zstd")
+    pyarrow.feather.write_feather(table, str(folder / "b.feather"), compression="zstd")
+    for file in ("a.parquet", "b.feather"):
+        assert "zip bombs" in refusal(folder, file)
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 100_000])

@@ -100,7 +100,7 @@ PLACES: dict[str, str | dict[str, str]] = {
     "a.xhtml": "<?xml version='1.0'?><html xmlns='http://www.w3.org/1999/xhtml'><head><title>§"
     "</title><script>§</script></head><body><!-- § --><?p §?><p title='§'>§</p></body></html>",
     "a.eml": MAIL,
-    "a.mbox": f"before §\nFrom a § Mon\n{MAIL}\nFrom b Tue\n\n> only quoted §\n",
+    "a.mbox": f"before §\nFrom a § Mon\n{MAIL}\nFrom b Tue Jan  2 12:00 2024\n\n> only quoted §\n",
     "telegram.json": json.dumps(TELEGRAM),
     "chatgpt.json": json.dumps(CHATGPT),
     "slack.json": json.dumps(

@@ -50,6 +50,7 @@ BYTE_ORDER_MARKS = {
 DAMAGED = re.compile("[\udc80-\udcff]")
 """A byte that is no UTF-8, as `surrogateescape` gives it."""
 REPLACED = "\ufffd"
+_NO_ASCII = re.compile("iso-?2022|hz|utf-?7", re.IGNORECASE)
 
 
 class WrongEncodingError(UserError):
@@ -212,8 +213,11 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
         notes: takes a line where it was a guess, or something was replaced.
     """
     mark, codec = next((m for m in BYTE_ORDER_MARKS.items() if data.startswith(m[0])), (b"", ""))
-    if codec:
+    if codec or (codec := _wide(data)):
         return data[len(mark) :].decode(codec, errors="replace")
+    if named and _NO_ASCII.match(named):  # whose bytes are all below 128, as ASCII's are
+        with suppress(LookupError, UnicodeDecodeError):
+            return data.decode(named)
     with suppress(UnicodeDecodeError):
         return data.decode("utf-8")
     text = data.decode("utf-8", "surrogateescape")
@@ -228,6 +232,24 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
     guessed = guess(whole_characters(data[: 1 << 20])) or "cp1252"
     notes.warnings.append(guess_note(guessed))
     return data.decode(guessed, errors="replace")
+
+
+def _wide(data: bytes) -> str:
+    """The codec of a text whose first characters have zeros beside them, as in UTF-16; or none.
+
+    >>> _wide("<?xml".encode("utf-16-be"))
+    'utf-16-be'
+    """
+    zeros = [i % 4 for i, byte in enumerate(data[:64]) if byte == 0]
+    n = len(data[:64]) // 4
+    counts = [zeros.count(i) == n > 0 for i in range(4)]
+    codecs_of = {
+        (False, True, True, True): "utf-32-le",
+        (True, True, True, False): "utf-32-be",
+        (False, True, False, True): "utf-16-le",
+        (True, False, True, False): "utf-16-be",
+    }
+    return codecs_of.get(tuple(counts), "")  # type: ignore[call-overload]
 
 
 def guess(sample: bytes) -> str | None:

@@ -14,19 +14,16 @@ from folio.corpus.cleaning import CleaningConfig, Tally, clean, cleaned, find_bo
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
 from folio.corpus.files import Findings, SourceFile, find_files, is_plain
+from folio.corpus.formats.first_look import first_look
 from folio.corpus.formats.known import (
     LINES,
-    MARKED,
     MARKED_UP,
     PROSE_SUFFIXES,
     TIKA,
-    WHATSAPP,
     Format,
     format_of,
 )
 from folio.corpus.formats.passage import Notes
-from folio.corpus.formats.plain import is_marked
-from folio.corpus.formats.whatsapp import is_whatsapp
 from folio.corpus.readers import PIECE_BYTES, read_text_file
 from folio.errors import UserError
 from folio.storage import sha256_of
@@ -159,10 +156,7 @@ def _format(file: SourceFile, options: ReadingOptions) -> Format | None:
     if known is None and file.kind.lower().endswith(PROSE_SUFFIXES):
         if options.documents == "lines":
             return LINES
-        if is_marked(file.path):
-            return MARKED
-        if is_whatsapp(file.path):
-            return WHATSAPP
+        return first_look(file.path)
     if known is not None and known.name in MARKED_UP and options.markup == "source":
         return None
     if known is None and options.engine == "tika" and not is_plain(file.kind):

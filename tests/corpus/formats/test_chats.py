@@ -223,11 +223,6 @@ def test_parquet_and_arrow_give_a_document_for_each_row(tmp_path: Path):
         texts(tmp_path / "a.parquet", text_column="body")
 
 
-def test_damaged_tables_are_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="damaged"):
-        texts(write(tmp_path, "a.parquet", b"PAR1 and then nothing"))
-
-
 @pytest.mark.parametrize(
     ("head", "next_head"),
     [

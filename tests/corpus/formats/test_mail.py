@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
-from folio.corpus.formats.mail import written
+from folio.corpus.formats.mail_text import written
 from folio.corpus.formats.passage import Notes
 from tests.corpus.making import write
 
@@ -56,10 +57,32 @@ def test_a_mailbox_may_begin_with_something_else(tmp_path: Path):
         ("Above.\n> quoted\nBelow.\n", "Above.\n\nBelow.\n"),
         ("Yes.\n----- Original Message -----\nFrom: x\n", "Yes.\n"),
         ("> only quoted\n", ""),
+        ("    \n\n  \n", ""),
+        ("Yes.\n\nOp 3 mei 2024 om 12:30 schreef Ben:\n> So?\n", "Yes.\n"),
+        ("Да.\n\n3 мая 2024, 12:30 Ben <b@c.ru>:\n> So?\n", "Да.\n"),
+        ("Yes.\n\nOn Mon, 3 May 2024 at 12:30, Ben Berg\n<b@c.org> wrote:\n> So?\n", "Yes.\n"),
+        ("The list:\n> quoted\n", "The list:\n"),
+        ("Yes.\n\nVon: Ben\nGesendet: Montag\nAn: Anna\n\nSo?\n", "Yes.\n"),
+        ("Yes.\n\n*From:* Ben\n*Sent:* Monday\n\nSo?\n", "Yes.\n"),
+        ("From: the sea\nwe came.\n", "From: the sea\nwe came.\n"),
+        ("Yes.\n-- \nAnna\n\n-- \nlist\n", "Yes.\n"),
+        ("One.\n--\n" + "A line.\n" * 30, "One.\n--\n" + "A line.\n" * 30),
+        (f"Yes.\n{'_' * 47}\nPython mailing list\nhttps://l.org\n", "Yes.\n"),
+        ("See:\n\nbegin 644 a.txt\n#0V%T\n`\nend\n\nBye.\n", "See:\n\nBye.\n"),
+        ("begin 644 here, and so on\nto the end\n", "begin 644 here, and so on\nto the end\n"),
+        ("-----BEGIN PGP MESSAGE-----\n\nhQEM\n-----END PGP MESSAGE-----\n", ""),
+        (
+            "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n- - a\n- b\n"
+            "-----BEGIN PGP SIGNATURE-----\n\niQ\n-----END PGP SIGNATURE-----\n",
+            "- a\n- b\n",
+        ),
     ],
 )
 def test_what_is_quoted_goes_and_what_is_written_stays(body: str, text: str):
-    assert written(body, Notes()) == text
+    notes = Notes()
+    assert written(body, notes) == text
+    left_out = len("".join(body.split())) - len("".join(text.split()))
+    assert left_out <= notes.dropped.total() + body.count("\n- -")  # which was added to a dash
 
 
 def test_an_attachment_is_counted_and_not_read(tmp_path: Path):
@@ -70,3 +93,182 @@ def test_an_attachment_is_counted_and_not_read(tmp_path: Path):
     corpus = read_corpus(CorpusConfig(sources=(str(write(tmp_path, "a.eml", mixed)),)))
     assert corpus.documents[0].text == "See it.\n"
     assert corpus.record()["ledger_bytes"]["dropped"]["attachments"] == len("QUJD")
+
+
+BEGIN = "From a@b Mon Jan  1 12:00:00 2024\n"
+
+
+def bodies(folder: Path, mailbox: str | bytes) -> list[str]:
+    documents = read_documents([str(write(folder, "a.mbox", mailbox))], CorpusConfig()).documents
+    return [document.text.rstrip("\n") for document in documents]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "From a@b Mon Jan  1 12:00:00 2024",
+        "From a@b Mon Jan 01 12:00:00 +0200 2024",
+        "From - Mon, 1 Jan 2024 12:00:00 +0100",
+        "From foo at example.org  Mon Jan  1 12:00 CET 2024",
+        'From "Anna Berg" <a@b> Mon Jan  1 12:00:00 2024 remote from moon',
+    ],
+)
+@pytest.mark.parametrize("between", ["\n", ""], ids=["after an empty line", "after a line"])
+def test_a_sender_and_a_date_begin_a_message(tmp_path: Path, line: str, between: str):
+    mailbox = f"{line}\nSubject: x\n\nOne.\n{between}{line}\n\nTwo.\n"
+    assert bodies(tmp_path, mailbox) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "From there we went on foot.",
+        "From Monday at 12:00 on it is open.",
+        "From 1 Jan 2024 on.\nNote: the door is closed.",
+    ],
+)
+def test_a_sentence_that_begins_with_from_begins_no_message(tmp_path: Path, sentence: str):
+    mailbox = f"{BEGIN}Subject: x\n\nHello.\n\n{sentence}\n\n{BEGIN}\nTwo.\n"
+    assert bodies(tmp_path, mailbox) == [f"Hello.\n\n{sentence}", "Two."]
+
+
+def test_where_no_date_is_written_a_header_tells_a_message(tmp_path: Path):
+    mailbox = "From \r\nSubject: x\r\n\r\nOne.\r\n\r\nFrom c@d\r\nReceived: y\r\n\r\nTwo.\r\n"
+    assert bodies(tmp_path, mailbox) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("signs", [">", ">>"])
+def test_lines_that_a_mailbox_escaped_lose_one_sign(tmp_path: Path, signs: str):
+    mailbox = f"{BEGIN}\nHello.\n\n{signs}From there on.\n"
+    kept = {">": ["Hello.\n\nFrom there on."], ">>": ["Hello."]}  # what is left is a quoted line
+    assert bodies(tmp_path, mailbox) == kept[signs]
+
+
+def test_a_length_that_is_true_ends_a_message(tmp_path: Path):
+    body = f"A log:\n\n{BEGIN}Subject: no message\n\nStill the first.\n"
+    head = f"{BEGIN}Content-Length: {len(body)}\n\n"
+    assert bodies(tmp_path, f"{head}{body}\n{BEGIN}\nTwo.\n") == [body.rstrip("\n"), "Two."]
+    assert bodies(tmp_path, head + body) == [body.rstrip("\n")]
+
+
+@pytest.mark.parametrize("length", [3, 10_000_000])
+def test_a_length_that_is_wrong_is_not_believed(tmp_path: Path, length: int):
+    head = f"{BEGIN}Content-Length: {length}\n\n"
+    assert bodies(tmp_path, f"{head}The first.\n\n{BEGIN}\nTwo.\n") == ["The first.", "Two."]
+
+
+@pytest.mark.parametrize("before", [b"", b"\n", b"\r\n\r\n", b"\xef\xbb\xbf"])
+def test_a_mailbox_of_windows_or_after_empty_lines_is_read(tmp_path: Path, before: bytes):
+    mailbox = f"{BEGIN}Subject: x\n\nOne.\n\n{BEGIN}\nTwo.\n".replace("\n", "\r\n").encode()
+    assert bodies(tmp_path, before + mailbox) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf"])
+def test_a_mail_after_an_empty_line_is_read(tmp_path: Path, before: bytes):
+    path = write(tmp_path, "a.eml", before + MAIL.encode())
+    (document,) = read_documents([str(path)], CorpusConfig()).documents
+    assert document.text == "Wir kommen gegen sieben. Schön!\n"
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_mail_that_was_saved_in_two_bytes_a_character_is_read(tmp_path: Path, codec: str):
+    path = write(tmp_path, "a.eml", MAIL.encode(codec))
+    (document,) = read_documents([str(path)], CorpusConfig()).documents
+    assert document.text == "Wir kommen gegen sieben. Schön!\n"
+
+
+def test_a_mail_in_a_mail_is_read_once(tmp_path: Path):
+    inner = f">{BEGIN}Subject: inner\n\nInner.\n"
+    outer = (
+        'Content-Type: multipart/mixed; boundary="x"\n\n--x\nContent-Type: text/plain\n\nOuter.\n'
+        f"--x\nContent-Type: message/rfc822\n\n{inner}\n--x--\n"
+    )
+    assert bodies(tmp_path, f"{BEGIN}{outer}\n{BEGIN}\nTwo.\n") == ["Outer.\n\nInner.", "Two."]
+
+
+def mail_of(*parts: str, kind: str = "mixed") -> str:
+    """A mail of several parts."""
+    inside = "".join(f"--x{kind}\n{part}\n" for part in parts)
+    return f'Content-Type: multipart/{kind}; boundary="x{kind}"\n\n{inside}--x{kind}--\n'
+
+
+def text_of(folder: Path, mail: str) -> tuple[str, Counter[str]]:
+    reading = read_documents([str(write(folder, "a.eml", mail))], CorpusConfig())
+    assert reading.n_bytes == sum(d.n_bytes for d in reading.documents) + sum(
+        reading.tally.dropped.values()
+    ) + sum(reading.tally.rewritten.values())
+    return reading.documents[0].text, reading.tally.dropped
+
+
+PLAIN = "Content-Type: text/plain; charset=utf-8\n\n{}\n"
+PAGE = "Content-Type: text/html; charset=utf-8\n\n<p>{}</p>\n"
+
+
+def test_of_alternatives_the_plain_one_is_read_and_the_other_is_counted(tmp_path: Path):
+    both = mail_of(PLAIN.format("Hello."), PAGE.format("Hello."), kind="alternative")
+    related = mail_of(both, "Content-Type: image/png\n\niVBO", kind="related")
+    for mail in (both, related):
+        text, dropped = text_of(tmp_path, mail)
+        assert text == "Hello.\n"
+        assert dropped["the same message in another form"] == len("<p>Hello.</p>\n")
+
+
+def test_a_page_beside_the_footer_of_a_list_is_read(tmp_path: Path):
+    text, _ = text_of(tmp_path, mail_of(PAGE.format("Hello."), PLAIN.format("The list's footer.")))
+    assert text == "Hello.\n\nThe list's footer.\n"
+
+
+def test_an_empty_plain_part_does_not_hide_the_page(tmp_path: Path):
+    mail = mail_of(PLAIN.format(" "), PAGE.format("Hello."), kind="alternative")
+    assert text_of(tmp_path, mail)[0] == "Hello.\n"
+
+
+def test_a_signature_ends_its_part_and_not_the_mail(tmp_path: Path):
+    text, _ = text_of(tmp_path, mail_of(PLAIN.format("One.\n-- \nAnna"), PLAIN.format("Two.")))
+    assert text == "One.\n\nTwo.\n"
+
+
+@pytest.mark.parametrize(("delsp", "between"), [("no", " "), ("yes", "")])
+def test_lines_that_flow_are_joined(tmp_path: Path, delsp: str, between: str):
+    head = f"Content-Type: text/plain; format=flowed; delsp={delsp}\n\n"
+    mail = head + "One \nline.\n From here.\n> quoted \n> on\n\n-- \nAnna \nBerg\n"
+    assert text_of(tmp_path, mail)[0] == f"One{between}line.\nFrom here.\n"
+
+
+def test_what_a_page_quotes_is_counted(tmp_path: Path):
+    quote = "</p><div class='gmail_quote gmail_attr'>On Monday: <p>So?</p></div><p>"
+    text, dropped = text_of(tmp_path, PAGE.format(f"Yes.{quote}Bye.<blockquote type=cite>x"))
+    assert text == "Yes.\n\nBye.\n"
+    assert dropped["quoted mail"] == len("On Monday:So?x")
+
+
+@pytest.mark.parametrize("said", ["boundary=----=_Next?1", 'boundary="another"', "x=y"])
+def test_parts_are_found_whatever_the_header_says_about_them(tmp_path: Path, said: str):
+    mail = mail_of(PLAIN.format("Hello."), PAGE.format("Hello."), kind="alternative")
+    mail = mail.replace("--xalternative", "------=_Next?1").replace('boundary="xalternative"', said)
+    assert text_of(tmp_path, mail)[0] == "Hello.\n"
+
+
+@pytest.mark.parametrize("codec", ["iso-2022-jp", "utf-7"])
+def test_encodings_whose_bytes_are_those_of_ascii_are_told_by_their_names(
+    tmp_path: Path, codec: str
+):
+    said = "Das Meer (海)." if codec == "iso-2022-jp" else "Die Größe."
+    mail = f"Content-Type: text/plain; charset={codec}\n\n".encode() + said.encode(codec)
+    path = write(tmp_path, "a.eml", mail)
+    assert read_documents([str(path)], CorpusConfig()).documents[0].text == said + "\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Type: multipart/mixed\n",
+        'Content-Type: multipart/mixed; boundary="never"\n',
+        "Content-Type: text\n",
+        "Content-Type: text/plain; charset=no-such-charset\n",
+        "Content-Transfer-Encoding: x-unknown\n",
+        "",
+    ],
+)
+def test_a_mail_against_the_rules_still_gives_its_text(tmp_path: Path, head: str):
+    assert "Größe" in text_of(tmp_path, f"{head}Subject: x\n\nDie Größe.\n")[0]

@@ -39,6 +39,43 @@ def test_subtitles_give_sentences_without_times(tmp_path: Path):
     assert read(write(tmp_path, "a.vtt", vtt)) == ["It & rains.\n"]
 
 
+ALPHA = (
+    "[Script Info]\nTitle: x\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, "
+    "MarginV, Effect, Text\nComment: 0,0:00:00.00,0:00:01.00,A,,0,0,0,,not said\n"
+    "Dialogue: 0,0:00:01.00,0:00:02.00,A,,0,0,0,,{\\i1}The boat left{\\i0}\\Nat dawn, they say.\n"
+    "Dialogue: 0,0:00:02.00,0:00:03.00,A,,0,0,0,,{\\p1}m 0 0 l 9 9{\\p0}\n"
+)
+
+
+@pytest.mark.parametrize("name", ["a.ass", "a.srt"])
+def test_other_subtitles_are_read_whatever_they_are_named(tmp_path: Path, name: str):
+    said = ["The boat left at dawn, they say.\n"]
+    assert read(write(tmp_path, name, ALPHA)) == said
+    assert read(write(tmp_path, name, "{1}{25}{y:i}The boat left|at dawn, they say.\n")) == said
+    sbv = "0:00:01.000,0:00:02.000\nThe boat left\nat dawn, they say.\n\n"
+    assert read(write(tmp_path, name, sbv)) == said
+
+
+@pytest.mark.parametrize(
+    "cues",
+    [
+        "1\n00:00:01,000 --> 00:00:02,000\nOne.\n2\n00:00:02,000 --> 00:00:03,000\nTwo.\n",
+        "1\r00:00:01,000 --> 00:00:02,000\rOne.\r\r2\r00:00:02,000 --> 00:00:03,000\rTwo.\r",
+        "\n\n1\n0:00:01.0 -> 0:00:02.0 X1:10 Y1:20\nOne.\n\n\n\n00:02 --> 00:03\nTwo.\n",
+        "\ufeff1\n00:00:01,000-->00:00:02,000\nOne.\n \n00:00:02,000-->00:00:03,000\nTwo.\n",
+        "00:00:01:20 --> 00:00:02:10\nOne.\n\n\n00:00:02:20 --> 00:00:03:10\n\n\n"
+        "00:00:03:20 --> 00:00:04:10\nTwo.\n",
+    ],
+)
+def test_cues_against_the_rules_are_read(tmp_path: Path, cues: str):
+    assert read(write(tmp_path, "a.srt", cues)) == ["One.\nTwo.\n"]
+
+
+def test_a_year_alone_in_a_cue_is_said(tmp_path: Path):
+    cues = "1\n00:00:01,000 --> 00:00:02,000\n1984\n\n2\n00:00:02,000 --> 00:00:03,000\nBig.\n"
+    assert read(write(tmp_path, "a.srt", cues)) == ["1984 Big.\n"]
+
+
 def test_a_workbook_is_read_row_by_row(tmp_path: Path):
     sheet = (
         '<worksheet><sheetData><row><c r="A1" t="s"><v>0</v></c><c r="C1"><v>12.5</v></c></row>'
@@ -87,7 +124,10 @@ def test_a_presentation_is_read_slide_by_slide(tmp_path: Path):
     parts: dict[str, str | bytes] = {
         f"ppt/slides/slide{i}.xml": slide.format(i) for i in (10, 2, 1)
     }
-    parts["ppt/notesSlides/notesSlide2.xml"] = "<notes><p><t>Told.</t></p></notes>"
+    parts["ppt/notesSlides/notesSlide1.xml"] = "<notes><p><t>Told.</t></p></notes>"
+    parts["ppt/slides/_rels/slide2.xml.rels"] = (
+        '<r><x Id="r1" Type="u/notesSlide" Target="../notesSlides/notesSlide1.xml"/></r>'
+    )
     text = "Slide 1 says this.\n\nSlide 2 says this.\nTold.\n\nSlide 10 says this.\n"
     assert read(write(tmp_path, "a.pptx", zip_of(parts))) == [text]
 

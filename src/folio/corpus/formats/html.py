@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from folio.corpus.encodings import decode
 from folio.corpus.formats.markup import FIELDS, Event, events_of_html, events_of_xhtml
@@ -32,6 +32,8 @@ UNSEEN = {
     "rp": "readings beside characters",
     "rt": "readings beside characters",
     "nav": "navigation",
+    "case": "what stands there in another form",
+    "epub:case": "what stands there in another form",
 }
 """Elements that are not read, and why their text is left out."""
 PARAGRAPHS = frozenset((
@@ -45,6 +47,7 @@ LINES = frozenset((
 ))  # fmt: skip
 
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?([\w-]+)""", re.I)
+_HIDING = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.I)
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 
 
@@ -53,12 +56,16 @@ def read_html(data: bytes, notes: Notes) -> Iterator[Passage]:
     yield Passage(html_text(decode_page(data, notes), notes))
 
 
-def html_text(page: str, notes: Notes) -> str:
+LeftOut = Callable[[str, dict[str, str | None]], str]
+"""Why an element of some tag and attributes is not read; empty where it is."""
+
+
+def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: "") -> str:
     """The text of a page: blocks by empty lines, cells by tabs."""
     events = events_of_xhtml(page)
     if events is None:
         events = events_of_html(page)
-    walk = _Walk(notes)
+    walk = _Walk(notes, left_out)
     for event in events:
         walk.take(event)
     text = walk.writer.text()
@@ -73,8 +80,9 @@ def html_text(page: str, notes: Notes) -> str:
 class _Walk:
     """What is seen of a page, and what is not, by reason."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: Notes, left_out: LeftOut) -> None:
         self.notes = notes
+        self.left_out = left_out
         self.writer = _Writer()
         self.title: list[str] = []
         self.unseen: list[str] = []  # why, for each element from the first unseen one inwards
@@ -97,8 +105,11 @@ class _Walk:
         for name, value in given.items():
             is_field = name in FIELDS.get(tag, ())
             self.notes.drop("form fields" if is_field else "attributes", value)
-        if self.unseen or tag in UNSEEN or "hidden" in given:
-            self.unseen.append(UNSEEN.get(tag, self.unseen[-1] if self.unseen else "hidden text"))
+        reason = UNSEEN.get(tag) or (self.unseen[-1] if self.unseen else "")
+        if not reason:
+            reason = "hidden text" if _is_hidden(tag, given) else self.left_out(tag, given)
+        if reason:
+            self.unseen.append(reason)
         elif tag in PARAGRAPHS or tag in LINES:
             self.writer.end_line(2 if tag in PARAGRAPHS else 1)
         if tag in ("td", "th") and not self.unseen and self.cells:
@@ -123,6 +134,17 @@ class _Walk:
             self.notes.drop(self.unseen[-1], _squeezed(text))
         else:
             self.writer.words(text, "pre" in self.open)
+
+
+def _is_hidden(tag: str, given: dict[str, str | None]) -> bool:
+    """Whether an element is not seen, or not meant for those who hear the page."""
+    if "hidden" in given or (given.get("aria-hidden") or "").strip().lower() == "true":
+        return True
+    if tag in ("html", "body"):  # which scripts show once they have loaded
+        return False
+    if tag == "dialog":
+        return "open" not in given
+    return _HIDING.search(given.get("style") or "") is not None
 
 
 class _Writer:

@@ -53,7 +53,7 @@ def texts_of_records(records: Iterable[Record], column: str, notes: Notes) -> It
             n_without += 1
             notes.dropped["records without text"] += record.n_bytes
             if isinstance(record.value, dict):
-                seen.update(record.value)
+                seen.update(list(record.value))
     if n and n_without == n and seen and chosen not in seen:
         names = ", ".join(repr(name) for name, _ in seen.most_common(12))
         raise UserError(
@@ -112,7 +112,8 @@ def _choose(values: list[Any]) -> str:
     most = max((counts[key] for key in known), default=0)
     if known:
         return next(key for key in known if counts[key] >= most / 2)
-    return next(iter(counts)) if len(counts) == 1 else ""
+    converses = any(isinstance(v, dict) and set(v) & set(CONVERSATION_KEYS) for v in values)
+    return next(iter(counts)) if len(counts) == 1 and not converses else ""
 
 
 def _text(value: Any, chosen: str, notes: Notes) -> str:

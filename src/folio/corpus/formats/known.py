@@ -48,16 +48,21 @@ class Format:
 FORMATS = (
     Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
     Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax"),
-    Format("docx", (".docx", ".docm"), "office.read_docx", "defusedxml"),
-    Format("odt", (".odt", ".ott"), "office.read_odt", "defusedxml"),
+    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=4),
+    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=4),
     Format("epub", (".epub",), "epub.read_epub", "selectolax"),
-    Format("xlsx", (".xlsx", ".xlsm"), "sheets.read_xlsx", "defusedxml"),
-    Format("pptx", (".pptx", ".pptm"), "sheets.read_pptx", "defusedxml"),
+    Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=4),
+    Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
     Format(
-        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=4
+        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=5
     ),
-    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",)),
-    Format("subtitles", (".srt", ".vtt"), "subtitles.read_subtitles"),
+    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=4),
+    Format(
+        "subtitles",
+        (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
+        "subtitles.read_subtitles",
+        revision=4,
+    ),
     Format(
         "json",
         (".json",),
@@ -76,20 +81,29 @@ FORMATS = (
         laid_out=False,
         accounts=False,
         extra="parquet",
+        revision=4,
     ),
     Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False),
     Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False),
-    Format("jsonl", (".jsonl", ".ndjson"), "jsonl.read_jsonl", takes="rows", laid_out=False),
+    Format(
+        "jsonl",
+        (".jsonl", ".ndjson"),
+        "jsonl.read_jsonl",
+        takes="rows",
+        laid_out=False,
+        revision=4,
+    ),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
     Format("org", (".org",), "org.read_org", takes="rows", laid_out=False),
     Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=4),
     Format(
         "xml",
-        (".xml", ".tei", ".fb2"),
+        (".xml", ".tei", ".fb2", ".docbook", ".dbk", ".nxml", ".rss", ".atom", ".opml", ".dita"),
         "xml_text.read_xml",
         "defusedxml",
         settings=("text_column",),
         laid_out=False,
+        revision=4,
     ),
 )
 LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)

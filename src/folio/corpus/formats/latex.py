@@ -271,6 +271,8 @@ class _Walk:
             self.option()
             self.end_line(2)
             self.group(lambda: self.end_line(2))
+        elif name == "endfirsthead":
+            self.drop_until(r"\endhead", "heads of further pages", before=r"\end{longtable}")
         elif name == "iffalse":
             self.drop_until(r"\fi", "comments")
         elif name in ("def", "gdef", "edef", "let"):
@@ -350,10 +352,11 @@ class _Walk:
             self.at += 1
         return end is not None
 
-    def drop_until(self, mark: str, reason: str) -> None:
-        """Leave out what comes before a mark, and the mark."""
+    def drop_until(self, mark: str, reason: str, before: str = "") -> None:
+        """Leave out what comes before a mark, and the mark; not where another comes first."""
         end = self.ends.next(mark, self.at)
-        if end is not None:
+        other = self.ends.next(before, self.at) if before else None
+        if end is not None and (other is None or end < other):
             self.notes.drop(reason, self.source[self.at : end])
             self.at = end + len(mark)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 HEAD_BYTES = 512
@@ -19,7 +20,13 @@ KINDS = (
     (b"Rar!\x1a\x07", "a RAR archive", "unpack it"),
     (b"%PDF-", "a PDF", "end its name in .pdf"),
     (b"PAR1", "a Parquet table", "end its name in .parquet"),
+    (b"PARE", "an encrypted Parquet table", "write it without encryption"),
     (b"ARROW1", "an Arrow table", "end its name in .arrow"),
+    (b"FEA1", "a Feather table of version 1", "write it anew as version 2, or as Parquet"),
+    (b"ORC", "an ORC table", "write it as Parquet"),
+    (b"Obj\x01", "an Avro table", "write it as Parquet or JSON lines"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "write its text as Parquet or JSON lines"),
+    (b"\x93NUMPY", "an array of NumPy", "give text files"),
     (b"SQLite format 3\0", "an SQLite database", "export its text as csv"),
     (b"-----BEGIN PGP MESSAGE", "encrypted with PGP", "decrypt it"),
     (b"Salted__", "encrypted with OpenSSL", "decrypt it"),
@@ -32,16 +39,21 @@ KINDS = (
     (b"MZ", "a program of Windows", "give text files"),
 )  # fmt: skip
 """First bytes, what a file with them is, and what to do."""
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+"""What is in no text, so that a text may begin with MZ."""
 
 
 def what_is(head: bytes) -> str:
     """What a file is that begins so, and what to do; empty where its bytes do not tell.
 
-    >>> what_is(b"PAR1...")
+    >>> what_is(b"PAR1\\x15\\x04")
     'a Parquet table: end its name in .parquet'
+    >>> what_is(b"MZ is how some text begins")
+    ''
     """
+    is_binary = _CONTROL.search(head) is not None
     for magic, kind, advice in KINDS:
-        if head.startswith(magic):
+        if head.startswith(magic) and (is_binary or not magic.isalnum()):
             return f"{kind}: {advice}"
     if head[257:262] == b"ustar":
         return "a tar archive: end its name in .tar"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
 from collections.abc import Iterator
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from folio.corpus.encodings import decode
+from folio.corpus.formats.mail_text import quoted_in_a_page, unwrapped, written
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
@@ -18,16 +22,27 @@ MESSAGE_BYTES = 64 << 20
 MOST_PARTS = 100
 """A message that holds more messages, or lists of parts, is read by nobody; parsers take very long
 for parts in parts."""
+LINE_BYTES = 1 << 20
+"""Of a line that are read at once."""
+_DATED = re.compile(
+    rb"From .*?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +"
+    rb"(?:[A-Z][a-z]{2} +\d{1,2}|\d{1,2} +[A-Z][a-z]{2}) +"
+    rb"(?:\d{4} +)?\d{1,2}:\d{2}(?::\d{2})?(?: +(?:[A-Z]{1,5}|[+-]\d{4}|\d{4}))*"
+    rb"(?: remote from \S+)?\s*$"
+)
+"""The line before a message, with sender and date."""
+_FIELD = re.compile(
+    rb"(?:from|to|cc|subject|date|received|return-path|delivered-to|message-id|mime-version|sender|"
+    rb"reply-to|in-reply-to|content-[a-z-]+|status|x-[\w-]+|dkim-signature|envelope-to)\s*:",
+    re.IGNORECASE,
+)
+_LENGTH = re.compile(rb"Content-Length:\s*(\d{1,12})\s*$", re.IGNORECASE)
+_ESCAPED = re.compile(rb">+From ")
+_ESCAPED_LINES = re.compile(rb"^>(>*From )", re.MULTILINE)
+"""Lines that a program escaped, so that no message seems to begin: one ">" too many."""
+_BOUNDARY = re.compile(rb"^--([^\s\"]{1,200})[ \t]*\r?\n(?=content-[a-z-]+:)", re.I | re.MULTILINE)
+"""A line between two parts."""
 _PART = re.compile(rb"boundary=|message/rfc822", re.IGNORECASE)
-_QUOTED = re.compile(r"^\s*>")
-_ATTRIBUTION = re.compile(
-    r"^(On\b.{4,200}\bwrote|Am\b.{4,200}\bschrieb\b.{0,80}|Le\b.{4,200}\ba écrit\s?|"
-    r"El\b.{4,200}\bescribió|Il\b.{4,200}\bha scritto)\s?:$",
-    re.DOTALL,
-)
-_ORIGINAL = re.compile(
-    r"^-{2,}\s*(Original Message|Ursprüngliche Nachricht|Message d'origine)", re.I
-)
 
 
 class TooDeepError(UserError):
@@ -47,33 +62,82 @@ def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Pa
         if text:
             yield Passage(text, f"message {n}", document=True)
     if not n:
-        raise UserError("it is no mailbox: no line begins with 'From '")
+        raise UserError(
+            "it is no mailbox: no line with 'From ', a sender and a date begins a message"
+        )
 
 
 def read_eml(data: bytes, notes: Notes, mail_headers: tuple[str, ...] = ()) -> Iterator[Passage]:
     """One message."""
+    if b"\0" in data[:4]:  # saved as UTF-16
+        data = decode(data, None, notes).encode("utf-8", "replace")
+    data = data.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     yield Passage(_message_text(data, mail_headers, notes))
 
 
 def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
+    """The messages of a mailbox, each without the line that parts it from the one before."""
     lines: list[bytes] = []
-    n_bytes, begun, empty = 0, False, True
+    n_bytes, begun, in_head, empty = 0, False, False, True
     with path.open("rb") as file:
-        for line in file:
-            if (empty or not begun) and line.startswith(b"From "):
+        while line := file.readline(LINE_BYTES):
+            line = line if file.tell() > len(line) else line.removeprefix(codecs.BOM_UTF8)
+            if _is_envelope(line, empty or not begun, file):
                 if begun:
                     yield from _kept(lines, n_bytes, notes)
-                lines, n_bytes, begun = [], 0, True
+                lines, n_bytes, begun, in_head = [], 0, True, True
                 notes.dropped["mail headers"] += len(line)
             elif begun:
                 n_bytes += len(line)
                 if n_bytes <= MESSAGE_BYTES:
-                    lines.append(line[1:] if line.startswith(b">From ") else line)
+                    lines.append(line[1:] if _ESCAPED.match(line) else line)
             elif line.strip():
                 notes.dropped["what stands before the first message"] += len(line)
             empty = not line.strip()
+            if in_head and empty:
+                in_head = False
+                body = _body(lines, file)
+                n_bytes += len(body)
+                lines.append(_ESCAPED_LINES.sub(rb"\1", body))
     if begun:
         yield from _kept(lines, n_bytes, notes)
+
+
+def _is_envelope(line: bytes, after_empty: bool, file: BinaryIO) -> bool:
+    """Whether a line parts two messages, or is a sentence that begins with "From ".
+
+    With sender and date it parts them wherever it stands, as to Dovecot; to Python's mailbox any
+    such line does. Programs that write no date are believed after an empty line, where a field of
+    a header follows.
+    """
+    if not line.startswith(b"From "):
+        return False
+    if _DATED.match(line[:1000]):
+        return True
+    if not after_empty:
+        return False
+    at = file.tell()
+    following = file.readline(1000)
+    file.seek(at)
+    return _FIELD.match(following) is not None
+
+
+def _body(head: list[bytes], file: BinaryIO) -> bytes:
+    """The body of a message that says how long it is, where that is true; else nothing.
+
+    It is true where the next message begins there, or the file ends; such bodies may hold lines
+    that look as if a message began.
+    """
+    length = next((match for line in head if (match := _LENGTH.match(line))), None)
+    n_bytes = int(length[1]) if length else 0
+    begin = file.tell()
+    if 0 < n_bytes <= min(MESSAGE_BYTES, os.fstat(file.fileno()).st_size - begin):
+        file.seek(begin + n_bytes)
+        line = file.read(1000).lstrip(b"\r\n").partition(b"\n")[0]
+        file.seek(begin)
+        if _DATED.match(line) or not line:
+            return file.read(n_bytes)
+    return b""
 
 
 def _kept(lines: list[bytes], n_bytes: int, notes: Notes) -> Iterator[bytes]:
@@ -87,8 +151,7 @@ def _kept(lines: list[bytes], n_bytes: int, notes: Notes) -> Iterator[bytes]:
 def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
     if len(_PART.findall(data)) > MOST_PARTS:
         raise TooDeepError("its parts are nested too deeply")
-    message = BytesParser(policy=policy.default).parsebytes(data)
-    assert isinstance(message, EmailMessage)
+    message = _parsed(data)
     wanted = {name.lower() for name in headers}
     head = ""
     for name, value in message.raw_items():
@@ -96,75 +159,103 @@ def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
             head += f"{name}: {_header(message, name)}\n"
         else:
             notes.drop("mail headers", str(value))
-    parts = []
-    for part in message.walk():
-        if part is not message:
-            for _, value in part.raw_items():
-                notes.drop("mail headers", str(value))
-        for beside in (part.preamble, part.epilogue):
-            notes.drop("what stands beside the parts", beside)
-        if part.is_multipart():
-            continue
-        is_text = part.get_content_type() in ("text/plain", "text/html")
-        if not is_text or part.get_content_disposition() == "attachment":
-            raw = part.get_payload()
-            notes.dropped["attachments"] += len(raw) if isinstance(raw, str) else 0
-        else:
-            parts.append((part.get_content_type(), _content(part, notes)))
-    plain = [text for kind, text in parts if kind == "text/plain" and text.strip()]
-    pages = [text for kind, text in parts if kind == "text/html"]
-    if plain:
-        for page in pages:
-            notes.drop("the same message as HTML", page)
-    else:
-        plain = [_page_text(page, notes) for page in pages]
-    body = written("\n".join(plain), notes)
+    body = _said(message, notes)
     return f"{head}\n{body}".lstrip("\n") if body or head else ""
 
 
-def written(body: str, notes: Notes) -> str:
-    """What the sender wrote: no signature, no quoted lines, nor whose they are."""
-    lines = body.replace("\r\n", "\n").split("\n")
-    for i, line in enumerate(lines):
-        if line in ("-- ", "--") and i > 0:
-            notes.drop("signatures", "\n".join(lines[i:]))
-            lines = lines[:i]
-            break
-    for i, line in enumerate(lines):
-        if _ORIGINAL.match(line):
-            notes.drop("quoted mail", "\n".join(lines[i:]))
-            lines = lines[:i]
-            break
-    kept: list[str] = []
-    for line in lines:
-        if not _QUOTED.match(line):
-            kept.append(line)
-            continue
-        notes.drop("quoted mail", line)
-        while kept and not kept[-1].strip():
-            kept.pop()
-        for n in (1, 2):  # "On Monday ... wrote:" may take two lines
-            if _ATTRIBUTION.match("\n".join(kept[-n:])):
-                notes.drop("quoted mail", "\n".join(kept[-n:]))
-                del kept[-n:]
-                break
-        kept.append("")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") + "\n" if any(kept) else ""
+def _parsed(data: bytes) -> EmailMessage:
+    message = BytesParser(policy=policy.default).parsebytes(data)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def _said(part: EmailMessage, notes: Notes) -> str:
+    """What is written in a part and the parts in it; of alternatives, in the plainest."""
+    for beside in (part.preamble, part.epilogue):
+        notes.drop("what stands beside the parts", beside)
+    if part.is_multipart():
+        inside: list[Any] = [p for p in part.get_payload() if isinstance(p, EmailMessage)]
+        if part.get_content_type() == "multipart/alternative":
+            inside = [_plainest(inside, notes)] if inside else []
+        for child in inside:
+            _drop_head(child, notes)
+        return "\n".join(filter(None, (_said(child, notes) for child in inside)))
+    if (found := _unannounced(part)) is not None:
+        return _said(found, notes)
+    if not _is_text(part):
+        raw = part.get_payload()
+        notes.dropped["attachments"] += len(raw) if isinstance(raw, str) else 0
+        return ""
+    text = _content(part, notes)
+    if part.get_content_type() == "text/html":
+        text = _page_text(text, notes)
+    elif str(part.get_param("format", "")).lower() == "flowed":
+        text = unwrapped(text, str(part.get_param("delsp", "")).lower() == "yes")
+    return written(text, notes)
+
+
+def _unannounced(part: EmailMessage) -> EmailMessage | None:
+    """A part of several whose boundary is not the one that its header names, read by its own."""
+    if part.get_content_maintype() != "multipart" or part.is_multipart():
+        return None
+    body = _payload(part)
+    boundary = _BOUNDARY.search(body)
+    if boundary is None:
+        return None
+    head = f'Content-Type: {part.get_content_type()}; boundary="'.encode("ascii", "replace")
+    found = _parsed(head + boundary[1] + b'"\n\n' + body)
+    return found if found.is_multipart() else None
+
+
+def _plainest(alternatives: list[EmailMessage], notes: Notes) -> EmailMessage:
+    """The part that is read of those that say the same; the others are counted."""
+
+    def is_plain(part: EmailMessage) -> bool:
+        return any(
+            _is_text(p) and p.get_content_type() == "text/plain" and _payload(p).strip()
+            for p in part.walk()
+        )
+
+    def is_page(part: EmailMessage) -> bool:
+        return any(p.get_content_type() == "text/html" for p in part.walk())
+
+    chosen = next(filter(is_plain, alternatives), None)
+    chosen = chosen or next(filter(is_page, alternatives), alternatives[-1])
+    for part in alternatives:
+        for p in part.walk() if part is not chosen else ():
+            _drop_head(p, notes)
+            if _is_text(p):
+                notes.drop("the same message in another form", _content(p, Notes()))
+            elif not p.is_multipart():
+                notes.dropped["attachments"] += len(str(p.get_payload()))
+    return chosen
+
+
+def _drop_head(part: EmailMessage, notes: Notes) -> None:
+    for _, value in part.raw_items():
+        notes.drop("mail headers", str(value))
+
+
+def _is_text(part: EmailMessage) -> bool:
+    is_text = part.get_content_type() in ("text/plain", "text/html")
+    is_text |= part.get_content_maintype() == "multipart"  # without the parts that it announces
+    return is_text and not part.is_multipart() and part.get_content_disposition() != "attachment"
+
+
+def _payload(part: EmailMessage) -> bytes:
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
 
 
 def _content(part: EmailMessage, notes: Notes) -> str:
-    from folio.corpus.encodings import decode
-
-    payload = part.get_payload(decode=True)
-    data = payload if isinstance(payload, bytes) else b""
-    return decode(data, part.get_content_charset(), notes)
+    return decode(_payload(part), part.get_content_charset(), notes)
 
 
 def _page_text(page: str, notes: Notes) -> str:
     try:
         from folio.corpus.formats.html import html_text
 
-        return html_text(page, notes)
+        return html_text(page, notes, quoted_in_a_page)
     except ImportError:
         notes.warnings.append("mail in HTML needs: pip install 'foliolm[documents]'")
         notes.drop("HTML without its reader", page)

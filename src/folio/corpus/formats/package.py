@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import posixpath
 import zipfile
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -79,6 +80,33 @@ class Package:
                 notes.dropped["pictures, styles and other parts"] += info.file_size
         notes.rewritten["unpacking"] = self.n_bytes - unpacked
 
+    def main_part(self, default: str) -> str:
+        """The part that holds the document, or lists its sheets or slides."""
+        return self.related("").get("officeDocument", [default])[0]
+
+    def relations(self, part: str) -> dict[str, tuple[str, str]]:
+        """What a part refers to, by the id that it uses: the last word of its type, its name."""
+        folder, _, name = part.rpartition("/")
+        relations = posixpath.join(folder, "_rels", f"{name}.rels")
+        if relations not in self.names:
+            return {}
+        return {
+            attribute(e, "Id") or "": (
+                (attribute(e, "Type") or "").rpartition("/")[2],
+                self.resolve(part, attribute(e, "Target") or ""),
+            )
+            for e in self.xml(relations)
+            if attribute(e, "TargetMode") != "External"
+        }
+
+    def related(self, part: str) -> dict[str, list[str]]:
+        """The parts that a part refers to, by the last word of their type."""
+        found: dict[str, list[str]] = {}
+        for kind, target in self.relations(part).values():
+            if target in self.names:
+                found.setdefault(kind, []).append(target)
+        return found
+
     def resolve(self, base: str, target: str) -> str:
         """The part that a part `base` means by `target`."""
         target = unquote(target.partition("#")[0])
@@ -117,6 +145,16 @@ def parse_xml(data: bytes, name: str, comments: bool = False) -> Any:
         raise UserError(f"{subject} declares XML entities, which are refused") from None
     except (ParseError, ValueError, LookupError):
         raise NotWellFormedError(f"{subject} is no well-formed XML") from None
+
+
+def shown_branch(alternatives: Any, texts: Callable[[Any], str]) -> tuple[Any, list[Any]]:
+    """Which of several forms of one thing is read, of `mc:AlternateContent`, and the others.
+
+    The first with a text, since the one for older programs has the same or a picture of it.
+    """
+    branches = list(alternatives)
+    chosen = next((b for b in branches if texts(b).strip()), branches[0] if branches else None)
+    return chosen, [branch for branch in branches if branch is not chosen]
 
 
 def local_name(element: Any) -> str:

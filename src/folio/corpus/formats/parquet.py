@@ -2,79 +2,178 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from folio.corpus.formats.conversations import CONVERSATION_KEYS, instruction
+from folio.corpus.formats.jsonl import Record, strings, texts_of_records
+from folio.corpus.formats.magic import HEAD_BYTES, what_is
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.formats.tables import choose_column
+from folio.corpus.limits import Expansion
 from folio.errors import UserError
 
-BATCH_ROWS = 1024
+BATCH_ROWS = 256
+"""Few, since a long text that all rows share is kept once in a file and once a row in memory."""
 
 
 def read_parquet(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Passage]:
-    """The text of each row.
+    """The text of each row; a row may also be a conversation, or an instruction and its answer.
 
     Raises:
-        UserError: damaged, or without a column of text.
+        UserError: damaged, a bomb, or without a column of text.
     """
     import pyarrow
 
     try:
-        yield from _rows(_batches(path, settings["text_column"]), notes)
-    except (pyarrow.ArrowException, OSError) as error:
+        yield from _texts(_batches(path, settings["text_column"]), Expansion(_size(path)), notes)
+    except MemoryError:
+        raise
+    except (pyarrow.ArrowException, OSError, IndexError) as error:
         raise UserError(f"it is damaged, or no such table ({str(error)[:100]})") from None
 
 
 def _batches(path: Path, column: str) -> Iterator[Any]:
-    """Batches of one column."""
+    """Batches of the columns that hold the text."""
     import pyarrow
     import pyarrow.parquet
 
     with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"PAR1"):
+        head = file.read(HEAD_BYTES)
+    if head.startswith(b"PAR1"):
         table = pyarrow.parquet.ParquetFile(path)
-        chosen = _column(table.schema_arrow, column)
-        for batch in table.iter_batches(BATCH_ROWS, columns=[chosen]):
-            yield batch.column(0)
+        columns = _columns(table.schema_arrow, column)
+        _expect(table.metadata, columns, _size(path))
+        yield from table.iter_batches(BATCH_ROWS, columns=columns)
         return
+    if (kind := what_is(head)) and not head.startswith(b"ARROW1"):
+        raise UserError(f"it is {kind}")
     with pyarrow.memory_map(str(path)) as source:
-        if magic == b"ARROW1":
-            reader = pyarrow.ipc.open_file(source)
-            chosen = _column(reader.schema, column)
-            for i in range(reader.num_record_batches):
-                yield reader.get_batch(i).column(chosen)
+        if head.startswith(b"ARROW1"):
+            opened = pyarrow.ipc.open_file(source)
+            batches = map(opened.get_batch, range(opened.num_record_batches))
         else:
-            stream = pyarrow.ipc.open_stream(source)
-            chosen = _column(stream.schema, column)
-            for batch in stream:
-                yield batch.column(chosen)
+            opened = pyarrow.ipc.open_stream(source)
+            batches = iter(opened)
+        columns = _columns(opened.schema, column)
+        for batch in batches:
+            yield batch.select(columns)
 
 
-def _column(schema: Any, column: str) -> str:
-    import pyarrow
+def _expect(metadata: Any, columns: list[str], n_bytes: int) -> None:
+    """Raise a UserError where a file tells itself that its columns unpack to far too much."""
+    expansion = Expansion(n_bytes)
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        expansion.add(group.num_rows)
+        for j in range(group.num_columns):
+            chunk = group.column(j)
+            if chunk.path_in_schema.partition(".")[0] in columns:
+                expansion.add(chunk.total_uncompressed_size)
 
-    texts = [
-        f.name
-        for f in schema
-        if pyarrow.types.is_string(f.type) or pyarrow.types.is_large_string(f.type)
-    ]
-    chosen = column or choose_column(texts) or (texts[0] if len(texts) == 1 else "")
-    if chosen not in texts:
+
+def _columns(schema: Any, column: str) -> list[str]:
+    """The columns that are read, of which several make a text only in instructions."""
+    texts = [field.name for field in schema if _is_text(field.type)]
+    lists = [field.name for field in schema if _is_list(field.type)]
+    talks = [key for key in CONVERSATION_KEYS if key in lists]
+    if column:
+        found = [name for name in (*texts, *lists) if name == column]
+    elif chosen := choose_column(texts):
+        found = [chosen]
+    else:
+        _, pair = instruction(dict.fromkeys(texts, "text"))
+        found = talks[:1] or [name for name in texts if name in pair]
+        found = found or (texts if len(texts) == 1 else [])
+    if not found:
         raise UserError(
-            f"it has no column of text '{chosen or 'text'}'; it has {', '.join(schema.names)}. "
+            f"it has no column of text '{column or 'text'}'; it has {', '.join(schema.names)}. "
             f"Name one with --corpus.text-column"
         )
-    return chosen
+    return found
 
 
-def _rows(batches: Iterator[Any], notes: Notes) -> Iterator[Passage]:
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_list(kind) or types.is_large_list(kind)
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column has text; older programs write it as bytes."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(
+        is_kind(kind)
+        for is_kind in (
+            types.is_string,
+            types.is_large_string,
+            types.is_string_view,
+            types.is_binary,
+            types.is_large_binary,
+        )
+    )
+
+
+def _texts(batches: Iterator[Any], expansion: Expansion, notes: Notes) -> Iterator[Passage]:
     number = 0
     for batch in batches:
-        for value in batch:
+        if batch.num_columns > 1 or _is_list(batch.schema.field(0).type):
+            rest = _records(batch, batches, expansion)
+            yield from texts_of_records(rest, "", notes)
+            return
+        if batch.column(0).null_count == batch.num_rows:
+            number += batch.num_rows
+            expansion.add(batch.num_rows)
+            continue
+        for data in _values(batch.column(0)):
             number += 1
-            text = value.as_py()
+            expansion.add(len(data) + 1)
+            text = _decoded(data, notes)
             if text:
                 yield Passage(text, f"row {number}", document=True)
+
+
+def _values(column: Any) -> Iterator[bytes]:
+    """The bytes of each row; what all rows share is held once."""
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(column.type):
+        words = column.dictionary.cast(pyarrow.large_binary())
+        words.validate(full=True)
+        for index in column.indices:
+            yield (words[index.as_py()].as_py() or b"") if index.is_valid else b""
+        return
+    column = column.cast(pyarrow.large_binary())
+    column.validate(full=True)  # places outside of the file would be read as they are
+    for value in column:
+        yield value.as_py() or b""
+
+
+def _decoded(data: bytes, notes: Notes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", "replace")
+        notes.dropped["bytes that are no UTF-8"] += text.count("\ufffd")
+        return text
+
+
+def _records(first: Any, others: Iterator[Any], expansion: Expansion) -> Iterator[Record]:
+    number = 0
+    for batch in itertools.chain([first], others):
+        batch.validate(full=True)
+        for i in range(batch.num_rows):
+            number += 1
+            value = {name: batch.column(name)[i].as_py() for name in batch.schema.names}
+            n_bytes = sum(len(text.encode("utf-8", "replace")) for text in strings(value))
+            expansion.add(n_bytes + 1)
+            yield Record(f"row {number}", value, n_bytes)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from folio.corpus.formats.passage import Notes, Passage
 
-BLOCK_BYTES = 1 << 20
 MARKS = ("<|startoftext|>", "<|endoftext|>")
 _MARK = re.compile("|".join(map(re.escape, MARKS)))
 
@@ -43,19 +41,3 @@ def read_marked(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Pas
             begin = mark.end()
         parts.append(line[begin:])
     yield from document()
-
-
-def is_marked(path: Path) -> bool:
-    """Whether a file has such a mark anywhere."""
-    marks = [mark.encode("ascii") for mark in MARKS]
-    end = b""
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                block = end + block
-                if any(mark in block for mark in marks):
-                    return True
-                end = block[-max(map(len, marks)) :]  # a mark may be cut in two
-    except OSError:
-        pass
-    return False

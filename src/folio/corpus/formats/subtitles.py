@@ -1,4 +1,8 @@
-"""Subtitles, SRT and WebVTT: what is said, without times; a sentence in one line."""
+"""Subtitles: what is said, without times; a sentence in one line.
+
+SRT, WebVTT and SBV part cues by empty lines; SubStation Alpha (ASS, SSA) and MicroDVD have a line
+for each. Files are told by what is in them, since any of them may be named `.srt`.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +14,68 @@ from folio.corpus.encodings import decode
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.formats.scripts import joint
 
-_STAMP = r"\s*(?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}"
-_TIME = re.compile(rf"^{_STAMP}\s*-->(?:{_STAMP})?")
-_TAG = re.compile(r"</?(?:[a-zA-Z][^<>]*|\d[\d:.]*)>|\{\\[^{}]*\}")
+_STAMP = r"\s*(?:\d+:)?\d{1,2}:\d{2}(?:[.,:]\d{1,3})?"
+_TIME = re.compile(rf"^{_STAMP}\s*(?:--?>|,(?=\s*\d+:\d))(?:{_STAMP})?")
+_TAG = re.compile(r"</?(?:[a-zA-Z][^<>]*|\d[\d:.]*)>|\{\\[^{}]*\}|\{[a-zA-Z]:[^{}]*\}")
 _ENDS = tuple('.!?…"”»)]。！？」』؟।')
+_ALPHA = re.compile(r"^Dialogue:\s*(?:[^,\n]*,){9}", re.MULTILINE)
+"""What stands before the text of a line of SubStation Alpha."""
+_DRAWING = re.compile(r"\{[^{}]*\\p[1-9][^{}]*\}.*?(?:\{[^{}]*\\p0[^{}]*\}|$)")
+_MICRODVD = re.compile(r"^\{\d+\}\{\d*\}", re.MULTILINE)
 
 
 def read_subtitles(data: bytes, notes: Notes) -> Iterator[Passage]:
     """The text, a line for each sentence; a line that begins with a dash is another speaker's."""
+    text = decode(data, None, notes).replace("\r\n", "\n").replace("\r", "\n")
+    if _ALPHA.search(text):
+        lines = _one_a_line(text, _ALPHA, r"\\[Nn]", notes)
+    elif _MICRODVD.match(text.lstrip("\ufeff\n ")):
+        lines = _one_a_line(text, _MICRODVD, r"\|", notes)
+    else:
+        lines = _blocks(text, notes)
     said = ""
-    for block in re.split(r"\n[ \t]*\n", decode(data, None, notes).replace("\r\n", "\n")):
-        lines = block.strip("\n").split("\n")
-        at = next((i for i, line in enumerate(lines) if _TIME.match(line)), None)
-        if at is None:
-            notes.drop("styles and comments", block.removeprefix("WEBVTT"))
+    for line in lines:
+        for tag in _TAG.findall(line):
+            notes.drop("tags", tag)
+        shown = html.unescape(_TAG.sub("", line)).strip()
+        if not shown:
             continue
-        for line in lines[:at]:
-            notes.drop("names of cues", "" if line.strip().isdecimal() else line)
-        notes.drop("styles and comments", _TIME.sub("", lines[at]))
-        for line in lines[at + 1 :]:
-            for tag in _TAG.findall(line):
-                notes.drop("tags", tag)
-            text = html.unescape(_TAG.sub("", line)).strip()
-            if not text:
-                continue
-            if said.endswith(_ENDS) or (said and text[0] in "-–—"):
-                yield Passage(said + "\n")
-                said = ""
-            said += joint(said, text) + text
+        if said.endswith(_ENDS) or (said and shown[0] in "-–—"):
+            yield Passage(said + "\n")
+            said = ""
+        said += joint(said, shown) + shown
     if said:
         yield Passage(said + "\n")
+
+
+def _blocks(text: str, notes: Notes) -> Iterator[str]:
+    """The lines of cues that are parted by empty lines; some programs leave those out."""
+    lines = text.split("\n")
+    is_time = [_TIME.match(line) is not None for line in lines]
+    is_first = True  # of a block
+    in_cue = False
+    for i, line in enumerate(lines):
+        if is_time[i]:
+            notes.drop("styles and comments", _TIME.sub("", line))
+            in_cue, is_first = True, False
+        elif not line.strip():
+            in_cue, is_first = False, True
+        elif i + 1 < len(lines) and is_time[i + 1] and (is_first or line.strip().isdecimal()):
+            notes.drop("names of cues", "" if line.strip().isdecimal() else line)
+        elif in_cue:
+            yield line
+        else:
+            is_first = False
+            notes.drop("styles and comments", line.removeprefix("WEBVTT"))
+
+
+def _one_a_line(text: str, head: re.Pattern[str], line_end: str, notes: Notes) -> Iterator[str]:
+    for line in text.split("\n"):
+        found = head.match(line)
+        if found is None:
+            notes.drop("styles and comments", line)
+            continue
+        for drawing in _DRAWING.findall(line):
+            notes.drop("drawings", drawing)
+        shown = _DRAWING.sub("", line[found.end() :]).replace(r"\h", " ")
+        yield from re.split(line_end, shown)

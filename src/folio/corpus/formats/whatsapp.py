@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from folio.corpus.formats.conversations import turn
 from folio.corpus.formats.passage import Notes, Passage
@@ -36,18 +35,14 @@ _BESIDE = re.compile(rf"\s*{_MARK}<[^<>]*>\s*$|^{_DIRECTION}[\w-]+\.\w{{2,5}} \(
 """What the program puts beside a message: that it was edited, the name of a file."""
 _REMOVED = frozenset(("This message was deleted", "You deleted this message", "null"))
 FIRST_LINES = 20
-LINE_CHARACTERS = 1 << 16
-"""Of a line that are looked at; a file may be a single line."""
+LINE_BYTES = 1 << 13
+"""Of a line that are looked at, on average; a file may be a single line."""
 
 
-def is_whatsapp(path: Path) -> bool:
-    """Whether a text file begins as such an export does: with messages of two lines at least."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            first = [file.readline(LINE_CHARACTERS) for _ in range(FIRST_LINES)]
-    except OSError:
-        return False
-    first = list(filter(str.strip, first))
+def begins_as_chat(head: bytes) -> bool:
+    """Whether a file that begins so is such an export: its first lines hold two messages."""
+    lines = head[: FIRST_LINES * LINE_BYTES].decode("utf-8-sig", "replace").splitlines()
+    first = list(filter(str.strip, lines[:FIRST_LINES]))
     return len(first) > 1 and _is_head(first[0]) and sum(map(_is_head, first)) > 1
 
 

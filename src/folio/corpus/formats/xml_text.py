@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from folio.corpus.formats.package import local_name, parse_xml
+from folio.corpus.formats.html import decode_page
+from folio.corpus.formats.package import attribute, local_name
 from folio.corpus.formats.passage import Notes, Passage
+from folio.corpus.formats.xml_tree import xml_tree
 from folio.errors import UserError
 
-_COMMENT = re.compile(rb"<!--(.*?)-->", re.DOTALL)
-_INSTRUCTION = re.compile(rb"<\?(?!xml\s)(.*?)\?>", re.DOTALL)
+_COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
+_INSTRUCTION = re.compile(r"<\?(?!xml\s)(.*?)\?>", re.DOTALL)
 _SPACE = re.compile(r"[ \t]*\n\s*")
 _ENCODED = ("binary",)
 """Elements whose text is the bytes of something else, as the pictures of FictionBook."""
+_IN_ATTRIBUTES = {"outline": ("text", "_note"), "node": ("TEXT",)}
+"""Elements whose text is in attributes: OPML, FreeMind."""
+_ROWS = ("row", "tr")
+_NOTES = ("note", "footnote", "fn")
+"""What stands below the text that it is written into."""
+_BLOCKS = frozenset((
+    "p", "para", "simpara", "div", "sec", "section", "list", "itemizedlist", "orderedlist", "ul",
+    "variablelist", "simplelist", "ol", "dl", "def-list", "table", "informaltable", "table-wrap",
+    "figure", "fig", "informalfigure", "lg", "l", "sp", "quote", "blockquote", "disp-quote", "eg",
+    "programlisting", "screen", "literallayout", "code", "disp-formula", "boxed-text", "example",
+    "poem", "stanza", "v", "item", "listitem", "list-item", "cit", "epigraph", "procedure",
+))  # fmt: skip
+"""What begins a line of its own, also inside a sentence."""
+_FEEDS = ("rss", "feed", "RDF")
+_PAGES = ("description", "encoded", "summary", "content", "title", "subtitle")
+"""Elements of feeds whose text is a page of HTML."""
+_HAS_TAGS = re.compile(r"</\w+>|<\w+[^<>]*>|&\w+;")
+_DOCUMENT = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 
 
 def read_xml(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passage]:
@@ -25,14 +45,16 @@ def read_xml(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passa
     Raises:
         UserError: it is no XML, declares entities, or has no element of that name.
     """
-    root = parse_xml(data, "")
-    for comment in _COMMENT.findall(data):  # those before the root are in no tree
-        notes.drop("comments", comment.decode("utf-8", "replace"))
-    for instruction in _INSTRUCTION.findall(data):
-        notes.drop("instructions to programs", instruction.decode("utf-8", "replace"))
+    page = decode_page(data, notes)
+    root = xml_tree(page, notes)
+    for comment in _COMMENT.findall(page):  # those before the root are in no tree
+        notes.drop("comments", comment)
+    for instruction in _INSTRUCTION.findall(page):
+        notes.drop("instructions to programs", instruction)
     for element in root.iter():
-        for value in element.attrib.values():
-            notes.drop("attributes", value)
+        shown = _named(local_name(element)) if not text_column else ()
+        for key, value in element.attrib.items():
+            notes.drop("attributes", value if key not in shown else "")
     if not text_column:
         yield from (Passage(text + "\n") for text in _lines(root, notes))
         return
@@ -53,16 +75,98 @@ def read_xml(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passa
     notes.dropped["other elements"] += max(everything - kept, 0)
 
 
+class _Part(NamedTuple):
+    """Something that is to be read."""
+
+    what: Any
+    """An element, or a text."""
+    inline: bool = False
+    """Whether it stands inside of a sentence."""
+
+
+_LINE_END = _Part(None)
+
+
 def _lines(root: Any, notes: Notes) -> Iterator[str]:
-    stack = [root]
+    """The lines of all elements. A loop, since hostile files nest deeper than Python calls."""
+    is_feed = local_name(root) in _FEEDS
+    stack = [_LINE_END, _Part(root)]
+    line: list[str] = []
+    below: list[str] = []
     while stack:
-        element = stack.pop()
-        if local_name(element) in _ENCODED:
-            notes.drop("encoded bytes", element.text)
-        elif len(element) and not _is_mixed(element):
-            stack.extend(reversed(element))
-        elif text := "".join(_texts(element)).strip():
-            yield _SPACE.sub(" ", text) if len(element) else text
+        part = stack.pop()
+        if part is _LINE_END:
+            text = "".join(line).strip()
+            yield from filter(None, (text, *below))
+            line, below = [], []
+        elif isinstance(part.what, str):
+            line.append(_SPACE.sub(" ", part.what) if part.inline else part.what)
+        else:
+            element, name = part.what, local_name(part.what)
+            said = "\n".join(filter(None, (attribute(element, key) for key in _named(name))))
+            if name in _ENCODED:
+                notes.drop("encoded bytes", element.text)
+            elif name in _NOTES and part.inline:
+                below.append(_SPACE.sub(" ", "".join(_texts(element))).strip())
+            elif name in _ROWS and len(element) and not _is_mixed(element):
+                cells = (_SPACE.sub(" ", "".join(_texts(cell)).strip()) for cell in element)
+                stack += [_LINE_END, _Part("\t".join(cells)), _LINE_END]
+            elif name == "alternatives":
+                stack.append(_Part(_first_with_text(element, notes), part.inline))
+            elif not len(element):
+                text = said or _shown(element.text or "", name, is_feed, notes)
+                stack.append(_Part(text, part.inline))
+            else:
+                stack += reversed([_Part(said), *_contents(element, part.inline)])
+
+
+def _named(element: str) -> tuple[str, ...]:
+    """Attributes of an element that are its text."""
+    return _IN_ATTRIBUTES.get(element, ())
+
+
+def _contents(element: Any, inline: bool) -> Iterator[_Part]:
+    """What an element holds, with line ends between its children where it is no sentence."""
+    if _is_mixed(element):
+        yield from _sentence(element)
+        return
+    is_block = not inline or local_name(element) in _BLOCKS
+    for i, child in enumerate(element):
+        yield _LINE_END if is_block else _Part(" " if i else "")
+        yield _Part(child, not is_block)
+    if is_block:
+        yield _LINE_END
+
+
+def _sentence(element: Any) -> Iterator[_Part]:
+    yield _Part(element.text or "", True)
+    for child in element:
+        is_block = local_name(child) in _BLOCKS
+        yield _LINE_END if is_block else _Part("")
+        yield _Part(child, not is_block)
+        yield _LINE_END if is_block else _Part("")
+        yield _Part(child.tail or "", True)
+
+
+def _first_with_text(alternatives: Any, notes: Notes) -> Any:
+    """The form of something that is read, out of several, as a formula in TeX and in MathML."""
+    forms = ["".join(_texts(form)).strip() for form in alternatives]
+    first = next((i for i, form in enumerate(forms) if form), 0)
+    for i, form in enumerate(forms):
+        notes.drop("what stands there in another form", form if i != first else "")
+    return alternatives[first] if forms else ""
+
+
+def _shown(text: str, name: str, is_feed: bool, notes: Notes) -> str:
+    """The text of an element without children: that of a page where it is one."""
+    if name == "tex-math" and (document := _DOCUMENT.search(text)):
+        notes.drop("the preamble", text[: document.start()])
+        return document[1].strip()
+    if is_feed and name in _PAGES and _HAS_TAGS.search(text):
+        from folio.corpus.formats.html import html_text
+
+        return html_text(text, notes)
+    return text
 
 
 def _is_mixed(element: Any) -> bool:
@@ -72,7 +176,6 @@ def _is_mixed(element: Any) -> bool:
 
 def _texts(element: Any) -> Iterator[str]:
     """All text in an element, in order."""
-    # Written as a loop, since hostile files nest deeper than Python calls.
     stack: list[Any] = [element]
     while stack:
         part = stack.pop()

@@ -1,0 +1,31 @@
+"""What a file of text is that its name does not tell: texts between marks, or an exported chat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from folio.corpus.formats.known import MARKED, WHATSAPP, Format
+from folio.corpus.formats.plain import MARKS
+from folio.corpus.formats.whatsapp import begins_as_chat
+
+BLOCK_BYTES = 1 << 20
+
+
+def first_look(path: Path) -> Format | None:
+    """The format of a file of text; None where it is read as it lies there.
+
+    A mark may stand anywhere, so that all of the file is looked at, once.
+    """
+    marks = [mark.encode("ascii") for mark in MARKS]
+    try:
+        with path.open("rb") as file:
+            first = block = file.read(BLOCK_BYTES)
+            while block:
+                if any(mark in block for mark in marks):
+                    return MARKED
+                end = block[1 - max(map(len, marks)) :]  # a mark may be cut in two
+                block = file.read(BLOCK_BYTES)
+                block = end + block if block else b""
+    except OSError:  # told where the file is read
+        return None
+    return WHATSAPP if begins_as_chat(first) else None
