@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,9 +222,10 @@ def test_a_text_file_is_opened_once_to_see_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     chat = write(tmp_path, "a.txt", "1/2/24, 10:00 - Ann: Hi\n1/2/24, 10:01 - Ben: Ho\n")
-    genuine, opened = Path.open, []
+    genuine: Any = Path.open
+    opened: list[Path] = []
 
-    def counted(path: Path, *how: str):
+    def counted(path: Path, *how: str) -> Any:
         opened.append(path)
         return genuine(path, *how)
 

@@ -198,3 +198,24 @@ def test_markup_of_a_word_processor_is_not_taken_for_its_text(tmp_path: Path, na
     (tmp_path / name).write_bytes(rb"{\rtf1\ansi Dear reader}")
     with pytest.raises(UserError, match=r"it is RTF; --corpus\.engine tika"):
         read_corpus(CorpusConfig(sources=(str(tmp_path / name),)))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv"])
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [("iso2022_jp", "灯台の灯り。\n海\n"), ("iso2022_kr", "등대의 불빛.\n바다\n")],
+)
+def test_text_whose_bytes_are_all_those_of_ascii_is_read(
+    tmp_path: Path, name: str, codec: str, text: str
+):
+    (tmp_path / name).write_bytes(text.encode(codec))
+    reading = read_documents([str(tmp_path)], CorpusConfig())
+    assert reading.documents[0].text == text
+    assert any(codec in line for line in reading.warnings())
+
+
+def test_signs_for_a_terminal_are_no_other_encoding(tmp_path: Path):
+    text = "\x1b$1 done\n" * 3
+    (tmp_path / "a.txt").write_text(text)
+    reading = read_documents([str(tmp_path)], CorpusConfig())
+    assert reading.documents[0].text == text and not reading.warnings()

@@ -15,7 +15,7 @@ from folio.errors import UserError
 from folio.fast.attention import FastAttention
 from folio.recipe import check as module
 from folio.recipe.build import build
-from folio.recipe.check import TOLERANCE, check, compare
+from folio.recipe.check import TOLERANCE, agree, check, compare
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.storage import cache_folder
@@ -82,6 +82,23 @@ def test_a_fast_layer_that_computes_something_else_stops_the_run(
     numbers = [float(word) for word in said.replace(":", "").split() if word[0].isdigit()]
     assert len(numbers) == 4 and numbers[1] != numbers[3]
     assert not verdicts()
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "agrees"),
+    [
+        ((0.4840, 17.27), (0.4828, 17.31), True),  # a text of one letter, bfloat16
+        ((0.4860, 17.31), (0.4828, 17.31), False),
+        ((4.0070, 1.0), (4.0, 1.0), True),
+        ((4.0090, 1.0), (4.0, 1.0), False),
+        ((0.1, 0.0100), (0.1, 0.0102), False),
+        ((float("nan"), 1.0), (4.0, 1.0), False),
+    ],
+)
+def test_a_small_loss_may_be_off_as_one_of_a_nat(
+    found: tuple[float, float], expected: tuple[float, float], agrees: bool
+):
+    assert agree(Gradient(*found), Gradient(*expected), "bfloat16") == agrees
 
 
 def test_a_verdict_is_kept_until_the_sources_or_the_model_change(

@@ -50,6 +50,12 @@ BYTE_ORDER_MARKS = {
 DAMAGED = re.compile("[\udc80-\udcff]")
 """A byte that is no UTF-8, as `surrogateescape` gives it."""
 REPLACED = "\ufffd"
+SHIFT = "\x1b$"
+"""How text in ISO 2022 changes to a set of characters of two bytes, all of them below 128."""
+SHIFTED = {
+    b"\x1b$)C": "iso2022_kr", b"\x1b$(D": "iso2022_jp_ext", b"\x1b$B": "iso2022_jp",
+    b"\x1b$@": "iso2022_jp",
+}  # fmt: skip
 _NO_ASCII = re.compile("iso-?2022|hz|utf-?7", re.IGNORECASE)
 
 
@@ -128,9 +134,12 @@ def choose_encoding(
     Raises:
         UserError: no text, or nothing that could be guessed; or a named encoding that is not it.
     """
-    damage = measure_damage(path)
     if kind := what_is_file(path):
         raise UserError(f"{name} is a binary file, {kind}.")
+    if encoding == "auto" and (codec := _shifted(path)):
+        notes.warnings.append(guess_note(codec))
+        return Encoding(codec)
+    damage = measure_damage(path)
     marked = codec_of(_head(path), encoding)
     if encoding == "auto" and marked.codec != "utf-8":
         notes.warnings.append(f"some of its {marked.codec} is damaged and was replaced")
@@ -313,6 +322,14 @@ def _guess_file(path: Path, damage: Damage) -> str | None:
     # Text without a space, as Chinese may be: some end is that of a character.
     ends = (len(sample) - i for i in range(4))
     return next(filter(None, (guess(sample[:end]) for end in ends)), None)
+
+
+def _shifted(path: Path) -> str:
+    """The codec of a file that shifts between sets of characters, if it has all of it."""
+    with path.open("rb") as file:
+        sample = file.read(GUESS_BYTES)
+    codec = next((codec for sign, codec in SHIFTED.items() if sign in sample), "")
+    return codec if codec and _reads(path, codec) else ""
 
 
 def _reads(path: Path, codec: str) -> bool:

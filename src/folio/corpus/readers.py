@@ -15,6 +15,7 @@ from pathlib import Path
 
 from folio.corpus.document import Document, make_document
 from folio.corpus.encodings import (
+    SHIFT,
     Encoding,
     WrongEncodingError,
     advice,
@@ -32,6 +33,10 @@ class NulError(UserError):
     """A NUL where text was expected."""
 
 
+class ShiftError(UserError):
+    """A sign of an encoding that looks as ASCII does."""
+
+
 def read_text_file(path: Path, name: str, encoding: str, notes: Notes) -> Document:
     """A file that is text as it lies there; `notes` takes what was replaced or guessed.
 
@@ -42,7 +47,7 @@ def read_text_file(path: Path, name: str, encoding: str, notes: Notes) -> Docume
     """
     try:
         return make_document(name, lambda: read_pieces(path, encoding, name))
-    except (WrongEncodingError, NulError) as error:
+    except (WrongEncodingError, NulError, ShiftError) as error:
         wrong = error if isinstance(error, WrongEncodingError) else None
         chosen = choose_encoding(path, encoding, wrong, notes, name)
     return make_document(name, lambda: read_pieces(path, chosen, name))
@@ -55,7 +60,7 @@ def open_lines(path: Path, encoding: str, notes: Notes) -> Iterator[Iterator[str
         deque(read_pieces(path, encoding, "it"), maxlen=0)
         with path.open("rb") as file:
             chosen = codec_of(file.read(4), encoding)
-    except (WrongEncodingError, NulError) as error:
+    except (WrongEncodingError, NulError, ShiftError) as error:
         wrong = error if isinstance(error, WrongEncodingError) else None
         chosen = choose_encoding(path, encoding, wrong, notes, "it")
     # Without its byte order, such a codec takes the mark away.
@@ -115,6 +120,8 @@ def read_pieces(
                         f"{chosen.codec}: it has a NUL in its first {fed + len(block)} bytes. "
                         f"Give text files."
                     )
+                if SHIFT in piece and encoding == "auto":
+                    raise ShiftError(f"{name} is in ISO 2022.")
                 if problem:
                     raise _wrong(name, chosen.codec, problem, fed, block)
                 if piece:

@@ -140,9 +140,10 @@ def test_formulas_keep_what_stands_above_and_below(tmp_path: Path):
     formula = (
         '<m:oMath xmlns:m="urn:x/math"><m:sSup><m:e><m:r><m:t>c</m:t></m:r></m:e><m:sup><m:r>'
         "<m:t>2</m:t></m:r></m:sup></m:sSup><m:f><m:num><m:r><m:t>m</m:t></m:r></m:num><m:den>"
-        "<m:r><m:t>a+b</m:t></m:r></m:den></m:f></m:oMath>"
+        "<m:r><m:t>a+b</m:t></m:r></m:den></m:f><m:rad><m:deg/><m:e><m:r><m:t>x+1</m:t></m:r></m:e>"
+        "</m:rad></m:oMath>"
     )
-    assert text_of(read(tmp_path, "a.docx", word(f"<w:p>{formula}</w:p>"))) == "c^2m/(a+b)"
+    assert text_of(read(tmp_path, "a.docx", word(f"<w:p>{formula}</w:p>"))) == "c^2m/(a+b)√(x+1)"
 
 
 def test_a_large_first_letter_begins_its_word(tmp_path: Path):

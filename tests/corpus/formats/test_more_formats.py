@@ -71,6 +71,11 @@ def test_cues_against_the_rules_are_read(tmp_path: Path, cues: str):
     assert read(write(tmp_path, "a.srt", cues)) == ["One.\nTwo.\n"]
 
 
+def test_prose_that_is_named_as_subtitles_are_is_read(tmp_path: Path):
+    prose = "The boat left at dawn,\nthey say.\n"
+    assert read(write(tmp_path, "a.srt", prose)) == [prose]
+
+
 def test_a_year_alone_in_a_cue_is_said(tmp_path: Path):
     cues = "1\n00:00:01,000 --> 00:00:02,000\n1984\n\n2\n00:00:02,000 --> 00:00:03,000\nBig.\n"
     assert read(write(tmp_path, "a.srt", cues)) == ["1984 Big.\n"]

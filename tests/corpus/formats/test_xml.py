@@ -60,6 +60,21 @@ def test_entities_that_stand_for_words_are_resolved(tmp_path: Path):
     assert lines(tmp_path, source) == ["We and I write naïvely\u00a0<b>."]
 
 
+def test_names_of_pictures_beside_a_file_are_no_reason_to_refuse_it(tmp_path: Path):
+    source = (
+        '<!DOCTYPE a SYSTEM "a.dtd" [<!ENTITY F-1.T SYSTEM "F-1.TIF" NDATA TIF>]><a><p>One</p></a>'
+    )
+    assert lines(tmp_path, source) == ["One"]
+
+
+def test_pages_of_a_wiki_are_documents(tmp_path: Path):
+    page = "<page><title>{0}</title><revision><id>7</id><text>About {0}.</text></revision></page>"
+    source = f"<mediawiki xmlns='m'>{page.format('One')}{page.format('Two')}</mediawiki>"
+    reading = read(tmp_path, source)
+    assert [document.text for document in reading.documents] == ["About One.", "About Two."]
+    assert reading.tally.dropped["other elements"] == len("One7Two7")
+
+
 def test_a_word_that_is_used_far_too_often_is_refused(tmp_path: Path):
     source = f'<!DOCTYPE a [<!ENTITY x "{"x" * 1000}">]><a>{"&x;" * 20_000}</a>'
     with pytest.raises(UserError, match="zip bombs"):
@@ -139,3 +154,19 @@ def test_the_head_of_a_long_table_of_latex_is_read_once(tmp_path: Path):
         r"\end{longtable}\begin{longtable}{l}A\endfirsthead B\end{longtable}"
     )
     assert lines(tmp_path, source, "a.tex") == ["Fruit\tTaste", "Fig\tsweet", "", "A B"]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            r"\def\m{Mist~7B\xspace} \m is here, \m. \m{} too",
+            "Mist 7B is here, Mist 7B. Mist 7B too",
+        ),
+        (r"\parindent=0pt\parskip 1em plus 2pt Text \bf 12 cm long", "Text 12 cm long"),
+        (r"\begin{CJK*}{UTF8}{gbsn}Text\end{CJK*}", "Text"),
+        (r"\title [mode = title]{A title}[orcid=1] Text", "A title||Text"),
+    ],
+)
+def test_settings_of_latex_are_no_text(tmp_path: Path, source: str, expected: str):
+    assert "|".join(lines(tmp_path, source, "a.tex")) == expected

@@ -157,7 +157,8 @@ class _Docx:
             elif name == "sdt" and _is_placeholder(element):
                 self.notes.drop("placeholders of fields", _texts(element))
             elif name in _MATH and "/math" in element.tag:
-                parts.append(_MATH[name] + _grouped(self.inline(element, hidden)))
+                part = self.inline(element, hidden)
+                parts.append(_MATH[name].format(_grouped(part)) if part else "")
             elif name not in ("pPr", "rPr"):
                 if name == "fldSimple":
                     self.notes.drop("codes of fields", attribute(element, "instr"))
@@ -236,8 +237,8 @@ class _Docx:
         return otherwise
 
 
-_MATH = {"sup": "^", "sub": "_", "den": "/", "deg": "^1/"}
-"""Parts of formulas, and what stands before them in a line."""
+_MATH = {"sup": "^{}", "sub": "_{}", "num": "{}", "den": "/{}", "deg": "[{}]", "rad": "√{}"}
+"""Parts of formulas, and how they stand in a line."""
 _SIGNS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 

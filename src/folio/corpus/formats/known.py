@@ -95,7 +95,7 @@ FORMATS = (
     ),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
     Format("org", (".org",), "org.read_org", takes="rows", laid_out=False),
-    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=4),
+    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=5),
     Format(
         "xml",
         (".xml", ".tei", ".fb2", ".docbook", ".dbk", ".nxml", ".rss", ".atom", ".opml", ".dita"),

@@ -22,6 +22,7 @@ from folio.corpus.formats.latex_words import (
     FORMULAS,
     GERMAN,
     HEADINGS,
+    LENGTHS,
     REFERENCES,
     SYMBOLS,
     VERBATIM,
@@ -33,9 +34,14 @@ _INPUT_ENCODING = re.compile(rb"\\usepackage\[([\w-]+)\]\{inputenc\}")
 _IS_GERMAN = re.compile(r"\\usepackage\[[^]]*german[^]]*\]\{babel\}|\\usepackage\{n?german\}")
 _OWN = re.compile(
     r"\\(?:newcommand|renewcommand|providecommand|def)\*?\s*\{?\\([A-Za-z]+)\}?\s*"
-    r"\{([^{}\\$#&%]{1,100})(?:\\xspace|\\@)?\}"
+    r"\{([^{}\\$#&%]{1,100})(?:(\\xspace)|\\@)?\}"
 )
-"""Commands of the author's own that stand for a few words."""
+"""Commands of the author's own that stand for a few words, and whether a space follows them."""
+_LENGTH = re.compile(
+    r"\s*(?P<is>=?)\s*-?(?:\d+\.?\d*|\.\d+)\s*(?:pt|em|ex|cm|mm|in|bp|pc|true\s?\w\w)?\b"
+    r"(?:\s*(?:plus|minus)\s*-?[\d.]+\s*[a-z]+)*"
+)
+"""What a length is set to."""
 _TOKEN = re.compile(
     r"\\(?P<word>[A-Za-z@]+\*?)|\\(?P<sign>.)|(?P<comment>%[^\n]*(?:\n[ \t]*+(?!\n))?)|"
     r"(?P<special>[{}]|\$\$?|[~&\"]|---?|``|''|`|\n[ \t]*\n\s*)|[^\\%{}$~&\"`'\n-]+|.",
@@ -57,7 +63,11 @@ def read_latex(data: bytes, notes: Notes) -> Iterator[Passage]:
     named = _INPUT_ENCODING.search(data)
     encoding = named[1].decode("ascii") if named else None
     source = decode(data, ENCODINGS.get(encoding or "", encoding), notes).replace("\r\n", "\n")
-    own = {name: _SPACES.sub(" ", words) for name, words in _OWN.findall(source)}
+    own = {
+        name: _SPACES.sub(" ", words.replace("~", " ").replace("--", "–"))
+        + ("\0" if spaced else "")
+        for name, words, spaced in _OWN.findall(source)
+    }
     german = _IS_GERMAN.search(source) is not None
     begin, end = source.find(_BEGIN), source.rfind(_END)
     title = ""
@@ -192,6 +202,11 @@ class _Walk:
         self.parts.append(f"[{self.n_footnotes}]")
         self.footnotes.append(f"[{self.n_footnotes}] {note}")
 
+    def end_heading(self) -> None:
+        """Leave out settings after a heading or an author, and end the line."""
+        self.option()
+        self.end_line(2)
+
     def raw(self, text: str) -> None:
         """What stays as it is written, on lines of its own where it has several."""
         if "\n" in text:
@@ -254,7 +269,10 @@ class _Walk:
             self.say(self.argument() or "")
         elif name in self.own or name in SYMBOLS:
             self.blanks()
-            self.symbol(self.own.get(name) or SYMBOLS[name])
+            words = self.own.get(name) or SYMBOLS[name]
+            self.symbol(words.removesuffix("\0"))
+            if words.endswith("\0") and self.source[self.at : self.at + 1].isalnum():
+                self.say(" ")
         elif name in ACCENTS:
             self.accent(ACCENTS[name])
         elif name in REFERENCES:
@@ -268,9 +286,10 @@ class _Walk:
                 self.outer.append(self.parts)
                 self.parts = []
         elif name in HEADINGS:
+            self.blanks()
             self.option()
             self.end_line(2)
-            self.group(lambda: self.end_line(2))
+            self.group(self.end_heading)
         elif name == "endfirsthead":
             self.drop_until(r"\endhead", "heads of further pages", before=r"\end{longtable}")
         elif name == "iffalse":
@@ -285,6 +304,7 @@ class _Walk:
             self.end_line(1)
             self.blanks()
         else:
+            self.length(name)
             self.option()
             self.blanks()
 
@@ -324,6 +344,13 @@ class _Walk:
         while option := _OPTION.match(self.source, self.at):
             self.notes.drop("names and settings", option[1])
             self.at = option.end()
+
+    def length(self, name: str) -> None:
+        """Leave out the number that a length is set to."""
+        found = _LENGTH.match(self.source, self.at)
+        if found and (found["is"] or name.endswith(LENGTHS)):
+            self.notes.drop("names and settings", found[0])
+            self.at = found.end()
 
     def argument(self) -> str | None:
         """What stands in the next braces, if they come at once."""

@@ -36,7 +36,7 @@ ARGUMENTS = _counted(
 ENVIRONMENT_ARGUMENTS = _counted(
     one="tabular array longtable supertabular thebibliography minipage multicols list adjustbox "
     "subfigure subtable figwindow spacing otherlanguage tcolorbox",
-    two="tabular* tabularx tabulary wrapfigure wraptable tabu",
+    two="CJK tabular* tabularx tabulary wrapfigure wraptable tabu",
 )
 _OPTION = r"(?:\[[^]\n]*\])?"
 VERBATIM = {
@@ -58,6 +58,8 @@ HEADINGS = _names(
     "title part chapter section subsection subsubsection paragraph subparagraph caption "
     "subtitle frametitle framesubtitle author institute affiliation"
 )
+LENGTHS = ("skip", "indent", "width", "height", "sep", "margin", "penalty", "stretch", "tolerance")
+"""Ends of names after which a number is no text."""
 FOOTNOTES = _names("footnote footnotetext thanks endnote marginpar sidenote")
 ACCENTS = {
     "'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "=": "\u0304",

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from email import policy
-from email.message import EmailMessage
+from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,8 +80,8 @@ def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
     lines: list[bytes] = []
     n_bytes, begun, in_head, empty = 0, False, False, True
     with path.open("rb") as file:
+        file.seek(len(codecs.BOM_UTF8) if file.peek(3).startswith(codecs.BOM_UTF8) else 0)
         while line := file.readline(LINE_BYTES):
-            line = line if file.tell() > len(line) else line.removeprefix(codecs.BOM_UTF8)
             if _is_envelope(line, empty or not begun, file):
                 if begun:
                     yield from _kept(lines, n_bytes, notes)
@@ -90,7 +90,7 @@ def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
             elif begun:
                 n_bytes += len(line)
                 if n_bytes <= MESSAGE_BYTES:
-                    lines.append(line[1:] if _ESCAPED.match(line) else line)
+                    lines.append(line[1:] if line[:1] == b">" and _ESCAPED.match(line) else line)
             elif line.strip():
                 notes.dropped["what stands before the first message"] += len(line)
             empty = not line.strip()
@@ -156,67 +156,72 @@ def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
     head = ""
     for name, value in message.raw_items():
         if name.lower() in wanted:
-            head += f"{name}: {_header(message, name)}\n"
+            head += f"{name}: {_header(name, value)}\n"
         else:
             notes.drop("mail headers", str(value))
     body = _said(message, notes)
     return f"{head}\n{body}".lstrip("\n") if body or head else ""
 
 
-def _parsed(data: bytes) -> EmailMessage:
-    message = BytesParser(policy=policy.default).parsebytes(data)
-    assert isinstance(message, EmailMessage)
-    return message
+def _parsed(data: bytes) -> Message:
+    # policy.default would parse each field anew whenever it is asked for.
+    return BytesParser(policy=policy.compat32).parsebytes(data)
 
 
-def _said(part: EmailMessage, notes: Notes) -> str:
+def _said(part: Message, notes: Notes) -> str:
     """What is written in a part and the parts in it; of alternatives, in the plainest."""
+    kind = part.get_content_type()  # which is parsed anew each time
     for beside in (part.preamble, part.epilogue):
         notes.drop("what stands beside the parts", beside)
     if part.is_multipart():
-        inside: list[Any] = [p for p in part.get_payload() if isinstance(p, EmailMessage)]
-        if part.get_content_type() == "multipart/alternative":
+        inside: list[Any] = [p for p in part.get_payload() if isinstance(p, Message)]
+        if kind == "multipart/alternative":
             inside = [_plainest(inside, notes)] if inside else []
         for child in inside:
             _drop_head(child, notes)
         return "\n".join(filter(None, (_said(child, notes) for child in inside)))
-    if (found := _unannounced(part)) is not None:
+    if kind.startswith("multipart/") and (found := _unannounced(part, kind)) is not None:
         return _said(found, notes)
-    if not _is_text(part):
+    if not _is_text(part, kind):
         raw = part.get_payload()
         notes.dropped["attachments"] += len(raw) if isinstance(raw, str) else 0
         return ""
     text = _content(part, notes)
-    if part.get_content_type() == "text/html":
+    if kind == "text/html":
         text = _page_text(text, notes)
-    elif str(part.get_param("format", "")).lower() == "flowed":
+    elif "flowed" in _raw(part, "content-type").lower():
         text = unwrapped(text, str(part.get_param("delsp", "")).lower() == "yes")
     return written(text, notes)
 
 
-def _unannounced(part: EmailMessage) -> EmailMessage | None:
+def _raw(part: Message, name: str) -> str:
+    """A field of a header as it is written."""
+    return next((str(value) for key, value in part.raw_items() if key.lower() == name), "")
+
+
+def _unannounced(part: Message, kind: str) -> Message | None:
     """A part of several whose boundary is not the one that its header names, read by its own."""
-    if part.get_content_maintype() != "multipart" or part.is_multipart():
-        return None
     body = _payload(part)
     boundary = _BOUNDARY.search(body)
     if boundary is None:
         return None
-    head = f'Content-Type: {part.get_content_type()}; boundary="'.encode("ascii", "replace")
+    head = f'Content-Type: {kind}; boundary="'.encode("ascii", "replace")
     found = _parsed(head + boundary[1] + b'"\n\n' + body)
     return found if found.is_multipart() else None
 
 
-def _plainest(alternatives: list[EmailMessage], notes: Notes) -> EmailMessage:
+def _plainest(alternatives: list[Message], notes: Notes) -> Message:
     """The part that is read of those that say the same; the others are counted."""
 
-    def is_plain(part: EmailMessage) -> bool:
+    def is_plain(part: Message) -> bool:
         return any(
-            _is_text(p) and p.get_content_type() == "text/plain" and _payload(p).strip()
+            (kind := p.get_content_type()) == "text/plain"
+            and _is_text(p, kind)
+            and _payload(p).strip()
             for p in part.walk()
         )
 
-    def is_page(part: EmailMessage) -> bool:
+    def is_page(part: Message) -> bool:
         return any(p.get_content_type() == "text/html" for p in part.walk())
 
     chosen = next(filter(is_plain, alternatives), None)
@@ -224,30 +229,32 @@ def _plainest(alternatives: list[EmailMessage], notes: Notes) -> EmailMessage:
     for part in alternatives:
         for p in part.walk() if part is not chosen else ():
             _drop_head(p, notes)
-            if _is_text(p):
+            if _is_text(p, p.get_content_type()):
                 notes.drop("the same message in another form", _content(p, Notes()))
             elif not p.is_multipart():
                 notes.dropped["attachments"] += len(str(p.get_payload()))
     return chosen
 
 
-def _drop_head(part: EmailMessage, notes: Notes) -> None:
+def _drop_head(part: Message, notes: Notes) -> None:
     for _, value in part.raw_items():
         notes.drop("mail headers", str(value))
 
 
-def _is_text(part: EmailMessage) -> bool:
-    is_text = part.get_content_type() in ("text/plain", "text/html")
-    is_text |= part.get_content_maintype() == "multipart"  # without the parts that it announces
-    return is_text and not part.is_multipart() and part.get_content_disposition() != "attachment"
+def _is_text(part: Message, kind: str) -> bool:
+    is_text = kind in ("text/plain", "text/html") or kind.startswith("multipart/")
+    # A list of parts without the parts that it announces is text.
+    if not is_text or part.is_multipart():
+        return False
+    return not _raw(part, "content-disposition").strip().lower().startswith("attachment")
 
 
-def _payload(part: EmailMessage) -> bytes:
+def _payload(part: Message) -> bytes:
     payload = part.get_payload(decode=True)
     return payload if isinstance(payload, bytes) else b""
 
 
-def _content(part: EmailMessage, notes: Notes) -> str:
+def _content(part: Message, notes: Notes) -> str:
     return decode(_payload(part), part.get_content_charset(), notes)
 
 
@@ -262,8 +269,9 @@ def _page_text(page: str, notes: Notes) -> str:
         return ""
 
 
-def _header(message: EmailMessage, name: str) -> str:
+def _header(name: str, value: str) -> str:
+    """A field of a header as it is shown."""
     try:
-        return str(message[name])
+        return str(policy.default.header_fetch_parse(name, value))
     except (ValueError, IndexError, AttributeError):  # a header against the rules
         return ""

@@ -31,8 +31,12 @@ def read_subtitles(data: bytes, notes: Notes) -> Iterator[Passage]:
         lines = _one_a_line(text, _ALPHA, r"\\[Nn]", notes)
     elif _MICRODVD.match(text.lstrip("\ufeff\n ")):
         lines = _one_a_line(text, _MICRODVD, r"\|", notes)
-    else:
+    elif any(map(_TIME.match, text.split("\n"))):
         lines = _blocks(text, notes)
+    else:
+        notes.warnings.append("it has no times of subtitles, and is read as it lies there")
+        yield Passage(text)
+        return
     said = ""
     for line in lines:
         for tag in _TAG.findall(line):

@@ -33,6 +33,8 @@ _BLOCKS = frozenset((
 _FEEDS = ("rss", "feed", "RDF")
 _PAGES = ("description", "encoded", "summary", "content", "title", "subtitle")
 """Elements of feeds whose text is a page of HTML."""
+_DOCUMENTS = {"mediawiki": "text"}
+"""Elements that hold a document each, by the root that they are in."""
 _HAS_TAGS = re.compile(r"</\w+>|<\w+[^<>]*>|&\w+;")
 _DOCUMENT = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 
@@ -47,6 +49,7 @@ def read_xml(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passa
     """
     page = decode_page(data, notes)
     root = xml_tree(page, notes)
+    text_column = text_column or _DOCUMENTS.get(local_name(root), "")
     for comment in _COMMENT.findall(page):  # those before the root are in no tree
         notes.drop("comments", comment)
     for instruction in _INSTRUCTION.findall(page):

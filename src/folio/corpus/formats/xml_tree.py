@@ -21,6 +21,8 @@ _PROLOG = re.compile(r"^\ufeff?\s*<\?xml\b[^>]*\?>")
 _OWN_ENTITY = re.compile(
     r"""<!ENTITY\s+([\w.-]+)\s+(?:"([^"<&%]{0,1000})"|'([^'<&%]{0,1000})')\s*>"""
 )
+_UNPARSED = re.compile(r"""<!ENTITY\s+[\w.-]+\s+SYSTEM\s+["'][^"'<]*["']\s+NDATA\s+\w+\s*>""")
+"""Names of pictures beside the file, which nobody opens."""
 _REFERENCE = re.compile(r"&([\w.-]+);")
 _OF_XML = frozenset(("amp", "lt", "gt", "quot", "apos"))
 _CUT_OFF = re.compile(r"</?[A-Za-z][^<>]*\Z")
@@ -54,6 +56,7 @@ def xml_tree(page: str, notes: Notes) -> Any:
 
 def _resolved(page: str) -> str:
     """A page without entities that stand for words, its own and those of HTML."""
+    page = _UNPARSED.sub("", page)
     own = {name: a or b for name, a, b in _OWN_ENTITY.findall(page)}
     if own:
         page = _OWN_ENTITY.sub("", page)
