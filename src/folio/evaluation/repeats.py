@@ -31,7 +31,9 @@ def count_spans(chunks: Iterable[Symbols], spans: Sequence[Symbols]) -> NDArray[
     possible = np.zeros(1 << FILTER_BITS, bool)
     possible[_slots(_hashes([span[:shortest] for span in spans if len(span)]))] = True
     groups = [np.flatnonzero(sizes == size) for size in np.unique(sizes[sizes > 0])]
-    wanted = [np.unique(_hashes([spans[i] for i in of]), return_inverse=True) for of in groups]
+    wanted = [
+        np.unique(_hashes([spans[i] for i in of.tolist()]), return_inverse=True) for of in groups
+    ]
     for window in _overlapping(chunks, longest - 1):
         codes = window.astype(np.uint32) + np.uint32(1)
         begins = rolling_hashes(codes, shortest)[: len(window) - longest + 1]
