@@ -19,6 +19,7 @@ from folio.testing import tiny_gpt
 from folio.tokenizers.base import Tokenizer
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
+from folio.tokens.text import from_text
 
 VERSE = "".join(
     f"The {i % 7}th line of verse {i % 5} sings of {i % 11} winds.\n" for i in range(90)
@@ -96,6 +97,15 @@ def test_no_passage_goes_over_the_end_of_a_document():
     assert all(end not in read.suffix(tokens, i) for i in range(len(read)))
 
 
+def test_a_model_that_sees_a_few_characters_has_no_passages():
+    tokenizer = CharacterTokenizer.train([VERSE])
+    tokens = tokenizer.encode(VERSE)
+    for context_length, some in ((1, False), (2, False), (14, False), (16, True)):
+        model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=context_length)
+        read = read_passages(model, tokens, tokenizer, context_length)
+        assert (len(read) > 0) == some, context_length
+
+
 def test_suffixes_have_the_characters_asked_for_or_all_that_fit():
     tokenizer = BPETokenizer.train([VERSE], vocab_size=280)
     tokens = tokenizer.encode(VERSE)
@@ -141,8 +151,15 @@ def test_windows_are_judged_as_each_would_be_alone():
         assert pattern_windows(codes, length).tolist() == alone
 
 
-def test_spans_are_counted_wherever_the_pieces_end():
-    text = "to be or not to be, to be"
-    for size in (1, 2, 7, 100):
-        pieces = [text[i : i + size] for i in range(0, len(text), size)]
-        assert count_spans(pieces, ["to be", "not t", "maybe"]).tolist() == [3, 1, 0]
+def test_spans_of_any_length_are_counted_wherever_the_pieces_end():
+    random = np.random.default_rng(3)
+    text = "".join(random.choice([*"abé"], 400)) + "to be or not to be, to be"
+    spans = ["to be", "not t", "maybe", "to be", "", "e", text[50:130], text[-3:], "aba", "éa"]
+    expected = [
+        sum(text.startswith(span, i) for i in range(len(text))) if span else 0 for span in spans
+    ]
+    symbols = from_text(text)
+    for size in (1, 2, 7, 100, 1000):
+        pieces = np.split(symbols, range(size, len(symbols), size))
+        assert count_spans(pieces, [*map(from_text, spans)]).tolist() == expected
+    assert expected[:4] == [3, 1, 0, 3]

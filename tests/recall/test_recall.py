@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from folio.recall.sources import Sources
 from folio.recall.words import lines_of, record_of, verdict_of
 from folio.run.opening import Model
 from folio.run.parts import read_parts
+from folio.storage import read_json
 from folio.tokens.text import TokenText, from_text
 from tests.recall.making import prose, train_on, write_documents
 
@@ -115,6 +117,28 @@ def test_every_place_is_the_document_and_the_character_of_it(learned: Model):
         document = Path(source.document).read_text()
         here = text.between(place, place + 10)
         if (here < 256).all():
+            assert document[source.offset :].startswith("".join(map(chr, here)))
+
+
+def test_planted_lines_do_not_move_the_places_of_what_stands_behind_them(tmp_path: Path):
+    texts = [prose(60, seed) for seed in range(20)]
+    folder = write_documents(tmp_path / "texts", texts)
+    opened = train_on(folder, "planted", steps=1, corpus={"canaries": 12})
+    text = TokenText(opened.training(), opened.tokenizer)
+    written = opened.tokenizer.decode(opened.training())
+    lines = [f"\n{c['label']} {c['secret']}\n" for c in read_json(opened.run.canaries_file)]
+    planted = np.zeros(len(written), bool)
+    for line in lines:
+        for match in re.finditer(re.escape(line), written):
+            planted[match.start() - 10 : match.end()] = True
+    assert planted.sum() > 45 * 15
+    sources = Sources(opened.run, text)
+    places = [place for place in range(0, len(text) - 10, 101) if not planted[place]]
+    assert len(places) > 50
+    for place in places:
+        source, here = sources.locate(place), text.between(place, place + 10)
+        if (here < 256).all():
+            document = Path(source.document).read_text()
             assert document[source.offset :].startswith("".join(map(chr, here)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from folio.cli.main import main
+from folio.recall import personal as personal_module
 from folio.recall import secrets as secrets_module
 from folio.recall.personal import Mask, find_in_pieces, find_personal, masked
 from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
@@ -59,6 +61,26 @@ def test_dates_tables_constants_and_wrong_sums_are_none(text: str):
 def test_what_checks_out_is_found(text: str, kind: str, string: str):
     (found,) = find_personal(text)
     assert (found.kind, found.string) == (kind, string)
+
+
+def test_looking_at_lines_that_have_a_hint_loses_nothing():
+    chosen = random.Random(1)
+    words = [*"+(./)- \n\n", "0", "00", "12", "345", "  ", "a", "@b.de", "AB12", "x_", *NUMBERS]
+    words += ["DE89 3704 0044 0532 0130 00", "4111 1111 1111 1111", "sk_live_51H8abcDEF123456789"]
+    n = 0
+    for _ in range(400):
+        text = "".join(chosen.choice(words) for _ in range(30))
+        expected, taken = [], set()
+        for kind, pattern in personal_module._PATTERNS.items():
+            for match in pattern.finditer(text):
+                if taken.isdisjoint(range(*match.span())) and personal_module._is_one(
+                    kind, match[0]
+                ):
+                    taken.update(range(*match.span()))
+                    expected.append((kind, match[0], match.start()))
+        assert [(f.kind, f.string, f.start) for f in find_personal(text)] == expected
+        n += len(expected)
+    assert n > 300
 
 
 def test_nothing_is_missed_or_told_twice_wherever_the_pieces_end():

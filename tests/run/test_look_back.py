@@ -9,7 +9,7 @@ import pytest
 from folio.evaluation.shares import Share
 from folio.run.card import diagnose_run, last_look
 from folio.run.diagnosis import diagnose
-from folio.run.look_back import ByHeart, look_for_passages
+from folio.run.look_back import AtOnce, look_for_passages
 from folio.storage import write_json
 from tests.recall.making import prose, train_on
 
@@ -43,7 +43,7 @@ def test_without_an_alarm_the_verdict_is_as_before():
     ],
 )
 def test_an_alarm_needs_a_share_and_certainty(known: Share, new: Share, alarming: bool):
-    assert ByHeart(known, new).alarming == alarming
+    assert AtOnce(known, new).alarming == alarming
 
 
 def test_a_memorizing_run_says_so_on_its_card(tmp_path: Path):

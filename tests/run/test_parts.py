@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from folio.corpus.document import Part, Provenance, document_from_text
+from folio.corpus.ledger import describe_sources
 from folio.run.directory import Run
 from folio.run.parts import make_parts, read_parts, write_parts
 
 
-def document(text: str, path: str = ""):
+def document(text: str, path: str = "", name: str = "memory"):
     from dataclasses import replace
 
-    made = document_from_text(path or "memory", text)
+    made = document_from_text(path or name, text)
     return replace(made, provenance=Provenance(path)) if path else made
 
 
@@ -28,9 +29,13 @@ def test_parts_come_back_as_they_were_written(tmp_path: Path):
 
 
 def test_rows_of_a_table_share_an_entry_and_texts_without_a_file_do_not():
-    documents = [document("r1", "t.csv"), document("r2", "t.csv"), document("x"), document("y")]
+    documents = [document("r1", "t.csv"), document("r2", "t.csv")]
+    documents += [document("x", name="x"), document("y", name="y")]
     parts = make_parts(documents, [Part(d, 0, 1) for d in documents], [0, 1, 2, 3])
     assert parts.source.tolist() == [0, 0, 1, 2]
+    entries = describe_sources(documents)
+    assert [entries[i]["source"] for i in parts.source] == ["t.csv", "t.csv", "x", "y"]
+    assert [entry.get("documents", 1) for entry in entries] == [2, 1, 1]
 
 
 def test_an_older_run_has_none(tmp_path: Path):

@@ -79,6 +79,7 @@ def sample(
             made = [[i for i in column if i != FINISHED] for column in columns]
             texts = ["".join(opened.tokenizer.decode_stream([ids], prompt)) for ids in made]
             settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
+            settings["novel"] = novel
             record = (
                 {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
                 | {"prompt": prompt, "texts": texts, "seed": seed, "max_tokens": max_tokens}

@@ -57,22 +57,29 @@ def account(reading: Reading, split: Split) -> dict[str, Any]:
     }
 
 
+def entry_numbers(documents: Sequence[Document]) -> list[int]:
+    """Which entry of `describe_sources` each document has; the rows of a table share one."""
+    numbers: dict[str | int, int] = {}
+    return [
+        numbers.setdefault(document.provenance.path if document.provenance else i, len(numbers))
+        for i, document in enumerate(documents)
+    ]
+
+
 def describe_sources(documents: Sequence[Document]) -> list[dict[str, Any]]:
-    """An entry for each document; the rows of a table share one."""
-    entries: dict[str, dict[str, Any]] = {}
-    for document in documents:
-        origin = document.provenance
-        name = document.source if origin is None else origin.path
-        if name in entries and origin is not None:
-            entry = entries[name]
+    """The entries of corpus.json: one for each document, or for all rows of a table."""
+    entries: list[dict[str, Any]] = []
+    for document, number in zip(documents, entry_numbers(documents)):
+        if number < len(entries):
+            entry = entries[number]
             entry["documents"] = entry.get("documents", 1) + 1
             entry["characters"] += document.n_characters
             entry["bytes"] += document.n_bytes
             entry.pop("sha256", None)
             continue
-        entry = entries.setdefault(name if origin is not None else f"{name} {len(entries)}", {})
-        entry |= {
-            "source": name,
+        origin = document.provenance
+        entry = {
+            "source": document.source if origin is None else origin.path,
             "sha256": document.sha256,
             "characters": document.n_characters,
             "bytes": document.n_bytes,
@@ -85,4 +92,5 @@ def describe_sources(documents: Sequence[Document]) -> list[dict[str, Any]]:
                 entry["warnings"] = list(origin.warnings)
         if document.places:
             entry["places"] = [list(place) for place in document.places]
-    return list(entries.values())
+        entries.append(entry)
+    return entries

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from folio.tokens.text import Bytes
 
 PPMD_ORDER = 6
 PPMD_MEMORY = 256 << 20
@@ -16,26 +20,57 @@ PPMD_READS = 128 << 20
 """Bytes of the first text, its last ones, that are read; then its table is full."""
 XZ_READS = 16 << 20
 """It looks back on 64 MB at most, and takes a second for two of them."""
+CHUNK = 1 << 20
 
 
-def xz_bits(before: bytes, text: bytes) -> int:
-    """Of a text after another, by xz at its slowest setting."""
+def xz_bits(before: Bytes, text: Bytes, goes_on: Callable[[], bool] = lambda: True) -> int:
+    """Of a text after another, by xz at its slowest setting.
 
-    def size(data: bytes) -> int:
-        return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    Args:
+        before: of which the last XZ_READS are read.
+        text: what is compressed.
+        goes_on: asked each megabyte; where it says no, the answer is of no use.
+    """
+    before = before[-XZ_READS:]
+    both = len(before) + len(text)
+    # A window of the text's size finds all there is, and takes less memory than the usual 64 MB.
+    window = min(max(1 << (both - 1).bit_length(), 1 << 16), 1 << 26)
+    preset = 9 | lzma.PRESET_EXTREME
 
-    return _bits(before[-XZ_READS:], text, size)
+    def size(*texts: Bytes) -> int:
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": window}]
+        encoder = lzma.LZMACompressor(filters=filters)
+        return sum(len(encoder.compress(chunk)) for chunk in _chunks(texts, goes_on)) + len(
+            encoder.flush()
+        )
+
+    return 8 * (size(before, text) - size(before))
 
 
-def ppmd_bits(before: bytes, text: bytes, order: int = PPMD_ORDER) -> int:
-    """Of a text after another, by PPMd (variant H, as in 7-Zip)."""
+def ppmd_bits(
+    before: Bytes,
+    text: Bytes,
+    goes_on: Callable[[], bool] = lambda: True,
+    order: int = PPMD_ORDER,
+) -> int:
+    """Of a text after another, by PPMd (variant H, as in 7-Zip), to a byte or two.
+
+    Args:
+        before: of which the last PPMD_READS are read.
+        text: what is compressed.
+        goes_on: as in `xz_bits`.
+        order: of its contexts.
+    """
     import pyppmd
 
-    def size(data: bytes) -> int:
-        encoder = pyppmd.Ppmd7Encoder(order, PPMD_MEMORY)
-        return len(encoder.encode(data)) + len(encoder.flush())
-
-    return _bits(before[-PPMD_READS:], text, size)
+    encoder = pyppmd.Ppmd7Encoder(order, PPMD_MEMORY)
+    # It writes what it knows, so the first text need not be compressed alone; what it held back is
+    # as much as an empty text leaves.
+    ends = len(pyppmd.Ppmd7Encoder(order, 1 << 16).flush())
+    for chunk in _chunks((before[-PPMD_READS:],), goes_on):
+        encoder.encode(chunk)
+    sizes = [len(encoder.encode(chunk)) for chunk in _chunks((text,), goes_on)]
+    return 8 * (sum(sizes) + len(encoder.flush()) - ends)
 
 
 def has_ppmd() -> bool:
@@ -43,5 +78,8 @@ def has_ppmd() -> bool:
     return importlib.util.find_spec("pyppmd") is not None
 
 
-def _bits(before: bytes, text: bytes, size: Callable[[bytes], int]) -> int:
-    return 8 * (size(before + text) - size(before))
+def _chunks(texts: tuple[Bytes, ...], goes_on: Callable[[], bool]) -> Iterator[bytes]:
+    for text in texts:
+        for first in range(0, len(text), CHUNK):
+            if goes_on():
+                yield np.asarray(text[first : first + CHUNK]).tobytes()

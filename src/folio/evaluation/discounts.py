@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from folio.tokens.text import BREAK
-
-ALPHABET = BREAK + 1
-"""Symbols that may come: bytes, and the end of a document."""
+ALPHABET = 256
+"""Bytes that may come; 0 ends a document."""
 
 
-def discounts_of(ones: int, twos: int, threes: int, fours: int) -> tuple[float, float, float]:
+Discounts = tuple[float, float, float]
+
+
+def discounts_of(ones: int, twos: int, threes: int, fours: int) -> Discounts:
     """What is taken off a count of 1, of 2, and of 3 and more.
 
     >>> discounts_of(100, 50, 25, 10)

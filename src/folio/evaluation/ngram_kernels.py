@@ -1,207 +1,289 @@
-"""The n-grams of `ngrams.py` in two hash tables, compiled: a megabyte a second and more.
+"""The n-grams of `ngrams.py` by sorting, compiled: memory grows with the held-out text alone.
 
-A context is known by a hash of its symbols, and an n-gram by one of context and symbol; of 64 bits,
-so that two of ten million agree with a chance of 1 in 100,000.
+All places of a text are sorted by the bytes before them, the nearest one first. Then the places
+after a context lie side by side, whatever its length, and the contexts of n bytes within that of
+their last n - 1. One walk over them counts each context as it ends, and tells the next shorter one
+which bytes followed it. The places of the held-out text lie among them and ask as they are passed.
+A long text is sorted a part at a time, in the order of the parts.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folio.evaluation.discounts import ALPHABET, discounts_of
 from folio.jit import kernel
-from folio.tokens.text import Symbols
+from folio.tokens.text import Bytes
 
-CHUNK = 1 << 15
-"""Symbols between two looks at whether the tables are full."""
+DEPTH = 12
+"""Bytes before a place by which it is sorted; orders go up to one more."""
+PART = 1 << 24
+"""Places that are sorted together, unless more share the two bytes before them."""
+_AT_ONCE = 4
+_PLACE = np.uint64(0xFFFFFFFF)
+_HALF, _EIGHT = np.uint64(32), np.uint64(8)
+_ZERO = np.uint64(0)
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_OTHER = np.uint64(0xD6E8FEB86659FD93)
-_SHIFT = np.uint64(29)
-_ONE, _ZERO = np.uint64(1), np.uint64(0)
-TOTAL, ONES, TWOS, MORE = 0, 1, 2, 3
-"""Columns of a context: its count, and how many symbols follow it once, twice, and more often."""
+ASKED, LEAST, DEEPEST = 0, 1, 2
+"""Places of the held-out text that were passed; bytes that the next place shares with the last
+one; the longest context that is open."""
+ONCE_FROM_HERE = 0
+"""Column of the counts of counts: n-grams of this order and of all higher ones."""
+
+Sorted = tuple[NDArray[np.uint64], NDArray[np.uint8]]
 
 
 class CompiledNGrams:
-    """As PlainNGrams."""
+    """As PlainNGrams, for any order."""
 
-    def __init__(self, order: int) -> None:
-        """Begin with empty tables."""
-        self.order = order
-        self.gram_keys, self.gram_counts = _empty(16, 1)
-        self.context_keys, self.context_counts = _empty(16, 4)
-        self.fill = np.zeros(2, np.int64)
-        self.of_counts = np.zeros((order, 6), np.int64)
-        self.history = np.zeros(0, np.int16)
+    def __init__(self, before: Bytes, text: Bytes) -> None:
+        """Take a text and the one that follows it."""
+        edge = np.zeros(DEPTH, np.uint8)
+        self.text = np.concatenate([edge, before, edge[:1], text])
+        self.first = DEPTH + len(before) + 1
+        """Where the held-out text begins."""
+        self._parts: list[Sorted] = []
 
-    def learn(self, symbols: Symbols) -> None:
-        """Count."""
-        self._run(symbols, np.zeros(0), True)
+    def surprise(self, order: int) -> dict[str, NDArray[np.float32]]:
+        """(n,) nats of each byte of the held-out text, `static` and `adaptive`."""
+        held_out = self.text[self.first :]
+        n = len(held_out)
+        of_counts = np.zeros((order, 6), np.int64)
+        nobody = np.zeros(0, np.int32)
+        self._walk(order, of_counts, np.zeros((order, 3)), nobody, np.zeros((2, 2, 0), np.float32))
+        discounts = np.array([discounts_of(*row[1:5]) for row in of_counts.tolist()])
+        known = np.zeros((2, 2, n), np.float32)
+        known[:, 1] = 1
+        self._walk(order, np.zeros_like(of_counts), discounts, np.zeros(n, np.int32), known)
+        (static, rest), (adaptive, later) = known
+        for found, more in ((static, rest), (adaptive, later)):
+            more /= ALPHABET
+            found += more
+            np.log(found, out=found)
+            np.negative(found, out=found)
+        return {"static": static, "adaptive": adaptive}
 
-    def surprise(self, symbols: Symbols, adaptive: bool) -> NDArray[np.float64]:
-        """Predict, and count if `adaptive`."""
-        nats = np.zeros(len(symbols))
-        self._run(symbols, nats, adaptive)
-        return nats
+    def _walk(
+        self,
+        order: int,
+        of_counts: NDArray[np.int64],
+        discounts: NDArray[np.float64],
+        asking: NDArray[np.int32],
+        known: NDArray[np.float32],
+    ) -> None:
+        """Pass all places once.
 
-    def _run(self, symbols: Symbols, nats: NDArray[np.float64], learns: bool) -> None:
-        for first in range(0, len(symbols), CHUNK):
-            self._make_room()
-            chunk = np.concatenate([self.history, symbols[first : first + CHUNK]])
-            begin = len(self.history)
-            _pass(
-                chunk, begin, self.order, nats[first : first + CHUNK], learns,
-                (self.gram_keys, self.gram_counts), (self.context_keys, self.context_counts),
-                self.fill, self.of_counts, np.zeros(self.order + 1, np.uint64),
-                self._discounts(), np.zeros((self.order, 3)),
-            )  # fmt: skip
-            self.history = chunk[len(chunk) - min(len(chunk), self.order - 1) :]
+        Args:
+            order: n.
+            of_counts: (order, 6); how many n-grams have the count 1, 2 ... 5 and more is added.
+            discounts: (order, 3).
+            asking: (m,) room for the places of the held-out text; none where nobody asks.
+            known: (2, 2, m) for static and adaptive, the probability by the contexts that were
+                passed, and the share of it that the shorter ones decide.
+        """
+        counts, seen = np.zeros((order, ALPHABET), np.int64), np.zeros((order, ALPHABET), np.int64)
+        n_seen, starts = np.zeros(order, np.int64), np.zeros(order, np.int64)
+        cursor = np.array([0, 0, 0], np.int64)
+        rising = np.ones(len(asking), np.bool_)
+        table = (counts, seen, n_seen, of_counts, discounts)
+        queries = (asking, starts, cursor, rising, known)
+        for keys, shared in self._sorted():
+            _pass(self.text, self.first, keys, shared, order, table, queries)
+        _end(self.text, self.first, order, table, queries)
+        of_counts[:, 1] += np.cumsum(of_counts[:, ONCE_FROM_HERE])
 
-    def _discounts(self) -> NDArray[np.float64]:
-        return np.array([discounts_of(*row[1:5]) for row in self.of_counts.tolist()])
-
-    def _make_room(self) -> None:
-        """Tables that stay below two thirds, whatever comes in a chunk."""
-        more = CHUNK * self.order
-        while (self.fill[0] + more) * 3 > 2 * len(self.gram_keys):
-            self.gram_keys, self.gram_counts = _grown(self.gram_keys, self.gram_counts)
-        while (self.fill[1] + more) * 3 > 2 * len(self.context_keys):
-            self.context_keys, self.context_counts = _grown(self.context_keys, self.context_counts)
-
-
-def _empty(bits: int, columns: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    return np.zeros(1 << bits, np.uint64), np.zeros((1 << bits, columns), np.int32)
-
-
-def _grown(
-    keys: NDArray[np.uint64], counts: NDArray[np.int32]
-) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    new = _empty(len(keys).bit_length(), counts.shape[1])
-    _move(keys, counts, *new)
-    return new
-
-
-@kernel()
-def _find(keys, key):
-    mask = np.uint64(len(keys) - 1)
-    slot = (key ^ (key >> _SHIFT)) & mask
-    while keys[slot] != key and keys[slot] != _ZERO:
-        slot = (slot + _ONE) & mask
-    return np.int64(slot)
-
-
-@kernel()
-def _move(keys, counts, new_keys, new_counts):
-    for i in range(len(keys)):
-        if keys[i] != _ZERO:
-            slot = _find(new_keys, keys[i])
-            new_keys[slot] = keys[i]
-            for column in range(counts.shape[1]):
-                new_counts[slot, column] = counts[i, column]
-
-
-@kernel()
-def _hash_contexts(symbols, i, longest, hashes):
-    """Of the 0, 1 ... longest symbols before a place."""
-    key = _OTHER
-    hashes[0] = key
-    for n in range(1, longest + 1):
-        key = (key + np.uint64(symbols[i - n]) + _ONE) * _MIX
-        key ^= key >> _SHIFT
-        hashes[n] = key | _ONE
-
-
-@kernel()
-def _gram(context, n, symbol):
-    key = (context + np.uint64(symbol) + _ONE) * _OTHER + np.uint64(n)
-    key = (key ^ (key >> _SHIFT)) * _MIX
-    return (key ^ (key >> _SHIFT)) | _ONE
-
-
-@kernel()
-def _discounts(of_counts, n, out):
-    """As `discounts_of`."""
-    ones, twos = float(of_counts[n, 1]), float(of_counts[n, 2])
-    threes, fours = float(of_counts[n, 3]), float(of_counts[n, 4])
-    if ones == 0 or twos == 0 or threes == 0 or fours == 0:
-        out[n, 0], out[n, 1], out[n, 2] = 0.5, 0.75, 0.9
-        return
-    y = ones / (ones + 2 * twos)
-    out[n, 0] = min(max(1 - 2 * y * twos / ones, 0.05), 1.0)
-    out[n, 1] = min(max(2 - 3 * y * threes / twos, 0.05), 2.0)
-    out[n, 2] = min(max(3 - 4 * y * fours / threes, 0.05), 3.0)
-
-
-@kernel()
-def _probability(symbol, longest, hashes, grams, contexts, discounts):
-    gram_keys, gram_counts = grams
-    context_keys, context_counts = contexts
-    p = 1.0 / ALPHABET
-    for n in range(longest + 1):
-        slot = _find(context_keys, hashes[n])
-        if context_keys[slot] == _ZERO:
-            break
-        total = context_counts[slot, TOTAL]
-        taken = (
-            discounts[n, 0] * context_counts[slot, ONES]
-            + discounts[n, 1] * context_counts[slot, TWOS]
-            + discounts[n, 2] * context_counts[slot, MORE]
-        )
-        kept = 0.0
-        entry = _find(gram_keys, _gram(hashes[n], n, symbol))
-        if gram_keys[entry] != _ZERO:
-            count = gram_counts[entry, 0]
-            kept = count - discounts[n, min(count, 3) - 1]
-        p = (kept + taken * p) / total
-    return p
-
-
-@kernel()
-def _count(symbol, longest, hashes, grams, contexts, fill, of_counts):
-    gram_keys, gram_counts = grams
-    context_keys, context_counts = contexts
-    for n in range(longest, -1, -1):
-        key = _gram(hashes[n], n, symbol)
-        entry = _find(gram_keys, key)
-        if gram_keys[entry] == _ZERO:
-            gram_keys[entry] = key
-            fill[0] += 1
-        before = np.int64(gram_counts[entry, 0])
-        gram_counts[entry, 0] = before + 1
-        slot = _find(context_keys, hashes[n])
-        if context_keys[slot] == _ZERO:
-            context_keys[slot] = hashes[n]
-            fill[1] += 1
-        context_counts[slot, TOTAL] += 1
-        if before <= 2:
-            context_counts[slot, before + 1] += 1
-            if before > 0:
-                context_counts[slot, before] -= 1
-        if before < 5:
-            of_counts[n, before] -= 1  # column 0 is nobody's
-            of_counts[n, before + 1] += 1
-        if before > 0:
+    def _sorted(self) -> Iterator[Sorted]:
+        """Places in the lower halves of keys, and how many bytes before it each shares with the
+        last one; kept where it is a single part."""
+        if self._parts:
+            yield from self._parts
             return
+        sizes = _count_pairs(self.text, DEPTH)
+        begins = np.append(0, np.cumsum(sizes))
+        low, before = 0, -1
+        while low < len(sizes):
+            high = int(np.searchsorted(begins, begins[low] + PART, "right")) - 1
+            high = max(high, low + 1)
+            n = int(begins[high] - begins[low])
+            if n:
+                part = self._sort(low, high, n)
+                pairs = np.flatnonzero(sizes[low:high]) + low
+                part[1][0] = pairs[0] >> 8 == before >> 8
+                if n == begins[-1]:
+                    self._parts.append(part)
+                yield part
+                before = int(pairs[-1])
+            low = high
+
+    def _sort(self, low: int, high: int, n: int) -> Sorted:
+        """The n places behind certain pairs of bytes."""
+        keys, shared = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
+        _gather(self.text, DEPTH, low, high, keys)
+        for depth in range(0, DEPTH, _AT_ONCE):
+            _take_bytes(self.text, keys, shared, depth)
+            if depth == 0:
+                keys.sort()
+            else:
+                _sort_runs(keys, shared, depth)
+            _share(keys, shared, depth)
+        return keys, shared
+
+
+@kernel(allocates=False)
+def _pair(text, i):
+    return np.int64(text[i - 1]) << 8 | np.int64(text[i - 2])
 
 
 @kernel()
-def _pass(
-    symbols, begin, order, nats, learns, grams, contexts, fill, of_counts, hashes, before, discounts
-):
-    predicts = len(nats) > 0
-    for n in range(order):
-        for i in range(3):
-            discounts[n, i] = before[n, i]
-    for i in range(begin, len(symbols)):
-        longest = min(order - 1, i)
-        _hash_contexts(symbols, i, longest, hashes)
-        if predicts:
-            if learns:
-                for n in range(longest + 1):
-                    _discounts(of_counts, n, discounts)
-            p = _probability(symbols[i], longest, hashes, grams, contexts, discounts)
-            nats[i - begin] = -np.log(p)
-        if learns:
-            _count(symbols[i], longest, hashes, grams, contexts, fill, of_counts)
+def _count_pairs(text, first):
+    sizes = np.zeros(1 << 16, np.int64)
+    for i in range(first, len(text)):
+        sizes[_pair(text, i)] += 1
+    return sizes
+
+
+@kernel()
+def _gather(text, first, low, high, keys):
+    n = 0
+    for i in range(first, len(text)):
+        if low <= _pair(text, i) < high:
+            keys[n] = np.uint64(i)
+            n += 1
+
+
+@kernel()
+def _take_bytes(text, keys, shared, depth):
+    """Put the next bytes before each place above it, where they can decide something."""
+    n = len(keys)
+    for j in range(n):
+        if depth == 0 or shared[j] == depth or (j + 1 < n and shared[j + 1] == depth):
+            place = np.int64(keys[j] & _PLACE)
+            key = _ZERO
+            for back in range(depth + 1, depth + _AT_ONCE + 1):
+                key = key << _EIGHT | np.uint64(text[place - back])
+            keys[j] = key << _HALF | np.uint64(place)
+
+
+@kernel()
+def _sort_runs(keys, shared, depth):
+    """Sort on what shares all bytes so far."""
+    first, n = 0, len(keys)
+    while first < n:
+        stop = first + 1
+        while stop < n and shared[stop] == depth:
+            stop += 1
+        if stop - first > 1:
+            keys[first:stop].sort()
+        first = stop
+
+
+@kernel()
+def _share(keys, shared, depth):
+    for j in range(1, len(keys)):
+        if depth == 0 or shared[j] == depth:
+            differ = (keys[j] ^ keys[j - 1]) >> _HALF
+            n = _AT_ONCE
+            while differ != _ZERO:
+                differ >>= _EIGHT
+                n -= 1
+            shared[j] = depth + n
+
+
+@kernel()
+def _pass(text, first, keys, shared, order, table, queries):
+    _, _, _, of_counts, _ = table
+    asking, starts, cursor, _, _ = queries
+    for j in range(len(keys)):
+        place = np.int64(keys[j] & _PLACE)
+        cursor[LEAST] = min(cursor[LEAST], np.int64(shared[j]))
+        if place >= first and len(asking) == 0:
+            continue
+        left = cursor[LEAST]
+        for depth in range(cursor[DEEPEST], left, -1):
+            _close(text, first, depth, table, queries)
+        # Longer contexts than it shares with a neighbour have nothing else, and need no room.
+        right = np.int64(shared[j + 1]) if j + 1 < len(keys) else 1
+        deepest = min(max(left, right), order - 1)
+        for depth in range(left + 1, deepest + 1):
+            starts[depth] = cursor[ASKED]
+        if place < first:
+            _add(table, deepest, np.int64(text[place]))
+            if deepest + 1 < order:
+                of_counts[deepest + 1, ONCE_FROM_HERE] += 1
+        else:
+            asking[cursor[ASKED]] = place - first
+            cursor[ASKED] += 1
+        cursor[DEEPEST], cursor[LEAST] = deepest, order - 1
+
+
+@kernel()
+def _end(text, first, order, table, queries):
+    for depth in range(order - 1, -1, -1):
+        _close(text, first, depth, table, queries)
+
+
+@kernel(allocates=False)
+def _add(table, depth, byte):
+    """A byte once more after the context that is open."""
+    counts, seen, n_seen, _, _ = table
+    if counts[depth, byte] == 0:
+        seen[depth, n_seen[depth]] = byte
+        n_seen[depth] += 1
+    counts[depth, byte] += 1
+
+
+@kernel()
+def _close(text, first, depth, table, queries):
+    """All that followed a context is known."""
+    counts, seen, n_seen, of_counts, discounts = table
+    _, starts, cursor, _, _ = queries
+    total, taken = np.int64(0), 0.0
+    for k in range(n_seen[depth]):
+        byte = seen[depth, k]
+        count = counts[depth, byte]
+        total += count
+        taken += discounts[depth, min(count, 3) - 1]
+        of_counts[depth, min(count, 5)] += 1
+        if depth > 0:
+            _add(table, depth - 1, byte)
+    if cursor[ASKED] > starts[depth]:
+        _answer(text, first, depth, total, taken, table, queries)
+    for k in range(n_seen[depth]):
+        counts[depth, seen[depth, k]] = 0
+    n_seen[depth] = 0
+
+
+@kernel()
+def _answer(text, first, depth, total, taken, table, queries):
+    """What a context says of the places behind it, as it is and as it goes on learning."""
+    counts, _, _, _, discounts = table
+    asking, starts, cursor, rising, known = queries
+    here = asking[starts[depth] : cursor[ASKED]]
+    for place in here:
+        count = counts[depth, np.int64(text[first + place])]
+        _mix_in(known, 0, place, count, total, taken, discounts, depth)
+    if len(here) > 1:
+        here.sort()  # as they are read
+    for place in here:
+        byte = np.int64(text[first + place])
+        count = counts[depth, byte]
+        _mix_in(known, 1, place, count, total, taken, discounts, depth)
+        if rising[place]:
+            _add(table, depth, byte)
+            total += 1
+            taken += discounts[depth, min(count, 2)]
+            if count > 0:  # it is not new after this context, nor then for a shorter one
+                taken -= discounts[depth, min(count, 3) - 1]
+                rising[place] = False
+
+
+@kernel(allocates=False)
+def _mix_in(known, kind, place, count, total, taken, discounts, depth):
+    if total > 0:
+        share = known[kind, 1, place]
+        if count > 0:
+            known[kind, 0, place] += share * (count - discounts[depth, min(count, 3) - 1]) / total
+        known[kind, 1, place] = share * taken / total

@@ -27,6 +27,9 @@ from folio.tokens.text import text_of
 LENGTH = 50
 """Characters of a passage: the 50 of Folio's leakage, and of Carlini et al. 2022,
 https://arxiv.org/abs/2202.07646."""
+SHORTEST = 8
+"""Characters of a suffix, below which anybody guesses it, and it is no passage: that of a model
+that sees a few tokens only."""
 
 PATTERN = 0.5
 """Share of a passage's runs of three characters that differ, below which it is a pattern: a
@@ -84,7 +87,8 @@ def read_passages(
         tokenizer: that made them.
         context_length: T of the model; the prefix is half of it.
         most: how many to read.
-        length: characters of a suffix; those that do not fit into the other half are shorter.
+        length: characters of a suffix; those that do not fit into the other half are shorter, and
+            left out below SHORTEST.
         temperature: at which it would be drawn, above 0.
         seconds: after which to end, after at least one batch.
 
@@ -144,6 +148,8 @@ def _places(
     special = np.isin(suffixes, list(tokenizer.special_tokens.values()))
     inside = np.arange(room) < sizes[:, None]
     kept = ~(special & inside).any(axis=1)
+    if room:
+        kept &= begun[np.arange(len(sizes)), sizes - 1] >= min(SHORTEST, length)
     return starts[kept], sizes[kept]
 
 

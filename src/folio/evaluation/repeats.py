@@ -2,53 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.corpus.fingerprints import span_hashes
-from folio.tokens.text import TokenText
+from folio.corpus.fingerprints import BASE, mixed, rolling_hashes
+from folio.tokens.text import BREAK, Symbols, TokenText, from_text
 
 FILTER_BITS = 20
 OFTEN = 5
 """Times that a passage may stand in the training text, above which it is a repeat."""
 
 
-def count_spans(pieces: Iterable[str], spans: Sequence[str]) -> NDArray[np.int64]:
+def count_spans(chunks: Iterable[Symbols], spans: Sequence[Symbols]) -> NDArray[np.int64]:
     """(N,) how often each span stands in a text, which is read once.
 
     Args:
-        pieces: the text.
-        spans: N of them, all of the same length.
-
-    >>> count_spans(["ab", "aba"], ["aba", "abb"]).tolist()
-    [2, 0]
+        chunks: the text, in pieces of any size.
+        spans: N of them, without a BREAK; an empty one stands nowhere.
     """
-    if not spans:
-        return np.zeros(0, np.int64)
-    length = len(spans[0])
-    hashes = [next(span_hashes([span], length))[0] for span in spans]
-    wanted, index = np.unique(np.array(hashes, np.uint64), return_inverse=True)
-    counts = np.zeros(len(wanted), np.int64)
-    mask = np.uint64((1 << FILTER_BITS) - 1)
-    possible = np.zeros(1 << FILTER_BITS, bool)  # most places are none of them
-    possible[wanted & mask] = True
-    for of_text in span_hashes(pieces, length):
-        of_text = of_text[possible[of_text & mask]]
-        where = np.minimum(np.searchsorted(wanted, of_text), len(wanted) - 1)
-        found = where[wanted[where] == of_text]
-        counts += np.bincount(found, minlength=len(wanted))
-    return counts[index]
+    counts = np.zeros(len(spans), np.int64)
+    sizes = np.array([len(span) for span in spans], np.int64)
+    if not sizes.any():
+        return counts
+    shortest, longest = int(sizes[sizes > 0].min()), int(sizes.max())
+    # Few places begin as a span does, and only those are looked at in full.
+    possible = np.zeros(1 << FILTER_BITS, bool)
+    possible[_slots(_hashes([span[:shortest] for span in spans if len(span)]))] = True
+    groups = [np.flatnonzero(sizes == size) for size in np.unique(sizes[sizes > 0])]
+    wanted = [
+        np.unique(_hashes([spans[i] for i in of.tolist()]), return_inverse=True) for of in groups
+    ]
+    for window in _overlapping(chunks, longest - 1):
+        codes = window.astype(np.uint32) + np.uint32(1)
+        begins = rolling_hashes(codes, shortest)[: len(window) - longest + 1]
+        begins = np.flatnonzero(possible[_slots(begins)])
+        for of, (hashes, index) in zip(groups, wanted):
+            size = int(sizes[of[0]])
+            found = _rows(np.lib.stride_tricks.sliding_window_view(codes, size)[begins])
+            where = np.minimum(np.searchsorted(hashes, found), len(hashes) - 1)
+            hits = where[hashes[where] == found]
+            counts[of] += np.bincount(hits, minlength=len(hashes))[index]
+    return counts
 
 
 def count_repeats(text: TokenText, suffixes: Sequence[str], length: int) -> NDArray[np.int64]:
     """(N,) how often the first characters of each suffix stand in the training text."""
-    counts = np.zeros(len(suffixes), np.int64)
-    sizes = np.array([min(len(suffix), length) for suffix in suffixes], np.int64)
-    for size in np.unique(sizes).tolist():
-        of_size = np.flatnonzero(sizes == size)
-        if size:
-            spans = [suffixes[i][:size] for i in of_size.tolist()]
-            counts[of_size] = count_spans(text.pieces(), spans)
-    return counts
+    return count_spans(text.chunks(), [from_text(suffix[:length]) for suffix in suffixes])
+
+
+def _overlapping(chunks: Iterable[Symbols], more: int) -> Iterator[Symbols]:
+    """The pieces, each with so many symbols behind it: those that follow, or BREAKs."""
+    window = np.zeros(0, np.int16)
+    for chunk in chunks:
+        window = np.concatenate([window, chunk])
+        if len(window) > more:
+            yield window
+            window = window[len(window) - more :]
+    if len(window):
+        yield np.concatenate([window, np.full(more, BREAK, np.int16)])
+
+
+def _hashes(spans: Sequence[Symbols]) -> NDArray[np.uint64]:
+    """(N,) the polynomial of each span, as `rolling_hashes` has it."""
+    return np.array([_rows(span[None].astype(np.uint32) + np.uint32(1))[0] for span in spans])
+
+
+def _rows(codes: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """(N, n) -> (N,)"""
+    powers = np.full(codes.shape[1], BASE, np.uint64)
+    powers[0] = 1
+    return (codes * np.multiply.accumulate(powers)).sum(axis=1, dtype=np.uint64)
+
+
+def _slots(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return mixed(hashes) >> np.uint64(64 - FILTER_BITS)

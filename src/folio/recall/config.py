@@ -28,7 +28,7 @@ class RecallConfig:
     """Whether two models are trained, on one half of the documents each, to see what reading a
     document changes."""
     seconds: float = 60.0
-    """After which no more passages are read, of either text; 512 are whatever time they take."""
+    """For reading passages, half of it for either text; 512 are read whatever time they take."""
 
     def __post_init__(self) -> None:
         if self.samples < 2:

@@ -108,14 +108,13 @@ def learn_by_heart(
             most=config.passages,
             length=length,
             temperature=config.temperature,
-            seconds=config.seconds,
+            seconds=config.seconds / 2,
         )
 
     tokens, held_out = opened.training(), opened.validation()
     old, new = read(tokens, "training"), read(held_out, "validation")
     suffixes = old.suffix_texts(tokens, tokenizer)
     pattern = patterns_of(suffixes)
-    repeats = count_repeats(text, suffixes, length)
     places = text.places_of(old.starts + old.prefix)
     families = color_at(blocks_of(text, list(sources.families)), places)
 
@@ -125,7 +124,8 @@ def learn_by_heart(
     new_places = new_text.places_of(new.starts + new.prefix)
     new_blocks = color_at(blocks_of(new_text, opened.run.families("validation")), new_places)
 
-    elsewhere = count_repeats(text, of_new, length)
+    counts = count_repeats(text, suffixes + of_new, length)
+    repeats, elsewhere = counts[: len(suffixes)], counts[len(suffixes) :]
     really_new = ~new_pattern & (elsewhere == 0)
 
     often = repeats > OFTEN

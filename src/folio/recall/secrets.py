@@ -13,17 +13,17 @@ import random
 import string as strings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from folio.evaluation.score import BATCH_TOKENS
+from folio.model.kv_cache import KVCache
 from folio.recall.personal import GIVEN, Found, find_in_pieces, masked
 from folio.recall.sources import Sources
 from folio.run.opening import Model
-from folio.storage import read_json
+from folio.run.parts import read_canaries
 from folio.tokens.text import TokenText, from_text, to_text
 
 MOST = 200
@@ -142,9 +142,8 @@ def look_for_secrets(
     Returns:
         What was found, and the strings themselves, which are to be hidden.
     """
-    planted = [
-        line for c in _canaries(opened) for line in (f"{c['label']} {c['secret']}", c["secret"])
-    ]
+    canaries = read_canaries(opened.run)
+    planted = [line for c in canaries for line in (c.line.strip(), c.secret)]
     tried, counts, kinds = _find(text, own, planted)
     if tried:
         tell(f"trying {len(tried)} e-mail addresses, numbers, keys and the like")
@@ -193,32 +192,27 @@ def look_for_canaries(
         By how often they stand; and the bits of other secrets, never planted, behind the same
         labels.
     """
-    canaries = _canaries(opened)
+    canaries = read_canaries(opened.run)
     if not canaries:
         return [], []
     scorer = _Scorer(opened, text, temperature)
     places: dict[str, list[Found]] = {}
-    for hit in find_in_pieces(text.pieces(), [c["secret"] for c in canaries]):
+    for hit in find_in_pieces(text.pieces(), [canary.secret for canary in canaries]):
         if hit.kind == GIVEN:
             places.setdefault(hit.string, []).append(hit)
     classes: dict[int, CanaryClass] = {}
     others = []
     for canary in canaries:
-        tried = [(scorer.bits_at(hit), hit) for hit in places.get(canary["secret"], [])[:PLACES]]
+        tried = [(scorer.bits_at(hit), hit) for hit in places.get(canary.secret, [])[:PLACES]]
         if not tried:
             continue
         bits, hit = min(tried, key=lambda pair: pair[0])
         strange = scorer.bits_of_others(hit)
-        group = classes.setdefault(canary["times"], CanaryClass(canary["times"], [], []))
+        group = classes.setdefault(canary.times, CanaryClass(canary.times, [], []))
         group.bits.append(bits)
         group.exposures.append(math.log2((CANDIDATES + 1) / (1 + int((strange < bits).sum()))))
         others.append(float(strange.min()))
     return [classes[times] for times in sorted(classes)], others
-
-
-def _canaries(opened: Model) -> list[dict[str, Any]]:
-    file = opened.run.canaries_file
-    return read_json(file) if file.exists() else []
 
 
 class _Scorer:
@@ -237,7 +231,7 @@ class _Scorer:
         start, _, _, head = self._frame(hit)
         stop = self.text.token_at(self.symbol_of(hit.start) + len(from_text(hit.string)) - 1) + 1
         ids = np.asarray(self.text.tokens[start:stop], np.int64)
-        return float(self._bits([head], [ids])[0])
+        return float(self._bits(head, [ids])[0])
 
     def rank(self, hit: Found, bits: float) -> int:
         """1 where none of a thousand strings of the same shape is likelier."""
@@ -249,7 +243,7 @@ class _Scorer:
         chosen = random.Random(hit.start)
         texts = [before + _alike(hit.string, chosen) + behind for _ in range(CANDIDATES)]
         rows = [np.asarray(self.opened.tokenizer.encode(text), np.int64) for text in texts]
-        return self._bits([head] * len(rows), rows)
+        return self._bits(head, rows)
 
     def _frame(self, hit: Found) -> tuple[int, str, str, np.ndarray]:
         """The token in which a string begins; what of its tokens stands before and behind the
@@ -266,32 +260,42 @@ class _Scorer:
         head = np.asarray(self.text.tokens[max(0, start - self.context // 2) : start], np.int64)
         return start, before, behind, head
 
-    def _bits(self, heads: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Of each row of tokens after its head, all heads of the same length."""
-        bits = np.zeros(len(rows))
+    def _bits(self, head: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Of each row of tokens after the same head."""
         longest = max(map(len, rows))
-        n_head = min(len(heads[0]), self.context - longest)
+        n_head = min(len(head), self.context - longest)
         if n_head < 1:  # it begins the text, or is longer than the model can see
-            return bits + math.inf
-        table = np.zeros((len(rows), n_head + longest), np.int64)
-        inside = np.zeros((len(rows), longest), bool)
-        for i, (head, row) in enumerate(zip(heads, rows)):
-            table[i, :n_head] = head[len(head) - n_head :]
-            table[i, n_head : n_head + len(row)] = row
+            return np.full(len(rows), math.inf)
+        ids = torch.zeros(len(rows), 1 + longest, dtype=torch.int64)
+        inside = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, : 1 + len(row)] = torch.from_numpy(np.append(head[-1], row))
             inside[i, : len(row)] = True
-        per_batch = max(1, BATCH_TOKENS // table.shape[1])
-        for first in range(0, len(rows), per_batch):
-            ids = torch.from_numpy(table[first : first + per_batch])
-            with torch.inference_mode():
-                logits = self.opened.model(ids[:, :-1])[:, n_head - 1 :].float()
-                nats = nn.functional.cross_entropy(
-                    (logits / self.temperature).flatten(0, 1),
-                    ids[:, n_head:].flatten(),
-                    reduction="none",
-                ).view(len(ids), longest)
-            of = nats.double().numpy() * inside[first : first + per_batch]
-            bits[first : first + per_batch] = of.sum(axis=1) / math.log(2)
-        return bits
+        before = torch.from_numpy(head[len(head) - n_head : -1])[None]
+        per_batch = max(1, BATCH_TOKENS // self.context)
+        batches = zip(ids.split(per_batch), inside.split(per_batch))
+        with torch.inference_mode():
+            read = self._cache(1)  # what stands before all of them is read once
+            if n_head > 1:
+                self.opened.model(before, read)
+            nats = [self._nats(read, *batch) for batch in batches]
+        return torch.cat(nats).numpy() / math.log(2)
+
+    def _nats(self, read: KVCache, ids: Tensor, inside: Tensor) -> Tensor:
+        """(B, 1 + n) tokens behind what was read -> (B,) nats of the last n that are `inside`."""
+        cache = self._cache(len(ids))
+        n = cache.length = read.length
+        cache.keys[..., :n, :] = read.keys[..., :n, :]
+        cache.values[..., :n, :] = read.values[..., :n, :]
+        logits = self.opened.model(ids[:, :-1], cache).float() / self.temperature
+        nats = nn.functional.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+        )
+        return (nats.view(inside.shape).double() * inside).sum(dim=1)
+
+    def _cache(self, batch_size: int) -> KVCache:
+        model = self.opened.model
+        return KVCache(model.config, batch_size, like=model.lm_head.weight)
 
 
 def _alike(string: str, chosen: random.Random) -> str:

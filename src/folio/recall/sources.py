@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folio.run.directory import Run
-from folio.run.parts import Parts, read_parts
+from folio.run.parts import Parts, read_canaries, read_parts
 from folio.tokens.text import TokenText, to_text
 
 AROUND = 200
@@ -37,7 +39,7 @@ class Sources:
 
     def __init__(self, run: Run, text: TokenText) -> None:
         """Read what the run noted of them."""
-        self.text = text
+        self.run, self.text = run, text
         self.entries: list[dict[str, Any]] = run.corpus()["sources"]
         parts = read_parts(run)
         known = parts is not None and len(parts) == len(text.document_starts)
@@ -72,6 +74,7 @@ class Sources:
         document = self.document_at(place)
         start = int(self.text.document_starts[document])
         offset = self.text.characters_before(place) - self.text.characters_before(start)
+        offset -= self._planted_between(start, place)
         page = ""
         if self.parts is not None:
             offset += int(self.parts.start[document])
@@ -80,6 +83,33 @@ class Sources:
             number = bisect_right([at for at, _ in places], offset) - 1
             page = places[number][1] if number >= 0 else ""
         return Source(self.name(document), page, offset)
+
+    def _planted_between(self, start: int, place: int) -> int:
+        """How many characters of planted lines begin there; the document does not have them."""
+        n = 0
+        for begin, line in self._planted:
+            if start <= begin < place:
+                since = self.text.characters_before(place) - self.text.characters_before(begin)
+                n += min(len(line), since)
+        return n
+
+    @cached_property
+    def _planted(self) -> list[tuple[int, str]]:
+        """Where each planted line begins, ascending, and the line."""
+        lines = [canary.line for canary in read_canaries(self.run)]
+        if not lines:
+            return []
+        pattern, longest = re.compile("|".join(map(re.escape, lines))), max(map(len, lines))
+        found, window, begin = list[tuple[int, str]](), "", 0
+        for piece in self.text.pieces():
+            window += piece
+            kept = max(len(window) - longest + 1, 0)  # what may go on in the next piece
+            for match in pattern.finditer(window):
+                place = self.text.place_of_character(begin + match.start())
+                found.append((place, match[0]))
+                kept = max(kept, match.end())
+            window, begin = window[kept:], begin + kept
+        return found
 
     def around(self, start: int, stop: int) -> tuple[str, str, str]:
         """What stands before, at, and behind some symbols of the training text."""

@@ -87,8 +87,8 @@ def _verdict(recall: Recall) -> Verdict:
     if not heart.text["at once"].of and not heart.repeated["at once"].of:
         return Verdict(
             "learned",
-            f"It learned: what it writes is not copied. No passage of {recall.length} characters "
-            f"could be tried, since no document is so long.",
+            "It learned: what it writes is not copied. No passage could be tried: the documents, "
+            "or what the model sees at once, are too short.",
             f"Try shorter ones: folio recall {recall.run} --length 20",
         )
     found = "Nothing of its text was found by heart"

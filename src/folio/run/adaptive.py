@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from folio.errors import UserError
 from folio.evaluation.dynamic import Adaptation, mix
-from folio.evaluation.ngrams import ngram_surprise, order_for
+from folio.evaluation.ngrams import choose_order, ngram_surprise
 from folio.evaluation.score import Score
 from folio.run.opening import Model
 from folio.tokenizers.base import TokenIds
@@ -50,12 +50,12 @@ def evaluate_adaptive(
 
 def _ngrams(opened: Model) -> NDArray[np.float64]:
     """(N,) nats of each validation token by n-grams of bytes that learn as they read."""
-    training = TokenText(opened.training(), opened.tokenizer)
+    training = TokenText(opened.training(), opened.tokenizer).whole()
     validation = TokenText(opened.validation(), opened.tokenizer)
-    order = order_for(training)
-    symbols = validation.between(0, len(validation))
-    nats = ngram_surprise(training.chunks(), symbols, order)["adaptive"]
-    return np.add.reduceat(nats, validation.places_of(np.arange(len(validation.tokens))))
+    nats = ngram_surprise(training, validation.whole(), choose_order(training))["adaptive"]
+    return np.add.reduceat(
+        nats.astype(np.float64), validation.places_of(np.arange(len(validation.tokens)))
+    )
 
 
 def _score(protocol: str, nats: NDArray[np.float64], tokens: TokenIds, vocab_size: int) -> Score:

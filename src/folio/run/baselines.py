@@ -5,19 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from folio.evaluation.compressors import PPMD_ORDER, has_ppmd, ppmd_bits, xz_bits
-from folio.evaluation.ngrams import FIRST_ORDER, ngram_surprise, order_for
+from folio.evaluation.compressors import (
+    PPMD_ORDER,
+    PPMD_READS,
+    XZ_READS,
+    has_ppmd,
+    ppmd_bits,
+    xz_bits,
+)
+from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_surprise
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
-from folio.tokens.text import BREAK, Symbols, TokenText, to_bytes
+from folio.tokens.text import Bytes, TokenText
 
 if TYPE_CHECKING:  # a card is drawn without loading torch
     from folio.evaluation.score import Score
     from folio.run.opening import Model
+
+T = TypeVar("T")
 
 LITTLE = 6_000_000
 """Symbols of training text up to which a run measures n-grams at its end; a few seconds."""
@@ -45,13 +55,13 @@ class Baseline:
 class _HeldOut:
     """A text and its size, in the units of a loss."""
 
-    symbols: Symbols
+    text: Bytes
     characters: int
-    n_bytes: int
     targets: int
 
     def baseline(self, name: str, kind: str, nats: float) -> Baseline:
-        bits = nats / math.log(2) / self.n_bytes
+        n_bytes = int(np.count_nonzero(self.text))
+        bits = nats / math.log(2) / n_bytes
         return Baseline(name, kind, nats / self.characters, bits, nats / self.targets)
 
 
@@ -72,33 +82,66 @@ def measure_baselines(
     validation = TokenText(opened.validation(), opened.tokenizer)
     if validation.n_characters == 0 or len(validation.tokens) < 2:
         return []
-    symbols = validation.between(0, len(validation))
-    n_bytes = int(np.count_nonzero(symbols != BREAK))
-    held_out = _HeldOut(symbols, validation.n_characters, n_bytes, len(validation.tokens) - 1)
+    before = training.whole()
+    held_out = _HeldOut(validation.whole(), validation.n_characters, len(validation.tokens) - 1)
+    compressed: Callable[[], list[Baseline]] = list
+    if not quick:
+        if not has_ppmd():
+            tell("PPMd is not installed: pip install 'foliolm[baselines]'")
+        tell(f"xz{' and PPMd' if has_ppmd() else ''}, in a thread of their own")
+        compressed = _beside(lambda goes_on: _compressors(before, held_out, goes_on))
     uniform, frequencies = _characters(training, validation)
     found = [
         held_out.baseline("every character as likely", "static", uniform),
         held_out.baseline("character frequencies", "static", frequencies),
     ]
-    order = FIRST_ORDER
+    order, chosen = FIRST_ORDER, ""
     if not quick:
-        tell("n-grams: which order")
-        order = order_for(training)
+        if len(before) > CHOOSING:
+            chosen = f", chosen on the last {CHOOSING // 1_000_000} MB"
+        tell(f"n-grams: which order{chosen}")
+        order = choose_order(before)
     tell(f"n-grams of {order} bytes")
-    for kind, nats in ngram_surprise(training.chunks(), symbols, order).items():
-        found.append(held_out.baseline(f"n-grams of {order}", kind, float(nats.sum())))
-    if not quick:
-        before = b"".join(map(to_bytes, training.chunks())) + b"\0"
-        text = to_bytes(symbols)
-        tell("xz")
-        found.append(held_out.baseline("xz -9e", "adaptive", xz_bits(before, text) * math.log(2)))
-        if has_ppmd():
-            tell("PPMd")
-            nats = ppmd_bits(before, text) * math.log(2)
-            found.append(held_out.baseline(f"PPMd, order {PPMD_ORDER}", "adaptive", nats))
-        else:
-            tell("PPMd is not installed: pip install 'foliolm[baselines]'")
+    for kind, nats in ngram_surprise(before, held_out.text, order).items():
+        total = float(nats.sum(dtype=np.float64))
+        found.append(held_out.baseline(f"n-grams of {order}{chosen}", kind, total))
+    return found + compressed()
+
+
+def _compressors(before: Bytes, held_out: _HeldOut, goes_on: Callable[[], bool]) -> list[Baseline]:
+    """What reads the end of a long training text says so in its name."""
+
+    def name(of: str, reads: int) -> str:
+        return of if len(before) <= reads else f"{of}, after the last {reads >> 20} MB"
+
+    bits = xz_bits(before, held_out.text, goes_on)
+    found = [held_out.baseline(name("xz -9e", XZ_READS), "adaptive", bits * math.log(2))]
+    if has_ppmd():
+        bits = ppmd_bits(before, held_out.text, goes_on)
+        of = f"PPMd, order {PPMD_ORDER}"
+        found.append(held_out.baseline(name(of, PPMD_READS), "adaptive", bits * math.log(2)))
     return found
+
+
+def _beside(work: Callable[[Callable[[], bool]], T]) -> Callable[[], T]:
+    """Begin some work in a thread; the answer gives what it made, or raises what it raised.
+
+    Args:
+        work: gets a question to ask often, whether it is to go on: not when the command ends.
+    """
+    from concurrent.futures import Future
+    from threading import Thread, main_thread
+
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(main_thread().is_alive))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run).start()
+    return future.result
 
 
 def write_baselines(run: Run, baselines: list[Baseline]) -> None:
@@ -116,40 +159,48 @@ def read_baselines(run: Run) -> list[Baseline]:
 def compare(score: Score, baselines: list[Baseline]) -> str:
     """What a model's exact loss is worth, in a sentence."""
     loss = score.nats_per_token
-    compressors = [b for b in baselines if b.name.startswith("PPMd")]
-    tables = [b for b in baselines if b.name.startswith("n-grams") and b.kind == "static"]
-    ppmd, table = (of[0] if of else None for of in (compressors, tables))
+
+    def static(name: str) -> Baseline | None:
+        return next((b for b in baselines if b.name.startswith(name) and b.kind == "static"), None)
+
+    ppmd = next((b for b in baselines if b.name.startswith("PPMd")), None)
+    table, frequencies = static("n-grams"), static("character frequencies")
 
     def gap(other: Baseline) -> str:
         share = loss / other.nats_per_token - 1
         return f"{abs(share):.0%} {'below' if share < 0 else 'above'} {other.name}"
 
+    learns = "which learns from the text as it reads it"
     if ppmd is not None and loss < ppmd.nats_per_token:
-        return (
-            f"Your model is {gap(ppmd)}, which even learns from the text as it reads it: it "
-            f"learned more than spelling."
-        )
+        return f"Your model is {gap(ppmd)}, {learns}: it learned more than spelling."
     if table is not None and loss < table.nats_per_token:
-        more = f", and {gap(ppmd)}, which learns from the text as it reads it" if ppmd else ""
+        more = f", and {gap(ppmd)}, {learns}" if ppmd else ""
         return f"Your model is {gap(table)}: it learned more than a table of spellings knows{more}."
-    if table is not None:
+    if table is not None and frequencies is not None and loss < frequencies.nats_per_token:
         return (
-            f"Your model is {gap(table)}: a table of spellings predicts this text better. It has "
-            f"not read enough, or is too small."
+            f"Your model is {gap(frequencies)}: it learned what tends to follow what. It is "
+            f"{gap(table)}, a table of spellings, which more steps or a larger model can overtake."
+        )
+    if frequencies is not None:
+        return (
+            f"Your model is {gap(frequencies)}: it learned nothing yet that counting characters "
+            f"does not tell. More steps come first."
         )
     return ""
 
 
 def _characters(training: TokenText, validation: TokenText) -> tuple[float, float]:
     """Nats of a text where every character is as likely, and where each is as in training."""
-    counts = sum(map(_code_points, training.pieces()), np.zeros(0x110000, np.int64))
-    there = sum(map(_code_points, validation.pieces()), np.zeros(0x110000, np.int64))
+    counts, there = _code_points(training), _code_points(validation)
     n_kinds = np.count_nonzero(counts) + 1  # and one for all that are new
     chances = np.maximum(counts, 1) / (counts.sum() + 1)
     used = there > 0
     return float(there.sum() * np.log(n_kinds)), float(-(there[used] @ np.log(chances[used])))
 
 
-def _code_points(piece: str) -> np.ndarray:
-    codes = np.frombuffer(piece.encode("utf-32-le", errors="replace"), np.uint32)
-    return np.bincount(codes, minlength=0x110000)
+def _code_points(text: TokenText) -> NDArray[np.int64]:
+    counts = np.zeros(0x110000, np.int64)
+    for piece in text.pieces():
+        of = np.bincount(np.frombuffer(piece.encode("utf-32-le", errors="replace"), np.uint32))
+        counts[: len(of)] += of
+    return counts

@@ -33,7 +33,7 @@ ALARM = 0.05
 
 
 @dataclass(frozen=True)
-class ByHeart:
+class AtOnce:
     """Passages that come at once, of the training text and of new text."""
 
     known: Share
@@ -104,7 +104,7 @@ def compile_kernels() -> None:
             ngram_surprise([symbols], symbols, FIRST_ORDER, plain=False)
 
 
-def look_for_passages(opened: Model, seconds: float = math.inf) -> ByHeart | None:
+def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None:
     """Which of some hundred passages come at once; None where the text is too short for any.
 
     Left out are patterns, what stands often in the training text, and of the new text what the
@@ -126,7 +126,7 @@ def look_for_passages(opened: Model, seconds: float = math.inf) -> ByHeart | Non
     known = look(opened.training(), OFTEN)
     if known is None:
         return None
-    return ByHeart(known, look(opened.validation(), 0) or Share(0, 0, 0.0))
+    return AtOnce(known, look(opened.validation(), 0) or Share(0, 0, 0.0))
 
 
 def _share(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from folio.console import say
+from folio.errors import UserError
 from folio.generation.guard import Guard, NoveltyTable, make_table
 from folio.run.directory import Run
 from folio.storage import atomic_write, cache_folder, sha256_of
@@ -16,14 +18,23 @@ VERSION = 1
 def guard_of(run: Run, tokens: TokenIds, tokenizer: Tokenizer, novel: int) -> Guard:
     """A guard against more than `novel` letters in a row of a run's training text.
 
+    Where the cache cannot be read or written, its table is made anew.
+
     Raises:
         UserError: novel is below 1.
     """
     name = f"{sha256_of(run.tokens_file('train'))}-{novel}-{VERSION}.bloom"
     path = cache_folder() / "novel" / name
-    if novel >= 1 and path.exists():
-        return Guard(NoveltyTable(novel, np.fromfile(path, np.uint8)), tokenizer)
+    try:
+        bits = np.fromfile(path, np.uint8)
+    except OSError:  # not made yet
+        bits = np.zeros(0, np.uint8)
+    if len(bits):
+        return Guard(NoveltyTable(novel, bits), tokenizer)
     table = make_table(TokenText(tokens, tokenizer), novel)
-    with atomic_write(path, "wb") as file:
-        file.write(table.bits.data)
+    try:
+        with atomic_write(path, "wb") as file:
+            file.write(table.bits.data)
+    except UserError as error:
+        say(f"warning: the table of --novel is made anew each time: {error}")
     return Guard(table, tokenizer)

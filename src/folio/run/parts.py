@@ -1,4 +1,6 @@
-"""Which documents lie in the training text of a run: tokens/parts.safetensors."""
+"""What lies in the training text of a run: documents in tokens/parts.safetensors, and what was
+planted in canaries.json.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.corpus.canaries import Canary
 from folio.corpus.document import Document, Part
+from folio.corpus.ledger import entry_numbers
 from folio.run.directory import Run
-from folio.storage import atomic_write
+from folio.storage import atomic_write, read_json
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,7 @@ def make_parts(
         parts: of some of them.
         families: of each part.
     """
-    numbers: dict[str, int] = {}
-    entry_of: dict[int, int] = {}
-    n_entries = 0
-    for document in documents:  # the rows of a table share an entry, as in `describe_sources`
-        origin = document.provenance
-        name = origin.path if origin is not None else None
-        if name is None or name not in numbers:
-            if name is not None:
-                numbers[name] = n_entries
-            entry_of[id(document)] = n_entries
-            n_entries += 1
-        else:
-            entry_of[id(document)] = numbers[name]
+    entry_of = dict(zip(map(id, documents), entry_numbers(documents)))
     rows = [(entry_of[id(part.document)], part.start, part.stop) for part in parts]
     source, start, stop = np.array(rows, np.int64).reshape(-1, 3).T
     return Parts(source, start, stop, np.array(families, np.int64))
@@ -75,3 +67,9 @@ def read_parts(run: Run) -> Parts | None:
     tensors = load_file(run.parts_file)
     source, start, stop = tensors["parts"].T
     return Parts(source, start, stop, tensors["families"])
+
+
+def read_canaries(run: Run) -> list[Canary]:
+    """The lines that were planted; none in most runs."""
+    file = run.canaries_file
+    return [Canary(**record) for record in read_json(file)] if file.exists() else []

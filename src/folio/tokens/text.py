@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 Symbols = NDArray[np.int16]
+Bytes = NDArray[np.uint8]
+"""UTF-8, with 0 for BREAK, which no text has."""
 
 BREAK = 256
 CHUNK_TOKENS = 1 << 16
@@ -53,6 +55,14 @@ class TokenText:
         chunks = [self._decoded(i * CHUNK_TOKENS) for i in range(first, last)]
         offset = int(starts[first])
         return np.concatenate(chunks)[start - offset : stop - offset]
+
+    def whole(self) -> Bytes:
+        """The whole text, held."""
+        found, begin = np.empty(len(self), np.uint8), 0
+        for symbols in self.chunks():
+            found[begin : begin + len(symbols)] = _as_bytes(symbols, 0)
+            begin += len(symbols)
+        return found
 
     def pieces(self) -> Iterator[str]:
         """The whole text as strings; BREAK is U+0000."""
@@ -92,17 +102,11 @@ class TokenText:
 
     def place_of_character(self, number: int) -> int:
         """The place of a character of `pieces`, in which a BREAK counts as one."""
-        begins = self._chunk_written
+        begins = self._chunk_counts[1]
         chunk = min(int(np.searchsorted(begins, number, "right")) - 1, len(begins) - 2)
         symbols = self._decoded(chunk * CHUNK_TOKENS)
         where = np.flatnonzero((symbols & 0xC0) != 0x80)
         return int(self._chunk_starts[chunk] + where[number - int(begins[chunk])])
-
-    @cached_property
-    def _chunk_written(self) -> NDArray[np.int64]:
-        """(K + 1,) characters and BREAKs that begin before each chunk."""
-        counts = [int(np.count_nonzero((symbols & 0xC0) != 0x80)) for symbols in self.chunks()]
-        return np.cumsum([0, *counts])
 
     @cached_property
     def n_characters(self) -> int:
@@ -130,9 +134,18 @@ class TokenText:
         ]
         return np.cumsum([0, *sizes])
 
-    @cached_property
+    @property
     def _chunk_characters(self) -> NDArray[np.int64]:
-        return np.cumsum([0, *map(_count, self.chunks())])
+        return self._chunk_counts[0]
+
+    @cached_property
+    def _chunk_counts(self) -> NDArray[np.int64]:
+        """(2, K + 1) the characters that begin before each chunk; those and BREAKs."""
+        counts = [np.zeros(2, np.int64)]
+        for symbols in self.chunks():
+            n = _count(symbols)
+            counts.append(np.array([n, n + np.count_nonzero(symbols == BREAK)]))
+        return np.cumsum(counts, axis=0).T
 
     def _decoded(self, first: int) -> Symbols:
         if self._held[0] != first:  # places that are asked for in order lie in the same chunk
@@ -185,7 +198,11 @@ def from_text(text: str) -> Symbols:
 
 def to_bytes(symbols: Symbols, for_break: int = 0) -> bytes:
     """As UTF-8, BREAK as a byte that text has not."""
-    return np.where(symbols == BREAK, for_break, symbols).astype(np.uint8).tobytes()
+    return _as_bytes(symbols, for_break).tobytes()
+
+
+def _as_bytes(symbols: Symbols, for_break: int) -> Bytes:
+    return np.where(symbols == BREAK, for_break, symbols).astype(np.uint8)
 
 
 def _count(symbols: Symbols) -> int:
