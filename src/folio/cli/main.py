@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from keyword import iskeyword
 from typing import TYPE_CHECKING, NoReturn
 
 from folio.console import OutputError, output, say, show
@@ -25,6 +26,8 @@ VERBS = {
     "tune": "Search for the best settings, within a budget.",
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",
     "recall": "Did it learn, or copy? What it knows by heart, and what it writes off.",
+    "export": "Take a model with you: to transformers, llama.cpp and Ollama.",
+    "import": "Bring in a model that was trained elsewhere.",
     "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",
     "runs": "List the runs, or compare their curves.",
 }
@@ -53,7 +56,8 @@ def make_app() -> App:
         result_action="return_value",
     )
     for verb, summary in VERBS.items():
-        app.command(f"folio.cli.{verb}:{verb}", name=verb, help=summary)
+        module = f"{verb}_" if iskeyword(verb) else verb
+        app.command(f"folio.cli.{module}:{module}", name=verb, help=summary)
     return app
 
 
