@@ -58,7 +58,7 @@ def test_a_tokenizer_of_ones_own_keeps_the_contract_and_is_trained(book: Path, t
 def test_without_its_table_such_a_run_is_refused_by_name(book: Path):
     names_in("03")["main"](str(book), minutes=None, **SMALL)
     del tokenizers.TYPES["Bytes"]
-    with pytest.raises(folio.UserError, match="a tokenizer of type Bytes, which Folio does not"):
+    with pytest.raises(folio.UserError, match="a tokenizer of type 'Bytes', which"):
         folio.load()
     del KINDS["bytes"]
     with pytest.raises(folio.UserError, match=r"tokenizer\.kind must be one of .* got 'bytes'"):

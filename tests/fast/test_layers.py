@@ -41,7 +41,15 @@ MODERN = replace(
     bias=False,
 )
 MIXED = replace(TEXTBOOK, bias=False, n_kv_heads=2, activation="relu", norm_placement="post")
-CONFIGS = (TEXTBOOK, MODERN, MIXED, replace(MIXED, positions="rope", qk_norm=True))
+WIDE_HEADS = replace(TEXTBOOK, activation="gelu_tanh", head_dim=20, d_model=50)
+CONFIGS = (
+    TEXTBOOK,
+    MODERN,
+    MIXED,
+    replace(MIXED, positions="rope", qk_norm=True),
+    WIDE_HEADS,
+    replace(MODERN, head_dim=8),
+)
 
 Example = tuple[nn.Module, tuple[Any, ...]]
 

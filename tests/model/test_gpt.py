@@ -36,6 +36,9 @@ VARIANTS = [
     {"norm_placement": "none"},
     {"activation": "relu"},
     {"activation": "relu2"},
+    {"activation": "gelu_tanh"},
+    {"head_dim": 10, "qk_norm": True},
+    {"head_dim": 4, "d_model": 13, "n_kv_heads": 1, "positions": "rope", "bias": False},
     {"activation": "swiglu", "bias": False},
     {"activation": "swiglu"},
     {"tied_head": False, "d_ff": 20},
@@ -176,6 +179,10 @@ def test_sinusoidal_positions_follow_the_paper():
         ("relu", lambda x: x.clamp(min=0)),
         ("gelu", lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2),
         ("relu2", lambda x: x.clamp(min=0) ** 2),
+        (  # Hendrycks and Gimpel 2016, section 2
+            "gelu_tanh",
+            lambda x: x / 2 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        ),
     ],
 )
 def test_the_feed_forward_layer_bends_as_its_name_says(activation, bend):
@@ -293,7 +300,9 @@ def test_more_positions_than_the_context_are_refused():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"d_model": 10, "n_heads": 4}, "--model.d-model 12"),
+        ({"d_model": 10, "n_heads": 4}, "--model.d-model 12, another number of heads, or --model"),
+        ({"head_dim": 3, "positions": "rope"}, "--model.head-dim 4"),
+        ({"head_dim": -1}, "model.head_dim is -1"),
         ({"n_heads": 4, "n_kv_heads": 3}, "not divisible by model.n_kv_heads"),
         ({"d_model": 12, "n_heads": 4, "positions": "rope"}, "--model.d-model 16"),
         ({"d_model": 5, "n_heads": 1, "positions": "sinusoidal"}, "--model.d-model 6"),

@@ -82,6 +82,8 @@ def in_bytes(config: ModelConfig) -> GPT:
         {"residual_dropout": 0.1, "attention_dropout": 0.1},
         {"n_kv_heads": 2},
         {"activation": "relu2"},
+        {"activation": "gelu_tanh"},
+        {"head_dim": 24},
         {"norm_placement": "both"},
         {"norm_placement": "post"},
         {"norm_placement": "none"},
@@ -106,7 +108,7 @@ def test_a_block_keeps_as_much_as_torch_keeps(family: str, changes: dict[str, ob
 
 
 @NEEDS_INT8
-@pytest.mark.parametrize("activation", ["swiglu", "gelu", "relu2", "relu"])
+@pytest.mark.parametrize("activation", ["swiglu", "gelu", "gelu_tanh", "relu2", "relu"])
 def test_matrices_that_learn_in_bytes_keep_bytes(activation: ActivationKind):
     pytest.importorskip("numba")
     shape = ModelConfig(vocab_size=5, n_heads=4, d_model=64, bias=False, activation=activation)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from folio.config import Table, read_toml
 from folio.console import say, show, table
 from folio.device import DeviceConfig
+from folio.errors import UserError
 from folio.storage import json_text
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ COLUMNS = (
 def evaluate(
     run: str | None = None,
     *files: str,
+    text: str = "",
     json: bool = False,
     checkpoint: str = "best",
     encoding: str = "auto",
@@ -49,6 +51,7 @@ def evaluate(
     Args:
         run: A name or a path; the newest run where none is given.
         files: Texts to evaluate on instead.
+        text: One more, as it stands here.
         json: Print JSON, exact first.
         checkpoint: best, last or a step.
         encoding: Of the files.
@@ -71,8 +74,8 @@ def evaluate(
     device = choose_device(_as_trained(read_toml(found.recipe_file)["device"]))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    if files:
-        records = _evaluate_files(opened, device, files, encoding)
+    if files or text:
+        records = _evaluate_texts(opened, device, files, text, encoding)
     else:
         records = _evaluate_held_out(opened, device)
     if adaptive:
@@ -94,9 +97,10 @@ def evaluate(
         ]
         show(json_text(records, indent=2))
         return
-    what = ", ".join(files) or "validation text"
+    given = [*files, *([repr(text[:40])] if text else [])]
+    what = ", ".join(given) or "validation text"
     show(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
-    names = [name for name in COLUMNS if name in records[0] and not (files and name == "text")]
+    names = [name for name in COLUMNS if name in records[0] and not (given and name == "text")]
     rows = [[_cell(record.get(name, "-")) for name in names] for record in records]
     show(table([name.replace("_", " ") for name in names], rows))
     if others:
@@ -108,8 +112,8 @@ def evaluate(
         show(f"\n{table(head, cells)}\n\n{sentence}")
 
 
-def _evaluate_files(
-    opened: Model, device: Device, files: Sequence[str], encoding: str
+def _evaluate_texts(
+    opened: Model, device: Device, files: Sequence[str], text: str, encoding: str
 ) -> list[Table]:
     """What the model makes of other texts, which are encoded as those that it learned from."""
     import numpy as np
@@ -117,12 +121,18 @@ def _evaluate_files(
     from folio.corpus.corpus import CorpusConfig, read_documents
     from folio.tokenizers.sequences import encode_documents
 
-    documents = read_documents(files, CorpusConfig(encoding=encoding)).documents
+    config = CorpusConfig(encoding=encoding)
+    documents = read_documents(files, config).documents if files else ()
     sequence = read_toml(opened.run.recipe_file)["tokenizer"].get("sequence", "none")
-    texts = (document.pieces() for document in documents)
+    texts = [*(document.pieces() for document in documents), *([[text]] if text else [])]
     tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts, sequence)))
+    if len(tokens) < 2:
+        raise UserError(
+            f"The text has {len(tokens)} tokens; a second one is needed to be predicted."
+        )
     scores = opened.evaluate(tokens, device=device)
-    return [{"text": list(files), **score.record(opened.tokenizer)} for score in scores]
+    names = [*files, *([text] if text else [])]
+    return [{"text": names, **score.record(opened.tokenizer)} for score in scores]
 
 
 def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from keyword import iskeyword
 from typing import TYPE_CHECKING, NoReturn
 
 from folio.console import OutputError, output, say, show
@@ -29,6 +30,8 @@ VERBS = {
     "tune": "Search for the best settings, within a budget.",
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",
     "recall": "Did it learn, or copy? What it knows by heart, and what it writes off.",
+    "export": "Take a model with you: to transformers, llama.cpp and Ollama.",
+    "import": "Bring in a model that was trained elsewhere.",
     "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",
     "runs": "List the runs, or compare their curves.",
 }
@@ -57,7 +60,8 @@ def make_app() -> App:
         result_action="return_value",
     )
     for verb, summary in VERBS.items():
-        app.command(f"folio.cli.{verb}:{verb}", name=verb, help=summary)
+        module = f"{verb}_" if iskeyword(verb) else verb
+        app.command(f"folio.cli.{module}:{module}", name=verb, help=summary)
     return app
 
 

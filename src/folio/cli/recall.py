@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from folio.console import say, show
@@ -12,6 +14,7 @@ from folio.storage import json_text
 def recall(
     run: str | None = None,
     *,
+    text: list[str] | None = None,
     json: bool = False,
     checkpoint: str = "best",
     samples: int = 75,
@@ -31,6 +34,8 @@ def recall(
 
     Args:
         run: A name or a path; the newest run where none is given.
+        text: A file or folder to look in instead of its training text, as for a model that was
+            imported; repeatable.
         json: Print recall.json.
         checkpoint: best, last or a step.
         samples: Texts of 500 characters that the model writes.
@@ -49,6 +54,7 @@ def recall(
     found = find_run(run)
 
     from folio.device import DeviceConfig, choose_device
+    from folio.recall.against import against
     from folio.recall.config import RecallConfig
     from folio.recall.measure import measure_recall
     from folio.recall.page import write_report
@@ -65,12 +71,15 @@ def recall(
         twin=twin,
         seed=seed,
     )
+    if twin and text:
+        raise UserError("--twin trains on the text of the run, and --text is another. Give one.")
     choose_device(DeviceConfig(kind="cpu", precision="float32"))
     opened = open_run(found, checkpoint)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    outcome = measure_recall(opened, config, say)
-    write_report(opened.run, outcome)
+    with against(opened, text, say) if text else nullcontext(opened) as beside:
+        outcome = replace(measure_recall(beside, config, say), run=str(found.path))
+        write_report(opened.run, outcome)
     if json:
         show(json_text(record_of(outcome), indent=2))
         return

@@ -51,9 +51,12 @@ def _facts(run: Run) -> dict[str, Any]:
     evaluations = [event for event in events if event["event"] == "evaluation"]
     best = min(evaluations, key=lambda e: e["validation_loss"]) if evaluations else None
     corpus = run.corpus()
+    imported = corpus.get("imported")
+    text = ", ".join(Path(source).name for source in recipe["corpus"]["sources"])
+    ended = "imported" if imported else "not ended"
     return {
         "run": run.name,
-        "text": ", ".join(Path(source).name for source in recipe["corpus"]["sources"]),
+        "text": f"({imported['name']})" if imported else text,
         "characters": corpus["ledger"]["training"],
         "model": f"{recipe['preset']} {recipe['size']}",
         "parameters": _parameters(recipe),
@@ -62,7 +65,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "seconds": last["seconds"],
         "best_validation_loss": best and best["validation_loss"],
         "best_step": best and best["step"],
-        "state": last["reason"] if last["event"] == "end" else "not ended",
+        "state": last["reason"] if last["event"] == "end" else ended,
     }
 
 

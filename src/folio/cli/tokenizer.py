@@ -62,7 +62,7 @@ def train(
         corpus: Files, folders, - or a built-in corpus, as for folio train.
         vocab_size: Number of ids; 0 goes by the size of the text.
         kind: bpe, word, character, or auto, which goes by the size of the text.
-        pattern: How bpe splits text before merging: gpt2, llama3 or qwen2.
+        pattern: How bpe splits text before merging: gpt2, llama3, qwen2 or smollm.
         sequence: none, document, line or sentence; with other than none there are <bos> and <eos>.
         min_count: Of kind word: words that occur less often are left out.
         punctuation: Of kind word: separate, drop or keep.
@@ -222,7 +222,7 @@ def compare(
     Args:
         corpus: Files, folders, - or a built-in corpus, as for folio train.
         vocab_sizes: Sizes of byte-pair vocabularies, with commas between them.
-        pattern: How text is split before merging: gpt2, llama3 or qwen2.
+        pattern: How text is split before merging: gpt2, llama3, qwen2 or smollm.
         also: Further ones: gpt2 or tokenizer.json files, with commas between them.
         size: Of the model that is to be trained, for its embedding and its arithmetic: nano, as
             for folio train, micro, mini ...

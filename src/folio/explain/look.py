@@ -142,7 +142,9 @@ def map_embeddings(opened: Model, token_ids: list[int]) -> EmbeddingMap:
     """
     embeddings = opened.model.token_embedding.weight.float().cpu()[: opened.tokenizer.vocab_size]
     special = set(opened.tokenizer.special_tokens.values())
-    counts = np.bincount(opened.training()[:COUNTED], minlength=len(embeddings))
+    counts = np.ones(len(embeddings), np.int64)  # of a text that is not known, the first ids
+    if opened.has_text:
+        counts = np.bincount(opened.training()[:COUNTED], minlength=len(embeddings))
     frequent = [i for i in np.argsort(-counts, kind="stable").tolist() if i not in special]
     shown = sorted({*token_ids, *(i for i in frequent[:MAPPED] if counts[i])})
     centred = embeddings[shown] - embeddings[shown].mean(dim=0)
@@ -170,6 +172,7 @@ def position_tables(model: GPT) -> dict[str, Tensor]:
     tables: dict[str, Tensor] = {}
     if isinstance(model.positions, LearnedPositions):
         tables["learned"] = model.positions.weight.float().cpu()
-    even = replace(config, d_model=config.d_model + config.d_model % 2, n_heads=1, n_kv_heads=0)
+    width = config.d_model + config.d_model % 2
+    even = replace(config, d_model=width, n_heads=1, n_kv_heads=0, head_dim=0)
     tables["sinusoidal"] = SinusoidalPositions(even).table
     return tables

@@ -89,8 +89,10 @@ def page_data(opened: Model, look: Look) -> dict[str, Any]:
 
 def copied_pieces(opened: Model, token_ids: Sequence[int]) -> list[int]:
     """Of each piece, how many characters in a row it is part of that stand in the training text;
-    0 where they are fewer than COPIED, or their letters only a pattern.
+    0 where they are fewer than COPIED, their letters only a pattern, or the text is not known.
     """
+    if not opened.has_text:
+        return [0] * len(token_ids)
     training = TokenText(opened.training(), opened.tokenizer)
     text = TokenText(np.array(token_ids), opened.tokenizer)
     places = np.append(text.places_of(np.arange(len(token_ids))), len(text))

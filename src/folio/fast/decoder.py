@@ -139,7 +139,7 @@ def pack(model: GPT) -> Weights:
         "sinusoidal": lambda: positions.table,
     }.get(config.positions, lambda: torch.empty(0, config.d_model))()
     rotary = attentions[0].rotary
-    no_angles = torch.empty(0, config.head_dim)
+    no_angles = torch.empty(0, config.head_width)
     gated = config.activation == "swiglu"
 
     qkv, qkv_bias = pack_linear([[a.qkv_proj] for a in attentions])

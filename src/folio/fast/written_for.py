@@ -20,14 +20,14 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 DIGESTS: dict[str, str] = {
-    "folio.model.attention": "5b50bd3c7a38c53098aa26e7fc5e18c6b87b081c93a50957ffce3813deced1c7",
+    "folio.model.attention": "3826ecb48828429be8707a84160f9d7387280a5f6d1ebbee97f4948a6f92700b",
     "folio.model.block": "7769af94e2d242675d2f2b5190cbd193db8bc068e714ef63b70c7604ecb44ff6",
     "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
-    "folio.model.feed_forward": "97ab13c80971a8a1aa690a9a7e0ee16bf1acb57c91099f8fd7d5791a5e7307cd",
+    "folio.model.feed_forward": "7c9209bafa033856bbb9c2797c02ddd24d421bdd9377a43c9c78d5a161ef0faf",
     "folio.model.gpt": "7a723f82682da6dc47d4a068129013dd7c94ae4738c20b1cae739066832d4d83",
-    "folio.model.kv_cache": "795feffef341f4523998ae02307bbe1e4430960ea1857cbd32079772b2e91135",
+    "folio.model.kv_cache": "d0253e853630626490b117e6aa171b556ddabd2520a71cf949a328937c9f494a",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
-    "folio.model.positions": "949c41c39d74f662b628f72b887eff7193025c55cafbd7e173dffcf62185485e",
+    "folio.model.positions": "ea2a68cde095c3ec3e8ae4965b694cef7ebfb57d4ba6746e7c0338970772c0e0",
 }
 """Module -> sha256 of its source."""
 

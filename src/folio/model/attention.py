@@ -1,7 +1,7 @@
 """Causal multi-head attention.
 
 Shapes:  B batch · T query positions · S key positions (S = T without a cache)
-         H heads · D head dimension · C = d_model = H * D
+         H heads · D head dimension · C = d_model · W = H * D, which is C unless head_dim is given
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.n_kv_heads = config.n_heads, config.key_value_heads
         self.dropout = Dropout(config.attention_dropout)
-        kv_width = self.n_kv_heads * config.head_dim
+        q_width, kv_width = config.attention_width, self.n_kv_heads * config.head_width
         # One matrix for all three, one below the other: one large product instead of three.
-        self.widths = (config.d_model, kv_width, kv_width)
+        self.widths = (q_width, kv_width, kv_width)
         self.qkv_proj = nn.Linear(config.d_model, sum(self.widths), bias=config.bias)
-        self.out_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
-        self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
-        self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
+        self.out_proj = nn.Linear(q_width, config.d_model, bias=config.bias)
+        self.q_norm = make_norm(config, config.head_width) if config.qk_norm else nn.Identity()
+        self.k_norm = make_norm(config, config.head_width) if config.qk_norm else nn.Identity()
         self.rotary = rotary
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
@@ -53,7 +53,7 @@ class Attention(nn.Module):
             k, v = cache.extend(k, v)  # (B, n_kv_heads, S, D)
         k, v = (share_heads(z, self.n_heads) for z in (k, v))  # (B, H, S, D)
         y = causal_attention(q, k, v, self.dropout)  # (B, H, T, D)
-        return self.out_proj(merge_heads(y))  # (B, T, C)
+        return self.out_proj(merge_heads(y))  # (B, T, W) -> (B, T, C)
 
     def project(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Compute what each position asks, offers and says.

@@ -10,7 +10,7 @@ from folio.errors import UserError
 PositionKind = Literal["none", "learned", "sinusoidal", "rope"]
 NormalizationKind = Literal["layernorm", "rmsnorm"]
 NormPlacement = Literal["pre", "post", "both", "none"]
-ActivationKind = Literal["relu", "gelu", "relu2", "swiglu"]
+ActivationKind = Literal["relu", "gelu", "gelu_tanh", "relu2", "swiglu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class ModelConfig:
     """Blocks, each attention and then feed-forward."""
 
     n_heads: int = 4
-    """Attention heads; divides d_model."""
+    """Attention heads; divides d_model, unless head_dim is given."""
 
     n_kv_heads: int = 0
     """Heads of keys and values, shared by groups of query heads
@@ -36,6 +36,9 @@ class ModelConfig:
 
     d_model: int = 128
     """Width of the residual stream."""
+
+    head_dim: int = 0
+    """Width of one attention head. 0 means d_model / n_heads."""
 
     d_ff: int = 0
     """Width inside the feed-forward layer. 0 means four times d_model, or as many parameters
@@ -60,7 +63,7 @@ class ModelConfig:
     """Normalize queries and keys in each head (https://arxiv.org/abs/2010.04245)."""
 
     activation: ActivationKind = "gelu"
-    """Non-linearity of the feed-forward layer."""
+    """Non-linearity of the feed-forward layer; gelu_tanh is GELU as GPT-2 approximates it."""
 
     bias: bool = True
     """Whether linear layers and LayerNorm have a bias."""
@@ -88,24 +91,27 @@ class ModelConfig:
         for name in ("context_length", "n_layers", "n_heads", "d_model"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name} is {getattr(self, name)}; it is at least 1.")
-        for name in ("vocab_size", "n_kv_heads", "d_ff"):
+        for name in ("vocab_size", "n_kv_heads", "head_dim", "d_ff"):
             if getattr(self, name) < 0:
                 raise UserError(f"model.{name} is {getattr(self, name)}; it is 0 or more.")
-        if self.d_model % self.n_heads:
+        if not self.head_dim and self.d_model % self.n_heads:
             fitting = self.d_model + self.n_heads - self.d_model % self.n_heads
             raise UserError(
                 f"model.d_model = {self.d_model} is not divisible by model.n_heads = "
-                f"{self.n_heads}. Give --model.d-model {fitting}, or another number of heads."
+                f"{self.n_heads}. Give --model.d-model {fitting}, another number of heads, or "
+                f"--model.head-dim."
             )
         if self.n_heads % self.key_value_heads:
             raise UserError(
                 f"model.n_heads = {self.n_heads} is not divisible by model.n_kv_heads = "
                 f"{self.n_kv_heads}; equally many query heads share each key head."
             )
-        if self.positions == "rope" and self.head_dim % 2:
+        if self.positions == "rope" and self.head_width % 2:
+            even = self.head_width + 1
+            fix = f"head-dim {even}" if self.head_dim else f"d-model {self.n_heads * even}"
             raise UserError(
-                f"Rotary positions turn pairs, but d_model / n_heads = {self.head_dim} is odd. "
-                f"Give --model.d-model {self.n_heads * (self.head_dim + 1)}."
+                f"Rotary positions turn pairs, but a head is {self.head_width} wide, which is odd. "
+                f"Give --model.{fix}."
             )
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise UserError(
@@ -122,9 +128,14 @@ class ModelConfig:
                 raise UserError(f"model.{name} is {getattr(self, name)}; it is above 0.")
 
     @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.d_model // self.n_heads
+    def head_width(self) -> int:
+        """Width of one attention head, the default filled in."""
+        return self.head_dim or self.d_model // self.n_heads
+
+    @property
+    def attention_width(self) -> int:
+        """Width of all heads side by side: d_model, unless head_dim is given."""
+        return self.n_heads * self.head_width
 
     @property
     def key_value_heads(self) -> int:
@@ -143,11 +154,11 @@ class ModelConfig:
     @property
     def n_parameters(self) -> int:
         """Trained numbers of a model of this shape; a tied head counts once."""
-        d, kv = self.d_model, self.key_value_heads * self.head_dim
+        d, w, kv = self.d_model, self.attention_width, self.key_value_heads * self.head_width
         norm_has_bias = self.bias and self.normalization == "layernorm"
         norm = 2 if norm_has_bias else 1  # numbers for each dimension
-        attention = 2 * d * d + 2 * d * kv + (2 * d + 2 * kv if self.bias else 0)
-        attention += 2 * norm * self.head_dim if self.qk_norm else 0
+        attention = 2 * d * w + 2 * d * kv + (w + d + 2 * kv if self.bias else 0)
+        attention += 2 * norm * self.head_width if self.qk_norm else 0
         width, n_wide = self.feed_forward_width, 2 if self.activation == "swiglu" else 1
         feed_forward = (n_wide + 1) * d * width + (n_wide * width + d if self.bias else 0)
         norms_a_block = {"pre": 2, "post": 2, "both": 4, "none": 0}[self.norm_placement]

@@ -6,6 +6,7 @@ Shapes:  B batch · T positions · C = d_model · F = d_ff
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from folio.model.config import ModelConfig
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,  # https://arxiv.org/abs/1606.08415
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),  # the same, section 2; GPT-2's
     "relu2": lambda x: torch.square(F.relu(x)),  # https://arxiv.org/abs/2109.08668
 }
 

@@ -45,7 +45,7 @@ class KVCache:
 
         To be filled without gradients.
         """
-        shape = (batch_size, config.key_value_heads, config.context_length, config.head_dim)
+        shape = (batch_size, config.key_value_heads, config.context_length, config.head_width)
         self.keys = torch.empty(config.n_layers, *shape, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
         self.layers = [LayerCache(self.keys[i], self.values[i]) for i in range(config.n_layers)]

@@ -75,7 +75,7 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        angles = position_angles(config.context_length, config.head_dim, config.rope_base)
+        angles = position_angles(config.context_length, config.head_width, config.rope_base)
         self.register_buffer("cosines", angles.cos().repeat(1, 2), persistent=False)
         # The sign of the first half stands in the table: one multiplication less per step.
         sines = torch.cat((-angles.sin(), angles.sin()), dim=-1)

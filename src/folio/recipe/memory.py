@@ -95,24 +95,24 @@ def evaluation_bytes(model: ModelConfig, size: int) -> int:
 
 def attention_bytes(model: ModelConfig, size: int, input_size: int) -> int:
     """Kept by one attention and the residual around it, for each token; on the compiled way."""
-    c, t = model.d_model, model.context_length
-    numbers = _norm_numbers(model) + 3 * c  # queries, keys, values
-    kv = model.key_value_heads * model.head_dim
+    w, t = model.attention_width, model.context_length
+    numbers = _norm_numbers(model) + 3 * w  # queries, keys, values
+    kv = model.key_value_heads * model.head_width
     if model.qk_norm and model.positions == "rope" and model.normalization == "rmsnorm":
-        numbers += c + 2 * kv  # all three before they were normalized and turned
+        numbers += w + 2 * kv  # all three before they were normalized and turned
     elif model.qk_norm:
-        numbers += c + kv
+        numbers += w + kv
     # Blocks of queries look at the keys up to their own last one.
     looked_at = sum((last - first) * last for first, last in query_blocks(t))
     weights = model.n_heads * looked_at / t
-    inputs = 2 * c  # of the first matrices, and the mixture of values
+    inputs = model.d_model + w  # of the first matrices, and the mixture of values
     return round(size * (numbers + weights)) + input_size * inputs
 
 
 def feed_forward_bytes(model: ModelConfig, size: int, input_size: int) -> int:
     """Kept by one feed-forward layer and the residual around it, for each token."""
     c, f = model.d_model, model.feed_forward_width
-    slopes = {"swiglu": 2, "gelu": 1, "relu2": 1, "relu": 0}[model.activation]
+    slopes = {"swiglu": 2, "gelu": 1, "gelu_tanh": 1, "relu2": 1, "relu": 0}[model.activation]
     numbers, inputs = _norm_numbers(model) + slopes * f, c + f
     if input_size != size:  # what others need too, in bytes of its own
         inputs += c if model.activation == "swiglu" else 0

@@ -51,6 +51,11 @@ def resume_run(
     clock = clock or CommandClock()
     with run.lock():
         before = make_recipe(read_toml(run.recipe_file))
+        if "imported" in run.corpus():
+            raise UserError(
+                f"The run {run.path} was imported, and has no training text to go on with. Let it "
+                f"write: folio sample {run.word}."
+            )
         for key in overrides:
             if key not in CHANGEABLE:
                 raise UserError(

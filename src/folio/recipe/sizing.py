@@ -68,7 +68,7 @@ dropout was best at 5 epochs ("Decay in place of dropout"), 0.1 at 12, and bette
 penalty of 0.1 was better than none at 5 epochs of tiny Shakespeare over three seeds, and in one at
 9 and at 15 of python-docs, where 0.2 was worse ("Certainty that costs")."""
 
-SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_ff", "context_length")
+SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff", "context_length")
 """Who gives one of these has chosen a size."""
 TRIAL_SECONDS = 0.5
 """Of steps, for each size."""
@@ -226,7 +226,9 @@ def expected_speed(recipe: Recipe, smaller: Candidate) -> Speed:
 def token_flops(recipe: Recipe) -> float:
     """Operations for each token of a step by the usual count: six a weight, and attention."""
     model = recipe.model
-    return 6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.d_model
+    return (
+        6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.attention_width
+    )
 
 
 def size_recipe(

@@ -156,6 +156,11 @@ class Run:
         return self.path / "recall.html"
 
     @property
+    def exports_folder(self) -> Path:
+        """What was made of it for other programs."""
+        return self.path / "export"
+
+    @property
     def checkpoints_folder(self) -> Path:
         """One folder for each checkpoint that is kept."""
         return self.path / "checkpoints"

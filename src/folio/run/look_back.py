@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.ngrams import FIRST_ORDER, ngram_surprise
+from folio.evaluation.ngrams import ngram_surprise
 from folio.evaluation.passages import Passages, patterns_of, read_passages
 from folio.evaluation.repeats import OFTEN, count_repeats
 from folio.evaluation.shares import Share, share_of
@@ -100,8 +100,8 @@ def compile_kernels() -> None:
         from folio.evaluation import ngram_kernels
 
         if must_compile(ngram_kernels._pass):  # pyright: ignore
-            symbols = np.zeros(8, np.int16)
-            ngram_surprise([symbols], symbols, FIRST_ORDER, plain=False)
+            letters = np.frombuffer(b"abcdefgh", np.uint8)
+            ngram_surprise(letters, letters, order=2, plain=False)
 
 
 def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None:

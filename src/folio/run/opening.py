@@ -29,7 +29,7 @@ from folio.run.checkpoint import Checkpoint, list_checkpoints
 from folio.run.directory import Run
 from folio.run.novelty import guard_of
 from folio.tokenizers import Tokenizer, load
-from folio.tokenizers.base import BEGIN, TokenIds
+from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 
 Protocol = Literal["exact", "strided"]
@@ -58,13 +58,32 @@ class Model:
             f"{self.model.config.n_parameters:,} parameters)"
         )
 
+    @property
+    def has_text(self) -> bool:
+        """Whether the run knows what it learned from; one that was imported does not."""
+        return self.run.tokens_file("train").exists()
+
     def training(self) -> TokenIds:
-        """(N,) token ids that the run learned from."""
+        """(N,) token ids that the run learned from.
+
+        Raises:
+            UserError: it was imported, or the file is gone.
+        """
+        self._require_text()
         return open_token_file(self.run.tokens_file("train"), self.tokenizer.fingerprint)
 
     def validation(self) -> TokenIds:
-        """(N,) token ids that the run held out."""
+        """(N,) token ids that the run held out; errors as in `training`."""
+        self._require_text()
         return open_token_file(self.run.tokens_file("validation"), self.tokenizer.fingerprint)
+
+    def _require_text(self) -> None:
+        if not self.has_text and "imported" in self.run.corpus():
+            raise UserError(
+                f"The run {self.run.path} was imported, so its training text is not known here. "
+                f"Name a text: folio evaluate {self.run.word} FILE, folio recall {self.run.word} "
+                f"--text FILE."
+            )
 
     def evaluate(
         self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
@@ -254,16 +273,16 @@ class Model:
     def _prompt_ids(self, prompt: str) -> list[int]:
         if not prompt:
             return [self._start()]
-        begin = self.tokenizer.special_tokens.get(BEGIN)
+        begin = self.tokenizer.begin
         prompt_ids = self.tokenizer.encode_prompt(prompt).tolist()
         return prompt_ids if begin is None else [begin, *prompt_ids]
 
     def _start(self) -> int:
-        if (begin := self.tokenizer.special_tokens.get(BEGIN)) is not None:
+        if (begin := self.tokenizer.begin) is not None:
             return begin
         newline = self.tokenizer.encode("\n")
         known = len(newline) and newline[-1] != self.tokenizer.unknown
-        many = len(self.run.corpus()["sources"]) > 1
+        many = len(self.run.corpus()["sources"]) != 1
         end = self.tokenizer.end_of_document
         if end is not None and (many or not known):
             return end

@@ -23,17 +23,31 @@ def load(path: Path | str) -> Tokenizer:
     path = Path(path)
     if path.is_dir():
         path /= "tokenizer.json"
-    table = read_json(path)
+    return from_table(read_json(path), str(path))
+
+
+def from_table(table: Any, source: str) -> Tokenizer:
+    """The tokenizer of a tokenizer.json that was read.
+
+    Args:
+        table: what stands in it.
+        source: how errors call it.
+
+    Raises:
+        UserError: damaged, or of a kind that Folio does not run.
+    """
     try:
         kind = table["model"]["type"]
         if kind not in TYPES:
-            raise UserError(f"{path} holds a tokenizer of type {kind}, which Folio does not run.")
-        return TYPES[kind](table, str(path))
+            raise UserError(
+                f"{source} holds a tokenizer of type {kind!r}, which Folio does not run."
+            )
+        return TYPES[kind](table, source)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{path} is no tokenizer.json: it lacks model.type or model.vocab."
+            f"{source} is no tokenizer.json: it lacks model.type or model.vocab."
         ) from None
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,13 @@ UNKNOWN = "<unk>"
 BEGIN, END = "<bos>", "<eos>"
 
 
-def added_tokens(special_tokens: dict[str, int]) -> list[dict[str, Any]]:
-    """The entry of a standard tokenizer.json for special tokens, in the order of their ids."""
+def added_tokens(
+    special_tokens: dict[str, int], found_in_text: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """The entry of a standard tokenizer.json for special tokens, and for those that stand for
+    their own name, in the order of their ids.
+    """
+    everything = special_tokens | dict(found_in_text or {})
     return [
         {
             "id": token_id,
@@ -40,9 +45,9 @@ def added_tokens(special_tokens: dict[str, int]) -> list[dict[str, Any]]:
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": True,
+            "special": name in special_tokens,
         }
-        for name, token_id in sorted(special_tokens.items(), key=lambda item: item[1])
+        for name, token_id in sorted(everything.items(), key=lambda item: item[1])
     ]
 
 
@@ -59,6 +64,11 @@ class Tokenizer(ABC):
 
     note: str = ""
     """What the user should know about the training; empty if nothing."""
+
+    begin_name: str = BEGIN
+    """Of the special token that begins a document, where the vocabulary has one."""
+    end_name: str = END_OF_DOCUMENT
+    """Of the one that stands between documents."""
 
     special_tokens: dict[str, int]
     """Names and ids of the tokens that stand for no text."""
@@ -91,9 +101,14 @@ class Tokenizer(ABC):
         return np.min_scalar_type(self.vocab_size - 1)
 
     @property
+    def begin(self) -> int | None:
+        """The id that begins a document."""
+        return self.special_tokens.get(self.begin_name)
+
+    @property
     def end_of_document(self) -> int | None:
         """The id that stands between documents."""
-        return self.special_tokens.get(END_OF_DOCUMENT)
+        return self.special_tokens.get(self.end_name)
 
     @property
     def unknown(self) -> int | None:

@@ -52,7 +52,7 @@ class TokenizerConfig:
     vocab_size: int = 0
     """Ids of a bpe or word vocabulary, special tokens included. 0 goes by the size of the text."""
 
-    pattern: Literal["gpt2", "llama3", "qwen2"] = "gpt2"
+    pattern: Literal["gpt2", "llama3", "qwen2", "smollm"] = "gpt2"
     """How bpe splits text before merging."""
 
     sequence: Sequence = "none"

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from folio.tokenizers.base import BEGIN, END, TokenIds, Tokenizer
+from folio.tokenizers.base import END, TokenIds, Tokenizer
 
 Sequence = Literal["none", "document", "line", "sentence"]
 
@@ -75,7 +75,8 @@ def _encode_document(
     if per == "none":
         yield from tokenizer.encode_stream(pieces)
         return
-    begin, end = (np.array([tokenizer.special_id(name)], tokenizer.dtype) for name in (BEGIN, END))
+    names = (tokenizer.begin_name, END)
+    begin, end = (np.array([tokenizer.special_id(name)], tokenizer.dtype) for name in names)
     if per == "document":
         yield begin
         yield from tokenizer.encode_stream(pieces)

@@ -109,6 +109,8 @@ def test_patterns_differ_where_they_should():
     assert split("12345", "qwen2") == [b"1", b"2", b"3", b"4", b"5"]
     assert split("I'M") == [b"I", b"'", b"M"]
     assert split("I'M", "llama3") == [b"I", b"'M"]
+    assert split("a  12  b", "smollm") == [b"a", b"  ", b"1", b"2", b" ", b" b"]
+    assert split("I'M", "smollm") == [b"I", b"'", b"M"]
 
 
 def test_the_long_s_is_an_s_where_case_does_not_matter():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from folio.errors import UserError
 from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.rules import encode_slowly
+from folio.tokenizers.bpe.standard_json import written
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.bpe.unicode_classes import class_table
 
@@ -162,6 +163,59 @@ def test_a_file_made_by_the_tokenizers_library_gives_its_ids(pattern, ignore_mer
         assert ours.encode(text).tolist() == theirs.encode(text).ids
 
 
+def test_the_digits_of_smollm_are_read_and_written_as_its_file_has_them():
+    theirs = in_tokenizers(TOKENIZERS["smollm"])
+    kinds = [part["type"] for part in json.loads(theirs.to_str())["pre_tokenizer"]["pretokenizers"]]
+    assert kinds == ["Digits", "ByteLevel"]
+    assert BPETokenizer.from_json(json.loads(theirs.to_str())).pattern == "smollm"
+
+
+def lacking(*values: int) -> dict:
+    """The file of a vocabulary without some bytes."""
+    table = TOKENIZERS["gpt2"].to_json()
+    names = {written(bytes([value])) for value in values}
+    vocabulary = {name: i for name, i in table["model"]["vocab"].items() if name not in names}
+    merges = [m for m in table["model"]["merges"] if not names & {m[0], m[1]}]
+    return table | {"model": table["model"] | {"vocab": vocabulary, "merges": merges}}
+
+
+@pytest.mark.parametrize("length", [1, 5, 100])
+def test_bytes_that_a_vocabulary_lacks_are_left_out_as_by_the_tokenizers_library(length, both_ways):
+    tokenizer = BPETokenizer.from_json(lacking(0x07, 0xFF, 0xF5))
+    theirs = in_tokenizers(tokenizer)
+    for text in ("\a", "th\ae cat", "\a\a", "the"):
+        assert tokenizer.encode(text * length).tolist() == theirs.encode(text * length).ids
+    assert tokenizer.encode_prompt("the cat").tolist() == tokenizer.encode("the cat").tolist()
+    with pytest.raises(UserError, match=r"lacks the byte 0x07, which the text 'a.x07' has"):
+        tokenizer.encode_prompt("a\a")
+
+
+def test_added_tokens_that_are_not_special_are_text_and_found_in_any_text(tmp_path):
+    table = TOKENIZERS["gpt2"].to_json()
+    for number, name in enumerate(("<think>", "<think>>")):
+        extra = {**table["added_tokens"][0], "content": name, "id": 300 + number}
+        table["added_tokens"].append(extra | {"special": False})
+    tokenizer = BPETokenizer.from_json(table)
+    text = "the<think>> cat<think><bos>"
+    ids = tokenizer.encode(text).tolist()
+    assert 301 in ids and 300 in ids and tokenizer.special_id("<bos>") not in ids
+    assert tokenizer.decode(ids, skip_special=True) == text
+    assert np.concatenate([*tokenizer.encode_stream(text)]).tolist() == ids
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = BPETokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.encode(text).tolist() == ids and loaded.fingerprint == tokenizer.fingerprint
+
+
+def test_tokens_that_begin_and_end_documents_may_have_other_names():
+    table = TOKENIZERS["gpt2"].to_json()
+    table["model"]["roles"] = {"begin": "<eos>", "end": "<bos>"}
+    tokenizer = BPETokenizer.from_json(table)
+    assert tokenizer.begin == tokenizer.special_id("<eos>")
+    assert tokenizer.end_of_document == tokenizer.special_id("<bos>")
+    assert BPETokenizer.from_json(tokenizer.to_json()).begin == tokenizer.begin
+    assert in_tokenizers(tokenizer).encode("the").ids == tokenizer.encode("the").tolist()
+
+
 def test_without_numba_merges_and_ids_are_the_same():
     script = (
         "import sys; sys.modules['numba'] = None\n"
@@ -247,6 +301,9 @@ def damaged(**model) -> dict:
         (damaged(merge_counts=[1]), "a number for each merge"),
         (damaged(merge_counts=["1"] * 41), "a number for each merge"),
         (damaged(merge_counts=7), "is damaged"),
+        (damaged(roles={"begin": "never"}), "do not have 'never'"),
+        (damaged(roles=[1]), "is damaged"),
+        (lacking(0x41), "lacks 1 of the 256 bytes, the first is 0x41"),
         (damaged(unk_token="<unk>"), "sets model.unk_token"),
         (
             damaged() | {"pre_tokenizer": {"type": "Whitespace"}},

@@ -7,7 +7,7 @@ the rest keeps the time between two matrices short.
 Imports numba, and is imported only when a step is first taken.
 
 Shapes:  H heads · K heads of keys and values · S positions · D head dimension
-         C = d_model = H * D · F = d_ff · V vocabulary · L layers · I inputs, O outputs of a matrix
+         C = d_model · F = d_ff · V vocabulary · L layers · I inputs, O outputs of a matrix
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import numpy as np
 from numba import get_num_threads, prange, set_num_threads
 
-from folio.fast.kernels.weights import GELU, LINEAR, RELU, RELU2, SWIGLU
+from folio.fast.kernels.weights import GELU, GELU_TANH, LINEAR, RELU, RELU2, SWIGLU
 from folio.jit import kernel
 
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -46,7 +46,7 @@ def step(weights, keys, values, position, token_id, logits):
     """
     n_layers, n_kv_heads, _, head_dim = keys.shape
     d_model = weights.embedding.shape[1]
-    n_heads = d_model // head_dim
+    n_heads = weights.out.shape[2] // head_dim
     epsilon, centered = weights.epsilon, weights.centered
 
     change = np.empty(d_model, np.float32)
@@ -95,7 +95,7 @@ def linear(matrix, bias, x, activation, out):
         matrix: (O, I); for SWIGLU (2 O, I), the gate above the values.
         bias: (O,) or (2 O,).
         x: (I,).
-        activation: LINEAR, RELU, GELU, RELU2 or SWIGLU.
+        activation: LINEAR, RELU, GELU, GELU_TANH, RELU2 or SWIGLU.
         out: (O,), written.
     """
     for row in prange(len(out)):
@@ -106,6 +106,9 @@ def linear(matrix, bias, x, activation, out):
             y = max(y, ZERO) * max(y, ZERO)
         elif activation == GELU:
             y = np.float32(0.5) * y * (ONE + math.erf(y * np.float32(math.sqrt(0.5))))
+        elif activation == GELU_TANH:
+            inner = np.float32(math.sqrt(2 / math.pi)) * (y + np.float32(0.044715) * y * y * y)
+            y = np.float32(0.5) * y * (ONE + math.tanh(inner))
         elif activation == SWIGLU:
             value = dot(matrix[len(out) + row], x) + bias[len(out) + row]
             y = y / (ONE + math.exp(-y)) * value

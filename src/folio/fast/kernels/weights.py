@@ -1,7 +1,7 @@
 """The weights of a model as the compiled decoder reads them. Free of numba.
 
 Shapes:  L layers · C = d_model · K heads of keys and values · D head dimension · F = d_ff
-         V vocabulary
+         V vocabulary · W all query heads side by side
 """
 
 from __future__ import annotations
@@ -10,8 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-LINEAR, RELU, GELU, RELU2, SWIGLU = range(5)
-ACTIVATION_CODES = {"relu": RELU, "gelu": GELU, "relu2": RELU2, "swiglu": SWIGLU}
+LINEAR, RELU, GELU, RELU2, SWIGLU, GELU_TANH = range(6)
+ACTIVATION_CODES = {
+    "relu": RELU,
+    "gelu": GELU,
+    "gelu_tanh": GELU_TANH,
+    "relu2": RELU2,
+    "swiglu": SWIGLU,
+}
 
 
 class Weights(NamedTuple):
@@ -23,9 +29,9 @@ class Weights(NamedTuple):
     positions: np.ndarray  # (context, C) added to the embedding, or empty
     cosines: np.ndarray  # (context, D) for the rotation of queries and keys, or empty
     sines: np.ndarray  # (context, D)
-    qkv: np.ndarray  # (L, C + 2 K D, C)
-    qkv_bias: np.ndarray  # (L, C + 2 K D)
-    out: np.ndarray  # (L, C, C)
+    qkv: np.ndarray  # (L, W + 2 K D, C)
+    qkv_bias: np.ndarray  # (L, W + 2 K D)
+    out: np.ndarray  # (L, C, W)
     out_bias: np.ndarray  # (L, C)
     up: np.ndarray  # (L, F, C), or (L, 2 F, C) with the gate above
     up_bias: np.ndarray  # (L, F) or (L, 2 F)

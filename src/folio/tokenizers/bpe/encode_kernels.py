@@ -154,13 +154,23 @@ def encode_chunk(data, words, start, length, vocabulary, scratch):
 
 
 @kernel(allocates=False)
+def put_bytes(data, start, length, byte_ids, ids):
+    """Write the ids of the bytes that the vocabulary has; returns how many there are."""
+    n = 0
+    for k in range(length):
+        token_id = byte_ids[data[start + k]]
+        if token_id >= 0:
+            ids[n] = token_id
+            n += 1
+    return n
+
+
+@kernel(allocates=False)
 def merge_short(data, start, length, rules, byte_ids, scratch):
     """Merge one chunk; its ids are the first of scratch.ids, their number is returned."""
     ids, ranks = scratch.ids, scratch.ranks
     new_ids = scratch.following
-    for k in range(length):
-        ids[k] = byte_ids[data[start + k]]
-    n = length
+    n = put_bytes(data, start, length, byte_ids, ids)
     for k in range(n - 1):
         ranks[k], new_ids[k] = find_rule(rules, ids[k], ids[k + 1])
     while n > 1:
@@ -192,11 +202,12 @@ def merge_long(data, start, length, rules, byte_ids, scratch):
         scratch.previous,
     )
     heap = scratch.heap
+    length = put_bytes(data, start, length, byte_ids, ids)
     for k in range(length):
-        ids[k] = byte_ids[data[start + k]]
         following[k] = k + 1
         previous[k] = k - 1
-    ranks[length - 1] = _NO_RULE
+    if length > 0:
+        ranks[length - 1] = _NO_RULE
     size = 0
     for k in range(length - 1):
         size = rank_pair(k, length, rules, scratch, size)

@@ -1,8 +1,9 @@
-r"""How text is cut into chunks before any merging: three published patterns, as regular
+r"""How text is cut into chunks before any merging: four published patterns, as regular
 expressions.
 
-`gpt2` is GPT-2's; `llama3` and `qwen2` are those of the models of the same name, which differ
-from each other in how many digits stay together (three or one). `split` runs them without a
+`gpt2` is GPT-2's; `smollm` is the same with each digit alone, and no space before it; `llama3` and
+`qwen2` are those of the models of the same name, which differ from each other in how many digits
+stay together (three or one). `split` runs them without a
 regular-expression engine; here they are for reading, for the names in `tokenizer.json`, and as a
 slow stand-in built on the standard library's `re`, which lacks \p{L} and \p{N}.
 
@@ -28,6 +29,10 @@ PATTERNS = {
     "qwen2": (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "smollm": (
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+"
+        r"|\s+(?=\p{N})|\s+(?!\S)|\s+"
     ),
 }
 

@@ -21,7 +21,7 @@ class Rules:
     """(n,) int32: the id that each pair makes."""
 
     byte_ids: np.ndarray
-    """(256,) int32."""
+    """(256,) int32; -1 where the vocabulary lacks a byte, which is then left out of a text."""
 
     whole_chunks: Mapping[bytes, int] = field(default_factory=dict)
     """Chunks that are a token as they stand, whatever the pairs would make of them."""
@@ -69,7 +69,7 @@ def encode_slowly(chunk: bytes, rules: Rules) -> list[int]:
     """
     if chunk in rules.whole_chunks:
         return [rules.whole_chunks[chunk]]
-    ids = [int(rules.byte_ids[value]) for value in chunk]
+    ids = [token_id for value in chunk if (token_id := int(rules.byte_ids[value])) >= 0]
     rank_of, no_rank = rules.rank_of, len(rules.pairs)
     while len(ids) > 1:
         pairs = pairwise(ids)

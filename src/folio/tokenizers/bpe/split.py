@@ -24,7 +24,9 @@ from folio.tokenizers.bpe.unicode_classes import (
 )
 
 PATTERN_CODES = {name: code for code, name in enumerate(PATTERNS)}
-GPT2, LLAMA3, QWEN2 = (PATTERN_CODES[name] for name in ("gpt2", "llama3", "qwen2"))
+GPT2, LLAMA3, QWEN2, SMOLLM = (
+    PATTERN_CODES[name] for name in ("gpt2", "llama3", "qwen2", "smollm")
+)
 
 _SPACE, _NEWLINE, _RETURN, _APOSTROPHE = 0x20, 0x0A, 0x0D, 0x27
 
@@ -65,22 +67,25 @@ def find_cuts(data, classes, pattern, cuts):
 def next_cut(data, start, stop, classes, pattern):
     """Where the chunk that begins at `start` ends; the text ends at `stop`, after it."""
     if data[start] == _APOSTROPHE:
-        end = end_of_contraction(data, start, stop, pattern != GPT2)
+        any_case = pattern in (LLAMA3, QWEN2)
+        end = end_of_contraction(data, start, stop, any_case)
         if end > 0:
             return end
-    if pattern == GPT2:
-        return gpt2_cut(data, start, stop, classes)
+    if pattern in (GPT2, SMOLLM):
+        return gpt2_cut(data, start, stop, classes, pattern == SMOLLM)
     return llama3_cut(data, start, stop, classes, 3 if pattern == LLAMA3 else 1)
 
 
 @kernel(allocates=False)
-def gpt2_cut(data, start, stop, classes):
-    r"""` ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+`, whitespace."""
+def gpt2_cut(data, start, stop, classes, digits_alone):
+    r"""` ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+`, whitespace; or `\p{N}` and `\s+(?=\p{N})`."""
     first = start + 1 if data[start] == _SPACE and start + 1 < stop else start
     kind, width = classify(data, first, stop, classes)
+    if kind == NUMBER and digits_alone:
+        return first if first > start else first + width
     if kind != WHITESPACE:
         return end_of_run(data, first + width, stop, classes, kind)
-    return end_of_whitespace(data, start, stop, classes, False)
+    return end_of_whitespace(data, start, stop, classes, False, digits_alone)
 
 
 @kernel(allocates=False)
@@ -110,16 +115,16 @@ def llama3_cut(data, start, stop, classes, max_digits):
         while end < stop and (data[end] == _NEWLINE or data[end] == _RETURN):
             end += 1
         return end
-    return end_of_whitespace(data, start, stop, classes, True)
+    return end_of_whitespace(data, start, stop, classes, True, False)
 
 
 @kernel(allocates=False)
-def end_of_whitespace(data, start, stop, classes, newlines_end_it):
+def end_of_whitespace(data, start, stop, classes, newlines_end_it, digits_alone):
     """`\\s+(?!\\S)|\\s+`: all of it at the end of the text; before a word its last character is
     left to the word.
 
     With `newlines_end_it` also `\\s*[\\r\\n]+` in front of them: up to the last newline, if there
-    is one.
+    is one. With `digits_alone` nothing is left to a number.
     """
     position = last_start = start
     after_newline = -1
@@ -133,6 +138,8 @@ def end_of_whitespace(data, start, stop, classes, newlines_end_it):
             after_newline = position
     if newlines_end_it and after_newline > 0:
         return after_newline
+    if digits_alone and position < stop and classify(data, position, stop, classes)[0] == NUMBER:
+        return position
     return position if position == stop or last_start == start else last_start
 
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from folio.errors import UserError
-from folio.tokenizers.base import added_tokens
+from folio.tokenizers.base import BEGIN, END_OF_DOCUMENT, added_tokens
 from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.rules import Rules
+
+PRINTABLE = range(0x20, 0x7F)
+"""ASCII that every byte-level vocabulary has."""
 
 
 class Contents(NamedTuple):
@@ -31,6 +35,11 @@ class Contents(NamedTuple):
     merge_counts: list[int] | None = None
     """How often each pair occurred in the training text when it was merged. The standard does
     not know it; the `tokenizers` library reads over it."""
+    found_in_text: Mapping[str, int] = MappingProxyType({})
+    """Added tokens that stand for their own name, which is found in any text before all else."""
+    roles: Mapping[str, str] = MappingProxyType({})
+    """Special tokens that begin and end a document, where they have other names than ours: `begin`
+    and `end`. They stand where the counts do."""
 
 
 @cache
@@ -59,31 +68,20 @@ def to_standard(contents: Contents) -> dict[str, Any]:
     """The file as a dictionary."""
     rules, pieces = contents.rules, contents.pieces
     names = [written(piece) for piece in pieces]
-    for name, token_id in contents.special_tokens.items():
+    for name, token_id in (*contents.special_tokens.items(), *contents.found_in_text.items()):
         names[token_id] = name
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    if contents.pattern == "gpt2":
-        splitter: dict[str, Any] = {**byte_level, "use_regex": True}
-    else:
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": PATTERNS[contents.pattern]},
-            "behavior": "Isolated",
-            "invert": False,
-        }
-        parts = [split, {**byte_level, "use_regex": False}]
-        splitter = {"type": "Sequence", "pretokenizers": parts}
     normalizer = {"type": contents.normalization} if contents.normalization else None
     counts = {"merge_counts": contents.merge_counts} if contents.merge_counts else {}
+    roles = {"roles": dict(contents.roles)} if contents.roles else {}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added_tokens(contents.special_tokens),
+        "added_tokens": added_tokens(contents.special_tokens, contents.found_in_text),
         "normalizer": normalizer,
-        "pre_tokenizer": splitter,
+        "pre_tokenizer": splitter(contents.pattern),
         "post_processor": None,
-        "decoder": {**byte_level, "use_regex": True},
+        "decoder": {**BYTE_LEVEL, "use_regex": True},
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -96,8 +94,26 @@ def to_standard(contents: Contents) -> dict[str, Any]:
             "vocab": {name: token_id for token_id, name in enumerate(names) if name},
             "merges": [[names[left], names[right]] for left, right in rules.pairs.tolist()],
             **counts,
+            **roles,
         },
     }
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+
+
+def splitter(pattern: str) -> dict[str, Any]:
+    """The entry `pre_tokenizer`."""
+    if pattern == "gpt2":
+        return {**BYTE_LEVEL, "use_regex": True}
+    if pattern == "smollm":
+        digits = {"type": "Digits", "individual_digits": True}
+        parts = [digits, {**BYTE_LEVEL, "use_regex": True}]
+    else:
+        expression = {"Regex": PATTERNS[pattern]}
+        split = {"type": "Split", "pattern": expression, "behavior": "Isolated", "invert": False}
+        parts = [split, {**BYTE_LEVEL, "use_regex": False}]
+    return {"type": "Sequence", "pretokenizers": parts}
 
 
 def from_standard(table: Mapping[str, Any], source: str = "The tokenizer.json") -> Contents:
@@ -131,7 +147,9 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
                 f"{source} sets model.{option} = {model[option]!r}; byte-level BPE has none. "
                 f"Use a byte-level tokenizer.json."
             )
-    special_tokens = {token["content"]: token["id"] for token in table.get("added_tokens") or []}
+    added: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    for token in table.get("added_tokens") or []:
+        added[bool(token.get("special", True))][token["content"]] = token["id"]
     vocabulary: dict[str, int] = model["vocab"]
     rules = rules_from_names(
         vocabulary, model["merges"], source, ignore_merges=bool(model.get("ignore_merges"))
@@ -143,12 +161,25 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
         )
     return Contents(
         rules=rules,
-        pieces=pieces_from_names(vocabulary, special_tokens, source),
+        pieces=pieces_from_names(vocabulary, added[True] | added[False], source),
         pattern=_pattern_name(table.get("pre_tokenizer"), source),
-        special_tokens=special_tokens,
+        special_tokens=added[True],
         normalization=normalizer["type"] if normalizer else None,
         merge_counts=_merge_counts(model, source),
+        found_in_text=added[False],
+        roles=_roles(model, added[True], source),
     )
+
+
+def _roles(
+    model: Mapping[str, Any], special_tokens: Mapping[str, int], source: str
+) -> dict[str, str]:
+    usual = {"begin": BEGIN, "end": END_OF_DOCUMENT}
+    given = dict(model.get("roles") or {})
+    roles = {role: name for role, name in given.items() if name != usual[role]}
+    if unknown := [name for name in roles.values() if name not in special_tokens]:
+        raise UserError(f"{source} is damaged: its special tokens do not have {unknown[0]!r}.")
+    return roles
 
 
 def _merge_counts(model: Mapping[str, Any], source: str) -> list[int] | None:
@@ -179,8 +210,9 @@ def rules_from_names(
                 f"{source} is damaged: merge {rank} needs the token {error.args[0]!r}, "
                 f"which the vocabulary does not have."
             ) from None
+    # Learned from little text, a vocabulary may lack bytes that hardly any text has.
     missing = [value for value, name in enumerate(byte_characters()) if name not in vocabulary]
-    if missing:
+    if any(value in PRINTABLE for value in missing):
         raise UserError(
             f"{source} is no byte-level vocabulary: it lacks {len(missing)} of the 256 bytes, "
             f"the first is {missing[0]:#04x}."
@@ -192,7 +224,7 @@ def rules_from_names(
     return Rules(
         np.asarray(pairs, np.int32).reshape(-1, 2),
         np.asarray(new_ids, np.int32),
-        np.asarray([vocabulary[name] for name in byte_characters()], np.int32),
+        np.asarray([vocabulary.get(name, -1) for name in byte_characters()], np.int32),
         whole,
     )
 
@@ -241,11 +273,18 @@ def _pattern_name(pre_tokenizer: Mapping[str, Any] | None, source: str) -> str:
     kinds = [part["type"] for part in parts]
     if kinds == ["ByteLevel"] and parts[0].get("use_regex", True):
         return "gpt2"
+    if kinds == ["Digits", "ByteLevel"] and parts[1].get("use_regex", True):
+        alone = parts[0].get("individual_digits")
+        return "smollm" if alone else _unknown_pattern(source)
     if kinds == ["Split", "ByteLevel"] and not parts[1].get("use_regex", True):
         expression = parts[0]["pattern"].get("Regex")
         for name, ours in PATTERNS.items():
             if ours == expression and parts[0]["behavior"] == "Isolated":
                 return name
+    return _unknown_pattern(source)
+
+
+def _unknown_pattern(source: str) -> NoReturn:
     raise UserError(
         f"{source} splits text in a way that Folio does not know. It knows the patterns of "
         f"{', '.join(PATTERNS)}."

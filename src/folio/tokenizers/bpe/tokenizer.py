@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -61,6 +62,8 @@ class BPETokenizer(Tokenizer):
         self.pieces = contents.pieces
         self.pattern = contents.pattern
         self.lossless = contents.normalization is None
+        self.begin_name = contents.roles.get("begin", BEGIN)
+        self.end_name = contents.roles.get("end", END_OF_DOCUMENT)
 
     # ---- making one ----------------------------------------------------------------------
 
@@ -79,7 +82,7 @@ class BPETokenizer(Tokenizer):
             texts: documents, or safe pieces of them (`patterns.safe_pieces`).
             vocab_size: number of ids: 256 bytes, merges and special tokens. It is smaller in the
                 end when the text has no more pairs to merge; then `note` says so.
-            pattern: how text is split before merging: gpt2, llama3 or qwen2.
+            pattern: how text is split before merging: a name in `patterns.PATTERNS`.
             special_tokens: their names; they get the last ids.
 
         Raises:
@@ -153,12 +156,45 @@ class BPETokenizer(Tokenizer):
 
     def encode_ordinary(self, text: str) -> TokenIds:
         text = self._normalize(text)
+        if self._contents.found_in_text:
+            return self._encode_around(text)
+        return self._encode_chunks(text)
+
+    def encode_prompt(self, text: str) -> TokenIds:
+        """Token ids of a text that the model must understand in full.
+
+        Raises:
+            UserError: the text has a byte that the vocabulary lacks.
+        """
+        byte_ids = self._contents.rules.byte_ids
+        present = set(self._normalize(text).encode("utf-8", "surrogatepass"))
+        if lacking := [value for value in sorted(present) if byte_ids[value] < 0]:
+            raise UserError(
+                f"The vocabulary lacks the byte {lacking[0]:#04x}, which the text "
+                f"{text[:40]!r} has. Leave it out."
+            )
+        return self.encode(text)
+
+    def _encode_around(self, text: str) -> TokenIds:
+        """With the added tokens that are found in any text."""
+        ids = self._contents.found_in_text
+        names = sorted(ids, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, names))})", text)
+        encoded = [
+            np.array([ids[part]], self.dtype) if number % 2 else self._encode_chunks(part)
+            for number, part in enumerate(parts)
+        ]
+        return np.concatenate(encoded)
+
+    def _encode_chunks(self, text: str) -> TokenIds:
         if self._encoder is None:
             return self._encode_slowly(text)
         return self._encoder.encode(text).astype(self.dtype)
 
     def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each of many texts, on two threads when there is enough to do."""
+        if self._contents.found_in_text:
+            return [self.encode_ordinary(text) for text in texts]
         texts = [self._normalize(text) for text in texts]
         if self._encoder is None:
             return [self._encode_slowly(text) for text in texts]
@@ -166,6 +202,8 @@ class BPETokenizer(Tokenizer):
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
         """Token ids of one text that comes in pieces, as if it were whole; on two threads."""
+        if self._contents.found_in_text:  # whose names a cut could part
+            return iter([self.encode_ordinary("".join(texts))])
         if self._contents.normalization:
             texts = map(self._normalize, _cut_before_ascii(texts))
         pieces = safe_pieces(texts)
@@ -209,10 +247,11 @@ class BPETokenizer(Tokenizer):
         import tiktoken
 
         new_ids = self._contents.rules.new_ids
-        if self._contents.normalization or (np.diff(new_ids) <= 0).any():
+        lacks = (self._contents.rules.byte_ids < 0).any()
+        if self._contents.normalization or lacks or (np.diff(new_ids) <= 0).any():
             raise UserError(
-                "tiktoken cannot run this vocabulary: it needs ids in the order of the merges, "
-                "and no normalization."
+                "tiktoken cannot run this vocabulary: it needs all bytes, ids in the order of the "
+                "merges, and no normalization."
             )
         special = set(self.special_tokens.values())
         return tiktoken.Encoding(

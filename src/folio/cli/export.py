@@ -1,0 +1,61 @@
+"""folio export: take a model with you."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from folio.console import say, show
+from folio.storage import json_text
+
+
+def export(
+    run: str | None = None,
+    *,
+    to: str,
+    type: str = "",
+    out: Path | None = None,
+    checkpoint: str = "best",
+    json: bool = False,
+) -> None:
+    """Take a model with you: folio export [RUN] --to hf|gguf
+
+    hf is a folder for transformers (Qwen3, Llama, GPT-2 or GPT-NeoX where they compute this model,
+    else our own class beside it), with tokenizer and card; gguf is a file for llama.cpp, with a
+    Modelfile for Ollama. What was written is read again and compared with the run: token ids on
+    texts of many kinds, logits and loss on the run's own text. What a format cannot say is refused.
+
+    Args:
+        run: A name or a path; the newest run where none is given.
+        to: The format: hf or gguf.
+        type: Of the weights: f32, f16, bf16, and for gguf q8_0; f32 where none is given.
+        out: A folder, or the file; export/ in the run where none is given.
+        checkpoint: best, last or a step.
+        json: Print what was written and compared as JSON.
+    """
+    from folio.run.directory import find_run
+
+    found = find_run(run)
+
+    from folio.export.targets import export_run
+    from folio.run.opening import open_run
+
+    opened = open_run(found, checkpoint)
+    for complaint in opened.complaints:
+        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    path, exported, verified = export_run(opened, to, type, out)
+    for note in exported.notes:
+        say(note)
+    if json:
+        common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
+        written = {"path": str(path), "graph": exported.graph, "notes": exported.notes}
+        show(json_text(common | written | asdict(verified), indent=2))
+        return
+    show(
+        f"{path}: {exported.graph}, from {opened.checkpoint.path.name}\n"
+        f"token ids: equal on {verified.texts} texts\n"
+        f"logits: at most {verified.logit_difference:.2g} apart on {verified.tokens:,} tokens of "
+        f"{verified.of_text}\n"
+        f"loss there: {verified.loss:.4f} nats per token in the run, {verified.other_loss:.4f} in "
+        f"what was written"
+    )

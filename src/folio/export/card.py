@@ -1,0 +1,114 @@
+"""The card of an exported model: what it is, what it read, how good it is, what it copies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from folio.config import read_toml
+from folio.run.opening import Model
+from folio.storage import read_json
+
+
+def model_card(opened: Model, graph: str, notes: list[str]) -> str:
+    """README.md in the form of Hugging Face's cards.
+
+    Args:
+        opened: the run.
+        graph: as the other program calls it.
+        notes: what the user should know.
+    """
+    config, tokenizer = opened.model.config, opened.tokenizer
+    imported = "imported" in opened.run.corpus()
+    origin = "that came from elsewhere" if imported else "trained from scratch with Folio"
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [folio, from-scratch]",
+        "---",
+        f"# {opened.run.name}",
+        "",
+        f"A language model of {config.n_parameters:,} parameters, {origin}.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| graph | {graph} |",
+        f"| shape | {config.n_layers} layers, {config.n_heads} heads, width {config.d_model} |",
+        f"| context | {config.context_length} tokens |",
+        f"| tokenizer | {tokenizer.kind}, {tokenizer.vocab_size:,} ids |",
+        f"| checkpoint | step {opened.checkpoint.step:,} |",
+        *(f"| {name} | {value} |" for name, value in (*_losses(opened), *_recall(opened))),
+        "",
+        *_ledger(opened),
+        *_use(opened, graph == "folio"),
+        *(f"- {note[0].upper()}{note[1:]}." for note in notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _losses(opened: Model) -> Iterator[tuple[str, str]]:
+    """Of the held-out texts, with their protocol."""
+    file = opened.run.held_out_file
+    for text in read_json(file) if file.exists() else []:
+        yield (
+            f"loss, {text['name']} ({text['protocol']})",
+            f"{text['nats_per_token']:.4f} nats per token over {text['targets']:,} targets",
+        )
+
+
+def _recall(opened: Model) -> Iterator[tuple[str, str]]:
+    """What it knows by heart and copies, where somebody looked."""
+    run = opened.run
+    if run.recall_file.exists():
+        record: dict[str, Any] = read_json(run.recall_file)
+        yield "folio recall", record["sentence"]
+        copied = (record["copies"].get("model") or {}).get("copied")
+        if copied is not None:
+            yield "copied text in what it writes", json.dumps(copied)
+    elif run.by_heart_file.exists():
+        known = read_json(run.by_heart_file)["known"]
+        yield "passages known by heart", f"{known['count']:,} of {known['of']:,}"
+
+
+def _ledger(opened: Model) -> Iterator[str]:
+    """Where the text came from, and what became of each character."""
+    corpus = opened.run.corpus()
+    ledger = corpus.get("ledger", {})
+    yield "## Data"
+    yield ""
+    if imported := corpus.get("imported"):
+        yield f"Imported from {imported['name']}; Folio does not know its training text."
+    else:
+        sources = [source["source"] for source in corpus["sources"]]
+        more = f" and {len(sources) - 5:,} more" if len(sources) > 5 else ""
+        yield f"Trained on {', '.join(sources[:5])}{more}."
+        yield ""
+        dropped = "".join(f" + {n:,} dropped ({why})" for why, n in ledger["dropped"].items())
+        yield (
+            f"Characters: {ledger['characters_in']:,} in = {ledger['training']:,} training + "
+            f"{ledger['validation']:,} validation{dropped}."
+        )
+    yield ""
+
+
+def _use(opened: Model, own_code: bool) -> Iterator[str]:
+    trust = ", trust_remote_code=True" if own_code else ""
+    recipe = read_toml(opened.run.recipe_file)
+    context = opened.model.config.context_length
+    yield from (
+        "## Use",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        "",
+        f'write = pipeline("text-generation", "PATH"{trust})',
+        'print(write("The ", max_new_tokens=100)[0]["generated_text"])',
+        "```",
+        "",
+        f"- It was trained in {recipe['device']['precision']}, and read {context} tokens at once; "
+        f"behind them Folio goes on from the last half of its window.",
+        "- Special tokens in a prompt are found by transformers, and are plain text for Folio: "
+        "`split_special_tokens=True` gives the same ids.",
+    )

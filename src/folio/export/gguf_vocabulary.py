@@ -1,0 +1,175 @@
+"""A vocabulary as llama.cpp has it, written and read.
+
+Byte pairs are its `gpt2` with the name of a pattern. Characters are its `t5`, unigrams with one
+probability for all: as byte pairs each would need merges of its bytes, and ids of their own. It has
+nothing that cuts a text into whole words.
+
+Source: llama.cpp, src/llama-vocab.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from folio.errors import UserError
+from folio.tokenizers import TYPES
+from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, Tokenizer
+from folio.tokenizers.character import CharacterTokenizer
+
+NORMAL, UNKNOWN_TYPE, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+PRE = {"gpt2": "gpt-2", "llama3": "llama-bpe", "qwen2": "qwen2", "smollm": "smollm"}
+"""Our patterns -> theirs."""
+SPACE = "\u2581"
+"""What a space is written as."""
+K = "tokenizer.ggml."
+
+
+def vocabulary_settings(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The settings that say a vocabulary.
+
+    Raises:
+        UserError: llama.cpp has no such tokenizer.
+    """
+    if tokenizer.end_of_document is None:
+        raise UserError(
+            "llama.cpp needs to know which token ends a text, and this vocabulary has none: an "
+            "ordinary letter would end it. Give --to hf."
+        )
+    if isinstance(tokenizer, CharacterTokenizer):
+        settings = _characters(tokenizer)
+    elif tokenizer.kind == "bpe":
+        settings = _byte_pairs(tokenizer.to_json())
+    else:
+        raise UserError(
+            "llama.cpp has no tokenizer that cuts text into whole words. Give --to hf, or train "
+            "with --tokenizer.kind bpe."
+            if tokenizer.kind == "word"
+            else f"llama.cpp has no tokenizer of the kind {tokenizer.kind}. Train with "
+            f"--tokenizer.kind bpe."
+        )
+    begin, end = tokenizer.begin, tokenizer.end_of_document
+    return settings | {
+        f"{K}bos_token_id": end if begin is None else begin,
+        f"{K}eos_token_id": end,
+        f"{K}padding_token_id": end,
+        f"{K}add_bos_token": begin is not None,
+        f"{K}add_eos_token": False,
+    }
+
+
+def _characters(tokenizer: CharacterTokenizer) -> dict[str, Any]:
+    if SPACE in tokenizer.characters:
+        raise UserError(
+            "llama.cpp reads U+2581 as a space, and this text has that character. Give --to hf."
+        )
+    tokens = [SPACE if c == " " else c for c in tokenizer.characters]
+    n = len(tokens)
+    return {
+        f"{K}model": "t5",
+        f"{K}tokens": [*tokens, UNKNOWN, END_OF_DOCUMENT],
+        f"{K}scores": [-1.0] * n + [-100.0, 0.0],
+        f"{K}token_type": [NORMAL] * n + [UNKNOWN_TYPE, CONTROL],
+        f"{K}unknown_token_id": n,
+        f"{K}add_space_prefix": False,
+        f"{K}remove_extra_whitespaces": False,
+    }
+
+
+def _byte_pairs(table: Mapping[str, Any]) -> dict[str, Any]:
+    from folio.tokenizers.bpe.standard_json import from_standard
+
+    if table["normalizer"]:
+        raise UserError(
+            f"This vocabulary normalizes text ({table['normalizer']['type']}), which llama.cpp "
+            f"does not do. Give --to hf."
+        )
+    pattern = from_standard(table).pattern
+    names = {token_id: name for name, token_id in table["model"]["vocab"].items()}
+    added = {token["id"]: token for token in table["added_tokens"]}
+    tokens, kinds = [], []
+    for token_id in range(1 + max([*names, *added])):
+        if token_id in added:
+            token = added[token_id]
+            tokens.append(token["content"])
+            kinds.append(CONTROL if token["special"] else USER_DEFINED)
+        else:
+            tokens.append(names.get(token_id, f"<unused{token_id}>"))
+            kinds.append(NORMAL if token_id in names else UNUSED)
+    return {
+        f"{K}model": "gpt2",
+        f"{K}pre": PRE[pattern],
+        f"{K}tokens": tokens,
+        f"{K}token_type": kinds,
+        f"{K}merges": [" ".join(merge) for merge in table["model"]["merges"]],
+    }
+
+
+# ---- reading -----------------------------------------------------------------------------
+
+
+def read_vocabulary(settings: Mapping[str, Any], source: str) -> Tokenizer:
+    """The tokenizer that a file says.
+
+    Raises:
+        UserError: of another kind, or damaged.
+    """
+    model, tokens = settings.get(f"{K}model"), settings.get(f"{K}tokens")
+    kinds = settings.get(f"{K}token_type")
+    if kinds is None and isinstance(tokens, list):
+        kinds = [NORMAL] * len(tokens)
+    well_formed = (
+        isinstance(tokens, list)
+        and isinstance(kinds, list)
+        and len(kinds) == len(tokens)
+        and all(isinstance(token, str) for token in tokens)
+    )
+    if not well_formed:
+        raise UserError(f"{source} has no list of tokens with a type for each.")
+    if model == "t5":
+        characters = [" " if c == SPACE else c for c in tokens[:-2]]
+        if tokens[-2:] == [UNKNOWN, END_OF_DOCUMENT] and all(len(c) == 1 for c in characters):
+            return CharacterTokenizer("".join(characters))
+    if model != "gpt2":
+        raise UserError(
+            f"{source} has a vocabulary of the kind {model!r} (SentencePiece and its like), which "
+            f"Folio does not run. Take a model with byte-level BPE."
+        )
+    said = settings.get(f"{K}pre")
+    pattern = next((ours for ours, theirs in PRE.items() if theirs == said), None)
+    if pattern is None:
+        raise UserError(f"{source} splits text as {said!r}; Folio knows {', '.join(PRE.values())}.")
+    return TYPES["BPE"](_standard(settings, tokens, kinds, pattern), source)
+
+
+def _standard(
+    settings: Mapping[str, Any], tokens: list[str], kinds: list[int], pattern: str
+) -> dict[str, Any]:
+    """As a tokenizer.json."""
+    from folio.tokenizers.bpe.standard_json import splitter
+
+    added = [
+        {"content": name, "id": i, "special": kind == CONTROL}
+        for i, (name, kind) in enumerate(zip(tokens, kinds))
+        if kind in (CONTROL, USER_DEFINED)
+    ]
+    special = {token["content"] for token in added if token["special"]}
+    left_out = (CONTROL, USER_DEFINED, UNUSED)
+    roles = {"end": _name(settings, "eos_token_id", tokens)}
+    if settings.get(f"{K}add_bos_token"):
+        roles["begin"] = _name(settings, "bos_token_id", tokens)
+    model = {
+        "type": "BPE",
+        "vocab": {name: i for i, name in enumerate(tokens) if kinds[i] not in left_out},
+        "merges": settings.get(f"{K}merges") or [],
+        "ignore_merges": pattern == "llama3",  # as llama.cpp does there
+        "roles": {role: name for role, name in roles.items() if name in special},
+    }
+    return {"added_tokens": added, "pre_tokenizer": splitter(pattern), "model": model}
+
+
+def _name(settings: Mapping[str, Any], key: str, tokens: list[str]) -> str | None:
+    token_id = settings.get(K + key)
+    if type(token_id) is not int or not 0 <= token_id < len(tokens):
+        return None
+    return tokens[token_id]

@@ -1,0 +1,265 @@
+"""Read a folder of transformers: its own files only, and nothing in them is run.
+
+Whatever a file says that our graph does not compute is refused by its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from folio.config import from_table
+from folio.errors import UserError
+from folio.export.foreign import Foreign, read_config, require_numbers
+from folio.export.graphs import Graph
+from folio.export.hf_graphs import (
+    ALLOWED,
+    DEFAULTS,
+    GPT2_GRAPH,
+    LLAMA_GRAPH,
+    NEOX_GRAPH,
+    QWEN3_GRAPH,
+    READ_AS,
+)
+from folio.export.names import to_ours
+from folio.model.config import ModelConfig
+from folio.storage import read_json
+from folio.tokenizers import from_table as tokenizer_from_table
+from folio.tokenizers.base import BEGIN, END_OF_DOCUMENT, Tokenizer
+
+GRAPH_OF = {
+    "qwen3": QWEN3_GRAPH,
+    "llama": LLAMA_GRAPH,
+    "qwen2": LLAMA_GRAPH,
+    "gpt2": GPT2_GRAPH,
+    "gpt_neox": NEOX_GRAPH,
+}
+"""model_type -> graph; Qwen 2 is Llama with biases on queries, keys and values."""
+MOST_JSON = 1 << 28
+"""Bytes of a file of settings."""
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+BUFFERS = re.compile(r"(\.attn\.(masked_)?bias|rotary_emb\.inv_freq|\.attention\.(masked_)?bias)$")
+"""What older versions saved beside the weights."""
+
+
+def read_folder(folder: Path) -> Foreign:
+    """Read config, weights and tokenizer.
+
+    Raises:
+        UserError: something is missing, damaged, or not what Folio computes.
+    """
+    source = str(folder)
+    settings = _table(folder / "config.json")
+    kind = settings.get("model_type")
+    tensors = read_weights(folder)
+    n_numbers = sum(tensor.numel() for tensor in tensors.values())
+    if kind == "folio" and isinstance(settings.get("folio"), dict):
+        config = from_table(ModelConfig, settings["folio"], "folio.")
+        require_numbers(config, n_numbers, source)
+        return Foreign(source, config, tensors, read_tokenizer(folder, settings))
+    if not isinstance(kind, str) or kind not in GRAPH_OF:
+        raise UserError(
+            f"{source} is a model of type {kind!r}. Folio computes {', '.join(GRAPH_OF)} and its "
+            f"own; code that lies beside a model is never run."
+        )
+    graph = GRAPH_OF[kind]
+    _refuse_others(settings, kind, source)
+    config = _config(graph, settings, tensors, n_numbers, source)
+    named = _renamed(graph, config, tensors)
+    return Foreign(
+        source,
+        config,
+        to_ours(graph.rows, config, named, source),
+        read_tokenizer(folder, settings),
+    )
+
+
+def _config(
+    graph: Graph, settings: dict[str, Any], tensors: Mapping[str, Tensor], n: int, source: str
+) -> ModelConfig:
+    defaults = DEFAULTS | {"tie_word_embeddings": graph is GPT2_GRAPH}
+    table = {key: value for key, value in settings.items() if value is not None}
+    table = {key: table.get(key, defaults.get(key)) for key in graph.keys}
+    table = {key: value for key, value in table.items() if value is not None}
+    table |= dict.fromkeys((k for k in graph.keys if k.endswith(("_pdrop", "_dropout"))), 0.0)
+    others: dict[str, Any] = {}
+    if graph in (GPT2_GRAPH, NEOX_GRAPH):
+        key = "activation_function" if graph is GPT2_GRAPH else "hidden_act"
+        name = settings.get(key, "gelu_new" if graph is GPT2_GRAPH else "gelu")
+        if not isinstance(name, str) or name not in READ_AS:
+            raise UserError(f"{source} has {key} = {name!r}; Folio has {', '.join(READ_AS)}.")
+        others |= {"activation": READ_AS[name], "bias": True}
+    else:
+        if settings.get("hidden_act", "silu") not in ("silu", "swish"):
+            raise UserError(
+                f"{source} has hidden_act = {settings['hidden_act']!r} with a gate; Folio has silu."
+            )
+        others["bias"] = any(name.endswith(".bias") for name in tensors)
+    if "rope" in graph.needs["positions"]:
+        others["rope_base"] = _rope_base(settings, source)
+    return read_config(graph, table, others, n, source)
+
+
+def _rope_base(settings: Mapping[str, Any], source: str) -> float:
+    base = settings.get("rope_theta") or settings.get("rotary_emb_base") or 10_000.0
+    partial = settings.get("rotary_pct", settings.get("partial_rotary_factor", 1.0))
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = settings.get(key)
+        if not isinstance(rope, dict):
+            continue
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise UserError(
+                f"{source} stretches its rotary positions ({key}: {kind!r}), which Folio does not."
+            )
+        base = rope.get("rope_theta", base)
+        partial = rope.get("partial_rotary_factor", partial)
+    if partial != 1:
+        raise UserError(
+            f"{source} turns a part of each head only (rotary_pct = {partial!r}), which Folio does "
+            f"not."
+        )
+    return base
+
+
+def _refuse_others(settings: Mapping[str, Any], kind: str, source: str) -> None:
+    """Settings of values that compute something else."""
+    for key, allowed in ALLOWED.items():
+        value = settings.get(key, allowed[0])
+        if value not in allowed:
+            raise UserError(
+                f"{source} has {key} = {value!r}, which Folio does not compute; it does "
+                f"{allowed[0]}."
+            )
+    if kind == "gpt_neox" and settings.get("use_parallel_residual", True):
+        raise UserError(
+            f"{source} has use_parallel_residual, as Pythia: attention and feed-forward side by "
+            f"side, which Folio does not compute."
+        )
+
+
+def _renamed(graph: Graph, config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as today's transformers saves them, without what is no weight."""
+    named = {name: tensor for name, tensor in tensors.items() if not BUFFERS.search(name)}
+    prefix = {"gpt2": "transformer.", "gpt_neox": "gpt_neox."}.get(graph.name, "model.")
+    heads = ("lm_head.", "embed_out.")
+    if not any(name.startswith(prefix) for name in named):  # saved without its head
+        named = {n if n.startswith(heads) else prefix + n: x for n, x in named.items()}
+    if graph is NEOX_GRAPH:
+        named = {name.replace("lm_head.", "embed_out."): x for name, x in named.items()}
+    return {n: x for n, x in named.items() if not (config.tied_head and n.startswith(heads))}
+
+
+# ---- weights -----------------------------------------------------------------------------
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, mapped into memory where they can be.
+
+    Raises:
+        UserError: none, pickles only, or damaged.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.exists():
+        shards = _table(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(v, str) for v in shards.values()):
+            raise UserError(f"{index} is damaged: it has no weight_map.")
+        names = sorted(set(shards.values()))
+        if strange := [name for name in names if Path(name).name != name]:
+            raise UserError(f"{index} names a file outside of its folder: {strange[0]!r}.")
+    elif not (folder / names[0]).exists():
+        if pickles := sorted(path.name for glob in PICKLES for path in folder.glob(glob)):
+            raise UserError(
+                f"{folder} has its weights as a pickle ({pickles[0]}), which can run any code when "
+                f"it is read. Save them as safetensors."
+            )
+        raise UserError(f"There is no {folder / names[0]}.")
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        tensors |= _read_file(folder / name)
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no whole safetensors file: {error}.") from None
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() and not BUFFERS.search(name):
+            raise UserError(
+                f"{path} has {name} as {tensor.dtype}; Folio reads f32, f16 and bf16. Take the "
+                f"model as it was before it was quantized."
+            )
+    return tensors
+
+
+# ---- tokenizer ---------------------------------------------------------------------------
+
+
+def read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    """tokenizer.json, with the roles of its special tokens from the files beside it."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        hint = "its tokenizer.model is of SentencePiece, which Folio does not run"
+        raise UserError(
+            f"There is no {path}" + (f": {hint}." if (folder / "tokenizer.model").exists() else ".")
+        )
+    table = _table(path)
+    try:
+        model = table.get("model")
+        roles = _roles(folder, settings, table)
+        if roles and isinstance(model, dict):
+            table = table | {"model": model | {"roles": model.get("roles", {}) | roles}}
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
+    return tokenizer_from_table(table, str(path))
+
+
+def _roles(folder: Path, settings: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, str]:
+    """Which special tokens begin and end a text, where they have other names than ours."""
+    added = table.get("added_tokens") or []
+    name_of = {t["id"]: t["content"] for t in added if t.get("special", True)}
+    tables = [settings]
+    for name in ("generation_config.json", "tokenizer_config.json"):
+        tables += [_table(folder / name)] if (folder / name).exists() else []
+    ends: list[str] = []
+    for of in reversed(tables):
+        if "eos_token" in of:
+            token = of["eos_token"]
+            ends.append(token["content"] if isinstance(token, dict) else token)
+        ids = of.get("eos_token_id")
+        ends += [name_of.get(i, "") for i in (ids if isinstance(ids, list) else [ids])]
+    roles = {"end": next((name for name in ends if name in name_of.values()), END_OF_DOCUMENT)}
+    if begin := _begin(table.get("post_processor")):
+        roles["begin"] = begin
+    defaults = {"end": END_OF_DOCUMENT, "begin": BEGIN}
+    return {role: name for role, name in roles.items() if name != defaults[role]}
+
+
+def _begin(processor: Any) -> str | None:
+    """The special token that a post-processor puts before a text."""
+    if not isinstance(processor, dict):
+        return None
+    if processor.get("type") == "Sequence":
+        return next(filter(None, map(_begin, processor["processors"])), None)
+    first = (processor.get("single") or [None])[0]
+    special = first.get("SpecialToken") if isinstance(first, dict) else None
+    return special["id"] if special else None
+
+
+def _table(path: Path) -> dict[str, Any]:
+    if path.exists() and path.stat().st_size > MOST_JSON:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for settings.")
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise UserError(f"{path} is damaged: it is no table.")
+    return table

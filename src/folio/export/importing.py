@@ -1,0 +1,140 @@
+"""Files of another program -> a run at step 0, for every verb that needs no training text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from folio.errors import UserError
+from folio.export.foreign import Foreign
+from folio.export.gguf_reading import read_gguf_model
+from folio.export.hf_reading import read_folder
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.reserve import new_run
+from folio.recipe.train import write_recipe
+from folio.run.checkpoint import save_checkpoint
+from folio.run.directory import Run, runs_folder
+from folio.run.formats import stamped
+from folio.storage import sha256_of, write_json
+
+MOST_CONTEXT = 1024
+"""Positions by default: each reserves room for keys and values in all layers."""
+
+
+def read_foreign(path: Path) -> Foreign:
+    """Read a folder of transformers, or a GGUF file.
+
+    Raises:
+        UserError: neither, damaged, or not what Folio computes.
+    """
+    if path.is_dir():
+        return read_folder(path)
+    if not path.exists():
+        raise UserError(f"There is no {path}. Name a folder of transformers, or a GGUF file.")
+    if path.suffix != ".gguf":
+        raise UserError(
+            f"{path} is neither a folder of transformers nor a .gguf file. Give the folder that "
+            f"has config.json in it."
+        )
+    return read_gguf_model(path)
+
+
+def import_run(
+    path: Path,
+    name: str | None = None,
+    context: int = 0,
+    folder: Path | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Make a run of a model that was trained elsewhere.
+
+    Args:
+        path: a folder of transformers, or a GGUF file.
+        name: of the run; by the path where none is given.
+        context: positions; 0 takes the model's own, or MOST_CONTEXT where those are more.
+        folder: of the runs.
+        tell: takes a line about what was decided.
+
+    Raises:
+        UserError: as `read_foreign`; or a context that the model does not have.
+    """
+    foreign = read_foreign(path)
+    own = foreign.config.context_length
+    if context > own:
+        raise UserError(f"{path} knows {own:,} positions; --context {context:,} is more.")
+    if not context and own > MOST_CONTEXT:
+        tell(f"context: {MOST_CONTEXT:,} of {own:,} positions; --context takes more")
+    foreign = foreign.with_context(context or MOST_CONTEXT)
+    config, tokenizer = foreign.config, foreign.tokenizer
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{path} has a tokenizer of {tokenizer.vocab_size:,} ids, but the model has "
+            f"{config.vocab_size:,} rows. They do not belong together."
+        )
+    folder = folder or runs_folder()
+    origin = {"name": path.resolve().name, "sha256": _digest(path)}
+    return write_run(foreign, name or _free_name(path, folder), folder, origin)
+
+
+def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str]) -> Run:
+    """Make a run at step 0.
+
+    Args:
+        foreign: config, weights and tokenizer.
+        name: of the run.
+        folder: of the runs.
+        origin: for corpus.json.
+    """
+    config, tokenizer, recipe = foreign.config, foreign.tokenizer, _recipe(foreign)
+    with new_run(recipe, name, folder) as run:
+        tokenizer.save(run.tokenizer_file)
+        recipe = replace(
+            recipe, tokenizer=replace(recipe.tokenizer, path=str(run.tokenizer_file.resolve()))
+        )
+        save_checkpoint(run.checkpoints_folder, 0, asdict(config), {"step": 0}, foreign.tensors, {})
+        record = {
+            "documents": 0,
+            "sources": [],
+            "imported": origin,
+            "ledger": {"characters_in": 0, "training": 0, "validation": 0, "dropped": {}},
+            "families": {},
+            "tokens": {
+                "training": 0,
+                "validation": 0,
+                "unknown_in_validation": 0,
+                "vocab_size": tokenizer.vocab_size,
+                "tokenizer": tokenizer.fingerprint,
+            },
+        }
+        write_json(run.corpus_file, stamped("corpus", record))
+        write_recipe(run, recipe)  # last: from here on this is a run
+    return run
+
+
+def _recipe(foreign: Foreign) -> Recipe:
+    """Its shape and its tokenizer; all else as usual."""
+    preset = "modern" if foreign.config.positions == "rope" else "gpt2"
+    return make_recipe(
+        {
+            "preset": preset,
+            "corpus": {"sources": ["imported"]},  # no file: such a recipe repeats nothing
+            "tokenizer": {"kind": "file", "path": "tokenizer.json"},
+            "model": asdict(foreign.config),
+            "device": {"precision": "float32"},
+        }
+    )
+
+
+def _digest(path: Path) -> str:
+    """Of the weights."""
+    return sha256_of(next(iter(sorted(path.glob("*.safetensors")))) if path.is_dir() else path)
+
+
+def _free_name(path: Path, folder: Path) -> str:
+    """That of the files; with a number where a run has it already."""
+    stem = path.resolve().name.removesuffix(".gguf")
+    base = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:100] or "imported"
+    names = (base if number == 1 else f"{base}-{number}" for number in range(1, 10_000))
+    return next(name for name in names if not Run(folder / name).exists())

@@ -1,0 +1,162 @@
+"""A GPT as Folio trains it, for transformers: any of its shapes, without a cache.
+
+AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu2": lambda x: F.relu(x).square(),
+}
+
+
+class FolioConfig(PretrainedConfig):
+    """What Folio says of a model stands in `folio`."""
+
+    model_type = "folio"
+
+    def __init__(self, folio: dict[str, Any] | None = None, **others: Any) -> None:
+        self.folio = folio or {}
+        super().__init__(**others)
+
+
+def make_norm(c: dict[str, Any], width: int) -> nn.Module:
+    """(..., width) -> (..., width)."""
+    if c["normalization"] == "rmsnorm":
+        return nn.RMSNorm(width, eps=c["normalization_epsilon"])
+    return nn.LayerNorm(width, eps=c["normalization_epsilon"], bias=c["bias"])
+
+
+def waves(length: int, width: int, base: float) -> tuple[Tensor, Tensor]:
+    """(length, width / 2) sines and cosines of each position."""
+    frequencies = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies).float()
+    return angles.sin(), angles.cos()
+
+
+class Attention(nn.Module):
+    """(B, T, C) -> (B, T, C)."""
+
+    def __init__(self, c: dict[str, Any]) -> None:
+        super().__init__()
+        self.c, self.h = c, c["n_heads"]
+        self.k = c["n_kv_heads"] or self.h
+        self.d = c["head_dim"] or c["d_model"] // self.h
+        self.qkv_proj = nn.Linear(c["d_model"], (self.h + 2 * self.k) * self.d, bias=c["bias"])
+        self.out_proj = nn.Linear(self.h * self.d, c["d_model"], bias=c["bias"])
+        self.q_norm = make_norm(c, self.d) if c["qk_norm"] else nn.Identity()
+        self.k_norm = make_norm(c, self.d) if c["qk_norm"] else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            self.qkv_proj(x)
+            .unflatten(2, (-1, self.d))
+            .transpose(1, 2)
+            .split((self.h, self.k, self.k), dim=1)
+        )
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.c["positions"] == "rope":
+            sin, cos = waves(x.shape[1], self.d, self.c["rope_base"])
+            sin, cos = (torch.cat(pair, 1).to(q) for pair in ((-sin, sin), (cos, cos)))
+            q, k = (z * cos + z.roll(self.d // 2, 3) * sin for z in (q, k))
+        k, v = (z.repeat_interleave(self.h // self.k, 1) for z in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """(B, T, C) -> (B, T, C)."""
+
+    def __init__(self, c: dict[str, Any]) -> None:
+        super().__init__()
+        d, gated = c["d_model"], c["activation"] == "swiglu"
+        f = c["d_ff"] or (-(-8 * d // 3 // 32) * 32 if gated else 4 * d)
+        self.gate_proj = nn.Linear(d, f, bias=c["bias"]) if gated else None
+        self.up_proj = nn.Linear(d, f, bias=c["bias"])
+        self.down_proj = nn.Linear(f, d, bias=c["bias"])
+        self.bend = ACTIVATIONS.get(c["activation"], F.silu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.up_proj(x)
+        gate = self.gate_proj
+        return self.down_proj(self.bend(wide) if gate is None else self.bend(gate(x)) * wide)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each added to what comes in: (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, c: dict[str, Any]) -> None:
+        super().__init__()
+        for side, layer in (("attention", Attention(c)), ("feed_forward", FeedForward(c))):
+            self.add_module(side, layer)
+            there = {
+                "norm": c["norm_placement"] in ("pre", "both"),
+                "exit_norm": c["norm_placement"] == "both",
+                "sum_norm": c["norm_placement"] == "post",
+            }
+            for name, is_there in there.items():
+                norm = make_norm(c, c["d_model"]) if is_there else nn.Identity()
+                self.add_module(f"{side}_{name}", norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for side in ("attention", "feed_forward"):
+            change = getattr(self, side)(getattr(self, f"{side}_norm")(x))
+            x = getattr(self, f"{side}_sum_norm")(x + getattr(self, f"{side}_exit_norm")(change))
+        return x
+
+
+class Positions(nn.Module):
+    """One trained vector for each position."""
+
+    def __init__(self, c: dict[str, Any]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(c["context_length"], c["d_model"]))
+
+
+class FolioForCausalLM(PreTrainedModel, GenerationMixin):
+    """(B, T) token ids -> (B, T, V) logits."""
+
+    config_class = FolioConfig
+    _tied_weights_keys = {"lm_head.weight": "token_embedding.weight"}  # noqa: RUF012
+
+    def __init__(self, config: FolioConfig) -> None:
+        super().__init__(config)
+        c = self.c = config.folio
+        self.token_embedding = nn.Embedding(c["vocab_size"], c["d_model"])
+        self.positions = Positions(c) if c["positions"] == "learned" else nn.Identity()
+        self.blocks = nn.ModuleList(Block(c) for _ in range(c["n_layers"]))
+        normed_inside = c["norm_placement"] in ("pre", "both")
+        self.final_norm = make_norm(c, c["d_model"]) if normed_inside else nn.Identity()
+        self.lm_head = nn.Linear(c["d_model"], c["vocab_size"], bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.token_embedding
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **others: Any) -> dict[str, Any]:
+        """Folio reads the last context again, for want of a cache."""
+        return {"input_ids": input_ids[:, -self.c["context_length"] :]}
+
+    def forward(self, input_ids: Tensor, **others: Any) -> CausalLMOutput:
+        x, t = self.token_embedding(input_ids), input_ids.shape[1]
+        if self.c["scale_embeddings"]:
+            x = x * self.c["d_model"] ** 0.5
+        if self.c["positions"] == "learned":
+            x = x + self.positions.weight[:t]
+        elif self.c["positions"] == "sinusoidal":
+            x = x + torch.stack(waves(t, self.c["d_model"], 10_000.0), -1).flatten(1).to(x)
+        for block in self.blocks:
+            x = block(x)
+        return CausalLMOutput(logits=self.lm_head(self.final_norm(x)))

@@ -1,0 +1,93 @@
+"""What is the same for every format: where it lies, that it is compared, and how one is added."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from folio.errors import UserError
+from folio.export import gguf, targets
+from folio.export.foreign import Foreign
+from folio.export.target import Exported, Target, weights_of
+from folio.export.targets import TARGETS, export_run
+from folio.run.opening import Model
+from tests.export.making import MODERN, random_run
+
+
+def write_torch(opened: Model, kind: str, out: Path) -> Exported:
+    _, tensors = weights_of(opened)
+    torch.save(tensors, out)
+    return Exported("a dictionary")
+
+
+def test_a_format_is_added_by_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = random_run(tmp_path, **MODERN)
+
+    def read_torch(path: Path) -> Foreign:
+        tensors = torch.load(path, weights_only=True)
+        return Foreign(str(path), opened.model.config, tensors, opened.tokenizer)
+
+    mine = Target("weights for torch", ("f32",), write_torch, read_torch, lambda run, kind: "m.pt")
+    monkeypatch.setitem(TARGETS, "torch", mine)
+    path, exported, verified = export_run(opened, "torch")
+    assert path == opened.run.exports_folder / "m.pt" and path.is_file()
+    assert exported.graph == "a dictionary" and verified.logit_difference == 0.0
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_weight_that_is_written_wrong_is_found_and_nothing_is_left(
+    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = random_run(tmp_path, **MODERN)
+    target = TARGETS[to]
+
+    def read(path: Path) -> Foreign:
+        foreign = target.read(path)
+        name = "blocks.1.feed_forward.up_proj.weight"
+        return replace(foreign, tensors=foreign.tensors | {name: foreign.tensors[name] * 1.001})
+
+    monkeypatch.setitem(TARGETS, to, replace(target, read=read))
+    with pytest.raises(UserError, match="computes something else than the run: logits differ by"):
+        export_run(opened, to, out=tmp_path / "out" / f"x.{to}")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_token_that_is_written_wrong_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
+    monkeypatch.setitem(gguf.vocabulary_settings.__globals__["PRE"], "gpt2", "qwen2")
+    with pytest.raises(UserError, match="gives other ids than"):
+        export_run(opened, "gguf")
+
+
+def test_names_and_types_that_do_not_exist_say_which_do(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN)
+    with pytest.raises(UserError, match="There are hf, gguf"):
+        export_run(opened, "ggufs")
+    with pytest.raises(UserError, match="--type q8_0 is not of hf, which has f32, f16, bf16"):
+        export_run(opened, "hf", "q8_0")
+
+
+def test_a_file_goes_where_it_is_told_or_into_a_folder(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN)
+    assert export_run(opened, "gguf")[0] == opened.run.exports_folder / "made-f32.gguf"
+    assert export_run(opened, "gguf", "f16", tmp_path / "a")[0] == tmp_path / "a" / "made-f16.gguf"
+    assert export_run(opened, "gguf", out=tmp_path / "b.gguf")[0] == tmp_path / "b.gguf"
+    assert export_run(opened, "hf", out=tmp_path / "c")[0] == tmp_path / "c"
+    assert {p.name for p in tmp_path.iterdir()} == {"made", "a", "b.gguf", "Modelfile", "c"}
+
+
+def test_a_disk_that_is_full_is_a_user_error_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = random_run(tmp_path, **MODERN)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(targets.os, "replace", full)
+    with pytest.raises(UserError, match="disk is full"):
+        export_run(opened, "hf", out=tmp_path / "x" / "hf")
+    assert not (tmp_path / "x" / "hf").exists() or not list((tmp_path / "x" / "hf").iterdir())
