@@ -23,7 +23,7 @@ from folio.device import Device
 from folio.evaluation.score import BATCH_TOKENS, sampled_windows
 from folio.recipe.build import build
 from folio.recipe.recipe import Recipe
-from folio.run.look_back import SHARE_OF_RUN, compile_kernels
+from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
@@ -142,7 +142,6 @@ def freeze_budget(
     minutes = config.minutes or (0.0 if steps else DEFAULT_MINUTES)
     if minutes:
         clock = clock or CommandClock()
-        compile_kernels()  # before the plan, which cannot foresee it
         speed = speed or measure(recipe, device, training, validation)
         seconds = 60 * minutes
         end, look = END_SECONDS, look_seconds(seconds)

@@ -61,7 +61,8 @@ def look_back(
     Args:
         opened: the best checkpoint of a run that ended.
         run_seconds: how long it took to train.
-        seconds_left: for both looks together; none are taken where there is no time.
+        seconds_left: for both looks together; none are taken where there is no time, and no
+            n-grams in a limited one where their kernels have to be compiled first.
 
     Returns:
         Rows for the card.
@@ -83,7 +84,8 @@ def look_back(
             )
         )
     n_tokens = len(opened.training())
-    if n_tokens < min(LITTLE, NGRAMS_PER_SECOND * seconds):
+    is_ready = seconds_left == math.inf or not _compiles_first()
+    if is_ready and n_tokens < min(LITTLE, NGRAMS_PER_SECOND * seconds):
         baselines = measure_baselines(opened, quick=True)
         write_baselines(run, baselines)
         facts += [
@@ -95,13 +97,18 @@ def look_back(
 
 
 def compile_kernels() -> None:
-    """Compile what a look needs, unless an earlier process has; it takes seconds, once."""
-    if available():
-        from folio.evaluation import ngram_kernels
+    """Compile what n-grams need, unless an earlier process has; it takes seconds, once."""
+    if _compiles_first():
+        letters = np.frombuffer(b"abcdefgh", np.uint8)
+        ngram_surprise(letters, letters, order=2, plain=False)
 
-        if must_compile(ngram_kernels._pass):  # pyright: ignore
-            letters = np.frombuffer(b"abcdefgh", np.uint8)
-            ngram_surprise(letters, letters, order=2, plain=False)
+
+def _compiles_first() -> bool:
+    if not available():
+        return False
+    from folio.evaluation import ngram_kernels
+
+    return must_compile(ngram_kernels._pass)  # pyright: ignore
 
 
 def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None:
