@@ -90,7 +90,9 @@ class LlamaCpp:
 
     def complete(self, prompt: Sequence[int], **settings: Any) -> dict[str, Any]:
         body = {"prompt": list(prompt), "cache_prompt": False, "temperature": 0.0} | settings
-        return self.server.handle_completions(body)["choices"][0]
+        answer = self.server.handle_completions(body)
+        assert "choices" in answer, answer
+        return answer["choices"][0]
 
     def log_probabilities(self, token_ids: Sequence[int], n_ids: int) -> Tensor:
         """(T, V) of the next token after each of the T."""

@@ -20,6 +20,7 @@ from folio.export.targets import export_run
 from folio.storage import read_json, write_json
 from tests.export.making import MODERN, random_run
 
+TINY = MODERN | {"n_layers": 1, "n_heads": 2, "d_model": 8, "d_ff": 16}
 MOST_MEMORY = 4_000_000
 """Bytes that reading a hostile file may take; the files have some 50,000."""
 
@@ -46,13 +47,13 @@ def complaint_of(path: Path) -> str:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
+    opened = random_run(tmp_path, "bpe-gpt2", **TINY)
     return export_run(opened, "gguf", "f16", tmp_path / "m.gguf")[0]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
+    opened = random_run(tmp_path, "bpe-gpt2", **TINY)
     return export_run(opened, "hf", out=tmp_path / "hf")[0]
 
 
@@ -134,8 +135,8 @@ def test_bytes_that_are_changed_are_an_error_of_one_line_or_a_model(data: Any, f
 
 
 STRANGE: tuple[Any, ...] = (
-    *("text", "", "a\nb", 7, 0, -1, 1 << 40, 1.5, 0.0, True),
-    *(["a"], [1], [], [[1]], {}, {"a": 1}, None),
+    *("a\nb", "", 7, -1, 1 << 40, 1.5, True),
+    *(["a"], [1], [[1]], {"a": 1}, None),
 )
 """What stands where something else should."""
 

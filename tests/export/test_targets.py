@@ -14,6 +14,7 @@ from folio.export.foreign import Foreign
 from folio.export.target import Exported, Target, weights_of
 from folio.export.targets import TARGETS, export_run
 from folio.run.opening import Model
+from folio.tokenizers import Tokenizer
 from tests.export.making import MODERN, random_run
 
 
@@ -57,7 +58,12 @@ def test_a_weight_that_is_written_wrong_is_found_and_nothing_is_left(
 
 def test_a_token_that_is_written_wrong_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
-    monkeypatch.setitem(gguf.vocabulary_settings.__globals__["PRE"], "gpt2", "qwen2")
+    right = gguf.vocabulary_settings
+
+    def wrong(tokenizer: Tokenizer) -> dict[str, object]:
+        return right(tokenizer) | {"tokenizer.ggml.pre": "qwen2"}
+
+    monkeypatch.setattr(gguf, "vocabulary_settings", wrong)
     with pytest.raises(UserError, match="gives other ids than"):
         export_run(opened, "gguf")
 

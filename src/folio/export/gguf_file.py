@@ -198,7 +198,7 @@ class _Reader:
         return self.data[self.place - size : self.place]
 
     def number(self, code: str) -> Any:
-        (number,) = struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))
+        (number,) = struct.unpack("<" + code, bytes(self.take(struct.calcsize("<" + code))))
         return number
 
     def count(self, least: int) -> int:

@@ -114,17 +114,9 @@ def read_vocabulary(settings: Mapping[str, Any], source: str) -> Tokenizer:
     Raises:
         UserError: of another kind, or damaged.
     """
-    model, tokens = settings.get(f"{K}model"), settings.get(f"{K}tokens")
-    kinds = settings.get(f"{K}token_type")
-    if kinds is None and isinstance(tokens, list):
-        kinds = [NORMAL] * len(tokens)
-    well_formed = (
-        isinstance(tokens, list)
-        and isinstance(kinds, list)
-        and len(kinds) == len(tokens)
-        and all(isinstance(token, str) for token in tokens)
-    )
-    if not well_formed:
+    model, tokens = settings.get(f"{K}model"), _list(settings, "tokens")
+    kinds = _list(settings, "token_type") or [NORMAL] * len(tokens)
+    if len(kinds) != len(tokens) or not all(isinstance(token, str) for token in tokens):
         raise UserError(f"{source} has no list of tokens with a type for each.")
     if model == "t5":
         characters = [" " if c == SPACE else c for c in tokens[:-2]]
@@ -166,6 +158,11 @@ def _standard(
         "roles": {role: name for role, name in roles.items() if name in special},
     }
     return {"added_tokens": added, "pre_tokenizer": splitter(pattern), "model": model}
+
+
+def _list(settings: Mapping[str, Any], key: str) -> list[Any]:
+    found = settings.get(K + key)
+    return found if isinstance(found, list) else []
 
 
 def _name(settings: Mapping[str, Any], key: str, tokens: list[str]) -> str | None:

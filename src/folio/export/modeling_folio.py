@@ -132,7 +132,7 @@ class FolioForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         c = self.c = config.folio
         self.token_embedding = nn.Embedding(c["vocab_size"], c["d_model"])
-        self.positions = Positions(c) if c["positions"] == "learned" else nn.Identity()
+        self.positions: Any = Positions(c) if c["positions"] == "learned" else nn.Identity()
         self.blocks = nn.ModuleList(Block(c) for _ in range(c["n_layers"]))
         normed_inside = c["norm_placement"] in ("pre", "both")
         self.final_norm = make_norm(c, c["d_model"]) if normed_inside else nn.Identity()
@@ -145,7 +145,9 @@ class FolioForCausalLM(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **others: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input_ids: Tensor, **others: Any
+    ) -> dict[str, Any]:
         """Folio reads the last context again, for want of a cache."""
         return {"input_ids": input_ids[:, -self.c["context_length"] :]}
 
