@@ -50,6 +50,9 @@ FAST: dict[type[nn.Module], type[nn.Module]] = {
 AS_FAST_AS_PLAIN = (GPT, nn.ModuleList, nn.Identity, NoPositions, SinusoidalPositions)
 """Layers that need no twin."""
 
+KNOWN = frozenset((*FAST, *AS_FAST_AS_PLAIN))
+"""All layers that Folio makes models of."""
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -65,8 +68,7 @@ def accelerate(model: Model) -> Model:
 
 def is_known(model: nn.Module) -> bool:
     """Whether every layer computes what Folio wrote, and nobody listens."""
-    known = (*FAST, *AS_FAST_AS_PLAIN)
-    return all(type(layer) in known and is_untouched(layer) for layer in model.modules())
+    return all(type(layer) in KNOWN and is_untouched(layer) for layer in model.modules())
 
 
 def not_accelerated(model: nn.Module) -> list[str]:
@@ -74,7 +76,7 @@ def not_accelerated(model: nn.Module) -> list[str]:
     are somebody's own, were edited, or have hooks."""
     first: dict[str, str] = {}
     for name, layer in model.named_modules():
-        if not (type(layer) in (*FAST, *AS_FAST_AS_PLAIN) and is_untouched(layer)):
+        if not (type(layer) in KNOWN and is_untouched(layer)):
             first.setdefault(type(layer).__name__, name or "the model itself")
     return [f"{kind} ({place})" for kind, place in first.items()]
 

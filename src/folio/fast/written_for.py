@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -70,40 +70,53 @@ def listeners(model: nn.Module) -> Callable[[], bool]:
 
 def is_unpatched(kind: type[nn.Module]) -> bool:
     """Whether a class of layers, and all beside it in its file, is as it was written."""
-    module = sys.modules[kind.__module__]
-    if module.__name__ in DIGESTS:
+    module = sys.modules.get(kind.__module__)
+    if module is not None and module.__name__ in DIGESTS:
         return is_as_written(module)
     return kind.forward is nn.Module.forward or _is_original("forward", kind.forward)  # torch's
 
 
 def is_as_written(module: ModuleType) -> bool:
     """Whether neither the file of a module nor a function in it was changed."""
-    if source_digest(module) != DIGESTS[module.__name__]:
-        return False
+    is_edited = source_digest(module) not in (None, DIGESTS[module.__name__])
+    return not is_edited and not any(replaced_functions(module))
+
+
+def replaced_functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Find what is called in a module, or is a method of its classes, and was not written there:
+    name -> what stands there now."""
     named = dict(vars(module))
     for kind in [x for x in named.values() if isinstance(x, type)]:
         if kind.__module__ == module.__name__:
-            named |= vars(kind)
-    functions = [(name, x) for name, x in named.items() if isinstance(x, FunctionType)]
-    return all(_is_original(name, function) for name, function in functions)
+            named |= {f"{kind.__name__}.{name}": x for name, x in vars(kind).items()}
+    for name, x in named.items():
+        if isinstance(x, FunctionType):
+            is_original = _is_original(name.rpartition(".")[2], x)
+        else:  # such as functools.partial
+            is_original = not callable(x) or isinstance(x, type) or type(x).__module__ == "typing"
+        if not is_original:
+            yield name, x
 
 
 def _is_original(name: str, function: FunctionType) -> bool:
     """Whether a function has the name that it was defined by, in the file that it says."""
     home = sys.modules.get(function.__module__)
     file = getattr(home, "__file__", None)
-    of_the_house = function.__module__.startswith(("folio.", "torch."))
-    return of_the_house and function.__name__ == name and function.__code__.co_filename == file
+    is_here = function.__name__ == name and function.__code__.co_filename == file
+    return is_of_the_house(function) and is_here
+
+
+def is_of_the_house(function: Callable[..., Any]) -> bool:
+    """Whether Folio or torch says that it wrote a function."""
+    return function.__module__.startswith(("folio.", "torch."))
 
 
 @cache
-def source_digest(module: ModuleType) -> str:
-    """The sha256 of a module's source, with line ends as Linux has them.
-
-    That of the file here, where there is none: nobody edits what lies in an archive.
-    """
+def source_digest(module: ModuleType) -> str | None:
+    """The sha256 of a module's source, with line ends as Linux has them; None where there is no
+    file, as in an archive, which nobody edits."""
     try:
-        source = Path(module.__file__ or "").read_bytes()
+        source = Path(getattr(module, "__file__", None) or "").read_bytes()
     except OSError:
-        return DIGESTS[module.__name__]
+        return None
     return hashlib.sha256(source.replace(b"\r\n", b"\n")).hexdigest()

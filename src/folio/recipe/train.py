@@ -22,6 +22,7 @@ from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.directory import Run, runs_folder
 from folio.run.formats import FORMATS, KEY, stamped
 from folio.run.metrics import set_aside_events_after
+from folio.run.own_code import require_same_code
 from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import atomic_write, link_or_copy, write_json
@@ -138,6 +139,8 @@ def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:
 def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
     """The newest whole checkpoint into the parts; the beginning where there is none."""
     checkpoint, complaints = newest_checkpoint(run.checkpoints_folder)
+    if checkpoint is not None:
+        complaints += require_same_code(training.model, checkpoint)
     for complaint in complaints:
         watcher.tell(f"warning: {complaint}")
     step = 0

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 CONFIG, STATE = "config.json", "state.json"
+OWN_CODE = "own_code"
+"""Entry of the manifest beside those of files."""
 
 RENAMED = (
     (r"^(blocks\.\d+\.\w+)\.sublayer\.", r"\1."),
@@ -46,6 +48,8 @@ class Checkpoint:
     """Fields of the model's config."""
     state: dict[str, Any]
     """What the training loop keeps; see folio.training.state."""
+    own_code: dict[str, dict[str, str]] | None = None
+    """What is not Folio's own in the model; see folio.run.own_code. None where nobody noted it."""
 
     def model_tensors(self) -> Tensors:
         """Name -> weights, on the CPU, by the names of today."""
@@ -83,6 +87,7 @@ def save_checkpoint(
     state: dict[str, Any],
     model: Tensors,
     optimizer: Tensors,
+    own_code: dict[str, dict[str, str]] | None = None,
 ) -> Path:
     """Write a checkpoint into `folder`, or nothing.
 
@@ -112,7 +117,7 @@ def save_checkpoint(
             name: {"bytes": (partial / name).stat().st_size, "sha256": sha256_of(partial / name)}
             for name in names
         }
-        write_json(partial / MANIFEST, stamped("checkpoint", manifest))
+        write_json(partial / MANIFEST, stamped("checkpoint", manifest | {OWN_CODE: own_code}))
         os.rename(partial, final)
         sync_folder(folder)
     except Exception as error:  # of a library too: half a checkpoint is never left
@@ -155,7 +160,8 @@ def _open(path: Path) -> Checkpoint:
             )
         if sha256_of(file) != entry["sha256"]:
             raise UserError(f"Checkpoint {path} is damaged: the sha256 of {name} does not agree.")
-    return Checkpoint(path, step_of(path), read_json(path / CONFIG), read_json(path / STATE))
+    config, state = read_json(path / CONFIG), read_json(path / STATE)
+    return Checkpoint(path, step_of(path), config, state, manifest.get(OWN_CODE))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -28,6 +28,7 @@ from folio.model.gpt import GPT
 from folio.run.checkpoint import Checkpoint, list_checkpoints
 from folio.run.directory import Run
 from folio.run.novelty import guard_of
+from folio.run.own_code import require_same_code
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
@@ -50,7 +51,8 @@ class Model:
     """The network: (B, T) token ids -> (B, T, V) logits. In evaluation mode."""
     tokenizer: Tokenizer
     complaints: list[str]
-    """What was wrong with checkpoints that were passed over."""
+    """What was wrong with checkpoints that were passed over; what the model may compute otherwise
+    than when it was trained."""
 
     def __repr__(self) -> str:
         return (
@@ -306,7 +308,8 @@ def open_run(run: Run, which: str = "best", device: Device | None = None) -> Mod
         device: where to; the CPU by default.
 
     Raises:
-        UserError: no usable checkpoint, or a tokenizer that does not fit the model.
+        UserError: no usable checkpoint, a tokenizer that does not fit the model, or a layer that is
+            another than the one that was trained.
     """
     checkpoint, tensors, complaints = _read_checkpoint(run, which)
     tokenizer = load(run.tokenizer_file)
@@ -319,6 +322,7 @@ def open_run(run: Run, which: str = "best", device: Device | None = None) -> Mod
             f"{model_config.vocab_size} ids). Put the run's own tokenizer.json back."
         )
     model = GPT(model_config)
+    complaints += require_same_code(model, checkpoint)
     model.load_state_dict(_with_tied_head(tensors, model_config))
     model.eval().requires_grad_(False)
     if device is not None:

@@ -13,6 +13,7 @@ from folio.model.config import ModelConfig
 from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpoint, step_of
 from folio.run.directory import Run
 from folio.run.metrics import append_event
+from folio.run.own_code import OwnCode
 from folio.training.loop import Ending, Evaluation, Training
 from folio.training.pace import Knot
 from folio.training.pace_file import append_knot
@@ -65,6 +66,7 @@ class RunRecorder:
             state=state.record(training.device.torch),
             model=model_tensors(training.model),
             optimizer=training.step.optimizer.tensors,
+            own_code=OwnCode.of(training.model).record(),
         )
         best = state.best_validation_loss
         self.run.point("last", state.step, None if math.isinf(best) else best)

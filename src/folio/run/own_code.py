@@ -1,0 +1,108 @@
+"""Which code a model was trained with, where it is not Folio's own.
+
+Weights are worth nothing under other formulas. So a checkpoint names each layer class that Folio
+does not have and each function of `model/` that somebody replaced, with a digest of the files that
+they stand in. Who opens it must have the same; a file that was edited since is told, since only its
+author knows whether it still computes the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from types import FunctionType, MethodType
+from typing import Any, cast
+
+from torch import nn
+
+from folio.errors import UserError
+from folio.fast.accelerate import KNOWN
+from folio.fast.written_for import DIGESTS, is_of_the_house, replaced_functions, source_digest
+from folio.run.checkpoint import Checkpoint
+
+OURS = "Folio's own"
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """What somebody else wrote of a model; nothing, as a rule."""
+
+    layers: dict[str, str] = field(default_factory=dict[str, str])
+    """Place in the model, such as `blocks.0.attention`, -> `module:class`."""
+    functions: dict[str, str] = field(default_factory=dict[str, str])
+    """Place, such as `folio.model.attention.merge_heads`, -> `module:function` put there."""
+    sources: dict[str, str] = field(default_factory=dict[str, str])
+    """Such a class or function, or an edited module of Folio, -> sha256 of its file."""
+
+    @classmethod
+    def of(cls, model: nn.Module) -> OwnCode:
+        """Look at a model, and at the modules that Folio's layers come from."""
+        own: list[Any] = []
+        layers, functions, sources = dict[str, str](), dict[str, str](), dict[str, str]()
+        modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+        for name, layer in modules:
+            kind = type(layer)
+            if kind not in KNOWN:
+                layers[name or "the model"] = _name(kind)
+                own.append(kind)
+            for attribute, value in vars(layer).items():
+                if isinstance(value, FunctionType | MethodType) and not is_of_the_house(value):
+                    functions[f"{name}.{attribute}"] = _name(value)
+                    own.append(value)
+        for name in DIGESTS.keys() & sys.modules.keys():
+            module = sys.modules[name]
+            for place, function in replaced_functions(module):
+                functions[f"{name}.{place}"] = _name(function)
+                own.append(function)
+            if (digest := source_digest(module)) not in (DIGESTS[name], None):
+                sources[name] = str(digest)
+        for what in own:
+            module = sys.modules.get(what.__module__)
+            if module is not None and not is_of_the_house(what):
+                sources[_name(what).partition(":")[2]] = source_digest(module) or ""
+        return cls(layers, functions, sources)
+
+    def record(self) -> dict[str, dict[str, str]]:
+        """For a checkpoint."""
+        return asdict(self)
+
+
+def require_same_code(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
+    """Compare what a model is made of with what a checkpoint was trained with.
+
+    Returns:
+        What may be different: lines for the user.
+
+    Raises:
+        UserError: a layer or a function is another.
+    """
+    here = OwnCode.of(model)
+    if checkpoint.own_code is None:  # of before that was noted
+        return [
+            f"{checkpoint.path} does not say which code it was trained with; here {place} is {name}"
+            for place, name in (here.layers | here.functions).items()
+        ][:1]
+    there = OwnCode(**checkpoint.own_code)
+    ours, theirs = here.layers | here.functions, there.layers | there.functions
+    for place in theirs | ours:
+        found, needed = ours.get(place, OURS), theirs.get(place, OURS)
+        # A script is `__main__` where it runs, and has another name where it is imported.
+        if found.rpartition(":")[2] != needed.rpartition(":")[2]:
+            raise UserError(
+                f"{checkpoint.path} was trained with {needed} as {place}, which must be the same "
+                f"here, got {found}. Open it in a program that puts it there first, as the one "
+                f"that trained it did: see examples/04_own_attention.py."
+            )
+    return [
+        f"the file of {name} is not as it was when {checkpoint.path} was trained, so it may "
+        f"compute something else"
+        for name in there.sources | here.sources
+        if there.sources.get(name) != here.sources.get(name)
+    ]
+
+
+def _name(what: Any) -> str:
+    """`module:name` of a class, a function, or of the type of anything else that is called."""
+    named: Any = what if hasattr(what, "__qualname__") else type(what)  # pyright: ignore[reportUnknownVariableType]
+    return f"{named.__module__}:{named.__qualname__}"
