@@ -53,6 +53,7 @@ def _facts(run: Run) -> dict[str, Any]:
     corpus = run.corpus()
     return {
         "run": run.name,
+        "from": recipe.get("start", {}).get("run") or None,
         "text": ", ".join(Path(source).name for source in recipe["corpus"]["sources"]),
         "characters": corpus["ledger"]["training"],
         "model": f"{recipe['preset']} {recipe['size']}",
@@ -80,7 +81,7 @@ def _table(facts: list[dict[str, Any]]) -> str:
         rows.append(
             [
                 fact["run"],
-                fact["text"][:32],
+                fact["text"][:32] + (f" (from {Path(fact['from']).name})" if fact["from"] else ""),
                 f"{fact['parameters']:,}",
                 f"{fact['step']}/{fact['max_steps']}",
                 duration(fact["seconds"]),

@@ -47,6 +47,11 @@ class Checkpoint:
     state: dict[str, Any]
     """What the training loop keeps; see folio.training.state."""
 
+    @property
+    def weights_sha256(self) -> str:
+        """Of the file of the weights, as it was when the checkpoint was opened."""
+        return read_json(self.path / MANIFEST)[MODEL]["sha256"]
+
     def model_tensors(self) -> Tensors:
         """Name -> weights, on the CPU, by the names of today."""
         return {new_name(name): tensor for name, tensor in _load(self.path / MODEL).items()}
