@@ -47,6 +47,15 @@ def test_the_tokenizer_commands_run(capfd: pytest.CaptureFixture[str]):
     assert "recommended: " in out and "|␣statement" in out
 
 
+def test_the_fine_tuning_runs(book: Path, tmp_path: Path):
+    small = "--model.n-layers 1 --model.d-model 16 --training.max-steps 4 --name first"
+    main(["train", str(book), *small.split()])
+    (tmp_path / "letters.txt").write_text("The winds sing of the line. " * 200, encoding="utf-8")
+    main(shlex.split(block_with("sh", "--from first"))[1:])
+    card = (tmp_path / "runs" / "letters" / "README.md").read_text(encoding="utf-8")
+    assert "| new text, before and after | " in card and "| old text, before and after | " in card
+
+
 def test_the_ladder_commands_are_those_that_exist(monkeypatch: pytest.MonkeyPatch):
     from folio.cli import ladder
 
@@ -72,7 +81,7 @@ def test_every_other_command_parses():
             words = shlex.split(line, comments=True)
             if words[:2] == ["folio", "train"]:
                 positional, flags = split_words(tuple(words[2:]))
-                own = ("minutes", "name", "validation")
+                own = ("minutes", "name", "validation", "from", "keep")
                 settings_table([flag for flag in flags if flag[0] not in own])
                 if not positional or not positional[0].startswith("runs/"):  # made before
                     source_layers([w.replace("recipes/", f"{ROOT}/recipes/") for w in positional])

@@ -63,7 +63,8 @@ def train(
         name: of the run, below runs/; made from corpus and preset where it is None.
         minutes: how long to train, from this call on; the steps of the recipe where it is None.
         observer: hears of each step, evaluation and checkpoint.
-        settings: tables and values of a recipe: `model={"n_layers": 6}, seed=2`.
+        settings: tables and values of a recipe: `model={"n_layers": 6}, seed=2`; or
+            `start={"run": "base"}` to begin with the weights of a run.
 
     Returns:
         The run, how it ended, and its diagnosis.
@@ -72,11 +73,12 @@ def train(
         UserError: whatever you can mend, before anything is written.
     """
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
+    from folio.recipe.start import started
     from folio.recipe.train import train_recipe
     from folio.recipe.watcher import LoggingWatcher
 
     budget = {} if minutes is None else {"training": {"minutes": minutes}}
-    table = lay_over(*source_layers(sources), budget, settings)
+    table = started(lay_over(*source_layers(sources), budget, settings))
     watcher = LoggingWatcher(*([observer] if observer is not None else []))
     return train_recipe(make_recipe(table), name, watcher, given=table)
 

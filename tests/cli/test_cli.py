@@ -113,6 +113,21 @@ def test_evaluation_takes_other_texts(folio, trained: Run, tmp_path: Path):
     assert json.loads(folio("evaluate", str(other), "--json").out)[0] == record
 
 
+def test_a_model_goes_on_with_another_text(folio, trained: Run, book: Path, tmp_path: Path):
+    new = tmp_path / "letters.txt"
+    new.write_text("The winds sing of the line. " * 200, encoding="utf-8")
+    flags = ["--name", "tuned", "--training.max-steps", "4", "--device.threads", "1"]
+    assert folio("train", str(new), "--from", "trained", "--keep", "0.5", *flags).code == 0
+    facts = {fact["run"]: fact["from"] for fact in json.loads(folio("runs", "--json").out)}
+    assert facts == {"trained": None, "tuned": str(trained.path)}
+    assert "letters.txt (from trained)" in folio("runs").out
+    texts = [row["text"] for row in json.loads(folio("evaluate", "tuned", "--json").out)]
+    assert "old text" in texts
+    recipe = str(runs_folder() / "tuned" / "recipe.toml")
+    assert folio("train", recipe, "--name", "again").code == 0
+    assert "--from RUN" in folio("train", str(new), "--keep", "0.5").err
+
+
 def test_runs_are_listed_and_compared(folio, trained: Run, book: Path):
     folio("train", str(book), "--name", "second", *TRAIN)
     listing = folio("runs").out

@@ -56,6 +56,7 @@ def _facts(run: Run) -> dict[str, Any]:
     ended = "imported" if imported else "not ended"
     return {
         "run": run.name,
+        "from": recipe.get("start", {}).get("run") or None,
         "text": f"({imported['name']})" if imported else text,
         "characters": corpus["ledger"]["training"],
         "model": f"{recipe['preset']} {recipe['size']}",
@@ -83,7 +84,7 @@ def _table(facts: list[dict[str, Any]]) -> str:
         rows.append(
             [
                 fact["run"],
-                fact["text"][:32],
+                fact["text"][:32] + (f" (from {Path(fact['from']).name})" if fact["from"] else ""),
                 f"{fact['parameters']:,}",
                 f"{fact['step']}/{fact['max_steps']}",
                 duration(fact["seconds"]),

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from folio.cli.overrides import Words, describe_settings, settings_table, split_words
 from folio.config import Table, merge
 from folio.console import show
+from folio.errors import UserError
 from folio.run.directory import check_name
 
 
@@ -16,6 +17,8 @@ def train(
     *corpus: Words,
     minutes: float | None = None,
     name: str | None = None,
+    from_run: Annotated[str | None, Parameter(name="--from")] = None,
+    keep: float | None = None,
     validation: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
     settings: bool = False,
     json: bool = False,
@@ -32,6 +35,10 @@ def train(
         corpus: Text, or a recipe.
         minutes: How long to train; measured first, then frozen as a number of steps.
         name: Of the run, below runs/.
+        from_run: Go on with the weights and the vocabulary of a run, by its best checkpoint, or
+            RUN:last or RUN:500.
+        keep: Share of each batch that is of that run's own text, so that it is not forgotten;
+            0.25 where none is given, 0 does without it.
         validation: A file or folder of another kind to hold out too; repeatable.
         settings: List every setting with its value for this preset, size and recipe, and stop.
         json: Print how it ended as JSON.
@@ -42,11 +49,18 @@ def train(
         given = merge(given, {"training": {"minutes": float(minutes)}})
     if validation:
         given = merge(given, {"corpus": {"validation": validation}})
+    if from_run is not None:
+        given = merge(given, {"start": {"run": from_run}})
+    if keep is not None:
+        given = merge(given, {"start": {"keep": float(keep)}})
 
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
+    from folio.recipe.start import started
 
-    table = lay_over(*source_layers(positional), given, settings_table(flags))
+    table = started(lay_over(*source_layers(positional), given, settings_table(flags)))
     recipe = make_recipe(table)
+    if keep and not recipe.start.run:
+        raise UserError(f"--keep {keep:g} keeps text of a run to begin with. Name it: --from RUN")
     if settings:
         show(describe_settings(recipe))
         return

@@ -39,13 +39,13 @@ class TerminalWatcher(Watcher):
         if self.tell_device:
             say(f"device: {training.device}")
         n_parameters = sum(parameter.numel() for parameter in training.model.parameters())
-        epoch = training.stream.targets_per_epoch
+        epoch, new = training.stream.targets_per_epoch, 1 - training.stream.share
         per_step = training.config.batch_size * training.context_length
         steps = training.pace.last
         say(
             f"{run.path}: {n_parameters:,} parameters, {epoch + 1:,} training tokens, "
             f"{'about ' if training.deadline else ''}{steps:,} steps of {per_step:,} "
-            f"({steps * per_step / epoch:.1f} epochs). Ctrl-C stops and saves."
+            f"({steps * per_step * new / epoch:.1f} epochs). Ctrl-C stops and saves."
         )
         self.progress = Progress(steps, done=state.step)
         self.progress.__enter__()
@@ -124,9 +124,10 @@ def print_result(result: Result, json: bool = False) -> None:
     if result.sample:
         show(f"\n{result.sample.strip()}\n")
     show(f"run         {run.path}  (README.md, loss.svg)")
+    width = max([12, *(len(text.name) + 2 for text in result.held_out)])
     for text in result.held_out:
         at = f", step {state.best_step}" if text is result.held_out[0] else ""
-        show(f"{text.name:<12}{text}{at}")
+        show(f"{text.name:<{width}}{text}{at}")
     if warning := too_small(result.held_out):
         show(f"warning     {warning}")
     show(f"diagnosis   {result.diagnosis.verdict}: {result.diagnosis.reason}")

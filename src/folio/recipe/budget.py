@@ -59,7 +59,7 @@ LOOK_SHARE, LOOK_SECONDS = 2 * SHARE_OF_RUN, 2.0
 FIRST_STEPS = 12
 """Are planned first at least, where there is time for them on a machine without other programs."""
 
-READ_AT_END = {"elsewhere": 1, "test": 2}
+READ_AT_END = {"elsewhere": 1, "test": 2, "old": 1}
 """How often the end of a run reads a part of the text: test text by the best and by the last
 checkpoint."""
 
@@ -138,7 +138,8 @@ def freeze_budget(
         from_step: steps that a run has behind it which goes on.
     """
     config, length = recipe.training, recipe.model.context_length
-    steps = budget_steps(config, length, len(training) - 1)
+    # Beside old text, an epoch of the new one takes more targets.
+    steps = budget_steps(config, length, round((len(training) - 1) / (1 - recipe.start.kept)))
     minutes = config.minutes or (0.0 if steps else DEFAULT_MINUTES)
     if minutes:
         clock = clock or CommandClock()

@@ -17,6 +17,7 @@ from folio.model.gpt import GPT
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
+from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
 from folio.training.loop import Training
 from folio.training.pace import Pace
@@ -51,6 +52,7 @@ def build(
     training: TokenIds,
     validation: TokenIds,
     validation_cluster: NDArray[np.integer] | None = None,
+    kept: TokenIds | None = None,
 ) -> Training:
     """Put the parts together; the same recipe gives the same weights.
 
@@ -59,9 +61,10 @@ def build(
         device: where.
         training, validation: token ids.
         validation_cluster: as in Training.
+        kept: token ids of an old text, of which `start.keep` of each batch are.
 
     Raises:
-        UserError: the text is shorter than one window.
+        UserError: a text is shorter than one window.
     """
     if len(validation) < 2:
         raise UserError(
@@ -70,18 +73,18 @@ def build(
         )
     model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
-    tokens_before = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
+    stream = make_stream(recipe, training)
+    if kept is not None:
+        if len(kept) <= recipe.model.context_length:
+            raise UserError(
+                f"The old text has {len(kept)} tokens, fewer than one window of "
+                f"{recipe.model.context_length} and the token after it. Give --keep 0."
+            )
+        stream = Mixture(stream, make_stream(recipe, kept), recipe.start.kept)
     return Training(
         model=model,
         step=make_step(model, device, recipe),
-        stream=TokenStream(
-            training,
-            window=recipe.model.context_length,
-            seed=recipe.seed,
-            config=recipe.stream,
-            lanes=recipe.training.batch_size,
-            goldfish=(recipe.training.goldfish, tokens_before),
-        ),
+        stream=stream,
         validation=validation,
         context_length=recipe.model.context_length,
         device=device,
@@ -90,6 +93,19 @@ def build(
         schedule=recipe.schedule,
         pace=Pace.of(recipe.schedule.pace, recipe.training.max_steps),
         validation_cluster=validation_cluster,
+    )
+
+
+def make_stream(recipe: Recipe, tokens: TokenIds) -> TokenStream:
+    """Read (N,) token ids in the order that a recipe says."""
+    tokens_before = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
+    return TokenStream(
+        tokens,
+        window=recipe.model.context_length,
+        seed=recipe.seed,
+        config=recipe.stream,
+        lanes=recipe.training.batch_size,
+        goldfish=(recipe.training.goldfish, tokens_before),
     )
 
 

@@ -18,6 +18,7 @@ from folio.recipe.recipe import Recipe
 from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
+from folio.run.fine_tuning import before_and_after, losses_before
 from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.look_back import look_back
 from folio.run.opening import Model, open_run
@@ -84,6 +85,7 @@ def finish(
         if state.best_step < state.step and run.tokens_file("test").exists():
             last = evaluate_on(open_run(run, "last"), "test", training.device)
             held_out += [replace(last, name="test, last step")] if last else []
+        held_out += losses_before(run)
         write_json(run.held_out_file, [text.record() for text in held_out])
         if sample_tokens and not should_stop():
             deadline = training.deadline
@@ -148,11 +150,13 @@ def facts(
             "characters for training, validation",
             f"{ledger['training']:,}, {ledger['validation']:,}",
         ),
+        *([("begins with", recipe.start.run)] if recipe.start.run else []),
         ("model", f"{recipe.preset}, {recipe.model.n_parameters:,} parameters"),
         ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
         ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
         ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
-        *((f"loss, {text.name}", str(text)) for text in held_out),
+        *((f"loss, {text.name}", str(text)) for text in held_out if not text.is_before),
+        *before_and_after(held_out),
         *looked,
         ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from folio.corpus.canaries import Canary, make_canaries, plant
 from folio.corpus.corpus import Corpus, read_corpus
 from folio.corpus.document import Part
+from folio.errors import UserError
 from folio.evaluation.score import frequency_loss
 from folio.recipe.recipe import Recipe
 from folio.run.parts import Parts, make_parts
 from folio.storage import cache_folder, write_json
 from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.token_file import VERSION, open_token_file, write_token_file
@@ -112,6 +114,8 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         canaries,
     )
     record |= _token_counts(tokenizer, prepared.training(), validation_ids)
+    if config.kind == "file":
+        warnings += _unknown_to(tokenizer, prepared.training(), training, recipe)
     if canaries:
         record["ledger"]["planted"] = sum(len(c.line) * c.times for c in canaries)
     warnings += _warnings(record, recipe.corpus.sources, len(canaries))
@@ -138,6 +142,34 @@ def _token_counts(tokenizer: Tokenizer, training: TokenIds, validation: TokenIds
     return counts
 
 
+def _unknown_to(
+    tokenizer: Tokenizer, token_ids: TokenIds, parts: Sequence[Part], recipe: Recipe
+) -> Iterator[str]:
+    """What of a text a vocabulary lacks that was not made of it.
+
+    Raises:
+        UserError: all of it.
+    """
+    if tokenizer.unknown is None:
+        return
+    chunks = (token_ids[i : i + CHUNK_TOKENS] for i in range(0, len(token_ids), CHUNK_TOKENS))
+    n_unknown = sum(int(np.count_nonzero(chunk == tokenizer.unknown)) for chunk in chunks)
+    if not n_unknown:
+        return
+    shown = ""
+    if isinstance(tokenizer, CharacterTokenizer):
+        lacking = tokenizer.lacking(piece for part in parts for piece in part.pieces())
+        each = [f"{c!r} (U+{ord(c):04X}) {n:,}" for c, n in lacking.items()]
+        shown = f", {len(each):,} kinds: {', '.join(each[:8])}{', ...' if each[8:] else ''}"
+    found = (
+        f"{n_unknown:,} of {len(token_ids):,} training tokens ({n_unknown / len(token_ids):.1%}) "
+        f"are unknown to the vocabulary of {recipe.start.run or recipe.tokenizer.path}{shown}"
+    )
+    if n_unknown == len(token_ids):
+        raise UserError(f"{found}. There is nothing left to learn: train this text from scratch.")
+    yield f"{found}. They are read as <unk>, which is never written."
+
+
 def _canaries(recipe: Recipe, tokenizer: Tokenizer) -> list[Canary]:
     """Secrets to plant, of characters that the vocabulary has."""
     if not recipe.corpus.canaries:
@@ -160,8 +192,7 @@ def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -
     if n_unknown := record["tokens"]["unknown_in_validation"]:
         yield (
             f"{n_unknown} of {n_validation} validation tokens are unknown "
-            f"({n_unknown / n_validation:.1%}): the vocabulary, made of the training text, "
-            f"does not have them."
+            f"({n_unknown / n_validation:.1%}): the vocabulary does not have them."
         )
     ledger = record["ledger"]
     if ledger["dropped"]:

@@ -94,15 +94,15 @@ MATRIX_RATE_TIMES_ROOT = 0.16
 """Of Muon, times the root of the width: its best rate falls as the width to the power of -0.45."""
 
 
-def usual_rates(d_model: int) -> dict[str, float]:
-    """The learning rates for a width, where a recipe names none.
+def usual_rates(d_model: int, factor: float = 1.0) -> dict[str, float]:
+    """The learning rates for a width times a factor, where a recipe names none.
 
     >>> usual_rates(256)
     {'learning_rate': 0.002, 'matrix_learning_rate': 0.01}
     """
     return {
-        "learning_rate": _short(RATE_TIMES_WIDTH / d_model),
-        "matrix_learning_rate": _short(MATRIX_RATE_TIMES_ROOT / math.sqrt(d_model)),
+        "learning_rate": _short(factor * RATE_TIMES_WIDTH / d_model),
+        "matrix_learning_rate": _short(factor * MATRIX_RATE_TIMES_ROOT / math.sqrt(d_model)),
     }
 
 

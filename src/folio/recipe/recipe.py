@@ -7,17 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from folio.config import Table, from_table, merge, read_toml, to_table
+from folio.config import Table, from_table, merge, read_toml, to_table, to_toml
 from folio.corpus.corpus import CorpusConfig
 from folio.device import DeviceConfig
 from folio.errors import UserError
 from folio.model.config import ModelConfig
 from folio.recipe.presets import preset_table, usual_rates
-from folio.run.formats import KEY, require_readable
+from folio.recipe.start import StartConfig, begins_anew, started
+from folio.run.directory import Run
+from folio.run.formats import FORMATS, KEY, require_readable
+from folio.storage import atomic_write
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokens.stream import StreamConfig
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.pace import parse_knot
+from folio.training.pace import Knot, parse_knot
 from folio.training.schedule import ScheduleConfig
 
 BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
@@ -39,6 +42,7 @@ class Recipe:
     seed: int = 1
     """Of weights, order and dropout."""
 
+    start: StartConfig = field(default_factory=StartConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
@@ -55,7 +59,7 @@ class Recipe:
         >>> Recipe.of(preset="gpt2", model={"n_layers": 6}).model.n_layers
         6
         """
-        return make_recipe(settings)
+        return make_recipe(started(settings))
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -65,6 +69,11 @@ class Recipe:
             raise UserError(
                 f"schedule.pace ends at step {parse_knot(pace[-1]).last}, which must be "
                 f"training.max_steps, got {steps}. Leave schedule.pace out for another budget."
+            )
+        if self.start.kept and self.stream.order == "sequential":
+            raise UserError(
+                f"stream.order = sequential reads one text from front to back, but start.keep is "
+                f"{self.start.keep:g}. Give --keep 0, or --stream.order shuffled."
             )
 
 
@@ -81,8 +90,8 @@ def make_recipe(*layers: Table) -> Recipe:
     size = _name(table, "size", Recipe.size)
     recipe = from_table(Recipe, merge(preset_table(family, size), table))
     given = table.get("optimizer", {})
-    usual = usual_rates(recipe.model.d_model).items()
-    rates = {name: rate for name, rate in usual if name not in given}
+    usual = usual_rates(recipe.model.d_model, recipe.start.rate_factor if recipe.start.run else 1.0)
+    rates = {name: rate for name, rate in usual.items() if name not in given}
     return replace(recipe, optimizer=replace(recipe.optimizer, **rates))
 
 
@@ -90,10 +99,13 @@ def lay_over(*layers: Table) -> Table:
     """Lay tables of settings over each other.
 
     A layer that sets a budget replaces the budgets of the layers before it: who says
-    `--minutes 2` does not want the recipe's steps.
+    `--minutes 2` does not want the recipe's steps. One that names a run to begin with replaces
+    what stands there of another.
     """
     table: Table = {}
     for layer in layers:
+        if "run" in layer.get("start", {}) and "start" in table:
+            table = begins_anew(table)
         if any(name in layer.get("training", {}) for name in BUDGETS):
             below = table.get("training", {})
             table["training"] = {k: v for k, v in below.items() if k not in BUDGETS}
@@ -119,6 +131,20 @@ def source_layers(sources: Sequence[str | Path | Recipe]) -> list[Table]:
     for recipe in recipes:
         return [to_table(recipe) if isinstance(recipe, Recipe) else read_toml(Path(recipe))]
     return [{"corpus": {"sources": list(map(str, sources))}}] if sources else []
+
+
+def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:
+    """The recipe that repeats what a clock decided, without one."""
+    schedule = replace(recipe.schedule, pace=tuple(map(str, knots)))
+    config = replace(recipe.training, max_steps=knots[-1].last)
+    return replace(recipe, schedule=schedule, training=config)
+
+
+def write_recipe(run: Run, recipe: Recipe) -> None:
+    """Write the resolved recipe."""
+    with atomic_write(run.recipe_file) as file:
+        head = f"# folio train {run.recipe_file}\n\n{KEY} = {FORMATS['recipe'].written}\n"
+        file.write(head + to_toml(recipe))
 
 
 def _name(table: Table, key: str, default: str) -> Any:

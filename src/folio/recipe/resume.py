@@ -13,8 +13,9 @@ from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_a
 from folio.recipe.build import build, clusters_of
 from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
-from folio.recipe.recipe import Recipe, make_recipe
-from folio.recipe.train import train_in, with_pace, write_recipe
+from folio.recipe.origin import kept_text
+from folio.recipe.recipe import Recipe, make_recipe, with_pace, write_recipe
+from folio.recipe.train import train_in
 from folio.recipe.watcher import Watcher
 from folio.run.card import diagnose_run
 from folio.run.checkpoint import newest_checkpoint
@@ -81,7 +82,8 @@ def resume_run(
         if recipe != before:
             write_recipe(run, recipe)
         clusters = clusters_of(validation, tokenizer, run.families("validation"))
-        training = build(recipe, device, *texts, clusters)
+        kept = kept_text(run.tokens_file("kept"), recipe, tokenizer.fingerprint)
+        training = build(recipe, device, *texts, clusters, kept)
         return train_in(run, recipe, training, watcher, should_stop, budget, clock)
 
 

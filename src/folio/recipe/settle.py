@@ -12,6 +12,7 @@ from folio.recipe.budget import CommandClock, Speed
 from folio.recipe.build import choose_for, fit_vocabulary
 from folio.recipe.expected_loss import RULE, effort_of, read_anchors
 from folio.recipe.memory import fit_memory, memory_before
+from folio.recipe.origin import Origin, open_origin
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import Recipe
 from folio.recipe.sizing import size_recipe
@@ -30,6 +31,8 @@ class Settled(NamedTuple):
     """That training should take; 0 where that is not known."""
     speed: Speed | None
     """Of its size on this machine, where that was tried."""
+    origin: Origin | None = None
+    """The run that it begins with; None for random weights."""
 
 
 def settle(
@@ -58,8 +61,12 @@ def settle(
     device = choose_for(recipe)
     watcher.tell(f"device: {device}")
     recipe = replace(_with_absolute_paths(recipe), device=device.config)
+    recipe, origin = open_origin(recipe, given, device, watcher.tell)
+    if origin is not None:
+        prepared.files.update(origin.files)
+        prepared.record["families"]["old"] = origin.families
     recipe, memory_bytes = fit_memory(recipe, device, in_use, watcher.tell)
-    return Settled(recipe, prepared, device, memory_bytes, speed)
+    return Settled(recipe, prepared, device, memory_bytes, speed, origin)
 
 
 def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
@@ -73,7 +80,7 @@ def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
     """
     prepared = settled.prepared
     config, length = recipe.training, recipe.model.context_length
-    anchors = read_anchors(prepared.files["train"])
+    anchors = [] if recipe.start.run else read_anchors(prepared.files["train"])
     effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
     return Figures(
         max_steps=config.max_steps,

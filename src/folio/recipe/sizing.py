@@ -116,7 +116,7 @@ class Candidate:
     @property
     def epochs(self) -> float:
         """Of the training text."""
-        return self.n_tokens / max(self.n_training - 1, 1)
+        return self.n_tokens * (1 - self.recipe.start.kept) / max(self.n_training - 1, 1)
 
     @property
     def share_of_needed(self) -> float:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from folio.config import Table, to_toml
+from folio.config import Table
 from folio.device import cores
 from folio.recipe.budget import CommandClock, evaluation_now, freeze_budget, read_at_end
 from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
-from folio.recipe.recipe import Recipe
+from folio.recipe.origin import kept_text
+from folio.recipe.recipe import Recipe, with_pace, write_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.settle import expect, settle
 from folio.recipe.watcher import Both, Watcher
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.directory import Run, runs_folder
-from folio.run.formats import FORMATS, KEY, stamped
+from folio.run.formats import stamped
 from folio.run.metrics import set_aside_events_after
 from folio.run.own_code import require_same_code
 from folio.run.parts import write_parts
 from folio.run.prediction import predict
-from folio.storage import atomic_write, link_or_copy, write_json
+from folio.storage import link_or_copy, write_json
 from folio.training.deadline import Deadline, TimeBudget
 from folio.training.loop import Training, train
-from folio.training.pace import Knot
 from folio.training.pace_file import write_pace
 from folio.training.recorder import RunRecorder
 from folio.training.state import TrainingState, load_model_tensors
@@ -63,19 +63,13 @@ def train_recipe(
         settled = settle(recipe, watcher, given, clock)
         prepared, device = settled.prepared, settled.device
         texts = prepared.training(), prepared.validation()
-        frozen = freeze_budget(
-            settled.recipe,
-            device,
-            *texts,
-            clock,
-            settled.speed,
-            read_at_end(prepared.files),
-            watcher.tell,
-        )
+        speed, at_end = settled.speed, read_at_end(prepared.files)
+        frozen = freeze_budget(settled.recipe, device, *texts, clock, speed, at_end, watcher.tell)
         recipe = frozen.recipe
         families = prepared.record["families"]["validation"]
         clusters = clusters_of(texts[1], prepared.tokenizer, families)
-        training = build(recipe, device, *texts, clusters)  # fails here, or never
+        kept = kept_text(prepared.files.get("kept"), recipe, prepared.tokenizer.fingerprint)
+        training = build(recipe, device, *texts, clusters, kept)  # fails here, or never
 
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():
@@ -85,6 +79,8 @@ def train_recipe(
             write_json(run.canaries_file, [canary.record() for canary in prepared.canaries])
         write_json(run.corpus_file, stamped("corpus", prepared.record))
         predict(run, expect(settled, recipe, frozen.speed))
+        if settled.origin is not None:
+            settled.origin.begin(run, recipe, training)
         if frozen.time is not None:
             write_pace(run.pace_file, frozen.time, training.pace.knots)
         write_recipe(run, recipe)  # last: from here on this is a run
@@ -129,13 +125,6 @@ def train_in(
     return finish(run, recipe, ending, state, training, nll, watcher.sample_tokens, should_stop)
 
 
-def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:
-    """The recipe that repeats what a clock decided, without one."""
-    schedule = replace(recipe.schedule, pace=tuple(map(str, knots)))
-    config = replace(recipe.training, max_steps=knots[-1].last)
-    return replace(recipe, schedule=schedule, training=config)
-
-
 def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
     """The newest whole checkpoint into the parts; the beginning where there is none."""
     checkpoint, complaints = newest_checkpoint(run.checkpoints_folder)
@@ -150,16 +139,10 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
         training.step.optimizer.load(checkpoint.optimizer_tensors())
         state = TrainingState.restore(checkpoint.state, training.device.torch)
         step = checkpoint.step
-        watcher.tell(f"going on from {checkpoint.path}")
+        if step:
+            watcher.tell(f"going on from {checkpoint.path}")
     for path in list_checkpoints(run.checkpoints_folder):
         if checkpoint is None or path.name > checkpoint.path.name:  # those that are damaged
             shutil.rmtree(path, ignore_errors=True)
-    set_aside_events_after(run.metrics_file, step)
+    set_aside_events_after(run.metrics_file, step or state.evaluated_step)
     return state
-
-
-def write_recipe(run: Run, recipe: Recipe) -> None:
-    """Write the resolved recipe."""
-    with atomic_write(run.recipe_file) as file:
-        head = f"# folio train {run.recipe_file}\n\n{KEY} = {FORMATS['recipe'].written}\n"
-        file.write(head + to_toml(recipe))

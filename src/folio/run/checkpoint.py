@@ -51,6 +51,11 @@ class Checkpoint:
     own_code: dict[str, dict[str, str]] | None = None
     """What is not Folio's own in the model; see folio.run.own_code. None where nobody noted it."""
 
+    @property
+    def weights_sha256(self) -> str:
+        """Of the file of the weights, as it was when the checkpoint was opened."""
+        return read_json(self.path / MANIFEST)[MODEL]["sha256"]
+
     def model_tensors(self) -> Tensors:
         """Name -> weights, on the CPU, by the names of today."""
         return {new_name(name): tensor for name, tensor in _load(self.path / MODEL).items()}

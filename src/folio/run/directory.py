@@ -111,6 +111,11 @@ class Run:
         return self.path / "README.md"
 
     @property
+    def start_file(self) -> Path:
+        """The run that this one began with, and its loss; missing in a run from scratch."""
+        return self.path / "start.json"
+
+    @property
     def held_out_file(self) -> Path:
         """The losses on the held-out texts."""
         return self.path / "held_out.json"
@@ -167,8 +172,9 @@ class Run:
 
     def tokens_file(self, part: str) -> Path:
         """Of `train`, `validation`, `elsewhere` (held-out text of another kind), `test` (held-out
-        text that nothing is chosen by), or `clean` (1 for each validation token that is new to the
-        training text; missing where the tokenizer does not keep the text).
+        text that nothing is chosen by), `kept` and `old` (what the run that this one began with
+        learned from, and what it held out), or `clean` (1 for each validation token that is new to
+        the training text; missing where the tokenizer does not keep the text).
         """
         return self.path / "tokens" / f"{part}.bin"
 

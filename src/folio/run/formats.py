@@ -14,7 +14,7 @@ from typing import Any, Literal
 from folio.errors import UserError
 
 KEY = "format"
-Kind = Literal["checkpoint", "recipe", "corpus", "study", "pointer"]
+Kind = Literal["checkpoint", "recipe", "corpus", "study", "pointer", "start"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ FORMATS: dict[Kind, Versions] = {
     "corpus": Versions(1, 0, "folio train RUN/recipe.toml"),
     "study": Versions(1, 0, "folio tune TEXT"),
     "pointer": Versions(1, 0, "folio train RUN/recipe.toml"),
+    "start": Versions(1, 1, "folio train RUN/recipe.toml"),
 }
 
 

@@ -15,6 +15,13 @@ from folio.run.opening import Model
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 
+OLD_TEXT = "old text"
+"""What the run held out that this one began with."""
+BEFORE = ", before"
+"""Behind the name of a text: what the weights made of it that this run began with."""
+NAMES = {"old": OLD_TEXT}
+"""Token file -> what its text is called, where that is not its name."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -22,11 +29,17 @@ class HeldOut:
 
     name: str
     """`validation`: all of that text; `clean part`: what of it is new to the training text;
-    `elsewhere`: held-out text of another kind; `test`: text that nothing was chosen by."""
+    `elsewhere`: held-out text of another kind; `test`: text that nothing was chosen by; `old text`:
+    the validation text of the run that this one began with."""
     targets: int
     nats_per_token: float
     standard_error: float
     """Of that loss over texts of the kind, not over tokens; infinite for a single stretch."""
+
+    @property
+    def is_before(self) -> bool:
+        """Whether it is a loss of the weights that a run began with."""
+        return self.name.endswith(BEFORE)
 
     def record(self) -> dict[str, Any]:
         """For held_out.json."""
@@ -63,7 +76,7 @@ def evaluate_held_out(
         clean = open_token_file(run.tokens_file("clean"))[1:] == 1
         if 0 < clean.sum() < len(nll):
             texts.append(_held_out("clean part", nll[clean], blocks[clean]))
-    others = (evaluate_on(opened, name, device) for name in ("elsewhere", "test"))
+    others = (evaluate_on(opened, name, device) for name in ("elsewhere", "test", "old"))
     return texts + [text for text in others if text]
 
 
@@ -74,7 +87,7 @@ def evaluate_on(opened: Model, name: str, device: Device | None = None) -> HeldO
     if len(tokens) < 2:
         return None
     _, nll = opened.score(tokens, device)
-    return _held_out(name, nll, _blocks(opened, tokens, opened.run.families(name)))
+    return _held_out(NAMES.get(name, name), nll, _blocks(opened, tokens, opened.run.families(name)))
 
 
 def too_small(texts: Sequence[HeldOut]) -> str:

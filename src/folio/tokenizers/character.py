@@ -59,6 +59,23 @@ class CharacterTokenizer(Tokenizer):
             f"model cannot read it. Leave it out of the prompt."
         )
 
+    def lacking(self, texts: Iterable[str]) -> dict[str, int]:
+        """Which characters of some texts the vocabulary lacks: how often each, the most frequent
+        first.
+
+        >>> CharacterTokenizer("ab").lacking(["abba", "cdd"])
+        {'d': 2, 'c': 1}
+        """
+        counts = np.zeros(CODE_POINTS, np.int64)
+        for text in texts:
+            codes = _code_points(text)
+            counts += np.bincount(codes[self._table[codes] == self.unknown], minlength=CODE_POINTS)
+        found = np.flatnonzero(counts)
+        return {
+            chr(code): int(counts[code])
+            for code in found[np.argsort(-counts[found], kind="stable")]
+        }
+
     def to_json(self) -> dict[str, Any]:
         # Pair merging without a single merge, so that the standard has a name for it.
         vocabulary = {symbol: i for i, symbol in enumerate(self.characters)} | self.special_tokens

@@ -20,7 +20,7 @@ Shapes:  B windows · T context length
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,14 @@ class Place:
     epoch: int = 0
     position: int = 0
     """Targets of this epoch that were given out."""
+    kept: Place | None = None
+    """The place in a second text, where one is mixed in (mixture.py)."""
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Place:
+        """Take up what `dataclasses.asdict` made."""
+        kept = record.get("kept")
+        return cls(record["epoch"], record["position"], cls.of(kept) if kept else None)
 
 
 class Batch(NamedTuple):
@@ -76,6 +84,9 @@ class Batch(NamedTuple):
 
 class TokenStream:
     """An endless series of batches; `place` says where it stands and can be set."""
+
+    share = 0.0
+    """Of another text among what is read; see mixture.py."""
 
     def __init__(
         self,
@@ -114,6 +125,11 @@ class TokenStream:
     def targets_per_epoch(self) -> int:
         """N - 1: every token but the first."""
         return len(self.tokens) - 1
+
+    @property
+    def n_given(self) -> int:
+        """Targets that were given out since the beginning."""
+        return self.place.epoch * self.targets_per_epoch + self.place.position
 
     def next_batch(self, n_windows: int, context_length: int | None = None) -> Batch:
         """Read on.

@@ -20,6 +20,7 @@ from folio.evaluation.score import exact_windows, sampled_windows
 from folio.evaluation.uncertainty import ratio_error
 from folio.run.diagnosis import stale_evaluations
 from folio.tokenizers.base import TokenIds
+from folio.tokens.mixture import Mixture
 from folio.tokens.stream import Batch, TokenStream
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.deadline import Deadline
@@ -74,7 +75,7 @@ class Training:
     """Holds the weights, in float32."""
     step: Step
     """Moves them."""
-    stream: TokenStream
+    stream: TokenStream | Mixture
     validation: TokenIds
     context_length: int
     device: Device
@@ -175,9 +176,10 @@ def _train(
 
 def is_evaluation_due(training: Training, step: int) -> bool:
     """Whether the losses are measured after so many steps: at intervals, or at shares of a pace
-    whose steps nobody knows beforehand; at the end in any case."""
+    whose steps nobody knows beforehand; at the end in any case, and before the first step, where
+    the weights have learned already."""
     config, pace = training.config, training.pace
-    if step == pace.last:
+    if step in (0, pace.last):
         return True
     if config.evaluation_interval:
         return step % config.evaluation_interval == 0

@@ -34,7 +34,8 @@ class TrainingState:
     best_validation_loss: float = math.inf
     best_step: int = 0
     evaluated_step: int = 0
-    """Step of the last evaluation; 0 before the first."""
+    """Step of the last evaluation; before the first one 0, or -1 where random weights are not what
+    the run begins with, so that step 0 is evaluated too."""
     stale_evaluations: int = 0
     """Evaluations since the best one."""
     recent_loss: float = 0.0
@@ -57,7 +58,7 @@ class TrainingState:
         """Take up a record, the random state of torch included."""
         record = dict(record)
         generators = record.pop("random")
-        record["place"] = Place(**record["place"])
+        record["place"] = Place.of(record["place"])
         torch.set_rng_state(_decode(generators["cpu"]))
         if device.type == "cuda" and "cuda" in generators:
             torch.cuda.set_rng_state(_decode(generators["cuda"]), device)

@@ -1,0 +1,107 @@
+"""Begin with the weights of a run: its model, its text, and its loss before the first step.
+
+A run that begins with another one has a checkpoint of step 0, written before the run exists, so it
+needs its origin no longer: whatever goes on with it finds the weights where all runs have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from folio.config import Table
+from folio.device import Device, cores
+from folio.errors import UserError
+from folio.recipe.recipe import Recipe
+from folio.run.directory import Run
+from folio.run.fine_tuning import write_start
+from folio.run.held_out import OLD_TEXT, HeldOut, evaluate_on
+from folio.run.opening import Model, open_run
+from folio.tokenizers.base import TokenIds
+from folio.tokens.token_file import open_token_file
+from folio.training.loop import Training
+from folio.training.recorder import RunRecorder
+from folio.training.state import TrainingState, load_model_tensors
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run that a training begins with."""
+
+    opened: Model
+    files: dict[str, Path]
+    """Its texts as the new run has them: `kept`, mixed into training, and `old`, held out."""
+    before: HeldOut | None
+    """What its model makes of its own held-out text; None where it has none."""
+
+    @property
+    def families(self) -> Sequence[int]:
+        """Of the texts of `old`."""
+        return self.opened.run.families("validation")
+
+    def begin(self, run: Run, recipe: Recipe, training: Training) -> None:
+        """Put the weights into a training, and leave them in its run as the checkpoint of step 0.
+
+        What they make of the new text is measured by the loop, before the first step.
+        """
+        load_model_tensors(training.model, self.opened.checkpoint.model_tensors())
+        state = TrainingState(evaluated_step=-1, cores=cores())
+        RunRecorder(run, training, recipe.model).save(state)
+        write_start(run, recipe.start.run, recipe.start.sha256, self.before)
+
+
+def open_origin(
+    recipe: Recipe, given: Table | None, device: Device, tell: Callable[[str], None]
+) -> tuple[Recipe, Origin | None]:
+    """Open the run that a recipe begins with.
+
+    Args:
+        recipe: as `started` filled it in.
+        given: what the user gave, which tells a wish for old text from a default.
+        device: where its loss is measured.
+        tell: takes a line about what is begun with.
+
+    Returns:
+        The recipe, which keeps nothing where there is no old text; None for random weights.
+
+    Raises:
+        UserError: the run cannot be opened, or has not the old text that was asked for.
+    """
+    start = recipe.start
+    if not start.run:
+        return recipe, None
+    if not start.sha256:
+        raise UserError("Only folio train begins with a run: folio train TEXT --from RUN")
+    opened = open_run(Run(Path(start.run)), start.checkpoint)
+    run = opened.run
+    files: dict[str, Path] = {}
+    has_text = run.tokens_file("train").exists()
+    if not has_text and start.keep:
+        if given and given.get("start", {}).get("keep"):
+            raise UserError(
+                f"The run {run.path} has no training text (tokens/train.bin) of which --keep "
+                f"{start.keep:g} could be taken. Give --keep 0."
+            )
+        recipe = replace(recipe, start=replace(start, keep=0.0))
+    if recipe.start.keep:
+        files["kept"] = run.tokens_file("train")
+    before = None
+    if run.tokens_file("validation").exists():
+        before = evaluate_on(opened, "validation", device)
+    if before is not None:
+        files["old"] = run.tokens_file("validation")
+        before = replace(before, name=OLD_TEXT)
+    share = f"{recipe.start.keep:.0%} of each batch is the old text" if files.get("kept") else ""
+    tell(
+        f"begins with step {opened.checkpoint.step:,} of {run.path}; "
+        f"{share or 'no old text is kept'}, rates times {start.rate_factor:g}"
+    )
+    return recipe, Origin(opened, files, before)
+
+
+def kept_text(file: Path | None, recipe: Recipe, fingerprint: str) -> TokenIds | None:
+    """(N,) the old text that is mixed into training; None where none is kept."""
+    if file is None or not recipe.start.kept:
+        return None
+    return open_token_file(file, fingerprint)

@@ -1,0 +1,144 @@
+"""Which run a training begins with, and what it takes over from it. Free of torch.
+
+The weights themselves are loaded in `origin.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from folio.config import Table, from_table, merge, read_toml, to_table
+from folio.errors import UserError
+from folio.model.config import ModelConfig
+from folio.run.checkpoint import Checkpoint
+from folio.run.directory import Run, find_run
+from folio.tokenizers.config import TokenizerConfig
+
+OPEN = ("embedding_dropout", "attention_dropout", "residual_dropout", "initialization_std")
+"""Settings of a model that do not change what its weights mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """Begin with the weights of a run and go on with another text: fine-tuning."""
+
+    run: str = ""
+    """The run whose weights, vocabulary and shape are taken: a name or a path, its best checkpoint,
+    or RUN:last or RUN:500. Empty begins with random weights, and the settings below mean
+    nothing."""
+
+    checkpoint: str = "best"
+    """best, last or a step. Folio writes the step."""
+
+    sha256: str = ""
+    """Of those weights. Folio writes it, so that the recipe never begins with others."""
+
+    keep: float = 0.25
+    """Share of each batch that is of the text that the run learned from, so that it is not
+    forgotten; 0 does without that text."""
+
+    rate_factor: float = 0.3
+    """Times the usual learning rates, where none is given: full rates forget more and gain little,
+    small ones learn too slowly (docs/experiments.md, "Fine-tuning")."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep < 1:
+            raise UserError(f"start.keep is {self.keep}; it is a share, 0 to below 1.")
+        if not self.rate_factor > 0:
+            raise UserError(f"start.rate_factor is {self.rate_factor}; it is above 0.")
+
+    @property
+    def kept(self) -> float:
+        """Share of old text in what is read."""
+        return self.keep if self.run else 0.0
+
+
+def started(table: Table) -> Table:
+    """Fill in what a training takes over from the run that it begins with.
+
+    Args:
+        table: what the user gave; one that names no run is returned as it is.
+
+    Returns:
+        The same with shape, vocabulary and batch of the run, its whole path, the step of its
+        checkpoint, and the sha256 of its weights.
+
+    Raises:
+        UserError: there is no such run, its weights are others than the table says, or a setting
+            contradicts it.
+    """
+    start = table.get("start", {})
+    if not isinstance(start, dict) or not start.get("run"):
+        return table
+    if not table.get("corpus", {}).get("sources"):
+        raise UserError(f"Name the text to go on with: folio train TEXT --from {start['run']}")
+    run, checkpoint = _find(start)
+    recipe = read_toml(run.recipe_file)
+    model = to_table(from_table(ModelConfig, checkpoint.config))
+    tokenizer = TokenizerConfig(
+        kind="file",
+        path=str(run.tokenizer_file.resolve()),
+        sequence=recipe.get("tokenizer", {}).get("sequence", "none"),
+    )
+    fixed: Table = {key: recipe[key] for key in ("preset", "size") if key in recipe}
+    fixed["model"] = {key: value for key, value in model.items() if key not in OPEN}
+    fixed["tokenizer"] = to_table(tokenizer)
+    for name, given, own in _contradictions(table, fixed):
+        raise UserError(
+            f"{name} is {given}, but the run {run.path} that this training begins with has {own}: "
+            f"leave it out, or train from scratch without --from."
+        )
+    training = recipe.get("training", {})
+    batch = {name: training[name] for name in ("batch_size",) if name in training}
+    found = {"run": str(run.path.resolve()), "checkpoint": str(checkpoint.step)}
+    found["sha256"] = checkpoint.weights_sha256
+    return merge({"training": batch}, fixed, table, {"start": found})
+
+
+def begins_anew(table: Table) -> Table:
+    """The same settings without what Folio wrote of the run that they began with, for another."""
+    start = {k: v for k, v in table["start"].items() if k not in ("checkpoint", "sha256")}
+    tokenizer = {k: v for k, v in table.get("tokenizer", {}).items() if k != "path"}
+    return table | {"start": start, "tokenizer": tokenizer}
+
+
+def _find(start: Table) -> tuple[Run, Checkpoint]:
+    """The run and the checkpoint that a table names."""
+    name, which = str(start["run"]), str(start.get("checkpoint", "best"))
+    before, colon, after = name.rpartition(":")
+    if colon and (after in ("best", "last") or after.isdecimal()):
+        name, which = before, after
+    wanted = start.get("sha256")
+    try:
+        run = find_run(str(Path(name).expanduser()))
+        checkpoint, complaints = run.checkpoint(which)
+    except UserError as error:
+        if not wanted:
+            raise
+        raise UserError(
+            f"The weights that this recipe begins with, of step {which} of {name}, are not there "
+            f"any more: {error} Name where they are now: --from RUN"
+        ) from None
+    if complaints:
+        raise UserError(f"{complaints[0]} Begin with another one: --from {name}:last")
+    if wanted and wanted != checkpoint.weights_sha256:
+        raise UserError(
+            f"The weights of {checkpoint.path} are others than those that this recipe begins with "
+            f"(sha256 {checkpoint.weights_sha256[:12]}, not {wanted[:12]}). Take them as they are "
+            f"with: --from {name}:{which}"
+        )
+    return run, checkpoint
+
+
+def _contradictions(given: Table, fixed: Table, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Name, value and the run's own value of each setting that was given otherwise."""
+    for name, own in fixed.items():
+        if name not in given:
+            continue
+        if isinstance(own, dict) and isinstance(given[name], dict):
+            yield from _contradictions(given[name], own, f"{prefix}{name}.")
+        elif given[name] != own:
+            yield prefix + name, given[name], own

@@ -1,0 +1,60 @@
+"""Two texts in one stream of batches: so many windows of an old one beside those of a new one.
+
+How many of a batch are old follows from the two places alone, so that nothing else has to survive a
+restart: as many as bring the old text nearest to its share of all targets that were given out.
+
+Shapes:  B windows · T context length
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from folio.tokens.stream import Batch, Place, TokenStream
+
+
+class Mixture:
+    """As a TokenStream, which it is of the new text; `place` holds both places."""
+
+    def __init__(self, new: TokenStream, old: TokenStream, share: float) -> None:
+        """
+        Args:
+            new, old: the streams of the two texts, of one window.
+            share: of the targets that are old, 0 to below 1.
+        """
+        assert new.window == old.window and 0 <= share < 1
+        self.new, self.old, self.share = new, old, share
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """(N,) of the new text."""
+        return self.new.tokens
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """Of the new text."""
+        return self.new.targets_per_epoch
+
+    @property
+    def place(self) -> Place:
+        """Where both streams stand."""
+        return replace(self.new.place, kept=self.old.place)
+
+    @place.setter
+    def place(self, place: Place) -> None:
+        self.new.place = replace(place, kept=None)
+        self.old.place = place.kept or Place()
+
+    def next_batch(self, n_windows: int, context_length: int | None = None) -> Batch:
+        """Read on in both; arguments and result as those of a TokenStream, the old windows last."""
+        n_old = self._n_old(n_windows, context_length or self.new.window)
+        counts = ((self.new, n_windows - n_old), (self.old, n_old))
+        batches = [stream.next_batch(n, context_length) for stream, n in counts if n]
+        return Batch(*(np.concatenate(rows) for rows in zip(*batches)))
+
+    def _n_old(self, n_windows: int, width: int) -> int:
+        given_new, given_old = self.new.n_given, self.old.n_given
+        wanted = self.share * (given_new + given_old + n_windows * width)
+        return min(max(round((wanted - given_old) / width), 0), n_windows)
