@@ -242,6 +242,12 @@ def test_what_a_page_quotes_is_counted(tmp_path: Path):
     assert dropped["quoted mail"] == len("On Monday:So?x")
 
 
+def test_an_encrypted_mail_is_counted_as_one(tmp_path: Path):
+    secret = "Content-Type: application/pkcs7-mime; name=smime.p7m\n\nMIIB\n"
+    _, dropped = text_of(tmp_path, mail_of(PLAIN.format("See below."), secret))
+    assert dropped["encrypted text"] == len("MIIB\n")
+
+
 @pytest.mark.parametrize("said", ["boundary=----=_Next?1", 'boundary="another"', "x=y"])
 def test_parts_are_found_whatever_the_header_says_about_them(tmp_path: Path, said: str):
     mail = mail_of(PLAIN.format("Hello."), PAGE.format("Hello."), kind="alternative")

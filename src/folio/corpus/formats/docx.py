@@ -119,6 +119,7 @@ class _Docx:
         waiting, self.pending = self.pending, []
         for mark, note in waiting:
             text = "".join(self.blocks(note)).strip()
+            self.package.expansion.add(len(text))  # a note may be referred to again and again
             yield f"{mark} {text}\n\n" if text else ""
 
     def count_unused(self) -> None:

@@ -40,6 +40,7 @@ _LENGTH = re.compile(rb"Content-Length:\s*(\d{1,12})\s*$", re.IGNORECASE)
 _ESCAPED = re.compile(rb">+From ")
 _ESCAPED_LINES = re.compile(rb"^>(>*From )", re.MULTILINE)
 """Lines that a program escaped, so that no message seems to begin: one ">" too many."""
+_ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application/pgp-encrypted")
 _BOUNDARY = re.compile(rb"^--([^\s\"]{1,200})[ \t]*\r?\n(?=content-[a-z-]+:)", re.I | re.MULTILINE)
 """A line between two parts."""
 _PART = re.compile(rb"boundary=|message/rfc822", re.IGNORECASE)
@@ -184,7 +185,8 @@ def _said(part: Message, notes: Notes) -> str:
         return _said(found, notes)
     if not _is_text(part, kind):
         raw = part.get_payload()
-        notes.dropped["attachments"] += len(raw) if isinstance(raw, str) else 0
+        reason = "encrypted text" if kind in _ENCRYPTED else "attachments"
+        notes.dropped[reason] += len(raw) if isinstance(raw, str) else 0
         return ""
     text = _content(part, notes)
     if kind == "text/html":

@@ -78,6 +78,7 @@ class _Values:
 
     def __init__(self, package: Package, notes: Notes) -> None:
         self.notes = notes
+        self.expansion = package.expansion  # which cells that share a text have a part in
         self.texts: list[str] = []
         self.unused: set[int] = set()
         self.dates: list[bool] = []  # whether each format of cells is that of a date
@@ -133,6 +134,7 @@ class _Values:
             self.notes.drop("cells without their text", number)
             return ""
         self.unused.discard(int(number))
+        self.expansion.add(len(self.texts[int(number)]))
         return self.texts[int(number)]
 
     def count_unused(self) -> None:
