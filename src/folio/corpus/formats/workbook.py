@@ -120,7 +120,8 @@ class _Values:
             number = float(value)
             is_date = style.isdecimal() and self.dates[int(style)]
             if not is_date:
-                return f"{number:.{DIGITS}g}" if len(value) > DIGITS else value
+                is_kept = len(value) <= DIGITS and not value.endswith(".0")
+                return value if is_kept else f"{number:.{DIGITS}g}"
             moment = self.first_day + timedelta(seconds=round(number * 86400))
         except (ValueError, IndexError, OverflowError):
             return value
