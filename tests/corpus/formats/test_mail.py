@@ -278,3 +278,12 @@ def test_encodings_whose_bytes_are_those_of_ascii_are_told_by_their_names(
 )
 def test_a_mail_against_the_rules_still_gives_its_text(tmp_path: Path, head: str):
     assert "Größe" in text_of(tmp_path, f"{head}Subject: x\n\nDie Größe.\n")[0]
+
+
+@pytest.mark.parametrize("name", ["a.mht", "a.mhtml"])
+def test_a_saved_page_is_read_as_a_page(tmp_path: Path, name: str):
+    page = PAGE.format("Hello.</p><pre>&gt; kept\n--\nend</pre><p>")
+    saved = mail_of(page, "Content-Type: text/css\n\na{}", kind="related")
+    reading = read_documents([str(write(tmp_path, name, saved))], CorpusConfig())
+    assert reading.documents[0].text == "Hello.\n\n> kept\n--\nend\n"
+    assert reading.tally.dropped["attachments"] == len("a{}")

@@ -76,6 +76,21 @@ def read_eml(data: bytes, notes: Notes, mail_headers: tuple[str, ...] = ()) -> I
     yield Passage(_message_text(data, mail_headers, notes))
 
 
+def read_saved_page(data: bytes, notes: Notes) -> Iterator[Passage]:
+    """A page of the web as browsers save it: a mail of the page and its pictures."""
+    from folio.corpus.formats.html import html_text
+
+    message = _parsed(data)
+    for part in message.walk():
+        _drop_head(part, notes)
+        for beside in (part.preamble, part.epilogue):
+            notes.drop("what stands beside the parts", beside)
+        if part.get_content_type() == "text/html":
+            yield Passage(html_text(_content(part, notes), notes))
+        elif not part.is_multipart():
+            notes.dropped["attachments"] += len(str(part.get_payload()))
+
+
 def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
     """The messages of a mailbox, each without the line that parts it from the one before."""
     lines: list[bytes] = []
