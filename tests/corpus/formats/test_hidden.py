@@ -126,6 +126,12 @@ def test_word_text_is_read_as_it_is_shown(tmp_path: Path, what: str):
     assert dropped == ({reason: n_bytes} if reason else {})
 
 
+def test_a_field_that_never_ends_hides_no_more_than_its_paragraph(tmp_path: Path):
+    begin = '<w:r><w:fldChar w:fldCharType="begin"/></w:r>'
+    body = f"<w:p>{run('One.')}{begin}{code_of('REF')}{run('x')}</w:p><w:p>{run('Two.')}</w:p>"
+    assert text_of(read(tmp_path, "a.docx", word(body))) == "One.|Two."
+
+
 def test_a_hidden_paragraph_and_a_deleted_row_are_counted(tmp_path: Path):
     hidden = f'<w:p><w:pPr><w:pStyle w:val="GhostLine"/></w:pPr>{run("Ghost")}</w:p>'
     row = "<w:tr><w:trPr><w:{}/></w:trPr><w:tc>{}</w:tc></w:tr>"

@@ -78,6 +78,7 @@ class _Docx:
             name = local_name(element)
             if name == "p":
                 text = self.inline(element, self.is_hidden(element, False)).strip("\n")
+                self.fields = list(filter(None, self.fields))  # codes end with their paragraph
                 if _is_drop_cap(element):
                     self.drop_cap += text
                     continue
