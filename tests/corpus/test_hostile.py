@@ -377,6 +377,21 @@ def test_a_parquet_file_that_lies_about_itself(folder: Path):
     assert "damaged" in refusal(folder, "a.parquet")
 
 
+def test_a_long_text_that_is_referred_to_again_and_again(folder: Path):
+    n, long = 20, "x" * (limits.EXPANSION_BYTES // 16)
+    rows = "<row><c t='s'><v>0</v></c></row>" * n
+    book: dict[str, str | bytes] = {
+        "xl/sharedStrings.xml": f"<sst><si><t>{long}</t></si></sst>",
+        "xl/worksheets/sheet1.xml": f"<w><sheetData>{rows}</sheetData></w>",
+    }
+    reference = '<w:r><w:footnoteReference w:id="2"/></w:r>'
+    note = f'<w:footnote w:id="2">{making.docx_paragraph(long)}</w:footnote>'
+    making.write(folder, "a.xlsx", making.zip_of(book))
+    making.write(folder, "a.docx", making.docx(making.docx_paragraph("a", reference) * n, note))
+    for name in ("a.xlsx", "a.docx"):
+        assert "zip bombs" in refusal(folder, name)
+
+
 def table_that_grows(how: str) -> pyarrow.Table:
     """A few kB, and above the limit once it is unpacked."""
     size = limits.EXPANSION_BYTES + (1 << 20)
@@ -416,6 +431,12 @@ def test_subtitles_without_an_end_are_bounded(folder: Path):
     making.write(folder, "a.srt", "1\n00:00:01,000 --> 00:00:02,000\n" + "word " * 1_000_000)
     lengths = [document.n_characters for document in read(folder).documents]
     assert 4_999_999 in [n - 1 for n in lengths] + lengths
+
+
+@pytest.mark.parametrize("source", ["<!--", "<?x ", "<!DOCTYPE [", "<![CDATA[", "<a b='"])
+def test_xml_that_closes_nothing_is_read_at_once(folder: Path, source: str):
+    making.write(folder, "a.xml", f"<r>word {source * 100_000}")
+    assert any("word" in d.text for d in read(folder, time_limit_seconds=20.0).documents)
 
 
 def test_an_xml_file_that_declares_entities_or_names_files(folder: Path):

@@ -100,6 +100,12 @@ PLACES: dict[str, str | dict[str, str]] = {
     "a.xhtml": "<?xml version='1.0'?><html xmlns='http://www.w3.org/1999/xhtml'><head><title>§"
     "</title><script>§</script></head><body><!-- § --><?p §?><p title='§'>§</p></body></html>",
     "a.eml": MAIL,
+    "a.mhtml": MAIL,
+    "a.opml": "<opml><head><t>§</t></head><outline text='§' url='§'><outline text='§' _note='§'/>"
+    "</outline></opml>",
+    "a.ass": "[Info]\nTitle: §\nDialogue: 0,1,2,A,§,0,0,0,,{\\i1 §}Said §\\N§{\\p1}§{\\p0}\n"
+    "Comment: §\n",
+    "b.srt": "{1}{2}{y:i}Said §|§\n§\n",
     "a.mbox": f"before §\nFrom a § Mon\n{MAIL}\nFrom b Tue Jan  2 12:00 2024\n\n> only quoted §\n",
     "telegram.json": json.dumps(TELEGRAM),
     "chatgpt.json": json.dumps(CHATGPT),

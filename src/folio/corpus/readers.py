@@ -120,7 +120,8 @@ def read_pieces(
                         f"{chosen.codec}: it has a NUL in its first {fed + len(block)} bytes. "
                         f"Give text files."
                     )
-                if SHIFT in piece and encoding == "auto":
+                # One sign is looked for ten times as fast as two.
+                if SHIFT[0] in piece and SHIFT in piece and encoding == "auto":
                     raise ShiftError(f"{name} is in ISO 2022.")
                 if problem:
                     raise _wrong(name, chosen.codec, problem, fed, block)

@@ -126,6 +126,12 @@ def test_word_text_is_read_as_it_is_shown(tmp_path: Path, what: str):
     assert dropped == ({reason: n_bytes} if reason else {})
 
 
+def test_a_field_that_never_ends_hides_no_more_than_its_paragraph(tmp_path: Path):
+    begin = '<w:r><w:fldChar w:fldCharType="begin"/></w:r>'
+    body = f"<w:p>{run('One.')}{begin}{code_of('REF')}{run('x')}</w:p><w:p>{run('Two.')}</w:p>"
+    assert text_of(read(tmp_path, "a.docx", word(body))) == "One.|Two."
+
+
 def test_a_hidden_paragraph_and_a_deleted_row_are_counted(tmp_path: Path):
     hidden = f'<w:p><w:pPr><w:pStyle w:val="GhostLine"/></w:pPr>{run("Ghost")}</w:p>'
     row = "<w:tr><w:trPr><w:{}/></w:trPr><w:tc>{}</w:tc></w:tr>"
@@ -259,6 +265,7 @@ def test_hidden_sheets_rows_and_columns_are_counted(tmp_path: Path):
         ('s="2"', "<v>0.604166666666667</v>", "14:30:00"),
         ('s="3"', "<v>45352</v>", "45352"),
         ("", "<v>0.30000000000000004</v>", "0.3"),
+        ("", "<v>13.0</v>", "13"),
         ("", "<v>12345678901234567</v>", "1.23456789012346e+16"),
         ("", "<f>A1+1</f><v>7</v>", "7"),
         ('t="str"', "<f>A1</f><v>seven</v>", "seven"),

@@ -242,6 +242,12 @@ def test_what_a_page_quotes_is_counted(tmp_path: Path):
     assert dropped["quoted mail"] == len("On Monday:So?x")
 
 
+def test_an_encrypted_mail_is_counted_as_one(tmp_path: Path):
+    secret = "Content-Type: application/pkcs7-mime; name=smime.p7m\n\nMIIB\n"
+    _, dropped = text_of(tmp_path, mail_of(PLAIN.format("See below."), secret))
+    assert dropped["encrypted text"] == len("MIIB\n")
+
+
 @pytest.mark.parametrize("said", ["boundary=----=_Next?1", 'boundary="another"', "x=y"])
 def test_parts_are_found_whatever_the_header_says_about_them(tmp_path: Path, said: str):
     mail = mail_of(PLAIN.format("Hello."), PAGE.format("Hello."), kind="alternative")
@@ -272,3 +278,12 @@ def test_encodings_whose_bytes_are_those_of_ascii_are_told_by_their_names(
 )
 def test_a_mail_against_the_rules_still_gives_its_text(tmp_path: Path, head: str):
     assert "Größe" in text_of(tmp_path, f"{head}Subject: x\n\nDie Größe.\n")[0]
+
+
+@pytest.mark.parametrize("name", ["a.mht", "a.mhtml"])
+def test_a_saved_page_is_read_as_a_page(tmp_path: Path, name: str):
+    page = PAGE.format("Hello.</p><pre>&gt; kept\n--\nend</pre><p>")
+    saved = mail_of(page, "Content-Type: text/css\n\na{}", kind="related")
+    reading = read_documents([str(write(tmp_path, name, saved))], CorpusConfig())
+    assert reading.documents[0].text == "Hello.\n\n> kept\n--\nend\n"
+    assert reading.tally.dropped["attachments"] == len("a{}")

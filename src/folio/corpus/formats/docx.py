@@ -78,6 +78,7 @@ class _Docx:
             name = local_name(element)
             if name == "p":
                 text = self.inline(element, self.is_hidden(element, False)).strip("\n")
+                self.fields = list(filter(None, self.fields))  # codes end with their paragraph
                 if _is_drop_cap(element):
                     self.drop_cap += text
                     continue
@@ -119,6 +120,7 @@ class _Docx:
         waiting, self.pending = self.pending, []
         for mark, note in waiting:
             text = "".join(self.blocks(note)).strip()
+            self.package.expansion.add(len(text))  # a note may be referred to again and again
             yield f"{mark} {text}\n\n" if text else ""
 
     def count_unused(self) -> None:

@@ -56,6 +56,7 @@ FORMATS = (
     Format(
         "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=5
     ),
+    Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax"),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=4),
     Format(
         "subtitles",

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 HEAD_BYTES = 512
-_OFFICE = "an OLE file: old Office (.doc, .xls, .ppt), or a newer document with a password"
+_OFFICE = (
+    "an OLE file: old Office (.doc, .xls, .ppt), a mail of Outlook (.msg), or a newer document "
+    "with a password"
+)
 KINDS = (
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _OFFICE, "save it anew without a password as docx, xlsx "
-     "or pptx, or --corpus.engine tika"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _OFFICE, "save it anew without a password as docx, xlsx, "
+     "pptx or eml, or --corpus.engine tika"),
     (b"PK\x03\x04", "a zip file, or a document made of one", "give it the ending that it has, such "
      "as .zip, .docx, .xlsx or .epub"),
     (b"\x1f\x8b", "compressed by gzip", "end its name in .gz, or unpack it"),

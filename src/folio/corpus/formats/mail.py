@@ -40,6 +40,7 @@ _LENGTH = re.compile(rb"Content-Length:\s*(\d{1,12})\s*$", re.IGNORECASE)
 _ESCAPED = re.compile(rb">+From ")
 _ESCAPED_LINES = re.compile(rb"^>(>*From )", re.MULTILINE)
 """Lines that a program escaped, so that no message seems to begin: one ">" too many."""
+_ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application/pgp-encrypted")
 _BOUNDARY = re.compile(rb"^--([^\s\"]{1,200})[ \t]*\r?\n(?=content-[a-z-]+:)", re.I | re.MULTILINE)
 """A line between two parts."""
 _PART = re.compile(rb"boundary=|message/rfc822", re.IGNORECASE)
@@ -73,6 +74,21 @@ def read_eml(data: bytes, notes: Notes, mail_headers: tuple[str, ...] = ()) -> I
         data = decode(data, None, notes).encode("utf-8", "replace")
     data = data.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     yield Passage(_message_text(data, mail_headers, notes))
+
+
+def read_saved_page(data: bytes, notes: Notes) -> Iterator[Passage]:
+    """A page of the web as browsers save it: a mail of the page and its pictures."""
+    from folio.corpus.formats.html import html_text
+
+    message = _parsed(data)
+    for part in message.walk():
+        _drop_head(part, notes)
+        for beside in (part.preamble, part.epilogue):
+            notes.drop("what stands beside the parts", beside)
+        if part.get_content_type() == "text/html":
+            yield Passage(html_text(_content(part, notes), notes))
+        elif not part.is_multipart():
+            notes.dropped["attachments"] += len(str(part.get_payload()))
 
 
 def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
@@ -184,7 +200,8 @@ def _said(part: Message, notes: Notes) -> str:
         return _said(found, notes)
     if not _is_text(part, kind):
         raw = part.get_payload()
-        notes.dropped["attachments"] += len(raw) if isinstance(raw, str) else 0
+        reason = "encrypted text" if kind in _ENCRYPTED else "attachments"
+        notes.dropped[reason] += len(raw) if isinstance(raw, str) else 0
         return ""
     text = _content(part, notes)
     if kind == "text/html":

@@ -14,7 +14,8 @@ from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
 REPEATED = 64
-"""Equal cells side by side that are kept; a row may be empty up to its thousandth."""
+"""Equal cells side by side that are kept, if they are as short; a row may be empty up to its
+thousandth."""
 _SKIPPED = {
     "tracked-changes": "deleted text",
     "annotation": "comments",
@@ -114,7 +115,7 @@ class _Odt:
                     if local_name(cell) == "table-cell":
                         text = re.sub(r"\s*\n\s*", " ", "".join(self.blocks(cell))).strip()
                         n = int(attribute(cell, "number-columns-repeated") or 1)
-                        cells += [text] * min(n, REPEATED)
+                        cells += [text] * min(n, REPEATED if len(text) < REPEATED else 1)
                     else:
                         self.notes.drop("covered cells", "".join(cell.itertext()))
                 if any(cells):

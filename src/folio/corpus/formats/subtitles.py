@@ -79,6 +79,8 @@ def _one_a_line(text: str, head: re.Pattern[str], line_end: str, notes: Notes) -
         if found is None:
             notes.drop("styles and comments", line)
             continue
+        for name in found[0].split(",")[3:]:  # style, speaker, margins, effect
+            notes.drop("names of cues", "" if name.isdecimal() else name)
         for drawing in _DRAWING.findall(line):
             notes.drop("drawings", drawing)
         shown = _DRAWING.sub("", line[found.end() :]).replace(r"\h", " ")

@@ -78,6 +78,7 @@ class _Values:
 
     def __init__(self, package: Package, notes: Notes) -> None:
         self.notes = notes
+        self.expansion = package.expansion  # which cells that share a text have a part in
         self.texts: list[str] = []
         self.unused: set[int] = set()
         self.dates: list[bool] = []  # whether each format of cells is that of a date
@@ -119,7 +120,8 @@ class _Values:
             number = float(value)
             is_date = style.isdecimal() and self.dates[int(style)]
             if not is_date:
-                return f"{number:.{DIGITS}g}" if len(value) > DIGITS else value
+                is_kept = len(value) <= DIGITS and not value.endswith(".0")
+                return value if is_kept else f"{number:.{DIGITS}g}"
             moment = self.first_day + timedelta(seconds=round(number * 86400))
         except (ValueError, IndexError, OverflowError):
             return value
@@ -133,6 +135,7 @@ class _Values:
             self.notes.drop("cells without their text", number)
             return ""
         self.unused.discard(int(number))
+        self.expansion.add(len(self.texts[int(number)]))
         return self.texts[int(number)]
 
     def count_unused(self) -> None:

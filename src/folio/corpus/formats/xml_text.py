@@ -50,9 +50,10 @@ def read_xml(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passa
     page = decode_page(data, notes)
     root = xml_tree(page, notes)
     text_column = text_column or _DOCUMENTS.get(local_name(root), "")
-    for comment in _COMMENT.findall(page):  # those before the root are in no tree
+    # Those before the root are in no tree. What is never closed is not looked for again and again.
+    for comment in _COMMENT.findall(page, 0, page.rfind("-->") + 3):
         notes.drop("comments", comment)
-    for instruction in _INSTRUCTION.findall(page):
+    for instruction in _INSTRUCTION.findall(page, 0, page.rfind("?>") + 2):
         notes.drop("instructions to programs", instruction)
     for element in root.iter():
         shown = _named(local_name(element)) if not text_column else ()

@@ -28,9 +28,9 @@ _OF_XML = frozenset(("amp", "lt", "gt", "quot", "apos"))
 _CUT_OFF = re.compile(r"</?[A-Za-z][^<>]*\Z")
 """A tag that the end of the file cuts off."""
 _ATTRIBUTE = re.compile(r"""([^\s=<>/"']+)\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
+_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[[^\]]*\]\s*)?>")
 _TOKEN = re.compile(
     r"<!--.*?(?:-->|\Z)|<!\[CDATA\[(?P<cdata>.*?)(?:\]\]>|\Z)|<\?.*?(?:\?>|\Z)|"
-    r"<!DOCTYPE[^\[>]*(?:\[[^\]]*\]\s*)?>|"
     r"<(?P<end>/?)(?P<name>[A-Za-z_][\w:.-]*)(?P<attributes>(?:\s[^<>]*?)?)(?P<empty>/?)>",
     re.DOTALL,
 )
@@ -79,6 +79,9 @@ def _by_its_tags(page: str) -> Any:
     """A tree of what stands between tags; an end that closes nothing is passed over."""
     from xml.etree.ElementTree import TreeBuilder
 
+    at = page.find("<!DOCTYPE")
+    if at >= 0 and (declared := _DOCTYPE.match(page, at)):
+        page = page[:at] + page[declared.end() :]
     page = _CUT_OFF.sub("", page)
     builder = TreeBuilder()
     builder.start("document", {})
