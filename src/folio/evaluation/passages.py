@@ -23,6 +23,7 @@ from torch import nn
 from folio.evaluation.score import BATCH_TOKENS
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.text import text_of
+from folio.tokens.token_file import let_go
 
 LENGTH = 50
 """Characters of a passage: the 50 of Folio's leakage, and of Carlini et al. 2022,
@@ -118,6 +119,7 @@ def read_passages(
                     model, tokens, starts[chosen], prefix, sizes[chosen], temperature
                 )
                 done[chosen] = True
+            let_go(tokens)
     finally:
         model.train(was_training)
     return Passages(starts[done], prefix, sizes[done], bits[done], at_once[done])
