@@ -10,6 +10,7 @@ A long text is sorted a part at a time, in the order of the parts.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,21 +103,20 @@ class CompiledNGrams:
             yield from self._parts
             return
         sizes = _count_pairs(self.text, DEPTH)
-        begins = np.append(0, np.cumsum(sizes))
-        low, before = 0, -1
-        while low < len(sizes):
-            high = int(np.searchsorted(begins, begins[low] + PART, "right")) - 1
-            high = max(high, low + 1)
-            n = int(begins[high] - begins[low])
-            if n:
-                part = self._sort(low, high, n)
+        ranges = _ranges(sizes)
+        before = -1
+        with ThreadPoolExecutor(1) as pool:  # which sorts a part while the last one is passed
+            coming = pool.submit(self._sort, *ranges[0])
+            for (low, high, _), following in zip(ranges, [*ranges[1:], None]):
+                part = coming.result()
+                if following is not None:
+                    coming = pool.submit(self._sort, *following)
                 pairs = np.flatnonzero(sizes[low:high]) + low
                 part[1][0] = pairs[0] >> 8 == before >> 8
-                if n == begins[-1]:
+                before = int(pairs[-1])
+                if len(ranges) == 1:
                     self._parts.append(part)
                 yield part
-                before = int(pairs[-1])
-            low = high
 
     def _sort(self, low: int, high: int, n: int) -> Sorted:
         """The n places behind certain pairs of bytes."""
@@ -130,6 +130,18 @@ class CompiledNGrams:
                 _sort_runs(keys, shared, depth)
             _share(keys, shared, depth)
         return keys, shared
+
+
+def _ranges(sizes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Parts of the places: pairs of bytes low ... high - 1, and how many places they have."""
+    begins, low, ranges = np.append(0, np.cumsum(sizes)), 0, []
+    while low < len(sizes):
+        high = int(np.searchsorted(begins, begins[low] + PART, "right")) - 1
+        high = max(high, low + 1)
+        if n := int(begins[high] - begins[low]):
+            ranges.append((low, high, n))
+        low = high
+    return ranges
 
 
 @kernel(allocates=False)

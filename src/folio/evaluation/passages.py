@@ -23,6 +23,7 @@ from torch import nn
 from folio.evaluation.score import BATCH_TOKENS
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.text import text_of
+from folio.tokens.token_file import let_go
 
 LENGTH = 50
 """Characters of a passage: the 50 of Folio's leakage, and of Carlini et al. 2022,
@@ -115,6 +116,7 @@ def read_passages(
                 break
     finally:
         model.train(was_training)
+        let_go(tokens)
     return Passages(starts[done], prefix, sizes[done], bits[done], at_once[done])
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokens.token_file import let_go
 
 Symbols = NDArray[np.int16]
 Bytes = NDArray[np.uint8]
@@ -41,7 +42,7 @@ class TokenText:
 
     def chunks(self) -> Iterator[Symbols]:
         """The whole text, (n,) symbols at a time."""
-        for first in range(0, len(self.tokens), CHUNK_TOKENS):
+        for first in self._firsts():
             yield self._decoded(first)
 
     def between(self, start: int, stop: int) -> Symbols:
@@ -117,7 +118,7 @@ class TokenText:
     def document_starts(self) -> NDArray[np.int64]:
         """(D,) the place where each document begins, ascending."""
         found = [np.zeros(1, np.int64)]
-        for number, first in enumerate(range(0, len(self.tokens), CHUNK_TOKENS)):
+        for number, first in enumerate(self._firsts()):
             chunk = self.tokens[first : first + CHUNK_TOKENS]
             if self._end_of_document is not None:
                 ends = np.flatnonzero(chunk == self._end_of_document)
@@ -130,7 +131,7 @@ class TokenText:
     def _chunk_starts(self) -> NDArray[np.int64]:
         sizes = [
             int(self._sizes[self.tokens[first : first + CHUNK_TOKENS]].sum())
-            for first in range(0, len(self.tokens), CHUNK_TOKENS)
+            for first in self._firsts()
         ]
         return np.cumsum([0, *sizes])
 
@@ -146,6 +147,14 @@ class TokenText:
             n = _count(symbols)
             counts.append(np.array([n, n + np.count_nonzero(symbols == BREAK)]))
         return np.cumsum(counts, axis=0).T
+
+    def _firsts(self) -> Iterator[int]:
+        """The first token of each chunk; a mapped file that is passed does not pile up."""
+        for first in range(0, len(self.tokens), CHUNK_TOKENS):
+            yield first
+            if first % (64 * CHUNK_TOKENS) == 0:
+                let_go(self.tokens)
+        let_go(self.tokens)
 
     def _decoded(self, first: int) -> Symbols:
         if self._held[0] != first:  # places that are asked for in order lie in the same chunk

@@ -12,6 +12,7 @@ The header is 64 bytes, little-endian:
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,3 +83,12 @@ def open_token_file(path: Path, fingerprint: str | None = None) -> TokenIds:
     if not count:
         return np.empty(0, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=HEADER.size, shape=(count,))
+
+
+def let_go(tokens: TokenIds) -> None:
+    """Give back the pages of a mapped file that were read: they count as this process's memory
+    until another one wants it, and are read again when they are asked for.
+    """
+    mapped = getattr(tokens, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
