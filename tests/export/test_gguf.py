@@ -14,6 +14,8 @@ from folio.errors import UserError
 from folio.export.gguf_graphs import GRAPHS
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
+from folio.recipe.presets import FAMILIES, SIZES
+from folio.recipe.recipe import make_recipe
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from tests.export.making import LLAMA, MODERN, NEOX, SHAPE, TOKENIZERS, random_run
@@ -56,6 +58,21 @@ def test_llama_cpp_computes_the_probabilities_of_the_run(
     targets = token_ids[0, 1:, None]
     losses = [-of[:-1].gather(1, targets).mean() for of in (ours, theirs)]
     assert abs(losses[0] - losses[1]) < 1e-3
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_preset_leaves_in_every_size(family: str, size: str, tmp_path: Path):
+    model = make_recipe({"preset": family, "size": size}).model
+    shape = vars(model) | {"n_layers": 1}  # one block is as good as many
+    opened = random_run(tmp_path, **{k: v for k, v in shape.items() if k != "vocab_size"})
+    path, exported, _ = export_run(opened, "gguf")
+    assert exported.graph == {"gpt2": "gpt2", "modern": "qwen3"}[family]
+    token_ids = some_ids(opened, 1, 5)
+    theirs = their_log_probabilities(opened, path, token_ids[0])
+    ours = opened.model(token_ids)[0].log_softmax(1)
+    tolerance = 1e-4 if family == "modern" else 5e-3
+    torch.testing.assert_close(theirs, ours, rtol=2e-5, atol=tolerance)
 
 
 def test_every_graph_has_a_case():

@@ -176,6 +176,23 @@ def test_shards_and_names_of_older_versions_are_read(tmp_path: Path):
     torch.testing.assert_close(opened.model(token_ids), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_a_vocabulary_in_two_files_is_read_as_gpt2_published_it(tmp_path: Path):
+    opened = random_run(tmp_path, "bpe-gpt2")
+    folder, _, _ = export_run(opened, "hf")
+    model = read_json(folder / "tokenizer.json")["model"]
+    write_json(folder / "vocab.json", model["vocab"])
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in model["merges"]), ""]
+    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "tokenizer.json").unlink()
+    assert imported(folder, tmp_path).tokenizer.fingerprint == opened.tokenizer.fingerprint
+    (folder / "merges.txt").write_text("a b c\n", encoding="utf-8")
+    with pytest.raises(UserError, match="is damaged"):
+        imported(folder, tmp_path, "damaged")
+    (folder / "merges.txt").rename(folder / "tokenizer.model")
+    with pytest.raises(UserError, match="is of SentencePiece"):
+        imported(folder, tmp_path, "pieces")
+
+
 def test_a_longer_context_is_cut_and_said(tmp_path: Path):
     opened = random_run(tmp_path, **SHAPE | {"context_length": 60})
     folder, _, _ = export_run(opened, "hf")

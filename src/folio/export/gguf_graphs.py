@@ -18,11 +18,16 @@ blocks.{i}.feed_forward.down_proj   blk.{i}.ffn_down                        same
 final_norm                          output_norm                             same
 lm_head                             output                                  same
 """
-QWEN3_ROWS = f"""{COMMON_ROWS}
-blocks.{{i}}.attention.qkv_proj     blk.{{i}}.attn_q,blk.{{i}}.attn_k,blk.{{i}}.attn_v  split
-blocks.{{i}}.attention.q_norm       blk.{{i}}.attn_q_norm                   same
-blocks.{{i}}.attention.k_norm       blk.{{i}}.attn_k_norm                   same
-blocks.{{i}}.feed_forward.gate_proj blk.{{i}}.ffn_gate                      same
+GATED_ROWS = """
+blocks.{i}.attention.q_norm         blk.{i}.attn_q_norm                     same
+blocks.{i}.attention.k_norm         blk.{i}.attn_k_norm                     same
+blocks.{i}.feed_forward.gate_proj   blk.{i}.ffn_gate                        same
+"""
+QWEN3_ROWS = f"""{COMMON_ROWS}{GATED_ROWS}
+blocks.{{i}}.attention.qkv_proj     blk.{{i}}.attn_[qkv]                    split
+"""
+LLAMA_ROWS = f"""{COMMON_ROWS}{GATED_ROWS}
+blocks.{{i}}.attention.qkv_proj     blk.{{i}}.attn_[qkv]                    split-in-pairs
 """
 WHOLE_ROWS = f"""{COMMON_ROWS}
 positions                           position_embd                           same
@@ -54,9 +59,7 @@ GELU_ALONE = {"activation": ("gelu_tanh", "gelu")}
 WHOLE = (forms.with_biases, forms.with_learned_positions, forms.with_heads_of_their_own)
 
 QWEN3_GRAPH = Graph("qwen3", QWEN3, table(QWEN3_ROWS), LLAMA_KEYS, {})
-LLAMA_GRAPH = Graph(
-    "llama", LLAMA, table(QWEN3_ROWS.replace("  split\n", "  split-in-pairs\n")), LLAMA_KEYS, {}
-)
+LLAMA_GRAPH = Graph("llama", LLAMA, table(LLAMA_ROWS), LLAMA_KEYS, {})
 GPT2_GRAPH = Graph(
     name="gpt2",
     needs=GPT2 | GELU_ALONE,

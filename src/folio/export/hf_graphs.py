@@ -21,7 +21,7 @@ READ_AS |= {"gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
 LLAMA_ROWS = """
 token_embedding                     model.embed_tokens                          same
 blocks.{i}.attention_norm           model.layers.{i}.input_layernorm            same
-blocks.{i}.attention.qkv_proj       {Q},{K},{V}                                 split
+blocks.{i}.attention.qkv_proj       model.layers.{i}.self_attn.[qkv]_proj       split
 blocks.{i}.attention.q_norm         model.layers.{i}.self_attn.q_norm           same
 blocks.{i}.attention.k_norm         model.layers.{i}.self_attn.k_norm           same
 blocks.{i}.attention.out_proj       model.layers.{i}.self_attn.o_proj           same
@@ -32,10 +32,6 @@ blocks.{i}.feed_forward.down_proj   model.layers.{i}.mlp.down_proj              
 final_norm                          model.norm                                  same
 lm_head                             lm_head                                     same
 """
-for _part in "qkv":
-    LLAMA_ROWS = LLAMA_ROWS.replace(
-        f"{{{_part.upper()}}}", f"model.layers.{{i}}.self_attn.{_part}_proj"
-    )
 
 GPT2_ROWS = """
 token_embedding                     transformer.wte                             same

@@ -208,12 +208,14 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
     """tokenizer.json, with the roles of its special tokens from the files beside it."""
     path = folder / "tokenizer.json"
-    if not path.exists():
-        hint = "its tokenizer.model is of SentencePiece, which Folio does not run"
-        raise UserError(
-            f"There is no {path}" + (f": {hint}." if (folder / "tokenizer.model").exists() else ".")
-        )
-    table = _table(path)
+    if path.exists():
+        table = _table(path)
+    elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        table = _published_in_two(folder)
+    else:
+        hint = ": its tokenizer.model is of SentencePiece, which Folio does not run"
+        there = (folder / "tokenizer.model").exists()
+        raise UserError(f"There is no {path}{hint if there else ''}.")
     try:
         model = table.get("model")
         roles = _roles(folder, settings, table)
@@ -222,6 +224,18 @@ def read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
     return tokenizer_from_table(table, str(path))
+
+
+def _published_in_two(folder: Path) -> dict[str, Any]:
+    """GPT-2's vocab.json and merges.txt, as a tokenizer.json."""
+    from folio.tokenizers.bpe.standard_json import splitter
+
+    vocabulary = _table(folder / "vocab.json")
+    lines = (folder / "merges.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    special = [{"content": n, "id": i} for n, i in vocabulary.items() if n == END_OF_DOCUMENT]
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    model = {"type": "BPE", "vocab": vocabulary, "merges": merges}
+    return {"added_tokens": special, "pre_tokenizer": splitter("gpt2"), "model": model}
 
 
 def _roles(folder: Path, settings: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, str]:

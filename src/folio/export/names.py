@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     ours: str
     theirs: str
-    """One name, or several with commas between."""
+    """One name, or one for each letter in brackets."""
     way: Way
 
 
@@ -153,5 +153,16 @@ def _parameters(
     numbered = [(row, i) for i in range(config.n_layers) for row in blocks]
     for row, i in [*((row, 0) for row in once), *numbered]:
         for kind in ("weight", "bias"):
-            theirs = tuple(f"{name.format(i=i)}.{kind}" for name in row.theirs.split(","))
+            theirs = tuple(f"{name.format(i=i)}.{kind}" for name in each_name(row.theirs))
             yield f"{row.ours.format(i=i)}.{kind}", theirs, row.way
+
+
+def each_name(name: str) -> list[str]:
+    """The modules that a name in a table stands for.
+
+    >>> each_name("blk.{i}.attn_[qkv]")
+    ['blk.{i}.attn_q', 'blk.{i}.attn_k', 'blk.{i}.attn_v']
+    """
+    before, _, rest = name.partition("[")
+    letters, _, after = rest.partition("]")
+    return [f"{before}{letter}{after}" for letter in letters] or [name]

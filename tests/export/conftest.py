@@ -1,0 +1,13 @@
+"""transformers takes seconds to load: once, before the first test that asks it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.export import oracles
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded(request: pytest.FixtureRequest) -> None:
+    if any(item.path.name in ("test_hf.py", "test_importing.py") for item in request.session.items):
+        oracles.transformers()
