@@ -81,7 +81,7 @@ def test_every_other_command_parses():
             words = shlex.split(line, comments=True)
             if words[:2] == ["folio", "train"]:
                 positional, flags = split_words(tuple(words[2:]))
-                own = ("minutes", "name", "validation", "from", "keep")
+                own = ("minutes", "name", "validation", "from", "keep", "lora")
                 settings_table([flag for flag in flags if flag[0] not in own])
                 if not positional or not positional[0].startswith("runs/"):  # made before
                     source_layers([w.replace("recipes/", f"{ROOT}/recipes/") for w in positional])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import folio
 from folio.config import merge, read_toml
@@ -335,3 +336,50 @@ def test_minutes_plan_a_fine_tuning_as_a_training(
     assert recipe.schedule.pace and recipe.model.d_model == 16
     assert result.run.events("evaluation")[0]["step"] == 0
     assert math.isfinite(result.state.best_validation_loss)
+
+
+# ---- LoRA -----------------------------------------------------------------------------------
+
+LORA: Any = {"start": {"lora": 2, "keep": 0.3}, "training": {"save_interval": 4}}
+
+
+def test_lora_changes_each_matrix_of_the_blocks_by_its_rank_and_nothing_else(base: Run, new: Path):
+    run = tuned(new, "lora", **LORA)
+    first, last = (run.checkpoint(step)[0].model_tensors() for step in ("0", str(STEPS)))
+    assert first.keys() == last.keys()
+    assert (run.checkpoint("0")[0].path / "model.safetensors").read_bytes() == (
+        base.checkpoint("best")[0].path / "model.safetensors"
+    ).read_bytes()
+    for name, before in first.items():
+        change = last[name] - before
+        if before.dim() == 2 and name.startswith("blocks."):
+            singular = torch.linalg.svdvals(change)
+            assert singular[1] > 0 and singular[2] < 1e-4 * singular[0], name
+        else:
+            assert not change.any(), name
+    losses = {t["name"]: t["nats_per_token"] for t in json.loads(run.held_out_file.read_text())}
+    assert losses["validation"] < losses["validation, before"]
+    # What is evaluated while training, by corrections, is what the merged checkpoint gives.
+    opened = folio.load("lora", STEPS)
+    assert run.events("evaluation")[-1]["validation_loss"] == pytest.approx(
+        opened.score(opened.validation())[0].nats_per_token, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("step", [0, 13, 20])
+def test_lora_resumes_exactly(base: Run, new: Path, step: int):
+    changes = merge(LORA, {"training": {"keep_checkpoints": 1}})
+    whole = tuned(new, "whole", **changes)
+    run = train_recipe(make_recipe(table_of(new, **changes)), "parts", *stop_at(step)).run
+    assert goes_on(run) == "finished"
+    assert weights_of(run, STEPS) == weights_of(whole, STEPS)
+    again = started(read_toml(whole.recipe_file))
+    assert again["optimizer"]["kind"] == "adamw" and again["device"]["fast"] == "off"
+
+
+def test_lora_says_what_it_takes(base: Run, new: Path):
+    for changes in ({"optimizer": {"kind": "muon"}}, {"device": {"fast": "on"}}):
+        with pytest.raises(UserError, match="AdamW and the plain step"):
+            make_recipe(table_of(new, **merge(LORA, changes)))
+    with pytest.raises(UserError, match="Name it: --from RUN"):
+        make_recipe({"start": {"lora": 8}})

@@ -19,6 +19,7 @@ def train(
     name: str | None = None,
     from_run: Annotated[str | None, Parameter(name="--from")] = None,
     keep: float | None = None,
+    lora: int | None = None,
     validation: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
     settings: bool = False,
     json: bool = False,
@@ -39,6 +40,7 @@ def train(
             RUN:last or RUN:500.
         keep: Share of each batch that is of that run's own text, so that it is not forgotten;
             0.25 where none is given, 0 does without it.
+        lora: Leave the weights of that run as they are, and learn corrections of such a rank.
         validation: A file or folder of another kind to hold out too; repeatable.
         settings: List every setting with its value for this preset, size and recipe, and stop.
         json: Print how it ended as JSON.
@@ -51,6 +53,8 @@ def train(
         given = merge(given, {"corpus": {"validation": validation}})
     if from_run is not None:
         given = merge(given, {"start": {"run": from_run}})
+    if lora is not None:
+        given = merge(given, {"start": {"lora": lora}})
     if keep is not None:
         given = merge(given, {"start": {"keep": float(keep)}})
 

@@ -14,6 +14,7 @@ from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.evaluation.uncertainty import text_blocks
 from folio.model.gpt import GPT
+from folio.model.low_rank import add_low_rank
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
@@ -71,7 +72,11 @@ def build(
             f"The validation text has {len(validation)} tokens, too few for a loss. "
             f"Give more text, or a larger --corpus.validation-fraction."
         )
-    model = GPT(recipe.model, torch.Generator().manual_seed(recipe.seed)).to(device.torch)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    model = GPT(recipe.model, generator)
+    if recipe.start.lora:
+        add_low_rank(model, recipe.start.lora, generator)
+    model.to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     stream = make_stream(recipe, training)
     if kept is not None:

@@ -10,10 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from folio.config import Table
 from folio.device import Device, cores
 from folio.errors import UserError
+from folio.model.low_rank import corrected
 from folio.recipe.recipe import Recipe
+from folio.run.checkpoint import Checkpoint, Tensors, checkpoint_name, open_checkpoint
 from folio.run.directory import Run
 from folio.run.fine_tuning import write_start
 from folio.run.held_out import OLD_TEXT, HeldOut, evaluate_on
@@ -92,12 +96,25 @@ def open_origin(
     if before is not None:
         files["old"] = run.tokens_file("validation")
         before = replace(before, name=OLD_TEXT)
+    if start.lora:
+        tell(f"LoRA of rank {start.lora}: by AdamW and the plain step, not the fast one")
     share = f"{recipe.start.keep:.0%} of each batch is the old text" if files.get("kept") else ""
     tell(
         f"begins with step {opened.checkpoint.step:,} of {run.path}; "
         f"{share or 'no old text is kept'}, rates times {start.rate_factor:g}"
     )
     return recipe, Origin(opened, files, before)
+
+
+def weights_to_load(run: Run, checkpoint: Checkpoint, model: nn.Module) -> Tensors:
+    """Name -> weights with which a model goes on from a checkpoint of its run.
+
+    Where corrections are learned (LoRA), a checkpoint has them merged; the weights that stay are
+    those of step 0, and the corrections come from what the optimizer remembers.
+    """
+    if corrected(model):
+        return open_checkpoint(run.checkpoints_folder / checkpoint_name(0)).model_tensors()
+    return checkpoint.model_tensors()
 
 
 def kept_text(file: Path | None, recipe: Recipe, fingerprint: str) -> TokenIds | None:

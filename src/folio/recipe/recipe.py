@@ -70,6 +70,11 @@ class Recipe:
                 f"schedule.pace ends at step {parse_knot(pace[-1]).last}, which must be "
                 f"training.max_steps, got {steps}. Leave schedule.pace out for another budget."
             )
+        if self.start.lora and (self.optimizer.kind == "muon" or self.device.fast == "on"):
+            raise UserError(
+                "start.lora takes AdamW and the plain step: Muon moves whole matrices, and the "
+                "fast step all of them. Leave optimizer.kind and device.fast out."
+            )
         if self.start.kept and self.stream.order == "sequential":
             raise UserError(
                 f"stream.order = sequential reads one text from front to back, but start.keep is "

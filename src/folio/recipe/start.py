@@ -44,7 +44,15 @@ class StartConfig:
     """Times the usual learning rates, where none is given: full rates forget more and gain little,
     small ones learn too slowly (docs/experiments.md, "Fine-tuning")."""
 
+    lora: int = 0
+    """Rank of the corrections that are learned beside the weights, which stay
+    (https://arxiv.org/abs/2106.09685); 0 moves all weights. Takes AdamW and the plain step."""
+
     def __post_init__(self) -> None:
+        if self.lora < 0:
+            raise UserError(f"start.lora is {self.lora}; it is 0 or more.")
+        if self.lora and not self.run:
+            raise UserError("start.lora corrects the weights of a run. Name it: --from RUN")
         if not 0 <= self.keep < 1:
             raise UserError(f"start.keep is {self.keep}; it is a share, 0 to below 1.")
         if not self.rate_factor > 0:
@@ -93,9 +101,12 @@ def started(table: Table) -> Table:
         )
     training = recipe.get("training", {})
     batch = {name: training[name] for name in ("batch_size",) if name in training}
+    usual: Table = {"training": batch}
+    if start.get("lora"):
+        usual |= {"optimizer": {"kind": "adamw"}, "device": {"fast": "off"}}
     found = {"run": str(run.path.resolve()), "checkpoint": str(checkpoint.step)}
     found["sha256"] = checkpoint.weights_sha256
-    return merge({"training": batch}, fixed, table, {"start": found})
+    return merge(usual, fixed, table, {"start": found})
 
 
 def begins_anew(table: Table) -> Table:

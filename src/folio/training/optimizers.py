@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from folio.model.attention import Attention
+from folio.model.low_rank import corrected
 from folio.training.config import OptimizerConfig
 from folio.training.state import require_same_tensors
 
@@ -235,7 +236,12 @@ class Optimizer:
             config: which rules.
             model: in float32.
         """
-        self.parameters = list(model.parameters())
+        learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.parameters = list(learned.values())
+        # A checkpoint has them merged into the weights that stay, of which they cannot be had back.
+        self.corrections = (
+            {f"learned.{n}": p for n, p in learned.items()} if corrected(model) else {}
+        )
         self.rules: dict[Group, Rule] = {}
         kind = OPTIMIZERS[config.kind]
         for group, named in parameter_groups(model).items():
@@ -273,15 +279,18 @@ class Optimizer:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """`hidden.mean` and so on -> what the rule of that group remembers, side by side."""
-        return {
+        """`hidden.mean` and so on -> what the rule of that group remembers, side by side; and the
+        corrections of LoRA."""
+        remembered = {
             f"{group}.{name}": torch.cat([x.flatten() for x in tensors]).view(
                 tensors[0].shape if tensors[0].dim() == 0 else -1
             )
             for group, rule in self.rules.items()
             for name, tensors in rule.state.items()
         }
+        return remembered | {name: p.detach() for name, p in self.corrections.items()}
 
+    @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave, of this or of the parallel step.
 
@@ -294,6 +303,8 @@ class Optimizer:
                 flat = tensors[f"{group}.{name}"].flatten()
                 for x, saved in zip(own, flat.split([x.numel() for x in own])):
                     x.copy_(saved.view(x.shape))
+        for name, correction in self.corrections.items():
+            correction.copy_(tensors[name])
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:
@@ -303,10 +314,11 @@ def gradient_of(parameter: nn.Parameter) -> Tensor:
 
 
 def parameter_groups(model: nn.Module) -> dict[Group, dict[str, nn.Parameter]]:
-    """Group -> name -> parameter, of the groups that a model has."""
+    """Group -> name -> parameter that learns, of the groups that a model has."""
     groups: dict[Group, dict[str, nn.Parameter]] = {group: {} for group in GROUPS}
     for name, parameter in model.named_parameters():
-        groups[group_of(name, parameter)][name] = parameter
+        if parameter.requires_grad:
+            groups[group_of(name, parameter)][name] = parameter
     return {group: members for group, members in groups.items() if members}
 
 
@@ -323,7 +335,11 @@ def group_of(name: str, parameter: nn.Parameter) -> Group:
 
 def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tuple[int, ...]]:
     """Rows of each matrix in each parameter: queries, keys and values lie in one, but are three."""
-    several = {m.qkv_proj.weight: m.widths for m in model.modules() if isinstance(m, Attention)}
+    several = {
+        m.qkv_proj.weight: m.widths
+        for m in model.modules()
+        if isinstance(m, Attention) and isinstance(m.qkv_proj, nn.Linear)
+    }
     return [several.get(p, (len(p),)) for p in parameters]
 
 

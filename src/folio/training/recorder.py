@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.model.config import ModelConfig
+from folio.model.low_rank import corrected
 from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpoint, step_of
 from folio.run.directory import Run
 from folio.run.metrics import append_event
@@ -91,6 +92,8 @@ class RunRecorder:
         """Delete what is neither the best nor among the newest; after the pointers moved on."""
         folder = self.run.checkpoints_folder
         keep = {checkpoint_name(state.best_step)}
+        if corrected(self.training.model):  # the weights that stay are there alone
+            keep.add(checkpoint_name(0))
         keep |= {p.name for p in list_checkpoints(folder)[-self.training.config.keep_checkpoints :]}
         for path in list_checkpoints(folder):
             if path.name not in keep and step_of(path) < state.step:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from folio.errors import UserError
+from folio.model.low_rank import merged, plain_parameters
 from folio.tokens.stream import Place
 
 
@@ -68,17 +69,17 @@ class TrainingState:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Name -> weights, a tied one once."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+    """Name -> weights, a tied one once; with the corrections of LoRA in them."""
+    return merged(model)
 
 
 def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put weights into a model.
+    """Put weights into a model; corrections of LoRA stay as they are.
 
     Raises:
         UserError: its names or shapes are others.
     """
-    own = dict(model.named_parameters())
+    own = plain_parameters(model)
     require_same_tensors(own, tensors, "model")
     with torch.no_grad():
         for name, parameter in own.items():

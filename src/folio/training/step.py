@@ -220,6 +220,8 @@ class PlainStep:
         if self.compute is self.model:
             return
         for own, master in zip(self.compute.parameters(), self.model.parameters()):
+            if not own.requires_grad:
+                continue
             assert own.grad is not None
             gradient, own.grad = own.grad.float(), None
             master.grad = gradient if master.grad is None else master.grad.add_(gradient)

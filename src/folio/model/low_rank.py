@@ -1,0 +1,80 @@
+"""LoRA: the matrices of a trained model stay, and each learns a small correction beside.
+
+    y = W x + U (D x)        W stays; D (r, in) looks at r directions, U (out, r) acts on them
+
+U begins at 0, so the model begins as it was. `merged` gives the weights of one plain model that
+computes the same, W + U D, by which it is evaluated, sampled, saved and exported.
+
+Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
+
+Shapes:  r rank
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+INSIDE = ".frozen."
+"""In the name of a parameter that stays: that of the plain model has a dot there."""
+
+
+class LowRankLinear(nn.Module):
+    """A linear layer that stays, and what is learned beside it."""
+
+    def __init__(
+        self, linear: nn.Linear, rank: int, generator: torch.Generator | None = None
+    ) -> None:
+        """Freeze the layer; `generator` (on the CPU) makes the rest repeatable."""
+        super().__init__()
+        self.frozen = linear.requires_grad_(False)
+        self.down = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
+        self.up = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
+        nn.init.normal_(self.down, std=linear.in_features**-0.5, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return self.frozen(x) + F.linear(F.linear(x, self.down), self.up)
+
+    def merged_weight(self) -> Tensor:
+        """(out, in) of the plain layer that computes the same."""
+        return self.frozen.weight + self.up @ self.down
+
+
+def add_low_rank(model: nn.Module, rank: int, generator: torch.Generator | None = None) -> None:
+    """Freeze a model, and let each linear layer of its blocks learn a correction of a rank.
+
+    Embedding, positions and head stay as they are.
+    """
+    model.requires_grad_(False)
+    blocks = model.get_submodule("blocks")
+    for parent in list(blocks.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear:
+                setattr(parent, name, LowRankLinear(layer, rank, generator))
+
+
+def plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a model by the names that they have without corrections, which are left
+    out; a tied one once."""
+    corrections = {id(p) for layer in corrected(model).values() for p in (layer.down, layer.up)}
+    return {
+        name.replace(INSIDE, "."): parameter
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in corrections
+    }
+
+
+@torch.no_grad()
+def merged(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> weights of the plain model that computes the same; a tied one once."""
+    tensors: dict[str, Tensor] = {n: p.detach() for n, p in plain_parameters(model).items()}
+    for name, layer in corrected(model).items():
+        tensors[f"{name}.weight"] = layer.merged_weight()
+    return tensors
+
+
+def corrected(model: nn.Module) -> dict[str, LowRankLinear]:
+    """Name -> layer that learns a correction."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, LowRankLinear)}
