@@ -294,10 +294,10 @@ def test_more_positions_than_the_context_are_refused():
     ("shape", "message"),
     [
         ({"d_model": 10, "n_heads": 4}, "--model.d-model 12"),
-        ({"n_heads": 4, "n_kv_heads": 3}, "not divisible by model.n_kv_heads"),
+        ({"n_heads": 4, "n_kv_heads": 3}, "must be divisible by model.n_kv_heads, got 4 and 3"),
         ({"d_model": 12, "n_heads": 4, "positions": "rope"}, "--model.d-model 16"),
         ({"d_model": 5, "n_heads": 1, "positions": "sinusoidal"}, "--model.d-model 6"),
-        ({"n_layers": 0}, "model.n_layers is 0"),
+        ({"n_layers": 0}, "model.n_layers must be at least 1, got 0"),
         ({"residual_dropout": 1.0}, "0 to below 1"),
         ({"context_length": -1}, "at least 1"),
     ],

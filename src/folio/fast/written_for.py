@@ -2,8 +2,9 @@
 
 Nobody who edits the model may be left training something else. So a layer is replaced only if its
 file is, but for line ends, the one whose digest stands here, and if nobody has put another function
-in place of one of that file's. After a change to the model, look whether the fast layers still do
-the same; then put the new digests here, which tests/fast/test_written_for.py prints.
+in place of one of that file's; the same holds for the rules of optimizers. After a change to one of
+these files, look whether its fast twin still does the same; then put the new digests here, which
+tests/fast/test_written_for.py prints.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ DIGESTS: dict[str, str] = {
     "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
     "folio.model.feed_forward": "97ab13c80971a8a1aa690a9a7e0ee16bf1acb57c91099f8fd7d5791a5e7307cd",
     "folio.model.gpt": "7a723f82682da6dc47d4a068129013dd7c94ae4738c20b1cae739066832d4d83",
-    "folio.model.kv_cache": "795feffef341f4523998ae02307bbe1e4430960ea1857cbd32079772b2e91135",
+    "folio.model.kv_cache": "52b0a2b9f4e6bb0cf8942c86e9a8c18b4e627b3cd9a0cea9805dd30867f5af21",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
     "folio.model.positions": "949c41c39d74f662b628f72b887eff7193025c55cafbd7e173dffcf62185485e",
+    "folio.training.optimizers": "a62991e0fcbe5d505df3202ce477e394dfbdf5e7a28d644b483db3cf365334eb",
 }
 """Module -> sha256 of its source."""
 

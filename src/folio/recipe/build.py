@@ -18,8 +18,8 @@ from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.stream import TokenStream
-from folio.training.loop import Training
 from folio.training.pace import Pace
+from folio.training.parts import Training
 from folio.training.step import PlainStep, Step
 
 
