@@ -40,7 +40,8 @@ from folio.run.opening import Model, open_run
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch, Place, TokenStream
 from folio.tokens.token_file import open_token_file
-from folio.training.loop import Evaluation, Training, train
+from folio.training.loop import train
+from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
 
 

@@ -45,11 +45,8 @@ from folio.model.gpt import GPT
 from folio.recipe.build import build, choose_for
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.tokenizers.character import CharacterTokenizer
-from folio.training.loop import (
-    Training,
-    compute_gradient,
-    update_weights,
-)
+from folio.training.loop import update_weights
+from folio.training.parts import Training
 
 SIZES = {
     "nano": Shape(),
@@ -271,7 +268,7 @@ def recipe_of(shape: Shape, device: dict[str, str], optimizer: str = "adamw") ->
 def folio_step(training: Training, step: int) -> float:
     """Returns the loss before it."""
     batch = training.stream.next_batch(training.config.batch_size, training.context_length)
-    gradient = compute_gradient(training, batch, step)
+    gradient = training.step.backward(batch, step)
     update_weights(training, step, gradient)
     return gradient.loss
 

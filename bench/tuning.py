@@ -43,7 +43,8 @@ from folio.recipe.build import build
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import lay_over, make_recipe
 from folio.recipe.watcher import Watcher
-from folio.training.loop import Evaluation, train
+from folio.training.loop import train
+from folio.training.parts import Evaluation
 from folio.training.state import TrainingState
 from folio.tuning.space import DEFAULT_SPACE, parse_space
 from folio.tuning.study import Study, StudyConfig, make_sampler

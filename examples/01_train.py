@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import folio
-from folio.training.loop import Evaluation
+from folio.training.parts import Evaluation
 from folio.training.state import TrainingState
 
 

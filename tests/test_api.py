@@ -12,7 +12,7 @@ import pytest
 
 import folio
 from folio.generation.sampling import SamplingConfig, SamplingSettings
-from folio.training.loop import Ending, Evaluation
+from folio.training.parts import Ending, Evaluation
 from folio.training.state import TrainingState
 
 TINY = {

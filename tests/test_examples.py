@@ -13,8 +13,13 @@ import folio
 from folio import tokenizers
 from folio.corpus.builtin import BUILTIN
 from folio.model import block
+from folio.recipe.resume import resume_run
+from folio.recipe.watcher import Watcher
 from folio.testing import check_tokenizer
 from folio.tokenizers.config import KINDS
+from folio.training.config import OptimizerConfig
+from folio.training.groups import Members
+from folio.training.optimizers import OPTIMIZERS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {
@@ -27,8 +32,8 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def tables_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    for table in (BUILTIN, KINDS, tokenizers.TYPES):
-        for name in ("bytes", "Bytes", "docstrings"):
+    for table in (BUILTIN, KINDS, OPTIMIZERS, tokenizers.TYPES):
+        for name in ("bytes", "Bytes", "docstrings", "lion"):
             monkeypatch.setitem(table, name, None)  # type: ignore[arg-type]
             del table[name]
     monkeypatch.setattr(block, "Attention", block.Attention)
@@ -91,16 +96,30 @@ def test_attention_of_ones_own_is_what_trains_and_what_samples(
     assert not torch.allclose(forward(layer, 1000 * x), super(type(layer), layer).forward(1000 * x))
 
 
-def test_an_optimizer_of_ones_own_lowers_the_loss(book: Path):
-    losses = names_in("05")["main"](str(book), steps=150, **SMALL)
-    assert sum(losses[-10:]) < sum(losses[:10]) - 10 * 0.3
+@pytest.mark.parametrize("fast", ["on", "off"])
+def test_an_optimizer_of_ones_own_lowers_the_loss_and_goes_on(
+    book: Path, fast: str, caplog: pytest.LogCaptureFixture
+):
+    device = {"device": SMALL["device"] | {"fast": fast}}
+    with caplog.at_level("INFO", "folio"):
+        result = names_in("05")["main"](str(book), minutes=None, **SMALL | device)
+    assert ("not accelerated" in caplog.text and "Lion" in caplog.text) == (fast == "on")
+    first, *_, last = result.run.events("step")
+    assert last["loss"] < first["loss"] - 0.05
+    longer = resume_run(result.run, {"training": {"max_steps": 22}}, Watcher())
+    assert longer is not None and longer.state.step == 22
+    del OPTIMIZERS["lion"]
+    with pytest.raises(folio.UserError, match=r"optimizer\.kind must be one of .* got 'lion'"):
+        resume_run(result.run, {"training": {"max_steps": 24}}, Watcher())
 
 
 def test_lion_moves_each_weight_by_the_rate_against_the_sign():
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
-    lion = names_in("05")["Lion"]([weight], learning_rate=0.1, weight_decay=0.0)
+    config = OptimizerConfig(learning_rate=0.1)
+    lion = names_in("05")["Lion"](Members([weight], [(3,)], weight_decay=0.0), config)
     weight.grad = torch.tensor([5.0, -0.001, 0.0])
-    lion.step()
+    with torch.no_grad():
+        lion.step(1.0)
     assert weight.tolist() == pytest.approx([0.9, -1.9, 3.0])
 
 

@@ -32,6 +32,14 @@ def test_no_function_is_longer_than_a_screen():
     assert found == {}
 
 
+def test_what_everybody_reads_first_is_short():
+    source = ROOT / "src" / "folio"
+    files = list((source / "model").glob("*.py"))
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 800
+    files += [source / "training" / f"{name}.py" for name in ("loop", "step", "optimizers")]
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 1500
+
+
 def test_a_long_function_is_found_by_its_lines(tmp_path: Path):
     path = tmp_path / "long.py"
     head = 'def f():\n    """Says much.\n\n' + "    More.\n" * 90 + '    """\n'

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from folio.recipe.recipe import Recipe
     from folio.run.opening import Model
     from folio.tokenizers.base import Tokenizer
-    from folio.training.loop import Observer
+    from folio.training.parts import Observer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
 
 _LOADED_WHEN_USED = {
     "Model": "folio.run.opening",
-    "Observer": "folio.training.loop",
+    "Observer": "folio.training.parts",
     "Recipe": "folio.recipe.recipe",
     "Result": "folio.recipe.finish",
     "Tokenizer": "folio.tokenizers.base",

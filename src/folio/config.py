@@ -15,7 +15,7 @@ import math
 import textwrap
 import tomllib
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -118,7 +118,7 @@ def _finite(given: float | str, name: str) -> float:
     except OverflowError:  # a whole number of hundreds of digits
         value = math.inf
     if not math.isfinite(value):
-        raise UserError(f"{name} is {value}; it must be a finite number.")
+        raise UserError(f"{name} must be a finite number, got {value}.")
     return value
 
 
@@ -243,6 +243,26 @@ def unknown_choice(name: str, value: str, options: Iterable[str]) -> str:
     nearest = _nearest(value, options)
     hint = f" Did you mean '{nearest}'?" if nearest else ""
     return f"{name} must be one of {', '.join(options)}, got '{value}'.{hint}"
+
+
+def require(
+    config: object, table: str, what: str, holds: Callable[[Any], bool], *names: str
+) -> None:
+    """Refuse fields of a config that are not what they must be.
+
+    Args:
+        config: the dataclass.
+        table: of the recipe, for the message.
+        what: they must be, in words.
+        holds: tells whether a value is.
+        names: of the fields.
+
+    Raises:
+        UserError: with the first that is not.
+    """
+    for name in names:
+        if not holds(value := getattr(config, name)):
+            raise UserError(f"{table}.{name} must be {what}, got {value}.")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:

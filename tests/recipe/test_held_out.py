@@ -19,7 +19,7 @@ from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokenizers.word import WordTokenizer
 from folio.tokens.token_file import open_token_file
-from folio.training.loop import Evaluation
+from folio.training.parts import Evaluation
 from folio.training.state import TrainingState
 
 SHARED = "Ein Satz, der lang genug ist, um zweimal zu stehen: die Möwe flog über das Meer."

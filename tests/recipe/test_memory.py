@@ -38,7 +38,6 @@ from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
-from folio.training.loop import compute_gradient
 from folio.training.parallel.step import ParallelStep
 from tests.conftest import INT8, NEEDS_INT8
 
@@ -153,7 +152,7 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
     )
     assert isinstance(training.step, ParallelStep)
     parallel = training.step.parallel
-    compute_gradient(training, training.stream.next_batch(2, 8), step=0)
+    training.step.backward(training.stream.next_batch(2, 8), step=0)
     tensors = [
         parallel.parameters.master,
         parallel.parameters.gradients,

@@ -19,16 +19,9 @@ from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.training import loop
 from folio.training.config import TrainingConfig, budget_steps
-from folio.training.loop import (
-    Evaluation,
-    Training,
-    compute_gradient,
-    evaluate,
-    note_evaluation,
-    train,
-    update_weights,
-)
+from folio.training.loop import evaluate, note_evaluation, train, update_weights
 from folio.training.parallel.step import ParallelStep
+from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
 from folio.training.step import PlainStep
 from folio.workers import ProcessPool, WorkerError
@@ -123,7 +116,7 @@ def test_a_step_is_as_long_as_the_gradients_or_as_the_limit(clip: float, trainin
     settings = {"kind": "sgd", "weight_decay": 0.0, "learning_rate": 0.1, "gradient_clip": clip}
     training = training_of(optimizer=settings)
     before = flat(training.model.parameters())
-    gradient = compute_gradient(training, training.stream.next_batch(6), 0)
+    gradient = training.step.backward(training.stream.next_batch(6), 0)
     length = flat(p.grad for p in training.model.parameters()).norm().item()
     assert gradient.norm == pytest.approx(length, rel=1e-5) and gradient.norm > 0.01
     rate = update_weights(training, 20, gradient)

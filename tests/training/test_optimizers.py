@@ -15,13 +15,8 @@ from folio.errors import UserError
 from folio.testing import tiny_gpt
 from folio.training import optimizers
 from folio.training.config import OptimizerConfig
-from folio.training.optimizers import (
-    OPTIMIZERS,
-    Optimizer,
-    matrix_heights,
-    orthogonalize,
-    parameter_groups,
-)
+from folio.training.groups import parameter_groups
+from folio.training.optimizers import OPTIMIZERS, Optimizer, matrix_heights, orthogonalize
 from folio.training.parallel.data_parallel import DataParallel
 from folio.training.parallel.updates import ParallelOptimizer
 from tests.conftest import turn_kernels

@@ -22,8 +22,9 @@ from folio.recipe.recipe import make_recipe
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.loop import Training, compute_gradient, train, update_weights
+from folio.training.loop import train, update_weights
 from folio.training.parallel.step import ParallelStep
+from folio.training.parts import Training
 from folio.training.state import TrainingState, load_model_tensors, model_tensors
 from folio.training.step import PlainStep, Step
 
@@ -161,9 +162,9 @@ def test_a_run_goes_on_with_the_other_step(both_steps: list[Training]):
 
 def both(training: Training, batch: Batch) -> tuple[float, float]:
     """The loss before an update, and after it."""
-    gradient = compute_gradient(training, batch, 5)
+    gradient = training.step.backward(batch, 5)
     update_weights(training, 5, gradient)
-    return gradient.loss, compute_gradient(training, batch, 6).loss
+    return gradient.loss, training.step.backward(batch, 6).loss
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

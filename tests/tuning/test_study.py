@@ -26,8 +26,7 @@ from folio.recipe.budget import Speed  # noqa: E402
 from folio.recipe.recipe import make_recipe  # noqa: E402
 from folio.recipe.watcher import Watcher  # noqa: E402
 from folio.run.directory import Run  # noqa: E402
-from folio.training import loop  # noqa: E402
-from folio.training.loop import compute_gradient  # noqa: E402
+from folio.training.parallel.step import ParallelStep  # noqa: E402
 from folio.training.step import Gradient  # noqa: E402
 from folio.tuning import making, worker  # noqa: E402
 from folio.tuning.making import ensure_study, with_trials  # noqa: E402
@@ -180,12 +179,14 @@ def test_a_trial_that_diverges_or_fails_is_recorded_and_the_study_goes_on(
             raise MemoryError("no more")
         return original(recipe, name, *rest)
 
-    def gradients(*given: Any) -> Gradient:
-        return Gradient(math.nan, 0.0) if names[-1] == "trial-0001" else compute_gradient(*given)
+    def gradients(step: Any, *given: Any) -> Gradient:
+        return Gradient(math.nan, 0.0) if names[-1] == "trial-0001" else backward(step, *given)
+
+    backward = ParallelStep.backward
 
     study = make_study(trials=3)
     monkeypatch.setattr(worker, "train_recipe", train)
-    monkeypatch.setattr(loop, "compute_gradient", gradients)
+    monkeypatch.setattr(ParallelStep, "backward", gradients)
     work(study, never)
     rows = look(study, study.connect()).rows
     assert [row.state for row in rows] == ["failed", "diverged", "complete"]

@@ -12,8 +12,8 @@ from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import too_small
 from folio.storage import json_text, read_json
-from folio.training.loop import Ending, Evaluation, Training
 from folio.training.pace import Knot
+from folio.training.parts import Ending, Evaluation, Training
 from folio.training.state import TrainingState
 
 ENDINGS = {

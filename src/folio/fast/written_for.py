@@ -2,8 +2,9 @@
 
 Nobody who edits the model may be left training something else. So a layer is replaced only if its
 file is, but for line ends, the one whose digest stands here, and if nobody has put another function
-in place of one of that file's. After a change to the model, look whether the fast layers still do
-the same; then put the new digests here, which tests/fast/test_written_for.py prints.
+in place of one of that file's; the same holds for the rules of optimizers. After a change to one of
+these files, look whether its fast twin still does the same; then put the new digests here, which
+tests/fast/test_written_for.py prints.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ DIGESTS: dict[str, str] = {
     "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
     "folio.model.feed_forward": "7c9209bafa033856bbb9c2797c02ddd24d421bdd9377a43c9c78d5a161ef0faf",
     "folio.model.gpt": "7a723f82682da6dc47d4a068129013dd7c94ae4738c20b1cae739066832d4d83",
-    "folio.model.kv_cache": "d0253e853630626490b117e6aa171b556ddabd2520a71cf949a328937c9f494a",
+    "folio.model.kv_cache": "1e66648e36c7f744d9eeb7e6ccdeff8048f7e8501ea586836b5993571fd52a27",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
     "folio.model.positions": "ea2a68cde095c3ec3e8ae4965b694cef7ebfb57d4ba6746e7c0338970772c0e0",
+    "folio.training.optimizers": "ba8a750d0f4a9ff08e1753e572a2d5b7dc9c3e0b04f7d6a18a622dd500bfd795",
 }
 """Module -> sha256 of its source."""
 

@@ -87,7 +87,7 @@ def generate(
             if window.shape[1] == context_length:
                 window = torch.cat((window[:, context_length - half + 1 :], unread), dim=1)
                 if cache is not None:
-                    cache.clear()
+                    cache.length = 0
                     unread = window
             else:
                 window = torch.cat((window, unread), dim=1)

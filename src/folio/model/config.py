@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from folio.config import require
 from folio.errors import UserError
 
 PositionKind = Literal["none", "learned", "sinusoidal", "rope"]
@@ -88,44 +89,39 @@ class ModelConfig:
     sqrt(2 * n_layers), as GPT-2 does."""
 
     def __post_init__(self) -> None:
-        for name in ("context_length", "n_layers", "n_heads", "d_model"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} is {getattr(self, name)}; it is at least 1.")
-        for name in ("vocab_size", "n_kv_heads", "head_dim", "d_ff"):
-            if getattr(self, name) < 0:
-                raise UserError(f"model.{name} is {getattr(self, name)}; it is 0 or more.")
+        counts = "context_length", "n_layers", "n_heads", "d_model"
+        require(self, "model", "at least 1", lambda x: x >= 1, *counts)
+        or_none = "vocab_size", "n_kv_heads", "head_dim", "d_ff"
+        require(self, "model", "0 or more", lambda x: x >= 0, *or_none)
         if not self.head_dim and self.d_model % self.n_heads:
             fitting = self.d_model + self.n_heads - self.d_model % self.n_heads
             raise UserError(
-                f"model.d_model = {self.d_model} is not divisible by model.n_heads = "
+                f"model.d_model must be divisible by model.n_heads, got {self.d_model} and "
                 f"{self.n_heads}. Give --model.d-model {fitting}, another number of heads, or "
                 f"--model.head-dim."
             )
         if self.n_heads % self.key_value_heads:
             raise UserError(
-                f"model.n_heads = {self.n_heads} is not divisible by model.n_kv_heads = "
-                f"{self.n_kv_heads}; equally many query heads share each key head."
+                f"model.n_heads must be divisible by model.n_kv_heads, got {self.n_heads} and "
+                f"{self.n_kv_heads}: equally many query heads share each key head."
             )
         if self.positions == "rope" and self.head_width % 2:
             even = self.head_width + 1
             fix = f"head-dim {even}" if self.head_dim else f"d-model {self.n_heads * even}"
             raise UserError(
-                f"Rotary positions turn pairs, but a head is {self.head_width} wide, which is odd. "
-                f"Give --model.{fix}."
+                f"The width of a head must be even for rotary positions, which turn pairs, got "
+                f"{self.head_width}. Give --model.{fix}."
             )
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise UserError(
-                f"Sinusoidal positions are pairs, but model.d_model = {self.d_model} is odd. "
+                f"model.d_model must be even for sinusoidal positions, which are pairs, got "
+                f"{self.d_model}. "
                 f"Give --model.d-model {self.d_model + 1}."
             )
-        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"model.{name} is {getattr(self, name)}; it is a share, 0 to below 1."
-                )
-        for name in ("rope_base", "normalization_epsilon", "initialization_std"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"model.{name} is {getattr(self, name)}; it is above 0.")
+        dropouts = "embedding_dropout", "attention_dropout", "residual_dropout"
+        require(self, "model", "a share, 0 to below 1", lambda x: 0 <= x < 1, *dropouts)
+        positive = "rope_base", "normalization_epsilon", "initialization_std"
+        require(self, "model", "above 0", lambda x: x > 0, *positive)
 
     @property
     def head_width(self) -> int:
@@ -155,8 +151,7 @@ class ModelConfig:
     def n_parameters(self) -> int:
         """Trained numbers of a model of this shape; a tied head counts once."""
         d, w, kv = self.d_model, self.attention_width, self.key_value_heads * self.head_width
-        norm_has_bias = self.bias and self.normalization == "layernorm"
-        norm = 2 if norm_has_bias else 1  # numbers for each dimension
+        norm = 2 if self.bias and self.normalization == "layernorm" else 1  # for each dimension
         attention = 2 * d * w + 2 * d * kv + (w + d + 2 * kv if self.bias else 0)
         attention += 2 * norm * self.head_width if self.qk_norm else 0
         width, n_wide = self.feed_forward_width, 2 if self.activation == "swiglu" else 1

@@ -52,14 +52,10 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """Positions held, the same in each layer."""
+        """Positions held, the same in each layer; 0 forgets them, and keeps the room."""
         return self.layers[0].length
 
     @length.setter
     def length(self, positions: int) -> None:
         for layer in self.layers:
             layer.length = positions
-
-    def clear(self) -> None:
-        """Forget everything; the room is kept."""
-        self.length = 0

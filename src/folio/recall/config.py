@@ -32,12 +32,12 @@ class RecallConfig:
 
     def __post_init__(self) -> None:
         if self.samples < 2:
-            raise UserError(f"samples is {self.samples}; 2 or more, for an error of what is found.")
+            raise UserError(f"samples must be 2 or more, to give an error, got {self.samples}.")
         if not 0 < self.temperature < 100:
-            raise UserError(f"temperature is {self.temperature}; it is above 0, as 0.8.")
+            raise UserError(f"temperature must be above 0 and below 100, got {self.temperature}.")
         if self.passages < 1:
-            raise UserError(f"passages is {self.passages}; it is 1 or more.")
+            raise UserError(f"passages must be 1 or more, got {self.passages}.")
         if self.length != 0 and self.length < 8:
-            raise UserError(f"length is {self.length}; it is 8 characters or more.")
+            raise UserError(f"length must be 0 or at least 8 characters, got {self.length}.")
         if self.seed < 1:
-            raise UserError(f"seed is {self.seed}; it is 1 or more.")
+            raise UserError(f"seed must be 1 or more, got {self.seed}.")

@@ -28,7 +28,8 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.deadline import TimeBudget, steps_between
-from folio.training.loop import Training, compute_gradient, update_weights
+from folio.training.loop import update_weights
+from folio.training.parts import Training
 from folio.workers import forks
 
 DEFAULT_MINUTES = 5.0
@@ -379,7 +380,7 @@ def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[flo
     while len(updates) < 4 or time.perf_counter() - begin < seconds:
         with Stopwatch(trial) as gradient:
             batch = trial.stream.next_batch(n_windows, trial.context_length)
-            computed = compute_gradient(trial, batch, step=0)
+            computed = trial.step.backward(batch, step=0)
         # Whatever becomes of these weights, a step takes as long.
         with Stopwatch(trial) as update, suppress(FloatingPointError):
             update_weights(trial, 0, computed)

@@ -20,8 +20,8 @@ from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
-from folio.training.loop import Training
 from folio.training.pace import Pace
+from folio.training.parts import Training
 from folio.training.step import PlainStep, Step
 
 

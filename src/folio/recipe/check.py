@@ -29,7 +29,8 @@ from folio.recipe.recipe import Recipe
 from folio.storage import cache_folder, write_json
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig
-from folio.training.loop import Training, peek
+from folio.training.loop import peek
+from folio.training.parts import Training
 from folio.training.step import Gradient, PlainStep
 
 N_WINDOWS, N_TOKENS = 4, 128
@@ -57,8 +58,12 @@ def check(
         UserError: they differ by more than the precision explains.
     """
     device = training.device
-    if device.is_fast and (layers := not_accelerated(training.model)):
-        tell(f"not accelerated, so that they run as they are written: {', '.join(layers)}")
+    if device.is_fast:
+        from folio.training.parallel.updates import not_sharded  # loads numba
+
+        slow = not_accelerated(training.model) + not_sharded(recipe.optimizer, training.model)
+        if slow:
+            tell(f"not accelerated, so that they run as they are written: {', '.join(slow)}")
     if isinstance(training.step, PlainStep) and _is_reference(device):
         return
     verdict = cache_folder() / "checks" / f"{_key(device, recipe)}.json"

@@ -24,7 +24,7 @@ from folio.run.look_back import look_back
 from folio.run.opening import Model, open_run
 from folio.run.prediction import Figures, compare_with_prediction
 from folio.storage import write_json
-from folio.training.loop import Ending, Training
+from folio.training.parts import Ending, Training
 from folio.training.state import TrainingState
 
 

@@ -63,11 +63,9 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     if device.config.precision == "int8":
         shared += 2 * n  # and their bytes, by rows and by columns
     each = 2 * size * n  # the gradients of a copy, as autograd hands them over and side by side
-    match recipe.optimizer.kind:
-        case "adamw" | "muon":  # of a matrix Muon holds momentum, and moves for a moment
-            remembered = 8 * n
-        case "sgd":
-            remembered = 8 * n if recipe.optimizer.momentum else 4 * n
+    remembered = 8 * n  # of a matrix Muon holds momentum, and moves for a moment
+    if recipe.optimizer.kind == "sgd" and not recipe.optimizer.momentum:
+        remembered = 4 * n
     return 8 * n + shared + n_copies * each + remembered
 
 

@@ -28,8 +28,9 @@ from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import link_or_copy, write_json
 from folio.training.deadline import Deadline, TimeBudget
-from folio.training.loop import Training, train
+from folio.training.loop import train
 from folio.training.pace_file import write_pace
+from folio.training.parts import Training
 from folio.training.recorder import RunRecorder
 from folio.training.state import TrainingState, load_model_tensors
 

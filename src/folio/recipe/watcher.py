@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from folio.run.directory import Run
-from folio.training.loop import Ending, Evaluation, Observer, Training
 from folio.training.pace import Knot
+from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.state import TrainingState
 
 

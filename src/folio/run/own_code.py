@@ -50,8 +50,9 @@ class OwnCode:
                 if isinstance(value, FunctionType | MethodType) and not is_of_the_house(value):
                     functions[f"{name}.{attribute}"] = _name(value)
                     own.append(value)
-        for name in DIGESTS.keys() & sys.modules.keys():
-            module = sys.modules[name]
+        for name, module in sys.modules.items():
+            if name not in DIGESTS or not name.startswith("folio.model."):
+                continue
             for place, function in replaced_functions(module):
                 functions[f"{name}.{place}"] = _name(function)
                 own.append(function)

@@ -5,10 +5,14 @@ Free of torch, so that a recipe is read quickly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any
 
+from folio.config import require, unknown_choice
 from folio.errors import UserError
+
+OPTIMIZERS: dict[str, Any] = dict.fromkeys(("adamw", "sgd", "muon"))
+"""The table of `training/optimizers.py`, which fills it in; here its names suffice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,32 +71,17 @@ class TrainingConfig:
     """Steps between entries of the training loss in metrics.jsonl; 0 makes about a thousand."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"training.{name} is {getattr(self, name)}; it is at least 1.")
-        for name in (
-            "micro_batch_size",
-            "confidence_penalty",
-            "goldfish",
-            "max_steps",
-            "max_tokens",
-            "max_epochs",
-            "minutes",
-            "evaluation_interval",
-            "evaluations",
-            "evaluation_sample",
-            "patience",
-            "save_interval",
-            "log_interval",
-        ):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"training.{name} is {getattr(self, name)}; it is 0 or more.")
+        require(self, "training", "at least 1", lambda x: x >= 1, "batch_size", "keep_checkpoints")
+        others = (f.name for f in fields(self) if f.name not in ("batch_size", "keep_checkpoints"))
+        require(self, "training", "0 or more", lambda x: x >= 0, *others)
         if self.goldfish == 1:
-            raise UserError("training.goldfish is 1, which leaves nothing to learn. Give 8, or 0.")
+            raise UserError(
+                "training.goldfish must be 0 or at least 2, got 1, which leaves nothing to learn."
+            )
         if self.evaluations and self.evaluation_interval:
             raise UserError(
-                f"training.evaluations = {self.evaluations} and training.evaluation_interval = "
-                f"{self.evaluation_interval} are given. Leave one of them out."
+                f"training.evaluations or training.evaluation_interval must be 0, got "
+                f"{self.evaluations} and {self.evaluation_interval}. Leave one of them out."
             )
 
 
@@ -100,8 +89,9 @@ class TrainingConfig:
 class OptimizerConfig:
     """AdamW (https://arxiv.org/abs/1711.05101), SGD or Muon, and the clipping before it."""
 
-    kind: Literal["adamw", "sgd", "muon"] = "adamw"
-    """The rule. `muon` moves the matrices between hidden layers by Muon and the rest by AdamW."""
+    kind: str = "adamw"
+    """The rule: adamw, sgd or muon, which moves the matrices between hidden layers by Muon and the
+    rest by AdamW; or one that a program added to the table OPTIMIZERS."""
 
     learning_rate: float = 1e-3
     """At the peak of the schedule. A recipe that names none has one by the width of its model."""
@@ -141,22 +131,14 @@ class OptimizerConfig:
     """Largest norm of all gradients together; 0 does not clip."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "learning_rate",
-            "weight_decay",
-            "matrix_learning_rate",
-            "matrix_weight_decay",
-            "gradient_clip",
-        ):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"optimizer.{name} is {getattr(self, name)}; it is 0 or more.")
-        for name in ("beta1", "beta2", "momentum", "matrix_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"optimizer.{name} is {getattr(self, name)}; it is 0 to below 1.")
-        if not 0 <= self.matrix_beta2 <= 1:
-            raise UserError(f"optimizer.matrix_beta2 is {self.matrix_beta2}; it is 0 to 1.")
-        if not self.epsilon > 0:
-            raise UserError(f"optimizer.epsilon is {self.epsilon}; it is above 0.")
+        if self.kind not in OPTIMIZERS:
+            raise UserError(unknown_choice("optimizer.kind", self.kind, OPTIMIZERS))
+        rates = "learning_rate", "weight_decay", "matrix_learning_rate", "matrix_weight_decay"
+        require(self, "optimizer", "0 or more", lambda x: x >= 0, *rates, "gradient_clip")
+        shares = "beta1", "beta2", "momentum", "matrix_momentum"
+        require(self, "optimizer", "0 to below 1", lambda x: 0 <= x < 1, *shares)
+        require(self, "optimizer", "0 to 1", lambda x: 0 <= x <= 1, "matrix_beta2")
+        require(self, "optimizer", "above 0", lambda x: x > 0, "epsilon")
 
 
 def budget_steps(config: TrainingConfig, context_length: int, targets_per_epoch: int) -> int:

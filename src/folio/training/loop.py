@@ -8,88 +8,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
-from folio.device import Device
 from folio.evaluation.score import exact_windows, sampled_windows
 from folio.evaluation.uncertainty import ratio_error
 from folio.run.diagnosis import stale_evaluations
-from folio.tokenizers.base import TokenIds
-from folio.tokens.mixture import Mixture
-from folio.tokens.stream import Batch, TokenStream
-from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.deadline import Deadline
-from folio.training.pace import Knot, Pace
-from folio.training.schedule import ScheduleConfig, learning_rate_share
+from folio.tokens.stream import Batch
+from folio.training.parts import Ending, Evaluation, Observer, Training
+from folio.training.schedule import learning_rate_share
 from folio.training.state import TrainingState
-from folio.training.step import Gradient, Step
+from folio.training.step import Gradient
 from folio.workers import WorkerError
-
-Ending = Literal["finished", "patience", "interrupted", "non-finite"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Losses at one step, both without dropout, in nats per token."""
-
-    validation_loss: float
-    """Exact: the whole validation text."""
-    training_loss: float
-    """On windows spread over the training text, always the same: as many tokens, or
-    `training.evaluation_sample`."""
-    standard_error: float = 0.0
-    """Of the validation loss, over its texts."""
-    validation_nll: NDArray[np.float32] | None = field(default=None, compare=False)
-    """(N - 1,) float32 nats of each validation target, in order."""
-
-
-class Observer(Protocol):
-    """Learns what happens, in order."""
-
-    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-        """After each optimizer step; `loss` is that of its batch, before the step."""
-
-    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
-        """After each evaluation; `state` knows already whether it was the best."""
-
-    def paced(self, knot: Knot) -> None:
-        """The steps to go were planned anew; to be on the disk before this returns."""
-
-    def save(self, state: TrainingState) -> None:
-        """A moment from which a run can be resumed."""
-
-    def ended(self, state: TrainingState, ending: Ending) -> None:
-        """Nothing follows."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """The parts of a run, put together."""
-
-    model: nn.Module
-    """Holds the weights, in float32."""
-    step: Step
-    """Moves them."""
-    stream: TokenStream | Mixture
-    validation: TokenIds
-    context_length: int
-    device: Device
-    config: TrainingConfig
-    """With max_steps and the intervals above 0."""
-    optimizer_config: OptimizerConfig
-    schedule: ScheduleConfig
-    pace: Pace
-    """Says after how many steps the run ends; longer once the clock has decided anew."""
-    deadline: Deadline | None = None
-    """Decides so in a run with a budget in minutes."""
-    validation_cluster: NDArray[np.integer] | None = None
-    """(N,) to which cluster of texts each validation token belongs, counted from 0; None takes
-    each token for a text of its own."""
 
 
 def train(
@@ -114,7 +45,9 @@ def train(
         UserError: at an evaluation, something else was trained than the model.
     """
     with training.step.running():
-        return _train(training, state, observer, should_stop)
+        ending = _train(training, state, observer, should_stop)
+        observer.ended(state, ending)
+    return ending
 
 
 def _train(
@@ -141,26 +74,25 @@ def _train(
             if deadline is not None:
                 deadline.evaluated()
             if config.patience and state.stale_evaluations >= config.patience:
-                return _end("patience", state, observer)
+                return "patience"
         if state.step >= pace.last:
-            return _end("finished", state, observer)
+            return "finished"
         if should_stop():
             observer.save(state)
-            return _end("interrupted", state, observer)
+            return "interrupted"
 
         batch = stream.next_batch(config.batch_size, training.context_length)
         try:
-            gradient = compute_gradient(training, batch, state.step)
+            gradient = training.step.backward(batch, state.step)
         except WorkerError:  # the weights are those before the step
             observer.save(state)
             raise
         try:
-            require_finite(gradient)
             learning_rate = update_weights(training, state.step, gradient)
         except FloatingPointError:  # the weights are those before the step
             stream.place = state.place
             observer.save(state)
-            return _end("non-finite", state, observer)
+            return "non-finite"
 
         state.step += 1
         state.tokens += batch.n_targets
@@ -224,33 +156,20 @@ def peek(training: Training) -> Batch:
     return batch
 
 
-def compute_gradient(training: Training, batch: Batch, step: int) -> Gradient:
-    """Compute the gradient of a batch."""
-    return training.step.backward(batch, step)
-
-
-def require_finite(gradient: Gradient) -> None:
-    """Raise FloatingPointError where the loss or the gradient is infinite or no number."""
-    if not all(map(math.isfinite, gradient)):
-        raise FloatingPointError("the loss or a gradient is not finite")
-
-
 def update_weights(training: Training, step: int, gradient: Gradient) -> float:
     """Move the weights at the learning rate of this step, and return that rate.
 
     Raises:
-        FloatingPointError: weights would not be finite; they are those before the step.
+        FloatingPointError: loss, gradient or weights would not be finite; the weights are those
+            before the step.
     """
+    if not all(map(math.isfinite, gradient)):
+        raise FloatingPointError("the loss or a gradient is not finite")
     pace = training.pace
     progress = pace.progress(step + 1) - 1
     lr_scale = learning_rate_share(training.schedule, progress, pace.planned)
     training.step.update(lr_scale, gradient.norm)
     return lr_scale * training.optimizer_config.learning_rate
-
-
-def _end(ending: Ending, state: TrainingState, observer: Observer) -> Ending:
-    observer.ended(state, ending)
-    return ending
 
 
 class _Clock:

@@ -1,29 +1,26 @@
 """AdamW, SGD and Muon, written out: the formula on top, the same lines below it.
 
 A rule moves the parameters of one group, and `Optimizer` puts a rule to each group of a model.
-`training/parallel/updates.py` has the same rules for weights that several processes share; a test
-over OPTIMIZERS holds the two together.
+Whoever adds a `Rule` to the table OPTIMIZERS can name it in a recipe. `parallel/updates.py` has the
+same rules for weights that several processes share; a test over the table holds the two together.
 
 Shapes:  R x C a matrix of weights, of which each row makes one neuron
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn import utils
 
-from folio.model.attention import Attention
 from folio.model.low_rank import corrected
+from folio.training import config as settings
 from folio.training.config import OptimizerConfig
+from folio.training.groups import GROUPS, Group, Members, matrix_heights, parameter_groups
 from folio.training.state import require_same_tensors
-
-Group = Literal["hidden", "embedding", "vector"]
-GROUPS: tuple[Group, ...] = ("hidden", "embedding", "vector")
 
 SQUARE_POLYNOMIALS = (
     (14.2503, -132.8430, 423.7024, -522.7571, 218.4332),
@@ -45,17 +42,24 @@ EPSILON = 1e-8
 """Keeps neurons still that have no gradient."""
 
 
-class Rule(Protocol):
+class Rule:
     """Moves the parameters of one group by their gradients."""
 
-    state: dict[str, list[Tensor]]
-    """What it remembers from step to step: one tensor for each parameter, or one for all."""
+    groups: ClassVar[Sequence[Group]] = GROUPS
+    """Those that it is meant for; AdamW moves the others."""
+
+    def __init__(self, members: Members, config: OptimizerConfig) -> None:
+        self.parameters, self.heights, self.weight_decay = members
+        self.config = config
+        self.state: dict[str, list[Tensor]] = {}
+        """What it remembers from step to step: one tensor for each parameter, or one for all."""
 
     def step(self, lr_scale: float) -> None:
         """Change the parameters in place, at so much of the peak learning rate."""
+        raise NotImplementedError
 
 
-class AdamW:
+class AdamW(Rule):
     """Take steps whose length hardly depends on that of the gradient; decay the weights beside.
 
         m <- beta1 m + (1 - beta1) g
@@ -65,13 +69,11 @@ class AdamW:
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
     """
 
-    def __init__(
-        self, parameters: Sequence[nn.Parameter], config: OptimizerConfig, weight_decay: float
-    ) -> None:
-        self.parameters, self.config, self.weight_decay = parameters, config, weight_decay
+    def __init__(self, members: Members, config: OptimizerConfig) -> None:
+        super().__init__(members, config)
         self.steps = torch.zeros(())
-        self.mean = [torch.zeros_like(w) for w in parameters]
-        self.mean_square = [torch.zeros_like(w) for w in parameters]
+        self.mean = [torch.zeros_like(w) for w in self.parameters]
+        self.mean_square = [torch.zeros_like(w) for w in self.parameters]
         self.state = {"steps": [self.steps], "mean": self.mean, "mean_square": self.mean_square}
 
     def step(self, lr_scale: float) -> None:
@@ -82,14 +84,13 @@ class AdamW:
         n = self.steps.item()
         for w, m, v in zip(self.parameters, self.mean, self.mean_square):
             g = gradient_of(w)
-            m.mul_(beta1).add_(g, alpha=1 - beta1)
+            m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            root = v.sqrt().div_(math.sqrt(1 - beta2**n)).add_(epsilon)
-            w.mul_(1 - lr * self.weight_decay)
-            w.sub_((m / root).mul_(lr / (1 - beta1**n)))
+            root = (v / (1 - beta2**n)).sqrt_().add_(epsilon)
+            w.mul_(1 - lr * self.weight_decay).sub_((m / root).mul_(lr / (1 - beta1**n)))
 
 
-class SGD:
+class SGD(Rule):
     """Go against the gradient, with momentum.
 
         u <- momentum u + g + decay w
@@ -98,13 +99,10 @@ class SGD:
     Source: Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html.
     """
 
-    def __init__(
-        self, parameters: Sequence[nn.Parameter], config: OptimizerConfig, weight_decay: float
-    ) -> None:
-        self.parameters, self.config, self.weight_decay = parameters, config, weight_decay
-        self.state: dict[str, list[Tensor]] = {}
+    def __init__(self, members: Members, config: OptimizerConfig) -> None:
+        super().__init__(members, config)
         if config.momentum:
-            self.state["velocity"] = [torch.zeros_like(w) for w in parameters]
+            self.state["velocity"] = [torch.zeros_like(w) for w in self.parameters]
 
     def step(self, lr_scale: float) -> None:
         """Move each parameter; the decay goes through the momentum, as in the textbook."""
@@ -115,7 +113,7 @@ class SGD:
             w -= lr_scale * self.config.learning_rate * update
 
 
-class Muon:
+class Muon(Rule):
     """Move all directions of a matrix equally far.
 
         m <- momentum m + (1 - momentum) g
@@ -132,22 +130,12 @@ class Muon:
     https://arxiv.org/abs/2510.05491; Chen et al. 2025, https://arxiv.org/abs/2510.12402.
     """
 
-    def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        config: OptimizerConfig,
-        heights: Sequence[Sequence[int]],
-    ) -> None:
-        """Remember nothing yet.
+    groups = ("hidden",)
 
-        Args:
-            parameters: matrices, some of which hold several below each other.
-            config: rate, momentum and decay.
-            heights: of each parameter the rows R of its matrices.
-        """
-        self.parameters, self.config, self.heights = parameters, config, heights
-        self.momentum = [torch.zeros_like(w) for w in parameters]
-        self.mean_square = [torch.zeros_like(w[:, :1]) for w in parameters]
+    def __init__(self, members: Members, config: OptimizerConfig) -> None:
+        super().__init__(members, config)
+        self.momentum = [torch.zeros_like(w) for w in self.parameters]
+        self.mean_square = [torch.zeros_like(w[:, :1]) for w in self.parameters]
         self.state = {"momentum": self.momentum, "mean_square": self.mean_square}
 
     def step(self, lr_scale: float) -> None:
@@ -218,16 +206,25 @@ def largest_singular_value(gram: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(gram @ gram).clamp(min=EPSILON) ** 0.25
 
 
-OPTIMIZERS: dict[str, type[AdamW] | type[SGD] | type[Muon]] = {
-    "adamw": AdamW,
-    "sgd": SGD,
-    "muon": Muon,
-}
-"""`optimizer.kind` -> the rule for the matrices between hidden layers."""
+OPTIMIZERS: dict[str, type[Rule]] = settings.OPTIMIZERS  # one table: its names need no torch
+"""`optimizer.kind` -> its rule."""
+OPTIMIZERS.update(adamw=AdamW, sgd=SGD, muon=Muon)
+
+
+def assign_rules(
+    config: OptimizerConfig, model: nn.Module
+) -> Iterator[tuple[Group, type[Rule], Members]]:
+    """Say which rule moves which parameters of a model, group by group."""
+    kind = OPTIMIZERS[config.kind]
+    for group, named in parameter_groups(model).items():
+        parameters = list(named.values())
+        decay = 0.0 if group == "vector" else config.weight_decay
+        members = Members(parameters, matrix_heights(model, parameters), decay)
+        yield group, kind if group in kind.groups else AdamW, members
 
 
 class Optimizer:
-    """A rule for each group of parameters; Muon leaves tables and vectors to AdamW."""
+    """A rule for each group of parameters."""
 
     def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:
         """Put the rules to the parameters of a model.
@@ -238,22 +235,21 @@ class Optimizer:
         """
         learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.parameters = list(learned.values())
-        # A checkpoint has them merged into the weights that stay, of which they cannot be had back.
-        self.corrections = (
-            {f"learned.{n}": p for n, p in learned.items()} if corrected(model) else {}
-        )
-        self.rules: dict[Group, Rule] = {}
-        kind = OPTIMIZERS[config.kind]
-        for group, named in parameter_groups(model).items():
-            members = list(named.values())
-            elementwise = AdamW if kind is Muon else kind
-            decay = 0.0 if group == "vector" else config.weight_decay
-            if kind is Muon and group == "hidden":
-                self.rules[group] = Muon(members, config, matrix_heights(model, members))
-            else:
-                self.rules[group] = elementwise(members, config, decay)  # type: ignore[arg-type]
+        self.rules: list[Rule] = []
+        self.tensors: dict[str, Tensor] = {}
+        """`hidden.mean` and so on -> what the rule of that group remembers, side by side, and the
+        corrections of LoRA; may be written to."""
+        for group, kind, members in assign_rules(config, model):
+            rule = kind(members, config)
+            self.rules.append(rule)
+            self.tensors |= {f"{group}.{name}": x for name, x in flatten(rule.state).items()}
+        counts = [x for x in self.tensors.values() if x.dim() == 0]
+        self._changing = [x.detach() for x in (*self.parameters, *counts)]
+        self._before = [x.clone() for x in self._changing]  # reserved once: fresh memory is slow
+        if corrected(model):
+            # A checkpoint has them merged into the weights that stay, which cannot be undone.
+            self.tensors |= {f"learned.{n}": p.detach() for n, p in learned.items()}
 
-    @torch.no_grad()
     def step(self, lr_scale: float) -> None:
         """Move all parameters by their gradients.
 
@@ -264,33 +260,19 @@ class Optimizer:
             FloatingPointError: a weight would be no number, or too large for its square. All are
                 then those before the step, and what the rules remember is finite.
         """
-        counts = [rule.steps for rule in self.rules.values() if isinstance(rule, AdamW)]
-        before = [x.detach().clone() for x in (*self.parameters, *counts)]
-        for rule in self.rules.values():
-            rule.step(lr_scale)
-        if get_total_norm(self.parameters).isfinite():
+        for old, x in zip(self._before, self._changing):
+            old.copy_(x)
+        with torch.no_grad():
+            for rule in self.rules:
+                rule.step(lr_scale)
+        if utils.get_total_norm(self._changing).isfinite():
             return
-        for x, old in zip((*self.parameters, *counts), before):
+        for x, old in zip(self._changing, self._before):
             x.copy_(old)
-        for rule in self.rules.values():
-            for x in (x for tensors in rule.state.values() for x in tensors):
-                x.nan_to_num_(0.0, 0.0, 0.0)
+        for x in self.tensors.values():
+            x.nan_to_num_(0.0, 0.0, 0.0)
         raise FloatingPointError("a step makes weights that are not finite")
 
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """`hidden.mean` and so on -> what the rule of that group remembers, side by side; and the
-        corrections of LoRA."""
-        remembered = {
-            f"{group}.{name}": torch.cat([x.flatten() for x in tensors]).view(
-                tensors[0].shape if tensors[0].dim() == 0 else -1
-            )
-            for group, rule in self.rules.items()
-            for name, tensors in rule.state.items()
-        }
-        return remembered | {name: p.detach() for name, p in self.corrections.items()}
-
-    @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave, of this or of the parallel step.
 
@@ -298,13 +280,20 @@ class Optimizer:
             UserError: it was another optimizer, or one of other weights.
         """
         require_same_tensors(self.tensors, tensors, "optimizer")
-        for group, rule in self.rules.items():
-            for name, own in rule.state.items():
-                flat = tensors[f"{group}.{name}"].flatten()
-                for x, saved in zip(own, flat.split([x.numel() for x in own])):
-                    x.copy_(saved.view(x.shape))
-        for name, correction in self.corrections.items():
-            correction.copy_(tensors[name])
+        for name, own in self.tensors.items():
+            own.copy_(tensors[name])
+
+
+def flatten(state: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    """Lay what a rule remembers under each name side by side; its tensors become views."""
+    flat: dict[str, Tensor] = {}
+    for name, tensors in state.items():
+        flat[name] = (
+            tensors[0] if tensors[0].dim() == 0 else torch.cat([x.flatten() for x in tensors])
+        )
+        for x, own in zip(tensors, flat[name].view(-1).split([x.numel() for x in tensors])):
+            x.data = own.view(x.shape)
+    return flat
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:
@@ -313,36 +302,6 @@ def gradient_of(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def parameter_groups(model: nn.Module) -> dict[Group, dict[str, nn.Parameter]]:
-    """Group -> name -> parameter that learns, of the groups that a model has."""
-    groups: dict[Group, dict[str, nn.Parameter]] = {group: {} for group in GROUPS}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups[group_of(name, parameter)][name] = parameter
-    return {group: members for group, members in groups.items() if members}
-
-
-def group_of(name: str, parameter: nn.Parameter) -> Group:
-    """Tell which rules a parameter falls under.
-
-    Matrices between hidden layers are one kind, tables from or to token ids and positions
-    another, gains and biases the third.
-    """
-    if parameter.dim() < 2:
-        return "vector"
-    return "hidden" if name.startswith("blocks.") else "embedding"
-
-
-def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tuple[int, ...]]:
-    """Rows of each matrix in each parameter: queries, keys and values lie in one, but are three."""
-    several = {
-        m.qkv_proj.weight: m.widths
-        for m in model.modules()
-        if isinstance(m, Attention) and isinstance(m.qkv_proj, nn.Linear)
-    }
-    return [several.get(p, (len(p),)) for p in parameters]
-
-
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
     """Length of all gradients together."""
-    return get_total_norm([gradient_of(p) for p in parameters]).item()
+    return utils.get_total_norm([gradient_of(p) for p in parameters]).item()

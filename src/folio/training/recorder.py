@@ -15,9 +15,9 @@ from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpo
 from folio.run.directory import Run
 from folio.run.metrics import append_event
 from folio.run.own_code import OwnCode
-from folio.training.loop import Ending, Evaluation, Training
 from folio.training.pace import Knot
 from folio.training.pace_file import append_knot
+from folio.training.parts import Ending, Evaluation, Training
 from folio.training.state import TrainingState, model_tensors
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from folio.errors import UserError
+from folio.config import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,9 @@ class ScheduleConfig:
     recipe repeats it without a clock."""
 
     def __post_init__(self) -> None:
-        for name in ("warmup_fraction", "cooldown_fraction", "final_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"schedule.{name} is {getattr(self, name)}; it is a share, 0 to 1.")
-        if self.horizon_steps < 0:
-            raise UserError(f"schedule.horizon_steps is {self.horizon_steps}; it is 0 or more.")
+        shares = "warmup_fraction", "cooldown_fraction", "final_fraction"
+        require(self, "schedule", "a share, 0 to 1", lambda x: 0 <= x <= 1, *shares)
+        require(self, "schedule", "0 or more", lambda x: x >= 0, "horizon_steps")
 
 
 def learning_rate_share(config: ScheduleConfig, step: float, max_steps: int) -> float:

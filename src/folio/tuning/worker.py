@@ -33,7 +33,7 @@ from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
-from folio.training.loop import Evaluation, Training
+from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
 from folio.tuning.rebuild import mend_journal
 from folio.tuning.study import REPEATED, Study, flat, loss_scale, open_study, trial_recipe

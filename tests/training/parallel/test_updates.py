@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from folio.device import Device, DeviceConfig
 from folio.errors import UserError
 from folio.testing import tiny_gpt
-from folio.training.optimizers import OptimizerConfig
+from folio.training.optimizers import OPTIMIZERS, SGD, Optimizer, OptimizerConfig
 from folio.training.parallel import muon
 from folio.training.parallel.data_parallel import DataParallel
 from folio.training.parallel.muon import inverse_lengths, orthogonalize
-from folio.training.parallel.updates import ParallelOptimizer
+from folio.training.parallel.updates import ParallelOptimizer, UnshardedRule
 from tests.conftest import INT8, NEEDS_INT8
 
 pytest.importorskip("numba")
@@ -35,10 +35,10 @@ def parts_of(
 
 def moves_of(beta2: float, gradients: list[Tensor]) -> list[Tensor]:
     """What Muon does to the first matrix of a feed-forward layer, step by step."""
-    _, parallel, optimizer = parts_of(
+    model, parallel, optimizer = parts_of(
         kind="muon", matrix_beta2=beta2, matrix_weight_decay=0.0, matrix_momentum=0.0
     )
-    matrix = next(p for p in parallel.parameters.members["hidden"] if len(p) == 48)
+    matrix = next(p for p in model.parameters() if len(p) == 48 and p.dim() == 2)
     assert matrix.grad is not None
     moves = []
     for gradient in gradients:
@@ -269,3 +269,71 @@ def test_a_step_that_would_make_weights_infinite_leaves_them_as_they_were(
     weights.gradients.normal_(generator=draw)
     optimizer.step(1.0)  # and from there it goes on
     assert weights.master.isfinite().all() and not torch.equal(weights.master, before[0])
+
+
+class Own(SGD):
+    """No twin was written for it."""
+
+
+class Careless(SGD):
+    """Puts other tensors in place of weights and gradients, as textbooks do."""
+
+    def step(self, lr_scale: float) -> None:
+        super().step(lr_scale)
+        for w in self.parameters:
+            w.data = w.data.clone()
+            w.grad = None
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", [Own, Careless])
+def test_a_rule_without_a_twin_moves_the_weights_as_it_is_written(
+    kind: type[SGD], precision: Precision, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(OPTIMIZERS, "own", kind)
+    settings: dict[str, Any] = {"kind": "own", "momentum": 0.9, "learning_rate": 0.1}
+    settings |= {"gradient_clip": 0.0}
+    model, parallel, optimizer = parts_of(precision, **settings)
+    assert all(isinstance(rule, UnshardedRule) for rule in optimizer.rules.values())
+    theirs = tiny_gpt(initialization_std=0.3)
+    expected = Optimizer(OptimizerConfig(**settings), theirs)
+    draw = torch.Generator().manual_seed(0)
+    for lr_scale in (1.0, 0.5):
+        for own, other in zip(model.parameters(), theirs.parameters()):
+            other.grad = torch.randn(own.shape, generator=draw)
+            assert own.grad is not None
+            own.grad.copy_(other.grad)
+        optimizer.step(lr_scale)
+        expected.step(lr_scale)
+    master, compute = parallel.parameters.master, parallel.parameters.compute
+    flat = torch.cat([p.detach().flatten() for p in theirs.parameters()])
+    assert torch.equal(master.sort()[0], flat.sort()[0])
+    assert torch.equal(compute, master.to(compute.dtype))
+    for own, other in zip(model.parameters(), theirs.parameters()):
+        assert torch.equal(own, other)
+    assert optimizer.tensors.keys() == expected.tensors.keys()
+    for name, tensor in expected.tensors.items():
+        assert torch.equal(optimizer.tensors[name], tensor)
+    # A step to infinity is taken back, the compute weights too.
+    before = master.clone()
+    parallel.parameters.gradients.fill_(1.0)
+    with pytest.raises(FloatingPointError):
+        optimizer.step(1e39)
+    assert torch.equal(master, before) and torch.equal(compute, before.to(compute.dtype))
+    loaded = parts_of(precision, **settings)[2]
+    loaded.load(optimizer.tensors)
+    for name, tensor in optimizer.tensors.items():
+        assert torch.equal(loaded.tensors[name], tensor)
+
+
+def test_an_edited_rule_is_what_moves_the_weights(monkeypatch: pytest.MonkeyPatch):
+    def halved(rule: SGD, lr_scale: float) -> None:
+        original(rule, lr_scale / 2)
+
+    original = SGD.step
+    monkeypatch.setattr(SGD, "step", halved)
+    _, parallel, optimizer = parts_of(kind="sgd", learning_rate=0.5, weight_decay=0.0)
+    before = parallel.parameters.master.clone()
+    parallel.parameters.gradients.fill_(1.0)
+    optimizer.step(1.0)
+    torch.testing.assert_close(before - parallel.parameters.master, torch.full_like(before, 0.25))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from folio.training.optimizers import Group, parameter_groups
+from folio.training.groups import Group, parameter_groups
 from folio.workers import shared_buffer
 
 
@@ -46,8 +46,6 @@ class FlatParameters:
         for name, parameter in everything.items():
             parameter.grad = self.gradients[self._spans[name]].view(parameter.shape)
 
-        self.members = {group: list(members.values()) for group, members in named.items()}
-        """The parameters of the model in each group."""
         self.groups: dict[Group, nn.Parameter] = {}
         """The groups that the model has, each as one long parameter with its gradient."""
         for group, members in named.items():

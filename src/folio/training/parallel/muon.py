@@ -23,12 +23,8 @@ from torch import Tensor, nn
 from folio.fast import calls, int8
 from folio.fast.kernels import training as kernels
 from folio.training.config import OptimizerConfig
-from folio.training.optimizers import (
-    EPSILON,
-    LONG_POLYNOMIALS,
-    SQUARE_POLYNOMIALS,
-    matrix_heights,
-)
+from folio.training.groups import Members
+from folio.training.optimizers import EPSILON, LONG_POLYNOMIALS, SQUARE_POLYNOMIALS
 from folio.training.parallel.capture import CapturedStep
 from folio.training.parallel.data_parallel import DataParallel, Replica, shard
 from folio.workers import shared_buffer
@@ -70,20 +66,21 @@ class ShardedMuon:
     def __init__(
         self,
         parameter: nn.Parameter,
+        members: Members,
         config: OptimizerConfig,
-        model: nn.Module,
         parallel: DataParallel,
     ) -> None:
         """Give each worker its matrices.
 
         Args:
             parameter: (N,) master weights and gradients, in memory that all workers see.
+            members: that lie in it.
             config: rate, momentum and decay.
-            model: whose matrices they are.
             parallel: whose workers share the work, in the precision of their device.
         """
         self.config = config
-        shapes = _shapes(model, parallel.parameters.members["hidden"])
+        rows = zip(members.parameters, members.heights)
+        shapes = [(height, p.shape[1]) for p, heights in rows for height in heights]
         momentum = shared_buffer(len(parameter), torch.float32)
         mean_square = shared_buffer(sum(rows for rows, _ in shapes), torch.float32)
         self.tensors = {"momentum": momentum, "mean_square": mean_square}
@@ -139,12 +136,6 @@ def _jobs(buffers: Sequence[Tensor], shapes: list[tuple[int, int]], replica: Rep
         if stacks:
             jobs[min(shape), shape[0] == shape[1]].append(stacks)
     return list(jobs.values())
-
-
-def _shapes(model: nn.Module, members: list[nn.Parameter]) -> list[tuple[int, int]]:
-    """Rows and columns of the matrices one by one."""
-    heights = matrix_heights(model, members)
-    return [(n, p.shape[1]) for p, rows in zip(members, heights) for n in rows]
 
 
 def update_matrices(

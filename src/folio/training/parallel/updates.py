@@ -1,7 +1,8 @@
 """The rules of `optimizers.py` for flat buffers, of which each worker moves a shard.
 
 A rule makes one pass over its shard: it reads gradients, changes master weights and what it
-remembers, and writes the compute weights. Gradients above the limit are scaled in that pass too.
+remembers, and writes the compute weights. Gradients above the limit are scaled in that pass too. A
+rule that only `optimizers.py` has, or somebody's own, is run by rank 0 as it is written.
 
 Shapes:  N parameters in the group
 """
@@ -17,7 +18,11 @@ from torch import Tensor, nn
 
 from folio.fast import calls
 from folio.fast.kernels import training as kernels
+from folio.fast.written_for import is_as_written
+from folio.training import optimizers
 from folio.training.config import OptimizerConfig
+from folio.training.groups import Members
+from folio.training.optimizers import SGD, AdamW, Muon, Rule, assign_rules, flatten
 from folio.training.parallel.data_parallel import DataParallel, Replica
 from folio.training.parallel.muon import ShardedMuon
 from folio.training.state import require_same_tensors
@@ -42,19 +47,19 @@ class ShardedAdamW:
     def __init__(
         self,
         parameter: nn.Parameter,
+        members: Members,
         config: OptimizerConfig,
-        weight_decay: float,
         parallel: DataParallel,
     ) -> None:
         """Remember nothing yet.
 
         Args:
             parameter: (N,) master weights and gradients, in memory that all workers see.
+            members: that lie in it.
             config: rate, and how long means last.
-            weight_decay: times the rate, what a weight loses of itself.
             parallel: whose workers share the work.
         """
-        self.config, self.weight_decay = config, weight_decay
+        self.config, self.weight_decay = config, members.weight_decay
         n = len(parameter)
         self.tensors = {
             "mean": shared_buffer(n, torch.float32),
@@ -68,10 +73,10 @@ class ShardedAdamW:
         self._arrays = [calls.arrays(*map(r.shard, buffers)) for r in parallel.replicas]
         """Shards of each worker."""
 
-    def count(self, n: int) -> None:
-        """Count so many steps: once, before the workers take them."""
+    def count(self) -> None:
+        """Count a step: once, before the workers take it."""
         steps = self.tensors["steps"].numpy()
-        steps += n
+        steps += 1
 
     def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
         """Move the worker's shard."""
@@ -97,12 +102,12 @@ class ShardedSGD:
     def __init__(
         self,
         parameter: nn.Parameter,
+        members: Members,
         config: OptimizerConfig,
-        weight_decay: float,
         parallel: DataParallel,
     ) -> None:
         """Remember nothing yet; arguments as for ShardedAdamW."""
-        self.parameter, self.config, self.weight_decay = parameter, config, weight_decay
+        self.parameter, self.config, self.weight_decay = parameter, config, members.weight_decay
         self.compute = parallel.parameters.compute_weights_of(parameter.data)
         self.tensors: dict[str, Tensor] = {}
         if config.momentum:
@@ -122,6 +127,54 @@ class ShardedSGD:
         compute.copy_(weights[: len(compute)])
 
 
+class UnshardedRule:
+    """A rule as it is written, which rank 0 runs while the others wait."""
+
+    def __init__(self, rule: Rule, parameter: nn.Parameter, parallel: DataParallel) -> None:
+        """Take over what the rule remembers.
+
+        Args:
+            rule: of parameters that are views of `parameter`, as their gradients are.
+            parameter, parallel: as for ShardedAdamW.
+        """
+        self.rule, self.parameter = rule, parameter
+        self.tensors = flatten(rule.state)
+        self.compute = parallel.parameters.compute_weights_of(parameter.data)
+
+    @torch.no_grad()
+    def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
+        """Move all parameters, if the worker is the first."""
+        if replica.rank > 0:
+            return
+        assert self.parameter.grad is not None
+        weights, gradients = self.parameter.data, self.parameter.grad
+        before = weights.clone()
+        views = [(p, p.data, p.grad) for p in self.rule.parameters]
+        gradients.mul_(gradient_scale)
+        self.rule.step(lr_scale)
+        for p, own, gradient in views:  # a rule may have put other tensors in their place
+            if p.data_ptr() != own.data_ptr():
+                own.copy_(p.data)
+            p.data, p.grad = own, gradient
+        gradients.copy_(before)
+        self.compute.copy_(weights[: len(self.compute)])
+
+
+SHARDED = {AdamW: ShardedAdamW, SGD: ShardedSGD, Muon: ShardedMuon}
+"""Plain rule -> the same for shards."""
+
+
+def is_sharded(kind: type[Rule]) -> bool:
+    """Whether a rule has a fast twin that was written for it: exactly this class, unedited."""
+    return kind in SHARDED and is_as_written(optimizers)
+
+
+def not_sharded(config: OptimizerConfig, model: nn.Module) -> list[str]:
+    """Name the rules of a model that rank 0 runs alone, as they are written."""
+    kinds = dict.fromkeys(kind for _, kind, _ in assign_rules(config, model))
+    return [f"{kind.__name__} (the optimizer)" for kind in kinds if not is_sharded(kind)]
+
+
 class ParallelOptimizer:
     """A rule for each group of parameters, whose shards all workers move at the same time."""
 
@@ -134,13 +187,13 @@ class ParallelOptimizer:
             parallel: whose workers share the work.
         """
         self.rules: dict[str, ShardedRule] = {}
-        for group, parameter in parallel.parameters.groups.items():
-            if group == "hidden" and config.kind == "muon":
-                self.rules[group] = ShardedMuon(parameter, config, model, parallel)
+        for group, kind, members in assign_rules(config, model):
+            parameter = parallel.parameters.groups[group]
+            if is_sharded(kind):
+                self.rules[group] = SHARDED[kind](parameter, members, config, parallel)
             else:
-                kind = ShardedSGD if config.kind == "sgd" else ShardedAdamW
-                decay = 0.0 if group == "vector" else config.weight_decay
-                self.rules[group] = kind(parameter, config, decay, parallel)
+                rule = kind(members, config)
+                self.rules[group] = UnshardedRule(rule, parameter, parallel)
         self._max_norm = config.gradient_clip or math.inf
         self._world_size = len(parallel.replicas)
         self._parameters = parallel.parameters
@@ -161,14 +214,16 @@ class ParallelOptimizer:
                 are not begin anew from 0.
         """
         gradient_scale = self._max_norm / norm if norm > self._max_norm else 1.0
-        counting = [rule for rule in self.rules.values() if isinstance(rule, ShardedAdamW)]
-        for rule in counting:
-            rule.count(1)
+        counts = [x for x in self.tensors.values() if x.dim() == 0]
+        before = [x.clone() for x in counts]
+        for rule in self.rules.values():
+            if isinstance(rule, ShardedAdamW):
+                rule.count()
         if all(self._update([(lr_scale, gradient_scale)] * self._world_size)):
             return
         self._undo([None] * self._world_size)
-        for rule in counting:
-            rule.count(-1)
+        for count, old in zip(counts, before):
+            count.copy_(old)
         for tensor in self.tensors.values():
             tensor.nan_to_num_(0.0, 0.0, 0.0)
         raise FloatingPointError("a step makes weights that are not finite")

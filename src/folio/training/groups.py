@@ -1,0 +1,53 @@
+"""The parameters of a model in groups, since they do not all learn by the same rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from torch import nn
+
+from folio.model.attention import Attention
+
+Group = Literal["hidden", "embedding", "vector"]
+GROUPS: tuple[Group, ...] = ("hidden", "embedding", "vector")
+
+
+class Members(NamedTuple):
+    """The parameters that fall to one rule."""
+
+    parameters: Sequence[nn.Parameter]
+    heights: Sequence[tuple[int, ...]]
+    """Of each parameter the rows R of its matrices, some of which lie below each other in one."""
+    weight_decay: float
+    """Times the rate, what a weight loses of itself."""
+
+
+def parameter_groups(model: nn.Module) -> dict[Group, dict[str, nn.Parameter]]:
+    """Group -> name -> parameter that learns, of the groups that a model has."""
+    groups: dict[Group, dict[str, nn.Parameter]] = {group: {} for group in GROUPS}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[group_of(name, parameter)][name] = parameter
+    return {group: members for group, members in groups.items() if members}
+
+
+def group_of(name: str, parameter: nn.Parameter) -> Group:
+    """Tell which rules a parameter falls under.
+
+    Matrices between hidden layers are one kind, tables from or to token ids and positions
+    another, gains and biases the third.
+    """
+    if parameter.dim() < 2:
+        return "vector"
+    return "hidden" if name.startswith("blocks.") else "embedding"
+
+
+def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tuple[int, ...]]:
+    """Rows of each matrix in each parameter: queries, keys and values lie in one, but are three."""
+    several = {
+        m.qkv_proj.weight: m.widths
+        for m in model.modules()
+        if isinstance(m, Attention) and isinstance(m.qkv_proj, nn.Linear)
+    }
+    return [several.get(p, (len(p),)) for p in parameters]
