@@ -364,3 +364,11 @@ def test_what_a_page_hides_is_counted(tmp_path: Path, hidden: str):
     reading = read(tmp_path, "a.html", page)
     assert text_of(reading) == "Shown|too|at the end"
     assert reading.tally.dropped["hidden text"] == len("Ghost")
+
+
+def test_a_page_that_a_script_would_show_is_read(tmp_path: Path):
+    page = "<title>Name</title><body><script>show()</script><div style='display:none'><p>All.</p>"
+    reading = read(tmp_path, "a.html", page)
+    assert text_of(reading) == "Name|All."
+    assert any("is hidden, and is read" in line for line in reading.warnings())
+    assert "hidden text" not in reading.tally.dropped

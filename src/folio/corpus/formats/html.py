@@ -61,13 +61,19 @@ LeftOut = Callable[[str, dict[str, str | None]], str]
 
 
 def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: "") -> str:
-    """The text of a page: blocks by empty lines, cells by tabs."""
-    events = events_of_xhtml(page)
-    if events is None:
-        events = events_of_html(page)
-    walk = _Walk(notes, left_out)
-    for event in events:
-        walk.take(event)
+    """The text of a page: blocks by empty lines, cells by tabs.
+
+    What is hidden is left out, but where it is all there is, as on pages that a script shows.
+    """
+
+    def unseen(tag: str, given: dict[str, str | None]) -> str:
+        return "hidden text" if _is_hidden(tag, given) else left_out(tag, given)
+
+    walk = _walked(page, unseen)
+    if not walk.writer.text().strip() and walk.notes.dropped["hidden text"]:
+        walk = _walked(page, left_out)
+        notes.warnings.append("all of its text is hidden, and is read")
+    notes.dropped.update(walk.notes.dropped)
     text = walk.writer.text()
     words = _SPACES.sub(" ", "".join(walk.title)).strip()
     if words and words not in _SPACES.sub(" ", text):
@@ -75,6 +81,14 @@ def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: ""
     else:
         notes.drop("titles that the page says again", words)
     return text.strip("\n") + "\n" if text.strip() else ""
+
+
+def _walked(page: str, left_out: LeftOut) -> _Walk:
+    events = events_of_xhtml(page)
+    walk = _Walk(Notes(), left_out)
+    for event in events_of_html(page) if events is None else events:
+        walk.take(event)
+    return walk
 
 
 class _Walk:
@@ -106,9 +120,7 @@ class _Walk:
             is_field = name in FIELDS.get(tag, ())
             self.notes.drop("form fields" if is_field else "attributes", value)
         reason = UNSEEN.get(tag) or (self.unseen[-1] if self.unseen else "")
-        if not reason:
-            reason = "hidden text" if _is_hidden(tag, given) else self.left_out(tag, given)
-        if reason:
+        if reason := reason or self.left_out(tag, given):
             self.unseen.append(reason)
         elif tag in PARAGRAPHS or tag in LINES:
             self.writer.end_line(2 if tag in PARAGRAPHS else 1)

@@ -47,22 +47,22 @@ class Format:
 
 FORMATS = (
     Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
-    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax"),
-    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=4),
-    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=4),
-    Format("epub", (".epub",), "epub.read_epub", "selectolax"),
-    Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=4),
+    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=4),
+    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=5),
+    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=5),
+    Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=4),
+    Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=5),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
     Format(
-        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=5
+        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=6
     ),
     Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax"),
-    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=4),
+    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=5),
     Format(
         "subtitles",
         (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
         "subtitles.read_subtitles",
-        revision=4,
+        revision=5,
     ),
     Format(
         "json",
@@ -104,7 +104,7 @@ FORMATS = (
         "defusedxml",
         settings=("text_column",),
         laid_out=False,
-        revision=4,
+        revision=5,
     ),
 )
 LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)
