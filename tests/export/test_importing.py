@@ -236,14 +236,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 3}, "ids, but its tensors hold"),
     ({"num_hidden_layers": 1}, "tensors that this graph does not have"),
     ({"num_hidden_layers": 10**12}, "ids, but its tensors hold"),
-    ({"num_hidden_layers": -1}, "what cannot be: model.n_layers is -1"),
+    ({"num_hidden_layers": -1}, "what cannot be: model.n_layers"),
     ({"num_hidden_layers": "2"}, "must be a whole number"),
     ({"num_attention_heads": 2, "head_dim": 16, "num_key_value_heads": 1}, "do not fit the shape"),
     ({"hidden_size": None}, "does not say hidden_size"),
     ({"hidden_size": 16}, "do not fit the shape"),
     ({"vocab_size": 10**9}, "ids, but its tensors hold"),
     ({"vocab_size": 0}, "0 ids, but its tensors hold"),
-    ({"rms_norm_eps": 0.0}, "normalization_epsilon is 0.0"),
+    ({"rms_norm_eps": 0.0}, "what cannot be: model.normalization_epsilon"),
 ]
 
 
