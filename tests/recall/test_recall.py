@@ -21,7 +21,7 @@ from folio.recall.words import lines_of, record_of, verdict_of
 from folio.run.opening import Model
 from folio.run.parts import read_parts
 from folio.storage import read_json
-from folio.tokens.text import TokenText, from_text
+from folio.tokens.text import TokenText, from_text, to_text
 from tests.recall.making import prose, train_on, write_documents
 
 SMALL = RecallConfig(samples=6, passages=200, length=20)
@@ -125,7 +125,7 @@ def test_planted_lines_do_not_move_the_places_of_what_stands_behind_them(tmp_pat
     folder = write_documents(tmp_path / "texts", texts)
     opened = train_on(folder, "planted", steps=1, corpus={"canaries": 12})
     text = TokenText(opened.training(), opened.tokenizer)
-    written = opened.tokenizer.decode(opened.training())
+    written = to_text(text.between(0, len(text)))
     lines = [f"\n{c['label']} {c['secret']}\n" for c in read_json(opened.run.canaries_file)]
     planted = np.zeros(len(written), bool)
     for line in lines:

@@ -89,7 +89,8 @@ def _verdict(recall: Recall) -> Verdict:
             "learned",
             "It learned: what it writes is not copied. No passage could be tried: the documents, "
             "or what the model sees at once, are too short.",
-            f"Try shorter ones: folio recall {recall.run} --length 20",
+            f"Try shorter ones: folio recall {recall.run} --length 20, or train a model that sees "
+            f"more: {again} --model.context-length 64",
         )
     found = "Nothing of its text was found by heart"
     if known.count:
