@@ -54,7 +54,8 @@ class TimeBudget:
 
     def for_steps(self, used: float, slowdown: float) -> float:
         """Seconds that are left for steps and evaluations, where all takes so many times longer
-        than on a machine without other programs."""
+        than on a machine without other programs.
+        """
         return self.seconds - used - slowdown * self.end_seconds - self.sample_seconds
 
 

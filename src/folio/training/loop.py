@@ -108,7 +108,8 @@ def _train(
 
 def is_evaluation_due(training: Training, step: int) -> bool:
     """Whether the losses are measured after so many steps: at intervals, or at shares of a pace
-    whose steps nobody knows beforehand; at the end in any case."""
+    whose steps nobody knows beforehand; at the end in any case.
+    """
     config, pace = training.config, training.pace
     if step == pace.last:
         return True
