@@ -73,7 +73,8 @@ def is_known(model: nn.Module) -> bool:
 
 def not_accelerated(model: nn.Module) -> list[str]:
     """Name the layers of a model that run as they are written, by their first place: since they
-    are somebody's own, were edited, or have hooks."""
+    are somebody's own, were edited, or have hooks.
+    """
     first: dict[str, str] = {}
     for name, layer in model.named_modules():
         if not (type(layer) in KNOWN and is_untouched(layer)):

@@ -86,7 +86,8 @@ def is_as_written(module: ModuleType) -> bool:
 
 def replaced_functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """Find what is called in a module, or is a method of its classes, and was not written there:
-    name -> what stands there now."""
+    name -> what stands there now.
+    """
     named = dict(vars(module))
     for kind in [x for x in named.values() if isinstance(x, type)]:
         if kind.__module__ == module.__name__:
@@ -116,7 +117,8 @@ def is_of_the_house(function: Callable[..., Any]) -> bool:
 @cache
 def source_digest(module: ModuleType) -> str | None:
     """The sha256 of a module's source, with line ends as Linux has them; None where there is no
-    file, as in an archive, which nobody edits."""
+    file, as in an archive, which nobody edits.
+    """
     try:
         source = Path(getattr(module, "__file__", None) or "").read_bytes()
     except OSError:

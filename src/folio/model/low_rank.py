@@ -57,7 +57,8 @@ def add_low_rank(model: nn.Module, rank: int, generator: torch.Generator | None 
 
 def plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of a model by the names that they have without corrections, which are left
-    out; a tied one once."""
+    out; a tied one once.
+    """
     corrections = {id(p) for layer in corrected(model).values() for p in (layer.down, layer.up)}
     return {
         name.replace(INSIDE, "."): parameter

@@ -28,13 +28,14 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.deadline import TimeBudget, steps_between
-from folio.training.loop import update_weights
 from folio.training.parts import Training
 from folio.workers import forks
 
 DEFAULT_MINUTES = 5.0
 MEASURE_SECONDS = 1.0
 """Of steps, to plan by. Where it is wrong, the plan is corrected after a fiftieth of the time."""
+SMALL_SHARE = 0.01
+"""Of the peak learning rate, in the steps that are measured."""
 EVALUATION_MEASURE_SECONDS = 0.5
 """Of evaluations, also."""
 
@@ -383,7 +384,7 @@ def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[flo
             computed = trial.step.backward(batch, step=0)
         # Whatever becomes of these weights, a step takes as long.
         with Stopwatch(trial) as update, suppress(FloatingPointError):
-            update_weights(trial, 0, computed)
+            trial.step.update(SMALL_SHARE, computed.norm)
         gradients.append(gradient)
         updates.append(update)
     # The first one allocates. A median minds no pause of a moment.

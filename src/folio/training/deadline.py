@@ -60,7 +60,8 @@ class TimeBudget:
 
     def for_steps(self, used: float, slowdown: float) -> float:
         """Seconds that are left for steps and evaluations, where all takes so many times longer
-        than on a machine without other programs."""
+        than on a machine without other programs.
+        """
         by_the_clock = self.sample_seconds + self.look_seconds
         return self.seconds - used - slowdown * self.end_seconds - by_the_clock
 

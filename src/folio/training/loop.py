@@ -109,7 +109,8 @@ def _train(
 def is_evaluation_due(training: Training, step: int) -> bool:
     """Whether the losses are measured after so many steps: at intervals, or at shares of a pace
     whose steps nobody knows beforehand; at the end in any case, and before the first step, where
-    the weights have learned already."""
+    the weights have learned already.
+    """
     config, pace = training.config, training.pace
     if step in (0, pace.last):
         return True

@@ -98,7 +98,8 @@ class CapturedStep:
 
     def _make_arena(self, n_bytes: int) -> Tensor | None:
         """Return memory for a graph, if so much is allowed; one replays at a time, so all share
-        it."""
+        it.
+        """
         if n_bytes > self.max_bytes:
             return None
         if n_bytes > len(self._arena):

@@ -180,7 +180,8 @@ class DataParallel:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Keep a worker for each replica, while torch's own threads rest: they would fight for the
-        cores."""
+        cores.
+        """
         n, threads = len(self.replicas), torch.get_num_threads()
         self._prepare()
         self._pool = make_pool(n, self._tasks, self._prepare) if n > 1 else None

@@ -91,7 +91,8 @@ class ParallelStep:
 
     def verify(self, batch: Batch) -> None:
         """As a Step: each worker computes one micro-batch, replayed and by Python, to the same
-        numbers; and the model was not edited since its replicas were made."""
+        numbers; and the model was not edited since its replicas were made.
+        """
         micro_batch = self.parallel.split(batch, self.config.micro_batch_size, step=0)[0]
         answers = self._verify([micro_batch] * self.world_size)
         _, expected = answers[0]
