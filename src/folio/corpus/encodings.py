@@ -249,8 +249,8 @@ def _wide(data: bytes) -> str:
     >>> _wide("<?xml".encode("utf-16-be"))
     'utf-16-be'
     """
-    zeros = [i % 4 for i, byte in enumerate(data[:64]) if byte == 0]
-    n = len(data[:64]) // 4
+    n = min(len(data), 64) // 4
+    zeros = [i % 4 for i, byte in enumerate(data[: 4 * n]) if byte == 0]
     counts = [zeros.count(i) == n > 0 for i in range(4)]
     codecs_of = {
         (False, True, True, True): "utf-32-le",

@@ -70,7 +70,7 @@ def _hashes(spans: Sequence[Symbols]) -> NDArray[np.uint64]:
 
 
 def _rows(codes: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """(N, n) -> (N,)"""
+    """Hash spans: (N, n) -> (N,)."""
     powers = np.full(codes.shape[1], BASE, np.uint64)
     powers[0] = 1
     return (codes * np.multiply.accumulate(powers)).sum(axis=1, dtype=np.uint64)

@@ -29,7 +29,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.kv_cache": "1e66648e36c7f744d9eeb7e6ccdeff8048f7e8501ea586836b5993571fd52a27",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
     "folio.model.positions": "ea2a68cde095c3ec3e8ae4965b694cef7ebfb57d4ba6746e7c0338970772c0e0",
-    "folio.training.optimizers": "ba8a750d0f4a9ff08e1753e572a2d5b7dc9c3e0b04f7d6a18a622dd500bfd795",
+    "folio.training.optimizers": "1acfdbee834f32ca12383a5f9e1a4095e435ad31f9300435dab65e87d9e1135a",
 }
 """Module -> sha256 of its source."""
 

@@ -14,12 +14,12 @@ from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.evaluation.uncertainty import text_blocks
 from folio.model.gpt import GPT
-from folio.model.low_rank import add_low_rank
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
+from folio.training.low_rank import add_low_rank
 from folio.training.pace import Pace
 from folio.training.parts import Training
 from folio.training.step import PlainStep, Step

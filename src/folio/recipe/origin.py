@@ -15,7 +15,6 @@ from torch import nn
 from folio.config import Table
 from folio.device import Device, cores
 from folio.errors import UserError
-from folio.model.low_rank import corrected
 from folio.recipe.recipe import Recipe
 from folio.run.checkpoint import Checkpoint, Tensors, checkpoint_name, open_checkpoint
 from folio.run.directory import Run
@@ -25,6 +24,7 @@ from folio.run.opening import Model, open_run
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.loop import Training
+from folio.training.low_rank import corrected
 from folio.training.recorder import RunRecorder
 from folio.training.state import TrainingState, load_model_tensors
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import utils
 
-from folio.model.low_rank import corrected
 from folio.training import config as settings
 from folio.training.config import OptimizerConfig
 from folio.training.groups import GROUPS, Group, Members, matrix_heights, parameter_groups
+from folio.training.low_rank import corrected
 from folio.training.state import require_same_tensors
 
 SQUARE_POLYNOMIALS = (

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.model.config import ModelConfig
-from folio.model.low_rank import corrected
 from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpoint, step_of
 from folio.run.directory import Run
 from folio.run.metrics import append_event
 from folio.run.own_code import OwnCode
+from folio.training.low_rank import corrected
 from folio.training.pace import Knot
 from folio.training.pace_file import append_knot
 from folio.training.parts import Ending, Evaluation, Training

@@ -6,14 +6,26 @@ import base64
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from folio.errors import UserError
-from folio.model.low_rank import merged, plain_parameters
 from folio.tokens.stream import Place
+from folio.training.low_rank import merged, plain_parameters
+
+
+class Remembers(Protocol):
+    """What an optimizer must give to a checkpoint."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """`hidden.mean` and so on -> what is remembered from step to step."""
+        ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take it back."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
-from folio.device import Device
+from folio.device import Device, ran_out_of_memory
 from folio.evaluation.score import Score, Window, score
 from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
@@ -30,6 +30,7 @@ from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.optimizers import Optimizer, gradient_norm
 from folio.training.python_state import require_same_state
+from folio.training.state import Remembers
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """A model, (B, T) inputs and targets -> their loss, summed over the targets, in nats."""
@@ -42,18 +43,6 @@ class Gradient(NamedTuple):
     """The mean loss of the batch, in nats."""
     norm: float
     """The length of all gradients together, before they are clipped."""
-
-
-class Remembers(Protocol):
-    """What an optimizer must give to a checkpoint."""
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """`hidden.mean` and so on -> what is remembered from step to step."""
-        ...
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take it back."""
 
 
 class Step(Protocol):
@@ -236,9 +225,3 @@ def usual_loss(confidence_penalty: float = 0.0) -> Loss:
         return next_token_loss(model(inputs), targets, reduction="sum")
 
     return loss
-
-
-def ran_out_of_memory(error: Exception) -> bool:
-    """Whether fewer windows at once may help; torch has no class for a processor's memory."""
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or "DefaultCPUAllocator" in str(error)

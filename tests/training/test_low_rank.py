@@ -5,7 +5,7 @@ from torch import nn
 
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
-from folio.model.low_rank import LowRankLinear, add_low_rank, corrected, merged, plain_parameters
+from folio.training.low_rank import LowRankLinear, add_low_rank, corrected, merged, plain_parameters
 
 CONFIG = ModelConfig(vocab_size=13, context_length=7, n_layers=2, n_heads=2, d_model=12)
 
