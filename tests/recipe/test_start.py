@@ -238,12 +238,11 @@ def test_resumed_fine_tuning_matches_an_uninterrupted_one(base: Run, new: Path, 
     assert whole.checkpoint(str(STEPS))[0].state["place"]["kept"]["position"] > 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_copies_on_threads_of_their_own_resume_exactly_too(
-    base: Run, new: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+    base: Run, new: Path, monkeypatch: pytest.MonkeyPatch
 ):
     turn_kernels(monkeypatch, on=True)
-    device: Any = {"device": {"precision": precision, "threads": 2}}
+    device: Any = {"device": {"threads": 2}}
     whole = tuned(new, "threads", **device)
     recipe = make_recipe(table_of(new, **device))
     parts = train_recipe(recipe, "threads-parts", *stop_at(17)).run
@@ -336,6 +335,13 @@ def test_minutes_plan_a_fine_tuning_as_a_training(
     assert recipe.schedule.pace and recipe.model.d_model == 16
     assert result.run.events("evaluation")[0]["step"] == 0
     assert math.isfinite(result.state.best_validation_loss)
+
+
+def test_without_a_checkpoint_it_never_begins_with_random_weights(base: Run, new: Path):
+    run = train_recipe(make_recipe(table_of(new)), "parts", *stop_at(7)).run
+    shutil.rmtree(run.checkpoints_folder)
+    with pytest.raises(UserError, match=r"no usable checkpoint left.*folio train .*recipe.toml"):
+        goes_on(run)
 
 
 # ---- LoRA -----------------------------------------------------------------------------------

@@ -117,6 +117,19 @@ def weights_to_load(run: Run, checkpoint: Checkpoint, model: nn.Module) -> Tenso
     return checkpoint.model_tensors()
 
 
+def require_no_origin(run: Run) -> None:
+    """Refuse to begin with random weights what began with those of a run.
+
+    Raises:
+        UserError: it did, and no checkpoint is left.
+    """
+    if run.start_file.exists():
+        raise UserError(
+            f"The run {run.path} began with the weights of another run, and has no usable "
+            f"checkpoint left. Start anew with: folio train {run.recipe_file}"
+        )
+
+
 def kept_text(file: Path | None, recipe: Recipe, fingerprint: str) -> TokenIds | None:
     """(N,) the old text that is mixed into training; None where none is kept."""
     if file is None or not recipe.start.kept:

@@ -14,7 +14,7 @@ from folio.recipe.budget import CommandClock, evaluation_now, freeze_budget, rea
 from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
-from folio.recipe.origin import kept_text, weights_to_load
+from folio.recipe.origin import kept_text, require_no_origin, weights_to_load
 from folio.recipe.recipe import Recipe, with_pace, write_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.settle import expect, settle
@@ -135,7 +135,9 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
         watcher.tell(f"warning: {complaint}")
     step = 0
     state = TrainingState()
-    if checkpoint is not None:
+    if checkpoint is None:
+        require_no_origin(run)
+    else:
         load_model_tensors(training.model, weights_to_load(run, checkpoint, training.model))
         training.step.optimizer.load(checkpoint.optimizer_tensors())
         state = TrainingState.restore(checkpoint.state, training.device.torch)
