@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 DIGESTS: dict[str, str] = {
-    "folio.model.attention": "5b50bd3c7a38c53098aa26e7fc5e18c6b87b081c93a50957ffce3813deced1c7",
+    "folio.model.attention": "499b04732b9867f0fc4945f3a4b772180b6a7c6d5b20b2c53dd2a847fa359306",
     "folio.model.block": "7769af94e2d242675d2f2b5190cbd193db8bc068e714ef63b70c7604ecb44ff6",
     "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
     "folio.model.feed_forward": "97ab13c80971a8a1aa690a9a7e0ee16bf1acb57c91099f8fd7d5791a5e7307cd",
@@ -29,7 +29,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.kv_cache": "52b0a2b9f4e6bb0cf8942c86e9a8c18b4e627b3cd9a0cea9805dd30867f5af21",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
     "folio.model.positions": "949c41c39d74f662b628f72b887eff7193025c55cafbd7e173dffcf62185485e",
-    "folio.training.optimizers": "a62991e0fcbe5d505df3202ce477e394dfbdf5e7a28d644b483db3cf365334eb",
+    "folio.training.optimizers": "0b853f7f2d43e076c698fd276f1847703b9ddeb99a752e2d1254ef40975f7cbe",
 }
 """Module -> sha256 of its source."""
 
