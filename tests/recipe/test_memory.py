@@ -30,6 +30,7 @@ from folio.recipe.memory import (
     feed_forward_bytes,
     fit_memory,
     peak_memory_bytes,
+    plain_step_bytes,
     step_bytes,
     weight_bytes,
     windows_that_fit,
@@ -271,3 +272,32 @@ def test_memory_is_that_of_this_process():
         assert memory_in_use() - before > 40_000_000
         assert peak_memory() >= memory_in_use() > len(block)
     assert machine_memory() > peak_memory()
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "precision"),
+    [("gpt2", 64, "float32"), ("modern", 128, "float32"), ("gpt2", 64, "bfloat16")],
+)
+def test_what_the_plain_step_takes_is_what_torch_takes(family: str, width: int, precision: str):
+    shape = {"vocab_size": 300, "n_layers": 3, "n_heads": 4, "d_model": width}
+    recipe = make_recipe(
+        {"preset": family, "model": shape | {"context_length": 64}, "training": {"batch_size": 4}}
+    )
+    device = cpu(precision=precision)
+    device = replace(device, config=replace(device.config, fast="off"))
+    tokens = np.random.default_rng(0).integers(0, 300, 2000).astype(np.uint16)
+    training = build(recipe, device, tokens[:-200], tokens[-200:])
+    batch = training.stream.next_batch(4, 64)
+    training.step.backward(batch, 0)  # what is allocated once
+    training.step.update(0.1, 1.0)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        training.step.model.zero_grad(set_to_none=True)
+        training.step.backward(batch, 0)
+    assert found.profiler is not None
+    events = found.profiler.kineto_results.events()
+    peak = max(accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
+    n = recipe.model.n_parameters
+    freed = 4 * n  # gradients, which were there before
+    gradients = 4 * n + (4 * n if precision == "bfloat16" else 0)
+    counted = plain_step_bytes(recipe.model, device.dtype, 4) + gradients
+    assert freed + peak == pytest.approx(counted, rel=0.2)

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 DIGESTS: dict[str, str] = {
-    "folio.model.attention": "3826ecb48828429be8707a84160f9d7387280a5f6d1ebbee97f4948a6f92700b",
+    "folio.model.attention": "3528e8320f832e37696e6392ecc9b788af0e2386c9ee203de5859438a025b6f3",
     "folio.model.block": "7769af94e2d242675d2f2b5190cbd193db8bc068e714ef63b70c7604ecb44ff6",
     "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
     "folio.model.feed_forward": "7c9209bafa033856bbb9c2797c02ddd24d421bdd9377a43c9c78d5a161ef0faf",
@@ -29,7 +29,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.kv_cache": "1e66648e36c7f744d9eeb7e6ccdeff8048f7e8501ea586836b5993571fd52a27",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
     "folio.model.positions": "ea2a68cde095c3ec3e8ae4965b694cef7ebfb57d4ba6746e7c0338970772c0e0",
-    "folio.training.optimizers": "1acfdbee834f32ca12383a5f9e1a4095e435ad31f9300435dab65e87d9e1135a",
+    "folio.training.optimizers": "278cd5c7333111fa10498b4f6b1d437a5e89d1fba0db6bf2f19f4c1840d98486",
 }
 """Module -> sha256 of its source."""
 

@@ -75,7 +75,8 @@ class Attention(nn.Module):
 
 def split_heads(x: Tensor, n_heads: tuple[int, ...]) -> tuple[Tensor, ...]:
     """(B, T, all heads * D) -> (B, H, T, D) for each number of heads H, in their order."""
-    return x.unflatten(2, (sum(n_heads), -1)).transpose(1, 2).split(n_heads, dim=1)
+    heads = x.view(*x.shape[:2], sum(n_heads), -1).transpose(1, 2)
+    return torch.split(heads, list(n_heads), dim=1)
 
 
 def share_heads(x: Tensor, n_heads: int) -> Tensor:

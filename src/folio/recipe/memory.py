@@ -2,7 +2,8 @@
 
 Counted, since each part follows from a shape: weights, gradients, what the optimizer remembers, and
 what the forward pass keeps for the backward pass. What no shape gives was fitted to the peaks of
-real runs (docs/experiments.md): the constants below.
+real runs (docs/experiments.md): the constants below. What the plain step keeps is asked of torch by
+a single window, since it depends on how each layer is written.
 
 Shapes:  N weights · B windows at once · T context length · C = d_model · F = d_ff · V vocabulary
 """
@@ -11,6 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+
+import torch
 
 from folio.device import Device, machine_memory, memory_in_use
 from folio.errors import UserError
@@ -19,6 +23,8 @@ from folio.fast.attention import query_blocks
 from folio.fast.calls import load, must_compile
 from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
+from folio.model.gpt import GPT
+from folio.model.loss import next_token_loss
 from folio.recipe.recipe import Recipe
 from folio.training.parallel.capture import MAX_BYTES
 
@@ -47,17 +53,21 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
     itemsize = device.dtype.itemsize
     input_size = 1 if device.config.precision == "int8" else itemsize
-    step = step_bytes(recipe.model, itemsize, windows_each, input_size)
+    if device.is_fast:
+        step = step_bytes(recipe.model, itemsize, windows_each, input_size)
+    else:
+        step = plain_step_bytes(recipe.model, device.dtype, windows_each)
     reading = evaluation_bytes(recipe.model, itemsize)
-    kept = CAPTURED_SHARE * step if CAPTURED_SHARE * step < MAX_BYTES else 0
+    is_captured = device.is_fast and CAPTURED_SHARE * step < MAX_BYTES
+    kept = CAPTURED_SHARE * step if is_captured else 0
     at_work = max(WORKING_SHARE * step, kept + reading)
     lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weight_bytes(recipe, device, n_copies)
-    compiling = COMPILING_BYTES * n_copies if must_compile() else 0
+    compiling = COMPILING_BYTES * n_copies if device.is_fast and must_compile() else 0
     return round(in_use + lasting + compiling + n_copies * at_work)
 
 
 def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
-    """Of what lasts from step to step: training/parallel/."""
+    """Of what lasts from step to step: training/parallel/, or training/step.py."""
     n, size = recipe.model.n_parameters, device.dtype.itemsize
     shared = size * n if size < 4 else 0  # the weights in the precision that computes
     if device.config.precision == "int8":
@@ -66,6 +76,8 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     remembered = 8 * n  # of a matrix Muon holds momentum, and moves for a moment
     if recipe.optimizer.kind == "sgd" and not recipe.optimizer.momentum:
         remembered = 4 * n
+    if not device.is_fast:  # beside weights and gradients, the weights before the step
+        return 12 * n + (each if size < 4 else 0) + remembered
     return 8 * n + shared + n_copies * each + remembered
 
 
@@ -82,6 +94,41 @@ def step_bytes(model: ModelConfig, size: int, n_windows: int, input_size: int) -
     logits = 2 * size * v  # and their gradient
     block = attention_bytes(model, size, input_size) + feed_forward_bytes(model, size, input_size)
     return n_tokens * (model.n_layers * block + 2 * size * model.d_model + logits)
+
+
+def plain_step_bytes(model: ModelConfig, dtype: torch.dtype, n_windows: int) -> int:
+    """Of what torch keeps for the backward pass of the plain step, and of its logits.
+
+    Args:
+        model: the shape.
+        dtype: of what is computed.
+        n_windows: read at once.
+    """
+    one, two = (kept_bytes(replace(model, n_layers=n, vocab_size=64), dtype) for n in (1, 2))
+    block = two - one
+    logits = 3 * 4 * model.vocab_size * model.context_length  # their logarithms, and two gradients
+    return n_windows * (one - block + model.n_layers * block + logits)
+
+
+@cache
+def kept_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
+    """Ask torch what it keeps of a window for the backward pass, weights left out."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.random.fork_rng(devices=[]):
+        gpt = GPT(model).to(dtype)
+        token_ids = torch.zeros(1, model.context_length, dtype=torch.int64)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = next_token_loss(gpt(token_ids), token_ids, "sum")
+    for tensor in (*gpt.parameters(), *gpt.buffers()):
+        kept.pop(tensor.untyped_storage().data_ptr(), None)
+    del loss  # until here nothing that was kept was freed, so that no address stands for two
+    return sum(kept.values())
 
 
 def evaluation_bytes(model: ModelConfig, size: int) -> int:

@@ -56,7 +56,6 @@ class Rule:
 
     def step(self, lr_scale: float) -> None:
         """Change the parameters in place, at so much of the peak learning rate."""
-        raise NotImplementedError
 
 
 class AdamW(Rule):
@@ -142,12 +141,12 @@ class Muon(Rule):
         """Move each matrix."""
         lr = lr_scale * self.config.matrix_learning_rate
         keep = self.config.matrix_momentum
-        rows = zip(self.parameters, self.heights, self.momentum, self.mean_square)
-        for w, heights, m, v in rows:
+        for w, heights, m, v in zip(self.parameters, self.heights, self.momentum, self.mean_square):
             g = gradient_of(w)
             m.lerp_(g, 1 - keep)
             ahead = g.lerp(m, keep)
-            for matrix, u, mean_square in zip(*(x.split(list(heights)) for x in (w, ahead, v))):
+            split = (torch.split(x, list(heights)) for x in (w, ahead, v))
+            for matrix, u, mean_square in zip(*split):
                 self._move(matrix, orthogonalize(u), mean_square, lr)
 
     def _move(self, w: Tensor, o: Tensor, v: Tensor, lr: float) -> None:
@@ -155,7 +154,7 @@ class Muon(Rule):
         if self.config.matrix_beta2 < 1:
             v.lerp_(o.square().mean(1, keepdim=True), 1 - self.config.matrix_beta2)
             even = o / (v.sqrt() + EPSILON)
-            o = even * (o.norm() / (even.norm() + EPSILON))
+            o = even * (o.square().sum() / (even.square().sum() + EPSILON**2)).sqrt()
         decayed = lr * self.config.matrix_weight_decay * w
         if self.config.cautious_decay:
             decayed *= o * w > 0
@@ -203,7 +202,7 @@ def largest_singular_value(gram: Tensor) -> Tensor:
 
     Source: https://arxiv.org/abs/2305.16173.
     """
-    return torch.linalg.matrix_norm(gram @ gram).clamp(min=EPSILON) ** 0.25
+    return (gram @ gram).square().sum().sqrt().clamp(min=EPSILON) ** 0.25
 
 
 OPTIMIZERS: dict[str, type[Rule]] = settings.OPTIMIZERS  # one table: its names need no torch
@@ -291,7 +290,8 @@ def flatten(state: dict[str, list[Tensor]]) -> dict[str, Tensor]:
         flat[name] = (
             tensors[0] if tensors[0].dim() == 0 else torch.cat([x.flatten() for x in tensors])
         )
-        for x, own in zip(tensors, flat[name].view(-1).split([x.numel() for x in tensors])):
+        sizes = [x.numel() for x in tensors]
+        for x, own in zip(tensors, torch.split(flat[name].view(-1), sizes)):
             x.data = own.view(x.shape)
     return flat
 

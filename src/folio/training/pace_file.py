@@ -51,7 +51,7 @@ def read_pace(path: Path) -> tuple[TimeBudget, list[Knot]] | None:
             f"{path} is damaged: its first line must be a budget. Move it away, and the run goes "
             f"on by the steps of its recipe."
         ) from None
-    knots = []
+    knots: list[Knot] = []
     for line in rest:
         try:
             entry = json.loads(line)

@@ -7,8 +7,9 @@ something else.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from torch import nn
 
@@ -32,7 +33,9 @@ def require_same_state(model: nn.Module, replica: nn.Module) -> None:
     """
     if model is replica:
         return
-    ours, theirs = dict(model.named_modules()), dict(replica.named_modules())
+    ours, theirs = (
+        dict(cast("Iterator[tuple[str, nn.Module]]", m.named_modules())) for m in (model, replica)
+    )
     for name in ours.keys() | theirs.keys():
         here, there = ours.get(name), theirs.get(name)
         where = name or "model"

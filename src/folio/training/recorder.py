@@ -84,7 +84,7 @@ class RunRecorder:
         )
 
     def _append(self, event: str, state: TrainingState, **values: object) -> None:
-        common = {"event": event, "step": state.step, "tokens": state.tokens}
+        common: dict[str, object] = {"event": event, "step": state.step, "tokens": state.tokens}
         common["seconds"] = round(state.seconds, 3)
         append_event(self.run.metrics_file, common | values)
 

@@ -169,9 +169,9 @@ class PlainStep:
         n_targets = max(batch.n_targets, 1)
         total = 0.0
         for part in batch.split(micro_batch_size):
-            inputs, targets = (torch.from_numpy(x).to(self.device.torch) for x in part)
+            inputs, targets = (torch.as_tensor(x, device=self.device.torch) for x in part)
             loss = self.loss(self.compute, inputs, targets)  # summed over targets, in nats
-            (loss / n_targets).backward()
+            (loss / n_targets).backward()  # pyright: ignore[reportUnknownMemberType]
             total += loss.item()
             self._collect_gradients()
         return total / n_targets
