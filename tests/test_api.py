@@ -190,4 +190,4 @@ def test_an_empty_prompt_begins_a_document(tmp_path: Path):
         (tmp_path / f"{i}.txt").write_text(f"Letter {i}\nDear friend, all is well.\n" * 5)
     folio.train(str(tmp_path), **(TINY | {"training": {"batch_size": 8, "max_steps": 150}}))
     opened = folio.load()
-    assert opened._start() == opened.tokenizer.end_of_document
+    assert opened.start_token == opened.tokenizer.end_of_document

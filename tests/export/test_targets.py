@@ -38,9 +38,10 @@ def test_a_format_is_added_by_one_entry(tmp_path: Path, monkeypatch: pytest.Monk
     assert exported.graph == "a dictionary" and verified.logit_difference == 0.0
 
 
-@pytest.mark.parametrize("to", TARGETS)
+# Where the logits of float32 are compared, a little is seen; int8 itself is off by 0.4 % of a row.
+@pytest.mark.parametrize(("to", "factor"), [("hf", 1.001), ("gguf", 1.001), ("html", 1.5)])
 def test_a_weight_that_is_written_wrong_is_found_and_nothing_is_left(
-    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    to: str, factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     opened = random_run(tmp_path, **MODERN)
     target = TARGETS[to]
@@ -48,7 +49,7 @@ def test_a_weight_that_is_written_wrong_is_found_and_nothing_is_left(
     def read(path: Path) -> Foreign:
         foreign = target.read(path)
         name = "blocks.1.feed_forward.up_proj.weight"
-        return replace(foreign, tensors=foreign.tensors | {name: foreign.tensors[name] * 1.001})
+        return replace(foreign, tensors=foreign.tensors | {name: foreign.tensors[name] * factor})
 
     monkeypatch.setitem(TARGETS, to, replace(target, read=read))
     with pytest.raises(UserError, match="computes something else than the run: logits differ by"):

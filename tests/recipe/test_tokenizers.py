@@ -117,7 +117,7 @@ def test_begin_and_end_stand_around_what_was_asked_for(tmp_path: Path, sequence,
 def test_a_run_with_sequences_begins_its_samples_with_bos(book: Path):
     changes = merge(BPE, {"tokenizer": {"sequence": "line"}}, {"training": {"max_steps": 2}})
     opened = open_run(train_recipe(recipe_of(book, **changes), "lines", Watcher()).run)
-    assert opened._start() == opened.tokenizer.special_tokens["<bos>"]
+    assert opened.start_token == opened.tokenizer.special_tokens["<bos>"]
     assert opened._prompt_ids("The")[0] == opened.tokenizer.special_tokens["<bos>"]
 
 

@@ -39,7 +39,7 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
         f"| context | {config.context_length} tokens |",
         f"| tokenizer | {tokenizer.kind}, {tokenizer.vocab_size:,} ids |",
         f"| checkpoint | step {opened.checkpoint.step:,} |",
-        *(f"| {name} | {value} |" for name, value in (*_losses(opened), *_recall(opened))),
+        *(f"| {name} | {value} |" for name, value in (*losses(opened), *_recall(opened))),
         "",
         *_ledger(opened),
         *_use(opened, graph == "folio"),
@@ -48,7 +48,7 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _losses(opened: Model) -> Iterator[tuple[str, str]]:
+def losses(opened: Model) -> Iterator[tuple[str, str]]:
     """Of the held-out texts, with their protocol."""
     file = opened.run.held_out_file
     for text in read_json(file) if file.exists() else []:

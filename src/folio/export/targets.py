@@ -13,12 +13,13 @@ from folio.config import unknown_name
 from folio.errors import UserError
 from folio.export.gguf import GGUF
 from folio.export.hf import HF
+from folio.export.page import HTML
 from folio.export.target import Exported, Target
 from folio.export.verify import Verified, verify
 from folio.run.opening import Model
 from folio.storage import storage_error
 
-TARGETS: dict[str, Target] = {"hf": HF, "gguf": GGUF}
+TARGETS: dict[str, Target] = {"hf": HF, "gguf": GGUF, "html": HTML}
 
 
 def export_run(

@@ -274,12 +274,14 @@ class Model:
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         if not prompt:
-            return [self._start()]
+            return [self.start_token]
         begin = self.tokenizer.begin
         prompt_ids = self.tokenizer.encode_prompt(prompt).tolist()
         return prompt_ids if begin is None else [begin, *prompt_ids]
 
-    def _start(self) -> int:
+    @property
+    def start_token(self) -> int:
+        """What an empty prompt begins with."""
         if (begin := self.tokenizer.begin) is not None:
             return begin
         newline = self.tokenizer.encode("\n")

@@ -1,0 +1,246 @@
+"""`--to html`: one file that writes with the model, in any browser, without a network.
+
+`page.html`, `page.js` and `page_model.js` are the page; here the model is put into it. Matrices are
+int8 with one scale a row, as `page_model.js` reads them.
+
+Shapes:  R rows · K columns, padded with zeros to a multiple of eight
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode, b64encode
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from folio.config import from_table
+from folio.errors import UserError
+from folio.export import forms
+from folio.export.card import losses
+from folio.export.foreign import Foreign
+from folio.export.forms import Tensors
+from folio.export.page_copies import RUN, WINDOW, windows_filter
+from folio.export.page_kernel import kernel_bytes
+from folio.export.target import Exported, Target, weights_of
+from folio.model.config import ModelConfig
+from folio.report import html_page, html_table
+from folio.run.opening import Model
+from folio.storage import atomic_write
+from folio.tokenizers import from_table as tokenizer_from_table
+from folio.tokenizers.base import Tokenizer
+from folio.tokenizers.bpe.patterns import PATTERNS, with_our_classes
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.word import EXPRESSIONS, WordTokenizer
+
+MOST_PARAMETERS = 25_000_000
+"""Of a page of some 35 MB, which browsers still open at once."""
+COLUMNS = 8
+"""That the kernel reads at a time."""
+
+
+def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
+    """Write a page that needs no other file and no network.
+
+    Args:
+        opened: the run.
+        kind: int8.
+        out: the file.
+
+    Raises:
+        UserError: the model is too large for a page.
+    """
+    config, tensors = forms.without_padding(*weights_of(opened), opened.tokenizer.vocab_size)
+    if config.n_parameters > MOST_PARAMETERS:
+        raise UserError(
+            f"The model has {config.n_parameters:,} parameters; a page carries "
+            f"{MOST_PARAMETERS:,} at most. Give --to gguf or --to hf."
+        )
+    table, weights = pack_tensors(tensors)
+    seen = windows_filter(opened) if opened.has_text and opened.tokenizer.lossless else None
+    data = {
+        "config": asdict(config),
+        "derived": {"head_width": config.head_width, "key_value_heads": config.key_value_heads},
+        "tensors": table,
+        "tokenizer": tokenizer_data(opened.tokenizer),
+        "begin": opened.tokenizer.begin,
+        "start": opened.start_token,
+        "end": opened.tokenizer.end_of_document,
+        "never": [] if opened.tokenizer.unknown is None else [opened.tokenizer.unknown],
+        "kernel": _text(kernel_bytes()),
+        "copies": None if seen is None else {"window": WINDOW, "run": RUN},
+    }
+    parts = {
+        # "</script>" inside a text must not end the data.
+        "DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        "ABOUT": (
+            f"A language model of {config.n_parameters:,} parameters, made with Folio. It runs in "
+            f"this page: nothing that you write leaves your device."
+        ),
+        "FACTS": html_table(["", ""], [[*fact] for fact in _facts(opened, seen)]),
+        "WEIGHTS": _text(weights),
+        "SEEN": "" if seen is None else _text(seen.tobytes()),
+        "MODEL": _beside("page_model.js"),
+        "PAGE": _beside("page.js"),
+    }
+    body = re.sub("__([A-Z]+)__", lambda found: parts[found[1]], _beside("page.html"))
+    with atomic_write(out) as file:
+        file.write(html_page(opened.run.name, body, webassembly=True))
+    notes = ["weights are int8, a scale for each row; the page holds the whole model, open it"]
+    if seen is None:
+        notes.append("the page does not say how much of a text is copied from the training text")
+    return Exported("a page", notes)
+
+
+def read_page_file(path: Path) -> Foreign:
+    """The model that a page holds, its weights as the page computes with them."""
+    page = path.read_text(encoding="utf-8")
+
+    def part(name: str) -> str:
+        found = re.search(f'<script id="{name}" type="[^"]*">([^<]*)</script>', page)
+        if found is None:
+            raise UserError(f"{path} is no page of Folio: it has no {name}.")
+        return found[1]
+
+    data = json.loads(part("data"))
+    tokenizer = tokenizer_from_table(data["tokenizer"]["table"], str(path))
+    tensors = unpack_tensors(data["tensors"], b64decode(part("weights")))
+    return Foreign(str(path), from_table(ModelConfig, data["config"]), tensors, tokenizer)
+
+
+def pack_tensors(tensors: Tensors) -> tuple[list[dict[str, Any]], bytes]:
+    """Weights as bytes, and where each lies: name, shape, `at`, and `scales` of a matrix."""
+    table, packed = [], bytearray()
+
+    def add(values: NDArray[Any]) -> int:
+        at = len(packed)
+        packed.extend(values.tobytes())
+        packed.extend(bytes(-len(packed) % COLUMNS))
+        return at
+
+    for name, x in tensors.items():
+        entry: dict[str, Any] = {"name": name, "shape": list(x.shape)}
+        if x.dim() == 1:
+            entry["at"] = add(x.numpy())
+        else:
+            rows, scales = _to_int8(x)
+            entry["at"], entry["scales"] = add(rows), add(scales)
+        table.append(entry)
+    return table, bytes(packed)
+
+
+def unpack_tensors(table: list[dict[str, Any]], packed: bytes) -> Tensors:
+    """Float32 weights again; those of matrices as near as int8 says them."""
+
+    def take(dtype: Any, at: int, *shape: int) -> NDArray[Any]:
+        return np.frombuffer(packed, dtype, int(np.prod(shape)), at).reshape(shape)
+
+    tensors = {}
+    for entry in table:
+        if len(entry["shape"]) == 1:
+            x = take(np.float32, entry["at"], *entry["shape"]).copy()
+        else:
+            n_rows, n_columns = entry["shape"]
+            rows = take(np.int8, entry["at"], n_rows, _padded(n_columns))[:, :n_columns]
+            x = rows.astype(np.float32) * take(np.float32, entry["scales"], n_rows, 1)
+        tensors[entry["name"]] = torch.from_numpy(x)
+    return tensors
+
+
+def tokenizer_data(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The tokenizer.json, and its pattern as JavaScript has it."""
+    if isinstance(tokenizer, BPETokenizer):
+        split = _in_javascript(PATTERNS[tokenizer.pattern])
+    elif isinstance(tokenizer, WordTokenizer):
+        split = _in_javascript(EXPRESSIONS[tokenizer.punctuation])
+    else:
+        split = ""
+    return {"kind": tokenizer.kind, "table": tokenizer.to_json(), "split": split}
+
+
+def _in_javascript(expression: str) -> str:
+    """Classes of characters as Folio's own, since engines differ in Unicode and in white space;
+    the long s equals an s in any case.
+    """
+    spelled = re.sub(
+        r"\(\?i:([^)]*)\)",
+        lambda group: (
+            "(?:" + re.sub("[a-z]", lambda c: f"[{c[0]}{c[0].upper()}]", group[1]) + ")"
+        ).replace("[sS]", "[sS\u017f]"),
+        expression,
+    )
+    return re.sub(
+        r"\\U([0-9a-f]{8})",
+        lambda code: f"\\u{{{int(code[1], 16):x}}}",
+        with_our_classes(spelled).pattern,
+    )
+
+
+def _to_int8(x: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(R, K) bytes and (R,) scales."""
+    values = x.numpy()
+    scales = np.abs(values).max(axis=1) / np.float32(127)
+    inverses = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
+    rows = np.zeros((len(values), _padded(values.shape[1])), np.int8)
+    rows[:, : values.shape[1]] = np.rint(values * inverses[:, None])
+    return rows, scales
+
+
+def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> list[tuple[str, str]]:
+    config, tokenizer, corpus = opened.model.config, opened.tokenizer, opened.run.corpus()
+    if "imported" in corpus:
+        text = f"not known; the model comes from {corpus['imported']['name']}"
+    else:
+        sources = [Path(source["source"]).name for source in corpus["sources"]]
+        text = ", ".join(sources[:5]) + (f" and {len(sources) - 5:,} more" if sources[5:] else "")
+    copies = []
+    if seen is not None:
+        share = float(np.unpackbits(seen).mean())
+        wrong = share ** (RUN - WINDOW + 1)
+        copies.append(
+            (
+                "copied text",
+                f"found by a filter of its windows of {WINDOW} characters: it never overlooks a "
+                f"run of {RUN} or more, and takes a place for copied that is not about "
+                f"{wrong:.0e} of the time",
+            )
+        )
+    return [
+        ("training text", text),
+        ("parameters", f"{config.n_parameters:,}"),
+        ("shape", f"{config.n_layers} layers, {config.n_heads} heads, width {config.d_model}"),
+        ("context", f"{config.context_length:,} tokens; behind them it goes on from the last half"),
+        ("tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"),
+        ("checkpoint", f"step {opened.checkpoint.step:,}"),
+        *losses(opened),
+        ("weights", "int8, one scale a row"),
+        *copies,
+    ]
+
+
+def _padded(n_columns: int) -> int:
+    return -(-n_columns // COLUMNS) * COLUMNS
+
+
+def _text(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
+
+
+def _beside(name: str) -> str:
+    return files("folio.export").joinpath(name).read_text(encoding="utf-8")
+
+
+HTML = Target(
+    summary="a page that writes with the model, offline",
+    types=("int8",),
+    write=write_page_file,
+    read=read_page_file,
+    default_name=lambda run, kind: f"{run.name}.html",
+)

@@ -1,0 +1,407 @@
+// A GPT of any of Folio's shapes, one token at a time, and its tokenizers. No library.
+//
+// Shapes:  C = d_model · F = d_ff · H heads · K heads of keys and values · D head width · V vocabulary
+
+"use strict";
+
+// ---- weights ------------------------------------------------------------------------------------
+
+function fromBase64(text) {
+  const binary = atob(text), bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+// Where WebAssembly is missing: the same product, row by row.
+function multiplyInScript(memory, w, s, x, y, rows, columns) {
+  const weights = new Int8Array(memory, w, rows * columns), scales = new Float32Array(memory, s, rows);
+  const input = new Float32Array(memory, x, columns), output = new Float32Array(memory, y, rows);
+  for (let i = 0, k = 0; i < rows; i++) {
+    let sum = 0;
+    for (let j = 0; j < columns; j++) sum += weights[k++] * input[j];
+    output[i] = sum * scales[i];
+  }
+}
+
+// Put all weights in one memory, which the kernel sees. Matrices are rows of bytes, padded with zeros
+// to a multiple of eight, and one scale a row; all else is float32.
+function loadWeights(table, bytes, kernel) {
+  const widest = Math.max(...table.map((t) => Math.max(...t.shape))) + 8;
+  const size = bytes.length + 8 * widest;
+  let memory, run = null;
+  try {
+    const made = new WebAssembly.Instance(new WebAssembly.Module(kernel)).exports;
+    made.m.grow(Math.ceil(size / 65536));
+    memory = made.m.buffer;
+    run = made.q;
+  } catch {
+    memory = new ArrayBuffer(size + 8);
+  }
+  new Uint8Array(memory).set(bytes);
+  const x = Math.ceil(bytes.length / 8) * 8, y = x + 4 * widest;
+  const input = new Float32Array(memory, x, widest), tensors = {};
+  for (const { name, shape, at, scales } of table) {
+    if (shape.length === 1) {
+      tensors[name] = new Float32Array(memory, at, shape[0]);
+      continue;
+    }
+    const [rows, columns] = shape, padded = Math.ceil(columns / 8) * 8;
+    const weights = new Int8Array(memory, at, rows * padded);
+    const scale = new Float32Array(memory, scales, rows);
+    tensors[name] = {
+      times(vector, bias) { // (columns) -> (rows)
+        input.set(vector);
+        input.fill(0, columns, padded);
+        if (run) run(at, scales, x, y, rows, padded);
+        else multiplyInScript(memory, at, scales, x, y, rows, padded);
+        const result = new Float32Array(memory, y, rows).slice();
+        if (bias) for (let i = 0; i < rows; i++) result[i] += bias[i];
+        return result;
+      },
+      row(i) {
+        return Float32Array.from(weights.subarray(i * padded, i * padded + columns), (w) => w * scale[i]);
+      },
+    };
+  }
+  return { tensors, fast: run !== null };
+}
+
+// ---- the model ----------------------------------------------------------------------------------
+
+// Abramowitz and Stegun 7.1.26, off by 1.5e-7 at most.
+function erf(x) {
+  const t = 1 / (1 + 0.3275911 * Math.abs(x));
+  const polynomial = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
+  const value = 1 - polynomial * Math.exp(-x * x);
+  return x < 0 ? -value : value;
+}
+
+const ACTIVATIONS = {
+  relu: (x) => Math.max(0, x),
+  relu2: (x) => Math.max(0, x) ** 2,
+  gelu: (x) => 0.5 * x * (1 + erf(x * Math.SQRT1_2)),
+  gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x))),
+};
+
+function normalize(x, gain, bias, config) { // in place; without a gain there is no norm
+  if (!gain) return x;
+  const n = x.length;
+  let mean = 0, square = 0;
+  if (config.normalization === "layernorm") {
+    for (let i = 0; i < n; i++) mean += x[i];
+    mean /= n;
+  }
+  for (let i = 0; i < n; i++) square += (x[i] - mean) ** 2;
+  const factor = 1 / Math.sqrt(square / n + config.normalization_epsilon);
+  for (let i = 0; i < n; i++) x[i] = (x[i] - mean) * factor * gain[i] + (bias ? bias[i] : 0);
+  return x;
+}
+
+function angle(position, pair, width, base) {
+  return Math.fround(position * base ** (-2 * pair / width));
+}
+
+function addPosition(x, position, tensors, config) {
+  if (config.positions === "learned") {
+    const learned = tensors["positions.weight"].row(position);
+    for (let i = 0; i < x.length; i++) x[i] += learned[i];
+  } else if (config.positions === "sinusoidal") {
+    for (let i = 0; i < x.length; i += 2) {
+      const turned = angle(position, i / 2, x.length, 10000);
+      x[i] += Math.sin(turned);
+      x[i + 1] += Math.cos(turned);
+    }
+  }
+}
+
+function rotate(head, cosines, sines) { // pairs i and i + D/2, in place
+  const half = head.length / 2;
+  for (let i = 0; i < half; i++) {
+    const a = head[i], b = head[i + half];
+    head[i] = a * cosines[i] - b * sines[i];
+    head[i + half] = b * cosines[i] + a * sines[i];
+  }
+}
+
+class Model {
+  constructor(config, weights) {
+    this.config = config;
+    this.tensors = weights.tensors;
+    const width = config.key_value_heads * config.head_width * config.context_length;
+    const room = () => Array.from({ length: config.n_layers }, () => new Float32Array(width));
+    this.keys = room();
+    this.values = room();
+    this.length = 0; // positions read
+  }
+
+  clear() {
+    this.length = 0;
+  }
+
+  // Read a token at the next place; the logits of the one after it, or nothing if they are not wanted.
+  read(token, wanted = true) {
+    const { config, tensors } = this;
+    let x = tensors["token_embedding.weight"].row(token);
+    if (config.scale_embeddings) for (let i = 0; i < x.length; i++) x[i] *= Math.sqrt(config.d_model);
+    addPosition(x, this.length, tensors, config);
+    for (let layer = 0; layer < config.n_layers; layer++) {
+      const part = (name) => tensors[`blocks.${layer}.${name}`];
+      const sublayer = (name, compute) => { // x + exit_norm(compute(norm(x))), where those norms are
+        const norm = (y, place) => normalize(y, part(`${name}_${place}.weight`), part(`${name}_${place}.bias`), config);
+        const change = norm(compute(norm(x.slice(), "norm")), "exit_norm");
+        for (let i = 0; i < x.length; i++) x[i] += change[i];
+        norm(x, "sum_norm");
+      };
+      sublayer("attention", (y) => this.attend(y, layer, part));
+      sublayer("feed_forward", (y) => this.think(y, part));
+    }
+    this.length++;
+    if (!wanted) return null;
+    normalize(x, tensors["final_norm.weight"], tensors["final_norm.bias"], config);
+    return (tensors["lm_head.weight"] || tensors["token_embedding.weight"]).times(x);
+  }
+
+  attend(x, layer, part) { // (C) -> (C)
+    const { n_heads, key_value_heads, head_width, rope_base, positions } = this.config;
+    const projected = part("attention.qkv_proj.weight").times(x, part("attention.qkv_proj.bias"));
+    const head = (i) => projected.subarray(i * head_width, (i + 1) * head_width);
+    const pairs = positions === "rope" ? head_width / 2 : 0;
+    const angles = Array.from({ length: pairs }, (_, i) => angle(this.length, i, head_width, rope_base));
+    const cosines = angles.map(Math.cos), sines = angles.map(Math.sin);
+    for (let i = 0; i < n_heads + key_value_heads; i++) {
+      const name = i < n_heads ? "attention.q_norm" : "attention.k_norm";
+      normalize(head(i), part(`${name}.weight`), part(`${name}.bias`), this.config);
+      if (pairs) rotate(head(i), cosines, sines);
+    }
+    const width = key_value_heads * head_width, keys = this.keys[layer], values = this.values[layer];
+    const first = n_heads * head_width;
+    keys.set(projected.subarray(first, first + width), this.length * width);
+    values.set(projected.subarray(first + width), this.length * width);
+    const mixed = new Float32Array(first), scores = new Float32Array(this.length + 1);
+    for (let h = 0; h < n_heads; h++) {
+      const shared = Math.floor(h / (n_heads / key_value_heads)) * head_width, q = head(h);
+      let largest = -Infinity, total = 0;
+      for (let t = 0; t <= this.length; t++) {
+        let sum = 0;
+        const at = t * width + shared;
+        for (let i = 0; i < head_width; i++) sum += q[i] * keys[at + i];
+        scores[t] = sum / Math.sqrt(head_width);
+        if (scores[t] > largest) largest = scores[t];
+      }
+      for (let t = 0; t <= this.length; t++) total += scores[t] = Math.exp(scores[t] - largest);
+      for (let t = 0; t <= this.length; t++) {
+        const weight = scores[t] / total, at = t * width + shared, to = h * head_width;
+        for (let i = 0; i < head_width; i++) mixed[to + i] += weight * values[at + i];
+      }
+    }
+    return part("attention.out_proj.weight").times(mixed, part("attention.out_proj.bias"));
+  }
+
+  think(x, part) { // (C) -> (F) -> (C)
+    const linear = (name, y) => part(`feed_forward.${name}.weight`).times(y, part(`feed_forward.${name}.bias`));
+    const wide = linear("up_proj", x);
+    if (this.config.activation === "swiglu") {
+      const gate = linear("gate_proj", x);
+      for (let i = 0; i < wide.length; i++) wide[i] *= gate[i] / (1 + Math.exp(-gate[i]));
+    } else {
+      const activation = ACTIVATIONS[this.config.activation];
+      for (let i = 0; i < wide.length; i++) wide[i] = activation(wide[i]);
+    }
+    return linear("down_proj", wide);
+  }
+}
+
+// ---- writing ------------------------------------------------------------------------------------
+
+// What the model sees: the last tokens up to its context; when that is full, the last half, read anew.
+class Writer {
+  constructor(model, ids, never) {
+    const { context_length } = model.config;
+    this.model = model;
+    this.never = never;
+    this.ids = ids.slice();
+    this.start = Math.max(0, ids.length - context_length); // of the window, in ids
+    this.unread = this.start;
+    model.clear();
+  }
+
+  logits() { // of the next token; what is never written is impossible
+    const last = this.ids.length - 1;
+    let logits = null;
+    for (; this.unread <= last; this.unread++) logits = this.model.read(this.ids[this.unread], this.unread === last);
+    for (const token of this.never) logits[token] = -Infinity;
+    return logits;
+  }
+
+  push(token) {
+    const { context_length } = this.model.config;
+    if (this.ids.length - this.start === context_length) {
+      this.start = this.ids.length + 1 - Math.max(1, Math.floor(context_length / 2));
+      this.unread = this.start;
+      this.model.clear();
+    }
+    this.ids.push(token);
+  }
+}
+
+function softmax(logits) {
+  const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const weights = Float64Array.from(logits, (x) => Math.exp(x - largest));
+  const total = weights.reduce((a, b) => a + b, 0);
+  return weights.map((w) => w / total);
+}
+
+function likeliest(logits) {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+  return best;
+}
+
+function byProbability(p) { // ids, the likeliest first
+  return Array.from(p.keys()).filter((i) => p[i] > 0).sort((a, b) => p[b] - p[a] || a - b);
+}
+
+// As `folio sample` draws: temperature, then top-k (ties with the k-th stay), then top-p.
+function draw(logits, { temperature, top_k, top_p }, random) {
+  if (temperature === 0) return likeliest(logits);
+  const p = softmax(logits.map((x) => x / temperature));
+  if (top_k > 0 || top_p < 1) {
+    const order = byProbability(p), least = top_k > 0 && top_k < order.length ? p[order[top_k - 1]] : 0;
+    const all = order.reduce((sum, i) => sum + (p[i] >= least ? p[i] : 0), 0);
+    let before = 0; // of those likelier
+    for (const i of order) {
+      const stays = p[i] >= least && (top_p >= 1 || before / all < top_p);
+      before += p[i];
+      if (!stays) p[i] = 0;
+    }
+  }
+  let rest = random() * p.reduce((a, b) => a + b, 0), last = 0;
+  for (let i = 0; i < p.length; i++) {
+    if (p[i] > 0) {
+      last = i;
+      rest -= p[i];
+      if (rest < 0) break;
+    }
+  }
+  return last;
+}
+
+// mulberry32: numbers from 0 to below 1, the same for the same seed.
+function randomFrom(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+// ---- tokenizers ---------------------------------------------------------------------------------
+
+// What a tokenizer.json of Folio says. `split` is its pattern, with every class of characters spelled
+// out. encode(text) -> ids; pieces[id] -> bytes; `separator` stands between two tokens.
+function makeTokenizer({ kind, table, split }) {
+  const bytesOf = (text) => new TextEncoder().encode(text), vocabulary = new Map(Object.entries(table.model.vocab));
+  const added = new Map(table.added_tokens.map((token) => [token.content, token]));
+  const special = new Map([...added].filter(([, t]) => t.special).map(([name, t]) => [name, t.id]));
+  const pieces = [];
+  for (const [name, id] of vocabulary) pieces[id] = bytesOf(name);
+  for (const [name, token] of added) pieces[token.id] = bytesOf(name);
+  const unknown = special.get("<unk>"), common = { pieces, special, unknown, separator: "" };
+  if (kind === "character") {
+    const known = (c) => vocabulary.has(c) && !special.has(c) ? vocabulary.get(c) : unknown;
+    return { ...common, encode: (text) => Array.from(text, known), parts: (text) => Array.from(text) };
+  }
+  const pattern = new RegExp(split, "gu");
+  if (kind === "word") {
+    const lower = (text) => table.normalizer ? Array.from(text, (c) => c.toLowerCase()).join("") : text;
+    const parts = (text) => lower(text).match(pattern) || [];
+    const known = (word) => special.has(word) || !vocabulary.has(word) ? unknown : vocabulary.get(word);
+    return { ...common, separator: " ", parts, encode: (text) => parts(text).map(known) };
+  }
+  return { ...common, ...makeBytePairs(table, vocabulary, added, pieces, pattern) };
+}
+
+// Byte-level pair merging: bytes are written as printable characters, as GPT-2 began it.
+function makeBytePairs(table, vocabulary, added, pieces, pattern) {
+  const written = [], valueOf = new Map();
+  for (let value = 0, next = 256; value < 256; value++) {
+    const prints = (value >= 33 && value <= 126) || (value >= 161 && value <= 172) || value >= 174;
+    written.push(String.fromCharCode(prints ? value : next++));
+    valueOf.set(written[value], value);
+  }
+  for (const [name, id] of vocabulary)
+    if (!added.has(name)) pieces[id] = Uint8Array.from(name, (c) => valueOf.get(c));
+  for (let id = 0; id < pieces.length; id++) pieces[id] = pieces[id] || new Uint8Array(0);
+  const rules = new Map(); // "left right" -> rank and new id
+  table.model.merges.forEach(([left, right], rank) =>
+    rules.set(`${vocabulary.get(left)} ${vocabulary.get(right)}`, [rank, vocabulary.get(left + right)]));
+
+  function encodeChunk(chunk) {
+    const name = Array.from(new TextEncoder().encode(chunk), (value) => written[value]).join("");
+    if (table.model.ignore_merges && vocabulary.has(name)) return [vocabulary.get(name)];
+    const ids = Array.from(name).filter((c) => vocabulary.has(c)).map((c) => vocabulary.get(c));
+    for (;;) {
+      let best = null, place = 0;
+      for (let i = 0; i + 1 < ids.length; i++) {
+        const rule = rules.get(`${ids[i]} ${ids[i + 1]}`);
+        if (rule && (!best || rule[0] < best[0])) [best, place] = [rule, i];
+      }
+      if (!best) return ids;
+      ids.splice(place, 2, best[1]);
+    }
+  }
+
+  const known = new Map();
+  const encodeText = (text) => (text.match(pattern) || []).flatMap((chunk) => {
+    if (!known.has(chunk)) known.set(chunk, encodeChunk(chunk));
+    return known.get(chunk);
+  });
+  const inText = [...added.values()].filter((t) => !t.special).map((t) => t.content).sort((a, b) => b.length - a.length);
+  const escaped = inText.map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  const names = inText.length ? new RegExp(`(${escaped.join("|")})`, "u") : null;
+  return {
+    lacks: (text) => Array.from(new TextEncoder().encode(text)).some((value) => !vocabulary.has(written[value])),
+    encode(text) {
+      if (table.normalizer) text = text.normalize(table.normalizer.type);
+      if (!names) return encodeText(text);
+      return text.split(names).flatMap((part, i) => (i % 2 ? [added.get(part).id] : encodeText(part)));
+    },
+  };
+}
+
+// Token ids of a prompt, or an error that says what of it the model cannot read.
+function encodePrompt(tokenizer, text, begin, start) {
+  if (!text) return [start];
+  const ids = tokenizer.encode(text);
+  if (tokenizer.unknown !== undefined && ids.includes(tokenizer.unknown)) {
+    const strange = [...new Set(tokenizer.parts(text))].filter((part) => tokenizer.encode(part)[0] === tokenizer.unknown);
+    throw new Error(`The training text does not have ${strange.slice(0, 5).map((s) => JSON.stringify(s)).join(", ")}, so the model cannot read it. Leave it out of the prompt.`);
+  }
+  if (tokenizer.lacks && tokenizer.lacks(text)) throw new Error("The prompt has bytes that the vocabulary lacks. Leave them out.");
+  const prompt = begin === null ? ids : [begin, ...ids];
+  if (!prompt.length) throw new Error("Nothing of the prompt is a token. Write a word.");
+  return prompt;
+}
+
+// ---- copies -------------------------------------------------------------------------------------
+
+// Which characters of a text stand in runs of at least `run` characters that the training text has, as
+// far as a filter of hashes of all its windows of `window` characters tells.
+function copiedCharacters(text, { window, run, bits }) {
+  const codes = Array.from(text, (c) => c.codePointAt(0)), marks = new Uint8Array(codes.length);
+  let first = 0; // of the windows in a row that are there
+  for (let i = 0; i + window <= codes.length + 1; i++) {
+    let hash = 0;
+    for (let j = i; j < i + window; j++) hash = (Math.imul(hash, 0x01000193) + codes[j]) >>> 0;
+    hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d) >>> 0;
+    hash = (hash ^ (hash >>> 12)) % (bits.length * 8);
+    const there = i + window <= codes.length && (bits[hash >> 3] >> (hash & 7)) & 1;
+    if (there) continue;
+    const end = i - 1 + window; // of the run before this window
+    if (i > first && end - first >= run) marks.fill(1, first, end);
+    first = i + 1;
+  }
+  return marks;
+}

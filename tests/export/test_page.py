@@ -1,0 +1,159 @@
+"""The page that is written computes, reads and draws what Folio does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from folio.errors import UserError
+from folio.export import page
+from folio.export.targets import export_run
+from folio.export.verify import HOSTILE
+from folio.generation.engine import generate
+from folio.generation.sampling import SamplingConfig
+from tests.export.browsers import in_chromium, in_node
+from tests.export.making import LLAMA, MODERN, NEOX, SHAPE, TOKENIZERS, random_run
+from tests.export.test_hf import describe, some_ids
+
+LOGITS = "return given.ids.map((id) => Array.from(model.read(id)));"
+SHAPES: list[dict[str, Any]] = [
+    SHAPE,
+    MODERN,
+    LLAMA | {"bias": True, "n_kv_heads": 2, "head_dim": 12, "tied_head": False},
+    NEOX | {"activation": "relu2", "rope_base": 33.0, "qk_norm": True},
+    SHAPE | {"positions": "sinusoidal", "norm_placement": "post", "activation": "gelu_tanh"},
+    SHAPE | {"positions": "none", "norm_placement": "none", "activation": "relu", "bias": False},
+    SHAPE | {"norm_placement": "both", "scale_embeddings": True, "d_model": 36, "d_ff": 50},
+    MODERN | {"norm_placement": "both", "vocab_size": 64, "d_model": 24, "n_kv_heads": 1},
+    SHAPE | {"norm_placement": "post", "normalization": "rmsnorm", "activation": "swiglu"},
+]
+
+
+def exported(opened: Any) -> tuple[Path, torch.nn.Module]:
+    """The page, and Folio's model with the weights that the page has."""
+    path, _, _ = export_run(opened, "html")
+    return path, page.read_page_file(path).model()
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["wasm", "script"])
+@pytest.mark.parametrize("settings", SHAPES, ids=describe)
+def test_the_page_computes_the_logits_of_its_weights(
+    settings: dict[str, Any], slow: bool, tmp_path: Path
+):
+    opened = random_run(tmp_path, **settings)
+    path, model = exported(opened)
+    ids = some_ids(opened, 1, 24)
+    ours = model(ids)[0]
+    theirs = torch.tensor(in_node(path, LOGITS, ids=ids[0].tolist(), slow=slow))
+    assert (ours - theirs).abs().max() < 1e-4 * (ours.max() - ours.min())
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_the_kernel_runs_unless_it_is_missing(slow: bool, tmp_path: Path):
+    path, _ = exported(random_run(tmp_path, **MODERN))
+    assert in_node(path, "return weights.fast;", slow=slow) is not slow
+
+
+def test_bytes_are_the_nearest_ones_of_each_row():
+    x = torch.randn(5, 11)
+    table, packed = page.pack_tensors({"x": x, "y": x[0]})
+    again = page.unpack_tensors(table, packed)
+    step = x.abs().amax(dim=1, keepdim=True) / 127
+    assert ((again["x"] - x).abs() <= step * 0.5001).all()
+    assert torch.equal(again["y"], x[0])
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_page_gives_the_ids_of_the_run(name: str, tmp_path: Path):
+    opened = random_run(tmp_path, name, **MODERN)
+    path, _ = exported(opened)
+    texts = [*HOSTILE, "I'ſ 'ſ 'S'T'RE'Ll ΑΣ. İ", "<think>a<think><unk><|stop|>"]
+    theirs = in_node(path, "return given.texts.map((t) => tokenizer.encode(t));", texts=texts)
+    assert theirs == [opened.tokenizer.encode(text).tolist() for text in texts]
+    pieces = in_node(path, "return Array.from(tokenizer.pieces, (p) => Array.from(p));")
+    assert [bytes(piece) for piece in pieces] == list(opened.tokenizer.pieces)
+
+
+@pytest.mark.parametrize(("name", "prompt"), [("character", "cat?"), ("word", "cat dog")])
+def test_what_the_model_cannot_read_is_said(name: str, prompt: str, tmp_path: Path):
+    path, _ = exported(random_run(tmp_path, name, **MODERN))
+    script = "try { encodePrompt(tokenizer, given.text, null, 0) } catch (e) { return e.message }"
+    strange = '"?"' if name == "character" else '"dog"'
+    message = in_node(path, script, text=prompt)
+    assert message.startswith(f"The training text does not have {strange}, so the model cannot")
+
+
+@pytest.mark.parametrize("settings", [SHAPE, MODERN], ids=["gpt2", "modern"])
+def test_greedy_text_is_that_of_folio_beyond_the_context(settings: dict[str, Any], tmp_path: Path):
+    opened = random_run(tmp_path, **settings)
+    path, model = exported(opened)
+    prompt = some_ids(opened, 1, 3)
+    excluded = torch.zeros(opened.tokenizer.vocab_size, dtype=torch.bool)
+    excluded[opened.tokenizer.unknown] = True
+    steps = generate(
+        model,  # type: ignore[arg-type]
+        prompt,
+        SamplingConfig(temperature=0),
+        generator=torch.Generator(),
+        max_tokens=100,
+        excluded=excluded,
+    )
+    theirs = in_node(
+        path,
+        "const writer = new Writer(model, given.ids, data.never);"
+        "for (let i = 0; i < 100; i++) writer.push(draw(writer.logits(), { temperature: 0 }));"
+        "return writer.ids.slice(3);",
+        ids=prompt[0].tolist(),
+    )
+    assert theirs == [int(step) for step in steps]
+
+
+def test_top_k_and_top_p_draw_what_stays_as_often_as_its_probability(tmp_path: Path):
+    path, _ = exported(random_run(tmp_path, **MODERN))
+    script = (
+        "const logits = Float32Array.from([0.4, 0.3, 0.2, 0.1].map(Math.log));"
+        "const counts = (settings) => { const n = [0, 0, 0, 0], random = randomFrom(7);"
+        "for (let i = 0; i < 20000; i++) n[draw(logits, settings, random)]++;"
+        "return n.map((x) => x / 20000); };"
+        "return [[0, 1], [2, 1], [0, 0.6], [3, 0.5]].map(([top_k, top_p]) =>"
+        "counts({ temperature: 1, top_k, top_p }));"
+    )
+    expected = [[0.4, 0.3, 0.2, 0.1], [4 / 7, 3 / 7, 0, 0], [4 / 7, 3 / 7, 0, 0]]
+    expected.append([4 / 7, 3 / 7, 0, 0])  # of three 4/9, 3/9, 2/9; the first two reach 0.5
+    np.testing.assert_allclose(in_node(path, script), expected, atol=0.015)
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path):
+    opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
+    first, _, _ = export_run(opened, "html", out=tmp_path / "a.html")
+    second, _, _ = export_run(opened, "html", out=tmp_path / "b.html")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_model_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(page, "MOST_PARAMETERS", 1000)
+    with pytest.raises(UserError, match=r"a page carries 1,000 at most\. Give --to gguf"):
+        export_run(random_run(tmp_path, **MODERN), "html")
+
+
+def test_the_page_writes_from_disk_under_its_policy(tmp_path: Path):
+    path, _ = exported(random_run(tmp_path, "word", **MODERN))
+    text = path.read_text(encoding="utf-8")
+    assert "default-src 'none'" in text and not re.search(r"(src|href)=", text)
+    driven = tmp_path / "driven.html"
+    click = (
+        '<script>document.getElementById("prompt").value = "cat";'
+        'document.getElementById("max_tokens").value = 20;'
+        'document.getElementById("seed").value = 5;'
+        'document.getElementById("ends").checked = false;'
+        'document.getElementById("write").click();</script></body>'
+    )
+    driven.write_text(text.replace("</body>", click), encoding="utf-8")
+    document = in_chromium(driven, tmp_path / "profile")
+    assert len(re.findall('<span data-place="', document)) > 10
+    assert re.search(r"20 tokens, [\d,]+ a second, seed 5", document)
