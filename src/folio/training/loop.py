@@ -6,7 +6,6 @@ What a step computes and how, `step.py` says; the loop says when.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +17,7 @@ from folio.run.diagnosis import stale_evaluations
 from folio.tokens.stream import Batch
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.schedule import learning_rate_share
-from folio.training.state import TrainingState
+from folio.training.state import Stopwatch, TrainingState
 from folio.training.step import Gradient
 from folio.workers import WorkerError
 
@@ -57,7 +56,7 @@ def _train(
     deadline = training.deadline
     stream.place = state.place
     training.step.refresh()  # the weights may be those of a checkpoint
-    clock = _Clock(state)
+    clock = Stopwatch(state)
 
     while True:
         if deadline is not None and (knot := deadline.decide(state.step, pace)):
@@ -171,15 +170,3 @@ def update_weights(training: Training, step: int, gradient: Gradient) -> float:
     lr_scale = learning_rate_share(training.schedule, progress, pace.planned)
     training.step.update(lr_scale, gradient.norm)
     return lr_scale * training.optimizer_config.learning_rate
-
-
-class _Clock:
-    """Adds the time since the last reading to a state."""
-
-    def __init__(self, state: TrainingState) -> None:
-        self.state, self.last = state, time.perf_counter()
-
-    def read(self) -> None:
-        now = time.perf_counter()
-        self.state.seconds += now - self.last
-        self.last = now

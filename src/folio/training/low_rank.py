@@ -12,6 +12,8 @@ Shapes:  r rank
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -78,4 +80,5 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
 
 def corrected(model: nn.Module) -> dict[str, LowRankLinear]:
     """Name -> layer that learns a correction."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, LowRankLinear)}
+    modules: Iterable[tuple[str, nn.Module]] = model.named_modules()
+    return {name: m for name, m in modules if isinstance(m, LowRankLinear)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -78,6 +79,20 @@ class TrainingState:
         if record["best_validation_loss"] is None:
             record["best_validation_loss"] = math.inf
         return cls(**record)
+
+
+class Stopwatch:
+    """Adds the time since the last reading to a state."""
+
+    def __init__(self, state: TrainingState) -> None:
+        """Begin now."""
+        self.state, self.last = state, time.perf_counter()
+
+    def read(self) -> None:
+        """Add what has passed."""
+        now = time.perf_counter()
+        self.state.seconds += now - self.last
+        self.last = now
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
