@@ -13,6 +13,7 @@ Shapes:  r rank
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,5 +81,6 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
 
 def corrected(model: nn.Module) -> dict[str, LowRankLinear]:
     """Name -> layer that learns a correction."""
-    modules: Iterable[tuple[str, nn.Module]] = model.named_modules()
+    named: Any = model.named_modules()  # torch does not say of what
+    modules: Iterable[tuple[str, nn.Module]] = named
     return {name: m for name, m in modules if isinstance(m, LowRankLinear)}
