@@ -13,7 +13,7 @@ Shapes:  r rank
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,6 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
 
 def corrected(model: nn.Module) -> dict[str, LowRankLinear]:
     """Name -> layer that learns a correction."""
-    named: Any = model.named_modules()  # torch does not say of what
-    modules: Iterable[tuple[str, nn.Module]] = named
+    untyped = cast(Any, model)  # torch does not say what it yields
+    modules: Iterable[tuple[str, nn.Module]] = untyped.named_modules()
     return {name: m for name, m in modules if isinstance(m, LowRankLinear)}
