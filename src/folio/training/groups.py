@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from torch import nn
 
@@ -48,6 +48,6 @@ def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list
     several = {
         m.qkv_proj.weight: m.widths
         for m in model.modules()
-        if isinstance(m, Attention) and isinstance(m.qkv_proj, nn.Linear)
+        if isinstance(m, Attention) and isinstance(cast(object, m.qkv_proj), nn.Linear)
     }
     return [several.get(p, (len(p),)) for p in parameters]
