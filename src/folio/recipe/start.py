@@ -41,8 +41,9 @@ class StartConfig:
     forgotten; 0 does without that text."""
 
     rate_factor: float = 0.3
-    """Times the usual learning rates, where none is given: full rates forget more and gain little,
-    small ones learn too slowly (docs/experiments.md, "Fine-tuning")."""
+    """Times the usual learning rates, where none is given. Full ones learn more of the new text and
+    forget more of the old one, smaller ones learn too slowly (docs/experiments.md, "Going on with
+    another text"). LoRA wants 3 and more."""
 
     lora: int = 0
     """Rank of the corrections that are learned beside the weights, which stay
