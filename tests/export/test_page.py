@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from folio import load, train
 from folio.errors import UserError
 from folio.export import page
+from folio.export.page_copies import filter_of
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
 from folio.generation.engine import generate
@@ -32,6 +34,31 @@ SHAPES: list[dict[str, Any]] = [
     MODERN | {"norm_placement": "both", "vocab_size": 64, "d_model": 24, "n_kv_heads": 1},
     SHAPE | {"norm_placement": "post", "normalization": "rmsnorm", "activation": "swiglu"},
 ]
+
+
+GREEDY = """
+const writer = new Writer(model, given.ids, data.never);
+for (let i = 0; i < given.n; i++) writer.push(draw(writer.logits(), { temperature: 0 }));
+return writer.ids.slice(given.ids.length);
+"""
+MARKS = """
+const bits = fromBase64(found("seen"));
+return Array.from(copiedCharacters(given.text, { ...data.copies, bits }));
+"""
+
+
+def greedy(model: Any, opened: Any, prompt: list[int], n: int) -> list[int]:
+    excluded = torch.zeros(opened.tokenizer.vocab_size, dtype=torch.bool)
+    excluded[opened.tokenizer.unknown] = True
+    steps = generate(
+        model,
+        torch.tensor([prompt]),
+        SamplingConfig(temperature=0),
+        generator=torch.Generator(),
+        max_tokens=n,
+        excluded=excluded,
+    )
+    return [int(step) for step in steps]
 
 
 def exported(opened: Any) -> tuple[Path, torch.nn.Module]:
@@ -92,25 +119,48 @@ def test_what_the_model_cannot_read_is_said(name: str, prompt: str, tmp_path: Pa
 def test_greedy_text_is_that_of_folio_beyond_the_context(settings: dict[str, Any], tmp_path: Path):
     opened = random_run(tmp_path, **settings)
     path, model = exported(opened)
-    prompt = some_ids(opened, 1, 3)
-    excluded = torch.zeros(opened.tokenizer.vocab_size, dtype=torch.bool)
-    excluded[opened.tokenizer.unknown] = True
-    steps = generate(
-        model,  # type: ignore[arg-type]
-        prompt,
-        SamplingConfig(temperature=0),
-        generator=torch.Generator(),
-        max_tokens=100,
-        excluded=excluded,
+    prompt = some_ids(opened, 1, 3)[0].tolist()
+    assert in_node(path, GREEDY, ids=prompt, n=100) == greedy(model, opened, prompt, 100)
+
+
+def test_a_trained_model_writes_as_folio_and_tells_what_it_is(book: Path, tmp_path: Path):
+    opened = load(
+        train(
+            str(book),
+            name="book",
+            preset="gpt2",
+            model=SHAPE,
+            tokenizer={"kind": "character"},
+            training={"batch_size": 4, "max_steps": 40, "evaluation_interval": 40},
+            optimizer={"learning_rate": 1e-2},
+            device={"kind": "cpu", "precision": "float32", "threads": 1},
+        ).run.path
     )
-    theirs = in_node(
+    path, _, verified = export_run(opened, "html")
+    assert abs(verified.loss - verified.other_loss) < 0.003
+    model = page.read_page_file(path).model()
+    prompt = opened.tokenizer.encode("The ").tolist()
+    assert in_node(path, GREEDY, ids=prompt, n=300) == greedy(model, opened, prompt, 300)
+    text = path.read_text(encoding="utf-8")
+    assert "<td>book.txt</td>" in text and f"{opened.model.config.n_parameters:,}</td>" in text
+    copied = "The 3th line of verse 3 sings of the 3 winds."
+    marks = in_node(path, MARKS, text=f"Quite another thing altogether, my friend. {copied}")
+    assert sum(marks[:40]) == 0 and all(marks[-len(copied) :])
+
+
+@pytest.mark.parametrize("n", [29, 30, 100])
+def test_copied_text_is_marked_from_thirty_characters_on(n: int, tmp_path: Path):
+    path, _ = exported(random_run(tmp_path, **MODERN))
+    letters = np.random.default_rng(0).integers(0x61, 0x7B, 2000)
+    text = "".join(map(chr, letters))
+    bits = filter_of([text[:1010], text[1010:]], 4000)
+    marks = in_node(
         path,
-        "const writer = new Writer(model, given.ids, data.never);"
-        "for (let i = 0; i < 100; i++) writer.push(draw(writer.logits(), { temperature: 0 }));"
-        "return writer.ids.slice(3);",
-        ids=prompt[0].tolist(),
+        "return Array.from(copiedCharacters(given.text, { ...given, window: 24, run: 30 }));",
+        text="\U0001f600" * 50 + text[1000 : 1000 + n] + "#" * 50,
+        bits=bits.tolist(),
     )
-    assert theirs == [int(step) for step in steps]
+    assert marks == [0] * 50 + [int(n >= 30)] * n + [0] * 50
 
 
 def test_top_k_and_top_p_draw_what_stays_as_often_as_its_probability(tmp_path: Path):
@@ -146,14 +196,23 @@ def test_the_page_writes_from_disk_under_its_policy(tmp_path: Path):
     text = path.read_text(encoding="utf-8")
     assert "default-src 'none'" in text and not re.search(r"(src|href)=", text)
     driven = tmp_path / "driven.html"
-    click = (
-        '<script>document.getElementById("prompt").value = "cat";'
-        'document.getElementById("max_tokens").value = 20;'
-        'document.getElementById("seed").value = 5;'
-        'document.getElementById("ends").checked = false;'
-        'document.getElementById("write").click();</script></body>'
-    )
-    driven.write_text(text.replace("</body>", click), encoding="utf-8")
+    driver = """<script>
+const element = (id) => document.getElementById(id);
+element("prompt").value = "cat";
+element("max_tokens").value = 20;
+element("seed").value = 5;
+element("ends").checked = false;
+element("write").click();
+setTimeout(() => {
+  document.title = element("text").textContent;
+  document.querySelectorAll("#text [role=button]")[3].click();
+  element("choices").children[1].click();
+}, 2000);
+</script></body>"""
+    driven.write_text(text.replace("</body>", driver), encoding="utf-8")
     document = in_chromium(driven, tmp_path / "profile")
-    assert len(re.findall('<span data-place="', document)) > 10
     assert re.search(r"20 tokens, [\d,]+ a second, seed 5", document)
+    before = re.findall("<title>(.*)</title>", document, re.DOTALL)[0].split()
+    after = re.sub("<[^>]*>", "", re.findall('<div id="text".*?</div>', document)[0]).split()
+    assert before[0] == "cat" and len(after) > 10
+    assert before[:4] == after[:4] and before[4] != after[4]  # the fourth after the prompt

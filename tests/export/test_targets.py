@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def test_a_token_that_is_written_wrong_is_found(tmp_path: Path, monkeypatch: pyt
     opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
     right = gguf.vocabulary_settings
 
-    def wrong(tokenizer: Tokenizer) -> dict[str, object]:
+    def wrong(tokenizer: Tokenizer) -> dict[str, Any]:
         return right(tokenizer) | {"tokenizer.ggml.pre": "qwen2"}
 
     monkeypatch.setattr(gguf, "vocabulary_settings", wrong)

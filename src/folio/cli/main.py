@@ -30,7 +30,7 @@ VERBS = {
     "tune": "Search for the best settings, within a budget.",
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",
     "recall": "Did it learn, or copy? What it knows by heart, and what it writes off.",
-    "export": "Take a model with you: to transformers, llama.cpp and Ollama.",
+    "export": "Take a model with you: to transformers, llama.cpp and Ollama, or as one page.",
     "import": "Bring in a model that was trained elsewhere.",
     "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",
     "runs": "List the runs, or compare their curves.",

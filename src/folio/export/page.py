@@ -84,7 +84,7 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
             f"A language model of {config.n_parameters:,} parameters, made with Folio. It runs in "
             f"this page: nothing that you write leaves your device."
         ),
-        "FACTS": html_table(["", ""], [[*fact] for fact in _facts(opened, seen)]),
+        "FACTS": html_table(["property", "value"], [[*fact] for fact in _facts(opened, seen)]),
         "WEIGHTS": _text(weights),
         "SEEN": "" if seen is None else _text(seen.tobytes()),
         "MODEL": _beside("page_model.js"),

@@ -8,6 +8,8 @@ Source: Bloom 1970, https://doi.org/10.1145/362686.362692, with one hash.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,12 +27,17 @@ FACTOR, MIX = np.uint32(0x01000193), np.uint32(0x2C1B3C6D)
 def windows_filter(opened: Model) -> NDArray[np.uint8] | None:
     """Bits of all windows of the training text; None where it is too long for a page."""
     text = TokenText(opened.training(), opened.tokenizer)
-    n_bytes = max(64, opened.run.corpus()["ledger"]["training"] * BITS // 8)
+    n_bytes = max(64, text.n_characters * BITS // 8)
     if n_bytes > MOST_BYTES:
         return None
+    return filter_of(text.pieces(), n_bytes)
+
+
+def filter_of(pieces: Iterable[str], n_bytes: int) -> NDArray[np.uint8]:
+    """A bit for the hash of each window of a text that comes in pieces."""
     bits = np.zeros(n_bytes * 8, np.uint8)
     before = ""
-    for piece in text.pieces():
+    for piece in pieces:
         piece = before + piece
         codes = np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), np.uint32)
         bits[window_hashes(codes) % np.uint32(len(bits))] = 1

@@ -396,7 +396,7 @@ function copiedCharacters(text, { window, run, bits }) {
     let hash = 0;
     for (let j = i; j < i + window; j++) hash = (Math.imul(hash, 0x01000193) + codes[j]) >>> 0;
     hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d) >>> 0;
-    hash = (hash ^ (hash >>> 12)) % (bits.length * 8);
+    hash = ((hash ^ (hash >>> 12)) >>> 0) % (bits.length * 8);
     const there = i + window <= codes.length && (bits[hash >> 3] >> (hash & 7)) & 1;
     if (there) continue;
     const end = i - 1 + window; // of the run before this window
