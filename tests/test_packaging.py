@@ -48,5 +48,5 @@ def test_what_the_metadata_names_is_there(name: str):
 def test_every_extra_that_a_message_names_exists():
     extras = set(PROJECT["project"]["optional-dependencies"])
     for path in SOURCE.rglob("*.py"):
-        for names in re.findall(r"(?:foliolm|\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8")):
+        for names in re.findall(r"(?:foliolm|'\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8")):
             assert set(names.split(",")) <= extras, f"{path} names {names}"

@@ -442,11 +442,3 @@ def account(name: str) -> dict[str, int]:
         return {}
     words = [line.split() for line in lines]
     return {row[0].rstrip(":"): int(row[1]) << 10 for row in words if row[2:] == ["kB"]}
-
-
-def ran_out_of_memory(error: Exception) -> bool:
-    """Whether fewer windows at once may help; torch has no class for a processor's memory."""
-    import torch
-
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or "DefaultCPUAllocator" in str(error)

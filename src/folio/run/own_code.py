@@ -43,7 +43,7 @@ class OwnCode:
         modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
         for name, layer in modules:
             kind = type(layer)
-            if kind not in KNOWN:
+            if kind not in KNOWN and not kind.__module__.startswith("folio."):
                 layers[name or "the model"] = _name(kind)
                 own.append(kind)
             for attribute, value in vars(layer).items():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
-from folio.device import Device, ran_out_of_memory
+from folio.device import Device
 from folio.evaluation.score import Score, Window, score
 from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
@@ -225,3 +225,9 @@ def usual_loss(confidence_penalty: float = 0.0) -> Loss:
         return next_token_loss(model(inputs), targets, reduction="sum")
 
     return loss
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether fewer windows at once may help; torch has no class for a processor's memory."""
+    known = MemoryError, torch.OutOfMemoryError
+    return isinstance(error, known) or "DefaultCPUAllocator" in str(error)

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from folio.device import Device, keep_freed_memory, ran_out_of_memory, return_freed_memory
+from folio.device import Device, keep_freed_memory, return_freed_memory
 from folio.evaluation.parallel import split_windows
 from folio.evaluation.score import Score, Window, score
 from folio.fast import calls, int8
@@ -39,7 +39,7 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.parallel.capture import MAX_BYTES, CapturedStep
 from folio.training.parallel.flat_parameters import FlatParameters
-from folio.training.step import Loss
+from folio.training.step import Loss, ran_out_of_memory
 from folio.workers import Task, WorkerPool, forks, make_pool, shared_buffer
 
 Phase = Callable[["Replica", Any], Any]
