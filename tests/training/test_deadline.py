@@ -135,10 +135,10 @@ def test_when_the_time_is_over_the_run_ends_at_this_step():
     assert deadline.decide(4, pace) == Knot(4, 4)
 
 
-def test_evaluations_that_became_dearer_are_made_less_often():
-    machine = Machine(lambda t: 1.0)
-    budget = TimeBudget(60.0, STEP, EVALUATION, END)
-    deadline, pace = Deadline(budget, 8, lambda: machine.seconds), Pace([Knot(0, 650)])
+def evaluate_when_due(
+    machine: Machine, deadline: Deadline, pace: Pace, is_due: Callable[[int], bool], seconds: float
+) -> int:
+    """Train to the end of a pace; returns how many evaluations of so many seconds were made."""
     step, evaluations = 0, 0
     while step < pace.last:
         machine.compute(STEP)
@@ -146,10 +146,22 @@ def test_evaluations_that_became_dearer_are_made_less_often():
         step += 1
         if knot := deadline.decide(step, pace):
             pace.append(knot)
-        if pace.evaluations_done(step, 8) > pace.evaluations_done(step - 1, 8) or step == pace.last:
-            machine.compute(8.0)
+        if is_due(step) or step == pace.last:
+            machine.compute(seconds)
             deadline.evaluated()
             evaluations += 1
+    return evaluations
+
+
+def test_evaluations_that_became_dearer_are_made_less_often():
+    machine = Machine(lambda t: 1.0)
+    budget = TimeBudget(60.0, STEP, EVALUATION, END)
+    deadline, pace = Deadline(budget, 8, lambda: machine.seconds), Pace([Knot(0, 650)])
+
+    def is_due(step: int) -> bool:
+        return pace.evaluations_done(step, 8) > pace.evaluations_done(step - 1, 8)
+
+    evaluations = evaluate_when_due(machine, deadline, pace, is_due, seconds=8.0)
     assert 2 <= evaluations <= 4  # at most a quarter of what was left after the first one
     assert machine.seconds == pytest.approx(60.0 - END, rel=0.1)
 
@@ -159,14 +171,5 @@ def test_evaluations_at_an_interval_of_ones_own_are_in_the_budget(interval: int)
     machine = Machine(lambda t: 1.0)
     budget = TimeBudget(60.0, STEP, EVALUATION, END)
     deadline, pace = Deadline(budget, 0, lambda: machine.seconds, interval), Pace([Knot(0, 700)])
-    step = 0
-    while step < pace.last:
-        machine.compute(STEP)
-        deadline.stepped()
-        step += 1
-        if knot := deadline.decide(step, pace):
-            pace.append(knot)
-        if step % interval == 0 or step == pace.last:
-            machine.compute(EVALUATION)
-            deadline.evaluated()
+    evaluate_when_due(machine, deadline, pace, lambda step: step % interval == 0, EVALUATION)
     assert machine.seconds == pytest.approx(60.0 - END, rel=0.03)

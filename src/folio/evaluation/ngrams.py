@@ -135,7 +135,7 @@ def choose_order(training: Bytes, plain: bool | None = None) -> int:
 def _predictor(
     training: Bytes, text: Bytes, plain: bool | None
 ) -> Callable[[int], dict[str, NDArray[np.floating]]]:
-    """Order -> nats."""
+    """Return what computes, of an order, the nats of each byte."""
     if plain is None:
         plain = len(training) + len(text) < PLAIN_BELOW or not available()
     if not plain:

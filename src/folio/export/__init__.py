@@ -1,1 +1,1 @@
-"""A run -> files that other programs read, each checked against the run; and the way back."""
+"""A run -> files that other programs read, each checked against the run; their files -> runs."""

@@ -19,7 +19,7 @@ class Foreign:
     """Config, float32 weights and tokenizer."""
 
     source: str
-    """How errors call it."""
+    """The path by which errors name it."""
     config: ModelConfig
     tensors: Tensors
     tokenizer: Tokenizer

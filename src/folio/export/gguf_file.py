@@ -88,7 +88,7 @@ def write_gguf(
 
 
 def n_bytes(shape: tuple[int, ...], kind: int) -> int:
-    """Of a tensor."""
+    """Bytes that a tensor takes in the file."""
     numbers, size = BLOCKS[kind]
     return math.prod(shape) // numbers * size
 

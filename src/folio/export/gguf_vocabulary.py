@@ -137,7 +137,7 @@ def read_vocabulary(settings: Mapping[str, Any], source: str) -> Tokenizer:
 def _standard(
     settings: Mapping[str, Any], tokens: list[str], kinds: list[int], pattern: str
 ) -> dict[str, Any]:
-    """As a tokenizer.json."""
+    """Say the vocabulary as a tokenizer.json does."""
     from folio.tokenizers.bpe.standard_json import splitter
 
     added = [

@@ -128,7 +128,7 @@ def _recipe(foreign: Foreign) -> Recipe:
 
 
 def _digest(path: Path) -> str:
-    """Of the weights."""
+    """Compute the sha256 of the file with the weights."""
     return sha256_of(next(iter(sorted(path.glob("*.safetensors")))) if path.is_dir() else path)
 
 

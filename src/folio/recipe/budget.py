@@ -27,7 +27,7 @@ from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
-from folio.training.deadline import TimeBudget, steps_between
+from folio.training.deadline import MOST_EVALUATION_SHARE, TimeBudget, steps_between
 from folio.training.parts import Training
 from folio.workers import forks
 
@@ -42,9 +42,8 @@ EVALUATION_MEASURE_SECONDS = 0.5
 EVALUATION_SHARE = 0.05
 """Of the time of a run, spent on evaluations where their interval is left open ..."""
 EVALUATIONS = (4, 20)
-"""... but at least so many, for a curve, and at most so many ..."""
-MOST_EVALUATION_SHARE = 0.25
-"""... and fewer than the least where they would take more than this of a budget in minutes."""
+"""... but at least so many, for a curve, and at most so many; fewer than the least where they would
+take more than MOST_EVALUATION_SHARE of a budget in minutes."""
 
 SMALL_SAMPLE = 16_384
 """Tokens of training text that tell its loss well enough, within about 0.02."""

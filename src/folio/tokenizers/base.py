@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -142,10 +142,16 @@ class Tokenizer(ABC):
         if not allowed_special:
             return self.encode_ordinary(text)
         ids = {name: self.special_id(name) for name in allowed_special}
+        return self._encode_around(text, ids, self.encode_ordinary)
+
+    def _encode_around(
+        self, text: str, ids: Mapping[str, int], encode: Callable[[str], TokenIds]
+    ) -> TokenIds:
+        """Encode a text in which some names, the longest first, stand for one id each."""
         names = sorted(ids, key=len, reverse=True)
         parts = re.split(f"({'|'.join(map(re.escape, names))})", text)
         encoded = [
-            np.array([ids[part]], self.dtype) if number % 2 else self.encode_ordinary(part)
+            np.array([ids[part]], self.dtype) if number % 2 else encode(part)
             for number, part in enumerate(parts)
         ]
         return np.concatenate(encoded)

@@ -27,7 +27,7 @@ SMALL_CHANGE = (0.03, 0.005)
 """A new plan that differs by less than these shares, of the steps that are left and of all steps,
 is not worth a knot."""
 MOST_EVALUATION_SHARE = 0.25
-"""Of the time that is left: evaluations that became dearer are made less often."""
+"""Of the time that is left: evaluations that are dearer are made less often."""
 CHANGED, NOTICEABLE = 1.25, 0.05
 """Evaluations are tried anew where steps take so many times longer, or shorter, than when they
 were measured, and where one would take this share of the time that is left: beside other programs

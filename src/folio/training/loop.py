@@ -17,7 +17,7 @@ from folio.run.diagnosis import stale_evaluations
 from folio.tokens.stream import Batch
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.schedule import learning_rate_share
-from folio.training.state import Stopwatch, TrainingState
+from folio.training.state import RunClock, TrainingState
 from folio.training.step import Gradient
 from folio.workers import WorkerError
 
@@ -56,7 +56,7 @@ def _train(
     deadline = training.deadline
     stream.place = state.place
     training.step.refresh()  # the weights may be those of a checkpoint
-    clock = Stopwatch(state)
+    clock = RunClock(state)
 
     while True:
         if deadline is not None and (knot := deadline.decide(state.step, pace)):

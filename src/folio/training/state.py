@@ -81,7 +81,7 @@ class TrainingState:
         return cls(**record)
 
 
-class Stopwatch:
+class RunClock:
     """Adds the time since the last reading to a state."""
 
     def __init__(self, state: TrainingState) -> None:

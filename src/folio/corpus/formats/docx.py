@@ -104,7 +104,7 @@ class _Docx:
                 yield from self.blocks(element)
 
     def rows(self, table: Any) -> Iterator[str]:
-        """A line for each row; tables inside a cell follow in it."""
+        """Give a line for each row; tables inside a cell follow in it."""
         for row in _children(table, "tr"):
             if reason := _why_no_row(row):
                 self.notes.drop(reason, _texts(row))

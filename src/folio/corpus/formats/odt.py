@@ -104,7 +104,7 @@ class _Odt:
                 yield from self.blocks(element)
 
     def rows(self, table: Any) -> Iterator[str]:
-        """A line for each row."""
+        """Give a line for each row."""
         for element in table:
             name = local_name(element)
             if attribute(element, "visibility") in ("collapse", "filter"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -157,7 +156,7 @@ class BPETokenizer(Tokenizer):
     def encode_ordinary(self, text: str) -> TokenIds:
         text = self._normalize(text)
         if self._contents.found_in_text:
-            return self._encode_around(text)
+            return self._encode_around(text, self._contents.found_in_text, self._encode_chunks)
         return self._encode_chunks(text)
 
     def encode_prompt(self, text: str) -> TokenIds:
@@ -174,17 +173,6 @@ class BPETokenizer(Tokenizer):
                 f"{text[:40]!r} has. Leave it out."
             )
         return self.encode(text)
-
-    def _encode_around(self, text: str) -> TokenIds:
-        """With the added tokens that are found in any text."""
-        ids = self._contents.found_in_text
-        names = sorted(ids, key=len, reverse=True)
-        parts = re.split(f"({'|'.join(map(re.escape, names))})", text)
-        encoded = [
-            np.array([ids[part]], self.dtype) if number % 2 else self._encode_chunks(part)
-            for number, part in enumerate(parts)
-        ]
-        return np.concatenate(encoded)
 
     def _encode_chunks(self, text: str) -> TokenIds:
         if self._encoder is None:
