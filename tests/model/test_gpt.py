@@ -284,6 +284,24 @@ def test_confidence_costs_and_the_loss_is_told_without_it(penalty: float):
     torch.testing.assert_close(found, logits.grad)
 
 
+@torch.no_grad()
+def test_rows_of_a_cache_have_lengths_of_their_own_and_share_its_memory():
+    model = tiny_gpt(positions="rope")
+    texts = [tokens(1, length) for length in (3, 1, 5)]
+    pool = KVCache(model.config, 3, like=model.lm_head.weight)
+    rows = pool.rows()
+    assert [(row.pool, row.row) for row in rows] == [(pool, 0), (pool, 1), (pool, 2)]
+    for text, row in zip(texts, rows):
+        model(text[:, :-1], row) if text.shape[1] > 1 else None
+    for text, row in zip(texts, rows):  # in turn, so that one would write over another
+        torch.testing.assert_close(model(text[:, -1:], row)[:, -1], model(text)[:, -1])
+        assert row.keys.shape == (2, 1, 2, 8, 6) and row.length == text.shape[1]
+        assert torch.equal(row.values[:, 0], pool.values[:, row.row])
+    assert pool.length == 0
+    rows[2].length = 0
+    assert [row.length for row in rows] == [3, 1, 0]
+
+
 def test_more_positions_than_the_context_are_refused():
     model = tiny_gpt()
     with pytest.raises(ValueError, match="9 positions"):

@@ -13,10 +13,9 @@ from folio.model.config import ModelConfig
 
 
 class LayerCache:
-    """Keys and values of one layer, in room reserved once."""
+    """Keys and values of one layer, in room reserved once: both (B, H, positions that fit, D)."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        """Fill the given room: both (B, H, positions that fit, D)."""
         self.keys, self.values = keys, values
         self.length = 0
 
@@ -26,11 +25,9 @@ class LayerCache:
         Raises:
             ValueError: if there is no room for T more positions.
         """
-        end = self.length + keys.shape[2]
-        if end > self.keys.shape[2]:
-            raise ValueError(
-                f"the cache holds {self.keys.shape[2]} positions; {end} were asked for"
-            )
+        end, room = self.length + keys.shape[2], self.keys.shape[2]
+        if end > room:
+            raise ValueError(f"the cache holds {room} positions; {end} were asked for")
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
         self.length = end
@@ -50,6 +47,10 @@ class KVCache:
         self.values = torch.empty_like(self.keys)
         self.layers = [LayerCache(self.keys[i], self.values[i]) for i in range(config.n_layers)]
 
+    def rows(self) -> list[CacheRow]:
+        """Give each sequence a cache of its own: B views of the same memory."""
+        return [CacheRow(self, row) for row in range(self.keys.shape[1])]
+
     @property
     def length(self) -> int:
         """Positions held, the same in each layer; 0 forgets them, and keeps the room."""
@@ -59,3 +60,12 @@ class KVCache:
     def length(self, positions: int) -> None:
         for layer in self.layers:
             layer.length = positions
+
+
+class CacheRow(KVCache):
+    """One sequence of a KVCache, its pool: (L, 1, H, positions, D), with a length of its own."""
+
+    def __init__(self, pool: KVCache, row: int) -> None:
+        self.pool, self.row = pool, row
+        self.keys, self.values = pool.keys[:, row : row + 1], pool.values[:, row : row + 1]
+        self.layers = [LayerCache(keys, values) for keys, values in zip(self.keys, self.values)]
