@@ -26,7 +26,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
     "folio.model.feed_forward": "7c9209bafa033856bbb9c2797c02ddd24d421bdd9377a43c9c78d5a161ef0faf",
     "folio.model.gpt": "073e0af0bbf0e1aecbb94b843bcd72669bcdc514173180c7ee88f74f60f2375c",
-    "folio.model.kv_cache": "4d6e65aaa847b9e3197c9936127908346fdbbbb26097dc9fc55f2fb51b00545c",
+    "folio.model.kv_cache": "f9c9cd23ec8d589c2ba7ac0f3582e1b6793cabc225d3e0fe42dab150af40e8ef",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
     "folio.model.positions": "ea2a68cde095c3ec3e8ae4965b694cef7ebfb57d4ba6746e7c0338970772c0e0",
     "folio.training.optimizers": "278cd5c7333111fa10498b4f6b1d437a5e89d1fba0db6bf2f19f4c1840d98486",

@@ -38,11 +38,11 @@ class KVCache:
     """A LayerCache for each block of a model, all in two tensors (L, B, H, positions, D)."""
 
     def __init__(self, config: ModelConfig, batch_size: int, like: Tensor) -> None:
-        """Reserve room for `config.context_length` positions, in the type and place of `like`.
-
-        To be filled without gradients.
+        """Reserve room for `config.context_length` positions or a few more, in the type and place
+        of `like`; to be filled without gradients.
         """
-        shape = (batch_size, config.key_value_heads, config.context_length, config.head_width)
+        room = -(-config.context_length // 32) * 32  # rounding depends on where in memory a row is
+        shape = (batch_size, config.key_value_heads, room, config.head_width)
         self.keys = torch.empty(config.n_layers, *shape, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
         self.layers = [LayerCache(self.keys[i], self.values[i]) for i in range(config.n_layers)]
