@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from folio.errors import UserError
 from folio.generation import guard as guard_module
-from folio.generation.engine import FINISHED, generate
+from folio.generation.batch import Batch
+from folio.generation.engine import write
 from folio.generation.guard import Guard, make_table
+from folio.generation.row import FINISHED, Request
 from folio.generation.sampling import SamplingConfig, draw
 from folio.testing import tiny_gpt
 from folio.tokenizers.base import Tokenizer
@@ -101,17 +103,15 @@ def test_case_and_punctuation_between_do_not_help():
 
 def test_without_a_blocked_draw_the_text_is_that_of_no_guard():
     text, tokenizer = training(["zzzzzzzz", "abcdefghi"], "character")
-    model, config = tiny_gpt(vocab_size=tokenizer.vocab_size), SamplingConfig(temperature=1.0)
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size)
+    config = SamplingConfig(temperature=1.0, seed=3)
 
     def run(**more: object) -> list[int]:
-        generator = torch.Generator().manual_seed(3)
-        steps = generate(
-            model, torch.tensor([[1]]), config, generator=generator, max_tokens=60, **more
-        )  # type: ignore[arg-type]
-        return [int(step[0]) for step in steps]
+        request = Request(prompt=[1], config=config, max_tokens=60, **more)  # type: ignore[arg-type]
+        return [drawn.token_id for _, drawn in write(Batch(model, 1), [request])]
 
     guard = Guard(make_table(text, 30), tokenizer)
-    assert run(draw=guard.draw) == run() and guard.blocked == 0
+    assert run(draw=guard.of_text()) == run() and guard.blocked == 0
 
 
 def test_where_nothing_new_can_follow_the_document_ends():
@@ -135,11 +135,24 @@ def test_generation_ends_where_nothing_may_come_and_there_is_no_end_token():
     def none(logits, config, generator):
         return torch.full((len(logits),), FINISHED)
 
-    steps = list(
-        generate(tiny_gpt(), torch.tensor([[1], [2]]), SamplingConfig(),
-                 generator=torch.Generator(), max_tokens=50, draw=none)
-    )  # fmt: skip
-    assert [step.tolist() for step in steps] == [[FINISHED, FINISHED]]
+    requests = [Request(prompt=[1], max_tokens=50, draw=none), Request(prompt=[2], max_tokens=50)]
+    rows = {0: [], 1: []}
+    for number, drawn in write(Batch(tiny_gpt(), 2), requests):
+        rows[number].append(drawn)
+    assert len(rows[1]) == 50
+    assert rows[0] == [(FINISHED, 0.0, [], "", "stop")]
+
+
+def test_texts_of_one_guard_have_states_of_their_own_and_are_counted_together():
+    text, tokenizer = training(["aabba"], "character")
+    guard, logits = Guard(make_table(text, 1), tokenizer), torch.zeros(1, tokenizer.vocab_size)
+    for special in tokenizer.special_tokens.values():
+        logits[:, special] = float("-inf")
+    draws, generator = [guard.of_text(), guard.of_text()], torch.Generator().manual_seed(0)
+    firsts = [int(draw(logits, SamplingConfig(), generator)) for draw in draws]
+    assert set(firsts) <= {0, 1}  # the second text has a first letter, too
+    ends = [int(draw(logits, SamplingConfig(), generator)) for draw in draws]
+    assert ends == [tokenizer.end_of_document] * 2 and guard.stuck == 2
 
 
 def test_rows_of_a_batch_have_states_of_their_own():

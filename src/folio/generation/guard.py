@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -96,6 +96,7 @@ class Guard:
         self.table = table
         self.tokenizer = tokenizer
         self.rows: list[_Row] = []
+        """Of `draw`."""
         self.blocked = 0
         """Draws that were thrown away."""
         self.stuck = 0
@@ -103,11 +104,20 @@ class Guard:
 
     def draw(self, logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
         """Choose a token for each sequence, (B, V) -> (B,); FINISHED where nothing may come."""
+        return self._draw(self.rows, logits, config, generator)
+
+    def of_text(self) -> Callable[[Tensor, SamplingConfig, torch.Generator], Tensor]:
+        """Make a `draw` for sequences of their own; what it throws away is counted here too."""
+        return partial(self._draw, [])
+
+    def _draw(
+        self, rows: list[_Row], logits: Tensor, config: SamplingConfig, generator: torch.Generator
+    ) -> Tensor:
         token_ids = draw(logits, config, generator)
-        self.rows += [_Row(self.table) for _ in range(len(token_ids) - len(self.rows))]
+        rows += [_Row(self.table) for _ in range(len(token_ids) - len(rows))]
         chosen = token_ids.tolist()
         changed = False
-        for number, row in enumerate(self.rows):
+        for number, row in enumerate(rows):
             while not self._takes(row, chosen[number]):
                 if not changed:
                     logits, changed = logits.clone(), True

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from folio.device import one_thread
 from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import LENGTH
+from folio.generation.engine import in_step
+from folio.generation.readers import lockstep_reader
 from folio.generation.sampling import SamplingConfig
 from folio.recall.blocks import blocks_of, queries_of
 from folio.recall.config import RecallConfig
@@ -161,9 +163,13 @@ def write_samples(opened: Model, config: RecallConfig, text: TokenText) -> list[
     per_token = text.n_characters / max(len(text.tokens), 1)
     sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
     n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
+    requests = [
+        opened.request("", sampling.of_text(number), n_tokens, stop=False)
+        for number in range(config.samples)
+    ]
     with one_thread():
-        steps = opened.generate_ids("", sampling, config.samples, n_tokens, stop=False)
-        rows = np.stack([step.cpu().numpy() for step in steps], axis=1)
+        batch = opened.batch(config.samples, reader=lockstep_reader(opened.model))
+        rows = np.stack([step.numpy() for step in in_step(batch, requests)], axis=1)
     return [_symbols(row, opened) for row in rows]
 
 
