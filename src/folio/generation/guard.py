@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -62,11 +62,11 @@ class NoveltyTable:
         return True
 
 
-def make_table(text: TokenText, n: int) -> NoveltyTable:
-    """Read a training text once.
+def make_table(texts: Sequence[TokenText], n: int) -> NoveltyTable:
+    """Read training texts once.
 
     Args:
-        text: of which nothing longer may be written.
+        texts: of which nothing longer may be written.
         n: letters and digits in a row that may.
 
     Raises:
@@ -74,17 +74,18 @@ def make_table(text: TokenText, n: int) -> NoveltyTable:
     """
     if n < 1:
         raise UserError(f"novel must be 1 letter or more, as {USUAL}, or 0 for no guard, got {n}.")
-    n_bytes = 1 << max(6, math.ceil(math.log2(max(len(text), 1) * BITS / 8)) - 1)
-    bits = np.zeros(n_bytes, np.uint8)
-    before = np.zeros(0, np.uint32)
-    for codes in _folded_pieces(text.pieces()):
-        codes = np.concatenate([before, codes])
-        if len(codes) > n:
-            hashes = rolling_hashes(codes, n + 1)
-            breaks = np.cumsum(np.append(0, codes == _BREAK))
-            whole = breaks[n + 1 :] == breaks[: len(hashes)]
-            _insert(bits, hashes[whole])
-        before = codes[max(len(codes) - n, 0) :]
+    n_symbols = max(sum(map(len, texts)), 1)
+    bits = np.zeros(1 << max(6, math.ceil(math.log2(n_symbols * BITS / 8)) - 1), np.uint8)
+    for text in texts:
+        before = np.zeros(0, np.uint32)
+        for codes in _folded_pieces(text.pieces()):
+            codes = np.concatenate([before, codes])
+            if len(codes) > n:
+                hashes = rolling_hashes(codes, n + 1)
+                breaks = np.cumsum(np.append(0, codes == _BREAK))
+                whole = breaks[n + 1 :] == breaks[: len(hashes)]
+                _insert(bits, hashes[whole])
+            before = codes[max(len(codes) - n, 0) :]
     return NoveltyTable(n, bits)
 
 

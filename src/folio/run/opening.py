@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -16,7 +16,14 @@ from folio.config import from_table
 from folio.device import Device
 from folio.errors import UserError
 from folio.evaluation.parallel import score_by_workers
-from folio.evaluation.score import Score, exact_windows, strided_windows
+from folio.evaluation.score import (
+    Score,
+    Window,
+    exact_windows,
+    nll_of,
+    read_once,
+    strided_windows,
+)
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
 from folio.generation.batch import Batch
@@ -36,7 +43,6 @@ from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 
-Protocol = Literal["exact", "strided"]
 ATTEMPTS = 20
 """To read a checkpoint while a training writes others."""
 AT_ONCE = 32
@@ -79,6 +85,12 @@ class Model:
         self._require_text()
         return open_token_file(self.run.tokens_file("train"), self.tokenizer.fingerprint)
 
+    def learned(self) -> list[TokenIds]:
+        """All texts that the run learned from: its own, and the old one that it kept, if any."""
+        kept = self.run.tokens_file("kept")
+        old = [open_token_file(kept, self.tokenizer.fingerprint)] if kept.exists() else []
+        return [self.training(), *old]
+
     def validation(self) -> TokenIds:
         """(N,) token ids that the run held out; errors as in `training`."""
         self._require_text()
@@ -102,35 +114,48 @@ class Model:
             families: of each document, as in text_blocks.
             device: as in `score`.
         """
-        blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)
-        protocols: list[Protocol] = ["exact", "strided"]
-        return [self.score(tokens, device, protocol, blocks)[0] for protocol in protocols]
+        return self.scores(tokens, families, device)[0]
+
+    def scores(
+        self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
+    ) -> tuple[list[Score], NDArray[np.float32]]:
+        """By both protocols, exact first, and (N - 1,) the nats of each target by the exact one;
+        arguments as those of `evaluate`. A window that both have is read once.
+        """
+        n, length = len(tokens), self.model.config.context_length
+        exact, strided = exact_windows(n, length), strided_windows(n, length)
+        read = read_once(exact, strided)
+        _, whole = self._read(tokens, read, device)
+        blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)[1:]
+        targets, vocab_size = np.asarray(tokens[1:]), self.model.config.vocab_size
+        each = {"exact": nll_of(exact, read, whole), "strided": nll_of(strided, read, whole)}
+        scores = [Score.of(nll, targets, name, vocab_size, blocks) for name, nll in each.items()]
+        return scores, each["exact"]
 
     def score(
-        self,
-        tokens: TokenIds,
-        device: Device | None = None,
-        protocol: Protocol = "exact",
-        blocks: NDArray[np.int64] | None = None,
+        self, tokens: TokenIds, device: Device | None = None
     ) -> tuple[Score, NDArray[np.float32]]:
-        """Read a text.
+        """Read a text by the exact protocol.
 
         Args:
             tokens: (N,) of one or several documents.
             device: a processor whose precision and number of threads are used, one process each;
                 None computes here, as the model is.
-            protocol: which windows.
-            blocks: (N,) the cluster of each token, for the standard error.
 
         Returns:
             The score, and (N - 1,) the nats of each target, in order.
         """
-        windows_of = {"exact": exact_windows, "strided": strided_windows}[protocol]
-        windows = windows_of(len(tokens), self.model.config.context_length)
+        return self._read(
+            tokens, exact_windows(len(tokens), self.model.config.context_length), device
+        )
+
+    def _read(
+        self, tokens: TokenIds, windows: list[Window], device: Device | None
+    ) -> tuple[Score, NDArray[np.float32]]:
         model, world_size = self.model, 1
         if device is not None and device.config.kind == "cpu":
             model, world_size = copy.deepcopy(model).to(device.dtype), device.config.threads
-        return score_by_workers(accelerate(model), tokens, windows, protocol, blocks, world_size)
+        return score_by_workers(accelerate(model), tokens, windows, "exact", world_size)
 
     def generate_ids(
         self,
@@ -328,9 +353,9 @@ class Model:
 
     def guard(self, novel: int) -> Guard:
         """Make what lets no more than `novel` letters and digits in a row be written as they stand
-        in the training text.
+        in the training text, or in the old text that the run kept.
         """
-        return guard_of(self.run, self.training(), self.tokenizer, novel)
+        return guard_of(self.run, self.learned(), self.tokenizer, novel)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt; an empty one as in `request`."""
