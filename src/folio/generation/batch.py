@@ -14,6 +14,7 @@ from torch import Tensor
 
 from folio.generation.readers import Reader, plain_reader
 from folio.generation.row import Drawn, Request, Row
+from folio.generation.sliding import slide_for
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 from folio.tokenizers.base import Tokenizer
@@ -52,7 +53,7 @@ class Batch:
         self.tokenizer, self.excluded = tokenizer, excluded
         self.read = reader or plain_reader(model)
         self.device = model.lm_head.weight.device
-        self.context_length = model.config.context_length
+        self.context_length, self.slide = model.config.context_length, slide_for(model)
         self.rows: list[Row] = []
         """Those that are not ended."""
         self.free = KVCache(model.config, capacity, like=model.lm_head.weight).rows()
@@ -63,7 +64,7 @@ class Batch:
         token.
         """
         cache = self.free.pop(0)
-        row = Row(request, cache, self.context_length, self.tokenizer, self.excluded)
+        row = Row(request, cache, self.context_length, self.slide, self.tokenizer, self.excluded)
         self.rows.append(row)
         return row
 

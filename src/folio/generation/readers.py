@@ -17,7 +17,8 @@ from folio.model.kv_cache import CacheRow
 Reader = Callable[[Sequence[Tensor], Sequence[CacheRow]], Tensor]
 """Reads B texts on: B times (T,) token ids, one or more of each text, and B caches, which are
 extended by them -> (B, V) float32 logits after the last token of each. The logits of a text do not
-depend on those beside it, in any bit."""
+depend on those beside it, in any bit. All that is known of a text is in its cache, which others may
+move (`sliding.py`) or empty between two reads."""
 
 
 def plain_reader(model: GPT) -> Reader:

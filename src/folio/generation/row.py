@@ -1,8 +1,7 @@
 """One text that is being written, token by token.
 
 A model sees at most context_length tokens. When they are full, the text goes on from the last half
-of them, read anew: positions stay those that the model was trained on, memory stays flat, and a
-token costs two reads at most.
+of them: positions stay those that the model was trained on, and memory stays flat (`sliding.py`).
 
 Shapes:  V vocabulary
 """
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation.sampling import SamplingConfig, draw, exclude, penalize
+from folio.generation.sliding import Slide
 from folio.generation.stopping import StoppableText
 from folio.model.kv_cache import CacheRow
 from folio.tokenizers.base import TextDecoder, Tokenizer
@@ -89,12 +89,21 @@ class Row:
         request: Request,
         cache: CacheRow,
         context_length: int,
+        slide: Slide | None,
         tokenizer: Tokenizer | None,
         excluded: Tensor | None,
     ) -> None:
-        """Begin with nothing read; arguments as for a `Batch`."""
+        """Begin with nothing read.
+
+        Args:
+            request: what is to be written.
+            cache: of this text alone.
+            context_length: of the model.
+            slide: forgets the first positions; None where the others are to be read anew.
+            tokenizer, excluded: as for a `Batch`.
+        """
         self.request, self.cache, self.excluded = request, cache, excluded
-        self.context_length = context_length
+        self.context_length, self.slide = context_length, slide
         self.generator = request.config.make_generator(cache.keys.device)
         self.n_drawn = 0
         self.window = list(request.prompt[-context_length:])
@@ -129,13 +138,16 @@ class Row:
         return Drawn(token_id, log_probability, alternatives, text, ended)
 
     def _go_on_from(self, token_id: int) -> None:
-        """Append to the window; where it is full, its last half is read anew."""
+        """Append to the window; of a full one, the last half stays."""
+        self.window.append(token_id)
         self.unread = [token_id]
-        if len(self.window) < self.context_length:
-            self.window.append(token_id)
+        if len(self.window) <= self.context_length:
+            return
+        n_forgotten = len(self.window) - max(1, self.context_length // 2)
+        self.window = self.window[n_forgotten:]
+        if self.slide is not None:
+            self.slide(self.cache, n_forgotten)
         else:
-            half = max(1, self.context_length // 2)
-            self.window = self.window[self.context_length - half + 1 :] + self.unread
             self.cache.length, self.unread = 0, list(self.window)
 
     def _text_of(self, token_id: int) -> str:
