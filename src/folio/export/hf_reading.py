@@ -14,7 +14,7 @@ from torch import Tensor
 
 from folio.config import from_table
 from folio.errors import UserError
-from folio.export.foreign import Foreign, read_config, require_numbers
+from folio.export.foreign import Foreign, read_config, require_file, require_numbers
 from folio.export.graphs import Graph
 from folio.export.hf_graphs import (
     ALLOWED,
@@ -105,7 +105,8 @@ def _config(
 
 
 def _rope_base(settings: Mapping[str, Any], source: str) -> float:
-    base = settings.get("rope_theta") or settings.get("rotary_emb_base") or 10_000.0
+    said = (settings.get(key) for key in ("rope_theta", "rotary_emb_base"))
+    base = next((value for value in said if value is not None), 10_000.0)
     partial = settings.get("rotary_pct", settings.get("partial_rotary_factor", 1.0))
     for key in ("rope_parameters", "rope_scaling"):
         rope = settings.get(key)
@@ -189,6 +190,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    require_file(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -231,6 +233,7 @@ def _published_in_two(folder: Path) -> dict[str, Any]:
     from folio.tokenizers.bpe.standard_json import splitter
 
     vocabulary = _table(folder / "vocab.json")
+    _require_settings(folder / "merges.txt")
     lines = (folder / "merges.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     special = [{"content": n, "id": i} for n, i in vocabulary.items() if n == END_OF_DOCUMENT]
     merges = [line for line in lines if line and not line.startswith("#version")]
@@ -271,9 +274,14 @@ def _begin(processor: Any) -> str | None:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    if path.exists() and path.stat().st_size > MOST_JSON:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for settings.")
+    _require_settings(path)
     table = read_json(path)
     if not isinstance(table, dict):
         raise UserError(f"{path} is damaged: it is no table.")
     return table
+
+
+def _require_settings(path: Path) -> None:
+    require_file(path)
+    if path.stat().st_size > MOST_JSON:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for settings.")
