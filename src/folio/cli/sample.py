@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 
+from folio.cli.conversation import BESIDE_CHAT, converse
 from folio.console import say, show
 from folio.errors import UserError
 from folio.storage import json_text
@@ -22,10 +23,11 @@ def sample(
     seed: int = 0,
     novel: int = 0,
     stop: bool = True,
+    chat: bool = False,
     checkpoint: str = "best",
     json: bool = False,
 ) -> None:
-    """Let a trained model write: folio sample [RUN] --prompt "Once"
+    """Let a trained model write: folio sample [RUN] --prompt "Once", or --chat
 
     Args:
         run: A name or a path; the newest run where none is given.
@@ -43,6 +45,7 @@ def sample(
             equal text (one changed letter in so many passes), of what is shorter, or of what is
             said in other words.
         stop: End a text where the model ends its document.
+        chat: Talk to a model that learned conversations, line by line; with --prompt, one answer.
         checkpoint: best, last or a step.
         json: Print the texts and what made them as JSON.
     """
@@ -56,6 +59,8 @@ def sample(
         raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
     if forever and json:
         raise UserError("--json prints a text that ends, and --forever's does not. Give one.")
+    if chat and (samples > 1 or forever or novel or json or not stop):
+        raise UserError(BESIDE_CHAT)
     if json and not seed:  # so that what is printed can be had again
         seed = secrets.randbelow(2**31 - 1) + 1
     found = find_run(run)
@@ -68,6 +73,9 @@ def sample(
     opened = open_run(found, checkpoint)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    if chat:
+        converse(opened, config, max_tokens, prompt)
+        return
     stop = stop and not forever
     limit = None if forever else max_tokens
     guard = opened.guard(novel) if novel else None

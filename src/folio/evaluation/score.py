@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from folio.errors import UserError
-from folio.evaluation.uncertainty import ratio_error
+from folio.evaluation.uncertainty import ratio_error, standard_error
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 BATCH_TOKENS = 4096
@@ -108,6 +108,29 @@ class Score:
         return record
 
 
+def part_of(
+    score: Score,
+    nll: NDArray[np.float32],
+    targets: TokenIds,
+    counted: NDArray[np.bool_],
+    blocks: NDArray[np.int64] | None = None,
+) -> Score:
+    """The score of some targets alone, such as the answers of conversations.
+
+    Args:
+        score: of all.
+        nll: (n,) nats of each target.
+        targets: (n,) their ids.
+        counted: (n,) which of them.
+        blocks: (n,) which of them belong together, for the standard error.
+    """
+    each = nll[counted].astype(np.float64)
+    error = None if blocks is None else standard_error(each, blocks[counted])
+    counts = np.bincount(np.asarray(targets)[counted], minlength=len(score.counts))
+    squares = float(np.square(each).sum())
+    return Score(score.protocol, len(each), float(each.sum()), squares, counts, error)
+
+
 def perplexity(nats_per_token: float) -> float:
     """exp of the loss; infinite where that is too large for a float, as after a divergence.
 
@@ -178,6 +201,15 @@ def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[
     if wanted < len(starts):
         starts = [starts[i] for i in np.linspace(0, len(starts) - 1, wanted).astype(int)]
     return [Window(start, min(context_length, n_tokens - 1 - start)) for start in starts]
+
+
+def places_of(windows: list[Window]) -> NDArray[np.int64]:
+    """(n,) where the targets of some windows stand in their text; none of them skips any.
+
+    >>> places_of([Window(0, 2), Window(6, 2)])
+    array([1, 2, 7, 8])
+    """
+    return np.concatenate([np.arange(w.start + 1, w.start + w.length + 1) for w in windows])
 
 
 def excerpt(tokens: TokenIds, windows: list[Window]) -> tuple[TokenIds, list[Window]]:

@@ -16,10 +16,11 @@ from folio.config import from_table
 from folio.device import Device
 from folio.errors import UserError
 from folio.evaluation.parallel import score_by_workers
-from folio.evaluation.score import Score, exact_windows, strided_windows
+from folio.evaluation.score import Score, exact_windows, part_of, strided_windows
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
 from folio.fast.decoder import decoder_for
+from folio.generation.chat import Message, answer, make_prompt
 from folio.generation.engine import FINISHED, Draw, generate
 from folio.generation.guard import Guard
 from folio.generation.sampling import SamplingConfig, SamplingSettings, draw
@@ -31,6 +32,7 @@ from folio.run.novelty import guard_of
 from folio.run.own_code import require_same_code
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import TokenIds
+from folio.tokenizers.chat import require_chat
 from folio.tokens.token_file import open_token_file
 
 Protocol = Literal["exact", "strided"]
@@ -88,7 +90,11 @@ class Model:
             )
 
     def evaluate(
-        self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
+        self,
+        tokens: TokenIds,
+        families: Sequence[int] = (),
+        device: Device | None = None,
+        loss_mask: NDArray[np.uint8] | None = None,
     ) -> list[Score]:
         """Exact first, then strided.
 
@@ -96,10 +102,15 @@ class Model:
             tokens: (N,) of one or several documents.
             families: of each document, as in text_blocks.
             device: as in `score`.
+            loss_mask: (N,) 1 for each token that counts; None lets all count.
         """
         blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)
         protocols: list[Protocol] = ["exact", "strided"]
-        return [self.score(tokens, device, protocol, blocks)[0] for protocol in protocols]
+        found = [self.score(tokens, device, protocol, blocks) for protocol in protocols]
+        if loss_mask is None:
+            return [score for score, _ in found]
+        counted = loss_mask[1:] == 1
+        return [part_of(score, nll, tokens[1:], counted, blocks[1:]) for score, nll in found]
 
     def score(
         self,
@@ -265,6 +276,34 @@ class Model:
             draw=draw,
             decoder=decoder_for(self.model, len(prompts), max_tokens, compiled),
         )
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 500,
+        compiled: bool | None = None,
+        **sampling: Unpack[SamplingSettings],
+    ) -> str:
+        """Answer in a conversation: `chat([{"role": "user", "content": "Why?"}])`.
+
+        Where it is longer than the model reads at once, its oldest turns are left out.
+
+        Args:
+            messages: role (system, user or assistant) and content of each; the last is answered.
+            max_tokens: the answer ends after so many, if not before, or where the context does.
+            compiled, sampling: as in `generate`.
+
+        Raises:
+            UserError: the model never learned conversations, the vocabulary lacks something that
+                is said, or the last message is too long.
+        """
+        require_chat(self.tokenizer, self.run.word)
+        length = self.model.config.context_length
+        prompt = make_prompt(self.tokenizer, messages, length, max_tokens)
+        config = from_table(SamplingConfig, sampling)
+        ids = answer(self.model, self.tokenizer, prompt.token_ids, config, max_tokens, compiled)
+        return self.tokenizer.decode(list(ids))
 
     def guard(self, novel: int) -> Guard:
         """Whose `draw` writes no more than `novel` letters and digits in a row as they stand in
