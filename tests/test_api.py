@@ -22,7 +22,7 @@ TINY = {
     "device": {"kind": "cpu", "precision": "float32", "threads": 1},
 }
 EXPORTED = {
-    "Model": ["evaluate", "generate", "generate_batch", "generate_ids", "score"],
+    "Model": ["chat", "evaluate", "generate", "generate_batch", "generate_ids", "score"],
     "Observer": ["ended", "evaluated", "paced", "save", "stepped"],
     "Recipe": ["of"],
     "Result": [],

@@ -52,6 +52,8 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "lacking": without_byte(BPETokenizer.train([TEXT], 290, special_tokens=END), 0x07),
     "bytes": BPETokenizer.from_merges([], special_tokens=END),
     "renamed": with_end(BPETokenizer.train([TEXT], 290, special_tokens=["<|stop|>"]), "<|stop|>"),
+    "chat": BPETokenizer.train([TEXT], 290).with_chat(),
+    "chat-character": CharacterTokenizer.train([TEXT]).with_chat(),
     **{
         f"bpe-{p}": BPETokenizer.train([TEXT], 300, pattern=p, special_tokens=END) for p in PATTERNS
     },

@@ -112,6 +112,7 @@ def test_a_vocabulary_in_gguf_comes_back(name: str, tmp_path: Path):
         opened.tokenizer.end_of_document,
     )
     assert [*back.pieces] == [*opened.tokenizer.pieces]
+    assert back.has_chat == opened.tokenizer.has_chat
 
 
 # ---- models that transformers wrote ------------------------------------------------------

@@ -29,7 +29,8 @@ from folio.export.names import to_ours
 from folio.model.config import ModelConfig
 from folio.storage import read_json
 from folio.tokenizers import from_table as tokenizer_from_table
-from folio.tokenizers.base import BEGIN, END_OF_DOCUMENT, Tokenizer
+from folio.tokenizers.base import BEGIN, CHAT_KEY, END_OF_DOCUMENT, Tokenizer
+from folio.tokenizers.chat import END, jinja_template
 
 GRAPH_OF = {
     "qwen3": QWEN3_GRAPH,
@@ -223,9 +224,27 @@ def read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
         roles = _roles(folder, settings, table)
         if roles and isinstance(model, dict):
             table = table | {"model": model | {"roles": model.get("roles", {}) | roles}}
+        table = _without_other_template(folder, table, str(path))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
     return tokenizer_from_table(table, str(path))
+
+
+def _without_other_template(folder: Path, table: dict[str, Any], source: str) -> dict[str, Any]:
+    """tokenizer.json without our template for conversations, where the files beside it have
+    another: then the model learned that one.
+    """
+    model = table.get("model")
+    if not isinstance(model, dict) or CHAT_KEY not in model:
+        return table
+    said = None
+    if (folder / "chat_template.jinja").exists():
+        said = (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+    elif (folder / "tokenizer_config.json").exists():
+        said = _table(folder / "tokenizer_config.json").get("chat_template")
+    if said == jinja_template(tokenizer_from_table(table, source)):
+        return table
+    return table | {"model": {key: x for key, x in model.items() if key != CHAT_KEY}}
 
 
 def _published_in_two(folder: Path) -> dict[str, Any]:
@@ -255,6 +274,8 @@ def _roles(folder: Path, settings: Mapping[str, Any], table: Mapping[str, Any]) 
             ends.append(token["content"] if isinstance(token, dict) else token)
         ids = of.get("eos_token_id")
         ends += [name_of.get(i, "") for i in (ids if isinstance(ids, list) else [ids])]
+    if isinstance(table.get("model"), dict) and CHAT_KEY in table["model"]:
+        ends = [name for name in ends if name != END]  # of a turn
     roles = {"end": next((name for name in ends if name in name_of.values()), END_OF_DOCUMENT)}
     if begin := _begin(table.get("post_processor")):
         roles["begin"] = begin

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from folio.config import Table
 from folio.errors import UserError
 from folio.export.foreign import Foreign
 from folio.export.gguf_reading import read_gguf_model
@@ -14,16 +16,19 @@ from folio.export.hf_reading import read_folder
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.reserve import new_run
+from folio.recipe.start import foreign_files
 from folio.recipe.train import write_recipe
 from folio.run.checkpoint import save_checkpoint
 from folio.run.directory import Run, runs_folder
 from folio.run.formats import stamped
-from folio.storage import sha256_of, write_json
+from folio.storage import cache_folder, sha256_of, write_json
 
 LONGEST_ERROR = 500
 """Characters."""
 MOST_CONTEXT = 1024
 """Positions by default: each reserves room for keys and values in all layers."""
+READ = (".json", ".jinja", ".txt", ".safetensors", ".gguf")
+"""Ends of the files that an import may read."""
 
 
 def read_foreign(path: Path) -> Foreign:
@@ -86,6 +91,33 @@ def import_run(
     folder = folder or runs_folder()
     origin = {"name": path.resolve().name, "sha256": _digest(path)}
     return write_run(foreign, name or _free_name(path, folder), folder, origin)
+
+
+def run_in_cache(path: Path, tell: Callable[[str], None] = lambda line: None) -> Run:
+    """A run made of files of another program, once, for a training that begins with them.
+
+    Args:
+        path, tell: as in `import_run`.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.suffix in READ and file.is_file():
+            digest.update(f"{file.name} {sha256_of(file)}".encode("utf-8", "replace"))
+    folder = cache_folder() / "imported"
+    run = Run(folder / digest.hexdigest()[:32])
+    if not run.exists():
+        import_run(path, run.name, folder=folder, tell=tell)
+    return run
+
+
+def with_run(table: Table, tell: Callable[[str], None] = lambda line: None) -> Table:
+    """Settings whose `start.run` is a run: files of another program become one in the cache."""
+    start = table.get("start", {})
+    path = foreign_files(str(start["run"])) if start.get("run") else None
+    if path is None:
+        return table
+    run = run_in_cache(path, tell)
+    return table | {"start": start | {"run": str(run.path)}}
 
 
 def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str]) -> Run:
