@@ -97,6 +97,13 @@ def test_a_temperature_next_to_zero_takes_the_likeliest():
         assert drawn.tolist() == [0, 3]
 
 
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.5}, {"top_k": 2}, {"min_p": 0.1}])
+def test_a_model_that_diverged_draws_something(settings):
+    config = SamplingConfig(**settings)
+    for logits in (torch.full((1, 4), float("nan")), torch.full((1, 4), float("-inf"))):
+        assert 0 <= int(draw(logits, config, torch.Generator())) < 4
+
+
 def test_texts_of_several_have_seeds_that_follow_and_never_none():
     config = SamplingConfig(temperature=0.3, seed=2**63 - 2)
     assert [config.of_text(n).seed for n in range(4)] == [2**63 - 2, 2**63 - 1, 1, 2]
@@ -146,6 +153,7 @@ def test_an_excluded_token_is_never_drawn():
         ({"min_p": float("nan")}, "min_p must be a share"),
         ({"repetition_penalty": 0}, "repetition_penalty must be above 0, got 0"),
         ({"repetition_penalty": float("inf")}, "repetition_penalty must be above 0"),
+        ({"stop_strings": "ab"}, "stop_strings must be a list of texts, got 'ab'"),
         ({"stop_strings": ("a", "")}, "stop_strings must be texts of a character or more"),
         ({"logprobs": -1}, "logprobs must be 0 (none) or more, got -1"),
     ],

@@ -63,6 +63,7 @@ class Batch:
         """Let a text join, for which there must be a `free` cache; the next step writes its first
         token.
         """
+        assert self.free, "the batch is full"
         cache = self.free.pop(0)
         row = Row(request, cache, self.context_length, self.slide, self.tokenizer, self.excluded)
         self.rows.append(row)

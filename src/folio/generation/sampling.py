@@ -72,6 +72,8 @@ class SamplingConfig:
                 f"repetition_penalty must be above 0, got {self.repetition_penalty}. "
                 f"1 is none, 1.2 is much."
             )
+        if isinstance(self.stop_strings, str):
+            raise UserError(f"stop_strings must be a list of texts, got {self.stop_strings!r}.")
         if "" in self.stop_strings:
             raise UserError("stop_strings must be texts of a character or more, got an empty one.")
         if self.logprobs < 0:
@@ -133,13 +135,14 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """
     if p >= 1:
         return logits
-    n, total = min(NUCLEUS, logits.shape[1]), logits.logsumexp(dim=1, keepdim=True)
+    n, of_all = min(NUCLEUS, logits.shape[1]), logits.softmax(dim=1)
     while True:  # to sort the whole vocabulary takes longer
-        likeliest = logits.topk(n, dim=1).values
-        probabilities = (likeliest - total).exp()
+        likeliest, ids = logits.topk(n, dim=1)
+        probabilities = of_all.gather(1, ids)
         n_kept = (probabilities.cumsum(dim=1) - probabilities < p).sum(dim=1, keepdim=True)
         if n == logits.shape[1] or bool((n_kept < n).all()):
-            return logits.masked_fill(logits < likeliest.gather(1, n_kept - 1), EXCLUDED)
+            last = (n_kept - 1).clamp(min=0)  # where a logit is no number, none is kept
+            return logits.masked_fill(logits < likeliest.gather(1, last), EXCLUDED)
         n = min(8 * n, logits.shape[1])
 
 
