@@ -104,7 +104,7 @@ class Row:
         """
         self.request, self.cache, self.excluded = request, cache, excluded
         self.context_length, self.slide = context_length, slide
-        self.generator = request.config.make_generator(cache.keys.device)
+        self.generator = request.config.make_generator()
         self.n_drawn = 0
         self.window = list(request.prompt[-context_length:])
         self.unread = list(self.window)
@@ -114,7 +114,7 @@ class Row:
         cache.length = 0
 
     def take(self, logits: Tensor) -> Drawn:
-        """Draw the next token from the logits (V,) of what was read."""
+        """Draw the next token from the logits (V,) of what was read, on the CPU."""
         config = self.request.config
         allowed = exclude(logits[None], self.excluded)
         penalized = penalize(allowed, self.window, config.repetition_penalty)

@@ -39,7 +39,7 @@ def score_tokens(
         model: in evaluation mode.
         token_ids: of the text.
         n_alternatives: how many of the likeliest tokens are told.
-        excluded: (V,) bool, tokens that are not told.
+        excluded: (V,) bool, tokens that are not told; on the CPU.
 
     Yields:
         One for each token, in order.
@@ -52,7 +52,7 @@ def score_tokens(
         with torch.inference_mode():
             logits = model(text[None, start : start + length])[0, skip:].float()  # (T, V)
             targets = text[start + skip + 1 : start + length + 1]
-            told = logits.log_softmax(dim=1)
-            of_targets = told.gather(1, targets[:, None])[:, 0]
+            told = logits.log_softmax(dim=1).cpu()
+            of_targets = told.gather(1, targets[:, None].cpu())[:, 0]
             alternatives = [likeliest(row, n_alternatives, excluded) for row in told]
         yield from map(Scored, targets.tolist(), of_targets.tolist(), alternatives)
