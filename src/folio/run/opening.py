@@ -429,8 +429,7 @@ class Model:
 
     def _never_sampled(self) -> Tensor:
         """(V,) bool: rows that only pad the head, and the unknown token."""
-        device = self.model.lm_head.weight.device
-        excluded = torch.zeros(self.model.config.vocab_size, dtype=torch.bool, device=device)
+        excluded = torch.zeros(self.model.config.vocab_size, dtype=torch.bool)
         excluded[self.tokenizer.vocab_size :] = True
         if self.tokenizer.unknown is not None:
             excluded[self.tokenizer.unknown] = True
