@@ -134,10 +134,6 @@ class Model {
     this.length = 0; // positions read
   }
 
-  clear() {
-    this.length = 0;
-  }
-
   // Read a token at the next place; the logits of the one after it, or nothing if they are not wanted.
   read(token, wanted = true) {
     const { config, tensors } = this;
@@ -213,34 +209,34 @@ class Model {
 
 // ---- writing ------------------------------------------------------------------------------------
 
-// What the model sees: the last tokens up to its context; when that is full, the last half, read anew.
-class Writer {
-  constructor(model, ids, never) {
-    const { context_length } = model.config;
+// Where the window begins in which a model reads n tokens: at the first one; when the context is full,
+// half of it further on, and so on. It depends on n alone, so that what was read is of use again.
+function windowStart(n, context) {
+  const stride = context - Math.max(1, Math.floor(context / 2)) + 1;
+  return n <= context ? 0 : stride * Math.ceil((n - context) / stride);
+}
+
+// Reads texts; of the next one, only what it has not in common with the one before.
+class Reader {
+  constructor(model, never) {
     this.model = model;
-    this.never = never;
-    this.ids = ids.slice();
-    this.start = Math.max(0, ids.length - context_length); // of the window, in ids
-    this.unread = this.start;
-    model.clear();
+    this.never = never; // tokens
+    this.start = 0; // of the window
+    this.held = []; // tokens in the model's cache
   }
 
-  logits() { // of the next token; what is never written is impossible
-    const last = this.ids.length - 1;
-    let logits = null;
-    for (; this.unread <= last; this.unread++) logits = this.model.read(this.ids[this.unread], this.unread === last);
-    for (const token of this.never) logits[token] = -Infinity;
+  // Read one of the first n tokens that was not read. The logits behind them, if it was the last one.
+  step(ids, n) {
+    const start = windowStart(n, this.model.config.context_length), { held } = this;
+    let same = 0;
+    if (start === this.start) while (same < n - start && held[same] === ids[start + same]) same++;
+    same = Math.min(same, n - start - 1); // the last one gives logits
+    this.start = start;
+    held.length = this.model.length = same;
+    held.push(ids[start + same]);
+    const last = same + 1 === n - start, logits = this.model.read(ids[start + same], last);
+    if (last) for (const token of this.never) logits[token] = -Infinity;
     return logits;
-  }
-
-  push(token) {
-    const { context_length } = this.model.config;
-    if (this.ids.length - this.start === context_length) {
-      this.start = this.ids.length + 1 - Math.max(1, Math.floor(context_length / 2));
-      this.unread = this.start;
-      this.model.clear();
-    }
-    this.ids.push(token);
   }
 }
 
@@ -261,8 +257,9 @@ function byProbability(p) { // ids, the likeliest first
   return Array.from(p.keys()).filter((i) => p[i] > 0).sort((a, b) => p[b] - p[a] || a - b);
 }
 
-// As `folio sample` draws: temperature, then top-k (ties with the k-th stay), then top-p.
-function draw(logits, { temperature, top_k, top_p }, random) {
+// As `folio sample` draws: temperature, then top-k (ties with the k-th stay), then top-p. Then min-p, a
+// share of the likeliest one's probability.
+function draw(logits, { temperature, top_k, top_p, min_p = 0 }, random) {
   if (temperature === 0) return likeliest(logits);
   const p = softmax(logits.map((x) => x / temperature));
   if (top_k > 0 || top_p < 1) {
@@ -275,6 +272,8 @@ function draw(logits, { temperature, top_k, top_p }, random) {
       if (!stays) p[i] = 0;
     }
   }
+  const fewest = min_p * p.reduce((a, b) => Math.max(a, b), 0);
+  for (let i = 0; i < p.length; i++) if (p[i] < fewest) p[i] = 0;
   let rest = random() * p.reduce((a, b) => a + b, 0), last = 0;
   for (let i = 0; i < p.length; i++) {
     if (p[i] > 0) {
@@ -308,17 +307,17 @@ function makeTokenizer({ kind, table, split }) {
   const pieces = [];
   for (const [name, id] of vocabulary) pieces[id] = bytesOf(name);
   for (const [name, token] of added) pieces[token.id] = bytesOf(name);
-  const unknown = special.get("<unk>"), common = { pieces, special, unknown, separator: "" };
+  const unknown = special.get("<unk>"), common = { pieces, special, unknown, separator: "", normal: (text) => text };
   if (kind === "character") {
     const known = (c) => vocabulary.has(c) && !special.has(c) ? vocabulary.get(c) : unknown;
     return { ...common, encode: (text) => Array.from(text, known), parts: (text) => Array.from(text) };
   }
   const pattern = new RegExp(split, "gu");
   if (kind === "word") {
-    const lower = (text) => table.normalizer ? Array.from(text, (c) => c.toLowerCase()).join("") : text;
-    const parts = (text) => lower(text).match(pattern) || [];
+    const normal = (text) => table.normalizer ? Array.from(text, (c) => c.toLowerCase()).join("") : text;
+    const parts = (text) => normal(text).match(pattern) || [];
     const known = (word) => special.has(word) || !vocabulary.has(word) ? unknown : vocabulary.get(word);
-    return { ...common, separator: " ", parts, encode: (text) => parts(text).map(known) };
+    return { ...common, separator: " ", normal, parts, encode: (text) => parts(text).map(known) };
   }
   return { ...common, ...makeBytePairs(table, vocabulary, added, pieces, pattern) };
 }
@@ -361,12 +360,13 @@ function makeBytePairs(table, vocabulary, added, pieces, pattern) {
   const inText = [...added.values()].filter((t) => !t.special).map((t) => t.content).sort((a, b) => b.length - a.length);
   const escaped = inText.map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
   const names = inText.length ? new RegExp(`(${escaped.join("|")})`, "u") : null;
+  const normal = (text) => table.normalizer ? text.normalize(table.normalizer.type) : text;
   return {
+    normal,
     lacks: (text) => Array.from(new TextEncoder().encode(text)).some((value) => !vocabulary.has(written[value])),
     encode(text) {
-      if (table.normalizer) text = text.normalize(table.normalizer.type);
-      if (!names) return encodeText(text);
-      return text.split(names).flatMap((part, i) => (i % 2 ? [added.get(part).id] : encodeText(part)));
+      if (!names) return encodeText(normal(text));
+      return normal(text).split(names).flatMap((part, i) => (i % 2 ? [added.get(part).id] : encodeText(part)));
     },
   };
 }
@@ -383,6 +383,21 @@ function encodePrompt(tokenizer, text, begin, start) {
   const prompt = begin === null ? ids : [begin, ...ids];
   if (!prompt.length) throw new Error("Nothing of the prompt is a token. Write a word.");
   return prompt;
+}
+
+// Where each token of a text ends in it. `decode` gives their texts in turn.
+function endsOf(tokenizer, text, ids, decode) {
+  const normal = tokenizer.normal(text), words = tokenizer.separator ? tokenizer.parts(text) : null;
+  let at = 0;
+  const ends = ids.map((id, i) => (at = words ? normal.indexOf(words[i], at) + words[i].length : at + decode(id).length));
+  if (normal === text) return ends;
+  const origin = [0]; // by place in the normal text: how much of the text it has taken, character by character
+  let taken = 0;
+  for (const [cluster] of text.matchAll(/\P{M}\p{M}*|\p{M}+/gu)) {
+    taken += cluster.length;
+    for (let i = tokenizer.normal(cluster).length; i; i--) origin.push(taken);
+  }
+  return ends.map((end) => origin[Math.min(end, origin.length - 1)]);
 }
 
 // ---- copies -------------------------------------------------------------------------------------
