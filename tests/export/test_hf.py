@@ -91,7 +91,7 @@ def test_autotokenizer_gives_the_ids_and_the_text_of_the_run(name: str, tmp_path
         assert tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) == ours
         if opened.tokenizer.lossless:
             assert tokenizer.decode(ours) == opened.tokenizer.decode(ours)
-    assert tokenizer.encode("The cat") == opened._prompt_ids("The cat")
+    assert tokenizer.encode("The cat") == opened.prompt_ids("The cat")
     assert tokenizer.eos_token_id == opened.tokenizer.end_of_document
     assert tokenizer.unk_token_id == opened.tokenizer.unknown
 
@@ -101,7 +101,7 @@ def test_autotokenizer_gives_the_ids_and_the_text_of_the_run(name: str, tmp_path
 def test_transformers_writes_what_folio_writes(kind: str, settings: dict[str, Any], tmp_path: Path):
     opened = random_run(tmp_path, kind, **settings)
     folder, exported, _ = export_run(opened, "hf")
-    prompt = opened._prompt_ids("The cat")
+    prompt = opened.prompt_ids("The cat")
     with quiet():
         model = their_model(folder, trust=exported.graph == "folio")
         made = model.generate(

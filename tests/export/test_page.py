@@ -55,9 +55,8 @@ def greedy(model: Any, opened: Any, prompt: list[int], n: int) -> list[int]:
         excluded[opened.tokenizer.unknown] = True
     steps = generate(
         model,
-        torch.tensor([prompt]),
+        [prompt],
         SamplingConfig(temperature=0),
-        generator=torch.Generator(),
         max_tokens=n,
         excluded=excluded,
     )

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
-from folio.generation.sampling import SamplingConfig, draw, keep_top_k, keep_top_p
+from folio.generation.sampling import (
+    NUCLEUS,
+    SamplingConfig,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalize,
+)
 
 LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.1, 0.15, 0.25, 0.5]]).log()
 
@@ -25,6 +33,75 @@ def test_top_p_keeps_the_fewest_that_reach_p(p: float, expected: list[int]):
 
 def test_top_p_keeps_one_token_when_it_alone_exceeds_p():
     assert kept(keep_top_p(torch.tensor([[10.0, 0.0, 0.0]]), 0.1)) == [[0]]
+
+
+def sorted_draw(logits: torch.Tensor, config: SamplingConfig, seed: int) -> torch.Tensor:
+    """As it was first written: the whole vocabulary sorted."""
+    logits = keep_top_k(logits / config.temperature, config.top_k)
+    ordered, indices = logits.sort(dim=1, descending=True)
+    probabilities = ordered.softmax(dim=1)
+    before = probabilities.cumsum(dim=1) - probabilities
+    ordered = ordered.masked_fill(before >= config.top_p, float("-inf"))
+    logits = torch.empty_like(logits).scatter_(1, indices, ordered)
+    waiting = torch.empty_like(logits).exponential_(generator=torch.Generator().manual_seed(seed))
+    return (logits.softmax(dim=1) / waiting).argmax(dim=1)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 5.0])
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.5}, {"top_p": 0.999}, {"top_k": 3},
+                                      {"top_p": 0.9, "top_k": 200}])  # fmt: skip
+def test_a_seed_draws_what_it_drew_when_the_vocabulary_was_sorted(settings, spread: float):
+    for size in (5, NUCLEUS, 3000):
+        logits = torch.randn(30, size, generator=torch.Generator().manual_seed(size)) * spread
+        config = SamplingConfig(temperature=0.7, **settings)
+        drawn = draw(logits, config, torch.Generator().manual_seed(3))
+        assert torch.equal(drawn, sorted_draw(logits, config, 3))
+
+
+def test_top_p_keeps_or_drops_equals_together():
+    logits = torch.tensor([[0.4, 0.2, 0.2, 0.2]]).log()
+    assert kept(keep_top_p(logits, 0.5)) == [[0, 1, 2, 3]]
+    assert kept(keep_top_p(logits, 0.39)) == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("p", "n"), [(0.0, 4), (0.2, 4), (0.29, 3), (0.31, 2), (0.51, 1), (1.0, 1)]
+)
+def test_min_p_keeps_what_has_that_share_of_the_likeliest(p: float, n: int):
+    assert [len(row) for row in kept(keep_min_p(LOGITS, p))] == [n, n]
+
+
+def test_min_p_is_a_share_of_what_temperature_made():
+    # At temperature 2 the shares are the roots of those at 1: 0.1 / 0.5 becomes 0.447.
+    config = SamplingConfig(temperature=2.0, min_p=0.44)
+    drawn = draw(LOGITS[:1].expand(4000, 4), config, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {0, 1, 2, 3}
+    config = SamplingConfig(temperature=1.0, min_p=0.44)
+    drawn = draw(LOGITS[:1].expand(4000, 4), config, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {0, 1}
+
+
+@given(st.lists(st.integers(0, 3), max_size=6), st.sampled_from([0.5, 1.0, 1.7]))
+def test_a_penalty_makes_what_was_seen_less_likely_once(seen: list[int], penalty: float):
+    logits = torch.tensor([[2.0, -2.0, 0.0, float("-inf")]])
+    expected = [
+        x if i not in seen else x / penalty if x > 0 else x * penalty
+        for i, x in enumerate(logits[0].tolist())
+    ]
+    assert penalize(logits, seen, penalty)[0].tolist() == pytest.approx(expected)
+
+
+def test_a_temperature_next_to_zero_takes_the_likeliest():
+    for temperature in (1e-45, 1e-9, 1e-5):
+        drawn = draw(LOGITS * 1e3, SamplingConfig(temperature=temperature), torch.Generator())
+        assert drawn.tolist() == [0, 3]
+
+
+def test_texts_of_several_have_seeds_that_follow_and_never_none():
+    config = SamplingConfig(temperature=0.3, seed=2**63 - 2)
+    assert [config.of_text(n).seed for n in range(4)] == [2**63 - 2, 2**63 - 1, 1, 2]
+    assert config.of_text(1).temperature == 0.3
+    assert SamplingConfig().of_text(5).seed == 0
 
 
 @given(st.integers(0, 6))
@@ -63,7 +140,14 @@ def test_an_excluded_token_is_never_drawn():
         ({"temperature": -1}, "0 (greedy) or more"),
         ({"temperature": float("nan")}, "0 (greedy) or more"),
         ({"top_k": -1}, "top_k must be 0 (all tokens) or more, got -1"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"seed": -1}, "seed must be 0 or more, and below 2^63, got -1"),
+        ({"seed": 2**63}, "seed must be 0 or more, and below 2^63"),
+        ({"min_p": 1.1}, "min_p must be a share, 0 to 1, got 1.1"),
+        ({"min_p": float("nan")}, "min_p must be a share"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be above 0, got 0"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty must be above 0"),
+        ({"stop_strings": ("a", "")}, "stop_strings must be texts of a character or more"),
+        ({"logprobs": -1}, "logprobs must be 0 (none) or more, got -1"),
     ],
 )
 def test_an_impossible_setting_is_refused(settings, message: str):

@@ -137,16 +137,11 @@ def _evaluate_texts(
 
 def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
     """What it makes of the validation text by both protocols, and of what else was held out."""
-    from folio.evaluation.uncertainty import text_blocks
     from folio.run.held_out import evaluate_held_out
 
     families, validation = opened.run.families("validation"), opened.validation()
-    blocks = text_blocks(validation, opened.tokenizer.end_of_document, families)
-    exact, nll = opened.score(validation, device, "exact", blocks)
-    strided, _ = opened.score(validation, device, "strided", blocks)
-    records = [
-        {"text": "validation", **score.record(opened.tokenizer)} for score in (exact, strided)
-    ]
+    scores, nll = opened.scores(validation, families, device)
+    records = [{"text": "validation", **score.record(opened.tokenizer)} for score in scores]
     held_out = evaluate_held_out(opened, device, nll)[1:]
     return records + [{"text": text.name, **text.record()} for text in held_out]
 

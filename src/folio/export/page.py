@@ -1,8 +1,8 @@
 """`--to html` and `folio write`: one file to write on with the model, in any browser, offline.
 
 The page is that of `write/`; here the model is put into it. `page_model.js` computes,
-`page_worker.js` does what the page asks for, `page_engine.js` asks. Matrices are int8 with one
-scale a row.
+`page_text.js` makes tokens of a text, `page_worker.js` does what the page asks for, `page_engine.js`
+asks. Matrices are int8 with one scale a row.
 
 Shapes:  R rows · K columns, padded with zeros to a multiple of eight
 """
@@ -43,6 +43,8 @@ from folio.write.page import writing_page
 
 MOST_PARAMETERS = 25_000_000
 """Of a page of some 35 MB, which browsers still open at once."""
+WORKER = ("page_model.js", "page_text.js", "page_worker.js")
+"""What the page's worker runs."""
 COLUMNS = 8
 """That the kernel reads at a time."""
 
@@ -91,7 +93,7 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
         inert={
             "weights": _text(weights),
             "seen": "" if seen is None else _text(seen.tobytes()),
-            "worker": "\n" + _beside("page_model.js") + _beside("page_worker.js"),
+            "worker": "\n" + "".join(map(_beside, WORKER)),
         },
         allowed={"script-src": "'wasm-unsafe-eval'", "worker-src": "blob:"},
     )

@@ -1,4 +1,4 @@
-// What the worker of a page does, behind page_model.js: it looks at texts and goes on with them, in
+// What the worker of a page does, behind page_model.js and page_text.js: it looks at texts and goes on with them, in
 // slices, between which it hears what is no longer wanted.
 
 "use strict";

@@ -218,14 +218,10 @@ class Tokenizer(ABC):
             token_ids: some ids at a time.
             prompt: comes first, as it is.
         """
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder = TextDecoder(self, prompt)
         yield prompt
-        between = self.separator if prompt else b""
-        for ids in token_ids:
-            if piece := self.decode_bytes(ids, skip_special=True):
-                yield decoder.decode(between + piece)
-                between = self.separator
-        yield decoder.decode(b"", final=True)
+        yield from map(decoder.take, token_ids)
+        yield decoder.end()
 
     @cached_property
     def bytes_per_token(self) -> NDArray[np.int64]:
@@ -255,3 +251,32 @@ class Tokenizer(ABC):
         text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",\n", ": "))
         with atomic_write(path) as file:
             file.write(text + "\n")
+
+
+class TextDecoder:
+    """Text of tokens that come bit by bit: special ones are left out, and a character whose bytes
+    are not all there yet waits.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, behind: str = "") -> None:
+        """Begin a text.
+
+        Args:
+            tokenizer: whose tokens will come.
+            behind: the text that they go on from; empty where they begin one.
+        """
+        self.tokenizer = tokenizer
+        self._between = tokenizer.separator if behind else b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def take(self, token_ids: ArrayLike) -> str:
+        """Text that some more tokens complete."""
+        piece = self.tokenizer.decode_bytes(token_ids, skip_special=True)
+        if not piece:
+            return ""
+        between, self._between = self._between, self.tokenizer.separator
+        return self._decoder.decode(between + piece)
+
+    def end(self) -> str:
+        """What still waits, when no more tokens come."""
+        return self._decoder.decode(b"", final=True)

@@ -166,7 +166,6 @@ def update_weights(training: Training, step: int, gradient: Gradient) -> float:
     if not all(map(math.isfinite, gradient)):
         raise FloatingPointError("the loss or a gradient is not finite")
     pace = training.pace
-    progress = pace.progress(step + 1) - 1
-    lr_scale = learning_rate_share(training.schedule, progress, pace.planned)
+    lr_scale = learning_rate_share(training.schedule, pace.progress(step + 1) - 1, pace.planned)
     training.step.update(lr_scale, gradient.norm)
     return lr_scale * training.optimizer_config.learning_rate
