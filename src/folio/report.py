@@ -46,7 +46,7 @@ def html_page(title: str, body: str, *, allowed: Mapping[str, str] | None = None
         f'<meta http-equiv="Content-Security-Policy" content="{rules}">\n'
         f"<title>{escape(title)}</title>\n"
         f"<style>{_STYLE}{chr(10).join(tints)}\n</style>\n</head>\n"
-        f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 

@@ -32,6 +32,7 @@ function makeEngine(data) {
     },
     async complete(text, settings, signal, onToken) {
       note("complete", text, settings, signal);
+      if (text.endsWith("fail")) throw new Error("The server answers 503.");
       for (const token of following.slice(0, settings.max_tokens)) {
         for (let index = 0; index < settings.n; index++) {
           await rest(signal);

@@ -1,7 +1,7 @@
 """`--to html` and `folio write`: one file to write on with the model, in any browser, offline.
 
 The page is that of `write/`; here the model is put into it. `page_model.js` computes,
-`page_text.js` makes tokens of a text, `page_worker.js` does what the page asks for, `page_engine.js`
+`page_text.js` makes tokens of a text, `page_worker.js` does what the page asks, `page_engine.js`
 asks. Matrices are int8 with one scale a row.
 
 Shapes:  R rows · K columns, padded with zeros to a multiple of eight

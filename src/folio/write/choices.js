@@ -62,7 +62,6 @@ class Choices {
       option.setAttribute("role", "option");
       option.setAttribute("aria-selected", text === now);
       option.setAttribute("aria-disabled", !isText(text));
-      option.setAttribute("aria-label", `${text.trim() || nameOf(text)}, ${share.textContent}`);
       option.append(name, bar, share);
       return option;
     }));

@@ -16,6 +16,10 @@ class Latest {
   stop() {
     clearTimeout(this.timer);
     if (this.controller) this.controller.abort();
+    this.end();
+  }
+
+  end() { // it has nothing more to do
     this.controller = null;
   }
 

@@ -14,8 +14,11 @@ from typing import Any
 
 from folio.report import html_page, html_table
 
-SCRIPTS = ("tree", "paper", "choices", "branches", "copied", "keep", "settings", "keys", "latest")
-"""What `write.js` is made of."""
+SCRIPTS = (
+    *("tree", "paper", "choices", "branches", "copied", "keep", "settings", "status", "keys"),
+    *("latest", "write"),
+)
+"""In the order in which they are run."""
 
 
 def writing_page(
@@ -49,7 +52,7 @@ def writing_page(
         "ABOUT": escape(about),
         "FACTS": html_table(["property", "value"], [[*fact] for fact in facts]),
         "INERT": "\n".join(blocks),
-        "SCRIPT": "\n".join([engine, *(_beside(f"{one}.js") for one in (*SCRIPTS, "write"))]),
+        "SCRIPT": "\n".join([engine, *(_beside(f"{one}.js") for one in SCRIPTS)]),
     }
     # Split, not replaced: what is put in is not looked through.
     pieces = _beside("page.html").split("__")

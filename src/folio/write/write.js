@@ -7,29 +7,23 @@
   const data = JSON.parse($("data").textContent);
   const engine = makeEngine(data);
   const WAIT = 150; // ms behind a key
-  const GHOST = { tokens: 48, characters: 72 };
+  const GHOST = { tokens: 48, characters: 72 }; // at most
   const TYPING = 1000; // ms between keys that are one step of undo, within a sentence
   const STRETCH = 1000, REACH = 3; // characters of what is looked at: so many before the caret, and behind
 
   const paper = new Paper($("text"), $("behind")), store = new Store(data.run);
   const settings = new Settings($, settingChanged);
-  const looking = new Latest(fail), suggesting = new Latest(fail), writing = new Latest(fail);
+  const status = new Status($("status")), say = (text) => status.say(text);
+  const [looking, suggesting, writing] = ["look", "suggest", "write"].map((kind) =>
+    new Latest((error) => status.fail(error, kind)));
   let tree = new Tree(), before = null; // the tree that a file took the place of
   let looked = { tokens: [], copied: [], next: [], from: 0, length: 0 };
   let known = ""; // the text that all of this is of
   let ghost = "", away = false; // put away until the text changes
+  let frame = 0, streamed = false; // whether the tree has more than the field
   let typedAt = 0, saving = 0, treeTimer = 0, heardTimer = 0;
 
   // ---- what is shown --------------------------------------------------------------------------
-
-  function say(text, wrong = false) {
-    $("status").textContent = text;
-    $("status").classList.toggle("wrong", wrong);
-  }
-
-  function fail(error) {
-    say(error.message || String(error), true);
-  }
 
   // Until the model has looked at what was typed, there is nothing to choose behind it.
   const stale = () => looked.length < 0 && place() === looked.tokens.length;
@@ -42,7 +36,17 @@
     return found < 0 ? tokens.length : at < tokens[found].start ? -1 : found;
   }
 
-  function paint() {
+  function paint() { // once a frame
+    frame = frame || requestAnimationFrame(draw);
+  }
+
+  function draw() {
+    frame = 0;
+    if (streamed) {
+      streamed = false;
+      paper.write((known = tree.text()));
+      paper.reveal();
+    }
     const here = place(), token = looked.tokens[here], active = document.activeElement;
     const marked = active === paper.field || active === $("choices") ? here : -1;
     paper.paint(visibleGhost(), { ...looked, place: marked, colours: settings.on("colours") });
@@ -82,7 +86,7 @@
         from,
         length: to,
       };
-      if ($("status").classList.contains("wrong")) say("");
+      status.wentWell("look");
       copied.show(text, looked.copied);
       paint();
     }, WAIT);
@@ -103,6 +107,7 @@
         if (ghost.length >= GHOST.characters || /\S[^]*\n/.test(ghost)) suggesting.stop();
         heardSoon();
         paint();
+        status.wentWell("suggest");
       });
     }, WAIT);
   }
@@ -119,6 +124,7 @@
 
   // The text of the tree is another one: have the page follow.
   function follow({ quiet } = {}) {
+    streamed = false;
     paper.write(tree.text());
     changed();
     if (!quiet) paper.reveal();
@@ -126,8 +132,10 @@
 
   function changed() {
     const text = paper.field.value, n = commonStart(text, known);
+    if (text !== known) side.begin([]);
     known = text;
     away = false;
+    if (!["look", "suggest"].includes(status.failed)) say("");
     looked = {
       tokens: looked.tokens.filter((token) => token.end <= n),
       copied: looked.copied.filter((span) => span.end <= n),
@@ -144,12 +152,12 @@
   function typed(event) {
     if (event.isComposing) return paint();
     const text = paper.field.value, added = text.slice(known.length), now = Date.now();
-    if (writing.running) stop();
+    stop();
+    streamed = false;
     const goesOn = ghost && added && text.startsWith(known) && ghost.startsWith(added) && ghost !== added;
     const rest = goesOn ? ghost.slice(added.length) : "";
     tree.edit(text, now - typedAt < TYPING && !/\n$|[.!?\u2026]\s+$/.test(known));
     typedAt = now;
-    side.begin([]);
     changed();
     if (rest) { // somebody types what the ghost says: it stays
       suggesting.stop();
@@ -182,7 +190,6 @@
     if (stale()) return;
     stop();
     tree.branch(token ? token.start : known.length, clean(text), "model");
-    side.begin([]);
     follow();
     paper.field.focus();
     say(token ? "What stood there is a branch of its own; Undo goes back." : "");
@@ -193,13 +200,11 @@
     stop();
     before = tree.root.children.length ? tree : null;
     tree = other;
-    side.begin([]);
     follow({ quiet: true });
   }
 
   function undo() {
     stop();
-    side.begin([]);
     if (!tree.undo() && before) {
       tree = before;
       before = null;
@@ -257,35 +262,36 @@
     if (from < known.length || n > 1) tree.go(top);
     const nodes = Array.from({ length: n }, () => tree.add(top, "", "model"));
     if (n === 1) tree.go(nodes[0]);
-    side.begin(n > 1 ? nodes : []);
     const text = tree.text(top), raw = nodes.map(() => ""), began = performance.now();
+    const asked = { ...settings.sampling, n, max_tokens: settings.number("max_tokens") };
     let made = 0;
-    const show = () => {
-      paper.write((known = tree.text()));
-      paint();
-      paper.reveal();
-    };
-    say("Writing ...");
-    writing.start(async (signal) => {
-      const asked = { ...settings.sampling, n, max_tokens: settings.number("max_tokens") };
-      await engine.complete(text, asked, signal, ({ index, text: piece }) => {
-        if (signal.aborted) return;
-        made++;
-        raw[index] += piece;
-        nodes[index].text = clean(raw[index]);
-        if (n > 1) side.grow(index);
-        else show();
-      });
+    const hear = (signal) => ({ index, text: piece }) => {
       if (signal.aborted) return;
-      writing.controller = null;
-      wrote();
+      made++;
+      raw[index] += piece;
+      nodes[index].text = clean(raw[index]);
+      if (n > 1) side.grow(index);
+      else streamed = true;
+      paint();
+    };
+    writing.start(async (signal) => {
+      try {
+        await engine.complete(text, asked, signal, hear(signal));
+      } finally {
+        if (!signal.aborted) {
+          writing.end();
+          wrote();
+          follow({ quiet: n > 1 });
+        }
+      }
       const rate = Math.round((1000 * made) / Math.max(1, performance.now() - began)).toLocaleString("en");
       const which = side.nodes.length > 1 ? ` Alt+1 to Alt+${side.nodes.length} takes one.` : "";
-      say(made ? `${made} tokens, ${rate} a second.${which}` : "The model ends its document here.");
-      follow({ quiet: n > 1 });
+      if (!signal.aborted) say(made ? `${made} tokens, ${rate} a second.${which}` : "The model ends its document here.");
     });
     $("write").textContent = "Stop";
     follow({ quiet: true });
+    if (n > 1) side.begin(nodes);
+    say("Writing ...");
   }
 
   function takeSide(node) {
@@ -320,7 +326,7 @@
       replace(opened.tree);
       say(opened.run === data.run ? `${file.name} is open.` : `${file.name} is open; it was written with ${opened.run}.`);
     } catch (error) {
-      fail(error);
+      status.fail(error, "file");
     }
   }
 
@@ -411,7 +417,7 @@
     as_txt: () => saveFile(`${data.run}.txt`, known, "text/plain"),
     as_json: () => saveFile(`${data.run}.json`, packed(data.run, tree, settings.values), "application/json"),
     open: () => $("file").click(),
-    anew: () => (stop(), tree.go(tree.root), side.begin([]), follow(), paper.field.focus(), say("The old text is a branch.")),
+    anew: () => (stop(), tree.go(tree.root), follow(), paper.field.focus(), say("The old text is a branch.")),
   };
   for (const [id, click] of Object.entries(clicks)) $(id).addEventListener("click", click);
   $("file").onchange = () => {
@@ -420,7 +426,7 @@
   };
   addEventListener("pagehide", () => saving && keep());
   addEventListener("storage", (event) => {
-    if (event.key === store.key) say("Another tab writes on this text, too; what is kept is what was written last.", true);
+    if (event.key === store.key) say("Another tab writes on this text, too; what is kept is what was written last.");
   });
   if (window.visualViewport) visualViewport.addEventListener("resize", () => {
     const hidden = innerHeight - visualViewport.height - visualViewport.offsetTop;
@@ -434,7 +440,7 @@
     tree = kept.tree;
     settings.values = kept.settings;
   }
-  engine.ready.then(say, fail);
+  engine.ready.then(say, (error) => status.fail(error, "page"));
   paper.field.focus();
   follow({ quiet: true });
   branches.show(tree);
