@@ -26,6 +26,7 @@ from folio.evaluation.score import (
 )
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
+from folio.fast.packing import Precision
 from folio.generation.batch import Batch
 from folio.generation.chat import Message, answer, make_prompt
 from folio.generation.engine import in_step, require_length, write
@@ -66,6 +67,8 @@ class Model:
     complaints: list[str]
     """What was wrong with checkpoints that were passed over; what the model may compute otherwise
     than when it was trained."""
+    weights: Precision = "float32"
+    """In which the compiled decoder reads the matrices to write."""
 
     def __repr__(self) -> str:
         return (
@@ -325,7 +328,7 @@ class Model:
             capacity,
             tokenizer=self.tokenizer,
             excluded=self._never_sampled(),
-            reader=reader or reader_for(self.model, capacity, compiled),
+            reader=reader or reader_for(self.model, compiled, self.weights),
         )
 
     def chat(
