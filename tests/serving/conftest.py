@@ -57,6 +57,14 @@ def tiny(runs: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
+def lasting(tiny: Model) -> int:
+    """A seed with which "The " goes on for 60 characters, before a document ends."""
+    settings = {"max_tokens": 60, "temperature": 1.0, "compiled": False}
+    seeds = range(1, 1000)
+    return next(seed for seed in seeds if len(tiny.generate("The ", seed=seed, **settings)) == 60)
+
+
+@pytest.fixture(scope="session")
 def served(runs: Path, tiny: Model) -> dict[str, Served]:
     others = {name: Served(name, open_run(Run(runs / name))) for name in ("bytes", "endless")}
     return {"tiny": Served("tiny", tiny)} | others

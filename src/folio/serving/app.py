@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from folio.serving.asked import completion_of
+from folio.serving.chat import answer_chat, chat_of
 from folio.serving.completions import answer_completion
 from folio.serving.copied import CopyFinder
 from folio.serving.engine import Engine
@@ -67,12 +68,9 @@ class App:
 
     async def chat(self, request: Request) -> Response:
         """Answer in a conversation."""
-        raise RequestError(
-            404,
-            "No run that is served here was trained on conversations, so there is no template for "
-            "them. Use /v1/completions, which goes on with any text.",
-            code="no_chat_template",
-        )
+        self.engine.counts.requests += 1
+        asked = chat_of(await read_fields(request, self.limits), self.limits)
+        return answer_chat(asked, choose(self.served, asked.model), self.engine)
 
     async def look(self, request: Request) -> Response:
         """Look at a text."""
