@@ -20,6 +20,7 @@ const model = new Model({ ...data.config, ...data.derived }, weights);
 const makeWorker = () => new Engine(data, found("weights"), found("seen"));
 const tokenizer = makeTokenizer(data.tokenizer);
 """
+LOGITS = "return given.ids.map((id) => Array.from(model.read(id)));"
 
 
 def in_node(page: Path, script: str, **given: Any) -> Any:

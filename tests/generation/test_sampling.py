@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -35,27 +37,53 @@ def test_top_p_keeps_one_token_when_it_alone_exceeds_p():
     assert kept(keep_top_p(torch.tensor([[10.0, 0.0, 0.0]]), 0.1)) == [[0]]
 
 
-def sorted_draw(logits: torch.Tensor, config: SamplingConfig, seed: int) -> torch.Tensor:
-    """As it was first written: the whole vocabulary sorted."""
-    logits = keep_top_k(logits / config.temperature, config.top_k)
-    ordered, indices = logits.sort(dim=1, descending=True)
-    probabilities = ordered.softmax(dim=1)
+def sorted_filter(logits: torch.Tensor, k: int, p: float) -> torch.Tensor:
+    """As it was first written, the whole vocabulary sorted; in float64."""
+    ordered, indices = keep_top_k(logits, k).sort(dim=1, descending=True)
+    probabilities = ordered.double().softmax(dim=1)
     before = probabilities.cumsum(dim=1) - probabilities
-    ordered = ordered.masked_fill(before >= config.top_p, float("-inf"))
-    logits = torch.empty_like(logits).scatter_(1, indices, ordered)
-    waiting = torch.empty_like(logits).exponential_(generator=torch.Generator().manual_seed(seed))
-    return (logits.softmax(dim=1) / waiting).argmax(dim=1)
+    ordered = ordered.masked_fill(before >= p, float("-inf"))
+    return torch.empty_like(logits).scatter_(1, indices, ordered)
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 5.0])
-@pytest.mark.parametrize("settings", [{}, {"top_p": 0.5}, {"top_p": 0.999}, {"top_k": 3},
-                                      {"top_p": 0.9, "top_k": 200}])  # fmt: skip
-def test_a_seed_draws_what_it_drew_when_the_vocabulary_was_sorted(settings, spread: float):
+@pytest.mark.parametrize(("k", "p"), [(0, 0.5), (0, 0.999), (3, 1.0), (200, 0.9)])
+def test_the_same_tokens_stay_as_when_the_vocabulary_was_sorted(k: int, p: float, spread: float):
     for size in (5, NUCLEUS, 3000):
         logits = torch.randn(30, size, generator=torch.Generator().manual_seed(size)) * spread
-        config = SamplingConfig(temperature=0.7, **settings)
-        drawn = draw(logits, config, torch.Generator().manual_seed(3))
-        assert torch.equal(drawn, sorted_draw(logits, config, 3))
+        assert torch.equal(keep_top_p(keep_top_k(logits, k), p), sorted_filter(logits, k, p))
+
+
+def test_one_number_finds_its_share_of_the_line():
+    config, seeds = SamplingConfig(temperature=0.7, top_k=5, min_p=0.01), range(300)
+    logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(1)) * 2
+    scaled = (logits[0] / 0.7).tolist()
+    kept = sorted(range(40), key=scaled.__getitem__)[-5:]
+    weights = [math.exp(x) if i in kept else 0.0 for i, x in enumerate(scaled)]
+    weights = [w if w >= 0.01 * max(weights) else 0.0 for w in weights]
+    drawn = []
+    for seed in seeds:
+        drawn.append(int(draw(logits, config, torch.Generator().manual_seed(seed))))
+        generator = torch.Generator().manual_seed(seed)
+        rest = torch.rand(1, 1, generator=generator, dtype=torch.float64).item() * sum(weights)
+        expected = 0
+        while rest >= weights[expected]:
+            rest -= weights[expected]
+            expected += 1
+        assert drawn[-1] == expected
+    assert len(set(drawn)) == 5
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-53])
+def test_the_first_and_the_last_number_draw_tokens_that_may_come(
+    number: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda x, generator: x.fill_(number))
+    for seed in range(200):
+        logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(seed)) * 3
+        logits[0, [0, 1, 48, 49]] = float("-inf")
+        token_id = int(draw(logits, SamplingConfig(temperature=1.0), torch.Generator()))
+        assert token_id == (2 if number == 0.0 else 47)
 
 
 def test_top_p_keeps_or_drops_equals_together():
@@ -95,6 +123,13 @@ def test_a_temperature_next_to_zero_takes_the_likeliest():
     for temperature in (1e-45, 1e-9, 1e-5):
         drawn = draw(LOGITS * 1e3, SamplingConfig(temperature=temperature), torch.Generator())
         assert drawn.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.5}, {"top_k": 2}, {"min_p": 0.1}])
+def test_a_model_that_diverged_draws_something(settings):
+    config = SamplingConfig(**settings)
+    for logits in (torch.full((1, 4), float("nan")), torch.full((1, 4), float("-inf"))):
+        assert 0 <= int(draw(logits, config, torch.Generator())) < 4
 
 
 def test_texts_of_several_have_seeds_that_follow_and_never_none():
@@ -146,6 +181,7 @@ def test_an_excluded_token_is_never_drawn():
         ({"min_p": float("nan")}, "min_p must be a share"),
         ({"repetition_penalty": 0}, "repetition_penalty must be above 0, got 0"),
         ({"repetition_penalty": float("inf")}, "repetition_penalty must be above 0"),
+        ({"stop_strings": "ab"}, "stop_strings must be a list of texts, got 'ab'"),
         ({"stop_strings": ("a", "")}, "stop_strings must be texts of a character or more"),
         ({"logprobs": -1}, "logprobs must be 0 (none) or more, got -1"),
     ],

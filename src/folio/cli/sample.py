@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from folio.cli.conversation import BESIDE_CHAT, converse
 from folio.config import Table, to_table
 from folio.console import say, show
 from folio.errors import UserError
@@ -35,10 +36,11 @@ def sample(
     seed: int = 0,
     novel: int = 0,
     stop: bool = True,
+    chat: bool = False,
     checkpoint: str = "best",
     json: bool = False,
 ) -> None:
-    """Let a trained model write: folio sample [RUN] --prompt "Once"
+    """Let a trained model write: folio sample [RUN] --prompt "Once", or --chat
 
     Args:
         run: A name or a path; the newest run where none is given.
@@ -61,6 +63,7 @@ def sample(
             equal text (one changed letter in so many passes), of what is shorter, or of what is
             said in other words.
         stop: End a text where the model ends its document.
+        chat: Talk to a model that learned conversations, line by line; with --prompt, one answer.
         checkpoint: best, last or a step.
         json: Print the texts and what made them as JSON.
     """
@@ -74,6 +77,8 @@ def sample(
         raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
     if forever and json:
         raise UserError("--json prints a text that ends, and --forever's does not. Give one.")
+    if chat and (samples > 1 or forever or novel or json or not stop):
+        raise UserError(BESIDE_CHAT)
     if json and not seed:  # so that what is printed can be had again
         seed = secrets.randbelow(2**31 - 1) + 1
     if logprobs and not json:
@@ -96,6 +101,9 @@ def sample(
     opened = open_run(found, checkpoint)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    if chat:
+        converse(opened, config, max_tokens, prompt)
+        return
     guard = opened.guard(novel) if novel else None
     limit = None if forever else max_tokens
     written = opened.write([prompt] * samples, config, limit, stop and not forever, guard=guard)

@@ -223,6 +223,15 @@ def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[
     return [Window(start, min(context_length, n_tokens - 1 - start)) for start in starts]
 
 
+def places_of(windows: list[Window]) -> NDArray[np.int64]:
+    """(n,) where the targets of some windows stand in their text; none of them skips any.
+
+    >>> places_of([Window(0, 2), Window(6, 2)])
+    array([1, 2, 7, 8])
+    """
+    return np.concatenate([np.arange(w.start + 1, w.start + w.length + 1) for w in windows])
+
+
 def excerpt(tokens: TokenIds, windows: list[Window]) -> tuple[TokenIds, list[Window]]:
     """Only the tokens that some windows read, and the windows as they lie in them.
 

@@ -47,7 +47,7 @@ class Batch:
             model: in evaluation mode, on any device.
             capacity: most texts at a time.
             tokenizer: for `Drawn.text` and stop strings; None leaves them to the caller.
-            excluded: (V,) bool, tokens that are never drawn.
+            excluded: (V,) bool, tokens that are never drawn; on the CPU.
             reader: in place of `plain_reader`, for the same model.
         """
         self.tokenizer, self.excluded = tokenizer, excluded
@@ -63,6 +63,7 @@ class Batch:
         """Let a text join, for which there must be a `free` cache; the next step writes its first
         token.
         """
+        assert self.free, "the batch is full"
         cache = self.free.pop(0)
         row = Row(request, cache, self.context_length, self.slide, self.tokenizer, self.excluded)
         self.rows.append(row)
@@ -82,7 +83,7 @@ class Batch:
         # Entered and left around the model: a consumer between two steps computes as it likes.
         with torch.inference_mode():
             unread = [torch.tensor(row.unread, device=self.device) for row in rows]
-            logits = self.read(unread, [row.cache for row in rows])  # (B, V)
+            logits = self.read(unread, [row.cache for row in rows]).cpu()  # (B, V)
             drawn = [(row, row.take(of_row)) for row, of_row in zip(rows, logits)]
         for row, token in drawn:
             if token.ended:

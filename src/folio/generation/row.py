@@ -50,7 +50,7 @@ class Request:
     """Chooses the tokens; a `Guard` has another one, for one text each."""
 
     def __post_init__(self) -> None:
-        if not self.prompt:
+        if len(self.prompt) == 0:
             raise UserError("The prompt is empty; at least one token is needed to go on from.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UserError(f"max_tokens must be 1 or more, got {self.max_tokens}.")
@@ -104,7 +104,7 @@ class Row:
         """
         self.request, self.cache, self.excluded = request, cache, excluded
         self.context_length, self.slide = context_length, slide
-        self.generator = request.config.make_generator(cache.keys.device)
+        self.generator = request.config.make_generator()
         self.n_drawn = 0
         self.window = list(request.prompt[-context_length:])
         self.unread = list(self.window)
@@ -114,14 +114,14 @@ class Row:
         cache.length = 0
 
     def take(self, logits: Tensor) -> Drawn:
-        """Draw the next token from the logits (V,) of what was read."""
+        """Draw the next token from the logits (V,) of what was read, on the CPU."""
         config = self.request.config
         allowed = exclude(logits[None], self.excluded)
         penalized = penalize(allowed, self.window, config.repetition_penalty)
         token_id = int(self.request.draw(penalized, config, self.generator))
-        total = logits.logsumexp(dim=0)
-        log_probability = float(logits[token_id] - total) if token_id != FINISHED else 0.0
-        alternatives = likeliest(allowed[0], total, config.logprobs)
+        log_probabilities = logits.log_softmax(dim=0)
+        log_probability = float(log_probabilities[token_id]) if token_id != FINISHED else 0.0
+        alternatives = likeliest(log_probabilities, config.logprobs, self.excluded)
 
         self.n_drawn += 1
         self._go_on_from(token_id)
@@ -160,16 +160,18 @@ class Row:
         return self.stoppable.take(rest) + self.stoppable.end()
 
 
-def likeliest(logits: Tensor, total: Tensor, n: int) -> list[tuple[int, float]]:
+def likeliest(
+    log_probabilities: Tensor, n: int, excluded: Tensor | None
+) -> list[tuple[int, float]]:
     """Find the n likeliest tokens, and their log-probabilities.
 
     Args:
-        logits: (V,), -inf for tokens that are never told.
-        total: logsumexp of all logits.
+        log_probabilities: (V,) of all tokens.
         n: at most; 0 is none.
+        excluded: (V,) bool, tokens that are not told.
     """
     if not n:
         return []
-    values, ids = (logits - total).topk(min(n, len(logits)))
+    values, ids = exclude(log_probabilities, excluded).topk(min(n, len(log_probabilities)))
     found = zip(ids.tolist(), values.tolist())
     return [(token_id, value) for token_id, value in found if value > float("-inf")]

@@ -72,6 +72,8 @@ class SamplingConfig:
                 f"repetition_penalty must be above 0, got {self.repetition_penalty}. "
                 f"1 is none, 1.2 is much."
             )
+        if isinstance(self.stop_strings, str):
+            raise UserError(f"stop_strings must be a list of texts, got {self.stop_strings!r}.")
         if "" in self.stop_strings:
             raise UserError("stop_strings must be texts of a character or more, got an empty one.")
         if self.logprobs < 0:
@@ -83,9 +85,9 @@ class SamplingConfig:
         """For one of several texts, from 0 on: its seed is `seed + number`, or a new one."""
         return replace(self, seed=(self.seed + number - 1) % (SEEDS - 1) + 1) if self.seed else self
 
-    def make_generator(self, device: torch.device) -> torch.Generator:
-        """Make what draws a text, from its beginning."""
-        generator = torch.Generator(device)
+    def make_generator(self) -> torch.Generator:
+        """Make what draws a text, from its beginning; on the CPU, as on any device."""
+        generator = torch.Generator()
         if self.seed:
             return generator.manual_seed(self.seed)
         generator.seed()
@@ -133,13 +135,14 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """
     if p >= 1:
         return logits
-    n, total = min(NUCLEUS, logits.shape[1]), logits.logsumexp(dim=1, keepdim=True)
+    n, of_all = min(NUCLEUS, logits.shape[1]), logits.softmax(dim=1)
     while True:  # to sort the whole vocabulary takes longer
-        likeliest = logits.topk(n, dim=1).values
-        probabilities = (likeliest - total).exp()
+        likeliest, ids = logits.topk(n, dim=1)
+        probabilities = of_all.gather(1, ids).double()
         n_kept = (probabilities.cumsum(dim=1) - probabilities < p).sum(dim=1, keepdim=True)
         if n == logits.shape[1] or bool((n_kept < n).all()):
-            return logits.masked_fill(logits < likeliest.gather(1, n_kept - 1), EXCLUDED)
+            last = (n_kept - 1).clamp(min=0)  # where a logit is no number, none is kept
+            return logits.masked_fill(logits < likeliest.gather(1, last), EXCLUDED)
         n = min(8 * n, logits.shape[1])
 
 
@@ -174,12 +177,14 @@ def penalize(logits: Tensor, token_ids: Sequence[int], penalty: float) -> Tensor
 
 
 def draw(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
-    """Choose a token for each sequence: (B, V) -> (B,)."""
+    """Choose a token for each sequence: (B, V) -> (B,).
+
+    One number from 0 to 1 decides each: the token in whose share of the line it falls.
+    """
     if config.temperature < GREEDY_BELOW:
         return logits.argmax(dim=1)
     logits = keep_top_k(logits / config.temperature, config.top_k)
     logits = keep_min_p(keep_top_p(logits, config.top_p), config.min_p)
-    # The exponential race: the token with the largest p / e wins with probability p. The
-    # same as torch.multinomial, whose checks take longer than the choice.
-    waiting = torch.empty_like(logits).exponential_(generator=generator)
-    return (logits.softmax(dim=1) / waiting).argmax(dim=1)
+    ends = logits.softmax(dim=1).cumsum(dim=1, dtype=torch.float64)  # of the shares
+    number = ends.new_empty(len(ends), 1).uniform_(generator=generator) * ends[:, -1:]
+    return torch.searchsorted(ends, number, right=True)[:, 0].clamp(max=logits.shape[1] - 1)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from folio.evaluation.score import strided_windows
 from folio.generation.row import likeliest
-from folio.generation.sampling import exclude
 from folio.model.gpt import GPT
 
 
@@ -40,7 +39,7 @@ def score_tokens(
         model: in evaluation mode.
         token_ids: of the text.
         n_alternatives: how many of the likeliest tokens are told.
-        excluded: (V,) bool, tokens that are not told.
+        excluded: (V,) bool, tokens that are not told; on the CPU.
 
     Yields:
         One for each token, in order.
@@ -53,8 +52,7 @@ def score_tokens(
         with torch.inference_mode():
             logits = model(text[None, start : start + length])[0, skip:].float()  # (T, V)
             targets = text[start + skip + 1 : start + length + 1]
-            totals = logits.logsumexp(dim=1)
-            of_targets = logits.gather(1, targets[:, None])[:, 0] - totals
-            told = exclude(logits, excluded)
-            alternatives = [likeliest(row, n, n_alternatives) for row, n in zip(told, totals)]
+            told = logits.log_softmax(dim=1).cpu()
+            of_targets = told.gather(1, targets[:, None].cpu())[:, 0]
+            alternatives = [likeliest(row, n_alternatives, excluded) for row in told]
         yield from map(Scored, targets.tolist(), of_targets.tolist(), alternatives)

@@ -27,6 +27,7 @@ from folio.evaluation.score import (
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
 from folio.generation.batch import Batch
+from folio.generation.chat import Message, answer, make_prompt
 from folio.generation.engine import in_step, require_length, write
 from folio.generation.guard import Guard
 from folio.generation.readers import Reader, reader_for
@@ -41,6 +42,7 @@ from folio.run.novelty import guard_of
 from folio.run.own_code import require_same_code
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import TokenIds
+from folio.tokenizers.chat import require_chat
 from folio.tokens.token_file import open_token_file
 
 ATTEMPTS = 20
@@ -105,7 +107,11 @@ class Model:
             )
 
     def evaluate(
-        self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
+        self,
+        tokens: TokenIds,
+        families: Sequence[int] = (),
+        device: Device | None = None,
+        loss_mask: NDArray[np.uint8] | None = None,
     ) -> list[Score]:
         """Exact first, then strided.
 
@@ -113,14 +119,24 @@ class Model:
             tokens: (N,) of one or several documents.
             families: of each document, as in text_blocks.
             device: as in `score`.
+            loss_mask: (N,) 1 for each token that counts; None lets all count.
         """
-        return self.scores(tokens, families, device)[0]
+        counted = None if loss_mask is None else loss_mask[1:] == 1
+        return self.scores(tokens, families, device, counted)[0]
 
     def scores(
-        self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
+        self,
+        tokens: TokenIds,
+        families: Sequence[int] = (),
+        device: Device | None = None,
+        counted: NDArray[np.bool_] | None = None,
     ) -> tuple[list[Score], NDArray[np.float32]]:
-        """By both protocols, exact first, and (N - 1,) the nats of each target by the exact one;
-        arguments as those of `evaluate`. A window that both have is read once.
+        """By both protocols, exact first, and (N - 1,) the nats of each target by the exact one.
+        A window that both have is read once.
+
+        Args:
+            tokens, families, device: as in `evaluate`.
+            counted: (N - 1,) which targets the scores are of; None is all.
         """
         n, length = len(tokens), self.model.config.context_length
         exact, strided = exact_windows(n, length), strided_windows(n, length)
@@ -129,7 +145,11 @@ class Model:
         blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)[1:]
         targets, vocab_size = np.asarray(tokens[1:]), self.model.config.vocab_size
         each = {"exact": nll_of(exact, read, whole), "strided": nll_of(strided, read, whole)}
-        scores = [Score.of(nll, targets, name, vocab_size, blocks) for name, nll in each.items()]
+        of = slice(None) if counted is None else counted
+        scores = [
+            Score.of(nll[of], targets[of], name, vocab_size, blocks[of])
+            for name, nll in each.items()
+        ]
         return scores, each["exact"]
 
     def score(
@@ -308,6 +328,35 @@ class Model:
             reader=reader or reader_for(self.model, capacity, compiled),
         )
 
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 500,
+        compiled: bool | None = None,
+        **sampling: Unpack[SamplingSettings],
+    ) -> str:
+        """Answer in a conversation: `chat([{"role": "user", "content": "Why?"}])`.
+
+        Where it is longer than the model reads at once, its oldest turns are left out.
+
+        Args:
+            messages: role (system, user or assistant) and content of each; the last is answered.
+            max_tokens: the answer ends after so many, if not before, or where the context does.
+            compiled, sampling: as in `generate`.
+
+        Raises:
+            UserError: the model never learned conversations, the vocabulary lacks something that
+                is said, or the last message is too long.
+        """
+        require_chat(self.tokenizer, self.run.word)
+        length = self.model.config.context_length
+        prompt = make_prompt(self.tokenizer, messages, length, max_tokens)
+        config = from_table(SamplingConfig, sampling)
+        reader = reader_for(self.model, 1, compiled)
+        pieces = answer(self.model, self.tokenizer, prompt.token_ids, config, max_tokens, reader)
+        return "".join(pieces)
+
     def request(
         self,
         prompt: str | Sequence[int],
@@ -380,8 +429,7 @@ class Model:
 
     def _never_sampled(self) -> Tensor:
         """(V,) bool: rows that only pad the head, and the unknown token."""
-        device = self.model.lm_head.weight.device
-        excluded = torch.zeros(self.model.config.vocab_size, dtype=torch.bool, device=device)
+        excluded = torch.zeros(self.model.config.vocab_size, dtype=torch.bool)
         excluded[self.tokenizer.vocab_size :] = True
         if self.tokenizer.unknown is not None:
             excluded[self.tokenizer.unknown] = True

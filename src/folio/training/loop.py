@@ -8,13 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from folio.evaluation.score import exact_windows, sampled_windows
-from folio.evaluation.uncertainty import ratio_error
 from folio.run.diagnosis import stale_evaluations
 from folio.tokens.stream import Batch
+from folio.training.evaluating import evaluate
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.schedule import learning_rate_share
 from folio.training.state import RunClock, TrainingState
@@ -117,24 +113,6 @@ def is_evaluation_due(training: Training, step: int) -> bool:
         return step % config.evaluation_interval == 0
     done = [pace.evaluations_done(s, config.evaluations) for s in (max(step - 1, 0), step)]
     return done[0] < done[1]
-
-
-def evaluate(training: Training) -> Evaluation:
-    """Exact loss of the validation text, and loss of a sample of the training text."""
-    length, tokens = training.context_length, training.stream.tokens
-    validation, windows = training.validation, exact_windows(len(training.validation), length)
-    n_sampled = training.config.evaluation_sample or len(validation) - 1
-    sampled = sampled_windows(len(tokens), length, n_sampled)
-    step = training.step
-    nll: list[NDArray[np.float32]] = []
-    exact = step.score(validation, windows, "exact", nll)
-    validation_nll = np.concatenate(nll)
-    error = exact.standard_error
-    if training.validation_cluster is not None:
-        cluster = training.validation_cluster[1:]
-        error = ratio_error(np.bincount(cluster, validation_nll), np.bincount(cluster))
-    sample = step.score(tokens, sampled, "sample")
-    return Evaluation(exact.nats_per_token, sample.nats_per_token, error, validation_nll)
 
 
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
