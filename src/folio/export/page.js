@@ -148,7 +148,7 @@
     const best = byProbability(p).slice(0, SHOWN);
     if (!best.includes(ids[place])) best.push(ids[place]);
     for (const other of spans) other.setAttribute("aria-pressed", other === span);
-    $("place").textContent = `What else could stand in place of ${name(ids[place])}`;
+    $("place").textContent = `What else could stand in place of \u201c${name(ids[place])}\u201d`;
     $("choices").replaceChildren(...best.map((token) => {
       const button = document.createElement("button");
       const [text, bar, share] = ["code", "i", "span"].map((tag) => document.createElement(tag));
