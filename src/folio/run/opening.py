@@ -356,7 +356,7 @@ class Model:
         length = self.model.config.context_length
         prompt = make_prompt(self.tokenizer, messages, length, max_tokens)
         config = from_table(SamplingConfig, sampling)
-        reader = reader_for(self.model, 1, compiled)
+        reader = reader_for(self.model, compiled, self.weights)
         pieces = answer(self.model, self.tokenizer, prompt.token_ids, config, max_tokens, reader)
         return "".join(pieces)
 
