@@ -13,9 +13,10 @@ from tests.export.browsers import run_in_node
 ENGINE = (files("folio.write") / "engine_server.js").read_text(encoding="utf-8")
 FETCH = """
 const sent = [];
+globalThis.sessionStorage = { getItem: () => given.key || null };
 const pieces = given.pieces.map((piece) => Uint8Array.from(piece));
 globalThis.fetch = async (path, { body, headers, signal }) => {
-  sent.push([path, JSON.parse(body), headers["Content-Type"]]);
+  sent.push([path, JSON.parse(body), headers]);
   return {
     ok: given.status === 200,
     status: given.status,
@@ -57,7 +58,12 @@ def test_a_stream_is_read_wherever_it_is_cut(at: int, end: str):
 def test_what_says_nothing_is_not_asked_for():
     answer = ask(COMPLETE, "data: [DONE]\n\n")
     body = {"model": "a run", "prompt": "A", "stream": True, "temperature": 1, "top_p": 0.5, "n": 2}
-    assert answer["sent"] == [["v1/completions", body, "application/json"]]
+    assert answer["sent"] == [["v1/completions", body, {"Content-Type": "application/json"}]]
+
+
+def test_a_key_that_was_given_is_sent():
+    ((_, _, headers),) = ask(COMPLETE, "data: [DONE]\n\n", key="sesame")["sent"]
+    assert headers["Authorization"] == "Bearer sesame"
 
 
 @pytest.mark.parametrize("status", [200, 400])

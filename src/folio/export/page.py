@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch import Tensor
 from folio.config import from_table
 from folio.errors import UserError
 from folio.export import forms
-from folio.export.card import losses
+from folio.export.card import facts
 from folio.export.foreign import Foreign
 from folio.export.forms import Tensors
 from folio.export.page_copies import RUN, WINDOW, windows_filter
@@ -205,36 +206,18 @@ def source_of_copies(opened: Model) -> str:
     return sources[0] if len(sources) == 1 else f"in one of {len(sources):,} documents"
 
 
-def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> list[tuple[str, str]]:
-    config, tokenizer, corpus = opened.model.config, opened.tokenizer, opened.run.corpus()
-    if "imported" in corpus:
-        text = f"not known; the model comes from {corpus['imported']['name']}"
-    else:
-        sources = [Path(source["source"]).name for source in corpus["sources"]]
-        text = ", ".join(sources[:5]) + (f" and {len(sources) - 5:,} more" if sources[5:] else "")
-    copies = []
+def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> Iterator[tuple[str, str]]:
+    yield from facts(opened)
+    yield "weights", "int8, one scale a row"
     if seen is not None:
         share = float(np.unpackbits(seen).mean())
         wrong = share ** (RUN - WINDOW + 1)
-        copies.append(
-            (
-                "copied text",
-                f"found by a filter of its windows of {WINDOW} characters: it never overlooks a "
-                f"run of {RUN} or more, and takes a place for copied that is not about "
-                f"{wrong:.0e} of the time",
-            )
+        yield (
+            "copied text",
+            f"found by a filter of its windows of {WINDOW} characters: it never overlooks a "
+            f"run of {RUN} or more, and takes a place for copied that is not about "
+            f"{wrong:.0e} of the time",
         )
-    return [
-        ("training text", text),
-        ("parameters", f"{config.n_parameters:,}"),
-        ("shape", f"{config.n_layers} layers, {config.n_heads} heads, width {config.d_model}"),
-        ("context", f"{config.context_length:,} tokens; behind them it goes on from the last half"),
-        ("tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"),
-        ("checkpoint", f"step {opened.checkpoint.step:,}"),
-        *losses(opened),
-        ("weights", "int8, one scale a row"),
-        *copies,
-    ]
 
 
 def _padded(n_columns: int) -> int:

@@ -32,7 +32,7 @@ class App:
         self.served, self.engine, self.limits = served, engine, engine.limits
         self.n_connections = n_connections
         self.finders = {name: CopyFinder(one.opened) for name, one in served.items()}
-        self.page = page(served)
+        self.pages = {name: page(served, name) for name in served}
 
     def routes(self) -> Starlette:
         """As ASGI."""
@@ -57,8 +57,10 @@ class App:
         return app
 
     async def write(self, request: Request) -> Response:
-        """The page to write on."""
-        return HTMLResponse(self.page, headers={"Content-Security-Policy": PAGE_POLICY})
+        """The page to write on, with the model that `?model=` names, or the first."""
+        name = request.query_params.get("model") or next(iter(self.served))
+        text = self.pages[choose(self.served, name).name]
+        return HTMLResponse(text, headers={"Content-Security-Policy": PAGE_POLICY})
 
     async def completions(self, request: Request) -> Response:
         """Go on with prompts."""

@@ -1,30 +1,27 @@
-"""The page at /."""
+"""The page at /: one for each model, to write on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 
-from folio.report import html_page, html_table
+from folio.export.card import facts
 from folio.serving.served import Served
+from folio.write.page import served_page
 
 PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 """Of the page."""
 
 
-def page(served: Mapping[str, Served]) -> str:
-    """What is served, and how it is asked."""
-    rows = [
-        [name, f"{one.opened.model.config.n_parameters:,}", one.opened.checkpoint.path.name]
-        for name, one in served.items()
-    ]
-    first = escape(next(iter(served)))
-    return html_page(
-        "Folio",
-        html_table(["model", "parameters", "checkpoint"], rows)
-        + "<p>POST /v1/completions goes on with a text, as OpenAI's clients know it:</p>\n<pre>"
-        f'{{"model": "{first}", "prompt": "Once", "max_tokens": 50}}</pre>',
+def page(served: Mapping[str, Served], name: str) -> str:
+    """The page of a model, which leads to those of the others."""
+    opened = served[name].opened
+    return served_page(
+        name,
+        f"A language model of {opened.model.config.n_parameters:,} parameters, made with Folio. It "
+        f"runs on this server, which gets what you write and keeps none of it.",
+        list(facts(opened)),
+        [other for other in served if other != name],
     )

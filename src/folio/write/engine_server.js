@@ -6,19 +6,34 @@
 
 "use strict";
 
+const KEPT_KEY = "folio key"; // until the tab is closed
+
 async function ask(path, body, signal) {
-  const response = await fetch(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal,
-  });
+  const headers = { "Content-Type": "application/json" }, key = sessionStorage.getItem(KEPT_KEY);
+  if (key) headers.Authorization = `Bearer ${key}`;
+  const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
   if (response.ok) return response;
+  if (response.status === 401) askForKey();
   let message = `The server answers ${response.status}.`;
   try {
     message = (await response.json()).error.message;
   } catch { /* no answer of ours */ }
   throw new Error(message);
+}
+
+// A field for the key of the server, below the line that says it is wanted.
+function askForKey() {
+  if (document.getElementById("key")) return;
+  const label = document.createElement("label"), field = document.createElement("input");
+  field.id = "key";
+  field.type = "password";
+  field.autocomplete = "off";
+  field.addEventListener("change", () => {
+    sessionStorage.setItem(KEPT_KEY, field.value.trim());
+    location.reload();
+  });
+  label.append("API key of this server ", field);
+  document.getElementById("status").after(label);
 }
 
 // The server counts characters; strings have two places for those beyond U+FFFF.

@@ -25,13 +25,14 @@ class Store {
   constructor(run) {
     this.run = run;
     this.key = `folio write ${run}`;
+    this.kept = null; // what this page last read or wrote
   }
 
   // What was kept; null where there is nothing, or nothing that can be read.
   load() {
     try {
-      const kept = localStorage.getItem(this.key);
-      return kept && unpacked(kept);
+      this.kept = localStorage.getItem(this.key);
+      return this.kept && unpacked(this.kept);
     } catch {
       return null;
     }
@@ -40,7 +41,8 @@ class Store {
   // Whether the browser keeps it.
   save(tree, settings) {
     try {
-      localStorage.setItem(this.key, packed(this.run, tree, settings));
+      this.kept = packed(this.run, tree, settings);
+      localStorage.setItem(this.key, this.kept);
       return true;
     } catch {
       return false;

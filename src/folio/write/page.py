@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from folio.report import html_page, html_table
 
@@ -29,6 +30,7 @@ def writing_page(
     *,
     engine: str,
     inert: Mapping[str, str] | None = None,
+    others: Mapping[str, str] | None = None,
     allowed: Mapping[str, str] | None = None,
 ) -> str:
     """The page as one HTML file.
@@ -40,6 +42,7 @@ def writing_page(
         data: JSON that the engine is made with.
         engine: JavaScript that defines `makeEngine(data)`.
         inert: texts by their ids, which the engine finds in the page; base64, or scripts of ours.
+        others: pages of other models, names and addresses.
         allowed: what the engine needs beyond the usual policy, as in `html_page`.
     """
     # "</script>" inside a text must not end the data.
@@ -47,7 +50,12 @@ def writing_page(
     blocks = [f'<script id="data" type="application/json">{said}</script>']
     for key, text in (inert or {}).items():
         blocks.append(f'<script id="{key}" type="text/plain">{text}</script>')
+    links = [
+        f'<a href="{escape(address)}">{escape(other)}</a>'
+        for other, address in (others or {}).items()
+    ]
     parts = {
+        "OTHERS": f"<nav>Other models: {', '.join(links)}</nav>" if links else "",
         "STYLE": _beside("page.css"),
         "ABOUT": escape(about),
         "FACTS": html_table(["property", "value"], [[*fact] for fact in facts]),
@@ -60,14 +68,22 @@ def writing_page(
     return html_page(f"Write with {name}", body, allowed=allowed or {})
 
 
-def served_page(name: str, about: str, facts: Sequence[tuple[str, str]]) -> str:
-    """The page as a server gives it, which answers /look and /v1/completions for a model."""
+def served_page(
+    name: str, about: str, facts: Sequence[tuple[str, str]], others: Sequence[str] = ()
+) -> str:
+    """The page as a server gives it, which answers /look and /v1/completions for a model.
+
+    Args:
+        name, about, facts: as in `writing_page`.
+        others: models that are served too, each with its page at /?model=NAME.
+    """
     return writing_page(
         name,
         about,
         facts,
         {"model": name},
         engine=_beside("engine_server.js"),
+        others={other: f"/?model={quote(other, safe='')}" for other in others},
         allowed={"connect-src": "'self'"},
     )
 

@@ -426,7 +426,7 @@
   };
   addEventListener("pagehide", () => saving && keep());
   addEventListener("storage", (event) => {
-    if (event.key === store.key) say("Another tab writes on this text, too; what is kept is what was written last.");
+    if (event.key === store.key && event.newValue !== store.kept) say("Another tab writes on this text, too; what is kept is what was written last.");
   });
   if (window.visualViewport) visualViewport.addEventListener("resize", () => {
     const hidden = innerHeight - visualViewport.height - visualViewport.offsetTop;
