@@ -76,6 +76,7 @@ def test_a_preflight_gets_no_leave(server: Running):
         b"null",
         b"\xff\xfe{}",
         b'{"model": "tiny", "prompt": "\\ud800"}',
+        b'{"model": "tiny", "prompt": "x", "prompt": "y"}',
         b'{"model": "tiny", "prompt": "x", "temperature": NaN}',
         b'{"model": "tiny", "prompt": "x", "temperature": 1e999}',
         b'{"model": "tiny", "prompt": "x", "seed": ' + b"9" * 5000 + b"}",
@@ -83,7 +84,7 @@ def test_a_preflight_gets_no_leave(server: Running):
         b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
         b'{"model": "tiny", "prompt": [' + b"[" * 500 + b"]" * 500 + b"]}",
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_body_that_is_no_request_is_an_error_of_its_sender(server: Running, data: bytes):
     answer = server.ask("/v1/completions", data)

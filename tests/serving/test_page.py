@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from base64 import b64encode
 from collections.abc import Iterator
 
 import pytest
@@ -69,3 +72,14 @@ def test_a_server_with_a_key_asks_for_it_once(chromium: Browser, served: dict[st
         page.wait(f"{TEXT} === 'The cat' && {GHOST}.length > 0 && !document.getElementById('key')")
         assert page.run("document.getElementById('status').textContent") == ""
         page.close()
+
+
+def test_no_script_but_its_own_runs_in_a_page(server: Running):
+    answer = server.ask("/?model=bytes")
+    (_, rest) = answer.headers["Content-Security-Policy"].split("script-src ")
+    allowed = rest.partition(";")[0].split()
+    scripts = re.findall("<script>(.*?)</script>", answer.data.decode(), re.DOTALL)
+    assert scripts and allowed == [
+        f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    ]

@@ -18,7 +18,7 @@ from folio.serving.copied import CopyFinder
 from folio.serving.engine import Engine
 from folio.serving.fields import read_fields
 from folio.serving.looking import answer_look, text_of
-from folio.serving.page import PAGE_POLICY, page
+from folio.serving.page import page, policy_of
 from folio.serving.refusals import RequestError, broken, json_response
 from folio.serving.served import Served, choose
 
@@ -60,7 +60,7 @@ class App:
         """The page to write on, with the model that `?model=` names, or the first."""
         name = request.query_params.get("model") or next(iter(self.served))
         text = self.pages[choose(self.served, name).name]
-        return HTMLResponse(text, headers={"Content-Security-Policy": PAGE_POLICY})
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy_of(text)})
 
     async def completions(self, request: Request) -> Response:
         """Go on with prompts."""
