@@ -20,7 +20,8 @@ from folio.export.importing import import_run
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
 from folio.run.directory import Run
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.storage import read_json
 from tests.export.oracles import LlamaCpp, quiet, transformers
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from folio.evaluation.score import strided_windows, surprise_of_each
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.serving.copied import SHORTEST, Copied, CopyFinder
 from folio.serving.reading import read
 from tests.serving.running import Running
