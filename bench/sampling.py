@@ -29,6 +29,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +48,7 @@ from folio.model.kv_cache import KVCache
 from folio.run.opening import Model
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
-SHAPES: dict[str, dict[str, int]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "nano": {"n_layers": 4, "n_heads": 4, "d_model": 128, "vocab_size": 257},
     "mini": {"n_layers": 6, "n_heads": 4, "d_model": 256, "vocab_size": 1280},
     "baby": {"n_layers": 6, "n_heads": 6, "d_model": 384, "vocab_size": 257},
@@ -119,7 +120,8 @@ def random_model(size: str) -> Model:
     model = GPT(config, torch.Generator().manual_seed(1)).eval().requires_grad_(False)
     n_merges = config.vocab_size - 257
     pairs = [(k // 256, k % 256) for k in range(n_merges)]
-    tokenizer = BPETokenizer.from_merges(np.array(pairs, np.int64).reshape(-1, 2))
+    merges = np.array(pairs, np.int64).reshape(-1, 2)
+    tokenizer = BPETokenizer.from_merges(merges, special_tokens=["<|endoftext|>"])
     assert tokenizer.vocab_size == config.vocab_size
     run = SimpleNamespace(name=size)
     return cast(Model, SimpleNamespace(model=model, tokenizer=tokenizer, run=run))
@@ -189,12 +191,10 @@ def folio_sampler(model: GPT, precision: str) -> Sampler:
     @torch.inference_mode()
     def sample(batch: int, n_tokens: int) -> float:
         caches = KVCache(model.config, batch, like=model.lm_head.weight).rows()
-        unread = [torch.tensor(PROMPT)] * batch
-        for number in range(n_tokens):
-            drawn = decoder.read(unread, caches).argmax(dim=1)
-            if number == 0:
-                start = time.perf_counter()
-            unread = list(drawn[:, None])
+        drawn = decoder.read([torch.tensor(PROMPT)] * batch, caches).argmax(dim=1)
+        start = time.perf_counter()
+        for _ in range(n_tokens - 1):
+            drawn = decoder.read(list(drawn[:, None]), caches).argmax(dim=1)
         return batch * (n_tokens - 1) / (time.perf_counter() - start)
 
     return sample
@@ -202,17 +202,17 @@ def folio_sampler(model: GPT, precision: str) -> Sampler:
 
 def llama_sampler(opened: Model, precision: str, batch: int, threads: int, folder: Path) -> Sampler:
     """llama.cpp's server, with its usual settings."""
-    import xllamacpp
+    xllamacpp: Any = import_module("xllamacpp")
 
     path = folder / f"{opened.run.name}-{precision}.gguf"
     if not path.exists():
         write_gguf_file(opened, PRECISIONS[precision], path)
-    params: Any = xllamacpp.CommonParams()
+    params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx, params.n_parallel, params.n_gpu_layers = CONTEXT * batch, batch, 0
     params.verbosity = -1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    server: Any = xllamacpp.Server(params)
+    server = xllamacpp.Server(params)
 
     def complete(n_tokens: int, rates: list[float]) -> None:
         body = {"prompt": PROMPT, "n_predict": n_tokens, "temperature": 0.0, "ignore_eos": True}
@@ -243,7 +243,7 @@ def llama_sampler(opened: Model, precision: str, batch: int, threads: int, folde
 def transformers_sampler(model: GPT, precision: str) -> Sampler:
     """`generate` of transformers, in torch."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    import transformers  # type: ignore[import-not-found]
+    transformers: Any = import_module("transformers")
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     config = model.config

@@ -13,21 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
-from folio.fast.decoder import (
-    TRY_AGAIN_SECONDS,
-    FasterThreads,
-    SingleRowDecoder,
-    decoder_for,
-    single_row_applies,
-)
+from folio.fast.decoder import MOST_TOKENS, Decoder, applies, decoder_for
+from folio.fast.packing import Precision
 from folio.generation.engine import generate
 from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
-=======
-from folio.fast.decoder import MOST_TOKENS, Decoder, applies, decoder_for
-from folio.fast.packing import Precision
->>>>>>> 936cc14 (The compiled decoder reads prompts and batches in one step, the same to the last bit in any company; float32, bfloat16 or int8; threads spin at barriers)
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.kv_cache import CacheRow, KVCache
@@ -226,28 +216,26 @@ def test_logits_stay_after_the_next_step():
     assert torch.equal(first, kept)
 
 
-<<<<<<< HEAD
+@pytest.mark.parametrize("positions", ["learned", "rope"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("n_prompt", [1, 5, 11, 15])
-def test_text_is_the_same_with_and_without_the_step_far_past_the_full_context(
-    temperature, n_prompt
+def test_a_text_is_that_of_the_model_alone_and_beside_29_others_far_past_the_full_context(
+    temperature, positions
 ):
-    model = random_model(replace(SMALL, tied_head=False))
-    prompt = [[i % 37 for i in range(n_prompt)]]
+    model = random_model(replace(SMALL, tied_head=False, positions=positions))
+    prompts = [[i % 37 for i in range(1 + n % 15)] for n in range(30)]
 
-    def text(compiled: bool) -> list[int]:
-        config = SamplingConfig(temperature=temperature, seed=2)
-        reader = reader_for(model, 1, compiled)
-        tokens = generate(model, prompt, config, max_tokens=60, reader=reader)
-        return [int(token) for token in tokens]
+    def texts(number: int, n_texts: int, compiled: bool) -> list[list[int]]:
+        config = SamplingConfig(temperature=temperature, seed=2 + number)
+        some, reader = prompts[number : number + n_texts], reader_for(model, compiled)
+        steps = generate(model, some, config, max_tokens=60, reader=reader)
+        return torch.stack(list(steps)).T.tolist()
 
-    with_step = text(True)
-    assert with_step == text(False)
-    assert len(set(with_step)) > 5  # else the text could not tell the two apart
+    together = texts(0, 30, True)
+    assert len({token for text in together for token in text}) > 5  # else they tell nothing apart
+    for number in (0, 5, 29):
+        assert [together[number]] == texts(number, 1, True) == texts(number, 1, False)
 
 
-def test_it_applies_to_one_sequence_of_a_plain_float32_model_only():
-=======
 @torch.inference_mode()
 def test_nothing_is_written_beside_the_rows_and_positions_that_are_read():
     model = random_model(replace(SMALL, head_dim=14))
@@ -265,7 +253,6 @@ def test_nothing_is_written_beside_the_rows_and_positions_that_are_read():
 
 
 def test_it_applies_to_a_plain_float32_model_only():
->>>>>>> 936cc14 (The compiled decoder reads prompts and batches in one step, the same to the last bit in any company; float32, bfloat16 or int8; threads spin at barriers)
     class OtherGPT(GPT):
         pass
 

@@ -69,7 +69,7 @@ def answer_to(
             f"the model reads {length:,} tokens at once: the first {prompt.n_left_out} messages "
             f"are left out"
         )
-    reader = reader_for(opened.model)
+    reader = reader_for(opened.model, weights=opened.weights)
     pieces = answer(opened.model, opened.tokenizer, prompt.token_ids, config, max_tokens, reader)
     said = ""
     try:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from folio.generation.row import Drawn
     from folio.tokenizers.base import Tokenizer
 
+Strings = Annotated[
+    list[str], Parameter(consume_multiple=False, negative=(), allow_leading_hyphen=True)
+]
+
 
 def sample(
     run: str | None = None,
@@ -32,7 +36,7 @@ def sample(
     top_p: float = 1.0,
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
-    stop_string: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
+    stop_string: Strings | None = None,
     logprobs: int = 0,
     seed: int = 0,
     novel: int = 0,

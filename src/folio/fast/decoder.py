@@ -26,7 +26,7 @@ from folio.fast.threads import FasterThreads, SpinningThreads
 from folio.fast.written_for import is_as_written
 from folio.model import kv_cache
 from folio.model.gpt import GPT
-from folio.model.kv_cache import CacheRow, KVCache
+from folio.model.kv_cache import CacheRow
 
 MOST_TOKENS = 48
 """In one step; of a longer prompt one part after the other is read."""

@@ -10,9 +10,8 @@ import platform
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
-from folio.fast.kernels.vectors import address, call
+from folio.fast.kernels.vectors import address, call, intrinsic
 from folio.jit import kernel
 
 COUNTER = ir.IntType(64)
@@ -39,7 +38,7 @@ def read(typing_context, array, place):
     """Read a counter. What was written before it was changed is seen from here on."""
 
     def codegen(context, builder, signature, arguments):
-        at = address(context, builder, signature.args[0], *arguments, COUNTER)
+        at = address(context, builder, signature.args[0], *arguments, like=COUNTER)
         return builder.load_atomic(at, "acquire", 8)
 
     return types.int64(array, types.intp), codegen

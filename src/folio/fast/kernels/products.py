@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from llvmlite import binding, ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from folio.fast.kernels.vectors import (
     FLOAT,
@@ -26,6 +25,7 @@ from folio.fast.kernels.vectors import (
     call,
     fused_of,
     halved,
+    intrinsic,
     lanes_below,
     load_masked,
     splat_of,
@@ -145,7 +145,8 @@ def tile(builder, kind, features, p, m, panel_at, stride, depth, x_at, x_stride,
 def multiply_add(builder, kind, features, total, weights, x):
     """The sums after one more word of each output."""
     if kind == types.float32:
-        return fused_of(builder, *(builder.bitcast(v, FLOATS) for v in (weights, x)), total)
+        a, b = (builder.bitcast(v, FLOATS) for v in (weights, x))
+        return fused_of(builder, a, b, total)
     if kind == types.uint16:
         return add_bfloat16(builder, features, total, weights, x)
     return add_bytes(builder, features, total, weights, x)

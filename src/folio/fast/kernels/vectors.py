@@ -16,11 +16,17 @@ A place is an index into a flat array. None is checked.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 from llvmlite import ir
+from numba import extending
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import models, overload, register_model
 from numba.np.arrayobj import populate_array
+
+intrinsic: Any = extending.intrinsic
+"""A function of which LLVM's instructions are written out; numba leaves its first argument to
+us."""
 
 LANES = 16
 PLACE, WORD, FLOAT, BIT = ir.IntType(64), ir.IntType(32), ir.FloatType(), ir.IntType(1)
@@ -45,7 +51,7 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, FLOATS)
 
 
-def address(context, builder, kind, array, place, like=FLOATS):
+def address(context, builder, kind, array, place, like: ir.Type = FLOATS):
     """Point at a place of a flat array, as if it held `like`."""
     start = context.make_array(kind)(context, builder, value=array).data
     return builder.bitcast(builder.gep(start, [place]), like.as_pointer())
