@@ -68,8 +68,11 @@ def test_tokens_are_the_text_from_their_starts_on(name: str, tmp_path: Path):
     for token in look["tokens"]:
         here = token["text"].encode("utf-16-le")
         assert utf16[2 * token["start"] :].startswith(here) and here
-    if name != "word":  # whose white space is between its tokens
-        assert "".join(token["text"] for token in look["tokens"]) == text
+    texts = [token["text"] for token in look["tokens"]]
+    if name == "word":
+        assert texts == ["The", " cat", " sat", "  on", " the", " mat", "."]
+    else:
+        assert "".join(texts) == text
 
 
 def test_what_was_read_before_changes_nothing(tmp_path: Path):
@@ -78,6 +81,23 @@ def test_what_was_read_before_changes_nothing(tmp_path: Path):
     texts = ["The", "The cat", "The cat", "The mat", long, long[:60] + "s" + long[60:], long[:90]]
     apart = [look for text in texts for look in looked_at(path, text)]
     assert looked_at(path, *texts) == apart
+
+
+def test_what_was_written_before_changes_nothing(tmp_path: Path):
+    path, _ = exported(random_run(tmp_path, **MODERN))
+    script = """
+    const engine = makeWorker(), texts = [];
+    alive.add(1);
+    for (const [i, text] of given.texts.entries()) {
+      texts.push("");
+      await engine.complete(text, given.settings, 1, (token) => (texts[i] += token.text));
+    }
+    return texts;
+    """
+    settings = GREEDY | {"n": 1, "max_tokens": 12}
+    texts = ["The cat sat", "The mat sat", "sat", "The cat sat"]
+    apart = [in_node(path, script, texts=[text], settings=settings)[0] for text in texts]
+    assert in_node(path, script, texts=texts, settings=settings) == apart
 
 
 def test_an_empty_text_has_what_a_document_begins_with(tmp_path: Path):

@@ -11,6 +11,7 @@ import math
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,7 +47,7 @@ def opened(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
 def test_it_computes_what_transformers_and_llama_cpp_make_of_the_same_file(
     opened: Model, file: Path
 ):
-    ids = opened.tokenizer.encode(f"{PROMPT} keeps the planets in their orbits.")
+    ids = opened.tokenizer.encode(f"{PROMPT} keeps the planets in their orbits.").astype(np.int64)
     with torch.no_grad():
         ours = opened.model(torch.from_numpy(ids)[None])[0]
         with quiet():

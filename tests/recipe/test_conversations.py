@@ -154,6 +154,9 @@ def test_new_tokens_begin_as_the_mean_of_all_and_the_old_rows_stay(base: Run, ch
     again = train_recipe(make_recipe(started(table)), "again", Watcher()).run
     assert folio.load("again").tokenizer.fingerprint == folio.load("tuned").tokenizer.fingerprint
     assert again.tokens_file("kept.mask").exists()
+    old = {t["name"]: t["targets"] for t in json.loads(again.held_out_file.read_text())}
+    model = folio.load("tuned")
+    assert old["old text"] == old["old text, before"] == counted(model, model.validation()).sum()
 
 
 def test_rows_that_only_padded_become_rows_of_the_new_tokens(book: Path, chats: Path):

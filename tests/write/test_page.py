@@ -248,6 +248,7 @@ def test_the_text_stays_in_the_browser_for_each_run(opening: Opening):
     page = opening()
     page.type("Kept.")
     set_slider(page, "min_p", 0.2)
+    page.wait("Object.values(localStorage).some((one) => /Kept.*0\\.2|0\\.2.*Kept/.test(one))")
     page.reload()
     written(page, "Kept.")
     assert page.run("document.getElementById('min_p').value") == "0.2"

@@ -211,13 +211,22 @@ def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> Iterator[tuple[str,
     yield "weights", "int8, one scale a row"
     if seen is not None:
         share = float(np.unpackbits(seen).mean())
-        wrong = share ** (RUN - WINDOW + 1)
+        wrong = max(share ** (RUN - WINDOW + 1), 1e-12)
         yield (
             "copied text",
             f"found by a filter of its windows of {WINDOW} characters: it never overlooks a "
-            f"run of {RUN} or more, and takes a place for copied that is not about "
-            f"{wrong:.0e} of the time",
+            f"run of {RUN} or more, and takes a place for copied that is not about once in "
+            f"{_two_digits(1 / wrong)} places",
         )
+
+
+def _two_digits(number: float) -> str:
+    """As people say it.
+
+    >>> _two_digits(87_654.3)
+    '88,000'
+    """
+    return f"{int(float(f'{number:.1e}')):,}"
 
 
 def _padded(n_columns: int) -> int:

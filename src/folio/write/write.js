@@ -424,7 +424,7 @@
     if ($("file").files[0]) open($("file").files[0]);
     $("file").value = "";
   };
-  addEventListener("pagehide", () => saving && keep());
+  for (const kind of ["pagehide", "visibilitychange"]) addEventListener(kind, () => saving && keep());
   addEventListener("storage", (event) => {
     if (event.key === store.key && event.newValue !== store.kept) say("Another tab writes on this text, too; what is kept is what was written last.");
   });
