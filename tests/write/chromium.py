@@ -17,6 +17,9 @@ from typing import Any, Self
 
 import pytest
 
+PATIENCE = 60
+"""Seconds until something that should happen counts as hanging; a server may compile first."""
+
 _START = """
 import fcntl, os, sys
 high = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
@@ -138,9 +141,9 @@ class Page:
         assert "exceptionDetails" not in done, (script, done["exceptionDetails"])
         return done["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 10) -> Any:
+    def wait(self, condition: str) -> Any:
         """Until an expression is true; what it is then."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             try:
                 if value := self.run(condition):
@@ -198,7 +201,7 @@ class Page:
 
     def download(self, name: str) -> str:
         """What a file that the page saved says."""
-        path, end = self.browser.downloads / name, time.monotonic() + 20
+        path, end = self.browser.downloads / name, time.monotonic() + PATIENCE
         while not path.exists() or path.with_suffix(path.suffix + ".crdownload").exists():
             assert time.monotonic() < end, [p.name for p in self.browser.downloads.iterdir()]
             time.sleep(0.01)
