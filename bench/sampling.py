@@ -45,7 +45,7 @@ from folio.fast.decoder import Decoder
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import torch
 from folio.errors import UserError
 from folio.generation.chat import answer, make_prompt
 from folio.generation.sampling import SamplingConfig
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokenizers.character import CharacterTokenizer
 from tests.export.making import MODERN, random_run
 

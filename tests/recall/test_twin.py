@@ -16,7 +16,7 @@ from folio.recall import twin as twin_module
 from folio.recall.config import RecallConfig
 from folio.recall.measure import measure_recall
 from folio.recall.twin import compare, halve
-from folio.run.opening import Model
+from folio.run.model import Model
 from tests.recall.making import prose, train_on, write_documents
 
 SMALL = RecallConfig(samples=2, passages=400, length=12, twin=True)

@@ -23,7 +23,7 @@ from folio.recipe.start import started
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run, runs_folder
-from folio.run.opening import Model
+from folio.run.model import Model
 from tests.conftest import turn_kernels
 from tests.recipe.test_resume import recipe_of, stop_at, weights_of
 from tests.recipe.test_start import DEVICE, STEPS, Listener, goes_on

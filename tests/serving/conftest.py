@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from folio.run.directory import Run
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.run.parts import Parts, write_parts
 from folio.serving.served import Served
 from folio.storage import read_json, write_json

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from folio.generation.chat import make_prompt
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.serving.chat import chat_of
 from folio.serving.fields import Fields
 from folio.serving.limits import Limits

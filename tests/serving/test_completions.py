@@ -10,7 +10,7 @@ import openai
 import pytest
 import torch
 
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.serving.served import Served
 from tests.serving.conftest import COPIED_SEED
 from tests.serving.running import Running, post, serving, wait_for

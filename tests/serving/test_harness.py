@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from folio.export.targets import export_run
-from folio.run.opening import Model
+from folio.run.model import Model
 from tests.serving.running import Running
 
 pytest.importorskip("lm_eval", reason="in the extra `bench`: 40 packages")

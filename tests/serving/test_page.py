@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.serving.served import Served
 from tests.serving.running import Running, serving
 from tests.write.chromium import Browser

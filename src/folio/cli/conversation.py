@@ -12,7 +12,7 @@ from folio.errors import UserError
 if TYPE_CHECKING:
     from folio.generation.chat import Message
     from folio.generation.sampling import SamplingConfig
-    from folio.run.opening import Model
+    from folio.run.model import Model
 
 
 BESIDE_CHAT = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from folio.config import read_toml
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import read_json
 
 

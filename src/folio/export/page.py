@@ -33,7 +33,7 @@ from folio.export.page_copies import RUN, WINDOW, windows_filter
 from folio.export.page_kernel import kernel_bytes
 from folio.export.target import Exported, Target, weights_of
 from folio.model.config import ModelConfig
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import atomic_write
 from folio.tokenizers import from_table as tokenizer_from_table
 from folio.tokenizers.base import Tokenizer

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokens.text import TokenText
 
 WINDOW, RUN = 24, 30

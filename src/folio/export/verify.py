@@ -15,7 +15,7 @@ from torch import Tensor
 from folio.errors import UserError
 from folio.export.foreign import Foreign
 from folio.model.loss import next_token_loss
-from folio.run.opening import Model
+from folio.run.model import Model
 
 HOSTILE = (
     "",
