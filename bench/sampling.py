@@ -8,7 +8,8 @@ Each model is a GPT-2 with random weights, written as GGUF for llama.cpp (its se
 All continue prompts of 4 tokens with the likeliest token, over a cache, on all cores. They take
 turns in one process, so that what else the machine does falls on all; the ratio of each round is
 given as a median with its lowest and highest. Of llama.cpp its own `predicted_per_second` counts,
-with several requests at once their sum; of the others the time from the first token to the last.
+with several requests at once their sum; of the others the time from the first token to the last,
+all that `folio sample` does for a token included.
 
 llama.cpp's partner of int8 (a scale for each row) is q8_0 (one for each 32 numbers). transformers
 has float32 and bfloat16. A token of batch 1 reads every weight once: the speed of memory, over the
@@ -41,10 +42,11 @@ from torch import Tensor
 
 from folio.device import cores, processor_name
 from folio.export.gguf import write_gguf_file
-from folio.fast.decoder import Decoder
+from folio.generation.engine import generate
+from folio.generation.readers import reader_for
+from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
-from folio.model.kv_cache import KVCache
 from folio.run.model import Model
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
@@ -185,16 +187,15 @@ def spread(values: Sequence[float]) -> str:
 
 
 def folio_sampler(model: GPT, precision: str) -> Sampler:
-    """Ours, by the compiled decoder."""
-    decoder = Decoder(model, cast(Any, precision))
+    """Ours, as `folio sample` writes."""
+    reader = reader_for(model, weights=cast(Any, precision))
 
-    @torch.inference_mode()
     def sample(batch: int, n_tokens: int) -> float:
-        caches = KVCache(model.config, batch, like=model.lm_head.weight).rows()
-        drawn = decoder.read([torch.tensor(PROMPT)] * batch, caches).argmax(dim=1)
+        greedy = SamplingConfig(temperature=0)
+        steps = generate(model, [PROMPT] * batch, greedy, max_tokens=n_tokens, reader=reader)
+        next(steps)
         start = time.perf_counter()
-        for _ in range(n_tokens - 1):
-            drawn = decoder.read(list(drawn[:, None]), caches).argmax(dim=1)
+        assert len(list(steps)) == n_tokens - 1
         return batch * (n_tokens - 1) / (time.perf_counter() - start)
 
     return sample

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -73,6 +74,7 @@ def kernel(
             Python then, which takes longer to compile than most kernels.
     """
     njit: Any = import_module("numba").njit
+    _set_up_without_scipy()
     _listen()
     options: dict[str, Any] = {"error_model": "numpy"}
     if inline:
@@ -91,6 +93,21 @@ def kernel(
         return compiled
 
     return compile_lazily
+
+
+@cache
+def _set_up_without_scipy() -> None:
+    """Import the part of numba that looks for SciPy's matrix products, and keep SciPy from it.
+
+    No kernel takes them, and to import SciPy is half of the time that a first kernel needs.
+    """
+    hidden = [name for name in ("scipy", "scipy.linalg") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None cannot be imported
+    try:
+        import_module("numba.np.arraymath")
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def must_compile(compiled: Any) -> bool:
