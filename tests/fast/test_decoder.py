@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def describe(changes: dict[str, object]) -> str:
 
 @pytest.mark.parametrize("changes", CHANGES, ids=describe)
 @torch.inference_mode()
-def test_each_step_gives_the_logits_of_the_whole_text_read_at_once(changes):
+def test_each_step_gives_the_logits_of_the_whole_text_read_at_once(changes: dict[str, Any]):
     model = random_model(replace(SMALL, **changes))
     config = model.config
     token_ids = torch.randint(
@@ -128,7 +129,7 @@ def test_logits_stay_after_the_next_step():
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("n_prompt", [1, 5, 11, 15])
 def test_text_is_the_same_with_and_without_the_step_far_past_the_full_context(
-    temperature, n_prompt
+    temperature: float, n_prompt: int
 ):
     model = random_model(replace(SMALL, tied_head=False))
     prompt = torch.arange(n_prompt)[None] % 37
@@ -171,7 +172,7 @@ def test_it_applies_to_one_sequence_of_a_plain_float32_model_only():
     assert not single_row_applies(OtherGPT(SMALL), 1)
 
 
-def test_without_numba_the_model_itself_generates(monkeypatch):
+def test_without_numba_the_model_itself_generates(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FOLIO_JIT", "off")
     model = random_model(SMALL)
     assert not single_row_applies(model, 1)
@@ -199,7 +200,8 @@ def test_all_shapes_share_one_compiled_step():
         model = random_model(replace(SMALL, **changes))
         cache = KVCache(model.config, 1, like=model.lm_head.weight)
         SingleRowDecoder(model)(torch.tensor([[1]]), cache)
-    assert len(step.signatures) == 1
+    compiled: Any = step  # as numba makes it
+    assert len(compiled.signatures) == 1
 
 
 def test_numba_is_not_imported_before_a_decoder_is_made():
@@ -217,13 +219,17 @@ def test_numba_is_not_imported_before_a_decoder_is_made():
         (300, False, False),
     ],
 )
-def test_a_decoder_is_made_where_the_text_pays_for_it(max_tokens, wanted, made):
+def test_a_decoder_is_made_where_the_text_pays_for_it(
+    max_tokens: int | None, wanted: bool | None, made: bool
+):
     decoder = decoder_for(GPT(SMALL).eval(), 1, max_tokens, wanted)
     assert isinstance(decoder, SingleRowDecoder) == made
     assert decoder_for(GPT(SMALL).eval(), 2, max_tokens, wanted) is None
 
 
-def test_one_thread_is_taken_while_all_are_slower_and_all_are_tried_again(monkeypatch):
+def test_one_thread_is_taken_while_all_are_slower_and_all_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
     clock, taken, slow = [0.0], [], {1: 0.003, 2: 0.25}
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     threads = FasterThreads(2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ import torch
 from folio.errors import UserError
 from folio.generation.engine import FINISHED, generate
 from folio.generation.sampling import SamplingConfig
+from folio.model.gpt import GPT
 from folio.testing import tiny_gpt
 
 GREEDY = SamplingConfig(temperature=0)
 
 
-def run(model, prompt, config=GREEDY, seed=0, **more):
+def run(
+    model: GPT, prompt: list[list[int]], config: SamplingConfig = GREEDY, seed: int = 0, **more: Any
+) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
     steps = generate(model, torch.tensor(prompt), config, generator=generator, **more)
     return torch.stack(list(steps), dim=1).tolist()

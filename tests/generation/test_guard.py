@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation import guard as guard_module
@@ -103,11 +106,11 @@ def test_without_a_blocked_draw_the_text_is_that_of_no_guard():
     text, tokenizer = training(["zzzzzzzz", "abcdefghi"], "character")
     model, config = tiny_gpt(vocab_size=tokenizer.vocab_size), SamplingConfig(temperature=1.0)
 
-    def run(**more: object) -> list[int]:
+    def run(**more: Any) -> list[int]:
         generator = torch.Generator().manual_seed(3)
         steps = generate(
             model, torch.tensor([[1]]), config, generator=generator, max_tokens=60, **more
-        )  # type: ignore[arg-type]
+        )
         return [int(step[0]) for step in steps]
 
     guard = Guard(make_table(text, 30), tokenizer)
@@ -132,7 +135,7 @@ def test_where_nothing_new_can_follow_the_document_ends():
 
 
 def test_generation_ends_where_nothing_may_come_and_there_is_no_end_token():
-    def none(logits, config, generator):
+    def none(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
         return torch.full((len(logits),), FINISHED)
 
     steps = list(

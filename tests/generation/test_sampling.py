@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -66,7 +68,7 @@ def test_an_excluded_token_is_never_drawn():
         ({"seed": -1}, "seed must be 0 or more, got -1"),
     ],
 )
-def test_an_impossible_setting_is_refused(settings, message: str):
+def test_an_impossible_setting_is_refused(settings: dict[str, Any], message: str):
     with pytest.raises(UserError) as caught:
         SamplingConfig(**settings)
     assert message in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,6 @@ def test_in_python_it_is_the_same(learned: Model):
     [{"samples": 1}, {"temperature": 0}, {"passages": 0}, {"length": 3}, {"seed": 0}],
     ids=str,
 )
-def test_settings_that_cannot_be_are_refused(settings: dict):
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]):
     with pytest.raises(UserError, match=next(iter(settings))):
         RecallConfig(**settings)

@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 
 from folio.run import novelty
+from folio.run.opening import Model
 from folio.storage import cache_folder
 from tests.recall.making import prose, train_on
 
 
 @pytest.fixture
-def opened(tmp_path: Path):
+def opened(tmp_path: Path) -> Model:
     path = tmp_path / "text.txt"
     path.write_text(prose(300, 1))
     return train_on(path, "guarded", steps=1)
 
 
-def test_a_table_is_made_once(opened, monkeypatch: pytest.MonkeyPatch):
+def test_a_table_is_made_once(opened: Model, monkeypatch: pytest.MonkeyPatch):
     first = opened.guard(12).table
     monkeypatch.setattr(novelty, "make_table", None)
     assert (opened.guard(12).table.bits == first.bits).all()
@@ -26,7 +27,7 @@ def test_a_table_is_made_once(opened, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("obstacle", ["a file", "a damaged table"])
 def test_where_the_cache_fails_the_table_is_made_anew(
-    obstacle: str, opened, capsys: pytest.CaptureFixture[str]
+    obstacle: str, opened: Model, capsys: pytest.CaptureFixture[str]
 ):
     folder = cache_folder() / "novel"
     if obstacle == "a file":

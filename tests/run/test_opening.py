@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_a_checkpoint_that_a_training_drops_is_followed_by_the_next(
     name, owner = ("model_tensors", Checkpoint) if moment == "reading" else ("read_json", directory)
     real = getattr(owner, name)
 
-    def in_between(*given):
+    def in_between(*given: Any) -> Any:
         found = real(*given) if moment == "checking" else None
         if dropped < 3:
             drop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +99,9 @@ DAMAGES = {
 
 @every_tokenizer
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_file_is_a_user_error_of_one_line(tokenizer: Tokenizer, damage, tmp_path: Path):
+def test_a_damaged_file_is_a_user_error_of_one_line(
+    tokenizer: Tokenizer, damage: Callable[[dict[str, Any]], object], tmp_path: Path
+):
     table = json.loads(json.dumps(tokenizer.to_json()))
     damage(table["model"])
     path = tmp_path / "tokenizer.json"

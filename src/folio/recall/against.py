@@ -1,5 +1,6 @@
 """A model beside another text than its own: one that it was not trained on here, or that the user
-suspects it knows."""
+suspects it knows.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ ACTIVATION_CODES = {
 
 class Weights(NamedTuple):
     """A model's float32 weights, like kinds side by side. An empty array stands for a part that
-    the model does not have; an absent bias is 0."""
+    the model does not have; an absent bias is 0.
+    """
 
     embedding: np.ndarray  # (V, C)
     embedding_scale: np.float32
