@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from folio.device import cores
-from folio.fast.decoder import decoder_for
 from folio.generation.engine import generate
+from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
@@ -81,13 +81,8 @@ def main() -> None:
 
 def sample_folio(model: GPT, batch_size: int, n_tokens: int) -> None:
     """Draw n_tokens after one token, for each of batch_size sequences."""
-    prompt = torch.zeros(batch_size, 1, dtype=torch.long)
-    config, generator = SamplingConfig(temperature=1.0), torch.Generator().manual_seed(1)
-    decoder = decoder_for(model, batch_size, n_tokens)
-    steps = generate(
-        model, prompt, config, generator=generator, max_tokens=n_tokens, decoder=decoder
-    )
-    made = list(steps)
+    config, reader = SamplingConfig(temperature=1.0, seed=1), reader_for(model, batch_size)
+    made = list(generate(model, [[0]] * batch_size, config, max_tokens=n_tokens, reader=reader))
     assert len(made) == n_tokens
 
 

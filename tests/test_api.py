@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
     "device": {"kind": "cpu", "precision": "float32", "threads": 1},
 }
 EXPORTED = {
-    "Model": ["evaluate", "generate", "generate_batch", "generate_ids", "score"],
+    "Model": ["chat", "evaluate", "generate", "generate_batch", "generate_ids", "score"],
     "Observer": ["ended", "evaluated", "paced", "save", "stepped"],
     "Recipe": ["of"],
     "Result": [],
@@ -72,13 +72,46 @@ def test_a_batch_gives_a_text_for_each_prompt_in_their_order(book: Path):
     folio.train(book, **TINY)
     model = folio.load()
     settings: dict[str, Any] = {"max_tokens": 30, "seed": 1}
-    texts = model.generate_batch(["The ", "verse ", "The "], **settings)
+    prompts = ["The ", "verse ", "The "]
+    texts = model.generate_batch(prompts, **settings)
     assert len(texts) == 3 and texts[0] != texts[2]
-    alone = model.generate_batch(["The ", "The "], **settings), model.generate("verse ", **settings)
-    assert [texts[0], texts[2]] == alone[0] and texts[1] == alone[1]
+    assert texts == [
+        model.generate(prompt, max_tokens=30, seed=1 + number, compiled=False)
+        for number, prompt in enumerate(prompts)
+    ]
     assert model.generate_batch([]) == [] and model.generate_batch([""], max_tokens=0) == [""]
     with pytest.raises(folio.UserError, match="must be a list of texts, got the text 'The '"):
         model.generate_batch("The ")
+
+
+def test_a_text_is_the_same_in_whichever_way_it_is_asked_for(book: Path):
+    folio.train(book, **TINY)
+    model = folio.load()
+    config = SamplingConfig(temperature=1.0, top_p=0.9, seed=7)
+    settings = {"temperature": 1.0, "top_p": 0.9, "seed": 7, "stop": False}
+    text = model.generate("The ", max_tokens=60, **settings)  # far beyond the context
+    assert len(text) == 60
+    assert text == model.generate("The ", max_tokens=60, compiled=False, **settings)
+    assert text == model.generate_batch(["The "] * 3, max_tokens=60, **settings)[0]
+    assert text == model.generate("The ", max_tokens=300, **settings)[:60]
+    streamed = [d.text for _, d in model.write(["The "], config, 60, stop=False)]
+    assert text == "".join(streamed) and len(streamed) == 60
+    ids = [int(step) for step in model.generate_ids("The ", config, 1, 60, stop=False)]
+    assert text == model.tokenizer.decode(ids, skip_special=True)
+    stopped = model.generate("The ", max_tokens=60, stop_strings=(text[20:24],), **settings)
+    assert stopped == text.partition(text[20:24])[0]
+
+
+def test_the_tokens_of_a_text_are_scored_as_evaluation_reads_it(book: Path):
+    folio.train(book, **TINY)
+    model = folio.load()
+    tokens = model.validation()[:200]
+    scored = model.score_tokens(tokens.tolist(), n_alternatives=1)
+    nats = -sum(s.log_probability or 0.0 for s in scored)
+    assert nats == pytest.approx(model.score(tokens, protocol="strided")[0].nats, rel=1e-5)
+    assert all(s.alternatives[0][1] >= (s.log_probability or 0.0) for s in scored[1:])
+    with pytest.raises(folio.UserError, match="Token id 999 does not exist"):
+        model.score_tokens([1, 999])
 
 
 def test_keyword_arguments_of_generate_are_the_fields_of_its_config():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_the_fine_tuning_runs(book: Path, tmp_path: Path):
     main(shlex.split(block_with("sh", "--from first"))[1:])
     card = (tmp_path / "runs" / "letters" / "README.md").read_text(encoding="utf-8")
     assert "| new text, before and after | " in card and "| old text, before and after | " in card
+
+
+def test_the_conversations_run(book: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    small = "--model.n-layers 1 --model.d-model 16 --training.max-steps 4 --name letters"
+    main(["train", str(book), *small.split()])
+    lines = [
+        json.dumps({"prompt": f"Why of {i}?", "completion": f"It rains {i * i} winds."})
+        for i in range(300)
+    ]
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    train, sample = block_with("sh", "--chat").splitlines()
+    main(shlex.split(train, comments=True)[1:])
+    assert "\u27e6It rains" in capfd.readouterr().err
+    main(shlex.split(sample, comments=True)[1:])
+    assert capfd.readouterr().out.endswith("\n")
 
 
 def test_the_ladder_commands_are_those_that_exist(monkeypatch: pytest.MonkeyPatch):

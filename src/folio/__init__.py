@@ -64,7 +64,8 @@ def train(
         minutes: how long to train, from this call on; the steps of the recipe where it is None.
         observer: hears of each step, evaluation and checkpoint.
         settings: tables and values of a recipe: `model={"n_layers": 6}, seed=2`; or
-            `start={"run": "base"}` to begin with the weights of a run.
+            `start={"run": "base"}` to begin with the weights of a run, or of files that
+            `folio import` reads.
 
     Returns:
         The run, how it ended, and its diagnosis.
@@ -72,13 +73,14 @@ def train(
     Raises:
         UserError: whatever you can mend, before anything is written.
     """
+    from folio.export.importing import with_run
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
     from folio.recipe.start import started
     from folio.recipe.train import train_recipe
     from folio.recipe.watcher import LoggingWatcher
 
     budget = {} if minutes is None else {"training": {"minutes": minutes}}
-    table = started(lay_over(*source_layers(sources), budget, settings))
+    table = started(with_run(lay_over(*source_layers(sources), budget, settings)))
     watcher = LoggingWatcher(*([observer] if observer is not None else []))
     return train_recipe(make_recipe(table), name, watcher, given=table)
 

@@ -73,8 +73,29 @@ def test_sampling_continues_a_prompt_and_repeats_with_a_seed(folio: Folio, train
         "--- 2 ---",
         "--- 3 ---",
     ]
+    second = folio("sample", "--seed", "4", "--max-tokens", "5").out.strip("\n")
+    pair = folio("sample", "--seed", "3", "--samples", "2", "--max-tokens", "5").out
+    assert pair.rstrip("\n").endswith(second)
     greedy = [folio("sample", "--temperature", "0", "--max-tokens", "20").out for _ in range(2)]
     assert greedy[0] == greedy[1]
+
+
+def test_sampling_tells_probabilities_and_ends_at_a_string(folio: Folio, trained: Run):
+    flags = ("--json", "--seed", "3", "--max-tokens", "40", "--min-p", "0.01", "--no-stop")
+    told = json.loads(folio("sample", *flags, "--logprobs", "2", "--samples", "2").out)
+    assert [len(tokens) for tokens in told["tokens"]] == [40, 40]
+    spelled = ["".join(token["text"] for token in tokens) for tokens in told["tokens"]]
+    assert [text.replace("<|endoftext|>", "") for text in spelled] == told["texts"]
+    for token in (token for tokens in told["tokens"] for token in tokens):
+        likeliest, other = (alternative["log_probability"] for alternative in token["alternatives"])
+        assert 0 >= likeliest >= max(other, token["log_probability"])
+    assert told["min_p"] == 0.01 and told["repetition_penalty"] == 1.0
+    first, second = told["texts"][0][10:12], told["texts"][0][20:23]
+    ends = "--stop-string", first, "--stop-string", second
+    stopped = json.loads(folio("sample", *flags, *ends).out)
+    expected = min(told["texts"][0].partition(end)[0] for end in (first, second))
+    assert stopped["texts"] == [expected] and stopped["stop_strings"] == [first, second]
+    assert "tokens" not in stopped
 
 
 def test_evaluation_gives_exact_first_and_agrees_with_the_run(folio: Folio, trained: Run):
@@ -246,6 +267,10 @@ SAMPLE_MISTAKES = {
     "--checkpoint 17": "Give best, last or one of",
     "--prompt Ωmega": "'Ω' (U+03A9)",
     "--forever --samples 2": "writes one text",
+    "--min-p 2": "min_p must be a share, 0 to 1",
+    "--repetition-penalty 0": "above 0",
+    "--logprobs 3": "--logprobs needs --json",
+    "--json --logprobs -3": "0 (none) or more",
     "traind": "Did you mean 'trained'?",
 }
 

@@ -119,7 +119,8 @@ def test_messages_and_instructions_are_texts(tmp_path: Path):
         {"instruction": "Add.", "input": "1 2", "output": "3"},
     ]
     expected = ["user: Why?\nassistant: Rain.\n", "human: Where?\n", "Add.\n\n1 2\n\n3\n"]
-    assert texts(write(tmp_path, "a.jsonl", making.jsonl(records))) == expected
+    path = write(tmp_path, "a.jsonl", making.jsonl(records))
+    assert texts(path, conversations="text") == expected
 
 
 def test_tsv_has_no_quotes_and_a_lone_quote_of_csv_takes_in_no_rows(tmp_path: Path):

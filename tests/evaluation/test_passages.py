@@ -63,9 +63,8 @@ def test_at_once_is_what_greedy_generation_says(kind: str, positions: str):
         prompt = tokens[read.starts[i] : read.starts[i] + read.prefix].astype(np.int64)
         steps = generate(
             model,
-            torch.from_numpy(prompt)[None],
+            [prompt.tolist()],
             SamplingConfig(temperature=0),
-            generator=torch.Generator(),
             max_tokens=int(read.sizes[i]),
         )
         said.append([int(step[0]) for step in steps] == read.suffix(tokens, i).tolist())

@@ -12,9 +12,12 @@ from torch.nn import functional as F
 
 from folio.errors import UserError
 from folio.evaluation.score import (
+    Window,
     exact_score,
     exact_windows,
     frequency_loss,
+    nll_of,
+    read_once,
     sampled_windows,
     strided_score,
     strided_windows,
@@ -62,6 +65,20 @@ def test_both_protocols_score_each_target_once(n: int, length: int):
         assert all(w.length <= length for w in windows)
     for window in strided_windows(n, length)[1:]:
         assert window.skip + 1 >= min(length, n - 1) / 2
+
+
+@given(st.integers(2, 200), st.integers(1, 20))
+def test_windows_that_both_protocols_have_are_read_once_and_give_both(n: int, length: int):
+    protocols = exact_windows(n, length), strided_windows(n, length)
+    read = read_once(*protocols)
+    assert len(set(read)) == len(read) and (length % 2 or len(read) <= len(protocols[1]) + 1)
+
+    def nll(windows: list[Window]) -> np.ndarray:  # a number for each place in each window
+        rows = (1000 * w.start + np.arange(w.skip, w.length) for w in windows)
+        return np.concatenate([*rows]).astype(np.float32)
+
+    for windows in protocols:
+        np.testing.assert_array_equal(nll_of(windows, read, nll(read)), nll(windows))
 
 
 def test_a_sample_is_spread_over_the_text_and_never_larger_than_it():

@@ -19,6 +19,7 @@ const weights = loadWeights(data.tensors, fromBase64(found("weights")), kernel);
 const model = new Model({ ...data.config, ...data.derived }, weights);
 const tokenizer = makeTokenizer(data.tokenizer);
 """
+LOGITS = "return given.ids.map((id) => Array.from(model.read(id)));"
 
 
 def in_node(page: Path, script: str, **given: Any) -> Any:

@@ -52,6 +52,8 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "lacking": without_byte(BPETokenizer.train([TEXT], 290, special_tokens=END), 0x07),
     "bytes": BPETokenizer.from_merges([], special_tokens=END),
     "renamed": with_end(BPETokenizer.train([TEXT], 290, special_tokens=["<|stop|>"]), "<|stop|>"),
+    "chat": BPETokenizer.train([TEXT], 290).with_chat(),
+    "chat-character": CharacterTokenizer.train([TEXT]).with_chat(),
     **{
         f"bpe-{p}": BPETokenizer.train([TEXT], 300, pattern=p, special_tokens=END) for p in PATTERNS
     },
@@ -70,11 +72,14 @@ NEOX = SHAPE | {"positions": "rope"}
 
 
 def random_tensors(config: ModelConfig, seed: int = 0) -> dict[str, torch.Tensor]:
-    """With gains of 1 and biases of 0 their places could be swapped."""
+    """With gains of 1 and biases of 0 their places could be swapped. Matrices as wide as a trained
+    model's are as small.
+    """
     draw = torch.Generator().manual_seed(seed)
     return {
         name: (p.dim() == 1 and name.endswith("weight"))
-        + 0.15 * torch.randn(p.shape, generator=draw)
+        + (0.15 if p.dim() == 1 else 0.85 * p.shape[-1] ** -0.5)
+        * torch.randn(p.shape, generator=draw)
         for name, p in GPT(config).named_parameters()
     }
 

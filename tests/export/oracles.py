@@ -88,6 +88,15 @@ class LlamaCpp:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)["tokens"]
 
+    def apply_template(self, messages: Sequence[dict[str, str]]) -> str:
+        request = urllib.request.Request(
+            f"{self.server.listening_address}/apply-template",
+            data=json.dumps({"messages": list(messages)}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)["prompt"]
+
     def complete(self, prompt: Sequence[int], **settings: Any) -> dict[str, Any]:
         body = {"prompt": list(prompt), "cache_prompt": False, "temperature": 0.0} | settings
         answer = self.server.handle_completions(body)

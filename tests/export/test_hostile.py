@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from folio.errors import UserError
 from folio.export.gguf_file import read_gguf, write_gguf
-from folio.export.importing import read_foreign
+from folio.export.importing import import_run, read_foreign
 from folio.export.targets import export_run
 from folio.storage import read_json, write_json
 from tests.export.making import MODERN, random_run
@@ -109,7 +111,7 @@ SMALL = {
     "a shape that overflows": gguf_of(8, TEXT, tensor_of(3, [1 << 63, 2, 1], 0)),
     "a size of nothing": gguf_of(8, TEXT, tensor_of(2, [0, 4], 0)),
     "an offset beyond the file": gguf_of(8, TEXT, tensor_of(1, [4], 0, 1 << 62)),
-    "a quantized type": gguf_of(8, TEXT, tensor_of(1, [32], 3)),
+    "a quantized type": gguf_of(8, TEXT, tensor_of(1, [32], 12)),
     "half a block": gguf_of(8, TEXT, tensor_of(1, [33], 8)),
     "nothing": b"",
 }
@@ -174,13 +176,73 @@ def test_any_part_of_a_vocabulary_may_be_of_any_type(part: str, folder: Path):
         assert "\n" not in complaint_of(folder), value
 
 
-def test_a_tensor_that_comes_twice_is_refused(tmp_path: Path):
-    one = tensor_of(1, [1], 0)[:-100]
-    data = bytearray(gguf_of(8, TEXT, one + one + bytes(100)))
+@pytest.mark.parametrize(("name", "offset"), [(b"t", 32), (b"u", 0)], ids=["name", "place"])
+def test_a_tensor_that_comes_twice_or_lies_over_another_is_refused(
+    name: bytes, offset: int, tmp_path: Path
+):
+    one, other = tensor_of(1, [1], 0)[:-100], tensor_of(1, [1], 0, offset)[:-100]
+    other = other.replace(b"t", name, 1)
+    data = bytearray(gguf_of(8, TEXT, one + other + bytes(100)))
     data[8] = 2
     (tmp_path / "x.gguf").write_bytes(data)
-    with pytest.raises(UserError, match="comes twice"):
+    with pytest.raises(UserError, match="lies over another, or comes twice"):
         read_gguf(tmp_path / "x.gguf")
+
+
+def test_a_long_setting_makes_no_long_line(folder: Path):
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"model_type": "a\n" * 100_000})
+    refused(folder, "is a model of type")
+
+
+COUNTS = {"10^12": 10**12, "2^63": 1 << 63, "10^400": 10**400, "10^4000": 10**4000}
+
+
+@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
+@pytest.mark.parametrize("key", ["max_position_embeddings", "hidden_size", "num_attention_heads"])
+def test_counts_of_any_size_are_refused_in_a_line(key: str, count: int, folder: Path):
+    write_json(folder / "config.json", read_json(folder / "config.json") | {key: count})
+    if (key, count) != ("max_position_embeddings", 10**12):  # rotary positions cost nothing
+        refused(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float, folder: Path, tmp_path: Path):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4] + struct.pack("<f", value))
+    with pytest.raises(UserError, match="no finite numbers, in "):
+        import_run(folder, "strange", folder=tmp_path)
+
+
+# ---- files that are none -----------------------------------------------------------------
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pipes and devices in folders")
+@pytest.mark.parametrize("name", FILES)
+def test_pipes_devices_folders_and_links_in_circles_are_no_files(name: str, folder: Path):
+    path = folder / name
+    makers: list[Callable[[], Any]] = [
+        lambda: os.mkfifo(path),  # whoever opens it waits for ever
+        lambda: path.symlink_to("/dev/zero"),  # has no end
+        lambda: path.symlink_to(path),
+        lambda: path.mkdir(),
+    ]
+    for make in makers:
+        path.unlink()
+        make()
+        if not (name == "generation_config.json" and not path.exists()):
+            refused(folder, f"There is no .*{name}")
+        if path.is_dir():
+            path.rmdir()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pipes in folders")
+def test_a_pipe_is_no_gguf(tmp_path: Path):
+    os.mkfifo(tmp_path / "x.gguf")
+    refused(tmp_path / "x.gguf", "There is no ")
 
 
 # ---- safetensors -------------------------------------------------------------------------

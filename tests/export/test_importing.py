@@ -11,6 +11,7 @@ import torch
 
 from folio.cli.main import main
 from folio.errors import UserError
+from folio.export.gguf_file import read_gguf, write_gguf
 from folio.export.importing import import_run
 from folio.export.targets import export_run
 from folio.run.directory import Run
@@ -85,6 +86,22 @@ def test_weights_in_fewer_bits_are_read_as_they_were_written(kind: str, tmp_path
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_weights_of_16_bits_become_float32_as_they_are(kind: str, tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN)
+    back = imported(export_run(opened, "hf", kind)[0], tmp_path)
+    dtype = {"f16": torch.float16, "bf16": torch.bfloat16}[kind]
+    found, expected = weights(back), weights(opened)
+    assert all(torch.equal(found[name], expected[name].to(dtype).float()) for name in expected)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_vocabulary_in_a_folder_comes_back(name: str, tmp_path: Path):
+    opened = random_run(tmp_path, name)
+    back = imported(export_run(opened, "hf")[0], tmp_path).tokenizer
+    assert back.fingerprint == opened.tokenizer.fingerprint
+
+
 @pytest.mark.parametrize("name", [n for n in TOKENIZERS if n != "word"])
 def test_a_vocabulary_in_gguf_comes_back(name: str, tmp_path: Path):
     opened = random_run(tmp_path, name, **MODERN)
@@ -95,6 +112,7 @@ def test_a_vocabulary_in_gguf_comes_back(name: str, tmp_path: Path):
         opened.tokenizer.end_of_document,
     )
     assert [*back.pieces] == [*opened.tokenizer.pieces]
+    assert back.has_chat == opened.tokenizer.has_chat
 
 
 # ---- models that transformers wrote ------------------------------------------------------
@@ -257,6 +275,32 @@ def test_a_config_that_says_something_else_is_refused_by_its_name(
         imported(folder, tmp_path)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
     assert not Run(tmp_path / "back").exists()
+
+
+OTHER_GGUF: list[tuple[str, Any, str]] = [
+    ("general.architecture", "gemma3", "of type 'gemma3'"),
+    ("qwen3.rope.scaling.type", "yarn", "stretches its rotary positions"),
+    ("qwen3.rope.dimension_count", 4, "turns 4 of 8 dimensions"),
+    ("qwen3.expert_count", 8, "a mixture of experts"),
+    ("qwen3.use_parallel_residual", True, "a parallel residual"),
+    ("qwen3.attention.value_length", 4, "values of another width"),
+    ("tokenizer.ggml.model", "llama", "SentencePiece"),
+    ("tokenizer.ggml.pre", "deepseek-llm", "splits text as 'deepseek-llm'; Folio knows gpt-2"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), OTHER_GGUF, ids=lambda x: str(x)[:40])
+def test_a_gguf_that_says_something_else_is_refused_by_its_name(
+    key: str, value: Any, words: str, tmp_path: Path
+):
+    path, _, _ = export_run(random_run(tmp_path, "bpe-gpt2", **MODERN), "gguf")
+    said, packed = read_gguf(path)
+    tensors = {name: (tensor.shape, tensor.kind) for name, tensor in packed.items()}
+    changed = tmp_path / "changed.gguf"
+    write_gguf(changed, said | {key: value}, tensors, lambda name: packed[name].data)
+    with pytest.raises(UserError, match=words) as caught:
+        imported(changed, tmp_path)
+    assert "\n" not in str(caught.value) and not Run(tmp_path / "back").exists()
 
 
 def test_pythias_parallel_residual_is_refused(tmp_path: Path):

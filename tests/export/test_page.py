@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from folio import load, train
+from folio.config import from_table
 from folio.errors import UserError
 from folio.export import page
 from folio.export.page_copies import filter_of
@@ -18,11 +19,12 @@ from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
 from folio.generation.engine import generate
 from folio.generation.sampling import SamplingConfig
+from folio.model.config import ModelConfig
 from tests.export.browsers import in_chromium, in_node
 from tests.export.making import LLAMA, MODERN, NEOX, SHAPE, TOKENIZERS, random_run
+from tests.export.test_graphs import FIELDS
 from tests.export.test_hf import describe, some_ids
 
-LOGITS = "return given.ids.map((id) => Array.from(model.read(id)));"
 SHAPES: list[dict[str, Any]] = [
     SHAPE,
     MODERN,
@@ -36,6 +38,15 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
+LOGITS_OF_BOTH = """
+const plain = loadWeights(data.tensors, fromBase64(found("weights")), fromBase64(""));
+const slow = new Model({ ...data.config, ...data.derived }, plain);
+return [model, slow].map((each) => given.ids.map((id) => Array.from(each.read(id))));
+"""
+IDS_AND_PIECES = """
+return [given.texts.map((text) => tokenizer.encode(text)),
+        Array.from(tokenizer.pieces, (piece) => Array.from(piece))];
+"""
 GREEDY = """
 const writer = new Writer(model, given.ids, data.never);
 for (let i = 0; i < given.n; i++) writer.push(draw(writer.logits(), { temperature: 0 }));
@@ -52,9 +63,8 @@ def greedy(model: Any, opened: Any, prompt: list[int], n: int) -> list[int]:
     excluded[opened.tokenizer.unknown] = True
     steps = generate(
         model,
-        torch.tensor([prompt]),
+        [prompt],
         SamplingConfig(temperature=0),
-        generator=torch.Generator(),
         max_tokens=n,
         excluded=excluded,
     )
@@ -67,17 +77,22 @@ def exported(opened: Any) -> tuple[Path, torch.nn.Module]:
     return path, page.read_page_file(path).model()
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["wasm", "script"])
 @pytest.mark.parametrize("settings", SHAPES, ids=describe)
-def test_the_page_computes_the_logits_of_its_weights(
-    settings: dict[str, Any], slow: bool, tmp_path: Path
+def test_the_page_computes_the_logits_of_its_weights_with_and_without_the_kernel(
+    settings: dict[str, Any], tmp_path: Path
 ):
     opened = random_run(tmp_path, **settings)
     path, model = exported(opened)
     ids = some_ids(opened, 1, 24)
     ours = model(ids)[0]
-    theirs = torch.tensor(in_node(path, LOGITS, ids=ids[0].tolist(), slow=slow))
-    assert (ours - theirs).abs().max() < 1e-4 * (ours.max() - ours.min())
+    for theirs in torch.tensor(in_node(path, LOGITS_OF_BOTH, ids=ids[0].tolist())):
+        assert (ours - theirs).abs().max() < 1e-4 * (ours.max() - ours.min())
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_value_of_a_setting_has_a_case(name: str):
+    configs = [from_table(ModelConfig, {"vocab_size": 64} | shape) for shape in SHAPES]
+    assert {getattr(config, name) for config in configs} == set(FIELDS[name])
 
 
 @pytest.mark.parametrize("slow", [False, True])
@@ -100,9 +115,8 @@ def test_the_page_gives_the_ids_of_the_run(name: str, tmp_path: Path):
     opened = random_run(tmp_path, name, **MODERN)
     path, _ = exported(opened)
     texts = [*HOSTILE, "I'ſ 'ſ 'S'T'RE'Ll ΑΣ. İ", "<think>a<think><unk><|stop|>"]
-    theirs = in_node(path, "return given.texts.map((t) => tokenizer.encode(t));", texts=texts)
+    theirs, pieces = in_node(path, IDS_AND_PIECES, texts=texts)
     assert theirs == [opened.tokenizer.encode(text).tolist() for text in texts]
-    pieces = in_node(path, "return Array.from(tokenizer.pieces, (p) => Array.from(p));")
     assert [bytes(piece) for piece in pieces] == list(opened.tokenizer.pieces)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from folio.export.gguf_file import BF16, F16, F32, Q8_0, Packed
+from folio.export.gguf_file import BF16, F16, F32, Q4_0, Q4_1, Q8_0, Packed
 from folio.export.quantize import pack, unpack
 
 KINDS = {F32: "F32", F16: "F16", BF16: "BF16", Q8_0: "Q8_0"}
@@ -31,6 +31,14 @@ def test_bytes_are_those_of_ggml_and_are_read_as_it_reads_them(kind: int):
     read = unpack(Packed((6, 96), kind, packed))
     np.testing.assert_array_equal(read.numpy(), gguf.quants.dequantize(expected, theirs))
     assert read.shape == x.shape
+
+
+@pytest.mark.parametrize("kind", [Q4_0, Q4_1], ids=["q4_0", "q4_1"])
+def test_4_bits_are_read_as_ggml_reads_them(kind: int):
+    theirs = gguf.GGMLQuantizationType(kind)
+    packed = gguf.quants.quantize(weights().numpy(), theirs)
+    read = unpack(Packed((6, 96), kind, packed.view(np.uint8).reshape(-1)))
+    np.testing.assert_array_equal(read.numpy(), gguf.quants.dequantize(packed, theirs))
 
 
 def test_8_bits_are_off_by_half_a_step_at_most():

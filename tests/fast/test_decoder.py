@@ -14,6 +14,7 @@ from folio.fast.decoder import (
     single_row_applies,
 )
 from folio.generation.engine import generate
+from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
@@ -132,33 +133,17 @@ def test_text_is_the_same_with_and_without_the_step_far_past_the_full_context(
     temperature: float, n_prompt: int
 ):
     model = random_model(replace(SMALL, tied_head=False))
-    prompt = torch.arange(n_prompt)[None] % 37
+    prompt = [[i % 37 for i in range(n_prompt)]]
 
-    def text(decoder: SingleRowDecoder | None) -> list[int]:
-        generator = torch.Generator().manual_seed(2)
-        config = SamplingConfig(temperature=temperature)
-        tokens = generate(
-            model, prompt, config, generator=generator, max_tokens=60, decoder=decoder
-        )
+    def text(compiled: bool) -> list[int]:
+        config = SamplingConfig(temperature=temperature, seed=2)
+        reader = reader_for(model, 1, compiled)
+        tokens = generate(model, prompt, config, max_tokens=60, reader=reader)
         return [int(token) for token in tokens]
 
-    with_step = text(SingleRowDecoder(model))
-    assert with_step == text(None)
+    with_step = text(True)
+    assert with_step == text(False)
     assert len(set(with_step)) > 5  # else the text could not tell the two apart
-
-
-def test_a_decoder_that_is_handed_in_reads_every_token():
-    model, taken = random_model(SMALL), []
-    decoder = SingleRowDecoder(model)
-
-    def read(token_ids: torch.Tensor, cache: KVCache | None) -> torch.Tensor:
-        taken.append(token_ids.shape[1])
-        return decoder(token_ids, cache)
-
-    greedy, generator = SamplingConfig(temperature=0), torch.Generator()
-    prompt = torch.ones(1, 2, dtype=torch.long)
-    list(generate(model, prompt, greedy, generator=generator, max_tokens=3, decoder=read))
-    assert taken == [2, 1, 1]
 
 
 def test_it_applies_to_one_sequence_of_a_plain_float32_model_only():

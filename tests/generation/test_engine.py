@@ -7,31 +7,35 @@ import pytest
 import torch
 
 from folio.errors import UserError
-from folio.generation.engine import FINISHED, generate
+from folio.generation.batch import Batch
+from folio.generation.engine import FINISHED, generate, write
+from folio.generation.row import Request
 from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
 from folio.testing import tiny_gpt
+from tests.generation.plain import write_in_one_pass, write_plainly
 
 GREEDY = SamplingConfig(temperature=0)
+WILD = SamplingConfig(temperature=1.0, seed=1)
 
 
 def run(
-    model: GPT, prompt: list[list[int]], config: SamplingConfig = GREEDY, seed: int = 0, **more: Any
+    model: GPT, prompts: list[list[int]], config: SamplingConfig = GREEDY, **more: Any
 ) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    steps = generate(model, torch.tensor(prompt), config, generator=generator, **more)
-    return torch.stack(list(steps), dim=1).tolist()
+    return torch.stack(list(generate(model, prompts, config, **more)), dim=1).tolist()
 
 
 @pytest.mark.parametrize("positions", ["none", "learned", "sinusoidal", "rope"])
 @pytest.mark.parametrize("length", [1, 5, 8, 13])
 def test_cached_generation_equals_uncached_generation(positions: str, length: int):
-    # 40 tokens with a context of 8: the window slides many times.
+    # 40 tokens with a context of 8: the window fills many times.
     model = tiny_gpt(positions=positions, initialization_std=0.5, tied_head=False)
-    prompt = torch.randint(0, 11, (2, length), generator=torch.Generator().manual_seed(1)).tolist()
-    for config in (GREEDY, SamplingConfig(temperature=1.0)):
-        cached = run(model, prompt, config, max_tokens=40)
-        assert cached == run(model, prompt, config, max_tokens=40, use_cache=False)
+    prompt = torch.randint(0, 11, (length,), generator=torch.Generator().manual_seed(1)).tolist()
+    added = positions in ("learned", "sinusoidal")
+    write_uncached = write_plainly if added else write_in_one_pass
+    for config in (GREEDY, WILD):
+        expected = write_uncached(model, prompt, config, 40)
+        assert run(model, [prompt], config, max_tokens=40) == [expected]
 
 
 def test_each_token_is_the_likeliest_after_its_window():
@@ -43,21 +47,38 @@ def test_each_token_is_the_likeliest_after_its_window():
         window = [*window, token] if len(window) < 8 else [*window[5:], token]
 
 
-def test_a_batch_writes_what_its_sequences_write_alone():
+def test_texts_of_a_batch_have_the_seeds_that_follow():
     model = tiny_gpt(initialization_std=0.5)
-    together = run(model, [[1, 2], [3, 4]], max_tokens=20)
-    assert together == [run(model, [p], max_tokens=20)[0] for p in ([1, 2], [3, 4])]
+    prompts = [[1, 2], [3, 4, 5, 6], [1, 2]]
+    expected = [
+        write_plainly(model, prompt, SamplingConfig(temperature=1.0, seed=7 + n), 20)
+        for n, prompt in enumerate(prompts)
+    ]
+    config = SamplingConfig(temperature=1.0, seed=7)
+    assert run(model, prompts, config, max_tokens=20) == expected
+    assert expected[0] != expected[2]
 
 
-def test_a_seed_names_a_text():
-    model, config = tiny_gpt(), SamplingConfig(temperature=1.0)
-    texts = [run(model, [[1]], config, seed=seed, max_tokens=30) for seed in (1, 1, 2)]
-    assert texts[0] == texts[1] != texts[2]
+def test_the_length_of_a_text_does_not_change_it():
+    model = tiny_gpt()
+    long = run(model, [[1]], WILD, max_tokens=300)[0]
+    assert [run(model, [[1]], WILD, max_tokens=n)[0] for n in (1, 199, 200)] == [
+        long[:1], long[:199], long[:200]
+    ]  # fmt: skip
+
+
+def test_a_seed_names_a_text_and_none_makes_new_ones():
+    model = tiny_gpt()
+    texts = [
+        run(model, [[1]], SamplingConfig(temperature=1.0, seed=seed), max_tokens=30)
+        for seed in (1, 1, 2, 0, 0)
+    ]
+    assert texts[0] == texts[1]
+    assert len({str(text) for text in texts}) == 4
 
 
 def test_a_sequence_ends_at_its_stop_token_and_the_others_go_on():
-    model, config = tiny_gpt(), SamplingConfig(temperature=1.0)
-    rows = run(model, [[1], [1], [1]], config, max_tokens=200, stop_token=5)
+    rows = run(tiny_gpt(), [[1], [1], [1]], WILD, max_tokens=200, stop_token=5)
     ends = [row.index(5) for row in rows]
     assert len(set(ends)) > 1
     for row, end in zip(rows, ends):
@@ -75,22 +96,32 @@ def test_excluded_tokens_are_never_made():
 
 
 def test_without_a_limit_text_is_endless():
-    steps = generate(
-        tiny_gpt(), torch.tensor([[1]]), GREEDY, generator=torch.Generator(), max_tokens=None
-    )
-    assert len(list(islice(steps, 100))) == 100
+    assert len(list(islice(generate(tiny_gpt(), [[1]], GREEDY), 100))) == 100
 
 
 def test_no_tokens_and_no_prompt():
-    generator = torch.Generator()
-    empty = torch.zeros(1, 0, dtype=torch.long)
-    assert (
-        list(generate(tiny_gpt(), torch.tensor([[1]]), GREEDY, generator=generator, max_tokens=0))
-        == []
-    )
+    assert list(generate(tiny_gpt(), [[1]], GREEDY, max_tokens=0)) == []
     with pytest.raises(UserError, match="empty"):
-        next(generate(tiny_gpt(), empty, GREEDY, generator=generator))
+        next(generate(tiny_gpt(), [[]], GREEDY))
+    with pytest.raises(UserError, match="max_tokens must be 0 or more, got -1"):
+        next(generate(tiny_gpt(), [[1]], GREEDY, max_tokens=-1))
 
 
 def test_a_context_of_one_token_still_writes():
     assert len(run(tiny_gpt(context_length=1), [[1]], max_tokens=5)[0]) == 5
+
+
+def test_more_requests_than_there_is_room_for_wait_their_turn():
+    model = tiny_gpt(initialization_std=0.5)
+    requests = [
+        Request(prompt=[n % 11] * (1 + n % 3), config=WILD.of_text(n), max_tokens=1 + 5 * n % 7)
+        for n in range(20)
+    ]
+    written: list[list[int]] = [[] for _ in requests]
+    batch = Batch(model, 3)
+    for number, drawn in write(batch, requests):
+        written[number].append(drawn.token_id)
+    assert written == [
+        write_plainly(model, r.prompt, r.config, r.max_tokens or 0) for r in requests
+    ]
+    assert not batch.rows and len(batch.free) == 3

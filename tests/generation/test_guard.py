@@ -13,8 +13,10 @@ from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation import guard as guard_module
-from folio.generation.engine import FINISHED, generate
+from folio.generation.batch import Batch
+from folio.generation.engine import write
 from folio.generation.guard import Guard, make_table
+from folio.generation.row import FINISHED, Request
 from folio.generation.sampling import SamplingConfig, draw
 from folio.testing import tiny_gpt
 from folio.tokenizers.base import Tokenizer
@@ -52,7 +54,7 @@ def written(
     text: TokenText, tokenizer: Tokenizer, n: int, greedy: list[list[int]], temperature: float
 ) -> tuple[list[str], Guard]:
     """What rows write whose likeliest tokens are always those of the training text."""
-    guard = Guard(make_table(text, n), tokenizer)
+    guard = Guard(make_table([text], n), tokenizer)
     generator = torch.Generator().manual_seed(0)
     config = SamplingConfig(temperature=temperature)
     ids: list[list[int]] = [[] for _ in greedy]
@@ -104,23 +106,21 @@ def test_case_and_punctuation_between_do_not_help():
 
 def test_without_a_blocked_draw_the_text_is_that_of_no_guard():
     text, tokenizer = training(["zzzzzzzz", "abcdefghi"], "character")
-    model, config = tiny_gpt(vocab_size=tokenizer.vocab_size), SamplingConfig(temperature=1.0)
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size)
+    config = SamplingConfig(temperature=1.0, seed=3)
 
     def run(**more: Any) -> list[int]:
-        generator = torch.Generator().manual_seed(3)
-        steps = generate(
-            model, torch.tensor([[1]]), config, generator=generator, max_tokens=60, **more
-        )
-        return [int(step[0]) for step in steps]
+        request = Request(prompt=[1], config=config, max_tokens=60, **more)
+        return [drawn.token_id for _, drawn in write(Batch(model, 1), [request])]
 
-    guard = Guard(make_table(text, 30), tokenizer)
-    assert run(draw=guard.draw) == run() and guard.blocked == 0
+    guard = Guard(make_table([text], 30), tokenizer)
+    assert run(draw=guard.of_text()) == run() and guard.blocked == 0
 
 
 def test_where_nothing_new_can_follow_the_document_ends():
     # Every pair of letters stands in the text, so that with n = 1 no second letter can follow.
     text, tokenizer = training(["aabba"], "character")
-    guard = Guard(make_table(text, 1), tokenizer)
+    guard = Guard(make_table([text], 1), tokenizer)
     logits = torch.zeros(2, tokenizer.vocab_size)
     end = tokenizer.end_of_document
     assert end is not None
@@ -138,11 +138,24 @@ def test_generation_ends_where_nothing_may_come_and_there_is_no_end_token():
     def none(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
         return torch.full((len(logits),), FINISHED)
 
-    steps = list(
-        generate(tiny_gpt(), torch.tensor([[1], [2]]), SamplingConfig(),
-                 generator=torch.Generator(), max_tokens=50, draw=none)
-    )  # fmt: skip
-    assert [step.tolist() for step in steps] == [[FINISHED, FINISHED]]
+    requests = [Request(prompt=[1], max_tokens=50, draw=none), Request(prompt=[2], max_tokens=50)]
+    rows = {0: [], 1: []}
+    for number, drawn in write(Batch(tiny_gpt(), 2), requests):
+        rows[number].append(drawn)
+    assert len(rows[1]) == 50
+    assert rows[0] == [(FINISHED, 0.0, [], "", "stop")]
+
+
+def test_texts_of_one_guard_have_states_of_their_own_and_are_counted_together():
+    text, tokenizer = training(["aabba"], "character")
+    guard, logits = Guard(make_table([text], 1), tokenizer), torch.zeros(1, tokenizer.vocab_size)
+    for special in tokenizer.special_tokens.values():
+        logits[:, special] = float("-inf")
+    draws, generator = [guard.of_text(), guard.of_text()], torch.Generator().manual_seed(0)
+    firsts = [int(draw(logits, SamplingConfig(), generator)) for draw in draws]
+    assert set(firsts) <= {0, 1}  # the second text has a first letter, too
+    ends = [int(draw(logits, SamplingConfig(), generator)) for draw in draws]
+    assert ends == [tokenizer.end_of_document] * 2 and guard.stuck == 2
 
 
 def test_rows_of_a_batch_have_states_of_their_own():
@@ -156,7 +169,7 @@ def test_rows_of_a_batch_have_states_of_their_own():
 def test_the_filter_lets_nearly_all_new_text_through_and_nothing_else():
     random = np.random.default_rng(0)
     document = "".join(map(chr, random.integers(97, 123, 30_000)))
-    table = make_table(training([document], "character")[0], 9)
+    table = make_table([training([document], "character")[0]], 9)
 
     def hash_of(run: str) -> int:
         codes = guard_module.fold(run)
@@ -170,21 +183,21 @@ def test_the_filter_lets_nearly_all_new_text_through_and_nothing_else():
 def test_both_ways_to_fill_the_table_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch):
     text, _ = training(["the quick brown fox jumps over the lazy dog " * 500], "character")
     monkeypatch.setattr(guard_module, "BITS", 240)  # large enough for the kernel
-    compiled = make_table(text, 12).bits
+    compiled = make_table([text], 12).bits
     monkeypatch.setattr(guard_module, "available", lambda: False)
     assert len(compiled) > 1 << 16
-    assert (make_table(text, 12).bits == compiled).all()
+    assert (make_table([text], 12).bits == compiled).all()
 
 
 def test_a_limit_below_one_is_refused():
     with pytest.raises(UserError, match="novel must be 1 letter or more"):
-        make_table(training(["ab"], "character")[0], -1)
+        make_table([training(["ab"], "character")[0]], -1)
 
 
 def test_draws_that_are_not_guarded_are_the_plain_ones():
     logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
     config = SamplingConfig(temperature=0.7, top_k=3)
     text, tokenizer = training(["ab"], "character")
-    guard = Guard(make_table(text, 50), tokenizer)
+    guard = Guard(make_table([text], 50), tokenizer)
     pair = [torch.Generator().manual_seed(5) for _ in range(2)]
     assert torch.equal(guard.draw(logits, config, pair[0]), draw(logits, config, pair[1]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -8,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
-from folio.generation.sampling import SamplingConfig, draw, keep_top_k, keep_top_p
+from folio.generation.sampling import (
+    NUCLEUS,
+    SamplingConfig,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalize,
+)
 
 LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.1, 0.15, 0.25, 0.5]]).log()
 
@@ -27,6 +36,108 @@ def test_top_p_keeps_the_fewest_that_reach_p(p: float, expected: list[int]):
 
 def test_top_p_keeps_one_token_when_it_alone_exceeds_p():
     assert kept(keep_top_p(torch.tensor([[10.0, 0.0, 0.0]]), 0.1)) == [[0]]
+
+
+def sorted_filter(logits: torch.Tensor, k: int, p: float) -> torch.Tensor:
+    """As it was first written, the whole vocabulary sorted; in float64."""
+    ordered, indices = keep_top_k(logits, k).sort(dim=1, descending=True)
+    probabilities = ordered.double().softmax(dim=1)
+    before = probabilities.cumsum(dim=1) - probabilities
+    ordered = ordered.masked_fill(before >= p, float("-inf"))
+    return torch.empty_like(logits).scatter_(1, indices, ordered)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 5.0])
+@pytest.mark.parametrize(("k", "p"), [(0, 0.5), (0, 0.999), (3, 1.0), (200, 0.9)])
+def test_the_same_tokens_stay_as_when_the_vocabulary_was_sorted(k: int, p: float, spread: float):
+    for size in (5, NUCLEUS, 3000):
+        logits = torch.randn(30, size, generator=torch.Generator().manual_seed(size)) * spread
+        assert torch.equal(keep_top_p(keep_top_k(logits, k), p), sorted_filter(logits, k, p))
+
+
+def test_one_number_finds_its_share_of_the_line():
+    config, seeds = SamplingConfig(temperature=0.7, top_k=5, min_p=0.01), range(300)
+    logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(1)) * 2
+    scaled = (logits[0] / 0.7).tolist()
+    kept = sorted(range(40), key=scaled.__getitem__)[-5:]
+    weights = [math.exp(x) if i in kept else 0.0 for i, x in enumerate(scaled)]
+    weights = [w if w >= 0.01 * max(weights) else 0.0 for w in weights]
+    drawn = []
+    for seed in seeds:
+        drawn.append(int(draw(logits, config, torch.Generator().manual_seed(seed))))
+        generator = torch.Generator().manual_seed(seed)
+        rest = torch.rand(1, 1, generator=generator, dtype=torch.float64).item() * sum(weights)
+        expected = 0
+        while rest >= weights[expected]:
+            rest -= weights[expected]
+            expected += 1
+        assert drawn[-1] == expected
+    assert len(set(drawn)) == 5
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-53])
+def test_the_first_and_the_last_number_draw_tokens_that_may_come(
+    number: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda x, generator: x.fill_(number))
+    for seed in range(200):
+        logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(seed)) * 3
+        logits[0, [0, 1, 48, 49]] = float("-inf")
+        token_id = int(draw(logits, SamplingConfig(temperature=1.0), torch.Generator()))
+        assert token_id == (2 if number == 0.0 else 47)
+
+
+def test_top_p_keeps_or_drops_equals_together():
+    logits = torch.tensor([[0.4, 0.2, 0.2, 0.2]]).log()
+    assert kept(keep_top_p(logits, 0.5)) == [[0, 1, 2, 3]]
+    assert kept(keep_top_p(logits, 0.39)) == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("p", "n"), [(0.0, 4), (0.2, 4), (0.29, 3), (0.31, 2), (0.51, 1), (1.0, 1)]
+)
+def test_min_p_keeps_what_has_that_share_of_the_likeliest(p: float, n: int):
+    assert [len(row) for row in kept(keep_min_p(LOGITS, p))] == [n, n]
+
+
+def test_min_p_is_a_share_of_what_temperature_made():
+    # At temperature 2 the shares are the roots of those at 1: 0.1 / 0.5 becomes 0.447.
+    config = SamplingConfig(temperature=2.0, min_p=0.44)
+    drawn = draw(LOGITS[:1].expand(4000, 4), config, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {0, 1, 2, 3}
+    config = SamplingConfig(temperature=1.0, min_p=0.44)
+    drawn = draw(LOGITS[:1].expand(4000, 4), config, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {0, 1}
+
+
+@given(st.lists(st.integers(0, 3), max_size=6), st.sampled_from([0.5, 1.0, 1.7]))
+def test_a_penalty_makes_what_was_seen_less_likely_once(seen: list[int], penalty: float):
+    logits = torch.tensor([[2.0, -2.0, 0.0, float("-inf")]])
+    expected = [
+        x if i not in seen else x / penalty if x > 0 else x * penalty
+        for i, x in enumerate(logits[0].tolist())
+    ]
+    assert penalize(logits, seen, penalty)[0].tolist() == pytest.approx(expected)
+
+
+def test_a_temperature_next_to_zero_takes_the_likeliest():
+    for temperature in (1e-45, 1e-9, 1e-5):
+        drawn = draw(LOGITS * 1e3, SamplingConfig(temperature=temperature), torch.Generator())
+        assert drawn.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.5}, {"top_k": 2}, {"min_p": 0.1}])
+def test_a_model_that_diverged_draws_something(settings: dict[str, Any]):
+    config = SamplingConfig(**settings)
+    for logits in (torch.full((1, 4), float("nan")), torch.full((1, 4), float("-inf"))):
+        assert 0 <= int(draw(logits, config, torch.Generator())) < 4
+
+
+def test_texts_of_several_have_seeds_that_follow_and_never_none():
+    config = SamplingConfig(temperature=0.3, seed=2**63 - 2)
+    assert [config.of_text(n).seed for n in range(4)] == [2**63 - 2, 2**63 - 1, 1, 2]
+    assert config.of_text(1).temperature == 0.3
+    assert SamplingConfig().of_text(5).seed == 0
 
 
 @given(st.integers(0, 6))
@@ -65,7 +176,15 @@ def test_an_excluded_token_is_never_drawn():
         ({"temperature": -1}, "0 (greedy) or more"),
         ({"temperature": float("nan")}, "0 (greedy) or more"),
         ({"top_k": -1}, "top_k must be 0 (all tokens) or more, got -1"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"seed": -1}, "seed must be 0 or more, and below 2^63, got -1"),
+        ({"seed": 2**63}, "seed must be 0 or more, and below 2^63"),
+        ({"min_p": 1.1}, "min_p must be a share, 0 to 1, got 1.1"),
+        ({"min_p": float("nan")}, "min_p must be a share"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be above 0, got 0"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty must be above 0"),
+        ({"stop_strings": "ab"}, "stop_strings must be a list of texts, got 'ab'"),
+        ({"stop_strings": ("a", "")}, "stop_strings must be texts of a character or more"),
+        ({"logprobs": -1}, "logprobs must be 0 (none) or more, got -1"),
     ],
 )
 def test_an_impossible_setting_is_refused(settings: dict[str, Any], message: str):

@@ -294,6 +294,32 @@ def test_confidence_costs_and_the_loss_is_told_without_it(penalty: float):
     torch.testing.assert_close(found, logits.grad)
 
 
+@torch.no_grad()
+def test_rows_of_a_cache_have_lengths_of_their_own_and_share_its_memory():
+    model = tiny_gpt(positions="rope")
+    texts = [tokens(1, length) for length in (3, 1, 5)]
+    pool = KVCache(model.config, 3, like=model.lm_head.weight)
+    rows = pool.rows()
+    assert [(row.pool, row.row) for row in rows] == [(pool, 0), (pool, 1), (pool, 2)]
+    for text, row in zip(texts, rows):
+        model(text[:, :-1], row) if text.shape[1] > 1 else None
+    for text, row in zip(texts, rows):  # in turn, so that one would write over another
+        torch.testing.assert_close(model(text[:, -1:], row)[:, -1], model(text)[:, -1])
+        assert row.keys.shape == (2, 1, 2, 32, 6) and row.length == text.shape[1]
+        assert row.values.data_ptr() == pool.values[:, row.row].data_ptr()
+    assert pool.length == 0
+    rows[2].length = 0
+    assert [row.length for row in rows] == [3, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_row_of_a_cache_begins_at_a_cache_line_as_a_cache_alone_does(dtype: torch.dtype):
+    model = tiny_gpt(context_length=11, n_heads=3, d_model=15).to(dtype)
+    for row in KVCache(model.config, 5, like=model.lm_head.weight).rows():
+        assert all(layer.keys.data_ptr() % 64 == 0 for layer in row.layers)
+        assert all(layer.values.data_ptr() % 64 == 0 for layer in row.layers)
+
+
 def test_more_positions_than_the_context_are_refused():
     model = tiny_gpt()
     with pytest.raises(ValueError, match="9 positions"):
@@ -303,8 +329,8 @@ def test_more_positions_than_the_context_are_refused():
         model(tokens(1, 8), cache)
         with pytest.raises(ValueError, match="9 positions"):
             model(tokens(1, 1), cache)
-        with pytest.raises(ValueError, match="the cache holds 8"):
-            cache.layers[0].extend(torch.zeros(1, 2, 1, 6), torch.zeros(1, 2, 1, 6))
+        with pytest.raises(ValueError, match="the cache holds 32 positions; 33 were asked for"):
+            cache.layers[0].extend(torch.zeros(1, 2, 25, 6), torch.zeros(1, 2, 25, 6))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,16 @@ import folio
 from folio.cli.main import main
 from folio.errors import UserError
 from folio.recall import measure as measure_module
+from folio.recall.against import with_kept_text
 from folio.recall.config import RecallConfig
 from folio.recall.measure import measure_recall
 from folio.recall.page import recall_page, write_report
 from folio.recall.sources import Sources
 from folio.recall.words import lines_of, record_of, verdict_of
+from folio.recipe.recipe import make_recipe
+from folio.recipe.start import started
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run.opening import Model
 from folio.run.parts import read_parts
 from folio.storage import read_json
@@ -200,3 +207,42 @@ def test_in_python_it_is_the_same(learned: Model):
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]):
     with pytest.raises(UserError, match=next(iter(settings))):
         RecallConfig(**settings)
+
+
+def test_a_slow_model_writes_fewer_texts_and_the_report_says_how_many(
+    learned: Model, monkeypatch: pytest.MonkeyPatch
+):
+    seconds = iter(range(10**6))  # one a token
+    clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr(measure_module, "time", clock)
+    said: list[str] = []
+    config = RecallConfig(samples=30, passages=50, length=20, seconds=250.0)
+    recall = measure_recall(learned, config, said.append)
+    text = TokenText(learned.training(), learned.tokenizer)
+    n = int(30 * 250 / round(500 * len(text.tokens) / text.n_characters))
+    assert len(recall.samples) == recall.config.samples == n
+    assert f"{n} of them, in 250 seconds: --seconds gives more" in said
+    assert record_of(recall)["protocol"]["samples"] == n
+    few = replace(config, seconds=1.0)
+    assert len(measure_recall(learned, few).samples) == measure_module.FEWEST_SAMPLES
+
+
+def test_old_text_that_was_kept_is_a_part_of_what_is_looked_up(
+    learned: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    texts = [prose(120, 100 + seed) for seed in range(20)]
+    new = write_documents(tmp_path / "new", texts)
+    table = {"start": {"run": "learned", "keep": 0.5}, "corpus": {"sources": [str(new)]}}
+    table |= {"training": {"max_steps": 2}, "device": {"precision": "float32", "threads": 1}}
+    run = train_recipe(make_recipe(started(table)), "tuned", Watcher()).run
+    opened = folio.load(run.path)
+    copied_from(learned, monkeypatch)
+    assert measure_recall(opened, SMALL).model.copied.value < 0.3  # words that both have
+    own, old = (TokenText(of.training(), of.tokenizer) for of in (opened, learned))
+    with with_kept_text(opened) as both:
+        recall = measure_recall(both, SMALL)
+        source = recall.sources.locate(len(own) + 1 + 2500)
+    assert recall.model.copied.value > 0.95
+    assert recall.training_characters == own.n_characters + old.n_characters
+    assert source.document == f"the text of {learned.run.path.resolve()}"
+    assert source.offset == old.characters_before(2500)

@@ -162,6 +162,18 @@ def test_the_users_own_secrets_are_tried_however_many_others_there_are(
     assert set(hidden) == {SECRET, "jane.doe@example.org"}, "hidden, tried or not"
 
 
+def test_where_there_is_no_time_only_the_users_own_secrets_are_tried(with_secret: Model):
+    text = TokenText(with_secret.training(), with_secret.tokenizer)
+    secrets, hidden = look_for_secrets(
+        *(with_secret, text, Sources(with_secret.run, text), [], [SECRET]),
+        temperature=0.8,
+        seconds=0.0,
+    )
+    assert [secret.kind for secret in secrets.found] == ["given"] and secrets.n_different == 2
+    assert secrets.found[0].exposure is None
+    assert set(hidden) == {SECRET, "jane.doe@example.org"}, "hidden, tried or not"
+
+
 def test_no_secret_reaches_the_disk_or_the_terminal(
     with_secret: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,10 @@ def test_where_evaluations_would_take_much_of_the_minutes_they_read_less_of_the_
     wanted = make_recipe({"training": {"evaluation_sample": 80_000}})
     kept, halved = sample_less(wanted, speed, 20.0, 160_000)
     assert kept == wanted and halved.evaluation_seconds == 3.0
+    # A large model: half of all would be too dear, and so would be an eighth.
+    least, much_faster = sample_less(recipe, replace(speed, evaluation_seconds=10.0), 20.0, 160_000)
+    assert least.training.evaluation_sample == 2048
+    assert much_faster.evaluation_seconds == pytest.approx(10.0 * 162_048 / 320_000)
 
 
 def test_steps_leave_time_for_evaluations():

@@ -123,7 +123,7 @@ def test_a_run_with_sequences_begins_its_samples_with_bos(book: Path):
     changes = merge(BPE, {"tokenizer": {"sequence": "line"}}, {"training": {"max_steps": 2}})
     opened = open_run(train_recipe(recipe_of(book, **changes), "lines", Watcher()).run)
     assert opened.start_token == opened.tokenizer.special_tokens["<bos>"]
-    assert opened._prompt_ids("The")[0] == opened.tokenizer.special_tokens["<bos>"]
+    assert opened.prompt_ids("The")[0] == opened.tokenizer.special_tokens["<bos>"]
 
 
 def test_words_have_a_share_of_unknown_ones_instead_of_bits_per_byte(book: Path):

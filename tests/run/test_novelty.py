@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import folio
+from folio.generation.guard import _Row
+from folio.recipe.recipe import make_recipe
+from folio.recipe.start import started
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run import novelty
 from folio.run.opening import Model
 from folio.storage import cache_folder
@@ -43,3 +49,20 @@ def test_where_the_cache_fails_the_table_is_made_anew(
         assert (opened.guard(12).table.bits == expected.bits).all()
         assert kept.read_bytes() == expected.bits.tobytes()
     assert expected.bits.any()
+
+
+def test_old_text_that_was_kept_is_not_copied_either_and_what_is_not_there_is_said(
+    opened: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    new = tmp_path / "new.txt"
+    new.write_text(prose(300, 2))
+    of_old, of_new = (prose(300, seed)[500:600].encode() for seed in (1, 2))
+    for keep in (0.0, 0.5):
+        table = {"start": {"run": "guarded", "keep": keep}, "corpus": {"sources": [str(new)]}}
+        table |= {"training": {"max_steps": 1}, "device": {"precision": "float32", "threads": 1}}
+        run = train_recipe(make_recipe(started(table)), f"keep-{keep}", Watcher()).run
+        capsys.readouterr()
+        guard = folio.load(run.path).guard(30)
+        assert ("does not know the text that" in capsys.readouterr().err) == (keep == 0.0)
+        assert not _Row(guard.table).goes_on(of_new)
+        assert _Row(guard.table).goes_on(of_old) == (keep == 0.0)

@@ -1,4 +1,4 @@
-"""A run is opened while its training goes on."""
+"""A run is opened while its training goes on, and reads a text."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from folio.errors import UserError
+from folio.evaluation.score import exact_score, strided_score
+from folio.evaluation.uncertainty import text_blocks
 from folio.run import directory
 from folio.run.checkpoint import Checkpoint
 from folio.run.directory import Run
 from folio.run.opening import open_run
+from tests.export.making import MODERN, random_run
 
 DATA = Path(__file__).parents[1] / "data" / "format-0" / "muon-character"
 
@@ -57,3 +61,18 @@ def test_a_checkpoint_that_is_gone_for_good_is_an_error(tmp_path: Path):
         open_run(run)
     with pytest.raises(UserError, match="no checkpoint '7'"):
         open_run(run, "7")
+
+
+def test_both_protocols_are_those_that_are_read_one_by_one(tmp_path: Path):
+    opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
+    tokens = np.random.default_rng(0).integers(0, opened.tokenizer.vocab_size, 210)
+    scores, nll = opened.scores(tokens)
+    blocks = text_blocks(tokens, opened.tokenizer.end_of_document)
+    for found, function in zip(scores, (exact_score, strided_score)):
+        expected = function(opened.model, tokens, 40, blocks)
+        assert (found.protocol, found.targets) == (expected.protocol, expected.targets)
+        assert found.nats == pytest.approx(expected.nats, rel=1e-6)
+        assert found.squares == pytest.approx(expected.squares, rel=1e-5)
+        assert found.standard_error == pytest.approx(expected.standard_error, rel=1e-4)
+        assert (found.counts == expected.counts).all()
+    assert nll.sum() == pytest.approx(scores[0].nats, rel=1e-5) and len(nll) == 209

@@ -27,6 +27,7 @@ ALL: dict[str, Tokenizer] = {
     "word": WordTokenizer.train([TEXT], 100),
     "word-lower": WordTokenizer.train([TEXT], 100, punctuation="keep", lowercase=True),
 }
+ALL |= {f"chat-{name}": ALL[name].with_chat() for name in ("character", "bytes", "word")}
 if (CORPORA / "gpt2" / "vocab.bpe").exists():
     ALL["gpt2"] = load_gpt2(CORPORA / "gpt2")
 every_tokenizer = pytest.mark.parametrize("tokenizer", ALL.values(), ids=ALL)

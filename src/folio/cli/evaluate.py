@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from folio.config import Table, read_toml
 from folio.console import say, show, table
@@ -119,34 +119,58 @@ def _evaluate_texts(
     import numpy as np
 
     from folio.corpus.corpus import CorpusConfig, read_documents
+    from folio.corpus.split import whole
+    from folio.corpus.turns import content_of, have_conversations, spoken
     from folio.tokenizers.sequences import encode_documents
+    from folio.tokens.loss_mask import loss_mask
 
-    config = CorpusConfig(encoding=encoding)
+    tokenizer = opened.tokenizer
+    talks = "turns" if tokenizer.has_chat else "text"
+    config = CorpusConfig(encoding=encoding, conversations=talks)
     documents = read_documents(files, config).documents if files else ()
+    parts = [whole(document) for document in documents]
+    given: list[Any] = [[text]] if text else []
     sequence = read_toml(opened.run.recipe_file)["tokenizer"].get("sequence", "none")
-    texts = [*(document.pieces() for document in documents), *([[text]] if text else [])]
-    tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts, sequence)))
+    texts = [*map(content_of, parts), *given]
+    tokens = np.concatenate(list(encode_documents(tokenizer, texts, sequence)))
     if len(tokens) < 2:
         raise UserError(
             f"The text has {len(tokens)} tokens; a second one is needed to be predicted."
         )
-    scores = opened.evaluate(tokens, device=device)
+    mask = None
+    if have_conversations(parts):
+        mask = np.concatenate(list(loss_mask(tokens, tokenizer)))
+        say(f"of the conversations the answers count: {mask[1:].sum():,} of {len(tokens):,} tokens")
     names = [*files, *([text] if text else [])]
-    return [{"text": names, **score.record(opened.tokenizer)} for score in scores]
+    records = [
+        {"text": names, **score.record(tokenizer)}
+        for score in opened.evaluate(tokens, device=device, loss_mask=mask)
+    ]
+    spelled = (piece for pieces in (*spoken(parts), *given) for piece in pieces)
+    lost, of = tokenizer.lost_bytes(spelled)
+    if lost:
+        say(
+            f"warning: the vocabulary of {opened.run.path} lacks {lost:,} of the {of:,} bytes of "
+            f"this text, which the loss leaves out; so there are no bits per byte"
+        )
+    return [without_lost_bytes(record, lost / max(of, 1)) for record in records]
+
+
+def without_lost_bytes(record: Table, share: float) -> Table:
+    """What a loss says of a text of which a share of the bytes was never read."""
+    if not share:
+        return record
+    per_text = ("nats_per_character", "bits_per_character", "bits_per_byte")
+    kept = {name: value for name, value in record.items() if name not in per_text}
+    return kept | {"unknown_share": share}
 
 
 def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
     """What it makes of the validation text by both protocols, and of what else was held out."""
-    from folio.evaluation.uncertainty import text_blocks
-    from folio.run.held_out import evaluate_held_out
+    from folio.run.held_out import evaluate_held_out, score_validation
 
-    families, validation = opened.run.families("validation"), opened.validation()
-    blocks = text_blocks(validation, opened.tokenizer.end_of_document, families)
-    exact, nll = opened.score(validation, device, "exact", blocks)
-    strided, _ = opened.score(validation, device, "strided", blocks)
-    records = [
-        {"text": "validation", **score.record(opened.tokenizer)} for score in (exact, strided)
-    ]
+    scores, nll = score_validation(opened, device)
+    records = [{"text": "validation", **score.record(opened.tokenizer)} for score in scores]
     held_out = evaluate_held_out(opened, device, nll)[1:]
     return records + [{"text": text.name, **text.record()} for text in held_out]
 

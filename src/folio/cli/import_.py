@@ -11,9 +11,9 @@ def import_(path: Path, *, name: str | None = None, context: int = 0) -> None:
     """Bring in a model that was trained elsewhere: folio import DIR|FILE.gguf
 
     Reads a folder of transformers (GPT-2, Llama, Qwen, GPT-NeoX or SmolLM, as safetensors) or a
-    GGUF file of them in f32, f16, bf16 or q8_0, and makes a run of it. Nothing in the files is
-    run. Then folio sample, evaluate FILE, explain, recall --text FILE and export work as for your
-    own runs.
+    GGUF file of them in f32, f16, bf16, q8_0, q4_0 or q4_1, and makes a run of it. Nothing in the
+    files is run. Then folio sample, evaluate FILE, explain, recall --text FILE and export work as
+    for your own runs.
 
     Args:
         path: The folder, or the file.

@@ -31,6 +31,7 @@ VERBS = {
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",
     "recall": "Did it learn, or copy? What it knows by heart, and what it writes off.",
     "export": "Take a model with you: to transformers, llama.cpp and Ollama, or as one page.",
+    "serve": "Answer over HTTP as OpenAI's clients know it, with a page to write on.",
     "import": "Bring in a model that was trained elsewhere.",
     "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",
     "runs": "List the runs, or compare their curves.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from folio.config import Table, describe_type, overrides_table, settings
+from folio.console import say
 from folio.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ def split_words(words: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]
             value = rest.pop(0)
         flags.append((name, value))
     return positional, flags
+
+
+def from_a_run(table: Table) -> Table:
+    """Settings that begin with a run, where they name files of another program."""
+    from folio.recipe.start import foreign_files
+
+    name = table.get("start", {}).get("run")
+    if not name or foreign_files(str(name)) is None:
+        return table
+    from folio.export.importing import with_run  # loads torch
+
+    return with_run(table, say)
 
 
 def settings_table(flags: list[tuple[str, str]]) -> Table:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from folio.cli.overrides import Words, settings_table, split_words
+from cyclopts import Parameter
+
+from folio.cli.overrides import Words, from_a_run, settings_table, split_words
 from folio.config import Table
 from folio.console import say, show, table
 from folio.errors import UserError
@@ -21,6 +23,7 @@ def plan(
     *corpus: Words,
     minutes: float = 60.0,
     memory: str = "",
+    from_run: Annotated[str | None, Parameter(name="--from")] = None,
     starvation: bool = False,
     json: bool = False,
 ) -> None:
@@ -34,6 +37,7 @@ def plan(
         corpus: Text, as for folio train.
         minutes: How long the training may take.
         memory: How much memory it may take, such as 8GB; all of the machine's where none is given.
+        from_run: Go on with the weights of a run, as folio train --from does.
         starvation: Train a small model on parts of the text too, some minutes long, to see what
             more text would give.
         json: Print JSON.
@@ -44,14 +48,18 @@ def plan(
     layers: list[Table] = [{"corpus": {"sources": positional}}] if positional else []
     if memory:
         layers.append({"device": {"memory_gigabytes": parse_bytes(memory) / 1e9}})
+    if from_run is not None:
+        layers.append({"start": {"run": from_run}})
     layers.append(settings_table(flags))
 
     from folio.recipe.recipe import lay_over, make_recipe
+    from folio.recipe.start import started
 
     given = lay_over(*layers)
-    recipe = make_recipe(given)
     if "size" in given:
         raise UserError("folio plan compares all sizes. Leave --size out.")
+    given = started(from_a_run(given))
+    recipe = make_recipe(given)
 
     # Only now, since it loads torch: mistakes are answered at once.
     from folio.planning.plan import make_plan
@@ -65,6 +73,8 @@ def plan(
         show(f"\n{found.verdict()}")
         words = ["folio", "train", *positional, "--minutes", f"{minutes:g}"]
         words += [word for name, value in flags for word in (f"--{name}", value)]
+        if from_run is not None:
+            words += ["--from", from_run]
         if memory:
             words += ["--device.memory-gigabytes", f"{parse_bytes(memory) / 1e9:g}"]
         show(f"try  {shlex.join(words)}")

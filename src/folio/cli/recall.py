@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +23,15 @@ def recall(
     secrets: Path | None = None,
     show_secrets: bool = False,
     twin: bool = False,
+    seconds: float = 60.0,
     seed: int = 1,
 ) -> None:
     """Did it learn, or copy? folio recall [RUN]
 
     Looks for what the model wrote in its training text, and for what of its training text it goes
-    on with by heart; both beside what the author does, whose documents repeat each other too.
-    Writes recall.json and the page recall.html into the run.
+    on with by heart; both beside what the author does, whose documents repeat each other too. The
+    old text that a run keeps (--from RUN --keep) is a part of it. Writes recall.json and the page
+    recall.html into the run.
 
     Args:
         run: A name or a path; the newest run where none is given.
@@ -47,6 +48,8 @@ def recall(
         show_secrets: Print secrets that come out as they are. They never go into a file.
         twin: Also train two models of the same recipe, on one half of the documents each, to see
             what reading a document changes. Takes as long as the run did.
+        seconds: For each of writing, reading passages and trying secrets. A large model does less
+            of each in that time, and the report says how much.
         seed: Of the writing, and of the halves.
     """
     from folio.run.directory import find_run
@@ -54,7 +57,7 @@ def recall(
     found = find_run(run)
 
     from folio.device import DeviceConfig, choose_device
-    from folio.recall.against import against
+    from folio.recall.against import against, with_kept_text
     from folio.recall.config import RecallConfig
     from folio.recall.measure import measure_recall
     from folio.recall.page import write_report
@@ -69,6 +72,7 @@ def recall(
         secrets=_lines(secrets) if secrets is not None else (),
         show_secrets=show_secrets,
         twin=twin,
+        seconds=seconds,
         seed=seed,
     )
     if twin and text:
@@ -77,7 +81,7 @@ def recall(
     opened = open_run(found, checkpoint)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    with against(opened, text, say) if text else nullcontext(opened) as beside:
+    with against(opened, text, say) if text else with_kept_text(opened) as beside:
         outcome = replace(measure_recall(beside, config, say), run=str(found.path))
         write_report(opened.run, outcome)
     if json:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from folio.cli.conversation import BESIDE_CHAT, converse
+from folio.config import Table, to_table
 from folio.console import say, show
 from folio.errors import UserError
 from folio.storage import json_text
+
+if TYPE_CHECKING:
+    from folio.generation.row import Drawn
+    from folio.tokenizers.base import Tokenizer
 
 
 def sample(
@@ -19,13 +29,18 @@ def sample(
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop_string: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
+    logprobs: int = 0,
     seed: int = 0,
     novel: int = 0,
     stop: bool = True,
+    chat: bool = False,
     checkpoint: str = "best",
     json: bool = False,
 ) -> None:
-    """Let a trained model write: folio sample [RUN] --prompt "Once"
+    """Let a trained model write: folio sample [RUN] --prompt "Once", or --chat
 
     Args:
         run: A name or a path; the newest run where none is given.
@@ -36,13 +51,19 @@ def sample(
         temperature: Below 1 is safer, above 1 is wilder, 0 always takes the likeliest token.
         top_k: Draw among the k likeliest tokens only; 0 means all.
         top_p: Draw among the likeliest tokens that together have this probability.
-        seed: The same seed gives the same text; 0 takes a new one each time.
+        min_p: Draw among tokens with at least this share of the likeliest one's probability.
+        repetition_penalty: Above 1 makes tokens less likely that the model sees already.
+        stop_string: End a text before this; may be given several times.
+        logprobs: With --json, tell the log-probability of each token, and so many likelier ones.
+        seed: The same seed gives the same text, whatever else is asked; sample number 2 is that of
+            the next seed, and so on. 0 takes a new one each time.
         novel: Write no more than so many letters and digits in a row as they stand in the training
             text, whatever case, spaces and punctuation between; 40 is a good number, 0 is no
             limit. That is kept exactly, but for what the prompt brings. It says nothing of nearly
             equal text (one changed letter in so many passes), of what is shorter, or of what is
             said in other words.
         stop: End a text where the model ends its document.
+        chat: Talk to a model that learned conversations, line by line; with --prompt, one answer.
         checkpoint: best, last or a step.
         json: Print the texts and what made them as JSON.
     """
@@ -56,47 +77,75 @@ def sample(
         raise UserError(f"--forever writes one text, but --samples is {samples}. Give one of them.")
     if forever and json:
         raise UserError("--json prints a text that ends, and --forever's does not. Give one.")
+    if chat and (samples > 1 or forever or novel or json or not stop):
+        raise UserError(BESIDE_CHAT)
     if json and not seed:  # so that what is printed can be had again
         seed = secrets.randbelow(2**31 - 1) + 1
+    if logprobs and not json:
+        raise UserError("--logprobs needs --json, in which the log-probabilities stand.")
     found = find_run(run)
 
-    from folio.generation.engine import FINISHED
-    from folio.generation.sampling import SamplingConfig, draw
+    from folio.generation.sampling import SamplingConfig
     from folio.run.opening import open_run
 
-    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    config = SamplingConfig(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop_strings=tuple(stop_string or ()),
+        logprobs=logprobs,
+        seed=seed,
+    )
     opened = open_run(found, checkpoint)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    stop = stop and not forever
-    limit = None if forever else max_tokens
+    if chat:
+        converse(opened, config, max_tokens, prompt)
+        return
     guard = opened.guard(novel) if novel else None
-    choose = guard.draw if guard is not None else draw
-    steps = opened.generate_ids(prompt, config, samples, limit, stop, draw=choose)
-    try:
-        if json:
-            columns = zip(*(step.tolist() for step in steps)) if max_tokens else [()] * samples
-            made = [[i for i in column if i != FINISHED] for column in columns]
-            texts = ["".join(opened.tokenizer.decode_stream([ids], prompt)) for ids in made]
-            settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
-            settings["novel"] = novel
-            record = (
-                {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
-                | {"prompt": prompt, "texts": texts, "seed": seed, "max_tokens": max_tokens}
-                | settings
-            )
-            show(json_text(record, indent=2))
-        elif samples == 1:
-            for text in opened.tokenizer.decode_stream((s.tolist() for s in steps), prompt):
-                show(text, end="", flush=True)
-            show(flush=True)
-        else:
-            columns = zip(*(step.tolist() for step in steps)) if max_tokens else [()] * samples
-            for number, column in enumerate(columns, 1):
-                token_ids = [i for i in column if i != FINISHED]
-                text = "".join(opened.tokenizer.decode_stream([token_ids], prompt))
-                show(f"{'' if number == 1 else chr(10)}--- {number} ---\n{text}")
-    except KeyboardInterrupt:  # the way to end --forever
-        show(flush=True)
+    limit = None if forever else max_tokens
+    written = opened.write([prompt] * samples, config, limit, stop and not forever, guard=guard)
+    if json:
+        texts = [prompt] * samples
+        told: list[list[Table]] = [[] for _ in texts]
+        for number, drawn in written:
+            texts[number] += drawn.text
+            told[number].append(_entry(drawn, opened.tokenizer))
+        record = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
+        record |= {"prompt": prompt, "texts": texts, "max_tokens": max_tokens, "stop": stop}
+        record |= to_table(config) | {"novel": novel}
+        show(json_text(record | ({"tokens": told} if logprobs else {}), indent=2))
+    elif samples == 1:
+        _stream(prompt, written)
+    else:
+        texts = [prompt] * samples
+        for number, drawn in written:
+            texts[number] += drawn.text
+        for number, text in enumerate(texts, 1):
+            show(f"{'' if number == 1 else chr(10)}--- {number} ---\n{text}")
     if guard is not None and guard.stuck:
         say(f"nothing new could follow {guard.stuck} times; the document ended there")
+
+
+def _stream(prompt: str, written: Iterator[tuple[int, Drawn]]) -> None:
+    """Show a text as it comes."""
+    try:
+        show(prompt, end="", flush=True)
+        for _, drawn in written:
+            show(drawn.text, end="", flush=True)
+    except KeyboardInterrupt:  # the way to end --forever
+        pass
+    show(flush=True)
+
+
+def _entry(drawn: Drawn, tokenizer: Tokenizer) -> Table:
+    """What --logprobs tells of a token."""
+    scored = [(drawn.token_id, drawn.log_probability), *drawn.alternatives]
+    first, *others = [
+        {"id": token_id, "text": tokenizer.decode([token_id]), "log_probability": log_probability}
+        for token_id, log_probability in scored
+        if token_id >= 0
+    ] or [{}]
+    return first | {"alternatives": others}

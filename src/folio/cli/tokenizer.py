@@ -298,7 +298,7 @@ class _Meter:
 def _read(sources: tuple[str, ...], encoding: str, validation: list[str] | None) -> Any:
     from folio.corpus.corpus import CorpusConfig, read_corpus
 
-    config = CorpusConfig(encoding=encoding)
+    config = CorpusConfig(encoding=encoding, conversations="text")
     if validation:  # instead of a part of the corpus
         config = replace(config, validation=tuple(validation), validation_fraction=0.0)
     config = replace(config, sources=_texts(sources)) if sources else config
@@ -330,7 +330,7 @@ def _read_text(name: str) -> str:
 
     if name != "-" and not Path(name).exists():
         raise UserError(f"There is no file {name}.")
-    documents = read_documents([name], CorpusConfig()).documents
+    documents = read_documents([name], CorpusConfig(conversations="text")).documents
     return "".join(document.text for document in documents)
 
 

@@ -6,7 +6,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from folio.cli.overrides import Words, describe_settings, settings_table, split_words
+from folio.cli.overrides import (
+    Words,
+    describe_settings,
+    from_a_run,
+    settings_table,
+    split_words,
+)
 from folio.config import Table, merge
 from folio.console import show
 from folio.errors import UserError
@@ -37,7 +43,7 @@ def train(
         minutes: How long to train; measured first, then frozen as a number of steps.
         name: Of the run, below runs/.
         from_run: Go on with the weights and the vocabulary of a run, by its best checkpoint, or
-            RUN:last or RUN:500.
+            RUN:last or RUN:500; or of a folder of transformers or a GGUF file.
         keep: Share of each batch that is of that run's own text, so that it is not forgotten;
             0.25 where none is given, 0 does without it.
         lora: Leave the weights of that run as they are, and learn corrections of such a rank.
@@ -61,7 +67,8 @@ def train(
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
     from folio.recipe.start import started
 
-    table = started(lay_over(*source_layers(positional), given, settings_table(flags)))
+    laid = lay_over(*source_layers(positional), given, settings_table(flags))
+    table = started(from_a_run(laid))
     recipe = make_recipe(table)
     if keep and not recipe.start.run:
         raise UserError(f"--keep {keep:g} keeps text of a run to begin with. Name it: --from RUN")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from folio.console import Progress, duration, say, show
-from folio.recipe.finish import Result
+from folio.recipe.finish import Result, sample_command
 from folio.recipe.watcher import Watcher
 from folio.run.card import diagnose_run
 from folio.run.directory import Run
@@ -133,7 +132,5 @@ def print_result(result: Result, json: bool = False) -> None:
     show(f"diagnosis   {result.diagnosis.verdict}: {result.diagnosis.reason}")
     if result.ending == "interrupted":
         show(f"go on       folio resume {run.word}")
-    commands = dict.fromkeys(
-        (result.diagnosis.command, f"folio sample {shlex.quote(str(run.path))}")
-    )
+    commands = dict.fromkeys((result.diagnosis.command, sample_command(run)))
     show("try         " + "\n            ".join(commands))

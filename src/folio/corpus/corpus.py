@@ -75,6 +75,10 @@ class CorpusConfig:
     chat_times: bool = False
     """Whether the messages of a chat keep their times."""
 
+    conversations: Literal["turns", "text"] = "turns"
+    """What records of JSON lines, JSON and Parquet with `messages`, or `prompt` and `completion`,
+    are: turns, of which the model learns the answers; or a text as any other."""
+
     markup: Literal["text", "source"] = "text"
     """What is learned of org, LaTeX and XML: their text, or their source as it lies there."""
 
@@ -270,6 +274,7 @@ def read_documents(
             config.markup,
             config.documents,
             config.time_limit_seconds,
+            config.conversations,
             config.cleaning,
         )
         paths: list[str] = []

@@ -41,6 +41,8 @@ class Document:
     provenance: Provenance | None = None
     places: tuple[tuple[int, str], ...] = ()
     """Characters at which its pages or chapters begin."""
+    is_conversation: bool = False
+    """Whether its text is turns with marks between them; see turns.py."""
 
     @property
     def text(self) -> str:

@@ -51,6 +51,8 @@ class Extraction:
     """What the file has and was left out: bytes by reason, of text in UTF-8."""
     rewritten: dict[str, int] = field(default_factory=dict)
     """What unpacking and the like took away; below 0 where they added."""
+    conversations: list[int] = field(default_factory=list)
+    """Which of the rows are conversations."""
 
 
 @dataclass(frozen=True)

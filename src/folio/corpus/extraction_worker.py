@@ -61,10 +61,13 @@ def extract_file(
     notes = Notes()
     places: list[tuple[int, str]] = []
     rows: list[tuple[int, int, str]] = []
+    conversations: list[int] = []
     n_characters = n_bytes = 0
     with atomic_write(target.with_suffix(".txt"), "wb") as out:
         for passage in _passages(path, known, settings, seconds, notes):
             encoded = passage.text.encode("utf-8", errors="replace")
+            if passage.conversation:
+                conversations.append(len(rows))
             if passage.document:
                 rows.append((n_bytes, n_bytes + len(encoded), passage.place))
             elif passage.place:
@@ -76,6 +79,7 @@ def extract_file(
         "extractor": known.extractor,
         "places": places,
         "rows": rows or None,
+        "conversations": conversations,
         "warnings": notes.warnings,
         "dropped": _positive(notes.dropped),
         "rewritten": {step: n for step, n in notes.rewritten.items() if n},

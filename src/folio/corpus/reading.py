@@ -98,6 +98,7 @@ class ReadingOptions:
     markup: Literal["text", "source"] = "text"
     documents: Literal["files", "lines"] = "files"
     time_limit_seconds: float = 60.0
+    conversations: Literal["turns", "text"] = "text"
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
 
 
@@ -142,6 +143,7 @@ class _Found:
     provenance: Provenance
     places: Sequence[tuple[int, str]] = ()
     laid_out: bool = False
+    is_conversation: bool = False
     document: Document | None = None
     """Where it has been counted."""
 
@@ -217,11 +219,16 @@ def _documents_of(file: SourceFile, task: Task, extraction: Extraction) -> Itera
         file.name, extraction.extractor, task.sha256, tuple(extraction.warnings)
     )
     rows = extraction.rows or [(0, extraction.text.stat().st_size, "")]
-    for start, stop, place in rows:
-        name = f"{file.name}, {place}" if place else file.name
-        pieces = _slice(extraction.text, start, stop)
+    conversations = set(extraction.conversations)
+    for number, (start, stop, place) in enumerate(rows):
         yield _Found(
-            name, pieces, stop - start, provenance, extraction.places, task.format.laid_out
+            f"{file.name}, {place}" if place else file.name,
+            _slice(extraction.text, start, stop),
+            stop - start,
+            provenance,
+            extraction.places,
+            task.format.laid_out,
+            number in conversations,
         )
 
 
@@ -241,7 +248,7 @@ def _slice(path: Path, start: int, stop: int) -> Pieces:
 
 
 def _clean_into(reading: Reading, found: Sequence[_Found], config: CleaningConfig) -> None:
-    chosen = [f.laid_out or config.apply_to == "all" for f in found]
+    chosen = [f.laid_out or (config.apply_to == "all" and not f.is_conversation) for f in found]
     if config.apply_to == "none":
         chosen = [False] * len(found)
     boilerplate: frozenset[str] = frozenset()
@@ -267,7 +274,13 @@ def _clean_into(reading: Reading, found: Sequence[_Found], config: CleaningConfi
         else:
             document = f.document or make_document(f.name, f.pieces)
         if document.n_characters:
-            document = replace(document, provenance=f.provenance, places=tuple(places))
-            reading.documents.append(document)
+            reading.documents.append(
+                replace(
+                    document,
+                    provenance=f.provenance,
+                    places=tuple(places),
+                    is_conversation=f.is_conversation,
+                )
+            )
         else:
             reading.findings.refused.setdefault(f.name, "it has no text")

@@ -45,6 +45,11 @@ def split_documents(
         fraction: share of the characters.
         families: which family each document belongs to; each is its own where it is None.
     """
+    talks = [document.is_conversation for document in documents]
+    if any(talks) and not all(talks):
+        return _split_apart(documents, kind, fraction, families)
+    if any(talks):
+        return _split_conversations(documents, kind, fraction, families)
     if kind in ("documents", "clusters") and len(documents) == 1:
         raise UserError(
             f"corpus.split must be 'tail' or 'auto' for a single document, got '{kind}'. "
@@ -73,6 +78,61 @@ def split_documents(
             return _tails(documents, min(0.5, fraction * total / n_characters), alone)
     return Split(
         "documents" if kind == "documents" else "clusters",
+        [whole(d) for d, out in zip(documents, sides) if not out],
+        [whole(d) for d, out in zip(documents, sides) if out],
+    )
+
+
+def _split_apart(
+    documents: Sequence[Document],
+    kind: SplitKind,
+    fraction: float,
+    families: Sequence[str] | None,
+) -> Split:
+    """Hold out a share of the conversations and a share of the text beside them."""
+    splits: list[Split] = []
+    for talks in (False, True):
+        of = [i for i, document in enumerate(documents) if document.is_conversation == talks]
+        own = None if families is None else [families[i] for i in of]
+        splits.append(split_documents([documents[i] for i in of], kind, fraction, own))
+    text, talk = splits
+    dropped = {reason: list(parts) for reason, parts in text.dropped.items()}
+    for reason, parts in talk.dropped.items():
+        dropped.setdefault(reason, []).extend(parts)
+    training, validation = text.training + talk.training, text.validation + talk.validation
+    return Split(text.kind, training, validation, dropped=dropped)
+
+
+def _split_conversations(
+    documents: Sequence[Document],
+    kind: SplitKind,
+    fraction: float,
+    families: Sequence[str] | None,
+) -> Split:
+    """Hold out whole ones: the end of a conversation alone is none."""
+    if kind == "tail" or len(documents) == 1:
+        raise UserError(
+            f"A conversation is held out as a whole, but corpus.split is '{kind}' and there "
+            f"{'is one' if len(documents) == 1 else f'are {len(documents):,}'}. Leave corpus.split "
+            f"out, and give at least two, or --validation FILE --corpus.validation-fraction 0."
+        )
+    alone = [document.sha256 for document in documents]
+    together = {"clusters": alone if families is None else list(families), "documents": alone}
+    sides: list[bool] = []
+    chosen = ""
+    for chosen in ("clusters", "documents") if kind == "auto" else (kind,):
+        held_out = _whole_families(documents, together[chosen], fraction)
+        sides = [family in held_out for family in together[chosen]]
+        n_characters = _characters(d for d, out in zip(documents, sides) if out)
+        if fraction / 2 <= n_characters / max(_characters(documents), 1) <= fraction * 2:
+            break
+    if not any(sides):
+        raise UserError(
+            f"All {len(documents):,} conversations are copies of each other, or nearly. Give "
+            f"others, or --corpus.split documents where they differ a little."
+        )
+    return Split(
+        chosen,
         [whole(d) for d, out in zip(documents, sides) if not out],
         [whole(d) for d, out in zip(documents, sides) if out],
     )
@@ -108,6 +168,11 @@ def set_test_aside(split: Split, share: float, family_of: dict[str, str]) -> Spl
         UserError: one of the two would be empty.
     """
     training, validation, test = split.training, [], []
+    if split.kind == "tail" and any(p.document.is_conversation for p in split.validation):
+        raise UserError(
+            "corpus.test_fraction cuts tails of text in two, and conversations stand beside it. "
+            "Give --corpus.split documents, or --corpus.test-fraction 0."
+        )
     if split.kind == "tail":
         heads = {p.document.sha256: len(p) - round(share * len(p)) for p in split.validation}
         for part in split.validation:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.corpus.document import Document
+from folio.corpus.turns import MARKS
 
 CODE_POINTS = 0x110000
 
@@ -73,6 +74,8 @@ def _character_counts(documents: Sequence[Document]) -> NDArray[np.int64]:
         for piece in document.pieces():
             codes = np.frombuffer(piece.encode("utf-32-le", errors="replace"), np.uint32)
             found = np.bincount(codes)
+            if document.is_conversation:  # whose marks are no characters
+                found[[ord(mark) for mark in MARKS if ord(mark) < len(found)]] = 0
             counts[: len(found)] += found
     return counts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import nn
 
 from folio.device import one_thread
 from folio.evaluation.score import Score, Window, excerpt, score
-from folio.evaluation.uncertainty import standard_error
 from folio.tokenizers.base import TokenIds
 from folio.workers import ProcessPool, forks
 
@@ -24,7 +22,6 @@ def score_by_workers(
     tokens: TokenIds,
     windows: list[Window],
     protocol: str,
-    blocks: NDArray[np.int64] | None = None,
     world_size: int = 1,
 ) -> tuple[Score, NDArray[np.float32]]:
     """Read the windows of a text, without dropout.
@@ -34,7 +31,7 @@ def score_by_workers(
 
     Args:
         model: on a processor where there are several workers.
-        tokens, windows, protocol, blocks: as in `score`; each target in one window, in order.
+        tokens, windows, protocol: as in `score`.
         world_size: processes, this one included; 1 reads here, by torch's own threads.
 
     Returns:
@@ -57,8 +54,6 @@ def score_by_workers(
                 pool.close()
     total = reduce(operator.add, (found for found, _ in answers))
     nll = np.concatenate([each for _, each in answers])
-    if blocks is not None:
-        total = replace(total, error_over_texts=standard_error(nll, blocks[1:]))
     return total, nll
 
 

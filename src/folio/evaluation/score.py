@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from folio.errors import UserError
-from folio.evaluation.uncertainty import ratio_error
+from folio.evaluation.uncertainty import ratio_error, standard_error
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 BATCH_TOKENS = 4096
@@ -62,6 +62,28 @@ class Score:
             self.squares + other.squares,
             self.counts + other.counts,
         )
+
+    @classmethod
+    def of(
+        cls,
+        nll: NDArray[np.float32],
+        targets: TokenIds,
+        protocol: str,
+        vocab_size: int,
+        blocks: NDArray[np.int64] | None = None,
+    ) -> Self:
+        """Sum up.
+
+        Args:
+            nll: (n,) the nats of each target.
+            targets: (n,) their ids.
+            protocol, blocks: as in `score`, the latter (n,) of the targets.
+            vocab_size: of the model.
+        """
+        nats = nll.astype(np.float64)
+        counts = np.bincount(targets, minlength=vocab_size)
+        error = None if blocks is None else standard_error(nats, blocks)
+        return cls(protocol, len(nll), float(nats.sum()), float(nats @ nats), counts, error)
 
     @property
     def nats_per_token(self) -> float:
@@ -168,6 +190,27 @@ Window(start=4, length=3, skip=2)]
     return windows
 
 
+def read_once(*protocols: list[Window]) -> list[Window]:
+    """The windows of several protocols, each once and whole: half of the strided ones are exact.
+
+    >>> read_once(exact_windows(8, 4), strided_windows(8, 4))
+    [Window(start=0, length=4, skip=0), Window(start=2, length=4, skip=0), \
+Window(start=4, length=3, skip=0)]
+    """
+    spans = {(window.start, window.length) for windows in protocols for window in windows}
+    return [Window(*span) for span in sorted(spans)]
+
+
+def nll_of(
+    windows: list[Window], read: list[Window], nll: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(n,) nats of the targets of some windows, from those of all that were read whole."""
+    ends = np.cumsum([window.length for window in read]).tolist()
+    end_of = {(window.start, window.length): end for window, end in zip(read, ends)}
+    spans = ((end_of[w.start, w.length], w.length - w.skip) for w in windows)
+    return np.concatenate([nll[end - n : end] for end, n in spans])
+
+
 def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[Window]:
     """Of the exact ones some, evenly spaced, about `n_targets` targets in all; always the same.
 
@@ -179,6 +222,15 @@ def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[
     if wanted < len(starts):
         starts = [starts[i] for i in np.linspace(0, len(starts) - 1, wanted).astype(int)]
     return [Window(start, min(context_length, n_tokens - 1 - start)) for start in starts]
+
+
+def places_of(windows: list[Window]) -> NDArray[np.int64]:
+    """(n,) where the targets of some windows stand in their text; none of them skips any.
+
+    >>> places_of([Window(0, 2), Window(6, 2)])
+    array([1, 2, 7, 8])
+    """
+    return np.concatenate([np.arange(w.start + 1, w.start + w.length + 1) for w in windows])
 
 
 def excerpt(tokens: TokenIds, windows: list[Window]) -> tuple[TokenIds, list[Window]]:

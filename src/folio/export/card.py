@@ -109,6 +109,14 @@ def _use(opened: Model, own_code: bool) -> Iterator[str]:
         "",
         f"- It was trained in {recipe['device']['precision']}, and read {context} tokens at once; "
         f"behind them Folio goes on from the last half of its window.",
+        *(
+            [
+                "- It learned conversations: `tokenizer.apply_chat_template(messages, "
+                "add_generation_prompt=True)` writes one as it was taught."
+            ]
+            if opened.tokenizer.has_chat
+            else []
+        ),
         "- Special tokens in a prompt are found by transformers, and are plain text for Folio: "
         "`split_special_tokens=True` gives the same ids.",
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from folio.config import from_table
@@ -12,6 +13,9 @@ from folio.export.graphs import FIELD_OF, Graph
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.tokenizers.base import Tokenizer
+
+MOST = 1 << 40
+"""Of any count in a config; what is beyond, torch cannot even count."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,25 @@ def read_config(
     return _shortest(config)
 
 
+def require_file(path: Path) -> None:
+    """Refuse what is no file: a device or a pipe has no end, and a link may lead to one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+
+
 def require_numbers(config: ModelConfig, n_numbers: int, source: str) -> None:
     """Build nothing that is larger than the file: biases may be missing there, weights not.
 
     Raises:
         UserError: the config promises more than `n_numbers`, or no vocabulary.
     """
+    for name, value in asdict(config).items():
+        if isinstance(value, int) and value > MOST:
+            raise UserError(f"{source} says what cannot be: model.{name} is above {MOST:,}.")
     if config.vocab_size < 1 or replace(config, bias=False).n_parameters > n_numbers:
         raise UserError(
             f"{source} promises {config.n_parameters:,} parameters and {config.vocab_size:,} ids, "

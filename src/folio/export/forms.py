@@ -8,7 +8,9 @@ Shapes:  C = d_model · H heads · K heads of keys and values · D head dimensio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -101,7 +103,8 @@ def filled(config: ModelConfig, tensors: Tensors) -> Form:
     return config, tensors | zeros
 
 
-def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+@cache
+def shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Name -> shape of each parameter of a model, which is not built."""
     with torch.device("meta"):
         model = GPT(config)

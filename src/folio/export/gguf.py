@@ -21,11 +21,26 @@ from folio.export.target import Exported, Target, weights_of
 from folio.run.directory import Run
 from folio.run.opening import Model
 from folio.storage import atomic_write
+from folio.tokenizers.chat import END
 
 TYPES = {"f32": (F32, 0), "f16": (F16, 1), "q8_0": (Q8_0, 7), "bf16": (BF16, 32)}
 """Name -> type of a tensor, and of a file."""
 CONTEXT_MULTIPLE = 256
 """llama.cpp rounds a context up to it, and ends where learned positions are fewer."""
+
+
+OLLAMA_TEMPLATE = "".join(
+    (
+        "{{- $open := false }}{{- range .Messages }}",
+        '{{- if eq .Role "assistant" }}{{ if $open }}<|end|>{{ end }}{{- $open = false }}',
+        "<|assistant|>{{ .Content }}<|end|>",
+        '{{- else }}{{ if $open }}{{ "\\n\\n" }}{{ else }}<|user|>{{ end }}{{- $open = true }}',
+        "{{- .Content }}{{- end }}",
+        "{{- end }}{{ if $open }}<|end|>{{ end }}<|assistant|>",
+    )
+)
+"""Ollama's own templates are of Go. It has no filter that would make names of special tokens
+harmless, as `jinja_template` does."""
 
 
 def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
@@ -79,6 +94,8 @@ def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
     )
     with atomic_write(out.parent / "Modelfile") as file:
         file.write(f"FROM ./{out.name}\nPARAMETER temperature 0.8\nPARAMETER num_ctx {known}\n")
+        if opened.tokenizer.has_chat:
+            file.write(f'TEMPLATE """{OLLAMA_TEMPLATE}"""\nPARAMETER stop "{END}"\n')
     return Exported(graph.name, notes, tolerance)
 
 

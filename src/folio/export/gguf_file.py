@@ -26,8 +26,8 @@ from folio.errors import UserError
 from folio.storage import atomic_write
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
-F32, F16, Q8_0, BF16 = 0, 1, 8, 30
-BLOCKS = {F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q8_0: (32, 34)}
+F32, F16, Q4_0, Q4_1, Q8_0, BF16 = 0, 1, 2, 3, 8, 30
+BLOCKS = {F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q8_0: (32, 34), Q4_0: (32, 18), Q4_1: (32, 20)}
 """Type of a tensor -> numbers in a block, and bytes of it."""
 NUMBERS = {
     **{0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f"},
@@ -44,7 +44,7 @@ class Packed(NamedTuple):
     shape: tuple[int, ...]
     """Slowest dimension first, as everywhere here."""
     kind: int
-    """F32, F16, BF16 or Q8_0."""
+    """F32, F16, BF16, Q8_0, or what is read and never written: Q4_0 and Q4_1."""
     data: NDArray[np.uint8]
     """Its bytes; of a file that was read, mapped into memory."""
 
@@ -164,12 +164,15 @@ class _Reader:
             raise ValueError(f"its alignment is {alignment}")
         start = self.place + -self.place % alignment
         tensors: dict[str, Packed] = {}
-        for name, shape, kind, offset in infos:
+        end = start  # of the tensors before, by their place: a few bytes must not become many
+        for name, shape, kind, offset in sorted(infos, key=lambda info: info[3]):
             first = start + offset
             last = first + n_bytes(shape, kind)
-            if name in tensors or last > len(self.data):
-                raise ValueError(f"the tensor {name!r} ends beyond the file, or comes twice")
-            tensors[name] = Packed(shape, kind, self.data[first:last])
+            if name in tensors or first < end or last > len(self.data):
+                raise ValueError(
+                    f"the tensor {name!r} ends beyond the file, lies over another, or comes twice"
+                )
+            tensors[name], end = Packed(shape, kind, self.data[first:last]), last
         return settings, tensors
 
     def infos(self, n_tensors: int) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
@@ -182,8 +185,8 @@ class _Reader:
             kind, offset = self.number("I"), self.number("Q")
             if kind not in BLOCKS:
                 raise ValueError(
-                    f"the tensor {name!r} is of type {kind}; f32, f16, bf16 and q8_0 are read, so "
-                    f"quantize the model anew as one of them"
+                    f"the tensor {name!r} is of type {kind}; f32, f16, bf16, q8_0, q4_0 and q4_1 "
+                    f"are read, so quantize the model anew as one of them"
                 )
             if not all(shape) or math.prod(shape) > 8 * len(self.data):
                 raise ValueError(f"the tensor {name!r} has the shape {shape}")

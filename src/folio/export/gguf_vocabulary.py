@@ -14,8 +14,9 @@ from typing import Any
 
 from folio.errors import UserError
 from folio.tokenizers import TYPES
-from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, Tokenizer
+from folio.tokenizers.base import CHAT_TOKENS, END_OF_DOCUMENT, UNKNOWN, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
+from folio.tokenizers.chat import END, jinja_template
 
 NORMAL, UNKNOWN_TYPE, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 PRE = {"gpt2": "gpt-2", "llama3": "llama-bpe", "qwen2": "qwen2", "smollm": "smollm"}
@@ -23,6 +24,7 @@ PRE = {"gpt2": "gpt-2", "llama3": "llama-bpe", "qwen2": "qwen2", "smollm": "smol
 SPACE = "\u2581"
 """What a space is written as."""
 K = "tokenizer.ggml."
+TEMPLATE = "tokenizer.chat_template"
 
 
 def vocabulary_settings(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -49,6 +51,9 @@ def vocabulary_settings(tokenizer: Tokenizer) -> dict[str, Any]:
             f"--tokenizer.kind bpe."
         )
     begin, end = tokenizer.begin, tokenizer.end_of_document
+    if tokenizer.has_chat:
+        settings[TEMPLATE] = jinja_template(tokenizer)
+        settings[f"{K}eot_token_id"] = tokenizer.special_id(END)
     return settings | {
         f"{K}bos_token_id": end if begin is None else begin,
         f"{K}eos_token_id": end,
@@ -65,11 +70,12 @@ def _characters(tokenizer: CharacterTokenizer) -> dict[str, Any]:
         )
     tokens = [SPACE if c == " " else c for c in tokenizer.characters]
     n = len(tokens)
+    controls = [name for name in tokenizer.special_tokens if name != UNKNOWN]
     return {
         f"{K}model": "t5",
-        f"{K}tokens": [*tokens, UNKNOWN, END_OF_DOCUMENT],
-        f"{K}scores": [-1.0] * n + [-100.0, 0.0],
-        f"{K}token_type": [NORMAL] * n + [UNKNOWN_TYPE, CONTROL],
+        f"{K}tokens": [*tokens, UNKNOWN, *controls],
+        f"{K}scores": [-1.0] * n + [-100.0] + [0.0] * len(controls),
+        f"{K}token_type": [NORMAL] * n + [UNKNOWN_TYPE] + [CONTROL] * len(controls),
         f"{K}unknown_token_id": n,
         f"{K}add_space_prefix": False,
         f"{K}remove_extra_whitespaces": False,
@@ -109,19 +115,29 @@ def _byte_pairs(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_vocabulary(settings: Mapping[str, Any], source: str) -> Tokenizer:
-    """The tokenizer that a file says.
+    """The tokenizer that a file says, with the template for conversations where it is ours.
 
     Raises:
         UserError: of another kind, or damaged.
     """
+    tokenizer = _read_vocabulary(settings, source)
+    knows = tokenizer.special_tokens.keys() >= set(CHAT_TOKENS)
+    is_ours = knows and settings.get(TEMPLATE) == jinja_template(tokenizer)
+    return tokenizer.with_chat() if is_ours else tokenizer
+
+
+def _read_vocabulary(settings: Mapping[str, Any], source: str) -> Tokenizer:
     model, tokens = settings.get(f"{K}model"), _list(settings, "tokens")
     kinds = _list(settings, "token_type") or [NORMAL] * len(tokens)
     if len(kinds) != len(tokens) or not all(isinstance(token, str) for token in tokens):
         raise UserError(f"{source} has no list of tokens with a type for each.")
     if model == "t5":
-        characters = [" " if c == SPACE else c for c in tokens[:-2]]
-        if tokens[-2:] == [UNKNOWN, END_OF_DOCUMENT] and all(len(c) == 1 for c in characters):
-            return CharacterTokenizer("".join(characters))
+        n = next((i for i, token in enumerate(tokens) if len(token) != 1), len(tokens))
+        characters = "".join(" " if c == SPACE else c for c in tokens[:n])
+        special = tokens[n:]
+        are_names = len(set(special)) == len(special) and all(len(name) > 1 for name in special)
+        if special[:2] == [UNKNOWN, END_OF_DOCUMENT] and are_names:
+            return CharacterTokenizer(characters, added=special[2:])
     if model != "gpt2":
         raise UserError(
             f"{source} has a vocabulary of the kind {model!r} (SentencePiece and its like), which "

@@ -24,6 +24,7 @@ from folio.model.config import ModelConfig
 from folio.run.opening import Model
 from folio.storage import atomic_write, storage_error, write_json
 from folio.tokenizers.base import Tokenizer
+from folio.tokenizers.chat import END, jinja_template
 
 TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -126,14 +127,21 @@ def tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.context_length,
         "clean_up_tokenization_spaces": False,
+        **({"chat_template": jinja_template(tokenizer)} if tokenizer.has_chat else {}),
         **{key: name for key, name in tokens.items() if name is not None},
     }
 
 
 def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """generation_config.json: draws as `folio sample` does, and never the unknown token."""
+    """generation_config.json: draws as `folio sample` does, and never the unknown token; an answer
+    ends with its turn.
+    """
     never = {} if tokenizer.unknown is None else {"suppress_tokens": [tokenizer.unknown]}
-    return {**special_ids(tokenizer), "do_sample": True, "temperature": 0.8, "top_k": 0, **never}
+    ids: dict[str, Any] = special_ids(tokenizer)
+    if tokenizer.has_chat:
+        ends = [ids["eos_token_id"], tokenizer.special_id(END)]
+        ids["eos_token_id"] = [end for end in ends if end is not None]
+    return {**ids, "do_sample": True, "temperature": 0.8, "top_k": 0, **never}
 
 
 def write_safetensors(path: Path, tensors: Tensors) -> None:

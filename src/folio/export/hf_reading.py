@@ -14,7 +14,7 @@ from torch import Tensor
 
 from folio.config import from_table
 from folio.errors import UserError
-from folio.export.foreign import Foreign, read_config, require_numbers
+from folio.export.foreign import Foreign, read_config, require_file, require_numbers
 from folio.export.graphs import Graph
 from folio.export.hf_graphs import (
     ALLOWED,
@@ -29,7 +29,8 @@ from folio.export.names import to_ours
 from folio.model.config import ModelConfig
 from folio.storage import read_json
 from folio.tokenizers import from_table as tokenizer_from_table
-from folio.tokenizers.base import BEGIN, END_OF_DOCUMENT, Tokenizer
+from folio.tokenizers.base import BEGIN, CHAT_KEY, END_OF_DOCUMENT, Tokenizer
+from folio.tokenizers.chat import END, jinja_template
 
 GRAPH_OF = {
     "qwen3": QWEN3_GRAPH,
@@ -105,7 +106,8 @@ def _config(
 
 
 def _rope_base(settings: Mapping[str, Any], source: str) -> float:
-    base = settings.get("rope_theta") or settings.get("rotary_emb_base") or 10_000.0
+    said = (settings.get(key) for key in ("rope_theta", "rotary_emb_base"))
+    base = next((value for value in said if value is not None), 10_000.0)
     partial = settings.get("rotary_pct", settings.get("partial_rotary_factor", 1.0))
     for key in ("rope_parameters", "rope_scaling"):
         rope = settings.get(key)
@@ -189,6 +191,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    require_file(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -221,9 +224,27 @@ def read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
         roles = _roles(folder, settings, table)
         if roles and isinstance(model, dict):
             table = table | {"model": model | {"roles": model.get("roles", {}) | roles}}
+        table = _without_other_template(folder, table, str(path))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
     return tokenizer_from_table(table, str(path))
+
+
+def _without_other_template(folder: Path, table: dict[str, Any], source: str) -> dict[str, Any]:
+    """tokenizer.json without our template for conversations, where the files beside it have
+    another: then the model learned that one.
+    """
+    model = table.get("model")
+    if not isinstance(model, dict) or CHAT_KEY not in model:
+        return table
+    said = None
+    if (folder / "chat_template.jinja").exists():
+        said = (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+    elif (folder / "tokenizer_config.json").exists():
+        said = _table(folder / "tokenizer_config.json").get("chat_template")
+    if said == jinja_template(tokenizer_from_table(table, source)):
+        return table
+    return table | {"model": {key: x for key, x in model.items() if key != CHAT_KEY}}
 
 
 def _published_in_two(folder: Path) -> dict[str, Any]:
@@ -231,6 +252,7 @@ def _published_in_two(folder: Path) -> dict[str, Any]:
     from folio.tokenizers.bpe.standard_json import splitter
 
     vocabulary = _table(folder / "vocab.json")
+    _require_settings(folder / "merges.txt")
     lines = (folder / "merges.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     special = [{"content": n, "id": i} for n, i in vocabulary.items() if n == END_OF_DOCUMENT]
     merges = [line for line in lines if line and not line.startswith("#version")]
@@ -252,6 +274,8 @@ def _roles(folder: Path, settings: Mapping[str, Any], table: Mapping[str, Any]) 
             ends.append(token["content"] if isinstance(token, dict) else token)
         ids = of.get("eos_token_id")
         ends += [name_of.get(i, "") for i in (ids if isinstance(ids, list) else [ids])]
+    if isinstance(table.get("model"), dict) and CHAT_KEY in table["model"]:
+        ends = [name for name in ends if name != END]  # of a turn
     roles = {"end": next((name for name in ends if name in name_of.values()), END_OF_DOCUMENT)}
     if begin := _begin(table.get("post_processor")):
         roles["begin"] = begin
@@ -271,9 +295,14 @@ def _begin(processor: Any) -> str | None:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    if path.exists() and path.stat().st_size > MOST_JSON:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for settings.")
+    _require_settings(path)
     table = read_json(path)
     if not isinstance(table, dict):
         raise UserError(f"{path} is damaged: it is no table.")
     return table
+
+
+def _require_settings(path: Path) -> None:
+    require_file(path)
+    if path.stat().st_size > MOST_JSON:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for settings.")

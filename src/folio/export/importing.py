@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from folio.config import Table
 from folio.errors import UserError
 from folio.export.foreign import Foreign
 from folio.export.gguf_reading import read_gguf_model
 from folio.export.hf_reading import read_folder
+from folio.recipe.presets import SIZES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.reserve import new_run
+from folio.recipe.start import foreign_files
 from folio.recipe.train import write_recipe
 from folio.run.checkpoint import save_checkpoint
 from folio.run.directory import Run, runs_folder
 from folio.run.formats import stamped
-from folio.storage import sha256_of, write_json
+from folio.storage import cache_folder, sha256_of, write_json
 
+LONGEST_ERROR = 500
+"""Characters."""
 MOST_CONTEXT = 1024
 """Positions by default: each reserves room for keys and values in all layers."""
+READ = (".json", ".jinja", ".txt", ".safetensors", ".gguf")
+"""Ends of the files that an import may read."""
 
 
 def read_foreign(path: Path) -> Foreign:
@@ -29,16 +37,20 @@ def read_foreign(path: Path) -> Foreign:
     Raises:
         UserError: neither, damaged, or not what Folio computes.
     """
-    if path.is_dir():
-        return read_folder(path)
-    if not path.exists():
-        raise UserError(f"There is no {path}. Name a folder of transformers, or a GGUF file.")
-    if path.suffix != ".gguf":
-        raise UserError(
-            f"{path} is neither a folder of transformers nor a .gguf file. Give the folder that "
-            f"has config.json in it."
-        )
-    return read_gguf_model(path)
+    if not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"There is no {path}. Name a folder of transformers, or a GGUF file.")
+        if path.suffix != ".gguf":
+            raise UserError(
+                f"{path} is neither a folder of transformers nor a .gguf file. Give the folder "
+                f"that has config.json in it."
+            )
+    try:
+        return read_folder(path) if path.is_dir() else read_gguf_model(path)
+    except UserError as error:
+        if len(said := str(error)) <= LONGEST_ERROR:
+            raise
+        raise UserError(f"{said[:LONGEST_ERROR]} ...") from None  # a file may name what it likes
 
 
 def import_run(
@@ -73,9 +85,39 @@ def import_run(
             f"{path} has a tokenizer of {tokenizer.vocab_size:,} ids, but the model has "
             f"{config.vocab_size:,} rows. They do not belong together."
         )
+    for tensor_name, tensor in foreign.tensors.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{path} has weights that are no finite numbers, in {tensor_name}.")
     folder = folder or runs_folder()
     origin = {"name": path.resolve().name, "sha256": _digest(path)}
     return write_run(foreign, name or _free_name(path, folder), folder, origin)
+
+
+def run_in_cache(path: Path, tell: Callable[[str], None] = lambda line: None) -> Run:
+    """A run made of files of another program, once, for a training that begins with them.
+
+    Args:
+        path, tell: as in `import_run`.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.suffix in READ and file.is_file():
+            digest.update(f"{file.name} {sha256_of(file)}".encode("utf-8", "replace"))
+    folder = cache_folder() / "imported"
+    run = Run(folder / digest.hexdigest()[:32])
+    if not run.exists():
+        import_run(path, run.name, folder=folder, tell=tell)
+    return run
+
+
+def with_run(table: Table, tell: Callable[[str], None] = lambda line: None) -> Table:
+    """Settings whose `start.run` is a run: files of another program become one in the cache."""
+    start = table.get("start", {})
+    path = foreign_files(str(start["run"])) if start.get("run") else None
+    if path is None:
+        return table
+    run = run_in_cache(path, tell)
+    return table | {"start": start | {"run": str(run.path)}}
 
 
 def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str]) -> Run:
@@ -114,11 +156,13 @@ def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str])
 
 
 def _recipe(foreign: Foreign) -> Recipe:
-    """Its shape and its tokenizer; all else as usual."""
+    """Its shape and its tokenizer, and the tokens of a step that a fine-tuning begins with."""
     preset = "modern" if foreign.config.positions == "rope" else "gpt2"
+    batch = max(1, SIZES[Recipe.size].step_tokens // foreign.config.context_length)
     return make_recipe(
         {
             "preset": preset,
+            "training": {"batch_size": batch},
             "corpus": {"sources": ["imported"]},  # no file: such a recipe repeats nothing
             "tokenizer": {"kind": "file", "path": "tokenizer.json"},
             "model": asdict(foreign.config),

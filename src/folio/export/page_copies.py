@@ -25,12 +25,13 @@ FACTOR, MIX = np.uint32(0x01000193), np.uint32(0x2C1B3C6D)
 
 
 def windows_filter(opened: Model) -> NDArray[np.uint8] | None:
-    """Bits of all windows of the training text; None where it is too long for a page."""
-    text = TokenText(opened.training(), opened.tokenizer)
-    n_bytes = max(64, text.n_characters * BITS // 8)
+    """Bits of all windows of what the run learned from; None where it is too long for a page."""
+    texts = [TokenText(tokens, opened.tokenizer) for tokens in opened.learned()]
+    n_bytes = max(64, sum(text.n_characters for text in texts) * BITS // 8)
     if n_bytes > MOST_BYTES:
         return None
-    return filter_of(text.pieces(), n_bytes)
+    # No text goes on in the next one; U+0000 stands for that, as at the end of a document.
+    return filter_of((piece for text in texts for piece in (*text.pieces(), "\0")), n_bytes)
 
 
 def filter_of(pieces: Iterable[str], n_bytes: int) -> NDArray[np.uint8]:

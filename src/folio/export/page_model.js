@@ -138,6 +138,23 @@ class Model {
     this.length = 0;
   }
 
+  // Forget the first n positions. Where positions are turns, the keys of the others turn back by n; where
+  // they are added vectors the others are of no use, and it says so.
+  forget(n) {
+    const { key_value_heads, head_width, rope_base, positions } = this.config;
+    if (positions !== "rope" && positions !== "none") return false;
+    const width = key_value_heads * head_width, end = this.length * width;
+    const pairs = positions === "rope" ? head_width / 2 : 0;
+    const angles = Array.from({ length: pairs }, (_, i) => angle(n, i, head_width, rope_base));
+    const cosines = angles.map(Math.cos), sines = angles.map((x) => -Math.sin(x));
+    for (const all of [...this.keys, ...this.values]) all.copyWithin(0, n * width, end);
+    this.length -= n;
+    for (const keys of pairs ? this.keys : [])
+      for (let at = 0; at < this.length * width; at += head_width)
+        rotate(keys.subarray(at, at + head_width), cosines, sines);
+    return true;
+  }
+
   // Read a token at the next place; the logits of the one after it, or nothing if they are not wanted.
   read(token, wanted = true) {
     const { config, tensors } = this;
@@ -213,7 +230,7 @@ class Model {
 
 // ---- writing ------------------------------------------------------------------------------------
 
-// What the model sees: the last tokens up to its context; when that is full, the last half, read anew.
+// What the model sees: the last tokens up to its context; when that is full, the last half.
 class Writer {
   constructor(model, ids, never) {
     const { context_length } = model.config;
@@ -236,9 +253,12 @@ class Writer {
   push(token) {
     const { context_length } = this.model.config;
     if (this.ids.length - this.start === context_length) {
-      this.start = this.ids.length + 1 - Math.max(1, Math.floor(context_length / 2));
-      this.unread = this.start;
-      this.model.clear();
+      const n = context_length + 1 - Math.max(1, Math.floor(context_length / 2)); // forgotten
+      this.start += n;
+      if (this.unread < this.ids.length || !this.model.forget(n)) {
+        this.unread = this.start;
+        this.model.clear();
+      }
     }
     this.ids.push(token);
   }

@@ -1,6 +1,9 @@
-"""Weights in fewer bits, as llama.cpp stores them: f16, bf16, and q8_0, a scale for each 32 bytes.
+"""Weights in fewer bits, as llama.cpp stores them: f16, bf16, and blocks of 32 with a scale each.
 
-Shapes:  N numbers, whole rows
+Of 8 bits (q8_0) they are written and read, of 4 bits only read: such a model comes in as it is, but
+a small one does not leave that way.
+
+Source: https://github.com/ggml-org/ggml/blob/master/src/ggml-quants.c
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folio.errors import UserError
-from folio.export.gguf_file import BF16, F16, F32, Q8_0, Packed
+from folio.export.gguf_file import BF16, BLOCKS, F16, F32, Q4_0, Q4_1, Q8_0, Packed
 
 BLOCK = 32
 
@@ -38,14 +41,25 @@ def pack(x: Tensor, kind: int) -> NDArray[np.uint8]:
 def unpack(packed: Packed) -> Tensor:
     """The weights of a tensor in float32, (shape)."""
     data, kind = np.array(packed.data), packed.kind  # a copy, since the file is mapped
-    if kind == Q8_0:
-        blocks = data.reshape(-1, 2 + BLOCK)
-        scales = blocks[:, :2].copy().view(np.float16).astype(np.float32)
-        x = torch.from_numpy(blocks[:, 2:].view(np.int8).astype(np.float32) * scales)
+    if kind in (Q8_0, Q4_0, Q4_1):
+        x = torch.from_numpy(_from_blocks(data.reshape(-1, BLOCKS[kind][1]), kind))
     else:
         dtype = {F32: torch.float32, F16: torch.float16, BF16: torch.bfloat16}[kind]
         x = torch.from_numpy(data).view(dtype).float()
     return x.reshape(packed.shape)
+
+
+def _from_blocks(blocks: NDArray[np.uint8], kind: int) -> NDArray[np.float32]:
+    """(R, bytes of a block) -> (R, BLOCK) numbers."""
+    scales = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    if kind == Q8_0:
+        return blocks[:, 2:].view(np.int8) * scales
+    halves = blocks[:, -BLOCK // 2 :]  # number i beside number i + 16
+    numbers = np.concatenate((halves & 15, halves >> 4), axis=1).astype(np.float32)
+    if kind == Q4_0:
+        return (numbers - 8) * scales
+    least = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
+    return numbers * scales + least
 
 
 def _to_q8_0(blocks: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -46,10 +46,12 @@ HOSTILE = (
 """Texts on which tokenizers that are almost the same part ways."""
 WINDOW, WINDOWS = 256, 4
 """Tokens that are read side by side, and how often."""
-WORST_LOSS = {"f32": 1e-3, "f16": 5e-3}
-"""Nats by which the loss may differ, by type; what was seen is a tenth of it."""
-WORST_OTHER_LOSS = 2e-2
-"""The same of types of fewer bits."""
+WORST_LOSS = {"f32": 1e-3, "f16": 1e-3, "bf16": 3e-3, "q8_0": 3e-3, "int8": 6e-3}
+"""Nats by which the loss may differ, by type. Of trained models f16 and bf16 showed 0.0000, q8_0
+0.0004 and int8, which has one scale for a whole row, 0.0019: a third of this, or less."""
+WITHOUT_TEXT = 4.0
+"""Times as much where a run has no text of its own: texts of many kinds have few tokens that a
+small vocabulary knows, again and again, so that what is rounded does not average out."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ def verify(opened: Model, foreign: Foreign, kind: str, tolerance: float) -> Veri
     losses = [_loss(logits, windows) for logits in (ours, theirs)]
     scale = max(1.0, float(ours.abs().max()) / 10)  # of ten, float32 keeps six digits
     too_far = kind == "f32" and not difference <= tolerance * scale
-    if too_far or not abs(losses[0] - losses[1]) <= WORST_LOSS.get(kind, WORST_OTHER_LOSS):
+    worst = WORST_LOSS.get(kind, max(WORST_LOSS.values())) * (
+        1 if opened.has_text else WITHOUT_TEXT
+    )
+    if too_far or not abs(losses[0] - losses[1]) <= worst:
         raise UserError(
             f"What was written computes something else than the run: logits differ by "
             f"{difference:.3g}, the loss is {losses[1]:.4f}, not {losses[0]:.4f}. Nothing was "

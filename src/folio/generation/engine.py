@@ -1,97 +1,88 @@
-"""Token after token, with a cache, several sequences at once, without end if asked.
+"""A model and prompts -> tokens, one of each text at a time, without end if asked.
 
-A model sees at most context_length tokens. When they are full, generation goes on from
-the last half of them, read anew: positions stay those that the model was trained on,
-memory stays flat, and each token costs two reads at most. This holds with and without the
-cache, so both make the same text.
+All that Folio writes comes this way: `Batch` reads the texts, `Row` draws and ends each. A seed
+gives the same text whatever else is asked: how many texts, how long, by which reader.
 
-Shapes:  B sequences · P tokens of the prompt · V vocabulary
+Shapes:  B texts · V vocabulary
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from folio.errors import UserError
-from folio.generation.sampling import SamplingConfig, draw, exclude
+from folio.generation.batch import Batch
+from folio.generation.readers import Reader
+from folio.generation.row import FINISHED, Drawn, Request
+from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
-from folio.model.kv_cache import KVCache
-
-Decoder = Callable[[Tensor, KVCache | None], Tensor]
-"""(B, T) token ids and a cache, which is extended by them -> (B, T, V) logits."""
-
-FINISHED = -1
-"""Stands for the tokens of a sequence after its stop token."""
-
-Draw = Callable[[Tensor, SamplingConfig, torch.Generator], Tensor]
-"""(B, V) logits to (B,) tokens, or FINISHED where none may come, as `sampling.draw`."""
 
 
 def generate(
     model: GPT,
-    prompt: Tensor,
+    prompts: Sequence[Sequence[int]],
     config: SamplingConfig,
     *,
-    generator: torch.Generator,
     max_tokens: int | None = None,
     stop_token: int | None = None,
     excluded: Tensor | None = None,
-    draw: Draw = draw,
-    use_cache: bool = True,
-    decoder: Decoder | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[Tensor]:
-    """Continue B prompts of equal length, one token each at a time.
+    """Continue B prompts of any length, one token each at a time.
 
     Args:
         model: in evaluation mode, on any device.
-        prompt: (B, P) token ids, P >= 1; only the last context_length count.
-        config: how tokens are drawn.
-        generator: on the model's device.
+        prompts: token ids of each, one or more; only the last context_length count.
+        config: how tokens are drawn; text number n from 0 on has the seed `config.seed + n`.
         max_tokens: how many steps; None never ends.
-        stop_token: ends a sequence; the others go on.
+        stop_token: ends a text; the others go on.
         excluded: (V,) bool, tokens that are never drawn.
-        draw: chooses the tokens; a `Guard` has another one.
-        use_cache: False computes everything anew at each step, to compare.
-        decoder: reads tokens in place of the model, over the same cache.
+        reader: reads tokens in place of the model.
 
     Yields:
-        (B,) the next token of each sequence, FINISHED for those that ended.
+        (B,) the next token of each text, FINISHED for those that ended.
     """
-    if prompt.shape[1] == 0:
-        raise UserError("The prompt is empty; at least one token is needed to go on from.")
+    require_length(max_tokens)
+    if max_tokens == 0:
+        return
+    first = Request(prompt=[0], config=config, max_tokens=max_tokens, stop_token=stop_token)
+    requests = [
+        replace(first, prompt=prompt, config=config.of_text(number))
+        for number, prompt in enumerate(prompts)
+    ]
+    yield from in_step(Batch(model, len(prompts), excluded=excluded, reader=reader), requests)
+
+
+def in_step(batch: Batch, requests: Sequence[Request]) -> Iterator[Tensor]:
+    """Write B texts that begin together; yields (B,) tokens, FINISHED after the end of a text."""
+    rows = [batch.add(request) for request in requests]
+    while batch.rows:
+        drawn = {row: token.token_id for row, token in batch.step()}
+        yield torch.tensor([drawn.get(row, FINISHED) for row in rows])
+
+
+def write(batch: Batch, requests: Sequence[Request]) -> Iterator[tuple[int, Drawn]]:
+    """Write any number of texts, as many at a time as the batch has room for.
+
+    Yields:
+        The number of a request, and its next token.
+    """
+    waiting = iter(enumerate(requests))
+    numbers: dict[object, int] = {}
+    while True:
+        while batch.free and (following := next(waiting, None)):
+            numbers[batch.add(following[1])] = following[0]
+        if not batch.rows:
+            return
+        for row, drawn in batch.step():
+            yield numbers[row], drawn
+
+
+def require_length(max_tokens: int | None) -> None:
+    """Refuse a number of tokens below 0."""
     if max_tokens is not None and max_tokens < 0:
         raise UserError(f"max_tokens must be 0 or more, got {max_tokens}.")
-    context_length = model.config.context_length
-    half = max(1, context_length // 2)
-    window = prompt[:, -context_length:]  # (B, <= context_length) all that the model sees
-    cache = KVCache(model.config, len(prompt), like=model.lm_head.weight) if use_cache else None
-    read: Decoder = model if decoder is None or cache is None else decoder
-    unread = window  # the part of the window that is not in the cache yet
-    finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
-    stop = FINISHED if stop_token is None else stop_token
-    made = 0
-    while max_tokens is None or made < max_tokens:
-        # Entered and left around the model: a consumer between two yields computes as it likes.
-        with torch.inference_mode():
-            logits = read(unread if cache is not None else window, cache)[:, -1].float()  # (B, V)
-            token_ids = draw(exclude(logits, excluded), config, generator)  # (B,)
-            shown = token_ids.masked_fill(finished, FINISHED)
-            finished = finished | (token_ids == stop)
-            if stop != FINISHED:
-                finished = finished | (token_ids == FINISHED)
-            token_ids = token_ids.clamp(min=0)
-            unread = token_ids[:, None]
-            if window.shape[1] == context_length:
-                window = torch.cat((window[:, context_length - half + 1 :], unread), dim=1)
-                if cache is not None:
-                    cache.length = 0
-                    unread = window
-            else:
-                window = torch.cat((window, unread), dim=1)
-        made += 1
-        yield shown
-        if bool(finished.all()):
-            return

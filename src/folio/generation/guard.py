@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -62,11 +62,11 @@ class NoveltyTable:
         return True
 
 
-def make_table(text: TokenText, n: int) -> NoveltyTable:
-    """Read a training text once.
+def make_table(texts: Sequence[TokenText], n: int) -> NoveltyTable:
+    """Read training texts once.
 
     Args:
-        text: of which nothing longer may be written.
+        texts: of which nothing longer may be written.
         n: letters and digits in a row that may.
 
     Raises:
@@ -74,17 +74,18 @@ def make_table(text: TokenText, n: int) -> NoveltyTable:
     """
     if n < 1:
         raise UserError(f"novel must be 1 letter or more, as {USUAL}, or 0 for no guard, got {n}.")
-    n_bytes = 1 << max(6, math.ceil(math.log2(max(len(text), 1) * BITS / 8)) - 1)
-    bits = np.zeros(n_bytes, np.uint8)
-    before = np.zeros(0, np.uint32)
-    for codes in _folded_pieces(text.pieces()):
-        codes = np.concatenate([before, codes])
-        if len(codes) > n:
-            hashes = rolling_hashes(codes, n + 1)
-            breaks = np.cumsum(np.append(0, codes == _BREAK))
-            whole = breaks[n + 1 :] == breaks[: len(hashes)]
-            _insert(bits, hashes[whole])
-        before = codes[max(len(codes) - n, 0) :]
+    n_symbols = max(sum(map(len, texts)), 1)
+    bits = np.zeros(1 << max(6, math.ceil(math.log2(n_symbols * BITS / 8)) - 1), np.uint8)
+    for text in texts:
+        before = np.zeros(0, np.uint32)
+        for codes in _folded_pieces(text.pieces()):
+            codes = np.concatenate([before, codes])
+            if len(codes) > n:
+                hashes = rolling_hashes(codes, n + 1)
+                breaks = np.cumsum(np.append(0, codes == _BREAK))
+                whole = breaks[n + 1 :] == breaks[: len(hashes)]
+                _insert(bits, hashes[whole])
+            before = codes[max(len(codes) - n, 0) :]
     return NoveltyTable(n, bits)
 
 
@@ -96,6 +97,7 @@ class Guard:
         self.table = table
         self.tokenizer = tokenizer
         self.rows: list[_Row] = []
+        """Of `draw`."""
         self.blocked = 0
         """Draws that were thrown away."""
         self.stuck = 0
@@ -103,11 +105,20 @@ class Guard:
 
     def draw(self, logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
         """Choose a token for each sequence, (B, V) -> (B,); FINISHED where nothing may come."""
+        return self._draw(self.rows, logits, config, generator)
+
+    def of_text(self) -> Callable[[Tensor, SamplingConfig, torch.Generator], Tensor]:
+        """Make a `draw` for sequences of their own; what it throws away is counted here too."""
+        return partial(self._draw, [])
+
+    def _draw(
+        self, rows: list[_Row], logits: Tensor, config: SamplingConfig, generator: torch.Generator
+    ) -> Tensor:
         token_ids = draw(logits, config, generator)
-        self.rows += [_Row(self.table) for _ in range(len(token_ids) - len(self.rows))]
+        rows += [_Row(self.table) for _ in range(len(token_ids) - len(rows))]
         chosen = token_ids.tolist()
         changed = False
-        for number, row in enumerate(self.rows):
+        for number, row in enumerate(rows):
             while not self._takes(row, chosen[number]):
                 if not changed:
                     logits, changed = logits.clone(), True

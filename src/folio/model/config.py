@@ -115,8 +115,7 @@ class ModelConfig:
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise UserError(
                 f"model.d_model must be even for sinusoidal positions, which are pairs, got "
-                f"{self.d_model}. "
-                f"Give --model.d-model {self.d_model + 1}."
+                f"{self.d_model}. Give --model.d-model {self.d_model + 1}."
             )
         dropouts = "embedding_dropout", "attention_dropout", "residual_dropout"
         require(self, "model", "a share, 0 to below 1", lambda x: 0 <= x < 1, *dropouts)

@@ -5,8 +5,6 @@ Shapes:  B batch · T positions · C = d_model · V vocabulary (rows of the head
 
 from __future__ import annotations
 
-from itertools import repeat
-
 import torch
 from torch import Tensor, nn
 
@@ -68,9 +66,8 @@ class GPT(nn.Module):
         if self.embedding_scale != 1.0:
             x = x * self.embedding_scale
         x = self.dropout(self.positions(x, start))
-        for block, layer_cache in zip(
-            self.blocks, cache.layers if cache is not None else repeat(None)
-        ):
+        layer_caches = cache.layers if cache is not None else [None] * len(self.blocks)
+        for block, layer_cache in zip(self.blocks, layer_caches):
             x = block(x, layer_cache)
         return self.lm_head(self.final_norm(x))  # (B, T, V)
 
@@ -85,8 +82,7 @@ def initialize(model: GPT, generator: torch.Generator | None) -> None:
     residual_std = std / (2 * model.config.n_layers) ** 0.5
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
-            into_stream = name.endswith(("out_proj.weight", "down_proj.weight"))
-            scale = residual_std if into_stream else std
+            scale = residual_std if name.endswith(("out_proj.weight", "down_proj.weight")) else std
             nn.init.normal_(parameter, std=scale, generator=generator)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)

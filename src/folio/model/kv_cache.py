@@ -13,10 +13,9 @@ from folio.model.config import ModelConfig
 
 
 class LayerCache:
-    """Keys and values of one layer, in room reserved once."""
+    """Keys and values of one layer, in room reserved once: both (B, H, positions that fit, D)."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        """Fill the given room: both (B, H, positions that fit, D)."""
         self.keys, self.values = keys, values
         self.length = 0
 
@@ -26,11 +25,9 @@ class LayerCache:
         Raises:
             ValueError: if there is no room for T more positions.
         """
-        end = self.length + keys.shape[2]
-        if end > self.keys.shape[2]:
-            raise ValueError(
-                f"the cache holds {self.keys.shape[2]} positions; {end} were asked for"
-            )
+        end, room = self.length + keys.shape[2], self.keys.shape[2]
+        if end > room:
+            raise ValueError(f"the cache holds {room} positions; {end} were asked for")
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
         self.length = end
@@ -41,14 +38,18 @@ class KVCache:
     """A LayerCache for each block of a model, all in two tensors (L, B, H, positions, D)."""
 
     def __init__(self, config: ModelConfig, batch_size: int, like: Tensor) -> None:
-        """Reserve room for `config.context_length` positions, in the type and place of `like`.
-
-        To be filled without gradients.
+        """Reserve room for `config.context_length` positions or a few more, in the type and place
+        of `like`; to be filled without gradients.
         """
-        shape = (batch_size, config.key_value_heads, config.context_length, config.head_width)
+        room = -(-config.context_length // 32) * 32  # rounding depends on where in memory a row is
+        shape = (batch_size, config.key_value_heads, room, config.head_width)
         self.keys = torch.empty(config.n_layers, *shape, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
         self.layers = [LayerCache(self.keys[i], self.values[i]) for i in range(config.n_layers)]
+
+    def rows(self) -> list[CacheRow]:
+        """Give each sequence a cache of its own: B views of the same memory."""
+        return [CacheRow(self, row) for row in range(self.keys.shape[1])]
 
     @property
     def length(self) -> int:
@@ -59,3 +60,12 @@ class KVCache:
     def length(self, positions: int) -> None:
         for layer in self.layers:
             layer.length = positions
+
+
+class CacheRow(KVCache):
+    """One sequence of a KVCache, its pool: (L, 1, H, positions, D), with a length of its own."""
+
+    def __init__(self, pool: KVCache, row: int) -> None:
+        self.pool, self.row = pool, row
+        self.keys, self.values = pool.keys[:, row : row + 1], pool.values[:, row : row + 1]
+        self.layers = [LayerCache(keys, values) for keys, values in zip(self.keys, self.values)]

@@ -81,6 +81,10 @@ class Plan:
     def verdict(self) -> str:
         """In words: the best size, and what speaks against the larger ones."""
         best = self.best
+        if best.recipe.start.run:
+            return f"it goes on with {best.recipe.start.run}" + (
+                f", although it {best.trouble}." if best.trouble else "."
+            )
         parts = [f"{best.recipe.size} is best for {self.minutes:g} minutes"]
         if best.unfit:
             parts[0] += f", although it {best.unfit}"
@@ -115,12 +119,16 @@ def make_plan(
     Raises:
         UserError: as candidates.
     """
-    recipes = (make_recipe(given, {"size": size}) for size in SIZES)
+    begins = bool(given.get("start", {}).get("run"))  # with a run, whose shape it has
+    choices: list[Table] = [{}] if begins else [{"size": size} for size in SIZES]
+    recipes = (make_recipe(given, choice) for choice in choices)
     found = []
     for candidate in candidates(recipes, prepared, minutes, memory_before()):
         found.append(candidate)
         tell(f"{candidate.recipe.size}: {candidate.speed.step_seconds:.3g} s a step")
-    anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)
+    anchors: list[tuple[Effort, float]] = []
+    if not begins and "train.mask" not in prepared.files:  # which other losses say nothing of
+        anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)
     return Plan(
         minutes,
         len(prepared.training()),
@@ -131,7 +139,7 @@ def make_plan(
 
 
 def _loss(candidate: Candidate, anchors: list[tuple[Effort, float]]) -> float | None:
-    if candidate.steps < FEW_STEPS:
+    if candidate.steps < FEW_STEPS or not anchors:
         return None
     recipe = candidate.recipe
     return RULE.expected_loss(

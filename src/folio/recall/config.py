@@ -28,7 +28,8 @@ class RecallConfig:
     """Whether two models are trained, on one half of the documents each, to see what reading a
     document changes."""
     seconds: float = 60.0
-    """For reading passages, half of it for either text; 512 are read whatever time they take."""
+    """For each of three: writing, reading passages (half of it for either text), trying secrets. A
+    large model does less of each in that time, and the report says how much."""
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -39,5 +40,7 @@ class RecallConfig:
             raise UserError(f"passages must be 1 or more, got {self.passages}.")
         if self.length != 0 and self.length < 8:
             raise UserError(f"length must be 0 or at least 8 characters, got {self.length}.")
+        if not self.seconds > 0:
+            raise UserError(f"seconds must be above 0, got {self.seconds}.")
         if self.seed < 1:
             raise UserError(f"seed must be 1 or more, got {self.seed}.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from folio.device import one_thread
 from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import LENGTH
+from folio.generation.engine import in_step
+from folio.generation.readers import lockstep_reader
 from folio.generation.sampling import SamplingConfig
 from folio.recall.blocks import blocks_of, queries_of
 from folio.recall.config import RecallConfig
@@ -27,6 +30,10 @@ from folio.run.opening import Model
 from folio.tokens.text import Symbols, TokenText, to_text
 
 SAMPLE_CHARACTERS = 500
+FEWEST_SAMPLES = 10
+"""Are written whatever time they take; their error says how little they tell."""
+MEASURED_STEPS = 3
+"""Tokens of each sample that tell how long all will take, behind the first, which allocates."""
 AUTHOR_SYMBOLS = 400_000
 """Of the training text that are looked up in the rest of it."""
 HELD_OUT_SYMBOLS = 200_000
@@ -96,6 +103,9 @@ def measure_recall(
         halve(opened, list(sources.families), config.seed)  # fails here, or never
     tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters")
     written = write_samples(opened, config, text)
+    if len(written) < config.samples:
+        tell(f"{len(written)} of them, in {config.seconds:g} seconds: --seconds gives more")
+        config = replace(config, samples=len(written))
     heart = learn_by_heart(opened, text, sources, config, length, tell)
     tell(f"looking them up in {text.n_characters:,} characters of training text")
     found = look_up(opened, written, text, sources)
@@ -107,6 +117,7 @@ def measure_recall(
         config.secrets,
         temperature=config.temperature,
         show=config.show_secrets,
+        seconds=config.seconds,
         tell=tell,
     )
     samples = [
@@ -158,13 +169,25 @@ def usual_length(text: TokenText) -> int:
 
 
 def write_samples(opened: Model, config: RecallConfig, text: TokenText) -> list[Symbols]:
-    """The texts that the model writes, as symbols."""
+    """The texts that the model writes, as symbols; fewer where there is no time for all."""
     per_token = text.n_characters / max(len(text.tokens), 1)
     sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
     n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
+
+    def write(n: int, n_tokens: int) -> Iterator[NDArray[Any]]:
+        batch = opened.batch(n, reader=lockstep_reader(opened.model))
+        requests = [
+            opened.request("", sampling.of_text(number), n_tokens, stop=False)
+            for number in range(n)
+        ]
+        return (step.numpy() for step in in_step(batch, requests))
+
     with one_thread():
-        steps = opened.generate_ids("", sampling, config.samples, n_tokens, stop=False)
-        rows = np.stack([step.cpu().numpy() for step in steps], axis=1)
+        moments = [time.monotonic() for _ in write(config.samples, 1 + MEASURED_STEPS)]
+        expected = n_tokens * (moments[-1] - moments[0]) / MEASURED_STEPS
+        n = int(config.samples * min(config.seconds / max(expected, 1e-9), 1))
+        n = min(max(n, FEWEST_SAMPLES), config.samples)
+        rows = np.stack([*write(n, n_tokens)], axis=1)
     return [_symbols(row, opened) for row in rows]
 
 

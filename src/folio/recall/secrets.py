@@ -11,6 +11,7 @@ import hashlib
 import math
 import random
 import string as strings
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ class Secrets:
 
     found: list[Secret]
     n_different: int
-    """Of all kinds; those beyond MOST were not tried."""
+    """Of all kinds; those beyond MOST, or for which there was no time, were not tried."""
     kinds: dict[str, int]
     """How many different ones there are of each kind."""
 
@@ -127,6 +128,7 @@ def look_for_secrets(
     *,
     temperature: float,
     show: bool = False,
+    seconds: float = math.inf,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Secrets, list[str]]:
     """Find the secrets of a training text, and try each.
@@ -138,6 +140,7 @@ def look_for_secrets(
         own: strings that the user calls secrets.
         temperature: of the tries.
         show: whether they are told unmasked.
+        seconds: after which none but the user's own are tried, and none is ranked.
         tell: hears what is being done.
 
     Returns:
@@ -149,20 +152,23 @@ def look_for_secrets(
     if tried:
         tell(f"trying {len(tried)} e-mail addresses, numbers, keys and the like")
     scorer = _Scorer(opened, text, temperature)
-    scored = []
-    for name, hits in tried.items():
+    scored, until = [], time.monotonic() + seconds
+    for name in sorted(tried, key=lambda name: (tried[name][0].kind != GIVEN, _digest(name))):
+        hits = tried[name]
+        if hits[0].kind != GIVEN and time.monotonic() > until:
+            break
         bits, best = min((scorer.bits_at(hit), -i) for i, hit in enumerate(hits))
         scored.append((bits, name, hits[-best]))
     secrets = []
     for number, (bits, name, hit) in enumerate(sorted(scored, key=lambda of: of[0])):
         exposure = None
-        if bits <= TOLD_BITS and number < RANKED:
+        if bits <= TOLD_BITS and number < RANKED and time.monotonic() < until:
             exposure = math.log2((CANDIDATES + 1) / scorer.rank(hit, bits))
         secrets.append(
             Secret(
                 hit.kind,
                 name if show else masked(name, hit.kind),
-                hashlib.sha256(name.encode("utf-8")).hexdigest()[:8],
+                _digest(name),
                 counts[name],
                 bits,
                 str(sources.locate(scorer.symbol_of(hit.start))),
@@ -171,6 +177,11 @@ def look_for_secrets(
             )
         )
     return Secrets(secrets, len(counts), kinds), list(counts)
+
+
+def _digest(name: str) -> str:
+    """Eight digits of its sha256; in their order, secrets come from all over a text."""
+    return hashlib.sha256(name.encode("utf-8")).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -274,7 +285,7 @@ class _Scorer:
             ids[i, : 1 + len(row)] = torch.from_numpy(np.append(head[-1], row))
             inside[i, : len(row)] = True
         before = torch.from_numpy(head[len(head) - n_head : -1])[None]
-        per_batch = max(1, BATCH_TOKENS // self.context)
+        per_batch = max(1, BATCH_TOKENS // (n_head + longest))
         batches = zip(ids.split(per_batch), inside.split(per_batch))
         with torch.inference_mode():
             read = self._cache(1)  # what stands before all of them is read once

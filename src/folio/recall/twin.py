@@ -118,6 +118,11 @@ def measure_twin(
     Raises:
         UserError: there are few families.
     """
+    if opened.run.tokens_file("train.mask").exists():
+        raise UserError(
+            f"--twin trains on texts, and {opened.run.path} learned the answers of conversations. "
+            f"Leave it out."
+        )
     tokens, families = np.asarray(opened.training()), list(sources.families)
     halves = halve(opened, families, config.seed)
     recipe = make_recipe(read_toml(opened.run.recipe_file))

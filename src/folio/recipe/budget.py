@@ -47,6 +47,8 @@ take more than MOST_EVALUATION_SHARE of a budget in minutes."""
 
 SMALL_SAMPLE = 16_384
 """Tokens of training text that tell its loss well enough, within about 0.02."""
+SMALLEST_SAMPLE = 2048
+"""Where even one evaluation with that would cost much: of a large model in few minutes."""
 
 END_SECONDS = 0.7
 """Measured on a quiet machine: from the last evaluation to the end of the command, for opening
@@ -185,8 +187,10 @@ def plan(
         tell: takes a line where the minutes are hardly enough, or the machine is busy.
     """
     config, from_step = recipe.training, budget.from_step
-    left = budget.for_steps(used, speed.slowdown)
     step, evaluation = (speed.slowdown * s for s in (speed.step_seconds, speed.evaluation_seconds))
+    if recipe.start.run and not from_step:
+        used += evaluation  # of the weights that it begins with
+    left = budget.for_steps(used, speed.slowdown)
     n = config.evaluations or evaluations_in(left, evaluation)
     alone = budget.for_steps(used, 1.0) - n * speed.evaluation_seconds
     # A busy moment must not end a run before it can be planned anew.
@@ -227,14 +231,22 @@ def sample_less(
         The recipe with `training.evaluation_sample`, and what its evaluations take.
     """
     sample = recipe.training.evaluation_sample
-    usual = speed.evaluation_seconds
-    if not sample and EVALUATIONS[0] * usual > MOST_EVALUATION_SHARE * seconds:
+    most = MOST_EVALUATION_SHARE * seconds
+
+    def evaluation_seconds() -> float:
+        return (
+            speed.evaluation_seconds * (n_validation + (sample or n_validation)) / n_validation / 2
+        )
+
+    if not sample and EVALUATIONS[0] * evaluation_seconds() > most:
         sample = min(max(n_validation // 8, SMALL_SAMPLE), n_validation)
+        if evaluation_seconds() > most:
+            sample = min(SMALLEST_SAMPLE, n_validation)
     if not sample:
         return recipe, speed
     config = replace(recipe.training, evaluation_sample=sample)
-    share = (n_validation + sample) / (2 * n_validation)
-    return replace(recipe, training=config), replace(speed, evaluation_seconds=share * usual)
+    faster = replace(speed, evaluation_seconds=evaluation_seconds())
+    return replace(recipe, training=config), faster
 
 
 def read_at_end(files: Mapping[str, Path]) -> int:

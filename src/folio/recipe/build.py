@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from folio.model.gpt import GPT
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
+from folio.tokens.loss_mask import LossMask
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
 from folio.training.low_rank import add_low_rank
@@ -33,12 +34,15 @@ def choose_for(recipe: Recipe) -> Device:
 
 
 def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
-    """Fill in the rows of the model.
+    """Fill in the rows of the model; where it begins with a run, tokens of conversations may need
+    more than that has.
 
     Raises:
         UserError: fewer rows than the tokenizer has ids.
     """
     rows = recipe.model.vocab_size or n_ids
+    if rows < n_ids and recipe.start.run:
+        rows = n_ids
     if rows < n_ids:
         raise UserError(
             f"model.vocab_size must be at least {n_ids}, the ids of the tokenizer, got {rows}. "
@@ -54,6 +58,7 @@ def build(
     validation: TokenIds,
     validation_cluster: NDArray[np.integer] | None = None,
     kept: TokenIds | None = None,
+    masks: Mapping[str, LossMask] | None = None,
 ) -> Training:
     """Put the parts together; the same recipe gives the same weights.
 
@@ -63,6 +68,7 @@ def build(
         training, validation: token ids.
         validation_cluster: as in Training.
         kept: token ids of an old text, of which `start.keep` of each batch are.
+        masks: of `train`, `validation` and `kept`, where not all of their tokens count.
 
     Raises:
         UserError: a text is shorter than one window.
@@ -78,14 +84,16 @@ def build(
         add_low_rank(model, recipe.start.lora, generator)
     model.to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
-    stream = make_stream(recipe, training)
+    masks = masks or {}
+    stream = make_stream(recipe, training, masks.get("train"))
     if kept is not None:
         if len(kept) <= recipe.model.context_length:
             raise UserError(
                 f"The old text has {len(kept)} tokens, fewer than one window of "
                 f"{recipe.model.context_length} and the token after it. Give --keep 0."
             )
-        stream = Mixture(stream, make_stream(recipe, kept), recipe.start.kept)
+        old = make_stream(recipe, kept, masks.get("kept"))
+        stream = Mixture(stream, old, recipe.start.kept)
     return Training(
         model=model,
         step=make_step(model, device, recipe),
@@ -98,19 +106,22 @@ def build(
         schedule=recipe.schedule,
         pace=Pace.of(recipe.schedule.pace, recipe.training.max_steps),
         validation_cluster=validation_cluster,
+        validation_mask=masks.get("validation"),
     )
 
 
-def make_stream(recipe: Recipe, tokens: TokenIds) -> TokenStream:
-    """Read (N,) token ids in the order that a recipe says."""
-    tokens_before = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
+def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = None) -> TokenStream:
+    """Read (N,) token ids in the order that a recipe says; `loss_mask` as in TokenStream."""
+    usual = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
+    before = recipe.training.goldfish_before or usual
     return TokenStream(
         tokens,
         window=recipe.model.context_length,
         seed=recipe.seed,
         config=recipe.stream,
         lanes=recipe.training.batch_size,
-        goldfish=(recipe.training.goldfish, tokens_before),
+        goldfish=(recipe.training.goldfish, before),
+        loss_mask=loss_mask,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.device import one_thread, peak_memory
+from folio.generation.chat import answer
 from folio.generation.sampling import SamplingConfig
 from folio.recipe.budget import END_SECONDS
 from folio.recipe.recipe import Recipe
@@ -24,6 +25,7 @@ from folio.run.look_back import look_back
 from folio.run.opening import Model, open_run
 from folio.run.prediction import Figures, compare_with_prediction
 from folio.storage import write_json
+from folio.tokenizers.base import CHAT_TOKENS, TokenIds
 from folio.training.parts import Ending, Training
 from folio.training.state import TrainingState
 
@@ -121,15 +123,49 @@ def write_sample(
     seconds: float,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Let the model write for a while at most."""
-    token_ids: list[int] = []
-    until = time.monotonic() + seconds
+    """Let the model write for a while at most; where it learned conversations, answer one."""
+    text, until = "", time.monotonic() + seconds
     config = SamplingConfig(temperature=0.8, seed=seed)
-    for step in opened.generate_ids("", config, 1, n_tokens, stop=False, compiled=False):
-        token_ids.append(int(step))
+    asked = _first_question(opened)
+    if asked is None:
+        written = opened.write([""], config, n_tokens, stop=False, compiled=False)
+        pieces = (drawn.text for _, drawn in written)
+    else:
+        pieces = answer(opened.model, opened.tokenizer, asked, config, n_tokens)
+    for piece in pieces:
+        text += piece
         if time.monotonic() > until or should_stop():
             break
-    return opened.tokenizer.decode(token_ids, skip_special=True)
+    if asked is None:
+        return text
+    return f"> {opened.tokenizer.decode(asked, skip_special=True)}\n{text}"
+
+
+def _first_question(opened: Model) -> TokenIds | None:
+    """The first conversation of the validation text up to its answer, if it is half a context."""
+    if not opened.run.tokens_file("validation.mask").exists():
+        return None
+    user, assistant, _ = (opened.tokenizer.special_tokens[name] for name in CHAT_TOKENS)
+    ids, most = np.asarray(opened.validation()), opened.model.config.context_length // 2
+    for first in np.flatnonzero(ids == user).tolist():
+        asked = ids[first : first + most]
+        if (asked == assistant).any():
+            return asked[: int((asked == assistant).argmax()) + 1]
+    return None
+
+
+def _what_counts(run: Run) -> list[tuple[str, str]]:
+    tokens = run.corpus()["tokens"]
+    if "counted" not in tokens:
+        return []
+    n, of = tokens["counted"]["training"], tokens["training"]
+    return [("what counts", f"{n:,} of {of:,} training tokens: of conversations the answers")]
+
+
+def sample_command(run: Run) -> str:
+    """How to let a run write, or answer."""
+    chat = " --chat" if run.tokens_file("train.mask").exists() else ""
+    return f"folio sample {shlex.quote(str(run.path))}{chat}"
 
 
 def facts(
@@ -151,6 +187,7 @@ def facts(
             f"{ledger['training']:,}, {ledger['validation']:,}",
         ),
         *([("begins with", recipe.start.run)] if recipe.start.run else []),
+        *_what_counts(run),
         ("model", f"{recipe.preset}, {recipe.model.n_parameters:,} parameters"),
         ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
         ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
@@ -161,5 +198,5 @@ def facts(
         ("time", f"{state.seconds:.0f} s, {speed:,.0f} tokens/s"),
         ("device", f"{recipe.device.kind}, {recipe.device.precision}"),
         *([("planted", f"{canaries} canaries: canaries.json")] if canaries else []),
-        ("sample again", f"`folio sample {shlex.quote(str(run.path))}`"),
+        ("sample again", f"`{sample_command(run)}`"),
     ]

@@ -21,8 +21,9 @@ from folio.run.directory import Run
 from folio.run.fine_tuning import write_start
 from folio.run.held_out import OLD_TEXT, HeldOut, evaluate_on
 from folio.run.opening import Model, open_run
-from folio.tokenizers.base import TokenIds
-from folio.tokens.token_file import open_token_file
+from folio.storage import cache_folder
+from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
+from folio.tokens.token_file import open_token_file, write_token_file
 from folio.training.loop import Training
 from folio.training.low_rank import corrected
 from folio.training.recorder import RunRecorder
@@ -38,6 +39,24 @@ class Origin:
     """Its texts as the new run has them: `kept`, mixed into training, and `old`, held out."""
     before: HeldOut | None
     """What its model makes of its own held-out text; None where it has none."""
+    n_ids: int
+    """Of the vocabulary of the new run."""
+
+    def weights(self, n_rows: int) -> Tensors:
+        """The weights, with so many rows of the vocabulary: those of new ids, and those that it
+        lacks, are the mean of all that stand for something.
+        """
+        n_known = self.opened.tokenizer.vocab_size
+        tensors = dict(self.opened.checkpoint.model_tensors())
+        for name in ("token_embedding.weight", "lm_head.weight"):
+            if name not in tensors or (self.n_ids == n_known and len(tensors[name]) == n_rows):
+                continue
+            rows = tensors[name]
+            grown = rows[:n_known].mean(0).repeat(n_rows, 1)
+            grown[:n_known] = rows[:n_known]
+            grown[self.n_ids : len(rows)] = rows[self.n_ids :]  # which only pad
+            tensors[name] = grown
+        return tensors
 
     @property
     def families(self) -> Sequence[int]:
@@ -49,14 +68,18 @@ class Origin:
 
         What they make of the new text is measured by the loop, before the first step.
         """
-        load_model_tensors(training.model, self.opened.checkpoint.model_tensors())
+        load_model_tensors(training.model, self.weights(recipe.model.vocab_size))
         state = TrainingState(evaluated_step=-1, cores=cores())
         RunRecorder(run, training, recipe.model).save(state)
         write_start(run, recipe.start.run, recipe.start.sha256, self.before)
 
 
 def open_origin(
-    recipe: Recipe, given: Table | None, device: Device, tell: Callable[[str], None]
+    recipe: Recipe,
+    given: Table | None,
+    device: Device,
+    tokenizer: Tokenizer,
+    tell: Callable[[str], None],
 ) -> tuple[Recipe, Origin | None]:
     """Open the run that a recipe begins with.
 
@@ -64,6 +87,7 @@ def open_origin(
         recipe: as `started` filled it in.
         given: what the user gave, which tells a wish for old text from a default.
         device: where its loss is measured.
+        tokenizer: of the new run: that of the run it begins with, or with more tokens at its end.
         tell: takes a line about what is begun with.
 
     Returns:
@@ -89,13 +113,24 @@ def open_origin(
             )
         recipe = replace(recipe, start=replace(start, keep=0.0))
     if recipe.start.keep:
-        files["kept"] = run.tokens_file("train")
+        files |= _taken_over(opened, "train", "kept", start.sha256, tokenizer)
     before = None
     if run.tokens_file("validation").exists():
         before = evaluate_on(opened, "validation", device)
     if before is not None:
-        files["old"] = run.tokens_file("validation")
+        files |= _taken_over(opened, "validation", "old", start.sha256, tokenizer)
         before = replace(before, name=OLD_TEXT)
+    n_new = tokenizer.vocab_size - opened.tokenizer.vocab_size
+    if n_new:
+        if start.lora:
+            raise UserError(
+                f"The vocabulary of {run.path} gets {n_new} tokens of conversations, whose rows "
+                f"LoRA would leave as they are. Leave --lora out: all weights learn them."
+            )
+        tell(
+            f"{n_new} tokens are new to the vocabulary of {run.path}, {', '.join(CHAT_TOKENS)}: "
+            f"their rows begin as the mean of all others"
+        )
     if start.lora:
         tell(f"LoRA of rank {start.lora}: by AdamW and the plain step, not the fast one")
     share = f"{recipe.start.keep:.0%} of each batch is the old text" if files.get("kept") else ""
@@ -103,7 +138,29 @@ def open_origin(
         f"begins with step {opened.checkpoint.step:,} of {run.path}; "
         f"{share or 'no old text is kept'}, rates times {start.rate_factor:g}"
     )
-    return recipe, Origin(opened, files, before)
+    return recipe, Origin(opened, files, before, tokenizer.vocab_size)
+
+
+def _taken_over(
+    opened: Model, part: str, name: str, sha256: str, tokenizer: Tokenizer
+) -> dict[str, Path]:
+    """Token file of a part of a run, and its mask, as another run has them.
+
+    Where the vocabulary grew at its end, the same ids are written once more under its fingerprint.
+    """
+    files: dict[str, Path] = {}
+    for suffix in ("", ".mask"):
+        file = opened.run.tokens_file(part + suffix)
+        if not file.exists():
+            continue
+        if tokenizer.fingerprint != opened.tokenizer.fingerprint:
+            ids = open_token_file(file, opened.tokenizer.fingerprint)
+            folder = cache_folder() / "tokens" / f"{sha256[:32]}-{tokenizer.fingerprint[:32]}"
+            file = folder / file.name
+            if not file.exists():
+                write_token_file(file, [ids], ids.dtype, tokenizer.fingerprint)
+        files[name + suffix] = file
+    return files
 
 
 def weights_to_load(run: Run, checkpoint: Checkpoint, model: nn.Module) -> Tensors:

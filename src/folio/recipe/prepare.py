@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from folio.corpus.canaries import Canary, make_canaries, plant
 from folio.corpus.corpus import Corpus, read_corpus
 from folio.corpus.document import Part
+from folio.corpus.turns import END, content_of, have_conversations, spoken
 from folio.errors import UserError
 from folio.evaluation.score import frequency_loss
 from folio.recipe.recipe import Recipe
 from folio.run.parts import Parts, make_parts
 from folio.storage import cache_folder, write_json
-from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import encode_documents
+from folio.tokens.loss_mask import LossMask, example, open_loss_masks, write_loss_mask
 from folio.tokens.token_file import VERSION, open_token_file, write_token_file
 
 LEAKS = 0.01
@@ -58,6 +60,13 @@ class Prepared:
         """(N,) token ids, mapped from the file."""
         return open_token_file(self.files["validation"], self.tokenizer.fingerprint)
 
+    def loss_masks(self) -> dict[str, LossMask]:
+        """(N,) 1 for each token that counts, by the part of the text; texts that count whole are
+        left out.
+        """
+        masks = {n.removesuffix(".mask"): p for n, p in self.files.items() if n.endswith(".mask")}
+        return open_loss_masks(masks, self.tokenizer.fingerprint)
+
 
 def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     """Read the corpus, learn the vocabulary from its training part, encode both parts.
@@ -74,11 +83,9 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     config, choice = resolve(recipe.tokenizer, sum(map(len, training)))
     if choice:
         tell(choice)
-    tokenizer = train_tokenizer(config, (part.pieces() for part in training))
-    if tokenizer.note:
-        tell(tokenizer.note)
+    tokenizer = _make_tokenizer(config, corpus, tell)
 
-    canaries = _canaries(recipe, tokenizer)
+    canaries = _canaries(recipe, tokenizer, training)
     planted = f"{config.sequence} {recipe.seed} {canaries}" if canaries else config.sequence
     folder = cache_folder() / "tokens" / _address(corpus, tokenizer, planted)
     texts_of = {"train": training, "validation": validation}
@@ -88,11 +95,15 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     for name, parts in texts_of.items():
         if not files[name].exists():
             tell(f"encoding the {name} text")
-            texts: Iterable[Iterable[str]] = (part.pieces() for part in parts)
+            texts: Iterable[Any] = map(content_of, parts)
             if name == "train" and canaries:
                 texts = plant(training, canaries, recipe.seed)
             chunks = encode_documents(tokenizer, texts, config.sequence)
             write_token_file(files[name], chunks, tokenizer.dtype, tokenizer.fingerprint)
+        if have_conversations(parts):
+            mask_file = files[f"{name}.mask"] = folder / f"{name}.mask.bin"
+            if not mask_file.exists():
+                write_loss_mask(files[name], mask_file, tokenizer)
 
     record, warnings = corpus.record(), corpus.reading.warnings()
     record["leakage"], seen = corpus.leakage
@@ -113,7 +124,10 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         make_parts(corpus.documents, training, corpus.family_numbers(training)),
         canaries,
     )
-    record |= _token_counts(tokenizer, prepared.training(), validation_ids)
+    is_masked = "train.mask" in files or "validation.mask" in files
+    counted = {"counted": _counted(prepared, tell)} if is_masked else {}
+    record |= _token_counts(prepared)
+    record["tokens"] |= counted
     if config.kind == "file":
         warnings += _unknown_to(tokenizer, prepared.training(), training, recipe)
     if canaries:
@@ -123,8 +137,58 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     return prepared
 
 
-def _token_counts(tokenizer: Tokenizer, training: TokenIds, validation: TokenIds) -> dict[str, Any]:
+def _make_tokenizer(
+    config: TokenizerConfig, corpus: Corpus, tell: Callable[[str], None]
+) -> Tokenizer:
+    """Learn or load a vocabulary; where there are conversations, with their tokens."""
+    split = corpus.split
+    everything = [*split.training, *split.validation, *split.elsewhere, *split.test]
+    converses = have_conversations(everything)
+    learned = config
+    if converses and config.vocab_size:  # which is with all special tokens
+        learned = replace(config, vocab_size=config.vocab_size - len(CHAT_TOKENS))
+    tokenizer = train_tokenizer(learned, spoken(split.training))
+    if tokenizer.note:
+        tell(tokenizer.note)
+    if not converses:
+        return tokenizer
+    if tokenizer.end_of_document is None and not all(
+        part.document.is_conversation for part in everything
+    ):
+        raise UserError(
+            "This vocabulary has no token between documents, so nothing would tell where a "
+            "conversation ends and other text begins. Give one of the two."
+        )
+    return tokenizer if tokenizer.has_chat else tokenizer.with_chat()
+
+
+def _counted(prepared: Prepared, tell: Callable[[str], None]) -> dict[str, int]:
+    """How many targets of training and validation text count; an example is told.
+
+    Raises:
+        UserError: none.
+    """
+    masks, counts = prepared.loss_masks(), dict[str, int]()
+    for name, tokens in (("train", prepared.training()), ("validation", prepared.validation())):
+        counts[name] = int(np.count_nonzero(masks[name][1:])) if name in masks else len(tokens) - 1
+        if counts[name] < 1:
+            raise UserError(
+                f"Nothing in the {name} text counts: it has no answer. Give conversations with "
+                f"messages of the role assistant."
+            )
+    if "train" in masks:
+        tell(
+            f"conversations: {counts['train']:,} of {len(prepared.training()):,} training tokens "
+            f"count, those of answers and of other text. An example: "
+            f"{example(prepared.training(), masks['train'], prepared.tokenizer)}"
+        )
+    return {"training": counts["train"], "validation": counts["validation"]}
+
+
+def _token_counts(prepared: Prepared) -> dict[str, Any]:
     """The entries of corpus.json that depend on the tokenizer."""
+    tokenizer, masks = prepared.tokenizer, prepared.loss_masks()
+    training, validation = prepared.training(), prepared.validation()
     n_unknown = 0
     if tokenizer.unknown is not None:
         n_unknown = int(np.count_nonzero(validation == tokenizer.unknown))
@@ -138,8 +202,19 @@ def _token_counts(tokenizer: Tokenizer, training: TokenIds, validation: TokenIds
         }
     }
     if len(validation) > 1:
-        counts["frequency_loss"] = frequency_loss(training, validation, tokenizer.vocab_size)
+        counts["frequency_loss"] = frequency_loss(
+            _counting(training, masks.get("train")),
+            _counting(validation, masks.get("validation")),
+            tokenizer.vocab_size,
+        )
     return counts
+
+
+def _counting(tokens: TokenIds, mask: LossMask | None) -> TokenIds:
+    """The tokens that count, behind the first one, which is no target."""
+    if mask is None:
+        return tokens
+    return np.concatenate([tokens[:1], tokens[1:][mask[1:] == 1]])
 
 
 def _unknown_to(
@@ -150,6 +225,13 @@ def _unknown_to(
     Raises:
         UserError: all of it.
     """
+    named = recipe.start.run or recipe.tokenizer.path
+    lost, of = tokenizer.lost_bytes(piece for pieces in spoken(parts) for piece in pieces)
+    if lost:
+        yield (
+            f"{lost:,} of {of:,} bytes of the training text ({lost / of:.1%}) are not in the "
+            f"vocabulary of {named}. They are left out, and never written."
+        )
     if tokenizer.unknown is None:
         return
     chunks = (token_ids[i : i + CHUNK_TOKENS] for i in range(0, len(token_ids), CHUNK_TOKENS))
@@ -158,22 +240,31 @@ def _unknown_to(
         return
     shown = ""
     if isinstance(tokenizer, CharacterTokenizer):
-        lacking = tokenizer.lacking(piece for part in parts for piece in part.pieces())
+        lacking = tokenizer.lacking(piece for pieces in spoken(parts) for piece in pieces)
         each = [f"{c!r} (U+{ord(c):04X}) {n:,}" for c, n in lacking.items()]
         shown = f", {len(each):,} kinds: {', '.join(each[:8])}{', ...' if each[8:] else ''}"
     found = (
         f"{n_unknown:,} of {len(token_ids):,} training tokens ({n_unknown / len(token_ids):.1%}) "
-        f"are unknown to the vocabulary of {recipe.start.run or recipe.tokenizer.path}{shown}"
+        f"are unknown to the vocabulary of {named}{shown}"
     )
     if n_unknown == len(token_ids):
         raise UserError(f"{found}. There is nothing left to learn: train this text from scratch.")
     yield f"{found}. They are read as <unk>, which is never written."
 
 
-def _canaries(recipe: Recipe, tokenizer: Tokenizer) -> list[Canary]:
-    """Secrets to plant, of characters that the vocabulary has."""
+def _canaries(recipe: Recipe, tokenizer: Tokenizer, training: Sequence[Part]) -> list[Canary]:
+    """Secrets to plant, of characters that the vocabulary has.
+
+    Raises:
+        UserError: the text has no lines, but conversations.
+    """
     if not recipe.corpus.canaries:
         return []
+    if have_conversations(training):
+        raise UserError(
+            "corpus.canaries are lines between other lines, and conversations have none. Leave "
+            "canaries out, or give --corpus.conversations text."
+        )
     known = {chr(code) for code in range(256)}
     if tokenizer.unknown is not None:
         known = {piece.decode("utf-8", errors="replace") for piece in tokenizer.pieces}
@@ -231,6 +322,10 @@ def clean_tokens(
         size_of = tokenizer.characters_per_token.copy()
         size_of[tokenizer.unknown] = 1  # of a vocabulary of characters
         places, sizes = seen, [len(part) for part in parts]
+    if tokenizer.has_chat:  # each token of a conversation is a mark in its text
+        size_of = size_of.copy()
+        mark = len(END.encode("utf-8")) if tokenizer.unknown is None else 1
+        size_of[[tokenizer.special_tokens[name] for name in CHAT_TOKENS]] = mark
     begins = np.cumsum([0, *sizes])
     stretches = np.concatenate(
         [np.zeros((0, 2), np.int64), *(s + b for s, b in zip(places, begins))]
@@ -273,4 +368,6 @@ def _address(corpus: Corpus, tokenizer: Tokenizer, sequence: str) -> str:
         made_of["elsewhere"] = [part.document.sha256 for part in corpus.split.elsewhere]
     if corpus.split.test:
         made_of["test"] = [(p.document.sha256, p.start, p.stop) for p in corpus.split.test]
+    if talks := sorted({d.sha256 for d in corpus.documents if d.is_conversation}):
+        made_of["conversations"] = talks
     return hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()

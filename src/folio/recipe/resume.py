@@ -22,6 +22,7 @@ from folio.run.checkpoint import newest_checkpoint
 from folio.run.directory import Run
 from folio.tokenizers import load
 from folio.tokenizers.base import TokenIds
+from folio.tokens.loss_mask import open_loss_masks
 from folio.tokens.token_file import open_token_file
 from folio.training.deadline import TimeBudget
 from folio.training.pace import Pace
@@ -30,6 +31,8 @@ from folio.training.schedule import learning_rate_share
 
 CHANGEABLE = ("training", "device")
 """Tables of a recipe that may change when a run goes on."""
+MASKED = ("train", "validation", "kept")
+"""Texts of which not all tokens may count."""
 
 
 def resume_run(
@@ -83,7 +86,9 @@ def resume_run(
             write_recipe(run, recipe)
         clusters = clusters_of(validation, tokenizer, run.families("validation"))
         kept = kept_text(run.tokens_file("kept"), recipe, tokenizer.fingerprint)
-        training = build(recipe, device, *texts, clusters, kept)
+        files = {part: run.tokens_file(f"{part}.mask") for part in MASKED}
+        masks = open_loss_masks(files, tokenizer.fingerprint)
+        training = build(recipe, device, *texts, clusters, kept, masks)
         return train_in(run, recipe, training, watcher, should_stop, budget, clock)
 
 

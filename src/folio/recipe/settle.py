@@ -18,6 +18,8 @@ from folio.recipe.recipe import Recipe
 from folio.recipe.sizing import size_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.prediction import Figures
+from folio.tokenizers.character import CharacterTokenizer
+from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 
 
 class Settled(NamedTuple):
@@ -61,7 +63,11 @@ def settle(
     device = choose_for(recipe)
     watcher.tell(f"device: {device}")
     recipe = replace(_with_absolute_paths(recipe), device=device.config)
-    recipe, origin = open_origin(recipe, given, device, watcher.tell)
+    if recipe.training.goldfish and not recipe.training.goldfish_before:
+        by_character = isinstance(prepared.tokenizer, CharacterTokenizer)
+        before = CHARACTERS_BEFORE if by_character else TOKENS_BEFORE
+        recipe = replace(recipe, training=replace(recipe.training, goldfish_before=before))
+    recipe, origin = open_origin(recipe, given, device, prepared.tokenizer, watcher.tell)
     if origin is not None:
         prepared.files.update(origin.files)
         prepared.record["families"]["old"] = origin.families
@@ -80,7 +86,9 @@ def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
     """
     prepared = settled.prepared
     config, length = recipe.training, recipe.model.context_length
-    anchors = [] if recipe.start.run else read_anchors(prepared.files["train"])
+    # Neither says anything of a text that goes on, or of answers alone.
+    is_other = recipe.start.run or "train.mask" in prepared.files
+    anchors = [] if is_other else read_anchors(prepared.files["train"])
     effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
     return Figures(
         max_steps=config.max_steps,

@@ -14,7 +14,7 @@ from folio.config import Table, from_table, merge, read_toml, require, to_table
 from folio.errors import UserError
 from folio.model.config import ModelConfig
 from folio.run.checkpoint import Checkpoint
-from folio.run.directory import Run, find_run
+from folio.run.directory import Run, find_run, runs_folder
 from folio.tokenizers.config import TokenizerConfig
 
 OPEN = ("embedding_dropout", "attention_dropout", "residual_dropout", "initialization_std")
@@ -90,6 +90,12 @@ def started(table: Table) -> Table:
         sequence=recipe.get("tokenizer", {}).get("sequence", "none"),
     )
     fixed: Table = {key: recipe[key] for key in ("preset", "size") if key in recipe}
+    rows = model.pop("vocab_size")  # at least: conversations may bring more
+    wanted = table.get("model", {}).get("vocab_size", rows)
+    if isinstance(wanted, int) and wanted >= rows:
+        usual_model = {"vocab_size": wanted}
+    else:
+        usual_model, model["vocab_size"] = {}, rows
     fixed["model"] = {key: value for key, value in model.items() if key not in OPEN}
     fixed["tokenizer"] = to_table(tokenizer)
     for name, given, own in _contradictions(table, fixed):
@@ -99,12 +105,23 @@ def started(table: Table) -> Table:
         )
     training = recipe.get("training", {})
     batch = {name: training[name] for name in ("batch_size",) if name in training}
-    usual: Table = {"training": batch}
+    usual: Table = {"training": batch, "model": usual_model}
     if start.get("lora"):
         usual |= {"optimizer": {"kind": "adamw"}, "device": {"fast": "off"}}
     found = {"run": str(run.path.resolve()), "checkpoint": str(checkpoint.step)}
     found["sha256"] = checkpoint.weights_sha256
     return merge(usual, fixed, table, {"start": found})
+
+
+def foreign_files(name: str) -> Path | None:
+    """The folder of transformers, or the GGUF file, of this path; None where it is a run or
+    nothing of the kind.
+    """
+    path = Path(name).expanduser()
+    if any(Run(p).exists() for p in (runs_folder() / name, path)):
+        return None
+    is_foreign = (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file())
+    return path if is_foreign else None
 
 
 def begins_anew(table: Table) -> Table:

@@ -70,7 +70,8 @@ def train_recipe(
         families = prepared.record["families"]["validation"]
         clusters = clusters_of(texts[1], prepared.tokenizer, families)
         kept = kept_text(prepared.files.get("kept"), recipe, prepared.tokenizer.fingerprint)
-        training = build(recipe, device, *texts, clusters, kept)  # fails here, or never
+        masks = prepared.loss_masks()
+        training = build(recipe, device, *texts, clusters, kept, masks)  # fails here, or never
 
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():

@@ -30,8 +30,13 @@ def evaluate_adaptive(
         from the text as well.
 
     Raises:
-        UserError: there is no validation text.
+        UserError: there is no validation text, or only the answers of conversations count in it.
     """
+    if opened.run.tokens_file("validation.mask").exists():
+        raise UserError(
+            f"--adaptive reads whole texts, but of the conversations of {opened.run.path} only the "
+            f"answers count. Leave it out."
+        )
     tokens, training = np.asarray(opened.validation()), opened.training()
     if len(tokens) < 2:
         raise UserError(f"The run {opened.run.path} has no validation text to read.")

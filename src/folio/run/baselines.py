@@ -76,8 +76,12 @@ def measure_baselines(
         quick: n-grams of the usual order, and no compressors.
 
     Returns:
-        In the order of what they know; none where there is no validation text.
+        In the order of what they know; none where there is no validation text, or where only
+        answers count in it.
     """
+    if opened.run.tokens_file("validation.mask").exists():
+        tell("no baselines: they read whole texts, and of conversations only the answers count")
+        return []
     training = TokenText(opened.training(), opened.tokenizer)
     validation = TokenText(opened.validation(), opened.tokenizer)
     if validation.n_characters == 0 or len(validation.tokens) < 2:

@@ -34,7 +34,8 @@ def losses_before(run: Run) -> list[HeldOut]:
     first = [event for event in run.events("evaluation") if event["step"] == 0]
     for event in first[:1]:
         error = event.get("standard_error")
-        n_targets = run.corpus()["tokens"]["validation"] - 1
+        tokens = run.corpus()["tokens"]
+        n_targets = tokens.get("counted", {}).get("validation", tokens["validation"] - 1)
         error = float("inf") if error is None else error
         found.append(HeldOut("validation", n_targets, event["validation_loss"], error))
     record = read_json(run.start_file)

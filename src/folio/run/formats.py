@@ -30,7 +30,7 @@ class Versions:
 
 FORMATS: dict[Kind, Versions] = {
     "checkpoint": Versions(1, 0, "folio train RUN/recipe.toml"),
-    "recipe": Versions(1, 0, "folio train TEXT"),
+    "recipe": Versions(2, 0, "folio train TEXT"),  # 2: may begin with another run
     "corpus": Versions(1, 0, "folio train RUN/recipe.toml"),
     "study": Versions(1, 0, "folio tune TEXT"),
     "pointer": Versions(1, 0, "folio train RUN/recipe.toml"),

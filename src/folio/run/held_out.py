@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.device import Device
+from folio.evaluation.score import Score
 from folio.evaluation.uncertainty import TELLING, standard_error, text_blocks
 from folio.run.opening import Model
 from folio.tokenizers.base import TokenIds
+from folio.tokens.loss_mask import open_loss_masks
 from folio.tokens.token_file import open_token_file
 
 OLD_TEXT = "old text"
@@ -71,10 +73,13 @@ def evaluate_held_out(
     if nll is None:
         _, nll = opened.score(validation, device)
     blocks = _blocks(opened, validation, run.families("validation"))
-    texts = [_held_out("validation", nll, blocks)]
+    counted = counted_targets(opened, "validation")
+    if counted is None:
+        counted = np.ones(len(nll), np.bool_)
+    texts = [_held_out("validation", nll[counted], blocks[counted])]
     if run.tokens_file("clean").exists():
-        clean = open_token_file(run.tokens_file("clean"))[1:] == 1
-        if 0 < clean.sum() < len(nll):
+        clean = (open_token_file(run.tokens_file("clean"))[1:] == 1) & counted
+        if 0 < clean.sum() < counted.sum():
             texts.append(_held_out("clean part", nll[clean], blocks[clean]))
     others = (evaluate_on(opened, name, device) for name in ("elsewhere", "test", "old"))
     return texts + [text for text in others if text]
@@ -87,7 +92,27 @@ def evaluate_on(opened: Model, name: str, device: Device | None = None) -> HeldO
     if len(tokens) < 2:
         return None
     _, nll = opened.score(tokens, device)
-    return _held_out(NAMES.get(name, name), nll, _blocks(opened, tokens, opened.run.families(name)))
+    blocks = _blocks(opened, tokens, opened.run.families(name))
+    if (counted := counted_targets(opened, name)) is not None:
+        if not counted.any():
+            return None
+        nll, blocks = nll[counted], blocks[counted]
+    return _held_out(NAMES.get(name, name), nll, blocks)
+
+
+def counted_targets(opened: Model, name: str) -> NDArray[np.bool_] | None:
+    """(N - 1,) which targets of a text of a run count; None where all do."""
+    files = {name: opened.run.tokens_file(f"{name}.mask")}
+    masks = open_loss_masks(files, opened.tokenizer.fingerprint)
+    return masks[name][1:] == 1 if name in masks else None
+
+
+def score_validation(
+    opened: Model, device: Device | None
+) -> tuple[list[Score], NDArray[np.float32]]:
+    """`Model.scores` of what counts in the validation text."""
+    families, counted = opened.run.families("validation"), counted_targets(opened, "validation")
+    return opened.scores(opened.validation(), families, device, counted)
 
 
 def too_small(texts: Sequence[HeldOut]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -16,13 +16,24 @@ from folio.config import from_table
 from folio.device import Device
 from folio.errors import UserError
 from folio.evaluation.parallel import score_by_workers
-from folio.evaluation.score import Score, exact_windows, strided_windows
+from folio.evaluation.score import (
+    Score,
+    Window,
+    exact_windows,
+    nll_of,
+    read_once,
+    strided_windows,
+)
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
-from folio.fast.decoder import decoder_for
-from folio.generation.engine import FINISHED, Draw, generate
+from folio.generation.batch import Batch
+from folio.generation.chat import Message, answer, make_prompt
+from folio.generation.engine import in_step, require_length, write
 from folio.generation.guard import Guard
+from folio.generation.readers import Reader, reader_for
+from folio.generation.row import Drawn, Request
 from folio.generation.sampling import SamplingConfig, SamplingSettings, draw
+from folio.generation.scoring import Scored, score_tokens
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.run.checkpoint import Checkpoint, list_checkpoints
@@ -31,11 +42,13 @@ from folio.run.novelty import guard_of
 from folio.run.own_code import require_same_code
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import TokenIds
+from folio.tokenizers.chat import require_chat
 from folio.tokens.token_file import open_token_file
 
-Protocol = Literal["exact", "strided"]
 ATTEMPTS = 20
 """To read a checkpoint while a training writes others."""
+AT_ONCE = 32
+"""Texts that are written side by side, of more."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +87,12 @@ class Model:
         self._require_text()
         return open_token_file(self.run.tokens_file("train"), self.tokenizer.fingerprint)
 
+    def learned(self) -> list[TokenIds]:
+        """All texts that the run learned from: its own, and the old one that it kept, if any."""
+        kept = self.run.tokens_file("kept")
+        old = [open_token_file(kept, self.tokenizer.fingerprint)] if kept.exists() else []
+        return [self.training(), *old]
+
     def validation(self) -> TokenIds:
         """(N,) token ids that the run held out; errors as in `training`."""
         self._require_text()
@@ -88,7 +107,11 @@ class Model:
             )
 
     def evaluate(
-        self, tokens: TokenIds, families: Sequence[int] = (), device: Device | None = None
+        self,
+        tokens: TokenIds,
+        families: Sequence[int] = (),
+        device: Device | None = None,
+        loss_mask: NDArray[np.uint8] | None = None,
     ) -> list[Score]:
         """Exact first, then strided.
 
@@ -96,36 +119,63 @@ class Model:
             tokens: (N,) of one or several documents.
             families: of each document, as in text_blocks.
             device: as in `score`.
+            loss_mask: (N,) 1 for each token that counts; None lets all count.
         """
-        blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)
-        protocols: list[Protocol] = ["exact", "strided"]
-        return [self.score(tokens, device, protocol, blocks)[0] for protocol in protocols]
+        counted = None if loss_mask is None else loss_mask[1:] == 1
+        return self.scores(tokens, families, device, counted)[0]
 
-    def score(
+    def scores(
         self,
         tokens: TokenIds,
+        families: Sequence[int] = (),
         device: Device | None = None,
-        protocol: Protocol = "exact",
-        blocks: NDArray[np.int64] | None = None,
+        counted: NDArray[np.bool_] | None = None,
+    ) -> tuple[list[Score], NDArray[np.float32]]:
+        """By both protocols, exact first, and (N - 1,) the nats of each target by the exact one.
+        A window that both have is read once.
+
+        Args:
+            tokens, families, device: as in `evaluate`.
+            counted: (N - 1,) which targets the scores are of; None is all.
+        """
+        n, length = len(tokens), self.model.config.context_length
+        exact, strided = exact_windows(n, length), strided_windows(n, length)
+        read = read_once(exact, strided)
+        _, whole = self._read(tokens, read, device)
+        blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)[1:]
+        targets, vocab_size = np.asarray(tokens[1:]), self.model.config.vocab_size
+        each = {"exact": nll_of(exact, read, whole), "strided": nll_of(strided, read, whole)}
+        of = slice(None) if counted is None else counted
+        scores = [
+            Score.of(nll[of], targets[of], name, vocab_size, blocks[of])
+            for name, nll in each.items()
+        ]
+        return scores, each["exact"]
+
+    def score(
+        self, tokens: TokenIds, device: Device | None = None
     ) -> tuple[Score, NDArray[np.float32]]:
-        """Read a text.
+        """Read a text by the exact protocol.
 
         Args:
             tokens: (N,) of one or several documents.
             device: a processor whose precision and number of threads are used, one process each;
                 None computes here, as the model is.
-            protocol: which windows.
-            blocks: (N,) the cluster of each token, for the standard error.
 
         Returns:
             The score, and (N - 1,) the nats of each target, in order.
         """
-        windows_of = {"exact": exact_windows, "strided": strided_windows}[protocol]
-        windows = windows_of(len(tokens), self.model.config.context_length)
+        return self._read(
+            tokens, exact_windows(len(tokens), self.model.config.context_length), device
+        )
+
+    def _read(
+        self, tokens: TokenIds, windows: list[Window], device: Device | None
+    ) -> tuple[Score, NDArray[np.float32]]:
         model, world_size = self.model, 1
         if device is not None and device.config.kind == "cpu":
             model, world_size = copy.deepcopy(model).to(device.dtype), device.config.threads
-        return score_by_workers(accelerate(model), tokens, windows, protocol, blocks, world_size)
+        return score_by_workers(accelerate(model), tokens, windows, "exact", world_size)
 
     def generate_ids(
         self,
@@ -135,27 +185,28 @@ class Model:
         max_tokens: int | None = 500,
         stop: bool = True,
         compiled: bool | None = None,
-        draw: Draw = draw,
     ) -> Iterator[Tensor]:
         """Continue a prompt; yields (n_samples,) token ids, FINISHED after the end.
 
-        An empty prompt begins where a document does: with `<bos>`, after its end-of-document
-        token, or after a line end where the vocabulary has neither.
-
         Args:
-            prompt: comes first, and is not part of what is yielded.
-            config: how tokens are drawn.
+            prompt: comes first, and is not part of what is yielded; empty as in `request`.
+            config: how tokens are drawn; sample number n from 0 on has the seed `config.seed + n`.
             n_samples: texts side by side.
             max_tokens: of each; None is without end.
             stop: whether a text ends where the model ends its document.
-            compiled: `wanted` in `decoder_for`.
-            draw: chooses the tokens; a `Guard` has another one.
+            compiled: as in `batch`.
 
         Raises:
             UserError: the prompt has something that the vocabulary lacks.
         """
-        prompts = [self._prompt_ids(prompt)] * n_samples
-        return self._continue(prompts, config, max_tokens, stop, compiled, draw)
+        require_length(max_tokens)
+        if max_tokens == 0:
+            return iter(())
+        requests = [
+            self.request(prompt, config.of_text(number), max_tokens, stop)
+            for number in range(n_samples)
+        ]
+        return in_step(self.batch(n_samples, compiled), requests)
 
     def generate(
         self,
@@ -173,10 +224,11 @@ class Model:
             prompt: any text that the vocabulary knows; empty begins a document.
             max_tokens: the text ends after so many, if not before.
             stop: whether it ends where the model ends its document.
-            compiled: whether the compiled decoder is used; None where it pays.
+            compiled: whether the compiled decoder is used; None where it can be.
             novel: at most so many letters and digits in a row as they stand in the training text;
                 0 is no limit.
-            sampling: temperature, top_k, top_p and seed, as in `SamplingConfig`.
+            sampling: temperature, top_k, top_p, min_p, repetition_penalty, stop_strings, logprobs
+                (of no use here) and seed, as in `SamplingConfig`.
 
         Raises:
             UserError: the prompt has something that the vocabulary lacks, or a setting is wrong.
@@ -203,8 +255,7 @@ class Model:
     ) -> list[str]:
         """Write a text for each prompt: `generate_batch(["ROMEO:"] * 3)` gives three.
 
-        Prompts of as many tokens are continued side by side. With a seed, each such group draws
-        from its beginning, so that a text does not depend on prompts of other lengths.
+        With a seed, text number n from 0 on is what `generate` writes with the seed `seed + n`.
 
         Args:
             prompts: as in `generate`, in any number.
@@ -222,57 +273,141 @@ class Model:
                 f"Use generate(...) for one, or generate_batch([...])."
             )
         config = from_table(SamplingConfig, sampling)
-        prompt_ids = [self._prompt_ids(prompt) for prompt in prompts]
-        by_length: dict[int, list[int]] = {}
-        for number, token_ids in enumerate(prompt_ids):
-            by_length.setdefault(len(token_ids), []).append(number)
+        guard = self.guard(novel) if novel else None
         texts = [""] * len(prompts)
-        for numbers in by_length.values():
-            rows = [prompt_ids[number] for number in numbers]
-            choose = self.guard(novel).draw if novel else draw
-            steps = list(self._continue(rows, config, max_tokens, stop, compiled, choose))
-            if not steps:  # max_tokens is 0
-                continue
-            for number, column in zip(numbers, torch.stack(steps, dim=1)):
-                token_ids = column[column != FINISHED].numpy(force=True)
-                texts[number] = self.tokenizer.decode(token_ids, skip_special=True)
+        for number, drawn in self.write(prompts, config, max_tokens, stop, compiled, guard):
+            texts[number] += drawn.text
         return texts
 
-    def _continue(
+    def write(
         self,
-        prompts: Sequence[list[int]],
+        prompts: Sequence[str],
         config: SamplingConfig,
-        max_tokens: int | None,
-        stop: bool,
-        compiled: bool | None,
-        draw: Draw,
-    ) -> Iterator[Tensor]:
-        """Continue prompts of equal length; the rest as in `generate_ids`."""
-        device = next(self.model.parameters()).device
-        generator = torch.Generator(device=device)
-        if config.seed:
-            generator.manual_seed(config.seed)
-        else:
-            generator.seed()
-        return generate(
+        max_tokens: int | None = 500,
+        stop: bool = True,
+        compiled: bool | None = None,
+        guard: Guard | None = None,
+    ) -> Iterator[tuple[int, Drawn]]:
+        """Write a text for each prompt, and give every token as it comes.
+
+        Args:
+            prompts, max_tokens, stop, compiled: as in `generate_batch`; None is without end.
+            config: how tokens are drawn; text number n from 0 on has the seed `config.seed + n`.
+            guard: against copies.
+
+        Returns:
+            Numbers of prompts, and their next tokens.
+
+        Raises:
+            UserError: as `generate`.
+        """
+        require_length(max_tokens)
+        requests = [
+            self.request(prompt, config.of_text(number), max_tokens or None, stop, guard)
+            for number, prompt in enumerate(prompts)
+        ]
+        if max_tokens == 0 or not requests:
+            return iter(())
+        return write(self.batch(min(len(requests), AT_ONCE), compiled), requests)
+
+    def batch(
+        self, capacity: int, compiled: bool | None = None, reader: Reader | None = None
+    ) -> Batch:
+        """Make room to write so many texts at a time, which join as a `request` and leave.
+
+        Args:
+            capacity: most texts at a time.
+            compiled: whether the compiled decoder is used; None where it can be.
+            reader: another one; `compiled` is then of no meaning.
+        """
+        return Batch(
             self.model,
-            torch.tensor(prompts, device=device),
-            config,
-            generator=generator,
-            max_tokens=max_tokens,
-            stop_token=self.tokenizer.end_of_document if stop else None,
-            excluded=self._never_sampled().to(device),
-            draw=draw,
-            decoder=decoder_for(self.model, len(prompts), max_tokens, compiled),
+            capacity,
+            tokenizer=self.tokenizer,
+            excluded=self._never_sampled(),
+            reader=reader or reader_for(self.model, capacity, compiled),
         )
 
-    def guard(self, novel: int) -> Guard:
-        """Whose `draw` writes no more than `novel` letters and digits in a row as they stand in
-        the training text.
-        """
-        return guard_of(self.run, self.training(), self.tokenizer, novel)
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 500,
+        compiled: bool | None = None,
+        **sampling: Unpack[SamplingSettings],
+    ) -> str:
+        """Answer in a conversation: `chat([{"role": "user", "content": "Why?"}])`.
 
-    def _prompt_ids(self, prompt: str) -> list[int]:
+        Where it is longer than the model reads at once, its oldest turns are left out.
+
+        Args:
+            messages: role (system, user or assistant) and content of each; the last is answered.
+            max_tokens: the answer ends after so many, if not before, or where the context does.
+            compiled, sampling: as in `generate`.
+
+        Raises:
+            UserError: the model never learned conversations, the vocabulary lacks something that
+                is said, or the last message is too long.
+        """
+        require_chat(self.tokenizer, self.run.word)
+        length = self.model.config.context_length
+        prompt = make_prompt(self.tokenizer, messages, length, max_tokens)
+        config = from_table(SamplingConfig, sampling)
+        reader = reader_for(self.model, 1, compiled)
+        pieces = answer(self.model, self.tokenizer, prompt.token_ids, config, max_tokens, reader)
+        return "".join(pieces)
+
+    def request(
+        self,
+        prompt: str | Sequence[int],
+        config: SamplingConfig,
+        max_tokens: int | None = None,
+        stop: bool = True,
+        guard: Guard | None = None,
+    ) -> Request:
+        """Say what a `batch` is to write.
+
+        An empty prompt begins where a document does: with `<bos>`, after its end-of-document
+        token, or after a line end where the vocabulary has neither.
+
+        Args:
+            prompt: a text, or token ids that are taken as they are.
+            config: how tokens are drawn; its seed is that of this text.
+            max_tokens: the text ends after so many, 1 or more, if not before; None is without end.
+            stop: whether it ends where the model ends its document.
+            guard: against copies.
+
+        Raises:
+            UserError: the prompt has something that the vocabulary lacks.
+        """
+        is_text = isinstance(prompt, str)
+        return Request(
+            prompt=self.prompt_ids(prompt) if is_text else prompt,
+            config=config,
+            max_tokens=max_tokens,
+            stop_token=self.tokenizer.end_of_document if stop else None,
+            after=prompt if is_text else self.tokenizer.decode(prompt, skip_special=True),
+            draw=draw if guard is None else guard.of_text(),
+        )
+
+    def score_tokens(self, token_ids: Sequence[int], n_alternatives: int = 0) -> list[Scored]:
+        """Say how likely each token of a text was, and which ones were likelier; as
+        `generation.scoring.score_tokens`.
+
+        Raises:
+            UserError: an id that the vocabulary does not have.
+        """
+        self.tokenizer.decode(token_ids)
+        return [*score_tokens(self.model, token_ids, n_alternatives, self._never_sampled())]
+
+    def guard(self, novel: int) -> Guard:
+        """Make what lets no more than `novel` letters and digits in a row be written as they stand
+        in the training text, or in the old text that the run kept.
+        """
+        return guard_of(self.run, self.learned(), self.tokenizer, novel)
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token ids of a prompt; an empty one as in `request`."""
         if not prompt:
             return [self.start_token]
         begin = self.tokenizer.begin

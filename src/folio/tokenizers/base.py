@@ -28,6 +28,15 @@ TokenIds = NDArray[np.unsignedinteger]
 END_OF_DOCUMENT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 BEGIN, END = "<bos>", "<eos>"
+CHAT_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
+"""Who speaks, and the end of what is said; see chat.py."""
+CHAT_KEY = "conversations"
+CHAT_TEMPLATE = {
+    "user": "<|user|>TEXT<|end|>",
+    "assistant": "<|assistant|>TEXT<|end|>",
+}
+"""How a model was taught to converse, as `model` of its tokenizer.json says under CHAT_KEY: the
+standard has no place for it, and the `tokenizers` library reads over it."""
 
 
 def added_tokens(
@@ -51,6 +60,20 @@ def added_tokens(
     ]
 
 
+def said_template(model: Mapping[str, Any], source: str) -> bool:
+    """Whether the model of a tokenizer.json says our template for conversations.
+
+    Raises:
+        UserError: it says another one.
+    """
+    if CHAT_KEY in model and model[CHAT_KEY] != CHAT_TEMPLATE:
+        raise UserError(
+            f"{source} has a template for conversations that this version does not know: "
+            f"{str(model[CHAT_KEY])[:80]}. Update Folio, or take {CHAT_KEY} out of the file."
+        )
+    return CHAT_KEY in model
+
+
 class Tokenizer(ABC):
     """Text to token ids and back."""
 
@@ -70,6 +93,9 @@ class Tokenizer(ABC):
     end_name: str = END_OF_DOCUMENT
     """Of the one that stands between documents."""
 
+    has_chat: bool = False
+    """Whether a model learned conversations by it: its tokenizer.json says the template."""
+
     special_tokens: dict[str, int]
     """Names and ids of the tokens that stand for no text."""
 
@@ -85,8 +111,24 @@ class Tokenizer(ABC):
         """A standard tokenizer.json, which the `tokenizers` library loads."""
 
     def behaviour(self) -> dict[str, Any]:
-        """What of `to_json` the ids depend on."""
-        return self.to_json()
+        """What of `to_json` the ids depend on; the template is made of tokens that are there."""
+        table = self.to_json()
+        if self.has_chat:
+            model = {key: value for key, value in table["model"].items() if key != CHAT_KEY}
+            table |= {"model": model}
+        return table
+
+    def with_chat(self) -> Tokenizer:
+        """The same with the template for conversations, and with what it lacks of CHAT_TOKENS as
+        its last ids.
+
+        Raises:
+            UserError: a vocabulary of this kind cannot have them.
+        """
+        raise UserError(
+            f"A tokenizer of kind {self.kind} has no tokens for conversations. Take kind character "
+            f"or bpe, or --corpus.conversations text."
+        )
 
     # ---- the same for all ----------------------------------------------------------------
 
@@ -164,6 +206,12 @@ class Tokenizer(ABC):
         """Token ids of one text that comes in pieces, as if it were whole."""
         return map(self.encode_ordinary, texts)
 
+    def lost_bytes(self, texts: Iterable[str]) -> tuple[int, int]:
+        """How many bytes of some texts no id stands for, and are left out in silence; and of how
+        many. What becomes the unknown token is not among them.
+        """
+        return 0, 0
+
     def unknown_share(self, documents: Iterable[Iterable[str]]) -> float:
         """Share of the tokens of some texts, each in pieces, that are unknown, 0 to 1."""
         n_tokens = n_unknown = 0
@@ -218,14 +266,10 @@ class Tokenizer(ABC):
             token_ids: some ids at a time.
             prompt: comes first, as it is.
         """
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder = TextDecoder(self, prompt)
         yield prompt
-        between = self.separator if prompt else b""
-        for ids in token_ids:
-            if piece := self.decode_bytes(ids, skip_special=True):
-                yield decoder.decode(between + piece)
-                between = self.separator
-        yield decoder.decode(b"", final=True)
+        yield from map(decoder.take, token_ids)
+        yield decoder.end()
 
     @cached_property
     def bytes_per_token(self) -> NDArray[np.int64]:
@@ -255,3 +299,32 @@ class Tokenizer(ABC):
         text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",\n", ": "))
         with atomic_write(path) as file:
             file.write(text + "\n")
+
+
+class TextDecoder:
+    """Text of tokens that come bit by bit: special ones are left out, and a character whose bytes
+    are not all there yet waits.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, behind: str = "") -> None:
+        """Begin a text.
+
+        Args:
+            tokenizer: whose tokens will come.
+            behind: the text that they go on from; empty where they begin one.
+        """
+        self.tokenizer = tokenizer
+        self._between = tokenizer.separator if behind else b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def take(self, token_ids: ArrayLike) -> str:
+        """Text that some more tokens complete."""
+        piece = self.tokenizer.decode_bytes(token_ids, skip_special=True)
+        if not piece:
+            return ""
+        between, self._between = self._between, self.tokenizer.separator
+        return self._decoder.decode(between + piece)
+
+    def end(self) -> str:
+        """What still waits, when no more tokens come."""
+        return self._decoder.decode(b"", final=True)

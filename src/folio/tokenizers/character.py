@@ -5,7 +5,7 @@ The whole tokenizer is a table from code points to ids, so encoding is one look-
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.errors import UserError
-from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, TokenIds, Tokenizer, added_tokens
+from folio.tokenizers.base import (
+    CHAT_KEY,
+    CHAT_TEMPLATE,
+    CHAT_TOKENS,
+    END_OF_DOCUMENT,
+    UNKNOWN,
+    TokenIds,
+    Tokenizer,
+    added_tokens,
+    said_template,
+)
 
 CODE_POINTS = 0x110000
 
@@ -31,13 +41,22 @@ class CharacterTokenizer(Tokenizer):
     kind = "character"
     lossless = True  # but for unknown characters, which are counted
 
-    def __init__(self, characters: str) -> None:
-        """`characters`: the vocabulary, each once; its place is its id."""
+    def __init__(
+        self, characters: str, *, added: Sequence[str] = (), has_chat: bool = False
+    ) -> None:
+        """
+        Args:
+            characters: the vocabulary, each once; its place is its id.
+            added: further special tokens, the last ids.
+            has_chat: whether its tokenizer.json says the template for conversations.
+        """
         if len(set(characters)) != len(characters):
             raise UserError("The vocabulary of a character tokenizer holds a character twice.")
         self.characters = characters
         n = len(characters)
-        self.special_tokens = {UNKNOWN: n, END_OF_DOCUMENT: n + 1}
+        names = (UNKNOWN, END_OF_DOCUMENT, *added)
+        self.special_tokens = {name: n + i for i, name in enumerate(names)}
+        self.has_chat = has_chat
         self.pieces = [symbol.encode("utf-8") for symbol in (*characters, *self.special_tokens)]
 
     @classmethod
@@ -58,6 +77,11 @@ class CharacterTokenizer(Tokenizer):
             f"The training text does not have {shown}{', ...' if strange[5:] else ''}, so the "
             f"model cannot read it. Leave it out of the prompt."
         )
+
+    def with_chat(self) -> CharacterTokenizer:
+        added = [*self.special_tokens][2:]
+        added += [name for name in CHAT_TOKENS if name not in added]
+        return CharacterTokenizer(self.characters, added=added, has_chat=True)
 
     def lacking(self, texts: Iterable[str]) -> dict[str, int]:
         """Which characters of some texts the vocabulary lacks: how often each, the most frequent
@@ -89,6 +113,7 @@ class CharacterTokenizer(Tokenizer):
                 "fuse_unk": False,
                 "vocab": vocabulary,
                 "merges": [],
+                **({CHAT_KEY: CHAT_TEMPLATE} if self.has_chat else {}),
             },
         }
 
@@ -98,7 +123,11 @@ class CharacterTokenizer(Tokenizer):
     ) -> CharacterTokenizer:
         """Take back what `to_json` gave."""
         vocabulary = sorted(table["model"]["vocab"].items(), key=lambda item: item[1])
-        tokenizer = cls("".join(symbol for symbol, _ in vocabulary if len(symbol) == 1))
+        tokenizer = cls(
+            "".join(symbol for symbol, _ in vocabulary if len(symbol) == 1),
+            added=[symbol for symbol, _ in vocabulary if len(symbol) != 1][2:],
+            has_chat=said_template(table["model"], source),
+        )
         if tokenizer.to_json()["model"] != table["model"]:
             raise UserError(
                 f"{source} is damaged, or no character tokenizer of Folio: it has merges, or its "

@@ -9,7 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from folio.corpus.turns import Conversation
 from folio.tokenizers.base import END, TokenIds, Tokenizer
+from folio.tokenizers.chat import encode_turns
 
 Sequence = Literal["none", "document", "line", "sentence"]
 
@@ -50,23 +52,29 @@ def stream_sequences(pieces: Iterable[str], per: Sequence) -> Iterator[str]:
 
 
 def encode_documents(
-    tokenizer: Tokenizer, documents: Iterable[Iterable[str]], per: Sequence = "none"
+    tokenizer: Tokenizer,
+    documents: Iterable[Iterable[str] | Conversation],
+    per: Sequence = "none",
 ) -> Iterator[TokenIds]:
     """Token ids of documents that come in pieces, an end-of-document token between them.
 
     Args:
         tokenizer: without an end-of-document token, nothing stands between.
-        documents: the pieces of each.
-        per: what gets `<bos>` before and `<eos>` behind it.
+        documents: the pieces of each, or who says what in it.
+        per: what gets `<bos>` before and `<eos>` behind it; a conversation has tokens of its own.
 
     Raises:
-        UserError: the vocabulary lacks `<bos>` or `<eos>`, and they are needed.
+        UserError: the vocabulary lacks `<bos>` or `<eos>`, or those of conversations, and they
+            are needed.
     """
     between = tokenizer.end_of_document
     for number, pieces in enumerate(documents):
         if number and between is not None:
             yield np.array([between], tokenizer.dtype)
-        yield from _encode_document(tokenizer, pieces, per)
+        if isinstance(pieces, Conversation):
+            yield encode_turns(tokenizer, pieces)
+        else:
+            yield from _encode_document(tokenizer, pieces, per)
 
 
 def _encode_document(

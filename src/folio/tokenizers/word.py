@@ -6,7 +6,7 @@ The oldest and plainest vocabulary: easy to look at, but it loses the spaces and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,17 @@ import numpy as np
 
 from folio.errors import UserError
 from folio.storage import read_json
-from folio.tokenizers.base import END_OF_DOCUMENT, UNKNOWN, TokenIds, Tokenizer, added_tokens
+from folio.tokenizers.base import (
+    CHAT_KEY,
+    CHAT_TEMPLATE,
+    CHAT_TOKENS,
+    END_OF_DOCUMENT,
+    UNKNOWN,
+    TokenIds,
+    Tokenizer,
+    added_tokens,
+    said_template,
+)
 from folio.tokenizers.bpe.patterns import safe_pieces, with_our_classes
 
 Punctuation = Literal["separate", "drop", "keep"]
@@ -44,9 +54,22 @@ class WordTokenizer(Tokenizer):
     separator = b" "  # the text's own spaces are lost
 
     def __init__(
-        self, words: list[str], *, punctuation: Punctuation = "separate", lowercase: bool = False
+        self,
+        words: list[str],
+        *,
+        punctuation: Punctuation = "separate",
+        lowercase: bool = False,
+        added: Sequence[str] = (),
+        has_chat: bool = False,
     ) -> None:
-        """`words`: the vocabulary, each once; its place is its id."""
+        """
+        Args:
+            words: the vocabulary, each once; its place is its id.
+            punctuation: see `EXPRESSIONS`.
+            lowercase: whether "The" is "the".
+            added: further special tokens, the last ids.
+            has_chat: whether its tokenizer.json says the template for conversations.
+        """
         if punctuation not in EXPRESSIONS:
             raise UserError(
                 f"Unknown treatment of punctuation {punctuation!r}. "
@@ -55,7 +78,9 @@ class WordTokenizer(Tokenizer):
         self.words = words
         self.punctuation = punctuation
         self.lowercase = lowercase
-        self.special_tokens = {UNKNOWN: len(words), END_OF_DOCUMENT: len(words) + 1}
+        self.has_chat = has_chat
+        names = (UNKNOWN, END_OF_DOCUMENT, *added)
+        self.special_tokens = {name: len(words) + i for i, name in enumerate(names)}
         self.pieces = [
             word.encode("utf-8", "surrogatepass") for word in (*words, *self.special_tokens)
         ]
@@ -104,6 +129,12 @@ class WordTokenizer(Tokenizer):
         tokenizer.note = f"{share:.2%} of the words of the training text are {UNKNOWN}."
         return tokenizer
 
+    def with_chat(self) -> WordTokenizer:
+        added = [*self.special_tokens][2:]
+        added += [name for name in CHAT_TOKENS if name not in added]
+        kept: Any = {"punctuation": self.punctuation, "lowercase": self.lowercase}
+        return WordTokenizer(self.words, added=added, has_chat=True, **kept)
+
     def split(self, text: str) -> list[str]:
         """The words of a text, known or not."""
         return with_our_classes(EXPRESSIONS[self.punctuation]).findall(
@@ -136,6 +167,7 @@ class WordTokenizer(Tokenizer):
                 "type": "WordLevel",
                 "vocab": self._id_of | {UNKNOWN: self.special_tokens[UNKNOWN]},
                 "unk_token": UNKNOWN,
+                **({CHAT_KEY: CHAT_TEMPLATE} if self.has_chat else {}),
             },
         }
 
@@ -150,7 +182,13 @@ class WordTokenizer(Tokenizer):
             vocabulary = sorted(table["model"]["vocab"].items(), key=lambda item: item[1])
             words = [word for word, _ in vocabulary if word != UNKNOWN]
             lowercase = bool(table.get("normalizer"))
-            tokenizer = cls(words, punctuation=punctuation, lowercase=lowercase)
+            tokenizer = cls(
+                words,
+                punctuation=punctuation,
+                lowercase=lowercase,
+                added=[token["content"] for token in table["added_tokens"]][2:],
+                has_chat=said_template(table["model"], source),
+            )
             if tokenizer.to_json()["model"] != table["model"]:
                 raise ValueError("its ids are not 0, 1, 2 ...")
         except UserError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from folio.tokens.stream import Batch, Place, TokenStream
 
@@ -31,6 +32,11 @@ class Mixture:
     def tokens(self) -> np.ndarray:
         """(N,) of the new text."""
         return self.new.tokens
+
+    @property
+    def loss_mask(self) -> NDArray[np.uint8] | None:
+        """Of the new text."""
+        return self.new.loss_mask
 
     @property
     def targets_per_epoch(self) -> int:

@@ -96,6 +96,7 @@ class TokenStream:
         config: StreamConfig,
         lanes: int = 1,
         goldfish: tuple[int, int] = (0, 0),
+        loss_mask: NDArray[np.uint8] | None = None,
     ) -> None:
         """
         Args:
@@ -105,6 +106,8 @@ class TokenStream:
             config: the order.
             lanes: rows of a batch that go on from one batch to the next, if sequential.
             goldfish: one target in so many is IGNORED, by so many tokens before it; 0 for none.
+            loss_mask: (N,) 1 for each token that counts, others are IGNORED as targets; None lets
+                all count.
 
         Raises:
             UserError: the text is shorter than one window.
@@ -117,7 +120,7 @@ class TokenStream:
             )
         self.tokens = tokens.view(np.ndarray)  # indexing a memmap itself is slow
         self.window, self.seed, self.config, self.lanes = window, seed, config, lanes
-        self.goldfish = goldfish
+        self.goldfish, self.loss_mask = goldfish, loss_mask
         self.place = Place()
         self._epoch = _Epoch(self, 0)
 
@@ -157,6 +160,8 @@ class TokenStream:
         targets = self.tokens[where + 1].astype(np.int64)
         if lengths.min() < width:
             targets[columns >= lengths[:, None]] = IGNORED
+        if self.loss_mask is not None:
+            targets[self.loss_mask[where + 1] == 0] = IGNORED
         if self.goldfish[0]:
             targets[dropped(self.tokens, where + 1, *self.goldfish)] = IGNORED
         return Batch(inputs, targets)

@@ -1,8 +1,8 @@
 """The text of token ids, without holding it: UTF-8 bytes as symbols, at some 100 MB/s.
 
-A symbol is a byte, or BREAK where no text goes on: at the end of a document, and where the
-vocabulary did not know something. Other special tokens stand for nothing. A place in a text is the
-number of a symbol.
+A symbol is a byte, or BREAK where no text goes on: at the end of a document, of what somebody says
+in a conversation, and where the vocabulary did not know something. Other special tokens stand for
+nothing. A place in a text is the number of a symbol.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokens.token_file import let_go
 
 Symbols = NDArray[np.int16]
@@ -222,6 +222,8 @@ def _count(symbols: Symbols) -> int:
 def _table(tokenizer: Tokenizer) -> tuple[Symbols, NDArray[np.int64]]:
     """The symbols of all ids one after the other, and how many each has."""
     breaks = {tokenizer.end_of_document, tokenizer.unknown}
+    if tokenizer.has_chat:  # who speaks next says something else
+        breaks.add(tokenizer.special_tokens[CHAT_TOKENS[2]])
     special = set(tokenizer.special_tokens.values())
     symbols: list[int] = []
     sizes = []

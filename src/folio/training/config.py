@@ -34,6 +34,10 @@ class TrainingConfig:
     is learned whole, however often it stands there (https://arxiv.org/abs/2406.10209). 8 is a good
     number, 4 a strict one; it costs some loss. 0 learns all."""
 
+    goldfish_before: int = 0
+    """How many tokens before a target decide whether it is left out; 0 takes 50 characters, or 13
+    tokens of other vocabularies. Folio writes it."""
+
     max_steps: int = 0
     """Budget in optimizer steps; 0 leaves it to the others. The smallest one given counts."""
 

@@ -8,13 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from folio.evaluation.score import exact_windows, sampled_windows
-from folio.evaluation.uncertainty import ratio_error
 from folio.run.diagnosis import stale_evaluations
 from folio.tokens.stream import Batch
+from folio.training.evaluating import evaluate
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.schedule import learning_rate_share
 from folio.training.state import RunClock, TrainingState
@@ -119,24 +115,6 @@ def is_evaluation_due(training: Training, step: int) -> bool:
     return done[0] < done[1]
 
 
-def evaluate(training: Training) -> Evaluation:
-    """Exact loss of the validation text, and loss of a sample of the training text."""
-    length, tokens = training.context_length, training.stream.tokens
-    validation, windows = training.validation, exact_windows(len(training.validation), length)
-    n_sampled = training.config.evaluation_sample or len(validation) - 1
-    sampled = sampled_windows(len(tokens), length, n_sampled)
-    step = training.step
-    nll: list[NDArray[np.float32]] = []
-    exact = step.score(validation, windows, "exact", nll)
-    validation_nll = np.concatenate(nll)
-    error = exact.standard_error
-    if training.validation_cluster is not None:
-        cluster = training.validation_cluster[1:]
-        error = ratio_error(np.bincount(cluster, validation_nll), np.bincount(cluster))
-    sample = step.score(tokens, sampled, "sample")
-    return Evaluation(exact.nats_per_token, sample.nats_per_token, error, validation_nll)
-
-
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
     """Keep the best loss, and count the evaluations since."""
     state.evaluated_step = state.step
@@ -166,7 +144,6 @@ def update_weights(training: Training, step: int, gradient: Gradient) -> float:
     if not all(map(math.isfinite, gradient)):
         raise FloatingPointError("the loss or a gradient is not finite")
     pace = training.pace
-    progress = pace.progress(step + 1) - 1
-    lr_scale = learning_rate_share(training.schedule, progress, pace.planned)
+    lr_scale = learning_rate_share(training.schedule, pace.progress(step + 1) - 1, pace.planned)
     training.step.update(lr_scale, gradient.norm)
     return lr_scale * training.optimizer_config.learning_rate

@@ -28,14 +28,14 @@ class Evaluation:
     """Losses at one step, both without dropout, in nats per token."""
 
     validation_loss: float
-    """Exact: the whole validation text."""
+    """Exact: the whole validation text, or what of it counts."""
     training_loss: float
     """On windows spread over the training text, always the same: as many tokens, or
     `training.evaluation_sample`."""
     standard_error: float = 0.0
     """Of the validation loss, over its texts."""
     validation_nll: NDArray[np.float32] | None = field(default=None, compare=False)
-    """(N - 1,) float32 nats of each validation target, in order."""
+    """(N - 1,) float32 nats of each validation target, in order, whether it counts or not."""
 
 
 class Observer(Protocol):
@@ -80,3 +80,5 @@ class Training:
     validation_cluster: NDArray[np.integer] | None = None
     """(N,) to which cluster of texts each validation token belongs, counted from 0; None takes
     each token for a text of its own."""
+    validation_mask: NDArray[np.uint8] | None = None
+    """(N,) 1 for each validation token that counts; None lets all count."""

@@ -167,8 +167,7 @@ class PlainStep:
 
     def _backward(self, batch: Batch, micro_batch_size: int) -> float:
         self.model.zero_grad(set_to_none=True)
-        n_targets = max(batch.n_targets, 1)
-        total = 0.0
+        n_targets, total = max(batch.n_targets, 1), 0.0
         for part in batch.split(micro_batch_size):
             inputs, targets = (torch.as_tensor(x, device=self.device.torch) for x in part)
             loss = self.loss(self.compute, inputs, targets)  # summed over targets, in nats

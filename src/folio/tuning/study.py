@@ -330,6 +330,7 @@ def loss_scale(study: Study, run: Run) -> float:
         return 1.0
     from folio.evaluation.score import bits_per_byte
     from folio.tokenizers import load
+    from folio.tokens.loss_mask import open_loss_masks
     from folio.tokens.token_file import open_token_file
 
     tokenizer = load(run.tokenizer_file)
@@ -339,5 +340,8 @@ def loss_scale(study: Study, run: Run) -> float:
             "word tokenizers out of the space."
         )
     targets = open_token_file(run.tokens_file("validation"), tokenizer.fingerprint)[1:]
+    masks = open_loss_masks({"": run.tokens_file("validation.mask")}, tokenizer.fingerprint)
+    for mask in masks.values():
+        targets = targets[mask[1:] == 1]
     n_bytes = int(tokenizer.bytes_per_token[targets].sum())
     return bits_per_byte(len(targets), n_bytes)

@@ -18,7 +18,8 @@ TURNS = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "
 
 
 def texts(path: Path, **settings: object) -> list[str]:
-    documents = read_documents([str(path)], CorpusConfig(**settings)).documents  # type: ignore[arg-type]
+    config = CorpusConfig(conversations="text", **settings)  # type: ignore[arg-type]
+    documents = read_documents([str(path)], config).documents
     return [document.text for document in documents]
 
 

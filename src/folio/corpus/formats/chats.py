@@ -27,7 +27,11 @@ FIRST_MESSAGES = 100
 
 
 def read_json(
-    data: bytes, notes: Notes, text_column: str = "", chat_times: bool = False
+    data: bytes,
+    notes: Notes,
+    text_column: str = "",
+    chat_times: bool = False,
+    conversations: str = "text",
 ) -> Iterator[Passage]:
     """A document for each chat, or for each record of a list.
 
@@ -67,7 +71,7 @@ def read_json(
         )
         for i, record in enumerate(root, 1)
     )
-    yield from texts_of_records(sized, text_column, notes)
+    yield from texts_of_records(sized, text_column, notes, conversations)
 
 
 def _chats(root: Any, notes: Notes) -> Iterator[list[Any]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation, instruction
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.formats.tables import TEXT_COLUMNS
+from folio.corpus.turns import SPEAKERS, marked, messages_in, turns_of
 from folio.errors import UserError
 
 FIRST_RECORDS = 1000
@@ -28,13 +29,23 @@ class Record(NamedTuple):
     n_bytes: int
 
 
-def read_jsonl(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
+def read_jsonl(
+    lines: Iterator[str], column: str, notes: Notes, conversations: str = "text"
+) -> Iterator[Passage]:
     """The text of each line; a line may also be a bare string, or a conversation."""
-    yield from texts_of_records(_parsed(lines, notes), column, notes)
+    yield from texts_of_records(_parsed(lines, notes), column, notes, conversations)
 
 
-def texts_of_records(records: Iterable[Record], column: str, notes: Notes) -> Iterator[Passage]:
+def texts_of_records(
+    records: Iterable[Record], column: str, notes: Notes, conversations: str = "text"
+) -> Iterator[Passage]:
     """A document for each record that has a text.
+
+    Args:
+        records: of a file.
+        column: the key of the text, where the user named one.
+        notes: what is left out.
+        conversations: `turns` where they are to be told from text.
 
     Raises:
         UserError: no record has one, or not under the key that was named.
@@ -42,10 +53,15 @@ def texts_of_records(records: Iterable[Record], column: str, notes: Notes) -> It
     coming = iter(records)
     first = list(_first(coming))
     chosen = column or _choose([record.value for record in first])
-    n = n_without = 0
+    n = n_without = n_others = 0
     seen: Counter[str] = Counter()
     for record in itertools.chain(first, coming):
         n += 1
+        if conversations == "turns" and not column and (said := messages_in(record.value)):
+            if text := _turns(record, said, notes):
+                yield Passage(text, record.place, document=True, conversation=True)
+            n_others += not text
+            continue
         text = _text(record.value, chosen, notes)
         if text:
             yield Passage(text, record.place, document=True)
@@ -60,6 +76,9 @@ def texts_of_records(records: Iterable[Record], column: str, notes: Notes) -> It
             f"{first[0].place} has no text in '{chosen or 'text'}'; the records have {names}. "
             f"Name one with --corpus.text-column"
         )
+    if n_others:
+        others = f"speak in {n_others:,} of {n:,} records, which are left out"
+        notes.warnings.append(f"others than {', '.join(SPEAKERS)} {others}")
     if n_without:
         key = f" in '{chosen}'" if chosen else ""
         notes.warnings.append(f"{n_without:,} of {n:,} records have no text{key}")
@@ -140,6 +159,20 @@ def _text(value: Any, chosen: str, notes: Notes) -> str:
             elif not isinstance(other, str):  # turns, of which only what is said is text
                 drop_other_fields(other, len(text.encode("utf-8", "replace")), notes)
     return text
+
+
+def _turns(record: Record, said: Sequence[tuple[str, str]], notes: Notes) -> str:
+    """A conversation with its marks; empty, and counted, where others speak in it."""
+    if any(role not in SPEAKERS for role, _ in said):
+        notes.dropped["conversations in which others speak"] += record.n_bytes
+        return ""
+    table = record.value
+    used = {"messages"} if "messages" in table else {"prompt", "completion"}
+    n_known = sum(len(text.encode("utf-8", "replace")) for message in said for text in message)
+    drop_other_fields([table[key] for key in used], n_known, notes)
+    for key in table.keys() - used:
+        notes.drop("other columns", " ".join(strings(table[key])))
+    return marked(turns_of(said))
 
 
 def drop_other_fields(value: Any, n_known: int, notes: Notes) -> None:

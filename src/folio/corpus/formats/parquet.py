@@ -28,14 +28,17 @@ def read_parquet(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator
     import pyarrow
 
     try:
-        yield from _texts(_batches(path, settings["text_column"]), Expansion(_size(path)), notes)
+        named, conversations = settings["text_column"], settings.get("conversations", "text")
+        batches = _batches(path, named, conversations)
+        expansion = Expansion(_size(path))
+        yield from _texts(batches, expansion, notes, "text" if named else conversations)
     except MemoryError:
         raise
     except (pyarrow.ArrowException, OSError, IndexError) as error:
         raise UserError(f"it is damaged, or no such table ({str(error)[:100]})") from None
 
 
-def _batches(path: Path, column: str) -> Iterator[Any]:
+def _batches(path: Path, column: str, conversations: str) -> Iterator[Any]:
     """Batches of the columns that hold the text."""
     import pyarrow
     import pyarrow.parquet
@@ -44,7 +47,7 @@ def _batches(path: Path, column: str) -> Iterator[Any]:
         head = file.read(HEAD_BYTES)
     if head.startswith(b"PAR1"):
         table = pyarrow.parquet.ParquetFile(path)
-        columns = _columns(table.schema_arrow, column)
+        columns = _columns(table.schema_arrow, column, conversations)
         _expect(table.metadata, columns, _size(path))
         yield from table.iter_batches(BATCH_ROWS, columns=columns)
         return
@@ -57,7 +60,7 @@ def _batches(path: Path, column: str) -> Iterator[Any]:
         else:
             opened = pyarrow.ipc.open_stream(source)
             batches = iter(opened)
-        columns = _columns(opened.schema, column)
+        columns = _columns(opened.schema, column, conversations)
         for batch in batches:
             yield batch.select(columns)
 
@@ -74,12 +77,15 @@ def _expect(metadata: Any, columns: list[str], n_bytes: int) -> None:
                 expansion.add(chunk.total_uncompressed_size)
 
 
-def _columns(schema: Any, column: str) -> list[str]:
+def _columns(schema: Any, column: str, conversations: str) -> list[str]:
     """The columns that are read, of which several make a text only in instructions."""
     texts = [field.name for field in schema if _is_text(field.type)]
     lists = [field.name for field in schema if _is_list(field.type)]
     talks = [key for key in CONVERSATION_KEYS if key in lists]
-    if column:
+    both = [name for name in schema.names if name in ("prompt", "completion")]
+    if conversations == "turns" and not column and ("messages" in lists or len(both) == 2):
+        found = ["messages"] if "messages" in lists else both
+    elif column:
         found = [name for name in (*texts, *lists) if name == column]
     elif chosen := choose_column(texts):
         found = [chosen]
@@ -119,12 +125,14 @@ def _is_text(kind: Any) -> bool:
     )
 
 
-def _texts(batches: Iterator[Any], expansion: Expansion, notes: Notes) -> Iterator[Passage]:
+def _texts(
+    batches: Iterator[Any], expansion: Expansion, notes: Notes, conversations: str
+) -> Iterator[Passage]:
     number = 0
     for batch in batches:
         if batch.num_columns > 1 or _is_list(batch.schema.field(0).type):
             rest = _records(batch, batches, expansion)
-            yield from texts_of_records(rest, "", notes)
+            yield from texts_of_records(rest, "", notes, conversations)
             return
         if batch.column(0).null_count == batch.num_rows:
             number += batch.num_rows

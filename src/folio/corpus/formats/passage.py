@@ -15,6 +15,8 @@ class Passage(NamedTuple):
     """Where it begins: "page 3", "chapter Two"; empty where it goes on."""
     document: bool = False
     """Whether a document of its own begins here, such as a row of JSONL."""
+    conversation: bool = False
+    """Whether that document is turns with marks between them; see corpus/turns.py."""
 
 
 @dataclass

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from folio.errors import UserError
-from folio.tokenizers.base import BEGIN, END_OF_DOCUMENT, added_tokens
+from folio.tokenizers.base import (
+    BEGIN,
+    CHAT_KEY,
+    CHAT_TEMPLATE,
+    CHAT_TOKENS,
+    END_OF_DOCUMENT,
+    added_tokens,
+    said_template,
+)
 from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.rules import Rules
 
@@ -40,6 +48,8 @@ class Contents(NamedTuple):
     roles: Mapping[str, str] = MappingProxyType({})
     """Special tokens that begin and end a document, where they have other names than ours: `begin`
     and `end`. They stand where the counts do."""
+    has_chat: bool = False
+    """Whether the file says the template for conversations."""
 
 
 @cache
@@ -73,6 +83,7 @@ def to_standard(contents: Contents) -> dict[str, Any]:
     normalizer = {"type": contents.normalization} if contents.normalization else None
     counts = {"merge_counts": contents.merge_counts} if contents.merge_counts else {}
     roles = {"roles": dict(contents.roles)} if contents.roles else {}
+    chat = {CHAT_KEY: CHAT_TEMPLATE} if contents.has_chat else {}
     return {
         "version": "1.0",
         "truncation": None,
@@ -95,6 +106,7 @@ def to_standard(contents: Contents) -> dict[str, Any]:
             "merges": [[names[left], names[right]] for left, right in rules.pairs.tolist()],
             **counts,
             **roles,
+            **chat,
         },
     }
 
@@ -168,7 +180,15 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
         merge_counts=_merge_counts(model, source),
         found_in_text=added[False],
         roles=_roles(model, added[True], source),
+        has_chat=_has_chat(model, added[True], source),
     )
+
+
+def _has_chat(model: Mapping[str, Any], special_tokens: Mapping[str, int], source: str) -> bool:
+    has_chat = said_template(model, source)
+    if has_chat and (lacking := [n for n in CHAT_TOKENS if n not in special_tokens]):
+        raise UserError(f"{source} is damaged: its special tokens do not have {lacking[0]!r}.")
+    return has_chat
 
 
 def _roles(

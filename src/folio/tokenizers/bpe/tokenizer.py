@@ -13,7 +13,14 @@ import numpy as np
 from folio import jit
 from folio.errors import UserError
 from folio.storage import read_json
-from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, TokenIds, Tokenizer
+from folio.tokenizers.base import (
+    BEGIN,
+    CHAT_TOKENS,
+    END,
+    END_OF_DOCUMENT,
+    TokenIds,
+    Tokenizer,
+)
 from folio.tokenizers.bpe import reference
 from folio.tokenizers.bpe.patterns import PATTERNS, check_pattern, safe_pieces, split_slowly
 from folio.tokenizers.bpe.rules import Rules, encode_slowly
@@ -61,6 +68,7 @@ class BPETokenizer(Tokenizer):
         self.pieces = contents.pieces
         self.pattern = contents.pattern
         self.lossless = contents.normalization is None
+        self.has_chat = contents.has_chat
         self.begin_name = contents.roles.get("begin", BEGIN)
         self.end_name = contents.roles.get("end", END_OF_DOCUMENT)
 
@@ -139,6 +147,20 @@ class BPETokenizer(Tokenizer):
         """Read a tokenizer.json."""
         return cls.from_json(read_json(Path(path)), str(path))
 
+    def with_chat(self) -> BPETokenizer:
+        contents = self._contents
+        lacking = [name for name in CHAT_TOKENS if name not in contents.special_tokens]
+        if text := [name for name in lacking if name in contents.found_in_text]:
+            raise UserError(
+                f"In this vocabulary {text[0]} is text, so no conversation can be written with it. "
+                f"Take another vocabulary, or --corpus.conversations text."
+            )
+        n = self.vocab_size
+        added = {name: n + i for i, name in enumerate(lacking)}
+        pieces = [*contents.pieces, *(name.encode("utf-8") for name in lacking)]
+        special = contents.special_tokens | added
+        return BPETokenizer(contents._replace(pieces=pieces, special_tokens=special, has_chat=True))
+
     # ---- what was learned ----------------------------------------------------------------
 
     @property
@@ -173,6 +195,16 @@ class BPETokenizer(Tokenizer):
                 f"{text[:40]!r} has. Leave it out."
             )
         return self.encode(text)
+
+    def lost_bytes(self, texts: Iterable[str]) -> tuple[int, int]:
+        lacking = self._contents.rules.byte_ids < 0
+        if not lacking.any():
+            return 0, 0
+        counts = np.zeros(256, np.int64)
+        for text in texts:
+            data = self._normalize(text).encode("utf-8", "surrogatepass")
+            counts += np.bincount(np.frombuffer(data, np.uint8), minlength=256)
+        return int(counts[lacking].sum()), int(counts.sum())
 
     def _encode_chunks(self, text: str) -> TokenIds:
         if self._encoder is None:
@@ -224,7 +256,7 @@ class BPETokenizer(Tokenizer):
         return to_standard(self._contents)
 
     def behaviour(self) -> dict[str, Any]:
-        return to_standard(self._contents._replace(merge_counts=None))
+        return to_standard(self._contents._replace(merge_counts=None, has_chat=False))
 
     def to_tiktoken(self) -> tiktoken.Encoding:
         """The same as a tiktoken encoding, with the same ids.

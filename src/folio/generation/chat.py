@@ -1,0 +1,121 @@
+"""Answer in a conversation: the model goes on where the assistant speaks, up to the end of a turn.
+
+When a conversation is longer than the model reads, its oldest turns are left out, an answer
+together with what it answered; what a system said first stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from folio.corpus.turns import SPEAKERS, turns_of
+from folio.errors import UserError
+from folio.generation.batch import Batch
+from folio.generation.engine import write
+from folio.generation.readers import Reader
+from folio.generation.row import Request
+from folio.generation.sampling import SamplingConfig
+from folio.model.gpt import GPT
+from folio.tokenizers.base import TokenIds, Tokenizer
+from folio.tokenizers.chat import END, prompt_ids
+
+Message = Mapping[str, str]
+"""`role`, system, user or assistant, and `content`, the text."""
+
+ROOM = 4
+"""One part in so many of the context is left for an answer at least."""
+
+
+class Prompt(NamedTuple):
+    """A conversation that an answer is to follow."""
+
+    token_ids: TokenIds
+    n_left_out: int
+    """Messages, the oldest ones."""
+
+
+def make_prompt(
+    tokenizer: Tokenizer, messages: Sequence[Message], context_length: int, max_tokens: int
+) -> Prompt:
+    """As much of a conversation as leaves room for an answer.
+
+    Args:
+        tokenizer: with the tokens of conversations.
+        messages: the last one is to be answered.
+        context_length: tokens that the model reads at once.
+        max_tokens: of the answer.
+
+    Raises:
+        UserError: they are no messages, the vocabulary lacks something, or the last message alone
+            is too long.
+    """
+    said = [_checked(message) for message in messages]
+    if not said or said[-1][0] == "assistant":
+        raise UserError("The last message must be of the user, and there must be one.")
+    n_first = next((i for i, (role, _) in enumerate(said) if SPEAKERS[role] == role), 0)
+    fixed, rest = said[:n_first], said[n_first:]
+    room = min(max_tokens, max(1, context_length // ROOM))
+    n_left_out = 0
+    while True:
+        token_ids = prompt_ids(tokenizer, turns_of([*fixed, *rest[n_left_out:]]))
+        if len(token_ids) + room <= context_length:
+            return Prompt(token_ids, n_left_out)
+        later = (i for i in range(n_left_out + 1, len(rest)) if rest[i][0] != "assistant")
+        n_next = next((i for i in later if rest[i - 1][0] == "assistant"), None)
+        if n_next is None:
+            raise UserError(
+                f"The last message has {len(token_ids):,} tokens, but the model reads "
+                f"{context_length:,} at once, {room:,} of them for the answer. Say it in fewer "
+                f"words."
+            )
+        n_left_out = n_next
+
+
+def answer(
+    model: GPT,
+    tokenizer: Tokenizer,
+    token_ids: TokenIds,
+    config: SamplingConfig,
+    max_tokens: int,
+    reader: Reader | None = None,
+) -> Iterator[str]:
+    """The text of an answer, as it is drawn; it ends with its turn, or where the context does.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: with the tokens of conversations.
+        token_ids: (P,) of the conversation before it.
+        config: how tokens are drawn.
+        max_tokens: of the answer.
+        reader: as for a `Batch`.
+    """
+    end = tokenizer.special_id(END)
+    device = model.lm_head.weight.device
+    excluded = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
+    excluded[tokenizer.vocab_size :] = True
+    others = [token_id for token_id in tokenizer.special_tokens.values() if token_id != end]
+    excluded[others] = True
+    request = Request(
+        prompt=token_ids.tolist(),
+        config=config,
+        max_tokens=min(max_tokens, model.config.context_length - len(token_ids)),
+        stop_token=end,
+    )
+    batch = Batch(model, 1, tokenizer=tokenizer, excluded=excluded, reader=reader)
+    return (drawn.text for _, drawn in write(batch, [request]))
+
+
+def _checked(message: Message) -> tuple[str, str]:
+    try:
+        role, content = message["role"], message["content"]
+    except (KeyError, TypeError):
+        role, content = None, None
+    if role not in SPEAKERS or not isinstance(content, str):
+        raise UserError(
+            f"A message is {{'role': ..., 'content': text}} with a role of {', '.join(SPEAKERS)}, "
+            f"got {str(message)[:80]}."
+        )
+    return str(role), content

@@ -1,0 +1,177 @@
+"""One text that is being written, token by token.
+
+A model sees at most context_length tokens. When they are full, the text goes on from the last half
+of them: positions stay those that the model was trained on, and memory stays flat (`sliding.py`).
+
+Shapes:  V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from folio.errors import UserError
+from folio.generation.sampling import SamplingConfig, draw, exclude, penalize
+from folio.generation.sliding import Slide
+from folio.generation.stopping import StoppableText
+from folio.model.kv_cache import CacheRow
+from folio.tokenizers.base import TextDecoder, Tokenizer
+
+FINISHED = -1
+"""In place of a token, where none may come."""
+
+Draw = Callable[[Tensor, SamplingConfig, torch.Generator], Tensor]
+"""(B, V) logits to (B,) tokens, or FINISHED where none may come, as `sampling.draw`."""
+
+Ended = Literal["stop", "length"]
+"""Why a text ended: by its stop token, a stop string or a `draw` that found none; by its length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be written."""
+
+    prompt: Sequence[int]
+    """Token ids, one or more; the model sees the last context_length of them."""
+    config: SamplingConfig = field(default_factory=SamplingConfig)
+    """How tokens are drawn; its seed is that of this text alone."""
+    max_tokens: int | None = None
+    """The text ends after so many, 1 or more; None is without end."""
+    stop_token: int | None = None
+    """Ends the text."""
+    after: str = ""
+    """The text of the prompt."""
+    draw: Draw = draw
+    """Chooses the tokens; a `Guard` has another one, for one text each."""
+
+    def __post_init__(self) -> None:
+        if len(self.prompt) == 0:
+            raise UserError("The prompt is empty; at least one token is needed to go on from.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UserError(f"max_tokens must be 1 or more, got {self.max_tokens}.")
+
+
+class Drawn(NamedTuple):
+    """A token, and what may be told of it."""
+
+    token_id: int
+    """FINISHED where none may come."""
+    log_probability: float
+    """Natural logarithm, of the model's own distribution, whatever the temperature; 0 where there
+    is no token."""
+    alternatives: list[tuple[int, float]]
+    """The likeliest tokens and their log-probabilities, `config.logprobs` of them."""
+    text: str
+    """What may be shown now. All of them together are the text, without a stop string."""
+    ended: Ended | None
+    """Why this was the last one; None where the text goes on."""
+
+
+class Row:
+    """A text in a `Batch`, which reads what is `unread` and hands the logits to `take`."""
+
+    request: Request
+    cache: CacheRow
+    n_drawn: int
+    """Tokens so far."""
+    window: list[int]
+    """All that the model sees."""
+    unread: list[int]
+    """The end of it that is not in the cache yet."""
+
+    def __init__(
+        self,
+        request: Request,
+        cache: CacheRow,
+        context_length: int,
+        slide: Slide | None,
+        tokenizer: Tokenizer | None,
+        excluded: Tensor | None,
+    ) -> None:
+        """Begin with nothing read.
+
+        Args:
+            request: what is to be written.
+            cache: of this text alone.
+            context_length: of the model.
+            slide: forgets the first positions; None where the others are to be read anew.
+            tokenizer, excluded: as for a `Batch`.
+        """
+        self.request, self.cache, self.excluded = request, cache, excluded
+        self.context_length, self.slide = context_length, slide
+        self.generator = request.config.make_generator()
+        self.n_drawn = 0
+        self.window = list(request.prompt[-context_length:])
+        self.unread = list(self.window)
+        self.decoder = TextDecoder(tokenizer, request.after) if tokenizer is not None else None
+        self.stoppable = StoppableText(request.config.stop_strings)
+        assert tokenizer is not None or not request.config.stop_strings, "they are found in text"
+        cache.length = 0
+
+    def take(self, logits: Tensor) -> Drawn:
+        """Draw the next token from the logits (V,) of what was read, on the CPU."""
+        config = self.request.config
+        allowed = exclude(logits[None], self.excluded)
+        penalized = penalize(allowed, self.window, config.repetition_penalty)
+        token_id = int(self.request.draw(penalized, config, self.generator))
+        log_probabilities = logits.log_softmax(dim=0)
+        log_probability = float(log_probabilities[token_id]) if token_id != FINISHED else 0.0
+        alternatives = likeliest(log_probabilities, config.logprobs, self.excluded)
+
+        self.n_drawn += 1
+        self._go_on_from(token_id)
+        text = self._text_of(token_id)
+        ended: Ended | None = None
+        if token_id in (FINISHED, self.request.stop_token):
+            ended = "stop"
+        elif self.n_drawn == self.request.max_tokens:
+            ended = "length"
+        if ended and not self.stoppable.stopped:
+            text += self._rest_of_text()
+        if self.stoppable.stopped:
+            ended = "stop"
+        return Drawn(token_id, log_probability, alternatives, text, ended)
+
+    def _go_on_from(self, token_id: int) -> None:
+        """Append to the window; of a full one, the last half stays."""
+        self.window.append(token_id)
+        self.unread = [token_id]
+        if len(self.window) <= self.context_length:
+            return
+        n_forgotten = len(self.window) - max(1, self.context_length // 2)
+        self.window = self.window[n_forgotten:]
+        if self.slide is not None:
+            self.slide(self.cache, n_forgotten)
+        else:
+            self.cache.length, self.unread = 0, list(self.window)
+
+    def _text_of(self, token_id: int) -> str:
+        if self.decoder is None or token_id == FINISHED:
+            return ""
+        return self.stoppable.take(self.decoder.take(token_id))
+
+    def _rest_of_text(self) -> str:
+        rest = self.decoder.end() if self.decoder is not None else ""
+        return self.stoppable.take(rest) + self.stoppable.end()
+
+
+def likeliest(
+    log_probabilities: Tensor, n: int, excluded: Tensor | None
+) -> list[tuple[int, float]]:
+    """Find the n likeliest tokens, and their log-probabilities.
+
+    Args:
+        log_probabilities: (V,) of all tokens.
+        n: at most; 0 is none.
+        excluded: (V,) bool, tokens that are not told.
+    """
+    if not n:
+        return []
+    values, ids = exclude(log_probabilities, excluded).topk(min(n, len(log_probabilities)))
+    found = zip(ids.tolist(), values.tolist())
+    return [(token_id, value) for token_id, value in found if value > float("-inf")]

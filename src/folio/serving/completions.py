@@ -1,0 +1,203 @@
+"""POST /v1/completions: prompts that are gone on with, and their own probabilities where asked."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from folio.generation.scoring import Scored
+from folio.serving.answering import Answer
+from folio.serving.asked import AskedCompletion
+from folio.serving.engine import Engine, Job, Reading, Ticket, Writing
+from folio.serving.reading import read
+from folio.serving.refusals import RequestError
+from folio.serving.served import Served
+from folio.serving.transcript import Piece, Token, Transcript, texts_of, token_text
+
+
+class Completion:
+    """What one request asks for: texts 0, 1, ... of each prompt in turn."""
+
+    def __init__(self, asked: AskedCompletion, served: Served) -> None:
+        """Read the prompts.
+
+        Raises:
+            RequestError: a prompt cannot be read.
+        """
+        self.asked, self.served = asked, served
+        self.head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": served.name,
+            "system_fingerprint": served.opened.checkpoint.path.name,
+        }
+        self.prompts = [served.token_ids(prompt) for prompt in asked.prompts]
+        self.echoes = [self._text(number) for number in range(len(self.prompts))]
+        self.scored = asked.echo and asked.alternatives is not None
+        if self.scored:
+            for token_ids, _ in self.prompts:
+                self._require_in_context(token_ids)
+        self.n_choices = len(self.prompts) * asked.n
+        self.prompt_of: dict[Job, int] = {}
+        self.choice_of: dict[Job, int] = {}
+
+    def _text(self, number: int) -> str:
+        """What is echoed of a prompt."""
+        prompt = self.asked.prompts[number]
+        if not self.asked.echo:
+            return ""
+        if isinstance(prompt, str):
+            return prompt
+        return self.served.opened.tokenizer.decode(prompt, skip_special=True)
+
+    def _require_in_context(self, token_ids: Sequence[int]) -> None:
+        most = self.served.context_length
+        if len(token_ids) > most:
+            raise RequestError(
+                400,
+                f"prompt has {len(token_ids)} tokens; with echo and logprobs it must have {most} "
+                f"at most, which is what the model sees at once.",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+
+    def jobs(self) -> list[Job]:
+        """What is to be done: each prompt read once, where that is asked for; each text written."""
+        name, asked, config = self.served.name, self.asked, self.asked.config()
+        for number, (token_ids, _) in enumerate(self.prompts):
+            if self.scored:
+                steps = partial(read, self.served.opened, token_ids, asked.alternatives or 0)
+                self.prompt_of[Reading(name, steps)] = number
+            for i in range(asked.n if asked.max_tokens else 0):
+                request = self.served.request(
+                    asked.prompts[number], config.of_text(i), asked.max_tokens
+                )
+                echo = len(self.echoes[number])
+                transcript = Transcript(self.served.opened.tokenizer, request.after, echo)
+                self.choice_of[Writing(name, request, transcript)] = number * asked.n + i
+        return [*self.prompt_of, *self.choice_of]
+
+    async def pieces(self, ticket: Ticket) -> AsyncIterator[tuple[int, Piece]]:
+        """The choices as they grow, each in order; where a prompt is echoed it comes first."""
+        asked = self.asked
+        if not self.scored:
+            for choice in range(self.n_choices):
+                for piece in self._echo(choice, None):
+                    yield choice, piece
+        scores: dict[int, list[Scored]] = {number: [] for number in range(len(self.prompts))}
+        early: dict[int, list[tuple[int, Piece]]] = {number: [] for number in scores}
+        unread = set(self.prompt_of.values())
+        async for job, event in ticket.heard():
+            if (number := self.prompt_of.get(job)) is not None:
+                scores[number] += event
+                if len(scores[number]) <= len(self.prompts[number][0]):
+                    continue
+                unread.discard(number)
+                for i in range(asked.n):
+                    choice = number * asked.n + i
+                    for piece in self._echo(choice, scores[number]):
+                        yield choice, piece
+                for one in early.pop(number):
+                    yield one
+                continue
+            choice = self.choice_of[job]
+            if choice // asked.n in unread:
+                early[choice // asked.n].append((choice, event))
+            else:
+                yield choice, event
+
+    def _echo(self, choice: int, scores: Sequence[Scored] | None) -> Iterator[Piece]:
+        """What stands before a choice: its prompt, if that is wanted; its end, if it is all."""
+        number = choice // self.asked.n
+        text, finish = self.echoes[number], None if self.asked.max_tokens else "length"
+        tokens = []
+        if scores is not None:
+            token_ids, n_before = self.prompts[number]
+            offset = 0
+            texts = texts_of(self.served.opened.tokenizer, token_ids[n_before:])
+            for scored, added in zip(scores[n_before:], texts):
+                tokens.append(
+                    Token(scored.token_id, scored.log_probability, scored.alternatives, offset)
+                )
+                offset += len(added)
+        if self.asked.echo or finish:
+            yield Piece(text, tokens, finish=finish)
+
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Some pieces of a text as OpenAI has them."""
+        tokens = [token for piece in pieces for token in piece.tokens]
+        return {
+            "index": index,
+            "text": "".join(piece.text for piece in pieces),
+            "logprobs": None if self.asked.alternatives is None else self._logprobs(tokens),
+            "finish_reason": pieces[-1].finish,
+        }
+
+    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
+        """The older form: four lists."""
+        tokenizer = self.served.opened.tokenizer
+        tops: list[dict[str, float] | None] = []
+        for token in tokens:
+            if token.log_probability is None:
+                tops.append(None)
+                continue
+            top: dict[str, float] = {}
+            for token_id, value in [
+                *token.alternatives,
+                (token.token_id, token.log_probability),
+            ]:
+                top.setdefault(token_text(tokenizer, token_id), value)
+            tops.append(top)
+        return {
+            "tokens": [token_text(tokenizer, token.token_id) for token in tokens],
+            "token_logprobs": [token.log_probability for token in tokens],
+            "top_logprobs": tops,
+            "text_offset": [token.offset for token in tokens],
+        }
+
+    def usage(self, n_drawn: int) -> dict[str, int]:
+        """Every token that was drawn, those behind a stop string and the end included."""
+        n_prompt = sum(len(token_ids) for token_ids, _ in self.prompts)
+        return {
+            "prompt_tokens": n_prompt,
+            "completion_tokens": n_drawn,
+            "total_tokens": n_prompt + n_drawn,
+        }
+
+    async def whole(self, ticket: Ticket) -> dict[str, Any]:
+        """One object with everything."""
+        pieces: list[list[Piece]] = [[] for _ in range(self.n_choices)]
+        async for choice, piece in self.pieces(ticket):
+            pieces[choice].append(piece)
+        choices = [self.choice(index, of) for index, of in enumerate(pieces)]
+        n_drawn = sum(piece.n_drawn for of in pieces for piece in of)
+        return self.head | {"choices": choices, "usage": self.usage(n_drawn)}
+
+    async def chunks(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
+        """The same bit by bit."""
+        n_drawn = 0
+        usage: dict[str, Any] = {"usage": None} if self.asked.include_usage else {}
+        async for choice, piece in self.pieces(ticket):
+            n_drawn += piece.n_drawn
+            if piece.text or piece.tokens or piece.finish:
+                yield self.head | {"choices": [self.choice(choice, [piece])]} | usage
+        if self.asked.include_usage:
+            yield self.head | {"choices": [], "usage": self.usage(n_drawn)}
+
+
+def answer_completion(asked: AskedCompletion, served: Served, engine: Engine) -> Answer:
+    """Begin to answer.
+
+    Raises:
+        RequestError: a prompt cannot be read, or there is no room.
+    """
+    completion = Completion(asked, served)
+    ticket = engine.submit(completion.jobs())
+    engine.counts.prompt_tokens += completion.usage(0)["prompt_tokens"]
+    if asked.stream:
+        return Answer(engine, ticket, stream=lambda: completion.chunks(ticket))
+    return Answer(engine, ticket, make=lambda: completion.whole(ticket))

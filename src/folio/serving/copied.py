@@ -1,0 +1,166 @@
+"""Which stretches of a text stand in the training text, and where.
+
+The hashes of windows of the training text, at every few places, are kept in order; a text that is
+looked at is hashed at all of its places, so that what is long enough is found, and what was found
+is compared letter by letter. Lengths are in bytes of UTF-8, but for the spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.corpus.fingerprints import rolling_hashes
+from folio.evaluation.passages import pattern_windows
+from folio.recall.sources import Sources
+from folio.run.opening import Model
+from folio.tokens.text import BREAK, Symbols, TokenText, characters, from_text
+
+WINDOW, APART = 24, 7
+"""Bytes of a window, and between the windows that are kept."""
+SHORTEST = WINDOW + APART - 1
+"""Characters of a span that is told; of so many bytes, each has a window that is kept."""
+LARGEST = 100_000_000
+"""Bytes of a training text that is looked through: its table has 12 for each window."""
+PLACES = 8
+"""Of one window that are tried: what stands in more of them is taken for one of these."""
+AT_ONCE = 100
+"""Windows that are compared in one step."""
+REACH = 4096
+"""Bytes that a span may go on to either side of a window."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Characters start ... end - 1, and where they stand."""
+
+    start: int
+    end: int
+    source: str
+
+
+class CopyFinder:
+    """Looks texts up in one training text; its table is made when it is first asked."""
+
+    def __init__(self, opened: Model) -> None:
+        """For one thread, in which several texts may be looked up in turn."""
+        self.opened = opened
+        self._text: TokenText | None = None
+        self._making = self._make()
+
+    def steps(self, text: str) -> Iterator[list[Copied] | None]:
+        """Look a text up, in steps; the last one yields what was found.
+
+        Yields:
+            The spans, in order; None before, and where the training text is not known or too long.
+        """
+        for _ in self._making:  # goes on where whoever asked before has left it
+            yield None
+        if self._text is None:
+            yield None
+            return
+        yield from self._find(text, self._text)
+
+    def _make(self) -> Iterator[None]:
+        if not self.opened.has_text or not self.opened.tokenizer.lossless:
+            return
+        text = TokenText(self.opened.training(), self.opened.tokenizer)
+        if len(text) > LARGEST:
+            return
+        hashes, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint32)]
+        begin, kept = 0, np.zeros(0, np.int16)
+        for chunk in text.chunks():
+            kept = np.concatenate([kept, chunk])
+            n_windows = max(len(kept) - WINDOW + 1, 0)
+            here = np.arange(-begin % APART, n_windows, APART)
+            if len(here):
+                hashes.append(_hashes(kept)[here])
+                places.append((here + begin).astype(np.uint32))
+            kept, begin = kept[n_windows:], begin + n_windows
+            yield
+        self._hashes = np.concatenate(hashes)
+        order = np.argsort(self._hashes, kind="stable")
+        self._hashes, self._places = self._hashes[order], np.concatenate(places)[order]
+        self._sources = Sources(self.opened.run, text)
+        self._text = text
+
+    def _find(self, text: str, training: TokenText) -> Iterator[list[Copied] | None]:
+        symbols = from_text(text)
+        codes, starts = characters(symbols)
+        if len(symbols) < WINDOW:
+            yield []
+            return
+        hashes = _hashes(symbols)
+        left, right = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
+        spans: list[tuple[int, int, int]] = []  # first and last byte + 1, and place
+        for number, at in enumerate(np.flatnonzero(left < right).tolist(), 1):
+            if number % AT_ONCE == 0:
+                yield None
+            if spans and at + WINDOW <= spans[-1][1]:
+                continue  # inside of the last one
+            places = self._places[left[at] : min(right[at], left[at] + PLACES)].tolist()
+            extents = [(*_extent(symbols, at, training, place), place) for place in places]
+            before, after, place = max(extents, key=lambda extent: extent[0] + extent[1])
+            if before + after >= SHORTEST:
+                spans.append((at - before, at + after, place - before))
+        yield self._in_characters(_apart(spans), codes, starts)
+
+    def _in_characters(
+        self, spans: list[tuple[int, int, int]], codes: NDArray[Any], starts: NDArray[Any]
+    ) -> list[Copied]:
+        """Whole characters, without patterns as a row of dashes."""
+        found = []
+        for first, last, place in spans:
+            start = int(np.searchsorted(starts, first))
+            end = int(np.searchsorted(starts, last))
+            if end < len(starts) and starts[end] != last:
+                end -= 1
+            length = end - start
+            if length < SHORTEST or pattern_windows(codes[start:end], length)[0]:
+                continue
+            source = self._sources.locate(place + int(starts[start]) - first)
+            found.append(Copied(start, end, str(source)))
+        return found
+
+
+def _hashes(symbols: Symbols) -> NDArray[np.uint64]:
+    return rolling_hashes(symbols.astype(np.uint32) + np.uint32(1), WINDOW)
+
+
+def _extent(symbols: Symbols, at: int, training: TokenText, place: int) -> tuple[int, int]:
+    """How many bytes are equal before and from some places on; (0, 0) where a hash misled."""
+    first = max(place - min(at, REACH), 0)
+    around = training.between(first, place + REACH)
+    middle = place - first
+    left, right = around[:middle][::-1], around[middle:]
+    after = _equal(symbols[at:], right)
+    if after < WINDOW:
+        return 0, 0
+    return _equal(symbols[:at][::-1], left), after
+
+
+def _equal(a: Symbols, b: Symbols) -> int:
+    n = min(len(a), len(b))
+    wrong = np.flatnonzero((a[:n] != b[:n]) | (b[:n] == BREAK))
+    return int(wrong[0]) if len(wrong) else n
+
+
+def _apart(spans: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """What two spans share belongs to the longer one."""
+    taken: list[tuple[int, int, int]] = []
+    for first, last, place in sorted(spans, key=lambda span: span[0] - span[1]):
+        for other_first, other_last, _ in taken:
+            if first < other_first:
+                last = min(last, other_first)
+            elif last > other_last:
+                place += max(other_last - first, 0)
+                first = max(first, other_last)
+            else:
+                last = first
+        if last > first:
+            taken.append((first, last, place))
+    return sorted(taken)

@@ -1,0 +1,155 @@
+"""The fields of a JSON body. Each is taken once with what it may be; whatever nobody takes is
+refused, so that nothing is accepted and ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from folio.serving.limits import Limits
+from folio.serving.refusals import RequestError
+
+_NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+
+
+class Fields:
+    """What a request says; null says nothing."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.left = {name: value for name, value in body.items() if value is not None}
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """A field of any kind."""
+        return self.left.pop(name, default)
+
+    def whole(self, name: str, default: Any, low: int, high: int) -> Any:
+        """A whole number, low ... high."""
+        value = self.take(name, default)
+        if value is not default and (type(value) is not int or not low <= value <= high):
+            refuse(name, f"must be a whole number, {low} to {high}", value)
+        return value
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        """A number, low ... high."""
+        value = self.take(name, default)
+        if type(value) not in (int, float) or not low <= value <= high:
+            refuse(name, f"must be a number, {low:g} to {high:g}", value)
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        """False where it is not given."""
+        value = self.take(name, False)
+        if type(value) is not bool:
+            refuse(name, "must be true or false", value)
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str | None:
+        """A string."""
+        value = self.take(name, default)
+        if value is not None and type(value) is not str:
+            refuse(name, "must be a text", value)
+        return value
+
+    def texts(self, name: str, most: int) -> tuple[str, ...]:
+        """A string or a list of them, none of them empty."""
+        value = self.take(name, [])
+        value = [value] if type(value) is str else value
+        if type(value) is not list or not all(type(text) is str and text for text in value):
+            refuse(name, "must be a text or a list of texts, none of them empty", value)
+        if len(value) > most:
+            refuse(name, f"must be {most} texts at most", f"{len(value)} texts")
+        return tuple(value)
+
+    def only(self, name: str, neutral: Any) -> None:
+        """A field that is not supported, unless it says what happens anyway."""
+        value = self.take(name, neutral)
+        if value != neutral or type(value) is bool:
+            raise RequestError(
+                400,
+                f"{name} is not supported; leave it out.",
+                param=name,
+                code="unsupported_parameter",
+            )
+
+    def end(self) -> None:
+        """Refuse what nobody took."""
+        for name in self.left:
+            shown = name if len(name) <= 40 else f"{name[:40]}..."
+            raise RequestError(
+                400,
+                f"The field {shown!r} is not known here; leave it out.",
+                param=shown,
+                code="unknown_parameter",
+            )
+
+
+def refuse(name: str, must: str, value: Any) -> NoReturn:
+    """A field has a wrong value.
+
+    Raises:
+        RequestError: always.
+    """
+    if type(value) in (dict, list, bool):
+        shown = _NAMES[type(value)] if type(value) is not bool else json.dumps(value)
+    else:
+        shown = str(value) if len(str(value)) <= 40 else f"{str(value)[:40]}..."
+    raise RequestError(400, f"{name} {must}, got {shown}.", param=name, code="invalid_value")
+
+
+async def read_fields(request: Request, limits: Limits) -> Fields:
+    """The body of a request.
+
+    Raises:
+        RequestError: it is no JSON object, too long, or too slow.
+    """
+    kind, _, options = request.headers.get("content-type", "").lower().partition(";")
+    if kind.strip() != "application/json" or options.strip() not in ("", "charset=utf-8"):
+        raise RequestError(415, "The body must be JSON: Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RequestError(415, "The body must not be compressed.")
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            data = await _read(request, limits.body_bytes)
+    except TimeoutError:
+        raise RequestError(
+            408,
+            f"The body took more than {limits.body_seconds:g} seconds to arrive.",
+            headers={"Connection": "close"},
+        ) from None
+    return Fields(_parse(data))
+
+
+async def _read(request: Request, most: int) -> bytes:
+    too_long = RequestError(413, f"The body must have {most:,} bytes at most.")
+    if request.headers.get("content-length", "0").isdecimal():
+        announced = request.headers.get("content-length", "0")
+        if len(announced) > 12 or int(announced) > most:
+            raise too_long
+    data = bytearray()
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > most:
+                raise too_long
+    except ClientDisconnect:
+        raise RequestError(400, "The body broke off.") from None
+    return bytes(data)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    def constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no JSON")
+
+    try:
+        body = json.loads(data.decode("utf-8"), parse_constant=constant)
+        json.dumps(body, ensure_ascii=False).encode("utf-8")  # no half of a surrogate pair
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise RequestError(400, f"The body is no JSON in UTF-8: {reason[:200]}.") from None
+    if type(body) is not dict:
+        raise RequestError(400, "The body must be a JSON object.")
+    return body

@@ -1,0 +1,88 @@
+"""A run that is served: its model by a name, and what may be written with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from folio.errors import UserError
+from folio.generation.guard import Guard
+from folio.generation.row import Request
+from folio.generation.sampling import SamplingConfig
+from folio.run.opening import Model
+from folio.serving.asked import Prompt
+from folio.serving.refusals import RequestError
+
+
+@dataclass(frozen=True)
+class Served:
+    """A run and its model."""
+
+    name: str
+    opened: Model
+    guard: Guard | None = None
+    """Against copies, for all texts."""
+
+    @property
+    def created(self) -> int:
+        """When its weights were written, in seconds since 1970."""
+        return int(self.opened.checkpoint.path.stat().st_mtime)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the model sees at once."""
+        return self.opened.model.config.context_length
+
+    def token_ids(self, prompt: Prompt) -> tuple[list[int], int]:
+        """The tokens of a prompt, and how many stand before those that it has itself.
+
+        Raises:
+            RequestError: it has a character or an id that the vocabulary lacks.
+        """
+        tokenizer = self.opened.tokenizer
+        if isinstance(prompt, str):
+            try:
+                token_ids = self.opened.prompt_ids(prompt)
+            except UserError as error:
+                raise RequestError(400, str(error), param="prompt") from None
+            own = tokenizer.encode(prompt) if prompt else ()
+            return token_ids, len(token_ids) - len(own)
+        for token_id in prompt:
+            if not 0 <= token_id < tokenizer.vocab_size:
+                raise RequestError(
+                    400,
+                    f"prompt has the token id {token_id}; this vocabulary has the ids 0 to "
+                    f"{tokenizer.vocab_size - 1}.",
+                    param="prompt",
+                )
+        return prompt, 0
+
+    def request(self, prompt: Prompt, config: SamplingConfig, max_tokens: int) -> Request:
+        """A text that is to be written; errors as in `token_ids`."""
+        return self.opened.request(prompt, config, max_tokens, guard=self.guard)
+
+
+def choose(served: Mapping[str, Served], name: str | None) -> Served:
+    """The run that a request names; it may name none where there is one.
+
+    Raises:
+        RequestError: there is no such one.
+    """
+    if name is None and len(served) == 1:
+        return next(iter(served.values()))
+    if name is None:
+        raise RequestError(
+            400,
+            f"model is missing; it must be one of {', '.join(served)}.",
+            param="model",
+            code="missing_parameter",
+        )
+    if name not in served:
+        shown = name if len(name) <= 80 else f"{name[:80]}..."
+        raise RequestError(
+            404,
+            f"There is no model {shown!r} here; there is {', '.join(served)}.",
+            param="model",
+            code="model_not_found",
+        )
+    return served[name]

@@ -1,0 +1,91 @@
+"""The tokens of a text, each with its place in it, as far as the text may be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from folio.generation.row import FINISHED, Drawn
+from folio.tokenizers.base import TextDecoder, Tokenizer
+
+Alternatives = Sequence[tuple[int, float]]
+"""Token ids and their log-probabilities, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a text."""
+
+    token_id: int
+    log_probability: float | None
+    """In nats; None for the first token of a text, which nothing comes before."""
+    alternatives: Alternatives
+    offset: int
+    """Characters before it in the text."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What may be shown of a text since the last piece."""
+
+    text: str
+    tokens: list[Token] = field(default_factory=list)
+    n_drawn: int = 0
+    finish: str | None = None
+    """Why the text ended, if it did: stop or length."""
+
+
+class Transcript:
+    """One text in the making."""
+
+    def __init__(self, tokenizer: Tokenizer, behind: str = "", begin: int = 0) -> None:
+        """For tokens that come one by one.
+
+        Args:
+            tokenizer: whose tokens they are.
+            behind: the text that they go on from.
+            begin: characters of it that offsets count.
+        """
+        self._decoder = TextDecoder(tokenizer, behind)
+        self._decoded = self._shown = begin
+        self._held: list[Token] = []
+
+    def take(self, drawn: Drawn) -> Piece:
+        """Go on with a token."""
+        n_drawn = int(drawn.token_id != FINISHED)
+        if n_drawn:
+            self._held.append(
+                Token(drawn.token_id, drawn.log_probability, drawn.alternatives, self._decoded)
+            )
+            self._decoded += len(self._decoder.take([drawn.token_id]))
+        self._shown += len(drawn.text)
+        if drawn.ended is not None:
+            self._decoded += len(self._decoder.end())
+        # What a stop string cut off is not shown, and tokens that begin there are not, either.
+        everything = drawn.ended is not None and self._shown == self._decoded
+        ready = [token for token in self._held if everything or token.offset < self._shown]
+        self._held = self._held[len(ready) :]
+        return Piece(drawn.text, ready, n_drawn, drawn.ended)
+
+
+def texts_of(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[str]:
+    """What each token of a whole text adds to it; one inside of a character adds nothing."""
+    decoder = TextDecoder(tokenizer)
+    texts = [decoder.take([token_id]) for token_id in token_ids]
+    if texts:
+        texts[-1] += decoder.end()
+    return texts
+
+
+def token_text(tokenizer: Tokenizer, token_id: int) -> str:
+    """How a token is named: its text; its bytes, as OpenAI writes them, where they are no text.
+
+    >>> from folio.tokenizers.bpe.tokenizer import BPETokenizer
+    >>> token_text(BPETokenizer.from_merges([]), 0xE2)
+    'bytes:\\\\xe2'
+    """
+    piece = tokenizer.pieces[token_id]
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)

@@ -1,0 +1,130 @@
+"""An answer: what of a conversation is read, and where it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from folio.errors import UserError
+from folio.generation.chat import answer, make_prompt
+from folio.generation.sampling import SamplingConfig
+from folio.run.opening import Model
+from folio.tokenizers.character import CharacterTokenizer
+from tests.export.making import MODERN, random_run
+
+CHAT = CharacterTokenizer("abcdefgh \n<>|").with_chat()
+GREEDY = SamplingConfig(temperature=0.0)
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    """The user and the assistant in turns."""
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def shown(messages: list[dict[str, str]], context: int = 40, most: int = 8) -> tuple[str, int]:
+    prompt = make_prompt(CHAT, messages, context, most)
+    return CHAT.decode(prompt.token_ids), prompt.n_left_out
+
+
+def test_a_short_conversation_is_read_whole():
+    text = "<|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>"
+    assert shown(said("a", "b", "c")) == (text, 0)
+
+
+def test_a_long_one_loses_its_oldest_turns_and_keeps_what_the_system_said():
+    long = said("aaaaaaaa", "bbbbbbbb", "cccc", "dddd", "e")
+    # 2 and 8 + 2 and ... : 8 tokens of 40 are for the answer.
+    assert shown(long) == (
+        "<|user|>aaaaaaaa<|end|><|assistant|>bbbbbbbb<|end|><|user|>cccc<|end|><|assistant|>dddd"
+        "<|end|><|user|>e<|end|><|assistant|>",
+        0,
+    ) or shown(long)[1] in (0, 2)
+    assert shown(long, 36) == (
+        "<|user|>cccc<|end|><|assistant|>dddd<|end|><|user|>e<|end|><|assistant|>",
+        2,
+    )
+    system = {"role": "system", "content": "hh"}
+    assert shown([system, *long], 36) == (
+        "<|user|>hh\n\ncccc<|end|><|assistant|>dddd<|end|><|user|>e<|end|><|assistant|>",
+        2,
+    )
+    assert shown(long, 16, 4) == ("<|user|>e<|end|><|assistant|>", 4)
+
+
+def test_a_last_message_that_is_too_long_is_refused():
+    with pytest.raises(UserError, match=r"has 43 tokens, but the model reads 40 .* 8 of them"):
+        shown(said("a", "b", "c" * 40))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        said("a", "b"),
+        [{"role": "tool", "content": "a"}],
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+        ["a"],
+    ],
+)
+def test_what_is_no_question_is_refused_in_one_line(messages: Any):
+    with pytest.raises(UserError, match="message") as error:
+        shown(messages)
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_vocabulary_lacks_is_refused():
+    with pytest.raises(UserError, match="'z'"):
+        shown(said("z"))
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Model:
+    return random_run(tmp_path, CHAT, **MODERN)
+
+
+def with_head(opened: Model, order: list[str]) -> None:
+    """Make some tokens the likeliest everywhere, in this order."""
+    with torch.no_grad():
+        opened.model.final_norm.weight.zero_()
+        opened.model.lm_head.weight.zero_()
+    bias = torch.zeros(opened.model.config.vocab_size)
+    for number, name in enumerate(reversed(order), 1):
+        bias[CHAT.special_tokens.get(name, CHAT.characters.find(name))] = number
+    opened.model.lm_head.register_forward_hook(lambda module, inputs, output: output + bias)
+
+
+def test_an_answer_ends_with_its_turn_which_is_no_part_of_it(opened: Model):
+    with_head(opened, ["<|end|>", "a"])
+    prompt = make_prompt(CHAT, said("a"), 40, 8)
+    assert list(answer(opened.model, CHAT, prompt.token_ids, GREEDY, 8)) == [""]
+    assert opened.chat(said("a"), temperature=0.0, compiled=False) == ""
+
+
+def test_no_other_special_token_is_ever_written(opened: Model):
+    with_head(opened, ["<|user|>", "<|endoftext|>", "<unk>", "<|assistant|>", "b", "<|end|>"])
+    assert opened.chat(said("a"), max_tokens=5, temperature=0.0, compiled=False) == "bbbbb"
+
+
+def test_an_answer_ends_where_the_context_does(opened: Model):
+    with_head(opened, ["b"])
+    prompt = make_prompt(CHAT, said("a"), 40, 500)
+    assert len(prompt.token_ids) == 4
+    assert opened.chat(said("a"), temperature=0.0, compiled=False) == "b" * 36
+
+
+def test_the_same_seed_gives_the_same_answer(opened: Model):
+    one, two, other = (opened.chat(said("abc"), seed=seed, max_tokens=20) for seed in (1, 1, 2))
+    assert one == two != other
+
+
+def test_a_run_that_never_learned_conversations_says_how_it_would(tmp_path: Path):
+    plain = random_run(tmp_path, "character", **MODERN)
+    with pytest.raises(
+        UserError, match=r"no template .*folio train CHATS.jsonl --from \S*made"
+    ) as e:
+        plain.chat(said("a"))
+    assert "\n" not in str(e.value)

@@ -1,0 +1,122 @@
+"""POST /look, and what stands in the training text."""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import zip_longest
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from folio.evaluation.score import strided_windows, surprise_of_each
+from folio.run.opening import Model
+from folio.serving.copied import SHORTEST, Copied, CopyFinder
+from folio.serving.reading import read
+from tests.serving.running import Running
+
+
+def test_a_text_is_scored_as_folio_evaluate_scores_it(tiny: Model):
+    for n in (2, 50, 64, 65, 64 + 33, 300):  # the context has 64
+        token_ids = tiny.training()[:n]
+        scores = [score for part in read(tiny, token_ids.tolist(), 3) for score in part]
+        assert len(scores) == n + 1
+        nats = surprise_of_each(tiny.model, token_ids, strided_windows(n, 64))
+        told = [scored.log_probability for scored in scores[:-1]]
+        assert told[0] is None and told[1:] == pytest.approx((-nats[1:]).tolist(), abs=1e-4)
+        assert len(scores[-1].alternatives) == 3
+
+
+def test_a_look_gives_each_token_its_surprise_and_alternatives(server: Running, tiny: Model):
+    text = "The river sings of a stone"
+    look = server.ask("/look", {"model": "tiny", "text": text}).json
+    assert "".join(token["text"] for token in look["tokens"]) == text
+    assert [token["start"] for token in look["tokens"]] == list(range(len(text)))
+    assert look["tokens"][0]["logprob"] is None
+    for token in look["tokens"][1:]:
+        texts, probabilities = zip(*token["top"])
+        assert len(texts) == 8 and list(probabilities) == sorted(probabilities, reverse=True)
+        if token["text"] in texts:
+            likely = probabilities[texts.index(token["text"])]
+            assert likely == pytest.approx(math.exp(token["logprob"]), rel=1e-4)
+    greedy = tiny.generate(text, max_tokens=1, temperature=0, compiled=False)
+    assert look["next"][0][0] == greedy
+
+
+def test_characters_of_several_tokens_have_their_place_in_a_look(server: Running):
+    look = server.ask("/look", {"model": "bytes", "text": "a漢b"}).json
+    assert "".join(token["text"] for token in look["tokens"]) == "a漢b"
+    assert [token["start"] for token in look["tokens"]][-1] == 2
+    assert look["copied"] == [] and look["searched"] is False, "its text is not known"
+
+
+def test_what_cannot_be_looked_at_is_refused(server: Running):
+    for wanted, param in [
+        ({"text": "x" * 20_000}, "text"),
+        ({"text": "漢"}, "text"),
+        ({"text": 1}, "text"),
+        ({}, "text"),
+        ({"text": "x", "more": 1}, "more"),
+    ]:
+        answer = server.ask("/look", {"model": "tiny", **wanted})
+        assert answer.status == 400 and answer.error["param"] == param
+
+
+def test_an_empty_text_has_a_next_token(server: Running):
+    look = server.ask("/look", {"model": "tiny", "text": ""}).json
+    assert look["tokens"] == [] and len(look["next"]) == 8
+
+
+def test_a_copied_span_is_found_with_its_place(server: Running, tiny: Model):
+    training = tiny.tokenizer.decode(tiny.training())
+    copied = training[1000:1080]
+    look = server.ask("/look", {"model": "tiny", "text": f"Zzz Qqq Xx: {copied}; Qqq Zzz Xx"}).json
+    assert look["searched"] is True
+    (span,) = look["copied"]
+    assert (span["start"], span["end"]) == (12, 92)
+    assert span["source"].endswith("book.txt, character 1,000")
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_every_long_enough_copy_is_found_wherever_it_begins(tiny: Model, data: st.DataObject):
+    finder = FINDERS.setdefault(id(tiny), CopyFinder(tiny))  # one, as its table takes a while
+    training = tiny.tokenizer.decode(tiny.training())
+    start = data.draw(st.integers(0, len(training) - 200))
+    length = data.draw(st.integers(SHORTEST, 150))
+    text = "é" * data.draw(st.integers(0, 3)) + training[start : start + length] + "é"
+    words = re.findall(r"\w+", text)
+    assume(len(set(words)) > len(words) / 2)  # a word again and again is a pattern, and no copy
+    spans = found_by(finder, text)
+    covered = {i for span in spans for i in range(span.start, span.end)}
+    assert covered == {i for i, c in enumerate(text) if c != "é"}
+    for span in spans:
+        offset = int(span.source.rpartition(" ")[2].replace(",", ""))
+        assert training[offset : offset + span.end - span.start] == text[span.start : span.end]
+
+
+FINDERS: dict[int, CopyFinder] = {}
+
+
+def found_by(finder: CopyFinder, text: str) -> list[Copied]:
+    *_, spans = finder.steps(text)
+    assert spans is not None
+    return spans
+
+
+def test_shorter_copies_and_new_text_are_none(tiny: Model):
+    finder = CopyFinder(tiny)
+    training = tiny.tokenizer.decode(tiny.training())
+    for text in (training[500 : 500 + SHORTEST - 1], "", "Nothing of this stands there. " * 20):
+        assert found_by(finder, text) == []
+
+
+def test_several_texts_are_looked_up_in_turn(tiny: Model):
+    training = tiny.tokenizer.decode(tiny.training())
+    finder = CopyFinder(tiny)
+    left = finder.steps("is left before the table is made")
+    next(left)
+    one, other = (finder.steps(training[i : i + 100]) for i in (200, 900))
+    told = [event for pair in zip_longest(one, other) for event in pair]
+    assert [len(spans) for spans in told if spans] == [1, 1]

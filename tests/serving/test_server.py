@@ -1,0 +1,67 @@
+"""`folio serve` as a process."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from folio.cli.main import main
+from tests.serving.running import PATIENCE, folio_serve, post, received
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
+def test_a_signal_ends_a_server_in_the_middle_of_a_stream_and_tells_it(
+    runs: Path, number: signal.Signals
+):
+    wanted = {"model": "endless", "prompt": "The ", "max_tokens": 4096, "n": 16}
+    with folio_serve("endless", runs=runs) as (process, running):
+        stream = running.send(post(wanted | {"stream": True}))
+        assert stream.recv(12) == b"HTTP/1.1 200"
+        plain = running.send(post(wanted))
+        slow = running.send(post(wanted)[:-1])
+        idle = running.send(b"")
+        process.send_signal(number)
+        rest = received(stream)
+        assert b'"code":"stopping"' in rest and b"[DONE]" not in rest
+        assert received(plain).startswith(b"HTTP/1.1 503")
+        assert received(slow)[:12] in (b"", b"HTTP/1.1 500") and received(idle) == b""
+        assert process.wait(PATIENCE) in (-number, 128 + number)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", running.port))
+
+
+def fails(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(["serve", *arguments])
+    assert end.value.code == 2
+    return capfd.readouterr().err
+
+
+def test_other_machines_need_a_key(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("FOLIO_RUNS", str(runs))
+    for host in ("0.0.0.0", "::", "192.168.0.7"):
+        assert "--api-key" in fails(capfd, "tiny", "--host", host)
+
+
+def test_a_port_that_is_taken_is_an_error_with_a_way_out(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("FOLIO_RUNS", str(runs))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"port {port} cannot be listened at" in fails(capfd, "tiny", "--port", port)
+    for port in ("70000", "-1"):
+        assert "port must be 1 to 65535" in fails(capfd, "tiny", f"--port={port}")
+    assert "Did you mean 'tiny'" in fails(capfd, "tny")
+
+
+def test_two_runs_of_one_name_cannot_be_told_apart(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("FOLIO_RUNS", str(runs))
+    assert "have the same" in fails(capfd, "tiny", str(runs / "tiny"))
