@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,14 @@ hypothesis.settings.load_profile("folio")
 # Tests run side by side, and two processes of two threads each wait for each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and is not looked through for garbage at each test that trains: that
+    takes 0.15 seconds a time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -15,7 +16,7 @@ from folio.generation.sampling import SamplingConfig, SamplingSettings
 from folio.training.parts import Ending, Evaluation
 from folio.training.state import TrainingState
 
-TINY = {
+TINY: dict[str, Any] = {
     "preset": "gpt2",
     "model": {"n_layers": 1, "n_heads": 2, "d_model": 16, "context_length": 16},
     "training": {"batch_size": 4, "max_steps": 20},
@@ -70,7 +71,7 @@ def test_train_load_generate(book: Path):
 def test_a_batch_gives_a_text_for_each_prompt_in_their_order(book: Path):
     folio.train(book, **TINY)
     model = folio.load()
-    settings = {"max_tokens": 30, "seed": 1}
+    settings: dict[str, Any] = {"max_tokens": 30, "seed": 1}
     prompts = ["The ", "verse ", "The "]
     texts = model.generate_batch(prompts, **settings)
     assert len(texts) == 3 and texts[0] != texts[2]
@@ -183,7 +184,7 @@ def test_a_recipe_is_trained_as_a_file_and_as_an_object(book: Path):
         (lambda: folio.measure_recall("x", sample=3), "There is no run 'x'"),
     ],
 )
-def test_a_mistake_is_a_user_error_of_one_line(call, words: str):
+def test_a_mistake_is_a_user_error_of_one_line(call: Callable[[], object], words: str):
     with pytest.raises(folio.UserError) as caught:
         call()
     assert words in str(caught.value) and "\n" not in str(caught.value)
@@ -201,7 +202,7 @@ def test_a_wrong_setting_of_generate_names_the_nearest(book: Path):
 
 
 def test_unknown_and_padded_ids_are_never_made(book: Path):
-    wide = {
+    wide: dict[str, Any] = {
         "model": {
             "n_layers": 1,
             "n_heads": 2,
@@ -221,6 +222,7 @@ def test_unknown_and_padded_ids_are_never_made(book: Path):
 def test_an_empty_prompt_begins_a_document(tmp_path: Path):
     for i in range(30):
         (tmp_path / f"{i}.txt").write_text(f"Letter {i}\nDear friend, all is well.\n" * 5)
-    folio.train(str(tmp_path), **(TINY | {"training": {"batch_size": 8, "max_steps": 150}}))
+    longer: dict[str, Any] = {"training": {"batch_size": 8, "max_steps": 150}}
+    folio.train(str(tmp_path), **(TINY | longer))
     opened = folio.load()
     assert opened.start_token == opened.tokenizer.end_of_document

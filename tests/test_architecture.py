@@ -39,6 +39,14 @@ def test_the_map_says_which_file_of_a_room_to_read_first():
             assert any((folder / file).is_file() for folder in folders), file
 
 
+def test_the_model_is_read_in_the_files_that_are_named():
+    (n, names, more) = re.findall(r"\| (\d+) files of `model/`: (.*?); .* (\d+) more", PAGE)[0]
+    files = {path.stem for path in (SOURCE / "model").glob("[!_]*.py")}
+    formulas = set(names.split(", "))
+    assert len(formulas) == int(n) and formulas < files
+    assert files - formulas == {"config", "dropout", "kv_cache"} and int(more) == 3
+
+
 def test_it_is_read_in_ten_minutes():
     words = PAGE[: PAGE.index("## How the fast step works")].split()
     assert len(words) < 10 * 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_the_calibration_finds_the_rule_that_made_the_runs():
 def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_them(
     book: Path, capsys: pytest.CaptureFixture[str]
 ):
-    settings = {
+    settings: dict[str, Any] = {
         "model": {"n_layers": 1, "d_model": 16, "n_heads": 2, "context_length": 16},
         "training": {"max_steps": 60, "evaluation_interval": 30, "batch_size": 4},
         "device": {"kind": "cpu", "precision": "float32", "threads": 1},

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from folio.config import (
+    Table,
     from_table,
     merge,
     overrides_table,
@@ -58,7 +60,7 @@ def test_none_is_left_out_of_a_table():
         ({"inner": {"kind": "sofd"}}, "Did you mean 'soft'?"),
     ],
 )
-def test_a_mistake_in_a_table_is_named(table: dict, message: str):
+def test_a_mistake_in_a_table_is_named(table: Table, message: str):
     with pytest.raises(UserError) as caught:
         from_table(Outer, table)
     assert message in str(caught.value)
@@ -108,14 +110,14 @@ def test_every_setting_of_a_recipe_is_explained():
     assert [s.name for s in settings(Recipe) if not s.explanation] == []
 
 
-def test_a_recipe_survives_toml(tmp_path):
+def test_a_recipe_survives_toml(tmp_path: Path):
     recipe = make_recipe({"preset": "gpt2", "corpus": {"sources": ["a", "b"]}})
     path = tmp_path / "recipe.toml"
     path.write_text(to_toml(recipe), encoding="utf-8")
     assert make_recipe(read_toml(path)) == recipe
 
 
-def test_damaged_toml_names_the_line(tmp_path):
+def test_damaged_toml_names_the_line(tmp_path: Path):
     path = tmp_path / "recipe.toml"
     path.write_text("seed = \n", encoding="utf-8")
     with pytest.raises(UserError, match="line 1"):
@@ -123,7 +125,7 @@ def test_damaged_toml_names_the_line(tmp_path):
 
 
 def test_rates_that_a_recipe_does_not_name_follow_from_the_width():
-    def rates(*layers: dict[str, object]) -> tuple[float, float]:
+    def rates(*layers: Table) -> tuple[float, float]:
         optimizer = make_recipe(*layers).optimizer
         return optimizer.learning_rate, optimizer.matrix_learning_rate
 

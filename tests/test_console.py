@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ with output():
 class Stream(io.StringIO):
     """Standard output of any encoding, that may fail."""
 
-    def __init__(self, encoding: str = "utf-8", number: int = 0, tty: bool = False):
+    def __init__(self, encoding: str = "utf-8", number: int = 0, tty: bool = False) -> None:
         super().__init__()
         self._encoding, self.number, self.tty = encoding, number, tty
 
@@ -67,7 +68,7 @@ def test_a_failure_of_standard_output_is_known(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("redirect", ["2>&-", "<&- 2>&-", "2>/dev/full"])
-def test_work_is_done_where_nothing_can_be_shown(tmp_path, redirect: str):
+def test_work_is_done_where_nothing_can_be_shown(tmp_path: Path, redirect: str):
     command = f'"$0" -c "$1" "$2" {redirect}'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable, WORK, str(tmp_path / "x")],

@@ -13,6 +13,7 @@ import folio
 from folio import tokenizers
 from folio.corpus.builtin import BUILTIN
 from folio.model import block
+from folio.model.attention import Attention
 from folio.recipe.resume import resume_run
 from folio.recipe.watcher import Watcher
 from folio.testing import check_tokenizer
@@ -22,7 +23,7 @@ from folio.training.groups import Members
 from folio.training.optimizers import OPTIMIZERS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = {
+SMALL: dict[str, Any] = {
     "preset": "gpt2",
     "model": {"n_layers": 2, "n_heads": 2, "d_model": 16, "context_length": 16},
     "training": {"batch_size": 4, "max_steps": 20},
@@ -89,11 +90,12 @@ def test_attention_of_ones_own_is_what_trains_and_what_samples(
     assert not torch.equal(capped["lm_head.weight"], plain["lm_head.weight"])
 
     # Far below the cap, the function is the usual one.
-    layer = folio.load().model.blocks[0].attention
+    layer = folio.load().model.get_submodule("blocks.0.attention")
+    assert isinstance(layer, Attention)
     x = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(1)) / 10
-    usual = super(type(layer), layer).forward(x)
+    usual = Attention.forward(layer, x)
     assert torch.allclose(forward(layer, x), usual, atol=1e-5)
-    assert not torch.allclose(forward(layer, 1000 * x), super(type(layer), layer).forward(1000 * x))
+    assert not torch.allclose(forward(layer, 1000 * x), Attention.forward(layer, 1000 * x))
 
 
 @pytest.mark.parametrize("fast", ["on", "off"])

@@ -100,10 +100,10 @@ def test_a_constant_of_another_folder_takes_effect(sources: Path, tmp_path: Path
     other.mkdir()
     (sources / "constants.py").rename(other / "constants.py")
     cache = tmp_path / "own"
-    path = {"PYTHONPATH": f"{other}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    assert compute(sources, cache, **path)[1] == "112.0"
+    path = f"{other}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    assert compute(sources, cache, PYTHONPATH=path)[1] == "112.0"
     (other / "constants.py").write_text("ADDED = 30.0\n", encoding="utf-8")
-    assert compute(sources, cache, **path)[1] == "132.0"
+    assert compute(sources, cache, PYTHONPATH=path)[1] == "132.0"
 
 
 @pytest.mark.parametrize("damage", [b"", b"no pickle"])

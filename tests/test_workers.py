@@ -80,7 +80,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("kind", [ProcessPool, ThreadPool])
-def test_a_work_begins_when_all_are_done_with_the_one_before(kind):
+def test_a_work_begins_when_all_are_done_with_the_one_before(
+    kind: type[ProcessPool] | type[ThreadPool],
+):
     row = shared_buffer(3, torch.float32)
 
     def write(number: int, message: float) -> float:

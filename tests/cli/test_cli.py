@@ -10,14 +10,16 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from folio.cli.main import VERBS, main
+from folio.cli.main import VERBS
 from folio.config import from_table, overrides_table, settings, to_table
 from folio.console import show
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.run.directory import Run, runs_folder
+from tests.cli.conftest import Folio, Outcome
 
 FLAGS = (
     "--preset gpt2 --model.n-layers 1 --model.d-model 16 --model.n-heads 2",
@@ -28,33 +30,14 @@ FLAGS = (
 TRAIN = " ".join(FLAGS).split()
 
 
-class Outcome:
-    def __init__(self, code: int, out: str, err: str):
-        self.code, self.out, self.err = code, out, err
-
-
 @pytest.fixture
-def folio(capfd: pytest.CaptureFixture[str]):
-    def run(*arguments: str) -> Outcome:
-        try:
-            main(list(arguments))
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capfd.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def trained(folio, book: Path) -> Run:
+def trained(folio: Folio, book: Path) -> Run:
     outcome = folio("train", str(book), "--name", "trained", *TRAIN)
     assert outcome.code == 0, outcome.err
     return Run(runs_folder() / "trained")
 
 
-def test_help_lists_every_verb_and_each_has_help(folio):
+def test_help_lists_every_verb_and_each_has_help(folio: Folio):
     overview = folio("--help")
     assert overview.code == 0
     for verb in VERBS:
@@ -62,7 +45,7 @@ def test_help_lists_every_verb_and_each_has_help(folio):
         assert f"folio {verb}" in folio(verb, "--help").out
 
 
-def test_training_leaves_a_run_and_says_what_to_do_next(folio, book: Path):
+def test_training_leaves_a_run_and_says_what_to_do_next(folio: Folio, book: Path):
     outcome = folio("train", str(book), *TRAIN)
     assert outcome.code == 0
     run = Run(runs_folder() / "book-gpt2-1")
@@ -79,7 +62,7 @@ def test_training_leaves_a_run_and_says_what_to_do_next(folio, book: Path):
     assert run.picture_file.read_text().lstrip().startswith("<?xml")
 
 
-def test_sampling_continues_a_prompt_and_repeats_with_a_seed(folio, trained: Run):
+def test_sampling_continues_a_prompt_and_repeats_with_a_seed(folio: Folio, trained: Run):
     flags = ("--prompt", "The ", "--seed", "3", "--max-tokens", "40", "--no-stop")
     one, two = folio("sample", "trained", *flags), folio("sample", *flags)
     assert one.code == 0 and one.out == two.out and one.out.startswith("The ")
@@ -97,7 +80,7 @@ def test_sampling_continues_a_prompt_and_repeats_with_a_seed(folio, trained: Run
     assert greedy[0] == greedy[1]
 
 
-def test_sampling_tells_probabilities_and_ends_at_a_string(folio, trained: Run):
+def test_sampling_tells_probabilities_and_ends_at_a_string(folio: Folio, trained: Run):
     flags = ("--json", "--seed", "3", "--max-tokens", "40", "--min-p", "0.01", "--no-stop")
     told = json.loads(folio("sample", *flags, "--logprobs", "2", "--samples", "2").out)
     assert [len(tokens) for tokens in told["tokens"]] == [40, 40]
@@ -115,7 +98,7 @@ def test_sampling_tells_probabilities_and_ends_at_a_string(folio, trained: Run):
     assert "tokens" not in stopped
 
 
-def test_evaluation_gives_exact_first_and_agrees_with_the_run(folio, trained: Run):
+def test_evaluation_gives_exact_first_and_agrees_with_the_run(folio: Folio, trained: Run):
     records = json.loads(folio("evaluate", "--json").out)
     assert [record["protocol"] for record in records] == ["exact", "strided"]
     best = json.loads((trained.path / "best.json").read_text())
@@ -126,7 +109,7 @@ def test_evaluation_gives_exact_first_and_agrees_with_the_run(folio, trained: Ru
     assert "bits per byte" in folio("evaluate").out
 
 
-def test_evaluation_takes_other_texts(folio, trained: Run, tmp_path: Path):
+def test_evaluation_takes_other_texts(folio: Folio, trained: Run, tmp_path: Path):
     other = tmp_path / "other.txt"
     other.write_text("The 1th line!")
     (record, _) = json.loads(folio("evaluate", "trained", str(other), "--json").out)
@@ -134,7 +117,7 @@ def test_evaluation_takes_other_texts(folio, trained: Run, tmp_path: Path):
     assert json.loads(folio("evaluate", str(other), "--json").out)[0] == record
 
 
-def test_a_model_goes_on_with_another_text(folio, trained: Run, book: Path, tmp_path: Path):
+def test_a_model_goes_on_with_another_text(folio: Folio, trained: Run, book: Path, tmp_path: Path):
     new = tmp_path / "letters.txt"
     new.write_text("The winds sing of the line. " * 200, encoding="utf-8")
     flags = ["--name", "tuned", "--training.max-steps", "4", "--device.threads", "1"]
@@ -149,7 +132,7 @@ def test_a_model_goes_on_with_another_text(folio, trained: Run, book: Path, tmp_
     assert "--from RUN" in folio("train", str(new), "--keep", "0.5").err
 
 
-def test_runs_are_listed_and_compared(folio, trained: Run, book: Path):
+def test_runs_are_listed_and_compared(folio: Folio, trained: Run, book: Path):
     folio("train", str(book), "--name", "second", *TRAIN)
     listing = folio("runs").out
     assert "trained" in listing and "30/30" in listing and "finished" in listing
@@ -160,7 +143,7 @@ def test_runs_are_listed_and_compared(folio, trained: Run, book: Path):
     assert (runs_folder() / "compare.svg").stat().st_size > 1000
 
 
-def test_resuming_a_complete_run_says_how_to_go_on(folio, trained: Run):
+def test_resuming_a_complete_run_says_how_to_go_on(folio: Folio, trained: Run):
     assert "--minutes 5" in folio("resume").err
     outcome = folio("resume", "trained", "--training.max-steps", "40")
     assert outcome.code == 0 and "going on from" in outcome.err
@@ -168,7 +151,9 @@ def test_resuming_a_complete_run_says_how_to_go_on(folio, trained: Run):
 
 
 @pytest.mark.parametrize("given", [{}, {"preset": "gpt2", "size": "micro"}, {"size": "baby"}])
-def test_settings_are_listed_with_the_values_of_their_preset_and_size(folio, given: dict[str, str]):
+def test_settings_are_listed_with_the_values_of_their_preset_and_size(
+    folio: Folio, given: dict[str, str]
+):
     flags = [f"--{name}={value}" for name, value in given.items()]
     lines = folio("train", "--settings", *flags).out.splitlines()
     listed = [line.removeprefix("--").partition(" ") for line in lines if line.startswith("--")]
@@ -178,7 +163,9 @@ def test_settings_are_listed_with_the_values_of_their_preset_and_size(folio, giv
     assert len(listed) == len(list(settings(Recipe)))
 
 
-def test_a_new_verb_is_a_file_and_a_line_in_the_table(folio, monkeypatch: pytest.MonkeyPatch):
+def test_a_new_verb_is_a_file_and_a_line_in_the_table(
+    folio: Folio, monkeypatch: pytest.MonkeyPatch
+):
     def greet(name: str, twice: bool = False) -> None:
         """Say hello."""
         show(f"hello {name}" * (1 + twice))
@@ -192,7 +179,7 @@ def test_a_new_verb_is_a_file_and_a_line_in_the_table(folio, monkeypatch: pytest
     assert "greet" in folio("--help").out
 
 
-def test_settings_without_flags_are_those_of_the_preset_modern(folio):
+def test_settings_without_flags_are_those_of_the_preset_modern(folio: Folio):
     lines = folio("train", "--settings").out.splitlines()
     rates = [
         "--optimizer.learning-rate 0.0039",
@@ -202,7 +189,7 @@ def test_settings_without_flags_are_those_of_the_preset_modern(folio):
     assert {*rates, "--training.batch-size 8", "--model.context-length 128"} <= set(lines)
 
 
-def test_a_recipe_file_is_trained(folio, trained: Run, tmp_path: Path):
+def test_a_recipe_file_is_trained(folio: Folio, trained: Run, tmp_path: Path):
     outcome = folio("train", str(trained.recipe_file), "--training.max-steps", "10")
     assert outcome.code == 0
     assert "10 of 10" in Run(runs_folder() / "book-gpt2-1").card_file.read_text()
@@ -262,7 +249,9 @@ def assert_one_line(outcome: Outcome, message: str) -> None:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_one_line_and_nothing_is_written(folio, inputs, mistake: str):
+def test_a_mistake_gets_one_line_and_nothing_is_written(
+    folio: Folio, inputs: dict[str, str], mistake: str
+):
     command, message = MISTAKES[mistake]
     outcome = folio(*(inputs.get(word, word) for word in command.split()))
     assert_one_line(outcome, message)
@@ -287,18 +276,18 @@ SAMPLE_MISTAKES = {
 
 
 @pytest.mark.parametrize("flags", SAMPLE_MISTAKES)
-def test_a_mistake_in_sampling_gets_one_line(folio, trained: Run, flags: str):
+def test_a_mistake_in_sampling_gets_one_line(folio: Folio, trained: Run, flags: str):
     assert_one_line(folio("sample", *flags.split()), SAMPLE_MISTAKES[flags])
 
 
-def test_a_name_that_exists_is_refused_and_the_run_stays(folio, trained: Run, book: Path):
+def test_a_name_that_exists_is_refused_and_the_run_stays(folio: Folio, trained: Run, book: Path):
     before = trained.recipe_file.read_bytes()
     outcome = folio("train", str(book), "--name", "trained", "--seed", "9", *TRAIN)
     assert_one_line(outcome, "exists already")
     assert trained.recipe_file.read_bytes() == before
 
 
-def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_used(folio, trained: Run):
+def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_used(folio: Folio, trained: Run):
     best = json.loads((trained.path / "best.json").read_text())["checkpoint"]
     (trained.checkpoints_folder / best / "model.safetensors").write_bytes(b"")
     outcome = folio("sample", "--max-tokens", "5")
@@ -307,7 +296,7 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_used(folio, t
     assert_one_line(folio("sample", "--checkpoint", str(int(best[5:]))), "damaged")
 
 
-def test_a_tokenizer_of_another_run_is_refused(folio, trained: Run, tmp_path: Path):
+def test_a_tokenizer_of_another_run_is_refused(folio: Folio, trained: Run, tmp_path: Path):
     (tmp_path / "other.txt").write_text("abcabcdefg " * 300)
     assert folio("train", str(tmp_path / "other.txt"), "--name", "other", *TRAIN).code == 0
     other = Run(runs_folder() / "other").tokenizer_file.read_bytes()
@@ -317,7 +306,7 @@ def test_a_tokenizer_of_another_run_is_refused(folio, trained: Run, tmp_path: Pa
 
 @pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="root writes anywhere")
 def test_a_folder_that_cannot_be_written_is_one_line(
-    folio, book: Path, monkeypatch, tmp_path: Path
+    folio: Folio, book: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FOLIO_RUNS", str(tmp_path / "file"))
@@ -327,7 +316,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 # ---- real processes ----------------------------------------------------------------------
 
 
-def start(*arguments: str, **more) -> subprocess.Popen:
+Process = subprocess.Popen[str]
+
+
+def start(*arguments: str, **more: Any) -> Process:
     return subprocess.Popen(
         [sys.executable, "-m", "folio", *arguments],
         stdout=subprocess.PIPE,
@@ -338,7 +330,7 @@ def start(*arguments: str, **more) -> subprocess.Popen:
 
 
 @pytest.fixture
-def long_training(book: Path) -> Iterator[subprocess.Popen]:
+def long_training(book: Path) -> Iterator[Process]:
     flags = [*TRAIN, "--training.max-steps", "100000", "--training.evaluation-interval", "20"]
     flags += ["--training.log-interval", "1"]
     process = start("train", str(book), "--name", "long", *flags)
@@ -347,7 +339,7 @@ def long_training(book: Path) -> Iterator[subprocess.Popen]:
     process.communicate()
 
 
-def wait_for(process: subprocess.Popen, words: str) -> None:
+def wait_for(process: Process, words: str) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         if words in line:
@@ -356,7 +348,9 @@ def wait_for(process: subprocess.Popen, words: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_saves_and_exits_0(folio, long_training, number: int):
+def test_a_signal_finishes_the_step_saves_and_exits_0(
+    folio: Folio, long_training: Process, number: int
+):
     wait_for(long_training, "step 20:")
     long_training.send_signal(number)
     out, err = long_training.communicate(timeout=60)
@@ -369,7 +363,7 @@ def test_a_signal_finishes_the_step_saves_and_exits_0(folio, long_training, numb
     assert resumed.code == 0 and f"step-{last:08d}" in resumed.err
 
 
-def test_a_killed_run_goes_on(folio, long_training):
+def test_a_killed_run_goes_on(folio: Folio, long_training: Process):
     wait_for(long_training, "step 40:")
     long_training.kill()
     long_training.communicate()
@@ -378,7 +372,7 @@ def test_a_killed_run_goes_on(folio, long_training):
     assert json.loads((runs_folder() / "long" / "last.json").read_text())["step"] == 60
 
 
-def test_two_processes_cannot_write_one_run(folio, long_training):
+def test_two_processes_cannot_write_one_run(folio: Folio, long_training: Process):
     wait_for(long_training, "step 20:")
     assert_one_line(folio("resume", "long"), f"process {long_training.pid}")
 
@@ -409,7 +403,7 @@ def test_standard_input_is_a_corpus(book: Path):
     assert "stdin-gpt2-1" in out
 
 
-def test_validation_files_are_held_out(folio, book: Path, tmp_path: Path):
+def test_validation_files_are_held_out(folio: Folio, book: Path, tmp_path: Path):
     story = tmp_path / "story.txt"
     story.write_text("The 3th line of verse sings. " * 30)
     outcome = folio("train", str(book), "--validation", str(story), "--name", "held", *TRAIN)

@@ -10,25 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from folio.cli.main import main
 from folio.config import merge
 from folio.ladder import scaled_up
 from folio.ladder.steps import STEPS
 from folio.run.directory import Run, runs_folder
+from tests.cli.conftest import Folio, caller
 
 
 @pytest.fixture
-def folio(capfd: pytest.CaptureFixture[str]):
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(["ladder", *arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def folio(capfd: pytest.CaptureFixture[str]) -> Folio:
+    return caller(capfd, "ladder")
 
 
 @pytest.fixture
@@ -41,7 +32,7 @@ def small_step_7(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("folio.recipe.budget.MEASURE_SECONDS", 0.1)
 
 
-def test_without_a_step_the_list_has_every_idea(folio):
+def test_without_a_step_the_list_has_every_idea(folio: Folio):
     code, out, _ = folio()
     assert code == 0
     for step in STEPS:
@@ -49,7 +40,7 @@ def test_without_a_step_the_list_has_every_idea(folio):
     assert [line.split()[0] for line in out.splitlines()[1:11]] == list("0123456789")
 
 
-def test_a_step_shows_its_losses_and_writes(folio, book: Path):
+def test_a_step_shows_its_losses_and_writes(folio: Folio, book: Path):
     code, out, err = folio("1", str(book), "--max-steps", "4")
     assert code == 0
     assert "step 4: train loss " in err and ", validation loss " in err
@@ -59,7 +50,7 @@ def test_a_step_shows_its_losses_and_writes(folio, book: Path):
     assert len(sample) == 500
 
 
-def test_a_step_gives_json_and_repeats(folio, book: Path):
+def test_a_step_gives_json_and_repeats(folio: Folio, book: Path):
     one, two = (json.loads(folio("6", str(book), "--max-steps", "4", "--json")[1]) for _ in "ab")
     assert one.pop("seconds") and two.pop("seconds")
     assert one == two
@@ -67,7 +58,7 @@ def test_a_step_gives_json_and_repeats(folio, book: Path):
     assert len(one["sample"]) == 500
 
 
-def test_all_makes_a_table_and_a_picture(folio, book: Path):
+def test_all_makes_a_table_and_a_picture(folio: Folio, book: Path):
     flags = (str(book), "--max-steps", "2", "--seeds", "2")
     code, out, _ = folio("all", *flags)
     assert code == 0 and out.count(" ± ") == 7
@@ -79,7 +70,9 @@ def test_all_makes_a_table_and_a_picture(folio, book: Path):
     assert [record["seeds"] for record in records] == [[1, 2]] * 7
 
 
-def test_step_7_says_how_long_it_takes_before_it_starts(folio, small_step_7, book: Path):
+def test_step_7_says_how_long_it_takes_before_it_starts(
+    folio: Folio, small_step_7: None, book: Path
+):
     code, out, err = folio("7", str(book))
     assert code == 0
     assert err.index("step 7 takes about") < err.index("step 3: train loss")
@@ -88,13 +81,15 @@ def test_step_7_says_how_long_it_takes_before_it_starts(folio, small_step_7, boo
     assert "diagnosis" in out
 
 
-def test_step_7_takes_minutes_and_a_name(folio, small_step_7, book: Path):
+def test_step_7_takes_minutes_and_a_name(folio: Folio, small_step_7: None, book: Path):
     code, _, err = folio("7", str(book), "--minutes", "0.02", "--name", "short")
     assert code == 0 and "takes about" not in err
     assert Run(runs_folder() / "short").exists()
 
 
-def test_step_8_writes_without_end_from_the_model_of_step_7(folio, small_step_7, book: Path):
+def test_step_8_writes_without_end_from_the_model_of_step_7(
+    folio: Folio, small_step_7: None, book: Path
+):
     assert folio("7", str(book))[0] == 0
     process = subprocess.Popen(
         [sys.executable, "-m", "folio", "ladder", "8"], stdout=subprocess.PIPE, text=True
@@ -106,7 +101,7 @@ def test_step_8_writes_without_end_from_the_model_of_step_7(folio, small_step_7,
     assert len(text) == 300 and process.returncode == 0
 
 
-def test_step_9_repeats_a_row_beside_the_baseline(folio, book: Path):
+def test_step_9_repeats_a_row_beside_the_baseline(folio: Folio, book: Path):
     flags = (str(book), "--only", "rope", "--max-steps", "2", "--seeds", "2")
     code, out, _ = folio("9", *flags)
     assert code == 0
@@ -140,7 +135,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("command", MISTAKES)
-def test_a_mistake_gets_one_line(folio, command: str):
+def test_a_mistake_gets_one_line(folio: Folio, command: str):
     code, _, err = folio(*command.split())
     assert code == 2
     assert err.strip().startswith("error: ") and MISTAKES[command] in err

@@ -13,13 +13,12 @@ import tokenizers as hf
 from folio.run.directory import Run, runs_folder
 from folio.tokenizers import load
 from folio.tokenizers.word import WordTokenizer
-from tests.cli.test_cli import TRAIN, folio
-
-__all__ = ["folio"]
+from tests.cli.conftest import Folio
+from tests.cli.test_cli import TRAIN
 
 
 @pytest.fixture
-def saved(folio, book: Path, tmp_path: Path) -> Path:
+def saved(folio: Folio, book: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tok.json"
     outcome = folio("tokenizer", "train", str(book), "--vocab-size", "280", "--out", str(path))
     assert outcome.code == 0, outcome.err
@@ -30,7 +29,7 @@ def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
 
-def test_a_vocabulary_is_learned_saved_and_told(folio, book: Path, tmp_path: Path):
+def test_a_vocabulary_is_learned_saved_and_told(folio: Folio, book: Path, tmp_path: Path):
     path = tmp_path / "tok.json"
     words = ("--vocab-size", "260", "--out", str(path))
     (line,) = folio("tokenizer", "train", str(book), *words).out.splitlines()
@@ -39,14 +38,14 @@ def test_a_vocabulary_is_learned_saved_and_told(folio, book: Path, tmp_path: Pat
     assert hf.Tokenizer.from_file(str(path)).get_vocab_size() == 260
 
 
-def test_what_is_held_out_can_be_named(folio, book: Path, tmp_path: Path):
+def test_what_is_held_out_can_be_named(folio: Folio, book: Path, tmp_path: Path):
     (tmp_path / "held.txt").write_text("other")
     words = ("--vocab-size", "260", "--validation", str(tmp_path / "held.txt"))
     outcome = folio("tokenizer", "train", str(book), *words, "--out", str(tmp_path / "t.json"))
     assert "learned from 20,000 bytes" in outcome.out
 
 
-def test_merges_are_shown_one_by_one_in_the_order_learned(folio, tmp_path: Path):
+def test_merges_are_shown_one_by_one_in_the_order_learned(folio: Folio, tmp_path: Path):
     (tmp_path / "a.txt").write_text("hug hug pug hugs " * 6)
     (tmp_path / "held.txt").write_text("x")
     path = tmp_path / "t.json"
@@ -69,7 +68,7 @@ def test_merges_are_shown_one_by_one_in_the_order_learned(folio, tmp_path: Path)
     assert last == [{**expected, "text": "␣hug"}]
 
 
-def test_special_tokens_are_found_in_text_where_they_are_allowed(folio, saved: Path):
+def test_special_tokens_are_found_in_text_where_they_are_allowed(folio: Folio, saved: Path):
     end = load(saved).end_of_document
     words = ("tokenizer", "encode", str(saved), "--text", "a<|endoftext|>", "--json")
     assert end not in json.loads(folio(*words).out)
@@ -77,7 +76,7 @@ def test_special_tokens_are_found_in_text_where_they_are_allowed(folio, saved: P
         assert json.loads(folio(*words, "--allow-special", allowed).out) == [97, end]
 
 
-def test_the_share_of_unknown_words_is_told_of_both_parts(folio, tmp_path: Path):
+def test_the_share_of_unknown_words_is_told_of_both_parts(folio: Folio, tmp_path: Path):
     (tmp_path / "a.txt").write_text("the the the cat dog ")
     (tmp_path / "held.txt").write_text("the bird flies off")
     words = f"--kind word --vocab-size 4 --out {tmp_path}/w.json --validation {tmp_path}/held.txt"
@@ -86,7 +85,9 @@ def test_the_share_of_unknown_words_is_told_of_both_parts(folio, tmp_path: Path)
     assert "<unk>: 75.00% of the tokens of the text that is held out" in outcome.out
 
 
-def test_ids_and_text_go_through_pipes_unharmed(folio, saved: Path, monkeypatch):
+def test_ids_and_text_go_through_pipes_unharmed(
+    folio: Folio, saved: Path, monkeypatch: pytest.MonkeyPatch
+):
     text = "The 3th line, naïve 🌍"
     ids = folio("tokenizer", "encode", str(saved), "--text", text).out
     assert [int(word) for word in ids.split()] == load(saved).encode(text).tolist()
@@ -99,7 +100,9 @@ def test_ids_and_text_go_through_pipes_unharmed(folio, saved: Path, monkeypatch)
         assert folio("tokenizer", "decode", str(saved)).out == f"{text}\n"
 
 
-def test_text_comes_from_standard_input_and_in_other_encodings(folio, tmp_path, monkeypatch):
+def test_text_comes_from_standard_input_and_in_other_encodings(
+    folio: Folio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     out = ("--out", str(tmp_path / "t.json"), "--vocab-size", "258")
     give(monkeypatch, b"ab" * 50)
     assert "learned from 90 bytes" in folio("tokenizer", "train", "-", *out).out
@@ -111,13 +114,15 @@ def test_text_comes_from_standard_input_and_in_other_encodings(folio, tmp_path, 
         assert "learned from 225 bytes" in folio(*words).out
 
 
-def test_files_are_encoded_and_pieces_shown(folio, saved: Path, tmp_path: Path):
+def test_files_are_encoded_and_pieces_shown(folio: Folio, saved: Path, tmp_path: Path):
     (tmp_path / "a.txt").write_text("a\tb c")
     outcome = folio("tokenizer", "encode", str(saved), str(tmp_path / "a.txt"), "--pieces")
     assert outcome.out == "a|\\t|b|␣|c\n"
 
 
-def test_vocabularies_are_compared_and_one_is_recommended(folio, book: Path, tmp_path, saved):
+def test_vocabularies_are_compared_and_one_is_recommended(
+    folio: Folio, book: Path, tmp_path: Path, saved: Path
+):
     page = tmp_path / "page.html"
     words = ("--vocab-sizes", "260,270,5000", "--also", str(saved), "--html", str(page))
     answer = json.loads(folio("tokenizer", "compare", str(book), *words, "--json").out)
@@ -133,7 +138,7 @@ def test_vocabularies_are_compared_and_one_is_recommended(folio, book: Path, tmp
     assert "recommended: " in outcome.out and "bytes/token" in outcome.out
 
 
-def test_a_model_is_trained_on_bpe_sampled_and_evaluated(folio, book: Path):
+def test_a_model_is_trained_on_bpe_sampled_and_evaluated(folio: Folio, book: Path):
     flags = ("--name", "pairs", "--tokenizer.kind", "bpe", "--tokenizer.vocab-size", "280")
     outcome = folio("train", str(book), *flags, *TRAIN)
     assert outcome.code == 0, outcome.err
@@ -148,7 +153,9 @@ def test_a_model_is_trained_on_bpe_sampled_and_evaluated(folio, book: Path):
     assert folio("resume", "pairs", "--training.max-steps", "40").code == 0
 
 
-def test_a_file_is_evaluated_with_the_sequences_of_the_run(folio, book: Path, tmp_path: Path):
+def test_a_file_is_evaluated_with_the_sequences_of_the_run(
+    folio: Folio, book: Path, tmp_path: Path
+):
     flags = ("--tokenizer.kind", "bpe", "--tokenizer.vocab-size", "280")
     flags += ("--tokenizer.sequence", "line", "--name", "lines")
     assert folio("train", str(book), *flags, *TRAIN).code == 0
@@ -160,21 +167,21 @@ def test_a_file_is_evaluated_with_the_sequences_of_the_run(folio, book: Path, tm
     assert records[0]["targets"] == n_ids + 4 - 1  # <bos> and <eos> around each line
 
 
-def test_words_are_learned_as_asked(folio, tmp_path: Path):
+def test_words_are_learned_as_asked(folio: Folio, tmp_path: Path):
     (tmp_path / "a.txt").write_text("The cat, the dog. " * 20)
     words = f"--kind word --vocab-size 9 --punctuation drop --lowercase --out {tmp_path}/w.json"
     assert folio("tokenizer", "train", str(tmp_path / "a.txt"), *words.split()).code == 0
     assert load(tmp_path / "w.json").pieces[:3] == [b"the", b"cat", b"dog"]
 
 
-def test_a_tokenizer_that_was_learned_before_is_trained_on(folio, book: Path, saved: Path):
+def test_a_tokenizer_that_was_learned_before_is_trained_on(folio: Folio, book: Path, saved: Path):
     outcome = folio("train", str(book), "--name", "x", "--tokenizer.path", str(saved), *TRAIN)
     assert outcome.code == 0, outcome.err
     run = Run(runs_folder() / "x")
     assert load(run.tokenizer_file).fingerprint == load(saved).fingerprint
 
 
-def test_samples_of_words_have_spaces_between_them(folio, book: Path):
+def test_samples_of_words_have_spaces_between_them(folio: Folio, book: Path):
     flags = ("--tokenizer.kind", "word", "--tokenizer.vocab-size", "200")
     assert folio("train", str(book), "--name", "words", *flags, *TRAIN).code == 0
     # The likeliest words, so that no text ends early.
@@ -218,7 +225,7 @@ def test_samples_of_words_have_spaces_between_them(folio, book: Path):
         ("nothing", "nothing"),
     ],
 )
-def test_a_mistake_gets_one_line(folio, book: Path, saved: Path, mistake: str, words: str):
+def test_a_mistake_gets_one_line(folio: Folio, book: Path, saved: Path, mistake: str, words: str):
     WordTokenizer(["a"]).save(words_path := saved.parent / "words.json")
     named = mistake.replace("BOOK", str(book)).replace("SAVED", str(saved))
     named = named.replace("WORDS", str(words_path))
@@ -228,7 +235,7 @@ def test_a_mistake_gets_one_line(folio, book: Path, saved: Path, mistake: str, w
     assert "Traceback" not in outcome.err
 
 
-def test_a_text_with_too_few_pairs_stops_and_says_so(folio, tmp_path: Path):
+def test_a_text_with_too_few_pairs_stops_and_says_so(folio: Folio, tmp_path: Path):
     (tmp_path / "a.txt").write_text("ab " * 100)
     out = ("--out", str(tmp_path / "t.json"))
     outcome = folio("tokenizer", "train", str(tmp_path / "a.txt"), "--vocab-size", "999", *out)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from folio.cli.main import main
 from folio.run.directory import runs_folder
+from tests.cli.conftest import Folio, caller
 
 pytest.importorskip("optuna", reason="folio tune needs Optuna: pip install foliolm[tune]")
 
@@ -24,24 +24,15 @@ FLAGS = (
 
 
 @pytest.fixture
-def folio(capfd: pytest.CaptureFixture[str]):
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(["tune", *arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def folio(capfd: pytest.CaptureFixture[str]) -> Folio:
+    return caller(capfd, "tune")
 
 
 def flags() -> list[str]:
-    return " ".join(FLAGS).split()
+    return list[str](" ".join(FLAGS).split())
 
 
-def test_a_study_of_two_workers_is_shown_and_grows_when_asked(folio, book: Path):
+def test_a_study_of_two_workers_is_shown_and_grows_when_asked(folio: Folio, book: Path):
     command = [str(book), *flags(), "--epochs", "0.05"]
     code, out, err = folio(*command, "--trials", "2", "--workers", "2")
     assert code == 0, err
@@ -60,7 +51,7 @@ def test_a_study_of_two_workers_is_shown_and_grows_when_asked(folio, book: Path)
     assert metrics.stat().st_mtime_ns == before
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(folio, book: Path):
+def test_ctrl_c_saves_and_the_same_command_goes_on(folio: Folio, book: Path):
     command = [str(book), *flags(), "--trials", "1", "--training.max-steps", "3000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "folio", "tune", *command],
@@ -97,7 +88,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("command", MISTAKES)
-def test_a_mistake_gets_one_line(folio, book: Path, tmp_path: Path, command: str):
+def test_a_mistake_gets_one_line(folio: Folio, book: Path, tmp_path: Path, command: str):
     (tmp_path / "a-study").mkdir()
     (tmp_path / "a-study" / "study.toml").touch()
     words = {"BOOK": str(book), "STUDY": str(tmp_path / "a-study")}
@@ -109,7 +100,7 @@ def test_a_mistake_gets_one_line(folio, book: Path, tmp_path: Path, command: str
 
 
 def test_without_optuna_the_answer_is_how_to_install_it(
-    folio, book: Path, monkeypatch: pytest.MonkeyPatch
+    folio: Folio, book: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = folio(str(book))

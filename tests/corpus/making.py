@@ -9,7 +9,7 @@ import io
 import json
 import lzma
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -19,7 +19,7 @@ WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
 OFFICE_RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
-PACKERS = [
+PACKERS: list[tuple[str, Callable[[bytes], bytes]]] = [
     (".gz", gzip.compress),
     (".bz2", bz2.compress),
     (".xz", lzma.compress),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from folio.corpus.canaries import make_canaries, plant
-from folio.corpus.document import Part, make_document
+from folio.corpus.document import Document, Part, make_document
 from folio.errors import UserError
 
 KNOWN = set("0123456789abcdefghijklmnop \n")
 
 
 def parts_of(*texts: str) -> list[Part]:
-    def document(text: str):
+    def document(text: str) -> Document:
         return make_document("memory", lambda: (text[i : i + 7] for i in range(0, len(text), 7)))
 
     return [Part(document(text), 0, len(text)) for text in texts]

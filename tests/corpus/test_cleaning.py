@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ CONFIGS = st.builds(
 )
 
 
-def cleaned(text: str, size: int = 10**6, tally: Tally | None = None, **steps: bool) -> str:
+def cleaned(text: str, size: int = 10**6, tally: Tally | None = None, **steps: Any) -> str:
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     return "".join(clean(pieces, CleaningConfig(**steps), tally=tally, source="a"))
 
@@ -93,7 +94,7 @@ def test_places_move_with_the_text(passages: list[str]):
     assert [text[at] for at in moved] == [chr(0x4E00 + i) for i in range(len(marked))]
 
 
-def test_lines_that_come_back_in_many_files_are_dropped_with_examples(tmp_path):
+def test_lines_that_come_back_in_many_files_are_dropped_with_examples(tmp_path: Path):
     for i in range(6):
         body = f"<p>Menu: home, about, contact</p><p>Page {i} tells of {i * 7} things.</p>"
         write(tmp_path, f"{i}.html", body + "<p>© The Baker 1999</p>")
@@ -131,7 +132,7 @@ def test_a_line_in_few_files_is_no_boilerplate():
     assert not find_boilerplate([(str(i), lambda t=t: iter([t])) for i, t in enumerate(many)])
 
 
-def test_plain_text_stays_as_it_lies_there_unless_all_is_to_be_cleaned(tmp_path):
+def test_plain_text_stays_as_it_lies_there_unless_all_is_to_be_cleaned(tmp_path: Path):
     write(tmp_path, "a.txt", "cafe\u0301 \r\n\n\n\nend")
     source = str(tmp_path / "a.txt")
     (document,) = read_documents([source], CorpusConfig()).documents
@@ -144,7 +145,7 @@ def test_plain_text_stays_as_it_lies_there_unless_all_is_to_be_cleaned(tmp_path)
     assert all(example.startswith(source) for example in reading.tally.examples["unicode"])
 
 
-def test_the_ledger_of_a_corpus_adds_up_in_bytes(tmp_path):
+def test_the_ledger_of_a_corpus_adds_up_in_bytes(tmp_path: Path):
     for i in range(12):
         body = f"<nav>Home</nav><p>Legal notice</p><p>Page {i}: {'wörds ' * (i + 20)}\u200b</p>"
         write(tmp_path, f"{i}.html", body)

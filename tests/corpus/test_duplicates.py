@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from folio.config import from_table
 from folio.corpus import minhash
 from folio.corpus.document import Document, document_from_text, make_document
 from folio.corpus.duplicates import DuplicatesConfig, find_families
@@ -222,10 +223,7 @@ def test_pieces_do_not_matter():
         assert shingle_set(document, 5).tolist() == shingle_set(whole, 5).tolist()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"threshold": 0.0}, "threshold is 0.0"), ({"shingle_words": 0}, "shingle_words is 0")],
-)
-def test_settings_out_of_range_are_refused(settings: dict, message: str):
-    with pytest.raises(UserError, match=message):
-        DuplicatesConfig(**settings)
+@pytest.mark.parametrize("name", ["threshold", "shingle_words", "contained"])
+def test_settings_out_of_range_are_refused(name: str):
+    with pytest.raises(UserError, match=rf"corpus\.duplicates\.{name} must be .*, got 0\."):
+        from_table(DuplicatesConfig, {name: 0})

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from folio.corpus.fingerprints import gram_hashes, line_hashes, span_hashes, word_hashes
 
@@ -12,7 +14,7 @@ WORDS = st.lists(st.text("abAB09_é世界ß", min_size=1, max_size=5), max_size=
 BETWEEN = st.sampled_from([" ", "\n", ", ", "... ", " “", "” ", "—", " « ", "、"])
 
 
-def joined(hashes) -> list[int]:
+def joined(hashes: Iterable[NDArray[np.uint64]]) -> list[int]:
     return np.concatenate([np.zeros(0, np.uint64), *hashes]).tolist()
 
 
@@ -35,7 +37,9 @@ def test_words_hash_alike_if_and_only_if_they_are_alike(words: list[str], betwee
 
 
 @given(WORDS, st.integers(1, 4), st.integers(1, 9))
-def test_grams_are_every_n_words_in_a_row_wherever_the_text_is_cut(words, n: int, size: int):
+def test_grams_are_every_n_words_in_a_row_wherever_the_text_is_cut(
+    words: list[str], n: int, size: int
+):
     text = " ".join(words)
     expected = slow_words(text)
     grams = [tuple(expected[i : i + n]) for i in range(len(expected) - n + 1)]

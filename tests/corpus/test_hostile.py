@@ -13,6 +13,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,14 +37,17 @@ def test_a_zip_bomb(folder: Path, name: str):
     assert "zip bombs" in refusal(folder, name)
 
 
-@pytest.mark.parametrize("end", [".tar.gz", ".tar.xz", ".tar.bz2"])
-def test_a_tar_bomb_even_where_its_member_is_not_wanted(folder: Path, end: str):
+@pytest.mark.parametrize("kind", ["gz", "xz", "bz2"])
+def test_a_tar_bomb_even_where_its_member_is_not_wanted(folder: Path, kind: str):
     size = limits.EXPANSION_BYTES + (1 << 20)
-    with tarfile.open(folder / f"bomb{end}", f"w:{end.rpartition('.')[2]}") as file:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as file:
         info = tarfile.TarInfo("a.unknown")
         info.size = size
         file.addfile(info, io.BytesIO(bytes(size)))
-    assert "zip bombs" in refusal(folder, f"bomb{end}")
+    pack = dict(making.PACKERS)[f".{kind}"]
+    making.write(folder, f"bomb.tar.{kind}", pack(packed.getvalue()))
+    assert "zip bombs" in refusal(folder, f"bomb.tar.{kind}")
 
 
 def test_a_zip_that_lies_about_its_sizes(folder: Path):
@@ -241,7 +245,9 @@ def test_a_binary_and_a_damaged_file(folder: Path):
 
 
 @pytest.mark.parametrize(("end", "pack"), making.PACKERS)
-def test_a_compressed_bomb_and_one_that_is_cut_off(folder: Path, end: str, pack):
+def test_a_compressed_bomb_and_one_that_is_cut_off(
+    folder: Path, end: str, pack: Callable[[bytes], bytes]
+):
     size = limits.EXPANSION_BYTES + (1 << 20)
     making.write(folder, f"bomb.txt{end}", pack(bytes(size)))
     assert "zip bombs" in refusal(folder, f"bomb.txt{end}")

@@ -17,7 +17,7 @@ TEXTS = st.lists(st.lists(st.sampled_from(LINES), max_size=8).map("\n".join), ma
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch):
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a few documents reach."""
     monkeypatch.setattr(shards, "RUN_ROWS", 5)
     monkeypatch.setattr(shards, "SHARD_ROWS", 3)

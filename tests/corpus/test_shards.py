@@ -16,7 +16,7 @@ KEYS = st.lists(st.integers(0, 20).map(lambda i: (i * 0x9E3779B97F4A7C15) % (1 <
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch):
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs, shards and memory that a few rows fill."""
     monkeypatch.setattr(shards, "RUN_ROWS", 5)
     monkeypatch.setattr(shards, "SHARD_ROWS", 7)

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.corpus.corpus import CorpusConfig, read_corpus
-from folio.corpus.document import Part, document_from_text, make_document
+from folio.corpus.document import Document, Part, document_from_text, make_document
 from folio.corpus.duplicates import DuplicatesConfig, find_families
 from folio.corpus.ledger import account
 from folio.corpus.reading import Reading
 from folio.corpus.split import (
     Split,
+    SplitKind,
     set_test_aside,
     split_by_files,
     split_documents,
@@ -25,18 +29,18 @@ TEXTS = st.lists(
 )
 
 
-def documents_of(texts: list[str]):
+def documents_of(texts: list[str]) -> list[Document]:
     return [document_from_text(f"d{i}", text) for i, text in enumerate(texts)]
 
 
-def accounted(split: Split, documents) -> dict:
+def accounted(split: Split, documents: list[Document]) -> dict[str, Any]:
     """The ledger, in characters."""
     reading = Reading()
     reading.add(documents)
     return account(reading, split)["ledger"]
 
 
-def contents(documents) -> list[str]:
+def contents(documents: list[Document]) -> list[str]:
     """Families of one each."""
     return [document.sha256 for document in documents]
 
@@ -46,7 +50,9 @@ def text_of(parts: list[Part]) -> list[str]:
 
 
 @given(TEXTS, st.sampled_from(["auto", "tail"]), st.floats(0.01, 0.99))
-def test_every_character_is_on_one_side_or_dropped(texts, kind, fraction):
+def test_every_character_is_on_one_side_or_dropped(
+    texts: list[str], kind: SplitKind, fraction: float
+):
     documents = documents_of(texts)
     ledger = accounted(split_documents(documents, kind, fraction), documents)
     assert ledger["characters_in"] == sum(map(len, texts))
@@ -55,7 +61,9 @@ def test_every_character_is_on_one_side_or_dropped(texts, kind, fraction):
 
 
 @given(TEXTS, st.floats(0.01, 0.99))
-def test_whole_documents_do_not_depend_on_order_and_copies_stay_together(texts, fraction):
+def test_whole_documents_do_not_depend_on_order_and_copies_stay_together(
+    texts: list[str], fraction: float
+):
     documents = documents_of([*texts, texts[0]])
     one = split_documents(documents, "auto", fraction)
     other = split_documents(documents[::-1], "auto", fraction)
@@ -109,7 +117,7 @@ def test_named_validation_is_dropped_from_training():
 
 
 def test_one_document_cannot_be_split_by_documents():
-    with pytest.raises(UserError, match="one document"):
+    with pytest.raises(UserError, match="for a single document, got 'documents'"):
         split_documents(documents_of(["text"]), "documents", 0.1)
 
 
@@ -133,7 +141,7 @@ def test_python_docs_hold_no_topic_twice():
     st.randoms(use_true_random=False),
 )
 def test_families_part_the_documents_disjointly_completely_and_whatever_their_order(
-    given_texts, fraction, random
+    given_texts: list[tuple[str, int]], fraction: float, random: Random
 ):
     documents = documents_of([text for text, _ in given_texts])
     families = [f"family {number}" for _, number in given_texts]
@@ -172,7 +180,9 @@ def test_a_family_larger_than_the_validation_part_is_trained_on():
         ("aaaaaaaa", "tail", 0.04),  # one family: nothing else is left to hold out
     ],
 )
-def test_where_families_are_large_none_stands_on_both_sides(families: str, kind, share: float):
+def test_where_families_are_large_none_stands_on_both_sides(
+    families: str, kind: SplitKind, share: float
+):
     documents = documents_of([f"{i:03d} " * (250 if i < 7 else 251) for i in range(8)])
     split = split_documents(documents, "auto", 0.04, list(families))
     held_out, total = sum(map(len, split.validation)), sum(d.n_characters for d in documents)
@@ -191,7 +201,7 @@ def test_a_lone_scrap_beside_a_large_family_is_held_out_whole():
 
 
 def test_documents_of_one_family_cannot_be_split_by_families():
-    with pytest.raises(UserError, match="one family"):
+    with pytest.raises(UserError, match="for a single family, got 'clusters'"):
         split_documents(documents_of(["one", "two"]), "clusters", 0.1, ["f", "f"])
 
 
@@ -222,10 +232,9 @@ def test_validation_of_another_kind_stands_beside_that_of_the_same(tmp_path: Pat
 
 
 def test_the_test_text_of_tiny_shakespeare_is_what_others_validate_on(shakespeare: Path):
-    config = {"sources": (str(shakespeare),), "validation_fraction": 0.02, "test_fraction": 0.1}
-    split = read_corpus(CorpusConfig(**config)).split
-    usual = read_corpus(CorpusConfig(sources=config["sources"])).split.validation
-    assert text_of(split.test) == text_of(usual)
+    usual = CorpusConfig(sources=(str(shakespeare),))
+    split = read_corpus(replace(usual, validation_fraction=0.02, test_fraction=0.1)).split
+    assert text_of(split.test) == text_of(read_corpus(usual).split.validation)
     parts = split.training + split.validation + split.test
     assert [(p.start, p.stop) for p in parts] == [
         (22308, 1003854),
@@ -263,16 +272,19 @@ def test_no_family_stands_in_two_of_training_validation_and_test(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("fractions", "complaint"),
+    ("settings", "complaint"),
     [
-        ({"test_fraction": 0.95}, "leaves something to train on"),
-        ({"test_fraction": -0.1}, "is a share"),
+        ({"test_fraction": 0.95}, r"test_fraction must be 0 to below 0\.9, got 0\.95"),
+        ({"test_fraction": -0.1}, r"test_fraction must be 0 to below 0\.9, got -0\.1"),
         ({"test_fraction": 0.1, "validation_fraction": 0, "validation": ("x",)}, "Give both"),
+        ({"validation_fraction": 0}, "validation_fraction must be above 0 and below 1, got 0; .*"),
+        ({"canaries": -1}, r"canaries must be 0 \(none\) or more, got -1"),
+        ({"time_limit_seconds": 0}, "time_limit_seconds must be above 0, got 0"),
     ],
 )
-def test_a_test_part_that_cannot_be_is_refused(fractions, complaint):
+def test_a_value_that_cannot_be_is_refused(settings: dict[str, Any], complaint: str):
     with pytest.raises(UserError, match=complaint):
-        CorpusConfig(**fractions)
+        CorpusConfig(**settings)
 
 
 def test_too_little_text_for_three_parts_is_refused(tmp_path: Path):
@@ -300,7 +312,9 @@ def test_duplicates_can_be_left_out_of_training(tmp_path: Path):
     assert counts["none"] - counts["exact"] == 1 and counts["none"] - counts["near"] == 2
 
 
-def test_a_split_alone_is_the_same_split_and_compares_no_lone_text(tmp_path: Path, monkeypatch):
+def test_a_split_alone_is_the_same_split_and_compares_no_lone_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for i in range(12):
         (tmp_path / f"{i}.txt").write_text(f"text {i // 2} " + f"word{i // 2} and so on " * 40)
     lone, folder, other = str(tmp_path / "0.txt"), str(tmp_path), str(tmp_path / "2.txt")

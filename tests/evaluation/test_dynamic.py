@@ -70,7 +70,9 @@ def test_the_rate_is_chosen_on_the_training_text():
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 9), st.floats(0.01, 9)), min_size=1, max_size=50))
-def test_a_mixture_is_never_worse_than_its_best_part_by_more_than_its_shares_cost(pairs):
+def test_a_mixture_is_never_worse_than_its_best_part_by_more_than_its_shares_cost(
+    pairs: list[tuple[float, float]],
+):
     one, other = np.array(pairs).T
     nats, shares = mix([one, other])
     price = math.log(2) + len(pairs) * -math.log(1 - 0.02)

@@ -14,12 +14,16 @@ from folio.tokens.text import BREAK, from_text, to_text
 ALPHABETS = ["ab", "abc", "aé", "a😀日"]
 
 
-def text_over(alphabet: str, most: int):
+Problem = tuple[list[tuple[str, int]], list[tuple[str, int]], int]
+"""Documents with colors, queries with the color that does not count, size of the pieces."""
+
+
+def text_over(alphabet: str, most: int) -> st.SearchStrategy[str]:
     return st.text(alphabet=alphabet, max_size=most)
 
 
 @st.composite
-def problems(draw: st.DrawFn):
+def problems(draw: st.DrawFn) -> Problem:
     """Documents with colors, queries with the color that does not count, size of the pieces."""
     alphabet = draw(st.sampled_from(ALPHABETS))
     color = st.integers(0, 2)
@@ -47,7 +51,7 @@ def series(documents: list[tuple[str, int]]) -> tuple[np.ndarray, Blocks]:
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "compiled"])
 @given(problem=problems())
-def test_every_length_place_and_second_color_is_that_of_brute_force(plain: bool, problem):
+def test_every_length_place_and_second_color_is_that_of_brute_force(plain: bool, problem: Problem):
     documents, queries, size = problem
     text, blocks = series(documents)
     pieces = [text[i : i + size] for i in range(0, len(text), size)]

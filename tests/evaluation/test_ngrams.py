@@ -28,12 +28,16 @@ def some(text: str) -> Bytes:
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def by_definition(text: list[int], order: int) -> dict[int, dict[tuple, Counter]]:
+Table = dict[tuple[int, ...], Counter[int]]
+"""Bytes that came before -> how often each byte followed."""
+
+
+def by_definition(text: list[int], order: int) -> dict[int, Table]:
     """Of each order the counts: of the highest how often, of others after how many bytes."""
-    counts: dict[int, dict[tuple, Counter]] = {}
+    counts: dict[int, Table] = {}
     text = [0] * (order - 1) + text
     for n in range(1, order + 1):
-        table: dict[tuple, Counter] = defaultdict(Counter)
+        table: Table = defaultdict(Counter)
         seen = set()
         for i in range(order - 1, len(text)):
             gram = tuple(text[i - n + 1 : i + 1])
@@ -46,7 +50,11 @@ def by_definition(text: list[int], order: int) -> dict[int, dict[tuple, Counter]
 
 
 def probability(
-    counts: dict, order: int, history: list[int], byte: int, discounting: dict | None = None
+    counts: dict[int, Table],
+    order: int,
+    history: list[int],
+    byte: int,
+    discounting: dict[int, Table] | None = None,
 ) -> float:
     p = 1 / ALPHABET
     history = [0] * order + history

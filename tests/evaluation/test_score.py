@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from folio.errors import UserError
@@ -27,7 +28,7 @@ from folio.tokenizers.character import CharacterTokenizer
 TOKENS = np.random.default_rng(0).integers(0, 11, 29).astype(np.uint8)
 
 
-def surprise_of(model, context: np.ndarray, target: int) -> float:
+def surprise_of(model: nn.Module, context: np.ndarray, target: int) -> float:
     logits = model(torch.tensor(context.astype(np.int64))[None])[0, -1]
     return -F.log_softmax(logits.double(), dim=0)[target].item()
 

@@ -8,14 +8,17 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import folio
 import folio.errors
 from folio.cli.main import main
+from folio.config import Table
 from folio.explain import page as page_module
 from folio.explain.look import look_at, map_embeddings
 from folio.explain.page import write_page
@@ -26,7 +29,7 @@ from folio.run.model import Model
 TEXT = "The 3th line\n"
 
 
-def train(book: Path, tokenizer: dict | None = None, **model: object) -> Model:
+def train(book: Path, tokenizer: Table | None = None, **model: object) -> Model:
     shape = {"n_layers": 2, "n_heads": 2, "d_model": 16, "context_length": 16, "qk_norm": False}
     result = folio.train(
         str(book),
@@ -46,7 +49,7 @@ def opened(book: Path) -> Model:
     return train(book)
 
 
-def page_data(path: Path) -> dict:
+def page_data(path: Path) -> dict[str, Any]:
     (found,) = re.findall(
         r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL
     )
@@ -79,14 +82,21 @@ def test_surprisal_and_alternatives_equal_a_direct_forward_pass(opened: Model, t
     [{}, {"positions": "rope", "qk_norm": True, "n_heads": 4, "n_kv_heads": 2}],
     ids=["gpt2", "rope, shared keys"],
 )
-def test_attention_on_the_page_gives_the_output_of_the_layer(book: Path, model, tmp_path: Path):
+def test_attention_on_the_page_gives_the_output_of_the_layer(
+    book: Path, model: dict[str, Any], tmp_path: Path
+):
     opened = train(book, **model)
     write_page(opened, TEXT, tmp_path / "page.html")
     shown = page_data(tmp_path / "page.html")["attention"]
     seen: list[tuple[Attention, torch.Tensor, torch.Tensor]] = []
     layers = [module for module in opened.model.modules() if isinstance(module, Attention)]
+
+    def note(layer: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        assert isinstance(layer, Attention)
+        seen.append((layer, given[0], out))
+
     for layer in layers:
-        layer.register_forward_hook(lambda layer, given, out: seen.append((layer, given[0], out)))
+        layer.register_forward_hook(note)
     with torch.no_grad():
         opened.model(torch.from_numpy(opened.tokenizer.encode(TEXT)[None].astype("int64")))
         assert len(shown) == len(seen) == 2
@@ -178,7 +188,7 @@ def test_positions_are_the_tables_of_the_model(opened: Model, tmp_path: Path):
     # Vaswani et al. 2017, section 3.5: sines and cosines take turns, slower and slower.
     angles = np.arange(16)[:, None] / 10_000 ** (np.arange(0, 16, 2) / 16)
     waves = np.stack((np.sin(angles), np.cos(angles)), axis=2).reshape(16, 16)
-    learned = opened.model.positions.weight.detach().numpy()
+    learned = opened.model.get_parameter("positions.weight").detach().numpy()
     for name, expected in (("learned", learned), ("sinusoidal", waves)):
         table = tables[name]
         assert (table["rows"], table["columns"]) == expected.shape == (16, 16)

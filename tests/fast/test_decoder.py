@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def random_ids(config: ModelConfig, length: int, seed: int = 1) -> Tensor:
 
 @pytest.mark.parametrize("changes", CHANGES, ids=describe)
 @torch.inference_mode()
-def test_each_step_gives_the_logits_of_the_whole_text_read_at_once(changes):
+def test_each_step_gives_the_logits_of_the_whole_text_read_at_once(changes: dict[str, Any]):
     model = random_model(replace(SMALL, **changes))
     config = model.config
     token_ids = random_ids(config, config.context_length)
@@ -122,7 +123,9 @@ each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 @each_precision
 @torch.inference_mode()
-def test_a_text_is_the_same_alone_and_beside_others_and_in_any_parts_to_the_last_bit(precision):
+def test_a_text_is_the_same_alone_and_beside_others_and_in_any_parts_to_the_last_bit(
+    precision: Precision,
+):
     """Parts of one, of a few and of more than a step reads; neighbours with other lengths."""
     model = random_model(LONG)
     decoder, token_ids = Decoder(model, precision), random_ids(LONG, 60)
@@ -142,7 +145,7 @@ def test_a_text_is_the_same_alone_and_beside_others_and_in_any_parts_to_the_last
 
 @each_precision
 @torch.inference_mode()
-def test_the_number_of_threads_does_not_change_a_bit_of_the_logits(precision):
+def test_the_number_of_threads_does_not_change_a_bit_of_the_logits(precision: Precision):
     model = random_model(LONG)
     made = []
     for n_threads in (1, 2, 3, 5):
@@ -171,7 +174,9 @@ def rounded(x: Tensor, precision: Precision) -> Tensor:
     "changes", [{}, {"n_heads": 5, "n_kv_heads": 1, "activation": "swiglu"}], ids=describe
 )
 @torch.inference_mode()
-def test_weights_and_what_they_are_multiplied_with_are_rounded_and_nothing_else(precision, changes):
+def test_weights_and_what_they_are_multiplied_with_are_rounded_and_nothing_else(
+    precision: Precision, changes: dict[str, Any]
+):
     model = random_model(replace(LONG, tied_head=False, **changes))
     decoder, token_ids = Decoder(model, precision), random_ids(LONG, 3)
     for layer in model.modules():
@@ -219,7 +224,7 @@ def test_logits_stay_after_the_next_step():
 @pytest.mark.parametrize("positions", ["learned", "rope"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
 def test_a_text_is_that_of_the_model_alone_and_beside_29_others_far_past_the_full_context(
-    temperature, positions
+    temperature: float, positions: str
 ):
     model = random_model(replace(SMALL, tied_head=False, positions=positions))
     prompts = [[i % 37 for i in range(1 + n % 15)] for n in range(30)]
@@ -262,7 +267,7 @@ def test_it_applies_to_a_plain_float32_model_only():
     assert not applies(OtherGPT(SMALL))
 
 
-def test_without_numba_the_model_itself_generates(monkeypatch):
+def test_without_numba_the_model_itself_generates(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FOLIO_JIT", "off")
     model = random_model(SMALL)
     assert not applies(model)
@@ -285,7 +290,9 @@ def test_what_the_model_refuses_is_refused_and_leaves_the_caches_as_they_were():
 
 @torch.inference_mode()
 def test_all_shapes_of_a_precision_share_one_compiled_step():
-    from folio.fast.kernels.decoder import step
+    from folio.fast.kernels import decoder as kernels
+
+    step: Any = kernels.step  # a compiled function, where there is a compiler
 
     for changes in CHANGES:
         model = random_model(replace(SMALL, **changes))

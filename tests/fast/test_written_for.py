@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def test_the_fast_layers_were_written_for_the_model_as_it_is():
 
 
 def test_every_layer_with_a_fast_twin_is_replaced():
-    for config in (SMALL, ModelConfig(**vars(SMALL) | {"positions": "rope", "qk_norm": True})):
+    for config in (SMALL, replace(SMALL, positions="rope", qk_norm=True)):
         model = GPT(config)
         assert is_known(model)
         kinds = {type(layer) for layer in accelerate(model).modules()}
@@ -78,9 +80,13 @@ class Halved(Attention):
     forward = halved  # type: ignore[assignment]
 
 
+def attentions(model: GPT) -> list[Attention]:
+    return [layer for layer in model.modules() if isinstance(layer, Attention)]
+
+
 def by_subclass(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    for block in model.blocks:
-        block.attention.__class__ = Halved
+    for layer in attentions(model):
+        layer.__class__ = Halved
 
 
 def by_class(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +94,8 @@ def by_class(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def by_instance(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    for block in model.blocks:
-        block.attention.forward = halved.__get__(block.attention)
+    for layer in attentions(model):
+        layer.forward = MethodType(halved, layer)
 
 
 def by_function(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +105,8 @@ def by_function(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def by_hook(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    for block in model.blocks:
-        block.attention.register_forward_hook(halve)
+    for layer in attentions(model):
+        layer.register_forward_hook(halve)
 
 
 def halve(layer: nn.Module, args: object, y: Tensor) -> Tensor:
@@ -113,7 +119,7 @@ every_edit = pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name
 
 
 def plain_model() -> GPT:
-    config = ModelConfig(**vars(SMALL) | {"bias": False, "initialization_std": 0.3})
+    config = replace(SMALL, bias=False, initialization_std=0.3)
     return GPT(config, torch.Generator().manual_seed(0))
 
 
@@ -173,8 +179,8 @@ def test_a_number_that_a_step_reads_from_python_counts_in_a_layer_of_ones_own():
             return self.factor * super().forward(x, cache)  # type: ignore[arg-type]
 
     model = plain_model()
-    for block in model.blocks:
-        block.attention.__class__ = Scaled
+    for layer in attentions(model):
+        layer.__class__ = Scaled
     device = Device(DeviceConfig(kind="cpu", precision="float32", threads=1), "")
     parallel = DataParallel(model, device, 4, seed=1)
     losses = []
@@ -217,8 +223,8 @@ def test_an_attention_edited_on_the_disk_is_what_learns_and_samples(tmp_path: Pa
     )
     inputs, targets = (torch.from_numpy(rows) for rows in batch())
     model = plain_model()
-    for block in model.blocks:
-        block.attention.register_forward_hook(halve)
+    for layer in attentions(model):
+        layer.register_forward_hook(halve)
     expected = nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
     assert float(done.stdout) == pytest.approx(expected.item(), rel=1e-5)
 

@@ -19,7 +19,9 @@ GREEDY = SamplingConfig(temperature=0)
 WILD = SamplingConfig(temperature=1.0, seed=1)
 
 
-def run(model: GPT, prompts: list[list[int]], config: SamplingConfig = GREEDY, **more: Any):
+def run(
+    model: GPT, prompts: list[list[int]], config: SamplingConfig = GREEDY, **more: Any
+) -> list[list[int]]:
     return torch.stack(list(generate(model, prompts, config, **more)), dim=1).tolist()
 
 

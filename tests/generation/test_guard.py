@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation import guard as guard_module
@@ -106,8 +109,8 @@ def test_without_a_blocked_draw_the_text_is_that_of_no_guard():
     model = tiny_gpt(vocab_size=tokenizer.vocab_size)
     config = SamplingConfig(temperature=1.0, seed=3)
 
-    def run(**more: object) -> list[int]:
-        request = Request(prompt=[1], config=config, max_tokens=60, **more)  # type: ignore[arg-type]
+    def run(**more: Any) -> list[int]:
+        request = Request(prompt=[1], config=config, max_tokens=60, **more)
         return [drawn.token_id for _, drawn in write(Batch(model, 1), [request])]
 
     guard = Guard(make_table([text], 30), tokenizer)
@@ -132,7 +135,7 @@ def test_where_nothing_new_can_follow_the_document_ends():
 
 
 def test_generation_ends_where_nothing_may_come_and_there_is_no_end_token():
-    def none(logits, config, generator):
+    def none(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
         return torch.full((len(logits),), FINISHED)
 
     requests = [Request(prompt=[1], max_tokens=50, draw=none), Request(prompt=[2], max_tokens=50)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -126,7 +127,7 @@ def test_a_temperature_next_to_zero_takes_the_likeliest():
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.5}, {"top_k": 2}, {"min_p": 0.1}])
-def test_a_model_that_diverged_draws_something(settings):
+def test_a_model_that_diverged_draws_something(settings: dict[str, Any]):
     config = SamplingConfig(**settings)
     for logits in (torch.full((1, 4), float("nan")), torch.full((1, 4), float("-inf"))):
         assert 0 <= int(draw(logits, config, torch.Generator())) < 4
@@ -186,7 +187,7 @@ def test_an_excluded_token_is_never_drawn():
         ({"logprobs": -1}, "logprobs must be 0 (none) or more, got -1"),
     ],
 )
-def test_an_impossible_setting_is_refused(settings, message: str):
+def test_an_impossible_setting_is_refused(settings: dict[str, Any], message: str):
     with pytest.raises(UserError) as caught:
         SamplingConfig(**settings)
     assert message in str(caught.value)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,7 +27,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_a_cache_that_slides_writes_what_one_long_pass_says(changes):
+def test_a_cache_that_slides_writes_what_one_long_pass_says(changes: dict[str, Any]):
     shape = {"positions": "rope", "initialization_std": 0.5, "tied_head": False, "n_layers": 3}
     model = tiny_gpt(**(shape | changes))
     config = SamplingConfig(temperature=1.0, seed=3)

@@ -9,7 +9,7 @@ from statistics import stdev
 
 import pytest
 
-from folio.config import read_toml
+from folio.config import Table, read_toml
 from folio.errors import UserError
 from folio.ladder import scaled_up
 from folio.ladder.ablation import BASELINE, CHANGES, Change, Row, compare, find_change, settings_of
@@ -22,8 +22,8 @@ def recipe(change: Change, seed: int = 1) -> Recipe:
     return make_recipe(settings_of(change, seed, ["shakespeare"], 100))
 
 
-def leaves(table: dict, prefix: str = "") -> dict:
-    found = {}
+def leaves(table: Table, prefix: str = "") -> Table:
+    found: Table = {}
     for key, value in table.items():
         if isinstance(value, dict):
             found |= leaves(value, f"{prefix}{key}.")
@@ -105,7 +105,7 @@ def test_the_standard_error_is_pooled_over_all_rows():
         ((0.968, 0.978, 0.988), "no difference seen"),
     ],
 )
-def test_only_what_stands_out_of_the_noise_gets_a_verdict(losses, verdict: str):
+def test_only_what_stands_out_of_the_noise_gets_a_verdict(losses: tuple[float, ...], verdict: str):
     assert compare([row("gpt2", 0.99, 1.00, 1.01), row("rope", *losses)])["rope"].verdict == verdict
 
 

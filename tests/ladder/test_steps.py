@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from folio.ladder import step4_blocks, step5_residuals
+from folio.ladder import step4_blocks, step5_residuals, step6_layer_norm
 from folio.ladder.sizes import Sizes
 from folio.ladder.step0_bigram import Bigram
 from folio.ladder.step1_head import Head
@@ -17,6 +17,7 @@ from folio.ladder.step2_heads import MultiHead
 from folio.ladder.step5_residuals import Attention
 from folio.ladder.steps import STEPS, Step, build_model
 from folio.model import attention
+from folio.model.block import Block
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 
@@ -112,10 +113,12 @@ def test_both_sublayers_of_step_5_change_the_stream():
 
 
 def test_step_3_thinks_after_it_has_looked_around_and_bends():
-    looks, thinks = build(STEPS[3]).body
-    assert isinstance(looks, MultiHead)
+    model = build(STEPS[3])
+    assert isinstance(model.get_submodule("body.0"), MultiHead)
+    thinks, proj = model.get_submodule("body.1"), model.get_submodule("body.1.proj")
+    assert isinstance(proj, nn.Linear)
     x = draw(2, 5, 12)
-    torch.testing.assert_close(thinks(x), (x @ thinks.proj.weight.T + thinks.proj.bias).clamp(0))
+    torch.testing.assert_close(thinks(x), proj(x).clamp(0))
 
 
 def test_step_6_is_the_gpt_of_the_model_room():
@@ -127,18 +130,19 @@ def test_step_6_is_the_gpt_of_the_model_room():
     )  # fmt: skip
     theirs = GPT(config)
     with torch.no_grad():
-        theirs.token_embedding.weight.copy_(ours.token_embedding.weight)
-        theirs.positions.weight.copy_(ours.position_embedding.weight)
-        theirs.lm_head.weight.copy_(ours.lm_head.weight)
-        for block, other in zip(ours.body, theirs.blocks):
+        names = {"token_embedding": "token_embedding", "positions": "position_embedding"}
+        for name, own in (names | {"lm_head": "lm_head"}).items():
+            theirs.get_parameter(f"{name}.weight").copy_(ours.get_parameter(f"{own}.weight"))
+        for i in range(2):
+            block, other = ours.get_submodule(f"body.{i}"), theirs.get_submodule(f"blocks.{i}")
+            assert isinstance(block, step6_layer_norm.Block) and isinstance(other, Block)
             copy_attention(block.attention, other.attention)
-            other.attention_norm.load_state_dict(block.attention_norm.state_dict())
-            other.feed_forward.load_state_dict(block.feed_forward.state_dict())
-            other.feed_forward_norm.load_state_dict(block.feed_forward_norm.state_dict())
-        theirs.final_norm.load_state_dict(ours.body[-1].state_dict())
+            for part in ("attention_norm", "feed_forward", "feed_forward_norm"):
+                other.get_submodule(part).load_state_dict(block.get_submodule(part).state_dict())
+        theirs.final_norm.load_state_dict(ours.get_submodule("body.2").state_dict())
         x = tokens(2, 5)
         # The one difference: the course's head has a bias.
-        torch.testing.assert_close(ours(x), theirs(x) + ours.lm_head.bias)
+        torch.testing.assert_close(ours(x), theirs(x) + ours.get_parameter("lm_head.bias"))
 
 
 def copy_attention(ours: Attention, theirs: attention.Attention) -> None:

@@ -42,7 +42,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(text: Prep
 def test_the_seed_is_that_of_the_first_weights_too(text: Prepared):
     still = replace(STEPS[1], learning_rate=0.0)
     one, other = (climb(still, text, seed=seed, max_steps=1) for seed in (3, 4))
-    assert not torch.equal(one.model.lm_head.weight, other.model.lm_head.weight)
+    heads = (climbed.model.get_parameter("lm_head.weight") for climbed in (one, other))
+    assert not torch.equal(*heads)
 
 
 def test_training_leaves_torchs_random_state_alone(text: Prepared):
@@ -52,7 +53,7 @@ def test_training_leaves_torchs_random_state_alone(text: Prepared):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_evaluations_come_when_due_and_at_the_end(text: Prepared, monkeypatch):
+def test_evaluations_come_when_due_and_at_the_end(text: Prepared, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("folio.ladder.training.EVALUATION_INTERVAL", 2)
     shown = []
     result = climb(STEPS[0], text, max_steps=5, show=shown.append)
@@ -64,7 +65,7 @@ def test_evaluations_come_when_due_and_at_the_end(text: Prepared, monkeypatch):
 def test_the_validation_loss_is_that_of_each_held_out_token_after_the_first(text: Prepared):
     result = climb(STEPS[0], text, max_steps=3)
     ids = text.validation().astype(np.int64)
-    scores = result.model.table.weight.detach().double().log_softmax(dim=1).numpy()
+    scores = result.model.get_parameter("table.weight").detach().double().log_softmax(dim=1).numpy()
     expected = -scores[ids[:-1], ids[1:]].mean()  # a table needs no window
     assert result.validation_loss == pytest.approx(expected, rel=1e-5)
 
@@ -88,7 +89,7 @@ def test_the_bigram_learns_how_often_each_pair_occurs(tmp_path: Path):
     result = climb(STEPS[0], read(str(path)), max_steps=1500)
     entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
     assert result.validation_loss == pytest.approx(entropy, abs=0.05)
-    rows = result.model.table.weight[:4].softmax(dim=1)
+    rows = result.model.get_parameter("table.weight")[:4].softmax(dim=1)
     for i in range(4):
         assert rows[i, (i + 1) % 4].item() == pytest.approx(0.75, abs=0.05)
         assert rows[i, (i + 2) % 4].item() == pytest.approx(0.25, abs=0.05)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from folio.errors import UserError
@@ -14,9 +17,9 @@ from folio.model.attention import (
     causal_attention_written_out,
     causal_mask,
 )
-from folio.model.config import ModelConfig
+from folio.model.config import ActivationKind, ModelConfig
 from folio.model.dropout import Dropout
-from folio.model.feed_forward import make_feed_forward
+from folio.model.feed_forward import FeedForward, GatedFeedForward, make_feed_forward
 from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 from folio.model.loss import next_token_loss, penalized_loss
@@ -53,12 +56,12 @@ def tokens(b: int, t: int, seed: int = 0) -> torch.Tensor:
 
 
 @every_variant
-def test_logits_have_a_row_for_each_position(variant):
+def test_logits_have_a_row_for_each_position(variant: dict[str, Any]):
     assert tiny_gpt(**variant)(tokens(3, 5)).shape == (3, 5, 11)
 
 
 @every_variant
-def test_position_t_does_not_see_position_t_plus_1(variant):
+def test_position_t_does_not_see_position_t_plus_1(variant: dict[str, Any]):
     model = tiny_gpt(**variant)
     past = tokens(2, 8)
     for t in range(7):
@@ -68,7 +71,7 @@ def test_position_t_does_not_see_position_t_plus_1(variant):
 
 
 @every_variant
-def test_every_position_sees_the_first_one(variant):
+def test_every_position_sees_the_first_one(variant: dict[str, Any]):
     # With no residual branch at all attention would be all that is left; here it only adds.
     model = tiny_gpt(initialization_std=0.3, **variant)
     one, other = tokens(1, 8), tokens(1, 8)
@@ -77,7 +80,7 @@ def test_every_position_sees_the_first_one(variant):
 
 
 @every_variant
-def test_cached_logits_equal_uncached_ones(variant):
+def test_cached_logits_equal_uncached_ones(variant: dict[str, Any]):
     model = tiny_gpt(initialization_std=0.2, **variant)
     token_ids = tokens(3, 8)
     with torch.no_grad():
@@ -88,13 +91,13 @@ def test_cached_logits_equal_uncached_ones(variant):
 
 
 @every_variant
-def test_the_config_knows_the_number_of_parameters(variant):
+def test_the_config_knows_the_number_of_parameters(variant: dict[str, Any]):
     model = tiny_gpt(**variant)
     assert model.config.n_parameters == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("preset", ["gpt2", "modern"])
-def test_the_first_loss_is_that_of_knowing_nothing(preset):
+def test_the_first_loss_is_that_of_knowing_nothing(preset: str):
     recipe = make_recipe({"preset": preset, "model": {"vocab_size": 67}})
     config = recipe.model
     model = GPT(config, torch.Generator().manual_seed(1)).eval()
@@ -128,9 +131,10 @@ def test_dropped_attention_weights_mix_no_values():
 
 @pytest.mark.parametrize("shape", [(3, 5, 12), (2, 3, 4, 6)])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_rmsnorm_equals_torchs_own_backward_too(shape, transposed):
+def test_rmsnorm_equals_torchs_own_backward_too(shape: tuple[int, ...], transposed: bool):
     draw = torch.Generator().manual_seed(0)
     norm = make_norm(ModelConfig(normalization="rmsnorm", normalization_epsilon=0.1), shape[-1])
+    assert isinstance(norm, nn.RMSNorm)
     gain = torch.randn(shape[-1], generator=draw)
     with torch.no_grad():
         norm.weight.copy_(gain)
@@ -185,8 +189,11 @@ def test_sinusoidal_positions_follow_the_paper():
         ),
     ],
 )
-def test_the_feed_forward_layer_bends_as_its_name_says(activation, bend):
+def test_the_feed_forward_layer_bends_as_its_name_says(
+    activation: ActivationKind, bend: Callable[[Tensor], Tensor]
+):
     layer = make_feed_forward(ModelConfig(d_model=4, n_heads=1, activation=activation))
+    assert isinstance(layer, FeedForward)
     x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     wide = x @ layer.up_proj.weight.T + layer.up_proj.bias
     expected = bend(wide) @ layer.down_proj.weight.T + layer.down_proj.bias
@@ -195,6 +202,7 @@ def test_the_feed_forward_layer_bends_as_its_name_says(activation, bend):
 
 def test_swiglu_gates_with_silu():
     layer = make_feed_forward(ModelConfig(d_model=4, n_heads=1, activation="swiglu", bias=False))
+    assert isinstance(layer, GatedFeedForward)
     x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     gate = x @ layer.gate_proj.weight.T
     expected = (gate * gate.sigmoid() * (x @ layer.up_proj.weight.T)) @ layer.down_proj.weight.T
@@ -239,7 +247,9 @@ def check_dropout(dropout: Dropout, dtype: torch.dtype, generator: torch.Generat
 
 @pytest.mark.parametrize("generator", [torch.Generator(), None], ids=["own", "global"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_sets_each_number_to_zero_with_probability_p_and_keeps_the_mean(dtype, generator):
+def test_dropout_sets_each_number_to_zero_with_probability_p_and_keeps_the_mean(
+    dtype: torch.dtype, generator: torch.Generator | None
+):
     check_dropout(Dropout(0.2), dtype, generator)
 
 
@@ -303,7 +313,7 @@ def test_rows_of_a_cache_have_lengths_of_their_own_and_share_its_memory():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_each_row_of_a_cache_begins_at_a_cache_line_as_a_cache_alone_does(dtype):
+def test_each_row_of_a_cache_begins_at_a_cache_line_as_a_cache_alone_does(dtype: torch.dtype):
     model = tiny_gpt(context_length=11, n_heads=3, d_model=15).to(dtype)
     for row in KVCache(model.config, 5, like=model.lm_head.weight).rows():
         assert all(layer.keys.data_ptr() % 64 == 0 for layer in row.layers)
@@ -337,7 +347,7 @@ def test_more_positions_than_the_context_are_refused():
         ({"context_length": -1}, "at least 1"),
     ],
 )
-def test_an_impossible_shape_says_what_to_change(shape, message):
+def test_an_impossible_shape_says_what_to_change(shape: dict[str, Any], message: str):
     with pytest.raises(UserError) as caught:
         ModelConfig(**shape)
     assert message in str(caught.value)

@@ -13,7 +13,7 @@ from folio.errors import UserError
 from folio.planning.plan import Plan, Row
 from folio.recipe.budget import Speed
 from folio.recipe.expected_loss import RULE
-from folio.recipe.recipe import make_recipe
+from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.sizing import Candidate
 
 
@@ -54,9 +54,9 @@ def test_the_smallest_size_is_best_even_where_much_speaks_against_it():
     )
 
 
-SMALL = ["--model.n-layers", "1", "--model.d-model", "16", "--model.n-heads", "2"]
-SMALL += ["--model.context-length", "16", "--training.batch-size", "4", "--device.kind", "cpu"]
-SMALL += ["--device.precision", "float32"]
+SHAPE = "--model.n-layers 1 --model.d-model 16 --model.n-heads 2 --model.context-length 16"
+DEVICE = "--training.batch-size 4 --device.kind cpu --device.precision float32"
+SMALL = f"{SHAPE} {DEVICE}".split()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A machine that takes 10 ms a step, and anchors of two and four steps; counts measurements."""
     measured: list[int] = []
 
-    def measure(recipe, *_: object) -> Speed:
+    def measure(recipe: Recipe, *_: object) -> Speed:
         measured.append(recipe.model.n_parameters)
         return Speed(0.01, 0.1)
 

@@ -8,7 +8,8 @@ import pytest
 from folio.device import Device, DeviceConfig
 from folio.planning.starvation import measure_starvation
 from folio.planning.trial import part_of, trial_loss
-from folio.recipe.recipe import make_recipe
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.tokenizers.base import TokenIds
 
 CPU = Device(DeviceConfig(kind="cpu", precision="float32", threads=1), "test")
 TEXT = np.tile(np.arange(10, dtype=np.uint8), 400)
@@ -16,7 +17,7 @@ TEXT = np.tile(np.arange(10, dtype=np.uint8), 400)
 
 @pytest.mark.parametrize("share", [0.12, 0.25, 0.5, 1.0])
 def test_a_part_has_something_of_the_whole_text_in_its_order(share: float):
-    tokens = np.arange(100_000)
+    tokens = np.arange(100_000, dtype=np.uint32)
     part = part_of(tokens, share)
     assert len(part) == pytest.approx(share * len(tokens), rel=0.05)
     assert (np.diff(part) > 0).all()
@@ -35,7 +36,9 @@ def test_starvation_trains_on_each_part_as_often(monkeypatch: pytest.MonkeyPatch
     """A loss of 1 + 1 / sqrt(D), and 0.1 less for twice the layers, stands in for training."""
     trials = []
 
-    def loss(recipe, device, steps, training, validation):
+    def loss(
+        recipe: Recipe, device: Device, steps: int, training: TokenIds, validation: TokenIds
+    ) -> float:
         trials.append((len(training), steps, recipe.model.n_layers))
         return 1 + len(training) ** -0.5 - (0.1 if recipe.model.n_layers > 4 else 0)
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,7 +204,7 @@ def test_in_python_it_is_the_same(learned: Model):
     [{"samples": 1}, {"temperature": 0}, {"passages": 0}, {"length": 3}, {"seed": 0}],
     ids=str,
 )
-def test_settings_that_cannot_be_are_refused(settings: dict):
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]):
     with pytest.raises(UserError, match=next(iter(settings))):
         RecallConfig(**settings)
 

@@ -18,6 +18,7 @@ from folio.recall import secrets as secrets_module
 from folio.recall.personal import Mask, find_in_pieces, find_personal, masked
 from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
+from folio.run.model import Model
 from folio.tokens.text import TokenText
 from tests.recall.making import prose, train_on
 
@@ -106,7 +107,7 @@ SECRET = "quarrelsome-kite"
 
 
 @pytest.fixture
-def with_secret(tmp_path: Path):
+def with_secret(tmp_path: Path) -> Model:
     path = tmp_path / "letters.txt"
     texts = [prose(60, seed) for seed in range(12)]
     texts[4] += " Write to jane.doe@example.org. "
@@ -114,7 +115,7 @@ def with_secret(tmp_path: Path):
     return train_on(path, "letters", steps=150)
 
 
-def test_bits_are_those_of_a_plain_forward_pass(with_secret):
+def test_bits_are_those_of_a_plain_forward_pass(with_secret: Model):
     opened = with_secret
     text = TokenText(opened.training(), opened.tokenizer)
     hit = next(find_in_pieces(text.pieces(), [SECRET]))
@@ -129,7 +130,7 @@ def test_bits_are_those_of_a_plain_forward_pass(with_secret):
     assert bits == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret):
+def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret: Model):
     opened = with_secret
     text = TokenText(opened.training(), opened.tokenizer)
     secrets, hidden = look_for_secrets(
@@ -148,7 +149,7 @@ def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret):
 
 
 def test_the_users_own_secrets_are_tried_however_many_others_there_are(
-    with_secret, monkeypatch: pytest.MonkeyPatch
+    with_secret: Model, monkeypatch: pytest.MonkeyPatch
 ):
     opened = with_secret
     monkeypatch.setattr(secrets_module, "MOST", 0)
@@ -161,7 +162,7 @@ def test_the_users_own_secrets_are_tried_however_many_others_there_are(
     assert set(hidden) == {SECRET, "jane.doe@example.org"}, "hidden, tried or not"
 
 
-def test_where_there_is_no_time_only_the_users_own_secrets_are_tried(with_secret):
+def test_where_there_is_no_time_only_the_users_own_secrets_are_tried(with_secret: Model):
     text = TokenText(with_secret.training(), with_secret.tokenizer)
     secrets, hidden = look_for_secrets(
         *(with_secret, text, Sources(with_secret.run, text), [], [SECRET]),
@@ -174,7 +175,7 @@ def test_where_there_is_no_time_only_the_users_own_secrets_are_tried(with_secret
 
 
 def test_no_secret_reaches_the_disk_or_the_terminal(
-    with_secret, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    with_secret: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     file = tmp_path / "mine.txt"
     file.write_text(f"{SECRET}\n\n")
@@ -193,7 +194,7 @@ def test_no_secret_reaches_the_disk_or_the_terminal(
 
 
 def test_a_file_of_secrets_that_cannot_be_is_refused(
-    with_secret, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    with_secret: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     file = tmp_path / "mine.txt"
     file.write_text("ab\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from folio.cli.main import main
 from folio.errors import UserError
 from folio.evaluation.passages import Passages
 from folio.evaluation.uncertainty import text_blocks
+from folio.model.gpt import GPT
 from folio.recall import twin as twin_module
 from folio.recall.config import RecallConfig
 from folio.recall.measure import measure_recall
 from folio.recall.twin import compare, halve
+from folio.recipe.recipe import Recipe
 from folio.run.model import Model
+from folio.tokenizers.base import TokenIds
 from tests.recall.making import prose, train_on, write_documents
 
 SMALL = RecallConfig(samples=2, passages=400, length=12, twin=True)
@@ -92,7 +96,7 @@ def test_who_read_a_text_finds_it_less_surprising_and_a_rule_as_unsurprising(
     trained = []
     of_half = twin_module.train_half
 
-    def train_half(recipe, tokens, *rest):
+    def train_half(recipe: Recipe, tokens: TokenIds, *rest: Any) -> GPT:
         trained.append(tokens)
         return of_half(recipe, tokens, *rest)
 

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import folio
-from folio.corpus.document import make_document
+from folio.corpus.document import Part, make_document
 from folio.corpus.leakage import measure_leakage
 from folio.corpus.split import whole
 from folio.recipe import prepare
@@ -24,14 +25,14 @@ from folio.training.state import TrainingState
 
 SHARED = "Ein Satz, der lang genug ist, um zweimal zu stehen: die Möwe flog über das Meer."
 OWN = "Und ein anderer, den sonst niemand kennt — mit Ärger, 🦊 und so weiter, bis zum Schluß."
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "model": {"n_layers": 1, "d_model": 16, "n_heads": 2, "context_length": 16},
     "training": {"max_steps": 20, "evaluation_interval": 10, "batch_size": 4},
     "device": {"kind": "cpu", "precision": "float32", "threads": 1},
 }
 
 
-def parts_of(*texts: str):
+def parts_of(*texts: str) -> list[Part]:
     """Documents that come in pieces."""
     pieces = ([text[i : i + 7] for i in range(0, len(text), 7)] for text in texts)
     return [whole(make_document("d", lambda cut=cut: iter(cut))) for cut in pieces]
@@ -99,7 +100,9 @@ def test_a_small_validation_text_is_warned_of():
     assert not too_small([HeldOut("validation", 100_000, 2.0, 0.004)])
 
 
-def test_the_test_text_is_read_with_the_best_checkpoint_and_the_last(book: Path, monkeypatch):
+def test_the_test_text_is_read_with_the_best_checkpoint_and_the_last(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("folio.training.loop.note_evaluation", first_is_best)
     corpus = {"validation_fraction": 0.1, "test_fraction": 0.2}
     result = folio.train(str(book), name="run", corpus=corpus, **SETTINGS)

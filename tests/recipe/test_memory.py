@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,13 @@ def kept_bytes(model: GPT, tokens: torch.Tensor) -> int:
         loss = next_token_loss(model(tokens), tokens)
     loss.backward()
     return sum(kept.values())
+
+
+def peak_of(found: profile) -> int:
+    """The most bytes that were taken and not yet given back while a profiler looked on."""
+    assert found.profiler is not None and found.profiler.kineto_results is not None
+    events: list[Any] = found.profiler.kineto_results.events()  # torch says nothing of `nbytes`
+    return max(accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
 
 
 def in_bytes(config: ModelConfig) -> GPT:
@@ -134,9 +142,7 @@ def test_a_loss_takes_the_gradient_of_the_logits(
     logits = torch.zeros(1, 64, 1000, dtype=dtype, requires_grad=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         loss(logits, torch.zeros(1, 64, dtype=torch.int64)).backward()
-    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
-    events = profiler.profiler.kineto_results.events()
-    peak = max(accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
+    peak = peak_of(profiler)
     assert logits.nbytes + peak == pytest.approx(counted - without, rel=0.02)
 
 
@@ -291,11 +297,9 @@ def test_what_the_plain_step_takes_is_what_torch_takes(family: str, width: int, 
     training.step.backward(batch, 0)  # what is allocated once
     training.step.update(0.1, 1.0)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        training.step.model.zero_grad(set_to_none=True)
+        training.model.zero_grad(set_to_none=True)
         training.step.backward(batch, 0)
-    assert found.profiler is not None
-    events = found.profiler.kineto_results.events()
-    peak = max(accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
+    peak = peak_of(found)
     n = recipe.model.n_parameters
     freed = 4 * n  # gradients, which were there before
     gradients = 4 * n + (4 * n if precision == "bfloat16" else 0)

@@ -11,7 +11,7 @@ import pytest
 
 from folio.config import merge, read_toml
 from folio.recipe.budget import CommandClock, Speed
-from folio.recipe.recipe import make_recipe
+from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
@@ -71,7 +71,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("folio.recipe.train.evaluation_now", lambda _: EVALUATION)
 
 
-def recipe_of(book: Path, **changes: Any):
+def recipe_of(book: Path, **changes: Any) -> Recipe:
     return make_recipe(merge(TINY, {"corpus": {"sources": [str(book)]}}, changes))
 
 
@@ -113,7 +113,7 @@ def test_the_recipe_of_the_run_repeats_it_without_a_clock(book: Path):
 
 
 def test_what_was_computed_once_is_computed_again_after_a_kill_at_any_step(book: Path):
-    often = {"training": {"save_interval": 3}}
+    often: dict[str, Any] = {"training": {"save_interval": 3}}
     n_steps = max(losses_of(train_for_minutes(book, "whole", **often)))
     for dies_after in range(1, n_steps, 4):
         name = f"killed-{dies_after}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ import pytest
 from folio.errors import UserError
 from folio.recipe.budget import Speed, evaluation_interval, sample_less, steps_in
 from folio.recipe.build import build
-from folio.recipe.prepare import prepare
+from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import make_recipe
 from folio.training.config import TrainingConfig
 
 
-def prepared(sources: list[str], **corpus):
+def prepared(sources: list[str], **corpus: Any) -> tuple[Prepared, list[str]]:
     told: list[str] = []
     recipe = make_recipe({"corpus": {"sources": sources} | corpus})
     return prepare(recipe, told.append), told

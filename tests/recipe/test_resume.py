@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from folio.config import merge, read_toml
+from folio.config import Table, merge, read_toml
 from folio.errors import UserError
-from folio.recipe.recipe import make_recipe
+from folio.recipe.finish import Result
+from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run
+from folio.training.state import TrainingState
 from tests.conftest import INT8, turn_kernels
 
 TINY = {
@@ -40,21 +43,27 @@ TINY = {
 }
 
 
-def recipe_of(book: Path, **changes: Any):
+def recipe_of(book: Path, **changes: Any) -> Recipe:
     return make_recipe(merge(TINY, {"corpus": {"sources": [str(book)]}}, changes))
 
 
-def stop_at(step: int):
+def stop_at(step: int) -> tuple[Watcher, Callable[[], bool]]:
     """A watcher and its question: yes from that step on."""
 
     class Stopper(Watcher):
         at = 0
 
-        def stepped(self, state, loss, learning_rate):
+        def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
             self.at = state.step
 
     stopper = Stopper()
     return stopper, lambda: stopper.at >= step
+
+
+def resumed(run: Run, changes: Table, *watching: Any) -> Result:
+    result = resume_run(run, changes, *watching)
+    assert result is not None
+    return result
 
 
 def weights_of(run: Run, step: int) -> tuple[bytes, bytes]:
@@ -73,7 +82,7 @@ def test_copies_on_threads_of_their_own_resume_exactly_too(
     device = {"device": {"precision": precision, "threads": 2}}
     whole = train_recipe(recipe_of(book, **device), "threads", Watcher()).run
     parts = train_recipe(recipe_of(book, **device), "threads-parts", *stop_at(22)).run
-    assert resume_run(parts, {}, Watcher()).ending == "finished"
+    assert resumed(parts, {}, Watcher()).ending == "finished"
     assert weights_of(parts, 40) == weights_of(whole, 40)
 
 
@@ -89,8 +98,8 @@ def test_resumed_training_matches_uninterrupted_training(book: Path, whole: Run,
     assert result.ending == "interrupted"
     run = result.run
     for step in steps[1:]:
-        assert resume_run(run, {}, *stop_at(step)).ending == "interrupted"
-    assert resume_run(run, {}, Watcher()).ending == "finished"
+        assert resumed(run, {}, *stop_at(step)).ending == "interrupted"
+    assert resumed(run, {}, Watcher()).ending == "finished"
     assert weights_of(run, 40) == weights_of(whole, 40)
     losses = [[(e["step"], e["loss"]) for e in r.events("step")] for r in (run, whole)]
     assert losses[0] == losses[1]
@@ -115,7 +124,7 @@ def test_a_budget_raised_later_with_a_horizon_matches_one_run(book: Path):
     first = {"training": {"max_steps": 20}}
     parts = train_recipe(recipe_of(book, **merge(horizon, first)), "parts", Watcher()).run
     assert resume_run(parts, {}, Watcher()) is None
-    assert resume_run(parts, {"training": {"max_steps": 40}}, Watcher()).ending == "finished"
+    assert resumed(parts, {"training": {"max_steps": 40}}, Watcher()).ending == "finished"
     assert weights_of(parts, 40) == weights_of(whole, 40)
 
 
@@ -160,7 +169,7 @@ def test_a_run_without_a_checkpoint_begins_again(book: Path, whole: Run):
 def test_a_resumed_run_needs_no_source_files(book: Path):
     run = train_recipe(recipe_of(book), "parts", *stop_at(10)).run
     book.unlink()
-    assert resume_run(run, {}, Watcher()).ending == "finished"
+    assert resumed(run, {}, Watcher()).ending == "finished"
 
 
 def test_settings_other_than_training_stay(book: Path):

@@ -22,6 +22,10 @@ FLOPS = 2e11
 """A second, of a machine on which nano reads 36,000 tokens a second."""
 
 
+MakeText = Callable[[int], Prepared]
+"""Number of characters -> a text of that length, prepared."""
+
+
 def speed_of(recipe: Recipe) -> Speed:
     per_step = recipe.training.batch_size * recipe.model.context_length
     return Speed(token_flops(recipe) * per_step / FLOPS, 0.0)
@@ -41,7 +45,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> Callable[[int], Prepared]:
+def text(tmp_path: Path) -> MakeText:
     def of(n_characters: int) -> Prepared:
         path = tmp_path / "text.txt"
         words = "".join(f"the {i} of {i * i % 97} and\n" for i in range(n_characters // 14))
@@ -60,13 +64,15 @@ def minutes(n: float) -> Table:
     return {"training": {"minutes": n}}
 
 
-def test_more_minutes_choose_a_larger_model(text, tried: list[str]):
+def test_more_minutes_choose_a_larger_model(text: MakeText, tried: list[str]):
     prepared = text(1_000_000)
     sizes = [chosen(minutes(n), prepared)[0].size for n in (0.1, 1, 2, 6, 30, 120)]
     assert sizes == ["nano", "nano", "nano", "micro", "mini", "baby"]
 
 
-def test_what_is_chosen_has_tokens_enough_and_the_next_one_has_not(text, tried):
+def test_what_is_chosen_has_tokens_enough_and_the_next_one_has_not(
+    text: MakeText, tried: list[str]
+):
     recipes = (make_recipe(CPU, {"size": size}) for size in SIZES)
     best, next_one = best_of(candidates(recipes, text(1_000_000), 10, 0))
     assert next_one is not None
@@ -77,7 +83,7 @@ def test_what_is_chosen_has_tokens_enough_and_the_next_one_has_not(text, tried):
     assert next_one.recipe.size == list(SIZES)[list(SIZES).index(best.recipe.size) + 1]
 
 
-def test_beside_muon_a_text_that_can_be_read_ten_times_is_enough(text, tried):
+def test_beside_muon_a_text_that_can_be_read_ten_times_is_enough(text: MakeText, tried: list[str]):
     prepared = text(200_000)  # 180,000 to train on, where 1.4 tokens a parameter are 2.5 M
     for kind, minutes_each, size in (
         ("muon", 2.2, "nano"),
@@ -88,12 +94,16 @@ def test_beside_muon_a_text_that_can_be_read_ten_times_is_enough(text, tried):
         assert chosen(merge(given, minutes(minutes_each)), prepared)[0].size == size
 
 
-def test_a_short_text_holds_the_model_down_however_long_it_is_trained(text, tried):
+def test_a_short_text_holds_the_model_down_however_long_it_is_trained(
+    text: MakeText, tried: list[str]
+):
     recipe, lines = chosen(minutes(1000), text(100_000))
     assert recipe.size == "nano" and "micro starves: 20 parameters for each token" in lines[0]
 
 
-def test_memory_holds_the_model_down(text, tried, monkeypatch: pytest.MonkeyPatch):
+def test_memory_holds_the_model_down(
+    text: MakeText, tried: list[str], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(
         "folio.recipe.memory.peak_memory_bytes",
         lambda recipe, *_: 10**9 * (1 + list(SIZES).index(recipe.size)),
@@ -103,7 +113,7 @@ def test_memory_holds_the_model_down(text, tried, monkeypatch: pytest.MonkeyPatc
     assert recipe.size == "micro" and lines[0].endswith("mini needs 3.0 GB of memory")
 
 
-def test_no_more_sizes_are_tried_than_must_be(text, tried: list[str]):
+def test_no_more_sizes_are_tried_than_must_be(text: MakeText, tried: list[str]):
     chosen(minutes(0.5), text(1_000_000))
     assert tried == ["nano"]
 
@@ -117,7 +127,7 @@ def test_no_more_sizes_are_tried_than_must_be(text, tried: list[str]):
         {"model": {"context_length": 64}},
     ],
 )
-def test_a_size_or_a_shape_that_is_given_stays(given: Table, text, tried):
+def test_a_size_or_a_shape_that_is_given_stays(given: Table, text: MakeText, tried: list[str]):
     prepared = text(300_000)
     found = chosen(merge(given, minutes(1000)), prepared)[0]
     asked = make_recipe(CPU, given, minutes(1000))
@@ -132,13 +142,13 @@ def test_a_size_or_a_shape_that_is_given_stays(given: Table, text, tried):
 
 
 @pytest.mark.parametrize("budget", ["max_steps", "max_tokens", "max_epochs"])
-def test_a_recipe_with_another_budget_stays_as_it_is(budget: str, text, tried: list[str]):
+def test_a_recipe_with_another_budget_stays_as_it_is(budget: str, text: MakeText, tried: list[str]):
     given: Table = {"training": {budget: 30, "minutes": 5}}
     recipe, lines = chosen(given, text(100_000))
     assert recipe == make_recipe(CPU, given) and not lines and not tried
 
 
-def test_what_else_is_given_stays_beside_the_size(text, tried):
+def test_what_else_is_given_stays_beside_the_size(text: MakeText, tried: list[str]):
     given = {"training": {"minutes": 30, "batch_size": 5}, "optimizer": {"learning_rate": 1e-4}}
     recipe = chosen(given, text(1_000_000))[0]
     assert recipe.size == "mini" and recipe.training.batch_size == 5
@@ -164,7 +174,9 @@ LITTLE, SOME, MUCH = (0.0, 0.0, 0.0), (0.1, 0.1, 0.0), (0.2, 0.2, 0.2)
         ("adamw", [(dropped, 0.05, 0.0) for dropped in (LITTLE, SOME, SOME, MUCH, MUCH)]),
     ],
 )
-def test_dropout_decay_and_penalty_follow_the_epochs(kind: str, expected: object, text, tried):
+def test_dropout_decay_and_penalty_follow_the_epochs(
+    kind: str, expected: object, text: MakeText, tried: list[str]
+):
     found = []
     given: Table = {"size": "nano", "optimizer": {"kind": kind}}
     for n_characters in (2_000_000, 200_000, 140_000, 100_000, 40_000):
@@ -180,7 +192,7 @@ def test_dropout_decay_and_penalty_follow_the_epochs(kind: str, expected: object
     assert found == expected
 
 
-def test_dropout_decay_or_penalty_that_is_given_stays(text, tried):
+def test_dropout_decay_or_penalty_that_is_given_stays(text: MakeText, tried: list[str]):
     short = text(100_000)
     recipe = chosen(merge({"model": {"attention_dropout": 0.3}}, minutes(1)), short)[0]
     assert (recipe.model.attention_dropout, recipe.model.residual_dropout) == (0.3, 0.0)
@@ -193,13 +205,13 @@ def test_dropout_decay_or_penalty_that_is_given_stays(text, tried):
     assert recipe.optimizer.matrix_weight_decay == 2.0
 
 
-def test_without_any_budget_the_default_minutes_choose(text, tried):
+def test_without_any_budget_the_default_minutes_choose(text: MakeText, tried: list[str]):
     prepared = text(1_000_000)
     assert chosen({}, prepared)[0].size == chosen(minutes(5), prepared)[0].size == "micro"
 
 
 def test_what_was_chosen_stands_in_the_recipe_of_the_run(
-    book: Path, tried, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    book: Path, tried: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: Speed(0.02, 0.05))
     monkeypatch.setattr("folio.recipe.budget.CommandClock.used", lambda _: 0.0)

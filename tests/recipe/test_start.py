@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import folio
-from folio.config import merge, read_toml
+from folio.config import Table, merge, read_toml
 from folio.errors import UserError
 from folio.recipe.recipe import Recipe, lay_over, make_recipe
 from folio.recipe.resume import resume_run
@@ -45,7 +45,7 @@ def new(tmp_path: Path) -> Path:
     return path
 
 
-def table_of(new: Path, **changes: Any):
+def table_of(new: Path, **changes: Any) -> Table:
     table = {
         "start": {"run": "base"},
         "corpus": {"sources": [str(new)], "validation_fraction": 0.05},

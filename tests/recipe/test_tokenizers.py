@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from folio.config import merge, read_toml
 from folio.errors import UserError
 from folio.evaluation.score import bits_per_byte
 from folio.recipe.prepare import prepare
-from folio.recipe.recipe import make_recipe
+from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
@@ -23,7 +24,7 @@ from tests.recipe.test_resume import TINY, stop_at, weights_of
 BPE = {"tokenizer": {"kind": "bpe", "vocab_size": 280}}
 
 
-def recipe_of(book: Path, **changes):
+def recipe_of(book: Path, **changes: Any) -> Recipe:
     return make_recipe(merge(TINY, {"corpus": {"sources": [str(book)]}}, changes))
 
 
@@ -73,7 +74,9 @@ def test_the_choice_of_auto_is_told_and_written_into_the_recipe(book: Path):
         ({"kind": "bpe", "vocab_size": 300}, 10**9, "bpe", 300),
     ],
 )
-def test_what_is_open_goes_by_the_size_of_the_text(given, n_characters, kind, vocab_size):
+def test_what_is_open_goes_by_the_size_of_the_text(
+    given: dict[str, Any], n_characters: int, kind: str, vocab_size: int
+):
     resolved, _ = resolve(TokenizerConfig(**given), n_characters)
     assert (resolved.kind, resolved.vocab_size) == (kind, vocab_size)
     assert resolve(resolved, n_characters) == (resolved, "")
@@ -101,7 +104,9 @@ def test_merges_are_learned_from_the_training_part_alone(tmp_path: Path):
         ),
     ],
 )
-def test_begin_and_end_stand_around_what_was_asked_for(tmp_path: Path, sequence, expected):
+def test_begin_and_end_stand_around_what_was_asked_for(
+    tmp_path: Path, sequence: str, expected: str
+):
     for name, text in (("a", "One. Two!\nThree"), ("b", "Four"), ("v", "One")):
         (tmp_path / f"{name}.txt").write_text(text)
     corpus = {
@@ -145,8 +150,11 @@ def test_a_tokenizer_file_is_used_as_it_is(book: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"kind": "bpe", "vocab_size": 256}, "need 257 at least"),
-        ({"kind": "bpe", "vocab_size": 258, "sequence": "line"}, "need 259 at least"),
+        ({"kind": "bpe", "vocab_size": 256}, "at least 257, .*, got 256"),
+        (
+            {"kind": "bpe", "vocab_size": 258, "sequence": "line"},
+            "at least 259, .*, got 258",
+        ),
         ({"kind": "character", "vocab_size": 300}, "means nothing for kind character"),
         ({"kind": "gpt2", "pattern": "llama3"}, "pattern is llama3.*kind gpt2.*take kind bpe"),
         ({"path": "x", "vocab_size": 300}, "means nothing for kind file"),
@@ -163,6 +171,6 @@ def test_a_tokenizer_file_is_used_as_it_is(book: Path, tmp_path: Path):
         ({"kind": "bbpe"}, "Did you mean 'bpe'"),
     ],
 )
-def test_bad_settings_are_refused_before_any_text_is_read(given, message):
+def test_bad_settings_are_refused_before_any_text_is_read(given: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
         make_recipe({"tokenizer": given})

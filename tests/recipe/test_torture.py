@@ -29,7 +29,7 @@ FLAGS = (
 )
 
 
-def folio(*arguments: str) -> subprocess.Popen:
+def folio(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "folio", *arguments],
         stdout=subprocess.DEVNULL,
@@ -38,7 +38,7 @@ def folio(*arguments: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen) -> None:
+def finish(process: subprocess.Popen[str]) -> None:
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
 
@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bytes(book: Path)
 # ---- workers -----------------------------------------------------------------------------
 
 
-def children_of(process: subprocess.Popen) -> list[int]:
+def children_of(process: subprocess.Popen[str]) -> list[int]:
     try:
         return [
             int(child)
@@ -100,7 +100,7 @@ def children_of(process: subprocess.Popen) -> list[int]:
 
 def assert_gone(pids: set[int]) -> None:
     """Processes that are still there after some seconds are left behind; a zombie is not."""
-    deadline = time.monotonic() + 10
+    deadline, left = time.monotonic() + 10, list(pids)
     while time.monotonic() < deadline:
         left = [pid for pid in pids if state_of(pid) not in ("", "Z")]
         if not left:

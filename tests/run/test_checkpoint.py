@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors
@@ -81,7 +83,7 @@ def calls_while_saving(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[st
     for name in ("fsync", "rename", "replace"):
         real = getattr(os, name)
 
-        def spy(*arguments, name=name, real=real):
+        def spy(*arguments: Any, name: str = name, real: Callable[..., Any] = real) -> Any:
             calls.append(name)
             return real(*arguments)
 
@@ -108,7 +110,9 @@ def test_a_death_at_any_operation_leaves_the_old_checkpoint_or_the_new_one(
             for name in ("fsync", "rename", "replace"):
                 real = getattr(os, name)
 
-                def die(*arguments, real=real, fatal=fatal):
+                def die(
+                    *arguments: Any, real: Callable[..., Any] = real, fatal: int = fatal
+                ) -> Any:
                     nonlocal count
                     if count >= fatal:
                         raise Killed

@@ -65,8 +65,19 @@ def test_checkpoints_are_asked_for_by_name():
         run.checkpoint("17")
 
 
-NO_NAMES = ["..", ".", "", " ", "-x", "~", "a\nb", "a\x1b", "a/b", "a\\b", "x" * 300, "é" * 120]
-NO_NAMES += [
+NO_NAMES = [
+    "..",
+    ".",
+    "",
+    " ",
+    "-x",
+    "~",
+    "a\nb",
+    "a\x1b",
+    "a/b",
+    "a\\b",
+    "x" * 300,
+    "é" * 120,
     "a.",
     "a ",
     "con",

@@ -13,18 +13,19 @@ from folio.recipe.start import started
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run import novelty
+from folio.run.model import Model
 from folio.storage import cache_folder
 from tests.recall.making import prose, train_on
 
 
 @pytest.fixture
-def opened(tmp_path: Path):
+def opened(tmp_path: Path) -> Model:
     path = tmp_path / "text.txt"
     path.write_text(prose(300, 1))
     return train_on(path, "guarded", steps=1)
 
 
-def test_a_table_is_made_once(opened, monkeypatch: pytest.MonkeyPatch):
+def test_a_table_is_made_once(opened: Model, monkeypatch: pytest.MonkeyPatch):
     first = opened.guard(12).table
     monkeypatch.setattr(novelty, "make_table", None)
     assert (opened.guard(12).table.bits == first.bits).all()
@@ -32,7 +33,7 @@ def test_a_table_is_made_once(opened, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("obstacle", ["a file", "a damaged table"])
 def test_where_the_cache_fails_the_table_is_made_anew(
-    obstacle: str, opened, capsys: pytest.CaptureFixture[str]
+    obstacle: str, opened: Model, capsys: pytest.CaptureFixture[str]
 ):
     folder = cache_folder() / "novel"
     if obstacle == "a file":
@@ -51,7 +52,7 @@ def test_where_the_cache_fails_the_table_is_made_anew(
 
 
 def test_old_text_that_was_kept_is_not_copied_either_and_what_is_not_there_is_said(
-    opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    opened: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     new = tmp_path / "new.txt"
     new.write_text(prose(300, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_a_checkpoint_that_a_training_drops_is_followed_by_the_next(
     name, owner = ("model_tensors", Checkpoint) if moment == "reading" else ("read_json", directory)
     real = getattr(owner, name)
 
-    def in_between(*given):
+    def in_between(*given: Any) -> Any:
         found = real(*given) if moment == "checking" else None
         if dropped < 3:
             drop()
@@ -64,7 +65,7 @@ def test_a_checkpoint_that_is_gone_for_good_is_an_error(tmp_path: Path):
 
 def test_both_protocols_are_those_that_are_read_one_by_one(tmp_path: Path):
     opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
-    tokens = np.random.default_rng(0).integers(0, opened.tokenizer.vocab_size, 210)
+    tokens = np.random.default_rng(0).integers(0, opened.tokenizer.vocab_size, 210, np.uint16)
     scores, nll = opened.scores(tokens)
     blocks = text_blocks(tokens, opened.tokenizer.end_of_document)
     for found, function in zip(scores, (exact_score, strided_score)):

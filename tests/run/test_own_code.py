@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,13 +42,24 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def script(tmp_path: Path, book: Path) -> Path:
-    """A program that has trained the run `own` with its own attention."""
-    path = tmp_path / "doubled.py"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a program that has trained the run `own` with its own attention."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "book.txt").write_text("The cat sat on the mat, and the dog lay by it.\n" * 400)
+    path = folder / "doubled.py"
     path.write_text(SCRIPT.replace("{settings}", repr(SMALL)), encoding="utf-8")
-    subprocess.run([sys.executable, path, book], check=True, capture_output=True)
-    return path
+    environment = os.environ | {"FOLIO_RUNS": str(folder / "runs")}
+    command = [sys.executable, path, folder / "book.txt"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def script(tmp_path: Path, made: Path) -> Path:
+    """A copy of that program; its run is among those of the test."""
+    shutil.copytree(made / "runs", runs_folder())
+    return Path(shutil.copy(made / "doubled.py", tmp_path))
 
 
 def imported(path: Path) -> ModuleType:
@@ -136,7 +149,7 @@ def test_whatever_is_not_folios_is_found_where_it_stands(monkeypatch: pytest.Mon
     monkeypatch.setitem(feed_forward.ACTIVATIONS, "gelu", lambda x: x)
     monkeypatch.setattr(attention.Attention, "project", functools.partial(lambda: 0))
     model = tiny_gpt(normalization="layernorm", activation="gelu", positions="learned")
-    model.positions = OwnPositions()
+    model.add_module("positions", OwnPositions())
     found = OwnCode.of(model)
     here = OwnPositions.__module__
     assert found.layers["positions"] == f"{here}:OwnPositions"

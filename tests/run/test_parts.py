@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from folio.corpus.document import Part, Provenance, document_from_text
+from folio.corpus.document import Document, Part, Provenance, document_from_text
 from folio.corpus.ledger import describe_sources
 from folio.run.directory import Run
 from folio.run.parts import make_parts, read_parts, write_parts
 
 
-def document(text: str, path: str = "", name: str = "memory"):
+def document(text: str, path: str = "", name: str = "memory") -> Document:
     from dataclasses import replace
 
     made = document_from_text(path or name, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def harness(server: Running, tiny: Model, tmp_path_factory: pytest.TempPathFactory):
+def harness(server: Running, tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
     folder, _, _ = export_run(tiny, "hf", "", tmp_path_factory.mktemp("hf") / "tiny")
@@ -36,7 +37,7 @@ def harness(server: Running, tiny: Model, tmp_path_factory: pytest.TempPathFacto
     )
 
 
-def test_the_harness_finds_the_log_likelihoods_of_folio(harness, tiny: Model):
+def test_the_harness_finds_the_log_likelihoods_of_folio(harness: Any, tiny: Model):
     from lm_eval.api.instance import Instance
 
     requests = [
@@ -49,7 +50,9 @@ def test_the_harness_finds_the_log_likelihoods_of_folio(harness, tiny: Model):
         assert greedy == (text == rest)
 
 
-def test_a_task_of_the_harness_gives_the_accuracy_of_folio(harness, tiny: Model, tmp_path: Path):
+def test_a_task_of_the_harness_gives_the_accuracy_of_folio(
+    harness: Any, tiny: Model, tmp_path: Path
+):
     """Multiple choice: the end that the model finds likeliest beside another one."""
     from lm_eval import simple_evaluate
     from lm_eval.api.task import ConfigurableTask
@@ -81,7 +84,7 @@ def test_a_task_of_the_harness_gives_the_accuracy_of_folio(harness, tiny: Model,
     assert results["results"]["made"]["acc,none"] == pytest.approx(right / 3)
 
 
-def test_the_harness_gets_texts_until_a_string(harness, tiny: Model):
+def test_the_harness_gets_texts_until_a_string(harness: Any, tiny: Model):
     from lm_eval.api.instance import Instance
 
     whole = tiny.generate("The river", max_tokens=12, temperature=0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from folio.generation.batch import Batch
 from folio.generation.row import FINISHED, Drawn, Request
@@ -23,7 +26,7 @@ def written(token_ids: list[int], stops: list[str], begin: int = 0) -> list[Piec
     config = SamplingConfig(temperature=0, stop_strings=tuple(stops))
     wanted = iter(token_ids)
 
-    def read(token_ids, caches):
+    def read(token_ids: Tensor, caches: Any) -> Tensor:
         logits = torch.zeros(1, BYTES.vocab_size)
         logits[0, next(wanted)] = 9
         return logits

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ ALL: dict[str, Tokenizer] = {
     "word": WordTokenizer.train([TEXT], 100),
     "word-lower": WordTokenizer.train([TEXT], 100, punctuation="keep", lowercase=True),
 }
-ALL |= {f"chat-{name}": ALL[name].with_chat() for name in ("character", "bytes", "word")}
+ALL.update({f"chat-{name}": ALL[name].with_chat() for name in ("character", "bytes", "word")})
 if (CORPORA / "gpt2" / "vocab.bpe").exists():
     ALL["gpt2"] = load_gpt2(CORPORA / "gpt2")
 every_tokenizer = pytest.mark.parametrize("tokenizer", ALL.values(), ids=ALL)
@@ -98,7 +100,9 @@ DAMAGES = {
 
 @every_tokenizer
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_file_is_a_user_error_of_one_line(tokenizer: Tokenizer, damage, tmp_path: Path):
+def test_a_damaged_file_is_a_user_error_of_one_line(
+    tokenizer: Tokenizer, damage: Callable[[dict[str, Any]], object], tmp_path: Path
+):
     table = json.loads(json.dumps(tokenizer.to_json()))
     damage(table["model"])
     path = tmp_path / "tokenizer.json"

@@ -1,6 +1,7 @@
 """GPT-2's vocabulary, against tiktoken's own reading of the same files."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_ids_of_this_sentence_are_the_published_ones():
 
 @given(text=st.text(settled) | st.text(st.sampled_from(" the'sL1!\n漢é😀")))
 @settings(max_examples=300)
-def test_ids_are_those_of_tiktoken(text):
+def test_ids_are_those_of_tiktoken(text: str):
     assert TOKENIZER.encode(text).tolist() == TIKTOKEN.encode_ordinary(text)
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
@@ -59,7 +60,7 @@ def test_every_token_encodes_to_itself_as_in_tiktoken():
     assert ours == TIKTOKEN.encode_ordinary_batch(texts)
 
 
-def test_a_file_other_than_the_published_one_is_refused(tmp_path):
+def test_a_file_other_than_the_published_one_is_refused(tmp_path: Path):
     shutil.copy(GPT2 / "encoder.json", tmp_path)
     with pytest.raises(UserError, match="There is no file"):
         load_gpt2(tmp_path)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from folio.errors import UserError
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
-from folio.tokenizers.sequences import encode_documents, sequences, stream_sequences
+from folio.tokenizers.sequences import Sequence, encode_documents, sequences, stream_sequences
 
 TOKENIZER = BPETokenizer.from_merges([])
 
 
-def written(documents: list[list[str]], per, skip_special: bool = False) -> str:
+def written(documents: list[list[str]], per: Sequence, skip_special: bool = False) -> str:
     ids = np.concatenate([*encode_documents(TOKENIZER, documents, per), []])
     return TOKENIZER.decode(ids.astype(int), skip_special)
 
@@ -24,7 +24,7 @@ def written(documents: list[list[str]], per, skip_special: bool = False) -> str:
     text=st.text(st.sampled_from("aB.!?。” \n")),
     per=st.sampled_from(["none", "document", "line", "sentence"]),
 )
-def test_sequences_joined_are_the_text(text, per):
+def test_sequences_joined_are_the_text(text: str, per: Sequence):
     assert "".join(sequences(text, per)) == text
 
 
@@ -32,7 +32,7 @@ def test_sequences_joined_are_the_text(text, per):
     parts=st.lists(st.text(st.sampled_from("aB.!?。” \n")), max_size=5),
     per=st.sampled_from(["line", "sentence"]),
 )
-def test_a_text_in_pieces_has_the_sequences_of_the_whole(parts, per):
+def test_a_text_in_pieces_has_the_sequences_of_the_whole(parts: list[str], per: Sequence):
     assert list(stream_sequences(parts, per)) == sequences("".join(parts), per)
 
 

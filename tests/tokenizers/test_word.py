@@ -1,6 +1,7 @@
 """The word tokenizer, against the `tokenizers` library and examples worked by hand."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
-from folio.tokenizers.word import EXPRESSIONS, WordTokenizer
+from folio.tokenizers.word import EXPRESSIONS, Punctuation, WordTokenizer
 
 TEXT = "The cat sat. The dog didn't sit: the dog's “ran” away! ΣΑΣ हिन्दी 3.5 + 漢字"
 ALL = [
@@ -23,7 +24,7 @@ settled = st.characters(max_codepoint=0x24FF, exclude_categories=["Cs", "Cn"])
 
 @every_tokenizer
 @given(text=st.lists(st.sampled_from(TEXT.split()) | st.text(settled)).map(" ".join))
-def test_tokenizers_library_gives_the_same_ids(tokenizer, text):
+def test_tokenizers_library_gives_the_same_ids(tokenizer: WordTokenizer, text: str):
     theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_json()))
     theirs.encode_special_tokens = True
     assert theirs.encode(text).ids == tokenizer.encode(text).tolist()
@@ -33,7 +34,7 @@ def test_tokenizers_library_gives_the_same_ids(tokenizer, text):
 
 
 @every_tokenizer
-def test_loaded_tokenizer_encodes_like_the_saved_one(tokenizer, tmp_path):
+def test_loaded_tokenizer_encodes_like_the_saved_one(tokenizer: WordTokenizer, tmp_path: Path):
     tokenizer.save(tmp_path / "tokenizer.json")
     loaded = WordTokenizer.load(tmp_path / "tokenizer.json")
     assert loaded.fingerprint == tokenizer.fingerprint
@@ -41,7 +42,7 @@ def test_loaded_tokenizer_encodes_like_the_saved_one(tokenizer, tmp_path):
 
 
 @every_tokenizer
-def test_ids_go_to_the_special_tokens(tokenizer):
+def test_ids_go_to_the_special_tokens(tokenizer: WordTokenizer):
     assert tokenizer.vocab_size == len(tokenizer.words) + 2
     assert tokenizer.special_tokens["<unk>"] == len(tokenizer.words)
 
@@ -54,7 +55,7 @@ def test_ids_go_to_the_special_tokens(tokenizer):
         ("keep", ["Don't", "stop,", "it", "'", "s", "“5”!"]),
     ],
 )
-def test_punctuation_is_treated_as_asked(punctuation, words):
+def test_punctuation_is_treated_as_asked(punctuation: Punctuation, words: list[str]):
     assert WordTokenizer([], punctuation=punctuation).split("Don't stop, it ' s “5”!") == words
 
 
@@ -77,7 +78,7 @@ def test_names_of_special_tokens_are_no_words():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(UserError, match="vocab_size is 2"):
+    with pytest.raises(UserError, match=r"vocab_size must be at least 3, .*, got 2\."):
         WordTokenizer.train([TEXT], 2)
     with pytest.raises(UserError, match="separate, drop, keep"):
         WordTokenizer([], punctuation="other")  # type: ignore[arg-type]

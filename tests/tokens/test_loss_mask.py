@@ -22,7 +22,7 @@ TALK = st.lists(TURNS, min_size=1, max_size=4).map(Conversation)
 TEXT = st.text("abc", max_size=9).map(lambda text: [text])
 
 
-def expected(documents: list) -> list[int]:
+def expected(documents: list[Conversation | list[str]]) -> list[int]:
     """The mask of documents, counted turn by turn."""
     mask: list[int] = []
     for number, document in enumerate(documents):
@@ -38,7 +38,9 @@ def expected(documents: list) -> list[int]:
 
 
 @given(st.lists(st.one_of(TALK, TEXT), max_size=6), st.integers(1, 9))
-def test_answers_and_their_ends_count_and_all_other_text(documents: list, chunk: int):
+def test_answers_and_their_ends_count_and_all_other_text(
+    documents: list[Conversation | list[str]], chunk: int
+):
     ids = np.concatenate([np.zeros(0, np.uint8), *encode_documents(CHAT, documents)])
     before, module.CHUNK_TOKENS = module.CHUNK_TOKENS, chunk
     try:

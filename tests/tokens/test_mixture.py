@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.tokens.mixture import Mixture
-from folio.tokens.stream import IGNORED, Place, StreamConfig, TokenStream
+from folio.tokens.stream import IGNORED, Batch, Place, StreamConfig, TokenStream
 
 OLD = 1000
 """Tokens of the old text are numbers from here on."""
@@ -19,7 +19,7 @@ def mixture_of(n_new: int, n_old: int, window: int, share: float, seed: int = 0)
     return Mixture(new, old, share)
 
 
-def counts_of(batch) -> tuple[int, int]:
+def counts_of(batch: Batch) -> tuple[int, int]:
     """Targets of the new and of the old text."""
     targets = batch.targets[batch.targets != IGNORED]
     return int((targets < OLD).sum()), int((targets >= OLD).sum())

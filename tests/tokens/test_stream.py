@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,18 +11,20 @@ from hypothesis import strategies as st
 from folio.errors import UserError
 from folio.tokens import stream as stream_module
 from folio.tokens.permutation import permute
-from folio.tokens.stream import IGNORED, Place, StreamConfig, TokenStream
+from folio.tokens.stream import IGNORED, Batch, Place, StreamConfig, TokenStream
 
 ORDERS = st.sampled_from([StreamConfig(order="shuffled"), StreamConfig(order="sequential")])
 
 
-def stream_of(n: int, window: int, seed: int = 0, config=None, lanes: int = 1) -> TokenStream:
+def stream_of(
+    n: int, window: int, seed: int = 0, config: StreamConfig | None = None, lanes: int = 1
+) -> TokenStream:
     """Token i is the number i, so that a target names its place."""
     tokens = np.arange(n, dtype=np.uint32)
     return TokenStream(tokens, window, seed, config or StreamConfig(), lanes)
 
 
-def windows_of(batch) -> list[list[int]]:
+def windows_of(batch: Batch) -> list[list[int]]:
     return [[t for t in row if t != IGNORED] for row in batch.targets.tolist()]
 
 
@@ -85,7 +88,9 @@ def test_a_stream_goes_on_exactly_from_its_place():
 
 
 @pytest.mark.parametrize("order", ["shuffled", "sequential"])
-def test_places_that_are_looked_up_ahead_are_the_same(order, monkeypatch: pytest.MonkeyPatch):
+def test_places_that_are_looked_up_ahead_are_the_same(
+    order: Literal["shuffled", "sequential"], monkeypatch: pytest.MonkeyPatch
+):
     config = StreamConfig(order=order)
 
     def targets(ahead: int) -> list[list[list[int]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import encode_documents
@@ -15,8 +16,11 @@ from folio.tokens.text import BREAK, TokenText, characters, from_text, to_text
 DOCUMENTS = ["Grüße, 😀 an alle!\nUnd noch eine Zeile.", "ein zweites 日本語 Dokument", "z"]
 
 
+Made = tuple[TokenText, TokenIds, Tokenizer]
+
+
 @pytest.fixture(params=["character", "bpe"])
-def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.setattr(text_module, "CHUNK_TOKENS", 7)
     kinds = {
         "character": CharacterTokenizer.train,
@@ -34,14 +38,14 @@ def expected_symbols() -> list[int]:
     return symbols[:-1]
 
 
-def test_symbols_are_the_bytes_of_the_documents_with_a_break_between_them(made):
+def test_symbols_are_the_bytes_of_the_documents_with_a_break_between_them(made: Made):
     text, _, _ = made
     assert np.concatenate(list(text.chunks())).tolist() == expected_symbols()
     assert len(text) == len(expected_symbols())
     assert "".join(text.pieces()) == "\0".join(DOCUMENTS)
 
 
-def test_any_stretch_is_what_the_whole_has_there(made):
+def test_any_stretch_is_what_the_whole_has_there(made: Made):
     text, _, _ = made
     whole = expected_symbols()
     for start in range(-2, len(whole), 5):
@@ -49,13 +53,13 @@ def test_any_stretch_is_what_the_whole_has_there(made):
             assert text.between(start, stop).tolist() == whole[max(start, 0) : max(stop, 0)]
 
 
-def test_documents_begin_behind_a_break(made):
+def test_documents_begin_behind_a_break(made: Made):
     text, _, _ = made
     whole = expected_symbols()
     assert text.document_starts.tolist() == [0] + [i + 1 for i, s in enumerate(whole) if s == BREAK]
 
 
-def test_characters_before_a_place_are_counted_without_breaks(made):
+def test_characters_before_a_place_are_counted_without_breaks(made: Made):
     text, _, _ = made
     whole = expected_symbols()
     for place in range(len(whole) + 1):
@@ -64,7 +68,7 @@ def test_characters_before_a_place_are_counted_without_breaks(made):
     assert text.n_characters == sum(map(len, DOCUMENTS))
 
 
-def test_a_token_begins_behind_the_bytes_of_those_before_it(made):
+def test_a_token_begins_behind_the_bytes_of_those_before_it(made: Made):
     text, tokens, tokenizer = made
     sizes = [
         1 if token == tokenizer.end_of_document else len(tokenizer.pieces[token])

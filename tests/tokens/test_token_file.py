@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_no_tokens_are_a_file_too(tmp_path: Path):
         (lambda data: data[:8] + b"\7" + data[9:], "another version"),
     ],
 )
-def test_a_damaged_file_is_refused(tmp_path: Path, damage, message: str):
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes], message: str):
     path = tmp_path / "a.bin"
     write_token_file(path, [np.arange(9, dtype=np.uint8)], np.dtype(np.uint8), PRINT)
     path.write_bytes(damage(path.read_bytes()))

@@ -21,7 +21,7 @@ from folio.training import loop
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.loop import evaluate, note_evaluation, train, update_weights
 from folio.training.parallel.step import ParallelStep
-from folio.training.parts import Evaluation, Training
+from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.state import TrainingState
 from folio.training.step import PlainStep
 from folio.workers import ProcessPool, WorkerError
@@ -73,20 +73,23 @@ def computing_model(training: Training) -> nn.Module:
     return step.parallel.replicas[0].model
 
 
-class Listener:
-    def __init__(self):
-        self.losses, self.evaluations, self.saves, self.endings = [], [], [], []
+class Listener(Observer):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.evaluations: list[tuple[int, Evaluation]] = []
+        self.saves: list[int] = []
+        self.endings: list[Ending] = []
 
-    def stepped(self, state, loss, learning_rate):
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
         self.losses.append(loss)
 
-    def evaluated(self, state, evaluation):
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
         self.evaluations.append((state.step, evaluation))
 
-    def save(self, state):
+    def save(self, state: TrainingState) -> None:
         self.saves.append(state.step)
 
-    def ended(self, state, ending):
+    def ended(self, state: TrainingState, ending: Ending) -> None:
         self.endings.append(ending)
 
 
@@ -129,7 +132,7 @@ def test_running_out_of_memory_once_does_not_change_the_loss_curve(training_of: 
     for runs_out in (False, True):
         training, listener, state = training_of(), Listener(), TrainingState()
 
-        def look(_, inputs, state=state):
+        def look(_: object, inputs: tuple[Tensor], state: TrainingState = state) -> None:
             if state.step == 12 and len(inputs[0]) == 6:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -147,7 +150,7 @@ def test_a_non_finite_gradient_never_reaches_the_weights(value: float, training_
     training, listener, state = training_of(), Listener(), TrainingState()
     snapshot = {}
 
-    def poison(gradient):
+    def poison(gradient: Tensor) -> Tensor:
         if state.step == 5:
             snapshot.update({n: p.detach().clone() for n, p in training.model.named_parameters()})
             return torch.full_like(gradient, value)
@@ -209,7 +212,7 @@ def test_stopping_saves_first(training_of: MakeTraining):
         ({}, 0),
     ],
 )
-def test_the_smallest_budget_counts(budget, expected):
+def test_the_smallest_budget_counts(budget: dict[str, Any], expected: int):
     assert budget_steps(TrainingConfig(batch_size=2, **budget), 8, 1010) == expected
 
 
@@ -221,14 +224,15 @@ def test_the_context_may_be_shorter_than_the_window_of_the_stream(training_of: M
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_a_worker_that_dies_leaves_the_weights_before_its_step_saved():
     training = build(make_recipe(TINY), replace(CPU, config=TWO_THREADS), TEXT[:-60], TEXT[-60:])
-    assert isinstance(training.step, ParallelStep)
+    step = training.step
+    assert isinstance(step, ParallelStep)
 
     class Killing(Listener):
-        def stepped(self, state, loss, learning_rate):
+        def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
             super().stepped(state, loss, learning_rate)
             if state.step == 5:
                 self.weights = flat(training.model.parameters())
-                pool = training.step.parallel._pool
+                pool = step.parallel._pool
                 assert isinstance(pool, ProcessPool)
                 os.kill(pool.others[0][0], signal.SIGKILL)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -47,7 +48,9 @@ def test_a_later_decision_does_not_change_what_was_computed_before_it(pace: Pace
 
 
 @given(paces(), st.sampled_from(["cosine", "linear"]))
-def test_the_rate_never_jumps_and_ends_at_its_final_share(pace: Pace, kind):
+def test_the_rate_never_jumps_and_ends_at_its_final_share(
+    pace: Pace, kind: Literal["cosine", "linear"]
+):
     config = ScheduleConfig(kind=kind, warmup_fraction=0.0, cooldown_fraction=1.0)
     shares = [
         learning_rate_share(config, pace.progress(step + 1) - 1, pace.planned)

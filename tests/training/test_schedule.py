@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from folio.config import from_table
 from folio.errors import UserError
 from folio.training.schedule import ScheduleConfig, learning_rate_share
 
@@ -51,4 +52,4 @@ def test_after_the_horizon_the_rate_stays():
 @pytest.mark.parametrize("name", ["warmup_fraction", "cooldown_fraction", "final_fraction"])
 def test_a_share_outside_of_0_to_1_is_refused(name: str):
     with pytest.raises(UserError, match=name):
-        ScheduleConfig(**{name: 1.5})
+        from_table(ScheduleConfig, {name: 1.5})

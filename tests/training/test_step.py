@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -130,7 +129,7 @@ def test_no_layer_is_replaced():
 
 
 @pytest.fixture(params=["adamw", "sgd", "muon"])
-def both_steps(request: pytest.FixtureRequest) -> Iterator[list[Training]]:
+def both_steps(request: pytest.FixtureRequest) -> list[Training]:
     if not jit.available():
         pytest.skip("the parallel step needs kernels")
     changes = {"optimizer": {"kind": request.param, "learning_rate": 0.01, "momentum": 0.5}}

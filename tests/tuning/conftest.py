@@ -10,11 +10,11 @@ import pytest
 from folio.config import merge
 from folio.recipe.watcher import Watcher
 from folio.tuning.study import Study
-from tests.tuning.studies import RECIPE, SPACE
+from tests.tuning.studies import RECIPE, SPACE, MakeStudy
 
 
 @pytest.fixture
-def make_study(book: Path, tmp_path: Path):
+def make_study(book: Path, tmp_path: Path) -> MakeStudy:
     from folio.tuning.making import ensure_study
     from folio.tuning.study import Request
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from folio.config import read_toml
@@ -9,7 +10,10 @@ from folio.tuning import worker
 from folio.tuning.study import Study
 
 if TYPE_CHECKING:
-    from optuna.trial import TrialState
+    from optuna.trial import Trial, TrialState
+
+MakeStudy = Callable[..., Study]
+"""A space and settings of the search -> a study."""
 
 RECIPE = {
     "preset": "gpt2",
@@ -21,7 +25,7 @@ RECIPE = {
 SPACE = {"optimizer": {"learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}}
 
 
-def stop_after(steps: int):
+def stop_after(steps: int) -> Callable[[], bool]:
     """A question that is answered yes from the so-manieth time on."""
     asked = 0
 
@@ -46,6 +50,11 @@ def begin(study: Study) -> worker.Job:
     job = worker.claim(study, study.connect(), set())
     assert isinstance(job, worker.Job) and job.trial is not None
     return job
+
+
+def trial_of(job: worker.Job) -> Trial:
+    assert job.trial is not None
+    return job.trial
 
 
 def rates_of_runs(study: Study, n: int) -> list[float]:

@@ -13,10 +13,10 @@ from folio.tuning.making import with_trials  # noqa: E402
 from folio.tuning.space import DEFAULT_SPACE  # noqa: E402
 from folio.tuning.study import open_study  # noqa: E402
 from folio.tuning.worker import work  # noqa: E402
-from tests.tuning.studies import begin, never, rates_of_runs, states, stop_after  # noqa: E402
+from tests.tuning.studies import MakeStudy, begin, never, rates_of_runs, states, stop_after  # noqa: E402
 
 
-def test_a_line_that_a_kill_tore_is_cut_off_and_the_journal_stays_readable(make_study):
+def test_a_line_that_a_kill_tore_is_cut_off_and_the_journal_stays_readable(make_study: MakeStudy):
     study = make_study(trials=2)
     begin(study).held.close()
     whole = study.journal_file.read_bytes()
@@ -32,7 +32,7 @@ def test_a_line_that_a_kill_tore_is_cut_off_and_the_journal_stays_readable(make_
 @pytest.mark.parametrize("line", ["first", "middle", "last"])
 @pytest.mark.parametrize("damage", [b'{"op_code": 4, "wor\n', b"\n", b"\0" * 40 + b"\n", b"[]\n"])
 def test_a_journal_damaged_in_the_middle_is_made_anew_from_the_runs(
-    make_study, capsys: pytest.CaptureFixture[str], line: str, damage: bytes
+    make_study: MakeStudy, capsys: pytest.CaptureFixture[str], line: str, damage: bytes
 ):
     study = make_study(trials=2)
     work(study, never)
@@ -53,7 +53,7 @@ def test_a_journal_damaged_in_the_middle_is_made_anew_from_the_runs(
     assert (study.path / "journal.damaged.log").exists()
 
 
-def test_a_trial_that_was_at_work_when_the_journal_was_damaged_goes_on(make_study):
+def test_a_trial_that_was_at_work_when_the_journal_was_damaged_goes_on(make_study: MakeStudy):
     study = make_study(DEFAULT_SPACE, trials=1)
     work(study, stop_after(20))
     before = read_toml(study.trial_run(0).recipe_file)

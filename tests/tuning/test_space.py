@@ -23,11 +23,15 @@ class Draws:
         self.random = random.Random(seed)
         self.asked: dict[str, Any] = {}
 
-    def suggest_float(self, name: str, low: float, high: float, *, step=None, log=False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         self.asked[name] = (low, high, log)
         return self.random.uniform(low, high)
 
-    def suggest_int(self, name: str, low: int, high: int, *, step=1, log=False) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
         self.asked[name] = (low, high, log)
         return self.random.randrange(low, high + 1, step)
 

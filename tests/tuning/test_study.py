@@ -37,15 +37,17 @@ from folio.tuning.worker import claim, work  # noqa: E402
 from tests.tuning.studies import (  # noqa: E402
     RECIPE,
     SPACE,
+    MakeStudy,
     begin,
     never,
     rates_of_runs,
     states,
     stop_after,
+    trial_of,
 )
 
 
-def test_three_small_trials_give_a_recipe_a_page_and_the_noise(make_study):
+def test_three_small_trials_give_a_recipe_a_page_and_the_noise(make_study: MakeStudy):
     study = make_study(trials=3, repeats=1)
     work(study, never)
     outcome = look(study, study.connect())
@@ -65,7 +67,7 @@ def test_three_small_trials_give_a_recipe_a_page_and_the_noise(make_study):
     assert json.loads(json.dumps(outcome.record()))["best"][0] == best.number
 
 
-def test_the_objective_is_the_best_validation_loss_of_the_run(make_study):
+def test_the_objective_is_the_best_validation_loss_of_the_run(make_study: MakeStudy):
     study = make_study(trials=1)
     work(study, never)
     (trial,) = study.connect().get_trials()
@@ -74,7 +76,7 @@ def test_the_objective_is_the_best_validation_loss_of_the_run(make_study):
     assert sorted(trial.intermediate_values) == list(range(1, study.config.evaluations + 1))
 
 
-def test_an_interrupted_trial_goes_on_from_its_checkpoint(make_study):
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(make_study: MakeStudy):
     study = make_study(trials=1)
     work(study, stop_after(20))  # the 27 steps are not done
     assert states(study) == [TrialState.RUNNING]
@@ -87,7 +89,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(make_study):
 
 
 def test_evaluations_that_a_kill_kept_from_the_journal_are_reported_afterwards(
-    make_study, monkeypatch: pytest.MonkeyPatch
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ):
     study = make_study(trials=1)
     with monkeypatch.context() as broken:
@@ -98,7 +100,7 @@ def test_evaluations_that_a_kill_kept_from_the_journal_are_reported_afterwards(
     assert sorted(trial.intermediate_values) == list(range(1, study.config.evaluations + 1))
 
 
-def test_an_interrupted_study_ends_like_one_that_was_not(make_study, tmp_path: Path):
+def test_an_interrupted_study_ends_like_one_that_was_not(make_study: MakeStudy, tmp_path: Path):
     whole = make_study(trials=3)
     work(whole, never)
     expected = [(t.params, t.value, t.state) for t in whole.connect().get_trials()]
@@ -110,7 +112,7 @@ def test_an_interrupted_study_ends_like_one_that_was_not(make_study, tmp_path: P
     assert [(t.params, t.value, t.state) for t in parts.connect().get_trials()] == expected
 
 
-def test_a_trial_whose_worker_is_alive_is_left_to_it(make_study):
+def test_a_trial_whose_worker_is_alive_is_left_to_it(make_study: MakeStudy):
     study = make_study(trials=2)
     first = begin(study)
     second = begin(study)
@@ -124,14 +126,14 @@ def test_a_trial_whose_worker_is_alive_is_left_to_it(make_study):
 
 
 def test_a_run_that_ended_before_it_was_told_is_told_and_not_trained_again(
-    make_study, monkeypatch: pytest.MonkeyPatch
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ):
     study = make_study(trials=1)
     with monkeypatch.context() as broken:
         broken.setattr(optuna.Study, "tell", lambda *given, **more: None)
         job = begin(study)
         with job.held:
-            worker.run_trial(study, job, job.trial, never)
+            worker.run_trial(study, job, trial_of(job), never)
     assert states(study) == [TrialState.RUNNING]
     before = study.trial_run(0).metrics_file.read_bytes()
     work(study, never)
@@ -140,7 +142,7 @@ def test_a_run_that_ended_before_it_was_told_is_told_and_not_trained_again(
 
 
 def test_a_pruned_trial_stays_pruned_even_if_it_was_killed_before_it_was_told(
-    make_study, monkeypatch: pytest.MonkeyPatch
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ):
     study = make_study(trials=1)
     with monkeypatch.context() as broken:
@@ -148,14 +150,14 @@ def test_a_pruned_trial_stays_pruned_even_if_it_was_killed_before_it_was_told(
         broken.setattr(optuna.Study, "tell", lambda *given, **more: None)
         job = begin(study)
         with job.held:
-            worker.run_trial(study, job, job.trial, never)
+            worker.run_trial(study, job, trial_of(job), never)
     assert states(study) == [TrialState.RUNNING]
     work(study, never)
     assert states(study) == [TrialState.PRUNED]
     assert study.trial_run(0).newest()[0].step == 3
 
 
-def test_hyperband_prunes_some_of_many_and_what_it_prunes_trains_no_further(make_study):
+def test_hyperband_prunes_some_of_many_and_what_it_prunes_trains_no_further(make_study: MakeStudy):
     study = make_study(trials=5)
     assert study.config.n_brackets == 1 and study.config.first_rung == 5
     work(study, never)
@@ -169,7 +171,7 @@ def test_hyperband_prunes_some_of_many_and_what_it_prunes_trains_no_further(make
 
 
 def test_a_trial_that_diverges_or_fails_is_recorded_and_the_study_goes_on(
-    make_study, monkeypatch: pytest.MonkeyPatch
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ):
     original, names = worker.train_recipe, []
 
@@ -193,7 +195,9 @@ def test_a_trial_that_diverges_or_fails_is_recorded_and_the_study_goes_on(
     assert rows[0].error == "MemoryError: no more" and not rows[1].curve
 
 
-def test_if_every_trial_fails_the_study_says_so(make_study, monkeypatch: pytest.MonkeyPatch):
+def test_if_every_trial_fails_the_study_says_so(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+):
     def fail(*given: Any) -> Any:
         raise RuntimeError("no such luck")
 
@@ -202,7 +206,7 @@ def test_if_every_trial_fails_the_study_says_so(make_study, monkeypatch: pytest.
         work(make_study(trials=20), never)
 
 
-def test_the_same_request_is_the_same_study_and_another_is_refused(make_study):
+def test_the_same_request_is_the_same_study_and_another_is_refused(make_study: MakeStudy):
     study = make_study(trials=2)
     assert make_study(trials=2) == study
     assert make_study(trials=5).config.trials == 5  # a study may grow
@@ -223,7 +227,7 @@ def test_minutes_for_the_whole_study_are_frozen_as_epochs_of_a_trial(
     assert study.config.evaluations == 9
 
 
-def test_tokenizers_are_compared_in_bits_per_byte(make_study):
+def test_tokenizers_are_compared_in_bits_per_byte(make_study: MakeStudy):
     study = make_study({"tokenizer": {"kind": {"choices": ["character", "auto"]}}}, trials=1)
     assert study.config.unit == "bits per byte"
     work(study, never)
@@ -232,7 +236,7 @@ def test_tokenizers_are_compared_in_bits_per_byte(make_study):
     assert trial.value == pytest.approx(nats / math.log(2))  # of ASCII, a byte a character
 
 
-def test_a_database_takes_the_place_of_the_journal(make_study, tmp_path: Path):
+def test_a_database_takes_the_place_of_the_journal(make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=1, storage=f"sqlite:///{tmp_path}/study.db")
     work(study, never)
     assert states(study) == [TrialState.COMPLETE]
@@ -251,7 +255,7 @@ def test_brackets_fit_the_number_of_trials(trials: int, n_brackets: int, first_r
     assert pruner._n_brackets == n_brackets  # Optuna counts the same
 
 
-def test_no_two_trials_draw_the_same_numbers(make_study):
+def test_no_two_trials_draw_the_same_numbers(make_study: MakeStudy):
     study = make_study()
     drawn = {
         optuna.create_study(sampler=study.sampler(number)).ask().suggest_float("x", 0, 1)
@@ -276,7 +280,9 @@ def losses(study: Study) -> list[tuple[dict[str, Any], float | None]]:
 
 
 @pytest.mark.parametrize("how", ["renamed", "copied", "moved"])
-def test_a_study_under_another_name_goes_on_as_what_it_is(make_study, tmp_path: Path, how: str):
+def test_a_study_under_another_name_goes_on_as_what_it_is(
+    make_study: MakeStudy, tmp_path: Path, how: str
+):
     study = make_study(trials=2)
     work(study, never)
     before = losses(study)
@@ -296,7 +302,9 @@ def test_a_study_under_another_name_goes_on_as_what_it_is(make_study, tmp_path: 
 
 
 @pytest.mark.parametrize("renamed", [True, False])
-def test_a_study_of_a_version_without_ids_is_recognized(make_study, tmp_path: Path, renamed: bool):
+def test_a_study_of_a_version_without_ids_is_recognized(
+    make_study: MakeStudy, tmp_path: Path, renamed: bool
+):
     study = make_study(trials=2)
     study = replace(study, id="study")  # such a version took the name of the directory
     work(study, never)
@@ -328,7 +336,7 @@ def test_two_studies_of_one_name_in_one_database_share_no_trials(book: Path, tmp
 
 @pytest.mark.parametrize("done", [True, False])
 def test_a_run_of_other_settings_is_no_trials_loss(
-    make_study, tmp_path: Path, capsys: pytest.CaptureFixture[str], done: bool
+    make_study: MakeStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str], done: bool
 ):
     study = make_study(trials=1)
     work(study, never if done else stop_after(20))
@@ -350,14 +358,14 @@ def test_a_run_of_other_settings_is_no_trials_loss(
 # ---- processes -----------------------------------------------------------------------------
 
 
-def test_a_worker_whose_command_is_gone_before_its_first_line_does_nothing(make_study):
+def test_a_worker_whose_command_is_gone_before_its_first_line_does_nothing(make_study: MakeStudy):
     study = make_study(trials=3)
     command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
     assert subprocess.run(command, stdin=subprocess.DEVNULL, timeout=300).returncode == 0
     assert states(study) == []
 
 
-def test_a_worker_ends_when_the_process_that_started_it_is_killed(make_study):
+def test_a_worker_ends_when_the_process_that_started_it_is_killed(make_study: MakeStudy):
     study = make_study(trials=3)
     # A command that starts a worker, tells its number, and is killed.
     code = (
@@ -382,7 +390,7 @@ def test_a_worker_ends_when_the_process_that_started_it_is_killed(make_study):
     assert TrialState.COMPLETE not in states(study)
 
 
-def test_a_study_of_a_newer_version_gets_a_line(make_study):
+def test_a_study_of_a_newer_version_gets_a_line(make_study: MakeStudy):
     study = make_study(trials=1)
     file = study.path / "study.toml"
     file.write_text(file.read_text().replace("format = 1", "format = 9"))

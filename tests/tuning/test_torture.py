@@ -80,7 +80,7 @@ def check(path: Path, finished: dict[int, tuple[TrialState, float | None, str]])
             assert finished.setdefault(trial.number, now) == now
 
 
-def wait_for_work(path: Path, process: subprocess.Popen) -> None:
+def wait_for_work(path: Path, process: subprocess.Popen[bytes]) -> None:
     """Until a checkpoint is written that was not there before, or the study ends."""
     begin = time.time()
     deadline = begin + 120

@@ -27,8 +27,10 @@ os.dup2(high[0], 3)
 os.dup2(high[1], 4)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
-_KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36}
-_KEYS |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Backspace": 8}
+_KEYS = {
+    **{"Tab": 9, "Enter": 13, "Escape": 27, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36},
+    **{"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Backspace": 8},
+}
 _HELD = {"Alt": 1, "Ctrl": 2, "Meta": 4, "Shift": 8}
 
 

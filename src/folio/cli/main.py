@@ -73,6 +73,9 @@ def command() -> NoReturn:
     What Python has to do at the end is done; then the process leaves at once, since taking down
     torch takes longer than many a command.
     """
+    # Before torch is loaded: its threads spin where they wait for each other, and beside other
+    # programs they spin in place of those that they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code: object = 0
     try:
         main()

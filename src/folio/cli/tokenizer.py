@@ -132,7 +132,7 @@ def merges(tokenizer: str, *, skip: int = 0, limit: int = 50, json: bool = False
     if not isinstance(opened, BPETokenizer):
         raise UserError(f"{tokenizer} is a vocabulary of kind {opened.kind}; it has no merges.")
     if skip < 0 or limit < 0:
-        raise UserError(f"--skip is {skip} and --limit {limit}; both are 0 or more.")
+        raise UserError(f"--skip and --limit must be 0 or more, got {skip} and {limit}.")
     learned = opened.merges
     shown = range(skip, min(len(learned), skip + limit if limit else len(learned)))
     if json:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.config import require
 from folio.corpus.builtin import BUILTIN
 from folio.corpus.cleaning import CleaningConfig
 from folio.corpus.document import Document, Part, Provenance
@@ -120,25 +121,23 @@ class CorpusConfig:
         lowest = 0 if self.validation else 1e-9
         if not lowest <= self.validation_fraction < 1:
             raise UserError(
-                f"corpus.validation_fraction is {self.validation_fraction}; it is a share between "
-                f"0 and 1, and 0 only where --validation names the validation text."
+                f"corpus.validation_fraction must be above 0 and below 1, got "
+                f"{self.validation_fraction}; 0 needs a validation text: --validation FILE."
             )
-        if not 0 <= self.test_fraction < 1 - self.validation_fraction:
+        most = 1 - self.validation_fraction
+        if not 0 <= self.test_fraction < most:
             raise UserError(
-                f"corpus.test_fraction is {self.test_fraction}; with the validation_fraction of "
-                f"{self.validation_fraction} it is a share that leaves something to train on."
+                f"corpus.test_fraction must be 0 to below {most:g}, got {self.test_fraction}: "
+                f"beside a validation_fraction of {self.validation_fraction} something must be "
+                f"left to train on."
             )
         if self.test_fraction and not self.validation_fraction:
             raise UserError(
                 "corpus.test_fraction is given, but validation_fraction is 0. Give both, "
                 "or evaluate other files with: folio evaluate RUN FILES"
             )
-        if self.canaries < 0:
-            raise UserError(f"corpus.canaries is {self.canaries}; it is 0 (none) or more.")
-        if self.time_limit_seconds <= 0:
-            raise UserError(
-                f"corpus.time_limit_seconds is {self.time_limit_seconds}; it is more than 0."
-            )
+        require(self, "corpus", "0 (none) or more", lambda x: x >= 0, "canaries")
+        require(self, "corpus", "above 0", lambda x: x > 0, "time_limit_seconds")
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,8 @@ class Corpus:
     @cached_property
     def leakage(self) -> tuple[dict[str, Any], list[NDArray[np.int64]]]:
         """What leaks, for the record, after this split and before it, by single documents; and for
-        each validation part which stretches of it."""
+        each validation part which stretches of it.
+        """
         after, seen = measure_leakage(self.split.training, self.split.validation)
         naive = self.naive_split
         before = measure_leakage(naive.training, naive.validation)[0] if naive else None

@@ -20,12 +20,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.config import require
 from folio.corpus.document import Document
 from folio.corpus.fingerprints import gram_hashes
 from folio.corpus.lines import Lines
 from folio.corpus.minhash import N_HASHES, Shingles, buckets, signature
 from folio.device import cores
-from folio.errors import UserError
 
 DOUBT = 0.15
 """Four standard deviations of a similarity estimated from a signature: further below the
@@ -53,15 +53,10 @@ class DuplicatesConfig:
     its longest document."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise UserError(
-                f"corpus.duplicates.threshold is {self.threshold}; it is a similarity, above 0 and "
-                f"at most 1."
-            )
-        if self.shingle_words < 1:
-            raise UserError(
-                f"corpus.duplicates.shingle_words is {self.shingle_words}; it is 1 or more."
-            )
+        table = "corpus.duplicates"
+        require(self, table, "above 0 and at most 1", lambda x: 0 < x <= 1, "threshold")
+        require(self, table, "at least 1", lambda x: x >= 1, "shingle_words")
+        require(self, table, "above 0", lambda x: x > 0, "contained")
 
 
 @dataclass(frozen=True)

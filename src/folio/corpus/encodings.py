@@ -204,8 +204,8 @@ def codec_of(head: bytes, encoding: str) -> Encoding:
         named = codecs.lookup(encoding).name
     except LookupError:
         raise UserError(
-            f"corpus.encoding is '{encoding}', which Python does not know. "
-            f"Give a name such as utf-8, utf-16, latin-1 or cp1252."
+            f"corpus.encoding must be 'auto' or a codec of Python, such as utf-8, utf-16, latin-1 "
+            f"or cp1252, got '{encoding}'."
         ) from None
     # "utf-16" leaves the byte order to the mark; the codecs with an order would read the mark
     # as a character.

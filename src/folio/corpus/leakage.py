@@ -66,7 +66,8 @@ def _compare(
     hashes_of: Callable[[Iterable[str]], Iterator[Hashes]],
 ) -> tuple[float, list[tuple[NDArray[np.int64], NDArray[np.bool_]]]]:
     """Share of the hashes of the validation text that the training text has; and for each part
-    the places of its hashes, and which of them the training text has."""
+    the places of its hashes, and which of them the training text has.
+    """
     # Hashes are evenly spread, so those below a bound are a fair sample of any text.
     n_characters = sum(map(len, validation))
     bound = np.uint64(min((1 << 64) - 1, (1 << 64) * MOST_HASHES // max(n_characters, 1)))

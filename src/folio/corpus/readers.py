@@ -132,7 +132,7 @@ def read_pieces(
     except FileNotFoundError:
         raise UserError(f"There is no file {name}.") from None
     except IsADirectoryError:
-        raise UserError(f"{name} is a folder; a text file was expected.") from None
+        raise UserError(f"{name} must be a text file, got a folder.") from None
     except PermissionError:
         raise UserError(f"{name} cannot be read: permission denied.") from None
 

@@ -52,8 +52,8 @@ def split_documents(
         return _split_conversations(documents, kind, fraction, families)
     if kind in ("documents", "clusters") and len(documents) == 1:
         raise UserError(
-            f"corpus.split is '{kind}', but there is one document. "
-            f"Give several, or --corpus.split tail."
+            f"corpus.split must be 'tail' or 'auto' for a single document, got '{kind}'. "
+            f"Give several documents, or --corpus.split tail."
         )
     together = [document.sha256 for document in documents]
     if families is not None and kind != "documents":
@@ -64,8 +64,9 @@ def split_documents(
     sides = [family in held_out for family in together]
     if not any(sides):
         raise UserError(
-            f"corpus.split is '{kind}', but all {len(documents)} documents belong to one "
-            f"family: they are copies of each other, or nearly. Give --corpus.split tail."
+            f"corpus.split must be 'tail' or 'auto' for a single family, got '{kind}': all "
+            f"{len(documents)} documents are copies of each other, or nearly. "
+            f"Give --corpus.split tail."
         )
     total = _characters(documents)
     share = _characters(d for d, out in zip(documents, sides) if out) / max(total, 1)

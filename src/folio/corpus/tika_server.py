@@ -45,8 +45,8 @@ def tika_server(where: str) -> Iterator[str]:
     jar = Path(where).expanduser()
     if not jar.is_file():
         raise UserError(
-            f"corpus.tika is '{where}', neither an address such as http://localhost:9998 nor a "
-            f"tika-server jar. Get one from https://tika.apache.org/download.html."
+            f"corpus.tika must be an address such as http://localhost:9998 or a tika-server jar, "
+            f"got '{where}'. Get one from https://tika.apache.org/download.html."
         )
     java = shutil.which("java")
     if java is None:

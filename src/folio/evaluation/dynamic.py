@@ -136,7 +136,8 @@ def _window(model: nn.Module, tokens: TokenIds, window: Window) -> tuple[Tensor,
 @one_thread()
 def _roots(model: nn.Module, training: TokenIds, context_length: int) -> list[Tensor]:
     """The root of the mean square of each weight's gradient, and its mean over all weights added,
-    so that no weight runs away whose gradient is hardly ever more than 0."""
+    so that no weight runs away whose gradient is hardly ever more than 0.
+    """
     model = _learning_copy(model)
     parameters = list(model.parameters())
     squares = [torch.zeros_like(parameter) for parameter in parameters]

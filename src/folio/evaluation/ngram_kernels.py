@@ -98,7 +98,8 @@ class CompiledNGrams:
 
     def _sorted(self) -> Iterator[Sorted]:
         """Places in the lower halves of keys, and how many bytes before it each shares with the
-        last one; kept where it is a single part."""
+        last one; kept where it is a single part.
+        """
         if self._parts:
             yield from self._parts
             return

@@ -55,7 +55,8 @@ class PlainNGrams:
 
     def surprise(self, text: Bytes, adaptive: bool) -> NDArray[np.float64]:
         """(n,) nats of each byte, and learn from each once it is known, if `adaptive`; else
-        nothing of them stays."""
+        nothing of them stays.
+        """
         discounts = [discounts_of(*of_counts[1:]) for of_counts in self.of_counts]
         before, nats = self.history, []
         for byte in text.tolist():

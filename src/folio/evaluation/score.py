@@ -93,7 +93,8 @@ class Score:
     @property
     def standard_error(self) -> float:
         """Of nats_per_token: over texts where that is known, or else as if targets were
-        independent, which makes it a lower bound."""
+        independent, which makes it a lower bound.
+        """
         if self.error_over_texts is not None:
             return self.error_over_texts
         variance = self.squares / self.targets - self.nats_per_token**2

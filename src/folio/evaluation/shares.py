@@ -1,5 +1,6 @@
 """Shares with their errors: over families of documents or samples, which are drawn at random,
-not over characters, which are not."""
+not over characters, which are not.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,11 @@ class Block(nn.Module):
             x: (B, T, C) the stream.
             cache: keys and values of earlier positions; extended in place by T.
         """
-        change = self.attention_exit_norm(self.attention(self.attention_norm(x), cache))
-        x = self.attention_sum_norm(x + self.dropout(change))
-        change = self.feed_forward_exit_norm(self.feed_forward(self.feed_forward_norm(x)))
-        return self.feed_forward_sum_norm(x + self.dropout(change))
+        x = self.attention_sum_norm(x + self.dropout(self._attend(self.attention_norm(x), cache)))
+        return self.feed_forward_sum_norm(x + self.dropout(self._think(self.feed_forward_norm(x))))
+
+    def _attend(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+        return self.attention_exit_norm(self.attention(x, cache))
+
+    def _think(self, x: Tensor) -> Tensor:
+        return self.feed_forward_exit_norm(self.feed_forward(x))

@@ -24,6 +24,7 @@ SEED_ERROR = 0.01
 """Nats per token by which two seeds of a small run differ, one standard deviation."""
 REDRAWS = 500
 Floats = NDArray[np.float64]
+Numbers = Sequence[float] | Floats
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class PowerLaw:
         return float(low), float(high)
 
 
-def fit_power_law(amounts: Sequence[float], losses: Sequence[float]) -> PowerLaw:
+def fit_power_law(amounts: Numbers, losses: Numbers) -> PowerLaw:
     """Fit at least three points.
 
     Args:

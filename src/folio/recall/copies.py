@@ -90,7 +90,8 @@ def measure_copies(matches: Sequence[Match], text: TokenText, length: int) -> Co
 
 def covered(match: Match, length: int, patterns: bool = False) -> NDArray[np.bool_]:
     """(n,) which characters lie in `length` in a row that stand in the training text, and are
-    no pattern, unless `patterns` count too."""
+    no pattern, unless `patterns` count too.
+    """
     ends = np.flatnonzero(_copied(match, length, patterns))
     change = np.zeros(len(match.codes) + 1, np.int64)
     change[ends - length + 1] += 1
@@ -116,7 +117,8 @@ def longest_copy(match: Match, length: int) -> int:
 
 def spans_of(match: Match, shortest: int) -> list[Span]:
     """Maximal matches of so many characters at least that are no patterns and do not overlap,
-    the longest first to be chosen; in order."""
+    the longest first to be chosen; in order.
+    """
     taken = np.zeros(len(match.codes), bool)
     flags = _copied(match, shortest, patterns=False)
     ends = np.flatnonzero(_maximal(match) & (match.lengths >= shortest))

@@ -150,7 +150,8 @@ def measure_recall(
 
 def has_learned(opened: Model) -> bool:
     """Whether the checkpoint predicted new text better than bare frequencies do; True where
-    nobody looked."""
+    nobody looked.
+    """
     losses = [
         event["validation_loss"]
         for event in opened.run.events("evaluation")

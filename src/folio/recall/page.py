@@ -1,5 +1,6 @@
 """recall.html: the answer, two pictures, the samples with what was copied, and what it does not
-show. One file that loads nothing."""
+show. One file that loads nothing.
+"""
 
 from __future__ import annotations
 

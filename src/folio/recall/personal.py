@@ -1,5 +1,6 @@
 """What in a text looks like a secret: e-mail addresses, numbers of telephones, accounts and cards,
-and keys."""
+and keys.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ def _find(
     text: TokenText, own: Sequence[str], planted: Sequence[str]
 ) -> tuple[dict[str, list[Found]], dict[str, int], dict[str, int]]:
     """The places of those that are to be tried; how often each stands; how many of each kind.
-    What was planted on purpose is none, though it may look like a number."""
+    What was planted on purpose is none, though it may look like a number.
+    """
     tried: dict[str, list[Found]] = {}
     counts: dict[str, int] = {}
     kinds: dict[str, int] = {}
@@ -258,7 +259,8 @@ class _Scorer:
 
     def _frame(self, hit: Found) -> tuple[int, str, str, np.ndarray]:
         """The token in which a string begins; what of its tokens stands before and behind the
-        string; and the tokens before."""
+        string; and the tokens before.
+        """
         first = self.symbol_of(hit.start)
         last = first + len(from_text(hit.string))
         start, stop = self.text.token_at(first), self.text.token_at(last - 1) + 1

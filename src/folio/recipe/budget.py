@@ -357,18 +357,16 @@ def _measure(
     with trial.step.running():
         gradient_seconds, update_seconds, slowdown = _measure_steps(trial, n_windows, seconds)
         length = trial.context_length
-        # A full batch for each copy, since few windows say too little, if that takes no seconds:
+        # A full batch for each worker, since few windows say too little, if that takes no seconds:
         # reading forward costs a third of a gradient.
         fitting = EVALUATION_MEASURE_SECONDS * 3 * n_windows * length / gradient_seconds
-        n_targets = min(10 * n_windows * length, trial.step.world_size * BATCH_TOKENS)
-        n_targets = min(n_targets, max(int(8 * fitting), length))
-        windows = sampled_windows(len(validation), length, n_targets)
-        rounds = []
+        about = min(10 * n_windows * length, trial.step.world_size * BATCH_TOKENS)
+        about = min(about, max(int(8 * fitting), length))
+        rounds: list[float] = []
         begin = time.perf_counter()
         # The first one loads.
         while len(rounds) < 2 or time.perf_counter() - begin < EVALUATION_MEASURE_SECONDS:
-            with Stopwatch(trial) as watch:
-                n_targets = trial.step.score(validation, windows, "measurement").targets
+            watch, n_targets = _read_piece(trial, about)
             rounds.append(watch.processor / n_targets)
         token_seconds = min(rounds[1:])
     return Speed(
@@ -380,12 +378,17 @@ def _measure(
 
 def evaluation_now(training: Training) -> float:
     """Seconds that an evaluation of a run takes beside the programs that run now, from a piece."""
-    length, n = training.context_length, len(training.validation)
-    windows = sampled_windows(n, length, training.step.world_size * BATCH_TOKENS)
-    begin = time.perf_counter()
-    n_read = training.step.score(training.validation, windows, "measurement").targets
-    seconds = time.perf_counter() - begin
-    return seconds / n_read * (n - 1 + (training.config.evaluation_sample or n - 1))
+    watch, n_targets = _read_piece(training, training.step.world_size * BATCH_TOKENS)
+    n = len(training.validation) - 1
+    return watch.clock / n_targets * (n + (training.config.evaluation_sample or n))
+
+
+def _read_piece(training: Training, about: int) -> tuple[Stopwatch, int]:
+    """Evaluate about so many targets of the validation text: how long it took, and how many."""
+    windows = sampled_windows(len(training.validation), training.context_length, about)
+    with Stopwatch(training) as watch:
+        n_read = training.step.score(training.validation, windows, "measurement").targets
+    return watch, n_read
 
 
 def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[float, float, float]:

@@ -45,8 +45,8 @@ def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
         rows = n_ids
     if rows < n_ids:
         raise UserError(
-            f"model.vocab_size is {rows}, but the tokenizer has {n_ids} ids. "
-            f"Give 0 for its size, or more rows."
+            f"model.vocab_size must be at least {n_ids}, the ids of the tokenizer, got {rows}. "
+            f"Leave it out, or give 0, for that size."
         )
     return replace(recipe, model=replace(recipe.model, vocab_size=rows))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from folio.config import Table, from_table, merge, read_toml, to_table
+from folio.config import Table, from_table, merge, read_toml, require, to_table
 from folio.errors import UserError
 from folio.model.config import ModelConfig
 from folio.run.checkpoint import Checkpoint
@@ -50,14 +50,11 @@ class StartConfig:
     (https://arxiv.org/abs/2106.09685); 0 moves all weights. Takes AdamW and the plain step."""
 
     def __post_init__(self) -> None:
-        if self.lora < 0:
-            raise UserError(f"start.lora is {self.lora}; it is 0 or more.")
+        require(self, "start", "0 or more", lambda x: x >= 0, "lora")
         if self.lora and not self.run:
             raise UserError("start.lora corrects the weights of a run. Name it: --from RUN")
-        if not 0 <= self.keep < 1:
-            raise UserError(f"start.keep is {self.keep}; it is a share, 0 to below 1.")
-        if not self.rate_factor > 0:
-            raise UserError(f"start.rate_factor is {self.rate_factor}; it is above 0.")
+        require(self, "start", "0 to below 1", lambda x: 0 <= x < 1, "keep")
+        require(self, "start", "above 0", lambda x: x > 0, "rate_factor")
 
     @property
     def kept(self) -> float:

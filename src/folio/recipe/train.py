@@ -134,7 +134,6 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
         complaints += require_same_code(training.model, checkpoint)
     for complaint in complaints:
         watcher.tell(f"warning: {complaint}")
-    step = 0
     state = TrainingState()
     if checkpoint is None:
         require_no_origin(run)
@@ -142,11 +141,10 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
         load_model_tensors(training.model, weights_to_load(run, checkpoint, training.model))
         training.step.optimizer.load(checkpoint.optimizer_tensors())
         state = TrainingState.restore(checkpoint.state, training.device.torch)
-        step = checkpoint.step
-        if step:
+        if state.step:
             watcher.tell(f"going on from {checkpoint.path}")
     for path in list_checkpoints(run.checkpoints_folder):
         if checkpoint is None or path.name > checkpoint.path.name:  # those that are damaged
             shutil.rmtree(path, ignore_errors=True)
-    set_aside_events_after(run.metrics_file, step or state.evaluated_step)
+    set_aside_events_after(run.metrics_file, state.step or state.evaluated_step)
     return state

@@ -18,7 +18,13 @@ from torch import nn
 
 from folio.errors import UserError
 from folio.fast.accelerate import KNOWN
-from folio.fast.written_for import DIGESTS, is_of_the_house, replaced_functions, source_digest
+from folio.fast.written_for import (
+    DIGESTS,
+    HOUSE,
+    comes_from,
+    replaced_functions,
+    source_digest,
+)
 from folio.run.checkpoint import Checkpoint
 
 OURS = "Folio's own"
@@ -43,11 +49,11 @@ class OwnCode:
         modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
         for name, layer in modules:
             kind = type(layer)
-            if kind not in KNOWN and not kind.__module__.startswith("folio."):
+            if kind not in KNOWN and not comes_from(kind, "folio"):
                 layers[name or "the model"] = _name(kind)
                 own.append(kind)
             for attribute, value in vars(layer).items():
-                if isinstance(value, FunctionType | MethodType) and not is_of_the_house(value):
+                if isinstance(value, FunctionType | MethodType) and not comes_from(value, *HOUSE):
                     functions[f"{name}.{attribute}"] = _name(value)
                     own.append(value)
         for name, module in sys.modules.items():
@@ -60,7 +66,7 @@ class OwnCode:
                 sources[name] = str(digest)
         for what in own:
             module = sys.modules.get(what.__module__)
-            if module is not None and not is_of_the_house(what):
+            if module is not None and not comes_from(what, *HOUSE):
                 sources[_name(what).partition(":")[2]] = source_digest(module) or ""
         return cls(layers, functions, sources)
 

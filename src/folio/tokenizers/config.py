@@ -94,8 +94,8 @@ class TokenizerConfig:
         smallest = 256 + len(self.special_tokens)
         if kind == "bpe" and 0 < self.vocab_size < smallest:
             raise UserError(
-                f"tokenizer.vocab_size is {self.vocab_size}; the 256 bytes and "
-                f"{', '.join(self.special_tokens)} need {smallest} at least."
+                f"tokenizer.vocab_size must be at least {smallest}, the 256 bytes and "
+                f"{', '.join(self.special_tokens)}, got {self.vocab_size}."
             )
 
     @property

@@ -112,7 +112,7 @@ class WordTokenizer(Tokenizer):
         """
         if vocab_size < 3:
             raise UserError(
-                f"vocab_size is {vocab_size}; two special tokens and a word need 3 at least."
+                f"vocab_size must be at least 3, two special tokens and a word, got {vocab_size}."
             )
         empty = cls([], punctuation=punctuation, lowercase=lowercase)
         counts: Counter[str] = Counter()

@@ -81,12 +81,13 @@ class AdamW(Rule):
         lr = lr_scale * self.config.learning_rate
         self.steps += 1
         n = self.steps.item()
+        scale = (1 - beta2**n) ** 0.5  # of numerator and denominator, which saves a pass
         for w, m, v in zip(self.parameters, self.mean, self.mean_square):
             g = gradient_of(w)
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            root = (v / (1 - beta2**n)).sqrt_().add_(epsilon)
-            w.mul_(1 - lr * self.weight_decay).sub_((m / root).mul_(lr / (1 - beta1**n)))
+            root = v.sqrt().add_(scale * epsilon)
+            w.mul_(1 - lr * self.weight_decay).addcdiv_(m, root, value=-lr * scale / (1 - beta1**n))
 
 
 class SGD(Rule):

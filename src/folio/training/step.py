@@ -28,7 +28,8 @@ from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.optimizers import Optimizer, gradient_norm
+from folio.training.memory import ran_out_of_memory
+from folio.training.optimizers import Optimizer, gradient_norm, gradient_of
 from folio.training.python_state import require_same_state
 from folio.training.state import Remembers
 
@@ -208,11 +209,9 @@ class PlainStep:
         if self.compute is self.model:
             return
         for own, master in zip(self.compute.parameters(), self.model.parameters()):
-            if not own.requires_grad:
-                continue
-            assert own.grad is not None
-            gradient, own.grad = own.grad.float(), None
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            if own.requires_grad:
+                gradient, own.grad = gradient_of(own).float(), None
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
 
 
 def usual_loss(confidence_penalty: float = 0.0) -> Loss:
@@ -224,9 +223,3 @@ def usual_loss(confidence_penalty: float = 0.0) -> Loss:
         return next_token_loss(model(inputs), targets, reduction="sum")
 
     return loss
-
-
-def ran_out_of_memory(error: Exception) -> bool:
-    """Whether fewer windows at once may help; torch has no class for a processor's memory."""
-    known = MemoryError, torch.OutOfMemoryError
-    return isinstance(error, known) or "DefaultCPUAllocator" in str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
@@ -138,7 +139,9 @@ def test_a_presentation_is_read_slide_by_slide(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("end", "pack"), PACKERS)
-def test_a_compressed_file_gives_what_the_file_gives(tmp_path: Path, end: str, pack):
+def test_a_compressed_file_gives_what_the_file_gives(
+    tmp_path: Path, end: str, pack: Callable[[bytes], bytes]
+):
     assert read(write(tmp_path, f"a.txt{end}", pack("Größe\n".encode() * 50))) == ["Größe\n" * 50]
     rows = b'{"text": "one"}\n{"text": "two"}\n'
     assert read(write(tmp_path, f"b.jsonl{end}", pack(rows))) == ["one", "two"]

@@ -116,7 +116,7 @@ HTTPServer(("127.0.0.1", int(sys.argv[6])), Tika).serve_forever()
     ("where", "message"),
     [
         ("http://127.0.0.1:9", r"no Tika server at http://127.0.0.1:9.*java -jar"),
-        ("/nowhere/tika.jar", "neither an address .* nor a tika-server jar"),
+        ("/nowhere/tika.jar", "must be an address .* or a tika-server jar, got '/nowhere"),
     ],
 )
 def test_no_server_and_no_jar_say_what_to_do(folder: Path, where: str, message: str):

@@ -21,12 +21,12 @@ def counted(texts: list[str], pattern: str = "gpt2") -> Counter[bytes]:
 @given(
     texts=texts, pattern=st.sampled_from(["gpt2", "llama3", "qwen2"]), n_threads=st.integers(1, 3)
 )
-def test_counts_are_those_of_a_dictionary(texts, pattern, n_threads):
+def test_counts_are_those_of_a_dictionary(texts: list[str], pattern: str, n_threads: int | None):
     counts = count_texts(texts, pattern, n_threads=n_threads)
     assert counts.as_counter() == counted(texts, pattern)
 
 
-def test_counts_of_long_texts_do_not_depend_on_batches_and_threads(monkeypatch):
+def test_counts_of_long_texts_do_not_depend_on_batches_and_threads(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(0)
     words = [
         "".join(chr(97 + k) for k in rng.integers(0, 26, n)) for n in rng.integers(1, 30, 3000)
@@ -77,5 +77,5 @@ def test_counts_have_64_bits():
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])
-def test_nothing_has_no_chunks(texts):
+def test_nothing_has_no_chunks(texts: list[str]):
     assert len(count_texts(texts)) == 0

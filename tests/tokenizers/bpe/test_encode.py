@@ -48,7 +48,7 @@ def reference_ids(text: str, pattern: str = "gpt2") -> list[int]:
 
 @given(text=text_like_the_corpus, pattern=st.sampled_from(list(PATTERNS)))
 @settings(max_examples=300)
-def test_ids_are_those_of_the_reference(text, pattern):
+def test_ids_are_those_of_the_reference(text: str, pattern: str):
     encoder = Encoder(Rules.from_merges(MERGES), pattern)
     expected = reference_ids(text, pattern)
     assert encoder.encode(text).tolist() == expected
@@ -60,12 +60,12 @@ def test_ids_are_those_of_the_reference(text, pattern):
         st.sampled_from(["a", "h", "t", "the", "cat", "aa"]), min_size=20, max_size=90
     ).map("".join)
 )
-def test_chunks_around_the_length_where_the_heap_begins_have_the_ids_of_the_reference(text):
+def test_chunks_around_the_length_where_the_heap_begins_have_the_ids_of_the_reference(text: str):
     assert Encoder(Rules.from_merges(MERGES)).encode(text).tolist() == reference_ids(text)
 
 
 @pytest.mark.parametrize("text", SPECIAL_TEXTS.values(), ids=SPECIAL_TEXTS)
-def test_text_without_spaces_takes_seconds_at_most_and_has_the_ids_of_tiktoken(text):
+def test_text_without_spaces_takes_seconds_at_most_and_has_the_ids_of_tiktoken(text: str):
     encoder = Encoder(Rules.from_merges(MERGES))
     encoder.encode("compiled before the clock starts")
     began = time.perf_counter()
@@ -77,19 +77,19 @@ def test_text_without_spaces_takes_seconds_at_most_and_has_the_ids_of_tiktoken(t
 @given(
     texts=st.lists(text_like_the_corpus, max_size=20), n_threads=st.sampled_from([None, 1, 2, 3])
 )
-def test_a_batch_has_the_ids_of_its_texts(texts, n_threads):
+def test_a_batch_has_the_ids_of_its_texts(texts: list[str], n_threads: int | None):
     encoder = Encoder(Rules.from_merges(MERGES))
     batch = encoder.encode_batch(texts, n_threads)
     assert [ids.tolist() for ids in batch] == [reference_ids(text) for text in texts]
 
 
 @given(data=st.binary(max_size=100))
-def test_any_bytes_come_back(data):
+def test_any_bytes_come_back(data: bytes):
     ids = Encoder(Rules.from_merges(MERGES)).encode_bytes(data)
     assert b"".join(VOCABULARY[token_id] for token_id in ids) == data
 
 
-def test_ids_stay_right_when_the_memo_overflows(monkeypatch):
+def test_ids_stay_right_when_the_memo_overflows(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encode._Thread, "largest_memo", 1 << 12)
     numbers = " ".join(map(str, range(30_000)))
     encoder = Encoder(Rules.from_merges(MERGES))
@@ -119,7 +119,7 @@ def test_chunks_that_are_tokens_as_they_stand_are_not_merged():
 
 
 @given(text=text_like_the_corpus)
-def test_slow_stand_in_gives_the_same_ids(text):
+def test_slow_stand_in_gives_the_same_ids(text: str):
     rules = Rules.from_merges(MERGES)
     slow = [token_id for chunk in split(text) for token_id in encode_slowly(chunk, rules)]
     assert slow == reference_ids(text)
@@ -132,7 +132,7 @@ def test_ids_of_an_empty_text_are_an_empty_array():
 
 
 @given(texts=st.lists(text_like_the_corpus, max_size=8), n_threads=st.sampled_from([None, 1, 3]))
-def test_a_stream_gives_the_ids_of_each_text_in_order(texts, n_threads):
+def test_a_stream_gives_the_ids_of_each_text_in_order(texts: list[str], n_threads: int | None):
     encoder = Encoder(Rules.from_merges(MERGES))
     streamed = [ids.tolist() for ids in encoder.encode_stream(iter(texts), n_threads)]
     assert streamed == [encoder.encode(text).tolist() for text in texts]

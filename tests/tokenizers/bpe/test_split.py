@@ -36,13 +36,13 @@ def by_regex(text: str, pattern: str) -> list[bytes]:
 
 
 @every_pattern
-def test_every_code_point_in_five_contexts_splits_as_regex_does(pattern):
+def test_every_code_point_in_five_contexts_splits_as_regex_does(pattern: str):
     contexts = "".join(f"a{c}1 {c}!{c} {c}{c}" for c in map(chr, range(sys.maxunicode + 1)))
     assert split(contexts, pattern) == by_regex(contexts, pattern)
 
 
 @every_pattern
-def test_code_points_at_the_edges_of_classes_split_as_regex_does_in_many_contexts(pattern):
+def test_code_points_at_the_edges_of_classes_split_as_regex_does_in_many_contexts(pattern: str):
     classes = class_table()
     edges = {0x7F, 0x80, 0x7FF, 0x800, 0xFFFF, 0x10000, 0x10FFFF} | {
         point + k
@@ -68,20 +68,20 @@ def test_code_points_at_the_edges_of_classes_split_as_regex_does_in_many_context
 @every_pattern
 @given(text=turning_text)
 @settings(max_examples=500)
-def test_random_text_splits_as_regex_does(pattern, text):
+def test_random_text_splits_as_regex_does(pattern: str, text: str):
     assert split(text, pattern) == by_regex(text, pattern)
 
 
 @every_pattern
 @given(text=turning_text)
-def test_slow_stand_in_splits_alike(pattern, text):
+def test_slow_stand_in_splits_alike(pattern: str, text: str):
     chunks = [chunk.encode("utf-8", "surrogatepass") for chunk in split_slowly(text, pattern)]
     assert split(text, pattern) == chunks
 
 
 @every_pattern
 @given(data=st.binary(max_size=60))
-def test_no_byte_is_lost_when_bytes_are_no_text(pattern, data):
+def test_no_byte_is_lost_when_bytes_are_no_text(pattern: str, data: bytes):
     chunks = split_bytes(data, pattern)
     assert b"".join(chunks) == data
     assert all(chunks)
@@ -89,7 +89,9 @@ def test_no_byte_is_lost_when_bytes_are_no_text(pattern, data):
 
 @every_pattern
 @given(parts=st.lists(turning_text), n_characters=st.integers(1, 30))
-def test_safe_pieces_have_the_chunks_of_the_whole(pattern, parts, n_characters):
+def test_safe_pieces_have_the_chunks_of_the_whole(
+    pattern: str, parts: list[str], n_characters: int
+):
     pieces = list(safe_pieces(parts, n_characters))
     assert "".join(pieces) == "".join(parts)
     assert [chunk for piece in pieces for chunk in split(piece, pattern)] == split(

@@ -42,12 +42,12 @@ scripts = st.text(st.sampled_from("aé漢字ひ한😀אب ё\n"), max_size=80)
     n_merges=st.integers(0, 60),
 )
 @settings(max_examples=300)
-def test_merges_are_those_of_the_reference(texts, pattern, n_merges):
+def test_merges_are_those_of_the_reference(texts: list[str], pattern: str, n_merges: int):
     assert fast_merges(texts, pattern, n_merges) == reference_merges(texts, pattern, n_merges)
 
 
 @pytest.mark.parametrize("text", ["a" * 1000, "ab" * 500, "aab" * 300, "abcabcab" * 100])
-def test_merges_of_a_long_chunk_that_repeats_itself_are_those_of_the_reference(text):
+def test_merges_of_a_long_chunk_that_repeats_itself_are_those_of_the_reference(text: str):
     assert fast_merges([text], "gpt2", 40) == reference_merges([text], "gpt2", 40)
 
 

@@ -60,7 +60,7 @@ def of_tokenizers(pattern: str) -> set[int]:
 @pytest.mark.parametrize(
     ("pattern", "kind"), [(r"\p{L}", LETTER), (r"\p{N}", NUMBER), (r"\s", WHITESPACE)]
 )
-def test_every_code_point_has_the_class_that_regex_gives_it(pattern, kind):
+def test_every_code_point_has_the_class_that_regex_gives_it(pattern: str, kind: int):
     about = importlib.metadata.distribution("regex").read_text("METADATA") or ""
     if f"supports Unicode {unicode_version()}" not in about:
         pytest.skip(f"this `regex` has another Unicode version than {unicode_version()}")
@@ -71,7 +71,7 @@ def test_every_code_point_has_the_class_that_regex_gives_it(pattern, kind):
     ("pattern", "newer"),
     [(r"\p{L}", NEWER_LETTERS), (r"\p{N}", NEWER_NUMBERS), (r"\s", "")],
 )
-def test_code_points_on_which_regex_tokenizers_and_tiktoken_disagree(pattern, newer):
+def test_code_points_on_which_regex_tokenizers_and_tiktoken_disagree(pattern: str, newer: str):
     releases = (regex.__version__, tokenizers.__version__, tiktoken.__version__)
     if releases != ("2026.11.15", "0.23.3", "0.14.0"):
         pytest.skip(f"the list is that of other releases than {releases}")

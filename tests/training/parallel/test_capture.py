@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -75,7 +77,7 @@ def test_a_replayed_step_gives_the_bytes_that_autograd_gives(shape: str, precisi
     assert [g.capture.can_replay for g in replica.backward.graphs.values()] == [True, True]
 
 
-def counted(compute) -> tuple[CapturedStep, list[None]]:
+def counted(compute: Callable[[Tensor], Tensor]) -> tuple[CapturedStep, list[None]]:
     calls: list[None] = []
 
     def function(x: Tensor) -> Tensor:
@@ -106,7 +108,9 @@ def rows_above(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "compute", [branch, rows_above, lambda x: (x[:, None] + torch.ones(1000)).mean(1)]
 )
-def test_what_looks_at_numbers_or_takes_much_memory_is_computed_each_time(compute):
+def test_what_looks_at_numbers_or_takes_much_memory_is_computed_each_time(
+    compute: Callable[[Tensor], Tensor],
+):
     captured, calls = counted(compute)
     for x in (torch.tensor([1.0, -2.0, 3.0]), torch.tensor([-1.0, -2.0, 0.0])):
         assert torch.equal(captured(x), compute(x))
@@ -125,7 +129,7 @@ def test_what_looks_at_numbers_or_takes_much_memory_is_computed_each_time(comput
         lambda x: x + 1 - torch.tensor([1.0, 2.0, 3.0]) - torch.from_numpy(np.arange(3)),
     ],
 )
-def test_all_kinds_of_operations_are_replayed(compute):
+def test_all_kinds_of_operations_are_replayed(compute: Callable[[Tensor], Tensor]):
     captured, calls = counted(compute)
     for seed in range(3):
         x = torch.randn(3, generator=torch.Generator().manual_seed(seed))

@@ -15,6 +15,7 @@ from folio.evaluation.score import exact_windows, score
 from folio.model.loss import next_token_loss
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
+from folio.training.optimizers import gradient_of
 from folio.training.parallel import data_parallel
 from folio.training.parallel.data_parallel import DataParallel, add_up
 from folio.workers import ProcessPool, ThreadPool
@@ -38,7 +39,9 @@ def batch_of(n_windows: int) -> Batch:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("micro_batch_size", [0, 1, 2, 4, 5])
-def test_gradients_equal_those_of_one_model_with_the_whole_batch(threads, micro_batch_size):
+def test_gradients_equal_those_of_one_model_with_the_whole_batch(
+    threads: int, micro_batch_size: int
+):
     model, batch = tiny_gpt(initialization_std=0.2), batch_of(7)
     alone = copy.deepcopy(model)
     loss = next_token_loss(alone(torch.from_numpy(batch.inputs)), torch.from_numpy(batch.targets))
@@ -47,7 +50,7 @@ def test_gradients_equal_those_of_one_model_with_the_whole_batch(threads, micro_
     for _ in range(2):  # a second batch begins from nothing
         found = parallel.backward(batch, micro_batch_size, step=0)
     assert found.loss == pytest.approx(loss.item(), rel=1e-5)
-    square = sum(p.grad.square().sum().item() for p in alone.parameters())
+    square = sum(gradient_of(p).square().sum().item() for p in alone.parameters())
     assert found.squared_norm == pytest.approx(square, rel=1e-5)
     for ours, theirs in zip(model.parameters(), alone.parameters()):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
@@ -75,11 +78,11 @@ ERRORS = {
 class Full:
     """A copy that has no room for so many windows at once, which no test machine is short of."""
 
-    def __init__(self, model: torch.nn.Module, windows: int, error: Exception):
+    def __init__(self, model: torch.nn.Module, windows: int, error: Exception) -> None:
         self.windows, self.error, self.asked = windows, error, []
         self.hook = model.register_forward_pre_hook(self.look)
 
-    def look(self, _, inputs):
+    def look(self, _: object, inputs: tuple[torch.Tensor]) -> None:
         self.asked.append(len(inputs[0]))
         if len(inputs[0]) >= self.windows:
             raise self.error
@@ -163,13 +166,14 @@ def test_there_are_no_more_replicas_than_windows():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_replicas_see_new_weights_after_a_refresh(precision):
+def test_replicas_see_new_weights_after_a_refresh(precision: str):
     model = tiny_gpt()
     parallel = DataParallel(model, cpu(precision=precision), 2, seed=1)
     with torch.no_grad():
         model.lm_head.weight.fill_(0.5)
     parallel.refresh()
-    assert all((c.model.lm_head.weight == 0.5).all() for c in parallel.replicas)
+    heads = [c.model.get_parameter("lm_head.weight") for c in parallel.replicas]
+    assert all((weight == 0.5).all() for weight in heads)
 
 
 def test_dropout_depends_on_seed_step_and_window_alone():
@@ -210,7 +214,7 @@ def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_workers_compute_what_the_replicas_do_one_after_the_other(precision):
+def test_workers_compute_what_the_replicas_do_one_after_the_other(precision: str):
     windows = exact_windows(len(TOKENS), 8)
     found = []
     for running in (False, True):

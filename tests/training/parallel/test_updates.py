@@ -137,7 +137,7 @@ def test_a_matrix_is_divided_by_hardly_more_than_its_largest_singular_value(scal
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
-def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind):
+def test_a_loaded_optimizer_goes_on_as_the_one_that_was_saved(kind: str):
     pairs = [parts_of(kind=kind, momentum=0.9) for _ in range(2)]
     for step in range(4):
         if step == 2:
@@ -212,6 +212,8 @@ def draw_matrices(kind: str, scale: float, shape: tuple[int, ...]) -> Tensor:
             x = x[:, :, :1] * x[:, :1, :]
         case "mixed scales":
             x *= torch.logspace(0, -30, shape[1])[:, None]
+        case _:
+            pass
     return x * scale
 
 

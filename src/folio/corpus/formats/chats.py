@@ -102,7 +102,8 @@ def _holds_a_chat(value: Any) -> bool:
 
 def _current_branch(chat: dict[str, Any], notes: Notes) -> list[dict[str, Any]]:
     """The messages that lead to the one shown last; a question that was asked anew, or an answer
-    given anew, made a tree of them. Those of other branches are counted."""
+    given anew, made a tree of them. Those of other branches are counted.
+    """
     nodes = {key: node for key, node in chat["mapping"].items() if isinstance(node, dict)}
     at = chat.get("current_node") or next(reversed(nodes), None)
     branch: list[dict[str, Any]] = []

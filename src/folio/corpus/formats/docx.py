@@ -28,6 +28,9 @@ _OTHER_REASONS = {
 }
 _CODES = ("instrText", "delInstrText")
 _OFF = ("0", "false", "off")
+_MATH = {"sup": "^{}", "sub": "_{}", "num": "{}", "den": "/{}", "deg": "[{}]", "rad": "√{}"}
+"""Parts of formulas, and how they stand in a line."""
+_SIGNS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
 def read_docx(data: bytes, notes: Notes) -> Iterator[Passage]:
@@ -237,11 +240,6 @@ class _Docx:
                     by_style = self.hidden_styles.get(value)
             return otherwise if by_style is None else by_style
         return otherwise
-
-
-_MATH = {"sup": "^{}", "sub": "_{}", "num": "{}", "den": "/{}", "deg": "[{}]", "rad": "√{}"}
-"""Parts of formulas, and how they stand in a line."""
-_SIGNS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
 def _grouped(formula: str) -> str:

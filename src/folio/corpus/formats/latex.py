@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from folio.corpus.encodings import decode
+from folio.corpus.formats.latex_ends import Ends, pairs
 from folio.corpus.formats.latex_words import (
     ACCENTS,
     ARGUMENTS,
@@ -47,11 +47,6 @@ _TOKEN = re.compile(
     r"(?P<special>[{}]|\$\$?|[~&\"]|---?|``|''|`|\n[ \t]*\n\s*)|[^\\%{}$~&\"`'\n-]+|.",
     re.DOTALL,
 )
-_PAIRED = re.compile(
-    r"\\begin\{(?P<environment>\w+\*?)\}|\\(?:verb|lstinline)\*?(?P<verb>[^\s\w*{[\\])|"
-    r"\\(?:url|path|nolinkurl|href)\s*(?P<address>\{[^{}\n]*\})|\\.|%[^\n]*|[{}]",
-    re.DOTALL,
-)
 _OPTION = re.compile(r"\[((?:[^][{}\\]|\\.|\{[^{}]*\})*)\]", re.DOTALL)
 _BLANKS = re.compile(r"[ \t]*(?:\n[ \t]*(?!\s*\n))?")
 _DEFINED = re.compile(r"\\?[A-Za-z@]*[^{\\\n]*")
@@ -85,47 +80,8 @@ def read_latex(data: bytes, notes: Notes) -> Iterator[Passage]:
 
 def _title(preamble: str) -> str:
     found = re.search(r"\\title\s*(?:\[[^]\n]*\]\s*)?\{", preamble)
-    end = _pairs(preamble).get(found.end() - 1) if found else None
+    end = pairs(preamble).get(found.end() - 1) if found else None
     return preamble[found.start() : end + 1] if found and end else ""
-
-
-def _pairs(source: str) -> dict[int, int]:
-    """Where each opened brace is closed, but for those in comments and in what is no LaTeX."""
-    closing: dict[int, int] = {}
-    opened: list[int] = []
-    ends = _Ends(source)
-    at = 0
-    while token := _PAIRED.search(source, at):
-        at = token.end()
-        if token[0] == "{":
-            opened.append(at - 1)
-        elif token[0] == "}" and opened:
-            closing[opened.pop()] = at - 1
-        elif token["address"]:
-            closing[token.start("address")] = at - 1
-        elif token["verb"]:
-            at = max(source.find(token["verb"], at), at)
-        elif name := token["environment"]:
-            closing[token.start("environment") - 1] = at - 1
-            if name.rstrip("*") in VERBATIM.keys() | COMMENTS.keys():
-                at = ends.next(rf"\end{{{name}}}", at) or at
-    return closing
-
-
-class _Ends:
-    """Where a mark comes next; each is looked for once in all of a text."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.places: dict[str, list[int]] = {}
-
-    def next(self, mark: str, at: int) -> int | None:
-        if mark not in self.places:
-            pattern = (r"(?<!\\)" if mark.startswith("$") else "") + re.escape(mark)
-            self.places[mark] = [found.start() for found in re.finditer(pattern, self.source)]
-        places = self.places[mark]
-        i = bisect_left(places, at)
-        return places[i] if i < len(places) else None
 
 
 class _Walk:
@@ -137,8 +93,8 @@ class _Walk:
         self.own = own
         self.german = german
         self.at = 0
-        self.closing = _pairs(source)
-        self.ends = _Ends(source)
+        self.closing = pairs(source)
+        self.ends = Ends(source)
         self.groups: list[tuple[int, Callable[[], None]]] = []  # what ends with a brace
         self.parts: list[str] = []
         self.outer: list[list[str]] = []  # texts around the footnotes that are being read

@@ -23,7 +23,8 @@ IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 @intrinsic
 def add_to(typing_context, array, place, number):
     """Add to a counter, and give what it was. What this thread wrote before is seen by those
-    that see the change."""
+    that see the change.
+    """
 
     def codegen(context, builder, signature, arguments):
         array, place, number = arguments

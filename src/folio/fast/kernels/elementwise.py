@@ -69,7 +69,8 @@ def add_dropped(x, change, seed, p, y):
 @kernel(fastmath=True)
 def swiglu(gate, up, y, gate_slope, up_slope):
     """y = g * s * up with s = sigmoid(g), and its derivatives: (s + g * s * (1 - s)) * up by the
-    gate, g * s by up; all (N,)."""
+    gate, g * s by up; all (N,).
+    """
     for i in range(len(y)):
         opening, wide = load(gate[i]), load(up[i])
         opened_by = sigmoid(opening)
@@ -99,7 +100,8 @@ def normal_tail(x):
 def gelu(x, y, slope):
     """y = x * P, with P the probability of a normal number below x, and its derivative
     P + x * p,
-    with p the density at x; all (N,)."""
+    with p the density at x; all (N,).
+    """
     for i in range(len(x)):
         wide = load(x[i])
         tail, density = normal_tail(wide)

@@ -56,7 +56,8 @@ def columns_to_int8(x, y, scales):
 @kernel(fastmath=True)
 def measure_both_ways(x, weights, row_scales, column_scales, sums):
     """(R, C) -> the scales of its rows, those of its columns once each row is multiplied by its
-    weight, and the sums of its columns."""
+    weight, and the sums of its columns.
+    """
     n_rows, width = x.shape
     ranks, added = np.full(width, LOWEST_RANK), np.zeros(width, np.float32)
     for row in range(n_rows):
@@ -91,7 +92,8 @@ def to_int8_both_ways(x, weights, row_scales, column_scales, by_row, by_column):
 @kernel(fastmath=True)
 def from_int32(sums, row_scales, column_scales, bias, y):
     """(R, C) sums of such products -> the numbers that they stand for, plus the (C,) bias; that
-    may be empty."""
+    may be empty.
+    """
     n_rows, width = sums.shape
     shift = np.zeros(width, np.float32)
     for i in range(len(bias)):

@@ -12,18 +12,23 @@ Shapes:  N numbers in a row · R x C a matrix, of which a row makes one neuron
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from folio.fast.kernels.numbers import ONE, ZERO, load, store
 from folio.jit import kernel
+
+Array = NDArray[Any]
+Number = float | np.float32
 
 BLOCK = 2048
 """Numbers of a row that stay next to the processor while others are added to them."""
 
 
 @kernel(fastmath=True)
-def add_up(rows, total, start, stop, begins):
+def add_up(rows: Array, total: Array, start: int, stop: int, begins: bool) -> Number:
     """Sum of rows from one place to another; returns the squared length of what was summed up.
 
     Args:
@@ -53,19 +58,19 @@ def add_up(rows, total, start, stop, begins):
 
 @kernel(fastmath=True)
 def adamw(
-    weights,
-    gradients,
-    means,
-    mean_squares,
-    compute,
-    scale,
-    rate,
-    decay,
-    beta1,
-    beta2,
-    correction,
-    epsilon,
-):
+    weights: Array,
+    gradients: Array,
+    means: Array,
+    mean_squares: Array,
+    compute: Array,
+    scale: Number,
+    rate: Number,
+    decay: Number,
+    beta1: Number,
+    beta2: Number,
+    correction: Number,
+    epsilon: Number,
+) -> None:
     """A step of AdamW.
 
     Args:
@@ -97,7 +102,9 @@ def adamw(
 
 
 @kernel(fastmath=True)
-def nesterov(gradients, momenta, ahead, numbers, momentum):
+def nesterov(
+    gradients: Array, momenta: Array, ahead: Array, numbers: Array, momentum: Number
+) -> None:
     """Momenta learn from gradients; `ahead` are the next ones, as Nesterov looks at them.
 
     Args:
@@ -118,7 +125,7 @@ def nesterov(gradients, momenta, ahead, numbers, momentum):
 
 
 @kernel(fastmath=True)
-def bring_into_range(x, low, high):
+def bring_into_range(x: Array, low: Number, high: Number) -> None:
     """Multiply matrices whose largest number is outside of a range by powers of two.
 
     Args:
@@ -143,7 +150,7 @@ def bring_into_range(x, low, high):
 
 
 @kernel(fastmath=True)
-def inverse_lengths(gram, gram_squared, tiny, y):
+def inverse_lengths(gram: Array, gram_squared: Array, tiny: Number, y: Array) -> None:
     """One over the eighth root of the sum of the eighth powers of all singular values.
 
     Args:
@@ -166,7 +173,16 @@ def inverse_lengths(gram, gram_squared, tiny, y):
 
 
 @kernel(fastmath=True)
-def combine(gram, gram_squared, y, scales, a, b, c, is_last):
+def combine(
+    gram: Array,
+    gram_squared: Array,
+    y: Array,
+    scales: Array,
+    a: Number,
+    b: Number,
+    c: Number,
+    is_last: bool,
+) -> None:
     """a I + b s + c s^2.
 
     Args:
@@ -191,8 +207,17 @@ def combine(gram, gram_squared, y, scales, a, b, c, is_last):
 
 @kernel(fastmath=True)
 def apply_update(
-    weights, old, updates, mean_squares, compute, numbers, taller, beta2, cautious, epsilon
-):
+    weights: Array,
+    old: Array,
+    updates: Array,
+    mean_squares: Array,
+    compute: Array,
+    numbers: Array,
+    taller: Number,
+    beta2: Number,
+    cautious: bool,
+    epsilon: Number,
+) -> None:
     """Subtract updates whose rows are made even, and what decays.
 
     Args:

@@ -99,8 +99,8 @@ class BPETokenizer(Tokenizer):
         n_merges = vocab_size - 256 - len(special_tokens)
         if n_merges < 0:
             raise UserError(
-                f"vocab_size is {vocab_size}; the 256 bytes and {len(special_tokens)} special "
-                f"tokens need {vocab_size - n_merges} at least."
+                f"vocab_size must be at least {vocab_size - n_merges}, the 256 bytes and "
+                f"{len(special_tokens)} special tokens, got {vocab_size}."
             )
         merges, counts = _learn_merges(texts, pattern, n_merges)
         tokenizer = cls.from_merges(

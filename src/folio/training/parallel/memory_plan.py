@@ -13,10 +13,11 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves, tree_map
@@ -90,13 +91,19 @@ class Buffers:
 
     def view_of(self, x: Any) -> Any:
         """Return the `BufferView` of a tensor or array in one of the buffers; all else as it is."""
-        if not isinstance(x, (Tensor, np.ndarray)):
-            return x
-        address = x.data_ptr() if isinstance(x, Tensor) else x.ctypes.data
+        if isinstance(x, Tensor):
+            return self._view_at(x.data_ptr(), x, x.stride())
+        if isinstance(x, np.ndarray):
+            array = cast("NDArray[Any]", x)
+            return self._view_at(array.ctypes.data, array, array.strides)
+        return x
+
+    def _view_at(
+        self, address: int, x: Tensor | NDArray[Any], strides: tuple[int, ...]
+    ) -> BufferView | Tensor | NDArray[Any]:
         at = bisect_right(self._starts, address) - 1
         if at < 0 or address >= self._end(at) or self._known[at][1].expired():
             return x
-        strides = x.stride() if isinstance(x, Tensor) else x.strides
         buffer = self._known[at][0]
         return BufferView(buffer, address - self._starts[at], x.dtype, tuple(x.shape), strides)
 
@@ -153,7 +160,9 @@ def without_concatenation(
     parts, out = calls[-1].args[0], calls[-1].named["out"]
     if isinstance(out, BufferView) or out.stride() != (1,):
         return calls, {}
-    copies, allocations, end = [], {}, 0
+    copies: list[Call] = []
+    allocations: dict[int, Allocation] = {}
+    end = 0
     for part in parts:
         length = math.prod(part.shape)
         slot = out[end : end + length]
@@ -180,7 +189,7 @@ def allocate(x: Any, allocations: dict[int, Allocation]) -> Any:
         offset += x.offset
         if isinstance(x.dtype, torch.dtype):
             empty = torch.empty(0, dtype=x.dtype)
-            first = arena.storage_offset() * arena.itemsize + offset
+            first = int(arena.storage_offset()) * arena.itemsize + offset
             storage = arena.untyped_storage()
             return empty.set_(storage, first // x.dtype.itemsize, x.shape, x.strides)
         return np.ndarray(x.shape, x.dtype, arena.view(torch.uint8).numpy(), offset, x.strides)

@@ -118,7 +118,7 @@ def _jobs(buffers: Sequence[Tensor], shapes: list[tuple[int, int]], replica: Rep
     for shape in dict.fromkeys(shapes):
         same = [i for i, other in enumerate(shapes) if other == shape]
         own = same[shard(len(same), replica.rank, replica.world_size)]
-        stacks = []
+        stacks: list[Stack] = []
         # What lies side by side has numbers that rise as fast as their positions in the list.
         for _, run in groupby(enumerate(own), key=lambda pair: pair[1] - pair[0]):
             stacked = [i for _, i in run]
@@ -160,7 +160,7 @@ def update_matrices(
     for job in jobs:
         ahead = [nesterov(stacks, config.matrix_momentum, dtype, numbers) for stacks in job]
         for stacks, updates in zip(job, orthogonalize(ahead, in_int8)):
-            for stack, own in zip(stacks, updates.split([len(s.weights) for s in stacks])):
+            for stack, own in zip(stacks, torch.split(updates, [len(s.weights) for s in stacks])):
                 apply_update(stack, own, config, numbers)
     return numbers
 
@@ -179,7 +179,7 @@ def nesterov(stacks: list[Stack], momentum: float, dtype: torch.dtype, numbers: 
     lengths = [len(stack.weights) for stack in stacks]
     first = stacks[0].weights
     ahead = first.new_empty(sum(lengths), *first.shape[1:], dtype=dtype)
-    for stack, out in zip(stacks, ahead.split(lengths)):
+    for stack, out in zip(stacks, torch.split(ahead, lengths)):
         arrays = calls.arrays(stack.gradients, stack.momenta, out, numbers)
         calls.call(kernels.nesterov, *arrays, np.float32(momentum))
     return ahead
@@ -244,7 +244,7 @@ def _orthogonalize_long(stacks: list[Tensor], in_int8: bool) -> list[Tensor]:
     """(S, R, C) each -> the same."""
     m, lengths = min(stacks[0].shape[1:]), [len(x) for x in stacks]
     gram = stacks[0].new_empty(sum(lengths), m, m)
-    for x, out in zip(stacks, gram.split(lengths)):
+    for x, out in zip(stacks, torch.split(gram, lengths)):
         if in_int8:
             for matrix, own in zip(x, out):
                 int8.square(matrix, own)
@@ -257,7 +257,7 @@ def _orthogonalize_long(stacks: list[Tensor], in_int8: bool) -> list[Tensor]:
         product = torch.bmm(product, factor)
     return [
         torch.bmm(x, own) if _is_tall(x) else torch.bmm(own, x)
-        for x, own in zip(stacks, product.split(lengths))
+        for x, own in zip(stacks, torch.split(product, lengths))
     ]
 
 

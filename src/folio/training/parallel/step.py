@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from folio.device import Device
 from folio.errors import UserError
@@ -53,7 +54,7 @@ class ParallelStep:
         self._not_accelerated = not_accelerated(model)
         self.parallel = DataParallel(model, device, config.batch_size, seed)
         self.loss: Loss = fast_loss_of(config.confidence_penalty)
-        self.parallel.loss = lambda *given: self.loss(*given)
+        self.parallel.loss = lambda model, inputs, targets: self.loss(model, inputs, targets)
         self.optimizer = ParallelOptimizer(optimizer_config, model, self.parallel)
         self._verify = self.parallel.task(_verify_phase)
 
@@ -126,13 +127,13 @@ class ParallelStep:
 
 def _verify_phase(replica: Replica, micro_batch: MicroBatch) -> tuple[Gradient, Gradient]:
     """Compute a micro-batch as in each step, then by Python alone."""
-    inputs, targets = (torch.from_numpy(rows) for rows in micro_batch.batch)
+    inputs, targets = map(torch.as_tensor, micro_batch.batch)
     weight = torch.tensor(1 / micro_batch.n_targets)
 
     def measure(backward: Callable[..., Tensor]) -> Gradient:
         replica.generator.manual_seed(micro_batch.dropout_seed)
         loss = backward(inputs, targets, weight).item()
-        return Gradient(loss, torch.linalg.vector_norm(replica.gradients.float()).item())
+        return Gradient(loss, get_total_norm([replica.gradients.float()]).item())
 
     return measure(replica.backward), measure(replica.backward.function)
 

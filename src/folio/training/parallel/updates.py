@@ -10,11 +10,13 @@ Shapes:  N parameters in the group
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from folio.fast import calls
 from folio.fast.kernels import training as kernels
@@ -93,7 +95,8 @@ class ShardedAdamW:
         }
         with np.errstate(over="ignore"):  # an infinite rate is found in the weights
             singles = {name: np.float32(x) for name, x in numbers.items()}
-        kernels.adamw(*self._arrays[replica.rank], **singles)
+        weights, gradients, means, mean_squares, compute = self._arrays[replica.rank]
+        kernels.adamw(weights, gradients, means, mean_squares, compute, **singles)
 
 
 class ShardedSGD:
@@ -160,7 +163,9 @@ class UnshardedRule:
         self.compute.copy_(weights[: len(self.compute)])
 
 
-SHARDED = {AdamW: ShardedAdamW, SGD: ShardedSGD, Muon: ShardedMuon}
+SHARDED: dict[
+    type[Rule], Callable[[nn.Parameter, Members, OptimizerConfig, DataParallel], ShardedRule]
+] = {AdamW: ShardedAdamW, SGD: ShardedSGD, Muon: ShardedMuon}
 """Plain rule -> the same for shards."""
 
 
@@ -233,7 +238,7 @@ class ParallelOptimizer:
             rule.step(replica, *message)
 
     def _is_finite_phase(self, replica: Replica, _: Any) -> bool:
-        largest = torch.linalg.vector_norm(replica.shard(self._parameters.master), math.inf)
+        largest = get_total_norm([replica.shard(self._parameters.master)], math.inf)
         return math.isfinite(largest.item())
 
     def _undo_phase(self, replica: Replica, _: Any) -> None:

@@ -1,0 +1,58 @@
+"""Where what is opened in LaTeX is closed: braces, environments, formulas.
+
+All braces are paired in one pass, before the text is walked, and each mark is looked for once in
+all of a file, so that what is opened again and again and never closed takes no longer.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+
+from folio.corpus.formats.latex_words import COMMENTS, VERBATIM
+
+_PAIRED = re.compile(
+    r"\\begin\{(?P<environment>\w+\*?)\}|\\(?:verb|lstinline)\*?(?P<verb>[^\s\w*{[\\])|"
+    r"\\(?:url|path|nolinkurl|href)\s*(?P<address>\{[^{}\n]*\})|\\.|%[^\n]*|[{}]",
+    re.DOTALL,
+)
+
+
+def pairs(source: str) -> dict[int, int]:
+    """Where each opened brace is closed, but for those in comments and in what is no LaTeX."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
+    ends = Ends(source)
+    at = 0
+    while token := _PAIRED.search(source, at):
+        at = token.end()
+        if token[0] == "{":
+            opened.append(at - 1)
+        elif token[0] == "}" and opened:
+            closing[opened.pop()] = at - 1
+        elif token["address"]:
+            closing[token.start("address")] = at - 1
+        elif token["verb"]:
+            at = max(source.find(token["verb"], at), at)
+        elif name := token["environment"]:
+            closing[token.start("environment") - 1] = at - 1
+            if name.rstrip("*") in VERBATIM.keys() | COMMENTS.keys():
+                at = ends.next(rf"\end{{{name}}}", at) or at
+    return closing
+
+
+class Ends:
+    """Where a mark comes next; each is looked for once in all of a text."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.places: dict[str, list[int]] = {}
+
+    def next(self, mark: str, at: int) -> int | None:
+        """Return the first place from `at` on; a dollar behind a backslash is none."""
+        if mark not in self.places:
+            pattern = (r"(?<!\\)" if mark.startswith("$") else "") + re.escape(mark)
+            self.places[mark] = [found.start() for found in re.finditer(pattern, self.source)]
+        places = self.places[mark]
+        i = bisect_left(places, at)
+        return places[i] if i < len(places) else None
