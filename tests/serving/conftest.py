@@ -13,13 +13,14 @@ from folio.run.directory import Run
 from folio.run.model import Model
 from folio.run.opening import open_run
 from folio.run.parts import Parts, write_parts
+from folio.serving.limits import Limits
 from folio.serving.served import Served
 from folio.storage import read_json, write_json
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.token_file import write_token_file
 from tests.export.making import MODERN, random_run
 from tests.recall.making import prose
-from tests.serving.running import Running, serving
+from tests.serving.running import LONG, Running, serving
 
 COPIED_SEED = 77
 LETTERS = string.ascii_letters + string.digits + " .,;:!?'\n"
@@ -74,5 +75,5 @@ def served(runs: Path, tiny: Model) -> dict[str, Served]:
 @pytest.fixture(scope="session")
 def server(served: dict[str, Served]) -> Iterator[Running]:
     """One for all tests that leave it as it is."""
-    with serving(served) as running:
+    with serving(served, Limits(max_tokens=LONG)) as running:
         yield running

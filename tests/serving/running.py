@@ -20,6 +20,8 @@ from folio.serving.limits import Limits
 from folio.serving.served import Served
 from folio.serving.server import Server, serve
 
+LONG = 10**6
+"""Tokens that no test waits for, of a server that allows so many."""
 PATIENCE = 60
 """Seconds until something that should happen counts as hanging."""
 

@@ -13,7 +13,7 @@ import torch
 from folio.run.model import Model
 from folio.serving.served import Served
 from tests.serving.conftest import COPIED_SEED
-from tests.serving.running import Running, post, serving, wait_for
+from tests.serving.running import LONG, Running, post, serving, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -286,11 +286,11 @@ def test_a_client_that_leaves_a_stream_stops_the_work(
 ):
     cancelled = server.metric("cancelled_total")
     stream = client.completions.create(
-        model="endless", prompt="The ", max_tokens=4096, n=2, stream=True
+        model="endless", prompt="The ", max_tokens=LONG, n=2, stream=True
     )
     next(iter(stream))
     stream.close()
-    wait_for(lambda: server.metric("cancelled_total") == cancelled + 2)
+    wait_for(lambda: server.metric("cancelled_total") >= cancelled + 2)
     server.until_quiet()
     made = server.metric("tokens_total")
     server.complete(max_tokens=3, seed=lasting)
@@ -300,18 +300,18 @@ def test_a_client_that_leaves_a_stream_stops_the_work(
 def test_a_client_that_leaves_without_a_stream_stops_the_work_too(server: Running):
     cancelled = server.metric("cancelled_total")
     connection = server.send(
-        post({"model": "endless", "prompt": "The ", "max_tokens": 4096, "n": 3})
+        post({"model": "endless", "prompt": "The ", "max_tokens": LONG, "n": 3})
     )
     wait_for(lambda: server.ask("/health").json["active"] == 3)
     connection.close()
-    wait_for(lambda: server.metric("cancelled_total") == cancelled + 3)
+    wait_for(lambda: server.metric("cancelled_total") >= cancelled + 3)
     server.until_quiet()
 
 
 def test_the_text_of_a_seed_is_the_same_after_others_left(server: Running):
     alone = server.complete(seed=21, max_tokens=60)
     leaving = [
-        server.send(post({"model": "endless", "prompt": "A", "max_tokens": 4096, "stream": True}))
+        server.send(post({"model": "endless", "prompt": "A", "max_tokens": LONG, "stream": True}))
         for _ in range(5)
     ]
     wait_for(lambda: server.ask("/health").json["active"] == 5)

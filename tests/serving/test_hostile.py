@@ -10,13 +10,14 @@ import pytest
 
 from folio.serving.limits import Limits
 from folio.serving.served import Served
-from tests.serving.running import Running, post, received, serving, wait_for
+from tests.serving.running import LONG, Running, post, received, serving, wait_for
 
 SMALL = Limits(
     body_seconds=0.5,
     idle_seconds=0.5,
     stalled_seconds=0.5,
     connections=20,
+    max_tokens=LONG,
     rows=2,
     waiting=2,
 )
@@ -198,7 +199,7 @@ def test_a_client_that_does_not_read_is_let_go(small: Running, stream: bool):
 
 
 def test_whoever_finds_the_queue_full_is_told_to_come_again(small: Running, lasting: int):
-    long = {"model": "endless", "prompt": "The ", "max_tokens": 4096, "stream": True}
+    long = {"model": "endless", "prompt": "The ", "max_tokens": LONG, "stream": True}
     streams = [small.send(post(long)) for _ in range(4)]
     wait_for(lambda: small.ask("/health").json == {"status": "ok", "active": 2, "waiting": 2})
     answer = small.ask("/v1/completions", body())
@@ -219,7 +220,7 @@ def test_a_pipelined_request_is_answered_after_the_first(server: Running):
 
 
 def test_a_half_of_a_client_is_a_client_that_left(server: Running):
-    connection = server.send(post(body(model="endless", max_tokens=4096)))
+    connection = server.send(post(body(model="endless", max_tokens=LONG)))
     wait_for(lambda: server.ask("/health").json["active"] == 1)
     connection.shutdown(socket.SHUT_WR)
     server.until_quiet()
