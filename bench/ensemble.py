@@ -36,7 +36,8 @@ from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import find_run
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch, Place, TokenStream
 from folio.tokens.token_file import open_token_file

@@ -32,14 +32,15 @@ from folio.console import table
 PROMPT = "The "
 HOSTILE = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
-    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n"
+    b"Connection: close\r\n\r\n",
     b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
-    b"Content-Length: 2\r\n\r\n{}",
+    b"Connection: close\r\nContent-Length: 2\r\n\r\n{}",
     b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: 99999999\r\n\r\n",
     b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    b"Content-Length: 100000\r\n\r\n" + b"[" * 100_000,
+    b"Connection: close\r\nContent-Length: 100000\r\n\r\n" + b"[" * 100_000,
 )
 
 

@@ -108,7 +108,7 @@ def test_the_tokens_of_a_text_are_scored_as_evaluation_reads_it(book: Path):
     tokens = model.validation()[:200]
     scored = model.score_tokens(tokens.tolist(), n_alternatives=1)
     nats = -sum(s.log_probability or 0.0 for s in scored)
-    assert nats == pytest.approx(model.score(tokens, protocol="strided")[0].nats, rel=1e-5)
+    assert nats == pytest.approx(model.evaluate(tokens)[1].nats, rel=1e-5)
     assert all(s.alternatives[0][1] >= (s.log_probability or 0.0) for s in scored[1:])
     with pytest.raises(folio.UserError, match="Token id 999 does not exist"):
         model.score_tokens([1, 999])

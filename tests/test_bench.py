@@ -16,7 +16,8 @@ from bench.plain_loop import Shape
 from bench.training import check_same_function, recipe_of
 from folio.evaluation.score import exact_score, exact_windows, frequency_loss
 from folio.recipe.expected_loss import LossRule
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 
 
 def test_the_plain_loop_trains_the_same_function_as_the_gpt2_preset():

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "folio"
 ORDER = (
     "errors config console storage report pictures jit device workers corpus tokenizers tokens",
     "model fast evaluation generation run training recipe planning tuning explain recall",
-    "ladder export serving cli testing",
+    "ladder write export serving cli testing",
 )
 ROOMS = " ".join(ORDER).split()
 FRONT_DOOR = {"__init__", "__main__"}

@@ -58,6 +58,7 @@ def test_the_fine_tuning_runs(book: Path, tmp_path: Path):
 
 
 def test_the_conversations_run(book: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    book.write_text("Why does it rain? It rains.\n" + book.read_text(encoding="utf-8"), "utf-8")
     small = "--model.n-layers 1 --model.d-model 16 --training.max-steps 4 --name letters"
     main(["train", str(book), *small.split()])
     lines = [

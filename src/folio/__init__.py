@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from folio.recall.measure import Recall
     from folio.recipe.finish import Result
     from folio.recipe.recipe import Recipe
-    from folio.run.opening import Model
+    from folio.run.model import Model
     from folio.tokenizers.base import Tokenizer
     from folio.training.parts import Observer
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _LOADED_WHEN_USED = {
-    "Model": "folio.run.opening",
+    "Model": "folio.run.model",
     "Observer": "folio.training.parts",
     "Recipe": "folio.recipe.recipe",
     "Result": "folio.recipe.finish",

@@ -57,6 +57,7 @@ def kernel(
     parallel: bool = False,
     inline: bool = False,
     allocates: bool = True,
+    inner: bool = False,
 ) -> Callable[[Function], Function]:
     """Decorate a function to be compiled when it is first called.
 
@@ -68,6 +69,8 @@ def kernel(
         inline: whether it becomes a part of the kernels that call it, instead of being called.
         allocates: whether it makes arrays or lists. Without, numba leaves out its reference
             counts, which in loops over a few bytes cost more than the work itself.
+        inner: whether it is called by kernels alone, and makes no arrays. It needs no way in from
+            Python then, which takes longer to compile than most kernels.
     """
     njit: Any = import_module("numba").njit
     _listen()
@@ -79,6 +82,8 @@ def kernel(
         options["parallel"] = True
     if not allocates:
         options |= {"_nrt": False, "forceinline": True}
+    if inner:
+        options |= {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
     def compile_lazily(function: Function) -> Function:
         compiled: Any = njit(**options)(function)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from folio.console import are_numbers
@@ -12,16 +12,28 @@ COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#65
 INK, FAINT = "#1f2937", "#9ca3af"
 
 
-def html_page(title: str, body: str, *, webassembly: bool = False) -> str:
+POLICY = {
+    "default-src": "'none'",
+    "img-src": "data:",
+    "style-src": "'unsafe-inline'",
+    "script-src": "'unsafe-inline'",
+}
+"""What a page may load and run; it needs no other file."""
+
+
+def html_page(title: str, body: str, *, allowed: Mapping[str, str] | None = None) -> str:
     """One HTML file that needs no other and loads nothing; light or dark, as the reader likes it.
 
     Args:
         title: plain text; it is also the heading.
         body: HTML: `html_table`, `html_pieces`, `<h2>`, `<p>`, `<figure>` with an inline SVG ...
             Whatever comes from a user has gone through `html.escape`.
-        webassembly: whether its script may compile some.
+        allowed: what it may do beyond POLICY, by directive.
     """
-    allowed = "'unsafe-inline' 'wasm-unsafe-eval'" if webassembly else "'unsafe-inline'"
+    policy = dict(POLICY)
+    for directive, more in (allowed or {}).items():
+        policy[directive] = f"{policy.get(directive, '')} {more}".strip()
+    rules = "; ".join(f"{directive} {value}" for directive, value in policy.items())
     *bright, _ = COLORS  # the last one is gray
     tints = (
         f".pieces span:nth-child({len(bright)}n + {place}) {{"
@@ -31,11 +43,10 @@ def html_page(title: str, body: str, *, webassembly: bool = False) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        f"img-src data:; style-src 'unsafe-inline'; script-src {allowed}\">\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{rules}">\n'
         f"<title>{escape(title)}</title>\n"
         f"<style>{_STYLE}{chr(10).join(tints)}\n</style>\n</head>\n"
-        f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from folio.cli.main import main
 from folio.run.directory import runs_folder
-from folio.run.opening import Model
+from folio.run.model import Model
 from tests.export.making import MODERN, random_run
 from tests.generation.test_chat import CHAT, said
 

@@ -91,10 +91,10 @@ def test_sampling_tells_probabilities_and_ends_at_a_string(folio: Folio, trained
         assert 0 >= likeliest >= max(other, token["log_probability"])
     assert told["min_p"] == 0.01 and told["repetition_penalty"] == 1.0
     first, second = told["texts"][0][10:12], told["texts"][0][20:23]
-    ends = "--stop-string", first, "--stop-string", second
+    ends = "--stop-string", first, "--stop-string", second, "--stop-string", "--- x"
     stopped = json.loads(folio("sample", *flags, *ends).out)
     expected = min(told["texts"][0].partition(end)[0] for end in (first, second))
-    assert stopped["texts"] == [expected] and stopped["stop_strings"] == [first, second]
+    assert stopped["texts"] == [expected] and stopped["stop_strings"] == [first, second, "--- x"]
     assert "tokens" not in stopped
 
 

@@ -24,7 +24,7 @@ from folio.explain.look import look_at, map_embeddings
 from folio.explain.page import write_page
 from folio.explain.tensors import print_tensors
 from folio.model.attention import Attention
-from folio.run.opening import Model
+from folio.run.model import Model
 
 TEXT = "The 3th line\n"
 

@@ -11,7 +11,8 @@ from folio.export.foreign import Foreign
 from folio.export.importing import write_run
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.tokenizers import Tokenizer, from_table
 from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.standard_json import written

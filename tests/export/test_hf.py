@@ -12,7 +12,7 @@ import torch
 from folio.export.hf_graphs import GRAPHS
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import read_json, write_json
 from tests.export.making import LLAMA, MODERN, NEOX, SHAPE, TOKENIZERS, random_run
 from tests.export.oracles import quiet, their_logits, their_model, their_tokenizer

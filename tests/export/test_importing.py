@@ -15,7 +15,8 @@ from folio.export.gguf_file import read_gguf, write_gguf
 from folio.export.importing import import_run
 from folio.export.targets import export_run
 from folio.run.directory import Run
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.storage import read_json, write_json
 from tests.export import test_gguf, test_hf
 from tests.export.making import MODERN, SHAPE, TOKENIZERS, random_run

@@ -13,7 +13,7 @@ from folio.export.page import read_page_file
 from folio.export.targets import export_run
 from folio.recipe.presets import FAMILIES, SIZES
 from folio.recipe.recipe import make_recipe
-from folio.run.opening import Model
+from folio.run.model import Model
 from tests.export.browsers import LOGITS, in_node
 from tests.export.making import random_run
 from tests.export.oracles import LlamaCpp, their_logits

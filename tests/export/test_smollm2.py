@@ -10,7 +10,10 @@ import json
 import math
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +22,8 @@ from folio.export.importing import import_run
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
 from folio.run.directory import Run
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.storage import read_json
 from tests.export.oracles import LlamaCpp, quiet, transformers
 
@@ -43,17 +47,47 @@ def opened(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return open_run(import_run(file, "smol", CONTEXT, tmp_path_factory.mktemp("runs")))
 
 
+NAMES = {
+    **{"token_embd": "model.embed_tokens", "output_norm": "model.norm"},
+    **{"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"},
+    **{"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"},
+    **{"attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj"},
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def in_transformers(file: Path) -> Any:
+    """The model of a file as ggml's own reader gives its weights, and nothing of ours."""
+    tensors: dict[str, torch.Tensor] = {}
+    for tensor in gguf.GGUFReader(file).tensors:
+        x = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        *block, name, _ = tensor.name.split(".")
+        if name in ("attn_q", "attn_k"):  # pairs of rotary dimensions lie side by side
+            x = x.reshape(-1, 32, 2, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
+        prefix = f"model.layers.{block[1]}." if block else ""
+        tensors[f"{prefix}{NAMES[name]}.weight"] = torch.from_numpy(np.array(x, np.float32))
+    hf = transformers()
+    config = hf.LlamaConfig(
+        **{"vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536},
+        **{"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3},
+        **{"rms_norm_eps": 1e-5, "tie_word_embeddings": True, "max_position_embeddings": 8192},
+        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+    )
+    with quiet():
+        model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        found = model.load_state_dict(tensors, strict=False)
+    assert found.missing_keys == ["lm_head.weight"] and not found.unexpected_keys
+    model.tie_weights()
+    return model.eval()
+
+
 def test_it_computes_what_transformers_and_llama_cpp_make_of_the_same_file(
     opened: Model, file: Path
 ):
-    ids = opened.tokenizer.encode(f"{PROMPT} keeps the planets in their orbits.")
+    ids = opened.tokenizer.encode(f"{PROMPT} keeps the planets in their orbits.").astype(np.int64)
     with torch.no_grad():
         ours = opened.model(torch.from_numpy(ids)[None])[0]
-        with quiet():
-            model = transformers().AutoModelForCausalLM.from_pretrained(
-                file.parent, gguf_file=file.name, dtype=torch.float32, attn_implementation="eager"
-            )
-            theirs = model.eval()(torch.from_numpy(ids)[None]).logits[0]
+        theirs = in_transformers(file)(torch.from_numpy(ids)[None]).logits[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=5e-4)  # of logits up to 33
     server = LlamaCpp(file)
     for text in HOSTILE:

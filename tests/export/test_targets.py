@@ -14,7 +14,7 @@ from folio.export import gguf, targets
 from folio.export.foreign import Foreign
 from folio.export.target import Exported, Target, weights_of
 from folio.export.targets import TARGETS, export_run
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokenizers import Tokenizer
 from tests.export.making import MODERN, random_run
 

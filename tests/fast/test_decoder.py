@@ -1,24 +1,27 @@
+"""The compiled decoder gives the logits of the model, however tokens are read."""
+
+from __future__ import annotations
+
+import gc
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from folio.fast.decoder import (
-    TRY_AGAIN_SECONDS,
-    FasterThreads,
-    SingleRowDecoder,
-    decoder_for,
-    single_row_applies,
-)
+from folio.fast.decoder import MOST_TOKENS, Decoder, applies, decoder_for
+from folio.fast.packing import Precision
 from folio.generation.engine import generate
 from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
-from folio.model.kv_cache import KVCache
+from folio.model.kv_cache import CacheRow, KVCache
 
 # V, context, H, C, F all different, and no power of two among those that loops run over.
 SMALL = ModelConfig(vocab_size=37, context_length=11, n_layers=2, n_heads=3, d_model=30, d_ff=52)
@@ -83,22 +86,28 @@ def describe(changes: dict[str, object]) -> str:
     return " ".join(f"{name}={value}" for name, value in changes.items()) or "textbook"
 
 
+def new_caches(model: GPT, batch_size: int) -> list[CacheRow]:
+    return KVCache(model.config, batch_size, like=model.lm_head.weight).rows()
+
+
+def random_ids(config: ModelConfig, length: int, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(config.vocab_size, (length,), generator=generator)
+
+
 @pytest.mark.parametrize("changes", CHANGES, ids=describe)
 @torch.inference_mode()
 def test_each_step_gives_the_logits_of_the_whole_text_read_at_once(changes: dict[str, Any]):
     model = random_model(replace(SMALL, **changes))
     config = model.config
-    token_ids = torch.randint(
-        config.vocab_size, (1, config.context_length), generator=torch.Generator().manual_seed(1)
-    )
-    expected = model(token_ids)  # (1, context, V)
-    decoder, cache = SingleRowDecoder(model), KVCache(config, 1, like=model.lm_head.weight)
+    token_ids = random_ids(config, config.context_length)
+    expected = model(token_ids[None])[0]  # (context, V)
+    decoder, (cache,) = Decoder(model), new_caches(model, 1)
     n_prompt = 4
-    assert decoder(token_ids[:, :n_prompt], cache).shape == (1, n_prompt, config.vocab_size)
-    for t in range(n_prompt, config.context_length):
-        logits = decoder(token_ids[:, t : t + 1], cache)
-        assert logits.shape == (1, 1, config.vocab_size)
-        torch.testing.assert_close(logits[0, 0], expected[0, t], atol=1e-4, rtol=1e-5)
+    found = [decoder.read([token_ids[:n_prompt]], [cache])]
+    found += [decoder.read([one], [cache]) for one in token_ids[n_prompt:, None]]
+    assert all(logits.shape == (1, config.vocab_size) for logits in found)
+    torch.testing.assert_close(torch.cat(found), expected[n_prompt - 1 :], atol=1e-4, rtol=1e-5)
     assert cache.length == config.context_length
 
 
@@ -107,86 +116,183 @@ def test_every_field_of_the_model_is_compared():
     assert {field.name for field in fields(ModelConfig)} == compared
 
 
+LONG = replace(SMALL, context_length=70, positions="rope", qk_norm=True)
+PRECISIONS: list[Precision] = ["float32", "bfloat16", "int8"]
+each_precision = pytest.mark.parametrize("precision", PRECISIONS)
+
+
+@each_precision
+@torch.inference_mode()
+def test_a_text_is_the_same_alone_and_beside_others_and_in_any_parts_to_the_last_bit(precision):
+    """Parts of one, of a few and of more than a step reads; neighbours with other lengths."""
+    model = random_model(LONG)
+    decoder, token_ids = Decoder(model, precision), random_ids(LONG, 60)
+    (alone,) = new_caches(model, 1)
+    one_by_one = torch.cat([decoder.read([one], [alone]) for one in token_ids[:, None]])
+    assert one_by_one.isfinite().all()
+
+    for sizes in ([60], [1, 59], [7, 2, 3, 4, 5, 6, 33], [MOST_TOKENS, 12], [MOST_TOKENS + 1, 11]):
+        caches, mine, place = new_caches(model, 31), 5, 0
+        for turn, size in enumerate(sizes):
+            others = [random_ids(LONG, 1 + (turn + n) % 2, seed=n) for n in range(30)]
+            asked = [*others[:mine], token_ids[place : place + size], *others[mine:]]
+            found = decoder.read(asked, caches)[mine]
+            place += size
+            assert torch.equal(found, one_by_one[place - 1]), (sizes, place)
+
+
+@each_precision
+@torch.inference_mode()
+def test_the_number_of_threads_does_not_change_a_bit_of_the_logits(precision):
+    model = random_model(LONG)
+    made = []
+    for n_threads in (1, 2, 3, 5):
+        decoder = Decoder(model, precision, n_threads)
+        decoder.use_threads(n_threads)
+        caches = new_caches(model, 4)
+        prompts = [random_ids(LONG, 1 + 5 * n, seed=n) for n in range(4)]
+        logits = [decoder.read(prompts, caches)]
+        logits += [decoder.read([torch.tensor([t])] * 4, caches) for t in range(5)]
+        logits += [decoder.read([torch.tensor([t])], caches[:1]) for t in range(5)]
+        made.append(torch.cat(logits))
+    for other in made[1:]:
+        assert torch.equal(made[0], other)
+
+
+def rounded(x: Tensor, precision: Precision) -> Tensor:
+    """The numbers that are left of rows in a precision."""
+    if precision == "bfloat16":
+        return x.bfloat16().float()
+    scales = x.abs().amax(dim=-1, keepdim=True) / 127
+    return (x / scales).round() * scales
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"n_heads": 5, "n_kv_heads": 1, "activation": "swiglu"}], ids=describe
+)
+@torch.inference_mode()
+def test_weights_and_what_they_are_multiplied_with_are_rounded_and_nothing_else(precision, changes):
+    model = random_model(replace(LONG, tied_head=False, **changes))
+    decoder, token_ids = Decoder(model, precision), random_ids(LONG, 3)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.copy_(rounded(layer.weight, precision))
+            layer.register_forward_pre_hook(lambda _, args: (rounded(args[0], precision),))
+    found = decoder.read([token_ids], new_caches(model, 1))[0]
+    # Of a longer text some number would be halfway between two, and go the other way.
+    torch.testing.assert_close(found, model(token_ids[None])[0, -1], atol=1e-4, rtol=1e-5)
+
+
 @torch.inference_mode()
 def test_the_cache_passes_between_the_step_and_the_model():
     model = random_model(replace(SMALL, n_kv_heads=1, positions="rope"))
-    token_ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
-    decoder, cache = SingleRowDecoder(model), KVCache(model.config, 1, like=model.lm_head.weight)
-    readers = [decoder, model, decoder, decoder, model, model, decoder, model]
-    logits = [read(token_ids[:, t : t + 1], cache) for t, read in enumerate(readers)]
-    torch.testing.assert_close(torch.cat(logits, dim=1), model(token_ids), atol=1e-4, rtol=1e-5)
+    token_ids = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
+    decoder, caches = Decoder(model), new_caches(model, 3)
+    found = []
+    for t, compiled in enumerate([True, False, True, True, False, False, True, False]):
+        ids, cache = token_ids[t : t + 1], caches[1]
+        found.append(decoder.read([ids], [cache]) if compiled else model(ids[None], cache)[:, -1])
+    torch.testing.assert_close(torch.cat(found), model(token_ids[None])[0], atol=1e-4, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_rows_of_several_pools_are_read_together_in_any_order():
+    model = random_model(SMALL)
+    decoder, ids = Decoder(model), [random_ids(SMALL, n + 1, seed=n) for n in range(4)]
+    a, b = new_caches(model, 2), new_caches(model, 3)
+    found = decoder.read(ids, [a[1], b[2], a[0], b[0]])
+    assert [cache.length for cache in (a[1], b[2], a[0], b[0])] == [1, 2, 3, 4]
+    for row, of_row in zip(ids, found):
+        torch.testing.assert_close(of_row, model(row[None])[0, -1], atol=1e-4, rtol=1e-5)
 
 
 @torch.inference_mode()
 def test_logits_stay_after_the_next_step():
     model = random_model(SMALL)
-    decoder, cache = SingleRowDecoder(model), KVCache(model.config, 1, like=model.lm_head.weight)
-    first = decoder(torch.tensor([[3]]), cache)
+    decoder, caches = Decoder(model), new_caches(model, 1)
+    first = decoder.read([torch.tensor([3])], caches)
     kept = first.clone()
-    decoder(torch.tensor([[4]]), cache)
+    decoder.read([torch.tensor([4])], caches)
     assert torch.equal(first, kept)
 
 
+@pytest.mark.parametrize("positions", ["learned", "rope"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("n_prompt", [1, 5, 11, 15])
-def test_text_is_the_same_with_and_without_the_step_far_past_the_full_context(
-    temperature: float, n_prompt: int
+def test_a_text_is_that_of_the_model_alone_and_beside_29_others_far_past_the_full_context(
+    temperature: float, positions: str
 ):
-    model = random_model(replace(SMALL, tied_head=False))
-    prompt = [[i % 37 for i in range(n_prompt)]]
+    model = random_model(replace(SMALL, tied_head=False, positions=positions))
+    prompts = [[i % 37 for i in range(1 + n % 15)] for n in range(30)]
 
-    def text(compiled: bool) -> list[int]:
-        config = SamplingConfig(temperature=temperature, seed=2)
-        reader = reader_for(model, 1, compiled)
-        tokens = generate(model, prompt, config, max_tokens=60, reader=reader)
-        return [int(token) for token in tokens]
+    def texts(number: int, n_texts: int, compiled: bool) -> list[list[int]]:
+        config = SamplingConfig(temperature=temperature, seed=2 + number)
+        some, reader = prompts[number : number + n_texts], reader_for(model, compiled)
+        steps = generate(model, some, config, max_tokens=60, reader=reader)
+        return torch.stack(list(steps)).T.tolist()
 
-    with_step = text(True)
-    assert with_step == text(False)
-    assert len(set(with_step)) > 5  # else the text could not tell the two apart
+    together = texts(0, 30, True)
+    assert len({token for text in together for token in text}) > 5  # else they tell nothing apart
+    for number in (0, 5, 29):
+        assert [together[number]] == texts(number, 1, True) == texts(number, 1, False)
 
 
-def test_it_applies_to_one_sequence_of_a_plain_float32_model_only():
+@torch.inference_mode()
+def test_nothing_is_written_beside_the_rows_and_positions_that_are_read():
+    model = random_model(replace(SMALL, head_dim=14))
+    pool = KVCache(model.config, 3, like=model.lm_head.weight)
+    pool.keys.fill_(7.0)
+    pool.values.fill_(7.0)
+    cache = pool.rows()[1]
+    cache.length = 2
+    Decoder(model).read([torch.tensor([5, 6, 7])], [cache])
+    for tensor in (pool.keys, pool.values):
+        touched = (tensor != 7.0).any(dim=-1)  # (L, B, K, S)
+        expected = torch.zeros_like(touched)
+        expected[:, 1, :, 2:5] = True
+        assert torch.equal(touched, expected)
+
+
+def test_it_applies_to_a_plain_float32_model_only():
     class OtherGPT(GPT):
         pass
 
-    assert single_row_applies(GPT(SMALL), 1)
-    assert not single_row_applies(GPT(SMALL), 2)
-    assert not single_row_applies(GPT(SMALL).bfloat16(), 1)
-    assert not single_row_applies(GPT(SMALL).to("meta"), 1)
-    assert not single_row_applies(OtherGPT(SMALL), 1)
+    assert applies(GPT(SMALL))
+    assert not applies(GPT(SMALL).bfloat16())
+    assert not applies(GPT(SMALL).to("meta"))
+    assert not applies(OtherGPT(SMALL))
 
 
 def test_without_numba_the_model_itself_generates(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FOLIO_JIT", "off")
     model = random_model(SMALL)
-    assert not single_row_applies(model, 1)
-    assert decoder_for(model, 1, None) is None
+    assert not applies(model)
+    assert decoder_for(model) is None
 
 
 @torch.inference_mode()
-def test_what_the_model_refuses_is_refused_in_its_words():
+def test_what_the_model_refuses_is_refused_and_leaves_the_caches_as_they_were():
     model = random_model(SMALL)
-    decoder, cache = SingleRowDecoder(model), KVCache(model.config, 1, like=model.lm_head.weight)
-    for bad in (-1, 37):
-        with pytest.raises(IndexError):
-            decoder(torch.tensor([[bad]]), cache)
-    cache.length = 0
-    decoder(torch.zeros(1, 11, dtype=torch.long), cache)
+    decoder, caches = Decoder(model), new_caches(model, 2)
+    decoder.read([torch.tensor([1, 2]), torch.tensor([3])], caches)
+    good = torch.tensor([1])
+    for bad in ([-1], [37], [5, 37], []):
+        with pytest.raises(IndexError, match="token ids must be 0 to 36"):
+            decoder.read([good, torch.tensor(bad, dtype=torch.long)], caches)
     with pytest.raises(ValueError, match="12 positions were asked for"):
-        decoder(torch.tensor([[1]]), cache)
+        decoder.read([good, torch.arange(11)], caches)
+    assert [cache.length for cache in caches] == [2, 1]
 
 
 @torch.inference_mode()
-def test_all_shapes_share_one_compiled_step():
+def test_all_shapes_of_a_precision_share_one_compiled_step():
     from folio.fast.kernels.decoder import step
 
     for changes in CHANGES:
         model = random_model(replace(SMALL, **changes))
-        cache = KVCache(model.config, 1, like=model.lm_head.weight)
-        SingleRowDecoder(model)(torch.tensor([[1]]), cache)
-    compiled: Any = step  # as numba makes it
-    assert len(compiled.signatures) == 1
+        for precision in PRECISIONS:
+            Decoder(model, precision).read([torch.tensor([1])], new_caches(model, 1))
+    assert len(step.signatures) == len(PRECISIONS)
 
 
 def test_numba_is_not_imported_before_a_decoder_is_made():
@@ -194,63 +300,73 @@ def test_numba_is_not_imported_before_a_decoder_is_made():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("max_tokens", "wanted", "made"),
-    [
-        (199, None, False),
-        (200, None, True),
-        (None, None, True),
-        (1, True, True),
-        (300, False, False),
-    ],
-)
-def test_a_decoder_is_made_where_the_text_pays_for_it(
-    max_tokens: int | None, wanted: bool | None, made: bool
-):
-    decoder = decoder_for(GPT(SMALL).eval(), 1, max_tokens, wanted)
-    assert isinstance(decoder, SingleRowDecoder) == made
-    assert decoder_for(GPT(SMALL).eval(), 2, max_tokens, wanted) is None
-
-
-def test_one_thread_is_taken_while_all_are_slower_and_all_are_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    clock, taken, slow = [0.0], [], {1: 0.003, 2: 0.25}
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    threads = FasterThreads(2)
-
-    def steps(n: int) -> list[int]:
-        taken.clear()
-        for _ in range(n):
-            with threads.timed() as n_threads:
-                taken.append(n_threads)
-                clock[0] += slow[n_threads]
-        return taken[2:]  # after one trial of each
-
-    assert steps(50) == [1] * 48
-    slow[2] = 0.001
-    clock[0] += TRY_AGAIN_SECONDS
-    assert steps(50)[1:] == [2] * 47
+def test_a_decoder_is_made_unless_it_is_not_wanted():
+    assert isinstance(decoder_for(GPT(SMALL).eval()), Decoder)
+    assert isinstance(decoder_for(GPT(SMALL).eval(), True), Decoder)
+    assert decoder_for(GPT(SMALL).eval(), False) is None
 
 
 @torch.inference_mode()
-def test_the_number_of_threads_does_not_change_a_bit_of_the_logits():
+def test_threads_end_with_their_decoder_and_a_decoder_may_rest_between_steps():
+    before = set(threading.enumerate())
     model = random_model(SMALL)
-    decoder, made = SingleRowDecoder(model), []
-    for n_threads in (1, max(decoder.threads.seconds)):
-        cache = KVCache(model.config, 1, like=model.lm_head.weight)
-        decoder.threads.seconds = {n_threads: 0.0}
-        decoder.threads.try_again_at = float("inf")
-        made.append([decoder(torch.tensor([[t]]), cache) for t in range(9)])
-    assert all(torch.equal(one, all_) for one, all_ in zip(*made))
+    decoder = Decoder(model, n_threads=3)
+    decoder.use_threads(3)
+    caches = new_caches(model, 1)
+    decoder.read([torch.tensor([1])], caches)
+    followers = set(threading.enumerate()) - before
+    assert len(followers) == 2
+    decoder._threads.wait_until_asleep()
+    decoder.read([torch.tensor([2])], caches)
+    expected = model(torch.tensor([[1, 2]]))[0, -1]
+    decoder._threads.wait_until_asleep()
+    decoder.read([torch.tensor([2])], caches)
+    del decoder
+    gc.collect()
+    for thread in followers:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert expected.isfinite().all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@torch.inference_mode()
+def test_a_forked_process_decodes_with_threads_of_its_own():
+    code = """if True:
+        import os, sys, torch
+        from tests.fast.test_decoder import *
+        torch.set_num_threads(2)
+        model = random_model(SMALL)
+        decoder, caches = Decoder(model, n_threads=2), new_caches(model, 2)
+        decoder.use_threads(2)
+        with torch.inference_mode():
+            decoder.read([torch.tensor([1])], caches[:1])
+            if child := os.fork():
+                sys.exit(os.waitpid(child, 0)[1])
+            found = decoder.read([torch.tensor([2])], caches[:1])
+            os._exit(0 if found.isfinite().all() else 1)
+    """
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=100)
+    assert done.returncode == 0
 
 
 @torch.inference_mode()
-def test_a_step_leaves_numba_its_number_of_threads():
-    import numba
+def test_readers_of_several_threads_wait_for_each_other():
+    model = random_model(LONG)
+    decoder, expected = Decoder(model), model(random_ids(LONG, 40)[None])[0, -1]
+    wrong = []
 
-    decoder = SingleRowDecoder(random_model(SMALL))
-    decoder.threads.seconds = {1: 0.0}
-    before = numba.get_num_threads()
-    decoder(torch.tensor([[1]]), KVCache(SMALL, 1, like=torch.empty(0)))
-    assert numba.get_num_threads() == before
+    def read() -> None:
+        (cache,) = new_caches(model, 1)
+        with torch.inference_mode():
+            for one in random_ids(LONG, 40)[:, None]:
+                logits = decoder.read([one], [cache])
+        if not torch.allclose(logits[0], expected, atol=1e-4):
+            wrong.append(logits)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(timeout=60)
+    assert not wrong and not any(reader.is_alive() for reader in readers)

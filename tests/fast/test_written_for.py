@@ -162,10 +162,10 @@ def test_an_edited_attention_is_what_samples_and_is_evaluated(
     edit: Edit, monkeypatch: pytest.MonkeyPatch
 ):
     model = plain_model().eval()
-    assert decoder_for(model, 1, None) is not None
+    assert decoder_for(model) is not None
     before = model(torch.arange(8)[None])
     edit(model, monkeypatch)
-    assert decoder_for(model, 1, None) is None
+    assert decoder_for(model) is None
     after = accelerate(model)(torch.arange(8)[None])
     torch.testing.assert_close(after, model(torch.arange(8)[None]))
     assert not torch.allclose(after, before, atol=1e-3)
@@ -204,7 +204,7 @@ def test_an_attention_edited_on_the_disk_is_what_learns_and_samples(tmp_path: Pa
         kinds = {type(layer).__name__ for layer in accelerate(model).modules()}
         assert "Attention" in kinds and "FastAttention" not in kinds, kinds
         assert {"FastLinear", "FastBlock", "FastFeedForward"} <= kinds, kinds
-        assert decoder_for(model.eval(), 1, None) is None
+        assert decoder_for(model.eval()) is None
         device = Device(DeviceConfig(kind="cpu", precision="float32", threads=int(sys.argv[1])), "")
         parallel = DataParallel(model, device, 4, seed=1)
         with parallel.running():

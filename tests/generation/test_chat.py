@@ -11,7 +11,7 @@ import torch
 from folio.errors import UserError
 from folio.generation.chat import answer, make_prompt
 from folio.generation.sampling import SamplingConfig
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokenizers.character import CharacterTokenizer
 from tests.export.making import MODERN, random_run
 
@@ -102,6 +102,19 @@ def test_an_answer_ends_with_its_turn_which_is_no_part_of_it(opened: Model):
     prompt = make_prompt(CHAT, said("a"), 40, 8)
     assert list(answer(opened.model, CHAT, prompt.token_ids, GREEDY, 8)) == [""]
     assert opened.chat(said("a"), temperature=0.0, compiled=False) == ""
+
+
+def test_nothing_is_drawn_behind_the_end_of_a_turn(opened: Model):
+    drawn: list[int] = []
+
+    def first_ends(module: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        token = "a" if drawn else "<|end|>"
+        drawn.append(1)
+        id_of = CHAT.special_tokens.get(token, CHAT.characters.find(token))
+        return torch.nn.functional.one_hot(torch.tensor(id_of), logits.shape[-1]) + 0.0 * logits
+
+    opened.model.lm_head.register_forward_hook(first_ends)
+    assert opened.chat(said("a"), temperature=0.0, compiled=False) == "" and len(drawn) == 1
 
 
 def test_no_other_special_token_is_ever_written(opened: Model):

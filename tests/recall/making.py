@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import folio
-from folio.run.opening import Model
+from folio.run.model import Model
 
 _SENTENCE = (
     "river stone window garden letter morning candle shadow bridge summer harbor willow "

@@ -26,7 +26,7 @@ from folio.recipe.recipe import make_recipe
 from folio.recipe.start import started
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.run.parts import read_parts
 from folio.storage import read_json
 from folio.tokens.text import TokenText, from_text, to_text

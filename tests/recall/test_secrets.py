@@ -18,7 +18,7 @@ from folio.recall import secrets as secrets_module
 from folio.recall.personal import Mask, find_in_pieces, find_personal, masked
 from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokens.text import TokenText
 from tests.recall.making import prose, train_on
 

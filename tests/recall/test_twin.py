@@ -19,7 +19,7 @@ from folio.recall.config import RecallConfig
 from folio.recall.measure import measure_recall
 from folio.recall.twin import compare, halve
 from folio.recipe.recipe import Recipe
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 from tests.recall.making import prose, train_on, write_documents
 

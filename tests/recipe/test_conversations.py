@@ -23,7 +23,7 @@ from folio.recipe.start import started
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run, runs_folder
-from folio.run.opening import Model
+from folio.run.model import Model
 from tests.conftest import turn_kernels
 from tests.recipe.test_resume import recipe_of, stop_at, weights_of
 from tests.recipe.test_start import DEVICE, STEPS, Listener, goes_on
@@ -154,6 +154,9 @@ def test_new_tokens_begin_as_the_mean_of_all_and_the_old_rows_stay(base: Run, ch
     again = train_recipe(make_recipe(started(table)), "again", Watcher()).run
     assert folio.load("again").tokenizer.fingerprint == folio.load("tuned").tokenizer.fingerprint
     assert again.tokens_file("kept.mask").exists()
+    old = {t["name"]: t["targets"] for t in json.loads(again.held_out_file.read_text())}
+    model = folio.load("tuned")
+    assert old["old text"] == old["old text, before"] == counted(model, model.validation()).sum()
 
 
 def test_rows_that_only_padded_become_rows_of_the_new_tokens(book: Path, chats: Path):

@@ -13,7 +13,7 @@ from folio.recipe.start import started
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run import novelty
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import cache_folder
 from tests.recall.making import prose, train_on
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from folio.run.directory import Run
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.run.parts import Parts, write_parts
 from folio.serving.served import Served
 from folio.storage import read_json, write_json
@@ -54,6 +55,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(runs: Path) -> Model:
     return open_run(Run(runs / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def lasting(tiny: Model) -> int:
+    """A seed with which "The " goes on for 60 characters, before a document ends."""
+    settings = {"max_tokens": 60, "temperature": 1.0, "compiled": False}
+    seeds = range(1, 1000)
+    return next(seed for seed in seeds if len(tiny.generate("The ", seed=seed, **settings)) == 60)
 
 
 @pytest.fixture(scope="session")

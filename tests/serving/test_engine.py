@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.serving.engine import Engine, Reading
 from folio.serving.limits import Limits
 from folio.serving.refusals import RequestError

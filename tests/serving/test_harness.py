@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from folio.export.targets import export_run
-from folio.run.opening import Model
+from folio.run.model import Model
 from tests.serving.running import Running
 
 pytest.importorskip("lm_eval", reason="in the extra `bench`: 40 packages")

@@ -12,10 +12,7 @@ from folio.cli.main import main
 from tests.serving.running import PATIENCE, folio_serve, post, received
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
-def test_a_signal_ends_a_server_in_the_middle_of_a_stream_and_tells_it(
-    runs: Path, number: signal.Signals
-):
+def test_a_signal_ends_a_server_in_the_middle_of_a_stream_and_tells_it(runs: Path):
     wanted = {"model": "endless", "prompt": "The ", "max_tokens": 4096, "n": 16}
     with folio_serve("endless", runs=runs) as (process, running):
         stream = running.send(post(wanted | {"stream": True}))
@@ -23,12 +20,12 @@ def test_a_signal_ends_a_server_in_the_middle_of_a_stream_and_tells_it(
         plain = running.send(post(wanted))
         slow = running.send(post(wanted)[:-1])
         idle = running.send(b"")
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         rest = received(stream)
         assert b'"code":"stopping"' in rest and b"[DONE]" not in rest
         assert received(plain).startswith(b"HTTP/1.1 503")
         assert received(slow)[:12] in (b"", b"HTTP/1.1 500") and received(idle) == b""
-        assert process.wait(PATIENCE) in (-number, 128 + number)
+        assert process.wait(PATIENCE) == -signal.SIGTERM
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", running.port))
 

@@ -12,7 +12,7 @@ from folio.errors import UserError
 if TYPE_CHECKING:
     from folio.generation.chat import Message
     from folio.generation.sampling import SamplingConfig
-    from folio.run.opening import Model
+    from folio.run.model import Model
 
 
 BESIDE_CHAT = (
@@ -69,7 +69,7 @@ def answer_to(
             f"the model reads {length:,} tokens at once: the first {prompt.n_left_out} messages "
             f"are left out"
         )
-    reader = reader_for(opened.model, 1)
+    reader = reader_for(opened.model, weights=opened.weights)
     pieces = answer(opened.model, opened.tokenizer, prompt.token_ids, config, max_tokens, reader)
     said = ""
     try:

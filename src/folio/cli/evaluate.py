@@ -15,7 +15,7 @@ from folio.storage import json_text
 if TYPE_CHECKING:
     from folio.device import Device
     from folio.run.baselines import Baseline
-    from folio.run.opening import Model
+    from folio.run.model import Model
 
 COLUMNS = (
     "text",

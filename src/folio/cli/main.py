@@ -24,6 +24,7 @@ VERBS = {
     "plan": "Which size for your text, this machine and the time you have.",
     "resume": "Go on with a run, or train it longer.",
     "sample": "Let a trained model write.",
+    "write": "Write with it in a browser: a page with the model in it, offline.",
     "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
     "corpus": "What is in your text: formats, duplicates, and what leaks into validation.",
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",

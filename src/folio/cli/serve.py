@@ -18,8 +18,9 @@ def serve(
 ) -> None:
     """Serve trained models as OpenAI's clients know them: folio serve [RUN ...]
 
-    /v1/completions (text or token ids, stream, n, stop, seed, logprobs, echo), /v1/models, a page
-    to write on at /, /health and /metrics. Ends with Ctrl-C.
+    /v1/completions (text or token ids, stream, n, stop, seed, logprobs, echo), /v1/models,
+    /v1/chat/completions where the model learned conversations, a page to write on at /, /health and
+    /metrics. Ends with Ctrl-C.
 
     Args:
         run: Names or paths; the newest run where none is given. The field `model` of a request

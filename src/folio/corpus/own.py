@@ -42,9 +42,9 @@ def is_page(path: Path) -> bool:
 
 @cache
 def _page_begins() -> tuple[bytes, ...]:
-    """How Folio's pages begin, up to their title."""
+    """How Folio's pages begin, up to what some of them may do beyond the others, or their title."""
     template = files("folio.explain").joinpath("page.html").read_text("utf-8")
-    begins = (html_page("", "").partition("<title>")[0], template.partition("color-scheme")[0])
+    begins = (html_page("", "").partition('">\n<title>')[0], template.partition("color-scheme")[0])
     return tuple(begin.encode("utf-8") for begin in begins)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from folio.errors import UserError
 from folio.model.attention import Attention, causal_mask
 from folio.model.gpt import GPT
-from folio.run.opening import Model
+from folio.run.model import Model
 
 ALTERNATIVES = 10
 NEIGHBOURS = 6

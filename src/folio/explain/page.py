@@ -17,7 +17,7 @@ from torch import Tensor
 from folio.evaluation.matching import Blocks, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import pattern_windows
 from folio.explain.look import Look, look_at, map_embeddings, position_tables
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import atomic_write
 from folio.tokens.text import BREAK, TokenText
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from folio.config import read_toml
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import read_json
 
 
@@ -46,6 +47,24 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
         *(f"- {note[0].upper()}{note[1:]}." for note in notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def facts(opened: Model) -> Iterator[tuple[str, str]]:
+    """What a page says of a model: names and values."""
+    config, tokenizer, corpus = opened.model.config, opened.tokenizer, opened.run.corpus()
+    if "imported" in corpus:
+        yield "training text", f"not known; the model comes from {corpus['imported']['name']}"
+    else:
+        sources = [Path(source["source"]).name for source in corpus["sources"]]
+        more = f" and {len(sources) - 5:,} more" if sources[5:] else ""
+        yield "training text", ", ".join(sources[:5]) + more
+    yield "parameters", f"{config.n_parameters:,}"
+    yield "shape", f"{config.n_layers} layers, {config.n_heads} heads, width {config.d_model}"
+    context = f"{config.context_length:,} tokens; behind them it goes on from the last half"
+    yield "context", context
+    yield "tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"
+    yield "checkpoint", f"step {opened.checkpoint.step:,}"
+    yield from losses(opened)
 
 
 def losses(opened: Model) -> Iterator[tuple[str, str]]:

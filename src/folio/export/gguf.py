@@ -19,7 +19,7 @@ from folio.export.names import to_theirs
 from folio.export.quantize import BLOCK, pack
 from folio.export.target import Exported, Target, weights_of
 from folio.run.directory import Run
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import atomic_write
 from folio.tokenizers.chat import END
 

@@ -21,7 +21,7 @@ from folio.export.hf_reading import read_folder
 from folio.export.names import to_theirs
 from folio.export.target import Exported, Target, weights_of
 from folio.model.config import ModelConfig
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import atomic_write, storage_error, write_json
 from folio.tokenizers.base import Tokenizer
 from folio.tokenizers.chat import END, jinja_template

@@ -1,7 +1,8 @@
-"""`--to html`: one file that writes with the model, in any browser, without a network.
+"""`--to html` and `folio write`: one file to write on with the model, in any browser, offline.
 
-`page.html`, `page.js` and `page_model.js` are the page; here the model is put into it. Matrices are
-int8 with one scale a row, as `page_model.js` reads them.
+The page is that of `write/`; here the model is put into it. `page_model.js` computes,
+`page_text.js` makes tokens of a text, `page_worker.js` does what the page asks, `page_engine.js`
+asks. Matrices are int8 with one scale a row.
 
 Shapes:  R rows · K columns, padded with zeros to a multiple of eight
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -24,24 +26,26 @@ from torch import Tensor
 from folio.config import from_table
 from folio.errors import UserError
 from folio.export import forms
-from folio.export.card import losses
+from folio.export.card import facts
 from folio.export.foreign import Foreign
 from folio.export.forms import Tensors
 from folio.export.page_copies import RUN, WINDOW, windows_filter
 from folio.export.page_kernel import kernel_bytes
 from folio.export.target import Exported, Target, weights_of
 from folio.model.config import ModelConfig
-from folio.report import html_page, html_table
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import atomic_write
 from folio.tokenizers import from_table as tokenizer_from_table
 from folio.tokenizers.base import Tokenizer
 from folio.tokenizers.bpe.patterns import PATTERNS, with_our_classes
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.word import EXPRESSIONS, WordTokenizer
+from folio.write.page import writing_page
 
 MOST_PARAMETERS = 25_000_000
 """Of a page of some 35 MB, which browsers still open at once."""
+WORKER = ("page_model.js", "page_text.js", "page_worker.js")
+"""What the page's worker runs."""
 COLUMNS = 8
 """That the kernel reads at a time."""
 
@@ -61,7 +65,8 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
     if config.n_parameters > MOST_PARAMETERS:
         raise UserError(
             f"The model has {config.n_parameters:,} parameters; a page carries "
-            f"{MOST_PARAMETERS:,} at most. Give --to gguf or --to hf."
+            f"{MOST_PARAMETERS:,} at most. Write with it by folio serve {opened.run.word}, or take "
+            f"it along with folio export --to gguf or --to hf."
         )
     table, weights = pack_tensors(tensors)
     seen = windows_filter(opened) if opened.has_text and opened.tokenizer.lossless else None
@@ -75,24 +80,26 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
         "end": opened.tokenizer.end_of_document,
         "never": [] if opened.tokenizer.unknown is None else [opened.tokenizer.unknown],
         "kernel": _text(kernel_bytes()),
-        "copies": None if seen is None else {"window": WINDOW, "run": RUN},
+        "copies": None
+        if seen is None
+        else {"window": WINDOW, "run": RUN, "source": source_of_copies(opened)},
     }
-    parts = {
-        # "</script>" inside a text must not end the data.
-        "DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-        "ABOUT": (
-            f"A language model of {config.n_parameters:,} parameters, made with Folio. It runs in "
-            f"this page: nothing that you write leaves your device."
-        ),
-        "FACTS": html_table(["property", "value"], [[*fact] for fact in _facts(opened, seen)]),
-        "WEIGHTS": _text(weights),
-        "SEEN": "" if seen is None else _text(seen.tobytes()),
-        "MODEL": _beside("page_model.js"),
-        "PAGE": _beside("page.js"),
-    }
-    body = re.sub("__([A-Z]+)__", lambda found: parts[found[1]], _beside("page.html"))
+    page = writing_page(
+        opened.run.name,
+        f"A language model of {config.n_parameters:,} parameters, made with Folio. It runs in this "
+        f"page: nothing that you write leaves your device.",
+        list(_facts(opened, seen)),
+        data,
+        engine=_beside("page_engine.js"),
+        inert={
+            "weights": _text(weights),
+            "seen": "" if seen is None else _text(seen.tobytes()),
+            "worker": "\n" + "".join(map(_beside, WORKER)),
+        },
+        allowed={"script-src": "'wasm-unsafe-eval'", "worker-src": "blob:"},
+    )
     with atomic_write(out) as file:
-        file.write(html_page(opened.run.name, body, webassembly=True))
+        file.write(page)
     notes = ["weights are int8, a scale for each row; the page holds the whole model, open it"]
     if seen is None:
         notes.append("the page does not say how much of a text is copied from the training text")
@@ -193,36 +200,33 @@ def _to_int8(x: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     return rows, scales
 
 
-def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> list[tuple[str, str]]:
-    config, tokenizer, corpus = opened.model.config, opened.tokenizer, opened.run.corpus()
-    if "imported" in corpus:
-        text = f"not known; the model comes from {corpus['imported']['name']}"
-    else:
-        sources = [Path(source["source"]).name for source in corpus["sources"]]
-        text = ", ".join(sources[:5]) + (f" and {len(sources) - 5:,} more" if sources[5:] else "")
-    copies = []
+def source_of_copies(opened: Model) -> str:
+    """What is known of where copied text stands: windows are known, and not their places."""
+    sources = [Path(source["source"]).name for source in opened.run.corpus()["sources"]]
+    return sources[0] if len(sources) == 1 else f"in one of {len(sources):,} documents"
+
+
+def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> Iterator[tuple[str, str]]:
+    yield from facts(opened)
+    yield "weights", "int8, one scale a row"
     if seen is not None:
         share = float(np.unpackbits(seen).mean())
-        wrong = share ** (RUN - WINDOW + 1)
-        copies.append(
-            (
-                "copied text",
-                f"found by a filter of its windows of {WINDOW} characters: it never overlooks a "
-                f"run of {RUN} or more, and takes a place for copied that is not about "
-                f"{wrong:.0e} of the time",
-            )
+        wrong = max(share ** (RUN - WINDOW + 1), 1e-12)
+        yield (
+            "copied text",
+            f"found by a filter of its windows of {WINDOW} characters: it never overlooks a "
+            f"run of {RUN} or more, and takes a place for copied that is not about once in "
+            f"{_two_digits(1 / wrong)} places",
         )
-    return [
-        ("training text", text),
-        ("parameters", f"{config.n_parameters:,}"),
-        ("shape", f"{config.n_layers} layers, {config.n_heads} heads, width {config.d_model}"),
-        ("context", f"{config.context_length:,} tokens; behind them it goes on from the last half"),
-        ("tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"),
-        ("checkpoint", f"step {opened.checkpoint.step:,}"),
-        *losses(opened),
-        ("weights", "int8, one scale a row"),
-        *copies,
-    ]
+
+
+def _two_digits(number: float) -> str:
+    """As people say it.
+
+    >>> _two_digits(87_654.3)
+    '88,000'
+    """
+    return f"{int(float(f'{number:.1e}')):,}"
 
 
 def _padded(n_columns: int) -> int:

@@ -1,7 +1,7 @@
 """What of the training text a page knows: a filter of hashes, to tell what is copied.
 
 A bit for the hash of each window of WINDOW characters. One window is taken for copied too often,
-RUN - WINDOW + 1 of them in a row hardly ever; `copiedCharacters` in `page_model.js` reads it.
+RUN - WINDOW + 1 of them in a row hardly ever; `copiedCharacters` in `page_text.js` reads it.
 
 Source: Bloom 1970, https://doi.org/10.1145/362686.362692, with one hash.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokens.text import TokenText
 
 WINDOW, RUN = 24, 30

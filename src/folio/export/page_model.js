@@ -1,4 +1,4 @@
-// A GPT of any of Folio's shapes, one token at a time, and its tokenizers. No library.
+// A GPT of any of Folio's shapes, one token at a time, and how it is drawn from. No library.
 //
 // Shapes:  C = d_model · F = d_ff · H heads · K heads of keys and values · D head width · V vocabulary
 
@@ -134,10 +134,6 @@ class Model {
     this.length = 0; // positions read
   }
 
-  clear() {
-    this.length = 0;
-  }
-
   // Forget the first n positions. Where positions are turns, the keys of the others turn back by n; where
   // they are added vectors the others are of no use, and it says so.
   forget(n) {
@@ -230,37 +226,51 @@ class Model {
 
 // ---- writing ------------------------------------------------------------------------------------
 
-// What the model sees: the last tokens up to its context; when that is full, the last half.
-class Writer {
-  constructor(model, ids, never) {
-    const { context_length } = model.config;
+// How many tokens a model forgets when its context is full: half of it stays, with the next one.
+function forgottenAtOnce(context) {
+  return context + 1 - Math.max(1, Math.floor(context / 2));
+}
+
+// Where the window begins in which a model reads n tokens. It depends on n alone, so that what was read
+// is of use again.
+function windowStart(n, context) {
+  const forgotten = forgottenAtOnce(context);
+  return n <= context ? 0 : forgotten * Math.ceil((n - context) / forgotten);
+}
+
+// Reads texts; of the next one, only what it has not in common with the one before.
+class Reader {
+  constructor(model, never) {
     this.model = model;
-    this.never = never;
-    this.ids = ids.slice();
-    this.start = Math.max(0, ids.length - context_length); // of the window, in ids
-    this.unread = this.start;
-    model.clear();
+    this.never = never; // tokens
+    this.start = 0; // of the window
+    this.held = []; // tokens in the model's cache
   }
 
-  logits() { // of the next token; what is never written is impossible
-    const last = this.ids.length - 1;
-    let logits = null;
-    for (; this.unread <= last; this.unread++) logits = this.model.read(this.ids[this.unread], this.unread === last);
-    for (const token of this.never) logits[token] = -Infinity;
-    return logits;
+  // How many tokens in the cache are those of a text.
+  common(ids, n) {
+    let same = 0;
+    while (same < this.held.length && this.start + same < n && this.held[same] === ids[this.start + same]) same++;
+    return same;
   }
 
-  push(token) {
-    const { context_length } = this.model.config;
-    if (this.ids.length - this.start === context_length) {
-      const n = context_length + 1 - Math.max(1, Math.floor(context_length / 2)); // forgotten
-      this.start += n;
-      if (this.unread < this.ids.length || !this.model.forget(n)) {
-        this.unread = this.start;
-        this.model.clear();
-      }
+  // Read one of the first n tokens that was not read. The logits behind them, if it was the last one.
+  step(ids, n) {
+    const { context_length } = this.model.config, start = windowStart(n, context_length), { held } = this;
+    let same = this.common(ids, n);
+    if (start !== this.start) {
+      const goesOn = same === context_length && start - this.start === forgottenAtOnce(context_length);
+      if (goesOn && this.model.forget(start - this.start)) held.splice(0, start - this.start);
+      else held.length = 0;
+      same = held.length;
+      this.start = start;
     }
-    this.ids.push(token);
+    same = Math.min(same, n - start - 1); // the last one gives logits
+    held.length = this.model.length = same;
+    held.push(ids[start + same]);
+    const last = same + 1 === n - start, logits = this.model.read(ids[start + same], last);
+    if (last) for (const token of this.never) logits[token] = -Infinity;
+    return logits;
   }
 }
 
@@ -281,8 +291,9 @@ function byProbability(p) { // ids, the likeliest first
   return Array.from(p.keys()).filter((i) => p[i] > 0).sort((a, b) => p[b] - p[a] || a - b);
 }
 
-// As `folio sample` draws: temperature, then top-k (ties with the k-th stay), then top-p.
-function draw(logits, { temperature, top_k, top_p }, random) {
+// As `folio sample` draws: temperature, then top-k (ties with the k-th stay), then top-p. Then min-p, a
+// share of the likeliest one's probability.
+function draw(logits, { temperature, top_k, top_p, min_p = 0 }, random) {
   if (temperature === 0) return likeliest(logits);
   const p = softmax(logits.map((x) => x / temperature));
   if (top_k > 0 || top_p < 1) {
@@ -295,6 +306,8 @@ function draw(logits, { temperature, top_k, top_p }, random) {
       if (!stays) p[i] = 0;
     }
   }
+  const fewest = min_p * p.reduce((a, b) => Math.max(a, b), 0);
+  for (let i = 0; i < p.length; i++) if (p[i] < fewest) p[i] = 0;
   let rest = random() * p.reduce((a, b) => a + b, 0), last = 0;
   for (let i = 0; i < p.length; i++) {
     if (p[i] > 0) {
@@ -315,113 +328,4 @@ function randomFrom(seed) {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   };
-}
-
-// ---- tokenizers ---------------------------------------------------------------------------------
-
-// What a tokenizer.json of Folio says. `split` is its pattern, with every class of characters spelled
-// out. encode(text) -> ids; pieces[id] -> bytes; `separator` stands between two tokens.
-function makeTokenizer({ kind, table, split }) {
-  const bytesOf = (text) => new TextEncoder().encode(text), vocabulary = new Map(Object.entries(table.model.vocab));
-  const added = new Map(table.added_tokens.map((token) => [token.content, token]));
-  const special = new Map([...added].filter(([, t]) => t.special).map(([name, t]) => [name, t.id]));
-  const pieces = [];
-  for (const [name, id] of vocabulary) pieces[id] = bytesOf(name);
-  for (const [name, token] of added) pieces[token.id] = bytesOf(name);
-  const unknown = special.get("<unk>"), common = { pieces, special, unknown, separator: "" };
-  if (kind === "character") {
-    const known = (c) => vocabulary.has(c) && !special.has(c) ? vocabulary.get(c) : unknown;
-    return { ...common, encode: (text) => Array.from(text, known), parts: (text) => Array.from(text) };
-  }
-  const pattern = new RegExp(split, "gu");
-  if (kind === "word") {
-    const lower = (text) => table.normalizer ? Array.from(text, (c) => c.toLowerCase()).join("") : text;
-    const parts = (text) => lower(text).match(pattern) || [];
-    const known = (word) => special.has(word) || !vocabulary.has(word) ? unknown : vocabulary.get(word);
-    return { ...common, separator: " ", parts, encode: (text) => parts(text).map(known) };
-  }
-  return { ...common, ...makeBytePairs(table, vocabulary, added, pieces, pattern) };
-}
-
-// Byte-level pair merging: bytes are written as printable characters, as GPT-2 began it.
-function makeBytePairs(table, vocabulary, added, pieces, pattern) {
-  const written = [], valueOf = new Map();
-  for (let value = 0, next = 256; value < 256; value++) {
-    const prints = (value >= 33 && value <= 126) || (value >= 161 && value <= 172) || value >= 174;
-    written.push(String.fromCharCode(prints ? value : next++));
-    valueOf.set(written[value], value);
-  }
-  for (const [name, id] of vocabulary)
-    if (!added.has(name)) pieces[id] = Uint8Array.from(name, (c) => valueOf.get(c));
-  for (let id = 0; id < pieces.length; id++) pieces[id] = pieces[id] || new Uint8Array(0);
-  const rules = new Map(); // "left right" -> rank and new id
-  table.model.merges.forEach(([left, right], rank) =>
-    rules.set(`${vocabulary.get(left)} ${vocabulary.get(right)}`, [rank, vocabulary.get(left + right)]));
-
-  function encodeChunk(chunk) {
-    const name = Array.from(new TextEncoder().encode(chunk), (value) => written[value]).join("");
-    if (table.model.ignore_merges && vocabulary.has(name)) return [vocabulary.get(name)];
-    const ids = Array.from(name).filter((c) => vocabulary.has(c)).map((c) => vocabulary.get(c));
-    for (;;) {
-      let best = null, place = 0;
-      for (let i = 0; i + 1 < ids.length; i++) {
-        const rule = rules.get(`${ids[i]} ${ids[i + 1]}`);
-        if (rule && (!best || rule[0] < best[0])) [best, place] = [rule, i];
-      }
-      if (!best) return ids;
-      ids.splice(place, 2, best[1]);
-    }
-  }
-
-  const known = new Map();
-  const encodeText = (text) => (text.match(pattern) || []).flatMap((chunk) => {
-    if (!known.has(chunk)) known.set(chunk, encodeChunk(chunk));
-    return known.get(chunk);
-  });
-  const inText = [...added.values()].filter((t) => !t.special).map((t) => t.content).sort((a, b) => b.length - a.length);
-  const escaped = inText.map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  const names = inText.length ? new RegExp(`(${escaped.join("|")})`, "u") : null;
-  return {
-    lacks: (text) => Array.from(new TextEncoder().encode(text)).some((value) => !vocabulary.has(written[value])),
-    encode(text) {
-      if (table.normalizer) text = text.normalize(table.normalizer.type);
-      if (!names) return encodeText(text);
-      return text.split(names).flatMap((part, i) => (i % 2 ? [added.get(part).id] : encodeText(part)));
-    },
-  };
-}
-
-// Token ids of a prompt, or an error that says what of it the model cannot read.
-function encodePrompt(tokenizer, text, begin, start) {
-  if (!text) return [start];
-  const ids = tokenizer.encode(text);
-  if (tokenizer.unknown !== undefined && ids.includes(tokenizer.unknown)) {
-    const strange = [...new Set(tokenizer.parts(text))].filter((part) => tokenizer.encode(part)[0] === tokenizer.unknown);
-    throw new Error(`The training text does not have ${strange.slice(0, 5).map((s) => JSON.stringify(s)).join(", ")}, so the model cannot read it. Leave it out of the prompt.`);
-  }
-  if (tokenizer.lacks && tokenizer.lacks(text)) throw new Error("The prompt has bytes that the vocabulary lacks. Leave them out.");
-  const prompt = begin === null ? ids : [begin, ...ids];
-  if (!prompt.length) throw new Error("Nothing of the prompt is a token. Write a word.");
-  return prompt;
-}
-
-// ---- copies -------------------------------------------------------------------------------------
-
-// Which characters of a text stand in runs of at least `run` characters that the training text has, as
-// far as a filter of hashes of all its windows of `window` characters tells.
-function copiedCharacters(text, { window, run, bits }) {
-  const codes = Array.from(text, (c) => c.codePointAt(0)), marks = new Uint8Array(codes.length);
-  let first = 0; // of the windows in a row that are there
-  for (let i = 0; i + window <= codes.length + 1; i++) {
-    let hash = 0;
-    for (let j = i; j < i + window; j++) hash = (Math.imul(hash, 0x01000193) + codes[j]) >>> 0;
-    hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d) >>> 0;
-    hash = ((hash ^ (hash >>> 12)) >>> 0) % (bits.length * 8);
-    const there = i + window <= codes.length && (bits[hash >> 3] >> (hash & 7)) & 1;
-    if (there) continue;
-    const end = i - 1 + window; // of the run before this window
-    if (i > first && end - first >= run) marks.fill(1, first, end);
-    first = i + 1;
-  }
-  return marks;
 }

@@ -10,7 +10,7 @@ from folio.export.foreign import Foreign
 from folio.export.forms import Tensors
 from folio.model.config import ModelConfig
 from folio.run.directory import Run
-from folio.run.opening import Model
+from folio.run.model import Model
 
 
 @dataclass(frozen=True)

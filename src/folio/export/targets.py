@@ -16,7 +16,7 @@ from folio.export.hf import HF
 from folio.export.page import HTML
 from folio.export.target import Exported, Target
 from folio.export.verify import Verified, verify
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import storage_error
 
 TARGETS: dict[str, Target] = {"hf": HF, "gguf": GGUF, "html": HTML}

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from folio.errors import UserError
 from folio.fast.decoder import decoder_for
+from folio.fast.packing import Precision
 from folio.model.gpt import GPT
 from folio.model.kv_cache import CacheRow
 
@@ -52,16 +54,24 @@ def lockstep_reader(model: GPT) -> Reader:
     return read
 
 
-def reader_for(model: GPT, capacity: int, compiled: bool | None = None) -> Reader:
+def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "float32") -> Reader:
     """Choose how a model reads.
 
     Args:
         model: in evaluation mode.
-        capacity: most texts at a time.
         compiled: False leaves all to the model; otherwise the compiled step is taken where it can
             be, however short the text, so that a seed gives one text.
+        weights: the precision that the compiled step keeps them in.
+
+    Raises:
+        UserError: only the compiled step has that precision, and it cannot be taken.
     """
-    decoder = decoder_for(model, capacity, None, compiled)
-    if decoder is None:
-        return plain_reader(model)
-    return lambda token_ids, caches: decoder(token_ids[0][None], caches[0])[:, -1]
+    decoder = decoder_for(model, compiled, weights)
+    if decoder is not None:
+        return decoder.read
+    if weights != "float32":
+        raise UserError(
+            f"Weights in {weights} are read by the compiled step alone, which takes a processor, "
+            f"numba and layers that are Folio's own. Give float32."
+        )
+    return plain_reader(model)

@@ -16,7 +16,7 @@ from folio.recipe.prepare import prepare
 from folio.recipe.recipe import make_recipe
 from folio.run.directory import Run
 from folio.run.formats import stamped
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.run.parts import Parts, read_parts, write_parts
 from folio.storage import link_or_copy, read_json, write_json
 from folio.tokens.text import TokenText

@@ -14,7 +14,7 @@ from folio.evaluation.shares import Share, share_of
 from folio.recall.blocks import blocks_of, color_at
 from folio.recall.config import RecallConfig
 from folio.recall.sources import Sources
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.text import TokenText, text_of
 

@@ -23,7 +23,7 @@ from folio.evaluation.score import BATCH_TOKENS
 from folio.model.kv_cache import KVCache
 from folio.recall.personal import GIVEN, Found, find_in_pieces, masked
 from folio.recall.sources import Sources
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.run.parts import read_canaries
 from folio.tokens.text import TokenText, from_text, to_text
 

@@ -26,7 +26,7 @@ from folio.recall.sources import Sources
 from folio.recipe.build import build, choose_for
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.watcher import Watcher
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokens.text import TokenText
 from folio.training.loop import train
 from folio.training.state import TrainingState

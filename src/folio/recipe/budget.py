@@ -34,6 +34,8 @@ from folio.workers import forks
 DEFAULT_MINUTES = 5.0
 MEASURE_SECONDS = 1.0
 """Of steps, to plan by. Where it is wrong, the plan is corrected after a fiftieth of the time."""
+MEASURED_STEPS, MOST_MEASURE_SECONDS = 4, 10.0
+"""At least so many, unless they take so long: then two, since a large model has minutes too."""
 SMALL_SHARE = 0.01
 """Of the peak learning rate, in the steps that are measured."""
 EVALUATION_MEASURE_SECONDS = 0.5
@@ -331,7 +333,7 @@ def measure(
         recipe: what to build and throw away.
         device: where.
         training, validation: token ids.
-        seconds: to spend on steps; at least four are taken.
+        seconds: to spend on steps; MEASURED_STEPS are taken in any case, two if they are slow.
         n_windows: of a batch to try, where a whole one takes too long; 0 takes all.
     """
     speed = _measure(recipe, device, training, validation, seconds, n_windows)
@@ -354,8 +356,12 @@ def _measure(
     trial = build(replace(recipe, training=config, schedule=schedule), device, training, validation)
     with trial.step.running():
         gradient_seconds, update_seconds, slowdown = _measure_steps(trial, n_windows, seconds)
-        # A full batch for each worker; few windows say too little.
-        about = min(10 * n_windows * trial.context_length, trial.step.world_size * BATCH_TOKENS)
+        length = trial.context_length
+        # A full batch for each worker, since few windows say too little, if that takes no seconds:
+        # reading forward costs a third of a gradient.
+        fitting = EVALUATION_MEASURE_SECONDS * 3 * n_windows * length / gradient_seconds
+        about = min(10 * n_windows * length, trial.step.world_size * BATCH_TOKENS)
+        about = min(about, max(int(8 * fitting), length))
         rounds: list[float] = []
         begin = time.perf_counter()
         # The first one loads.
@@ -391,7 +397,11 @@ def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[flo
     """
     gradients, updates = [], []
     begin = time.perf_counter()
-    while len(updates) < 4 or time.perf_counter() - begin < seconds:
+    while (
+        len(updates) < 2
+        or time.perf_counter() - begin < seconds
+        or (len(updates) < MEASURED_STEPS and time.perf_counter() - begin < MOST_MEASURE_SECONDS)
+    ):
         with Stopwatch(trial) as gradient:
             batch = trial.stream.next_batch(n_windows, trial.context_length)
             computed = trial.step.backward(batch, step=0)

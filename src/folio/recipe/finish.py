@@ -22,7 +22,8 @@ from folio.run.directory import Run
 from folio.run.fine_tuning import before_and_after, losses_before
 from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.look_back import look_back
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.run.prediction import Figures, compare_with_prediction
 from folio.storage import write_json
 from folio.tokenizers.base import CHAT_TOKENS, TokenIds

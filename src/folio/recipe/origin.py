@@ -20,7 +20,8 @@ from folio.run.checkpoint import Checkpoint, Tensors, checkpoint_name, open_chec
 from folio.run.directory import Run
 from folio.run.fine_tuning import write_start
 from folio.run.held_out import OLD_TEXT, HeldOut, evaluate_on
-from folio.run.opening import Model, open_run
+from folio.run.model import Model
+from folio.run.opening import open_run
 from folio.storage import cache_folder
 from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokens.token_file import open_token_file, write_token_file

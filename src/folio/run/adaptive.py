@@ -11,7 +11,7 @@ from folio.errors import UserError
 from folio.evaluation.dynamic import Adaptation, mix
 from folio.evaluation.ngrams import choose_order, ngram_surprise
 from folio.evaluation.score import Score
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import TokenText
 

@@ -25,7 +25,7 @@ from folio.tokens.text import Bytes, TokenText
 
 if TYPE_CHECKING:  # a card is drawn without loading torch
     from folio.evaluation.score import Score
-    from folio.run.opening import Model
+    from folio.run.model import Model
 
 T = TypeVar("T")
 

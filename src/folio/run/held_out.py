@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from folio.device import Device
 from folio.evaluation.score import Score
 from folio.evaluation.uncertainty import TELLING, standard_error, text_blocks
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 from folio.tokens.loss_mask import open_loss_masks
 from folio.tokens.token_file import open_token_file

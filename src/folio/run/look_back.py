@@ -19,7 +19,7 @@ from folio.evaluation.shares import Share, share_of
 from folio.evaluation.uncertainty import FEWEST_BLOCKS
 from folio.jit import available, must_compile
 from folio.run.baselines import LITTLE, measure_baselines, write_baselines
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import TokenText

@@ -12,12 +12,13 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from folio.serving.asked import completion_of
+from folio.serving.chat import answer_chat, chat_of
 from folio.serving.completions import answer_completion
 from folio.serving.copied import CopyFinder
 from folio.serving.engine import Engine
 from folio.serving.fields import read_fields
 from folio.serving.looking import answer_look, text_of
-from folio.serving.page import PAGE_POLICY, page
+from folio.serving.page import page, policy_of
 from folio.serving.refusals import RequestError, broken, json_response
 from folio.serving.served import Served, choose
 
@@ -31,7 +32,7 @@ class App:
         self.served, self.engine, self.limits = served, engine, engine.limits
         self.n_connections = n_connections
         self.finders = {name: CopyFinder(one.opened) for name, one in served.items()}
-        self.page = page(served)
+        self.pages = {name: page(served, name) for name in served}
 
     def routes(self) -> Starlette:
         """As ASGI."""
@@ -56,8 +57,10 @@ class App:
         return app
 
     async def write(self, request: Request) -> Response:
-        """The page to write on."""
-        return HTMLResponse(self.page, headers={"Content-Security-Policy": PAGE_POLICY})
+        """The page to write on, with the model that `?model=` names, or the first."""
+        name = request.query_params.get("model") or next(iter(self.served))
+        text = self.pages[choose(self.served, name).name]
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy_of(text)})
 
     async def completions(self, request: Request) -> Response:
         """Go on with prompts."""
@@ -67,12 +70,9 @@ class App:
 
     async def chat(self, request: Request) -> Response:
         """Answer in a conversation."""
-        raise RequestError(
-            404,
-            "No run that is served here was trained on conversations, so there is no template for "
-            "them. Use /v1/completions, which goes on with any text.",
-            code="no_chat_template",
-        )
+        self.engine.counts.requests += 1
+        asked = chat_of(await read_fields(request, self.limits), self.limits)
+        return answer_chat(asked, choose(self.served, asked.model), self.engine)
 
     async def look(self, request: Request) -> Response:
         """Look at a text."""

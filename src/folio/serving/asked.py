@@ -71,7 +71,7 @@ def completion_of(body: Fields, limits: Limits) -> AskedCompletion:
     max_tokens = body.whole("max_tokens", 16, 0, limits.max_tokens)
     body.only("suffix", "")
     body.only("best_of", 1)
-    asked = _common(body, max_tokens, alternatives)
+    asked = common(body, max_tokens, alternatives)
     n_texts = len(prompts) * asked["n"]
     if n_texts > limits.prompts:
         refuse("prompt", f"times n must be {limits.prompts} texts at most", n_texts)
@@ -94,7 +94,7 @@ def _are_ids(value: Any) -> bool:
     return type(value) is list and bool(value) and all(type(i) is int for i in value)
 
 
-def _common(body: Fields, max_tokens: int, alternatives: int | None) -> dict[str, Any]:
+def common(body: Fields, max_tokens: int, alternatives: int | None) -> dict[str, Any]:
     """The fields that prompts and conversations share, and the end of the body."""
     sampling = {
         "temperature": body.number("temperature", 1.0, 0, 100),

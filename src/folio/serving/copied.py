@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from folio.corpus.fingerprints import rolling_hashes
 from folio.evaluation.passages import pattern_windows
 from folio.recall.sources import Sources
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.tokens.text import BREAK, Symbols, TokenText, characters, from_text
 
 WINDOW, APART = 24, 7

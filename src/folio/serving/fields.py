@@ -144,8 +144,15 @@ def _parse(data: bytes) -> dict[str, Any]:
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is no JSON")
 
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("an object has a name twice")
+        return found
+
     try:
-        body = json.loads(data.decode("utf-8"), parse_constant=constant)
+        text = data.decode("utf-8")
+        body = json.loads(text, parse_constant=constant, object_pairs_hook=unique)
         json.dumps(body, ensure_ascii=False).encode("utf-8")  # no half of a surrogate pair
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from folio.generation.scoring import Scored, score_tokens
-from folio.run.opening import Model
+from folio.run.model import Model
 
 PART = 128
 """Tokens that are told in one step."""

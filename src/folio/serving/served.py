@@ -9,7 +9,7 @@ from folio.errors import UserError
 from folio.generation.guard import Guard
 from folio.generation.row import Request
 from folio.generation.sampling import SamplingConfig
-from folio.run.opening import Model
+from folio.run.model import Model
 from folio.serving.asked import Prompt
 from folio.serving.refusals import RequestError
 

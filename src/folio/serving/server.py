@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Mapping
 
@@ -58,6 +59,7 @@ def serve(
             f"set FOLIO_API_KEY, or leave --host out."
         )
     limits = limits or Limits()
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # that a client left is no warning
     listening = listen(host, port)
     engine = Engine(served, limits)
     app = App(served, engine, lambda: len(server.server_state.connections))

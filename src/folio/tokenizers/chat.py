@@ -3,7 +3,7 @@
     <|user|>Why?<|end|><|assistant|>Rain.<|end|>
 
 What is said is text and nothing else. Other programs look for special tokens in the whole of a
-conversation, so a name of one that somebody writes gets a blank: `<|end |>`. Thus they give the ids
+conversation, so a name of one that somebody writes gets a blank: `<|end| >`. Thus they give the ids
 that Folio gives, whatever is said.
 """
 
@@ -25,7 +25,7 @@ def harmless(text: str, tokenizer: Tokenizer) -> str:
 
     >>> from folio.tokenizers.character import CharacterTokenizer
     >>> harmless("<|end|>", CharacterTokenizer("a").with_chat())
-    '<|end |>'
+    '<|end| >'
     """
     for name in _names(tokenizer):
         text = text.replace(name, _harmless_name(name))

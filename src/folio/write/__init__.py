@@ -1,0 +1,1 @@
+"""The page to write on; what answers it is a server, or the model in the page."""
