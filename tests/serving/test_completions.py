@@ -311,14 +311,12 @@ def test_a_client_that_leaves_without_a_stream_stops_the_work_too(server: Runnin
 def test_the_text_of_a_seed_is_the_same_after_others_left(server: Running):
     alone = server.complete(seed=21, max_tokens=60)
     leaving = [
-        server.send(post({"model": "endless", "prompt": "A", "max_tokens": LONG, "stream": True}))
-        for _ in range(5)
+        server.send(post({"model": "endless", "prompt": "A", "max_tokens": LONG})) for _ in range(5)
     ]
-    wait_for(lambda: server.ask("/health").json["active"] == 5)
+    wait_for(lambda: server.ask("/health").json["active"] >= 5)
     with ThreadPoolExecutor(1) as pool:
         beside = pool.submit(server.complete, seed=21, max_tokens=60)
         for connection in leaving:
-            connection.recv(1)
             connection.close()
         assert beside.result()["choices"] == alone["choices"]
     server.until_quiet()

@@ -199,7 +199,7 @@ def test_a_client_that_does_not_read_is_let_go(small: Running, stream: bool):
 
 
 def test_whoever_finds_the_queue_full_is_told_to_come_again(small: Running, lasting: int):
-    long = {"model": "endless", "prompt": "The ", "max_tokens": LONG, "stream": True}
+    long = {"model": "endless", "prompt": "The ", "max_tokens": LONG}
     streams = [small.send(post(long)) for _ in range(4)]
     wait_for(lambda: small.ask("/health").json == {"status": "ok", "active": 2, "waiting": 2})
     answer = small.ask("/v1/completions", body())
