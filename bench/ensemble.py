@@ -101,6 +101,7 @@ class Places:
     def __init__(self, tokens: NDArray[np.integer], stream: TokenStream) -> None:
         self.tokens, self.stream = tokens, stream
         stream.tokens = np.arange(len(tokens))
+        self.loss_mask = stream.loss_mask
 
     @property
     def place(self) -> Place:

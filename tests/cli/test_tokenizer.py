@@ -195,7 +195,7 @@ def test_samples_of_words_have_spaces_between_them(folio: Folio, book: Path):
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
-        ("train BOOK --vocab-size 100", "257 at least"),
+        ("train BOOK --vocab-size 100", "at least 257"),
         ("train BOOK --pattern gpt4", "one of gpt2, llama3, qwen2"),
         ("train BOOK --kind words", "Did you mean 'word'"),
         ("train BOOK --kind word --pattern llama3", "means nothing for kind word"),
@@ -219,7 +219,7 @@ def test_samples_of_words_have_spaces_between_them(folio: Folio, book: Path):
         ("decode SAVED x", "x"),
         ("compare BOOK --size tiny", "Unknown size 'tiny'"),
         ("compare BOOK --vocab-sizes 1k", "whole numbers"),
-        ("compare BOOK --vocab-sizes 100", "257 at least"),
+        ("compare BOOK --vocab-sizes 100", "at least 257"),
         ("compare BOOK --also nowhere.json", "no file nowhere.json"),
         ("compare BOOK --pattern gpt4 --vocab-sizes 300", "gpt2, llama3, qwen2"),
         ("nothing", "nothing"),

@@ -16,6 +16,7 @@ from folio.run.parts import Parts, write_parts
 from folio.serving.limits import Limits
 from folio.serving.served import Served
 from folio.storage import read_json, write_json
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.token_file import write_token_file
 from tests.export.making import MODERN, random_run
@@ -33,7 +34,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("served")
     random_run(folder, "bpe-gpt2", "bytes", **MODERN)
-    random_run(folder, "lines", "endless", **MODERN)
+    endless = BPETokenizer.train([LETTERS], 257, special_tokens=[])
+    assert endless.end_of_document is None
+    random_run(folder, endless, "endless", **MODERN)
     tokenizer = CharacterTokenizer.train([LETTERS])
     opened = random_run(folder, tokenizer, "tiny", **MODERN | {"context_length": 64})
     # What it writes from itself stands there too, so that it copies.
