@@ -100,7 +100,7 @@ def with_head(opened: Model, order: list[str]) -> None:
 def test_an_answer_ends_with_its_turn_which_is_no_part_of_it(opened: Model):
     with_head(opened, ["<|end|>", "a"])
     prompt = make_prompt(CHAT, said("a"), 40, 8)
-    assert list(answer(opened.model, CHAT, prompt.token_ids, GREEDY, 8)) == [""]
+    assert list(answer(opened.batch(1), CHAT, prompt.token_ids, GREEDY, 8)) == [""]
     assert opened.chat(said("a"), temperature=0.0, compiled=False) == ""
 
 

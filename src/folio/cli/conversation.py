@@ -60,7 +60,6 @@ def answer_to(
 ) -> str:
     """Show an answer as it is written; what the context has no room for any more is told."""
     from folio.generation.chat import answer, make_prompt
-    from folio.generation.readers import reader_for
 
     length = opened.model.config.context_length
     prompt = make_prompt(opened.tokenizer, messages, length, max_tokens)
@@ -69,8 +68,7 @@ def answer_to(
             f"the model reads {length:,} tokens at once: the first {prompt.n_left_out} messages "
             f"are left out"
         )
-    reader = reader_for(opened.model, weights=opened.weights)
-    pieces = answer(opened.model, opened.tokenizer, prompt.token_ids, config, max_tokens, reader)
+    pieces = answer(opened.batch(1), opened.tokenizer, prompt.token_ids, config, max_tokens)
     said = ""
     try:
         for text in pieces:

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from folio.corpus.turns import SPEAKERS, turns_of
 from folio.errors import UserError
 from folio.generation.batch import Batch
 from folio.generation.engine import write
-from folio.generation.readers import Reader
-from folio.generation.row import Request
-from folio.generation.sampling import SamplingConfig
-from folio.model.gpt import GPT
+from folio.generation.row import Draw, Request
+from folio.generation.sampling import EXCLUDED, SamplingConfig, draw
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.chat import END, prompt_ids
 
@@ -74,37 +73,47 @@ def make_prompt(
         n_left_out = n_next
 
 
-def answer(
-    model: GPT,
+def answer_request(
     tokenizer: Tokenizer,
-    token_ids: TokenIds,
+    token_ids: Sequence[int],
     config: SamplingConfig,
     max_tokens: int,
-    reader: Reader | None = None,
+    draw: Draw = draw,
+) -> Request:
+    """An answer that is to be written: of the special tokens only the end of its turn is drawn.
+
+    Args:
+        tokenizer: with the tokens of conversations.
+        token_ids: of the conversation before it.
+        config: how tokens are drawn.
+        max_tokens: of the answer; 1 or more.
+        draw: as of a `Request`.
+    """
+    end = tokenizer.special_id(END)
+    others = torch.tensor([i for i in tokenizer.special_tokens.values() if i != end])
+
+    def draw_text(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
+        return draw(logits.index_fill(1, others.to(logits.device), EXCLUDED), config, generator)
+
+    return Request(
+        prompt=token_ids, config=config, max_tokens=max_tokens, stop_token=end, draw=draw_text
+    )
+
+
+def answer(
+    batch: Batch, tokenizer: Tokenizer, token_ids: TokenIds, config: SamplingConfig, max_tokens: int
 ) -> Iterator[str]:
     """The text of an answer, as it is drawn; it ends with its turn, or where the context does.
 
     Args:
-        model: in evaluation mode.
+        batch: with room for it, and the same tokenizer.
         tokenizer: with the tokens of conversations.
         token_ids: (P,) of the conversation before it.
         config: how tokens are drawn.
         max_tokens: of the answer.
-        reader: as for a `Batch`.
     """
-    end = tokenizer.special_id(END)
-    device = model.lm_head.weight.device
-    excluded = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
-    excluded[tokenizer.vocab_size :] = True
-    others = [token_id for token_id in tokenizer.special_tokens.values() if token_id != end]
-    excluded[others] = True
-    request = Request(
-        prompt=token_ids.tolist(),
-        config=config,
-        max_tokens=min(max_tokens, model.config.context_length - len(token_ids)),
-        stop_token=end,
-    )
-    batch = Batch(model, 1, tokenizer=tokenizer, excluded=excluded, reader=reader)
+    max_tokens = min(max_tokens, batch.context_length - len(token_ids))
+    request = answer_request(tokenizer, token_ids.tolist(), config, max_tokens)
     return (drawn.text for _, drawn in write(batch, [request]))
 
 

@@ -132,7 +132,8 @@ def write_sample(
         written = opened.write([""], config, n_tokens, stop=False, compiled=False)
         pieces = (drawn.text for _, drawn in written)
     else:
-        pieces = answer(opened.model, opened.tokenizer, asked, config, n_tokens)
+        batch = opened.batch(1, compiled=False)
+        pieces = answer(batch, opened.tokenizer, asked, config, n_tokens)
     for piece in pieces:
         text += piece
         if time.monotonic() > until or should_stop():

@@ -352,9 +352,8 @@ class Model:
         length = self.model.config.context_length
         prompt = make_prompt(self.tokenizer, messages, length, max_tokens)
         config = from_table(SamplingConfig, sampling)
-        reader = reader_for(self.model, compiled, self.weights)
-        pieces = answer(self.model, self.tokenizer, prompt.token_ids, config, max_tokens, reader)
-        return "".join(pieces)
+        batch = self.batch(1, compiled)
+        return "".join(answer(batch, self.tokenizer, prompt.token_ids, config, max_tokens))
 
     def request(
         self,

@@ -12,8 +12,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from folio.serving.asked import completion_of
-from folio.serving.chat import answer_chat, chat_of
-from folio.serving.completions import answer_completion
+from folio.serving.chat import Conversation, chat_of
+from folio.serving.completions import Completion
 from folio.serving.copied import CopyFinder
 from folio.serving.engine import Engine
 from folio.serving.fields import read_fields
@@ -66,13 +66,13 @@ class App:
         """Go on with prompts."""
         self.engine.counts.requests += 1
         asked = completion_of(await read_fields(request, self.limits), self.limits)
-        return answer_completion(asked, choose(self.served, asked.model), self.engine)
+        return Completion(asked, choose(self.served, asked.model)).answer(self.engine)
 
     async def chat(self, request: Request) -> Response:
         """Answer in a conversation."""
         self.engine.counts.requests += 1
         asked = chat_of(await read_fields(request, self.limits), self.limits)
-        return answer_chat(asked, choose(self.served, asked.model), self.engine)
+        return Conversation(asked, choose(self.served, asked.model)).answer(self.engine)
 
     async def look(self, request: Request) -> Response:
         """Look at a text."""

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from folio.errors import UserError
-from folio.generation.chat import make_prompt
-from folio.generation.row import Request
-from folio.generation.sampling import SamplingConfig, draw, exclude
-from folio.serving.answering import Answer
+from folio.generation.chat import answer_request, make_prompt
+from folio.generation.sampling import draw
 from folio.serving.asked import MOST_ALTERNATIVES, Asked, common
-from folio.serving.engine import Engine, Job, Ticket, Writing
+from folio.serving.engine import Job, Ticket, Writing
 from folio.serving.fields import Fields, refuse
 from folio.serving.limits import Limits
 from folio.serving.refusals import RequestError
+from folio.serving.reply import Reply
 from folio.serving.served import Served
 from folio.serving.transcript import Piece, Token, Transcript
 from folio.tokenizers.chat import END
@@ -86,7 +80,7 @@ def _part(part: Any) -> str:
     return part["text"]
 
 
-class Conversation:
+class Conversation(Reply):
     """What one request asks for: n answers."""
 
     def __init__(self, asked: AskedChat, served: Served) -> None:
@@ -95,7 +89,9 @@ class Conversation:
         Raises:
             RequestError: the model knows no conversations, or these cannot be read.
         """
-        self.asked, self.served = asked, served
+        kind = "chat.completion.chunk" if asked.stream else "chat.completion"
+        super().__init__(asked, served, "chatcmpl", kind)
+        self.asked: AskedChat = asked
         self.tokenizer = served.opened.tokenizer
         if not self.tokenizer.has_chat:
             raise RequestError(
@@ -113,42 +109,47 @@ class Conversation:
             raise RequestError(400, str(error), param="messages") from None
         self.token_ids = prompt.token_ids.tolist()
         self.max_tokens = min(asked.max_tokens, length - len(self.token_ids))
-        self.head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": "chat.completion.chunk" if asked.stream else "chat.completion",
-            "created": int(time.time()),
-            "model": served.name,
-            "system_fingerprint": served.opened.checkpoint.path.name,
-        }
+        self.n_choices, self.n_prompt = asked.n, len(self.token_ids)
+        self.begun: set[int] = set()
         if prompt.n_left_out:
             self.head["messages_left_out"] = prompt.n_left_out  # the oldest; the context is full
 
     def jobs(self) -> list[Job]:
-        """The answers, in their order."""
-        config = self.asked.config()
+        config, guard = self.asked.config(), self.served.guard
         jobs: list[Job] = []
         for i in range(self.asked.n):
-            request = Request(
-                prompt=self.token_ids,
-                config=config.of_text(i),
-                max_tokens=self.max_tokens,
-                stop_token=self.end,
-                draw=self._draw(),
+            choose = draw if guard is None else guard.of_text()
+            request = answer_request(
+                self.tokenizer, self.token_ids, config.of_text(i), self.max_tokens, choose
             )
             jobs.append(Writing(self.served.name, request, Transcript(self.tokenizer)))
         return jobs
 
-    def _draw(self) -> Any:
-        """Draw no special token but the end of the turn."""
-        guard = self.served.guard
-        choose = draw if guard is None else guard.of_text()
-        others = torch.zeros(self.served.opened.model.config.vocab_size, dtype=torch.bool)
-        others[[i for i in self.tokenizer.special_tokens.values() if i != self.end]] = True
+    async def pieces(self, ticket: Ticket) -> AsyncIterator[tuple[int, Piece]]:
+        async for job, piece in ticket.heard():
+            yield job.number, piece
 
-        def draw_text(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
-            return choose(exclude(logits, others.to(logits.device)), config, generator)
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        content = "".join(piece.text for piece in pieces)
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": content, "refusal": None},
+            "logprobs": self.logprobs([token for piece in pieces for token in piece.tokens]),
+            "finish_reason": pieces[-1].finish,
+        }
 
-        return draw_text
+    def bit(self, index: int, piece: Piece) -> dict[str, Any]:
+        """The first bit of each answer says who speaks."""
+        delta = {} if index in self.begun else {"role": "assistant", "content": ""}
+        self.begun.add(index)
+        if piece.text:
+            delta["content"] = piece.text
+        return {
+            "index": index,
+            "delta": delta,
+            "logprobs": self.logprobs(piece.tokens),
+            "finish_reason": piece.finish,
+        }
 
     def logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
         """The newer form: an object for each token."""
@@ -166,65 +167,3 @@ class Conversation:
         piece = self.tokenizer.pieces[token_id]
         text = piece.decode("utf-8", errors="replace")
         return {"token": text, "logprob": log_probability, "bytes": list(piece)}
-
-    def usage(self, n_drawn: int) -> dict[str, int]:
-        """Every token that was drawn, the end of the turn included."""
-        n = len(self.token_ids)
-        return {"prompt_tokens": n, "completion_tokens": n_drawn, "total_tokens": n + n_drawn}
-
-    async def whole(self, ticket: Ticket) -> dict[str, Any]:
-        """One object with everything."""
-        pieces: list[list[Piece]] = [[] for _ in range(self.asked.n)]
-        async for job, piece in ticket.heard():
-            pieces[job.number].append(piece)
-        choices = [
-            {
-                "index": index,
-                "message": {
-                    "role": "assistant",
-                    "content": "".join(piece.text for piece in of),
-                    "refusal": None,
-                },
-                "logprobs": self.logprobs([token for piece in of for token in piece.tokens]),
-                "finish_reason": of[-1].finish,
-            }
-            for index, of in enumerate(pieces)
-        ]
-        n_drawn = sum(piece.n_drawn for of in pieces for piece in of)
-        return self.head | {"choices": choices, "usage": self.usage(n_drawn)}
-
-    async def chunks(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
-        """The same bit by bit; the first bit of each answer says who speaks."""
-        usage: dict[str, Any] = {"usage": None} if self.asked.include_usage else {}
-        n_drawn, begun = 0, set[int]()
-        async for job, piece in ticket.heard():
-            n_drawn += piece.n_drawn
-            if not (piece.text or piece.tokens or piece.finish):
-                continue
-            delta = {} if job.number in begun else {"role": "assistant", "content": ""}
-            begun.add(job.number)
-            if piece.text:
-                delta["content"] = piece.text
-            choice = {
-                "index": job.number,
-                "delta": delta,
-                "logprobs": self.logprobs(piece.tokens),
-                "finish_reason": piece.finish,
-            }
-            yield self.head | {"choices": [choice]} | usage
-        if self.asked.include_usage:
-            yield self.head | {"choices": [], "usage": self.usage(n_drawn)}
-
-
-def answer_chat(asked: AskedChat, served: Served, engine: Engine) -> Answer:
-    """Begin to answer.
-
-    Raises:
-        RequestError: the messages cannot be read, or there is no room.
-    """
-    conversation = Conversation(asked, served)
-    ticket = engine.submit(conversation.jobs())
-    engine.counts.prompt_tokens += len(conversation.token_ids)
-    if asked.stream:
-        return Answer(engine, ticket, stream=lambda: conversation.chunks(ticket))
-    return Answer(engine, ticket, make=lambda: conversation.whole(ticket))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from folio.generation.scoring import Scored
-from folio.serving.answering import Answer
 from folio.serving.asked import AskedCompletion
-from folio.serving.engine import Engine, Job, Reading, Ticket, Writing
+from folio.serving.engine import Job, Reading, Ticket, Writing
 from folio.serving.reading import read
 from folio.serving.refusals import RequestError
+from folio.serving.reply import Reply
 from folio.serving.served import Served
 from folio.serving.transcript import Piece, Token, Transcript, texts_of, token_text
 
 
-class Completion:
+class Completion(Reply):
     """What one request asks for: texts 0, 1, ... of each prompt in turn."""
 
     def __init__(self, asked: AskedCompletion, served: Served) -> None:
@@ -27,14 +25,8 @@ class Completion:
         Raises:
             RequestError: a prompt cannot be read.
         """
-        self.asked, self.served = asked, served
-        self.head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": served.name,
-            "system_fingerprint": served.opened.checkpoint.path.name,
-        }
+        super().__init__(asked, served, "cmpl", "text_completion")
+        self.asked: AskedCompletion = asked
         self.prompts = [served.token_ids(prompt) for prompt in asked.prompts]
         self.echoes = [self._text(number) for number in range(len(self.prompts))]
         self.scored = asked.echo and asked.alternatives is not None
@@ -42,6 +34,7 @@ class Completion:
             for token_ids, _ in self.prompts:
                 self._require_in_context(token_ids)
         self.n_choices = len(self.prompts) * asked.n
+        self.n_prompt = sum(len(token_ids) for token_ids, _ in self.prompts)
         self.prompt_of: dict[Job, int] = {}
         self.choice_of: dict[Job, int] = {}
 
@@ -137,6 +130,9 @@ class Completion:
             "finish_reason": pieces[-1].finish,
         }
 
+    def bit(self, index: int, piece: Piece) -> dict[str, Any]:
+        return self.choice(index, [piece])
+
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
         """The older form: four lists."""
         tokenizer = self.served.opened.tokenizer
@@ -158,46 +154,3 @@ class Completion:
             "top_logprobs": tops,
             "text_offset": [token.offset for token in tokens],
         }
-
-    def usage(self, n_drawn: int) -> dict[str, int]:
-        """Every token that was drawn, those behind a stop string and the end included."""
-        n_prompt = sum(len(token_ids) for token_ids, _ in self.prompts)
-        return {
-            "prompt_tokens": n_prompt,
-            "completion_tokens": n_drawn,
-            "total_tokens": n_prompt + n_drawn,
-        }
-
-    async def whole(self, ticket: Ticket) -> dict[str, Any]:
-        """One object with everything."""
-        pieces: list[list[Piece]] = [[] for _ in range(self.n_choices)]
-        async for choice, piece in self.pieces(ticket):
-            pieces[choice].append(piece)
-        choices = [self.choice(index, of) for index, of in enumerate(pieces)]
-        n_drawn = sum(piece.n_drawn for of in pieces for piece in of)
-        return self.head | {"choices": choices, "usage": self.usage(n_drawn)}
-
-    async def chunks(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
-        """The same bit by bit."""
-        n_drawn = 0
-        usage: dict[str, Any] = {"usage": None} if self.asked.include_usage else {}
-        async for choice, piece in self.pieces(ticket):
-            n_drawn += piece.n_drawn
-            if piece.text or piece.tokens or piece.finish:
-                yield self.head | {"choices": [self.choice(choice, [piece])]} | usage
-        if self.asked.include_usage:
-            yield self.head | {"choices": [], "usage": self.usage(n_drawn)}
-
-
-def answer_completion(asked: AskedCompletion, served: Served, engine: Engine) -> Answer:
-    """Begin to answer.
-
-    Raises:
-        RequestError: a prompt cannot be read, or there is no room.
-    """
-    completion = Completion(asked, served)
-    ticket = engine.submit(completion.jobs())
-    engine.counts.prompt_tokens += completion.usage(0)["prompt_tokens"]
-    if asked.stream:
-        return Answer(engine, ticket, stream=lambda: completion.chunks(ticket))
-    return Answer(engine, ticket, make=lambda: completion.whole(ticket))
