@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,18 @@ from folio.recipe.resume import resume_run
 from folio.recipe.start import started
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
-from folio.run.directory import Run, find_run, runs_folder
+from folio.run.directory import Run, runs_folder
 from folio.run.model import Model
 from tests.conftest import turn_kernels
 from tests.recipe.test_resume import recipe_of, stop_at, weights_of
-from tests.recipe.test_start import DEVICE, STEPS, Listener, goes_on
+from tests.recipe.test_start import (
+    DEVICE,
+    SAVED,
+    STEPS,
+    Listener,
+    assert_a_killed_one_is_made_whole,
+    goes_on,
+)
 
 CHAT_IDS = ("<|user|>", "<|assistant|>", "<|end|>")
 
@@ -256,30 +262,9 @@ def test_resumed_conversations_match_uninterrupted_ones(
     assert weights_of(again, STEPS) == weights_of(whole, STEPS)
 
 
-KILLED = """
-import os, signal, sys
-from tests.recipe.test_conversations import *
-
-class Dies(Watcher):
-    def stepped(self, state, loss, learning_rate):
-        if state.step == 13:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-tuned(Path(sys.argv[1]), "killed", Dies(), training={"save_interval": 4})
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_one_that_is_killed_ends_with_the_same_bytes(base: Run, chats: Path):
-    # Another process, which takes seconds to load: what a kill leaves cannot be had in this one.
-    whole = tuned(chats, "whole", training={"save_interval": 4})
-    root = Path(__file__).parents[2]
-    process = subprocess.run([sys.executable, "-c", KILLED, str(chats)], cwd=root, check=False)
-    assert process.returncode == -9
-    run = find_run("killed")
-    assert run.newest()[0].step == 12
-    assert goes_on(run) == "finished"
-    assert weights_of(run, STEPS) == weights_of(whole, STEPS)
+    assert_a_killed_one_is_made_whole(__name__, chats, tuned(chats, "whole", **SAVED))
 
 
 def test_the_fast_step_of_two_workers_computes_what_the_plain_one_does(

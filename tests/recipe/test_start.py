@@ -27,6 +27,7 @@ from tests.recipe.test_resume import TINY, recipe_of, stop_at, weights_of
 
 DEVICE = {"kind": "cpu", "precision": "float32", "threads": 1}
 STEPS = 30
+SAVED: Any = {"training": {"save_interval": 4}}
 
 
 @pytest.fixture
@@ -252,28 +253,32 @@ def test_copies_on_threads_of_their_own_resume_exactly_too(
 
 KILLED = """
 import os, signal, sys
-from tests.recipe.test_start import *
+from {module} import *
 
 class Dies(Watcher):
     def stepped(self, state, loss, learning_rate):
         if state.step == 13:
             os.kill(os.getpid(), signal.SIGKILL)
 
-tuned(Path(sys.argv[1]), "killed", Dies(), training={"save_interval": 4})
+tuned(Path(sys.argv[1]), "killed", Dies(), **SAVED)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
-def test_a_fine_tuning_that_is_killed_ends_with_the_same_bytes(base: Run, new: Path):
+def assert_a_killed_one_is_made_whole(module: str, source: Path, whole: Run):
+    """Kill what `tuned` of a module of tests trains; it goes on to the bytes of `whole`."""
     # Another process, which takes seconds to load: what a kill leaves cannot be had in this one.
-    whole = tuned(new, "whole", training={"save_interval": 4})
-    root = Path(__file__).parents[2]
-    process = subprocess.run([sys.executable, "-c", KILLED, str(new)], cwd=root, check=False)
+    code, root = KILLED.format(module=module), Path(__file__).parents[2]
+    process = subprocess.run([sys.executable, "-c", code, str(source)], cwd=root, check=False)
     assert process.returncode == -9
     run = find_run("killed")
     assert run.newest()[0].step == 12
     assert goes_on(run) == "finished"
     assert weights_of(run, STEPS) == weights_of(whole, STEPS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_fine_tuning_that_is_killed_ends_with_the_same_bytes(base: Run, new: Path):
+    assert_a_killed_one_is_made_whole(__name__, new, tuned(new, "whole", **SAVED))
 
 
 def test_the_plain_step_reads_the_same_text(base: Run, new: Path):

@@ -33,7 +33,7 @@ _ROLE_OF: dict[str, Role] = {mark: role for role, mark in MARK.items()}
 
 
 class Turn(NamedTuple):
-    """What somebody said."""
+    """Holds what one side said before the other spoke."""
 
     role: Role
     text: str

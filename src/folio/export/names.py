@@ -27,7 +27,7 @@ class Way(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A module."""
+    """Says under which names a module's tensors stand on either side."""
 
     ours: str
     theirs: str
@@ -41,7 +41,7 @@ def _pairs(x: Tensor, n_heads: int) -> Tensor:
 
 
 def _halves(x: Tensor, n_heads: int) -> Tensor:
-    """Undo `_pairs`."""
+    """Bring rows in pairs back to halves: undoes `_pairs`."""
     return x.unflatten(0, (n_heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 

@@ -106,7 +106,7 @@ def _instructions() -> Iterator[int]:
 
 
 def _length(n: int) -> Iterator[int]:
-    """In LEB128."""
+    """Write a number as WebAssembly does: LEB128, without a sign."""
     while n > 127:
         yield n % 128 + 128
         n //= 128

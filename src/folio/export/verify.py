@@ -62,7 +62,7 @@ class Verified:
     texts: int
     """Hostile ones, and the run's own."""
     tokens: int
-    """Read by both models."""
+    """Of those texts, which both models read."""
     of_text: str
     """Whose they are."""
     logit_difference: float

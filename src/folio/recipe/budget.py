@@ -235,19 +235,17 @@ def sample_less(
     sample = recipe.training.evaluation_sample
     most = MOST_EVALUATION_SHARE * seconds
 
-    def evaluation_seconds() -> float:
-        return (
-            speed.evaluation_seconds * (n_validation + (sample or n_validation)) / n_validation / 2
-        )
+    def seconds_with(sample: int) -> float:
+        return speed.evaluation_seconds * (n_validation + sample) / n_validation / 2
 
-    if not sample and EVALUATIONS[0] * evaluation_seconds() > most:
+    if not sample and EVALUATIONS[0] * speed.evaluation_seconds > most:
         sample = min(max(n_validation // 8, SMALL_SAMPLE), n_validation)
-        if evaluation_seconds() > most:
+        if seconds_with(sample) > most:
             sample = min(SMALLEST_SAMPLE, n_validation)
     if not sample:
         return recipe, speed
     config = replace(recipe.training, evaluation_sample=sample)
-    faster = replace(speed, evaluation_seconds=evaluation_seconds())
+    faster = replace(speed, evaluation_seconds=seconds_with(sample))
     return replace(recipe, training=config), faster
 
 

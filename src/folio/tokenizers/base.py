@@ -60,6 +60,16 @@ def added_tokens(
     ]
 
 
+def template_entry(has_chat: bool) -> dict[str, Any]:
+    """What the model of a tokenizer.json says of conversations; nothing where it has none."""
+    return {CHAT_KEY: CHAT_TEMPLATE} if has_chat else {}
+
+
+def chat_tokens_lacking(names: Collection[str]) -> list[str]:
+    """The CHAT_TOKENS that some special tokens lack, in order."""
+    return [name for name in CHAT_TOKENS if name not in names]
+
+
 def said_template(model: Mapping[str, Any], source: str) -> bool:
     """Whether the model of a tokenizer.json says our template for conversations.
 

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from folio.errors import UserError
 from folio.tokenizers.base import (
-    CHAT_KEY,
-    CHAT_TEMPLATE,
-    CHAT_TOKENS,
     END_OF_DOCUMENT,
     UNKNOWN,
     TokenIds,
     Tokenizer,
     added_tokens,
+    chat_tokens_lacking,
     said_template,
+    template_entry,
 )
 
 CODE_POINTS = 0x110000
@@ -80,7 +79,7 @@ class CharacterTokenizer(Tokenizer):
 
     def with_chat(self) -> CharacterTokenizer:
         added = [*self.special_tokens][2:]
-        added += [name for name in CHAT_TOKENS if name not in added]
+        added += chat_tokens_lacking(added)
         return CharacterTokenizer(self.characters, added=added, has_chat=True)
 
     def lacking(self, texts: Iterable[str]) -> dict[str, int]:
@@ -113,7 +112,7 @@ class CharacterTokenizer(Tokenizer):
                 "fuse_unk": False,
                 "vocab": vocabulary,
                 "merges": [],
-                **({CHAT_KEY: CHAT_TEMPLATE} if self.has_chat else {}),
+                **template_entry(self.has_chat),
             },
         }
 

@@ -15,15 +15,14 @@ import numpy as np
 from folio.errors import UserError
 from folio.storage import read_json
 from folio.tokenizers.base import (
-    CHAT_KEY,
-    CHAT_TEMPLATE,
-    CHAT_TOKENS,
     END_OF_DOCUMENT,
     UNKNOWN,
     TokenIds,
     Tokenizer,
     added_tokens,
+    chat_tokens_lacking,
     said_template,
+    template_entry,
 )
 from folio.tokenizers.bpe.patterns import safe_pieces, with_our_classes
 
@@ -131,7 +130,7 @@ class WordTokenizer(Tokenizer):
 
     def with_chat(self) -> WordTokenizer:
         added = [*self.special_tokens][2:]
-        added += [name for name in CHAT_TOKENS if name not in added]
+        added += chat_tokens_lacking(added)
         kept: Any = {"punctuation": self.punctuation, "lowercase": self.lowercase}
         return WordTokenizer(self.words, added=added, has_chat=True, **kept)
 
@@ -167,7 +166,7 @@ class WordTokenizer(Tokenizer):
                 "type": "WordLevel",
                 "vocab": self._id_of | {UNKNOWN: self.special_tokens[UNKNOWN]},
                 "unk_token": UNKNOWN,
-                **({CHAT_KEY: CHAT_TEMPLATE} if self.has_chat else {}),
+                **template_entry(self.has_chat),
             },
         }
 

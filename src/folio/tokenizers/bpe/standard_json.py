@@ -18,12 +18,11 @@ import numpy as np
 from folio.errors import UserError
 from folio.tokenizers.base import (
     BEGIN,
-    CHAT_KEY,
-    CHAT_TEMPLATE,
-    CHAT_TOKENS,
     END_OF_DOCUMENT,
     added_tokens,
+    chat_tokens_lacking,
     said_template,
+    template_entry,
 )
 from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.rules import Rules
@@ -83,7 +82,7 @@ def to_standard(contents: Contents) -> dict[str, Any]:
     normalizer = {"type": contents.normalization} if contents.normalization else None
     counts = {"merge_counts": contents.merge_counts} if contents.merge_counts else {}
     roles = {"roles": dict(contents.roles)} if contents.roles else {}
-    chat = {CHAT_KEY: CHAT_TEMPLATE} if contents.has_chat else {}
+    chat = template_entry(contents.has_chat)
     return {
         "version": "1.0",
         "truncation": None,
@@ -186,7 +185,7 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
 
 def _has_chat(model: Mapping[str, Any], special_tokens: Mapping[str, int], source: str) -> bool:
     has_chat = said_template(model, source)
-    if has_chat and (lacking := [n for n in CHAT_TOKENS if n not in special_tokens]):
+    if has_chat and (lacking := chat_tokens_lacking(special_tokens)):
         raise UserError(f"{source} is damaged: its special tokens do not have {lacking[0]!r}.")
     return has_chat
 

@@ -15,11 +15,11 @@ from folio.errors import UserError
 from folio.storage import read_json
 from folio.tokenizers.base import (
     BEGIN,
-    CHAT_TOKENS,
     END,
     END_OF_DOCUMENT,
     TokenIds,
     Tokenizer,
+    chat_tokens_lacking,
 )
 from folio.tokenizers.bpe import reference
 from folio.tokenizers.bpe.patterns import PATTERNS, check_pattern, safe_pieces, split_slowly
@@ -149,7 +149,7 @@ class BPETokenizer(Tokenizer):
 
     def with_chat(self) -> BPETokenizer:
         contents = self._contents
-        lacking = [name for name in CHAT_TOKENS if name not in contents.special_tokens]
+        lacking = chat_tokens_lacking(contents.special_tokens)
         if text := [name for name in lacking if name in contents.found_in_text]:
             raise UserError(
                 f"In this vocabulary {text[0]} is text, so no conversation can be written with it. "
