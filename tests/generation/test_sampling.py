@@ -38,13 +38,12 @@ def test_top_p_keeps_one_token_when_it_alone_exceeds_p():
     assert kept(keep_top_p(torch.tensor([[10.0, 0.0, 0.0]]), 0.1)) == [[0]]
 
 
-def sorted_filter(logits: torch.Tensor, k: int, p: float) -> torch.Tensor:
-    """As it was first written, the whole vocabulary sorted; in float64."""
-    ordered, indices = keep_top_k(logits, k).sort(dim=1, descending=True)
+def mass_before(logits: torch.Tensor) -> torch.Tensor:
+    """(B, V) what all likelier tokens have together, by sorting all of them, in float64."""
+    ordered, indices = logits.sort(dim=1, descending=True)
     probabilities = ordered.double().softmax(dim=1)
     before = probabilities.cumsum(dim=1) - probabilities
-    ordered = ordered.masked_fill(before >= p, float("-inf"))
-    return torch.empty_like(logits).scatter_(1, indices, ordered)
+    return torch.empty_like(before).scatter_(1, indices, before)
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 5.0])
@@ -52,7 +51,11 @@ def sorted_filter(logits: torch.Tensor, k: int, p: float) -> torch.Tensor:
 def test_the_same_tokens_stay_as_when_the_vocabulary_was_sorted(k: int, p: float, spread: float):
     for size in (5, NUCLEUS, 3000):
         logits = torch.randn(30, size, generator=torch.Generator().manual_seed(size)) * spread
-        assert torch.equal(keep_top_p(keep_top_k(logits, k), p), sorted_filter(logits, k, p))
+        logits = keep_top_k(logits, k)
+        before = mass_before(logits)
+        stays = (before < p) & ~logits.isinf()
+        differ = ~keep_top_p(logits, p).isinf() != stays
+        assert not (differ & ((before - p).abs() > 1e-6)).any()  # float32 may decide these
 
 
 def test_one_number_finds_its_share_of_the_line():
