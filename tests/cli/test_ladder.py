@@ -29,7 +29,7 @@ def small_step_7(monkeypatch: pytest.MonkeyPatch) -> None:
     device = {"kind": "cpu", "precision": "float32", "threads": 1}
     table = {"model": shape, "training": training, "device": device}
     monkeypatch.setattr(scaled_up, "SETTINGS", merge(scaled_up.SETTINGS, table))
-    monkeypatch.setattr("folio.recipe.budget.MEASURE_SECONDS", 0.1)
+    monkeypatch.setattr("folio.recipe.speed.MEASURE_SECONDS", 0.1)
 
 
 def test_without_a_step_the_list_has_every_idea(folio: Folio):

@@ -11,10 +11,10 @@ from folio.cli.main import main
 from folio.cli.plan import parse_bytes
 from folio.errors import UserError
 from folio.planning.plan import Plan, Row
-from folio.recipe.budget import Speed
 from folio.recipe.expected_loss import RULE
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.sizing import Candidate
+from folio.recipe.speed import Speed
 
 
 def row(size: str, tokens_per_second: float, memory_bytes: int = 10**9, n: int = 10**6) -> Row:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from folio.config import merge, read_toml
-from folio.recipe.budget import CommandClock, Speed
+from folio.recipe.budget import CommandClock
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
+from folio.recipe.speed import Speed
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from folio.errors import UserError
-from folio.recipe.budget import Speed, evaluation_interval, sample_less, steps_in
+from folio.recipe.budget import sample_less
 from folio.recipe.build import build
+from folio.recipe.evaluations import evaluation_interval
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import make_recipe
+from folio.recipe.speed import Speed, steps_in
 from folio.training.config import TrainingConfig
 
 

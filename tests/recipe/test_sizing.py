@@ -11,11 +11,11 @@ import folio
 from folio.cli.main import main
 from folio.config import Table, merge, read_toml
 from folio.recipe import sizing
-from folio.recipe.budget import Speed
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.sizing import best_of, candidates, size_recipe, token_flops
+from folio.recipe.speed import Speed
 
 CPU: Table = {"device": {"kind": "cpu", "precision": "float32", "threads": 1}}
 FLOPS = 2e11

@@ -324,7 +324,7 @@ def test_a_recipe_whose_weights_changed_says_so(base: Run, new: Path, book: Path
 def test_minutes_plan_a_fine_tuning_as_a_training(
     base: Run, new: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from folio.recipe.budget import Speed
+    from folio.recipe.speed import Speed
 
     speeds = iter([Speed(0.02, 0.01)])
     monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: next(speeds))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from folio.recipe.budget import Speed
 from folio.recipe.expected_loss import Effort, anchor_file
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
+from folio.recipe.speed import Speed
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run

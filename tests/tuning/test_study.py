@@ -22,8 +22,8 @@ from optuna.trial import TrialState  # noqa: E402
 
 from folio.config import merge, read_toml  # noqa: E402
 from folio.errors import UserError  # noqa: E402
-from folio.recipe.budget import Speed  # noqa: E402
 from folio.recipe.recipe import make_recipe  # noqa: E402
+from folio.recipe.speed import Speed  # noqa: E402
 from folio.recipe.watcher import Watcher  # noqa: E402
 from folio.run.directory import Run  # noqa: E402
 from folio.training.parallel.step import ParallelStep  # noqa: E402

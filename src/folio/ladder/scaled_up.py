@@ -60,9 +60,9 @@ def measure_seconds(recipe: Recipe, tell: Callable[[str], None]) -> tuple[float,
     """
     from dataclasses import replace
 
-    from folio.recipe.budget import measure
     from folio.recipe.build import choose_for, fit_vocabulary
     from folio.recipe.prepare import prepare
+    from folio.recipe.speed import measure
 
     text = prepare(recipe, tell)
     recipe = fit_vocabulary(recipe, text.tokenizer.vocab_size)

@@ -6,46 +6,23 @@ that is thrown away; that plan is kept to the clock while the run trains (traini
 
 from __future__ import annotations
 
-import gc
-import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
-from typing import Self
-
-import torch
 
 from folio.console import duration
 from folio.device import Device
-from folio.evaluation.score import BATCH_TOKENS, sampled_windows
-from folio.recipe.build import build
+from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
 from folio.recipe.recipe import Recipe
+from folio.recipe.speed import Speed, measure
 from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.deadline import MOST_EVALUATION_SHARE, TimeBudget, steps_between
-from folio.training.parts import Training
-from folio.workers import forks
 
 DEFAULT_MINUTES = 5.0
-MEASURE_SECONDS = 1.0
-"""Of steps, to plan by. Where it is wrong, the plan is corrected after a fiftieth of the time."""
-MEASURED_STEPS, MOST_MEASURE_SECONDS = 4, 10.0
-"""At least so many, unless they take so long: then two, since a large model has minutes too."""
-SMALL_SHARE = 0.01
-"""Of the peak learning rate, in the steps that are measured."""
-EVALUATION_MEASURE_SECONDS = 0.5
-"""Of evaluations, also."""
-
-EVALUATION_SHARE = 0.05
-"""Of the time of a run, spent on evaluations where their interval is left open ..."""
-EVALUATIONS = (4, 20)
-"""... but at least so many, for a curve, and at most so many; fewer than the least where they would
-take more than MOST_EVALUATION_SHARE of a budget in minutes."""
 
 SMALL_SAMPLE = 16_384
 """Tokens of training text that tell its loss well enough, within about 0.02."""
@@ -72,24 +49,6 @@ BUSY = 1.25
 """Times that a step takes longer than its processor time, above which other programs are told."""
 SLOW_STEP = 0.02
 """Share of the time that a step may take for the minutes to be kept."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Of a recipe on a machine, measured on a model that is thrown away."""
-
-    step_seconds: float
-    """Of processor time, where the machine tells it: without what other programs take."""
-    evaluation_seconds: float
-    """Also."""
-    slowdown: float = 1.0
-    """How many times longer it took by the clock, beside those programs."""
-
-    def run_seconds(self, config: TrainingConfig, context_length: int, n_validation: int) -> float:
-        """Of `config.max_steps` steps and the evaluations that are due in them."""
-        steps = config.max_steps
-        interval = evaluation_interval(config, steps, context_length, n_validation)
-        return steps * self.step_seconds + math.ceil(steps / interval) * self.evaluation_seconds
 
 
 class CommandClock:
@@ -273,167 +232,3 @@ def sample_seconds(seconds: float) -> float:
 def look_seconds(seconds: float) -> float:
     """Most time that the look back at a run may take, of a budget."""
     return min(LOOK_SHARE * seconds, LOOK_SECONDS)
-
-
-def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
-    """How many evaluations a budget affords: at least one.
-
-    >>> evaluations_in(300, 1.0), evaluations_in(30, 1.0), evaluations_in(30, 10.0)
-    (15, 4, 1)
-    """
-    least, most = EVALUATIONS
-    evaluation_seconds = max(evaluation_seconds, 1e-9)
-    usual = min(max(int(EVALUATION_SHARE * seconds / evaluation_seconds), least), most)
-    return max(min(usual, int(MOST_EVALUATION_SHARE * seconds / evaluation_seconds)), 1)
-
-
-def evaluation_interval(
-    config: TrainingConfig, steps: int, context_length: int, n_validation: int
-) -> int:
-    """Steps between evaluations, where the recipe leaves it open.
-
-    An evaluation reads the validation text and as much training text; reading forward costs
-    a third of training.
-    """
-    if config.evaluation_interval:
-        return config.evaluation_interval
-    if config.evaluations:
-        return max(1, math.ceil(steps / config.evaluations))
-    cost = 2 * n_validation / 3 / (config.batch_size * context_length)  # in steps
-    wanted = min(max(int(EVALUATION_SHARE * steps / cost), EVALUATIONS[0]), EVALUATIONS[1])
-    return max(1, math.ceil(steps / wanted))
-
-
-def steps_in(
-    seconds: float, speed: Speed, config: TrainingConfig, context_length: int, n_validation: int
-) -> int:
-    """Most steps whose time, evaluations included, stays within a budget; at least one."""
-    low, high = 1, max(1, int(seconds / speed.step_seconds))
-    while low < high:
-        middle = (low + high + 1) // 2
-        tried = replace(config, max_steps=middle)
-        fits = speed.run_seconds(tried, context_length, n_validation) <= seconds
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return low
-
-
-def measure(
-    recipe: Recipe,
-    device: Device,
-    training: TokenIds,
-    validation: TokenIds,
-    seconds: float = MEASURE_SECONDS,
-    n_windows: int = 0,
-) -> Speed:
-    """The speed of a recipe.
-
-    Args:
-        recipe: what to build and throw away.
-        device: where.
-        training, validation: token ids.
-        seconds: to spend on steps; MEASURED_STEPS are taken in any case, two if they are slow.
-        n_windows: of a batch to try, where a whole one takes too long; 0 takes all.
-    """
-    speed = _measure(recipe, device, training, validation, seconds, n_windows)
-    gc.collect()  # the model: its copies and what they were taught hold each other
-    return speed
-
-
-def _measure(
-    recipe: Recipe,
-    device: Device,
-    training: TokenIds,
-    validation: TokenIds,
-    seconds: float,
-    n_windows: int,
-) -> Speed:
-    whole = recipe.training.batch_size
-    n_windows = min(n_windows or whole, whole)
-    config = replace(recipe.training, max_steps=1 << 30)
-    schedule = replace(recipe.schedule, pace=())
-    trial = build(replace(recipe, training=config, schedule=schedule), device, training, validation)
-    with trial.step.running():
-        gradient_seconds, update_seconds, slowdown = _measure_steps(trial, n_windows, seconds)
-        length = trial.context_length
-        # A full batch for each worker, since few windows say too little, if that takes no seconds:
-        # reading forward costs a third of a gradient.
-        fitting = EVALUATION_MEASURE_SECONDS * 3 * n_windows * length / gradient_seconds
-        about = min(10 * n_windows * length, trial.step.world_size * BATCH_TOKENS)
-        about = min(about, max(int(8 * fitting), length))
-        rounds: list[float] = []
-        begin = time.perf_counter()
-        # The first one loads.
-        while len(rounds) < 2 or time.perf_counter() - begin < EVALUATION_MEASURE_SECONDS:
-            watch, n_targets = _read_piece(trial, about)
-            rounds.append(watch.processor / n_targets)
-        token_seconds = min(rounds[1:])
-    return Speed(
-        step_seconds=gradient_seconds * whole / n_windows + update_seconds,
-        evaluation_seconds=2 * token_seconds * (len(validation) - 1),
-        slowdown=slowdown,
-    )
-
-
-def evaluation_now(training: Training) -> float:
-    """Seconds that an evaluation of a run takes beside the programs that run now, from a piece."""
-    watch, n_targets = _read_piece(training, training.step.world_size * BATCH_TOKENS)
-    n = len(training.validation) - 1
-    return watch.clock / n_targets * (n + (training.config.evaluation_sample or n))
-
-
-def _read_piece(training: Training, about: int) -> tuple[Stopwatch, int]:
-    """Evaluate about so many targets of the validation text: how long it took, and how many."""
-    windows = sampled_windows(len(training.validation), training.context_length, about)
-    with Stopwatch(training) as watch:
-        n_read = training.step.score(training.validation, windows, "measurement").targets
-    return watch, n_read
-
-
-def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[float, float, float]:
-    """Median seconds of the gradients of so many windows and of an update, both of processor
-    time, and how many times longer they took by the clock.
-    """
-    gradients, updates = [], []
-    begin = time.perf_counter()
-    while (
-        len(updates) < 2
-        or time.perf_counter() - begin < seconds
-        or (len(updates) < MEASURED_STEPS and time.perf_counter() - begin < MOST_MEASURE_SECONDS)
-    ):
-        with Stopwatch(trial) as gradient:
-            batch = trial.stream.next_batch(n_windows, trial.context_length)
-            computed = trial.step.backward(batch, step=0)
-        # Whatever becomes of these weights, a step takes as long.
-        with Stopwatch(trial) as update, suppress(FloatingPointError):
-            trial.step.update(SMALL_SHARE, computed.norm)
-        gradients.append(gradient)
-        updates.append(update)
-    # The first one allocates. A median minds no pause of a moment.
-    clock, processor = (
-        [median(getattr(watch, kind) for watch in row[1:]) for row in (gradients, updates)]
-        for kind in ("clock", "processor")
-    )
-    return *processor, max(1.0, sum(clock) / sum(processor))
-
-
-class Stopwatch:
-    """Seconds that a block takes: by the clock, and of processor time where that can be told."""
-
-    def __init__(self, trial: Training) -> None:
-        """
-        Args:
-            trial: which computes in the block.
-        """
-        n = trial.step.world_size
-        self.is_processor = trial.device.config.kind == "cpu"
-        # Rank 0 has as much to do as each of the others, on threads of its own or one.
-        self.n_threads = 1 if n > 1 and forks() else n * torch.get_num_threads()
-
-    def __enter__(self) -> Self:
-        self.start = time.perf_counter(), time.process_time()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.clock = time.perf_counter() - self.start[0]
-        own = (time.process_time() - self.start[1]) / self.n_threads
-        self.processor = max(own, 1e-9) if self.is_processor else self.clock

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from folio.config import Table
 from folio.device import Device
-from folio.recipe.budget import CommandClock, Speed
+from folio.recipe.budget import CommandClock
 from folio.recipe.build import choose_for, fit_vocabulary
 from folio.recipe.expected_loss import RULE, effort_of, read_anchors
 from folio.recipe.memory import fit_memory, memory_before
@@ -16,6 +16,7 @@ from folio.recipe.origin import Origin, open_origin
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import Recipe
 from folio.recipe.sizing import size_recipe
+from folio.recipe.speed import Speed
 from folio.recipe.watcher import Watcher
 from folio.run.prediction import Figures
 from folio.tokenizers.character import CharacterTokenizer

@@ -14,12 +14,13 @@ from typing import NamedTuple
 from folio.config import Table
 from folio.console import duration
 from folio.device import Device
-from folio.recipe.budget import DEFAULT_MINUTES, Speed, measure, steps_in
+from folio.recipe.budget import DEFAULT_MINUTES
 from folio.recipe.build import choose_for, fit_vocabulary
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
+from folio.recipe.speed import Speed, measure, steps_in
 from folio.tokenizers.base import TokenIds
 
 TOKENS_PER_PARAMETER = 1.4

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from folio.config import Table
 from folio.device import cores
-from folio.recipe.budget import CommandClock, evaluation_now, freeze_budget, read_at_end
+from folio.recipe.budget import CommandClock, freeze_budget, read_at_end
 from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
@@ -18,6 +18,7 @@ from folio.recipe.origin import kept_text, require_no_origin, weights_to_load
 from folio.recipe.recipe import Recipe, with_pace, write_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.settle import expect, settle
+from folio.recipe.speed import evaluation_now
 from folio.recipe.watcher import Both, Watcher
 from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.directory import Run, runs_folder
@@ -102,9 +103,8 @@ def train_in(
 
     Args:
         run, recipe, training: that belong together.
-        watcher, should_stop: as in train_recipe.
+        watcher, should_stop, clock: as in train_recipe.
         budget: what is kept to the clock; None where the steps are fixed.
-        clock: of the command.
     """
     check(training, recipe, watcher.tell)
     state = _restore(run, training, watcher)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from folio.recipe.budget import measure
 from folio.recipe.build import choose_for
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import make_recipe
+from folio.recipe.speed import measure
 from folio.run import look_back
 
 DROPOUTS = dict.fromkeys(("embedding_dropout", "residual_dropout", "attention_dropout"), 0.1)

@@ -9,10 +9,10 @@ from pathlib import Path
 from folio.config import Table, from_table, merge, to_table
 from folio.device import cores
 from folio.errors import UserError
-from folio.recipe.budget import measure
 from folio.recipe.build import build
 from folio.recipe.recipe import BUDGETS, Recipe, lay_over, make_recipe
 from folio.recipe.settle import settle
+from folio.recipe.speed import measure
 from folio.recipe.watcher import Watcher
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps

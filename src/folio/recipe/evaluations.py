@@ -1,0 +1,43 @@
+"""How often the losses are measured while a run trains, where its recipe leaves that open."""
+
+from __future__ import annotations
+
+import math
+
+from folio.training.config import TrainingConfig
+from folio.training.deadline import MOST_EVALUATION_SHARE
+
+EVALUATION_SHARE = 0.05
+"""Of the time of a run, spent on evaluations where their interval is left open ..."""
+EVALUATIONS = (4, 20)
+"""... but at least so many, for a curve, and at most so many; fewer than the least where they would
+take more than MOST_EVALUATION_SHARE of a budget in minutes."""
+
+
+def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
+    """How many evaluations a budget affords: at least one.
+
+    >>> evaluations_in(300, 1.0), evaluations_in(30, 1.0), evaluations_in(30, 10.0)
+    (15, 4, 1)
+    """
+    least, most = EVALUATIONS
+    evaluation_seconds = max(evaluation_seconds, 1e-9)
+    usual = min(max(int(EVALUATION_SHARE * seconds / evaluation_seconds), least), most)
+    return max(min(usual, int(MOST_EVALUATION_SHARE * seconds / evaluation_seconds)), 1)
+
+
+def evaluation_interval(
+    config: TrainingConfig, steps: int, context_length: int, n_validation: int
+) -> int:
+    """Steps between evaluations, where the recipe leaves it open.
+
+    An evaluation reads the validation text and as much training text; reading forward costs
+    a third of training.
+    """
+    if config.evaluation_interval:
+        return config.evaluation_interval
+    if config.evaluations:
+        return max(1, math.ceil(steps / config.evaluations))
+    cost = 2 * n_validation / 3 / (config.batch_size * context_length)  # in steps
+    wanted = min(max(int(EVALUATION_SHARE * steps / cost), EVALUATIONS[0]), EVALUATIONS[1])
+    return max(1, math.ceil(steps / wanted))
