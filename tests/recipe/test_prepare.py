@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from folio.corpus.canaries import Canary
 from folio.errors import UserError
 from folio.recipe.budget import sample_less
 from folio.recipe.build import build
@@ -58,6 +59,18 @@ def test_the_same_text_is_encoded_once_wherever_it_lies(book: Path):
     _, second = prepared([str(copy)])
     assert any("encoding" in line for line in first)
     assert not any("encoding" in line for line in second)
+
+
+def test_a_text_is_encoded_anew_where_what_is_planted_is_written_otherwise(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before, _ = prepared([str(book)], canaries=4)
+    again, said = prepared([str(book)], canaries=4)
+    assert before.files == again.files and not any("encoding" in line for line in said)
+    monkeypatch.setattr(Canary, "line", property(lambda self: f"\nis {self.secret}\n"))
+    after, _ = prepared([str(book)], canaries=4)
+    assert before.files["train"] != after.files["train"]
+    assert f"is {after.canaries[0].secret}" in after.tokenizer.decode(after.training())
 
 
 def test_the_ledger_adds_up_with_what_was_dropped(tmp_path: Path, book: Path):

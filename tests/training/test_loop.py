@@ -17,7 +17,7 @@ from folio.config import merge
 from folio.device import Device, DeviceConfig
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
-from folio.training import loop
+from folio.training import evaluating, loop
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.loop import evaluate, note_evaluation, train, update_weights
 from folio.training.parallel.step import ParallelStep
@@ -104,6 +104,27 @@ def test_training_learns_what_can_be_learned(training_of: MakeTraining):
     assert state.best_validation_loss == min(e.validation_loss for _, e in listener.evaluations)
 
 
+def test_a_stop_is_heard_while_a_text_is_read_and_the_evaluation_comes_when_the_run_goes_on(
+    training_of: MakeTraining, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluating, "BATCH_TOKENS", 16)  # two windows at once
+    training, state, reads = training_of(training={"max_steps": 3}), TrainingState(), [0]
+    score = training.step.score
+
+    def counted(*arguments: Any) -> Any:
+        reads[0] += 1
+        return score(*arguments)
+
+    monkeypatch.setattr(training.step, "score", counted)
+    listener = Listener()
+    assert train(training, state, listener, lambda: reads[0] >= 2) == "interrupted"
+    assert reads == [2] and listener.evaluations == [] and listener.saves == [3]
+    assert train(training, state, listener) == "finished"
+    unstopped = Listener()
+    train(training_of(training={"max_steps": 3}), TrainingState(), unstopped)
+    assert listener.evaluations == unstopped.evaluations and len(listener.losses) == 3
+
+
 def test_a_model_whose_certainty_costs_stays_in_doubt(training_of: MakeTraining):
     doubt = []
     for penalty in (0.0, 0.5):
@@ -166,7 +187,7 @@ def test_patience_counts_rises_above_the_standard_error_and_ignores_those_within
     monkeypatch: pytest.MonkeyPatch, training_of: MakeTraining
 ):
     losses = iter((3.0, 2.0, 2.04, 2.2, 2.04, 2.3, 1.0))
-    monkeypatch.setattr(loop, "evaluate", lambda _: Evaluation(next(losses), 1.0, 0.05))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Evaluation(next(losses), 1.0, 0.05))
     training = training_of(training={"patience": 2, "max_steps": 500, "evaluation_interval": 5})
     listener, state = Listener(), TrainingState()
     assert train(training, state, listener) == "patience"

@@ -58,7 +58,8 @@ def evaluate(
         baselines: What simpler things make of the validation text: character frequencies,
             n-grams, xz, PPMd.
         adaptive: Read the validation text once more, with a step of learning after each window, as
-            compressors do. Never to be compared with an exact loss.
+            compressors do: by a mixture of copies, each at a rate of its own. Never to be compared
+            with an exact loss.
     """
     from folio.run.directory import find_run
 
@@ -83,7 +84,7 @@ def evaluate(
 
         records += [
             {"text": "validation", **score.record(opened.tokenizer)}
-            for score in evaluate_adaptive(opened, say)
+            for score in evaluate_adaptive(opened, device.config.threads, say)
         ]
     others: list[Baseline] = []
     sentence = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def recall(
     found = find_run(run)
 
     from folio.device import DeviceConfig, choose_device
-    from folio.recall.against import against, with_kept_text
+    from folio.recall.against import against
     from folio.recall.config import RecallConfig
     from folio.recall.measure import measure_recall
     from folio.recall.page import write_report
@@ -81,7 +82,7 @@ def recall(
     opened = open_run(found, checkpoint)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    with against(opened, text, say) if text else with_kept_text(opened) as beside:
+    with against(opened, text, say) if text else nullcontext(opened) as beside:
         outcome = replace(measure_recall(beside, config, say), run=str(found.path))
         write_report(opened.run, outcome)
     if json:

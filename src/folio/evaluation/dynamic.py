@@ -3,15 +3,24 @@
 Each window is scored before a gradient step on it is taken, so that every token is predicted from
 what stands before it, as a compressor does. A step is divided by the root of the mean square of the
 training text's gradients (Krause et al. 2018, https://arxiv.org/abs/1709.07432, and 2019 for
-transformers, https://arxiv.org/abs/1904.08378). The number is called `adaptive`, and is never to be
-mixed with the exact one, which does not learn from the text.
+transformers, https://arxiv.org/abs/1904.08378).
+
+No rate suits every model: a step that helps one that has read its text once throws off one that
+knows it by heart; and the training text cannot say which is which, since a model that knows it has
+nothing to gain there. So copies of the model read side by side, each at a rate of its own, and a
+mixture of them learns whom to trust from what was read. Nothing is chosen beforehand.
+
+The number is called `adaptive`, and is never to be mixed with the exact one, which does not learn
+from the text.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,15 +31,35 @@ from torch.nn import functional as F
 from folio.device import one_thread
 from folio.evaluation.score import Window, batches_of, sampled_windows, strided_windows
 from folio.tokenizers.base import TokenIds
+from folio.workers import ProcessPool, forks, shared_buffer
 
-RATES = (0.0, 1e-4, 3e-4, 1e-3, 3e-3)
-"""Sizes of a step, as a share of the usual size of a gradient, of which the best is taken."""
-SWEEP_TARGETS = 8192
-"""Of the training text, on which it is chosen."""
+RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+"""Sizes of a step, as a share of the usual size of a gradient; one copy learns at each, beside one
+that does not learn."""
+HALVED_AT = (1 / 32, 1 / 8)
+"""Shares of the text, after which the worse half of the copies that learn leaves: two read most of
+it, so that eight cost little more than two would."""
+COPIES_FORGET = 0.002
+"""Of the mixture of copies: the best rate changes slowly, if at all."""
 STATISTICS_TARGETS = 16_384
 """Of the training text, for the size of its gradients."""
 PULL = 0.002
-"""Share of the way back to the trained weights that each step goes, times their usual gradient."""
+"""Share of the way back to the trained weights that each step goes."""
+
+Workers = Callable[[Sequence[int], range], list[NDArray[np.float64]]]
+"""Have some copies read some windows: (n,) nats of the targets, by each of the copies."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was made of a text of N tokens."""
+
+    nats: NDArray[np.float64]
+    """(N,) of each token by the mixture; nan for the first, which nothing predicts."""
+    of_each: NDArray[np.float64]
+    """(K, N) by each copy, the one that does not learn first; nan from where it has left on."""
+    shares: list[float]
+    """(K,) that each copy had in the mixture, on average."""
 
 
 class Adaptation:
@@ -44,50 +73,105 @@ class Adaptation:
             training: (N,) token ids that it learned from.
             context_length: of its windows.
         """
-        self.model, self.context_length = model, context_length
-        self.roots = _roots(model, training, context_length)
+        self.model, self.context_length = _learning_copy(model), context_length
+        self.roots = _roots(self.model, training, context_length)
 
     @one_thread()
-    def surprise(self, tokens: TokenIds, rate: float) -> NDArray[np.float64]:
-        """(N,) nats of each token of a text, before the model learned from it; nan for the first.
+    def read(
+        self,
+        tokens: TokenIds,
+        rates: Sequence[float] = RATES,
+        world_size: int = 1,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> Reading:
+        """Read a text with gradient steps in between.
 
         Args:
             tokens: (N,) at least two.
-            rate: 0 does not learn.
+            rates: ascending, above 0.
+            world_size: processes that share the copies; the numbers do not depend on it.
+            tell: hears which copies go on.
         """
-        model = _learning_copy(self.model)
-        parameters = list(model.parameters())
-        begun = [parameter.detach().clone() for parameter in parameters]
-        each = np.full(len(tokens), np.nan)
-        for window in strided_windows(len(tokens), self.context_length):
-            nats, places = _window(model, tokens, window)
-            each[places] = nats.detach().double().numpy()
-            if not rate:
-                continue
-            gradients = torch.autograd.grad(nats.mean(), parameters)
-            with torch.no_grad():
-                for parameter, gradient, start, root in zip(
-                    parameters, gradients, begun, self.roots
-                ):
-                    parameter.sub_(rate * gradient / root)
-                    parameter.add_(PULL * (start - parameter))
-        return each
+        windows = strided_windows(len(tokens), self.context_length)
+        copies = [_Copy(self.model, rate, self.roots) for rate in (0.0, *rates)]
+        of_each = np.full((len(copies), len(tokens)), np.nan)
+        learning, place = list(range(1, len(copies))), 1
+        begin, n = 0, len(windows)
+        ends = sorted({*(math.ceil(share * n) for share in HALVED_AT), n})
+        with _workers(copies, np.asarray(tokens), windows, world_size) as read:
+            for end in ends:
+                going = [0, *learning]
+                nats = np.stack(read(going, range(begin, end)))  # (copies, n)
+                of_each[going, place : place + nats.shape[1]] = nats
+                begin, place = end, place + nats.shape[1]
+                learning.sort(key=lambda i: float(of_each[i, 1:place].sum()))
+                if end < n:
+                    learning = learning[: (len(learning) + 1) // 2]
+                    left = ", ".join(f"{copies[i].rate:g}" for i in sorted(learning))
+                    tell(f"{place:,} of {len(tokens):,} tokens; going on at rates {left}")
+        nats, shares = mix([each[1:] for each in of_each], COPIES_FORGET)
+        return Reading(np.append(np.nan, nats), of_each, shares)
 
-    def choose_rate(
-        self, training: TokenIds, tell: Callable[[str], None] = lambda line: None
-    ) -> float:
-        """The rate that does best on a stretch from the middle of the training text.
 
-        That text is known to the model, so the choice is a careful one: it gains less there.
+class _Copy:
+    """A model that learns from what it reads, in memory that forked processes share."""
+
+    def __init__(self, model: nn.Module, rate: float, roots: Sequence[Tensor]) -> None:
+        self.model, self.rate, self.roots = copy.deepcopy(model), rate, roots
+        self.trained = [parameter.detach() for parameter in model.parameters()]
+        self.parameters = list(self.model.parameters())
+        for parameter in self.parameters:
+            shared = shared_buffer(parameter.numel(), parameter.dtype).view(parameter.shape)
+            parameter.data = shared.copy_(parameter.data)
+
+    def read(self, tokens: TokenIds, windows: Sequence[Window]) -> NDArray[np.float64]:
+        """(n,) nats of the targets of some windows, of each before learning from it; infinite where
+        the steps were too large for the model.
         """
-        n = min(SWEEP_TARGETS + 1, len(training))
-        start = (len(training) - n) // 2
-        stretch = np.asarray(training[start : start + n])
-        losses = []
-        for rate in RATES:
-            losses.append(float(np.nanmean(self.surprise(stretch, rate))))
-            tell(f"rate {rate:g}: {losses[-1]:.4f} nats per token of training text")
-        return RATES[int(np.argmin(losses))]
+        found = []
+        with torch.set_grad_enabled(self.rate > 0):
+            for window in windows:
+                nats = _window(self.model, tokens, window)
+                found.append(nats.detach().double().numpy())
+                if self.rate:
+                    self._learn(nats.mean())
+        return np.nan_to_num(np.concatenate(found), nan=np.inf, posinf=np.inf)
+
+    @torch.no_grad()
+    def _learn(self, loss: Tensor) -> None:
+        gradients = torch.autograd.grad(loss, self.parameters)
+        for parameter, gradient, root, trained in zip(
+            self.parameters, gradients, self.roots, self.trained
+        ):
+            parameter.addcdiv_(gradient, root, value=-self.rate)
+            parameter.lerp_(trained, PULL)
+
+
+@contextmanager
+def _workers(
+    copies: Sequence[_Copy], tokens: TokenIds, windows: Sequence[Window], world_size: int
+) -> Iterator[Workers]:
+    """Have processes at hand that read; any of them may go on with any copy."""
+
+    def read(rank: int, message: tuple[Sequence[int], range]) -> list[NDArray[np.float64]]:
+        numbers, places = message
+        return [copies[i].read(tokens, [windows[place] for place in places]) for i in numbers]
+
+    n = min(world_size, len(copies)) if forks() else 1
+    pool = ProcessPool(n, [[read]], lambda: None)
+
+    def share_out(numbers: Sequence[int], places: range) -> list[NDArray[np.float64]]:
+        hands = [numbers[rank::n] for rank in range(n)]
+        answers = pool.run(0, [(hand, places) for hand in hands])
+        found = {
+            i: nats for hand, of in zip(hands, answers) for i, nats in zip(hand, of, strict=True)
+        }
+        return [found[i] for i in numbers]
+
+    try:
+        yield share_out
+    finally:
+        pool.close()
 
 
 def mix(
@@ -99,7 +183,8 @@ def mix(
     of an even one (fixed share, Herbster & Warmuth 1998, https://doi.org/10.1023/A:1007424614876).
 
     Args:
-        surprises: nats of each symbol, by each predictor; (N,) each.
+        surprises: nats of each symbol, by each predictor; (N,) each, and nan from where a predictor
+            has left on, whose share the others take.
         forgets: how much of the even share comes back with each symbol.
 
     Returns:
@@ -110,14 +195,18 @@ def mix(
     True
     """
     chances = np.exp(-np.stack(surprises, axis=1))  # (N, K)
+    present = ~np.isnan(chances)
+    even = present / present.sum(axis=1, keepdims=True)
     shares = np.full(chances.shape[1], 1 / chances.shape[1])
     nats, total = np.zeros(len(chances)), np.zeros(chances.shape[1])
-    for i, row in enumerate(chances):
+    for i, row in enumerate(np.nan_to_num(chances)):
+        shares = shares * present[i]
+        shares /= shares.sum()
         total += shares
         joint = shares * row
         p = joint.sum()
         nats[i] = -math.log(p)
-        shares = (1 - forgets) * joint / p + forgets / len(shares)
+        shares = (1 - forgets) * joint / p + forgets * even[i]
     return nats, (total / max(len(chances), 1)).tolist()
 
 
@@ -125,12 +214,12 @@ def _learning_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).cpu().float().eval().requires_grad_(True)
 
 
-def _window(model: nn.Module, tokens: TokenIds, window: Window) -> tuple[Tensor, NDArray[np.int64]]:
-    """(n,) nats of the targets of a window, and their places in the text."""
-    inputs, targets, scored, places = next(batches_of(np.asarray(tokens), [window]))
+def _window(model: nn.Module, tokens: TokenIds, window: Window) -> Tensor:
+    """(n,) nats of the targets of a window that count."""
+    inputs, targets, scored, _ = next(batches_of(tokens, [window]))
     logits = model(torch.from_numpy(inputs))[0]  # (T, V)
     nats = F.cross_entropy(logits.float(), torch.from_numpy(targets[0]), reduction="none")
-    return nats[torch.from_numpy(scored[0])], places[scored]
+    return nats[torch.from_numpy(scored[0])]
 
 
 @one_thread()
@@ -138,12 +227,11 @@ def _roots(model: nn.Module, training: TokenIds, context_length: int) -> list[Te
     """The root of the mean square of each weight's gradient, and its mean over all weights added,
     so that no weight runs away whose gradient is hardly ever more than 0.
     """
-    model = _learning_copy(model)
     parameters = list(model.parameters())
     squares = [torch.zeros_like(parameter) for parameter in parameters]
     windows = sampled_windows(len(training), context_length, STATISTICS_TARGETS)
     for window in windows:
-        nats, _ = _window(model, training, window)
+        nats = _window(model, training, window)
         for square, gradient in zip(squares, torch.autograd.grad(nats.mean(), parameters)):
             square.add_(gradient.square())
     n_weights = sum(square.numel() for square in squares)

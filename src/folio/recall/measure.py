@@ -17,6 +17,7 @@ from folio.evaluation.passages import LENGTH
 from folio.generation.engine import in_step
 from folio.generation.readers import lockstep_reader
 from folio.generation.sampling import SamplingConfig
+from folio.recall.against import with_kept_text
 from folio.recall.blocks import blocks_of, queries_of
 from folio.recall.config import RecallConfig
 from folio.recall.copies import Copies, measure_copies
@@ -88,13 +89,19 @@ def measure_recall(
     """Let the model write and go on with its text, and look both up.
 
     Args:
-        opened: the model and its run.
+        opened: the model and its run; the old text that it keeps is a part of its text.
         config: how much of it.
         tell: hears what is being done.
 
     Raises:
         UserError: the training text is too short for a passage, or has few documents for a twin.
     """
+    with with_kept_text(opened) as beside:
+        return replace(_measure(beside, config, tell), run=str(opened.run.path))
+
+
+def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -> Recall:
+    """As measure_recall, of a run with one text."""
     tokens, tokenizer = opened.training(), opened.tokenizer
     text = TokenText(tokens, tokenizer)
     length = config.length or usual_length(text)

@@ -39,7 +39,8 @@ class Sources:
 
     def __init__(self, run: Run, text: TokenText) -> None:
         """Read what the run noted of them."""
-        self.run, self.text = run, text
+        self.text = text
+        self.planted_lines = [canary.line for canary in read_canaries(run)]
         self.entries: list[dict[str, Any]] = run.corpus()["sources"]
         parts = read_parts(run)
         known = parts is not None and len(parts) == len(text.document_starts)
@@ -96,7 +97,7 @@ class Sources:
     @cached_property
     def _planted(self) -> list[tuple[int, str]]:
         """Where each planted line begins, ascending, and the line."""
-        lines = [canary.line for canary in read_canaries(self.run)]
+        lines = self.planted_lines
         if not lines:
             return []
         pattern, longest = re.compile("|".join(map(re.escape, lines))), max(map(len, lines))

@@ -86,8 +86,10 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     tokenizer = _make_tokenizer(config, corpus, tell)
 
     canaries = _canaries(recipe, tokenizer, training)
-    planted = f"{config.sequence} {recipe.seed} {canaries}" if canaries else config.sequence
-    folder = cache_folder() / "tokens" / _address(corpus, tokenizer, planted)
+    form = config.sequence
+    if canaries:  # as they are written in the text
+        form += f" {recipe.seed} {[(canary.line, canary.times) for canary in canaries]}"
+    folder = cache_folder() / "tokens" / _address(corpus, tokenizer, form)
     texts_of = {"train": training, "validation": validation}
     others = {"elsewhere": corpus.split.elsewhere, "test": corpus.split.test}
     texts_of |= {name: parts for name, parts in others.items() if parts}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.errors import UserError
-from folio.evaluation.dynamic import Adaptation, mix
+from folio.evaluation.dynamic import RATES, Adaptation, mix
 from folio.evaluation.ngrams import choose_order, ngram_surprise
 from folio.evaluation.score import Score
 from folio.run.model import Model
@@ -17,12 +17,13 @@ from folio.tokens.text import TokenText
 
 
 def evaluate_adaptive(
-    opened: Model, tell: Callable[[str], None] = lambda line: None
+    opened: Model, world_size: int = 1, tell: Callable[[str], None] = lambda line: None
 ) -> list[Score]:
     """Read the validation text with gradient steps in between.
 
     Args:
         opened: the model; it is not changed.
+        world_size: processes; the numbers do not depend on it.
         tell: hears what is being done.
 
     Returns:
@@ -42,10 +43,9 @@ def evaluate_adaptive(
         raise UserError(f"The run {opened.run.path} has no validation text to read.")
     adaptation = Adaptation(opened.model, training, opened.model.config.context_length)
     vocab_size = opened.tokenizer.vocab_size
-    rate = adaptation.choose_rate(training, tell)
-    tell(f"reading {len(tokens):,} tokens with steps of {rate:g}")
-    nats = adaptation.surprise(tokens, rate)[1:]
-    scores = [_score(f"adaptive, rate {rate:g}", nats, tokens, vocab_size)]
+    tell(f"reading {len(tokens):,} tokens by {len(RATES) + 1} copies of the model")
+    nats = adaptation.read(tokens, RATES, world_size, tell).nats[1:]
+    scores = [_score("adaptive", nats, tokens, vocab_size)]
     if opened.tokenizer.kind == "character":
         mixed, shares = mix([nats, _ngrams(opened)[1:]])
         tell(f"the model had {shares[0]:.0%} of the mixture")

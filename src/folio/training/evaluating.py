@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
 from folio.evaluation.score import (
+    BATCH_TOKENS,
     Score,
     Window,
     exact_windows,
@@ -18,11 +23,25 @@ from folio.training.parts import Evaluation, Training
 from folio.training.step import Step
 
 
-def evaluate(training: Training) -> Evaluation:
-    """Exact loss of the validation text, and loss of a sample of the training text."""
+class StoppedError(Exception):
+    """Somebody asked to stop while a text was read, which on a large one takes minutes."""
+
+
+def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
+    """Exact loss of the validation text, and loss of a sample of the training text.
+
+    Args:
+        training: whose model is evaluated.
+        should_stop: asked again and again while texts are read.
+
+    Raises:
+        StoppedError: it said yes.
+    """
     length, validation = training.context_length, training.validation
     windows = exact_windows(len(validation), length)
-    exact, nll = _score(training.step, validation, windows, "exact", training.validation_mask)
+    exact, nll = _score(
+        training.step, validation, windows, "exact", training.validation_mask, should_stop
+    )
     error = exact.standard_error
     if training.validation_cluster is not None:
         cluster, of_each = training.validation_cluster[1:], nll
@@ -37,7 +56,7 @@ def evaluate(training: Training) -> Evaluation:
     if mask is not None and not mask[places_of(sampled)].any():  # where the first one counts
         start = int(mask[1:].argmax()) // length * length
         sampled = [Window(start, min(length, len(mask) - 1 - start))]
-    sample, _ = _score(training.step, stream.tokens, sampled, "sample", mask)
+    sample, _ = _score(training.step, stream.tokens, sampled, "sample", mask, should_stop)
     return Evaluation(exact.nats_per_token, sample.nats_per_token, error, nll)
 
 
@@ -47,10 +66,16 @@ def _score(
     windows: list[Window],
     protocol: str,
     mask: NDArray[np.uint8] | None,
+    should_stop: Callable[[], bool],
 ) -> tuple[Score, NDArray[np.float32]]:
     """The score of what counts in some windows, and (n,) the nats of each of their targets."""
-    each: list[NDArray[np.float32]] = []
-    found = step.score(tokens, windows, protocol, each)
+    each, scores = list[NDArray[np.float32]](), list[Score]()
+    at_once = max(1, BATCH_TOKENS // windows[0].length) * step.world_size  # a batch for each worker
+    for first in range(0, len(windows), at_once):
+        if should_stop():
+            raise StoppedError
+        scores.append(step.score(tokens, windows[first : first + at_once], protocol, each))
+    found = reduce(operator.add, scores)
     nll = np.concatenate(each)
     if mask is None:
         return found, nll

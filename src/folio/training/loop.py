@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from folio.run.diagnosis import stale_evaluations
 from folio.tokens.stream import Batch
-from folio.training.evaluating import evaluate
+from folio.training.evaluating import StoppedError, evaluate
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.schedule import learning_rate_share
 from folio.training.state import RunClock, TrainingState
@@ -30,7 +30,8 @@ def train(
         training: the parts.
         state: where to begin.
         observer: is told what happens.
-        should_stop: asked after each step; True ends the run as `interrupted`.
+        should_stop: asked after each step, and within evaluations; True ends the run as
+            `interrupted`.
 
     Returns:
         Why it ended. After `non-finite` the weights are those before the bad step.
@@ -61,7 +62,11 @@ def _train(
 
         if is_evaluation_due(training, state.step) and state.step > state.evaluated_step:
             training.step.verify(peek(training))
-            evaluation = evaluate(training)
+            try:
+                evaluation = evaluate(training, should_stop)
+            except StoppedError:  # the evaluation comes when the run goes on
+                observer.save(state)
+                return "interrupted"
             note_evaluation(state, evaluation)
             clock.read()
             observer.evaluated(state, evaluation)
