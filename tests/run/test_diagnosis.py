@@ -112,6 +112,29 @@ def test_a_training_loss_that_rises_again_is_diverging():
     assert "rose from 2." in diagnosis.reason
 
 
+SHORT = [1.9, 1.75, 1.659, 2.1, 1.95, 1.7, 2.0, 1.8, 2.239]
+"""Batches of a fine-tuning of nine steps: each is harder or easier by chance."""
+
+
+def test_noise_between_batches_is_no_divergence():
+    evaluations = [(0, 1.95, 1.9), (5, 1.94, 1.88), (9, 1.93, 1.86)]
+    assert diagnose(curves(SHORT, evaluations), 6.0, "runs/x").verdict == "healthy"
+    assert diagnose(curves([*SHORT[:2], 2.4], evaluations), 6.0, "runs/x").verdict == "healthy"
+    draw = random.Random(1)
+    for n in (6, 9, 20, 50, 200):
+        noise = [draw.gauss(2.0, 0.2) for _ in range(n)]
+        assert diagnose(curves(noise, evaluations), 6.0, "runs/x").verdict == "healthy", n
+
+
+@pytest.mark.parametrize(
+    "more", [[2.3, 3.0, 4.1, 5.2], [7.0], [4, 8, 16], [2.0 + i / 5 for i in range(40)]], ids=len
+)
+def test_a_divergence_is_found_in_the_noise_between_batches(more: list[float]):
+    evaluations = [(0, 1.95, 1.9), (5, 2.1, 2.0), (12, more[-1], more[-1])]
+    diagnosis = diagnose(curves(SHORT + more, evaluations), 6.0, "runs/x")
+    assert diagnosis.verdict == "diverging" and "rose from 1." in diagnosis.reason
+
+
 def test_a_loss_that_is_not_finite_is_said():
     events = [{"event": "end", "reason": "non-finite", "step": 7, "peak_learning_rate": 0.5}]
     diagnosis = diagnose(events, 3.0, "runs/x")

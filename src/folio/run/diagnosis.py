@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 from typing import Any, Literal
 
 from folio.run.metrics import Event
@@ -29,6 +30,11 @@ NARROW_GAP = 0.05
 RISEN = 1.15
 """Training loss over its lowest, both averaged over a twentieth of the run, that says that
 the steps are too large."""
+
+RISEN_BY_CHANCE = 4.0
+"""Standard errors of a rise between two of those averages, below which it may be chance alone: the
+last of twenty is above the lowest of them by 2 such errors on the mean where nothing changes, and
+by 4 once in more than a thousand runs."""
 
 RISEN_LEAST = 0.02
 """The same as a share of the loss of bare frequencies: a loss of 0.001 that becomes 0.003 is no
@@ -64,6 +70,8 @@ class Curves:
 
     training: list[float]
     """Means of the training loss over twentieths of the run."""
+    noise: float
+    """Standard error of the difference of two of them, as far as batches differ."""
     evaluations: list[Event]
     frequency_loss: float
     ending: str
@@ -98,8 +106,10 @@ def diagnose(
     """
     ends = [event for event in events if event["event"] == "end"]
     commands = Commands(run, recipe or {}, ends[-1]["peak_learning_rate"] if ends else 1e-3)
+    losses = [event["loss"] for event in events if event["event"] == "step"]
     curves = Curves(
-        training=smoothed([event["loss"] for event in events if event["event"] == "step"]),
+        training=smoothed(losses),
+        noise=noise_of_difference(losses),
         evaluations=[event for event in events if event["event"] == "evaluation"],
         frequency_loss=frequency_loss,
         ending=ends[-1]["reason"] if ends else "interrupted",
@@ -216,10 +226,12 @@ def _not_finite(curves: Curves, step: int, commands: Commands) -> Diagnosis:
 
 def _diverging(curves: Curves, commands: Commands) -> Diagnosis | None:
     smooth, frequency_loss = curves.training, curves.frequency_loss
-    rise = smooth[-1] - min(smooth)
-    rose = rise > min(smooth) * (RISEN - 1) and rise > RISEN_LEAST * frequency_loss
+    rise, by_chance = smooth[-1] - min(smooth), RISEN_BY_CHANCE * curves.noise
+    least = max(min(smooth) * (RISEN - 1), RISEN_LEAST * frequency_loss, by_chance)
+    rose = rise > least
     worse_than_at_first = (
-        smooth[-1] > smooth[0] and curves.last["training_loss"] > frequency_loss + NOTHING
+        smooth[-1] > smooth[0] + by_chance
+        and curves.last["training_loss"] > frequency_loss + NOTHING
     )
     broken = not math.isfinite(curves.last["validation_loss"])
     if not (rose or worse_than_at_first or broken):
@@ -332,7 +344,13 @@ def _underfit(curves: Curves, commands: Commands) -> Diagnosis | None:
     )
 
 
-def smoothed(losses: list[float], pieces: int = 20) -> list[float]:
+PIECES = 20
+"""Of a run, over which training losses are averaged."""
+FEWEST_LOSSES = 5
+"""That tell how far batches differ."""
+
+
+def smoothed(losses: list[float], pieces: int = PIECES) -> list[float]:
     """Means over consecutive pieces of a series, since single batches differ.
 
     >>> smoothed([1.0, 3.0, 4.0, 6.0], pieces=2)
@@ -343,3 +361,22 @@ def smoothed(losses: list[float], pieces: int = 20) -> list[float]:
     pieces = min(pieces, len(losses))
     edges = [round(i * len(losses) / pieces) for i in range(pieces + 1)]
     return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
+def noise_of_difference(losses: list[float]) -> float:
+    """Standard error of the difference of two means that `smoothed` gives; infinite where there are
+    too few losses to tell.
+
+    A loss is compared with the mean of its neighbours: batches are read in a random order, so the
+    rest is chance, whatever the trend; the median is that of the noise even where a loss jumps.
+
+    >>> round(noise_of_difference([2.0, 1.9, 2.0, 1.9, 2.0, 9.0]), 2)
+    0.17
+    """
+    losses = [loss for loss in losses if math.isfinite(loss)]
+    if len(losses) < FEWEST_LOSSES:
+        return math.inf
+    bends = (abs(a - 2 * b + c) for a, b, c in zip(losses, losses[1:], losses[2:]))
+    # Of numbers with the standard error s, |a - 2b + c| has the median 0.6745 * sqrt(6) * s.
+    of_one = median(bends) / (0.6745 * math.sqrt(6))
+    return of_one * math.sqrt(2 / max(1.0, len(losses) / PIECES))
