@@ -25,6 +25,7 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.loss_mask import open_loss_masks
 from folio.tokens.token_file import open_token_file
 from folio.training.deadline import TimeBudget
+from folio.training.distributed import require_one_process
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
 from folio.training.schedule import learning_rate_share
@@ -52,6 +53,7 @@ def resume_run(
     Returns:
         How it ended; None where the run is complete and no more was asked for.
     """
+    require_one_process()
     clock = clock or CommandClock()
     with run.lock():
         before = make_recipe(read_toml(run.recipe_file))

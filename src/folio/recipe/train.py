@@ -29,6 +29,7 @@ from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import link_or_copy, write_json
 from folio.training.deadline import Deadline, TimeBudget
+from folio.training.distributed import require_one_process
 from folio.training.loop import train
 from folio.training.pace_file import write_pace
 from folio.training.parts import Training
@@ -60,6 +61,7 @@ def train_recipe(
     Raises:
         UserError: whatever the user can mend, before anything is written.
     """
+    require_one_process()
     clock = clock or CommandClock()
     with new_run(recipe, name, folder or runs_folder()) as run:
         settled = settle(recipe, watcher, given, clock)
