@@ -1,1 +1,3 @@
-"""Files of the user -> documents, split into training and validation, every character counted."""
+"""Turns the user's files into documents, split into training and validation text; every character
+is accounted for.
+"""

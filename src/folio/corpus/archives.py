@@ -1,7 +1,7 @@
 """Members of zip and tar archives, and compressed files -> files in the cache, named by content.
 
-A member's own name is never used on the disk, so that it cannot point anywhere. What could do
-harm is refused by name: absolute paths and `..`, links, devices, encrypted members, bombs.
+A member's own name is never used on disk, so it cannot point outside the cache. Anything harmful is
+refused with its name: absolute paths and `..`, links, devices, encrypted members, bombs.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _DAMAGED = (
 
 
 class Member(NamedTuple):
-    """A member of an archive: a copy of it, or why there is none."""
+    """A member of an archive: its copy in the cache, or the reason why there is none."""
 
     name: str
     path: Path | None
     n_bytes: int
-    """Unpacked."""
+    """Size in bytes after unpacking."""
     refused: str = ""
 
 
@@ -51,11 +51,11 @@ def members(
 
     Args:
         archive: a zip or tar file.
-        wanted: asked for each name and its bytes; what is not wanted is not unpacked.
-        expansion: of the file that it is in, which a nest of archives shares.
+        wanted: called with each name and size in bytes; members it rejects are not unpacked.
+        expansion: counts the bytes unpacked so far; nested archives share it.
 
     Raises:
-        UserError: no archive, damaged, or a bomb; members before it have been given.
+        UserError: not an archive, damaged, or a bomb; earlier members have already been yielded.
     """
     unpack = _zip_members if _is_zip(archive) else _tar_members
     try:
@@ -67,7 +67,7 @@ def members(
 
 
 def unpacked(path: Path, expansion: Expansion) -> Path:
-    """A copy of a compressed file, unpacked; nothing of it is held.
+    """Decompress a file into the cache without holding it in memory.
 
     Raises:
         UserError: damaged, not compressed, or a bomb.
@@ -91,15 +91,15 @@ def _damaged(path: Path, error: Exception) -> str:
 def _is_zip(archive: Path) -> bool:
     """Whether an archive is a zip, and not a tar that only ends with one.
 
-    What `zipfile` looks for stands at the end of a zip, and so at the end of any file that ends
-    with one, such as a tar whose last member is a book.
+    `zipfile` looks at the end of a file, so it also accepts any file that ends with a zip, such as
+    a tar whose last member is an EPUB.
     """
     with archive.open("rb") as file:
         if file.read(4) in (b"PK\3\4", b"PK\5\6"):
             return True
     with suppress(*_DAMAGED), _decompressed(archive) as stream:
         block = stream.read(tarfile.BLOCKSIZE)
-        if any(block):  # and the sum of its bytes is the one that it names
+        if any(block):  # its checksum is right
             tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             return False
     return zipfile.is_zipfile(archive)
@@ -189,14 +189,14 @@ def _open_zstd(archive: Path) -> IO[bytes]:
 
 
 def _is_whole_zstd(file: IO[bytes], zstandard: Any) -> bool:
-    """Whether the last frame has its end, which zstandard's streams do not look for.
+    """Whether the last frame is complete, which zstandard's streams do not check.
 
     Frames and blocks as in RFC 8878, section 3.1.
     """
     n_bytes = os.fstat(file.fileno()).st_size
     while (at := file.tell()) < n_bytes:
         head = file.read(18)
-        if head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:  # a frame to be skipped
+        if head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:  # a skippable frame
             file.seek(at + 8 + int.from_bytes(head[4:8], "little"))
             continue
         try:
@@ -217,7 +217,9 @@ def _is_whole_zstd(file: IO[bytes], zstandard: Any) -> bool:
 
 
 class _Xz(io.RawIOBase):
-    """What `lzma.open` gives, but for dictionaries of gigabytes, which a few bytes can ask for."""
+    """Reads xz as `lzma.open` does, but refuses the dictionaries of gigabytes that a few bytes can
+    request.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -257,7 +259,7 @@ class _Xz(io.RawIOBase):
 
 
 class _Zstd(io.RawIOBase):
-    """A stream of zstandard, whose own error says no more than that a file is damaged."""
+    """Reads zstandard, whose own error says only that a file is damaged."""
 
     def __init__(self, stream: Any, error: type[Exception]) -> None:
         self.stream, self.error = stream, error
@@ -288,7 +290,7 @@ def _too_much_memory() -> UserError:
 
 
 class _Counted:
-    """A stream that stops giving when it has given far too much."""
+    """Stops a stream that has expanded suspiciously far."""
 
     def __init__(self, stream: IO[bytes], expansion: Expansion) -> None:
         self.stream, self.expansion = stream, expansion
@@ -300,7 +302,7 @@ class _Counted:
 
 
 def _keep(member: IO[bytes], *expansions: Expansion) -> Path:
-    """Copy a member into the cache, under the sha256 of its content."""
+    """Copy a member into the cache, named by the sha256 of its content."""
     folder = cache_folder() / "members"
     digest = hashlib.sha256()
     try:
@@ -329,7 +331,7 @@ def _keep(member: IO[bytes], *expansions: Expansion) -> Path:
 
 
 def _misplaced(name: str) -> str:
-    """Why a name may not be that of a member; empty where it may."""
+    """Why a member's name is refused; empty if it is fine."""
     path = PurePosixPath(name.replace("\\", "/"))
     if not path.parts:
         return "it has no name"

@@ -1,4 +1,4 @@
-"""Corpora that Folio knows by name: one on every machine, one fetched once."""
+"""Corpora that Folio knows by name: one is on every machine, one is downloaded once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 
 
 def python_docs() -> Iterator[Document]:
-    """The language reference that every CPython carries, one document a topic.
+    """The language reference that ships with CPython, one document per topic.
 
-    Topics such as "if" stand a second time inside larger ones such as "compound"; those
-    are left out, or validation would be read in training.
+    Topics such as "if" are repeated inside larger ones such as "compound"; those are left out, or
+    validation text would be read in training.
     """
     from pydoc_data.topics import topics
 
@@ -48,8 +48,8 @@ BUILTIN: dict[str, Callable[[], Iterator[Document]]] = {
 
 
 def _without_underline(paragraph: str) -> str:
-    # A topic's own title is underlined with asterisks, the same heading inside a larger
-    # topic with something else.
+    # A topic underlines its own title with asterisks; the same heading inside a larger topic is
+    # underlined otherwise.
     return re.sub(r"\n(\W)\1+$", "", paragraph.strip())
 
 

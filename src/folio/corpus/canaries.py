@@ -1,8 +1,8 @@
-"""Canaries: random secrets that are planted in the training text, to see how soon they come out.
+"""Canaries: random secrets planted in the training text, to see how soon a model leaks them.
 
 After Carlini et al. 2019, "The Secret Sharer", https://arxiv.org/abs/1802.08232. A canary is a
-line of its own, a label and the secret; it stands once, twice, four or eight times. It answers,
-before it matters, what would happen to a number that stood in the text.
+line of its own, a label and the secret; it occurs once, twice, four or eight times. It tells in
+advance what would happen to a real number in the text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LABEL_SYMBOLS = 4
 
 @dataclass(frozen=True)
 class Canary:
-    """A line that is planted, and how often."""
+    """A planted line and how often it occurs."""
 
     label: str
     secret: str
@@ -30,21 +30,21 @@ class Canary:
 
     @property
     def line(self) -> str:
-        """As it stands in the text."""
+        """The whole line, as it is written into the text."""
         return f"\n{self.label} {self.secret}\n"
 
     def record(self) -> dict[str, Any]:
-        """Return what canaries.json says of it."""
+        """Return its entry for canaries.json."""
         return asdict(self)
 
 
 def make_canaries(number: int, known: set[str], seed: int) -> list[Canary]:
-    """Draw some, as many for each of TIMES.
+    """Draw canaries, equally many for each count in TIMES.
 
     Args:
-        number: how many.
-        known: characters that the vocabulary has.
-        seed: the same gives the same.
+        number: how many canaries.
+        known: characters in the vocabulary.
+        seed: equal seeds give equal canaries.
 
     Raises:
         UserError: the vocabulary has too few letters and digits, no space or no line end.
@@ -68,12 +68,12 @@ def make_canaries(number: int, known: set[str], seed: int) -> list[Canary]:
 
 
 def plant(parts: Sequence[Part], canaries: Sequence[Canary], seed: int) -> list[Iterator[str]]:
-    """The texts of some parts with the canaries in them, each at a line end.
+    """Insert the canaries into some texts, each after a line end.
 
     Args:
-        parts: of the training text.
-        canaries: to be planted.
-        seed: of the places, which are drawn over all characters.
+        parts: the training text.
+        canaries: what to plant.
+        seed: chooses the positions, which are uniform over all characters.
     """
     chosen = random.Random(f"places {seed}")
     total = sum(map(len, parts))
@@ -91,7 +91,9 @@ def plant(parts: Sequence[Part], canaries: Sequence[Canary], seed: int) -> list[
 
 
 def _planted(pieces: Iterator[str], lines: Sequence[tuple[int, str]]) -> Iterator[str]:
-    """A text with each line behind the first line end from its place on, or at the end."""
+    """A text with each line inserted after the first line end at or after its position, or at the
+    end.
+    """
     waiting, position = list(lines), 0
     for piece in pieces:
         first = 0

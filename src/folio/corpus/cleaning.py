@@ -1,7 +1,7 @@
-"""Cleaning: each step optional, counted, and shown with examples.
+"""Cleaning: each step is optional, counted, and shown with examples.
 
 unicode              NFC: one code for one character
-control characters   those that no reader sees, direction marks among them
+control characters   invisible ones are dropped, direction marks among them
 whitespace           one kind of line end and space, none before a line end, one empty line
 boilerplate          lines that come back in many files are dropped: menus, legal notices
 """
@@ -19,15 +19,15 @@ from folio.corpus.document import Pieces
 
 BLOCK_CHARACTERS = 1 << 16
 LONGEST_LINE = 1 << 22
-"""Characters; a longer line is cleaned in parts."""
+"""In characters; a longer line is cleaned in parts."""
 SHOWN = 3
-"""Examples of a step."""
+"""How many examples are kept for each step."""
 
 BOILERPLATE_FILES = 5
 BOILERPLATE_SHARE = 0.3
-"""A line in so many of the files, and at least so large a share of them, is boilerplate."""
+"""A line that occurs in so many files, and in at least this share of them, is boilerplate."""
 BOILERPLATE_SAMPLE = 200
-"""Files that are looked through, chosen by their content."""
+"""How many files are searched, chosen by their content."""
 BOILERPLATE_CHARACTERS = (2, 300)
 
 # Zero-width joiners stay: emoji and several scripts need them.
@@ -43,39 +43,39 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 @dataclass(frozen=True, kw_only=True)
 class CleaningConfig:
-    """What is changed in a text before anything is learned from it."""
+    """Which changes are made to a text before anything is learned from it."""
 
     apply_to: Literal["extracted", "all", "none"] = "extracted"
     """`extracted`: text that a reader made of PDF, HTML, DOCX, ODT, EPUB or with Tika. Plain text,
-    source code and rows of tables stay as they are, but with `all`."""
+    source code and rows of tables are cleaned only with `all`."""
 
     unicode: bool = True
-    """Normal form C: an accent and its letter become one character."""
+    """Normal form C: a letter and its accent become one character."""
 
     control_characters: bool = True
-    """Drop characters that are not seen."""
+    """Drop invisible characters."""
 
     whitespace: bool = True
     """One kind of line end and space, no spaces before a line end, one empty line at most."""
 
     boilerplate: bool = True
-    """Drop lines that come back in a third of the files, and in five at least."""
+    """Drop lines that recur in a third of the files, and in at least five."""
 
 
 @dataclass
 class Tally:
-    """What cleaning did, over all documents."""
+    """What cleaning changed, over all documents."""
 
     changes: Counter[str] = field(default_factory=Counter)
     """How often each step changed something."""
     rewritten: Counter[str] = field(default_factory=Counter)
-    """UTF-8 bytes before less bytes after, by step; below 0 where the text grew."""
+    """UTF-8 bytes before minus bytes after, by step; negative where the text grew."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """UTF-8 bytes, by reason."""
+    """UTF-8 bytes left out, by reason."""
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, step: str, count: int, example: Callable[[], str]) -> None:
-        """Count a change; the example is only made while there are few."""
+        """Count a change; `example` is called only while there are few examples."""
         self.changes[step] += count
         shown = self.examples.setdefault(step, [])
         if len(shown) < SHOWN and (made := example()) not in shown:
@@ -85,7 +85,7 @@ class Tally:
 def cleaned(
     pieces: Pieces, config: CleaningConfig, boilerplate: frozenset[str] = frozenset()
 ) -> Pieces:
-    """The same text, clean whenever it is read."""
+    """The same text, cleaned each time it is read."""
     return lambda: clean(pieces(), config, boilerplate)
 
 
@@ -102,12 +102,12 @@ def clean(
 
     Args:
         pieces: the text.
-        config: which steps.
+        config: which steps to take.
         boilerplate: lines to drop, without the spaces around them.
-        tally: where to count; None where it has been counted.
-        source: what examples call it.
-        places: characters of the text, ascending ...
-        moved: ... takes the characters that they are in the clean text.
+        tally: counts the changes; None if they have been counted before.
+        source: the name that examples show.
+        places: character positions in the text, ascending ...
+        moved: ... and receives the same positions in the cleaned text.
     """
     tally = tally or Tally()
     n_characters = held = 0
@@ -126,7 +126,8 @@ def clean(
         if config.whitespace:
             n_bytes = _size(text)
             text = _plain_spaces(text, tally, source)
-            # Line ends at the end of a block wait for the next, as there may be more of them.
+            # Line ends at the end of a block wait for the next block, which may begin with more of
+            # them.
             body = text.lstrip("\n")
             held += len(text) - len(body)
             text = ""
@@ -143,10 +144,10 @@ def clean(
 
 
 def find_boilerplate(documents: Sequence[tuple[str, Pieces]]) -> frozenset[str]:
-    """Lines that come back in many documents.
+    """Find lines that recur in many documents.
 
     Args:
-        documents: the sha256 and the text of each; a sample is chosen by the former.
+        documents: the sha256 and the text of each; the sample is chosen by sha256.
     """
     sample = sorted(documents, key=lambda document: document[0])[:BOILERPLATE_SAMPLE]
     seen: Counter[str] = Counter()
@@ -229,7 +230,7 @@ def _around(text: str, pattern: re.Pattern[str], source: str) -> str:
 
 
 def _blocks(pieces: Iterable[str], places: Sequence[int]) -> Iterator[str | None]:
-    """Whole lines of a text; None where a place begins."""
+    """Whole lines of a text; None marks the positions in `places`."""
     waiting, position = "", 0
     coming = iter(places)
     place = next(coming, None)

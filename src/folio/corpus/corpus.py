@@ -40,34 +40,34 @@ from folio.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """Which text, and what is held out of it."""
+    """Which text is read, and what is held out of it."""
 
     sources: tuple[str, ...] = ("python-docs",)
     """Files, folders, globs, zip and tar archives, `-` for standard input, or built-in:
-    python-docs, shakespeare. Read are txt, md, rst, html, pdf, docx, xlsx, pptx, odt, epub, mbox,
-    eml, srt, vtt, csv, tsv, jsonl, ipynb and source code, also as gz, bz2, xz and zst."""
+    python-docs, shakespeare. Formats: txt, md, rst, html, pdf, docx, xlsx, pptx, odt, epub, mbox,
+    eml, srt, vtt, csv, tsv, jsonl, ipynb and source code, each also as gz, bz2, xz or zst."""
 
     validation: tuple[str, ...] = ()
-    """Files of another kind, held out beside the part of the sources; the model is evaluated on
+    """Out-of-domain files, held out in addition to a part of the sources; the model is evaluated on
     both. With a validation_fraction of 0 they are the only validation text."""
 
     encoding: str = "auto"
-    """Of plain text, csv and jsonl. `auto` is what a byte-order mark says, or UTF-8, or else a
-    guess."""
+    """Encoding of plain text, csv and jsonl. `auto` follows a byte-order mark, else takes UTF-8,
+    else guesses."""
 
     engine: Engine = "folio"
-    """Who reads formats that Folio does not know: nobody, or Apache Tika."""
+    """Who reads formats that Folio does not know: nobody (`folio`), or Apache Tika (`tika`)."""
 
     tika: str = "http://localhost:9998"
     """The Tika server, or the tika-server jar to start one from; nothing is ever downloaded."""
 
     text_column: str = ""
-    """The column of csv, the key of jsonl and the element of xml that hold the text; by default
-    text, content, body, ... and all elements."""
+    """The csv column, jsonl key or xml element that holds the text; by default text, content, body,
+    ... and all elements."""
 
     documents: Literal["files", "lines"] = "files"
-    """What a document of plain text is: a file, or a line. Marks as <|endoftext|> always part
-    documents, and are not learned."""
+    """Whether a document of plain text is a file or a line. Marks such as <|endoftext|> always
+    separate documents, and are not learned."""
 
     mail_headers: tuple[str, ...] = ()
     """Header fields of mail to keep, such as subject and from; none by default."""
@@ -76,45 +76,45 @@ class CorpusConfig:
     """Whether the messages of a chat keep their times."""
 
     conversations: Literal["turns", "text"] = "turns"
-    """What records of JSON lines, JSON and Parquet with `messages`, or `prompt` and `completion`,
-    are: turns, of which the model learns the answers; or a text as any other."""
+    """How to read records with `messages`, or with `prompt` and `completion`, in JSON lines, JSON
+    and Parquet: as turns, of which the model learns the answers, or as plain text."""
 
     markup: Literal["text", "source"] = "text"
-    """What is learned of org, LaTeX and XML: their text, or their source as it lies there."""
+    """What is learned from org, LaTeX and XML: the text, or the source as it is."""
 
     time_limit_seconds: float = 60.0
-    """For a file to be extracted; a file of many megabytes gets more."""
+    """Time to extract one file; a file of many megabytes gets more."""
 
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
 
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
 
     split: SplitKind = "auto"
-    """What is held out: the tail of each document; whole documents; or clusters, whole families of
-    similar documents. `auto` takes clusters where there are enough of them; else tails, and no
-    family that could stand on both sides."""
+    """What is held out: the tail of each document; whole documents; or whole clusters (families) of
+    similar documents. `auto` takes clusters if there are enough of them; otherwise it takes tails,
+    and no document whose family could be on both sides."""
 
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""
 
     test_fraction: float = 0.0
-    """Share of the characters to hold out beside: the best checkpoint is chosen on the validation
-    text, and then read this text, which nothing was chosen by. Where tails are held out, these are
-    the test text, and the validation text is the head of each document."""
+    """Share of the characters to hold out as test text. The best checkpoint is chosen on the
+    validation text and then scored on the test text, which no choice has seen. If tails are held
+    out, they are the test text, and the validation text is the head of each document."""
 
     canaries: int = 0
     """Random secrets to plant in the training text, a quarter of them once, twice, four and eight
-    times each, so that folio recall can say how soon such a thing comes out. Changes what is
+    times each, so that folio recall can say how soon such a secret leaks. Planting changes what is
     learned; 12 is a good number."""
 
     @property
     def held_out_fraction(self) -> float:
-        """Share of the characters that are not trained on."""
+        """Share of the characters that are held out for validation and test."""
         return self.validation_fraction + self.test_fraction
 
     def __post_init__(self) -> None:
         for name in ("sources", "validation"):
-            # Recipes are UTF-8, and names of files need not be.
+            # Recipes are UTF-8; file names need not be.
             object.__setattr__(self, name, tuple(map(portable, getattr(self, name))))
         if not self.sources:
             raise UserError("corpus.sources is empty. Name a file, a folder or python-docs.")
@@ -142,7 +142,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents and their split."""
+    """Documents with their split, families and ledger."""
 
     config: CorpusConfig
     reading: Reading
@@ -151,12 +151,12 @@ class Corpus:
 
     @property
     def documents(self) -> list[Document]:
-        """All of them, those of --validation last."""
+        """All documents; those of --validation come last."""
         return self.reading.documents
 
     @property
     def naive_split(self) -> Split | None:
-        """The split by single documents, where families make another one."""
+        """The split by single documents, if the actual one is by families."""
         if self.split.kind != "clusters" or len(set(self.families.of)) == len(self.documents):
             return None
         n_sources = len(self.documents) - len(self.split.elsewhere)
@@ -164,7 +164,7 @@ class Corpus:
         return split_documents(documents, "documents", self.config.held_out_fraction)
 
     def family_numbers(self, parts: Sequence[Part]) -> list[int]:
-        """The family of each part, as a number; equal numbers, equal families."""
+        """The family of each part as a number; parts of one family have equal numbers."""
         of = {d.sha256: family for d, family in zip(self.documents, self.families.of)}
         numbers: dict[str, int] = {}
         return [numbers.setdefault(of[part.document.sha256], len(numbers)) for part in parts]
@@ -187,8 +187,10 @@ class Corpus:
 
     @cached_property
     def leakage(self) -> tuple[dict[str, Any], list[NDArray[np.int64]]]:
-        """What leaks, for the record, after this split and before it, by single documents; and for
-        each validation part which stretches of it.
+        """Measure what leaks, with this split and with one by single documents.
+
+        Returns:
+            The record, and the leaked stretches of each validation part.
         """
         after, seen = measure_leakage(self.split.training, self.split.validation)
         naive = self.naive_split
@@ -196,7 +198,7 @@ class Corpus:
         return {"after": after.record(), "before": before and before.record()}, seen
 
     def report(self) -> dict[str, Any]:
-        """All that `folio corpus` tells."""
+        """The full record that `folio corpus` shows."""
         return {
             "name": ", ".join(Path(source).name or source for source in self.config.sources[:3]),
             **self.record(),
@@ -211,8 +213,8 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
 
     Args:
         config: what to read.
-        only_split: documents are compared only where the split depends on it, which saves time
-            for a single long text; `families` then says that they all differ.
+        only_split: compare documents only if the split depends on it, which saves time for a single
+            long text; `families` then says that all documents differ.
 
     Raises:
         UserError: a source that does not exist, or no text at all.
@@ -242,7 +244,9 @@ def _split(
     families: Sequence[str],
     config: CorpusConfig,
 ) -> Split:
-    """Of some documents and of those that --validation names; `families` of both, in that order."""
+    """Split documents, given those held out by --validation; `families` covers both, in
+    that order.
+    """
     if not held_out:
         return split_documents(documents, config.split, config.held_out_fraction, families)
     if not config.validation_fraction:
@@ -256,7 +260,7 @@ def _split(
 def read_documents(
     sources: Sequence[str], config: CorpusConfig, reading: Reading | None = None
 ) -> Reading:
-    """The documents of some sources, in addition to those of a reading.
+    """Read the documents of some sources and add them to a reading, or to a new one.
 
     Raises:
         UserError: a source that does not exist, or no text in any of them.

@@ -1,4 +1,4 @@
-"""A document: where a text came from, and the text, read anew when asked."""
+"""A document: where a text came from, and the text itself, read anew on each request."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ Pieces = Callable[[], Iterator[str]]
 
 @dataclass(frozen=True)
 class Provenance:
-    """The file that a document was taken from, and how."""
+    """Which file a document was taken from, and how."""
 
     path: str
-    """Archive members as archive.zip/member."""
+    """Members of an archive are named archive.zip/member."""
     extractor: str = "text as it lies there"
-    """Reader and version."""
+    """The reader and its version."""
     sha256: str = ""
-    """Of the file; empty where the text is the file."""
+    """Hash of the file; empty if the text is the file."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text that is never held whole, so that it may be larger than memory."""
+    """A text that is never held as a whole, so that it may be larger than memory."""
 
     source: str
-    """What the user calls it: a path, or the name of a built-in corpus and its part."""
+    """What the user calls it: a path, or a built-in corpus and the part of it."""
     pieces: Pieces
     sha256: str
-    """Of the text in UTF-8: two documents of equal content agree, whatever their files."""
+    """Hash of the text in UTF-8: documents with equal content agree, whatever their files."""
     n_characters: int
     n_bytes: int
-    """Of the text in UTF-8."""
+    """Size of the text in UTF-8."""
     provenance: Provenance | None = None
     places: tuple[tuple[int, str], ...] = ()
-    """Characters at which its pages or chapters begin."""
+    """Character positions at which its pages or chapters begin, with their names."""
     is_conversation: bool = False
-    """Whether its text is turns with marks between them; see turns.py."""
+    """Whether its text consists of turns with marks between them; see turns.py."""
 
     @property
     def text(self) -> str:
-        """The whole text, for documents that are known to be small."""
+        """The whole text, for documents known to be small."""
         return "".join(self.pieces())
 
 
@@ -63,18 +63,18 @@ class Part:
 
     @cached_property
     def n_bytes(self) -> int:
-        """In UTF-8."""
+        """Size in UTF-8."""
         if len(self) == self.document.n_characters:
             return self.document.n_bytes
-        if self.stop == self.document.n_characters:  # a tail: what the head leaves
+        if self.stop == self.document.n_characters:  # a tail: everything but the head
             return self.document.n_bytes - Part(self.document, 0, self.start).n_bytes
         return sum(len(piece.encode("utf-8")) for piece in self.pieces())
 
     def pieces(self) -> Iterator[str]:
-        """The text of this part.
+        """Read the text of this part.
 
         Raises:
-            UserError: the file is no longer as long as when it was counted.
+            UserError: the file has become shorter since it was counted.
         """
         position = 0
         for piece in self.document.pieces():
@@ -92,7 +92,7 @@ class Part:
 
 
 def make_document(source: str, pieces: Pieces, first: Iterable[str] | None = None) -> Document:
-    """Read a text once, to count and fingerprint it; `first` may be that one reading."""
+    """Read a text once, to count and hash it; `first` may be the iterator of that reading."""
     digest, n_characters, n_bytes = hashlib.sha256(), 0, 0
     for piece in pieces() if first is None else first:
         encoded = piece.encode("utf-8")

@@ -1,11 +1,11 @@
-"""Families: documents so alike that a model that reads one knows the others.
+"""Families: clusters of documents so alike that a model that reads one knows the others.
 
     copies      equal text
-    near        Jaccard similarity of the sets of five words in a row at or above a threshold.
-                MinHash signatures in bands (LSH) propose the pairs, the true sets confirm them
-    contained   half of the shorter document, or more, stands line by line in the other
+    near        Jaccard similarity of the sets of word 5-grams at or above a threshold.
+                MinHash signatures in bands (LSH) propose the pairs, the actual sets confirm them
+    contained   at least half of the shorter document occurs line by line in the other
 
-Families are the connected components. They depend on the contents alone, not on names or order.
+Families are the connected components. They depend on contents alone, not on names or order.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from folio.corpus.minhash import N_HASHES, Shingles, buckets, signature
 from folio.device import cores
 
 DOUBT = 0.15
-"""Four standard deviations of a similarity estimated from a signature: further below the
-threshold, a pair is not looked at."""
+"""Four standard deviations of a similarity estimated from a signature: a pair further below the
+threshold is not compared."""
 WORTH_THREADS = 4 << 20
-"""Characters; a smaller corpus is fingerprinted by one thread."""
+"""In characters; one thread fingerprints a smaller corpus."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicatesConfig:
-    """What counts as the same text."""
+    """Which documents count as the same text."""
 
     threshold: float = 0.8
-    """Jaccard similarity at which two documents are near duplicates."""
+    """Jaccard similarity from which two documents are near duplicates."""
 
     shingle_words: int = 5
-    """Words in a row that are compared."""
+    """Words per shingle; two documents are compared by their shingles."""
 
     contained: float = 0.5
-    """Share of a document's lines, by length, that makes it part of the other's family; 1.01 turns
-    this off."""
+    """Share of a document's lines, by length, that must occur in another to join its family; 1.01
+    turns this off."""
 
     remove: Literal["none", "exact", "near"] = "none"
-    """What is left out of the training text: nothing, copies of documents, or all of a family but
-    its longest document."""
+    """What is left out of the training text: nothing, exact copies, or all of a family except its
+    longest document."""
 
     def __post_init__(self) -> None:
         table = "corpus.duplicates"
@@ -61,21 +61,22 @@ class DuplicatesConfig:
 
 @dataclass(frozen=True)
 class Families:
-    """Which documents belong together."""
+    """Which documents belong to the same cluster of near duplicates."""
 
     of: list[str]
     """The family of each document: the smallest sha256 of its members."""
     copies: int
-    """Documents whose text another document before it has."""
+    """Documents whose text equals that of an earlier one."""
     near_pairs: int
-    """Pairs of different texts that were confirmed, as many as were needed to join the families."""
+    """Confirmed pairs of different but similar texts; only as many as were needed to join the
+    families."""
     contained_pairs: int
     repeated_lines: int
-    """Lines of text that stood somewhere before."""
+    """Lines that occurred before."""
     repeated_characters: int
 
     def record(self) -> dict[str, Any]:
-        """For corpus.json."""
+        """Return the entry of corpus.json."""
         sizes = [len(places) for places in self.members().values()]
         return {
             "families": len(sizes),
@@ -89,7 +90,7 @@ class Families:
         }
 
     def members(self) -> dict[str, list[int]]:
-        """Places of the documents of each family."""
+        """Indices of the documents of each family."""
         members = defaultdict(list)
         for i, family in enumerate(self.of):
             members[family].append(i)
@@ -97,8 +98,8 @@ class Families:
 
 
 def find_families(documents: Sequence[Document], config: DuplicatesConfig) -> Families:
-    """Compare all documents with all, in about linear time."""
-    # Ordered by size, so that of the many documents that share a line neighbours are compared.
+    """Compare all documents with each other, in about linear time."""
+    # Sorted by size, so that among many documents that share a line, neighbours are compared.
     different = {document.sha256: document for document in documents}
     unique = sorted(different.values(), key=lambda d: (d.n_characters, d.sha256))
     copies = Counter(document.sha256 for document in documents)
@@ -129,7 +130,7 @@ def find_families(documents: Sequence[Document], config: DuplicatesConfig) -> Fa
 def _fingerprints(
     documents: Sequence[Document], shingle_words: int, lines: Lines
 ) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """(D, N_HASHES) signatures and (D,) whether there is one; the lines go to `lines`."""
+    """Compute (D, N_HASHES) signatures and (D,) whether each exists; the lines go to `lines`."""
     signatures = np.zeros((len(documents), N_HASHES), np.uint32)
     filled = np.zeros(len(documents), bool)
 
@@ -142,7 +143,7 @@ def _fingerprints(
     n_characters = sum(document.n_characters for document in documents)
     n_threads = min(cores(), 1 + n_characters // WORTH_THREADS)
     with ThreadPoolExecutor(n_threads) as threads:
-        deque(threads.map(look, range(len(documents))), maxlen=0)  # raises what they raise
+        deque(threads.map(look, range(len(documents))), maxlen=0)  # re-raises their errors
     return signatures, filled
 
 
@@ -159,7 +160,7 @@ class _Union:
         return i
 
     def join(self, a: int, b: int) -> bool:
-        """Make one set of two; whether they were two."""
+        """Merge two sets; returns whether they were apart."""
         a, b = sorted((self.find(a), self.find(b)))
         self.parent[b] = a
         return a != b
@@ -172,7 +173,7 @@ def _join_alike(
     union: _Union,
     threshold: float,
 ) -> int:
-    """Join the families of the pairs in a bucket that are as similar as that; how many were."""
+    """Join the families of pairs in a bucket that reach the threshold; returns how many did."""
     joined = 0
     for place, a in enumerate(bucket[:-1].tolist()):
         others = bucket[place + 1 :]

@@ -1,7 +1,7 @@
-"""Which encoding a text has: decided by all of it, never by its first bad byte.
+"""Chooses the encoding of a text by all of it, never by its first bad byte.
 
-UTF-8 where a text is UTF-8 but for some bytes, which are replaced and counted. Only where what is
-no UTF-8 is no exception, an encoding is guessed, from samples that end where a character does.
+A text that is UTF-8 except for a few bytes is UTF-8: they are replaced and counted. Only if invalid
+bytes are no exception is an encoding guessed, from samples that end at whole characters.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from folio.errors import UserError
 
 BLOCK_BYTES = 1 << 18
 GUESS_BYTES = 1 << 16
-"""Of a file, to guess its encoding from; as much again from the first byte that is no UTF-8."""
+"""Bytes of a file from which its encoding is guessed; as many again from the first invalid byte."""
 CHARACTERS_PER_DAMAGE = 4
-"""Characters beyond ASCII for each byte that is no UTF-8: with as many, a text is damaged UTF-8.
-Texts in another encoding have far fewer by chance."""
+"""A text with at least this many valid characters beyond ASCII for each invalid byte is damaged
+UTF-8. Texts in another encoding have far fewer by chance."""
 STRAY = 0.001
-"""Share of bytes that are no UTF-8 in a text which is else ASCII and has no better reading."""
+"""Largest share of invalid bytes in a text that is otherwise ASCII and makes sense in no other
+encoding."""
 STRAY_NULS = 0.01
-"""Share of NULs above which a file is no text: programs have a tenth and more."""
+"""Share of NULs above which a file is not text: programs have a tenth and more."""
 AS_GOOD = 0.92
-"""Share of an old Macintosh reading's coherence from which that of Windows is preferred: they
-differ in capitals and a few letters only, and far more files were written on Windows."""
+"""Windows is preferred to old Macintosh if its coherence reaches this share of the other's: they
+differ only in capitals and a few letters, and far more files were written on Windows."""
 WINDOWS_OF_MAC = {
     "mac_cyrillic": "cp1251", "mac_greek": "cp1253", "mac_latin2": "cp1250",
     "mac_turkish": "cp1254", "mac_roman": "cp1252", "mac_iceland": "cp1252",
 }  # fmt: skip
 LATIN = 0.5
-"""Share of bytes beyond ASCII below which a text is likely to be written in Latin letters."""
+"""Share of bytes beyond ASCII below which a text is probably in Latin letters."""
 
 # UTF-32's mark begins with UTF-16's, so it stands first.
 BYTE_ORDER_MARKS = {
@@ -48,10 +49,10 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 DAMAGED = re.compile("[\udc80-\udcff]")
-"""A byte that is no UTF-8, as `surrogateescape` gives it."""
+"""An invalid byte, as `surrogateescape` returns it."""
 REPLACED = "\ufffd"
 SHIFT = "\x1b$"
-"""How text in ISO 2022 changes to a set of characters of two bytes, all of them below 128."""
+"""How ISO 2022 switches to a two-byte character set, whose bytes are all below 128."""
 SHIFTED = {
     b"\x1b$)C": "iso2022_kr", b"\x1b$(D": "iso2022_jp_ext", b"\x1b$B": "iso2022_jp",
     b"\x1b$@": "iso2022_jp",
@@ -60,59 +61,59 @@ _NO_ASCII = re.compile("iso-?2022|hz|utf-?7", re.IGNORECASE)
 
 
 class WrongEncodingError(UserError):
-    """Bytes that an encoding does not have."""
+    """A text has bytes that are invalid in its encoding."""
 
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(message)
         self.offset = offset
-        """Of the first such byte in the file."""
+        """Position of the first invalid byte in the file."""
 
 
 class Encoding(NamedTuple):
-    """How to read a file."""
+    """How to decode a file."""
 
     codec: str
     skip: int = 0
-    """Bytes of its byte-order mark."""
+    """Length of its byte-order mark in bytes."""
     lenient: bool = False
-    """Replace what the codec does not have, and drop NULs."""
+    """Replace invalid bytes, and drop NULs."""
 
     @property
     def errors(self) -> str:
-        """For `bytes.decode`."""
+        """The argument `errors` of `bytes.decode`."""
         if not self.lenient:
             return "strict"
         return "surrogateescape" if self.codec == "utf-8" else "replace"
 
     def mended(self, text: str) -> str:
-        """A stretch of the text as it is to be learned."""
+        """Return a stretch of text with invalid bytes replaced and NULs dropped, if lenient."""
         if not self.lenient:
             return text
         return DAMAGED.sub(REPLACED, text).replace("\0", "")
 
 
 class Damage(NamedTuple):
-    """What is no UTF-8 in a file."""
+    """How far a file is from valid UTF-8."""
 
     n_bytes: int
-    """Of the file."""
+    """Size of the file."""
     n_damaged: int
-    """Bytes."""
+    """Invalid bytes."""
     n_nuls: int
     n_beyond: int
-    """Characters beyond ASCII that are whole."""
+    """Valid characters beyond ASCII."""
     first: int
-    """The value of the first damaged byte ..."""
+    """The value of the first invalid byte."""
     offset: int
-    """... and where it is."""
+    """The position of the first invalid byte."""
     cut_off: bool
-    """Whether all that is damaged is a last character, cut off."""
+    """Whether the only damage is that the last character is cut off."""
     odd_nuls: int
-    """NULs at odd offsets, as in UTF-16 that begins with its lower half."""
+    """NULs at odd offsets, as UTF-16 has when the lower byte comes first."""
 
     @property
     def is_utf8(self) -> bool:
-        """Whether the file is UTF-8 all the same."""
+        """Whether the file is UTF-8 despite its damage."""
         if self.n_nuls > STRAY_NULS * self.n_bytes:
             return False
         enough = self.n_beyond >= CHARACTERS_PER_DAMAGE * self.n_damaged
@@ -122,17 +123,17 @@ class Damage(NamedTuple):
 def choose_encoding(
     path: Path, encoding: str, error: WrongEncodingError | None, notes: Notes, name: str
 ) -> Encoding:
-    """How to read a file that is not what its mark, or `encoding`, says.
+    """Choose how to read a file that is not in the encoding that its mark or `encoding` says.
 
     Args:
         path: the file.
         encoding: what the user named, or `auto`.
         error: what was found; None for a NUL.
-        notes: takes a warning, and how many bytes were replaced.
-        name: what messages call the file.
+        notes: receives a warning, and how many bytes were replaced.
+        name: the file's name in messages.
 
     Raises:
-        UserError: no text, or nothing that could be guessed; or a named encoding that is not it.
+        UserError: not text, no encoding could be guessed, or the named encoding is wrong.
     """
     if kind := what_is_file(path):
         raise UserError(f"{name} is a binary file, {kind}.")
@@ -164,7 +165,7 @@ def choose_encoding(
 
 
 def measure_damage(path: Path) -> Damage:
-    """Read a file as UTF-8, and count what is not."""
+    """Read a file as UTF-8, and count what is invalid."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     n_bytes = n_damaged = n_nuls = odd_nuls = n_leads = 0
     first, offset, pending = -1, -1, 0
@@ -189,7 +190,7 @@ def measure_damage(path: Path) -> Damage:
         if block:
             pending = len(decoder.getstate()[0])
     cut_off = 0 < n_damaged == pending
-    # A damaged byte may look like the lead of a character.
+    # An invalid byte may look like the first byte of a character.
     n_beyond = max(n_leads - n_damaged, 0)
     return Damage(n_bytes, n_damaged, n_nuls, n_beyond, first, offset, cut_off, odd_nuls)
 
@@ -207,24 +208,25 @@ def codec_of(head: bytes, encoding: str) -> Encoding:
             f"corpus.encoding must be 'auto' or a codec of Python, such as utf-8, utf-16, latin-1 "
             f"or cp1252, got '{encoding}'."
         ) from None
-    # "utf-16" leaves the byte order to the mark; the codecs with an order would read the mark
-    # as a character.
+    # "utf-16" follows the byte-order mark; codecs with an explicit order would read the mark as a
+    # character.
     takes_mark = mark and codec.startswith(named)
     return Encoding(codec, len(mark)) if takes_mark else Encoding(named)
 
 
 def decode(data: bytes, named: str | None, notes: Notes) -> str:
-    """Text of bytes that are in memory: by their mark, as UTF-8, as what they name, or by a guess.
+    """Decode bytes in memory: by their byte-order mark, as UTF-8, by the encoding they declare, or
+    by a guess.
 
     Args:
         data: the bytes.
-        named: the encoding that they claim to have, if any.
-        notes: takes a line where it was a guess, or something was replaced.
+        named: the encoding that they declare, if any.
+        notes: receives a line if it was a guess, or if something was replaced.
     """
     mark, codec = next((m for m in BYTE_ORDER_MARKS.items() if data.startswith(m[0])), (b"", ""))
     if codec or (codec := _wide(data)):
         return data[len(mark) :].decode(codec, errors="replace")
-    if named and _NO_ASCII.match(named):  # whose bytes are all below 128, as ASCII's are
+    if named and _NO_ASCII.match(named):  # its bytes are all below 128, as those of ASCII
         with suppress(LookupError, UnicodeDecodeError):
             return data.decode(named)
     with suppress(UnicodeDecodeError):
@@ -244,7 +246,7 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
 
 
 def _wide(data: bytes) -> str:
-    """The codec of a text whose first characters have zeros beside them, as in UTF-16; or none.
+    """The UTF-16 or UTF-32 codec of a text whose first characters have zero bytes; empty if none.
 
     >>> _wide("<?xml".encode("utf-16-be"))
     'utf-16-be'
@@ -262,7 +264,7 @@ def _wide(data: bytes) -> str:
 
 
 def guess(sample: bytes) -> str | None:
-    """The encoding that makes most sense of some bytes; None where none does."""
+    """Return the encoding that makes most sense of some bytes; None if none does."""
     try:
         from charset_normalizer import from_bytes
     except ImportError:
@@ -278,16 +280,16 @@ def guess(sample: bytes) -> str | None:
             as_clean = other.chaos < best.chaos + 0.005
             if as_clean and other.coherence >= AS_GOOD * best.coherence:
                 return other.encoding
-    with suppress(UnicodeDecodeError):  # the usual one, where it reads the same
+    with suppress(UnicodeDecodeError):  # prefer the usual one if it reads the same
         if sample.decode("cp1252") == str(best):
             return "cp1252"
     return best.encoding
 
 
 def whole_characters(sample: bytes) -> bytes:
-    """A sample without its last character, which may be cut off.
+    """Drop the last character of a sample, which may be cut off.
 
-    In every encoding of several bytes a character that is read is over at a line end or a space.
+    In every multi-byte encoding that is read, a line end or a space completes a character.
 
     >>> whole_characters(b"one two thr")
     b'one two '
@@ -297,12 +299,12 @@ def whole_characters(sample: bytes) -> bytes:
 
 
 def guess_note(codec: str) -> str:
-    """The warning of a guess."""
+    """The warning that an encoding was guessed."""
     return f"no UTF-8; read as {codec}, which is a guess (--corpus.encoding names another)"
 
 
 def advice(share_beyond: float) -> str:
-    """Which encodings may be named for a text with such a share of bytes beyond ASCII."""
+    """Suggest encodings to name for a text with such a share of bytes beyond ASCII."""
     if share_beyond < LATIN:
         return "Name its encoding, as in --corpus.encoding latin-1"
     return (
@@ -313,19 +315,19 @@ def advice(share_beyond: float) -> str:
 def _guess_file(path: Path, damage: Damage) -> str | None:
     with path.open("rb") as file:
         sample = file.read(GUESS_BYTES)
-        if damage.offset >= GUESS_BYTES // 2:  # all before it is ASCII or UTF-8
+        if damage.offset >= GUESS_BYTES // 2:  # everything before it is ASCII or UTF-8
             file.seek(damage.offset)
             sample = file.read(GUESS_BYTES)
     whole = whole_characters(sample)
     if whole is not sample or len(sample) < GUESS_BYTES:
         return guess(whole)
-    # Text without a space, as Chinese may be: some end is that of a character.
+    # A text may have no spaces, as in Chinese: one of these ends completes a character.
     ends = (len(sample) - i for i in range(4))
     return next(filter(None, (guess(sample[:end]) for end in ends)), None)
 
 
 def _shifted(path: Path) -> str:
-    """The codec of a file that shifts between sets of characters, if it has all of it."""
+    """The codec of a file that shifts between character sets, if it can read all of the file."""
     with path.open("rb") as file:
         sample = file.read(GUESS_BYTES)
     codec = next((codec for sign, codec in SHIFTED.items() if sign in sample), "")
@@ -333,7 +335,7 @@ def _shifted(path: Path) -> str:
 
 
 def _reads(path: Path, codec: str) -> bool:
-    """Whether a codec has all of a file."""
+    """Whether a codec can read a whole file."""
     decoder = codecs.getincrementaldecoder(codec)()
     try:
         for block in _blocks(path):
@@ -359,7 +361,7 @@ def _replaced(n: int) -> str:
 
 
 def _no_text(name: str, damage: Damage, codec: str) -> UserError:
-    """Of a file with NULs."""
+    """The error for a file with NULs."""
     begin = f"{name} is a binary file"
     if damage.n_nuls * 3 > damage.n_bytes:
         order = "le" if damage.odd_nuls * 2 > damage.n_nuls else "be"
@@ -376,7 +378,7 @@ def _head(path: Path) -> bytes:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """A file, and an empty block at its end."""
+    """Blocks of a file, and an empty block at its end."""
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             yield block

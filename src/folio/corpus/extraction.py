@@ -1,7 +1,8 @@
-"""Documents -> text files in the cache, in processes that can be ended when a file hangs.
+"""Extracts documents into text files in the cache, in processes that can be killed when a file
+hangs.
 
-What a file gives depends on its bytes, the reader and its version, and the settings; their digest
-is the name of the text in the cache, so that a file is extracted once.
+The result depends on the bytes, the reader and its version, and the settings; their digest names
+the text in the cache, so that a file is extracted once.
 """
 
 from __future__ import annotations
@@ -27,37 +28,37 @@ from folio.errors import UserError
 from folio.storage import cache_folder, read_json
 
 SECONDS_PER_BYTE = 1 / (1 << 20)
-"""Added to the time limit: large files may take longer."""
+"""Added to the time limit, since large files may take longer."""
 WORTH_A_PROCESS = 2 << 20
-"""Bytes; a further process is started for each, up to the number of processors."""
+"""In bytes; one more process is started for each, up to the number of processors."""
 PROGRESS_BYTES = 20 << 20
-"""Above, a progress bar is shown."""
+"""In bytes; a progress bar is shown above it."""
 MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a file gave, as the cache keeps it."""
+    """The result of extracting a file, as the cache keeps it."""
 
     text: Path
-    """UTF-8."""
+    """Path of the text in UTF-8."""
     extractor: str
     places: list[tuple[int, str]]
-    """Characters of the text at which a page or a chapter begins."""
+    """Character positions at which a page or a chapter begins, with its name."""
     rows: list[tuple[int, int, str]] | None
-    """Bytes start ... stop - 1 of each document and its place; None where the file is one."""
+    """Start and stop in bytes and the name of each document; None if the file is one document."""
     warnings: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
-    """What the file has and was left out: bytes by reason, of text in UTF-8."""
+    """What the file has but the text lacks: UTF-8 bytes by reason."""
     rewritten: dict[str, int] = field(default_factory=dict)
-    """What unpacking and the like took away; below 0 where they added."""
+    """Bytes that unpacking and decoding took away, by step; negative where they added some."""
     conversations: list[int] = field(default_factory=list)
     """Which of the rows are conversations."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A file to extract."""
+    """A file to extract, with the settings of its reader."""
 
     path: Path
     sha256: str
@@ -70,18 +71,18 @@ class Task:
 
     @property
     def target(self) -> Path:
-        """Where the text goes, without its suffix."""
+        """Path of the result in the cache, without its suffix."""
         made_of = [self.sha256, self.format.extractor, sorted(self.settings.items())]
         name = hashlib.sha256(json.dumps(made_of).encode("utf-8")).hexdigest()
         return cache_folder() / "extracted" / name[:2] / name
 
 
 def extract(tasks: Sequence[Task], limit_seconds: float) -> list[Extraction | str]:
-    """Extract files, side by side where that gains something.
+    """Extract files, in parallel if that is worth it.
 
     Args:
         tasks: the files.
-        limit_seconds: for each; a file of many megabytes gets more.
+        limit_seconds: time for each file; a file of many megabytes gets more.
 
     Returns:
         For each task what it gave, or the reason why it was refused.
@@ -108,7 +109,7 @@ def extract(tasks: Sequence[Task], limit_seconds: float) -> list[Extraction | st
 
 
 def missing_library(known: Format) -> str | None:
-    """How to get the package that a format needs; None where it is there."""
+    """How to install the package that a format needs; None if it is installed."""
     if not known.library or importlib.util.find_spec(known.library) is not None:
         return None
     what, extra = known.name, known.extra
@@ -123,12 +124,12 @@ def _cached(task: Task) -> Extraction | None:
         return None
     try:
         return Extraction(task.target.with_suffix(".txt"), **read_json(record))
-    except (UserError, TypeError):  # cut off by a full disk: extracted anew
+    except (UserError, TypeError):  # cut off by a full disk: extract it again
         return None
 
 
 class _progress:  # noqa: N801  (used as a function)
-    """Shows how far it is, where that takes long."""
+    """Shows the progress of a long extraction."""
 
     def __init__(self, total: int) -> None:
         self.bar = Progress(total // MEGABYTE) if total > PROGRESS_BYTES else None
@@ -193,7 +194,7 @@ class _Worker:
         self.ended = False
 
     def extract(self, task: Task, limit_seconds: float) -> str | None:
-        """Extract into the cache; the reason where the file was refused."""
+        """Extract into the cache; return the reason if the file was refused."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None and stdout is not None
         request = {
@@ -227,7 +228,7 @@ class _Worker:
         return "its reader crashed or ran out of memory"
 
     def end(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self.ended = True
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None

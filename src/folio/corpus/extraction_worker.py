@@ -1,7 +1,7 @@
 """The process that extracts files: requests on standard input, answers on standard output.
 
-Files are read here and not in the process of the user, since a file may hang its reader, crash it,
-or take all memory.
+Files are read here, not in the user's process, because a file may hang its reader, crash it, or
+exhaust memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from folio.storage import atomic_write, write_json
 def main() -> None:
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output of a library is not an answer
     _limit_memory()
     for line in sys.stdin:
         request = json.loads(line)
@@ -49,7 +49,7 @@ def _answer(request: dict[str, Any]) -> str | None:
         return f"it needs more than {WORKER_MEMORY_BYTES >> 30} GB of memory"
     except RecursionError:
         return "it is nested too deeply"
-    except Exception as error:  # a reader's mistake concerns one file, not all
+    except Exception as error:  # a reader's failure concerns one file, not all
         return f"its reader failed ({type(error).__name__}: {str(error)[:200]})"
     return None
 
@@ -57,7 +57,7 @@ def _answer(request: dict[str, Any]) -> str | None:
 def extract_file(
     path: Path, known: Format, settings: dict[str, Any], target: Path, seconds: float = 60
 ) -> None:
-    """Write the text of a file, and beside it what is to be known about it."""
+    """Write the text of a file, and a record of it beside the text."""
     notes = Notes()
     places: list[tuple[int, str]] = []
     rows: list[tuple[int, int, str]] = []
@@ -110,7 +110,7 @@ def _positive(counts: Counter[str]) -> dict[str, int]:
 def _limit_memory() -> None:
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:  # not on Windows
         return
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = WORKER_MEMORY_BYTES if hard < 0 else min(WORKER_MEMORY_BYTES, hard)

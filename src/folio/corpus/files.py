@@ -1,4 +1,6 @@
-"""What the user names -> files: folders, globs and archives looked through, the harmful refused."""
+"""Finds the files that the user names: searches folders, globs and archives, and refuses harmful
+ones.
+"""
 
 from __future__ import annotations
 
@@ -29,51 +31,51 @@ SHOWN_KINDS = 6
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file to read."""
+    """A file to be read."""
 
     name: str
-    """What the user calls it; members of archives as archive.zip/member."""
+    """What the user calls it; members of archives are named archive.zip/member."""
     path: Path
-    """Where its bytes are, unpacked."""
+    """Where its bytes are, after unpacking."""
     named: bool = False
-    """Whether the user named this very file, so that it is read whatever it is called."""
+    """Whether the user named this very file, so that it is read whatever its suffix."""
 
     @property
     def kind(self) -> str:
-        """The name that tells its format: a.csv of a.csv.gz."""
+        """The name that tells its format: a.csv for a.csv.gz."""
         return without_compression(self.name)
 
 
 @dataclass
 class Findings:
-    """What was met on the way and is not read, and what unpacking did."""
+    """What the search met but will not read, and what unpacking changed."""
 
     refused: dict[str, str] = field(default_factory=dict)
-    """Reason by name."""
+    """Reason for each refused name."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Files of unknown kind in folders and archives, by the end of their names."""
+    """Files of unknown type in folders and archives, by suffix."""
     own: list[str] = field(default_factory=list)
     """Folders and pages that Folio made itself."""
     n_bytes: int = 0
-    """Of files that were met, less those of what came out of them and is accounted for there."""
+    """Size of all files that were met, without what was unpacked from them and is counted there."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Bytes of what is not read, by reason."""
+    """Bytes not read, by reason."""
     rewritten: Counter[str] = field(default_factory=Counter)
-    """Packed bytes less unpacked ones."""
+    """Packed bytes minus unpacked bytes."""
 
     def refuse(self, name: str, why: str, n_bytes: int = 0) -> None:
-        """Note a file that is not read."""
+        """Note a file that is refused, and why."""
         self.refused[printable(name)] = why
         self._leave_out("files that are left out", n_bytes)
 
     def skip(self, name: str, n_bytes: int = 0) -> None:
-        """Note a file of unknown kind."""
+        """Note a file of unknown type."""
         path = PurePosixPath(name)
         self.skipped[printable(path.suffix.lower() or path.name)] += 1
         self._leave_out("files of unknown kind", n_bytes)
 
     def unpack(self, packed: int, unpacked_bytes: int) -> None:
-        """Note what came out of a file."""
+        """Note the sizes of a file before and after unpacking."""
         self.n_bytes += packed - unpacked_bytes
         self.rewritten["unpacking"] += packed - unpacked_bytes
 
@@ -83,7 +85,7 @@ class Findings:
             self.dropped[reason] += n_bytes
 
     def warnings(self) -> list[str]:
-        """Lines about what was skipped."""
+        """One line about each kind of file that was skipped."""
         lines = []
         if self.skipped:
             kinds = ", ".join(f"{n:,} {end}" for end, n in self.skipped.most_common(SHOWN_KINDS))
@@ -113,7 +115,7 @@ def local_path(source: str) -> Path:
 
 
 def portable(source: str) -> str:
-    """A source as it can be written down: a path that is no UTF-8 becomes its file URI."""
+    """A source as it can be written to a recipe: a path that is not UTF-8 becomes its file URI."""
     try:
         source.encode("utf-8")
     except UnicodeEncodeError:
@@ -122,19 +124,19 @@ def portable(source: str) -> str:
 
 
 def find_files(source: str, findings: Findings, everything: bool) -> Iterator[SourceFile]:
-    """The files of a path or a glob, folders in the order of their names.
+    """The files of a path or a glob, sorted by name within each folder.
 
     Args:
         source: what the user wrote.
-        findings: takes what is refused or skipped.
-        everything: take files of unknown kind from folders and archives too.
+        findings: records what is refused or skipped.
+        everything: also take files of unknown type from folders and archives.
     """
     path = local_path(source)
     if not os.path.lexists(path) and glob.has_magic(str(path)):
         for match in _matches(path, findings):
             if not match.is_dir():
                 yield from _of_file(match, findings, everything, named=True)
-            elif "**" not in source:  # which gives what is in its folders too
+            elif "**" not in source:  # "**" also matches what is inside its folders
                 yield from _of_folder(match, findings, everything)
         return
     if path.is_dir():
@@ -144,7 +146,7 @@ def find_files(source: str, findings: Findings, everything: bool) -> Iterator[So
 
 
 def is_source(source: str) -> bool:
-    """Whether there is a file, a folder, or a match of a glob."""
+    """Whether the source is a file, a folder, or a glob that matches something."""
     path = local_path(source)
     if os.path.lexists(path):
         return True
@@ -152,7 +154,7 @@ def is_source(source: str) -> bool:
 
 
 def _matches(pattern: Path, findings: Findings) -> Iterator[Path]:
-    """What a glob finds, but for what Folio itself made."""
+    """What a glob matches, except what Folio itself wrote."""
     own: dict[Path, bool] = {}
 
     def is_own(folder: Path) -> bool:
@@ -224,7 +226,7 @@ def _of_file(
 def _opened(
     file: SourceFile, findings: Findings, everything: bool, expansion: Expansion, depth: int
 ) -> Iterator[SourceFile]:
-    """A file itself, or what is packed in it."""
+    """The file itself, or what is packed in it."""
     if is_archive(file.name):
         yield from _of_archive(file, findings, everything, expansion, depth)
         return
@@ -272,15 +274,15 @@ def _of_archive(
 
 
 def printable(name: str) -> str:
-    """A file name as it may be shown: what a terminal would obey, or cannot show, is escaped."""
+    """A file name that is safe to print: control and undecodable characters are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name is that of a file that is text as it lies there."""
+    """Whether a file of this name is plain text, read without extraction."""
     return name.lower().endswith(PLAIN_SUFFIXES)
 
 
 def all_printable(names: Sequence[str]) -> str:
-    """Names, for a message."""
+    """Join file names for a message."""
     return ", ".join(map(printable, names))

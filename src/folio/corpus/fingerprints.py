@@ -1,9 +1,9 @@
-"""Words and spans of a text as 64-bit numbers, in numpy, at some 50 MB/s.
+"""Hashes words and spans of a text to 64-bit numbers in numpy, at some 50 MB/s.
 
-A word is a run of letters and digits, in lower case as far as ASCII goes; a Chinese or Japanese
-character is a word of its own. A hash is a polynomial in the codes, modulo 2^64, then mixed: over
-a whole array, all words or spans cost a product with powers, a sum, and a product with inverse
-powers.
+A word is a run of letters and digits, in lower case if it is ASCII; a Chinese or Japanese character
+is a word of its own. A hash is a polynomial in the codes, modulo 2^64, then mixed. The hashes of
+all words or spans of an array take a product with powers, a cumulative sum, and a product with
+inverse powers.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Hashes = NDArray[np.uint64]
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 WORD_BASE = 0xD6E8FEB86659FD93
 LONGEST_WAIT = 1 << 20
-"""Characters; text without a space is cut after so many."""
+"""In characters; a text without spaces is cut after so many."""
 
 
 def word_hashes(pieces: Iterable[str]) -> Iterator[Hashes]:
-    """(n,) hashes of the words of a text that comes in pieces, in order."""
+    """(n,) hashes of the words of a text, in order."""
     for text in _whole_words(pieces):
         yield _words(np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8))
 
 
 def gram_hashes(pieces: Iterable[str], n: int) -> Iterator[Hashes]:
-    """(m,) hashes of every n words in a row; all words as one where there are fewer."""
+    """(m,) hashes of every n consecutive words; a text of fewer words has one hash of all."""
     before = np.zeros(0, np.uint64)
     given = False
     for words in word_hashes(pieces):
@@ -44,7 +44,7 @@ def gram_hashes(pieces: Iterable[str], n: int) -> Iterator[Hashes]:
 
 
 def span_hashes(pieces: Iterable[str], n: int) -> Iterator[Hashes]:
-    """(m,) hashes of every n characters in a row; nothing where there are fewer."""
+    """(m,) hashes of every n consecutive characters; none if there are fewer."""
     before = ""
     for piece in pieces:
         text = before + piece
@@ -55,7 +55,8 @@ def span_hashes(pieces: Iterable[str], n: int) -> Iterator[Hashes]:
 
 
 def line_hashes(pieces: Iterable[str], shortest: int) -> Iterator[tuple[Hashes, NDArray[np.int64]]]:
-    """(n,) hashes and lengths of the lines of a text, but for those of fewer characters.
+    """(n,) hashes and lengths of the lines of a text, except those shorter than `shortest`
+    characters.
 
     The hashes are Python's own: they tell lines apart within one process.
     """
@@ -66,12 +67,12 @@ def line_hashes(pieces: Iterable[str], shortest: int) -> Iterator[tuple[Hashes, 
         longer = [line for line in stripped if len(line) >= shortest]
         lengths = np.fromiter(map(len, longer), np.int64, len(longer))
         yield np.fromiter(map(hash, longer), np.int64, len(longer)).view(np.uint64), lengths
-        if len(waiting) > LONGEST_WAIT:  # no line that one would compare
+        if len(waiting) > LONGEST_WAIT:  # no one compares a line this long
             waiting = ""
 
 
 def mixed(hashes: Hashes) -> Hashes:
-    """Spread what differs over all bits, in place (as the finalizer of MurmurHash3 does)."""
+    """Spread differences over all bits, in place (the finalizer of MurmurHash3)."""
     hashes ^= hashes >> np.uint64(33)
     hashes *= np.uint64(0xFF51AFD7ED558CCD)
     hashes ^= hashes >> np.uint64(33)
@@ -85,7 +86,7 @@ def mixed(hashes: Hashes) -> Hashes:
 
 def _words(data: NDArray[np.uint8]) -> Hashes:
     values = _FOLD[data]
-    alone = np.zeros(len(data), bool)  # the first bytes of characters that are words of their own
+    alone = np.zeros(len(data), bool)  # first bytes of one-character words
     if data.max(initial=0) >= 0xC2:
         lead = data[:-2]
         following = data[1:-1]
@@ -119,7 +120,7 @@ def _grams(words: Hashes, n: int) -> Hashes:
 
 
 def rolling_hashes(codes: NDArray[np.uint32], n: int) -> Hashes:
-    """(m,) the polynomial of every n codes in a row, the first of them with a power of 0."""
+    """(m,) polynomials of every n consecutive codes; the first code has power 0."""
     powers, inverses = _powers(len(codes))
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum(codes.astype(np.uint64) * powers[: len(codes)], out=sums[1:])

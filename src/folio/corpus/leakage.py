@@ -1,7 +1,7 @@
-"""How much of the validation text a model reads in training, word by word.
+"""How much of the validation text a model has read in training, compared literally.
 
-Two measures: 13 words in a row, in whatever case and punctuation (as in Brown et al. 2020,
-https://arxiv.org/abs/2005.14165, appendix C), and 50 characters in a row as they stand.
+Two measures: 13 consecutive words, ignoring case and punctuation (as in Brown et al. 2020,
+https://arxiv.org/abs/2005.14165, appendix C), and 50 consecutive characters as they are.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ GRAM_WORDS = 13
 SPAN_CHARACTERS = 50
 
 MOST_HASHES = 1 << 22
-"""Of the validation text, that are looked for; of a longer text a share, chosen by value."""
+"""How many hashes of the validation text are looked up; of a longer text a sample, chosen
+by value."""
 FILTER_BITS = 26
 SHIFTS = (np.uint64(0), np.uint64(26))
-"""Where in a hash its bits for the filter begin; its highest bits choose the sample."""
+"""Which bits of a hash address the Bloom filter; its highest bits choose the sample."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,21 @@ class Leakage:
     """Shares of the validation text that stand in the training text."""
 
     grams: float
-    """Of its 13 words in a row."""
+    """Share of its word 13-grams."""
     spans: float
-    """Of its 50 characters in a row."""
+    """Share of its 50-character spans."""
     covered: float
-    """Of its characters, those in such a span."""
+    """Share of its characters that such a span covers."""
 
     def record(self) -> dict[str, Any]:
-        """For corpus.json."""
+        """Return the entry of corpus.json."""
         return asdict(self)
 
 
 def measure_leakage(
     training: Sequence[Part], validation: Sequence[Part]
 ) -> tuple[Leakage, list[NDArray[np.int64]]]:
-    """Look for the validation text in the training text, both read in pieces.
+    """Look up the validation text in the training text; both are streamed.
 
     Returns:
         The shares, and for each validation part (k, 2) the characters start ... stop - 1 of its
@@ -65,10 +66,13 @@ def _compare(
     validation: Sequence[Part],
     hashes_of: Callable[[Iterable[str]], Iterator[Hashes]],
 ) -> tuple[float, list[tuple[NDArray[np.int64], NDArray[np.bool_]]]]:
-    """Share of the hashes of the validation text that the training text has; and for each part
-    the places of its hashes, and which of them the training text has.
+    """Compare hashes of both texts.
+
+    Returns:
+        The share of the validation text's hashes that occur in training, and for each part the
+        positions of its hashes and whether each occurs in training.
     """
-    # Hashes are evenly spread, so those below a bound are a fair sample of any text.
+    # Hashes are uniform, so those below a bound are a fair sample of any text.
     n_characters = sum(map(len, validation))
     bound = np.uint64(min((1 << 64) - 1, (1 << 64) * MOST_HASHES // max(n_characters, 1)))
     places: list[NDArray[np.int64]] = []
@@ -86,7 +90,7 @@ def _compare(
     wanted = np.sort(np.concatenate([np.zeros(0, np.uint64), *sampled]))
     wanted = wanted[np.diff(wanted, prepend=~wanted[:1]) != 0]  # np.unique took most of the time
     found = np.zeros(len(wanted), bool)
-    # A Bloom filter (https://doi.org/10.1145/362686.362692) answers for most others, and fast.
+    # A Bloom filter (https://doi.org/10.1145/362686.362692) quickly rules out most of the others.
     possible = np.zeros(1 << FILTER_BITS if len(wanted) > 1 << 16 else 1 << 20, bool)
     size = np.uint64(len(possible) - 1)
     for shift in SHIFTS:
@@ -104,7 +108,7 @@ def _compare(
 
 
 def _places(hashes: Hashes, among: Hashes) -> NDArray[np.int64]:
-    """(n,) where each stands in a sorted array; -1 where it does not."""
+    """(n,) index of each hash in a sorted array; -1 where it is missing."""
     if not len(among):
         return np.full(len(hashes), -1)
     where = np.minimum(np.searchsorted(among, hashes), len(among) - 1)
@@ -112,11 +116,12 @@ def _places(hashes: Hashes, among: Hashes) -> NDArray[np.int64]:
 
 
 def _stretches(places: NDArray[np.int64], seen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(k, 2) the characters that spans cover which were seen.
+    """(k, 2) stretches of characters covered by spans that were found.
 
     Args:
-        places: (n,) of the spans that were looked for, ascending.
-        seen: (n,) whether each was found. Between two in a row that were, all was.
+        places: (n,) positions of the spans that were looked up, ascending.
+        seen: (n,) whether each was found. Everything between two consecutive ones that were found
+            counts as found.
     """
     edges = np.diff(np.concatenate([[False], seen, [False]]).astype(np.int8))
     starts = places[np.flatnonzero(edges > 0)]

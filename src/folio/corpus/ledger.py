@@ -1,4 +1,4 @@
-"""Where every byte went: in = kept + dropped, by reason, + rewritten, by step."""
+"""Accounts for every byte: in = kept + dropped (by reason) + rewritten (by step)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def account(reading: Reading, split: Split) -> dict[str, Any]:
         `ledger`: characters_in = training + validation + elsewhere + test + dropped.
         `ledger_bytes`: the bytes of the files, in = kept + dropped + rewritten. Kept is UTF-8;
         dropped is what was left out, by reason; rewritten is what unpacking, decoding, markup and
-        cleaning took away, below 0 where they added. A reader that cannot tell what it left out
+        cleaning took away, negative where they added. A reader that cannot tell what it left out
         has "not accounted for" under dropped.
     """
     kept = {
@@ -58,7 +58,7 @@ def account(reading: Reading, split: Split) -> dict[str, Any]:
 
 
 def entry_numbers(documents: Sequence[Document]) -> list[int]:
-    """Which entry of `describe_sources` each document has; the rows of a table share one."""
+    """The index in `describe_sources` of each document; all rows of a table share one."""
     numbers: dict[str | int, int] = {}
     return [
         numbers.setdefault(document.provenance.path if document.provenance else i, len(numbers))

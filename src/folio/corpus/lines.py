@@ -1,7 +1,7 @@
-"""Lines that stand in several places, and the documents that share them.
+"""Finds lines that occur in several places, and the documents that share them.
 
-What is held is two numbers for each document; the hashes of the lines, and of the pairs of
-documents, go through shards (corpus/shards.py).
+Memory holds two numbers per document; the hashes of the lines, and of the pairs of documents, go
+through shards (corpus/shards.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from folio.corpus.fingerprints import line_hashes, mixed
 from folio.corpus.shards import Shards
 
 LINE_CHARACTERS = 40
-"""Shorter lines, such as headings, do not tell where a text comes from."""
+"""In characters; shorter lines, such as headings, do not tell where a text comes from."""
 COMPARED_PAIRWISE = 10
-"""Documents that share a line; of more, only neighbours by number are compared."""
+"""If more documents than this share a line, only neighbours by number are compared."""
 
 
 class Lines:
@@ -27,27 +27,27 @@ class Lines:
 
     def __init__(self, n_documents: int) -> None:
         self.counts = np.zeros(n_documents, np.int64)
-        """(D,) lines of each document."""
+        """(D,) number of lines of each document."""
         self.characters = np.zeros(n_documents, np.int64)
-        """(D,) in these lines."""
+        """(D,) number of characters in these lines."""
         self.n_different = self.different_characters = 0
-        """Known after `compare`, as is what follows."""
+        """Distinct lines and their characters; known after `compare`."""
         self._lines = Shards(document=np.uint32, length=np.uint32)
         self._pairs = Shards(a=np.uint32, b=np.uint32, shared=np.uint32)
         self._lock = Lock()
 
     def read(self, i: int, pieces: Iterable[str]) -> None:
-        """Add the lines of document `i`; several documents may be read side by side."""
+        """Add the lines of document `i`; threads may read several documents at once."""
         for hashes, lengths in line_hashes(pieces, LINE_CHARACTERS):
             self.counts[i] += len(hashes)
             self.characters[i] += lengths.sum()
-            # What stands a thousand times in a text, as in a log, is not to fill a shard.
+            # A line that recurs a thousand times in a text, as in a log, must not fill a shard.
             hashes, first = np.unique(hashes, return_index=True)
             with self._lock:
                 self._lines.add(hashes, np.full(len(first), i), lengths[first])
 
     def compare(self) -> None:
-        """Find out which lines and documents meet, once all are read."""
+        """Find the documents that share lines, once all are read."""
         for rows in self._lines:
             # Threads read the documents in any order, and a pair is a pair only as a < b.
             rows = rows[np.lexsort((rows["document"], rows["key"]))]
@@ -59,7 +59,7 @@ class Lines:
                 self._pairs.add(mixed(a.astype(np.uint64) << np.uint64(32) | b), a, b, shared)
 
     def contained(self, share: float) -> Iterator[tuple[int, int]]:
-        """Pairs a < b of which one has that share of the other's lines, by length, or more."""
+        """Pairs a < b of which one contains at least that share of the other's lines, by length."""
         for rows in self._pairs:
             first = np.flatnonzero(_new(rows["key"]))
             shared = np.add.reduceat(rows["shared"], first, dtype=np.int64)
@@ -68,13 +68,13 @@ class Lines:
             yield from zip(a[enough].tolist(), b[enough].tolist())
 
     def close(self) -> None:
-        """Give the memory and the disk back."""
+        """Release memory and disk space."""
         self._lines.close()
         self._pairs.close()
 
 
 def _neighbours(rows: NDArray[Any]) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
-    """Documents a < b that share a line, and its length; `rows` are different, in order."""
+    """Documents a < b that share a line, and its length; `rows` are distinct and sorted."""
     keys, documents = rows["key"], rows["document"]
     starts = np.flatnonzero(_new(keys))
     sizes = np.diff(starts, append=len(rows))
@@ -88,7 +88,7 @@ def _neighbours(rows: NDArray[Any]) -> Iterator[tuple[NDArray, NDArray, NDArray]
 
 
 def _new(*columns: NDArray[Any]) -> NDArray[np.bool_]:
-    """(n,) which rows differ from the row before."""
+    """(n,) whether each row differs from the row before."""
     new = np.ones(len(columns[0]), bool)
     new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
     return new

@@ -1,7 +1,6 @@
-"""Near duplicates: how alike two texts are as sets of words in a row, and who may be.
+"""Near duplicates: how similar two texts are as sets of word n-grams (shingles), and which may be.
 
-    signature   the smallest of each of many hashes over a set: two agree as often as the sets are
-                alike
+    signature   the smallest of each of many hashes over a set: two agree as often as sets overlap
     buckets     documents whose signatures agree in all rows of a band (LSH): the pairs to look at
     Shingles    the sets themselves, which decide
 
@@ -23,20 +22,20 @@ from folio.corpus.fingerprints import Hashes, gram_hashes
 
 N_HASHES = 128
 RECALL = 0.9999
-"""Share of the pairs right at the threshold that the bands are to propose, at least."""
+"""Share of the pairs right at the threshold that the bands must propose, at least."""
 COMPARED_WHOLE = 1 << 24
-"""Characters; of the shingles of a longer text a share is compared, chosen by value."""
+"""In characters; of a longer text only a sample of its shingles is compared, chosen by value."""
 CACHE_BYTES = 256 << 20
-"""Of sets of shingles, while pairs are confirmed."""
+"""Memory for sets of shingles while pairs are confirmed."""
 
 
 def signature(grams: Iterable[Hashes]) -> NDArray[np.uint32] | None:
-    """(N_HASHES,) the smallest of each of many hashes over a set; None for the empty set."""
+    """(N_HASHES,) minimum of each of many hashes over a set; None for the empty set."""
     lowest = np.full(N_HASHES, 0xFFFFFFFF, np.uint32)
     empty = True
     for hashes in grams:
         short = (hashes >> np.uint64(32)).astype(np.uint32)
-        for first in range(0, len(short), 1024):  # stays in the processor's cache
+        for first in range(0, len(short), 1024):  # fits into the processor's cache
             block = _MULTIPLIERS[:, None] * short[first : first + 1024] + _SUMMANDS[:, None]
             block ^= block >> np.uint32(15)
             block *= np.uint32(0x2C1B3C6D)
@@ -51,7 +50,8 @@ _SUMMANDS = _random.integers(0, 1 << 32, N_HASHES).astype(np.uint32)
 
 
 def banding(threshold: float) -> tuple[int, int]:
-    """Bands and rows: the longest rows that still propose a pair at the threshold surely enough.
+    """Choose bands and rows: the most rows that still propose a pair at the threshold surely
+    enough.
 
     A pair of similarity s agrees in all rows of one of b bands with probability 1 - (1 - s^r)^b.
 
@@ -70,12 +70,12 @@ def banding(threshold: float) -> tuple[int, int]:
 def buckets(
     signatures: NDArray[np.uint32], filled: NDArray[np.bool_], threshold: float
 ) -> Iterator[NDArray[np.int64]]:
-    """Documents that agree in all rows of a band, ascending, two at least.
+    """Groups of documents that agree in all rows of a band, ascending, at least two each.
 
     Args:
         signatures: (D, N_HASHES).
-        filled: (D,) whether there is one.
-        threshold: the similarity that is looked for.
+        filled: (D,) whether each document has a signature.
+        threshold: the similarity to look for.
     """
     n_bands, rows = banding(threshold)
     documents = np.flatnonzero(filled)
@@ -90,20 +90,20 @@ def buckets(
 
 
 def shingle_set(document: Document, n: int) -> Hashes:
-    """(k,) sorted hashes of the different n words in a row of a document, below its bound."""
+    """(k,) sorted hashes of the distinct word n-grams of a document, up to its bound."""
     bound = _bound(document)
     parts = [hashes[hashes <= bound] for hashes in gram_hashes(document.pieces(), n)]
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *parts]))
 
 
 def jaccard(a: Hashes, b: Hashes) -> float:
-    """Size of the intersection over that of the union, of two sorted sets."""
+    """Size of the intersection of two sorted sets divided by that of their union."""
     common = len(np.intersect1d(a, b, assume_unique=True))
     return common / max(len(a) + len(b) - common, 1)
 
 
 class Shingles:
-    """The sets of `n` words in a row of some documents; those used last are kept."""
+    """Sets of word n-grams of some documents; the most recently used are kept."""
 
     def __init__(self, documents: Sequence[Document], n: int) -> None:
         self.documents, self.n = documents, n
@@ -111,7 +111,7 @@ class Shingles:
         self.n_bytes = 0
 
     def jaccard(self, a: int, b: int) -> float:
-        """Of the sets of two documents, or of a fair sample of them where one is long."""
+        """The similarity of two documents, or of a fair sample of them if one is long."""
         bound = min(_bound(self.documents[a]), _bound(self.documents[b]))
         return jaccard(*(s[: np.searchsorted(s, bound, "right")] for s in (self[a], self[b])))
 
@@ -127,6 +127,6 @@ class Shingles:
 
 
 def _bound(document: Document) -> np.uint64:
-    """The highest hash that is compared: they are evenly spread, so those up to it are a sample."""
+    """The largest hash that is compared: hashes are uniform, so those up to it are a sample."""
     share = (1 << 64) * COMPARED_WHOLE // max(document.n_characters, 1)
     return np.uint64(min((1 << 64) - 1, share))

@@ -1,4 +1,6 @@
-"""What Folio itself has written is no text to learn from: runs, studies and pages."""
+"""Recognizes what Folio itself has written (runs, studies and pages), which is no text to learn
+from.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from pathlib import Path
 from folio.report import html_page
 
 _RUN_FILES = ("metrics.jsonl", "corpus.json", "tokenizer.json")
-"""One of them stands beside the recipe.toml of a run."""
+"""At least one of them is beside the recipe.toml of a run."""
 _STUDY_FILES = ("journal.log", "best.toml", "study.html", "trials")
-"""One of them stands beside the study.toml of a study."""
+"""At least one of them is beside the study.toml of a study."""
 
 
 def is_own_folder(folder: Path) -> bool:
-    """Whether a folder is that of the runs, a run or a study."""
+    """Whether a folder is the folder of all runs, a run or a study."""
     return _is_runs_folder(folder) or is_run(folder)
 
 
@@ -29,7 +31,7 @@ def is_run(folder: Path) -> bool:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a page of Folio's."""
+    """Whether a file is an HTML page that Folio wrote."""
     if path.suffix.lower() not in (".html", ".htm"):
         return False
     try:
@@ -42,7 +44,7 @@ def is_page(path: Path) -> bool:
 
 @cache
 def _page_begins() -> tuple[bytes, ...]:
-    """How Folio's pages begin, up to what some of them may do beyond the others, or their title."""
+    """How Folio's pages begin, up to the point where they differ."""
     template = files("folio.explain").joinpath("page.html").read_text("utf-8")
     begins = (html_page("", "").partition('">\n<title>')[0], template.partition("color-scheme")[0])
     return tuple(begin.encode("utf-8") for begin in begins)

@@ -1,4 +1,4 @@
-"""A report on a corpus: as lines for a terminal, and as a page."""
+"""Reports on a corpus, as lines for a terminal and as an HTML page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from folio.console import table
 from folio.report import html_bars, html_page, html_table
 
 BAR = 24
-"""Characters of the longest bar in a terminal."""
+"""Length of the longest bar in a terminal, in characters."""
 SHOWN_SOURCES = 200
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """What `folio corpus` prints."""
+    """The lines that `folio corpus` prints."""
     yield "\n".join(_summary(report)) + "\n"
     for title, header, rows in _tables(report):
         yield title
@@ -37,7 +37,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def report_page(report: dict[str, Any]) -> str:
-    """The same as one HTML file."""
+    """The same report as one HTML file."""
     parts = [f"<p>{escape(' '.join(_summary(report)))}</p>"]
     if report["warnings"]:
         items = "".join(f"<li>{escape(line)}</li>" for line in report["warnings"])
@@ -69,7 +69,7 @@ def report_page(report: dict[str, Any]) -> str:
 
 
 def _summary(report: dict[str, Any]) -> list[str]:
-    """Sentences, for a line each."""
+    """The summary in sentences, one per line."""
     ledger, duplicates = report["ledger"], report["duplicates"]
     n_documents, several = report["documents"], duplicates["families_of_several"]
     families = f"{several:,} {'family' if several == 1 else 'families'}" if several else "No family"

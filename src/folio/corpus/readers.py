@@ -1,4 +1,4 @@
-"""Text files in, text out: UTF-8, UTF-16 with a byte-order mark, or what the user names."""
+"""Reads text files: UTF-8, UTF-16 with a byte-order mark, or an encoding that the user names."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ PIECE_BYTES = 1 << 18
 
 
 class NulError(UserError):
-    """A NUL where text was expected."""
+    """Raised by a NUL where text was expected."""
 
 
 class ShiftError(UserError):
-    """A sign of an encoding that looks as ASCII does."""
+    """Raised by a shift sequence of an encoding that otherwise looks like ASCII."""
 
 
 def read_text_file(path: Path, name: str, encoding: str, notes: Notes) -> Document:
-    """A file that is text as it lies there; `notes` takes what was replaced or guessed.
+    """Read a plain text file; `notes` records what was replaced or guessed.
 
-    Where `auto` finds neither a byte-order mark nor UTF-8, the encoding is guessed.
+    With `auto`, a file without a byte-order mark that is not UTF-8 has its encoding guessed.
 
     Raises:
-        UserError: a binary file, or a byte that the named encoding does not have.
+        UserError: a binary file, or bytes that are invalid in the named encoding.
     """
     try:
         return make_document(name, lambda: read_pieces(path, encoding, name))
@@ -55,7 +55,7 @@ def read_text_file(path: Path, name: str, encoding: str, notes: Notes) -> Docume
 
 @contextmanager
 def open_lines(path: Path, encoding: str, notes: Notes) -> Iterator[Iterator[str]]:
-    """The lines of such a file, their ends as they are."""
+    """The lines of such a file, with their line ends unchanged."""
     try:
         deque(read_pieces(path, encoding, "it"), maxlen=0)
         with path.open("rb") as file:
@@ -63,7 +63,7 @@ def open_lines(path: Path, encoding: str, notes: Notes) -> Iterator[Iterator[str
     except (WrongEncodingError, NulError, ShiftError) as error:
         wrong = error if isinstance(error, WrongEncodingError) else None
         chosen = choose_encoding(path, encoding, wrong, notes, "it")
-    # Without its byte order, such a codec takes the mark away.
+    # Without an explicit byte order, such a codec drops the mark.
     marked = "utf-8-sig" if chosen.codec == "utf-8" else chosen.codec[:-3]
     codec = marked if chosen.skip else chosen.codec
     with path.open(encoding=codec, errors=chosen.errors, newline="") as lines:
@@ -71,7 +71,7 @@ def open_lines(path: Path, encoding: str, notes: Notes) -> Iterator[Iterator[str
 
 
 def read_stdin(encoding: str, notes: Notes) -> Document:
-    """Standard input, kept in the cache since it can be read only once."""
+    """Read standard input and keep it in the cache, since it can be read only once."""
     folder = cache_folder() / "stdin"
     digest = hashlib.sha256()
     try:
@@ -94,9 +94,9 @@ def read_pieces(
 
     Args:
         path: the file.
-        encoding: a codec that Python knows; `auto` is UTF-8, or what a byte-order mark says; or
-            what was chosen.
-        name: what messages call the file; its path by default.
+        encoding: a codec that Python knows; `auto` means UTF-8 or what a byte-order mark says; or
+            an `Encoding` that was chosen before.
+        name: the file's name in messages; its path by default.
     """
     name = name or str(path)
     try:
@@ -120,7 +120,7 @@ def read_pieces(
                         f"{chosen.codec}: it has a NUL in its first {fed + len(block)} bytes. "
                         f"Give text files."
                     )
-                # One sign is looked for ten times as fast as two.
+                # Looking for one character is ten times as fast as looking for two.
                 if SHIFT[0] in piece and SHIFT in piece and encoding == "auto":
                     raise ShiftError(f"{name} is in ISO 2022.")
                 if problem:

@@ -1,4 +1,4 @@
-"""Files -> documents: found, extracted, cleaned, with what happened to each."""
+"""Files -> documents: finds, extracts and cleans them, and records what happened to each."""
 
 from __future__ import annotations
 
@@ -31,34 +31,35 @@ from folio.storage import sha256_of
 Engine = Literal["folio", "tika"]
 SHOWN_REFUSED = 20
 RTF = b"{\\rtf"
-"""How such a file begins, whose bytes are text, but not the text that it stands for."""
+"""The first bytes of a Rich Text file, which is ASCII but not the text it represents."""
 
 
 @dataclass
 class Reading:
-    """Documents, and the account of how they came about."""
+    """Documents, and the account of how they were made."""
 
     documents: list[Document] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     tally: Tally = field(default_factory=Tally)
     n_bytes: int = 0
-    """Of the files: kept, dropped, and what rewriting took away."""
+    """Size of the files; equals what was kept, dropped and rewritten."""
 
     def add(self, documents: Iterable[Document]) -> None:
-        """Documents that were neither extracted nor cleaned."""
+        """Add documents that were neither extracted nor cleaned."""
         for document in documents:
             if document.n_characters:
                 self.documents.append(document)
                 self.n_bytes += document.n_bytes
 
     def count(self, n_bytes: int, n_text: int, notes: Notes, rest: str) -> None:
-        """Account for a file, from which a text was read.
+        """Account for a file from which a text was read.
 
         Args:
-            n_bytes: of the file.
-            n_text: of the text, in UTF-8.
+            n_bytes: size of the file.
+            n_text: size of the text in UTF-8.
             notes: what the reader left out.
-            rest: what became of the others; reasons that begin with "not" are no rewriting.
+            rest: reason for the remaining bytes; one that begins with "not" counts as dropped, any
+                other as rewritten.
         """
         self.n_bytes += n_bytes
         self.tally.dropped.update(notes.dropped)
@@ -70,7 +71,7 @@ class Reading:
             self.tally.rewritten["markup" if rest.startswith("not") else rest] += left
 
     def warnings(self) -> list[str]:
-        """A line for each file that is not read, or not as it should be."""
+        """One line for each file that was not read, or not read as it should be."""
         refused = list(self.findings.refused.items())
         lines = [f"{name} is left out: {why}" for name, why in refused[:SHOWN_REFUSED]]
         if len(refused) > SHOWN_REFUSED:
@@ -87,7 +88,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How files are read; see CorpusConfig."""
+    """How files are read; see CorpusConfig for each field."""
 
     encoding: str = "auto"
     engine: Engine = "folio"
@@ -103,9 +104,9 @@ class ReadingOptions:
 
 
 def read_files(sources: Sequence[str], options: ReadingOptions, reading: Reading) -> None:
-    """Add the documents of some files, folders, globs or archives to a reading.
+    """Add the documents of files, folders, globs or archives to a reading.
 
-    What cannot be read is noted there, and the others go on.
+    What cannot be read is noted there, and the rest is still read.
 
     Raises:
         UserError: a file that the user named needs a package that is not installed.
@@ -145,11 +146,11 @@ class _Found:
     laid_out: bool = False
     is_conversation: bool = False
     document: Document | None = None
-    """Where it has been counted."""
+    """Where its changes were counted."""
 
     @property
     def content(self) -> str:
-        """A sha256 that does not depend on the file's name; rows of a table share it."""
+        """A sha256 that does not depend on the file's name; all rows of a table share it."""
         return self.document.sha256 if self.document else self.provenance.sha256
 
 
@@ -172,7 +173,7 @@ def _tasks(
     options: ReadingOptions,
     findings: Findings,
 ) -> dict[int, Task]:
-    """What there is to extract, by the place of the file."""
+    """The extraction tasks, by index in `files`."""
     tasks: dict[int, Task] = {}
     for i, (file, known) in enumerate(zip(files, formats)):
         if known is None:
@@ -233,7 +234,7 @@ def _documents_of(file: SourceFile, task: Task, extraction: Extraction) -> Itera
 
 
 def _slice(path: Path, start: int, stop: int) -> Pieces:
-    """Reads the bytes start ... stop - 1 of a UTF-8 file."""
+    """Reader of the bytes start ... stop - 1 of a UTF-8 file."""
 
     def pieces() -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")()

@@ -1,7 +1,7 @@
-"""Rows too many for memory, that come back with equal keys together.
+"""Groups rows by key when they are too many for memory.
 
-They are written in runs, each sorted by key, and read from all runs a range of keys at a time: what
-is held is a run or a range. Few rows never reach the disk.
+Rows are written in runs, each sorted by key, and read back from all runs one range of keys at a
+time: memory holds one run or one range. A small number of rows never reaches the disk.
 
 Source: the partitions of a hash join, DeWitt et al. 1984, "Implementation techniques for main
 memory database systems", https://doi.org/10.1145/602259.602261.
@@ -22,15 +22,15 @@ from folio.storage import storage_error
 
 RUN_ROWS = 1 << 16
 SHARD_ROWS = 1 << 18
-"""Read back together, or as many as share a key."""
+"""How many rows are read back at once, unless more share a key."""
 RANGE_BITS = 10
 """The highest bits of a key name its range; a range is never divided."""
 MEMORY_BYTES = 4 << 20
-"""Beyond, rows go to the disk."""
+"""Rows beyond this size go to disk."""
 
 
 class Shards:
-    """Rows with a key each, 64 bits that are spread evenly."""
+    """Rows with keys of 64 uniformly distributed bits."""
 
     def __init__(self, **columns: type[np.generic]) -> None:
         dtype = np.dtype([("key", np.uint64), *columns.items()])
@@ -69,7 +69,7 @@ class Shards:
                 yield _sorted(np.concatenate(parts))
 
     def close(self) -> None:
-        """Give the memory and the disk back."""
+        """Release memory and disk space."""
         self._file.close()
 
     def _write(self) -> None:
@@ -89,4 +89,4 @@ class Shards:
 
 
 def _sorted(rows: NDArray[Any]) -> NDArray[Any]:
-    return rows[np.argsort(rows["key"], kind="stable")]  # fast where there are sorted runs
+    return rows[np.argsort(rows["key"], kind="stable")]  # fast on data made of sorted runs

@@ -1,4 +1,4 @@
-"""Which characters are trained on and which are held out. The two never overlap."""
+"""Decides which characters are trained on and which are held out; the two never overlap."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Split:
     training: list[Part]
     validation: list[Part]
     elsewhere: list[Part] = field(default_factory=list)
-    """Held out too, from files that the user named: text of another kind."""
+    """Out-of-domain text: held out, from files that the user named."""
     test: list[Part] = field(default_factory=list)
-    """Held out from the choice of a checkpoint too, which looks at the validation text."""
+    """Held out even from the choice of a checkpoint, which uses the validation text."""
     dropped: dict[str, list[Part]] = field(default_factory=dict)
     """What is in none of them, by reason."""
 
@@ -38,12 +38,12 @@ def split_documents(
 
     Args:
         documents: the corpus.
-        kind: `tail`, the end of each document; `documents`, whole ones in the order of their
-            sha256, so that neither file names nor their order matter; `clusters`, the same with
-            whole families; `auto` is `clusters` where that comes near the fraction, else the tails
-            of documents that are alone in their family, where these are enough.
-        fraction: share of the characters.
-        families: which family each document belongs to; each is its own where it is None.
+        kind: `tail` holds out the end of each document; `documents` whole documents in the order of
+            their sha256, so that neither file names nor their order matter; `clusters` whole
+            families in the same way; `auto` is `clusters` if that comes near the fraction,
+            otherwise the tails of documents that are alone in their family, if these are enough.
+        fraction: share of the characters to hold out.
+        families: which family each document belongs to; None if each is a family of its own.
     """
     talks = [document.is_conversation for document in documents]
     if any(talks) and not all(talks):
@@ -72,7 +72,8 @@ def split_documents(
     share = _characters(d for d, out in zip(documents, sides) if out) / max(total, 1)
     if kind == "auto" and not fraction / 2 <= share <= fraction * 2:
         alone = _without_relatives(documents, together)
-        # Half of each at most, and that is to be half of what is wanted at least.
+        # At most half of each document is held out, and that must give at least half of what is
+        # wanted.
         n_characters = sum(d.n_characters for d in documents if d.sha256 in alone)
         if n_characters > fraction * total:
             return _tails(documents, min(0.5, fraction * total / n_characters), alone)
@@ -89,7 +90,7 @@ def _split_apart(
     fraction: float,
     families: Sequence[str] | None,
 ) -> Split:
-    """Hold out a share of the conversations and a share of the text beside them."""
+    """Hold out a share of the conversations and, separately, a share of the other text."""
     splits: list[Split] = []
     for talks in (False, True):
         of = [i for i, document in enumerate(documents) if document.is_conversation == talks]
@@ -109,7 +110,7 @@ def _split_conversations(
     fraction: float,
     families: Sequence[str] | None,
 ) -> Split:
-    """Hold out whole ones: the end of a conversation alone is none."""
+    """Hold out whole conversations: the end of one alone is not a conversation."""
     if kind == "tail" or len(documents) == 1:
         raise UserError(
             f"A conversation is held out as a whole, but corpus.split is '{kind}' and there "
@@ -141,10 +142,10 @@ def _split_conversations(
 def split_by_files(
     documents: Sequence[Document], validation: Sequence[Document], families: Sequence[str]
 ) -> Split:
-    """Hold out what the user names, and nothing else.
+    """Hold out the documents that the user names, and nothing else.
 
     Args:
-        documents: to train on, but for those in a family with one that is held out.
+        documents: to train on, except those in a family with a held-out one.
         validation: to hold out.
         families: of the former, then of the latter.
     """
@@ -154,14 +155,14 @@ def split_by_files(
 
 
 def set_test_aside(split: Split, share: float, family_of: dict[str, str]) -> Split:
-    """Make a share of the held-out text the test text, which nothing is chosen by.
+    """Turn a share of the held-out text into test text, which no choice depends on.
 
     Args:
-        split: what is trained on and what is held out. Of the latter whole families are for the
-            test; of tails their ends, and what is left of their length is held out at the head of
-            the document instead: between the two it would be text that is most like the test, and
-            that the model would miss (docs/experiments.md, "Two percent of the text").
-        share: of the held-out characters.
+        split: what is trained on and what is held out. Of held-out documents, whole families become
+            test text. Of tails, the ends do, and the rest of their length is held out at the head
+            of the document instead: just before the test text it would be the text most similar to
+            it, which the model would miss (docs/experiments.md, "Two percent of the text").
+        share: share of the held-out characters.
         family_of: the family of each sha256.
 
     Raises:
@@ -197,7 +198,7 @@ def set_test_aside(split: Split, share: float, family_of: dict[str, str]) -> Spl
 
 @dataclass(frozen=True)
 class SetApart:
-    """Documents that are free of a held-out text, and the others by reason."""
+    """Documents unrelated to a held-out text, and the others by reason."""
 
     training: list[Document]
     families: list[str]
@@ -207,10 +208,10 @@ class SetApart:
 def set_apart(
     documents: Sequence[Document], validation: Sequence[Document], families: Sequence[str]
 ) -> SetApart:
-    """Take out the documents that belong to a family with one of `validation`.
+    """Take out the documents that share a family with one of `validation`.
 
     Raises:
-        UserError: that is all of them.
+        UserError: no document is left.
     """
     held_out = {document.sha256 for document in validation}
     alike = set(families[len(documents) :])
@@ -274,7 +275,7 @@ def _tails(
     training, validation, repeated = [], [], []
     seen: set[str] = set()
     for document in documents:
-        if document.sha256 in seen:  # a copy's head would teach the other's tail
+        if document.sha256 in seen:  # the head of a copy would reveal the tail of the other
             repeated.append(whole(document))
             continue
         seen.add(document.sha256)
@@ -291,9 +292,10 @@ def _tails(
 def _whole_families(
     documents: Sequence[Document], families: Sequence[str], fraction: float
 ) -> set[str]:
-    """Families to hold out: in order of their names, each that still fits; else the smallest.
+    """Choose families to hold out: in the order of their names, each that still fits; else the
+    smallest.
 
-    A family that is larger than the validation part never fits, and goes to training.
+    A family larger than the validation part never fits, and stays in training.
     """
     sizes: Counter[str] = Counter()
     for document, family in zip(documents, families):
@@ -311,7 +313,7 @@ def _whole_families(
 
 
 def whole(document: Document) -> Part:
-    """All of a document."""
+    """All of a document as one part."""
     return Part(document, 0, document.n_characters)
 
 

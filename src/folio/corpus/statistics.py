@@ -1,4 +1,4 @@
-"""What a corpus is made of: lengths, scripts, kinds of files."""
+"""Describes a corpus: lengths, scripts, types of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from folio.corpus.turns import MARKS
 
 CODE_POINTS = 0x110000
 
-# First code point of each range; ends where the next begins. Blocks that are rare count as other.
+# First code point of each range; a range ends where the next begins. Rare blocks count as other.
 _SCRIPTS = (
     (0x0000, ""), (0x0041, "Latin"), (0x005B, ""), (0x0061, "Latin"), (0x007B, ""),
     (0x00AA, "Latin"), (0x00AB, ""), (0x00B5, "Greek"), (0x00B6, ""), (0x00BA, "Latin"),
@@ -36,7 +36,7 @@ _SCRIPTS = (
 
 
 def describe(documents: Sequence[Document]) -> dict[str, Any]:
-    """Lengths, scripts and kinds of some documents, for `folio corpus`.
+    """Count lengths, scripts and file types of some documents, for `folio corpus`.
 
     Returns:
         `lengths`: documents by the power of two below their characters; `scripts`: letters and
@@ -68,13 +68,13 @@ def describe(documents: Sequence[Document]) -> dict[str, Any]:
 
 
 def _character_counts(documents: Sequence[Document]) -> NDArray[np.int64]:
-    """(CODE_POINTS,) how often each occurs."""
+    """(CODE_POINTS,) how often each character occurs."""
     counts = np.zeros(CODE_POINTS, np.int64)
     for document in documents:
         for piece in document.pieces():
             codes = np.frombuffer(piece.encode("utf-32-le", errors="replace"), np.uint32)
             found = np.bincount(codes)
-            if document.is_conversation:  # whose marks are no characters
+            if document.is_conversation:  # its marks are not characters of the text
                 found[[ord(mark) for mark in MARKS if ord(mark) < len(found)]] = 0
             counts[: len(found)] += found
     return counts

@@ -1,4 +1,4 @@
-"""A Tika server for the time of a reading: one that runs, or one started from a jar."""
+"""A Tika server for the duration of a reading: one that is running, or one started from a jar."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ START_SECONDS = 60.0
 
 @contextmanager
 def tika_server(where: str) -> Iterator[str]:
-    """The address of a server.
+    """The address of a server; a context manager that stops it if it started it.
 
     Args:
-        where: its address, or the path of a tika-server jar; empty where none is wanted.
+        where: its address, or the path of a tika-server jar; empty if none is wanted.
 
     Raises:
         UserError: no server there, no such jar, no java, or no package `tika`.

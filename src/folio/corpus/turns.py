@@ -1,10 +1,10 @@
-"""Conversations as text: who speaks and where a turn ends are marks that nobody can write.
+"""Conversations as text, with marks that no text can contain for who speaks and where a turn ends.
 
     MARK[user] Why? END MARK[assistant] Rain. END
 
-The marks are noncharacters, which Unicode keeps for the inside of programs; what is said has none,
-since readers take them out (The Unicode Standard, section 23.7). So a document of turns is cut,
-compared, split and counted as any other text.
+The marks are noncharacters, which Unicode reserves for internal use (The Unicode Standard, section
+23.7); readers remove them from what is said. So a conversation is cut, compared, split and counted
+like any other text.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ SPEAKERS: dict[str, Role] = {
     "user": "user",
     "assistant": "assistant",
 }
-"""Role of a message -> who speaks. What a system says is a part of the user's first turn: a token
-of its own would stay untrained wherever no conversation has one."""
+"""Role of a message -> who speaks. A system message is part of the user's first turn: a token of
+its own would stay untrained wherever no conversation has one."""
 _MARK = re.compile(f"([{''.join(MARKS)}])")
 _ROLE_OF: dict[str, Role] = {mark: role for role, mark in MARK.items()}
 
 
 class Turn(NamedTuple):
-    """Holds what one side said before the other spoke."""
+    """What one side said before the other spoke."""
 
     role: Role
     text: str
 
 
 class Conversation(list[Turn]):
-    """All that is said, in order."""
+    """All turns of a conversation, in order."""
 
 
 def turns_of(messages: Iterable[tuple[str, str]]) -> Conversation:
-    """Messages as turns: all that stands before an answer is one turn of the user.
+    """Merge messages into turns: everything before an answer is one turn of the user.
 
     Args:
-        messages: role, a key of SPEAKERS, and text of each.
+        messages: role (a key of SPEAKERS) and text of each.
 
     >>> turns_of([("system", "Be brief."), ("user", "Why?"), ("assistant", "Rain.")])
     [Turn(role='user', text='Be brief.\\n\\nWhy?'), Turn(role='assistant', text='Rain.')]
@@ -63,10 +63,10 @@ def turns_of(messages: Iterable[tuple[str, str]]) -> Conversation:
 
 
 def messages_in(record: Any) -> list[tuple[str, str]] | None:
-    """Role and text of each message of a record; None where it is no conversation.
+    """Role and text of each message of a record; None if it is not a conversation.
 
-    One has `messages`, an assistant's among them, or `prompt` and `completion`, as texts or as
-    messages. Roles may be others than those of SPEAKERS.
+    A conversation has `messages`, at least one of them an assistant's, or `prompt` and
+    `completion`, as texts or as messages. Roles may be others than those of SPEAKERS.
     """
     if not isinstance(record, dict):
         return None
@@ -89,12 +89,12 @@ def messages_in(record: Any) -> list[tuple[str, str]] | None:
 
 
 def marked(turns: Sequence[Turn]) -> str:
-    """Turns as the text of a document; marks inside of what is said are left out."""
+    """Write turns as the text of a document; marks inside what is said are removed."""
     return "".join(f"{MARK[turn.role]}{_MARK.sub('', turn.text)}{END}" for turn in turns)
 
 
 def turns_in(text: str) -> Conversation:
-    """Take back what `marked` gave.
+    """Invert `marked`.
 
     >>> turns_in(marked([Turn("user", "Why?"), Turn("assistant", "")]))
     [Turn(role='user', text='Why?'), Turn(role='assistant', text='')]
@@ -105,14 +105,14 @@ def turns_in(text: str) -> Conversation:
 
 
 def content_of(part: Part) -> Iterable[str] | Conversation:
-    """The text of a part in pieces, or who says what in it."""
+    """The text of a part in pieces, or its turns if it is a conversation."""
     if part.document.is_conversation:
         return turns_in("".join(part.pieces()))
     return part.pieces()
 
 
 def spoken(parts: Iterable[Part]) -> Iterator[Iterable[str]]:
-    """The texts that a vocabulary is learned from, in pieces: each turn is one, without marks."""
+    """The texts that a vocabulary is learned from, in pieces: one per turn, without marks."""
     for part in parts:
         content = content_of(part)
         if isinstance(content, Conversation):
@@ -122,5 +122,5 @@ def spoken(parts: Iterable[Part]) -> Iterator[Iterable[str]]:
 
 
 def have_conversations(parts: Iterable[Part]) -> bool:
-    """Whether a conversation is among some parts of documents."""
+    """Whether any of these parts is a conversation."""
     return any(part.document.is_conversation for part in parts)

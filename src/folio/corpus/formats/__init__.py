@@ -1,1 +1,1 @@
-"""Formats of documents -> text, one file a format."""
+"""Formats of documents -> text, one file per format."""

@@ -1,6 +1,6 @@
 """JSON: exports of chats and lists of records.
 
-Known are Telegram, Discord, Slack, Messenger and Instagram, ChatGPT and Claude.
+Knows Telegram, Discord, Slack, Messenger and Instagram, ChatGPT and Claude.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
 _CHAT_MARKS = ("ts", "date", "timestamp", "timestamp_ms", "date_unixtime", "role", "sender")
-"""One of these keys is in each message of an export."""
+"""Each message of an export has one of these keys."""
 _SAID = ("text", "content")
 _LISTS_OF_CHATS = ("chats", "left_chats")
-"""Of all that Telegram has of somebody."""
+"""Keys of Telegram's export of everything."""
 _SAID_IN_SLACK = ("thread_broadcast", "me_message", "file_share", "file_comment")
 _SAID_IN_DISCORD = ("Default", "Reply", "ThreadStarterMessage")
-"""Kinds of messages that people write; the others tell who joined, called or pinned."""
+"""Types of messages that people write; the others report who joined, called or pinned."""
 FIRST_MESSAGES = 100
 
 
@@ -33,10 +33,10 @@ def read_json(
     chat_times: bool = False,
     conversations: str = "text",
 ) -> Iterator[Passage]:
-    """A document for each chat, or for each record of a list.
+    """Read one document per chat, or per record of a list.
 
     Raises:
-        UserError: no JSON, or none in which it is known what is text.
+        UserError: not JSON, or no text was recognized in it.
     """
     try:
         root = json.loads(decode(data, None, notes))
@@ -101,14 +101,16 @@ def _holds_a_chat(value: Any) -> bool:
 
 
 def _current_branch(chat: dict[str, Any], notes: Notes) -> list[dict[str, Any]]:
-    """The messages that lead to the one shown last; a question that was asked anew, or an answer
-    given anew, made a tree of them. Those of other branches are counted.
+    """The messages that lead to the one shown last.
+
+    Questions and answers that were edited or regenerated make a tree of messages; those of other
+    branches are counted.
     """
     nodes = {key: node for key, node in chat["mapping"].items() if isinstance(node, dict)}
     at = chat.get("current_node") or next(reversed(nodes), None)
     branch: list[dict[str, Any]] = []
     while isinstance(at, str) and at in nodes:
-        node = nodes.pop(at)  # taken out, so that no circle is walked twice
+        node = nodes.pop(at)  # popped, so that no cycle is walked twice
         if message := _message_of(node):
             branch.append(message)
         at = node.get("parent")
@@ -119,7 +121,7 @@ def _current_branch(chat: dict[str, Any], notes: Notes) -> list[dict[str, Any]]:
 
 
 def _message_of(node: dict[str, Any]) -> dict[str, Any]:
-    """Role, text and time of a message with a text; pictures and calls of tools have none."""
+    """Role, text and time of a message that has text; pictures and tool calls have none."""
     message = node.get("message")
     if not isinstance(message, dict) or not isinstance(message.get("content"), dict):
         return {}
@@ -130,7 +132,7 @@ def _message_of(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_chat(value: Any) -> bool:
-    """Whether a list is of messages; the first ones may be reports of the service."""
+    """Whether a list holds messages; the first ones may be reports of the service."""
     return _is_records(value) and any(
         any(mark in message for mark in _CHAT_MARKS) and any(key in message for key in _SAID)
         for message in value[:FIRST_MESSAGES]
@@ -142,7 +144,7 @@ def _is_records(value: Any) -> bool:
 
 
 def _is_said(message: dict[str, Any], notes: Notes) -> bool:
-    """Whether somebody said it; what a service reports, such as who joined, is counted."""
+    """Whether a person said it; reports of the service, such as who joined, are counted."""
     kind, subtype = message.get("type"), message.get("subtype")
     of_discord = isinstance(kind, str) and kind[:1].isupper()
     reported = (

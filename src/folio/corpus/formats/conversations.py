@@ -1,4 +1,4 @@
-"""Who says what: turns of a conversation as text, a line for each."""
+"""Turns of a conversation as text, one line each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _INSTRUCTIONS = (
 
 
 def turn(speaker: str, text: str) -> str:
-    """What somebody said.
+    """Format one turn.
 
     >>> turn("Anna", "It rains.")
     'Anna: It rains.\\n'
@@ -42,7 +42,7 @@ def turn(speaker: str, text: str) -> str:
 
 
 def conversation(turns: Sequence[Any], with_times: bool = False) -> str:
-    """A list of messages as text; empty where it is none.
+    """A list of messages as text; empty if the list is not one of messages.
 
     >>> conversation([{"role": "user", "content": "Why?"}, {"from": "gpt", "value": "Rain."}])
     'user: Why?\\ngpt: Rain.\\n'
@@ -65,14 +65,14 @@ def conversation(turns: Sequence[Any], with_times: bool = False) -> str:
 
 
 def in_order(messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Messages with the oldest first; some services give the newest first."""
+    """Messages with the oldest first; some services export the newest first."""
     times = [str(time) for m in messages for key in _TIME_KEYS if (time := m.get(key))]
     newest_first = len(times) > 1 and len(times[0]) == len(times[-1]) and times[0] > times[-1]
     return messages[::-1] if newest_first else messages
 
 
 def instruction(record: dict[str, Any]) -> tuple[str, set[str]]:
-    """An instruction and its answer as paragraphs, and the keys that they were under."""
+    """An instruction and its answer as paragraphs, and the keys they came from."""
     for keys in _INSTRUCTIONS:
         parts = [plain(record.get(key)) for key in keys]
         if parts[0] and parts[-1]:
@@ -81,7 +81,7 @@ def instruction(record: dict[str, Any]) -> tuple[str, set[str]]:
 
 
 def plain(content: Any) -> str:
-    """The text of a message, which may come in parts: pictures and calls of tools are none."""
+    """The text of a message, which may have several parts; pictures and tool calls are skipped."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -94,7 +94,7 @@ def plain(content: Any) -> str:
 
 
 def _time(message: dict[str, Any]) -> str:
-    """When it was said, as it is written; seconds since 1970 as date and time in UTC."""
+    """The time of a message as it is written; seconds since 1970 become date and time in UTC."""
     time = next((message[key] for key in _TIME_KEYS if message.get(key)), "")
     if isinstance(time, str) and not time.replace(".", "", 1).isdecimal():
         return time
@@ -107,7 +107,7 @@ def _time(message: dict[str, Any]) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """Text of Messenger and Instagram, which escape each byte of UTF-8 as a character.
+    """Repair text of Messenger and Instagram, which export each byte of UTF-8 as a character.
 
     >>> _unescaped("Gr\u00c3\u00bc\u00c3\u009fe")
     'Grüße'
@@ -119,13 +119,13 @@ def _unescaped(text: str) -> str:
 
 
 def _shown(link: re.Match[str]) -> str:
-    """What Slack shows of a link, a channel or somebody's name: `<https://a.org|the page>`."""
+    """What Slack displays for a link, a channel or a name: `<https://a.org|the page>`."""
     sign, label = link[1] or "", link[2]
     return sign + label if label else link[0][1:-1]
 
 
 def _name(speaker: Any) -> str:
-    """The name of a speaker, which may be an object with one."""
+    """The name of a speaker, which may be an object that has one."""
     if isinstance(speaker, dict):
         names = ("nickname", "real_name", "display_name", "name", "role")
         return next((n for key in names if isinstance(n := speaker.get(key), str) and n), "")

@@ -1,8 +1,8 @@
-"""DOCX: paragraphs, tables and footnotes of a Word document, as it is shown.
+"""DOCX: paragraphs, tables and footnotes of a Word document, as Word shows them.
 
 Paragraphs end with an empty line, rows of a table with a line end, cells with a tab. A footnote
-and a box follow the paragraph that they belong to. Insertions are taken, deletions are not; what
-is hidden, by itself or by a style, is counted.
+and a box follow the paragraph that they belong to. Tracked insertions are kept, deletions are not;
+text hidden directly or by a style is counted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OTHER_REASONS = {
 _CODES = ("instrText", "delInstrText")
 _OFF = ("0", "false", "off")
 _MATH = {"sup": "^{}", "sub": "_{}", "num": "{}", "den": "/{}", "deg": "[{}]", "rad": "√{}"}
-"""Parts of formulas, and how they stand in a line."""
+"""How parts of a formula are written in a line of text."""
 _SIGNS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
@@ -54,7 +54,7 @@ def _texts(element: Any) -> str:
 
 
 class _Docx:
-    """What is shown of a document, with what is open at the place that is read."""
+    """Walks a document and keeps what is open at the current position."""
 
     def __init__(self, package: Package, main: str, notes: Notes) -> None:
         self.package = package
@@ -73,15 +73,15 @@ class _Docx:
         self.used: set[int] = set()
         self.boxes: list[str] = []
         self.drop_cap = ""  # the large letter that the next paragraph begins with
-        self.fields: list[bool] = []  # whether each open field has come to its result
+        self.fields: list[bool] = []  # whether each open field has reached its result
 
     def blocks(self, parent: Any) -> Iterator[str]:
-        """Paragraphs and tables."""
+        """Text of paragraphs and tables, in order."""
         for element in parent:
             name = local_name(element)
             if name == "p":
                 text = self.inline(element, self.is_hidden(element, False)).strip("\n")
-                self.fields = list(filter(None, self.fields))  # codes end with their paragraph
+                self.fields = list(filter(None, self.fields))  # codes end with the paragraph
                 if _is_drop_cap(element):
                     self.drop_cap += text
                     continue
@@ -107,7 +107,7 @@ class _Docx:
                 yield from self.blocks(element)
 
     def rows(self, table: Any) -> Iterator[str]:
-        """Give a line for each row; tables inside a cell follow in it."""
+        """Yield a line for each row; tables inside a cell follow it."""
         for row in _children(table, "tr"):
             if reason := _why_no_row(row):
                 self.notes.drop(reason, _texts(row))
@@ -119,11 +119,11 @@ class _Docx:
             yield "\t".join(cells) + "\n"
 
     def footnotes(self) -> Iterator[str]:
-        """Those that were referred to since the last time."""
+        """Footnotes that were referred to since the last call."""
         waiting, self.pending = self.pending, []
         for mark, note in waiting:
             text = "".join(self.blocks(note)).strip()
-            self.package.expansion.add(len(text))  # a note may be referred to again and again
+            self.package.expansion.add(len(text))  # a note may be referred to repeatedly
             yield f"{mark} {text}\n\n" if text else ""
 
     def count_unused(self) -> None:
@@ -134,7 +134,7 @@ class _Docx:
                     self.notes.drop("footnotes without a place", _texts(note))
 
     def inline(self, parent: Any, hidden: bool) -> str:
-        """Text of a paragraph; boxes that float in it wait for its end."""
+        """Text of a paragraph; floating boxes wait for its end."""
         parts: list[str] = []
         for element in parent:
             name = local_name(element)
@@ -152,7 +152,7 @@ class _Docx:
                 self.box(element)
             elif name == "relIds":
                 self.diagram(attribute(element, "dm") or "")
-            elif name == "sym":  # a character of a font of its own
+            elif name == "sym":  # a character of a symbol font
                 code = attribute(element, "char") or ""
                 self.notes.drop("characters of symbol fonts", chr(int(code, 16)) if code else "")
             elif name in _LEFT_OUT:
@@ -174,7 +174,7 @@ class _Docx:
     # ---- what an element means ----
 
     def said(self, text: str, hidden: bool) -> str:
-        """A text where it is shown."""
+        """The text if it is visible; hidden text is counted."""
         if self.in_code():
             self.notes.drop("codes of fields", text)
         elif hidden:
@@ -184,11 +184,11 @@ class _Docx:
         return ""
 
     def in_code(self) -> bool:
-        """Whether this is inside of a field's code, of which only the result is shown."""
+        """Whether this is inside a field's code, of which only the result is shown."""
         return not all(self.fields)
 
     def field(self, mark: str) -> None:
-        """Where a field begins, comes to its result, or ends."""
+        """Handle the begin, separator or end of a field."""
         if mark == "begin":
             self.fields.append(False)
         elif mark == "separate" and self.fields:
@@ -207,7 +207,7 @@ class _Docx:
         return f"[{self.number}]"
 
     def shown(self, alternatives: Any) -> Any:
-        """The form of something that is read, out of several."""
+        """Choose one of several alternative forms of an element."""
         chosen, others = shown_branch(alternatives, _texts)
         for branch in others:
             self.notes.drop("what stands there in another form", _texts(branch))
@@ -220,14 +220,14 @@ class _Docx:
         self.boxes = [*before, text]
 
     def diagram(self, number: str) -> None:
-        """The same of a drawing that is kept in a part of its own."""
+        """Do the same for a diagram, which is stored in a part of its own."""
         kind, part = self.relations.get(number, ("", ""))
         if kind == "diagramData" and part in self.package.names:
             text = drawing_text(self.package.xml(part), self.notes)
             self.boxes.append(f"{text}\n" if text else "")
 
     def is_hidden(self, element: Any, otherwise: bool) -> bool:
-        """Whether a run is hidden, by itself or its style; a paragraph, by its style."""
+        """Whether a run is hidden, directly or by its style; or a paragraph, by its style."""
         for properties in element:
             if local_name(properties) not in ("rPr", "pPr"):
                 continue
@@ -243,12 +243,12 @@ class _Docx:
 
 
 def _grouped(formula: str) -> str:
-    """A part of a formula, in brackets where it is no single sign or number."""
+    """A part of a formula, in brackets unless it is a single sign or number."""
     return formula if formula.isalnum() or len(formula) < 2 else f"({formula})"
 
 
 def _hidden_styles(roots: list[Any]) -> dict[str, bool]:
-    """Styles that hide or show what has them, by themselves or by what they are based on."""
+    """Styles that hide or show text, themselves or through the styles they are based on."""
     own: dict[str, bool] = {}
     based: dict[str, str] = {}
     for style in (e for root in roots for e in root if local_name(e) == "style"):
@@ -271,13 +271,13 @@ def _hidden_styles(roots: list[Any]) -> dict[str, bool]:
 
 
 def _is_drop_cap(paragraph: Any) -> bool:
-    """Whether a paragraph is the large first letter of the next one."""
+    """Whether a paragraph is only the large first letter of the next one."""
     frames = (e for p in paragraph if local_name(p) == "pPr" for e in p)
     return any((attribute(e, "dropCap") or "none") != "none" for e in frames)
 
 
 def _is_placeholder(control: Any) -> bool:
-    """Whether a content control only asks for a text."""
+    """Whether a content control only prompts for a text."""
     return any(
         local_name(setting) == "showingPlcHdr" and attribute(setting, "val") not in _OFF
         for properties in control
@@ -287,14 +287,14 @@ def _is_placeholder(control: Any) -> bool:
 
 
 def _why_no_row(row: Any) -> str:
-    """Why a row of a table is not shown; empty where it is."""
+    """Why a table row is not shown; empty if it is."""
     settings = (local_name(s) for e in row if local_name(e) == "trPr" for s in e)
     reasons = {"del": "deleted text", "hidden": "hidden text"}
     return next((reasons[name] for name in settings if name in reasons), "")
 
 
 def _children(parent: Any, name: str) -> Iterator[Any]:
-    """Rows of a table or cells of a row, also those inside content controls and insertions."""
+    """Rows of a table or cells of a row, including those inside content controls and insertions."""
     for element in parent:
         found = local_name(element)
         if found == name:

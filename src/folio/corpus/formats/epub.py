@@ -15,7 +15,7 @@ FONT_ALGORITHMS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pd
 
 
 def read_epub(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """A passage for each chapter."""
+    """Read a passage for each chapter."""
     package = Package(data)
     if "META-INF/encryption.xml" in package.names:
         for element in package.xml("META-INF/encryption.xml").iter():

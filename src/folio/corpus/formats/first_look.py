@@ -1,4 +1,4 @@
-"""What a file of text is that its name does not tell: texts between marks, or an exported chat."""
+"""Recognizes text files that their names do not tell apart: texts between marks, exported chats."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ BLOCK_BYTES = 1 << 20
 
 
 def first_look(path: Path) -> Format | None:
-    """The format of a file of text; None where it is read as it lies there.
+    """The format of a text file; None for plain text.
 
-    A mark may stand anywhere, so that all of the file is looked at, once.
+    A mark may occur anywhere, so the whole file is searched once.
     """
     marks = [mark.encode("ascii") for mark in MARKS]
     try:
@@ -26,6 +26,6 @@ def first_look(path: Path) -> Format | None:
                 end = block[1 - max(map(len, marks)) :]  # a mark may be cut in two
                 block = file.read(BLOCK_BYTES)
                 block = end + block if block else b""
-    except OSError:  # told where the file is read
+    except OSError:  # reported when the file is read
         return None
     return WHATSAPP if begins_as_chat(first) else None

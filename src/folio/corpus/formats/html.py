@@ -1,4 +1,6 @@
-"""HTML and XHTML: what a reader of the page sees, tables and preformatted text included."""
+"""HTML and XHTML: the text that a reader of the page sees, including tables and
+preformatted text.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ UNSEEN = {
     "case": "what stands there in another form",
     "epub:case": "what stands there in another form",
 }
-"""Elements that are not read, and why their text is left out."""
+"""Elements that are skipped, and why."""
 PARAGRAPHS = frozenset((
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "table", "ul", "ol", "dl",
     "figure", "section", "article", "main", "header", "footer", "aside", "address", "form",
@@ -52,18 +54,18 @@ _SPACES = re.compile(r"[ \t\n\r\f]+")
 
 
 def read_html(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """The text of a page, as one passage."""
+    """Read the text of a page as one passage."""
     yield Passage(html_text(decode_page(data, notes), notes))
 
 
 LeftOut = Callable[[str, dict[str, str | None]], str]
-"""Why an element of some tag and attributes is not read; empty where it is."""
+"""Tells why an element with this tag and attributes is skipped; empty if it is not."""
 
 
 def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: "") -> str:
-    """The text of a page: blocks by empty lines, cells by tabs.
+    """The text of a page: blocks are separated by empty lines, cells by tabs.
 
-    What is hidden is left out, but where it is all there is, as on pages that a script shows.
+    Hidden text is left out unless there is no other, as on pages that a script reveals.
     """
 
     def unseen(tag: str, given: dict[str, str | None]) -> str:
@@ -92,19 +94,19 @@ def _walked(page: str, left_out: LeftOut) -> _Walk:
 
 
 class _Walk:
-    """What is seen of a page, and what is not, by reason."""
+    """Collects the visible text of a page, and counts the hidden text by reason."""
 
     def __init__(self, notes: Notes, left_out: LeftOut) -> None:
         self.notes = notes
         self.left_out = left_out
         self.writer = _Writer()
         self.title: list[str] = []
-        self.unseen: list[str] = []  # why, for each element from the first unseen one inwards
+        self.unseen: list[str] = []  # reasons, from the first hidden element inwards
         self.open: list[str] = []
         self.cells: list[bool] = []  # whether each open element has had a cell
 
     def take(self, event: Event) -> None:
-        """The next event of the page."""
+        """Process the next event of the page."""
         kind, name, given = event
         if kind == "text":
             self.text(name)
@@ -149,10 +151,10 @@ class _Walk:
 
 
 def _is_hidden(tag: str, given: dict[str, str | None]) -> bool:
-    """Whether an element is not seen, or not meant for those who hear the page."""
+    """Whether an element is invisible, or hidden from screen readers."""
     if "hidden" in given or (given.get("aria-hidden") or "").strip().lower() == "true":
         return True
-    if tag in ("html", "body"):  # which scripts show once they have loaded
+    if tag in ("html", "body"):  # scripts show them after loading
         return False
     if tag == "dialog":
         return "open" not in given
@@ -160,7 +162,7 @@ def _is_hidden(tag: str, given: dict[str, str | None]) -> bool:
 
 
 class _Writer:
-    """Text so far; line ends wait, so that nested blocks do not add theirs up."""
+    """The text so far; line ends are delayed, so that those of nested blocks do not add up."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -168,7 +170,7 @@ class _Writer:
         self.space = False
 
     def words(self, text: str, preformatted: bool) -> None:
-        """Text inside a block."""
+        """Append text inside a block."""
         if not preformatted:
             text = _SPACES.sub(" ", text)
             if text.startswith(" "):
@@ -185,11 +187,11 @@ class _Writer:
         self.parts.append(text)
 
     def end_line(self, n: int) -> None:
-        """So many line ends before the next text, at least."""
+        """Make sure that at least `n` line ends precede the next text."""
         self.waiting, self.space = max(self.waiting, n), False
 
     def tab(self) -> None:
-        """Between two cells."""
+        """Separate two cells."""
         if self.waiting and self.parts:
             self.parts.append("\n" * self.waiting)
         self.waiting, self.space = 0, False
@@ -205,6 +207,6 @@ def _squeezed(text: str) -> str:
 
 
 def decode_page(data: bytes, notes: Notes) -> str:
-    """Bytes of a page as text, by the encoding that it names where it is no UTF-8."""
+    """Decode a page as UTF-8, else in the encoding that it declares."""
     named = _CHARSET.search(data[:2048])
     return decode(data, named[1].decode("ascii") if named else None, notes)

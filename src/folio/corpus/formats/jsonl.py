@@ -1,4 +1,4 @@
-"""JSON lines: the text of each record, by a key that the first thousand of them agree on."""
+"""JSON lines: the text of each record, under a key that is chosen from the first thousand."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from folio.errors import UserError
 
 FIRST_RECORDS = 1000
 FIRST_CHARACTERS = 1 << 24
-"""Of which the key is chosen; fewer where they are long."""
+"""In characters; the key is chosen from as many, or from a thousand records."""
 BAD_LINES = 0.01
-"""Share of lines that may be no JSON; one line always may."""
+"""Share of lines that may be invalid JSON; one line always may."""
 
 
 class Record(NamedTuple):
-    """A record, the place that it is at, and the size of what it was read from."""
+    """A record, its position, and the size of its source."""
 
     place: str
     value: Any
@@ -32,23 +32,23 @@ class Record(NamedTuple):
 def read_jsonl(
     lines: Iterator[str], column: str, notes: Notes, conversations: str = "text"
 ) -> Iterator[Passage]:
-    """The text of each line; a line may also be a bare string, or a conversation."""
+    """Read the text of each line; a line may also be a bare string, or a conversation."""
     yield from texts_of_records(_parsed(lines, notes), column, notes, conversations)
 
 
 def texts_of_records(
     records: Iterable[Record], column: str, notes: Notes, conversations: str = "text"
 ) -> Iterator[Passage]:
-    """A document for each record that has a text.
+    """Read one document per record that has a text.
 
     Args:
-        records: of a file.
-        column: the key of the text, where the user named one.
-        notes: what is left out.
-        conversations: `turns` where they are to be told from text.
+        records: the records of a file.
+        column: the key of the text, if the user named one.
+        notes: records what is left out.
+        conversations: `turns` if they are to be kept apart from text.
 
     Raises:
-        UserError: no record has one, or not under the key that was named.
+        UserError: no record has text, or none under the key that was named.
     """
     coming = iter(records)
     first = list(_first(coming))
@@ -121,7 +121,7 @@ def _first(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _choose(values: list[Any]) -> str:
-    """The key under which most records have a text, names of text columns first."""
+    """The key under which most records have text; names of text columns take precedence."""
     counts: Counter[str] = Counter()
     for value in values:
         if isinstance(value, dict):
@@ -136,7 +136,7 @@ def _choose(values: list[Any]) -> str:
 
 
 def _text(value: Any, chosen: str, notes: Notes) -> str:
-    """The text of a record, whatever else it holds counted."""
+    """The text of a record; everything else in it is counted."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
@@ -162,7 +162,7 @@ def _text(value: Any, chosen: str, notes: Notes) -> str:
 
 
 def _turns(record: Record, said: Sequence[tuple[str, str]], notes: Notes) -> str:
-    """A conversation with its marks; empty, and counted, where others speak in it."""
+    """A conversation with its marks; empty, and counted, if it has other speakers."""
     if any(role not in SPEAKERS for role, _ in said):
         notes.dropped["conversations in which others speak"] += record.n_bytes
         return ""
@@ -176,13 +176,13 @@ def _turns(record: Record, said: Sequence[tuple[str, str]], notes: Notes) -> str
 
 
 def drop_other_fields(value: Any, n_known: int, notes: Notes) -> None:
-    """Count what a value holds beside so many bytes, which were read from it or are counted."""
+    """Count what a value holds beyond the bytes that were read from it or counted before."""
     n_bytes = sum(len(text.encode("utf-8", "replace")) for text in strings(value))
     notes.dropped["other fields"] += max(n_bytes - n_known, 0)
 
 
 def strings(value: Any) -> Iterator[str]:
-    """The texts and numbers inside a value."""
+    """The strings and numbers inside a value."""
     waiting = [value]
     while waiting:
         value = waiting.pop()

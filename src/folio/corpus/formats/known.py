@@ -1,4 +1,4 @@
-"""Which formats there are, by the ends of file names."""
+"""The known formats, by suffix of the file name."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ class Format:
     library: str = ""
     """The package that does the work, if any."""
     extra: str = "documents"
-    """Of pyproject.toml, that installs the package."""
+    """The extra of pyproject.toml that installs the package."""
     takes: str = "data"
-    """`data`, the bytes; `rows`, its lines and the text column; or `path`, for what is too large
-    to be held."""
+    """`data`, the bytes; `rows`, its lines and the text column; or `path`, for files too large for
+    memory."""
     settings: tuple[str, ...] = ()
-    """Fields of ReadingOptions that the reader takes, by name."""
+    """Names of the fields of ReadingOptions that the reader takes."""
     laid_out: bool = True
-    """Whether the text was made of a layout, so that cleaning applies by default."""
+    """Whether the text was extracted from a layout, so that cleaning applies by default."""
     accounts: bool = True
-    """Whether it visits all text of a file, so that what is neither read nor counted is markup."""
+    """Whether it visits all text of a file, so that whatever is neither read nor counted is
+    markup."""
     revision: int = 3
-    """Raised with each change that gives another text, so that caches are not used."""
+    """Raised with each change of the extracted text, so that old cache entries are ignored."""
 
     @property
     def extractor(self) -> str:
-        """Reader and library with their versions, as provenance keeps it."""
+        """Reader and library with their versions, as recorded in the provenance."""
         ours = f"folio {self.name} {self.revision}"
         return f"{ours}, {self.library} {_version(self.library)}" if self.library else ours
 
     def load(self) -> Callable[..., Any]:
-        """The reader; its libraries are imported when it runs."""
+        """The reader function; its libraries are imported when it runs."""
         module, _, function = self.reader.partition(".")
         return getattr(importlib.import_module(f"folio.corpus.formats.{module}"), function)
 
@@ -120,7 +121,7 @@ WHATSAPP = Format(
     revision=4,
 )
 OTHERS = (LINES, MARKED, WHATSAPP)
-"""Not told by a name."""
+"""Formats that no file name tells."""
 TIKA = Format("tika", (), "tika.read_tika", "tika", accounts=False)
 
 PROSE_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
@@ -133,19 +134,19 @@ CODE_SUFFIXES = (
     ".vhd", ".tcl", ".f", ".f90", ".pas", ".ada", ".asm", ".s", ".css", ".scss",
 )  # fmt: skip
 MARKED_UP = ("org", "latex", "xml")
-"""Formats whose source is text too, which some want to learn as it is."""
+"""Formats whose source is also readable text, which some want to learn as it is."""
 PLAIN_SUFFIXES = PROSE_SUFFIXES + CODE_SUFFIXES
-"""Files that are text as they lie there."""
+"""Suffixes of plain text files."""
 
 ARCHIVE_SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
 )  # fmt: skip
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma", ".zst")
-"""A single file, compressed; what stands before this end tells its format."""
+"""Suffixes of single compressed files; the suffix before tells the format."""
 
 
 def format_of(name: str) -> Format | None:
-    """The format that a file name tells; None for plain text and for what is unknown."""
+    """The format that a file name tells; None for plain text and unknown types."""
     name = name.lower()
     return next((known for known in FORMATS if name.endswith(known.suffixes)), None)
 
@@ -156,7 +157,7 @@ def is_archive(name: str) -> bool:
 
 
 def without_compression(name: str) -> str:
-    """A name without the end that says how the file is compressed.
+    """A name without the suffix of its compression.
 
     >>> without_compression("a.txt.gz"), without_compression("a.tar.gz")
     ('a.txt', 'a.tar.gz')

@@ -1,7 +1,7 @@
-"""LaTeX by its text: what is typeset, with formulas and code as they are written.
+"""LaTeX: the typeset text, with formulas and code as they are written.
 
-A file is walked once, from left to right, without calls into itself, so that nothing nests too
-deeply. A command that is not known is markup, and what stands in its braces is text.
+A file is walked once from left to right without recursion, so that no nesting is too deep. Unknown
+commands are markup, and what is inside their braces is text.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _OWN = re.compile(
     r"\\(?:newcommand|renewcommand|providecommand|def)\*?\s*\{?\\([A-Za-z]+)\}?\s*"
     r"\{([^{}\\$#&%]{1,100})(?:(\\xspace)|\\@)?\}"
 )
-"""Commands of the author's own that stand for a few words, and whether a space follows them."""
+"""Macros of the author's own that stand for a few words, and whether a space follows them."""
 _LENGTH = re.compile(
     r"\s*(?P<is>=?)\s*-?(?:\d+\.?\d*|\.\d+)\s*(?:pt|em|ex|cm|mm|in|bp|pc|true\s?\w\w)?\b"
     r"(?:\s*(?:plus|minus)\s*-?[\d.]+\s*[a-z]+)*"
 )
-"""What a length is set to."""
+"""The value that a length is set to."""
 _TOKEN = re.compile(
     r"\\(?P<word>[A-Za-z@]+\*?)|\\(?P<sign>.)|(?P<comment>%[^\n]*(?:\n[ \t]*+(?!\n))?)|"
     r"(?P<special>[{}]|\$\$?|[~&\"]|---?|``|''|`|\n[ \t]*\n\s*)|[^\\%{}$~&\"`'\n-]+|.",
@@ -54,7 +54,9 @@ _SPACES = re.compile(r"\s+")
 
 
 def read_latex(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """The text of a file, its title and what its document holds; no other file is read."""
+    """Read the text of a file, its title and the body of its document; included files are
+    not read.
+    """
     named = _INPUT_ENCODING.search(data)
     encoding = named[1].decode("ascii") if named else None
     source = decode(data, ENCODINGS.get(encoding or "", encoding), notes).replace("\r\n", "\n")
@@ -85,7 +87,7 @@ def _title(preamble: str) -> str:
 
 
 class _Walk:
-    """A source, how far it is read, and the text so far."""
+    """A source, the position in it, and the text so far."""
 
     def __init__(self, source: str, notes: Notes, own: dict[str, str], german: bool) -> None:
         self.source = source
@@ -95,9 +97,9 @@ class _Walk:
         self.at = 0
         self.closing = pairs(source)
         self.ends = Ends(source)
-        self.groups: list[tuple[int, Callable[[], None]]] = []  # what ends with a brace
+        self.groups: list[tuple[int, Callable[[], None]]] = []  # what to do when each brace closes
         self.parts: list[str] = []
-        self.outer: list[list[str]] = []  # texts around the footnotes that are being read
+        self.outer: list[list[str]] = []  # texts around the open footnotes
         self.footnotes: list[str] = []
         self.n_footnotes = 0
         self.reference_left_out = False
@@ -126,7 +128,7 @@ class _Walk:
     # ---- text ----
 
     def say(self, text: str) -> None:
-        """Words, of which spaces and line ends are one space."""
+        """Append words; spaces and line ends collapse to one space."""
         text = _SPACES.sub(" ", text)
         last = self.parts[-1][-1:] if self.parts else ""
         if self.reference_left_out and text[:1] in ".,;:)" and last == " ":
@@ -138,7 +140,7 @@ class _Walk:
             self.parts.append(text)
 
     def end_line(self, n: int) -> None:
-        """So many line ends before the next word; footnotes follow their paragraph."""
+        """Make sure that `n` line ends precede the next word; footnotes follow their paragraph."""
         before = ""
         while self.parts and not before:
             last = self.parts.pop()
@@ -151,7 +153,7 @@ class _Walk:
             self.parts += [f"{note}\n\n" for note in waiting]
 
     def end_footnote(self) -> None:
-        """Keep the text of a footnote until its paragraph ends, and go on with that."""
+        """Keep the text of a footnote until its paragraph ends, and continue the paragraph."""
         note = "".join(self.parts).strip()
         self.parts = self.outer.pop()
         self.n_footnotes += 1
@@ -159,12 +161,12 @@ class _Walk:
         self.footnotes.append(f"[{self.n_footnotes}] {note}")
 
     def end_heading(self) -> None:
-        """Leave out settings after a heading or an author, and end the line."""
+        """Skip settings after a heading or an author, and end the line."""
         self.option()
         self.end_line(2)
 
     def raw(self, text: str) -> None:
-        """What stays as it is written, on lines of its own where it has several."""
+        """Append text as it is written, on lines of its own if it has several."""
         if "\n" in text:
             self.end_line(1)
         self.parts.append(text)
@@ -174,7 +176,7 @@ class _Walk:
     # ---- tokens ----
 
     def special(self, sign: str, start: int) -> None:
-        """Braces, formulas, quotation marks, dashes, ties, cells, and empty lines."""
+        """Handle braces, formulas, quotation marks, dashes, ties, cells, and empty lines."""
         if sign == "}":
             if self.groups and self.groups[-1][0] == start:
                 self.groups.pop()[1]()
@@ -200,7 +202,7 @@ class _Walk:
             self.say(signs.get(sign, sign))
 
     def sign(self, sign: str) -> None:
-        """A command whose name is no letter."""
+        """Handle a command whose name is not a letter."""
         if sign in "([":
             self.formula("\\)" if sign == "(" else "\\]", self.at - 2)
         elif sign == "\\":
@@ -215,7 +217,7 @@ class _Walk:
             self.say(sign)
 
     def command(self, name: str, start: int) -> None:
-        """A command whose name is a word."""
+        """Handle a command whose name is a word."""
         if name in ("begin", "end"):
             environment = self.argument() or ""
             self.begin(environment, start) if name == "begin" else self.end_line(2)
@@ -265,7 +267,7 @@ class _Walk:
             self.blanks()
 
     def begin(self, environment: str, start: int) -> None:
-        """What an environment does with what stands in it."""
+        """Begin an environment, and treat its content accordingly."""
         name = environment.rstrip("*")
         end = rf"\end{{{environment}}}"
         if name in FORMULAS:
@@ -291,25 +293,25 @@ class _Walk:
     # ---- parts of commands ----
 
     def blanks(self) -> None:
-        """Pass over spaces and one line end."""
+        """Skip spaces and one line end."""
         blank = _BLANKS.match(self.source, self.at)
         self.at = blank.end() if blank else self.at
 
     def option(self) -> None:
-        """Leave out what stands in brackets."""
+        """Skip an optional argument in brackets."""
         while option := _OPTION.match(self.source, self.at):
             self.notes.drop("names and settings", option[1])
             self.at = option.end()
 
     def length(self, name: str) -> None:
-        """Leave out the number that a length is set to."""
+        """Skip the value that a length is set to."""
         found = _LENGTH.match(self.source, self.at)
         if found and (found["is"] or name.endswith(LENGTHS)):
             self.notes.drop("names and settings", found[0])
             self.at = found.end()
 
     def argument(self) -> str | None:
-        """What stands in the next braces, if they come at once."""
+        """The content of the next braces, if they follow immediately."""
         before = self.at
         self.blanks()
         end = self.closing.get(self.at)
@@ -320,14 +322,14 @@ class _Walk:
         return self.source[begin:end]
 
     def leave_out(self, n: int, reason: str) -> None:
-        """Pass over so many arguments, and options among them."""
+        """Skip `n` arguments, and options among them, and count them."""
         self.option()
         for _ in range(n):
             self.notes.drop(reason, self.argument())
             self.option()
 
     def group(self, then: Callable[[], None]) -> bool:
-        """Enter the next braces, and do something when they are closed."""
+        """Enter the next braces, and call `then` when they close."""
         self.blanks()
         end = self.closing.get(self.at)
         if end is not None:
@@ -336,7 +338,7 @@ class _Walk:
         return end is not None
 
     def drop_until(self, mark: str, reason: str, before: str = "") -> None:
-        """Leave out what comes before a mark, and the mark; not where another comes first."""
+        """Skip everything up to and including a mark; nothing if `before` comes first."""
         end = self.ends.next(mark, self.at)
         other = self.ends.next(before, self.at) if before else None
         if end is not None and (other is None or end < other):
@@ -344,14 +346,14 @@ class _Walk:
             self.at = end + len(mark)
 
     def formula(self, mark: str, start: int) -> None:
-        """A formula as it is written, from `start` up to a mark."""
+        """Append a formula as it is written, from `start` up to a mark."""
         end = self.ends.next(mark, self.at)
         if end is not None:
             self.at = end + len(mark)
             self.parts.append(self.source[start : self.at])
 
     def verbatim(self, name: str) -> None:
-        """Code in a line, between two equal signs or braces."""
+        """Append inline code between two equal signs or braces."""
         self.option()
         if name == "mintinline":
             self.notes.drop("names and settings", self.argument())
@@ -362,7 +364,7 @@ class _Walk:
             self.at = end + 1
 
     def accent(self, sign: str) -> None:
-        """A letter with a sign on it."""
+        """Append a letter with an accent."""
         self.blanks()
         braced = self.argument()
         letter = braced
@@ -375,9 +377,9 @@ class _Walk:
         letter = {"\\i": "i", "\\j": "j"}.get(letter) or SYMBOLS.get(letter[1:], letter)
         if letter:
             self.parts.append(unicodedata.normalize("NFC", letter[:1] + sign) + letter[1:])
-        else:  # the sign alone, as in the address of a page
+        else:  # the bare sign, as in a web address
             self.say({"\u0303": "~", "\u0302": "^"}.get(sign, ""))
 
     def symbol(self, text: str) -> None:
-        """Say a sign, or end the line."""
+        """Append a symbol, or end the line."""
         self.end_line(text.count("\n")) if text.startswith("\n") else self.say(text)

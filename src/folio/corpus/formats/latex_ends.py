@@ -1,7 +1,7 @@
-"""Where what is opened in LaTeX is closed: braces, environments, formulas.
+"""Finds where LaTeX's braces, environments and formulas are closed.
 
-All braces are paired in one pass, before the text is walked, and each mark is looked for once in
-all of a file, so that what is opened again and again and never closed takes no longer.
+All braces are paired in one pass before the text is walked, and each mark is searched once per
+file, so that constructs that are opened again and again and never closed take no longer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PAIRED = re.compile(
 
 
 def pairs(source: str) -> dict[int, int]:
-    """Where each opened brace is closed, but for those in comments and in what is no LaTeX."""
+    """Where each opened brace is closed, except in comments and verbatim text."""
     closing: dict[int, int] = {}
     opened: list[int] = []
     ends = Ends(source)
@@ -42,14 +42,14 @@ def pairs(source: str) -> dict[int, int]:
 
 
 class Ends:
-    """Where a mark comes next; each is looked for once in all of a text."""
+    """Positions of marks; each is searched once in the whole text."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.places: dict[str, list[int]] = {}
 
     def next(self, mark: str, at: int) -> int | None:
-        """Return the first place from `at` on; a dollar behind a backslash is none."""
+        """Return the first position of a mark from `at` on; an escaped dollar does not count."""
         if mark not in self.places:
             pattern = (r"(?<!\\)" if mark.startswith("$") else "") + re.escape(mark)
             self.places[mark] = [found.start() for found in re.finditer(pattern, self.source)]

@@ -1,4 +1,4 @@
-"""Commands and environments of LaTeX whose arguments are no text, and signs by their names."""
+"""Commands and environments of LaTeX whose arguments are not text, and symbols by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ ARGUMENTS = _counted(
     "addcontentsline settowidth",
     three="newenvironment renewenvironment newglossaryentry titlespacing",
 )
-"""How many of their arguments are names, sizes, colours or programs; what follows them is text."""
+"""How many arguments of each command are names, sizes, colors or programs; what follows them is
+text."""
 ENVIRONMENT_ARGUMENTS = _counted(
     one="tabular array longtable supertabular thebibliography minipage multicols list adjustbox "
     "subfigure subtable figwindow spacing otherlanguage tcolorbox",
@@ -43,13 +44,13 @@ VERBATIM = {
     "verbatim": "", "alltt": "", "code": "", "Verbatim": _OPTION, "lstlisting": _OPTION,
     "minted": _OPTION + r"\{[^{}\n]*\}",
 }  # fmt: skip
-"""Environments whose lines are text as they stand, and a pattern of the settings before them."""
+"""Environments whose lines are kept as they are, and a pattern of the settings before them."""
 COMMENTS = {
     "comment": "comments",
     "tikzpicture": "drawings", "picture": "drawings", "pspicture": "drawings",
     "pgfpicture": "drawings", "tikzcd": "drawings", "filecontents": "other files",
 }  # fmt: skip
-"""Environments that are left out, and as what."""
+"""Environments that are left out, and the reason."""
 FORMULAS = _names(
     "equation align alignat flalign gather multline eqnarray displaymath math split dmath "
     "subequations IEEEeqnarray"
@@ -59,14 +60,14 @@ HEADINGS = _names(
     "subtitle frametitle framesubtitle author institute affiliation"
 )
 LENGTHS = ("skip", "indent", "width", "height", "sep", "margin", "penalty", "stretch", "tolerance")
-"""Ends of names after which a number is no text."""
+"""Suffixes of command names after which a number is not text."""
 FOOTNOTES = _names("footnote footnotetext thanks endnote marginpar sidenote")
 ACCENTS = {
     "'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "=": "\u0304",
     ".": "\u0307", "u": "\u0306", "v": "\u030c", "H": "\u030b", "c": "\u0327", "d": "\u0323",
     "b": "\u0331", "k": "\u0328", "r": "\u030a", "t": "\u0361",
 }  # fmt: skip
-"""Commands that put a sign on the letter after them, and that sign."""
+"""Commands that put an accent on the letter after them, and that accent."""
 SYMBOLS = {
     "ss": "ß", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł",
     "aa": "å", "AA": "Å", "i": "ı", "j": "ȷ", "dh": "ð", "DH": "Ð", "th": "þ", "TH": "Þ",
@@ -89,6 +90,6 @@ GERMAN = {
     "a": "ä", "o": "ö", "u": "ü", "A": "Ä", "O": "Ö", "U": "Ü", "s": "ß", "z": "ß", "`": "„",
     "'": "“", "<": "«", ">": "»", "-": "", "~": "-", "=": "-", "|": "", '"': "",
 }  # fmt: skip
-"""What stands after a quotation mark where babel is told that a text is German."""
+"""What follows a quotation mark in shorthands of babel for German."""
 ENCODINGS = {"ansinew": "cp1252", "applemac": "mac_roman", "utf8x": "utf-8", "latin9": "iso8859-15"}
-"""Names of encodings that Python has other names for."""
+"""Encodings that Python knows by another name."""

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, for messages that name it and say what to do."""
+"""Recognizes files by their first bytes, for messages that name the type and say what to do."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ KINDS = (
     (b"\x7fELF", "a program (ELF)", "give text files"),
     (b"MZ", "a program of Windows", "give text files"),
 )  # fmt: skip
-"""First bytes, what a file with them is, and what to do."""
+"""First bytes, the type of such a file, and what to do."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-"""What is in no text, so that a text may begin with MZ."""
+"""Bytes that no text has, so that a text may begin with MZ."""
 
 
 def what_is(head: bytes) -> str:
-    """What a file is that begins so, and what to do; empty where its bytes do not tell.
+    """The type of a file that begins with these bytes, and what to do; empty if they do not tell.
 
     >>> what_is(b"PAR1\\x15\\x04")
     'a Parquet table: end its name in .parquet'
@@ -60,13 +60,14 @@ def what_is(head: bytes) -> str:
             return f"{kind}: {advice}"
     if head[257:262] == b"ustar":
         return "a tar archive: end its name in .tar"
-    # A SentencePiece model is a protocol buffer: its first piece is field 1, "<unk>" in it.
+    # A SentencePiece model is a protocol buffer: field 1 is its first piece, which contains
+    # "<unk>".
     if head[:1] == b"\x0a" and b"<unk>" in head[:16]:
         return "a SentencePiece model, a tokenizer and no text: give text files"
     return ""
 
 
 def what_is_file(path: Path) -> str:
-    """The same of a file."""
+    """Apply `what_is` to the head of a file."""
     with path.open("rb") as file:
         return what_is(file.read(HEAD_BYTES))

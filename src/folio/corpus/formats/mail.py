@@ -1,4 +1,4 @@
-"""Mail: what somebody wrote, without signatures and what it quotes; mbox and single messages."""
+"""Mail: what the sender wrote, without signatures and quotes; mbox and single messages."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from folio.errors import UserError
 MESSAGE_BYTES = 64 << 20
 """A longer message is left out, and counted."""
 MOST_PARTS = 100
-"""A message that holds more messages, or lists of parts, is read by nobody; parsers take very long
-for parts in parts."""
+"""A message with more nested messages or parts is left out, because parsers take very long for
+parts within parts."""
 LINE_BYTES = 1 << 20
-"""Of a line that are read at once."""
+"""How much of a line is read at once."""
 _DATED = re.compile(
     rb"From .*?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +"
     rb"(?:[A-Z][a-z]{2} +\d{1,2}|\d{1,2} +[A-Z][a-z]{2}) +"
@@ -39,19 +39,20 @@ _FIELD = re.compile(
 _LENGTH = re.compile(rb"Content-Length:\s*(\d{1,12})\s*$", re.IGNORECASE)
 _ESCAPED = re.compile(rb">+From ")
 _ESCAPED_LINES = re.compile(rb"^>(>*From )", re.MULTILINE)
-"""Lines that a program escaped, so that no message seems to begin: one ">" too many."""
+"""Lines that a program escaped, so that no message seems to begin there: they have one ">" too
+many."""
 _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application/pgp-encrypted")
 _BOUNDARY = re.compile(rb"^--([^\s\"]{1,200})[ \t]*\r?\n(?=content-[a-z-]+:)", re.I | re.MULTILINE)
-"""A line between two parts."""
+"""The line that separates two parts."""
 _PART = re.compile(rb"boundary=|message/rfc822", re.IGNORECASE)
 
 
 class TooDeepError(UserError):
-    """Parts in parts, without end."""
+    """Raised by parts that are nested too deeply."""
 
 
 def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Passage]:
-    """A document for each message of a mailbox, of which one is held at a time."""
+    """Read one document per message of a mailbox; memory holds one message at a time."""
     n = 0
     for n, data in enumerate(_messages(path, notes), 1):
         try:
@@ -69,7 +70,7 @@ def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Pa
 
 
 def read_eml(data: bytes, notes: Notes, mail_headers: tuple[str, ...] = ()) -> Iterator[Passage]:
-    """One message."""
+    """Read a single message."""
     if b"\0" in data[:4]:  # saved as UTF-16
         data = decode(data, None, notes).encode("utf-8", "replace")
     data = data.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
@@ -77,7 +78,7 @@ def read_eml(data: bytes, notes: Notes, mail_headers: tuple[str, ...] = ()) -> I
 
 
 def read_saved_page(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """A page of the web as browsers save it: a mail of the page and its pictures."""
+    """Read a web page as browsers save it: a mail with the page and its pictures."""
     from folio.corpus.formats.html import html_text
 
     message = _parsed(data)
@@ -92,7 +93,7 @@ def read_saved_page(data: bytes, notes: Notes) -> Iterator[Passage]:
 
 
 def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
-    """The messages of a mailbox, each without the line that parts it from the one before."""
+    """The messages of a mailbox, without the line that separates each from the one before."""
     lines: list[bytes] = []
     n_bytes, begun, in_head, empty = 0, False, False, True
     with path.open("rb") as file:
@@ -120,11 +121,10 @@ def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
 
 
 def _is_envelope(line: bytes, after_empty: bool, file: BinaryIO) -> bool:
-    """Whether a line parts two messages, or is a sentence that begins with "From ".
+    """Whether a line separates two messages, or is a sentence that begins with "From ".
 
-    With sender and date it parts them wherever it stands, as to Dovecot; to Python's mailbox any
-    such line does. Programs that write no date are believed after an empty line, where a field of
-    a header follows.
+    With sender and date it separates them wherever it is, as in Dovecot; for Python's mailbox any
+    such line does. Without a date it does so only after an empty line and before a header field.
     """
     if not line.startswith(b"From "):
         return False
@@ -139,10 +139,10 @@ def _is_envelope(line: bytes, after_empty: bool, file: BinaryIO) -> bool:
 
 
 def _body(head: list[bytes], file: BinaryIO) -> bytes:
-    """The body of a message that says how long it is, where that is true; else nothing.
+    """The body of a message that declares its length, if that is right; else nothing.
 
-    It is true where the next message begins there, or the file ends; such bodies may hold lines
-    that look as if a message began.
+    It is right if the next message begins there, or the file ends; such bodies may contain lines
+    that look like the beginning of a message.
     """
     length = next((match for line in head if (match := _LENGTH.match(line))), None)
     n_bytes = int(length[1]) if length else 0
@@ -180,13 +180,13 @@ def _message_text(data: bytes, headers: tuple[str, ...], notes: Notes) -> str:
 
 
 def _parsed(data: bytes) -> Message:
-    # policy.default would parse each field anew whenever it is asked for.
+    # policy.default would parse each field again on each access.
     return BytesParser(policy=policy.compat32).parsebytes(data)
 
 
 def _said(part: Message, notes: Notes) -> str:
-    """What is written in a part and the parts in it; of alternatives, in the plainest."""
-    kind = part.get_content_type()  # which is parsed anew each time
+    """The text of a part and its subparts; of alternatives, the plainest."""
+    kind = part.get_content_type()  # parsed again on each call
     for beside in (part.preamble, part.epilogue):
         notes.drop("what stands beside the parts", beside)
     if part.is_multipart():
@@ -212,12 +212,14 @@ def _said(part: Message, notes: Notes) -> str:
 
 
 def _raw(part: Message, name: str) -> str:
-    """A field of a header as it is written."""
+    """A header field as it is written."""
     return next((str(value) for key, value in part.raw_items() if key.lower() == name), "")
 
 
 def _unannounced(part: Message, kind: str) -> Message | None:
-    """A part of several whose boundary is not the one that its header names, read by its own."""
+    """A multipart whose actual boundary differs from the one in its header, parsed by the actual
+    one.
+    """
     body = _payload(part)
     boundary = _BOUNDARY.search(body)
     if boundary is None:
@@ -228,7 +230,7 @@ def _unannounced(part: Message, kind: str) -> Message | None:
 
 
 def _plainest(alternatives: list[Message], notes: Notes) -> Message:
-    """The part that is read of those that say the same; the others are counted."""
+    """Choose one of several alternative parts; the others are counted."""
 
     def is_plain(part: Message) -> bool:
         return any(
@@ -260,7 +262,7 @@ def _drop_head(part: Message, notes: Notes) -> None:
 
 def _is_text(part: Message, kind: str) -> bool:
     is_text = kind in ("text/plain", "text/html") or kind.startswith("multipart/")
-    # A list of parts without the parts that it announces is text.
+    # A multipart without the announced parts is text.
     if not is_text or part.is_multipart():
         return False
     return not _raw(part, "content-disposition").strip().lower().startswith("attachment")
@@ -287,8 +289,8 @@ def _page_text(page: str, notes: Notes) -> str:
 
 
 def _header(name: str, value: str) -> str:
-    """A field of a header as it is shown."""
+    """A header field as it is displayed."""
     try:
         return str(policy.default.header_fetch_parse(name, value))
-    except (ValueError, IndexError, AttributeError):  # a header against the rules
+    except (ValueError, IndexError, AttributeError):  # a malformed header
         return ""

@@ -1,4 +1,6 @@
-"""What the sender of a mail wrote: no signature, no quoted mail, nothing packed into the text."""
+"""What the sender of a mail wrote: without signature, quoted mail, and files packed into
+the text.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import re
 from folio.corpus.formats.passage import Notes
 
 SIGNATURE_LINES = 20
-"""A signature is short; what goes on for longer after a line of dashes is the text."""
+"""A signature has at most so many lines; a longer ending after a line of dashes is text."""
 ATTRIBUTION_CHARACTERS = 500
 _QUOTED = re.compile(r"^\s*>")
 _WROTE = (
@@ -17,9 +19,9 @@ _WROTE = (
 _ATTRIBUTION = re.compile(
     rf"^(?!\s*>).{{0,300}}(?:{_WROTE}|\d{{1,2}}[:.h]\d{{2}}\b|\S@\S).{{0,200}}[:：]$", re.DOTALL
 )
-"""The line before quoted mail, with who wrote it, or when."""
+"""The line before a quote that says who wrote it, or when."""
 _BEGUN = re.compile(r"(?:On|Am|Le|El|Il|Op|Em|W dniu|Den|Dne|В|\d{1,4}[./-]\d)\b")
-"""How such a line begins where it takes two."""
+"""How such a line begins if it takes two lines."""
 _ORIGINAL = re.compile(
     r"^\s*-{2,}\s*(Original Message|Ursprüngliche Nachricht|Message d'origine|Mensaje original|"
     r"Messaggio originale|Mensagem original|Oorspronkelijk bericht|Исходное сообщение|"
@@ -42,11 +44,11 @@ _PACKED = re.compile(
     r"^begin-base64 [0-7]{3,4} [^\n]+\n(?:[A-Za-z0-9+/=]{1,90}\n)*==== *$",
     re.MULTILINE,
 )
-"""A file by uuencode."""
+"""Matches a uuencoded file."""
 
 
 def written(body: str, notes: Notes) -> str:
-    """What the sender wrote: no signature, no quoted lines, nor whose they are."""
+    """Remove the signature, quoted lines and their attributions."""
     lines = _unpacked(body.replace("\r\n", "\n"), notes).split("\n")
     for reason, end in (("signatures", _signature(lines)), ("quoted mail", _original(lines))):
         notes.drop(reason, "\n".join(lines[end:]))
@@ -71,7 +73,7 @@ def written(body: str, notes: Notes) -> str:
 
 
 def unwrapped(text: str, joined: bool) -> str:
-    """Text of which lines that end with a space go on in the next, as in RFC 3676.
+    """Join lines that end with a space to the next line, as in RFC 3676 (format=flowed).
 
     >>> unwrapped("This is \\none line.\\n> q \\n-- \\nAnn", joined=False)
     'This is one line.\\n> q \\n-- \\nAnn'
@@ -90,7 +92,7 @@ def unwrapped(text: str, joined: bool) -> str:
 
 
 def quoted_in_a_page(tag: str, given: dict[str, str | None]) -> str:
-    """Why an element of a mail in HTML is not read: it is what mail programs put a quote into."""
+    """Why an element of an HTML mail is skipped: mail programs put quotes into it."""
     names = (given.get("class") or "").split()
     is_quote = tag == "blockquote" and (given.get("type") == "cite" or "gmail_quote" in names)
     is_quote |= tag == "div" and bool({"gmail_quote", "yahoo_quoted", "moz-cite-prefix"} & {*names})
@@ -100,7 +102,7 @@ def quoted_in_a_page(tag: str, given: dict[str, str | None]) -> str:
 
 
 def _unpacked(text: str, notes: Notes) -> str:
-    """A text without files that are packed into it, and what encryption adds to it."""
+    """Remove files packed into a text, and the armor of encryption."""
     for match in _PACKED.finditer(text):
         notes.drop("attachments", match[0])
     text = _PACKED.sub("", text)
@@ -113,7 +115,7 @@ def _unpacked(text: str, notes: Notes) -> str:
 
 
 def _signature(lines: list[str]) -> int:
-    """The line at which a signature begins, that of a mailing list too; else the end."""
+    """The line at which the signature, or that of a mailing list, begins; else the end."""
     n_after = 0
     begin = len(lines)
     for i in range(len(lines) - 1, 0, -1):
@@ -127,7 +129,7 @@ def _signature(lines: list[str]) -> int:
 
 
 def _original(lines: list[str]) -> int:
-    """The line at which a mail follows that is quoted as a whole; else the end."""
+    """The line at which a mail that is quoted as a whole begins; else the end."""
     for i, line in enumerate(lines):
         heads = _FROM.match(line) and any(map(_SENT.match, lines[i + 1 : i + 3]))
         if _ORIGINAL.match(line) or (heads and i > 0):
@@ -136,7 +138,7 @@ def _original(lines: list[str]) -> int:
 
 
 def _attribution(kept: list[str]) -> int:
-    """How many lines before a quote tell whose it is; "On Monday ... wrote:" may take two."""
+    """How many lines before a quote attribute it; "On Monday ... wrote:" may take two."""
     for n in (2, 1):
         said = kept[-n:]
         text = "\n".join(said)

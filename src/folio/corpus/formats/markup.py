@@ -1,7 +1,7 @@
-"""Markup -> events, by the parser that its language needs: HTML by HTML's rules, XHTML by XML's.
+"""Markup -> events, by the parser that its language needs: HTML's rules for HTML, XML's for XHTML.
 
-To HTML's rules `<title/>` is an open title that takes in all that follows, and `<![CDATA[` begins
-a comment; a book in EPUB, which is XHTML, would lose chapters.
+By HTML's rules `<title/>` opens a title that swallows everything after it, and `<![CDATA[` begins a
+comment; an EPUB, which is XHTML, would lose chapters.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from html.entities import html5
 from typing import Any
 
 Event = tuple[str, str, dict[str, str | None]]
-"""`begin` and `end` with a tag, `text` and `comment` with their text; attributes of a tag."""
+"""`begin` and `end` with a tag, `text` and `comment` with their text; the tag's attributes."""
 
 FIELDS = {"input": ("value", "placeholder"), "textarea": ("placeholder",)}
-"""Attributes that hold text of a form."""
+"""Attributes that hold the text of a form."""
 
 VOID = frozenset((
     "area", "base", "br", "col", "embed", "frame", "hr", "img", "input", "link", "meta", "param",
@@ -31,7 +31,7 @@ _PROLOG = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
 
 
 def events_of_xhtml(page: str) -> Iterator[Event] | None:
-    """The events of a page that says it is XHTML and is well-formed; None for any other.
+    """The events of a page that declares XHTML and is well-formed; None for any other.
 
     Raises:
         UserError: it declares XML entities.
@@ -52,7 +52,7 @@ def events_of_html(page: str) -> Iterator[Event]:
     """The events of a page by HTML's rules."""
     from selectolax.lexbor import LexborHTMLParser
 
-    if _XHTML.search(page[:4096]):  # broken XHTML: at least what closes itself is closed
+    if _XHTML.search(page[:4096]):  # broken XHTML: at least close what closes itself
         page = _SELF_CLOSED.sub(_closed, page.replace("<![CDATA[", "").replace("]]>", ""))
     root = LexborHTMLParser(page).root
     if root is not None:
@@ -60,7 +60,7 @@ def events_of_html(page: str) -> Iterator[Event]:
 
 
 def _events_of_nodes(root: Any) -> Iterator[Event]:
-    # Written as a loop, since hostile pages nest deeper than Python calls.
+    # A loop instead of recursion, since hostile pages nest deeper than Python's stack.
     stack: list[tuple[Any, bool]] = [(root, False)]
     while stack:
         node, leaving = stack.pop()
@@ -71,7 +71,7 @@ def _events_of_nodes(root: Any) -> Iterator[Event]:
             yield "text", node.text_content or "", {}
         elif tag == "-comment":
             yield "comment", node.html[4:-3], {}
-        elif tag == "template":  # its content is no child
+        elif tag == "template":  # its content is not a child
             yield "begin", tag, {}
             yield "text", re.sub(r"<[^>]*>", " ", node.html), {}
             yield "end", tag, {}
@@ -111,7 +111,7 @@ def _local(name: str) -> str:
 
 
 def _character(entity: re.Match[str]) -> str:
-    """Names of HTML's characters, which XML does not know."""
+    """The character of an HTML entity, which XML does not define."""
     name = entity[1]
     return entity[0] if name in _XML_ENTITIES else html5.get(f"{name};", entity[0])
 

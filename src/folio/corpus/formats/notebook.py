@@ -14,11 +14,11 @@ _NO_TEXT = ("output_type", "name", "execution_count", "metadata")
 
 
 def read_notebook(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """A passage for each cell."""
+    """Read one passage per cell."""
     try:
         notebook = json.loads(data)
         cells = notebook.get("cells")
-        if cells is None:  # format 3
+        if cells is None:  # notebook format 3
             cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
         n_known = 0
         for number, cell in enumerate(cells, 1):
@@ -34,7 +34,7 @@ def read_notebook(data: bytes, notes: Notes) -> Iterator[Passage]:
 
 
 def _shown(output: Any) -> str:
-    """What an output shows, pictures as the text that they are kept as."""
+    """What an output displays; pictures as their encoded text."""
     shown = output.get("data", output)
     parts = [_text(value) for name, value in shown.items() if name not in _NO_TEXT]
     return "\n".join(parts)

@@ -1,6 +1,6 @@
 """OpenDocument texts, workbooks and presentations: paragraphs, tables and footnotes as shown.
 
-Laid out as DOCX is. What is hidden, by itself, its section or a style, is counted.
+The text is laid out as that of DOCX. Text hidden directly, by its section or by a style is counted.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
 REPEATED = 64
-"""Equal cells side by side that are kept, if they are as short; a row may be empty up to its
-thousandth."""
+"""How many equal cells in a row are kept, if there are no more; a row may have a thousand empty
+cells."""
 _SKIPPED = {
     "tracked-changes": "deleted text",
     "annotation": "comments",
@@ -39,7 +39,7 @@ def read_odt(data: bytes, notes: Notes) -> Iterator[Passage]:
         raise UserError("it is encrypted; save it without a password")
     roots = [package.xml(part) for part in ("content.xml", "styles.xml") if part in package.names]
     if "content.xml" not in package.names:
-        package.read("content.xml")  # which says that there is none
+        package.read("content.xml")  # raises the error that it is missing
     body = next((e for e in roots[0].iter() if local_name(e) == "body"), roots[0])
     reader = _Odt(_hidden_styles(roots), notes)
     yield Passage("".join(reader.blocks(body)).rstrip("\n") + "\n")
@@ -50,7 +50,7 @@ def read_odt(data: bytes, notes: Notes) -> Iterator[Passage]:
 
 
 def _hidden_styles(roots: list[Any]) -> frozenset[str]:
-    """Styles of text and paragraphs that hide, by themselves or by what they are based on."""
+    """Styles that hide text and paragraphs, themselves or through the styles they are based on."""
     own: dict[str, bool] = {}
     parents: dict[str, str] = {}
     for style in (e for root in roots for e in root.iter() if local_name(e) == "style"):
@@ -76,14 +76,14 @@ def _display(element: Any) -> str:
 
 
 class _Odt:
-    """What stands in an OpenDocument text."""
+    """Walks an OpenDocument text."""
 
     def __init__(self, hidden_styles: frozenset[str], notes: Notes) -> None:
         self.hidden_styles = hidden_styles
         self.notes = notes
 
     def blocks(self, parent: Any) -> Iterator[str]:
-        """Paragraphs and tables."""
+        """Text of paragraphs and tables, in order."""
         for element in parent:
             name = local_name(element)
             self.notes.drop("text outside of paragraphs", element.tail)
@@ -104,7 +104,7 @@ class _Odt:
                 yield from self.blocks(element)
 
     def rows(self, table: Any) -> Iterator[str]:
-        """Give a line for each row."""
+        """Yield a line for each row."""
         for element in table:
             name = local_name(element)
             if attribute(element, "visibility") in ("collapse", "filter"):
@@ -126,7 +126,7 @@ class _Odt:
                 self.notes.drop("titles of tables", "".join(element.itertext()))
 
     def inline(self, parent: Any, footnotes: list[str]) -> str:
-        """Text of a paragraph; what follows it, notes and boxes, is added to `footnotes`."""
+        """Text of a paragraph; notes and boxes, which follow it, are added to `footnotes`."""
         parts = [parent.text or ""]
         for element in parent:
             name = local_name(element)
@@ -161,7 +161,7 @@ class _Odt:
         return mark
 
     def is_hidden(self, element: Any) -> bool:
-        """Whether an element is hidden: a section, a text, or a paragraph by what is in it."""
+        """Whether a section or a text is hidden, or all that a paragraph contains."""
         if attribute(element, "style-name") in self.hidden_styles:
             return local_name(element) in ("p", "h", "span", "a", "table", "page")
         if local_name(element) == "section":

@@ -1,4 +1,4 @@
-"""Org files of Emacs: headings, prose, code and tables, without what organizes them."""
+"""Org files of Emacs: headings, prose, code and tables, without metadata."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DRAWER_END = re.compile(r"\s*:end:\s*$", re.IGNORECASE)
 _PLANNING = re.compile(r"\s*(?:SCHEDULED|DEADLINE|CLOSED|CLOCK):")
 _RULE = re.compile(r"\s*\|[-+]+\|\s*$")
 _LINK = re.compile(r"\[\[([^][]*)\](?:\[([^][]*)\])?\]")
-# Bounded, since a line of a thousand signs would be searched a thousand times to its end.
+# Bounded, since a line of a thousand signs would otherwise be scanned to its end a thousand times.
 _EMPHASIS = re.compile(r"(?<![\w*/_=~+])([*/_=~+])(\S(?:[^\n]{0,200}?\S)?)\1(?![\w*/_=~+])")
 
 
 def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passage]:
-    """The text of a file, line by line."""
+    """Read the text of a file, line by line."""
     block = ""
     in_drawer = False
     for line in lines:
@@ -67,7 +67,7 @@ def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passag
 
 
 def _inline(text: str) -> str:
-    """A line without the signs of links and emphasis.
+    """Remove the markup of links and emphasis.
 
     >>> _inline("See [[https://example.org][the *old* page]], =code= and 2 * 3 * 4.")
     'See the old page, code and 2 * 3 * 4.'

@@ -1,4 +1,4 @@
-"""A document that is a zip of XML files, opened with hardened tools: DOCX, ODT, EPUB and others."""
+"""Documents that are zips of XML files (DOCX, ODT, EPUB and others), opened with hardened tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DESCRIBING = frozenset((
     "descr", "title", "alt", "string", "string-value", "prompt", "promptTitle", "error",
     "errorTitle",
 ))  # fmt: skip
-"""Attributes whose values somebody wrote to be read, as beside a picture."""
+"""Attributes whose values were written for readers, such as the description of a picture."""
 
 
 class Package:
@@ -38,7 +38,7 @@ class Package:
         self.described: list[str] = []
 
     def read(self, name: str) -> bytes:
-        """A part.
+        """Read a part.
 
         Raises:
             UserError: not there, encrypted, damaged, or far larger than the file that holds it.
@@ -61,7 +61,7 @@ class Package:
         return b"".join(parts)
 
     def xml(self, name: str) -> Any:
-        """The root element of an XML part; no entity is ever resolved."""
+        """The root element of an XML part; entities are never resolved."""
         root = parse_xml(self.read(name), name)
         for element in root.iter():
             for key, value in element.attrib.items():
@@ -70,7 +70,7 @@ class Package:
         return root
 
     def account(self, notes: Notes) -> None:
-        """Count, once all is read, what unpacking added and the parts that were not opened."""
+        """After reading, count what unpacking added and the parts that were not opened."""
         for text in self.described:
             notes.drop("descriptions of pictures and fields", text)
         unpacked = 0
@@ -85,7 +85,7 @@ class Package:
         return self.related("").get("officeDocument", [default])[0]
 
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
-        """What a part refers to, by the id that it uses: the last word of its type, its name."""
+        """The references of a part, by id: the last word of the type, and the part's name."""
         folder, _, name = part.rpartition("/")
         relations = posixpath.join(folder, "_rels", f"{name}.rels")
         if relations not in self.names:
@@ -108,7 +108,7 @@ class Package:
         return found
 
     def resolve(self, base: str, target: str) -> str:
-        """The part that a part `base` means by `target`."""
+        """The part that `target` means, relative to `base`."""
         target = unquote(target.partition("#")[0])
         if target.startswith("/"):
             return target.lstrip("/")
@@ -116,7 +116,7 @@ class Package:
 
 
 class NotWellFormedError(UserError):
-    """No XML."""
+    """Raised by what is not well-formed XML."""
 
 
 def parse_xml(data: bytes, name: str, comments: bool = False) -> Any:
@@ -125,11 +125,11 @@ def parse_xml(data: bytes, name: str, comments: bool = False) -> Any:
     Args:
         data: the text.
         name: what errors call it; empty for the file itself.
-        comments: whether comments and instructions become elements, whose tag is no string.
+        comments: whether comments and instructions become elements, whose tag is not a string.
 
     Raises:
-        NotWellFormedError: no XML.
-        UserError: with entities, of which bombs and thefts of files are made.
+        NotWellFormedError: not well-formed XML.
+        UserError: it declares entities, which are used for bombs and to steal files.
     """
     from xml.etree.ElementTree import ParseError, TreeBuilder
 
@@ -148,9 +148,10 @@ def parse_xml(data: bytes, name: str, comments: bool = False) -> Any:
 
 
 def shown_branch(alternatives: Any, texts: Callable[[Any], str]) -> tuple[Any, list[Any]]:
-    """Which of several forms of one thing is read, of `mc:AlternateContent`, and the others.
+    """Choose one form of `mc:AlternateContent`; returns it and the others.
 
-    The first with a text, since the one for older programs has the same or a picture of it.
+    The first with text is chosen, since the fallback for older programs has the same text or a
+    picture of it.
     """
     branches = list(alternatives)
     chosen = next((b for b in branches if texts(b).strip()), branches[0] if branches else None)

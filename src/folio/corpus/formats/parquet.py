@@ -1,4 +1,4 @@
-"""Parquet and Arrow: the column that holds text, a document for each row, a batch at a time."""
+"""Parquet and Arrow: the text column, one document per row, a batch at a time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from folio.corpus.limits import Expansion
 from folio.errors import UserError
 
 BATCH_ROWS = 256
-"""Few, since a long text that all rows share is kept once in a file and once a row in memory."""
+"""Small, since a long text shared by all rows is stored once in a file but once per row in
+memory."""
 
 
 def read_parquet(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Passage]:
-    """The text of each row; a row may also be a conversation, or an instruction and its answer.
+    """Read the text of each row; a row may also be a conversation, or an instruction with its
+    answer.
 
     Raises:
-        UserError: damaged, a bomb, or without a column of text.
+        UserError: damaged, a bomb, or without a text column.
     """
     import pyarrow
 
@@ -66,7 +68,7 @@ def _batches(path: Path, column: str, conversations: str) -> Iterator[Any]:
 
 
 def _expect(metadata: Any, columns: list[str], n_bytes: int) -> None:
-    """Raise a UserError where a file tells itself that its columns unpack to far too much."""
+    """Raise a UserError if the file's own metadata says that its columns unpack to far too much."""
     expansion = Expansion(n_bytes)
     for i in range(metadata.num_row_groups):
         group = metadata.row_group(i)
@@ -78,7 +80,7 @@ def _expect(metadata: Any, columns: list[str], n_bytes: int) -> None:
 
 
 def _columns(schema: Any, column: str, conversations: str) -> list[str]:
-    """The columns that are read, of which several make a text only in instructions."""
+    """The columns to read; several only for instructions and conversations."""
     texts = [field.name for field in schema if _is_text(field.type)]
     lists = [field.name for field in schema if _is_list(field.type)]
     talks = [key for key in CONVERSATION_KEYS if key in lists]
@@ -108,7 +110,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _is_text(kind: Any) -> bool:
-    """Whether a column has text; older programs write it as bytes."""
+    """Whether a column holds text; older programs write it as bytes."""
     from pyarrow import types
 
     if types.is_dictionary(kind):
@@ -147,7 +149,7 @@ def _texts(
 
 
 def _values(column: Any) -> Iterator[bytes]:
-    """The bytes of each row; what all rows share is held once."""
+    """The bytes of each row; a value shared by all rows is held once."""
     import pyarrow
 
     if pyarrow.types.is_dictionary(column.type):
@@ -157,7 +159,7 @@ def _values(column: Any) -> Iterator[bytes]:
             yield (words[index.as_py()].as_py() or b"") if index.is_valid else b""
         return
     column = column.cast(pyarrow.large_binary())
-    column.validate(full=True)  # places outside of the file would be read as they are
+    column.validate(full=True)  # otherwise offsets outside the file would be followed
     for value in column:
         yield value.as_py() or b""
 

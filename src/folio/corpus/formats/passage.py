@@ -1,4 +1,4 @@
-"""What a reader gives: passages of a file's text, and what it noticed on the way."""
+"""What a reader returns: passages of a file's text, and notes on what was left out."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 
 class Passage(NamedTuple):
-    """Text as it stands in a file, with whatever separates it from what follows."""
+    """A stretch of text, including the separator from what follows."""
 
     text: str
     place: str = ""
-    """Where it begins: "page 3", "chapter Two"; empty where it goes on."""
+    """Where it begins: "page 3", "chapter Two"; empty if it continues the last one."""
     document: bool = False
-    """Whether a document of its own begins here, such as a row of JSONL."""
+    """Whether a new document begins here, as for a row of JSONL."""
     conversation: bool = False
-    """Whether that document is turns with marks between them; see corpus/turns.py."""
+    """Whether that document is a conversation, with marks between its turns; see
+    corpus/turns.py."""
 
 
 @dataclass
@@ -25,11 +26,11 @@ class Notes:
 
     warnings: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
-    """What is in the file and is left out: bytes by reason, of text in UTF-8."""
+    """What the file has but the text lacks: UTF-8 bytes by reason."""
     rewritten: Counter[str] = field(default_factory=Counter)
-    """What was taken away, or added where below 0, before the reader saw the text: "unpacking"."""
+    """What was removed before the reader saw the text, such as "unpacking"; negative if added."""
 
     def drop(self, reason: str, text: str | None) -> None:
-        """Count a text that is left out; spaces alone are none."""
+        """Count a text that is left out; white space alone does not count."""
         if text and not text.isspace():
             self.dropped[reason] += len(text.encode("utf-8", errors="replace"))

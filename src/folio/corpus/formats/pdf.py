@@ -1,13 +1,11 @@
-"""PDF: glyphs at places on pages -> text in the order in which it is read.
+"""PDF: glyphs at positions on pages -> text in reading order.
 
 A page of a PDF has no words, lines or columns, only glyphs with boxes. PDFium gives them in the
 order in which the file draws them, with spaces and line ends guessed. From there:
 
     runs         stretches of a line without a wide gap, in a frame in which lines go to the right
-                 and down, whichever way the script or the page goes (pdf_runs.py)
     columns      a gutter that few runs cross splits a page; what crosses stands between
-    paragraphs   lines joined, but for short lines, wide gaps and indents; words divided at a line
-                 end joined again
+    paragraphs   lines joined, except at short lines, wide gaps and indents; words divided at a line
 """
 
 from __future__ import annotations
@@ -27,19 +25,19 @@ from folio.corpus.formats.scripts import joint, written_without_spaces
 from folio.errors import UserError
 
 MARGIN = 0.12
-"""Share of a page's height, at its top and its bottom, where running headers stand."""
+"""Share of a page's height, at top and bottom, that can hold running headers."""
 REPEATED_PAGES = 3
-"""A line in a margin that comes back on so many pages, but for its digits, is a running header."""
+"""A line in a margin that recurs on so many pages, ignoring digits, is a running header."""
 INITIAL = 1.7
-"""Height of a large first letter, by the usual height."""
+"""Height of a large initial, relative to the usual height."""
 NO_GAP = 0.1
-"""Of a line's height: a narrower gap stands inside a word."""
+"""Relative to a line's height: a narrower gap is inside a word."""
 COLUMN_CHARACTERS = 15
-"""Runs of a column of prose are longer, cells of a table shorter."""
+"""Average length above which runs are a column of prose rather than cells of a table."""
 
 
 def read_pdf(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """The text of each page.
+    """Read the text of each page.
 
     Raises:
         UserError: damaged, encrypted, or without any text.
@@ -94,7 +92,7 @@ def _has_picture(page: Any) -> bool:
 
 
 def _drop_running_headers(pages: list[list[Run]], heights: list[float], notes: Notes) -> None:
-    """Take away what comes back in the margins of several pages, page numbers included."""
+    """Remove what recurs in the margins of several pages, page numbers included."""
     seen: Counter[tuple[str, int]] = Counter()
     found: list[list[tuple[list[Run], tuple[str, int]]]] = []
     for runs, height in zip(pages, heights):
@@ -119,7 +117,7 @@ def _drop_running_headers(pages: list[list[Run]], heights: list[float], notes: N
 
 
 def _regions(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """The columns of a page, one after the other, and what stands across them in between."""
+    """The columns of a page one after the other, and between them what spans the page."""
     gutter = _gutter(runs)
     if gutter is None:
         if runs:
@@ -148,7 +146,7 @@ def _regions(runs: Sequence[Run]) -> Iterator[list[Run]]:
 
 
 def _gutter(runs: Sequence[Run]) -> float | None:
-    """Where two columns of prose part; None where there is one."""
+    """The x position that separates two columns of prose; None if there is none."""
     if len(runs) < 6:
         return None
     begin, end = min(run.left for run in runs), max(run.right for run in runs)
@@ -167,7 +165,7 @@ def _gutter(runs: Sequence[Run]) -> float | None:
     if len(left) < 3 or len(right) < 3:
         return None
     if any(median(len(run.text) for run in side) < COLUMN_CHARACTERS for side in (left, right)):
-        return None  # cells of a table
+        return None  # these are cells of a table
     top, bottom = (
         min(max(run.top for run in left), max(run.top for run in right)),
         max(min(run.bottom for run in left), min(run.bottom for run in right)),
@@ -176,7 +174,7 @@ def _gutter(runs: Sequence[Run]) -> float | None:
 
 
 def _with_initials(runs: Sequence[Run]) -> list[Run]:
-    """Large first letters, several lines high, put before the line that they begin."""
+    """Put large initials, several lines high, before the line that they begin."""
     if len(runs) < 3:
         return list(runs)
     usual = median(run.height for run in runs)
@@ -202,7 +200,7 @@ def _with_initials(runs: Sequence[Run]) -> list[Run]:
 
 
 def _lines(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs side by side, from top to bottom, each line from left to right."""
+    """Group runs into lines, from top to bottom and from left to right."""
     lines: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: -(run.bottom + run.top)):
         if lines:
@@ -224,7 +222,7 @@ def _paragraphs_of(runs: Sequence[Run]) -> list[list[str]]:
     for region in _regions(_with_initials(runs)):
         lines = _lines(region)
         left = min(run.left for run in region)
-        # Not the very rightmost: a title may be wider than the text.
+        # Not the maximum: a title may be wider than the text.
         right = sorted(line[-1].right for line in lines)[int(0.8 * (len(lines) - 1) + 0.5)]
         pitches = [above[0].bottom - below[0].bottom for above, below in pairwise(lines)]
         usual = median(pitches) if pitches else 0.0
@@ -236,7 +234,7 @@ def _paragraphs_of(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def _text(line: Sequence[Run]) -> str:
-    """Runs side by side; between cells of a table a tab."""
+    """Join the runs of a line, with a tab between cells of a table."""
     text = line[0].text.strip()
     for before, run in pairwise(line):
         gap = (run.left - before.right) / max(run.height, 1.0)
@@ -257,9 +255,10 @@ def _begins_paragraph(
         return False
     if pitch > 1.4 * usual or abs(height - before[0].height) > 0.25 * height:
         return True
-    if line[0].left > max(left, before[0].left) + 0.7 * height:  # an indent
+    if line[0].left > max(left, before[0].left) + 0.7 * height:  # indented
         return True
-    # The first word of this line had found room on a line that was to go on.
+    # The first word of this line would have fit on the line before, so that line ended its
+    # paragraph.
     first_word = line[0].text.split()[0]
     n = 2 if written_without_spaces(first_word[0]) else len(first_word) + 1
     width = (line[0].right - line[0].left) * n / max(len(line[0].text), 1)
@@ -297,10 +296,10 @@ def _passages(pages: list[list[list[str]]]) -> Iterator[Passage]:
 
 
 def _join(text: str, line: str, words: Counter[str]) -> str:
-    """Two lines as one; a word that was divided between them becomes whole.
+    """Join two lines and reunite a word that was divided between them.
 
-    A hyphen that belongs to the word stays: where the document has that word elsewhere with its
-    hyphen and not without, or where what follows is no small letter.
+    A hyphen that belongs to the word stays: if elsewhere the document has the word only with its
+    hyphen, or if what follows is not a lower-case letter.
     """
     if not text.endswith(("-", DIVIDED, "\u2010")):
         return f"{text}{joint(text, line)}{line}"

@@ -1,4 +1,4 @@
-"""What stands in the fields and notes of a PDF's page, which is no part of its text."""
+"""Form fields and annotations of a PDF page, which are not part of its text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def field_texts(pdf: Any, page: Any, notes: Notes) -> list[str]:
 
 
 def _value(pdf: Any, annotation: Any) -> str:
-    """What somebody has filled in or chosen; nothing for buttons and boxes to tick."""
+    """What was filled in or chosen; nothing for buttons and check boxes."""
     from pypdfium2 import raw
 
     if pdf.formenv is None:
@@ -58,7 +58,7 @@ def _string(annotation: Any, key: bytes) -> str:
 
 
 def _read(get: Any) -> str:
-    """UTF-16 by a function that first tells its length, then fills a buffer."""
+    """Read UTF-16 by a function that first returns the length, then fills a buffer."""
     n_bytes = get(None, 0)
     if not 2 < n_bytes < LONGEST_BYTES:
         return ""

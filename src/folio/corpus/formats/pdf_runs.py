@@ -1,7 +1,7 @@
-"""Glyphs of a PDF's page -> runs, stretches of a line without a wide gap.
+"""Glyphs of a PDF page -> runs: stretches of a line without a wide gap.
 
-Layout is written once, for lines that go to the right and down. Boxes of text that is turned, or
-whose script goes to the left, are first turned or mirrored into such a frame.
+Layout is written once, for lines that go to the right and down. Boxes of rotated text, or of a
+script that runs to the left, are first rotated or mirrored into such a frame.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from folio.corpus.formats.scripts import goes_left, joint
 
 WIDE_GAP = 1.2
-"""Of a line's height: a wider gap is that between columns, of a page or of a table."""
+"""Relative to a line's height: a wider gap separates columns, of a page or of a table."""
 
-DIVIDED = "\u00ad"  # where a word is divided at a line end
+DIVIDED = "\u00ad"  # marks where a word is divided at a line end
 _PDFIUM_DIVIDED = ("\x02", "\ufffe")
 _LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st"}
 _LIGATURES |= {0xFB06: "st", 0x00: None, 0xFFFE: None, 0xFFFF: None}
@@ -40,10 +40,10 @@ class Run(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """How boxes were brought to lines that go to the right and down."""
+    """How boxes were transformed so that lines go to the right and down."""
 
     turn: int
-    """Quarter turns of the text against the clock."""
+    """Counterclockwise quarter turns of the text."""
     mirrored: bool
 
 
@@ -52,11 +52,13 @@ class _Word(NamedTuple):
     text: str
     turn: int
     spaced: bool
-    """Whether a space stands before it."""
+    """Whether a space precedes it."""
 
 
 def runs_of(textpage: Any) -> dict[Frame, list[Run]]:
-    """The runs of a page by their frames, most text first, each in the order of the file."""
+    """The runs of a page by frame, the frame with most text first, each in the order of the
+    file.
+    """
     by_turn: dict[int, list[Run]] = {}
     for words in _stretches(textpage):
         runs = by_turn.setdefault(words[0].turn, [])
@@ -71,7 +73,7 @@ def runs_of(textpage: Any) -> dict[Frame, list[Run]]:
 
 
 def _stretches(textpage: Any) -> Iterator[list[_Word]]:
-    """Words that PDFium puts on one line, in the order in which they are read."""
+    """Words that PDFium puts on one line, in reading order."""
     from pypdfium2.raw import FPDFText_GetCharAngle, FPDFText_GetUnicode
 
     words: list[_Word] = []
@@ -85,8 +87,8 @@ def _stretches(textpage: Any) -> Iterator[list[_Word]]:
             text = "".join(glyphs).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             text = text.translate(_LIGATURES)
             if text.strip():
-                # Of a word in which directions meet, such as "Folio." in a line of Hebrew, the
-                # glyphs that are read first and last need not be the outer ones.
+                # In a word of mixed directions, such as "Folio." in Hebrew, the first and last
+                # glyphs in reading order need not be the outer ones.
                 one_way = len(set(map(unicodedata.bidirectional, text))) == 1
                 ends = (first, last) if one_way else range(first, last + 1)
                 boxes = [_turned(textpage.get_charbox(i, loose=True), turn) for i in ends]
@@ -128,10 +130,10 @@ def _stretches(textpage: Any) -> Iterator[list[_Word]]:
 
 
 def _runs_of_stretch(words: list[_Word]) -> Iterator[Run]:
-    """Words without a wide gap between them.
+    """Group words without a wide gap between them.
 
-    The order of the words is that of reading, which goes back and forth where scripts meet; what
-    is near is a question of places alone.
+    The words are in reading order, which goes back and forth where scripts meet, so that their
+    distance is decided by position alone.
     """
     here: list[_Word] = []
     box: Box = words[0].box
@@ -156,9 +158,9 @@ def _run(words: list[_Word], box: Box) -> Run:
 
 
 def _turned(box: Box, turn: int) -> Box:
-    """A box on a page that has been turned so that its text is upright."""
+    """A box on a page that has been rotated so that its text is upright."""
     left, bottom, right, top = box
-    if turn == 1:  # text that goes up
+    if turn == 1:  # text that runs upwards
         return bottom, -right, top, -left
     if turn == 2:
         return -right, -top, -left, -bottom

@@ -1,4 +1,4 @@
-"""Plain text of several documents: one a line, or between marks such as GPT-2's."""
+"""Plain text with several documents: one per line, or between marks such as GPT-2's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MARK = re.compile("|".join(map(re.escape, MARKS)))
 
 
 def read_lines(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
-    """A document for each line that is not empty."""
+    """Read one document per line that is not empty."""
     for number, line in enumerate(lines, 1):
         text = line.rstrip("\r\n")
         if text.strip():
@@ -20,7 +20,7 @@ def read_lines(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Pass
 
 
 def read_marked(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
-    """A document for each stretch between marks, which are left out and counted."""
+    """Read one document per stretch between marks, which are left out and counted."""
     parts: list[str] = []
     n = 0
 

@@ -1,4 +1,4 @@
-"""What layout must know of a script: which way it goes, and whether it puts spaces."""
+"""What layout must know of a script: its direction, and whether it puts spaces between words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WITHOUT_SPACES = (
     (0x1B000, 0x1B16F),
     (0x20000, 0x3FFFF),
 )
-"""First and last character of the blocks of scripts that put no space between words."""
+"""First and last character of the blocks of scripts without spaces between words."""
 _BEGINS = [begin for begin, _ in _WITHOUT_SPACES]
 
 
@@ -33,7 +33,7 @@ def written_without_spaces(character: str) -> bool:
 
 
 def joint(before: str, after: str) -> str:
-    """What stands between two stretches of a line, or between two lines: a space, or nothing.
+    """The separator of two stretches of a line, or of two lines: a space, or nothing.
 
     >>> joint("over the", "roof"), joint("灯塔", "的人")
     (' ', '')
@@ -44,7 +44,7 @@ def joint(before: str, after: str) -> str:
 
 
 def goes_left(text: str) -> bool:
-    """Whether more letters of a text are read from right to left than the other way.
+    """Whether more letters of a text are read from right to left than from left to right.
 
     >>> goes_left("שלום abc"), goes_left("2026")
     (True, False)

@@ -11,11 +11,11 @@ from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
 _FURNITURE = ("sldNum", "dt", "ftr", "hdr")
-"""Places for numbers and dates, which each slide repeats."""
+"""Placeholders for numbers and dates, which each slide repeats."""
 
 
 def read_pptx(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """A passage for each slide that is shown, its notes after it."""
+    """Read one passage per visible slide, followed by its notes."""
     package = Package(data)
     slides = listed(package, "ppt/presentation.xml", "sldId") or numbered(
         package, r"^ppt/slides/slide(\d+)\.xml$"
@@ -50,7 +50,7 @@ _OTHER_TEXT = {
 
 
 def listed(package: Package, main: str, name: str) -> list[tuple[dict[str, str], str]]:
-    """The parts that the main part lists, in its order, each with what it says about them."""
+    """The parts that the main part lists, in its order, with their attributes."""
     main = package.main_part(main)
     if main not in package.names:
         return []
@@ -65,14 +65,14 @@ def listed(package: Package, main: str, name: str) -> list[tuple[dict[str, str],
 
 
 def numbered(package: Package, pattern: str) -> list[tuple[dict[str, str], str]]:
-    """Parts by the number in their names, where nothing lists them."""
+    """Parts in the order of the numbers in their names, if nothing lists them."""
     found = ((re.match(pattern, name), name) for name in package.names)
     parts = sorted((int(match[1]), name) for match, name in found if match)
     return [({}, name) for _, name in parts]
 
 
 def drawing_text(root: Any, notes: Notes) -> str:
-    """The paragraphs of what is drawn, a line each; cells of a table by tabs."""
+    """The paragraphs of a drawing, one per line; cells of a table are separated by tabs."""
     return "".join(_blocks(root, notes))
 
 
@@ -121,7 +121,7 @@ def _shown(alternatives: Any, notes: Notes) -> Any:
 
 
 def _why_unseen(shape: Any) -> str:
-    """Why a shape is not read; empty where it is."""
+    """Why a shape is skipped; empty if it is not."""
     if local_name(shape) not in ("sp", "graphicFrame", "grpSp", "cxnSp", "pic"):
         return ""
     for about in shape:

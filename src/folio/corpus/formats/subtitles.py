@@ -1,7 +1,7 @@
-"""Subtitles: what is said, without times; a sentence in one line.
+"""Subtitles: what is said, without times; one sentence per line.
 
-SRT, WebVTT and SBV part cues by empty lines; SubStation Alpha (ASS, SSA) and MicroDVD have a line
-for each. Files are told by what is in them, since any of them may be named `.srt`.
+SRT, WebVTT and SBV separate cues by empty lines; SubStation Alpha (ASS, SSA) and MicroDVD have one
+per line. Files are told apart by their content, since any of them may be named `.srt`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _TIME = re.compile(rf"^{_STAMP}\s*(?:--?>|,(?=\s*\d+:\d))(?:{_STAMP})?")
 _TAG = re.compile(r"</?(?:[a-zA-Z][^<>]*|\d[\d:.]*)>|\{\\[^{}]*\}|\{[a-zA-Z]:[^{}]*\}")
 _ENDS = tuple('.!?…"”»)]。！？」』؟।')
 _ALPHA = re.compile(r"^Dialogue:\s*(?:[^,\n]*,){9}", re.MULTILINE)
-"""What stands before the text of a line of SubStation Alpha."""
+"""What precedes the text in a line of SubStation Alpha."""
 _DRAWING = re.compile(r"\{[^{}]*\\p[1-9][^{}]*\}.*?(?:\{[^{}]*\\p0[^{}]*\}|$)")
 _MICRODVD = re.compile(r"^\{\d+\}\{\d*\}", re.MULTILINE)
 
 
 def read_subtitles(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """The text, a line for each sentence; a line that begins with a dash is another speaker's."""
+    """Read the text, one sentence per line; a line that begins with a dash has another speaker."""
     text = decode(data, None, notes).replace("\r\n", "\n").replace("\r", "\n")
     if _ALPHA.search(text):
         lines = _one_a_line(text, _ALPHA, r"\\[Nn]", notes)
@@ -53,10 +53,10 @@ def read_subtitles(data: bytes, notes: Notes) -> Iterator[Passage]:
 
 
 def _blocks(text: str, notes: Notes) -> Iterator[str]:
-    """The lines of cues that are parted by empty lines; some programs leave those out."""
+    """The lines of cues that are separated by empty lines; some programs leave those out."""
     lines = text.split("\n")
     is_time = [_TIME.match(line) is not None for line in lines]
-    is_first = True  # of a block
+    is_first = True  # in its block
     in_cue = False
     for i, line in enumerate(lines):
         if is_time[i]:

@@ -1,4 +1,4 @@
-"""CSV and TSV: the column that holds text, a document for each row.
+"""CSV and TSV: the text column, one document per row.
 
 TSV has no quotes. In CSV a quote that never ends, or ends inside a word, is a character.
 """
@@ -13,11 +13,11 @@ from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "message", "story", "article")
-"""Taken in this order where the user names none."""
+"""Names of text columns, tried in this order if the user names none."""
 
 
 def read_csv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
-    """The text of each row; a table without a column of text is one document, row by row."""
+    """Read the text of each row; a table without a text column is one document."""
     csv.field_size_limit(1 << 30)
     first = next(lines, "")  # csv.Sniffer takes minutes for a cell of a megabyte
     delimiter = max(",;\t|", key=first.count)
@@ -25,7 +25,7 @@ def read_csv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passag
 
 
 def read_tsv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
-    """The same for cells between tabs."""
+    """Read the text of each row of tab-separated cells."""
     rows = ((i, line.rstrip("\r\n").split("\t")) for i, line in enumerate(lines, 1))
     yield from _read_rows(rows, column, "\t", notes)
 
@@ -33,7 +33,7 @@ def read_tsv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passag
 def _read_rows(
     rows: Iterable[tuple[int, list[str]]], column: str, delimiter: str, notes: Notes
 ) -> Iterator[Passage]:
-    """The text of rows, each with the number of its last line."""
+    """Read the text of rows, each given with the number of its last line."""
     rows = iter(rows)
     _, header = next(rows, (0, []))
     chosen = column or choose_column(header)
@@ -50,7 +50,7 @@ def _read_rows(
     place = header.index(chosen)
     is_last = place == len(header) - 1
     for number, row in rows:
-        if is_last and len(row) > len(header):  # delimiters in the text, which nobody quoted
+        if is_last and len(row) > len(header):  # unquoted delimiters in the text
             row[place:] = [delimiter.join(row[place:])]
         for cell in (*row[:place], *row[place + 1 : len(header)]):
             notes.drop("other columns", cell)
@@ -61,7 +61,7 @@ def _read_rows(
 
 
 def choose_column(names: Iterable[str]) -> str:
-    """The name that stands for text, or none."""
+    """The column name that stands for text; empty if none does."""
     lower = {name.strip().lower(): name for name in reversed(list(names))}
     return next((lower[name] for name in TEXT_COLUMNS if name in lower), "")
 
@@ -69,8 +69,8 @@ def choose_column(names: Iterable[str]) -> str:
 class _Rows:
     """Rows of CSV, each with the number of its last line.
 
-    Where quotes do not fit, the line that they begin on is read without quotes, and what follows
-    is read anew: no lone quote takes in the rows after it.
+    If quotes do not match, the line on which they begin is read without quotes, and reading
+    resumes after it: no lone quote swallows the rows after it.
     """
 
     def __init__(self, first: str, lines: Iterator[str], delimiter: str, notes: Notes) -> None:
@@ -79,7 +79,7 @@ class _Rows:
         self.delimiter = delimiter
         self.notes = notes
         self.number = 0
-        self.taken: list[str] = []  # lines of the row that is being read
+        self.taken: list[str] = []  # lines of the current row
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         n_lone = 0

@@ -1,6 +1,6 @@
-"""Whatever else: Apache Tika, on a server that the user runs.
+"""Any other format: Apache Tika, on a server that the user runs.
 
-The `tika` package would fetch a server by itself; here it is told never to, and only sends the
+The `tika` package would download a server by itself; here it is told never to, and only sends the
 bytes of a file to /rmeta/text of the server that was named.
 """
 
@@ -15,7 +15,7 @@ from folio.errors import UserError
 
 
 def read_tika(data: bytes, server: str, timeout_seconds: float, notes: Notes) -> Iterator[Passage]:
-    """The text of a file, and of files attached to it, a passage each.
+    """Read the text of a file and of its attachments, one passage each.
 
     Raises:
         UserError: no server there, or it cannot read the file.

@@ -1,7 +1,8 @@
-"""An exported chat of WhatsApp: a text file whose messages begin with date, time and name.
+"""A chat exported by WhatsApp: a text file whose messages begin with date, time and name.
 
-iOS writes `[12.03.24, 14:05:33] Anna: Hi`, Android `3/12/24, 2:05 PM - Anna: Hi`; order and signs
-of the date are those of the telephone's country. Lines without a head go on with the message.
+iOS writes `[12.03.24, 14:05:33] Anna: Hi`, Android `3/12/24, 2:05 PM - Anna: Hi`; the date format
+is
+that of the phone's locale. Lines without such a head continue the message.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from folio.corpus.formats.passage import Notes, Passage
 
 _DATE = r"\d{1,4}\.? ?[./-] ?\d{1,2}\.? ?[./-] ?\d{1,4}\.?"
 _BETWEEN = r"[,،]?\s(?:[^\W\d_]{1,5}\.?\s?)?"
-"""Some languages have a word there: "à", "klo", the half of the day."""
+"""What separates date and time; some languages put a word there: "à", "klo", the half of
+the day."""
 _CLOCK = r"\d{1,2}[:.]\d{2}"
 _HALF_OF_DAY = r"(?:\s?[^\W\d_]\.?\s?[^\W\d_]?\.?)?"
 _DIRECTION = r"[\u200e\u200f\u202a-\u202e\ufeff]*"
-# Logs of programs have seconds and no brackets, or ISO dates in them; telephones have not.
+# Logs of programs have seconds without brackets, or ISO dates in brackets; phones have neither.
 _HEAD = re.compile(
     rf"{_DIRECTION}(?:"
     rf"\[(?!\d{{4}}-\d\d-\d\d[ T]\d)({_DATE}{_BETWEEN}{_CLOCK}(?:[:.]\d{{2}})?{_HALF_OF_DAY})\]\s|"
@@ -30,17 +32,19 @@ _HEAD = re.compile(
 )
 _SPEAKER = re.compile(r"(?:~\s?)?([^:\n“”„«»\"]{1,80}): ?")
 _MARK = "\u200e"
-"""Before what the program says in the place of a message, on iOS."""
+"""Precedes what the app reports in place of a message, on iOS."""
 _BESIDE = re.compile(rf"\s*{_MARK}<[^<>]*>\s*$|^{_DIRECTION}[\w-]+\.\w{{2,5}} \([^()\n]+\)(?:\n|$)")
-"""What the program puts beside a message: that it was edited, the name of a file."""
+"""What the app adds to a message: that it was edited, the name of a file."""
 _REMOVED = frozenset(("This message was deleted", "You deleted this message", "null"))
 FIRST_LINES = 20
 LINE_BYTES = 1 << 13
-"""Of a line that are looked at, on average; a file may be a single line."""
+"""How much of a line is looked at, on average; a file may be a single line."""
 
 
 def begins_as_chat(head: bytes) -> bool:
-    """Whether a file that begins so is such an export: its first lines hold two messages."""
+    """Whether a file that begins with these bytes is such an export: its first lines hold two
+    messages.
+    """
     lines = head[: FIRST_LINES * LINE_BYTES].decode("utf-8-sig", "replace").splitlines()
     first = list(filter(str.strip, lines[:FIRST_LINES]))
     return len(first) > 1 and _is_head(first[0]) and sum(map(_is_head, first)) > 1
@@ -49,9 +53,9 @@ def begins_as_chat(head: bytes) -> bool:
 def read_whatsapp(
     lines: Iterable[str], column: str, notes: Notes, chat_times: bool = False
 ) -> Iterator[Passage]:
-    """Who says what, a line for each message or several where it has them; the chat is a document.
+    """Read a chat as one document, one line per message unless a message has several.
 
-    What the program reports, and the names of pictures that are not in the text, are counted.
+    Reports of the app, and names of media that were not exported, are counted.
     """
     said: list[str] = []
     head: re.Match[str] | None = None
@@ -67,7 +71,7 @@ def read_whatsapp(
 
 
 def _message(head: re.Match[str] | None, text: str, notes: Notes, with_time: bool) -> str:
-    if head is None:  # what stands before the first message
+    if head is None:  # what precedes the first message
         return text
     time = next(filter(None, head.groups()))
     speaker = _SPEAKER.match(text)
@@ -84,7 +88,7 @@ def _message(head: re.Match[str] | None, text: str, notes: Notes, with_time: boo
 
 
 def _is_no_message(said: str) -> bool:
-    """Whether a message was removed, or is `<Media omitted>` in whatever language."""
+    """Whether a message was removed, or is `<Media omitted>` in any language."""
     omitted = said.startswith("<") and said.endswith(">") and said.count("<") == 1
     return omitted or said.rstrip(".") in _REMOVED
 

@@ -1,4 +1,4 @@
-"""XLSX: rows of a workbook's sheets, cells as they are shown."""
+"""XLSX: rows of a workbook's sheets, with cells as they are displayed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from folio.corpus.formats.slides import drawing_text, listed, numbered
 from folio.errors import UserError
 
 COLUMNS = 16_384
-"""A workbook's last column, beyond which a cell's name is no longer believed."""
+"""A workbook's last column; a cell with a higher name is misplaced."""
 DIGITS = 15
-"""Of a number that are shown at most; a file keeps more of them."""
+"""Most digits of a number that are displayed; a file keeps more of them."""
 _DATES = frozenset((*range(14, 23), *range(45, 48)))
-"""Numbers of the formats of dates and times that every workbook has."""
+"""Numbers of the built-in date and time formats."""
 _NO_CODE = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]|_.')
 _COMMENTS = re.compile(r"xl/(.*/)?(threadedC|c)omments?\d*\.xml$")
 
 
 def read_xlsx(data: bytes, notes: Notes) -> Iterator[Passage]:
-    """A passage for each sheet that is shown; cells by tabs, rows by lines.
+    """Read one passage per visible sheet; tabs separate cells, line ends rows.
 
-    The values of formulas are those that the program kept with them.
+    The values of formulas are those that the program stored with them.
     """
     package = Package(data)
     sheets = listed(package, "xl/workbook.xml", "sheet") or numbered(
@@ -74,14 +74,14 @@ def _rows(root: Any, values: _Values, notes: Notes) -> Iterator[str]:
 
 
 class _Values:
-    """What cells show: texts that they name by a number, and numbers that are dates."""
+    """What cells display: shared texts, numbers, and numbers that are dates."""
 
     def __init__(self, package: Package, notes: Notes) -> None:
         self.notes = notes
-        self.expansion = package.expansion  # which cells that share a text have a part in
+        self.expansion = package.expansion  # cells that share a text count towards it
         self.texts: list[str] = []
         self.unused: set[int] = set()
-        self.dates: list[bool] = []  # whether each format of cells is that of a date
+        self.dates: list[bool] = []  # whether each cell format is a date
         self.first_day = datetime(1899, 12, 30)
         if "xl/sharedStrings.xml" in package.names:
             root = package.xml("xl/sharedStrings.xml")
@@ -98,7 +98,7 @@ class _Values:
                 self.first_day = datetime(1904, 1, 1)
 
     def shown(self, cell: Any) -> str:
-        """What is seen of a cell."""
+        """What a cell displays."""
         kind = attribute(cell, "t")
         value = ""
         for part in cell:
@@ -115,7 +115,7 @@ class _Values:
         return value if kind not in (None, "n") else self.number(value, attribute(cell, "s") or "")
 
     def number(self, value: str, style: str) -> str:
-        """A number, or the date and the time that it stands for."""
+        """A number, or the date and time that it represents."""
         try:
             number = float(value)
             is_date = style.isdecimal() and self.dates[int(style)]
@@ -130,7 +130,7 @@ class _Values:
         return moment.isoformat(" ").removesuffix(" 00:00:00")
 
     def take(self, number: str) -> str:
-        """A text, which an empty cell and one with a wrong number have not."""
+        """A shared text by number; empty for an empty cell or a wrong number."""
         if not (number.isascii() and number.isdecimal() and int(number) < len(self.texts)):
             self.notes.drop("cells without their text", number)
             return ""
@@ -139,13 +139,13 @@ class _Values:
         return self.texts[int(number)]
 
     def count_unused(self) -> None:
-        """Count the texts that no cell named."""
+        """Count the texts that no cell refers to."""
         for number in self.unused:
             self.notes.drop("texts of no cell", self.texts[number])
 
 
 def _date_formats(styles: Any) -> Iterator[bool]:
-    """Whether each format of cells, in their order, is that of a date or a time."""
+    """Whether each cell format, in order, is a date or a time."""
     codes = {
         attribute(e, "numFmtId"): _NO_CODE.sub("", attribute(e, "formatCode") or "").lower()
         for e in styles.iter()
@@ -160,7 +160,7 @@ def _date_formats(styles: Any) -> Iterator[bool]:
 
 
 def _texts(item: Any, notes: Notes) -> str:
-    """The text of a cell, without what tells how to read it."""
+    """The text of a cell, without phonetic guides."""
     parts = []
     for element in item:
         if local_name(element) == "rPh":
@@ -175,7 +175,7 @@ def _is_hidden(element: Any) -> bool:
 
 
 def _column(name: str, default: int) -> int:
-    """The number of a cell's column, from 0: 27 for AB7."""
+    """The index of a cell's column, from 0: 27 for AB7."""
     number = 0
     for letter in re.match("[A-Z]{0,3}", name)[0]:  # type: ignore[index]
         number = 26 * number + ord(letter) - 64

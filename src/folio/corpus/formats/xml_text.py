@@ -1,4 +1,6 @@
-"""XML by its elements: a line for each that holds text; or a document for each of a name."""
+"""XML by its elements: one line per element with text, or one document per element of a
+given name.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,12 @@ _COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 _INSTRUCTION = re.compile(r"<\?(?!xml\s)(.*?)\?>", re.DOTALL)
 _SPACE = re.compile(r"[ \t]*\n\s*")
 _ENCODED = ("binary",)
-"""Elements whose text is the bytes of something else, as the pictures of FictionBook."""
+"""Elements whose text is encoded binary data, such as the pictures of FictionBook."""
 _IN_ATTRIBUTES = {"outline": ("text", "_note"), "node": ("TEXT",)}
 """Elements whose text is in attributes: OPML, FreeMind."""
 _ROWS = ("row", "tr")
 _NOTES = ("note", "footnote", "fn")
-"""What stands below the text that it is written into."""
+"""Elements that are put below the text in which they occur."""
 _BLOCKS = frozenset((
     "p", "para", "simpara", "div", "sec", "section", "list", "itemizedlist", "orderedlist", "ul",
     "variablelist", "simplelist", "ol", "dl", "def-list", "table", "informaltable", "table-wrap",
@@ -29,28 +31,28 @@ _BLOCKS = frozenset((
     "programlisting", "screen", "literallayout", "code", "disp-formula", "boxed-text", "example",
     "poem", "stanza", "v", "item", "listitem", "list-item", "cit", "epigraph", "procedure",
 ))  # fmt: skip
-"""What begins a line of its own, also inside a sentence."""
+"""Elements that begin a new line, even inside a sentence."""
 _FEEDS = ("rss", "feed", "RDF")
 _PAGES = ("description", "encoded", "summary", "content", "title", "subtitle")
-"""Elements of feeds whose text is a page of HTML."""
+"""Elements of feeds whose text is an HTML page."""
 _DOCUMENTS = {"mediawiki": "text"}
-"""Elements that hold a document each, by the root that they are in."""
+"""Elements that hold one document each, by the root element of the file."""
 _HAS_TAGS = re.compile(r"</\w+>|<\w+[^<>]*>|&\w+;")
 _DOCUMENT = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 
 
 def read_xml(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passage]:
-    """The text of all elements in order; of those named `text_column`, a document each.
+    """Read the text of all elements in order, or one document per element named `text_column`.
 
     An element whose text and children are mixed, as in `<p>a <i>b</i> c</p>`, is one line.
 
     Raises:
-        UserError: it is no XML, declares entities, or has no element of that name.
+        UserError: not XML, declares entities, or has no element of that name.
     """
     page = decode_page(data, notes)
     root = xml_tree(page, notes)
     text_column = text_column or _DOCUMENTS.get(local_name(root), "")
-    # Those before the root are in no tree. What is never closed is not looked for again and again.
+    # Comments before the root are in no tree. An unclosed one is not searched for again and again.
     for comment in _COMMENT.findall(page, 0, page.rfind("-->") + 3):
         notes.drop("comments", comment)
     for instruction in _INSTRUCTION.findall(page, 0, page.rfind("?>") + 2):
@@ -80,19 +82,19 @@ def read_xml(data: bytes, notes: Notes, text_column: str = "") -> Iterator[Passa
 
 
 class _Part(NamedTuple):
-    """Something that is to be read."""
+    """An element or a text that remains to be read."""
 
     what: Any
     """An element, or a text."""
     inline: bool = False
-    """Whether it stands inside of a sentence."""
+    """Whether it is inside a sentence."""
 
 
 _LINE_END = _Part(None)
 
 
 def _lines(root: Any, notes: Notes) -> Iterator[str]:
-    """The lines of all elements. A loop, since hostile files nest deeper than Python calls."""
+    """The lines of all elements; a loop, since hostile files nest deeper than Python's stack."""
     is_feed = local_name(root) in _FEEDS
     stack = [_LINE_END, _Part(root)]
     line: list[str] = []
@@ -130,7 +132,7 @@ def _named(element: str) -> tuple[str, ...]:
 
 
 def _contents(element: Any, inline: bool) -> Iterator[_Part]:
-    """What an element holds, with line ends between its children where it is no sentence."""
+    """The content of an element, with line ends between its children unless it is a sentence."""
     if _is_mixed(element):
         yield from _sentence(element)
         return
@@ -153,7 +155,7 @@ def _sentence(element: Any) -> Iterator[_Part]:
 
 
 def _first_with_text(alternatives: Any, notes: Notes) -> Any:
-    """The form of something that is read, out of several, as a formula in TeX and in MathML."""
+    """Choose one of several alternative forms, such as a formula in TeX and in MathML."""
     forms = ["".join(_texts(form)).strip() for form in alternatives]
     first = next((i for i, form in enumerate(forms) if form), 0)
     for i, form in enumerate(forms):
@@ -162,7 +164,7 @@ def _first_with_text(alternatives: Any, notes: Notes) -> Any:
 
 
 def _shown(text: str, name: str, is_feed: bool, notes: Notes) -> str:
-    """The text of an element without children: that of a page where it is one."""
+    """The text of an element without children, which may itself be an HTML page."""
     if name == "tex-math" and (document := _DOCUMENT.search(text)):
         notes.drop("the preamble", text[: document.start()])
         return document[1].strip()
@@ -174,7 +176,7 @@ def _shown(text: str, name: str, is_feed: bool, notes: Notes) -> str:
 
 
 def _is_mixed(element: Any) -> bool:
-    """Whether text stands beside the children of an element."""
+    """Whether an element has text beside its children."""
     return any(text and text.strip() for text in (element.text, *(child.tail for child in element)))
 
 

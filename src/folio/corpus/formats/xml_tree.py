@@ -1,8 +1,9 @@
-"""XML text -> a tree: by its rules where they are kept, and else by its tags as they come.
+"""XML text -> a tree: by XML's rules if it is well-formed, else by its tags as they come.
 
-One wrong sign does not decide for a whole file: feeds, extracts that are cut off and parts without
-a root are read all the same, with a warning. Entities that stand for a few words are resolved;
-those of which bombs and thefts of files are made are refused.
+One wrong character does not condemn a file: feeds, truncated extracts and parts without a root are
+read nevertheless, with a warning. Entities that stand for a few words are resolved; those that
+could
+be bombs or steal files are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _OWN_ENTITY = re.compile(
     r"""<!ENTITY\s+([\w.-]+)\s+(?:"([^"<&%]{0,1000})"|'([^'<&%]{0,1000})')\s*>"""
 )
 _UNPARSED = re.compile(r"""<!ENTITY\s+[\w.-]+\s+SYSTEM\s+["'][^"'<]*["']\s+NDATA\s+\w+\s*>""")
-"""Names of pictures beside the file, which nobody opens."""
+"""Declarations of pictures beside the file, which nobody opens."""
 _REFERENCE = re.compile(r"&([\w.-]+);")
 _OF_XML = frozenset(("amp", "lt", "gt", "quot", "apos"))
 _CUT_OFF = re.compile(r"</?[A-Za-z][^<>]*\Z")
@@ -37,7 +38,7 @@ _TOKEN = re.compile(
 
 
 def xml_tree(page: str, notes: Notes) -> Any:
-    """The root element of a text; of several roots, or none that is whole, one above them.
+    """The root element of a text; several roots, or a truncated one, get a common parent.
 
     Raises:
         NotWellFormedError: no element in it.
@@ -55,7 +56,7 @@ def xml_tree(page: str, notes: Notes) -> Any:
 
 
 def _resolved(page: str) -> str:
-    """A page without entities that stand for words, its own and those of HTML."""
+    """Resolve the entities that stand for words, the file's own and those of HTML."""
     page = _UNPARSED.sub("", page)
     own = {name: a or b for name, a, b in _OWN_ENTITY.findall(page)}
     if own:
@@ -68,7 +69,7 @@ def _resolved(page: str) -> str:
             return reference[0]
         said = own.get(name) or html5.get(f"{name};", reference[0])
         expansion.add(len(said))
-        if said == reference[0]:  # unknown, and so no XML
+        if said == reference[0]:  # unknown, so it is not XML
             return said
         return said.replace("&", "&amp;").replace("<", "&lt;")
 
@@ -76,7 +77,7 @@ def _resolved(page: str) -> str:
 
 
 def _by_its_tags(page: str) -> Any:
-    """A tree of what stands between tags; an end that closes nothing is passed over."""
+    """Build a tree from the tags alone; an end tag that closes nothing is skipped."""
     from xml.etree.ElementTree import TreeBuilder
 
     at = page.find("<!DOCTYPE")
