@@ -29,7 +29,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.kv_cache": "f9c9cd23ec8d589c2ba7ac0f3582e1b6793cabc225d3e0fe42dab150af40e8ef",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
     "folio.model.positions": "ea2a68cde095c3ec3e8ae4965b694cef7ebfb57d4ba6746e7c0338970772c0e0",
-    "folio.training.optimizers": "1586e9d0c8f15ce04e735117696c470490952ee188f67008d1ffc249c9252d66",
+    "folio.training.optimizers": "ea9d19c233c82955245967771fe3f48fa30aba53e795861dadd9f7378ea9a77a",
 }
 """Module -> sha256 of its source."""
 

@@ -7,6 +7,9 @@ same rules for weights that several processes share; a test over the table holds
 Shapes:  R x C a matrix of weights, of which each row makes one neuron
 """
 
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
+# (torch documents its operations on lists of tensors, but under private names.)
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +17,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import utils
 
 from folio.training import config as settings
 from folio.training.config import OptimizerConfig
+from folio.training.gradients import gradient_of, total_norm
 from folio.training.groups import GROUPS, Group, Members, matrix_heights, parameter_groups
 from folio.training.low_rank import corrected
 from folio.training.state import require_same_tensors
@@ -82,12 +85,17 @@ class AdamW(Rule):
         self.steps += 1
         n = self.steps.item()
         scale = (1 - beta2**n) ** 0.5  # of numerator and denominator, which saves a pass
-        for w, m, v in zip(self.parameters, self.mean, self.mean_square):
-            g = gradient_of(w)
-            m.lerp_(g, 1 - beta1)
-            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            root = v.sqrt().add_(scale * epsilon)
-            w.mul_(1 - lr * self.weight_decay).addcdiv_(m, root, value=-lr * scale / (1 - beta1**n))
+        w: list[Tensor] = [*self.parameters]
+        m, v, g = self.mean, self.mean_square, [gradient_of(parameter) for parameter in w]
+        # Most tensors are small, so one call for all of them saves more than it computes.
+        torch._foreach_lerp_(m, g, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, g, g, 1 - beta2)
+        root = torch._foreach_sqrt(v)
+        torch._foreach_add_(root, scale * epsilon)
+        if self.weight_decay:
+            torch._foreach_mul_(w, 1 - lr * self.weight_decay)
+        torch._foreach_addcdiv_(w, m, root, -lr * scale / (1 - beta1**n))
 
 
 class SGD(Rule):
@@ -260,12 +268,11 @@ class Optimizer:
             FloatingPointError: a weight would be no number, or too large for its square. All are
                 then those before the step, and what the rules remember is finite.
         """
-        for old, x in zip(self._before, self._changing):
-            old.copy_(x)
+        torch._foreach_copy_(self._before, self._changing)
         with torch.no_grad():
             for rule in self.rules:
                 rule.step(lr_scale)
-        if utils.get_total_norm(self._changing).isfinite():
+        if total_norm(self._changing).isfinite():
             return
         for x, old in zip(self._changing, self._before):
             x.copy_(old)
@@ -295,14 +302,3 @@ def flatten(state: dict[str, list[Tensor]]) -> dict[str, Tensor]:
         for x, own in zip(tensors, torch.split(flat[name].view(-1), sizes)):
             x.data = own.view(x.shape)
     return flat
-
-
-def gradient_of(parameter: nn.Parameter) -> Tensor:
-    """Return the gradient, which `backward` made."""
-    assert parameter.grad is not None
-    return parameter.grad
-
-
-def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
-    """Length of all gradients together."""
-    return utils.get_total_norm([gradient_of(p) for p in parameters]).item()

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
 
 from folio.device import Device
 from folio.evaluation.score import Score, Window, score
@@ -28,8 +27,9 @@ from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
+from folio.training.gradients import clip_gradients, gradient_norm, gradient_of
 from folio.training.memory import ran_out_of_memory
-from folio.training.optimizers import Optimizer, gradient_norm, gradient_of
+from folio.training.optimizers import Optimizer
 from folio.training.python_state import require_same_state
 from folio.training.state import Remembers
 
@@ -178,8 +178,7 @@ class PlainStep:
 
     def update(self, lr_scale: float, norm: float) -> None:
         """As a Step."""
-        if norm > self.max_norm:
-            clip_grads_with_norm_(self.model.parameters(), self.max_norm, torch.tensor(norm))
+        clip_gradients(self.optimizer.parameters, norm, self.max_norm)
         self.optimizer.step(lr_scale)
         self.refresh()
 

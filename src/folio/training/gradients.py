@@ -1,0 +1,40 @@
+"""What `backward` left in the parameters: how long it is, and how to shorten it."""
+
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
+# (torch documents its operations on lists of tensors, but under private names.)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def gradient_of(parameter: Tensor) -> Tensor:
+    """Return the gradient, which `backward` made."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
+    """Length of all gradients together."""
+    return total_norm([gradient_of(p) for p in parameters]).item()
+
+
+def total_norm(tensors: list[Tensor]) -> Tensor:
+    """Scalar: the root of the sum of all squares."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Sequence[nn.Parameter], norm: float, max_norm: float) -> None:
+    """Shorten all gradients in place, if together they are longer than `max_norm`.
+
+    Args:
+        parameters: with gradients.
+        norm: of all their gradients together.
+        max_norm: what is left of it (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063).
+    """
+    if norm > max_norm:
+        torch._foreach_mul_([gradient_of(p) for p in parameters], max_norm / norm)
