@@ -24,7 +24,7 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
     """Scalar: the root of the sum of all squares."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return torch.stack(torch._foreach_norm(tensors)).square().sum().sqrt()
 
 
 @torch.no_grad()
