@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,11 @@ import torch
 
 from folio.fast import calls
 from folio.fast.int8 import is_exact
+from folio.recipe import finish
 from folio.recipe.watcher import Watcher
+from folio.run.card import draw_loss
+from folio.run.directory import Run, runs_folder
+from folio.run.look_back import look_back
 from folio.storage import cache_folder
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
@@ -44,23 +49,43 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def own_folders(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def new_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty one, but for what is made once for all tests."""
     cache = tmp_path_factory.mktemp("cache")
     (cache / "kernels").symlink_to(KERNELS)
     CHECKS.mkdir(parents=True, exist_ok=True)
     (cache / "checks").symlink_to(CHECKS)
-    monkeypatch.setenv("FOLIO_CACHE", str(cache))
+    return str(cache)
+
+
+@pytest.fixture(autouse=True)
+def own_folders(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLIO_CACHE", new_cache(tmp_path_factory))
     monkeypatch.setenv("FOLIO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("FOLIO_CORPORA", str(CORPORA))
 
 
-@pytest.fixture(autouse=True)
-def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end of a run; they are written one token at a time."""
-    monkeypatch.setattr(Watcher, "sample_tokens", 50)
+@pytest.fixture(scope="session", autouse=True)
+def short_ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a run does at its end takes longer than a small training: it draws, looks back and
+    writes. Nor is a test's disk waited for, from which nothing has to outlive the machine.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_CACHE", new_cache(tmp_path_factory))
+        patch.setattr(finish, "draw_loss", lambda run: None)
+        patch.setattr(finish, "look_back", lambda opened, *seconds: [])
+        patch.setattr(Watcher, "sample_tokens", 10)
+        patch.setattr("os.fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture
+def whole_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what a run leaves: it ends as users see it."""
+    monkeypatch.setattr(finish, "draw_loss", draw_loss)
+    monkeypatch.setattr(finish, "look_back", look_back)
 
 
 @pytest.fixture(autouse=True)
@@ -98,10 +123,19 @@ def shakespeare() -> Path:
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
+    return write_book(tmp_path)
+
+
+def copied(path: Path) -> Run:
+    """A copy of a run that was trained once, among the runs of a test."""
+    return Run(Path(shutil.copytree(path, runs_folder() / path.name)))
+
+
+def write_book(folder: Path) -> Path:
     """A text with structure, of 20,000 characters, that a tiny model learns in seconds."""
     lines = [
         f"The {i % 7}th line of verse {i % 5} sings of the {i % 11} winds.\n" for i in range(450)
     ]
-    path = tmp_path / "book.txt"
+    path = folder / "book.txt"
     path.write_text("".join(lines)[:20_000], encoding="utf-8")
     return path

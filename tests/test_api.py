@@ -15,6 +15,7 @@ import folio
 from folio.generation.sampling import SamplingConfig, SamplingSettings
 from folio.training.parts import Ending, Evaluation
 from folio.training.state import TrainingState
+from tests.conftest import copied, write_book
 
 TINY: dict[str, Any] = {
     "preset": "gpt2",
@@ -34,6 +35,20 @@ EXPORTED = {
     "train": [],
 }
 """Name -> methods that others rely on."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_RUNS", str(folder))
+        return folio.train(write_book(folder), **TINY).run.path
+
+
+@pytest.fixture
+def model(made: Path) -> folio.Model:
+    """Of a copy of a run that is trained once for all tests here."""
+    return folio.load(copied(made).path)
 
 
 def test_these_names_are_exported_and_no_others():
@@ -68,9 +83,7 @@ def test_train_load_generate(book: Path):
     assert repr(model) == f"Model('{result.run.path}', step 20, {n_parameters:,} parameters)"
 
 
-def test_a_batch_gives_a_text_for_each_prompt_in_their_order(book: Path):
-    folio.train(book, **TINY)
-    model = folio.load()
+def test_a_batch_gives_a_text_for_each_prompt_in_their_order(model: folio.Model):
     settings: dict[str, Any] = {"max_tokens": 30, "seed": 1}
     prompts = ["The ", "verse ", "The "]
     texts = model.generate_batch(prompts, **settings)
@@ -84,9 +97,7 @@ def test_a_batch_gives_a_text_for_each_prompt_in_their_order(book: Path):
         model.generate_batch("The ")
 
 
-def test_a_text_is_the_same_in_whichever_way_it_is_asked_for(book: Path):
-    folio.train(book, **TINY)
-    model = folio.load()
+def test_a_text_is_the_same_in_whichever_way_it_is_asked_for(model: folio.Model):
     config = SamplingConfig(temperature=1.0, top_p=0.9, seed=7)
     settings = {"temperature": 1.0, "top_p": 0.9, "seed": 7, "stop": False}
     text = model.generate("The ", max_tokens=60, **settings)  # far beyond the context
@@ -102,9 +113,7 @@ def test_a_text_is_the_same_in_whichever_way_it_is_asked_for(book: Path):
     assert stopped == text.partition(text[20:24])[0]
 
 
-def test_the_tokens_of_a_text_are_scored_as_evaluation_reads_it(book: Path):
-    folio.train(book, **TINY)
-    model = folio.load()
+def test_the_tokens_of_a_text_are_scored_as_evaluation_reads_it(model: folio.Model):
     tokens = model.validation()[:200]
     scored = model.score_tokens(tokens.tolist(), n_alternatives=1)
     nats = -sum(s.log_probability or 0.0 for s in scored)
@@ -190,9 +199,7 @@ def test_a_mistake_is_a_user_error_of_one_line(call: Callable[[], object], words
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_wrong_setting_of_generate_names_the_nearest(book: Path):
-    folio.train(book, **TINY)
-    model = folio.load()
+def test_a_wrong_setting_of_generate_names_the_nearest(model: folio.Model):
     with pytest.raises(folio.UserError, match="Did you mean 'temperature'"):
         model.generate(temprature=0.5)  # type: ignore[call-arg]
     with pytest.raises(folio.UserError, match="temperature must be a number, got 'hot'"):

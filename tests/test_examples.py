@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import shutil
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def test_attention_of_ones_own_is_what_trains_and_what_samples(
     example["main"](str(book), minutes=None, **SMALL)
     trained = [shape for shape in calls if shape == (4, 16, 16)]  # (B, T, C) of each step
     assert len(trained) >= 20 * 2
-    assert len([shape for shape in calls if shape[:2] == (1, 1)]) > 100  # sampled, with a cache
+    assert len([shape for shape in calls if shape[:2] == (1, 1)]) > 50  # sampled, with a cache
     capped = folio.load().model.state_dict()
     assert set(capped) == set(plain)
     assert not torch.equal(capped["lm_head.weight"], plain["lm_head.weight"])
@@ -125,7 +127,12 @@ def test_lion_moves_each_weight_by_the_rate_against_the_sign():
     assert weight.tolist() == pytest.approx([0.9, -1.9, 3.0])
 
 
-def test_a_corpus_of_ones_own_is_split_by_its_documents():
+def test_a_corpus_of_ones_own_is_split_by_its_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("a*.py")):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))  # less of it
     result = names_in("06")["main"](minutes=None, **SMALL)
     record = result.run.corpus()
     assert any(source["source"].startswith("docstrings/") for source in record["sources"])

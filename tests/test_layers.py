@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -21,9 +22,18 @@ def room_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> Iterator[str]:
+def imports_of(path: Path) -> set[str]:
     """Modules and names that a file imports from Folio, inside of functions too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return imports_in(path.read_text(encoding="utf-8"), path)
+
+
+@cache
+def imports_in(text: str, path: Path) -> set[str]:
+    return set(_imports(text, path))
+
+
+def _imports(text: str, path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.startswith("folio."))
         elif isinstance(node, ast.ImportFrom):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from folio.cli.main import main
+from folio.corpus.builtin import BUILTIN, python_docs
+from folio.recipe.presets import SIZES, Size
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +33,14 @@ def in_a_folder_of_its_own(tmp_path: Path, book: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands are the README's; the model and the text that they do not name are small."""
+    monkeypatch.setitem(SIZES, "nano", Size(1, 2, 32, 128, 64, 64))
+    monkeypatch.setitem(BUILTIN, "python-docs", lambda: islice(python_docs(), 2, None, 12))
+
+
+@pytest.mark.usefixtures("whole_end")
 def test_the_first_run_runs(capfd: pytest.CaptureFixture[str]):
     lines = block_with("sh", "--name first").splitlines()
     commands = [words for line in lines if (words := shlex.split(line, comments=True))]

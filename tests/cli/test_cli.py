@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from folio.cli.main import VERBS
+from folio.cli.main import VERBS, main
 from folio.config import from_table, overrides_table, settings, to_table
 from folio.console import show
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.run.directory import Run, runs_folder
 from tests.cli.conftest import Folio, Outcome
+from tests.conftest import copied, write_book
 
 FLAGS = (
     "--preset gpt2 --model.n-layers 1 --model.d-model 16 --model.n-heads 2",
@@ -30,11 +31,19 @@ FLAGS = (
 TRAIN = " ".join(FLAGS).split()
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_RUNS", str(folder / "runs"))
+        main(["train", str(write_book(folder)), "--name", "trained", *TRAIN])
+    return folder / "runs" / "trained"
+
+
 @pytest.fixture
-def trained(folio: Folio, book: Path) -> Run:
-    outcome = folio("train", str(book), "--name", "trained", *TRAIN)
-    assert outcome.code == 0, outcome.err
-    return Run(runs_folder() / "trained")
+def trained(made: Path) -> Run:
+    """A copy of a run that is trained once for all tests here."""
+    return copied(made)
 
 
 def test_help_lists_every_verb_and_each_has_help(folio: Folio):
@@ -45,6 +54,7 @@ def test_help_lists_every_verb_and_each_has_help(folio: Folio):
         assert f"folio {verb}" in folio(verb, "--help").out
 
 
+@pytest.mark.usefixtures("whole_end")
 def test_training_leaves_a_run_and_says_what_to_do_next(folio: Folio, book: Path):
     outcome = folio("train", str(book), *TRAIN)
     assert outcome.code == 0

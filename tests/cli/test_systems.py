@@ -50,6 +50,8 @@ os.fsync = guarded_fsync
 CORE = """
 import os, sys
 from folio.cli.main import main
+from folio.recipe.watcher import Watcher
+Watcher.sample_tokens = 10
 if "%s" == "windows":
     import sitecustomize
     os.open = sitecustomize.guarded_open

@@ -25,6 +25,7 @@ from folio.explain.page import write_page
 from folio.explain.tensors import print_tensors
 from folio.model.attention import Attention
 from folio.run.model import Model
+from tests.conftest import copied, write_book
 
 TEXT = "The 3th line\n"
 
@@ -44,9 +45,18 @@ def train(book: Path, tokenizer: Table | None = None, **model: object) -> Model:
     return folio.load(str(result.run.path))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_RUNS", str(folder))
+        return train(write_book(folder)).run.path
+
+
 @pytest.fixture
-def opened(book: Path) -> Model:
-    return train(book)
+def opened(made: Path) -> Model:
+    """Of a copy of a run that is trained once for all tests here."""
+    return folio.load(copied(made).path)
 
 
 def page_data(path: Path) -> dict[str, Any]:
@@ -254,10 +264,10 @@ def test_the_command_writes_beside_the_run_or_where_told(
 
 
 def test_what_stands_in_the_training_text_is_underlined(opened: Model, book: Path):
-    copied = book.read_text()[1000:1030]
-    text = "winds winds" + copied + "sings sings"
+    stretch = book.read_text()[1000:1030]
+    text = "winds winds" + stretch + "sings sings"
     pieces = page_module.copied_pieces(opened, opened.tokenizer.encode(text).tolist())
-    at = text.index(copied)
+    at = text.index(stretch)
     assert min(pieces[at : at + 30]) >= 30, "of each character of it"
     assert pieces[0] == 0 and pieces[-1] == 0
     assert page_module.copied_pieces(opened, opened.tokenizer.encode("sings winds").tolist()) == [

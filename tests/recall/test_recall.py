@@ -29,16 +29,26 @@ from folio.run.model import Model
 from folio.run.parts import read_parts
 from folio.storage import read_json
 from folio.tokens.text import TokenText, from_text, to_text
+from tests.conftest import copied
 from tests.recall.making import prose, train_on, write_documents
 
 SMALL = RecallConfig(samples=6, passages=200, length=20)
 
 
-@pytest.fixture
-def learned(tmp_path: Path) -> Model:
-    """Trained for a moment on twenty documents."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained for a moment on twenty documents."""
+    folder = tmp_path_factory.mktemp("made")
     texts = [prose(120, seed) for seed in range(20)]
-    return train_on(write_documents(tmp_path / "texts", texts), "learned", steps=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_RUNS", str(folder))
+        source = write_documents(folder / "texts", texts)
+        return train_on(source, "learned", steps=10).run.path
+
+
+@pytest.fixture
+def learned(made: Path) -> Model:
+    return folio.load(copied(made).path)
 
 
 def copied_from(opened: Model, monkeypatch: pytest.MonkeyPatch) -> None:

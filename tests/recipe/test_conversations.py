@@ -23,6 +23,7 @@ from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
 from folio.run.model import Model
+from folio.tokens.mixture import Mixture
 from tests.conftest import turn_kernels
 from tests.recipe.test_resume import recipe_of, stop_at, weights_of
 from tests.recipe.test_start import (
@@ -35,11 +36,6 @@ from tests.recipe.test_start import (
 )
 
 CHAT_IDS = ("<|user|>", "<|assistant|>", "<|end|>")
-
-
-@pytest.fixture
-def base(book: Path) -> Run:
-    return train_recipe(recipe_of(book, training={"max_steps": 20}), "base", Watcher()).run
 
 
 @pytest.fixture
@@ -137,8 +133,8 @@ def test_what_is_asked_has_no_part_in_the_gradient(base: Run, chats: Path):
     recipe = make_recipe(merge(table_of(chats), {"model": model}))
     texts = prepared.training(), prepared.validation()
     training = build(recipe, device, *texts, masks=prepared.loss_masks())
-    batch = training.stream.new.next_batch(8) if hasattr(training.stream, "new") else None
-    batch = batch or training.stream.next_batch(8)
+    stream = training.stream
+    batch = (stream.new if isinstance(stream, Mixture) else stream).next_batch(8)
     answer_letters = set(prepared.tokenizer.encode("winds of verse no.0123456789").tolist())
     answer_letters.add(prepared.tokenizer.special_tokens["<|end|>"])
     assert set(batch.targets[batch.targets >= 0].tolist()) <= answer_letters

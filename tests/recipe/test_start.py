@@ -31,11 +31,6 @@ SAVED: Any = {"training": {"save_interval": 4}}
 
 
 @pytest.fixture
-def base(book: Path) -> Run:
-    return train_recipe(recipe_of(book, training={"max_steps": 30}), "base", Watcher()).run
-
-
-@pytest.fixture
 def new(tmp_path: Path) -> Path:
     """Another text of the same characters, but for one."""
     lines = [
@@ -222,20 +217,19 @@ def test_a_text_of_which_nothing_is_left_is_refused(base: Run, tmp_path: Path):
 # ---- going on, and doing it again -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [[0], [10], [7, 23]])
-def test_resumed_fine_tuning_matches_an_uninterrupted_one(base: Run, new: Path, steps: list[int]):
+def test_resumed_fine_tuning_matches_an_uninterrupted_one(base: Run, new: Path):
     keep: Any = {"start": {"keep": 0.3}}  # 1.2 windows of four: now one, now two
     whole = tuned(new, "whole", **keep)
-    watcher, ask = stop_at(steps[0])
-    run = train_recipe(make_recipe(table_of(new, **keep)), "parts", watcher, ask).run
+    recipe = make_recipe(table_of(new, **keep))
+    stopped = {step: train_recipe(recipe, f"{step}", *stop_at(step)).run for step in (0, 10, 7)}
     shutil.rmtree(base.path)  # it is needed no longer
-    for step in steps[1:]:
-        resume_run(run, {}, *stop_at(step))
-    assert goes_on(run) == "finished"
-    assert weights_of(run, STEPS) == weights_of(whole, STEPS)
-    for kind, value in (("step", "loss"), ("evaluation", "validation_loss")):
-        curves = [[(e["step"], e[value]) for e in r.events(kind)] for r in (run, whole)]
-        assert curves[0] == curves[1]
+    resume_run(stopped[7], {}, *stop_at(23))
+    for run in stopped.values():
+        assert goes_on(run) == "finished"
+        assert weights_of(run, STEPS) == weights_of(whole, STEPS)
+        for kind, value in (("step", "loss"), ("evaluation", "validation_loss")):
+            curves = [[(e["step"], e[value]) for e in r.events(kind)] for r in (run, whole)]
+            assert curves[0] == curves[1]
     assert whole.checkpoint(str(STEPS))[0].state["place"]["kept"]["position"] > 0
 
 
@@ -377,13 +371,14 @@ def test_lora_changes_each_matrix_of_the_blocks_by_its_rank_and_nothing_else(bas
     )
 
 
-@pytest.mark.parametrize("step", [0, 13, 20])
-def test_lora_resumes_exactly(base: Run, new: Path, step: int):
+def test_lora_resumes_exactly(base: Run, new: Path):
     changes = merge(LORA, {"training": {"keep_checkpoints": 1}})
     whole = tuned(new, "whole", **changes)
-    run = train_recipe(make_recipe(table_of(new, **changes)), "parts", *stop_at(step)).run
-    assert goes_on(run) == "finished"
-    assert weights_of(run, STEPS) == weights_of(whole, STEPS)
+    recipe = make_recipe(table_of(new, **changes))
+    for step in (0, 13, 20):
+        run = train_recipe(recipe, f"stopped-{step}", *stop_at(step)).run
+        assert goes_on(run) == "finished"
+        assert weights_of(run, STEPS) == weights_of(whole, STEPS)
     again = started(read_toml(whole.recipe_file))
     assert again["optimizer"]["kind"] == "adamw" and again["device"]["fast"] == "off"
 

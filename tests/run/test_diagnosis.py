@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folio.config import merge, overrides_table
@@ -54,6 +54,7 @@ def test_a_run_that_learned_is_healthy(docs: Path):
     )
 
 
+@pytest.mark.usefixtures("whole_end")
 def test_a_tiny_text_read_often_is_overfit(docs: Path):
     docs.write_text(docs.read_text()[:3000])
     name, words = verdict(
@@ -245,6 +246,7 @@ def test_a_validation_loss_that_is_not_finite_is_diverging(tmp_path: Path):
 
 
 @pytest.mark.parametrize("reason", ["finished", "interrupted", "patience", "non-finite"])
+@settings(max_examples=25)
 @given(st.data())
 def test_any_curve_has_a_verdict_whose_command_the_command_line_takes(reason: str, data: Any):
     loss = st.floats(1e-7, 50) | st.just(math.inf)

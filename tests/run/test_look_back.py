@@ -46,6 +46,7 @@ def test_an_alarm_needs_a_share_and_certainty(known: Share, new: Share, alarming
     assert AtOnce(known, new).alarming == alarming
 
 
+@pytest.mark.usefixtures("whole_end")
 def test_a_memorizing_run_says_so_on_its_card(tmp_path: Path):
     path = tmp_path / "short.txt"
     path.write_text(prose(60, seed=1))
