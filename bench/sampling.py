@@ -2,14 +2,16 @@
 
     python -m bench.sampling                      # all sizes, precisions and batches
     python -m bench.sampling --quick              # the smallest, to see that it runs
-    python -m bench.sampling --sizes baby --precisions float32 --batches 1
+    python -m bench.sampling --sizes baby --precisions float32 --batches 1 --rounds 5
 
 Each model is a GPT-2 with random weights, written as GGUF for llama.cpp (its server in xllamacpp).
-All continue prompts of 4 tokens with the likeliest token, over a cache, on all cores. They take
-turns in one process, so that what else the machine does falls on all; the ratio of each round is
-given as a median with its lowest and highest. Of llama.cpp its own `predicted_per_second` counts,
-with several requests at once their sum; of the others the time from the first token to the last,
-all that `folio sample` does for a token included.
+All continue prompts of 4 to 32 tokens, another length for each text of a batch, with the likeliest
+token, over a cache. The others may take one thread or all, and each cell of the table has the
+number with which they were faster; Folio chooses by itself. They take turns in one process, so that
+what else the machine does falls on all; the ratio of each round is given as a median with its
+lowest and highest. Of llama.cpp its own `predicted_per_second` counts, with several requests at
+once their sum; of the others the time from the first token to the last, all that `folio sample`
+does for a token included.
 
 llama.cpp's partner of int8 (a scale for each row) is q8_0 (one for each 32 numbers). transformers
 has float32 and bfloat16. A token of batch 1 reads every weight once: the speed of memory, over the
@@ -30,6 +32,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +50,7 @@ from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
+from folio.pictures import Dots, draw_dots
 from folio.run.model import Model
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
@@ -60,12 +64,14 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "q8_0"}
 """Ours -> llama.cpp's."""
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 CONTEXT = 256
-PROMPT = [1, 2, 3, 4]
+LONGEST_PROMPT = 32
 SECONDS = 0.8
 """Of one measurement, about."""
+TRIAL_TOKENS = 24
+"""Of each text, to find the better number of threads."""
 
-Sampler = Callable[[int, int], float]
-"""Sequences side by side, tokens of each -> tokens per second of all."""
+Sampler = Callable[[int], float]
+"""Tokens of each text -> tokens per second of all."""
 
 
 @dataclass
@@ -76,7 +82,13 @@ class Measured:
     precision: str
     batch: int
     rates: dict[str, list[float]]
+    threads: dict[str, int]
+    """Of the others, with which they were faster."""
     bandwidths: list[float]
+
+    def ratios(self, other: str) -> list[float]:
+        """Of Folio's rate to another one's, by round."""
+        return [a / b for a, b in zip(self.rates["folio"], self.rates[other])]
 
 
 def main() -> None:
@@ -84,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     names = ("torch", "numba", "transformers", "xllamacpp")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    print(f"{processor_name()}, {options.threads} threads; {versions}\n")
+    print(f"{processor_name()}, up to {options.threads} threads; {versions}\n")
     started, cells = time.perf_counter(), []
     print(f"{'size':6} {'weights':9} {'batch':>5} " + HEADER, flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +120,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--without", nargs="+", default=[], choices=("llama.cpp", "transformers"))
-    parser.add_argument("--picture", type=Path, help="an .svg to draw batch 1 to")
+    parser.add_argument("--picture", type=Path, help="an .svg of the ratios to llama.cpp")
     parser.add_argument("--quick", action="store_true", help="one round of the smallest")
     options = parser.parse_args()
     if options.quick:
@@ -138,40 +150,70 @@ def measure(
     folder: Path,
 ) -> Measured:
     """Let all take turns."""
-    samplers: dict[str, Sampler] = {"folio": folio_sampler(opened.model, precision)}
-    if "llama.cpp" not in options.without:
-        samplers["llama.cpp"] = llama_sampler(opened, precision, batch, options.threads, folder)
-    if "transformers" not in options.without and precision != "int8":
-        samplers["transformers"] = transformers_sampler(opened.model, precision)
-    warm = {name: sample(batch, 8) for name, sample in samplers.items()}
-    n_tokens = min(CONTEXT - len(PROMPT) - 1, max(16, int(SECONDS * min(warm.values()) / batch)))
+    prompts = prompts_of(batch)
+    samplers: dict[str, Sampler] = {"folio": folio_sampler(opened.model, precision, prompts)}
+    threads: dict[str, int] = {}
+    for name, make in peers(opened, precision, prompts, folder).items():
+        if name not in options.without:
+            threads[name], samplers[name] = better(make, options.threads)
+    warm = min(sample(TRIAL_TOKENS) for sample in samplers.values())
+    n_tokens = min(CONTEXT - LONGEST_PROMPT - 1, max(16, int(SECONDS * warm / batch)))
     rates: dict[str, list[float]] = {name: [] for name in samplers}
     bandwidths = []
     for _ in range(options.rounds):
         for name, sample in samplers.items():
-            rates[name].append(sample(batch, n_tokens))
-        bandwidths.append(memory_bandwidth())
+            rates[name].append(sample(n_tokens))
+        bandwidths.append(memory_bandwidth(options.threads))
     samplers.clear()
     gc.collect()
-    return Measured(size, precision, batch, rates, bandwidths)
+    return Measured(size, precision, batch, rates, threads, bandwidths)
+
+
+def better(make: Callable[[int], Sampler], threads: int) -> tuple[int, Sampler]:
+    """One thread or all, whichever is faster, and the sampler that has them."""
+    trials = {n: make(n) for n in (1, threads)}
+    for sample in trials.values():
+        sample(TRIAL_TOKENS)  # loads what is loaded when it is needed
+    speeds = {n: max(sample(TRIAL_TOKENS) for _ in range(2)) for n, sample in trials.items()}
+    n = max(speeds, key=speeds.__getitem__)
+    return n, trials[n]
+
+
+def peers(
+    opened: Model, precision: str, prompts: list[list[int]], folder: Path
+) -> dict[str, Callable[[int], Sampler]]:
+    """The others that have a precision, each for a number of threads."""
+    made: dict[str, Callable[[int], Sampler]] = {
+        "llama.cpp": partial(llama_sampler, opened, precision, prompts, folder)
+    }
+    if precision != "int8":
+        peer = transformers_model(opened.model, precision)
+        made["transformers"] = partial(transformers_sampler, peer, prompts)
+    return made
+
+
+def prompts_of(batch: int) -> list[list[int]]:
+    """B prompts of 4, 8 ... 32 tokens in turn."""
+    lengths = [4 + 4 * n % LONGEST_PROMPT for n in range(batch)]
+    return [[1 + (n + t) % 250 for t in range(length)] for n, length in enumerate(lengths)]
 
 
 HEADER = (
-    f"{'Folio':>9} {'llama.cpp':>9} {'ratio':>20} {'transf.':>9} {'ratio':>20} "
+    f"{'Folio':>9} {'llama.cpp':>11} {'ratio':>20} {'transf.':>11} {'ratio':>22} "
     f"{'GB/s':>6} {'limit':>7}"
 )
 
 
 def line(cell: Measured, config: ModelConfig) -> str:
-    """A row of the table."""
+    """A row of the table; behind a rate of the others, their threads."""
     ours = cell.rates["folio"]
     text = f"{cell.size:6} {cell.precision:9} {cell.batch:5} {statistics.median(ours):9.0f}"
-    for name in ("llama.cpp", "transformers"):
+    for name, width in (("llama.cpp", 20), ("transformers", 22)):
         if theirs := cell.rates.get(name):
-            ratios = [a / b for a, b in zip(ours, theirs)]
-            text += f" {statistics.median(theirs):9.0f} {spread(ratios):>20}"
+            text += f" {statistics.median(theirs):9.0f}/{cell.threads[name]}"
+            text += f" {spread(cell.ratios(name)):>{width}}"
         else:
-            text += f" {'-':>9} {'-':>20}"
+            text += f" {'-':>11} {'-':>{width}}"
     bandwidth = statistics.median(cell.bandwidths)
     n_read = config.n_parameters - config.context_length * config.d_model
     limit = cell.batch * bandwidth / (BYTES[cell.precision] * n_read)
@@ -186,22 +228,24 @@ def spread(values: Sequence[float]) -> str:
 # ---- the three ---------------------------------------------------------------------------
 
 
-def folio_sampler(model: GPT, precision: str) -> Sampler:
+def folio_sampler(model: GPT, precision: str, prompts: list[list[int]]) -> Sampler:
     """Ours, as `folio sample` writes."""
     reader = reader_for(model, weights=cast(Any, precision))
 
-    def sample(batch: int, n_tokens: int) -> float:
+    def sample(n_tokens: int) -> float:
         greedy = SamplingConfig(temperature=0)
-        steps = generate(model, [PROMPT] * batch, greedy, max_tokens=n_tokens, reader=reader)
+        steps = generate(reader, prompts, greedy, max_tokens=n_tokens)
         next(steps)
         start = time.perf_counter()
         assert len(list(steps)) == n_tokens - 1
-        return batch * (n_tokens - 1) / (time.perf_counter() - start)
+        return len(prompts) * (n_tokens - 1) / (time.perf_counter() - start)
 
     return sample
 
 
-def llama_sampler(opened: Model, precision: str, batch: int, threads: int, folder: Path) -> Sampler:
+def llama_sampler(
+    opened: Model, precision: str, prompts: list[list[int]], folder: Path, threads: int
+) -> Sampler:
     """llama.cpp's server, with its usual settings."""
     xllamacpp: Any = import_module("xllamacpp")
 
@@ -210,13 +254,13 @@ def llama_sampler(opened: Model, precision: str, batch: int, threads: int, folde
         write_gguf_file(opened, PRECISIONS[precision], path)
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.n_ctx, params.n_parallel, params.n_gpu_layers = CONTEXT * batch, batch, 0
+    params.n_ctx, params.n_parallel, params.n_gpu_layers = CONTEXT * len(prompts), len(prompts), 0
     params.verbosity = -1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     server = xllamacpp.Server(params)
 
-    def complete(n_tokens: int, rates: list[float]) -> None:
-        body = {"prompt": PROMPT, "n_predict": n_tokens, "temperature": 0.0, "ignore_eos": True}
+    def complete(prompt: list[int], n_tokens: int, rates: list[float]) -> None:
+        body = {"prompt": prompt, "n_predict": n_tokens, "temperature": 0.0, "ignore_eos": True}
         body |= {"cache_prompt": False, "samplers": ["temperature"]}
         request = urllib.request.Request(
             f"{server.listening_address}/completion",
@@ -228,21 +272,23 @@ def llama_sampler(opened: Model, precision: str, batch: int, threads: int, folde
         assert timings["predicted_n"] == n_tokens, timings
         rates.append(timings["predicted_per_second"])
 
-    def sample(batch: int, n_tokens: int) -> float:
+    def sample(n_tokens: int) -> float:
         rates: list[float] = []
-        requests = [threading.Thread(target=complete, args=(n_tokens, rates)) for _ in range(batch)]
+        requests = [
+            threading.Thread(target=complete, args=(prompt, n_tokens, rates)) for prompt in prompts
+        ]
         for request in requests:
             request.start()
         for request in requests:
             request.join()
-        assert len(rates) == batch
+        assert len(rates) == len(prompts)
         return sum(rates)
 
     return sample
 
 
-def transformers_sampler(model: GPT, precision: str) -> Sampler:
-    """`generate` of transformers, in torch."""
+def transformers_model(model: GPT, precision: str) -> Any:
+    """The same shape in transformers."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     transformers: Any = import_module("transformers")
 
@@ -261,22 +307,30 @@ def transformers_sampler(model: GPT, precision: str) -> Sampler:
         )
     )
     assert sum(p.numel() for p in peer.parameters()) == config.n_parameters
-    peer = peer.to(getattr(torch, precision)).eval()
+    return peer.to(getattr(torch, precision)).eval()
 
-    def sample(batch: int, n_tokens: int) -> float:
-        clock = Clock()
-        prompt = torch.tensor([PROMPT] * batch)
+
+def transformers_sampler(peer: Any, prompts: list[list[int]], threads: int) -> Sampler:
+    """`generate` of transformers; shorter prompts are padded on the left, and masked."""
+    longest = max(map(len, prompts))
+    padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[n >= longest - len(p) for n in range(longest)] for p in prompts]).long()
+
+    def sample(n_tokens: int) -> float:
+        clock, before = Clock(), torch.get_num_threads()
+        torch.set_num_threads(threads)
         made = peer.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
+            padded,
+            attention_mask=mask,
             do_sample=False,
             max_new_tokens=n_tokens,
             min_new_tokens=n_tokens,
             pad_token_id=0,
             logits_processor=[clock],
         )
-        assert made.shape == (batch, len(PROMPT) + n_tokens)
-        return batch * (n_tokens - 1) / (clock.last - clock.first)
+        torch.set_num_threads(before)
+        assert made.shape == (len(prompts), longest + n_tokens)
+        return len(prompts) * (n_tokens - 1) / (clock.last - clock.first)
 
     return sample
 
@@ -293,8 +347,9 @@ class Clock:
         return scores
 
 
-def memory_bandwidth(n_bytes: int = 256 * 2**20, repeats: int = 3) -> float:
+def memory_bandwidth(threads: int, n_bytes: int = 256 * 2**20, repeats: int = 3) -> float:
     """Bytes read per second on all threads, the best of some repeats."""
+    torch.set_num_threads(threads)
     numbers = torch.ones(n_bytes // 4)
     best = float("inf")
     for _ in range(repeats):
@@ -308,23 +363,20 @@ def memory_bandwidth(n_bytes: int = 256 * 2**20, repeats: int = 3) -> float:
 
 
 def draw(cells: Sequence[Measured], path: Path) -> None:
-    """Bars of Folio's rate over llama.cpp's, at batch 1."""
-    from matplotlib.figure import Figure
-
-    shown = [cell for cell in cells if cell.batch == 1 and "llama.cpp" in cell.rates]
-    figure = Figure(figsize=(7.5, 1 + 0.3 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    colors = {"float32": "#2563eb", "bfloat16": "#ea580c", "int8": "#059669"}
-    for place, cell in enumerate(shown):
-        ratios = [a / b for a, b in zip(cell.rates["folio"], cell.rates["llama.cpp"])]
-        middle = statistics.median(ratios)
-        reach = [[middle - min(ratios)], [max(ratios) - middle]]
-        axes.barh(place, middle, xerr=reach, color=colors[cell.precision], ecolor="#1f2937")
-    axes.axvline(1, color="#1f2937", linewidth=1)
-    axes.set_yticks(range(len(shown)), [f"{cell.size}, {cell.precision}" for cell in shown])
-    axes.invert_yaxis()
-    axes.set_xlabel("tokens per second, Folio / llama.cpp, batch 1")
-    figure.savefig(path)
+    """A row for each cell: Folio's rate over llama.cpp's, in each round."""
+    rows = [
+        Dots(f"{cell.size}, {cell.precision}, {cell.batch}", cell.ratios("llama.cpp"))
+        for cell in cells
+        if "llama.cpp" in cell.rates
+    ]
+    draw_dots(
+        path,
+        rows,
+        title="Tokens per second beside llama.cpp: size, weights, texts at once",
+        x_label="Folio / llama.cpp, with its better number of threads",
+        each_label="each round",
+        level=("equally fast", 1.0),
+    )
     print(f"drawn: {path}")
 
 

@@ -107,7 +107,7 @@ def test_a_text_is_the_same_in_whichever_way_it_is_asked_for(model: folio.Model)
     assert text == model.generate("The ", max_tokens=300, **settings)[:60]
     streamed = [d.text for _, d in model.write(["The "], config, 60, stop=False)]
     assert text == "".join(streamed) and len(streamed) == 60
-    ids = [int(step) for step in model.generate_ids("The ", config, 1, 60, stop=False)]
+    ids = [int(step[0]) for step in model.generate_ids("The ", config, 1, 60, stop=False)]
     assert text == model.tokenizer.decode(ids, skip_special=True)
     stopped = model.generate("The ", max_tokens=60, stop_strings=(text[20:24],), **settings)
     assert stopped == text.partition(text[20:24])[0]

@@ -41,7 +41,12 @@ CONSTANTS = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None)
 
 def available() -> bool:
     """Whether kernels are used: numba can be imported, and FOLIO_JIT is not `off`."""
-    return os.environ.get("FOLIO_JIT", "on") != "off" and _numba_is_there()
+    return is_wanted() and _numba_is_there()
+
+
+def is_wanted() -> bool:
+    """Whether kernels are used where they can be; without looking for numba."""
+    return os.environ.get("FOLIO_JIT", "on") != "off"
 
 
 @cache
@@ -124,7 +129,7 @@ def _cache_class() -> type:
         def __init__(self, function: FunctionType) -> None:
             self._py_file = function.__code__.co_filename  # numba asks for it in a warning
             self.line = function.__code__.co_firstlineno
-            self.folder = _kernels_folder() / _sources_digest(Path(self._py_file).parent)[:16]
+            self.folder = folder_of(Path(self._py_file).parent)
 
         @classmethod
         def from_function(cls, py_func: FunctionType, py_file: str) -> Any:
@@ -173,6 +178,11 @@ def _cache_class() -> type:
     return KernelCache
 
 
+def folder_of(sources: Path) -> Path:
+    """Where machine code of the kernels in a folder is kept, until a file there changes."""
+    return _kernels_folder() / sources_digest(sources)[:16]
+
+
 def _kernels_folder() -> Path:
     try:
         return cache_folder() / "kernels"
@@ -199,7 +209,7 @@ def digest_of(function: Any) -> str:
         if id(code) in seen:
             continue
         seen.add(id(code))
-        digest.update(_sources_digest(Path(code.co_filename).parent).encode())
+        digest.update(sources_digest(Path(code.co_filename).parent).encode())
         for name, value in _globals_read_by(reached):
             if compiled_from := getattr(value, "py_func", None):
                 waiting.append(compiled_from)
@@ -232,7 +242,7 @@ def _names_in(code: CodeType) -> set[str]:
 
 
 @cache
-def _sources_digest(folder: Path) -> str:
+def sources_digest(folder: Path) -> str:
     """Of the Python files of a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):

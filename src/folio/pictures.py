@@ -114,6 +114,7 @@ def draw_dots(
     title: str,
     x_label: str,
     expected_label: str = "expected",
+    each_label: str = "each seed",
     level: tuple[str, float] | None = None,
 ) -> None:
     """Write an SVG with a row for each thing: its measurements, their mean, what was expected.
@@ -123,6 +124,7 @@ def draw_dots(
         rows: from top to bottom.
         title, x_label: words on it.
         expected_label: of the marks for `expected`.
+        each_label: of the dots, where there are several in a row.
         level: a vertical line to compare with, with its name.
     """
     from matplotlib.figure import Figure
@@ -144,7 +146,7 @@ def draw_dots(
         points = [(value, y) for y, row in zip(places, rows) for value in row.values]
         axes.plot(
             *zip(*points), "o", color=COLORS[0], alpha=0.35, markersize=5, linestyle="",
-            markeredgewidth=0, label="each seed",
+            markeredgewidth=0, label=each_label,
         )  # fmt: skip
     marker, size = ("|", 15) if several else ("o", 6)
     name = "mean" if several else "measured"

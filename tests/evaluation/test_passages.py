@@ -12,6 +12,7 @@ from folio.evaluation import passages
 from folio.evaluation.passages import is_pattern, pattern_windows, read_passages
 from folio.evaluation.repeats import count_spans
 from folio.generation.engine import generate
+from folio.generation.readers import PlainReader
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
@@ -62,7 +63,7 @@ def test_at_once_is_what_greedy_generation_says(kind: str, positions: str):
     for i in range(len(read)):
         prompt = tokens[read.starts[i] : read.starts[i] + read.prefix].astype(np.int64)
         steps = generate(
-            model,
+            PlainReader(model),
             [prompt.tolist()],
             SamplingConfig(temperature=0),
             max_tokens=int(read.sizes[i]),

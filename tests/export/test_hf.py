@@ -96,8 +96,8 @@ def test_transformers_writes_what_folio_writes(kind: str, settings: dict[str, An
         made = model.generate(
             torch.tensor([prompt]), max_new_tokens=12, do_sample=False, temperature=None, top_k=None
         )
-    ours = [*opened.generate_ids("The cat", _greedy(), 1, 12, stop=True)]
-    assert made[0].tolist()[len(prompt) :] == [int(i) for i in ours if int(i) >= 0]
+    steps = opened.generate_ids("The cat", _greedy(), 1, 12, stop=True)
+    assert made[0].tolist()[len(prompt) :] == [step[0] for step in steps if step[0] >= 0]
     assert opened.tokenizer.unknown is None or opened.tokenizer.unknown not in made
 
 

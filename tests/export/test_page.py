@@ -17,6 +17,7 @@ from folio.export.page_copies import filter_of
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
 from folio.generation.engine import generate
+from folio.generation.readers import PlainReader
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from tests.export.browsers import in_node
@@ -61,17 +62,10 @@ return Array.from(copiedCharacters(given.text, { ...data.copies, bits }));
 
 
 def greedy(model: Any, opened: Any, prompt: list[int], n: int) -> list[int]:
-    excluded = torch.zeros(opened.tokenizer.vocab_size, dtype=torch.bool)
-    if opened.tokenizer.unknown is not None:
-        excluded[opened.tokenizer.unknown] = True
-    steps = generate(
-        model,
-        [prompt],
-        SamplingConfig(temperature=0),
-        max_tokens=n,
-        excluded=excluded,
-    )
-    return [int(step) for step in steps]
+    unknown = np.arange(opened.tokenizer.vocab_size) == opened.tokenizer.unknown
+    config = SamplingConfig(temperature=0)
+    steps = generate(PlainReader(model), [prompt], config, max_tokens=n, excluded=unknown)
+    return [int(step[0]) for step in steps]
 
 
 def exported(opened: Any) -> tuple[Path, torch.nn.Module]:

@@ -7,21 +7,24 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from folio.fast.decoder import MOST_TOKENS, Decoder, applies, decoder_for
+from folio.fast import decoder as decoding
+from folio.fast.decoder import MOST_TOKENS, Cache
 from folio.fast.packing import Precision
+from folio.fast.stand_in import applies, arrays_of, decoder_for
 from folio.generation.engine import generate
 from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
-from folio.model.kv_cache import CacheRow, KVCache
 
 # V, context, H, C, F all different, and no power of two among those that loops run over.
 SMALL = ModelConfig(vocab_size=37, context_length=11, n_layers=2, n_heads=3, d_model=30, d_ff=52)
@@ -86,8 +89,14 @@ def describe(changes: dict[str, object]) -> str:
     return " ".join(f"{name}={value}" for name, value in changes.items()) or "textbook"
 
 
-def new_caches(model: GPT, batch_size: int) -> list[CacheRow]:
-    return KVCache(model.config, batch_size, like=model.lm_head.weight).rows()
+class Decoder(decoding.Decoder):
+    """With models and tensors, as the model has them."""
+
+    def __init__(self, model: GPT, precision: Precision = "float32", n_threads: int = 2) -> None:
+        super().__init__(arrays_of(model), precision, n_threads)
+
+    def logits(self, token_ids: Sequence[Tensor], caches: Sequence[Cache]) -> Tensor:
+        return torch.from_numpy(self.read([ids.tolist() for ids in token_ids], caches))
 
 
 def random_ids(config: ModelConfig, length: int, seed: int = 1) -> Tensor:
@@ -102,10 +111,11 @@ def test_each_step_gives_the_logits_of_the_whole_text_read_at_once(changes: dict
     config = model.config
     token_ids = random_ids(config, config.context_length)
     expected = model(token_ids[None])[0]  # (context, V)
-    decoder, (cache,) = Decoder(model), new_caches(model, 1)
+    decoder = Decoder(model)
+    (cache,) = decoder.caches(1)
     n_prompt = 4
-    found = [decoder.read([token_ids[:n_prompt]], [cache])]
-    found += [decoder.read([one], [cache]) for one in token_ids[n_prompt:, None]]
+    found = [decoder.logits([token_ids[:n_prompt]], [cache])]
+    found += [decoder.logits([one], [cache]) for one in token_ids[n_prompt:, None]]
     assert all(logits.shape == (1, config.vocab_size) for logits in found)
     torch.testing.assert_close(torch.cat(found), expected[n_prompt - 1 :], atol=1e-4, rtol=1e-5)
     assert cache.length == config.context_length
@@ -129,16 +139,16 @@ def test_a_text_is_the_same_alone_and_beside_others_and_in_any_parts_to_the_last
     """Parts of one, of a few and of more than a step reads; neighbours with other lengths."""
     model = random_model(LONG)
     decoder, token_ids = Decoder(model, precision), random_ids(LONG, 60)
-    (alone,) = new_caches(model, 1)
-    one_by_one = torch.cat([decoder.read([one], [alone]) for one in token_ids[:, None]])
+    (alone,) = decoder.caches(1)
+    one_by_one = torch.cat([decoder.logits([one], [alone]) for one in token_ids[:, None]])
     assert one_by_one.isfinite().all()
 
     for sizes in ([60], [1, 59], [7, 2, 3, 4, 5, 6, 33], [MOST_TOKENS, 12], [MOST_TOKENS + 1, 11]):
-        caches, mine, place = new_caches(model, 31), 5, 0
+        caches, mine, place = decoder.caches(31), 5, 0
         for turn, size in enumerate(sizes):
             others = [random_ids(LONG, 1 + (turn + n) % 2, seed=n) for n in range(30)]
             asked = [*others[:mine], token_ids[place : place + size], *others[mine:]]
-            found = decoder.read(asked, caches)[mine]
+            found = decoder.logits(asked, caches)[mine]
             place += size
             assert torch.equal(found, one_by_one[place - 1]), (sizes, place)
 
@@ -151,11 +161,11 @@ def test_the_number_of_threads_does_not_change_a_bit_of_the_logits(precision: Pr
     for n_threads in (1, 2, 3, 5):
         decoder = Decoder(model, precision, n_threads)
         decoder.use_threads(n_threads)
-        caches = new_caches(model, 4)
+        caches = decoder.caches(4)
         prompts = [random_ids(LONG, 1 + 5 * n, seed=n) for n in range(4)]
-        logits = [decoder.read(prompts, caches)]
-        logits += [decoder.read([torch.tensor([t])] * 4, caches) for t in range(5)]
-        logits += [decoder.read([torch.tensor([t])], caches[:1]) for t in range(5)]
+        logits = [decoder.logits(prompts, caches)]
+        logits += [decoder.logits([torch.tensor([t])] * 4, caches) for t in range(5)]
+        logits += [decoder.logits([torch.tensor([t])], caches[:1]) for t in range(5)]
         made.append(torch.cat(logits))
     for other in made[1:]:
         assert torch.equal(made[0], other)
@@ -183,29 +193,17 @@ def test_weights_and_what_they_are_multiplied_with_are_rounded_and_nothing_else(
         if isinstance(layer, nn.Linear):
             layer.weight.copy_(rounded(layer.weight, precision))
             layer.register_forward_pre_hook(lambda _, args: (rounded(args[0], precision),))
-    found = decoder.read([token_ids], new_caches(model, 1))[0]
+    found = decoder.logits([token_ids], decoder.caches(1))[0]
     # Of a longer text some number would be halfway between two, and go the other way.
     torch.testing.assert_close(found, model(token_ids[None])[0, -1], atol=1e-4, rtol=1e-5)
-
-
-@torch.inference_mode()
-def test_the_cache_passes_between_the_step_and_the_model():
-    model = random_model(replace(SMALL, n_kv_heads=1, positions="rope"))
-    token_ids = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
-    decoder, caches = Decoder(model), new_caches(model, 3)
-    found = []
-    for t, compiled in enumerate([True, False, True, True, False, False, True, False]):
-        ids, cache = token_ids[t : t + 1], caches[1]
-        found.append(decoder.read([ids], [cache]) if compiled else model(ids[None], cache)[:, -1])
-    torch.testing.assert_close(torch.cat(found), model(token_ids[None])[0], atol=1e-4, rtol=1e-5)
 
 
 @torch.inference_mode()
 def test_rows_of_several_pools_are_read_together_in_any_order():
     model = random_model(SMALL)
     decoder, ids = Decoder(model), [random_ids(SMALL, n + 1, seed=n) for n in range(4)]
-    a, b = new_caches(model, 2), new_caches(model, 3)
-    found = decoder.read(ids, [a[1], b[2], a[0], b[0]])
+    a, b = decoder.caches(2), decoder.caches(3)
+    found = decoder.logits(ids, [a[1], b[2], a[0], b[0]])
     assert [cache.length for cache in (a[1], b[2], a[0], b[0])] == [1, 2, 3, 4]
     for row, of_row in zip(ids, found):
         torch.testing.assert_close(of_row, model(row[None])[0, -1], atol=1e-4, rtol=1e-5)
@@ -214,10 +212,11 @@ def test_rows_of_several_pools_are_read_together_in_any_order():
 @torch.inference_mode()
 def test_logits_stay_after_the_next_step():
     model = random_model(SMALL)
-    decoder, caches = Decoder(model), new_caches(model, 1)
-    first = decoder.read([torch.tensor([3])], caches)
+    decoder = Decoder(model)
+    caches = decoder.caches(1)
+    first = decoder.logits([torch.tensor([3])], caches)
     kept = first.clone()
-    decoder.read([torch.tensor([4])], caches)
+    decoder.logits([torch.tensor([4])], caches)
     assert torch.equal(first, kept)
 
 
@@ -232,8 +231,8 @@ def test_a_text_is_that_of_the_model_alone_and_beside_29_others_far_past_the_ful
     def texts(number: int, n_texts: int, compiled: bool) -> list[list[int]]:
         config = SamplingConfig(temperature=temperature, seed=2 + number)
         some, reader = prompts[number : number + n_texts], reader_for(model, compiled)
-        steps = generate(model, some, config, max_tokens=60, reader=reader)
-        return torch.stack(list(steps)).T.tolist()
+        steps = generate(reader, some, config, max_tokens=60)
+        return np.stack(list(steps)).T.tolist()
 
     together = texts(0, 30, True)
     assert len({token for text in together for token in text}) > 5  # else they tell nothing apart
@@ -241,20 +240,19 @@ def test_a_text_is_that_of_the_model_alone_and_beside_29_others_far_past_the_ful
         assert [together[number]] == texts(number, 1, True) == texts(number, 1, False)
 
 
-@torch.inference_mode()
 def test_nothing_is_written_beside_the_rows_and_positions_that_are_read():
-    model = random_model(replace(SMALL, head_dim=14))
-    pool = KVCache(model.config, 3, like=model.lm_head.weight)
-    pool.keys.fill_(7.0)
-    pool.values.fill_(7.0)
-    cache = pool.rows()[1]
+    decoder = Decoder(random_model(replace(SMALL, head_dim=14)))
+    cache = decoder.caches(3)[1]
+    both = cache.pool.keys, cache.pool.values
+    for array in both:
+        array.fill(7.0)
     cache.length = 2
-    Decoder(model).read([torch.tensor([5, 6, 7])], [cache])
-    for tensor in (pool.keys, pool.values):
-        touched = (tensor != 7.0).any(dim=-1)  # (L, B, K, S)
-        expected = torch.zeros_like(touched)
+    decoder.read([[5, 6, 7]], [cache])
+    for array in both:
+        touched = (array != 7.0).any(axis=-1)  # (L, B, K, S)
+        expected = np.zeros_like(touched)
         expected[:, 1, :, 2:5] = True
-        assert torch.equal(touched, expected)
+        assert np.array_equal(touched, expected)
 
 
 def test_it_applies_to_a_plain_float32_model_only():
@@ -277,28 +275,16 @@ def test_without_numba_the_model_itself_generates(monkeypatch: pytest.MonkeyPatc
 @torch.inference_mode()
 def test_what_the_model_refuses_is_refused_and_leaves_the_caches_as_they_were():
     model = random_model(SMALL)
-    decoder, caches = Decoder(model), new_caches(model, 2)
-    decoder.read([torch.tensor([1, 2]), torch.tensor([3])], caches)
+    decoder = Decoder(model)
+    caches = decoder.caches(2)
+    decoder.logits([torch.tensor([1, 2]), torch.tensor([3])], caches)
     good = torch.tensor([1])
     for bad in ([-1], [37], [5, 37], []):
         with pytest.raises(IndexError, match="token ids must be 0 to 36"):
-            decoder.read([good, torch.tensor(bad, dtype=torch.long)], caches)
+            decoder.logits([good, torch.tensor(bad, dtype=torch.long)], caches)
     with pytest.raises(ValueError, match="12 positions were asked for"):
-        decoder.read([good, torch.arange(11)], caches)
+        decoder.logits([good, torch.arange(11)], caches)
     assert [cache.length for cache in caches] == [2, 1]
-
-
-@torch.inference_mode()
-def test_all_shapes_of_a_precision_share_one_compiled_step():
-    from folio.fast.kernels import decoder as kernels
-
-    step: Any = kernels.step  # a compiled function, where there is a compiler
-
-    for changes in CHANGES:
-        model = random_model(replace(SMALL, **changes))
-        for precision in PRECISIONS:
-            Decoder(model, precision).read([torch.tensor([1])], new_caches(model, 1))
-    assert len(step.signatures) == len(PRECISIONS)
 
 
 def test_numba_is_not_imported_before_a_decoder_is_made():
@@ -307,8 +293,8 @@ def test_numba_is_not_imported_before_a_decoder_is_made():
 
 
 def test_a_decoder_is_made_unless_it_is_not_wanted():
-    assert isinstance(decoder_for(GPT(SMALL).eval()), Decoder)
-    assert isinstance(decoder_for(GPT(SMALL).eval(), True), Decoder)
+    assert isinstance(decoder_for(GPT(SMALL).eval()), decoding.Decoder)
+    assert isinstance(decoder_for(GPT(SMALL).eval(), True), decoding.Decoder)
     assert decoder_for(GPT(SMALL).eval(), False) is None
 
 
@@ -318,15 +304,15 @@ def test_threads_end_with_their_decoder_and_a_decoder_may_rest_between_steps():
     model = random_model(SMALL)
     decoder = Decoder(model, n_threads=3)
     decoder.use_threads(3)
-    caches = new_caches(model, 1)
-    decoder.read([torch.tensor([1])], caches)
+    caches = decoder.caches(1)
+    decoder.logits([torch.tensor([1])], caches)
     followers = set(threading.enumerate()) - before
     assert len(followers) == 2
     decoder._threads.wait_until_asleep()
-    decoder.read([torch.tensor([2])], caches)
+    decoder.logits([torch.tensor([2])], caches)
     expected = model(torch.tensor([[1, 2]]))[0, -1]
     decoder._threads.wait_until_asleep()
-    decoder.read([torch.tensor([2])], caches)
+    decoder.logits([torch.tensor([2])], caches)
     del decoder
     gc.collect()
     for thread in followers:
@@ -343,13 +329,14 @@ def test_a_forked_process_decodes_with_threads_of_its_own():
         from tests.fast.test_decoder import *
         torch.set_num_threads(2)
         model = random_model(SMALL)
-        decoder, caches = Decoder(model, n_threads=2), new_caches(model, 2)
+        decoder = Decoder(model, n_threads=2)
+        caches = decoder.caches(2)
         decoder.use_threads(2)
         with torch.inference_mode():
-            decoder.read([torch.tensor([1])], caches[:1])
+            decoder.logits([torch.tensor([1])], caches[:1])
             if child := os.fork():
                 sys.exit(os.waitpid(child, 0)[1])
-            found = decoder.read([torch.tensor([2])], caches[:1])
+            found = decoder.logits([torch.tensor([2])], caches[:1])
             os._exit(0 if found.isfinite().all() else 1)
     """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=100)
@@ -363,10 +350,10 @@ def test_readers_of_several_threads_wait_for_each_other():
     wrong = []
 
     def read() -> None:
-        (cache,) = new_caches(model, 1)
+        (cache,) = decoder.caches(1)
         with torch.inference_mode():
             for one in random_ids(LONG, 40)[:, None]:
-                logits = decoder.read([one], [cache])
+                logits = decoder.logits([one], [cache])
         if not torch.allclose(logits[0], expected, atol=1e-4):
             wrong.append(logits)
 

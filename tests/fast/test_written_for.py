@@ -22,7 +22,7 @@ import folio
 from folio.device import Device, DeviceConfig
 from folio.fast.accelerate import FAST, accelerate, is_known
 from folio.fast.attention import FastAttention
-from folio.fast.decoder import decoder_for
+from folio.fast.stand_in import decoder_for
 from folio.fast.written_for import DIGESTS
 from folio.model import attention
 from folio.model.attention import Attention

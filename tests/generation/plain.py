@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from unittest.mock import patch
@@ -18,12 +19,12 @@ def write_plainly(model: GPT, prompt: Sequence[int], config: SamplingConfig, n: 
     """The n tokens after a prompt, where a full window goes on from its last half, read anew: for
     models whose positions are added.
     """
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = random.Random(config.seed)
     context_length = model.config.context_length
     window, written = list(prompt)[-context_length:], []
     for _ in range(n):
-        logits = model(torch.tensor([window]))[:, -1]
-        written.append(int(draw(logits, config, generator)))
+        logits = model(torch.tensor([window]))[0, -1].numpy()
+        written.append(draw(logits, config, generator))
         if len(window) == context_length:
             window = window[-(context_length // 2 - 1) :] if context_length > 3 else []
         window = [*window, written[-1]]
@@ -37,7 +38,7 @@ def write_in_one_pass(
     """The n tokens after a prompt, where positions go on for ever and a token sees those of its
     own window only: for models whose positions are turns, or that have none.
     """
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = random.Random(config.seed)
     context_length = model.config.context_length
     text = list(prompt)[-context_length:]
     longer = GPT(replace(model.config, context_length=len(text) + n)).eval()
@@ -45,8 +46,8 @@ def write_in_one_pass(
     firsts, first = [0] * len(text), 0  # what each token sees begins there
     for _ in range(n):
         with patch("folio.model.attention.causal_attention", attention_from(firsts)):
-            logits = longer(torch.tensor([text]))[:, -1]
-        text.append(int(draw(logits, config, generator)))
+            logits = longer(torch.tensor([text]))[0, -1].numpy()
+        text.append(draw(logits, config, generator))
         if len(text) - first > context_length:
             first = len(text) - max(1, context_length // 2)
         firsts.append(first)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 
 from folio.errors import UserError
 from folio.generation.batch import Batch
-from folio.generation.readers import Reader, lockstep_reader, plain_reader
+from folio.generation.readers import LockstepReader, PlainReader
 from folio.generation.row import Drawn, Request, Row
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -38,7 +40,7 @@ def request(number: int, **more: object) -> Request:
 
 
 def alone(model: GPT, wanted: Request) -> list[Drawn]:
-    batch, drawn = Batch(model, 1), []
+    batch, drawn = Batch(PlainReader(model), 1), []
     batch.add(wanted)
     while batch.rows:
         drawn += [token for _, token in batch.step()]
@@ -48,7 +50,7 @@ def alone(model: GPT, wanted: Request) -> list[Drawn]:
 @pytest.mark.parametrize("positions", ["learned", "rope"])
 def test_thirty_texts_that_join_and_leave_are_each_as_alone_to_the_bit(positions: str):
     model = tiny_gpt(positions=positions, initialization_std=0.5, **ODD)
-    batch, chosen = Batch(model, 9), random.Random(0)
+    batch, chosen = Batch(PlainReader(model), 9), random.Random(0)
     waiting = [request(number) for number in range(30)]
     written: dict[Row, list[Drawn]] = {}
     cancelled: set[Row] = set()
@@ -68,7 +70,7 @@ def test_thirty_texts_that_join_and_leave_are_each_as_alone_to_the_bit(positions
 
 
 def test_a_batch_without_texts_does_nothing_and_a_text_leaves_once():
-    batch = Batch(tiny_gpt(), 2)
+    batch = Batch(PlainReader(tiny_gpt()), 2)
     assert batch.step() == []
     first, second = batch.add(Request(prompt=[1])), batch.add(Request(prompt=[2]))
     batch.drop(first)
@@ -78,9 +80,7 @@ def test_a_batch_without_texts_does_nothing_and_a_text_leaves_once():
 
 def test_log_probabilities_are_the_models_own_whatever_changes_the_draw():
     model = tiny_gpt(initialization_std=0.5, **ODD)
-    excluded = torch.zeros(37, dtype=torch.bool)
-    excluded[:20] = True
-    batch, text = Batch(model, 1, excluded=excluded), [3, 1, 4]
+    batch, text = Batch(PlainReader(model), 1, excluded=np.arange(37) < 20), [3, 1, 4]
     batch.add(request(2, prompt=text, max_tokens=8, config=SamplingConfig(
         temperature=5.0, repetition_penalty=2.0, logprobs=4, seed=1)))  # fmt: skip
     while batch.rows:
@@ -99,7 +99,7 @@ def test_what_is_seen_already_is_penalized_the_prompt_and_what_was_written():
     model = tiny_gpt(initialization_std=0.5, context_length=8)
     config = SamplingConfig(temperature=0, repetition_penalty=3.0)
     window = [3, 1, 4, 3]
-    batch = Batch(model, 1)
+    batch = Batch(PlainReader(model), 1)
     batch.add(Request(prompt=window, config=config, max_tokens=30))
     plain = write_plainly(model, window, SamplingConfig(temperature=0), 30)
     written = []
@@ -127,14 +127,14 @@ def test_a_text_ends_by_its_stop_token_or_by_its_length():
 
 
 def test_a_batch_reads_each_prompt_as_a_block_and_each_token_once():
-    model, taken = tiny_gpt(context_length=8), []
-    plain = plain_reader(model)
+    taken = []
 
-    def read(token_ids: list[torch.Tensor], caches: list[CacheRow]) -> torch.Tensor:
-        taken.append([ids.tolist() for ids in token_ids])
-        return plain(token_ids, caches)
+    class Noting(PlainReader):
+        def read(self, token_ids: Sequence[Sequence[int]], caches: Sequence[CacheRow]):
+            taken.append([list(ids) for ids in token_ids])
+            return super().read(token_ids, caches)
 
-    batch = Batch(model, 2, reader=read)  # type: ignore[arg-type]
+    batch = Batch(Noting(tiny_gpt(context_length=8)), 2)
     first = batch.add(Request(prompt=[1, 2, 3, 4, 5]))
     written = [batch.step()[0][1].token_id for _ in range(2)]
     batch.add(Request(prompt=[9, 9]))
@@ -156,10 +156,9 @@ def test_settings_of_a_request_are_checked():
 
 def test_read_in_lockstep_texts_are_the_same_and_so_are_full_contexts():
     model = tiny_gpt(positions="rope", initialization_std=0.5, **ODD)
-    reader: Reader
     texts = []
-    for reader in (plain_reader(model), lockstep_reader(model)):
-        batch = Batch(model, 5, reader=reader)
+    for reader in (PlainReader(model), LockstepReader(model)):
+        batch = Batch(reader, 5)
         rows = [batch.add(request(n, prompt=[n, 1], max_tokens=40)) for n in range(5)]
         drawn: dict[Row, list[int]] = {row: [] for row in rows}
         while batch.rows:
@@ -171,4 +170,4 @@ def test_read_in_lockstep_texts_are_the_same_and_so_are_full_contexts():
 
 def test_a_pool_is_as_wide_as_its_capacity():
     config = ModelConfig(vocab_size=7, context_length=5, n_layers=1, n_heads=1, d_model=4)
-    assert [c.row for c in Batch(GPT(config).eval(), 4).free] == [0, 1, 2, 3]
+    assert [c.row for c in Batch(PlainReader(GPT(config).eval()), 4).free] == [0, 1, 2, 3]

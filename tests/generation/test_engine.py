@@ -3,12 +3,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from folio.errors import UserError
 from folio.generation.batch import Batch
 from folio.generation.engine import FINISHED, generate, write
+from folio.generation.readers import PlainReader
 from folio.generation.row import Request
 from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
@@ -22,7 +24,7 @@ WILD = SamplingConfig(temperature=1.0, seed=1)
 def run(
     model: GPT, prompts: list[list[int]], config: SamplingConfig = GREEDY, **more: Any
 ) -> list[list[int]]:
-    return torch.stack(list(generate(model, prompts, config, **more)), dim=1).tolist()
+    return np.stack(list(generate(PlainReader(model), prompts, config, **more)), axis=1).tolist()
 
 
 @pytest.mark.parametrize("positions", ["none", "learned", "sinusoidal", "rope"])
@@ -87,8 +89,7 @@ def test_a_sequence_ends_at_its_stop_token_and_the_others_go_on():
 
 
 def test_excluded_tokens_are_never_made():
-    excluded = torch.zeros(11, dtype=torch.bool)
-    excluded[[2, 7]] = True
+    excluded = np.isin(np.arange(11), [2, 7])
     rows = run(
         tiny_gpt(), [[1]], SamplingConfig(temperature=3.0), max_tokens=300, excluded=excluded
     )
@@ -96,15 +97,15 @@ def test_excluded_tokens_are_never_made():
 
 
 def test_without_a_limit_text_is_endless():
-    assert len(list(islice(generate(tiny_gpt(), [[1]], GREEDY), 100))) == 100
+    assert len(list(islice(generate(PlainReader(tiny_gpt()), [[1]], GREEDY), 100))) == 100
 
 
 def test_no_tokens_and_no_prompt():
-    assert list(generate(tiny_gpt(), [[1]], GREEDY, max_tokens=0)) == []
+    assert list(generate(PlainReader(tiny_gpt()), [[1]], GREEDY, max_tokens=0)) == []
     with pytest.raises(UserError, match="empty"):
-        next(generate(tiny_gpt(), [[]], GREEDY))
+        next(generate(PlainReader(tiny_gpt()), [[]], GREEDY))
     with pytest.raises(UserError, match="max_tokens must be 0 or more, got -1"):
-        next(generate(tiny_gpt(), [[1]], GREEDY, max_tokens=-1))
+        next(generate(PlainReader(tiny_gpt()), [[1]], GREEDY, max_tokens=-1))
 
 
 def test_a_context_of_one_token_still_writes():
@@ -118,7 +119,7 @@ def test_more_requests_than_there_is_room_for_wait_their_turn():
         for n in range(20)
     ]
     written: list[list[int]] = [[] for _ in requests]
-    batch = Batch(model, 3)
+    batch = Batch(PlainReader(model), 3)
     for number, drawn in write(batch, requests):
         written[number].append(drawn.token_id)
     assert written == [

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from folio.errors import UserError
 from folio.generation import guard as guard_module
 from folio.generation.batch import Batch
 from folio.generation.engine import write
 from folio.generation.guard import Guard, make_table
+from folio.generation.readers import PlainReader
 from folio.generation.row import FINISHED, Request
-from folio.generation.sampling import SamplingConfig, draw
+from folio.generation.sampling import Logits, SamplingConfig, draw
 from folio.testing import tiny_gpt
 from folio.tokenizers.base import Tokenizer
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
@@ -55,17 +55,17 @@ def written(
 ) -> tuple[list[str], Guard]:
     """What rows write whose likeliest tokens are always those of the training text."""
     guard = Guard(make_table([text], n), tokenizer)
-    generator = torch.Generator().manual_seed(0)
+    numbers, generator = np.random.default_rng(0), random.Random(0)
     config = SamplingConfig(temperature=temperature)
     ids: list[list[int]] = [[] for _ in greedy]
+    draws = [guard.of_text() for _ in greedy]
     for step in range(len(greedy[0])):
-        logits = torch.randn(len(greedy), tokenizer.vocab_size, generator=generator)
-        if tokenizer.unknown is not None:
-            logits[:, tokenizer.unknown] = float("-inf")
         for row, wanted in enumerate(greedy):
-            logits[row, wanted[step]] += 9.0
-        for row, token in enumerate(guard.draw(logits, config, generator).tolist()):
-            ids[row].append(token)
+            logits = numbers.standard_normal(tokenizer.vocab_size).astype(np.float32)
+            if tokenizer.unknown is not None:
+                logits[tokenizer.unknown] = -np.inf
+            logits[wanted[step]] += 9.0
+            ids[row].append(draws[row](logits, config, generator))
     texts = []
     for row in ids:
         symbols = TokenText(np.array([i for i in row if i >= 0]), tokenizer)
@@ -111,7 +111,7 @@ def test_without_a_blocked_draw_the_text_is_that_of_no_guard():
 
     def run(**more: Any) -> list[int]:
         request = Request(prompt=[1], config=config, max_tokens=60, **more)
-        return [drawn.token_id for _, drawn in write(Batch(model, 1), [request])]
+        return [drawn.token_id for _, drawn in write(Batch(PlainReader(model), 1), [request])]
 
     guard = Guard(make_table([text], 30), tokenizer)
     assert run(draw=guard.of_text()) == run() and guard.blocked == 0
@@ -121,40 +121,37 @@ def test_where_nothing_new_can_follow_the_document_ends():
     # Every pair of letters stands in the text, so that with n = 1 no second letter can follow.
     text, tokenizer = training(["aabba"], "character")
     guard = Guard(make_table([text], 1), tokenizer)
-    logits = torch.zeros(2, tokenizer.vocab_size)
-    end = tokenizer.end_of_document
-    assert end is not None
-    for special in tokenizer.special_tokens.values():
-        logits[:, special] = float("-inf")
-    first = guard.draw(logits, SamplingConfig(), torch.Generator().manual_seed(0))
-    assert set(first.tolist()) <= {0, 1}
-    assert guard.draw(logits, SamplingConfig(), torch.Generator()).tolist() == [end, end]
-    assert guard.stuck == 2
+    logits, generator = np.zeros(tokenizer.vocab_size, np.float32), random.Random(0)
+    logits[list(tokenizer.special_tokens.values())] = -np.inf
+    draw_one = guard.of_text()
+    assert draw_one(logits, SamplingConfig(), generator) in (0, 1)
+    assert draw_one(logits, SamplingConfig(), generator) == tokenizer.end_of_document
+    assert guard.stuck == 1
     # A new document has begun.
-    assert set(guard.draw(logits, SamplingConfig(), torch.Generator()).tolist()) <= {0, 1}
+    assert draw_one(logits, SamplingConfig(), generator) in (0, 1)
 
 
 def test_generation_ends_where_nothing_may_come_and_there_is_no_end_token():
-    def none(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
-        return torch.full((len(logits),), FINISHED)
+    def none(logits: Logits, config: SamplingConfig, generator: random.Random) -> int:
+        return FINISHED
 
     requests = [Request(prompt=[1], max_tokens=50, draw=none), Request(prompt=[2], max_tokens=50)]
     rows = {0: [], 1: []}
-    for number, drawn in write(Batch(tiny_gpt(), 2), requests):
+    for number, drawn in write(Batch(PlainReader(tiny_gpt()), 2), requests):
         rows[number].append(drawn)
     assert len(rows[1]) == 50
-    assert rows[0] == [(FINISHED, 0.0, [], "", "stop")]
+    assert rows[0] == [(FINISHED, None, [], "", "stop")]
 
 
 def test_texts_of_one_guard_have_states_of_their_own_and_are_counted_together():
     text, tokenizer = training(["aabba"], "character")
-    guard, logits = Guard(make_table([text], 1), tokenizer), torch.zeros(1, tokenizer.vocab_size)
-    for special in tokenizer.special_tokens.values():
-        logits[:, special] = float("-inf")
-    draws, generator = [guard.of_text(), guard.of_text()], torch.Generator().manual_seed(0)
-    firsts = [int(draw(logits, SamplingConfig(), generator)) for draw in draws]
+    guard = Guard(make_table([text], 1), tokenizer)
+    logits = np.zeros(tokenizer.vocab_size, np.float32)
+    logits[list(tokenizer.special_tokens.values())] = -np.inf
+    draws, generator = [guard.of_text(), guard.of_text()], random.Random(0)
+    firsts = [draw(logits, SamplingConfig(), generator) for draw in draws]
     assert set(firsts) <= {0, 1}  # the second text has a first letter, too
-    ends = [int(draw(logits, SamplingConfig(), generator)) for draw in draws]
+    ends = [draw(logits, SamplingConfig(), generator) for draw in draws]
     assert ends == [tokenizer.end_of_document] * 2 and guard.stuck == 2
 
 
@@ -195,9 +192,11 @@ def test_a_limit_below_one_is_refused():
 
 
 def test_draws_that_are_not_guarded_are_the_plain_ones():
-    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
+    logits = np.random.default_rng(1).standard_normal(7).astype(np.float32)
     config = SamplingConfig(temperature=0.7, top_k=3)
     text, tokenizer = training(["ab"], "character")
     guard = Guard(make_table([text], 50), tokenizer)
-    pair = [torch.Generator().manual_seed(5) for _ in range(2)]
-    assert torch.equal(guard.draw(logits, config, pair[0]), draw(logits, config, pair[1]))
+    guarded, plain = random.Random(5), random.Random(5)
+    for _ in range(20):
+        expected = draw(logits, config, plain)
+        assert guard.of_text()(logits, config, guarded) == expected

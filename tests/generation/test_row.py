@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.generation.batch import Batch
+from folio.generation.readers import PlainReader
 from folio.generation.row import Drawn, Request
 from folio.generation.sampling import SamplingConfig
 from folio.testing import tiny_gpt
@@ -35,7 +36,7 @@ def drawn_of(
 ) -> list[Drawn]:
     tokenizer = TOKENIZERS[kind]
     model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=64)
-    batch, drawn = Batch(model, 1, tokenizer=tokenizer), []
+    batch, drawn = Batch(PlainReader(model), 1, tokenizer=tokenizer), []
     config = SamplingConfig(temperature=3.0, seed=seed, **more)  # type: ignore[arg-type]
     batch.add(Request(prompt=[1], config=config, max_tokens=n, after=after))
     while batch.rows:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from folio.generation.batch import Batch
+from folio.generation.readers import PlainReader
 from folio.generation.row import Request
 from folio.generation.sampling import SamplingConfig
 from folio.generation.sliding import slide_for
@@ -31,12 +32,13 @@ def test_a_cache_that_slides_writes_what_one_long_pass_says(changes: dict[str, A
     shape = {"positions": "rope", "initialization_std": 0.5, "tied_head": False, "n_layers": 3}
     model = tiny_gpt(**(shape | changes))
     config = SamplingConfig(temperature=1.0, seed=3)
-    batch, read = Batch(model, 1), []
-    plain = batch.read
-    batch.read = lambda token_ids, caches: (
+    reader, read = PlainReader(model), []
+    plain = reader.read
+    reader.read = lambda token_ids, caches: (  # type: ignore[method-assign]
         read.append(len(token_ids[0])),
         plain(token_ids, caches),
     )[1]
+    batch = Batch(reader, 1)
     batch.add(Request(prompt=[1, 2, 3], config=config, max_tokens=50))
     written = []
     while batch.rows:

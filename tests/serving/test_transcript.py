@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from numpy.typing import NDArray
 
 from folio.generation.batch import Batch
+from folio.generation.readers import PlainReader
 from folio.generation.row import FINISHED, Drawn, Request
 from folio.generation.sampling import SamplingConfig
 from folio.serving.transcript import Piece, Transcript, texts_of, token_text
@@ -26,12 +27,13 @@ def written(token_ids: list[int], stops: list[str], begin: int = 0) -> list[Piec
     config = SamplingConfig(temperature=0, stop_strings=tuple(stops))
     wanted = iter(token_ids)
 
-    def read(token_ids: Tensor, caches: Any) -> Tensor:
-        logits = torch.zeros(1, BYTES.vocab_size)
-        logits[0, next(wanted)] = 9
-        return logits
+    class Wanting(PlainReader):
+        def read(self, token_ids: Any, caches: Any) -> NDArray[np.float32]:
+            logits = np.zeros((1, BYTES.vocab_size), np.float32)
+            logits[0, next(wanted)] = 9
+            return logits
 
-    batch = Batch(MODEL, 1, tokenizer=BYTES, reader=read)
+    batch = Batch(Wanting(MODEL), 1, tokenizer=BYTES)
     batch.add(Request(prompt=[0], config=config, max_tokens=len(token_ids), stop_token=END))
     transcript = Transcript(BYTES, begin=begin)
     pieces = []
@@ -69,7 +71,7 @@ def test_every_drawn_token_counts_the_end_and_those_of_a_stop_string_too():
 
 
 def test_what_a_guard_ends_without_a_token_counts_nothing():
-    piece = Transcript(BYTES).take(Drawn(FINISHED, 0.0, [], "", "stop"))
+    piece = Transcript(BYTES).take(Drawn(FINISHED, None, [], "", "stop"))
     assert piece == Piece("", [], 0, "stop")
 
 

@@ -12,7 +12,7 @@ from folio.errors import UserError
 if TYPE_CHECKING:
     from folio.generation.chat import Message
     from folio.generation.sampling import SamplingConfig
-    from folio.run.model import Model
+    from folio.run.writer import Writer
 
 
 BESIDE_CHAT = (
@@ -21,7 +21,7 @@ BESIDE_CHAT = (
 )
 
 
-def converse(opened: Model, config: SamplingConfig, max_tokens: int, prompt: str) -> None:
+def converse(opened: Writer, config: SamplingConfig, max_tokens: int, prompt: str) -> None:
     """Answer a prompt, or line after line until there are no more.
 
     Args:
@@ -56,12 +56,12 @@ def converse(opened: Model, config: SamplingConfig, max_tokens: int, prompt: str
 
 
 def answer_to(
-    opened: Model, messages: list[Message], config: SamplingConfig, max_tokens: int
+    opened: Writer, messages: list[Message], config: SamplingConfig, max_tokens: int
 ) -> str:
     """Show an answer as it is written; what the context has no room for any more is told."""
     from folio.generation.chat import answer, make_prompt
 
-    length = opened.model.config.context_length
+    length = opened.config.context_length
     prompt = make_prompt(opened.tokenizer, messages, length, max_tokens)
     if prompt.n_left_out:
         say(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -94,7 +93,7 @@ def sample(
     found = find_run(run)
 
     from folio.generation.sampling import SamplingConfig
-    from folio.run.opening import open_run
+    from folio.run.opening import open_to_write
 
     config = SamplingConfig(
         temperature=temperature,
@@ -103,10 +102,10 @@ def sample(
         min_p=min_p,
         repetition_penalty=repetition_penalty,
         stop_strings=tuple(stop_string or ()),
-        logprobs=logprobs,
+        logprobs=logprobs or None,
         seed=seed,
     )
-    opened = replace(open_run(found, checkpoint), weights=weights)
+    opened = open_to_write(found, checkpoint, weights)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if chat:

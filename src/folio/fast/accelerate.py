@@ -19,7 +19,7 @@ from folio.fast.layers import (
     FastLinear,
     FastRMSNorm,
 )
-from folio.fast.written_for import is_untouched
+from folio.fast.untouched import is_untouched
 from folio.model.attention import Attention
 from folio.model.block import Block
 from folio.model.dropout import Dropout

@@ -4,29 +4,26 @@ torch multiplies a matrix by a few rows at a fraction of the memory's speed, and
 costs more than the arithmetic in it. One compiled call for a whole step does neither, whether it
 reads a prompt, one more token of one sequence, or of many.
 
-Shapes:  B sequences · V vocabulary · S positions in the cache
+Shapes:  B sequences · V vocabulary · L layers · K heads of keys and values
+         S positions in the cache · D head dimension
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
-from folio import jit
-from folio.fast.accelerate import is_known
+from folio.fast.arrays import Array, ModelArrays
 from folio.fast.kernels import weights as fields
-from folio.fast.kernels.weights import Weights, Work
+from folio.fast.kernels.weights import ABSENT, Weights, Work
+from folio.fast.machine_code import Step, step_of
 from folio.fast.packing import LANES, STRIPS, Precision, aligned, in_lanes, pack
-from folio.fast.threads import FasterThreads, SpinningThreads
-from folio.fast.written_for import is_as_written
-from folio.model import kv_cache
-from folio.model.gpt import GPT
-from folio.model.kv_cache import CacheRow
+from folio.fast.threads import FasterThreads, Follow, SpinningThreads
+from folio.model.config import ModelConfig
 
 MOST_TOKENS = 48
 """In one step; of a longer prompt one part after the other is read."""
@@ -36,66 +33,60 @@ NOT_SCORED = -1
 """In place of a row of logits."""
 
 
-def decoder_for(
-    model: nn.Module, wanted: bool | None = None, precision: Precision = "float32"
-) -> Decoder | None:
-    """Make a decoder to generate with, where there can be one; None leaves it to the model.
+class Pool:
+    """Keys and values of B sequences, (L, B, K, positions, D), in room reserved once."""
 
-    Args:
-        model: to generate with.
-        wanted: False makes none.
-        precision: of the weights.
-    """
-    return Decoder(model, precision) if wanted is not False and applies(model) else None
+    def __init__(self, config: ModelConfig, n: int) -> None:
+        """Memory is taken as they fill."""
+        shape = (config.n_layers, n, config.key_value_heads, config.context_length)
+        self.keys = aligned((*shape, config.head_width), np.float32)
+        self.values = aligned((*shape, config.head_width), np.float32)
 
 
-def applies(model: nn.Module) -> TypeGuard[GPT]:
-    """Whether `Decoder` can stand in for a model.
+class Cache:
+    """One of the sequences of a pool."""
 
-    That takes a GPT in float32 on the CPU of which no layer was changed, and kernels.
-    """
-    if type(model) is not GPT or not is_known(model) or not is_as_written(kv_cache):
-        return False
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
-        return False
-    return jit.available()
+    def __init__(self, pool: Pool, row: int) -> None:
+        self.pool, self.row = pool, row
+        self.length = 0
+        """Positions held."""
 
 
 class Decoder:
-    """Reads tokens as the model does, and gives the same logits up to rounding.
+    """Reads tokens as the model does, and gives the same logits up to rounding; a
+    `generation.reader.Reader`.
 
     How many sequences are read together, in which parts and on how many threads does not change a
     bit of them.
     """
 
-    def __init__(
-        self, model: GPT, precision: Precision = "float32", n_threads: int | None = None
-    ) -> None:
-        """Copy the weights: later changes to the model are not seen.
+    def __init__(self, model: ModelArrays, precision: Precision, n_threads: int) -> None:
+        """Copy the weights: later changes are not seen.
 
         Args:
-            model: in evaluation mode.
+            model: what is read.
             precision: of the matrices, and of what they are multiplied with.
-            n_threads: at most; as many as torch has where it is None.
+            n_threads: at most.
         """
-        from folio.fast.kernels import decoder as kernels
-
-        n_threads = n_threads or torch.get_num_threads()
-        self.model = model
+        self.config = model.config
+        self.context_length = model.config.context_length
         self.weights = pack(model, precision)
         self.work = make_work(self.weights, n_threads)
         self._faster = FasterThreads(n_threads)
         self._threads = SpinningThreads(self, n_threads)
-        weights, work = self.weights, self.work
-        self._run = lambda rank, seen, patience: kernels.step(rank, weights, work, seen, patience)
+        self._run = _bound(step_of(precision), (*self.weights, *self.work))
         self._lock = threading.Lock()
 
-    def read(self, token_ids: Sequence[Tensor], caches: Sequence[CacheRow]) -> Tensor:
+    def caches(self, n: int) -> list[Cache]:
+        pool = Pool(self.config, n)
+        return [Cache(pool, row) for row in range(n)]
+
+    def read(self, token_ids: Sequence[Sequence[int]], caches: Sequence[Cache]) -> Array:
         """Read some tokens of each sequence.
 
         Args:
-            token_ids: B tensors of 1 or more token ids.
-            caches: B rows of caches, each of which is extended by its tokens.
+            token_ids: of B sequences, 1 or more of each.
+            caches: B caches, each of which is extended by its tokens.
 
         Returns:
             (B, V) float32 logits after the last token of each.
@@ -104,54 +95,71 @@ class Decoder:
             IndexError: a token id that the model does not have.
             ValueError: more positions than the model was built for.
         """
-        rows = [ids.tolist() for ids in token_ids]
-        self._check(rows, caches)
+        self._check(token_ids, caches)
         pool = caches[0].pool
         with self._lock:
             if all(cache.pool is pool for cache in caches):
-                logits = self._read(rows, caches)
+                logits = self._read(token_ids, caches)
             else:
-                logits = torch.cat(
-                    [self._read([row], [cache]) for row, cache in zip(rows, caches, strict=True)]
-                )
-        for row, cache in zip(rows, caches):
-            cache.length += len(row)
+                each = zip(token_ids, caches, strict=True)
+                logits = np.concatenate([self._read([ids], [cache]) for ids, cache in each])
+        for ids, cache in zip(token_ids, caches):
+            cache.length += len(ids)
         return logits
+
+    def forget(self, cache: Cache, n: int) -> bool:
+        """As `generation/sliding.py`: what stays keeps its place relative to what follows."""
+        shape, n_kept = self.weights.shape, cache.length - n
+        if shape[fields.POSITIONS] != ABSENT:
+            return False
+        for held in (cache.pool.keys, cache.pool.values):
+            held[:, cache.row, :, :n_kept] = held[:, cache.row, :, n : cache.length]
+        if shape[fields.COSINES] != ABSENT:
+            keys = cache.pool.keys[:, cache.row, :, :n_kept]
+            cosines, sines = (self._turn(place, n) for place in (fields.COSINES, fields.SINES))
+            keys[:] = keys * cosines - np.roll(keys, keys.shape[-1] // 2, axis=-1) * sines
+        cache.length = n_kept
+        return True
+
+    def _turn(self, table: int, n: int) -> Array:
+        """(D,) of the rotation by n positions."""
+        head_dim = int(self.weights.shape[fields.HEAD_DIM])
+        place = int(self.weights.shape[table]) + n * head_dim
+        return self.weights.floats[place : place + head_dim]
 
     def use_threads(self, n_threads: int) -> None:
         """Take as many from now on, in place of those that are faster."""
         self._faster = FasterThreads(n_threads, least=n_threads)
 
-    def _check(self, rows: list[list[int]], caches: Sequence[CacheRow]) -> None:
-        config = self.model.config
-        for row, cache in zip(rows, caches, strict=True):
-            if cache.length + len(row) > config.context_length:
+    def _check(self, token_ids: Sequence[Sequence[int]], caches: Sequence[Cache]) -> None:
+        for ids, cache in zip(token_ids, caches, strict=True):
+            if cache.length + len(ids) > self.context_length:
                 raise ValueError(
-                    f"{cache.length + len(row)} positions were asked for; the model was built "
-                    f"for context_length = {config.context_length}"
+                    f"{cache.length + len(ids)} positions were asked for; the model was built "
+                    f"for context_length = {self.context_length}"
                 )
-            if not row or min(row) < 0 or max(row) >= config.vocab_size:
+            if not ids or min(ids) < 0 or max(ids) >= self.config.vocab_size:
                 raise IndexError(
-                    f"token ids must be 0 to {config.vocab_size - 1}, one or more, got {row}"
+                    f"token ids must be 0 to {self.config.vocab_size - 1}, one or more, got {ids}"
                 )
 
-    def _read(self, rows: list[list[int]], caches: Sequence[CacheRow]) -> Tensor:
+    def _read(self, token_ids: Sequence[Sequence[int]], caches: Sequence[Cache]) -> Array:
         """Read tokens of sequences whose caches share a pool."""
         pool, job = caches[0].pool, self.work.job
         _, n_rows, _, room, _ = pool.keys.shape
-        logits = torch.empty(len(rows), in_lanes(self.model.config.vocab_size))
+        logits = np.empty((len(token_ids), in_lanes(self.config.vocab_size)), np.float32)
         job[fields.KEYS : fields.N_THREADS] = (
-            pool.keys.data_ptr(),
-            pool.values.data_ptr(),
+            address_of(pool.keys),
+            address_of(pool.values),
             n_rows,
             room,
-            logits.data_ptr(),
+            address_of(logits),
         )
         tokens: list[tuple[int, int, int, int]] = []
         n_scored = 0
-        for row, cache in zip(rows, caches):
-            first, number, last = cache.length, cache.row, len(row) - 1
-            for t, token_id in enumerate(row):
+        for ids, cache in zip(token_ids, caches):
+            first, number, last = cache.length, cache.row, len(ids) - 1
+            for t, token_id in enumerate(ids):
                 if len(tokens) == MOST_TOKENS:
                     self._step(tokens, n_scored)
                     job[fields.LOGITS] += n_scored * logits.shape[1] * logits.itemsize
@@ -159,7 +167,7 @@ class Decoder:
                 tokens.append((token_id, first + t, number, n_scored if t == last else NOT_SCORED))
                 n_scored += t == last
         self._step(tokens, n_scored)
-        return logits[:, : self.model.config.vocab_size]
+        return logits[:, : self.config.vocab_size]
 
     def _step(self, tokens: list[tuple[int, int, int, int]], n_scored: int) -> None:
         job = self.work.job
@@ -173,6 +181,27 @@ class Decoder:
             started = int(self.work.counters[fields.STARTED * fields.APART])
             with self._threads.awake(self._run, started):
                 self._run(0, 0, 1)
+
+
+def _bound(step: Step, arrays: Sequence[NDArray[Any]]) -> Follow:
+    """A step that knows the arrays of `Weights` and `Work`, and keeps them; the table is that of
+    `kernels/entry.py`.
+    """
+    table = np.zeros((len(arrays), fields.PLACE_NUMBERS), np.int64)
+    for row, array in zip(table, arrays):
+        row[: 1 + array.ndim] = address_of(array), *array.shape
+    address = address_of(table)
+
+    def follow(rank: int, seen: int, patience: int) -> int:
+        assert len(arrays) == len(table), "they live as long as this"
+        return step(rank, address, seen, patience)
+
+    return follow
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Where the memory of an array begins."""
+    return array.__array_interface__["data"][0]
 
 
 def make_work(weights: Weights, n_threads: int) -> Work:

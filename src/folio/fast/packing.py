@@ -9,55 +9,54 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
+from folio.fast.arrays import Array, ModelArrays
 from folio.fast.kernels import weights as fields
 from folio.fast.kernels.weights import ABSENT, ACTIVATION_CODES, Weights
-from folio.model.gpt import GPT
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
 LANES, STRIPS, ZERO_BYTE = 16, 4, 128
 """As in `kernels/products.py`, which needs numba."""
-PER_WORD = {"float32": 1, "bfloat16": 2, "int8": 4}
-STORED: dict[str, Any] = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.uint8}
+STORED: dict[Precision, Any] = {
+    "float32": np.float32,
+    "bfloat16": np.uint16,
+    "int8": np.uint8,
+}
 ALIGNMENT = 64
 """Bytes of a line of the processor's caches: a vector that lies across two is read twice."""
 
 
-def pack(model: GPT, precision: Precision) -> Weights:
-    """Lay the weights of a model out; later changes to the model are not seen."""
+def pack(model: ModelArrays, precision: Precision) -> Weights:
+    """Copy the weights of a model into the order in which they are read."""
     config = model.config
     packer = _Packer(config.n_layers, precision)
     floats = packer.floats
-    floats.add(torch.tensor([config.normalization_epsilon, model.embedding_scale]))
-    blocks: list[Any] = list(model.blocks)
+    scale = config.d_model**0.5 if config.scale_embeddings else 1.0
+    floats.add(np.array([config.normalization_epsilon, scale], np.float32))
     norms = np.full((config.n_layers, fields.NORMS), ABSENT, np.int64)
-    for layer, block in enumerate(blocks):
-        attention, feed_forward = block.attention, block.feed_forward
-        heads = attention.qkv_proj, config.head_width
-        together = in_strips(config.head_width)
-        packer.add(fields.QKV, layer, *padded_heads(*heads), together=together)
-        packer.add(fields.OUT, layer, attention.out_proj.weight, attention.out_proj.bias)
-        packer.add(fields.UP, layer, *wide_rows(feed_forward), activation=config.activation)
-        down = feed_forward.down_proj
-        packer.add(fields.DOWN, layer, down.weight, down.bias)
+    for layer in range(config.n_layers):
+        block = f"blocks.{layer}"
+        heads = padded_heads(model, f"{block}.attention.qkv_proj")
+        packer.add(fields.QKV, layer, *heads, together=in_strips(config.head_width))
+        packer.add(fields.OUT, layer, *model.linear(f"{block}.attention.out_proj"))
+        wide = wide_rows(model, f"{block}.feed_forward")
+        packer.add(fields.UP, layer, *wide, activation=config.activation)
+        packer.add(fields.DOWN, layer, *model.linear(f"{block}.feed_forward.down_proj"))
         norms[layer] = [
-            floats.add_norm(norm)
+            floats.add_norm(model.norm(f"{block}.{norm}"))
             for norm in (
-                block.attention_norm,
-                block.attention_exit_norm,
-                block.attention_sum_norm,
-                block.feed_forward_norm,
-                block.feed_forward_exit_norm,
-                block.feed_forward_sum_norm,
-                attention.q_norm,
-                attention.k_norm,
+                "attention_norm",
+                "attention_exit_norm",
+                "attention_sum_norm",
+                "feed_forward_norm",
+                "feed_forward_exit_norm",
+                "feed_forward_sum_norm",
+                "attention.q_norm",
+                "attention.k_norm",
             )
         ]
-    packer.add(0, config.n_layers, model.lm_head.weight, None)
+    packer.add(0, config.n_layers, *model.linear("lm_head"))
     shape = np.full(fields.SHAPE_FIELDS, ABSENT, np.int64)
     shape[fields.N_LAYERS] = config.n_layers
     shape[fields.N_HEADS] = config.n_heads
@@ -68,16 +67,14 @@ def pack(model: GPT, precision: Precision) -> Weights:
     shape[fields.CONTEXT] = config.context_length
     shape[fields.VOCABULARY] = config.vocab_size
     shape[fields.CENTERED] = config.normalization == "layernorm"
-    shape[fields.FINAL_NORM] = floats.add_norm(model.final_norm)
-    positions: Any = model.positions
-    if config.positions in ("learned", "sinusoidal"):
-        table = positions.weight if config.positions == "learned" else positions.table
+    shape[fields.FINAL_NORM] = floats.add_norm(model.norm("final_norm"))
+    if (table := model.added_positions()) is not None:
         shape[fields.POSITIONS] = floats.add(padded(table))
-    if (rotary := blocks[0].attention.rotary) is not None:
-        shape[fields.COSINES] = floats.add(rotary.cosines)
-        shape[fields.SINES] = floats.add(rotary.sines)
-    floats.add(torch.zeros(LANES))  # which a last vector may reach into
-    embedding = model.token_embedding.weight.detach().contiguous().numpy()
+    if config.positions == "rope":
+        cosines, sines = model.rotation()
+        shape[fields.COSINES], shape[fields.SINES] = floats.add(cosines), floats.add(sines)
+    floats.add(np.zeros(LANES, np.float32))  # which a last vector may reach into
+    embedding = np.require(model.arrays["token_embedding.weight"], requirements=["C", "A", "W"])
     panels = packer.panels()
     return Weights(panels, floats.array(), embedding, shape, packer.matrices, norms)
 
@@ -86,27 +83,21 @@ class _Floats:
     """Numbers one after the other."""
 
     def __init__(self) -> None:
-        self.parts: list[np.ndarray] = []
+        self.parts: list[Array] = []
         self.length = 0
 
-    def add(self, numbers: Tensor) -> int:
+    def add(self, numbers: Array) -> int:
         """Append numbers; returns their place."""
         place = self.length
-        self.parts.append(numbers.detach().to(torch.float32).contiguous().view(-1).numpy())
-        self.length += numbers.numel()
+        self.parts.append(numbers.reshape(-1))
+        self.length += numbers.size
         return place
 
-    def add_norm(self, norm: nn.Module) -> int:
+    def add_norm(self, norm: Array | None) -> int:
         """Append gains and biases; returns their place, or ABSENT."""
-        if isinstance(norm, nn.Identity):
-            return ABSENT
-        gain: Any = norm.weight
-        bias: Any = getattr(norm, "bias", None)
-        return self.add(
-            torch.stack((padded(gain), padded(torch.zeros_like(gain) if bias is None else bias)))
-        )
+        return ABSENT if norm is None else self.add(padded(norm))
 
-    def array(self) -> np.ndarray:
+    def array(self) -> Array:
         """All of them."""
         return aligned_copy(self.parts, np.float32)
 
@@ -115,7 +106,7 @@ class _Packer:
     """Matrices one after the other, and where each stands."""
 
     def __init__(self, n_layers: int, precision: Precision) -> None:
-        self.precision = precision
+        self.precision: Precision = precision
         self.floats = _Floats()
         self.matrices = np.zeros((fields.MATRICES * n_layers + 1, fields.MATRIX_FIELDS), np.int64)
         self.parts: list[np.ndarray] = []
@@ -125,8 +116,8 @@ class _Packer:
         self,
         kind: int,
         layer: int,
-        rows: Tensor,
-        bias: Tensor | None,
+        rows: Array,
+        bias: Array,
         together: int = 1,
         activation: str = "linear",
     ) -> None:
@@ -140,51 +131,57 @@ class _Packer:
             together: strips of 16 outputs that one thread must compute.
             activation: of the outputs.
         """
-        rows = F.pad(padded(rows.detach()), (0, 0, 0, -len(rows) % LANES))
-        n_outputs, n_inputs = rows.shape
-        bias = torch.zeros(n_outputs) if bias is None else padded(bias.detach())
+        rows = padded(padded(rows), axis=0)
         strips = panel_width(together)
-        n_strips = n_outputs // LANES
+        n_strips = len(rows) // LANES
         n_panels = -(-n_strips // strips)
         entry = self.matrices[fields.MATRICES * layer + kind]
         entry[fields.PLACE] = self.length
-        entry[fields.BIAS] = self.floats.add(bias)
-        entry[fields.DEPTH] = n_inputs // PER_WORD[self.precision]
+        entry[fields.BIAS] = self.floats.add(padded(bias))
+        if self.precision == "int8":
+            rows, scales = to_int8(rows)
+            entry[fields.SCALES] = self.floats.add(scales)
+        elif self.precision == "bfloat16":
+            rows = to_bfloat16(rows)
+        words = rows.view(np.uint32)
+        entry[fields.DEPTH] = words.shape[1]
         entry[fields.STRIPS] = strips
         entry[fields.LAST_STRIPS] = n_strips - (n_panels - 1) * strips
         entry[fields.N_PANELS] = n_panels
         entry[fields.PANELS_TOGETHER] = max(1, together // strips)
         entry[fields.ACTIVATION] = ACTIVATION_CODES[activation]
-        if self.precision == "int8":
-            rows, scales = to_int8(rows)
-            entry[fields.SCALES] = self.floats.add(scales)
-        elif self.precision == "bfloat16":
-            rows = rows.to(torch.bfloat16).view(torch.int16)
         whole = (n_panels - 1) * strips * LANES
-        for some in (rows[:whole], rows[whole:]):
+        for some in (words[:whole], words[whole:]):
             if len(some):
-                width = min(strips, len(some) // LANES)
-                part = to_panels(some, width, PER_WORD[self.precision])
-                self.parts.append(part.numpy().view(STORED[self.precision]))
-        self.length += rows.numel()
+                panels = to_panels(some, min(strips, len(some) // LANES))
+                self.parts.append(panels.view(STORED[self.precision]))
+        self.length += rows.size
 
     def panels(self) -> np.ndarray:
         """All of them."""
         return aligned_copy(self.parts, STORED[self.precision])
 
 
-def to_panels(rows: Tensor, strips: int, per_word: int) -> Tensor:
-    """(O, I) -> flat: panel after panel, in each word after word, in each output after output."""
-    n_inputs = rows.shape[1]
-    split = rows.view(-1, strips * LANES, n_inputs // per_word, per_word)
-    return split.transpose(1, 2).reshape(-1)
+def to_panels(words: np.ndarray, strips: int) -> np.ndarray:
+    """(O, N) words -> flat: panel after panel, in each word after word, in each output after
+    output.
+    """
+    return words.reshape(-1, strips * LANES, words.shape[1]).swapaxes(1, 2).reshape(-1)
 
 
-def to_int8(rows: Tensor) -> tuple[Tensor, Tensor]:
+def to_bfloat16(rows: Array) -> np.ndarray:
+    """(O, I) -> the upper halves of the nearest numbers; of two, the even one."""
+    bits = rows.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(rows), 0x7FC0, rounded).astype(np.uint16)
+
+
+@np.errstate(invalid="ignore")  # of a model that diverged
+def to_int8(rows: Array) -> tuple[np.ndarray, Array]:
     """(O, I) -> bytes above ZERO_BYTE, and the (O,) scales by which they give the rows back."""
-    scales = rows.abs().amax(dim=1) / 127
-    per_scale = torch.where(scales > 0, 1 / scales, 0.0)
-    return ((rows * per_scale[:, None]).round() + ZERO_BYTE).to(torch.uint8), scales
+    scales = np.abs(rows).max(axis=1) / np.float32(127)
+    per_scale = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
+    return ((rows * per_scale[:, None]).round() + ZERO_BYTE).astype(np.uint8), scales
 
 
 def panel_width(together: int) -> int:
@@ -209,44 +206,41 @@ def in_lanes(width: int) -> int:
     return in_strips(int(width)) * LANES
 
 
-def padded(x: Tensor) -> Tensor:
-    """(..., width) -> (..., width in lanes), with zeros."""
-    return F.pad(x, (0, -x.shape[-1] % LANES))
+def padded(x: Array, axis: int = -1) -> Array:
+    """(..., width, ...) -> (..., width in lanes, ...), with zeros."""
+    lacking = -x.shape[axis] % LANES
+    if not lacking:
+        return x
+    shape = list(x.shape)
+    shape[axis] = lacking
+    return np.concatenate((x, np.zeros(shape, x.dtype)), axis)
 
 
-def padded_heads(layer: nn.Linear, head_dim: int) -> tuple[Tensor, Tensor]:
+def padded_heads(model: ModelArrays, name: str) -> tuple[Array, Array]:
     """Weights and biases whose every head fills whole strips."""
 
-    def pad(x: Tensor) -> Tensor:
-        heads = x.detach().view(-1, head_dim, *x.shape[1:])
-        return F.pad(heads, (0, 0) * (x.dim() - 1) + (0, -head_dim % LANES)).flatten(0, 1)
+    def pad(x: Array) -> Array:
+        heads = x.reshape(-1, model.config.head_width, *x.shape[1:])
+        return padded(heads, axis=1).reshape(-1, *x.shape[1:])
 
-    return pad(layer.weight), pad(_bias(layer))
+    weight, bias = model.linear(name)
+    return pad(weight), pad(bias)
 
 
-def wide_rows(layer: Any) -> tuple[Tensor, Tensor]:
+def wide_rows(model: ModelArrays, name: str) -> tuple[Array, Array]:
     """Weights and biases of the widening layer; strips of gate and values in turn, where it has
     both.
     """
+    up = model.linear(f"{name}.up_proj")
+    if model.config.activation != "swiglu":
+        return up
 
-    def strips(linear: nn.Linear) -> list[Tensor]:
-        tensors = linear.weight.detach(), _bias(linear)
-        return [
-            F.pad(x, (0, 0) * (x.dim() - 1) + (0, -len(x) % LANES)).view(-1, LANES, *x.shape[1:])
-            for x in tensors
-        ]
+    def in_turn(gate: Array, up: Array) -> Array:
+        strips = [padded(x, axis=0).reshape(-1, LANES, *x.shape[1:]) for x in (gate, up)]
+        return np.stack(strips, axis=1).reshape(-1, *up.shape[1:])
 
-    up = strips(layer.up_proj)
-    if not hasattr(layer, "gate_proj"):
-        weight, bias = (x.flatten(0, 1) for x in up)
-    else:
-        both = zip(strips(layer.gate_proj), up)
-        weight, bias = (torch.stack(pair, dim=1).flatten(0, 2) for pair in both)
-    return weight, bias
-
-
-def _bias(layer: nn.Linear) -> Tensor:
-    return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
+    gate = model.linear(f"{name}.gate_proj")
+    return in_turn(gate[0], up[0]), in_turn(gate[1], up[1])
 
 
 def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:

@@ -17,9 +17,6 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from torch import nn
-from torch.nn.modules import module as torch_module
-
 DIGESTS: dict[str, str] = {
     "folio.model.attention": "3528e8320f832e37696e6392ecc9b788af0e2386c9ee203de5859438a025b6f3",
     "folio.model.block": "b4a8a3affa2a2aa33d238a1a764fa6d36060321f85e073dbba9b34e1b1e888bd",
@@ -28,6 +25,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.gpt": "073e0af0bbf0e1aecbb94b843bcd72669bcdc514173180c7ee88f74f60f2375c",
     "folio.model.kv_cache": "f9c9cd23ec8d589c2ba7ac0f3582e1b6793cabc225d3e0fe42dab150af40e8ef",
     "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
+    "folio.model.normalization": "5eb64549d71e9af95471e2c90f1e6b25dce69ed368a1e4655e36d0b2753e80d0",
     "folio.model.positions": "ea2a68cde095c3ec3e8ae4965b694cef7ebfb57d4ba6746e7c0338970772c0e0",
     "folio.training.optimizers": "ea9d19c233c82955245967771fe3f48fa30aba53e795861dadd9f7378ea9a77a",
 }
@@ -35,50 +33,6 @@ DIGESTS: dict[str, str] = {
 
 HOUSE = ("folio", "torch")
 """Packages whose functions nobody put in the place of others."""
-
-HOOKS_OF_ALL = (
-    torch_module._global_forward_hooks,
-    torch_module._global_forward_pre_hooks,
-    torch_module._global_backward_hooks,
-    torch_module._global_backward_pre_hooks,
-)
-"""Those that torch calls for every layer."""
-
-
-def is_untouched(layer: nn.Module) -> bool:
-    """Whether a layer computes what its file said: no other `forward`, no hooks, no edit."""
-    return "forward" not in vars(layer) and not has_hooks(layer) and is_unpatched(type(layer))
-
-
-def has_hooks(layer: nn.Module) -> bool:
-    """Whether somebody listens to a layer, or to all."""
-    return any(hooks_of(layer)) or any(HOOKS_OF_ALL)
-
-
-def hooks_of(layer: nn.Module) -> tuple[dict[int, Any], ...]:
-    """Return the hooks of a layer by kind; the dictionaries change as hooks come and go."""
-    return (
-        layer._forward_hooks,
-        layer._forward_pre_hooks,
-        layer._backward_hooks,
-        layer._backward_pre_hooks,
-    )
-
-
-def listeners(model: nn.Module) -> Callable[[], bool]:
-    """Make a quick question: does anybody listen to a layer or a parameter of a model now?"""
-    tables = [table for layer in model.modules() for table in hooks_of(layer)]
-    tables += HOOKS_OF_ALL
-    parameters = list(model.parameters())
-    return lambda: any(tables) or any(p._backward_hooks for p in parameters)
-
-
-def is_unpatched(kind: type[nn.Module]) -> bool:
-    """Whether a class of layers, and all beside it in its file, is as it was written."""
-    module = sys.modules.get(kind.__module__)
-    if module is not None and module.__name__ in DIGESTS:
-        return is_as_written(module)
-    return kind.forward is nn.Module.forward or _is_original("forward", kind.forward)  # torch's
 
 
 def is_as_written(module: ModuleType) -> bool:
@@ -97,14 +51,14 @@ def replaced_functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
             named |= {f"{kind.__name__}.{name}": x for name, x in vars(kind).items()}
     for name, x in named.items():
         if isinstance(x, FunctionType):
-            is_original = _is_original(name.rpartition(".")[2], x)
+            is_ours = is_original(name.rpartition(".")[2], x)
         else:  # such as functools.partial
-            is_original = not callable(x) or isinstance(x, type) or type(x).__module__ == "typing"
-        if not is_original:
+            is_ours = not callable(x) or isinstance(x, type) or type(x).__module__ == "typing"
+        if not is_ours:
             yield name, x
 
 
-def _is_original(name: str, function: FunctionType) -> bool:
+def is_original(name: str, function: FunctionType) -> bool:
     """Whether a function has the name that it was defined by, in the file that it says."""
     home = sys.modules.get(function.__module__)
     file = getattr(home, "__file__", None)
@@ -117,13 +71,32 @@ def comes_from(what: Callable[..., Any], *packages: str) -> bool:
     return what.__module__.partition(".")[0] in packages
 
 
-@cache
+def model_is_as_written() -> bool:
+    """Whether no file of `model/` was edited, and nothing replaced in those that are loaded."""
+    folder = Path(__file__).parents[1] / "model"
+    for name, digest in DIGESTS.items():
+        if not name.startswith("folio.model."):
+            continue
+        file = folder / f"{name.rpartition('.')[2]}.py"
+        if file_digest(file) not in (None, digest):
+            return False
+        if name in sys.modules and not is_as_written(sys.modules[name]):
+            return False
+    return True
+
+
 def source_digest(module: ModuleType) -> str | None:
-    """The sha256 of a module's source, with line ends as Linux has them; None where there is no
-    file, as in an archive, which nobody edits.
+    """The sha256 of a module's source, as `file_digest`."""
+    return file_digest(Path(getattr(module, "__file__", None) or ""))
+
+
+@cache
+def file_digest(path: Path) -> str | None:
+    """The sha256 of a source, with line ends as Linux has them; None where there is no file, as in
+    an archive, which nobody edits.
     """
     try:
-        source = Path(getattr(module, "__file__", None) or "").read_bytes()
+        source = path.read_bytes()
     except OSError:
         return None
     return hashlib.sha256(source.replace(b"\r\n", b"\n")).hexdigest()

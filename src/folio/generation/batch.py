@@ -1,29 +1,21 @@
 """Texts written side by side: each may join and leave at any step, and is the same as alone.
 
 Every text has a length, a seed and settings of its own (continuous batching, Yu et al. 2022,
-https://www.usenix.org/conference/osdi22/presentation/yu). The plain reader calls the model for one
-text after the other, so none can depend on those beside it; a compiled one must keep that.
-
-Shapes:  B texts · V vocabulary
+https://www.usenix.org/conference/osdi22/presentation/yu).
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from folio.generation.readers import Reader, plain_reader
+from folio.generation.reader import Reader
 from folio.generation.row import Drawn, Request, Row
-from folio.generation.sliding import slide_for
-from folio.model.gpt import GPT
-from folio.model.kv_cache import KVCache
+from folio.generation.sampling import Mask
 from folio.tokenizers.base import Tokenizer
 
 
 class Batch:
     """The texts that a model writes now.
 
-        batch = Batch(model, capacity=8)
+        batch = Batch(PlainReader(model), capacity=8)
         batch.add(Request(prompt=[1, 2, 3]))
         while batch.rows:
             for row, drawn in batch.step():
@@ -34,29 +26,24 @@ class Batch:
 
     def __init__(
         self,
-        model: GPT,
+        reader: Reader,
         capacity: int,
         *,
         tokenizer: Tokenizer | None = None,
-        excluded: Tensor | None = None,
-        reader: Reader | None = None,
+        excluded: Mask | None = None,
     ) -> None:
         """Reserve room; memory is taken as texts fill it.
 
         Args:
-            model: in evaluation mode, on any device.
+            reader: reads what is written.
             capacity: most texts at a time.
             tokenizer: for `Drawn.text` and stop strings; None leaves them to the caller.
-            excluded: (V,) bool, tokens that are never drawn; on the CPU.
-            reader: in place of `plain_reader`, for the same model.
+            excluded: (V,) tokens that are never drawn.
         """
-        self.tokenizer, self.excluded = tokenizer, excluded
-        self.read = reader or plain_reader(model)
-        self.device = model.lm_head.weight.device
-        self.context_length, self.slide = model.config.context_length, slide_for(model)
+        self.reader, self.tokenizer, self.excluded = reader, tokenizer, excluded
         self.rows: list[Row] = []
         """Those that are not ended."""
-        self.free = KVCache(model.config, capacity, like=model.lm_head.weight).rows()
+        self.free = list(reader.caches(capacity))
         """Caches without a text."""
 
     def add(self, request: Request) -> Row:
@@ -64,8 +51,7 @@ class Batch:
         token.
         """
         assert self.free, "the batch is full"
-        cache = self.free.pop(0)
-        row = Row(request, cache, self.context_length, self.slide, self.tokenizer, self.excluded)
+        row = Row(request, self.free.pop(0), self.reader, self.tokenizer, self.excluded)
         self.rows.append(row)
         return row
 
@@ -80,11 +66,8 @@ class Batch:
         rows = list(self.rows)
         if not rows:
             return []
-        # Entered and left around the model: a consumer between two steps computes as it likes.
-        with torch.inference_mode():
-            unread = [torch.tensor(row.unread, device=self.device) for row in rows]
-            logits = self.read(unread, [row.cache for row in rows]).cpu()  # (B, V)
-            drawn = [(row, row.take(of_row)) for row, of_row in zip(rows, logits)]
+        logits = self.reader.read([row.unread for row in rows], [row.cache for row in rows])
+        drawn = [(row, row.take(of_row)) for row, of_row in zip(rows, logits)]
         for row, token in drawn:
             if token.ended:
                 self.drop(row)

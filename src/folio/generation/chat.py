@@ -6,18 +6,16 @@ together with what it answered; what a system said first stays.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
-
-import torch
-from torch import Tensor
 
 from folio.corpus.turns import SPEAKERS, turns_of
 from folio.errors import UserError
 from folio.generation.batch import Batch
 from folio.generation.engine import write
 from folio.generation.row import Draw, Request
-from folio.generation.sampling import EXCLUDED, SamplingConfig, draw
+from folio.generation.sampling import EXCLUDED, Logits, SamplingConfig, draw
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.chat import END, prompt_ids
 
@@ -90,10 +88,12 @@ def answer_request(
         draw: as of a `Request`.
     """
     end = tokenizer.special_id(END)
-    others = torch.tensor([i for i in tokenizer.special_tokens.values() if i != end])
+    others = [i for i in tokenizer.special_tokens.values() if i != end]
 
-    def draw_text(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
-        return draw(logits.index_fill(1, others.to(logits.device), EXCLUDED), config, generator)
+    def draw_text(logits: Logits, config: SamplingConfig, generator: random.Random) -> int:
+        logits = logits.copy()
+        logits[others] = EXCLUDED
+        return draw(logits, config, generator)
 
     return Request(
         prompt=token_ids, config=config, max_tokens=max_tokens, stop_token=end, draw=draw_text
@@ -112,7 +112,7 @@ def answer(
         config: how tokens are drawn.
         max_tokens: of the answer.
     """
-    max_tokens = min(max_tokens, batch.context_length - len(token_ids))
+    max_tokens = min(max_tokens, batch.reader.context_length - len(token_ids))
     request = answer_request(tokenizer, token_ids.tolist(), config, max_tokens)
     return (drawn.text for _, drawn in write(batch, [request]))
 

@@ -11,37 +11,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from folio.errors import UserError
 from folio.generation.batch import Batch
-from folio.generation.readers import Reader
+from folio.generation.reader import Reader
 from folio.generation.row import FINISHED, Drawn, Request
-from folio.generation.sampling import SamplingConfig
-from folio.model.gpt import GPT
+from folio.generation.sampling import Mask, SamplingConfig
 
 
 def generate(
-    model: GPT,
+    reader: Reader,
     prompts: Sequence[Sequence[int]],
     config: SamplingConfig,
     *,
     max_tokens: int | None = None,
     stop_token: int | None = None,
-    excluded: Tensor | None = None,
-    reader: Reader | None = None,
-) -> Iterator[Tensor]:
+    excluded: Mask | None = None,
+) -> Iterator[NDArray[np.int64]]:
     """Continue B prompts of any length, one token each at a time.
 
     Args:
-        model: in evaluation mode, on any device.
+        reader: reads what is written, `PlainReader(model)` or another one.
         prompts: token ids of each, one or more; only the last context_length count.
         config: how tokens are drawn; text number n from 0 on has the seed `config.seed + n`.
         max_tokens: how many steps; None never ends.
         stop_token: ends a text; the others go on.
-        excluded: (V,) bool, tokens that are never drawn.
-        reader: reads tokens in place of the model.
+        excluded: (V,) tokens that are never drawn.
 
     Yields:
         (B,) the next token of each text, FINISHED for those that ended.
@@ -54,15 +51,15 @@ def generate(
         replace(first, prompt=prompt, config=config.of_text(number))
         for number, prompt in enumerate(prompts)
     ]
-    yield from in_step(Batch(model, len(prompts), excluded=excluded, reader=reader), requests)
+    yield from in_step(Batch(reader, len(prompts), excluded=excluded), requests)
 
 
-def in_step(batch: Batch, requests: Sequence[Request]) -> Iterator[Tensor]:
+def in_step(batch: Batch, requests: Sequence[Request]) -> Iterator[NDArray[np.int64]]:
     """Write B texts that begin together; yields (B,) tokens, FINISHED after the end of a text."""
     rows = [batch.add(request) for request in requests]
     while batch.rows:
         drawn = {row: token.token_id for row, token in batch.step()}
-        yield torch.tensor([drawn.get(row, FINISHED) for row in rows])
+        yield np.array([drawn.get(row, FINISHED) for row in rows])
 
 
 def write(batch: Batch, requests: Sequence[Request]) -> Iterator[tuple[int, Drawn]]:

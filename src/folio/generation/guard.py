@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import codecs
 import math
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from folio.corpus.fingerprints import BASE, mixed, rolling_hashes
 from folio.errors import UserError
-from folio.generation.sampling import EXCLUDED, SamplingConfig, draw
+from folio.generation.sampling import EXCLUDED, Logits, SamplingConfig, draw
 from folio.jit import available
 from folio.tokenizers.base import Tokenizer
 from folio.tokens.text import TokenText
@@ -93,43 +92,30 @@ class Guard:
     """Draws as `sampling.draw` does, and again where a token would complete a run of the table."""
 
     def __init__(self, table: NoveltyTable, tokenizer: Tokenizer) -> None:
-        """For as many sequences as it is asked for."""
+        """For as many texts as it is asked for."""
         self.table = table
         self.tokenizer = tokenizer
-        self.rows: list[_Row] = []
-        """Of `draw`."""
         self.blocked = 0
         """Draws that were thrown away."""
         self.stuck = 0
         """Times that nothing new could follow, and the document ended."""
 
-    def draw(self, logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
-        """Choose a token for each sequence, (B, V) -> (B,); FINISHED where nothing may come."""
-        return self._draw(self.rows, logits, config, generator)
-
-    def of_text(self) -> Callable[[Tensor, SamplingConfig, torch.Generator], Tensor]:
-        """Make a `draw` for sequences of their own; what it throws away is counted here too."""
-        return partial(self._draw, [])
+    def of_text(self) -> Callable[[Logits, SamplingConfig, random.Random], int]:
+        """Make a `draw` for one text: (V,) to a token, FINISHED where nothing may come."""
+        return partial(self._draw, _Row(self.table))
 
     def _draw(
-        self, rows: list[_Row], logits: Tensor, config: SamplingConfig, generator: torch.Generator
-    ) -> Tensor:
-        token_ids = draw(logits, config, generator)
-        rows += [_Row(self.table) for _ in range(len(token_ids) - len(rows))]
-        chosen = token_ids.tolist()
-        changed = False
-        for number, row in enumerate(rows):
-            while not self._takes(row, chosen[number]):
-                if not changed:
-                    logits, changed = logits.clone(), True
-                self.blocked += 1
-                logits[number, chosen[number]] = EXCLUDED
-                if bool((logits[number] == EXCLUDED).all()):
-                    chosen[number] = self._ends(row)
-                    break
-                again = draw(logits[number : number + 1], config, generator)
-                chosen[number] = int(again[0])
-        return torch.tensor(chosen, device=token_ids.device) if changed else token_ids
+        self, row: _Row, logits: Logits, config: SamplingConfig, generator: random.Random
+    ) -> int:
+        left = logits
+        while not self._takes(row, token_id := draw(left, config, generator)):
+            if left is logits:
+                left = logits.copy()
+            self.blocked += 1
+            left[token_id] = EXCLUDED
+            if bool((left == EXCLUDED).all()):
+                return self._ends(row)
+        return token_id
 
     def _takes(self, row: _Row, token_id: int) -> bool:
         """Whether a token may follow; it then has."""

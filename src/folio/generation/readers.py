@@ -1,57 +1,74 @@
-"""Who reads the tokens of texts: the model itself, or a compiled step that gives the same.
+"""The model as a reader, and who reads for a model: itself, or a compiled step that gives the same.
 
 Shapes:  B texts · T new tokens of one of them · V vocabulary
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from folio.errors import UserError
-from folio.fast.decoder import decoder_for
 from folio.fast.packing import Precision
+from folio.fast.stand_in import decoder_for
+from folio.generation.reader import Reader
+from folio.generation.sliding import slide_for
 from folio.model.gpt import GPT
-from folio.model.kv_cache import CacheRow
-
-Reader = Callable[[Sequence[Tensor], Sequence[CacheRow]], Tensor]
-"""Reads B texts on: B times (T,) token ids, one or more of each text, and B caches, which are
-extended by them -> (B, V) float32 logits after the last token of each. The logits of a text do not
-depend on those beside it, in any bit. All that is known of a text is in its cache, which others may
-move (`sliding.py`) or empty between two reads."""
+from folio.model.kv_cache import CacheRow, KVCache
 
 
-def plain_reader(model: GPT) -> Reader:
-    """Read by the model, one text after the other."""
+class PlainReader:
+    """Reads by the model, one text after the other; a `Reader`."""
 
-    def read(token_ids: Sequence[Tensor], caches: Sequence[CacheRow]) -> Tensor:
-        logits = [model(ids[None], cache)[:, -1] for ids, cache in zip(token_ids, caches)]
-        return torch.cat(logits).float()
+    def __init__(self, model: GPT) -> None:
+        """Take a model in evaluation mode, on any device."""
+        self.model, self.slide = model, slide_for(model)
+        self.context_length = model.config.context_length
 
-    return read
+    def caches(self, n: int) -> list[CacheRow]:
+        return KVCache(self.model.config, n, like=self.model.lm_head.weight).rows()
+
+    @torch.inference_mode()
+    def read(
+        self, token_ids: Sequence[Sequence[int]], caches: Sequence[CacheRow]
+    ) -> NDArray[np.float32]:
+        device = self.model.lm_head.weight.device
+        return self.logits([torch.tensor(ids, device=device) for ids in token_ids], caches)
+
+    def logits(self, token_ids: list[Tensor], caches: Sequence[CacheRow]) -> NDArray[np.float32]:
+        """(B, V) of B times (T,) token ids."""
+        each = [self.model(ids[None], cache)[:, -1] for ids, cache in zip(token_ids, caches)]
+        return torch.cat(each).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def forget(self, cache: CacheRow, n: int) -> bool:
+        if self.slide is None:
+            return False
+        self.slide(cache, n)
+        return True
 
 
-def lockstep_reader(model: GPT) -> Reader:
-    """Read by the model, all rows of a pool at once, which must be equally long.
+class LockstepReader(PlainReader):
+    """Reads all texts of a pool at once, which must be equally long.
 
     Many times as fast as one after the other, but a text is that of another number of texts only
     as far as rounding does not decide a draw.
     """
 
-    def read(token_ids: Sequence[Tensor], caches: Sequence[CacheRow]) -> Tensor:
+    def logits(self, token_ids: list[Tensor], caches: Sequence[CacheRow]) -> NDArray[np.float32]:
         pool, length = caches[0].pool, caches[0].length
         assert [(cache.row, cache.length) for cache in caches] == [
             (row, length) for row in range(pool.keys.shape[1])
         ]
         pool.length = length
-        logits = model(torch.stack(list(token_ids)), pool)[:, -1]
+        logits = self.model(torch.stack(token_ids), pool)[:, -1]
         for cache in caches:
             cache.length = pool.length
-        return logits.float()
-
-    return read
+        return logits.float().cpu().numpy()
 
 
 def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "float32") -> Reader:
@@ -68,10 +85,10 @@ def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "f
     """
     decoder = decoder_for(model, compiled, weights)
     if decoder is not None:
-        return decoder.read
+        return decoder
     if weights != "float32":
         raise UserError(
             f"Weights in {weights} are read by the compiled step alone, which takes a processor, "
             f"numba and layers that are Folio's own. Give float32."
         )
-    return plain_reader(model)
+    return PlainReader(model)

@@ -8,25 +8,33 @@ Shapes:  V vocabulary
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from folio.errors import UserError
-from folio.generation.sampling import SamplingConfig, draw, exclude, penalize
-from folio.generation.sliding import Slide
+from folio.generation.reader import Cache, Reader
+from folio.generation.sampling import (
+    EXCLUDED,
+    Logits,
+    Mask,
+    SamplingConfig,
+    draw,
+    exclude,
+    log_probabilities,
+    penalize,
+)
 from folio.generation.stopping import StoppableText
-from folio.model.kv_cache import CacheRow
 from folio.tokenizers.base import TextDecoder, Tokenizer
 
 FINISHED = -1
 """In place of a token, where none may come."""
 
-Draw = Callable[[Tensor, SamplingConfig, torch.Generator], Tensor]
-"""(B, V) logits to (B,) tokens, or FINISHED where none may come, as `sampling.draw`."""
+Draw = Callable[[Logits, SamplingConfig, random.Random], int]
+"""(V,) logits to a token, or FINISHED where none may come, as `sampling.draw`."""
 
 Ended = Literal["stop", "length"]
 """Why a text ended: by its stop token, a stop string or a `draw` that found none; by its length."""
@@ -61,9 +69,9 @@ class Drawn(NamedTuple):
 
     token_id: int
     """FINISHED where none may come."""
-    log_probability: float
-    """Natural logarithm, of the model's own distribution, whatever the temperature; 0 where there
-    is no token."""
+    log_probability: float | None
+    """Natural logarithm, of the model's own distribution, whatever the temperature; None where
+    `config.logprobs` is, and where there is no token."""
     alternatives: list[tuple[int, float]]
     """The likeliest tokens and their log-probabilities, `config.logprobs` of them."""
     text: str
@@ -76,7 +84,7 @@ class Row:
     """A text in a `Batch`, which reads what is `unread` and hands the logits to `take`."""
 
     request: Request
-    cache: CacheRow
+    cache: Cache
     n_drawn: int
     """Tokens so far."""
     window: list[int]
@@ -87,41 +95,40 @@ class Row:
     def __init__(
         self,
         request: Request,
-        cache: CacheRow,
-        context_length: int,
-        slide: Slide | None,
+        cache: Cache,
+        reader: Reader,
         tokenizer: Tokenizer | None,
-        excluded: Tensor | None,
+        excluded: Mask | None,
     ) -> None:
         """Begin with nothing read.
 
         Args:
             request: what is to be written.
             cache: of this text alone.
-            context_length: of the model.
-            slide: forgets the first positions; None where the others are to be read anew.
+            reader: who reads it.
             tokenizer, excluded: as for a `Batch`.
         """
-        self.request, self.cache, self.excluded = request, cache, excluded
-        self.context_length, self.slide = context_length, slide
+        self.request, self.cache, self.reader, self.excluded = request, cache, reader, excluded
         self.generator = request.config.make_generator()
         self.n_drawn = 0
-        self.window = list(request.prompt[-context_length:])
+        self.window = list(request.prompt[-reader.context_length :])
         self.unread = list(self.window)
         self.decoder = TextDecoder(tokenizer, request.after) if tokenizer is not None else None
         self.stoppable = StoppableText(request.config.stop_strings)
         assert tokenizer is not None or not request.config.stop_strings, "they are found in text"
         cache.length = 0
 
-    def take(self, logits: Tensor) -> Drawn:
-        """Draw the next token from the logits (V,) of what was read, on the CPU."""
+    def take(self, logits: Logits) -> Drawn:
+        """Draw the next token from the logits (V,) of what was read."""
         config = self.request.config
-        allowed = exclude(logits[None], self.excluded)
+        allowed = exclude(logits, self.excluded)
         penalized = penalize(allowed, self.window, config.repetition_penalty)
-        token_id = int(self.request.draw(penalized, config, self.generator))
-        log_probabilities = logits.log_softmax(dim=0)
-        log_probability = float(log_probabilities[token_id]) if token_id != FINISHED else 0.0
-        alternatives = likeliest(log_probabilities, config.logprobs, self.excluded)
+        token_id = self.request.draw(penalized, config, self.generator)
+        log_probability, alternatives = None, []
+        if config.logprobs is not None and token_id != FINISHED:
+            told = log_probabilities(logits)
+            log_probability = float(told[token_id])
+            alternatives = likeliest(told, config.logprobs, self.excluded)
 
         self.n_drawn += 1
         self._go_on_from(token_id)
@@ -141,13 +148,12 @@ class Row:
         """Append to the window; of a full one, the last half stays."""
         self.window.append(token_id)
         self.unread = [token_id]
-        if len(self.window) <= self.context_length:
+        context_length = self.reader.context_length
+        if len(self.window) <= context_length:
             return
-        n_forgotten = len(self.window) - max(1, self.context_length // 2)
+        n_forgotten = len(self.window) - max(1, context_length // 2)
         self.window = self.window[n_forgotten:]
-        if self.slide is not None:
-            self.slide(self.cache, n_forgotten)
-        else:
+        if not self.reader.forget(self.cache, n_forgotten):
             self.cache.length, self.unread = 0, list(self.window)
 
     def _text_of(self, token_id: int) -> str:
@@ -160,18 +166,17 @@ class Row:
         return self.stoppable.take(rest) + self.stoppable.end()
 
 
-def likeliest(
-    log_probabilities: Tensor, n: int, excluded: Tensor | None
-) -> list[tuple[int, float]]:
+def likeliest(log_probabilities: Logits, n: int, excluded: Mask | None) -> list[tuple[int, float]]:
     """Find the n likeliest tokens, and their log-probabilities.
 
     Args:
         log_probabilities: (V,) of all tokens.
         n: at most; 0 is none.
-        excluded: (V,) bool, tokens that are not told.
+        excluded: (V,) tokens that are not told.
     """
     if not n:
         return []
-    values, ids = exclude(log_probabilities, excluded).topk(min(n, len(log_probabilities)))
-    found = zip(ids.tolist(), values.tolist())
-    return [(token_id, value) for token_id, value in found if value > float("-inf")]
+    told = exclude(log_probabilities, excluded)
+    some = np.argpartition(-told, min(n, len(told)) - 1)[:n]
+    ordered = some[np.argsort(-told[some], kind="stable")].tolist()
+    return [(token_id, float(told[token_id])) for token_id in ordered if told[token_id] > EXCLUDED]

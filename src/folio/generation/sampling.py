@@ -1,26 +1,34 @@
-"""From logits to the next token: pure functions, each (B, V) -> (B, V) but the last.
+"""From logits to the next token: pure functions of numpy, so that a text needs no torch to begin.
 
-Shapes:  B sequences · V vocabulary
+Shapes:  V vocabulary
 """
 
 from __future__ import annotations
 
 import math
+import random
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from folio.errors import UserError
 
 EXCLUDED = float("-inf")
 GREEDY_BELOW = 1e-6
 """Temperatures that take the likeliest token: logits divided by less might not be finite."""
+LARGEST = float(np.finfo(np.float32).max)
 SEEDS = 2**63
 NUCLEUS = 64
 """So many of the likeliest tokens are looked at first."""
+
+Logits = NDArray[np.float32]
+"""(V,) of one text."""
+Mask = NDArray[np.bool_]
+"""(V,) of tokens that are never drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +57,9 @@ class SamplingConfig:
     stop_strings: tuple[str, ...] = ()
     """End a text before the first of these that it would have; the prompt may have them."""
 
-    logprobs: int = 0
-    """How many of the likeliest tokens are told at each place, with their log-probabilities."""
+    logprobs: int | None = None
+    """Tell the log-probability of each token, and so many of the likeliest tokens in its place;
+    None tells none."""
 
     seed: int = 0
     """The same seed gives the same text; 0 takes a new one each time."""
@@ -76,8 +85,8 @@ class SamplingConfig:
             raise UserError(f"stop_strings must be a list of texts, got {self.stop_strings!r}.")
         if "" in self.stop_strings:
             raise UserError("stop_strings must be texts of a character or more, got an empty one.")
-        if self.logprobs < 0:
-            raise UserError(f"logprobs must be 0 (none) or more, got {self.logprobs}.")
+        if self.logprobs is not None and self.logprobs < 0:
+            raise UserError(f"logprobs must be 0 or more, or None, got {self.logprobs}.")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed must be 0 or more, and below 2^63, got {self.seed}.")
 
@@ -85,13 +94,9 @@ class SamplingConfig:
         """For one of several texts, from 0 on: its seed is `seed + number`, or a new one."""
         return replace(self, seed=(self.seed + number - 1) % (SEEDS - 1) + 1) if self.seed else self
 
-    def make_generator(self) -> torch.Generator:
-        """Make what draws a text, from its beginning; on the CPU, as on any device."""
-        generator = torch.Generator()
-        if self.seed:
-            return generator.manual_seed(self.seed)
-        generator.seed()
-        return generator
+    def make_generator(self) -> random.Random:
+        """Make what draws a text, from its beginning."""
+        return random.Random(self.seed or secrets.randbits(64))
 
 
 class SamplingSettings(TypedDict, total=False):
@@ -103,88 +108,96 @@ class SamplingSettings(TypedDict, total=False):
     min_p: float
     repetition_penalty: float
     stop_strings: tuple[str, ...]
-    logprobs: int
+    logprobs: int | None
     seed: int
 
 
-def exclude(logits: Tensor, excluded: Tensor | None) -> Tensor:
-    """Make some tokens impossible; `excluded` is (V,) bool."""
-    return logits if excluded is None else logits.masked_fill(excluded, EXCLUDED)
+def exclude(logits: Logits, excluded: Mask | None) -> Logits:
+    """Make some tokens impossible."""
+    return logits if excluded is None else np.where(excluded, np.float32(EXCLUDED), logits)
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
+def keep_top_k(logits: Logits, k: int) -> Logits:
     """Make all but the k likeliest impossible; ties with the k-th stay.
 
-    >>> keep_top_k(torch.tensor([[1.0, 3.0, 2.0]]), k=2)
-    tensor([[-inf, 3., 2.]])
+    >>> keep_top_k(np.float32([1, 3, 2]), k=2).tolist()
+    [-inf, 3.0, 2.0]
     """
-    if not 0 < k < logits.shape[1]:
+    if not 0 < k < len(logits):
         return logits
-    kth = logits.topk(k, dim=1).values[:, -1:]
-    return logits.masked_fill(logits < kth, EXCLUDED)
+    return exclude(logits, logits < np.partition(logits, -k)[-k])
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
+def keep_top_p(logits: Logits, p: float) -> Logits:
     """Keep the likeliest tokens until their probabilities reach p.
 
     A token stays if those likelier than it have less than p together, so that the
     likeliest always stays, and stays alone where it exceeds p.
 
-    >>> keep_top_p(torch.tensor([[0.5, 0.3, 0.2]]).log(), p=0.6).isinf()
-    tensor([[False, False,  True]])
+    >>> keep_top_p(np.log(np.float32([0.5, 0.3, 0.2])), p=0.6) > EXCLUDED
+    array([ True,  True, False])
     """
     if p >= 1:
         return logits
-    n, of_all = min(NUCLEUS, logits.shape[1]), logits.softmax(dim=1)
+    n, enough = min(NUCLEUS, len(logits)), p * exponentials(logits).sum(dtype=np.float64)
     while True:  # to sort the whole vocabulary takes longer
-        likeliest, ids = logits.topk(n, dim=1)
-        probabilities = of_all.gather(1, ids).double()
-        n_kept = (probabilities.cumsum(dim=1) - probabilities < p).sum(dim=1, keepdim=True)
-        if n == logits.shape[1] or bool((n_kept < n).all()):
-            last = (n_kept - 1).clamp(min=0)  # where a logit is no number, none is kept
-            return logits.masked_fill(logits < likeliest.gather(1, last), EXCLUDED)
-        n = min(8 * n, logits.shape[1])
+        likeliest = np.sort(np.partition(logits, -n)[-n:])[::-1]
+        weights = exponentials(likeliest.astype(np.float64))
+        n_kept = int((weights.cumsum() - weights < enough).sum())
+        if n == len(logits) or n_kept < n:
+            # Where a logit is no number, none is kept.
+            return exclude(logits, logits < likeliest[max(n_kept - 1, 0)])
+        n = min(8 * n, len(logits))
 
 
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
+def keep_min_p(logits: Logits, p: float) -> Logits:
     """Keep tokens that are at least p times as likely as the likeliest.
 
-    >>> keep_min_p(torch.tensor([[0.5, 0.3, 0.2]]).log(), p=0.5).isinf()
-    tensor([[False, False,  True]])
+    >>> keep_min_p(np.log(np.float32([0.5, 0.3, 0.2])), p=0.5) > EXCLUDED
+    array([ True,  True, False])
     """
-    if p <= 0:
-        return logits
-    least = logits.amax(dim=1, keepdim=True) + math.log(p)
-    return logits.masked_fill(logits < least, EXCLUDED)
+    return logits if p <= 0 else exclude(logits, logits < logits.max() + np.float32(math.log(p)))
 
 
-def penalize(logits: Tensor, token_ids: Sequence[int], penalty: float) -> Tensor:
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
+def penalize(logits: Logits, token_ids: Sequence[int], penalty: float) -> Logits:
     """Make tokens less likely by `SamplingConfig.repetition_penalty`.
 
     Args:
-        logits: (B, V).
+        logits: (V,).
         token_ids: which ones, each once however often it stands there.
         penalty: 1 changes nothing.
 
-    >>> penalize(torch.tensor([[3.0, -1.0, 2.0]]), [0, 1, 0], penalty=2.0)
-    tensor([[ 1.5000, -2.0000,  2.0000]])
+    >>> penalize(np.float32([3, -1, 2]), [0, 1, 0], penalty=2.0).tolist()
+    [1.5, -2.0, 2.0]
     """
     if penalty == 1:
         return logits
-    ids = torch.tensor(sorted(set(token_ids)), dtype=torch.long, device=logits.device)
-    seen = logits[:, ids]
-    return logits.index_copy(1, ids, torch.where(seen > 0, seen / penalty, seen * penalty))
+    ids = np.unique(np.array(token_ids, np.int64))
+    seen, penalized = logits[ids], logits.copy()
+    penalized[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+    return penalized
 
 
-def draw(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
-    """Choose a token for each sequence: (B, V) -> (B,).
+@np.errstate(invalid="ignore")  # of a model that diverged
+def exponentials(logits: NDArray[Any]) -> NDArray[Any]:
+    """Probabilities up to a factor; the likeliest token has 1."""
+    return np.exp(logits - logits.max())
 
-    One number from 0 to 1 decides each: the token in whose share of the line it falls.
-    """
+
+@np.errstate(invalid="ignore")
+def log_probabilities(logits: Logits) -> Logits:
+    """Natural logarithms of the probabilities of all tokens."""
+    shifted = logits - logits.max()
+    return shifted - np.float32(np.log(np.exp(shifted).sum(dtype=np.float64)))
+
+
+def draw(logits: Logits, config: SamplingConfig, generator: random.Random) -> int:
+    """Choose a token by one number from 0 to 1: the one in whose share of the line it falls."""
     if config.temperature < GREEDY_BELOW:
-        return logits.argmax(dim=1)
-    logits = keep_top_k(logits / config.temperature, config.top_k)
+        return int(logits.argmax())
+    logits = keep_top_k(logits / np.float32(min(config.temperature, LARGEST)), config.top_k)
     logits = keep_min_p(keep_top_p(logits, config.top_p), config.min_p)
-    ends = logits.softmax(dim=1).cumsum(dim=1, dtype=torch.float64)  # of the shares
-    number = ends.new_empty(len(ends), 1).uniform_(generator=generator) * ends[:, -1:]
-    return torch.searchsorted(ends, number, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+    ends = exponentials(logits).cumsum(dtype=np.float64)  # of the shares
+    number = generator.random() * ends[-1]
+    return min(int(ends.searchsorted(number, side="right")), len(logits) - 1)

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from folio.evaluation.score import strided_windows
 from folio.generation.row import likeliest
+from folio.generation.sampling import Mask
 from folio.model.gpt import GPT
 
 
@@ -30,7 +30,7 @@ def score_tokens(
     model: GPT,
     token_ids: Sequence[int],
     n_alternatives: int = 0,
-    excluded: Tensor | None = None,
+    excluded: Mask | None = None,
 ) -> Iterator[Scored]:
     """Read a text in one block, or in windows that overlap by half where it is longer than the
     context (`evaluation.score.strided_windows`).
@@ -39,7 +39,7 @@ def score_tokens(
         model: in evaluation mode.
         token_ids: of the text.
         n_alternatives: how many of the likeliest tokens are told.
-        excluded: (V,) bool, tokens that are not told; on the CPU.
+        excluded: (V,) tokens that are not told.
 
     Yields:
         One for each token, in order.
@@ -54,5 +54,5 @@ def score_tokens(
             targets = text[start + skip + 1 : start + length + 1]
             told = logits.log_softmax(dim=1).cpu()
             of_targets = told.gather(1, targets[:, None].cpu())[:, 0]
-            alternatives = [likeliest(row, n_alternatives, excluded) for row in told]
+            alternatives = [likeliest(row, n_alternatives, excluded) for row in told.numpy()]
         yield from map(Scored, targets.tolist(), of_targets.tolist(), alternatives)

@@ -5,10 +5,12 @@ Shapes:  B batch · T positions · V vocabulary
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -110,13 +112,13 @@ def climb(
 def write(result: Climb, text: Prepared, n_characters: int, seed: int = 1) -> str:
     """Let a trained step write, one token after the other, each from those before it."""
     tokenizer = text.tokenizer
-    excluded = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
+    excluded = np.zeros(tokenizer.vocab_size, np.bool_)
     excluded[list(tokenizer.special_tokens.values())] = True
-    generator = torch.Generator().manual_seed(seed)
+    generator = random.Random(seed)
     token_ids = torch.from_numpy(tokenizer.encode("\n")[None].astype("int64"))  # (1, 1)
     for _ in range(n_characters):
         logits = result.model(token_ids[:, -result.sizes.context_length :])  # (1, T, V)
-        logits = exclude(logits[:, -1], excluded)  # (1, V)
-        drawn = draw(logits, SamplingConfig(temperature=1.0), generator)  # (1,)
-        token_ids = torch.cat((token_ids, drawn[:, None]), dim=1)
+        allowed = exclude(logits[0, -1].float().numpy(), excluded)  # (V,)
+        drawn = draw(allowed, SamplingConfig(temperature=1.0), generator)
+        token_ids = torch.cat((token_ids, torch.tensor([[drawn]])), dim=1)
     return tokenizer.decode(token_ids[0, 1:].numpy())

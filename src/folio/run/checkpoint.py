@@ -11,15 +11,18 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from folio.errors import UserError
 from folio.run.formats import require_readable, stamped
 from folio.storage import file_mode, read_json, sha256_of, storage_error, sync_folder, write_json
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 MANIFEST = "manifest.json"
@@ -36,6 +39,7 @@ RENAMED = (
 """Until 2026-11-28 each layer of a block stood in a module with its norms."""
 
 Tensors = dict[str, "Tensor"]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,14 @@ class Checkpoint:
 
     def model_tensors(self) -> Tensors:
         """Name -> weights, on the CPU, by the names of today."""
-        return {new_name(name): tensor for name, tensor in _load(self.path / MODEL).items()}
+        return _renamed(_load(self.path / MODEL))
+
+    def model_arrays(self) -> dict[str, NDArray[Any]]:
+        """The same without torch."""
+        from safetensors.numpy import load_file
+
+        with _reading(self.path / MODEL):
+            return _renamed(load_file(self.path / MODEL))
 
     def optimizer_tensors(self) -> Tensors:
         """Name -> optimizer state, on the CPU."""
@@ -217,11 +228,22 @@ def _operating_systems(error: Exception) -> Exception:
 
 
 def _load(path: Path) -> Tensors:
-    """Raises OSError where it is gone, or what was written is no longer there."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
-    try:
+    with _reading(path):
         return load_file(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises OSError where it is gone, or what was written is no longer there."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except SafetensorError as error:
         raise OSError(errno.EIO, f"{path} cannot be read: {error}") from error
+
+
+def _renamed(named: dict[str, Value]) -> dict[str, Value]:
+    return {new_name(name): value for name, value in named.items()}

@@ -45,7 +45,7 @@ class Asked:
                 **self.sampling,
                 seed=seed or SEED_OF_ZERO,
                 stop_strings=self.stops,
-                logprobs=self.alternatives or 0,
+                logprobs=self.alternatives,
             )
         except UserError as error:
             raise RequestError(400, str(error), param=_field_in(str(error))) from None

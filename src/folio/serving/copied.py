@@ -7,9 +7,11 @@ is compared letter by letter. Lengths are in bytes of UTF-8, but for the spans.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,10 @@ AT_ONCE = 100
 """Windows that are compared in one step."""
 REACH = 4096
 """Bytes that a span may go on to either side of a window."""
+GLANCE_SECONDS = 0.0002
+"""How long a step waits for the table."""
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,7 @@ class CopyFinder:
     def __init__(self, opened: Model) -> None:
         """For one thread, in which several texts may be looked up in turn."""
         self.opened = opened
-        self._text: TokenText | None = None
-        self._making = self._make()
+        self._table: Future[Table | None] | None = None
 
     def steps(self, text: str) -> Iterator[list[Copied] | None]:
         """Look a text up, in steps; the last one yields what was found.
@@ -58,19 +63,25 @@ class CopyFinder:
         Yields:
             The spans, in order; None before, and where the training text is not known or too long.
         """
-        for _ in self._making:  # goes on where whoever asked before has left it
+        if self._table is None:
+            self._table = in_a_thread(self._make)
+        while not wait([self._table], GLANCE_SECONDS).done:
             yield None
-        if self._text is None:
+        table = self._table.result()
+        if table is None:
             yield None
-            return
-        yield from self._find(text, self._text)
+        else:
+            yield from table.find(text)
 
-    def _make(self) -> Iterator[None]:
+    def _make(self) -> Table | None:
+        """Hash the training text; to sort the hashes of a long one takes seconds, in which numpy
+        lets other threads work.
+        """
         if not self.opened.has_text or not self.opened.tokenizer.lossless:
-            return
+            return None
         text = TokenText(self.opened.training(), self.opened.tokenizer)
         if len(text) > LARGEST:
-            return
+            return None
         hashes, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint32)]
         begin, kept = 0, np.zeros(0, np.int16)
         for chunk in text.chunks():
@@ -81,29 +92,38 @@ class CopyFinder:
                 hashes.append(_hashes(kept)[here])
                 places.append((here + begin).astype(np.uint32))
             kept, begin = kept[n_windows:], begin + n_windows
-            yield
-        self._hashes = np.concatenate(hashes)
-        order = np.argsort(self._hashes, kind="stable")
-        self._hashes, self._places = self._hashes[order], np.concatenate(places)[order]
-        self._sources = Sources(self.opened.run, text)
-        self._text = text
+        found = np.concatenate(hashes)
+        order = np.argsort(found, kind="stable")
+        sources = Sources(self.opened.run, text)
+        return Table(found[order], np.concatenate(places)[order], text, sources)
 
-    def _find(self, text: str, training: TokenText) -> Iterator[list[Copied] | None]:
+
+@dataclass(frozen=True)
+class Table:
+    """Windows of a training text, by their hashes in order."""
+
+    hashes: NDArray[np.uint64]
+    places: NDArray[np.uint32]
+    training: TokenText
+    sources: Sources
+
+    def find(self, text: str) -> Iterator[list[Copied] | None]:
+        """As `CopyFinder.steps`."""
         symbols = from_text(text)
         codes, starts = characters(symbols)
         if len(symbols) < WINDOW:
             yield []
             return
         hashes = _hashes(symbols)
-        left, right = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
+        left, right = (np.searchsorted(self.hashes, hashes, side) for side in ("left", "right"))
         spans: list[tuple[int, int, int]] = []  # first and last byte + 1, and place
         for number, at in enumerate(np.flatnonzero(left < right).tolist(), 1):
             if number % AT_ONCE == 0:
                 yield None
             if spans and at + WINDOW <= spans[-1][1]:
                 continue  # inside of the last one
-            places = self._places[left[at] : min(right[at], left[at] + PLACES)].tolist()
-            extents = [(*_extent(symbols, at, training, place), place) for place in places]
+            places = self.places[left[at] : min(right[at], left[at] + PLACES)].tolist()
+            extents = [(*_extent(symbols, at, self.training, place), place) for place in places]
             before, after, place = max(extents, key=lambda extent: extent[0] + extent[1])
             if before + after >= SHORTEST:
                 spans.append((at - before, at + after, place - before))
@@ -122,9 +142,23 @@ class CopyFinder:
             length = end - start
             if length < SHORTEST or pattern_windows(codes[start:end], length)[0]:
                 continue
-            source = self._sources.locate(place + int(starts[start]) - first)
+            source = self.sources.locate(place + int(starts[start]) - first)
             found.append(Copied(start, end, str(source)))
         return found
+
+
+def in_a_thread(make: Callable[[], Made]) -> Future[Made]:
+    """Make something beside what goes on here; the thread does not keep the process from ending."""
+    made: Future[Made] = Future()
+
+    def work() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:  # raised where it is asked for
+            made.set_exception(error)
+
+    threading.Thread(target=work, name="folio-copies", daemon=True).start()
+    return made
 
 
 def _hashes(symbols: Symbols) -> NDArray[np.uint64]:

@@ -25,6 +25,6 @@ def read(opened: Model, token_ids: Sequence[int], n_alternatives: int) -> Iterat
         only its alternatives mean something.
     """
     ids = [*token_ids, 0]
-    scores = score_tokens(opened.model, ids, n_alternatives, opened._never_sampled())
+    scores = score_tokens(opened.model, ids, n_alternatives, opened.never_drawn())
     while part := list(islice(scores, PART)):
         yield part

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 from torch import nn
 
 from folio.errors import UserError
-from folio.fast.written_for import hooks_of
+from folio.fast.untouched import hooks_of
 
 WAY_OUT = "Train with what counts at each step: --device.fast off --device.precision float32."
 

@@ -100,6 +100,15 @@ def test_any_text_comes_back(tokenizer: BPETokenizer, text: str):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.parametrize("text", ADVERSARIAL)
+@every_tokenizer
+def test_a_short_prompt_has_the_ids_that_the_kernels_give(tokenizer: BPETokenizer, text: str):
+    fresh = BPETokenizer(tokenizer._contents)
+    assert fresh.encode_prompt(text).tolist() == tokenizer.encode(text).tolist()
+    assert fresh.encode_prompt(text).dtype == tokenizer.encode(text).dtype
+    assert "_encoder" not in vars(fresh)
+
+
 @every_tokenizer
 def test_loaded_tokenizer_encodes_like_the_saved_one(tokenizer: BPETokenizer, tmp_path: Path):
     path = tmp_path / "tokenizer.json"

@@ -83,7 +83,7 @@ ALONE = 2
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
-@kernel(allocates=False)
+@kernel(inner=True)
 def step(rank, weights, work, seen, patience):
     """Read some tokens, append them to their caches, score what follows those that are wanted.
 

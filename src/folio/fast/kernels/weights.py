@@ -129,3 +129,6 @@ APART = 16
 """Numbers between two counters, so that each has a cache line to itself, and the next one too."""
 ARRIVALS, STARTED, OWN_TURN = range(3)
 """Counters: at the barrier; of steps; and from here on how many arrivals each thread waits for."""
+
+PLACE_NUMBERS = 5
+"""In a table of arrays, for each: its address and up to four lengths."""

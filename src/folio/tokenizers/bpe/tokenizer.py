@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from folio.tokenizers.bpe.encode import Encoder
 
 SPECIAL_TOKENS = (END_OF_DOCUMENT, BEGIN, END)
+
+SHORT = 1000
+"""Characters, below which a prompt is encoded without kernels."""
 
 
 class Merge(NamedTuple):
@@ -176,10 +179,13 @@ class BPETokenizer(Tokenizer):
     # ---- text to ids ---------------------------------------------------------------------
 
     def encode_ordinary(self, text: str) -> TokenIds:
+        return self._encode_ordinary(text, self._encode_chunks)
+
+    def _encode_ordinary(self, text: str, encode: Callable[[str], TokenIds]) -> TokenIds:
         text = self._normalize(text)
         if self._contents.found_in_text:
-            return self._encode_around(text, self._contents.found_in_text, self._encode_chunks)
-        return self._encode_chunks(text)
+            return self._encode_around(text, self._contents.found_in_text, encode)
+        return encode(text)
 
     def encode_prompt(self, text: str) -> TokenIds:
         """Token ids of a text that the model must understand in full.
@@ -194,7 +200,9 @@ class BPETokenizer(Tokenizer):
                 f"The vocabulary lacks the byte {lacking[0]:#04x}, which the text "
                 f"{text[:40]!r} has. Leave it out."
             )
-        return self.encode(text)
+        # The kernels of the encoder would take longer to load than a short prompt takes without.
+        is_short = len(text) < SHORT and "_encoder" not in vars(self)
+        return self._encode_ordinary(text, self._encode_slowly if is_short else self._encode_chunks)
 
     def lost_bytes(self, texts: Iterable[str]) -> tuple[int, int]:
         lacking = self._contents.rules.byte_ids < 0

@@ -33,7 +33,7 @@ from folio.fast.accelerate import accelerate, is_known
 from folio.fast.int8 import Int8Weight
 from folio.fast.kernels import training as kernels
 from folio.fast.layers import FastLinear
-from folio.fast.written_for import listeners
+from folio.fast.untouched import listeners
 from folio.model.dropout import Dropout
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
