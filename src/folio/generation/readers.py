@@ -33,27 +33,6 @@ def plain_reader(model: GPT) -> Reader:
     return read
 
 
-def lockstep_reader(model: GPT) -> Reader:
-    """Read by the model, all rows of a pool at once, which must be equally long.
-
-    Many times as fast as one after the other, but a text is that of another number of texts only
-    as far as rounding does not decide a draw.
-    """
-
-    def read(token_ids: Sequence[Tensor], caches: Sequence[CacheRow]) -> Tensor:
-        pool, length = caches[0].pool, caches[0].length
-        assert [(cache.row, cache.length) for cache in caches] == [
-            (row, length) for row in range(pool.keys.shape[1])
-        ]
-        pool.length = length
-        logits = model(torch.stack(list(token_ids)), pool)[:, -1]
-        for cache in caches:
-            cache.length = pool.length
-        return logits.float()
-
-    return read
-
-
 def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "float32") -> Reader:
     """Choose how a model reads.
 
