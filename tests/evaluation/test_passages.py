@@ -88,6 +88,28 @@ def test_bits_are_the_sum_over_a_plain_forward_pass(temperature: float):
         assert bits == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_window_holds_as_many_passages_as_have_room_and_each_is_as_read_alone():
+    tokenizer = CharacterTokenizer.train(["abcdefghi"])
+    model = tiny_gpt(vocab_size=11, context_length=64, positions="rope")
+    tokens = np.random.default_rng(0).integers(0, 9, 200).astype(tokenizer.dtype)
+    tokens[100] = tokenizer.end_of_document
+    read = read_passages(model, tokens, tokenizer, 64, length=5)
+    suffixes = read.starts + read.prefix
+    # Windows begin at 0, 32 ... 128; every ten tokens of their second halves is room for one.
+    expected = [first + 32 + at for first in range(0, 160, 32) for at in (0, 10, 20)]
+    assert suffixes.tolist() == [at for at in expected if not at <= 100 < at + 5]
+    for start, size, bits in zip(suffixes.tolist(), read.sizes.tolist(), read.bits.tolist()):
+        window = start // 32 * 32 - 32
+        ids = torch.from_numpy(tokens[window : start + size].astype(np.int64))
+        with torch.no_grad():
+            p = (model(ids[None, :-1])[0] / 0.8).log_softmax(1)
+        places = range(start - window, start - window + size)
+        expected_bits = -sum(float(p[i - 1, ids[i]]) for i in places) / math.log(2)
+        assert bits == pytest.approx(expected_bits, rel=1e-4)
+    fewer = read_passages(model, tokens, tokenizer, 64, length=5, most=4)
+    assert set(fewer.starts) < set(read.starts) and len(fewer) in (5, 6), "two windows"
+
+
 def test_no_passage_goes_over_the_end_of_a_document():
     tokenizer = CharacterTokenizer.train(["ab"])
     end = tokenizer.end_of_document

@@ -304,6 +304,49 @@ def test_a_gguf_that_says_something_else_is_refused_by_its_name(
     assert "\n" not in str(caught.value) and not Run(tmp_path / "back").exists()
 
 
+def test_a_head_that_is_no_embedding_is_refused_where_the_config_ties_them(tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    folder, _, _ = export_run(random_run(tmp_path, **MODERN), "hf")
+    tensors = load_file(folder / "model.safetensors")
+    for head, same in ((tensors["model.embed_tokens.weight"].clone(), True), (None, False)):
+        head = torch.zeros_like(tensors["model.embed_tokens.weight"]) if head is None else head
+        save_file(tensors | {"lm_head.weight": head}, folder / "model.safetensors")
+        if same:
+            imported(folder, tmp_path)
+        else:
+            with pytest.raises(UserError, match=r"lm_head\.weight is another matrix"):
+                imported(folder, tmp_path, "other")
+
+
+def test_float8_is_refused_since_its_scales_lie_elsewhere(tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    folder, _, _ = export_run(random_run(tmp_path, **MODERN), "hf")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.float8_e4m3fn)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(
+        UserError, match=r"model\.norm\.weight as torch\.float8_e4m3fn; Folio reads"
+    ):
+        imported(folder, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["single_word", "lstrip", "rstrip"])
+def test_a_token_that_is_found_by_what_stands_around_it_is_refused(key: str, tmp_path: Path):
+    folder, _, _ = export_run(random_run(tmp_path, "bpe-gpt2", **MODERN), "hf")
+    table = read_json(folder / "tokenizer.json")
+    plain = {"id": table["added_tokens"][0]["id"], "content": "<think>", "special": False}
+    for more, words in (({}, None), ({key: True}, f"'<think>' in text by .*{key}")):
+        table["added_tokens"][0] = plain | more
+        write_json(folder / "tokenizer.json", table)
+        if words is None:
+            imported(folder, tmp_path)
+        else:
+            with pytest.raises(UserError, match=words):
+                imported(folder, tmp_path, "other")
+
+
 def test_pythias_parallel_residual_is_refused(tmp_path: Path):
     folder, _, _ = export_run(random_run(tmp_path, positions="rope"), "hf")
     config = read_json(folder / "config.json")

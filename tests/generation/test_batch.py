@@ -11,7 +11,7 @@ import torch
 
 from folio.errors import UserError
 from folio.generation.batch import Batch
-from folio.generation.readers import LockstepReader, PlainReader
+from folio.generation.readers import PlainReader
 from folio.generation.row import Drawn, Request, Row
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -152,20 +152,6 @@ def test_settings_of_a_request_are_checked():
             Request(prompt=[1], max_tokens=wrong)
     with pytest.raises(UserError, match="prompt is empty"):
         Request(prompt=[])
-
-
-def test_read_in_lockstep_texts_are_the_same_and_so_are_full_contexts():
-    model = tiny_gpt(positions="rope", initialization_std=0.5, **ODD)
-    texts = []
-    for reader in (PlainReader(model), LockstepReader(model)):
-        batch = Batch(reader, 5)
-        rows = [batch.add(request(n, prompt=[n, 1], max_tokens=40)) for n in range(5)]
-        drawn: dict[Row, list[int]] = {row: [] for row in rows}
-        while batch.rows:
-            for row, token in batch.step():
-                drawn[row].append(token.token_id)
-        texts.append([drawn[row] for row in rows])
-    assert texts[0] == texts[1]
 
 
 def test_a_pool_is_as_wide_as_its_capacity():

@@ -17,7 +17,7 @@ from folio.cli.main import main
 from folio.errors import UserError
 from folio.recall import measure as measure_module
 from folio.recall.config import RecallConfig
-from folio.recall.measure import measure_recall
+from folio.recall.measure import measure_recall, write_samples
 from folio.recall.page import recall_page, write_report
 from folio.recall.sources import Sources
 from folio.recall.words import lines_of, record_of, verdict_of
@@ -221,19 +221,26 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]):
 def test_a_slow_model_writes_fewer_texts_and_the_report_says_how_many(
     learned: Model, monkeypatch: pytest.MonkeyPatch
 ):
-    seconds = iter(range(10**6))  # one a token
+    seconds = iter(range(10**6))  # one a step
     clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
     monkeypatch.setattr(measure_module, "time", clock)
-    said: list[str] = []
-    config = RecallConfig(samples=30, passages=50, length=20, seconds=250.0)
-    recall = measure_recall(learned, config, said.append)
+    monkeypatch.setattr(measure_module, "AT_ONCE", 6)
+    monkeypatch.setattr(measure_module, "FEWEST_SAMPLES", 4)
     text = TokenText(learned.training(), learned.tokenizer)
-    n = int(30 * 250 / round(500 * len(text.tokens) / text.n_characters))
-    assert len(recall.samples) == recall.config.samples == n
-    assert f"{n} of them, in 250 seconds: --seconds gives more" in said
-    assert record_of(recall)["protocol"]["samples"] == n
+    n_tokens = round(500 * len(text.tokens) / text.n_characters)
+    said: list[str] = []
+    config = RecallConfig(samples=30, passages=50, length=20, seconds=2.5 * n_tokens)
+    recall = measure_recall(learned, config, said.append)
+    assert len(recall.samples) == recall.config.samples == 12, "twice six, and half of six more"
+    assert f"12 of them, in {config.seconds:g} seconds: --seconds gives more" in said
+    assert any(re.fullmatch(r"\d+% of the writing, .* left", line) for line in said)
+    assert record_of(recall)["protocol"]["samples"] == 12
     few = replace(config, seconds=1.0)
-    assert len(measure_recall(learned, few).samples) == measure_module.FEWEST_SAMPLES
+    assert len(measure_recall(learned, few).samples) == 4, "the fewest, to the end"
+    three, eight = (
+        write_samples(learned, replace(config, samples=n, seconds=1e9), text) for n in (3, 8)
+    )
+    assert [s.tolist() for s in three] == [s.tolist() for s in eight[:3]]
 
 
 def test_old_text_that_was_kept_is_a_part_of_what_is_looked_up(

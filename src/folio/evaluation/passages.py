@@ -1,11 +1,12 @@
 """What a model knows by heart of a text: how surely it goes on with it, word for word.
 
-A passage is a prefix of half a context and a suffix of some characters. One forward pass tells how
-likely the suffix is to come, drawn at a temperature: with probability 2^-bits, so about once in
-2^bits tries. It comes at once, by greedy decoding, where each of its tokens is the likeliest one.
-Nothing needs to be generated (Hayes et al. 2024, https://arxiv.org/abs/2410.19482).
+A passage is a prefix of half a context at least and a suffix of some characters. One forward pass
+tells how likely the suffix is to come, drawn at a temperature: with probability 2^-bits, so about
+once in 2^bits tries. It comes at once, by greedy decoding, where each of its tokens is the
+likeliest one. Nothing needs to be generated (Hayes et al. 2024, https://arxiv.org/abs/2410.19482),
+and a window of a context holds as many passages as have room in its second half.
 
-Shapes:  B passages · T context length · V vocabulary
+Shapes:  W windows · J passages of each · B windows of a batch · T context length · V vocabulary
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Passages:
     """N passages of a text, in its order."""
 
     starts: NDArray[np.int64]
-    """(N,) the token at which each prefix begins."""
+    """(N,) the token `prefix` tokens before each suffix."""
     prefix: int
-    """Tokens of a prefix."""
+    """Tokens before a suffix that the model has read, at least."""
     sizes: NDArray[np.int64]
     """(N,) tokens of each suffix."""
     bits: NDArray[np.float64]
@@ -98,25 +99,26 @@ def read_passages(
     """
     assert temperature > 0
     prefix = context_length // 2
-    starts, sizes = _places(tokens, tokenizer, context_length, most, length)
-    bits, at_once = np.zeros(len(starts)), np.zeros(len(starts), bool)
-    done = np.zeros(len(starts), bool)
+    windows, offsets, sizes = _places(tokens, tokenizer, context_length, most, length)  # (W, J)
+    bits, at_once = np.zeros(sizes.shape), np.zeros(sizes.shape, bool)
+    done = np.zeros(sizes.shape, bool)
     began, was_training = time.monotonic(), model.training
     model.eval()
     try:
         per_batch = max(1, BATCH_TOKENS // context_length)
-        order = _spread(len(starts))
+        order = _spread(len(windows))
         for first in range(0, len(order), per_batch):
             chosen = order[first : first + per_batch]
             bits[chosen], at_once[chosen] = _read(
-                model, tokens, starts[chosen], prefix, sizes[chosen], temperature
+                model, tokens, windows[chosen], prefix, offsets, sizes[chosen], temperature
             )
-            done[chosen] = True
+            done[chosen] = sizes[chosen] > 0
             if time.monotonic() - began > seconds:
                 break
     finally:
         model.train(was_training)
         let_go(tokens)
+    starts = windows[:, None] + offsets
     return Passages(starts[done], prefix, sizes[done], bits[done], at_once[done])
 
 
@@ -133,26 +135,42 @@ def _spread(n: int) -> NDArray[np.int64]:
 
 def _places(
     tokens: TokenIds, tokenizer: Tokenizer, context_length: int, most: int, length: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(N,) starts of prefixes, and tokens of the suffixes."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(W,) starts of windows; (J,) offsets of their suffixes behind the first half; and (W, J)
+    tokens of each suffix, 0 where there is no passage.
+    """
     prefix = context_length // 2
     room = context_length - prefix
-    last = len(tokens) - context_length
-    starts = np.zeros(0, np.int64)
-    if last >= 0 and prefix > 0:
-        n_windows = last // room + 1  # as the strided protocol cuts them
-        chosen = np.linspace(0, n_windows - 1, min(most, n_windows)).round().astype(np.int64)
-        starts = np.unique(chosen) * room
-    suffixes = _rows(tokens, starts + prefix, room)  # (N, room)
-    begun = np.cumsum(tokenizer.characters_per_token[suffixes], axis=1)
+    n_windows = max(0, (len(tokens) - context_length) // room + 1)  # as the strided protocol cuts
+    if not prefix or not n_windows:
+        return np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros((0, 1), np.int64)
+    evenly = np.linspace(0, n_windows - 1, min(most, n_windows)).round().astype(np.int64)
+    second = _rows(tokens, evenly * room + prefix, room)  # (W, room)
+    usual = np.median(_sizes(second, tokenizer, length)[0])
+    apart = min(2 * int(usual), room)  # nearly all have room, and the others end there
+    offsets = np.arange(room // apart) * apart
+    # As few windows as hold them all; of those, as evenly spaced as before.
+    kept = _spread(len(evenly))[: -(-most // len(offsets))]
+    windows, second = evenly[np.sort(kept)] * room, second[np.sort(kept)]
+    sizes = [_sizes(second[:, at : at + apart], tokenizer, length) for at in offsets.tolist()]
+    by_offset = np.stack([n * is_passage for n, is_passage in sizes], axis=1)  # (W, J)
+    some = by_offset.any(axis=1)
+    return windows[some], offsets, by_offset[some]
+
+
+def _sizes(
+    rows: NDArray[np.int64], tokenizer: Tokenizer, length: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(W,) how many of the first tokens of each row have `length` characters, all of them where
+    none have; and whether that is a passage.
+    """
+    begun = np.cumsum(tokenizer.characters_per_token[rows], axis=1)
     enough = begun >= length
-    sizes = np.where(enough.any(axis=1), enough.argmax(axis=1) + 1, room)
-    special = np.isin(suffixes, list(tokenizer.special_tokens.values()))
-    inside = np.arange(room) < sizes[:, None]
-    kept = ~(special & inside).any(axis=1)
-    if room:
-        kept &= begun[np.arange(len(sizes)), sizes - 1] >= min(SHORTEST, length)
-    return starts[kept], sizes[kept]
+    sizes = np.where(enough.any(axis=1), enough.argmax(axis=1) + 1, rows.shape[1])
+    special = np.isin(rows, list(tokenizer.special_tokens.values()))
+    inside = np.arange(rows.shape[1]) < sizes[:, None]
+    long_enough = begun[np.arange(len(sizes)), sizes - 1] >= min(SHORTEST, length)
+    return sizes, ~(special & inside).any(axis=1) & long_enough
 
 
 def _rows(tokens: TokenIds, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -163,26 +181,29 @@ def _rows(tokens: TokenIds, starts: NDArray[np.int64], length: int) -> NDArray[n
 def _read(
     model: nn.Module,
     tokens: TokenIds,
-    starts: NDArray[np.int64],
+    windows: NDArray[np.int64],
     prefix: int,
+    offsets: NDArray[np.int64],
     sizes: NDArray[np.int64],
     temperature: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Bits, and whether it comes at once, of one batch."""
-    longest = int(sizes.max())
-    rows = torch.from_numpy(_rows(tokens, starts, prefix + longest))
+    """(B, J) bits of the suffixes, and whether each comes at once; of one batch."""
+    ends = offsets + sizes  # (B, J)
+    longest = int(ends[sizes > 0].max())
+    rows = torch.from_numpy(_rows(tokens, windows, prefix + longest))
     device = next(model.parameters()).device
     with torch.inference_mode():
         logits = model(rows[:, :-1].to(device))[:, prefix - 1 :].float()  # (B, longest, V)
         targets = rows[:, prefix:].to(device)
-        inside = torch.arange(longest) < torch.from_numpy(sizes)[:, None]
-        likeliest = (logits.argmax(dim=2) == targets).cpu() | ~inside
+        surprising = (logits.argmax(dim=2) != targets).cpu().numpy()
         # As cross-entropy: it does not hold the probabilities of all tokens.
         nats = nn.functional.cross_entropy(
             (logits / temperature).flatten(0, 1), targets.flatten(), reduction="none"
         )
-        nats = nats.view(targets.shape).cpu().double() * inside
-    return nats.sum(dim=1).numpy() / math.log(2), likeliest.all(dim=1).numpy()
+    bits = nats.view(targets.shape).cpu().double().numpy() / math.log(2)
+    place = np.arange(longest)
+    inside = (place >= offsets[:, None]) & (place < ends[..., None])  # (B, J, longest)
+    return (inside @ bits[..., None])[..., 0], ~(inside & surprising[:, None]).any(axis=2)
 
 
 def pattern_windows(codes: NDArray[np.int64], length: int) -> NDArray[np.bool_]:

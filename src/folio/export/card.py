@@ -13,7 +13,7 @@ from folio.storage import read_json
 
 
 def model_card(opened: Model, graph: str, notes: list[str]) -> str:
-    """README.md in the form of Hugging Face's cards.
+    """Write README.md in the form of Hugging Face's cards.
 
     Args:
         opened: the run.
@@ -50,7 +50,7 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
 
 
 def facts(opened: Model) -> Iterator[tuple[str, str]]:
-    """What a page says of a model: names and values."""
+    """Say of a model what a page does: names and values."""
     config, tokenizer, corpus = opened.model.config, opened.tokenizer, opened.run.corpus()
     if "imported" in corpus:
         yield "training text", f"not known; the model comes from {corpus['imported']['name']}"
@@ -68,7 +68,7 @@ def facts(opened: Model) -> Iterator[tuple[str, str]]:
 
 
 def losses(opened: Model) -> Iterator[tuple[str, str]]:
-    """Of the held-out texts, with their protocol."""
+    """List the losses on held-out texts, with their protocol."""
     file = opened.run.held_out_file
     for text in read_json(file) if file.exists() else []:
         yield (
@@ -78,7 +78,7 @@ def losses(opened: Model) -> Iterator[tuple[str, str]]:
 
 
 def _recall(opened: Model) -> Iterator[tuple[str, str]]:
-    """What it knows by heart and copies, where somebody looked."""
+    """Say what it knows by heart and copies, where somebody looked."""
     run = opened.run
     if run.recall_file.exists():
         record: dict[str, Any] = read_json(run.recall_file)
@@ -92,7 +92,7 @@ def _recall(opened: Model) -> Iterator[tuple[str, str]]:
 
 
 def _ledger(opened: Model) -> Iterator[str]:
-    """Where the text came from, and what became of each character."""
+    """Say where the text came from, and what became of each character."""
     corpus = opened.run.corpus()
     ledger = corpus.get("ledger", {})
     yield "## Data"

@@ -20,7 +20,7 @@ MOST = 1 << 40
 
 @dataclass(frozen=True)
 class Foreign:
-    """Config, float32 weights and tokenizer."""
+    """Holds config, float32 weights and tokenizer."""
 
     source: str
     """The path by which errors name it."""
@@ -29,7 +29,7 @@ class Foreign:
     tokenizer: Tokenizer
 
     def model(self) -> GPT:
-        """The model, in evaluation mode."""
+        """Build the model, in evaluation mode."""
         model = GPT(self.config)
         tensors = dict(self.tensors)
         if self.config.tied_head:
@@ -38,7 +38,7 @@ class Foreign:
         return model.eval().requires_grad_(False)
 
     def with_context(self, most: int) -> Foreign:
-        """The same with so many positions at most; learned ones are cut off."""
+        """Keep so many positions at most; learned ones are cut off."""
         if self.config.context_length <= most:
             return self
         tensors = dict(self.tensors)
@@ -50,7 +50,7 @@ class Foreign:
 def read_config(
     graph: Graph, table: dict[str, Any], others: dict[str, Any], n_numbers: int, source: str
 ) -> ModelConfig:
-    """The config that a file says.
+    """Make the config that a file says.
 
     Args:
         graph: of the file.

@@ -50,7 +50,7 @@ def with_own_head(config: ModelConfig, tensors: Tensors) -> Form:
 
 
 def with_learned_positions(config: ModelConfig, tensors: Tensors) -> Form:
-    """Sinusoidal positions as a table; no positions as a table of zeros."""
+    """Write sinusoidal positions as a table, and no positions as a table of zeros."""
     if config.positions in ("learned", "rope"):
         return config, tensors
     table = torch.zeros(config.context_length, config.d_model)
@@ -89,12 +89,12 @@ def with_heads_of_their_own(config: ModelConfig, tensors: Tensors) -> Form:
 
 
 def with_biases(config: ModelConfig, tensors: Tensors) -> Form:
-    """Zeros, where a model has no biases and a graph wants them."""
+    """Add zeros where a model has no biases and a graph wants them."""
     return filled(replace(config, bias=True), tensors)
 
 
 def filled(config: ModelConfig, tensors: Tensors) -> Form:
-    """Zeros for every bias that a config asks for and the tensors lack."""
+    """Add zeros for every bias that a config asks for and the tensors lack."""
     zeros = {
         name: torch.zeros(shape)
         for name, shape in shapes_of(config).items()
@@ -105,7 +105,7 @@ def filled(config: ModelConfig, tensors: Tensors) -> Form:
 
 @cache
 def shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    """Name -> shape of each parameter of a model, which is not built."""
+    """Give name -> shape of each parameter of a model, without building it."""
     with torch.device("meta"):
         model = GPT(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

@@ -100,7 +100,9 @@ def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
 
 
 def _kind(name: str, shape: tuple[int, ...], kind: int) -> int:
-    """Vectors and positions stay f32; rows that are no whole blocks of 32 stay f16."""
+    """Choose the type of a tensor: vectors and positions stay f32; rows that are no whole blocks of
+    32 stay f16.
+    """
     if len(shape) == 1 or name == "position_embd.weight":
         return F32
     return F16 if kind == Q8_0 and shape[-1] % BLOCK else kind

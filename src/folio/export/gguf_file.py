@@ -39,7 +39,7 @@ MOST_DIMENSIONS, LONGEST_NAME = 4, 1 << 16
 
 
 class Packed(NamedTuple):
-    """A tensor as the file holds it."""
+    """Holds a tensor as the file does."""
 
     shape: tuple[int, ...]
     """Slowest dimension first, as everywhere here."""
@@ -88,7 +88,7 @@ def write_gguf(
 
 
 def n_bytes(shape: tuple[int, ...], kind: int) -> int:
-    """Bytes that a tensor takes in the file."""
+    """Count the bytes that a tensor takes in the file."""
     numbers, size = BLOCKS[kind]
     return math.prod(shape) // numbers * size
 
@@ -126,7 +126,7 @@ def _write_value(file: IO[bytes], value: Any, kind: int) -> None:
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Packed]]:
-    """The settings and tensors of a file.
+    """Read the settings and tensors of a file.
 
     Raises:
         UserError: no such file, cut short, or one that says of itself what cannot be.
@@ -205,7 +205,7 @@ class _Reader:
         return number
 
     def count(self, least: int) -> int:
-        """A number of things that take `least` bytes each, and so must fit."""
+        """Read a number of things that take `least` bytes each, and so must fit."""
         number = self.number("Q")
         if number * least > len(self.data) - self.place:
             raise ValueError(f"it promises {number:,} entries, more than fit into it")

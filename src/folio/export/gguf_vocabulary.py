@@ -28,7 +28,7 @@ TEMPLATE = "tokenizer.chat_template"
 
 
 def vocabulary_settings(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The settings that say a vocabulary.
+    """Make the settings that say a vocabulary.
 
     Raises:
         UserError: llama.cpp has no such tokenizer.
@@ -115,7 +115,7 @@ def _byte_pairs(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_vocabulary(settings: Mapping[str, Any], source: str) -> Tokenizer:
-    """The tokenizer that a file says, with the template for conversations where it is ours.
+    """Make the tokenizer that a file says, with the template for conversations where it is ours.
 
     Raises:
         UserError: of another kind, or damaged.

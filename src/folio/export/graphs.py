@@ -34,7 +34,7 @@ NEOX: Needs = GPT2 | {"positions": ("rope",)}
 
 @dataclass(frozen=True)
 class Graph:
-    """A model of another program."""
+    """Says which models of ours a class of another program computes."""
 
     name: str
     """As that program calls it."""
@@ -51,7 +51,7 @@ class Graph:
     """Whether heads may be wider or narrower than their share of d_model."""
 
     def differences(self, config: ModelConfig) -> dict[str, tuple[Any, ...]]:
-        """The settings that this graph does not have, with those it has."""
+        """List the settings that this graph does not have, with those it has."""
         found = {
             name: allowed
             for name, allowed in self.needs.items()
@@ -62,14 +62,14 @@ class Graph:
         return found
 
     def form(self, config: ModelConfig, tensors: Tensors) -> Form:
-        """The same model, as this graph says it."""
+        """Rewrite a model as this graph says it."""
         config, tensors = forms.with_plain_embeddings(config, tensors)
         for rewrite in self.rewrites:
             config, tensors = rewrite(config, tensors)
         return config, tensors
 
     def settings(self, config: ModelConfig) -> dict[str, Any]:
-        """A config by its keys."""
+        """Say a config by its keys."""
         return self.fixed | {key: getattr(config, name) for key, name in self.keys.items()}
 
 
@@ -78,7 +78,7 @@ FIELD_OF = {"feed_forward_width": "d_ff", "key_value_heads": "n_kv_heads", "head
 
 
 def find_graph(graphs: Sequence[Graph], config: ModelConfig) -> Graph | None:
-    """The first graph that can say a config."""
+    """Find the first graph that can say a config."""
     return next((graph for graph in graphs if not graph.differences(config)), None)
 
 

@@ -70,7 +70,7 @@ def write_hf(opened: Model, kind: str, out: Path) -> Exported:
 
 
 def own_settings(config: ModelConfig) -> dict[str, Any]:
-    """config.json of a model that only our own class computes."""
+    """Make the config.json of a model that only our own class computes."""
     return {
         "architectures": ["FolioForCausalLM"],
         "auto_map": {
@@ -88,18 +88,18 @@ def own_settings(config: ModelConfig) -> dict[str, Any]:
 
 
 def modeling_source() -> str:
-    """The file that computes any of our models in transformers."""
+    """Read the file that computes any of our models in transformers."""
     return files("folio.export").joinpath("modeling_folio.py").read_text(encoding="utf-8")
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """The ids that begin and end a text."""
+    """Name the ids that begin and end a text."""
     end, begin = tokenizer.end_of_document, tokenizer.begin
     return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
 
 
 def standard_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """tokenizer.json; where Folio begins each text with a special token, so does this."""
+    """Make the tokenizer.json; where Folio begins each text with a special token, so does it."""
     table = tokenizer.to_json()
     if tokenizer.begin is None:
         return table
@@ -117,7 +117,7 @@ def standard_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
-    """tokenizer_config.json."""
+    """Make the tokenizer_config.json."""
     names = {token_id: name for name, token_id in tokenizer.special_tokens.items()}
     end = names.get(tokenizer.end_of_document)  # type: ignore[arg-type]
     begin = names.get(tokenizer.begin, end)  # type: ignore[arg-type]
@@ -133,8 +133,8 @@ def tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any
 
 
 def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """generation_config.json: draws as `folio sample` does, and never the unknown token; an answer
-    ends with its turn.
+    """Make the generation_config.json: it draws as `folio sample` does, and never the unknown
+    token; an answer ends with its turn.
     """
     never = {} if tokenizer.unknown is None else {"suppress_tokens": [tokenizer.unknown]}
     ids: dict[str, Any] = special_ids(tokenizer)

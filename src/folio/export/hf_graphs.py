@@ -164,7 +164,7 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
 
 
 def graph_settings(graph: Graph, config: ModelConfig) -> dict[str, Any]:
-    """What config.json says of a model."""
+    """Make what config.json says of a model."""
     settings = graph.settings(config)
     if config.activation in ACTIVATIONS:
         name = "activation_function" if graph is GPT2_GRAPH else "hidden_act"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from folio.config import from_table
@@ -43,6 +44,8 @@ GRAPH_OF = {
 MOST_JSON = 1 << 28
 """Bytes of a file of settings."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""What weights may be; those in float8 want scales, which lie beside them under many names."""
 BUFFERS = re.compile(r"(\.attn\.(masked_)?bias|rotary_emb\.inv_freq|\.attention\.(masked_)?bias)$")
 """What older versions saved beside the weights."""
 
@@ -70,7 +73,7 @@ def read_folder(folder: Path) -> Foreign:
     graph = GRAPH_OF[kind]
     _refuse_others(settings, kind, source)
     config = _config(graph, settings, tensors, n_numbers, source)
-    named = _renamed(graph, config, tensors)
+    named = _renamed(graph, config, tensors, source)
     return Foreign(
         source,
         config,
@@ -129,7 +132,7 @@ def _rope_base(settings: Mapping[str, Any], source: str) -> float:
 
 
 def _refuse_others(settings: Mapping[str, Any], kind: str, source: str) -> None:
-    """Settings of values that compute something else."""
+    """Refuse settings of values that compute something else."""
     for key, allowed in ALLOWED.items():
         value = settings.get(key, allowed[0])
         if value not in allowed:
@@ -144,8 +147,10 @@ def _refuse_others(settings: Mapping[str, Any], kind: str, source: str) -> None:
         )
 
 
-def _renamed(graph: Graph, config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as today's transformers saves them, without what is no weight."""
+def _renamed(
+    graph: Graph, config: ModelConfig, tensors: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Name tensors as today's transformers saves them, without what is no weight."""
     named = {name: tensor for name, tensor in tensors.items() if not BUFFERS.search(name)}
     prefix = {"gpt2": "transformer.", "gpt_neox": "gpt_neox."}.get(graph.name, "model.")
     heads = ("lm_head.", "embed_out.")
@@ -153,14 +158,25 @@ def _renamed(graph: Graph, config: ModelConfig, tensors: Mapping[str, Tensor]) -
         named = {n if n.startswith(heads) else prefix + n: x for n, x in named.items()}
     if graph is NEOX_GRAPH:
         named = {name.replace("lm_head.", "embed_out."): x for name, x in named.items()}
-    return {n: x for n, x in named.items() if not (config.tied_head and n.startswith(heads))}
+    if not config.tied_head:
+        return named
+    (embedding,) = (row.theirs for row in graph.rows if row.ours == "token_embedding")
+    matrix = named.get(f"{embedding}.weight")
+    for name in [name for name in named if name.startswith(heads)]:
+        head = named.pop(name)
+        if matrix is not None and not torch.equal(head, matrix):
+            raise UserError(
+                f"{source} says tie_word_embeddings, but its {name} is another matrix than its "
+                f"embedding. Set tie_word_embeddings to false, if the head is meant."
+            )
+    return named
 
 
 # ---- weights -----------------------------------------------------------------------------
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, mapped into memory where they can be.
+    """Read all tensors of a folder, mapped into memory where they can be.
 
     Raises:
         UserError: none, pickles only, or damaged.
@@ -197,7 +213,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is no whole safetensors file: {error}.") from None
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() and not BUFFERS.search(name):
+        if tensor.dtype not in FLOATS and not BUFFERS.search(name):
             raise UserError(
                 f"{path} has {name} as {tensor.dtype}; Folio reads f32, f16 and bf16. Take the "
                 f"model as it was before it was quantized."
@@ -209,7 +225,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
-    """tokenizer.json, with the roles of its special tokens from the files beside it."""
+    """Read tokenizer.json, with the roles of its special tokens from the files beside it."""
     path = folder / "tokenizer.json"
     if path.exists():
         table = _table(path)
@@ -231,7 +247,7 @@ def read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
 
 
 def _without_other_template(folder: Path, table: dict[str, Any], source: str) -> dict[str, Any]:
-    """tokenizer.json without our template for conversations, where the files beside it have
+    """Take tokenizer.json without our template for conversations, where the files beside it have
     another: then the model learned that one.
     """
     model = table.get("model")
@@ -248,7 +264,7 @@ def _without_other_template(folder: Path, table: dict[str, Any], source: str) ->
 
 
 def _published_in_two(folder: Path) -> dict[str, Any]:
-    """GPT-2's vocab.json and merges.txt, as a tokenizer.json."""
+    """Read GPT-2's vocab.json and merges.txt as a tokenizer.json."""
     from folio.tokenizers.bpe.standard_json import splitter
 
     vocabulary = _table(folder / "vocab.json")
@@ -261,7 +277,7 @@ def _published_in_two(folder: Path) -> dict[str, Any]:
 
 
 def _roles(folder: Path, settings: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, str]:
-    """Which special tokens begin and end a text, where they have other names than ours."""
+    """Find which special tokens begin and end a text, where they have other names than ours."""
     added = table.get("added_tokens") or []
     name_of = {t["id"]: t["content"] for t in added if t.get("special", True)}
     tables = [settings]
@@ -284,7 +300,7 @@ def _roles(folder: Path, settings: Mapping[str, Any], table: Mapping[str, Any]) 
 
 
 def _begin(processor: Any) -> str | None:
-    """The special token that a post-processor puts before a text."""
+    """Find the special token that a post-processor puts before a text."""
     if not isinstance(processor, dict):
         return None
     if processor.get("type") == "Sequence":

@@ -94,7 +94,7 @@ def import_run(
 
 
 def run_in_cache(path: Path, tell: Callable[[str], None] = lambda line: None) -> Run:
-    """A run made of files of another program, once, for a training that begins with them.
+    """Make a run of files of another program, once, for a training that begins with them.
 
     Args:
         path, tell: as in `import_run`.
@@ -111,7 +111,7 @@ def run_in_cache(path: Path, tell: Callable[[str], None] = lambda line: None) ->
 
 
 def with_run(table: Table, tell: Callable[[str], None] = lambda line: None) -> Table:
-    """Settings whose `start.run` is a run: files of another program become one in the cache."""
+    """Have `start.run` name a run: files of another program become one in the cache."""
     start = table.get("start", {})
     path = foreign_files(str(start["run"])) if start.get("run") else None
     if path is None:
@@ -156,7 +156,7 @@ def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str])
 
 
 def _recipe(foreign: Foreign) -> Recipe:
-    """Its shape and its tokenizer, and the tokens of a step that a fine-tuning begins with."""
+    """Write down shape and tokenizer, and the tokens of a step that a fine-tuning begins with."""
     preset = "modern" if foreign.config.positions == "rope" else "gpt2"
     batch = max(1, SIZES[Recipe.size].step_tokens // foreign.config.context_length)
     return make_recipe(
@@ -177,7 +177,7 @@ def _digest(path: Path) -> str:
 
 
 def _free_name(path: Path, folder: Path) -> str:
-    """That of the files; with a number where a run has it already."""
+    """Name a run as its files; with a number where a run has that name already."""
     stem = path.resolve().name.removesuffix(".gguf")
     base = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:100] or "imported"
     names = (base if number == 1 else f"{base}-{number}" for number in range(1, 10_000))

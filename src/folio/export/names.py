@@ -20,7 +20,7 @@ from folio.model.config import ModelConfig
 
 
 class Way(NamedTuple):
-    """How the rows of one module of ours lie in those of theirs."""
+    """Says how the rows of one module of ours lie in those of theirs."""
 
     there: Callable[[Tensor, ModelConfig], tuple[Tensor, ...]]
     back: Callable[[tuple[Tensor, ...], ModelConfig], Tensor]
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def _pairs(x: Tensor, n_heads: int) -> Tensor:
-    """Rotary dimension i beside i + D/2, as llama.cpp's llama wants them."""
+    """Put rotary dimension i beside i + D/2, as llama.cpp's llama wants them."""
     return x.unflatten(0, (n_heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
@@ -91,7 +91,7 @@ def table(text: str) -> tuple[Row, ...]:
 
 
 def to_theirs(rows: tuple[Row, ...], config: ModelConfig, tensors: Tensors) -> Tensors:
-    """The tensors of a model by their names, in the order of the table and the blocks."""
+    """Give the tensors of a model by their names, in the order of the table and the blocks."""
     found: Tensors = {}
     for ours, theirs, way in _parameters(rows, config):
         if ours in tensors:
@@ -103,7 +103,7 @@ def to_theirs(rows: tuple[Row, ...], config: ModelConfig, tensors: Tensors) -> T
 def to_ours(
     rows: tuple[Row, ...], config: ModelConfig, theirs: Mapping[str, Tensor], source: str
 ) -> Tensors:
-    """The tensors of a model by our names; biases that are not there are zeros.
+    """Give the tensors of a model by our names; biases that are not there are zeros.
 
     Args:
         rows: the table.
@@ -147,7 +147,7 @@ def to_ours(
 def _parameters(
     rows: tuple[Row, ...], config: ModelConfig
 ) -> Iterator[tuple[str, tuple[str, ...], Way]]:
-    """Each weight and bias that a model of any such shape may have."""
+    """List each weight and bias that a model of any such shape may have."""
     once = [row for row in rows if "{i}" not in row.ours]
     blocks = [row for row in rows if "{i}" in row.ours]
     numbered = [(row, i) for i in range(config.n_layers) for row in blocks]
@@ -158,7 +158,7 @@ def _parameters(
 
 
 def each_name(name: str) -> list[str]:
-    """The modules that a name in a table stands for.
+    """List the modules that a name in a table stands for.
 
     >>> each_name("blk.{i}.attn_[qkv]")
     ['blk.{i}.attn_q', 'blk.{i}.attn_k', 'blk.{i}.attn_v']

@@ -1,8 +1,10 @@
 """`--to html` and `folio write`: one file to write on with the model, in any browser, offline.
 
-The page is that of `write/`; here the model is put into it. `page_model.js` computes,
-`page_text.js` makes tokens of a text, `page_worker.js` does what the page asks, `page_engine.js`
-asks. Matrices are int8 with one scale a row.
+The page is that of `write/`; here the model is put into it. `page_engine.js` asks, and in a worker
+`page_worker.js` answers: `page_text.js` makes tokens of a text, `page_reader.js` has
+`page_model.js` read what is new of them, with the matrices of `page_weights.js`, int8 with one
+scale a row, and `page_sampling.js` draws. These scripts are the same in every page, so tests run
+them; an export compares what is its own, the weights and the tokenizer.
 
 Shapes:  R rows · K columns, padded with zeros to a multiple of eight
 """
@@ -44,8 +46,10 @@ from folio.write.page import writing_page
 
 MOST_PARAMETERS = 25_000_000
 """Of a page of some 35 MB, which browsers still open at once."""
-WORKER = ("page_model.js", "page_text.js", "page_worker.js")
-"""What the page's worker runs."""
+WORKER = tuple(
+    f"page_{part}.js" for part in ("weights", "model", "reader", "sampling", "text", "worker")
+)
+"""What the page's worker runs; the last one hears what the page asks."""
 COLUMNS = 8
 """That the kernel reads at a time."""
 
@@ -107,7 +111,7 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
 
 
 def read_page_file(path: Path) -> Foreign:
-    """The model that a page holds, its weights as the page computes with them."""
+    """Read the model that a page holds, its weights as the page computes with them."""
     page = path.read_text(encoding="utf-8")
 
     def part(name: str) -> str:
@@ -123,7 +127,9 @@ def read_page_file(path: Path) -> Foreign:
 
 
 def pack_tensors(tensors: Tensors) -> tuple[list[dict[str, Any]], bytes]:
-    """Weights as bytes, and where each lies: name, shape, `at`, and `scales` of a matrix."""
+    """Lay weights out as bytes, and say where each lies: name, shape, `at`, and `scales` of a
+    matrix.
+    """
     table, packed = [], bytearray()
 
     def add(values: NDArray[Any]) -> int:
@@ -144,7 +150,7 @@ def pack_tensors(tensors: Tensors) -> tuple[list[dict[str, Any]], bytes]:
 
 
 def unpack_tensors(table: list[dict[str, Any]], packed: bytes) -> Tensors:
-    """Float32 weights again; those of matrices as near as int8 says them."""
+    """Make float32 weights again; those of matrices as near as int8 says them."""
 
     def take(dtype: Any, at: int, *shape: int) -> NDArray[Any]:
         return np.frombuffer(packed, dtype, int(np.prod(shape)), at).reshape(shape)
@@ -162,7 +168,7 @@ def unpack_tensors(table: list[dict[str, Any]], packed: bytes) -> Tensors:
 
 
 def tokenizer_data(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The tokenizer.json, and its pattern as JavaScript has it."""
+    """Give the tokenizer.json, and its pattern as JavaScript has it."""
     if isinstance(tokenizer, BPETokenizer):
         split = _in_javascript(PATTERNS[tokenizer.pattern])
     elif isinstance(tokenizer, WordTokenizer):
@@ -173,8 +179,8 @@ def tokenizer_data(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _in_javascript(expression: str) -> str:
-    """Classes of characters as Folio's own, since engines differ in Unicode and in white space;
-    the long s equals an s in any case.
+    """Spell classes of characters as Folio's own, since engines differ in Unicode and in white
+    space; the long s equals an s in any case.
     """
     spelled = re.sub(
         r"\(\?i:([^)]*)\)",
@@ -191,7 +197,7 @@ def _in_javascript(expression: str) -> str:
 
 
 def _to_int8(x: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(R, K) bytes and (R,) scales."""
+    """Round to (R, K) bytes and (R,) scales."""
     values = x.numpy()
     scales = np.abs(values).max(axis=1) / np.float32(127)
     inverses = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
@@ -201,7 +207,7 @@ def _to_int8(x: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
 
 
 def source_of_copies(opened: Model) -> str:
-    """What is known of where copied text stands: windows are known, and not their places."""
+    """Say where copied text stands, as far as is known: windows are, and not their places."""
     sources = [Path(source["source"]).name for source in opened.run.corpus()["sources"]]
     return sources[0] if len(sources) == 1 else f"in one of {len(sources):,} documents"
 
@@ -221,7 +227,7 @@ def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> Iterator[tuple[str,
 
 
 def _two_digits(number: float) -> str:
-    """As people say it.
+    """Write a number as people say it.
 
     >>> _two_digits(87_654.3)
     '88,000'

@@ -25,7 +25,9 @@ FACTOR, MIX = np.uint32(0x01000193), np.uint32(0x2C1B3C6D)
 
 
 def windows_filter(opened: Model) -> NDArray[np.uint8] | None:
-    """Bits of all windows of what the run learned from; None where it is too long for a page."""
+    """Set bits for all windows of what the run learned from; None where it is too long for a
+    page.
+    """
     texts = [TokenText(tokens, opened.tokenizer) for tokens in opened.learned()]
     n_bytes = max(64, sum(text.n_characters for text in texts) * BITS // 8)
     if n_bytes > MOST_BYTES:
@@ -35,7 +37,7 @@ def windows_filter(opened: Model) -> NDArray[np.uint8] | None:
 
 
 def filter_of(pieces: Iterable[str], n_bytes: int) -> NDArray[np.uint8]:
-    """A bit for the hash of each window of a text that comes in pieces."""
+    """Set a bit for the hash of each window of a text that comes in pieces."""
     bits = np.zeros(n_bytes * 8, np.uint8)
     before = ""
     for piece in pieces:
@@ -47,7 +49,7 @@ def filter_of(pieces: Iterable[str], n_bytes: int) -> NDArray[np.uint8]:
 
 
 def window_hashes(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The hash of each window of WINDOW code points: (N,) -> (N - WINDOW + 1,)."""
+    """Compute the hash of each window of WINDOW code points: (N,) -> (N - WINDOW + 1,)."""
     n = max(0, len(codes) - WINDOW + 1)
     hashes = np.zeros(n, np.uint32)
     for place in range(WINDOW):

@@ -76,7 +76,7 @@ _OPCODES = {
 
 
 def kernel_bytes() -> bytes:
-    """The module: memory `m`, function `q`."""
+    """Assemble the module: memory `m`, function `q`."""
     code = bytes([2, 2, _I32, 3, _V128, *_instructions(), 0x0B])
     body = [*_length(len(code)), *code]
     sections = {

@@ -1,5 +1,5 @@
-// What the worker of a page does, behind page_model.js and page_text.js: it looks at texts and goes on with them, in
-// slices, between which it hears what is no longer wanted.
+// What the worker of a page does, behind the other files that page.py lists in WORKER: it looks at texts and goes on
+// with them, in slices, between which it hears what is no longer wanted.
 
 "use strict";
 

@@ -20,7 +20,7 @@ BLOCK = 32
 
 
 def pack(x: Tensor, kind: int) -> NDArray[np.uint8]:
-    """Float32 weights as the bytes of a type.
+    """Write float32 weights as the bytes of a type.
 
     Args:
         x: any shape; for Q8_0 rows of a multiple of 32.
@@ -39,7 +39,7 @@ def pack(x: Tensor, kind: int) -> NDArray[np.uint8]:
 
 
 def unpack(packed: Packed) -> Tensor:
-    """The weights of a tensor in float32, (shape)."""
+    """Read the weights of a tensor as float32, (shape)."""
     data, kind = np.array(packed.data), packed.kind  # a copy, since the file is mapped
     if kind in (Q8_0, Q4_0, Q4_1):
         x = torch.from_numpy(_from_blocks(data.reshape(-1, BLOCKS[kind][1]), kind))
@@ -50,7 +50,7 @@ def unpack(packed: Packed) -> Tensor:
 
 
 def _from_blocks(blocks: NDArray[np.uint8], kind: int) -> NDArray[np.float32]:
-    """(R, bytes of a block) -> (R, BLOCK) numbers."""
+    """Read blocks: (R, bytes of a block) -> (R, BLOCK) numbers."""
     scales = blocks[:, :2].copy().view(np.float16).astype(np.float32)
     if kind == Q8_0:
         return blocks[:, 2:].view(np.int8) * scales
@@ -63,7 +63,7 @@ def _from_blocks(blocks: NDArray[np.uint8], kind: int) -> NDArray[np.float32]:
 
 
 def _to_q8_0(blocks: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Each block as a float16 scale and 32 bytes; halves are rounded away from zero."""
+    """Write each block as a float16 scale and 32 bytes; halves are rounded away from zero."""
     scales = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
     inverses = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
     scaled = blocks * inverses

@@ -15,7 +15,7 @@ from folio.run.model import Model
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """Tells what an export wrote, and what its user should know."""
 
     graph: str
     """As the other program calls it."""
@@ -27,7 +27,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Target:
-    """An export format: an entry in `targets.TARGETS`."""
+    """Writes and reads a format; an entry in `targets.TARGETS`."""
 
     summary: str
     types: tuple[str, ...]
@@ -41,7 +41,7 @@ class Target:
 
 
 def weights_of(opened: Model) -> tuple[ModelConfig, Tensors]:
-    """Config and float32 weights of a run, on the processor; a tied head once."""
+    """Take config and float32 weights of a run, on the processor; a tied head once."""
     parameters = opened.model.named_parameters()
     tensors = {name: parameter.detach().float().cpu() for name, parameter in parameters}
     return opened.model.config, tensors

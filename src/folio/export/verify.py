@@ -57,7 +57,7 @@ small vocabulary knows, again and again, so that what is rounded does not averag
 
 @dataclass(frozen=True)
 class Verified:
-    """How far what was read back is from the run."""
+    """Says how far what was read back is from the run."""
 
     texts: int
     """Hostile ones, and the run's own."""
@@ -118,14 +118,14 @@ def _loss(logits: Tensor, windows: Tensor) -> float:
 
 
 def _own_texts(opened: Model) -> list[str]:
-    """Some lines of the run's text."""
+    """Take some lines of the run's text."""
     if not opened.has_text:
         return []
     return opened.tokenizer.decode(opened.validation()[:2000], skip_special=True).splitlines()[:20]
 
 
 def _windows(opened: Model) -> tuple[Tensor, str]:
-    """(B, T) token ids: of the validation text, or of the hostile ones where there is none."""
+    """Take (B, T) token ids: of the validation text, or of the hostile ones where there is none."""
     tokens: NDArray[np.int64] = np.zeros(0, np.int64)
     of_text = "the run's validation text"
     if opened.has_text:

@@ -52,25 +52,6 @@ class PlainReader:
         return True
 
 
-class LockstepReader(PlainReader):
-    """Reads all texts of a pool at once, which must be equally long.
-
-    Many times as fast as one after the other, but a text is that of another number of texts only
-    as far as rounding does not decide a draw.
-    """
-
-    def logits(self, token_ids: list[Tensor], caches: Sequence[CacheRow]) -> NDArray[np.float32]:
-        pool, length = caches[0].pool, caches[0].length
-        assert [(cache.row, cache.length) for cache in caches] == [
-            (row, length) for row in range(pool.keys.shape[1])
-        ]
-        pool.length = length
-        logits = self.model(torch.stack(token_ids), pool)[:, -1]
-        for cache in caches:
-            cache.length = pool.length
-        return logits.float().cpu().numpy()
-
-
 def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "float32") -> Reader:
     """Choose how a model reads.
 

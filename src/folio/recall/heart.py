@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.console import duration
 from folio.evaluation.passages import Passages, patterns_of, read_passages
 from folio.evaluation.repeats import OFTEN, count_repeats
 from folio.evaluation.shares import Share, share_of
@@ -99,7 +101,8 @@ def learn_by_heart(
     tokenizer = opened.tokenizer
 
     def read(tokens: TokenIds, name: str) -> Passages:
-        tell(f"reading passages of the {name} text")
+        at_most = f", {duration(config.seconds / 2)} at most" if config.seconds < math.inf else ""
+        tell(f"reading passages of the {name} text{at_most}")
         return read_passages(
             opened.model,
             tokens,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.device import one_thread
+from folio.console import duration
 from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import LENGTH
-from folio.generation.engine import in_step
-from folio.generation.readers import LockstepReader
+from folio.generation.row import Row
 from folio.generation.sampling import SamplingConfig
 from folio.recall.against import with_kept_text
 from folio.recall.blocks import blocks_of, queries_of
@@ -27,14 +27,14 @@ from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_f
 from folio.recall.sources import Sources
 from folio.recall.twin import Twin, halve, measure_twin
 from folio.run.diagnosis import NOTHING
-from folio.run.model import Model
+from folio.run.model import AT_ONCE, Model
 from folio.tokens.text import Symbols, TokenText, to_text
 
 SAMPLE_CHARACTERS = 500
 FEWEST_SAMPLES = 10
-"""Are written whatever time they take; their error says how little they tell."""
-MEASURED_STEPS = 3
-"""Tokens of each sample that tell how long all will take, behind the first, which allocates."""
+"""Are written to the end, whatever time they take; their error says how little they tell."""
+TOLD_SECONDS = 10.0
+"""Between two lines about how far the writing is."""
 AUTHOR_SYMBOLS = 400_000
 """Of the training text that are looked up in the rest of it."""
 HELD_OUT_SYMBOLS = 200_000
@@ -108,8 +108,9 @@ def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -
     sources = Sources(opened.run, text)
     if config.twin:
         halve(opened, list(sources.families), config.seed)  # fails here, or never
-    tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters")
-    written = write_samples(opened, config, text)
+    at_most = f", {duration(config.seconds)} at most" if math.isfinite(config.seconds) else ""
+    tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters{at_most}")
+    written = write_samples(opened, config, text, tell)
     if len(written) < config.samples:
         tell(f"{len(written)} of them, in {config.seconds:g} seconds: --seconds gives more")
         config = replace(config, samples=len(written))
@@ -175,27 +176,42 @@ def usual_length(text: TokenText) -> int:
     return SHORT_LENGTH if dense > len(sample) / 2 else LENGTH
 
 
-def write_samples(opened: Model, config: RecallConfig, text: TokenText) -> list[Symbols]:
+def write_samples(
+    opened: Model,
+    config: RecallConfig,
+    text: TokenText,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[Symbols]:
     """The texts that the model writes, as symbols; fewer where there is no time for all."""
     per_token = text.n_characters / max(len(text.tokens), 1)
     sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
     n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
-
-    def write(n: int, n_tokens: int) -> Iterator[NDArray[Any]]:
-        batch = opened.batch(n, reader=LockstepReader(opened.model))
-        requests = [
-            opened.request("", sampling.of_text(number), n_tokens, stop=False)
-            for number in range(n)
-        ]
-        return in_step(batch, requests)
-
-    with one_thread():
-        moments = [time.monotonic() for _ in write(config.samples, 1 + MEASURED_STEPS)]
-        expected = n_tokens * (moments[-1] - moments[0]) / MEASURED_STEPS
-        n = int(config.samples * min(config.seconds / max(expected, 1e-9), 1))
-        n = min(max(n, FEWEST_SAMPLES), config.samples)
-        rows = np.stack([*write(n, n_tokens)], axis=1)
-    return [_symbols(row, opened) for row in rows]
+    waiting = [
+        opened.request("", sampling.of_text(number), n_tokens, stop=False)
+        for number in range(config.samples)
+    ]
+    batch = opened.batch(min(config.samples, AT_ONCE))
+    written: dict[Row, list[int]] = {}
+    n_all = n_tokens * -(-config.samples // AT_ONCE)
+    began = told = time.monotonic()
+    for n_steps in count(1):
+        while waiting and batch.free:
+            written[batch.add(waiting.pop(0))] = []
+        for row, drawn in batch.step():
+            written[row].append(drawn.token_id)
+        now = time.monotonic()
+        if now - began > config.seconds:
+            waiting = []
+            n_ended = len(written) - len(batch.rows)
+            for row in list(written)[max(FEWEST_SAMPLES, n_ended) :]:
+                batch.drop(row)
+                del written[row]
+        if not waiting and not batch.rows:
+            break
+        if now - told > TOLD_SECONDS:
+            told, left = now, (now - began) / n_steps * (n_all - n_steps)
+            tell(f"{n_steps / n_all:.0%} of the writing, {duration(left)} left")
+    return [_symbols(np.array(token_ids), opened) for token_ids in written.values()]
 
 
 def _symbols(token_ids: NDArray[Any], opened: Model) -> Symbols:

@@ -33,7 +33,7 @@ from folio.training.state import TrainingState, load_model_tensors
 
 @dataclass(frozen=True)
 class Origin:
-    """The run that a training begins with."""
+    """Holds the run that a training begins with."""
 
     opened: Model
     files: dict[str, Path]
@@ -44,8 +44,8 @@ class Origin:
     """Of the vocabulary of the new run."""
 
     def weights(self, n_rows: int) -> Tensors:
-        """The weights, with so many rows of the vocabulary: those of new ids, and those that it
-        lacks, are the mean of all that stand for something.
+        """Give the weights, with so many rows of the vocabulary: those of new ids, and those that
+        it lacks, are the mean of all that stand for something.
         """
         n_known = self.opened.tokenizer.vocab_size
         tensors = dict(self.opened.checkpoint.model_tensors())
@@ -61,7 +61,7 @@ class Origin:
 
     @property
     def families(self) -> Sequence[int]:
-        """Of the texts of `old`."""
+        """The clusters of the texts of `old`."""
         return self.opened.run.families("validation")
 
     def begin(self, run: Run, recipe: Recipe, training: Training) -> None:
@@ -145,7 +145,7 @@ def open_origin(
 def _taken_over(
     opened: Model, part: str, name: str, sha256: str, tokenizer: Tokenizer
 ) -> dict[str, Path]:
-    """Token file of a part of a run, and its mask, as another run has them.
+    """Find the token file of a part of a run, and its mask, as another run has them.
 
     Where the vocabulary grew at its end, the same ids are written once more under its fingerprint.
     """
@@ -165,7 +165,7 @@ def _taken_over(
 
 
 def weights_to_load(run: Run, checkpoint: Checkpoint, model: nn.Module) -> Tensors:
-    """Name -> weights with which a model goes on from a checkpoint of its run.
+    """Give name -> weights with which a model goes on from a checkpoint of its run.
 
     Where corrections are learned (LoRA), a checkpoint has them merged; the weights that stay are
     those of step 0, and the corrections come from what the optimizer remembers.
@@ -189,7 +189,7 @@ def require_no_origin(run: Run) -> None:
 
 
 def kept_text(file: Path | None, recipe: Recipe, fingerprint: str) -> TokenIds | None:
-    """(N,) the old text that is mixed into training; None where none is kept."""
+    """Open the old text that is mixed into training, (N,); None where none is kept."""
     if file is None or not recipe.start.kept:
         return None
     return open_token_file(file, fingerprint)

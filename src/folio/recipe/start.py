@@ -58,7 +58,7 @@ class StartConfig:
 
     @property
     def kept(self) -> float:
-        """Share of old text in what is read."""
+        """The share of old text in what is read."""
         return self.keep if self.run else 0.0
 
 
@@ -114,7 +114,7 @@ def started(table: Table) -> Table:
 
 
 def foreign_files(name: str) -> Path | None:
-    """The folder of transformers, or the GGUF file, of this path; None where it is a run or
+    """Find the folder of transformers, or the GGUF file, of this path; None where it is a run or
     nothing of the kind.
     """
     path = Path(name).expanduser()
@@ -125,14 +125,14 @@ def foreign_files(name: str) -> Path | None:
 
 
 def begins_anew(table: Table) -> Table:
-    """The same settings without what Folio wrote of the run that they began with, for another."""
+    """Take settings without what Folio wrote of the run that they began with, for another."""
     start = {k: v for k, v in table["start"].items() if k not in ("checkpoint", "sha256")}
     tokenizer = {k: v for k, v in table.get("tokenizer", {}).items() if k != "path"}
     return table | {"start": start, "tokenizer": tokenizer}
 
 
 def _find(start: Table) -> tuple[Run, Checkpoint]:
-    """The run and the checkpoint that a table names."""
+    """Find the run and the checkpoint that a table names."""
     name, which = str(start["run"]), str(start.get("checkpoint", "best"))
     before, colon, after = name.rpartition(":")
     if colon and (after in ("best", "last") or after.isdecimal()):
@@ -160,7 +160,7 @@ def _find(start: Table) -> tuple[Run, Checkpoint]:
 
 
 def _contradictions(given: Table, fixed: Table, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Name, value and the run's own value of each setting that was given otherwise."""
+    """Yield name, value and the run's own value of each setting that was given otherwise."""
     for name, own in fixed.items():
         if name not in given:
             continue

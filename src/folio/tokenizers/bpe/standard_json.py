@@ -31,6 +31,10 @@ PRINTABLE = range(0x20, 0x7F)
 """ASCII that every byte-level vocabulary has."""
 
 
+AROUND = ("single_word", "lstrip", "rstrip")
+"""Settings of an added token that take more or less than its own characters."""
+
+
 class Contents(NamedTuple):
     """What a tokenizer.json says."""
 
@@ -160,7 +164,13 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
             )
     added: dict[bool, dict[str, int]] = {True: {}, False: {}}
     for token in table.get("added_tokens") or []:
-        added[bool(token.get("special", True))][token["content"]] = token["id"]
+        is_special = bool(token.get("special", True))
+        if not is_special and any(token.get(key) for key in AROUND):
+            raise UserError(
+                f"{source} finds the token {token['content']!r} in text by what stands around it "
+                f"({' or '.join(AROUND)}), which Folio does not do."
+            )
+        added[is_special][token["content"]] = token["id"]
     vocabulary: dict[str, int] = model["vocab"]
     rules = rules_from_names(
         vocabulary, model["merges"], source, ignore_merges=bool(model.get("ignore_merges"))
