@@ -51,13 +51,13 @@ class Passages:
     bits: NDArray[np.float64]
     """(N,) -log2 of the probability that the suffix is drawn after its prefix."""
     at_once: NDArray[np.bool_]
-    """(N,) whether greedy decoding says it."""
+    """(N,) whether greedy decoding produces it."""
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def within(self, tries: int) -> NDArray[np.bool_]:
-        """(N,) whether it is to be expected in so many tries."""
+        """(N,) whether it is expected to appear within so many tries."""
         return self.bits <= math.log2(tries)
 
     def suffix(self, tokens: TokenIds, i: int) -> TokenIds:
@@ -66,7 +66,7 @@ class Passages:
         return tokens[start : start + self.sizes[i]]
 
     def suffix_texts(self, tokens: TokenIds, tokenizer: Tokenizer) -> list[str]:
-        """The suffixes as strings."""
+        """The suffixes decoded to strings."""
         return [text_of(self.suffix(tokens, i), tokenizer) for i in range(len(self))]
 
 
@@ -123,7 +123,7 @@ def read_passages(
 
 
 def _spread(n: int) -> NDArray[np.int64]:
-    """(n,) the numbers below n in an order whose beginnings are evenly spaced, wherever they end.
+    """(n,) the numbers below n in an order of which every beginning is about evenly spaced.
 
     >>> _spread(8).tolist()
     [0, 4, 2, 6, 1, 5, 3, 7]
@@ -252,7 +252,7 @@ def patterns_of(texts: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def _numbers(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A number for each row; equal rows, equal numbers."""
+    """A number for each row; equal rows have equal numbers."""
     codes = np.unique(rows[:, 0], return_inverse=True)[1] if len(rows) else rows[:, 0]
     for column in (1, 2):
         values, numbers = np.unique(rows[:, column], return_inverse=True)
