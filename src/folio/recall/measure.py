@@ -27,7 +27,8 @@ from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_f
 from folio.recall.sources import Sources
 from folio.recall.twin import Twin, halve, measure_twin
 from folio.run.diagnosis import NOTHING
-from folio.run.model import AT_ONCE, Model
+from folio.run.model import Model
+from folio.run.writer import AT_ONCE
 from folio.tokens.text import Symbols, TokenText, to_text
 
 SAMPLE_CHARACTERS = 500
