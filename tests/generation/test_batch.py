@@ -9,7 +9,7 @@ import torch
 
 from folio.errors import UserError
 from folio.generation.batch import Batch
-from folio.generation.readers import Reader, lockstep_reader, plain_reader
+from folio.generation.readers import Reader, plain_reader, reader_for
 from folio.generation.row import Drawn, Request, Row
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -158,7 +158,7 @@ def test_read_in_lockstep_texts_are_the_same_and_so_are_full_contexts():
     model = tiny_gpt(positions="rope", initialization_std=0.5, **ODD)
     reader: Reader
     texts = []
-    for reader in (plain_reader(model), lockstep_reader(model)):
+    for reader in (plain_reader(model), reader_for(model, compiled=False, lockstep=True)):
         batch = Batch(model, 5, reader=reader)
         rows = [batch.add(request(n, prompt=[n, 1], max_tokens=40)) for n in range(5)]
         drawn: dict[Row, list[int]] = {row: [] for row in rows}

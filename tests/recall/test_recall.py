@@ -15,9 +15,10 @@ import pytest
 import folio
 from folio.cli.main import main
 from folio.errors import UserError
+from folio.generation.readers import plain_reader
 from folio.recall import measure as measure_module
 from folio.recall.config import RecallConfig
-from folio.recall.measure import measure_recall
+from folio.recall.measure import measure_recall, write_samples
 from folio.recall.page import recall_page, write_report
 from folio.recall.sources import Sources
 from folio.recall.words import lines_of, record_of, verdict_of
@@ -224,6 +225,19 @@ def test_a_slow_model_writes_fewer_texts_and_the_report_says_how_many(
     assert record_of(recall)["protocol"]["samples"] == n
     few = replace(config, seconds=1.0)
     assert len(measure_recall(learned, few).samples) == measure_module.FEWEST_SAMPLES
+
+
+def test_samples_are_those_of_their_seeds_whoever_reads(
+    learned: Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(measure_module, "SAMPLE_CHARACTERS", 60)
+    text = TokenText(learned.training(), learned.tokenizer)
+    config = replace(SMALL, samples=3)
+    written = write_samples(learned, config, text)
+    monkeypatch.setattr(measure_module, "reader_for", lambda model, **_: plain_reader(model))
+    assert list(map(to_text, written)) == [
+        to_text(symbols) for symbols in write_samples(learned, config, text)
+    ]
 
 
 def test_old_text_that_was_kept_is_a_part_of_what_is_looked_up(

@@ -54,7 +54,12 @@ def lockstep_reader(model: GPT) -> Reader:
     return read
 
 
-def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "float32") -> Reader:
+def reader_for(
+    model: GPT,
+    compiled: bool | None = None,
+    weights: Precision = "float32",
+    lockstep: bool = False,
+) -> Reader:
     """Choose how a model reads.
 
     Args:
@@ -62,6 +67,7 @@ def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "f
         compiled: False leaves all to the model; otherwise the compiled step is taken where it can
             be, however short the text, so that a seed gives one text.
         weights: the precision that the compiled step keeps them in.
+        lockstep: whether the texts are equally long, so that the model can read them at once.
 
     Raises:
         UserError: only the compiled step has that precision, and it cannot be taken.
@@ -74,4 +80,4 @@ def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "f
             f"Weights in {weights} are read by the compiled step alone, which takes a processor, "
             f"numba and layers that are Folio's own. Give float32."
         )
-    return plain_reader(model)
+    return lockstep_reader(model) if lockstep else plain_reader(model)

@@ -15,7 +15,7 @@ from folio.device import one_thread
 from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import LENGTH
 from folio.generation.engine import in_step
-from folio.generation.readers import lockstep_reader
+from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
 from folio.recall.against import with_kept_text
 from folio.recall.blocks import blocks_of, queries_of
@@ -182,7 +182,7 @@ def write_samples(opened: Model, config: RecallConfig, text: TokenText) -> list[
     n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
 
     def write(n: int, n_tokens: int) -> Iterator[NDArray[Any]]:
-        batch = opened.batch(n, reader=lockstep_reader(opened.model))
+        batch = opened.batch(n, reader=reader_for(opened.model, lockstep=True))
         requests = [
             opened.request("", sampling.of_text(number), n_tokens, stop=False)
             for number in range(n)
