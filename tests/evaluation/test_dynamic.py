@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from folio.evaluation import dynamic
 from folio.evaluation.dynamic import HALVED_AT, RATES, Adaptation, mix
 from folio.evaluation.score import strided_windows, surprise_of_each
 from folio.testing import tiny_gpt
@@ -74,6 +75,17 @@ def test_a_rate_is_learned_while_reading(adaptation: Adaptation):
     best = min(np.mean(each[1:]) for each in reading.of_each if not np.isnan(each[1:]).any())
     assert np.nanmean(reading.nats) < best + 0.1 < still - 0.2
     assert sum(reading.shares) == pytest.approx(1.0) and reading.shares[0] < 0.5
+
+
+def test_windows_are_half_a_context_unless_that_is_short(monkeypatch: pytest.MonkeyPatch):
+    model, lengths = tiny_gpt(), list[int]()
+    adaptation = Adaptation(model, TRAINING, 8)
+    adaptation.model.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[1]))
+    for shortest, expected in ((128, 8), (5, 5), (2, 4)):
+        lengths.clear()
+        monkeypatch.setattr(dynamic, "SHORTEST", shortest)
+        adaptation.read(TEXT, ())
+        assert max(lengths) == lengths[0] == expected
 
 
 def test_steps_that_ruin_a_copy_do_not_ruin_the_mixture(adaptation: Adaptation):

@@ -39,6 +39,9 @@ that does not learn."""
 HALVED_AT = (1 / 32, 1 / 8)
 """Shares of the text, after which the worse half of the copies that learn leaves: two read most of
 it, so that eight cost little more than two would."""
+SHORTEST = 128
+"""Tokens of a window, unless the model sees fewer. Otherwise it is half a context: it is read twice
+as often, and learning sooner is worth more than what stands farther back."""
 COPIES_FORGET = 0.002
 """Of the mixture of copies: the best rate changes slowly, if at all."""
 STATISTICS_TARGETS = 16_384
@@ -92,7 +95,8 @@ class Adaptation:
             world_size: processes that share the copies; the numbers do not depend on it.
             tell: hears which copies go on.
         """
-        windows = strided_windows(len(tokens), self.context_length)
+        length = max(self.context_length // 2, min(self.context_length, SHORTEST))
+        windows = strided_windows(len(tokens), length)
         copies = [_Copy(self.model, rate, self.roots) for rate in (0.0, *rates)]
         of_each = np.full((len(copies), len(tokens)), np.nan)
         learning, place = list(range(1, len(copies))), 1
