@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from folio.errors import UserError
 from folio.generation.sampling import (
+    BLOCK,
     NUCLEUS,
     Logits,
     SamplingConfig,
     draw,
+    find_share,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -84,6 +86,18 @@ def test_one_number_finds_its_share_of_the_line():
             expected += 1
         assert drawn[-1] == expected
     assert len(set(drawn)) == 5
+
+
+@pytest.mark.parametrize("size", [1, 5, BLOCK, BLOCK + 1, 3 * BLOCK - 1])
+def test_shares_are_found_by_blocks_as_on_one_line_and_empty_ones_never(size: int):
+    weights = np.random.default_rng(size).random(size)
+    weights[: size // 3] = 0
+    weights[size - size // 5 :] = 0
+    some = np.flatnonzero(weights).tolist()
+    ends = weights.cumsum()
+    middles = (ends - weights / 2) / ends[-1]
+    assert [find_share(weights, middles[i]) for i in some] == some
+    assert (find_share(weights, 0.0), find_share(weights, 1.0)) == (some[0], some[-1])
 
 
 @pytest.mark.parametrize("number", [0.0, 1 - 2**-53])

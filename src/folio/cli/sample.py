@@ -119,7 +119,8 @@ def sample(
         told: list[list[Table]] = [[] for _ in texts]
         for number, drawn in written:
             texts[number] += drawn.text
-            told[number].append(_entry(drawn, opened.tokenizer))
+            if logprobs:
+                told[number].append(_entry(drawn, opened.tokenizer))
         record = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
         record |= {"prompt": prompt, "texts": texts, "max_tokens": max_tokens, "stop": stop}
         record |= to_table(config) | {"novel": novel}
