@@ -1,4 +1,4 @@
-"""Text <-> token ids."""
+"""Text <-> token ids: what every tokenizer can do, and how one is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load(path: Path | str) -> Tokenizer:
     """Read a tokenizer.json, or the one in a folder.
 
     Raises:
-        UserError: no such file, damaged, or of a kind that Folio does not run.
+        UserError: no such file, damaged, or of a kind that Folio cannot run.
     """
     path = Path(path)
     if path.is_dir():
@@ -27,14 +27,14 @@ def load(path: Path | str) -> Tokenizer:
 
 
 def from_table(table: Any, source: str) -> Tokenizer:
-    """The tokenizer of a tokenizer.json that was read.
+    """Build the tokenizer that a parsed tokenizer.json describes.
 
     Args:
-        table: what stands in it.
-        source: how errors call it.
+        table: the content of the file.
+        source: the file's name in errors.
 
     Raises:
-        UserError: damaged, or of a kind that Folio does not run.
+        UserError: damaged, or of a kind that Folio cannot run.
     """
     try:
         kind = table["model"]["type"]
@@ -59,7 +59,7 @@ def _read_pairs(table: dict[str, Any], source: str) -> Tokenizer:
         )
     if table["model"].get("unk_token") == UNKNOWN:
         return CharacterTokenizer.from_json(table, source)
-    # Imported here, since most texts need characters only.
+    # Imported here, since most runs need only characters.
     from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
     return BPETokenizer.from_json(table, source)
@@ -75,4 +75,4 @@ TYPES: dict[str, Callable[[dict[str, Any], str], Tokenizer]] = {
     "BPE": _read_pairs,
     "WordLevel": _read_words,
 }
-"""model.type of a tokenizer.json -> what reads it, given its table and the name of the file."""
+"""model.type of a tokenizer.json -> its reader, called with the table and the name of the file."""

@@ -1,7 +1,7 @@
-"""What every tokenizer can do, and what is the same for all of them.
+"""The interface of every tokenizer, and what they all share.
 
-Ids 0 ... vocab_size - 1 each stand for some bytes of UTF-8. Special tokens stand for
-none: they are never found in text, unless the caller allows it.
+Ids 0 ... vocab_size - 1 each represent some UTF-8 bytes. Special tokens represent none: they are
+never found in text unless the caller allows it.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ END_OF_DOCUMENT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 BEGIN, END = "<bos>", "<eos>"
 CHAT_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
-"""Who speaks, and the end of what is said; see chat.py."""
+"""Mark who speaks, and the end of each turn; see chat.py."""
 CHAT_KEY = "conversations"
 CHAT_TEMPLATE = {
     "user": "<|user|>TEXT<|end|>",
     "assistant": "<|assistant|>TEXT<|end|>",
 }
-"""How a model was taught to converse, as `model` of its tokenizer.json says under CHAT_KEY: the
-standard has no place for it, and the `tokenizers` library reads over it."""
+"""The chat template that a model was trained with, stored in `model` of its tokenizer.json under
+CHAT_KEY: the standard has no place for it, and the `tokenizers` library ignores it."""
 
 
 def added_tokens(
     special_tokens: dict[str, int], found_in_text: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
-    """The entry of a standard tokenizer.json for special tokens, and for those that stand for
-    their own name, in the order of their ids.
+    """The `added_tokens` of a standard tokenizer.json: special tokens, and tokens that match their
+    own name in text, in the order of their ids.
     """
     everything = special_tokens | dict(found_in_text or {})
     return [
@@ -61,20 +61,20 @@ def added_tokens(
 
 
 def template_entry(has_chat: bool) -> dict[str, Any]:
-    """What the model of a tokenizer.json says of conversations; nothing where it has none."""
+    """The entry of a tokenizer.json that declares the chat template; empty without one."""
     return {CHAT_KEY: CHAT_TEMPLATE} if has_chat else {}
 
 
 def chat_tokens_lacking(names: Collection[str]) -> list[str]:
-    """The CHAT_TOKENS that some special tokens lack, in order."""
+    """The CHAT_TOKENS that are missing among these names, in order."""
     return [name for name in CHAT_TOKENS if name not in names]
 
 
 def said_template(model: Mapping[str, Any], source: str) -> bool:
-    """Whether the model of a tokenizer.json says our template for conversations.
+    """Whether the model of a tokenizer.json declares our chat template.
 
     Raises:
-        UserError: it says another one.
+        UserError: it declares another one.
     """
     if CHAT_KEY in model and model[CHAT_KEY] != CHAT_TEMPLATE:
         raise UserError(
@@ -85,32 +85,32 @@ def said_template(model: Mapping[str, Any], source: str) -> bool:
 
 
 class Tokenizer(ABC):
-    """Text to token ids and back."""
+    """Converts text to token ids and back."""
 
     kind: str
-    """The name of the implementation in a recipe."""
+    """The value of tokenizer.kind in a recipe."""
     lossless: bool
-    """Whether decode(encode(text)) is the text, as far as the vocabulary knows it."""
+    """Whether decode(encode(text)) equals the text, as far as the vocabulary covers it."""
 
     separator: bytes = b""
-    """What decoded text has between two tokens."""
+    """What decoding puts between two tokens."""
 
     note: str = ""
-    """What the user should know about the training; empty if nothing."""
+    """What the user should know about the training of the vocabulary; usually empty."""
 
     begin_name: str = BEGIN
-    """Of the special token that begins a document, where the vocabulary has one."""
+    """Name of the special token that begins a document, if the vocabulary has one."""
     end_name: str = END_OF_DOCUMENT
-    """Of the one that stands between documents."""
+    """Name of the special token between documents."""
 
     has_chat: bool = False
-    """Whether a model learned conversations by it: its tokenizer.json says the template."""
+    """Whether its tokenizer.json declares the chat template."""
 
     special_tokens: dict[str, int]
-    """Names and ids of the tokens that stand for no text."""
+    """Names and ids of the tokens that represent no text."""
 
     pieces: Sequence[bytes]
-    """What each id stands for in UTF-8; a special token's is its name."""
+    """The UTF-8 bytes of each id; for a special token, its name."""
 
     @abstractmethod
     def encode_ordinary(self, text: str) -> TokenIds:
@@ -118,10 +118,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """A standard tokenizer.json, which the `tokenizers` library loads."""
+        """Return a standard tokenizer.json, which the `tokenizers` library can load."""
 
     def behaviour(self) -> dict[str, Any]:
-        """What of `to_json` the ids depend on; the template is made of tokens that are there."""
+        """Return the part of `to_json` that decides the ids; the chat template is not in it."""
         table = self.to_json()
         if self.has_chat:
             model = {key: value for key, value in table["model"].items() if key != CHAT_KEY}
@@ -129,22 +129,21 @@ class Tokenizer(ABC):
         return table
 
     def with_chat(self) -> Tokenizer:
-        """The same with the template for conversations, and with what it lacks of CHAT_TOKENS as
-        its last ids.
+        """Return this tokenizer with the chat template, and missing CHAT_TOKENS as its last ids.
 
         Raises:
-            UserError: a vocabulary of this kind cannot have them.
+            UserError: this kind of vocabulary cannot have them.
         """
         raise UserError(
             f"A tokenizer of kind {self.kind} has no tokens for conversations. Take kind character "
             f"or bpe, or --corpus.conversations text."
         )
 
-    # ---- the same for all ----------------------------------------------------------------
+    # ---- shared by all ---------------------------------------------------------------------
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special ones included."""
+        """Number of ids, including special tokens."""
         return len(self.pieces)
 
     @cached_property
@@ -159,12 +158,12 @@ class Tokenizer(ABC):
 
     @property
     def end_of_document(self) -> int | None:
-        """The id that stands between documents."""
+        """The id of the token between documents."""
         return self.special_tokens.get(self.end_name)
 
     @property
     def unknown(self) -> int | None:
-        """The id of whatever the vocabulary lacks; None where it lacks nothing."""
+        """The id of everything that the vocabulary lacks; None if it lacks nothing."""
         return self.special_tokens.get(UNKNOWN)
 
     def special_id(self, name: str) -> int:
@@ -185,7 +184,7 @@ class Tokenizer(ABC):
 
         Args:
             text: any text.
-            allowed_special: names of special tokens that are found in the text, the longest
+            allowed_special: names of special tokens to recognize in the text, the longest match
                 first; all others are plain text.
 
         Raises:
@@ -199,7 +198,7 @@ class Tokenizer(ABC):
     def _encode_around(
         self, text: str, ids: Mapping[str, int], encode: Callable[[str], TokenIds]
     ) -> TokenIds:
-        """Encode a text in which some names, the longest first, stand for one id each."""
+        """Encode a text in which some names represent one id each; the longest match wins."""
         names = sorted(ids, key=len, reverse=True)
         parts = re.split(f"({'|'.join(map(re.escape, names))})", text)
         encoded = [
@@ -209,21 +208,21 @@ class Tokenizer(ABC):
         return np.concatenate(encoded)
 
     def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Token ids of each of many texts."""
+        """Token ids of each text."""
         return [self.encode_ordinary(text) for text in texts]
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
-        """Token ids of one text that comes in pieces, as if it were whole."""
+        """Token ids of a text that is given in pieces, as if it were whole."""
         return map(self.encode_ordinary, texts)
 
     def lost_bytes(self, texts: Iterable[str]) -> tuple[int, int]:
-        """How many bytes of some texts no id stands for, and are left out in silence; and of how
-        many. What becomes the unknown token is not among them.
+        """How many bytes of some texts have no id and are silently dropped, and the total number of
+        bytes. Bytes that become the unknown token do not count.
         """
         return 0, 0
 
     def unknown_share(self, documents: Iterable[Iterable[str]]) -> float:
-        """Share of the tokens of some texts, each in pieces, that are unknown, 0 to 1."""
+        """Share of unknown tokens in some texts, each given in pieces; 0 to 1."""
         n_tokens = n_unknown = 0
         for pieces in documents:
             for token_ids in self.encode_stream(pieces):
@@ -232,7 +231,7 @@ class Tokenizer(ABC):
         return n_unknown / max(1, n_tokens)
 
     def encode_prompt(self, text: str) -> TokenIds:
-        """Token ids of a text that the model must understand in full.
+        """Token ids of a text that the vocabulary must cover completely.
 
         Raises:
             UserError: the text has something that the vocabulary lacks.
@@ -243,19 +242,19 @@ class Tokenizer(ABC):
         return token_ids
 
     def describe_unknown(self, text: str) -> str:
-        """Says what of this text the vocabulary lacks."""
+        """Describe what the vocabulary lacks of this text."""
         return f"The prompt {text!r} has words that the training text does not have."
 
     def decode(self, token_ids: ArrayLike, skip_special: bool = False) -> str:
-        """Text of some token ids; bytes that are no UTF-8 become U+FFFD.
+        """Text of some token ids; invalid UTF-8 becomes U+FFFD.
 
         Raises:
-            UserError: an id that the vocabulary does not have.
+            UserError: an id outside the vocabulary.
         """
         return self.decode_bytes(token_ids, skip_special).decode("utf-8", errors="replace")
 
     def decode_bytes(self, token_ids: ArrayLike, skip_special: bool = False) -> bytes:
-        """UTF-8 of some token ids, which may begin or end inside a character."""
+        """UTF-8 bytes of some token ids, which may begin or end inside a character."""
         ids = np.atleast_1d(np.asarray(token_ids)).tolist()
         skipped = set(self.special_tokens.values()) if skip_special else ()
         pieces = self.pieces
@@ -268,13 +267,13 @@ class Tokenizer(ABC):
         return self.separator.join([pieces[i] for i in ids if i not in skipped])
 
     def decode_stream(self, token_ids: Iterable[ArrayLike], prompt: str = "") -> Iterator[str]:
-        """The text of tokens that come bit by bit, behind the text that they go on from.
+        """Decode tokens as they arrive, after a prompt.
 
-        Special tokens are left out; a character whose bytes are not all there yet waits.
+        Special tokens are left out; an incomplete character waits for its remaining bytes.
 
         Args:
             token_ids: some ids at a time.
-            prompt: comes first, as it is.
+            prompt: yielded first, unchanged.
         """
         decoder = TextDecoder(self, prompt)
         yield prompt
@@ -283,12 +282,12 @@ class Tokenizer(ABC):
 
     @cached_property
     def bytes_per_token(self) -> NDArray[np.int64]:
-        """(vocab_size,) UTF-8 bytes that each id stands for; special tokens count as 0."""
+        """(vocab_size,) number of UTF-8 bytes of each id; 0 for special tokens."""
         return self._measure(len)
 
     @cached_property
     def characters_per_token(self) -> NDArray[np.int64]:
-        """(vocab_size,) characters that begin in each id; special tokens count as 0."""
+        """(vocab_size,) number of characters that begin in each id; 0 for special tokens."""
         # In UTF-8 each character has one byte that is not of the form 10xxxxxx.
         return self._measure(lambda piece: sum(byte & 0xC0 != 0x80 for byte in piece))
 
@@ -299,36 +298,36 @@ class Tokenizer(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal sha256 of the tokenizer; equal for equal behaviour and ids."""
+        """Hexadecimal sha256 of the tokenizer; equal for equal ids and behaviour."""
         canonical = json.dumps(self.behaviour(), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write a standard tokenizer.json, atomically."""
-        # An entry on each line, by a separator: to indent is ten times as slow in Python 3.11.
+        # One entry per line by means of the separator: indent is ten times as slow in Python 3.11.
         text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",\n", ": "))
         with atomic_write(path) as file:
             file.write(text + "\n")
 
 
 class TextDecoder:
-    """Text of tokens that come bit by bit: special ones are left out, and a character whose bytes
-    are not all there yet waits.
+    """Decodes tokens as they arrive: special ones are left out, and an incomplete character waits
+    for its remaining bytes.
     """
 
     def __init__(self, tokenizer: Tokenizer, behind: str = "") -> None:
         """Begin a text.
 
         Args:
-            tokenizer: whose tokens will come.
-            behind: the text that they go on from; empty where they begin one.
+            tokenizer: the tokenizer of the ids that will come.
+            behind: the text that they continue; empty if they begin one.
         """
         self.tokenizer = tokenizer
         self._between = tokenizer.separator if behind else b""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def take(self, token_ids: ArrayLike) -> str:
-        """Text that some more tokens complete."""
+        """Return the text that these tokens complete."""
         piece = self.tokenizer.decode_bytes(token_ids, skip_special=True)
         if not piece:
             return ""
@@ -336,5 +335,5 @@ class TextDecoder:
         return self._decoder.decode(between + piece)
 
     def end(self) -> str:
-        """What still waits, when no more tokens come."""
+        """Return what is still incomplete, once no more tokens come."""
         return self._decoder.decode(b"", final=True)

@@ -1,4 +1,4 @@
-"""One token for each character that the training text has.
+"""One token for each character of the training text.
 
 The whole tokenizer is a table from code points to ids, so encoding is one look-up.
 """
@@ -38,16 +38,16 @@ class CharacterTokenizer(Tokenizer):
     """
 
     kind = "character"
-    lossless = True  # but for unknown characters, which are counted
+    lossless = True  # except for unknown characters, which are counted
 
     def __init__(
         self, characters: str, *, added: Sequence[str] = (), has_chat: bool = False
     ) -> None:
         """
         Args:
-            characters: the vocabulary, each once; its place is its id.
-            added: further special tokens, the last ids.
-            has_chat: whether its tokenizer.json says the template for conversations.
+            characters: the vocabulary without repetitions; the index of a character is its id.
+            added: further special tokens, which get the last ids.
+            has_chat: whether its tokenizer.json declares the chat template.
         """
         if len(set(characters)) != len(characters):
             raise UserError("The vocabulary of a character tokenizer holds a character twice.")
@@ -60,7 +60,7 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> CharacterTokenizer:
-        """Take every character of a text that comes in pieces."""
+        """Take every character of a text that is given in pieces."""
         seen = np.zeros(CODE_POINTS, dtype=bool)
         for text in texts:
             seen[_code_points(text)] = True
@@ -83,8 +83,7 @@ class CharacterTokenizer(Tokenizer):
         return CharacterTokenizer(self.characters, added=added, has_chat=True)
 
     def lacking(self, texts: Iterable[str]) -> dict[str, int]:
-        """Which characters of some texts the vocabulary lacks: how often each, the most frequent
-        first.
+        """Count the characters of some texts that the vocabulary lacks, the most frequent first.
 
         >>> CharacterTokenizer("ab").lacking(["abba", "cdd"])
         {'d': 2, 'c': 1}
@@ -100,7 +99,7 @@ class CharacterTokenizer(Tokenizer):
         }
 
     def to_json(self) -> dict[str, Any]:
-        # Pair merging without a single merge, so that the standard has a name for it.
+        # BPE without merges, because the standard has a name for it.
         vocabulary = {symbol: i for i, symbol in enumerate(self.characters)} | self.special_tokens
         return {
             "version": "1.0",
@@ -120,7 +119,7 @@ class CharacterTokenizer(Tokenizer):
     def from_json(
         cls, table: dict[str, Any], source: str = "The tokenizer.json"
     ) -> CharacterTokenizer:
-        """Take back what `to_json` gave."""
+        """Invert `to_json`."""
         vocabulary = sorted(table["model"]["vocab"].items(), key=lambda item: item[1])
         tokenizer = cls(
             "".join(symbol for symbol, _ in vocabulary if len(symbol) == 1),

@@ -1,10 +1,10 @@
-"""A conversation in token ids: who speaks is a token, and so is the end of what is said.
+"""Conversations as token ids: one token marks who speaks, another the end of each turn.
 
     <|user|>Why?<|end|><|assistant|>Rain.<|end|>
 
-What is said is text and nothing else. Other programs look for special tokens in the whole of a
-conversation, so a name of one that somebody writes gets a blank: `<|end| >`. Thus they give the ids
-that Folio gives, whatever is said.
+What is said is plain text. Other programs look for special tokens in the whole conversation, so the
+name of one inside a message gets a space: `<|end| >`. Thus they give the same ids as Folio,
+whatever is said.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ USER, ASSISTANT, END = CHAT_TOKENS
 
 
 def harmless(text: str, tokenizer: Tokenizer) -> str:
-    """A text without names of special tokens: each gets a blank before its last character.
+    """Break names of special tokens in a text: each gets a space before its last character.
 
     >>> from folio.tokenizers.character import CharacterTokenizer
     >>> harmless("<|end|>", CharacterTokenizer("a").with_chat())
@@ -33,7 +33,9 @@ def harmless(text: str, tokenizer: Tokenizer) -> str:
 
 
 def _names(tokenizer: Tokenizer) -> list[str]:
-    """Of all special tokens, by their ids, so that one vocabulary has one template."""
+    """Names of all special tokens in the order of their ids, so that one vocabulary has one
+    template.
+    """
     return sorted(tokenizer.special_tokens, key=tokenizer.special_tokens.__getitem__)
 
 
@@ -46,15 +48,15 @@ def encode_turns(
     turns: Iterable[Turn],
     encode: Callable[[Sequence[str]], Sequence[TokenIds]] | None = None,
 ) -> TokenIds:
-    """The ids of a conversation.
+    """Encode a conversation.
 
     Args:
-        tokenizer: with the tokens of conversations.
+        tokenizer: a vocabulary with CHAT_TOKENS.
         turns: who says what.
-        encode: texts to ids, where it is not to be the tokenizer's `encode_batch`.
+        encode: maps texts to ids; by default the tokenizer's `encode_batch`.
 
     Raises:
-        UserError: the vocabulary has no such tokens.
+        UserError: the vocabulary lacks CHAT_TOKENS.
     """
     user, assistant, end = (
         np.array([tokenizer.special_id(name)], tokenizer.dtype) for name in CHAT_TOKENS
@@ -69,17 +71,17 @@ def encode_turns(
 
 
 def prompt_ids(tokenizer: Tokenizer, turns: Sequence[Turn]) -> TokenIds:
-    """The ids of a conversation that the assistant is to go on with.
+    """Encode a conversation that the assistant is to continue.
 
     Raises:
-        UserError: something that is said has what the vocabulary lacks.
+        UserError: the vocabulary lacks something of what is said.
     """
     ids = encode_turns(tokenizer, turns, lambda texts: [*map(tokenizer.encode_prompt, texts)])
     return np.append(ids, np.array([tokenizer.special_id(ASSISTANT)], tokenizer.dtype))
 
 
 def jinja_template(tokenizer: Tokenizer) -> str:
-    """What programs that read `chat_template` make the same ids by."""
+    """The Jinja `chat_template` from which other programs make the same ids."""
     said = "message['content']"
     for name in _names(tokenizer):
         said += f" | replace({_quoted(name)}, {_quoted(_harmless_name(name))})"
@@ -106,7 +108,7 @@ def _quoted(text: str) -> str:
 
 
 def require_chat(tokenizer: Tokenizer, of: str) -> None:
-    """Refuse a vocabulary that nobody taught conversations.
+    """Refuse a vocabulary without the chat template.
 
     Args:
         tokenizer: the vocabulary.

@@ -1,10 +1,10 @@
-"""Vocabularies side by side on one text, and which of them to take.
+"""Compares vocabularies on one text, and recommends one.
 
 A larger vocabulary makes the text shorter, so that a model reads more of it in the same time; but
 its head has more to compute, and each id is seen less often. Measured at equal time
 (docs/experiments.md), the shorter text won although each step took up to four times as long, until
-half of the ids occurred too seldom to be learned. So of the vocabularies that lose nothing and of
-whose ids half occur often enough, the one that makes the text shortest is recommended.
+half of the ids occurred too rarely to be learned. So among lossless vocabularies whose median id
+occurs often enough, the one that makes the text shortest is recommended.
 """
 
 from __future__ import annotations
@@ -37,47 +37,48 @@ HEADER = [
     "longest tokens",
 ]
 ENOUGH_OCCURRENCES = 4
-"""In the training text, for half of the ids. Measured: with 4 a vocabulary was still the best, with
-2 it was worse than a smaller one."""
+"""How often the median id must occur in the training text. Measured: with 4 a vocabulary was still
+the best, with 2 it was worse than a smaller one."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a vocabulary makes of a text that it was not made of."""
+    """What a vocabulary makes of a text that it was not trained on."""
 
     name: str
     vocab_size: int
     tokens: int
-    """Of the held-out text."""
+    """Tokens of the held-out text."""
     bytes_per_token: float
     share_of_vocabulary_used: float
-    """Ids that occur in the training text, 0 to 1."""
+    """Share of the ids that occur in the training text, 0 to 1."""
     median_occurrences: float
-    """In the training text, of an id that occurs in it: bytes that never come do no harm."""
+    """Occurrences in the training text of the median id among those that occur: unused bytes do no
+    harm."""
     embedding_parameters: int
     flops_per_byte: float
-    """Arithmetic of training on a byte of the text: 6 operations for each parameter and token
-    (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1)."""
+    """Training cost per byte of text: 6 operations per parameter and token (Kaplan et al. 2020,
+    https://arxiv.org/abs/2001.08361, section 2.1)."""
     unknown_share: float
     longest_tokens: list[str]
     lossless: bool
 
     def record(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the entry for --json."""
         return asdict(self)
 
 
 def measure(
     name: str, tokenizer: Tokenizer, training: str, held_out: str, d_model: int, n_body: int
 ) -> Measured:
-    """Count what a vocabulary does.
+    """Measure one vocabulary.
 
     Args:
-        name: how a user knows it.
-        tokenizer: made from the training text, or from elsewhere.
+        name: what the user calls it.
+        tokenizer: trained on the training text, or loaded.
         training, held_out: the two parts of a text.
         d_model: width of the model.
-        n_body: its parameters without the embedding, which is also the head.
+        n_body: parameters of the model without the embedding, which is also the head.
     """
     token_ids = tokenizer.encode(held_out)
     counts = np.bincount(tokenizer.encode(training), minlength=tokenizer.vocab_size)
@@ -120,10 +121,10 @@ def candidates(
 
 
 def recommend(measured: list[Measured]) -> tuple[Measured, str]:
-    """The one to take, and why.
+    """Choose a vocabulary, and say why.
 
-    Of those that lose nothing and of whose ids half occur often enough to be learned, the one
-    that makes the text shortest; the smallest where there is none.
+    Among lossless vocabularies whose median id occurs often enough to be learned, it is the one
+    that makes the text shortest; the smallest if there is none.
 
     Raises:
         UserError: all of them lose text.
@@ -150,7 +151,7 @@ def recommend(measured: list[Measured]) -> tuple[Measured, str]:
 
 
 def shortened(name: str, n_characters: int = 24) -> str:
-    """A long name with its middle left out.
+    """Replace the middle of a long name by an ellipsis.
 
     >>> shortened("-" * 12 + "+" * 12, 9)
     '----…++++'
@@ -160,7 +161,7 @@ def shortened(name: str, n_characters: int = 24) -> str:
 
 
 def visible(piece: bytes) -> str:
-    """A token for a table: what does not print is spelled out.
+    """A token as shown in a table; unprintable characters are spelled out.
 
     >>> visible(b" the"), visible(b"\\n"), visible(b"\\xff")
     ('␣the', '\\\\n', '\\\\xff')
@@ -201,13 +202,13 @@ def page(
     tokenizers: Mapping[str, Tokenizer],
     text: str,
 ) -> str:
-    """The comparison as HTML: the table, the recommendation, and the text as each of them cuts it.
+    """The comparison as HTML: the table, the recommendation, and the text as each one tokenizes it.
 
     Args:
         measured: the rows.
-        best, reason: what `recommend` gave.
-        tokenizers: by the names of the rows.
-        text: to be shown in colors.
+        best, reason: the result of `recommend`.
+        tokenizers: the tokenizer of each row, by name.
+        text: the text to show, with tokens in colors.
     """
     parts = [
         f"<p>Recommended: <strong>{escape(best.name)}</strong>, since {escape(reason)}.</p>",

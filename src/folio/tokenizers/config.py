@@ -1,4 +1,4 @@
-"""Which tokenizer a run has."""
+"""The settings of a run's tokenizer, and how they choose and train one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import Sequence, stream_sequences
 
 AUTO_CHARACTERS = 2_000_000
-"""From so many characters of training text on, `auto` takes byte-pair encoding. In five minutes it
-lowers the bits per byte by a fifth on 4.5 million characters and raises them by 4 % on 0.3 million,
-which it learns by heart (docs/experiments.md, "Longer windows"); between the two is an assumption.
-"""
+"""Characters of training text from which `auto` takes byte-pair encoding. In five minutes it lowers
+the bits per byte by a fifth on 4.5 million characters and raises them by 4 % on 0.3 million, which
+it memorizes (docs/experiments.md, "Longer windows"); the threshold between the two is an
+assumption."""
 CHARACTERS_PER_ID = 1200
-"""Assumption: as in that measurement, 4,096 ids for 4.5 million. Even rare ids are seen often
-enough to be learned."""
+"""Assumption: as in that measurement, 4,096 ids for 4.5 million characters. Even rare ids then
+occur often enough to be learned."""
 SMALLEST, LARGEST = 1024, 32_768
 MEANT_FOR = {
     "vocab_size": ("bpe", "word"),
@@ -31,17 +31,17 @@ MEANT_FOR = {
     "punctuation": ("word",),
     "lowercase": ("word",),
 }
-"""The kinds for which a setting means something."""
+"""The kinds to which each setting applies."""
 BUILT_IN = ("auto", "character", "bpe", "word", "gpt2", "file")
-"""Kinds of others may take any setting."""
+"""A kind that is not among these may take any setting."""
 
 Documents = Iterable[Iterable[str]]
-"""Each in pieces, so that they may be larger than memory."""
+"""Each document is given in pieces, so that it may be larger than memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """What the text is cut into."""
+    """How text is turned into token ids."""
 
     kind: str = "auto"
     """auto, character, bpe, word, gpt2 or file: characters of the training text; byte-pair encoding
@@ -50,19 +50,21 @@ class TokenizerConfig:
     and says so."""
 
     vocab_size: int = 0
-    """Ids of a bpe or word vocabulary, special tokens included. 0 goes by the size of the text."""
+    """Size of a bpe or word vocabulary, special tokens included. 0 lets the size of the text
+    decide."""
 
     pattern: Literal["gpt2", "llama3", "qwen2", "smollm"] = "gpt2"
     """How bpe splits text before merging."""
 
     sequence: Sequence = "none"
-    """What gets <bos> before and <eos> behind it; for bpe, or a file that has the two."""
+    """What gets <bos> before and <eos> after it; for bpe, or a file that has the two."""
 
     min_count: int = 1
-    """Words that occur less often are left out."""
+    """Words that occur less often are left out of the vocabulary."""
 
     punctuation: Literal["separate", "drop", "keep"] = "separate"
-    """Of words: each mark a word of its own, left out, or kept with its word."""
+    """What happens to punctuation in kind word: each mark is a word of its own, is dropped, or
+    stays with its word."""
 
     lowercase: bool = False
     """Whether "The" is the word "the"."""
@@ -100,8 +102,8 @@ class TokenizerConfig:
 
     @property
     def kind_by_settings(self) -> str:
-        """The kind, as far as it does not go by the text: `auto` is file with a path, and bpe
-        with a setting of bpe.
+        """The kind, as far as it does not depend on the text: `auto` becomes file with a path, and
+        bpe with a setting of bpe.
         """
         if self.kind == "auto" and self.path:
             return "file"
@@ -110,26 +112,28 @@ class TokenizerConfig:
         return self.kind
 
     def _given(self) -> list[str]:
-        """The settings in `MEANT_FOR` that are not at their defaults."""
+        """The settings in `MEANT_FOR` that differ from their defaults."""
         settings = (field for field in fields(self) if field.name in MEANT_FOR)
         return [field.name for field in settings if getattr(self, field.name) != field.default]
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Those of a bpe vocabulary: no row of the model for a token that never comes."""
+        """The special tokens of a bpe vocabulary; only those that are used, since each costs
+        embedding rows.
+        """
         return (END_OF_DOCUMENT,) if self.sequence == "none" else (END_OF_DOCUMENT, BEGIN, END)
 
 
 def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig, str]:
-    """Write out what the config leaves open.
+    """Fill in what the config leaves open.
 
     Args:
         config: as the user gave it.
-        n_characters: of the training text.
+        n_characters: size of the training text.
 
     Returns:
         The config without `auto` and without a size of 0, and a line that says what was chosen
-        and why; empty where nothing was open.
+        and why; empty if nothing was open.
 
     >>> resolve(TokenizerConfig(), 18_000)[1]
     'tokenizer: characters, since the training text has 18,000 of them, fewer than 2,000,000'
@@ -156,11 +160,11 @@ def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig
 
 
 def train_tokenizer(config: TokenizerConfig, documents: Documents) -> Tokenizer:
-    """Learn a vocabulary from the training text, or load it.
+    """Train a vocabulary on the training text, or load one.
 
     Args:
-        config: as `resolve` gives it.
-        documents: of the training text.
+        config: a config from `resolve`.
+        documents: the training text.
 
     Raises:
         UserError: a size that is too small, or a file that cannot be read.
@@ -173,7 +177,7 @@ def _learn_characters(config: TokenizerConfig, documents: Documents) -> Tokenize
 
 
 def _learn_byte_pairs(config: TokenizerConfig, documents: Documents) -> Tokenizer:
-    # Imported here, since most texts need characters only.
+    # Imported here, since most runs need only characters.
     from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
     return BPETokenizer.train(
@@ -207,7 +211,7 @@ def _load_file(config: TokenizerConfig, documents: Documents) -> Tokenizer:
 
 
 def _texts(config: TokenizerConfig, documents: Documents) -> Iterator[str]:
-    """Pieces that may be cut into words one by one."""
+    """Pieces that can be split into words separately."""
     from folio.tokenizers.bpe.patterns import safe_pieces
 
     for pieces in documents:
@@ -224,5 +228,5 @@ KINDS: dict[str, Callable[[TokenizerConfig, Documents], Tokenizer]] = {
     "gpt2": _load_gpt2,
     "file": _load_file,
 }
-"""tokenizer.kind -> how such a tokenizer is made from the training text. A tokenizer of your own
-is an entry here, and one in `folio.tokenizers.TYPES`, which reads it back."""
+"""tokenizer.kind -> its constructor, called with the config and the training text. To add your own,
+put an entry here, and one in `folio.tokenizers.TYPES`, which loads it."""

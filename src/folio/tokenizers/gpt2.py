@@ -24,11 +24,11 @@ def load_gpt2(folder: Path | str | None = None) -> BPETokenizer:
     """GPT-2's tokenizer; its ids are those of tiktoken's "gpt2".
 
     Args:
-        folder: where `vocab.bpe` and `encoder.json` are. If not given, the folder gpt2 in
-            `FOLIO_CORPORA`, or the cache; where they are in neither, they are fetched once.
+        folder: where `vocab.bpe` and `encoder.json` are. By default the folder gpt2 in
+            `FOLIO_CORPORA`, or the cache; if they are in neither, they are downloaded once.
 
     Raises:
-        UserError: a file is missing, differs from the published one, or cannot be fetched.
+        UserError: a file is missing, differs from the published one, or cannot be downloaded.
     """
     merges_path, ids_path = (_find(name, Path(folder) if folder else None) for name in SHA256)
     vocabulary = json.loads(ids_path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Documents as the model reads them: what stands between them, and around their parts."""
+"""Documents as the model reads them, with the special tokens between and inside them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from folio.tokenizers.chat import encode_turns
 
 Sequence = Literal["none", "document", "line", "sentence"]
 
-# Up to . ! ? with quotes, brackets and whitespace behind it, or their full-width forms, or the
-# end.
+# Up to . ! ? with quotes, brackets and whitespace after it, or their full-width forms, or the end.
 _SENTENCE = re.compile(r".+?(?:[.!?…][\"'”’)\]]*\s+|[。！？]+[”’」』）]*\s*|\Z)", re.DOTALL)
 _BATCH = 4096
 
 
 def sequences(text: str, per: Sequence) -> list[str]:
-    """The lines or sentences of a text, each with the whitespace behind it; joined they are the
+    """The lines or sentences of a text, each with the whitespace after it; joined they give the
     text.
 
     >>> sequences("One. Two?  Three", "sentence")
@@ -38,7 +37,7 @@ def sequences(text: str, per: Sequence) -> list[str]:
 
 
 def stream_sequences(pieces: Iterable[str], per: Sequence) -> Iterator[str]:
-    """The same of one text that comes in pieces.
+    """The same for a text that is given in pieces.
 
     >>> list(stream_sequences(["One. T", "wo? ", " Three"], "sentence"))
     ['One. ', 'Two?  ', 'Three']
@@ -56,16 +55,15 @@ def encode_documents(
     documents: Iterable[Iterable[str] | Conversation],
     per: Sequence = "none",
 ) -> Iterator[TokenIds]:
-    """Token ids of documents that come in pieces, an end-of-document token between them.
+    """Encode documents, with an end-of-document token between them.
 
     Args:
-        tokenizer: without an end-of-document token, nothing stands between.
-        documents: the pieces of each, or who says what in it.
-        per: what gets `<bos>` before and `<eos>` behind it; a conversation has tokens of its own.
+        tokenizer: if it has no end-of-document token, nothing is put between documents.
+        documents: the pieces of each, or its turns if it is a conversation.
+        per: what gets `<bos>` before and `<eos>` after it; a conversation has tokens of its own.
 
     Raises:
-        UserError: the vocabulary lacks `<bos>` or `<eos>`, or those of conversations, and they
-            are needed.
+        UserError: the vocabulary lacks `<bos>` or `<eos>`, or CHAT_TOKENS, and they are needed.
     """
     between = tokenizer.end_of_document
     for number, pieces in enumerate(documents):

@@ -1,6 +1,6 @@
 """One token for each frequent word; everything else is `<unk>`.
 
-The oldest and plainest vocabulary: easy to look at, but it loses the spaces and every rare word.
+The oldest and simplest vocabulary: easy to inspect, but it loses the spaces and every rare word.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ EXPRESSIONS: dict[str, str] = {
     "drop": _WORD,
     "keep": r"[^\s]+",
 }
-"""What is a word. separate: each mark is one, too; drop: marks vanish; keep: they stay with the
-word. An apostrophe inside a word belongs to it."""
+"""What counts as a word. separate: each punctuation mark does, too; drop: marks vanish; keep: they
+stay with the word. An apostrophe inside a word belongs to it."""
 
 
 class WordTokenizer(Tokenizer):
@@ -63,11 +63,11 @@ class WordTokenizer(Tokenizer):
     ) -> None:
         """
         Args:
-            words: the vocabulary, each once; its place is its id.
+            words: the vocabulary without repetitions; the index of a word is its id.
             punctuation: see `EXPRESSIONS`.
             lowercase: whether "The" is "the".
-            added: further special tokens, the last ids.
-            has_chat: whether its tokenizer.json says the template for conversations.
+            added: further special tokens, which get the last ids.
+            has_chat: whether its tokenizer.json declares the chat template.
         """
         if punctuation not in EXPRESSIONS:
             raise UserError(
@@ -97,11 +97,11 @@ class WordTokenizer(Tokenizer):
         punctuation: Punctuation = "separate",
         lowercase: bool = False,
     ) -> WordTokenizer:
-        """Take the most frequent words; of equally frequent ones the first in the alphabet.
+        """Take the most frequent words; ties are broken alphabetically.
 
         Args:
-            texts: documents, or pieces of them cut between words (`patterns.safe_pieces`).
-            vocab_size: number of ids at most, the two special ones included.
+            texts: documents, or pieces cut between words (`patterns.safe_pieces`).
+            vocab_size: largest number of ids, including the two special tokens.
             min_count: words that occur less often are left out.
             punctuation: see `EXPRESSIONS`.
             lowercase: whether "The" is "the".
@@ -117,7 +117,7 @@ class WordTokenizer(Tokenizer):
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(empty.split(text))
-        # A special token's name in the text is no word.
+        # The name of a special token in the text is not a word.
         words = [word for word in counts if counts[word] >= min_count]
         words = [word for word in words if word not in empty.special_tokens]
         words.sort(key=lambda word: (-counts[word], word))
@@ -135,7 +135,7 @@ class WordTokenizer(Tokenizer):
         return WordTokenizer(self.words, added=added, has_chat=True, **kept)
 
     def split(self, text: str) -> list[str]:
-        """The words of a text, known or not."""
+        """The words of a text, known and unknown."""
         return with_our_classes(EXPRESSIONS[self.punctuation]).findall(
             _lower(text) if self.lowercase else text
         )
@@ -174,7 +174,7 @@ class WordTokenizer(Tokenizer):
     def from_json(
         cls, table: Mapping[str, Any], source: str = "The tokenizer.json"
     ) -> WordTokenizer:
-        """Take back what `to_json` gave."""
+        """Invert `to_json`."""
         try:
             expression = table["pre_tokenizer"]["pattern"]["Regex"]
             punctuation: Any = {value: key for key, value in EXPRESSIONS.items()}[expression]
@@ -201,10 +201,10 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, path: Path | str) -> WordTokenizer:
-        """Read a tokenizer.json."""
+        """Read the tokenizer.json of a word vocabulary."""
         return cls.from_json(read_json(Path(path)), str(path))
 
 
 def _lower(text: str) -> str:
-    # Python alone writes a capital sigma at the end of a word in another way than elsewhere.
+    # Only Python lower-cases a capital sigma at the end of a word differently.
     return text.lower() if "Σ" not in text else "".join(map(str.lower, text))

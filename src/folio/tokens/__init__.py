@@ -1,1 +1,1 @@
-"""Token ids on the disk, and the stream of batches that is read from them."""
+"""Token ids on disk, and the stream of batches that is read from them."""

@@ -1,9 +1,9 @@
-"""The goldfish loss: some targets are never learned, so that no passage is learned whole.
+"""The goldfish loss: some targets are never learned, so that no passage is learned as a whole.
 
-Which ones follows from the tokens before a target, so that a passage that stands in many places
-loses the same ones everywhere (Hans et al. 2024, https://arxiv.org/abs/2406.10209). Fifty
-characters before it, and thirteen tokens of byte pairs, as in the paper: thirteen characters would
-take the ends of frequent words away for ever.
+The tokens before a target decide whether it is dropped, so that a passage that occurs in several
+places loses the same targets everywhere (Hans et al. 2024, https://arxiv.org/abs/2406.10209). The
+decision takes fifty characters, or thirteen byte-pair tokens as in the paper: thirteen characters
+would drop the ends of frequent words for ever.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ TOKENS_BEFORE = 13
 def dropped(
     tokens: NDArray[np.unsignedinteger], places: NDArray[np.int64], one_in: int, before: int
 ) -> NDArray[np.bool_]:
-    """Which targets are left out of the loss; about one in `one_in`.
+    """Choose the targets to leave out of the loss, about one in `one_in`.
 
     Args:
-        tokens: (N,) of the text.
-        places: of the targets in it, of any shape.
-        one_in: k of the paper, above 1.
-        before: how many tokens before a target decide; h of the paper.
+        tokens: (N,) token ids of the text.
+        places: positions of the targets in it, of any shape.
+        one_in: k in the paper, above 1.
+        before: how many tokens before a target decide; h in the paper.
 
     Returns:
-        Of the shape of `places`. A target with fewer tokens before it stays.
+        A mask of the shape of `places`. A target with fewer tokens before it is kept.
     """
     hashes = np.zeros(places.shape, np.uint64)
     for back in range(before, 0, -1):

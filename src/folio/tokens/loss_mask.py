@@ -1,9 +1,9 @@
-"""Which tokens count in a loss: of conversations the answers and their ends, of other text all.
+"""Which tokens count in the loss: in conversations the answers and their ends, in other text all.
 
     <|user|> Why ? <|end|> <|assistant|> Rain . <|end|> <|endoftext|> Once upon ...
         0     0  0    0          0         1  1    1          0          1   1
 
-The mask lies beside the tokens that it follows from, a byte each: train.mask.bin.
+The mask is stored beside the tokens from which it is derived, one byte each: train.mask.bin.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokens.token_file import open_token_file, write_token_file
 
 LossMask = NDArray[np.uint8]
-"""(N,) 1 for each token that counts."""
+"""(N,) 1 for each token that counts, 0 for the others."""
 
 CHUNK_TOKENS = 1 << 20
 SHOWN_TOKENS, SHOWN_CHARACTERS = 400, 400
-"""Of an example, at most."""
+"""Longest example that is shown."""
 
 
 def loss_mask(token_ids: TokenIds, tokenizer: Tokenizer) -> Iterator[LossMask]:
-    """The mask of some tokens, (n,) at a time.
+    """Compute the mask of some tokens, (n,) at a time.
 
     Args:
-        token_ids: (N,), documents from their beginning.
-        tokenizer: with the tokens of conversations.
+        token_ids: (N,) ids that begin with the beginning of a document.
+        tokenizer: a vocabulary with CHAT_TOKENS.
     """
     names = (None, *CHAT_TOKENS, tokenizer.end_name)
     kinds = np.zeros(tokenizer.vocab_size, np.int8)
@@ -45,7 +45,7 @@ def loss_mask(token_ids: TokenIds, tokenizer: Tokenizer) -> Iterator[LossMask]:
         where = np.maximum.accumulate(np.where(here > 0, np.arange(len(here)), -1))
         before = np.concatenate([[last], np.where(where < 0, last, here[where])])
         last = int(before[-1])
-        before = before[:-1]  # the last of these tokens that stands before each
+        before = before[:-1]  # the last mark before each token
         counted = (before == assistant) | (before == between)
         yield (counted & (here != user) & (here != assistant)).astype(np.uint8)
 
@@ -58,11 +58,11 @@ def write_loss_mask(tokens_file: Path, mask_file: Path, tokenizer: Tokenizer) ->
 
 
 def open_loss_masks(files: Mapping[str, Path], fingerprint: str) -> dict[str, LossMask]:
-    """The masks of some texts, mapped; a text without one, which counts whole, is left out.
+    """Memory-map the masks of some texts; a text without one, all of which counts, is left out.
 
     Args:
-        files: of each text: its mask, which need not be there.
-        fingerprint: of the tokenizer.
+        files: the mask file of each text, which need not exist.
+        fingerprint: sha256 of the tokenizer.
     """
     there = {name: path for name, path in files.items() if path.exists()}
     return {

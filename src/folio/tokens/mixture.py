@@ -1,7 +1,8 @@
-"""Two texts in one stream of batches: so many windows of an old one beside those of a new one.
+"""Mixes two texts in one stream of batches: windows of an old text beside those of a new one.
 
-How many of a batch are old follows from the two places alone, so that nothing else has to survive a
-restart: as many as bring the old text nearest to its share of all targets that were given out.
+How many windows of a batch are old follows from the positions in both streams alone, so that
+nothing else has to survive a restart: as many as bring the old text nearest to its share of all
+targets so far.
 
 Shapes:  B windows · T context length
 """
@@ -17,35 +18,35 @@ from folio.tokens.stream import Batch, Place, TokenStream
 
 
 class Mixture:
-    """As a TokenStream, which it is of the new text; `place` holds both places."""
+    """A TokenStream of the new text with windows of the old one; `place` holds both positions."""
 
     def __init__(self, new: TokenStream, old: TokenStream, share: float) -> None:
         """
         Args:
-            new, old: the streams of the two texts, of one window.
-            share: of the targets that are old, 0 to below 1.
+            new, old: the streams of the two texts, with equal windows.
+            share: share of the targets that are old, at least 0 and below 1.
         """
         assert new.window == old.window and 0 <= share < 1
         self.new, self.old, self.share = new, old, share
 
     @property
     def tokens(self) -> np.ndarray:
-        """(N,) of the new text."""
+        """(N,) token ids of the new text."""
         return self.new.tokens
 
     @property
     def loss_mask(self) -> NDArray[np.uint8] | None:
-        """Of the new text."""
+        """The loss mask of the new text."""
         return self.new.loss_mask
 
     @property
     def targets_per_epoch(self) -> int:
-        """Of the new text."""
+        """Targets per epoch of the new text."""
         return self.new.targets_per_epoch
 
     @property
     def place(self) -> Place:
-        """Where both streams stand."""
+        """The positions of both streams."""
         return replace(self.new.place, kept=self.old.place)
 
     @place.setter
@@ -54,7 +55,9 @@ class Mixture:
         self.old.place = place.kept or Place()
 
     def next_batch(self, n_windows: int, context_length: int | None = None) -> Batch:
-        """Read on in both; arguments and result as those of a TokenStream, the old windows last."""
+        """Read the next batch from both; arguments and result as in TokenStream, with the old
+        windows last.
+        """
         n_old = self._n_old(n_windows, context_length or self.new.window)
         counts = ((self.new, n_windows - n_old), (self.old, n_old))
         batches = [stream.next_batch(n, context_length) for stream, n in counts if n]

@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 
 def permute(indices: NDArray[np.int64], size: int, *key: int) -> NDArray[np.int64]:
-    """Where each index stands in the random order of `key`.
+    """The position of each index in the random order of `key`.
 
-    A Feistel network: the index is cut into two halves, and each round adds a hash of
-    one half to the other, which can be undone and so maps no two indices to one. Its
-    domain is a power of four; an index that leaves 0 ... size - 1 is mapped again until
-    it is back ("cycle walking"), which keeps the map one to one.
+    A Feistel network: the index is cut into two halves, and each round adds a hash of one half to
+    the other, which is invertible and so one to one. Its domain is a power of four; an index that
+    leaves 0 ... size - 1 is mapped again until it is back ("cycle walking"), which keeps the map
+    one to one.
 
     Args:
         indices: (n,) whole numbers below `size`.
         size: how many things there are.
-        key: whole numbers that name the order; the same key gives the same order.
+        key: whole numbers; equal keys give equal orders.
 
     Returns:
         (n,) distinct whole numbers below `size`.

@@ -1,18 +1,18 @@
 """The order in which a text is read for training: windows, without replacement, resumable.
 
-N tokens have N - 1 targets: each token but the first is to be predicted once an epoch.
-An epoch cuts them into windows from a random phase. The whole windows come first, in a
-new order each epoch, and then the two pieces at the edges of the text:
+N tokens have N - 1 targets: each token except the first is predicted once per epoch. An epoch cuts
+them into windows from a random phase. The whole windows come first, in a new order each epoch, and
+then the two pieces at the edges of the text:
 
     tokens    0 1 2 3 4 5 6 7 8 9 10 11 12
     targets     [1 2|3 4 5 6|7 8 9 10|11 12]      window 4, phase 2
     order            7 8 9 10, 3 4 5 6, then 1 2, then 11 12
 
-So a place in the stream is two whole numbers, the epoch and the targets of it that were
-given out, and needs no memory, however long the text: the order of the windows is a
-function that is computed when asked. Since the place counts targets, the number of windows
-in a batch may change at any moment, and so may their length, up to the window of the order:
-a shorter context reads each window in several goes.
+So a position in the stream is two whole numbers, the epoch and the number of its targets read so
+far, and takes no memory, however long the text: the order of the windows is a function, computed on
+demand. Since the position counts targets, the number of windows in a batch may change at any time,
+and so may their length, up to the window of the order: a shorter context reads each window in
+several steps.
 
 Shapes:  B windows · T context length
 """
@@ -31,10 +31,9 @@ from folio.tokens.goldfish import dropped
 from folio.tokens.permutation import permute
 
 AHEAD = 1024
-"""Windows whose places are looked up at once, since one takes as long as many."""
+"""Windows that are looked up at once, since one takes as long as many."""
 IGNORED = -100
-"""Target of a place in a row that its window does not reach, or that is not to be learned; it adds
-nothing to a loss."""
+"""Target that adds nothing to the loss: past the end of a short window, or not to be learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,29 +41,29 @@ class StreamConfig:
     """In which order the training text is read."""
 
     order: Literal["shuffled", "sequential"] = "shuffled"
-    """`shuffled`: a new permutation of the windows each epoch. `sequential`: each row of a
-    batch goes on where it stood in the batch before, as backpropagation through time reads."""
+    """`shuffled`: a new permutation of the windows each epoch. `sequential`: each row of a batch
+    continues where it ended in the batch before, as in truncated backpropagation through time."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stream stands."""
+    """A position in a stream."""
 
     epoch: int = 0
     position: int = 0
-    """Targets of this epoch that were given out."""
+    """Targets of this epoch that have been read."""
     kept: Place | None = None
-    """The place in a second text, where one is mixed in (mixture.py)."""
+    """The position in a second text, if one is mixed in (mixture.py)."""
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Place:
-        """Take up what `dataclasses.asdict` made."""
+        """Invert `dataclasses.asdict`."""
         kept = record.get("kept")
         return cls(record["epoch"], record["position"], cls.of(kept) if kept else None)
 
 
 class Batch(NamedTuple):
-    """Windows, one a row."""
+    """B windows of token ids with their targets."""
 
     inputs: NDArray[np.int64]
     """(B, T) token ids."""
@@ -73,20 +72,20 @@ class Batch(NamedTuple):
 
     @property
     def n_targets(self) -> int:
-        """Targets that count."""
+        """Number of targets that count in the loss."""
         return int((self.targets != IGNORED).sum())
 
     def split(self, n_windows: int) -> list[Batch]:
-        """Cut into batches of so many windows, the last of which may have fewer."""
+        """Split into batches of `n_windows` windows; the last may have fewer."""
         firsts = range(0, len(self.inputs), n_windows)
         return [Batch(*(rows[i : i + n_windows] for rows in self)) for i in firsts]
 
 
 class TokenStream:
-    """An endless series of batches; `place` says where it stands and can be set."""
+    """An endless series of batches; `place` is the position and can be set."""
 
     share = 0.0
-    """Of another text among what is read; see mixture.py."""
+    """Share of targets from another text; see mixture.py."""
 
     def __init__(
         self,
@@ -101,13 +100,14 @@ class TokenStream:
         """
         Args:
             tokens: (N,) token ids; may be mapped from a file.
-            window: targets of a whole window, the longest context that will be asked for.
-            seed: names the series of orders.
-            config: the order.
-            lanes: rows of a batch that go on from one batch to the next, if sequential.
-            goldfish: one target in so many is IGNORED, by so many tokens before it; 0 for none.
-            loss_mask: (N,) 1 for each token that counts, others are IGNORED as targets; None lets
-                all count.
+            window: targets of a whole window, which is the longest context that can be asked for.
+            seed: chooses the order of each epoch.
+            config: shuffled or sequential.
+            lanes: rows of a batch that continue from one batch to the next, if sequential.
+            goldfish: one target in how many is IGNORED, and how many tokens before it decide; 0 for
+                none.
+            loss_mask: (N,) 1 for each token that counts; others are IGNORED as targets. None if all
+                count.
 
         Raises:
             UserError: the text is shorter than one window.
@@ -126,16 +126,16 @@ class TokenStream:
 
     @property
     def targets_per_epoch(self) -> int:
-        """N - 1: every token but the first."""
+        """N - 1: every token except the first."""
         return len(self.tokens) - 1
 
     @property
     def n_given(self) -> int:
-        """Targets that were given out since the beginning."""
+        """Targets read since the beginning."""
         return self.place.epoch * self.targets_per_epoch + self.place.position
 
     def next_batch(self, n_windows: int, context_length: int | None = None) -> Batch:
-        """Read on.
+        """Read the next batch.
 
         Args:
             n_windows: B, rows of the batch.
@@ -143,7 +143,7 @@ class TokenStream:
 
         Returns:
             (B, T) inputs and targets; near the end of an epoch a row may be short, and
-            the rows after it are of the next epoch.
+            the rows after it belong to the next epoch.
         """
         width = context_length or self.window
         assert 0 < width <= self.window
@@ -174,7 +174,7 @@ class TokenStream:
         starts: NDArray[np.int64],
         lengths: NDArray[np.int64],
     ) -> int:
-        """Fill rows from one epoch, until it or the batch ends; returns the next row."""
+        """Fill rows from one epoch until it or the batch ends; returns the next row."""
         position, first_row = self.place.position, row
         slots: list[int] = []
         while row < len(starts) and position < self.targets_per_epoch:
@@ -202,7 +202,7 @@ class _Epoch:
         self._first_slot, self._starts = 0, np.empty(0, dtype=np.int64)
 
     def find(self, position: int) -> tuple[int, int, int]:
-        """Slot in the order, offset in its window, and what is left of that window."""
+        """Slot in the order, offset in its window, and targets left in that window."""
         window, whole = self.stream.window, self.n_whole * self.stream.window
         if position < whole:
             return position // window, position % window, window - position % window
@@ -230,8 +230,8 @@ class _Epoch:
         return permute(slots, self.n_whole, self.stream.seed, self.number, 1)
 
     def _interleave(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        # Lane i reads the windows i * steps ... (i + 1) * steps - 1; what does not fill a
-        # last row of lanes follows in order.
+        # Lane i reads the windows i * steps ... (i + 1) * steps - 1; windows that do not fill a
+        # last row of lanes follow in order.
         lanes = self.stream.lanes
         steps = self.n_whole // lanes
         interleaved = slots % lanes * steps + slots // lanes

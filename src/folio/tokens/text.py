@@ -1,8 +1,8 @@
-"""The text of token ids, without holding it: UTF-8 bytes as symbols, at some 100 MB/s.
+"""The text of token ids as a stream of UTF-8 bytes ("symbols"), at some 100 MB/s.
 
-A symbol is a byte, or BREAK where no text goes on: at the end of a document, of what somebody says
-in a conversation, and where the vocabulary did not know something. Other special tokens stand for
-nothing. A place in a text is the number of a symbol.
+A symbol is a byte, or BREAK where the text is interrupted: at the end of a document or of a turn in
+a conversation, and at an unknown token. Other special tokens have no symbol. A place in a text is
+the index of a symbol.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from folio.tokens.token_file import let_go
 
 Symbols = NDArray[np.int16]
 Bytes = NDArray[np.uint8]
-"""UTF-8, with 0 for BREAK, which no text has."""
+"""UTF-8 bytes, with 0 for BREAK, which no text has."""
 
 BREAK = 256
 CHUNK_TOKENS = 1 << 16
-"""Decoded together; what is held while a text is streamed."""
+"""Tokens that are decoded together, and held in memory while a text is streamed."""
 
 
 class TokenText:
-    """The symbols of some tokens, from front to back or from any place."""
+    """The symbols of some tokens, read from the start or at any place."""
 
     def __init__(self, tokens: TokenIds, tokenizer: Tokenizer) -> None:
-        """Hold on to (N,) token ids, which may be a mapped file."""
+        """Keep (N,) token ids, which may be a mapped file."""
         self.tokens = tokens
         self._end_of_document = tokenizer.end_of_document
         self._pieces, self._sizes = _table(tokenizer)
@@ -58,7 +58,7 @@ class TokenText:
         return np.concatenate(chunks)[start - offset : stop - offset]
 
     def whole(self) -> Bytes:
-        """The whole text, held."""
+        """The whole text in memory."""
         found, begin = np.empty(len(self), np.uint8), 0
         for symbols in self.chunks():
             found[begin : begin + len(symbols)] = _as_bytes(symbols, 0)
@@ -73,7 +73,7 @@ class TokenText:
         yield decoder.decode(b"", final=True)
 
     def characters_before(self, place: int) -> int:
-        """How many characters begin before a place."""
+        """Number of characters that begin before a place."""
         starts = self._chunk_starts
         chunk = min(int(np.searchsorted(starts, place, "right")) - 1, len(starts) - 2)
         if chunk < 0:
@@ -82,7 +82,7 @@ class TokenText:
         return int(self._chunk_characters[chunk]) + _count(symbols)
 
     def places_of(self, token_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n,) the places where some tokens begin, given by their number in the text."""
+        """(n,) the places where some tokens begin, given their indices."""
         places = np.zeros(len(token_numbers), np.int64)
         chunks = token_numbers // CHUNK_TOKENS
         for chunk in np.unique(chunks).tolist():
@@ -94,7 +94,7 @@ class TokenText:
         return places
 
     def token_at(self, place: int) -> int:
-        """The number of the token that a symbol belongs to."""
+        """The index of the token that a symbol belongs to."""
         starts = self._chunk_starts
         chunk = min(int(np.searchsorted(starts, place, "right")) - 1, len(starts) - 2)
         first = chunk * CHUNK_TOKENS
@@ -102,7 +102,7 @@ class TokenText:
         return first + int(np.searchsorted(ends, place, "right"))
 
     def place_of_character(self, number: int) -> int:
-        """The place of a character of `pieces`, in which a BREAK counts as one."""
+        """The place of a character of `pieces`, where a BREAK counts as one character."""
         begins = self._chunk_counts[1]
         chunk = min(int(np.searchsorted(begins, number, "right")) - 1, len(begins) - 2)
         symbols = self._decoded(chunk * CHUNK_TOKENS)
@@ -111,7 +111,7 @@ class TokenText:
 
     @cached_property
     def n_characters(self) -> int:
-        """Of the whole text."""
+        """Number of characters in the whole text."""
         return int(self._chunk_characters[-1])
 
     @cached_property
@@ -141,7 +141,9 @@ class TokenText:
 
     @cached_property
     def _chunk_counts(self) -> NDArray[np.int64]:
-        """(2, K + 1) the characters that begin before each chunk; those and BREAKs."""
+        """(2, K + 1) number of characters that begin before each chunk; number of those and
+        BREAKs.
+        """
         counts = [np.zeros(2, np.int64)]
         for symbols in self.chunks():
             n = _count(symbols)
@@ -149,7 +151,9 @@ class TokenText:
         return np.cumsum(counts, axis=0).T
 
     def _firsts(self) -> Iterator[int]:
-        """The first token of each chunk; a mapped file that is passed does not pile up."""
+        """The index of the first token of each chunk; pages of a mapped file are released on the
+        way.
+        """
         for first in range(0, len(self.tokens), CHUNK_TOKENS):
             yield first
             if first % (64 * CHUNK_TOKENS) == 0:
@@ -157,7 +161,7 @@ class TokenText:
         let_go(self.tokens)
 
     def _decoded(self, first: int) -> Symbols:
-        if self._held[0] != first:  # places that are asked for in order lie in the same chunk
+        if self._held[0] != first:  # consecutive places are mostly in the same chunk
             self._held = first, self._decode(first)
         return self._held[1]
 
@@ -175,8 +179,8 @@ class TokenText:
 def characters(symbols: Symbols) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(n,) a number for each character that begins in some bytes, and where it begins.
 
-    Equal characters have equal numbers, BREAK one of its own; bytes before the first character
-    belong to none.
+    Equal characters have equal numbers, and BREAK has one of its own; bytes before the first
+    character belong to none.
     """
     values = np.asarray(symbols, np.int64)
     starts = np.flatnonzero((values & 0xC0) != 0x80)
@@ -190,12 +194,12 @@ def characters(symbols: Symbols) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def to_text(symbols: Symbols) -> str:
-    """As a string: BREAK is a line end, and what is no UTF-8 becomes U+FFFD."""
+    """Decode to a string: BREAK becomes a line end, and invalid UTF-8 becomes U+FFFD."""
     return to_bytes(symbols, ord("\n")).decode("utf-8", errors="replace")
 
 
 def text_of(token_ids: TokenIds, tokenizer: Tokenizer) -> str:
-    """A few tokens as a string."""
+    """Decode a few tokens to a string."""
     text = TokenText(token_ids, tokenizer)
     return to_text(text.between(0, len(text)))
 
@@ -206,7 +210,7 @@ def from_text(text: str) -> Symbols:
 
 
 def to_bytes(symbols: Symbols, for_break: int = 0) -> bytes:
-    """As UTF-8, BREAK as a byte that text has not."""
+    """Encode as UTF-8 bytes, BREAK as a byte that the text does not have."""
     return _as_bytes(symbols, for_break).tobytes()
 
 
@@ -215,14 +219,14 @@ def _as_bytes(symbols: Symbols, for_break: int) -> Bytes:
 
 
 def _count(symbols: Symbols) -> int:
-    """Characters that begin in some symbols."""
+    """Number of characters that begin in some symbols."""
     return int(np.count_nonzero(((symbols & 0xC0) != 0x80) & (symbols != BREAK)))
 
 
 def _table(tokenizer: Tokenizer) -> tuple[Symbols, NDArray[np.int64]]:
-    """The symbols of all ids one after the other, and how many each has."""
+    """The symbols of all ids concatenated, and the number of each."""
     breaks = {tokenizer.end_of_document, tokenizer.unknown}
-    if tokenizer.has_chat:  # who speaks next says something else
+    if tokenizer.has_chat:  # a change of speaker interrupts the text
         breaks.add(tokenizer.special_tokens[CHAT_TOKENS[2]])
     special = set(tokenizer.special_tokens.values())
     symbols: list[int] = []

@@ -31,13 +31,13 @@ HEADER = struct.Struct("<8sIIQ32s8x")
 def write_token_file(
     path: Path, chunks: Iterable[TokenIds], dtype: np.dtype, fingerprint: str
 ) -> int:
-    """Write token ids as they come; the file appears whole or not at all.
+    """Write token ids as they come; the file appears complete or not at all.
 
     Args:
         path: the file.
         chunks: (n,) arrays of token ids, in order.
         dtype: the unsigned type to store.
-        fingerprint: of the tokenizer, hexadecimal.
+        fingerprint: hexadecimal sha256 of the tokenizer.
 
     Returns:
         The number of tokens.
@@ -57,7 +57,7 @@ def open_token_file(path: Path, fingerprint: str | None = None) -> TokenIds:
     """Map the token ids of a file into memory: (n,) unsigned integers, read-only.
 
     Raises:
-        UserError: no such file, damaged, or made by another tokenizer than `fingerprint`.
+        UserError: no such file, damaged, or made by a tokenizer other than `fingerprint`.
     """
     try:
         with path.open("rb") as file:
@@ -86,8 +86,8 @@ def open_token_file(path: Path, fingerprint: str | None = None) -> TokenIds:
 
 
 def let_go(tokens: TokenIds) -> None:
-    """Give back the pages of a mapped file that were read: they count as this process's memory
-    until another one wants it, and are read again when they are asked for.
+    """Release the pages of a mapped file that were read: they count as memory of this process until
+    another one needs it, and are read again on demand.
     """
     mapped = getattr(tokens, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):

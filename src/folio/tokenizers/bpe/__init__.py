@@ -1,1 +1,3 @@
-"""Byte-pair encoding: `reference` to read, `split`, `count`, `train` and `encode` to run."""
+"""Byte-pair encoding: `reference` is written to be read; `split`, `count`, `train` and `encode` to
+run.
+"""

@@ -1,5 +1,4 @@
-"""The distinct chunks of a text and a number for each: an open-addressing hash table over bytes,
-for kernels.
+"""The distinct chunks of a text, numbered: an open-addressing hash table over bytes, for kernels.
 
 Everything is read in words of 8 bytes. A chunk of up to 7 bytes is its own key (the bytes, and
 the length on top), so most look-ups compare one number and touch nothing else; a longer one has a
@@ -23,7 +22,7 @@ _HALF, _WORD_BITS, _LENGTH_SHIFT = np.uint64(32), np.uint64(64), np.uint64(56)
 
 
 def padded(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes as uint8, and as uint64 words with zeros behind, so that no load leaves them."""
+    """Return the bytes as uint8 and as uint64 words, zero-padded so that no load leaves them."""
     room = data + bytes(16 - len(data) % 8)
     return np.frombuffer(room, np.uint8)[: len(data)], np.frombuffer(room, np.uint64)
 
@@ -49,7 +48,7 @@ def first_bytes(word, n_bytes):
 
 @kernel(allocates=False)
 def chunk_key(words, start, length):
-    """A number that tells short chunks apart, and long ones nearly always; never 0."""
+    """A key that is unique for short chunks and nearly unique for long ones; never 0."""
     if length < 8:
         return first_bytes(load_word(words, start), length) | np.uint64(length) << _LENGTH_SHIFT
     key = np.uint64(length)
@@ -85,7 +84,7 @@ def find_slot(slots, key, words, start, length, arena, starts, lengths):
 
 @kernel(allocates=False)
 def same_words(words, start, length, arena, arena_start):
-    """Whether the bytes at a byte position equal those at a place in the arena."""
+    """Whether the bytes at a byte position equal those at a position in the arena."""
     for offset in range(0, length, 8):
         word = first_bytes(load_word(words, start + offset), length - offset)
         if word != arena[arena_start + (offset >> 3)]:
@@ -95,7 +94,7 @@ def same_words(words, start, length, arena, arena_start):
 
 @kernel(allocates=False)
 def store_words(words, start, length, arena, arena_start):
-    """Copy the bytes at a byte position to the arena, the last word filled up with zeros."""
+    """Copy the bytes at a byte position to the arena, the last word padded with zeros."""
     for offset in range(0, length, 8):
         arena[arena_start + (offset >> 3)] = first_bytes(
             load_word(words, start + offset), length - offset

@@ -16,7 +16,7 @@ from folio.tokenizers.bpe.split import PATTERN_CODES, next_cut
 from folio.tokenizers.bpe.unicode_classes import class_table
 
 BATCH_BYTES = 1 << 20
-"""What a thread counts at a time."""
+"""How much text a thread counts at a time."""
 
 
 class ChunkCounts:
@@ -40,11 +40,11 @@ class ChunkCounts:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """What kernels work on."""
+        """The arrays that kernels work on."""
         return self.slots, self.counts, self.starts, self.lengths, self.arena, self.sizes
 
     def count(self, texts: list[bytes], pattern: str) -> None:
-        """Add the chunks of some texts; none goes from one text to the next."""
+        """Add the chunks of some texts; no chunk crosses from one text to the next."""
         data, words = padded(b"".join(texts))
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
         place = np.zeros(2, np.int64)
@@ -70,7 +70,7 @@ class ChunkCounts:
 
     @classmethod
     def from_mapping(cls, numbers: Mapping[bytes, int]) -> ChunkCounts:
-        """A table of some chunks that are known already."""
+        """Build a table from known chunks and their counts."""
         source = cls(capacity=2, arena_words=2)
         data = b"".join(chunk + bytes(-len(chunk) % 8) for chunk in numbers)
         source.arena = padded(data)[1]
@@ -84,7 +84,7 @@ class ChunkCounts:
         return table
 
     def as_counter(self) -> Counter[bytes]:
-        """The same as a dictionary, for tests and for reading."""
+        """The same as a dictionary, for tests and inspection."""
         data = self.arena.tobytes()
         spans = zip(self.starts.tolist(), self.lengths.tolist(), self.counts.tolist(), strict=True)
         chunks = [(data[8 * start : 8 * start + length], n) for start, length, n in spans if n]
@@ -99,14 +99,14 @@ class ChunkCounts:
 def count_texts(
     texts: Iterable[str], pattern: str = "gpt2", *, n_threads: int | None = None
 ) -> ChunkCounts:
-    """Count the chunks of some texts; only as much of them is in memory as is being counted.
+    """Count the chunks of some texts; memory holds only what is being counted.
 
-    A text larger than memory comes as `patterns.safe_pieces` of itself.
+    Give a text larger than memory as its `patterns.safe_pieces`.
 
     Args:
-        texts: no chunk goes from one to the next.
+        texts: no chunk crosses from one to the next.
         pattern: a name in `patterns.PATTERNS`.
-        n_threads: one for each processor and two at most, if not given.
+        n_threads: by default one per processor, at most two.
     """
     check_pattern(pattern)
     n_threads = n_threads or min(2, cores())
@@ -129,7 +129,7 @@ def count_texts(
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[bytes]]:
-    """Texts as UTF-8, some of them at a time; long ones in safe pieces."""
+    """Batches of texts as UTF-8; long texts are cut into safe pieces."""
     batch: list[bytes] = []
     n_bytes = 0
     for text in texts:
@@ -149,7 +149,7 @@ def count_chunks(
 ):
     """Count the chunks of the texts that end at `ends`; False if the table is full.
 
-    `place`, the next text and the next byte, says where to go on then.
+    `place`, the next text and the next byte, then says where to resume.
     """
     text, position = place[0], place[1]
     full = False
@@ -184,7 +184,7 @@ def add_chunks(
     arena,
     sizes,
 ):
-    """Add chunks of another table from number `done` on; returns how far it came."""
+    """Add chunks of another table from number `done` on; returns the number of the next one."""
     while done < n_chunks:
         start, length, count = other_starts[done] << 3, other_lengths[done], other_counts[done]
         if not add_chunk(words, start, length, count, slots, counts, starts, lengths, arena, sizes):

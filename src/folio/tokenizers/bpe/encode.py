@@ -1,4 +1,4 @@
-"""Text to token ids: each distinct chunk is merged once and then remembered."""
+"""Text -> token ids: each distinct chunk is merged once and then remembered."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from folio.tokenizers.bpe.unicode_classes import class_table
 
 
 class _Vocabulary(NamedTuple):
-    """`Rules` as hash tables."""
+    """`Rules` as hash tables for kernels."""
 
     rules: np.ndarray  # (capacity, 2) uint64, from `rule_key` to rank << 32 | new id
     byte_ids: np.ndarray  # (256,) int32
-    slots: np.ndarray  # chunks that are tokens as they stand, see chunk_table
+    slots: np.ndarray  # chunks that are tokens as they are, see chunk_table
     starts: np.ndarray
     lengths: np.ndarray
     arena: np.ndarray
@@ -56,15 +56,13 @@ class _Vocabulary(NamedTuple):
 
 
 class _Memo(NamedTuple):
-    """Chunks seen before, and their ids."""
+    """Chunks encoded before, and their ids."""
 
     slots: np.ndarray  # (capacity, 2) uint64, see chunk_table
     starts: np.ndarray  # (chunks,) int64
     lengths: np.ndarray  # (chunks,) int64
     arena: np.ndarray  # (words,) uint64
-    spans: (
-        np.ndarray
-    )  # (chunks,) int64: where in `ids` those of a chunk begin << 8 | how many there are
+    spans: np.ndarray  # (chunks,) int64: position in `ids` << 8 | number of ids of each chunk
     ids: np.ndarray  # (capacity,) int32
     sizes: np.ndarray  # (7,) int64
 
@@ -81,19 +79,19 @@ class _Memo(NamedTuple):
         )
 
     def forget(self) -> None:
-        """Start again from nothing."""
+        """Empty the memo."""
         self.slots.fill(0)
         self.sizes[:3] = 0
 
 
 class _Scratch(NamedTuple):
-    """Room to merge one chunk in."""
+    """Memory in which one chunk is merged."""
 
     ids: np.ndarray  # (n,) int32
-    ranks: np.ndarray  # (n,) int32: of the pair that begins at a place
-    following: np.ndarray  # (n,) int32: the place of the next token
+    ranks: np.ndarray  # (n,) int32: rank of the pair that begins at a position
+    following: np.ndarray  # (n,) int32: position of the next token
     previous: np.ndarray  # (n,) int32
-    heap: np.ndarray  # (3 n,) int64: rank << 32 | place
+    heap: np.ndarray  # (3 n,) int64: rank << 32 | position
 
     @classmethod
     def for_length(cls, n: int) -> _Scratch:
@@ -102,7 +100,7 @@ class _Scratch(NamedTuple):
 
 
 class _Thread:
-    """What one thread needs for itself."""
+    """The memo and the scratch memory of one thread."""
 
     largest_memo = 1 << 20
 
@@ -111,7 +109,7 @@ class _Thread:
         self.scratch = _Scratch.for_length(1 << 10)
 
     def encode(self, data: bytes, ends: np.ndarray, pattern: int, vocabulary: _Vocabulary):
-        """The ids of all texts in one row, and where in it each text ends."""
+        """The ids of all texts in one array, and where each text ends in it."""
         text, words = padded(data)
         out = np.empty(len(text), np.int32)
         out_ends = np.empty(len(ends), np.int64)
@@ -142,7 +140,7 @@ class _Thread:
 
 
 class Encoder:
-    """Encodes text with a set of rules; remembers chunks from call to call, so keep it.
+    """Encodes text with a set of rules; keep it, since it remembers chunks from call to call.
 
     >>> encoder = Encoder(Rules.from_merges([(117, 103), (104, 256)]))
     >>> encoder.encode("hugs, mugs").tolist()
@@ -161,11 +159,11 @@ class Encoder:
         return self.encode_bytes(text.encode("utf-8", "surrogatepass"))
 
     def encode_bytes(self, data: bytes) -> np.ndarray:
-        """The token ids of UTF-8, or of any bytes."""
+        """The token ids of bytes, which need not be valid UTF-8."""
         return self._run(data, np.array([len(data)], np.int64))[0]
 
     def encode_batch(self, texts: Iterable[str], n_threads: int | None = None) -> list[np.ndarray]:
-        """The token ids of each text; on two threads, or as many as given, when it is much."""
+        """The token ids of each text; long input uses two threads, or `n_threads`."""
         pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
         ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
         data = b"".join(pieces)
@@ -186,8 +184,8 @@ class Encoder:
     def encode_stream(
         self, texts: Iterable[str], n_threads: int | None = None
     ) -> Iterator[np.ndarray]:
-        """The token ids of each text, as they come; on two threads, or as many as given, from the
-        second text on.
+        """The token ids of each text as they come; from the second text on with two threads, or
+        `n_threads`.
         """
         n_threads = n_threads or min(2, cores())
         texts = iter(texts)
@@ -205,7 +203,8 @@ class Encoder:
                 yield running.popleft().result()
 
     def _run(self, data: bytes, ends: np.ndarray):
-        # Taken out while it works, so that no two threads of the caller write to one memo.
+        # Removed from the pool while it works, so that no two threads of the caller write to one
+        # memo.
         try:
             thread = self._idle.pop()
         except IndexError:

@@ -1,9 +1,9 @@
-"""The kernels of `encode`: find a chunk among those seen before, or merge it.
+"""The kernels of `encode`: look up a chunk among those seen before, or merge it.
 
-Short chunks are merged by looking for the best pair again after each merge, which is quadratic
-and, up to `SHORT` bytes, the fastest; longer ones with a heap in O(n log n), so that a million
-equal letters or text without spaces does no harm. Both take the pair of lowest rank first, the
-leftmost of equals, one at a time.
+Short chunks are merged by searching for the best pair again after each merge, which is quadratic
+but fastest up to `SHORT` bytes; longer ones with a heap in O(n log n), so that a million equal
+letters or text without spaces does no harm. Both merge the pair of lowest rank, the leftmost of
+equals, one at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from folio.tokenizers.bpe.chunk_table import chunk_key, find_slot, store_words
 from folio.tokenizers.bpe.split import next_cut
 
 SHORT = 48
-"""Chunks of more bytes than this are merged with a heap, and not remembered."""
+"""In bytes; a longer chunk is merged with a heap, and not remembered."""
 
 _NO_RULE = np.int32(0x7FFFFFFF)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -29,7 +29,7 @@ N_CHUNKS, N_WORDS, N_IDS, TEXT, BYTE, N_OUT, CHUNK_BYTES = 0, 1, 2, 3, 4, 5, 6
 
 @kernel(allocates=False)
 def fill_rules(pairs, new_ids, slots):
-    """Put the rules in a hash table; of two for the same pair the last one stays."""
+    """Put the rules into a hash table; of two for the same pair the last one wins."""
     for rank in range(len(pairs)):
         key = rule_key(pairs[rank, 0], pairs[rank, 1])
         slot = rule_slot(slots, key)
@@ -39,7 +39,7 @@ def fill_rules(pairs, new_ids, slots):
 
 @kernel(allocates=False)
 def rule_key(left, right):
-    """A pair of ids as one number, not 0."""
+    """A pair of ids as one nonzero number."""
     return (np.uint64(left) + np.uint64(1)) << _HALF | np.uint64(right)
 
 
@@ -55,7 +55,7 @@ def rule_slot(slots, key):
 
 @kernel(allocates=False)
 def find_rule(rules, left, right):
-    """The rank of a pair and the id that it makes."""
+    """The rank of a pair and the id that it is merged into."""
     slot = rule_slot(rules, rule_key(left, right))
     if rules[slot, 0] == _ZERO:
         return _NO_RULE, np.int32(-1)
@@ -133,7 +133,7 @@ def remember(memo, slot, key, words, position, length, ids, n_ids):
 
 @kernel(allocates=False)
 def encode_chunk(data, words, start, length, vocabulary, scratch):
-    """Put the ids of one chunk first in scratch.ids; returns their number."""
+    """Write the ids of one chunk to the start of scratch.ids; returns their number."""
     key = chunk_key(words, start, length)
     slot = find_slot(
         vocabulary.slots,
@@ -155,7 +155,7 @@ def encode_chunk(data, words, start, length, vocabulary, scratch):
 
 @kernel(allocates=False)
 def put_bytes(data, start, length, byte_ids, ids):
-    """Write the ids of the bytes that the vocabulary has; returns how many there are."""
+    """Write the ids of those bytes that the vocabulary has; returns their number."""
     n = 0
     for k in range(length):
         token_id = byte_ids[data[start + k]]
@@ -167,7 +167,7 @@ def put_bytes(data, start, length, byte_ids, ids):
 
 @kernel(allocates=False)
 def merge_short(data, start, length, rules, byte_ids, scratch):
-    """Merge one chunk; its ids are the first of scratch.ids, their number is returned."""
+    """Merge one chunk, and write its ids to the start of scratch.ids; returns their number."""
     ids, ranks = scratch.ids, scratch.ranks
     new_ids = scratch.following
     n = put_bytes(data, start, length, byte_ids, ids)
@@ -194,7 +194,7 @@ def merge_short(data, start, length, rules, byte_ids, scratch):
 
 @kernel(allocates=False)
 def merge_long(data, start, length, rules, byte_ids, scratch):
-    """Like `merge_short`, with a linked list of tokens and a heap of (rank, place)."""
+    """Like `merge_short`, with a linked list of tokens and a heap of (rank, position)."""
     ids, ranks, following, previous = (
         scratch.ids,
         scratch.ranks,
@@ -216,7 +216,7 @@ def merge_long(data, start, length, rules, byte_ids, scratch):
         rank = heap[0] >> 32
         size = pop(heap, size)
         if ranks[place] != rank:
-            continue  # one of the two has been merged with another since
+            continue  # stale: one of the two has been merged meanwhile
         right = np.int64(following[place])
         _, ids[place] = find_rule(rules, ids[place], ids[right])
         ranks[right] = _NO_RULE
@@ -238,7 +238,9 @@ def merge_long(data, start, length, rules, byte_ids, scratch):
 
 @kernel(allocates=False)
 def rank_pair(place, length, rules, scratch, size):
-    """Put the pair that begins at a place into the heap, if it has a rule; returns its new size."""
+    """Push the pair that begins at a position onto the heap, if it has a rule; returns its new
+    size.
+    """
     right = np.int64(scratch.following[place])
     rank = _NO_RULE
     if right < length:
@@ -251,7 +253,7 @@ def rank_pair(place, length, rules, scratch, size):
 
 @kernel(allocates=False)
 def push(heap, size, entry):
-    """Add an entry to a binary heap, the smallest on top; returns its new size."""
+    """Push an entry onto a binary min-heap; returns its new size."""
     place = size
     while place > 0:
         parent = (place - 1) >> 1
@@ -265,7 +267,7 @@ def push(heap, size, entry):
 
 @kernel(allocates=False)
 def pop(heap, size):
-    """Remove the entry on top; returns the new size."""
+    """Remove the smallest entry; returns the new size."""
     size -= 1
     entry = heap[size]
     place = 0

@@ -1,5 +1,4 @@
-r"""How text is cut into chunks before any merging: four published patterns, as regular
-expressions.
+r"""Four published patterns, as regular expressions, that cut text into chunks before any merging.
 
 `gpt2` is GPT-2's; `smollm` is the same with each digit alone, and no space before it; `llama3` and
 `qwen2` are those of the models of the same name, which differ from each other in how many digits
@@ -38,14 +37,14 @@ PATTERNS = {
 
 
 def check_pattern(name: str) -> str:
-    """The name itself, or a UserError that lists the names there are."""
+    """Return the name, or raise a UserError that lists the known ones."""
     if name not in PATTERNS:
         raise UserError(f"Unknown split pattern {name!r}. Choose one of {', '.join(PATTERNS)}.")
     return name
 
 
 def split_slowly(text: str, pattern: str = "gpt2") -> list[str]:
-    """The chunks of the text; joined they are the text again.
+    """The chunks of a text; joined they give the text.
 
     >>> split_slowly("We'll see 100  things.")
     ['We', "'ll", ' see', ' 100', ' ', ' things', '.']
@@ -54,11 +53,11 @@ def split_slowly(text: str, pattern: str = "gpt2") -> list[str]:
 
 
 def safe_pieces(parts: Iterable[str], n_characters: int = 1 << 20) -> Iterator[str]:
-    """One text that comes in parts, in pieces that have the same chunks as the whole.
+    """Regroup the parts of a text into pieces that have the same chunks as the whole.
 
-    A cut is safe between a letter and a character that is none, and between a number and a
-    character that is none: both are the last of their chunk in every pattern, and no pattern
-    looks back. A text without such a place stays whole.
+    A cut is safe after a letter that is not followed by a letter, and after a number that is not
+    followed by a number: both end their chunk in every pattern, and no pattern looks back. A text
+    without such a position stays whole.
 
     >>> list(safe_pieces(["The first wo", "rds, ", "  the last"], n_characters=12))
     ['The first', ' words,   the', ' last']
@@ -74,13 +73,13 @@ def safe_pieces(parts: Iterable[str], n_characters: int = 1 << 20) -> Iterator[s
                 yield "".join([*waiting, text[:cut]])
                 waiting, text = [], text[cut:]
                 n_waiting = len(text)
-            waiting += [text[:-1], text[-1:]]  # the last one is looked at again, with what follows
+            waiting += [text[:-1], text[-1:]]  # the last is seen again
     if n_waiting:
         yield "".join(waiting)
 
 
 def _last_safe_cut(text: str) -> int:
-    """The last place where every pattern cuts, or 0."""
+    """The last position at which every pattern cuts, or 0."""
     classes = _classes()
     after = classes[ord(text[-1])] if text else 0
     for place in range(len(text) - 1, 0, -1):
@@ -98,7 +97,8 @@ def _classes() -> bytes:
 
 @cache
 def with_our_classes(expression: str) -> re.Pattern[str]:
-    r"""An expression for `re`, with \p{L}, \p{N}, \s and \S spelled out as ranges of our table.
+    r"""Compile an expression for `re`, with \p{L}, \p{N}, \s and \S spelled out as ranges of our
+    table.
 
     In brackets it may also have \p{P}\p{S}, punctuation and signs, the two side by side.
     """

@@ -1,10 +1,9 @@
 """Byte-pair encoding, written to be read: the oracle of the compiled one, and its stand-in
 without numba.
 
-Start from small symbols (the 256 bytes, or the characters of the text). Again and again find the
-pair of neighbours that is most frequent, and give it a new id. The list of pairs in the order in
-which they were found, the *merges*, is all there is to learn; new text is encoded by applying
-them in that order.
+Start from small symbols (the 256 bytes, or the characters of the text). Repeatedly find the most
+frequent pair of neighbours, and give it a new id. The list of pairs in the order in which they were
+found, the *merges*, is all there is to learn; new text is encoded by applying them in that order.
 
     In:   h u g   h u g   p u g          (u, g) occurs 3 times: merge 0
     then  h ug    h ug    p ug           (h, ug) occurs 2 times: merge 1
@@ -41,8 +40,7 @@ def characters_of(text: str) -> list[str]:
 def count_chunks(
     chunks: Iterable[str], alphabet: Sequence[str] | None = None
 ) -> Counter[tuple[int, ...]]:
-    """How often each chunk occurs, as a tuple of ids: bytes, or positions in `alphabet` if one is
-    given.
+    """Count chunks, each a tuple of ids: bytes, or positions in `alphabet` if one is given.
 
     >>> count_chunks(["hug", "pug", "hug"])
     Counter({(104, 117, 103): 2, (112, 117, 103): 1})
@@ -54,7 +52,7 @@ def count_chunks(
 
 
 def count_pairs(chunk_counts: Mapping[tuple[int, ...], int]) -> Counter[Pair]:
-    """How often each pair of neighbours occurs; overlapping ones count: aaa has two.
+    """Count pairs of neighbours; overlapping ones count: aaa has two.
 
     >>> count_pairs({(7, 7, 7): 10, (5, 7, 7): 1})
     Counter({(7, 7): 21, (5, 7): 1})
@@ -90,7 +88,7 @@ def learn_merges(
     vocab_size: int | None = None,
     n_merges: int | None = None,
 ) -> list[Pair]:
-    """The merges, in the order in which they are learned: merge k makes the id alphabet_size + k.
+    """Learn the merges, in order: merge k makes the id alphabet_size + k.
 
     Give either the number of merges or the size of the vocabulary, alphabet included. The result
     is shorter when the text has no more pairs.
@@ -121,7 +119,7 @@ def learn_merges(
 
 
 def encode(token_ids: Sequence[int], merges: Sequence[Pair], alphabet_size: int = 256) -> list[int]:
-    """Apply the merges to one chunk: always the earliest learned one that occurs, everywhere,
+    """Apply the merges to one chunk: always the earliest learned one that applies, everywhere,
     until none does.
 
     >>> encode(b"hugs", [(117, 103), (104, 256)])
@@ -136,7 +134,7 @@ def encode(token_ids: Sequence[int], merges: Sequence[Pair], alphabet_size: int 
 
 
 def token_bytes(merges: Sequence[Pair]) -> list[bytes]:
-    """The bytes that each id of a byte-level vocabulary stands for; decoding joins them.
+    """The bytes of each id of a byte-level vocabulary; decoding joins them.
 
     >>> vocabulary = token_bytes([(117, 103), (104, 256)])
     >>> b"".join(vocabulary[token_id] for token_id in [257, 115])

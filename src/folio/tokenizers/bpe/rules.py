@@ -1,4 +1,6 @@
-"""What to merge in which order: the one form that all byte-level vocabularies are brought to."""
+"""What to merge in which order: the one form into which all byte-level vocabularies are
+converted.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +20,28 @@ class Rules:
     """(n, 2) int32: left and right id."""
 
     new_ids: np.ndarray
-    """(n,) int32: the id that each pair makes."""
+    """(n,) int32: the id that each pair is merged into."""
 
     byte_ids: np.ndarray
-    """(256,) int32; -1 where the vocabulary lacks a byte, which is then left out of a text."""
+    """(256,) int32; -1 for bytes that the vocabulary lacks, which are dropped from a text."""
 
     whole_chunks: Mapping[bytes, int] = field(default_factory=dict)
-    """Chunks that are a token as they stand, whatever the pairs would make of them."""
+    """Chunks that are a token as they are, whatever the merges would make of them."""
 
     @classmethod
     def from_merges(cls, merges: Sequence[tuple[int, int]] | np.ndarray) -> Rules:
-        """Those of a vocabulary trained here: bytes are their own ids, merge k makes 256 + k."""
+        """Rules of a vocabulary trained here: bytes are their own ids, merge k makes 256 + k."""
         pairs = np.asarray(merges, np.int32).reshape(-1, 2)
         new_ids = np.arange(256, 256 + len(pairs), dtype=np.int32)
         return cls(pairs, new_ids, np.arange(256, dtype=np.int32))
 
     @classmethod
     def from_ranks(cls, ranks: Mapping[bytes, int]) -> Rules:
-        """Those of tiktoken: neighbours are merged whenever together they are a token.
+        """Rules of tiktoken: neighbours are merged whenever together they are a token.
 
-        So each way to cut a token in two tokens is a rule, of the rank of the token; a published
-        list of merges has one for each token.
+        So each way to cut a token in two tokens is a rule with the rank of the token; a published
+        list
+        of merges has only one rule per token.
         """
         pairs, new_ids = [], []
         for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
@@ -57,7 +60,7 @@ class Rules:
 
     @cached_property
     def rank_of(self) -> dict[tuple[int, int], int]:
-        """The rank of each pair; of two rules for the same pair the last one holds."""
+        """The rank of each pair; of two rules for the same pair the last one wins."""
         return {(left, right): rank for rank, (left, right) in enumerate(self.pairs.tolist())}
 
 

@@ -32,7 +32,7 @@ _SPACE, _NEWLINE, _RETURN, _APOSTROPHE = 0x20, 0x0A, 0x0D, 0x27
 
 
 def split(text: str, pattern: str = "gpt2") -> list[bytes]:
-    """The chunks of the text as UTF-8; joined they are its bytes again.
+    """The chunks of a text as UTF-8; joined they give its bytes.
 
     >>> split("We'll see 100  things.")
     [b'We', b"'ll", b' see', b' 100', b' ', b' things', b'.']
@@ -43,7 +43,7 @@ def split(text: str, pattern: str = "gpt2") -> list[bytes]:
 
 
 def split_bytes(data: bytes, pattern: str = "gpt2") -> list[bytes]:
-    """The chunks of UTF-8 encoded text, or of any bytes."""
+    """The chunks of some bytes, which need not be valid UTF-8."""
     code = PATTERN_CODES[check_pattern(pattern)]
     cuts = np.empty(len(data), np.int64)
     n_cuts = find_cuts(np.frombuffer(data, np.uint8), class_table(), code, cuts)
@@ -53,7 +53,7 @@ def split_bytes(data: bytes, pattern: str = "gpt2") -> list[bytes]:
 
 @kernel(allocates=False)
 def find_cuts(data, classes, pattern, cuts):
-    """Write where each chunk ends, in bytes, to cuts (int64); returns how many there are."""
+    """Write the end of each chunk, in bytes, to cuts (int64); returns the number of chunks."""
     n_cuts = 0
     position = 0
     while position < len(data):
@@ -65,7 +65,7 @@ def find_cuts(data, classes, pattern, cuts):
 
 @kernel(allocates=False)
 def next_cut(data, start, stop, classes, pattern):
-    """Where the chunk that begins at `start` ends; the text ends at `stop`, after it."""
+    """The end of the chunk that begins at `start`, in a text that ends at `stop`."""
     if data[start] == _APOSTROPHE:
         any_case = pattern in (LLAMA3, QWEN2)
         end = end_of_contraction(data, start, stop, any_case)
@@ -78,7 +78,9 @@ def next_cut(data, start, stop, classes, pattern):
 
 @kernel(allocates=False)
 def gpt2_cut(data, start, stop, classes, digits_alone):
-    r"""` ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+`, whitespace; or `\p{N}` and `\s+(?=\p{N})`."""
+    r"""Matches ` ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+`, then whitespace; or `\p{N}` and
+    `\s+(?=\p{N})`.
+    """
     first = start + 1 if data[start] == _SPACE and start + 1 < stop else start
     kind, width = classify(data, first, stop, classes)
     if kind == NUMBER and digits_alone:
@@ -90,7 +92,10 @@ def gpt2_cut(data, start, stop, classes, digits_alone):
 
 @kernel(allocates=False)
 def llama3_cut(data, start, stop, classes, max_digits):
-    r"""`[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+`, whitespace."""
+    r"""Matches the following, then whitespace.
+
+    `[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+`
+    """
     kind, width = classify(data, start, stop, classes)
     after = start + width
     if kind == LETTER:
@@ -120,11 +125,11 @@ def llama3_cut(data, start, stop, classes, max_digits):
 
 @kernel(allocates=False)
 def end_of_whitespace(data, start, stop, classes, newlines_end_it, digits_alone):
-    """`\\s+(?!\\S)|\\s+`: all of it at the end of the text; before a word its last character is
-    left to the word.
+    """Matches `\\s+(?!\\S)|\\s+`: all of it at the end of the text; before a word its last
+    character is left to the word.
 
-    With `newlines_end_it` also `\\s*[\\r\\n]+` in front of them: up to the last newline, if there
-    is one. With `digits_alone` nothing is left to a number.
+    With `newlines_end_it` also `\\s*[\\r\\n]+` before that: up to the last newline, if there is
+    one. With `digits_alone` nothing is left to a number.
     """
     position = last_start = start
     after_newline = -1
@@ -146,7 +151,7 @@ def end_of_whitespace(data, start, stop, classes, newlines_end_it, digits_alone)
 @kernel(allocates=False)
 def end_of_contraction(data, start, stop, any_case):
     """Where `'s|'t|'re|'ve|'m|'ll|'d` ends, or -1 if there is none at `start`."""
-    fold = 0x20 if any_case else 0  # sets the bit that tells "s" from "S"
+    fold = 0x20 if any_case else 0  # the bit that distinguishes "s" from "S"
     if start + 1 >= stop:
         return -1
     one = data[start + 1] | fold
@@ -157,7 +162,7 @@ def end_of_contraction(data, start, stop, any_case):
     two = data[start + 2] | fold
     if (two == 0x65 and (one == 0x72 or one == 0x76)) or (two == 0x6C and one == 0x6C):  # re ve ll
         return start + 3
-    # The long s, U+017F, is the one other character that equals one of these in any case.
+    # The long s, U+017F, is the only other character that equals one of these if case is ignored.
     if any_case and data[start + 1] == 0xC5 and data[start + 2] == 0xBF:
         return start + 3
     return -1

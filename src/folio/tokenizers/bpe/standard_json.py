@@ -1,7 +1,8 @@
-"""The standard tokenizer.json of byte-level byte-pair encoding, to and from what Folio runs.
+"""The standard tokenizer.json of byte-level byte-pair encoding, converted to and from what Folio
+runs.
 
-In that file a token is written with one printable character for each byte, as GPT-2 began it:
-bytes that print in Latin-1 stand for themselves, the others are U+0100 and following.
+In that file a token is written with one printable character for each byte, as in GPT-2: bytes that
+are printable in Latin-1 represent themselves, the others are U+0100 and following.
 
 Source: https://huggingface.co/docs/tokenizers/api/models, and GPT-2's encoder.py.
 """
@@ -28,7 +29,7 @@ from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.rules import Rules
 
 PRINTABLE = range(0x20, 0x7F)
-"""ASCII that every byte-level vocabulary has."""
+"""The ASCII bytes that every byte-level vocabulary has."""
 
 
 AROUND = ("single_word", "lstrip", "rstrip")
@@ -36,7 +37,7 @@ AROUND = ("single_word", "lstrip", "rstrip")
 
 
 class Contents(NamedTuple):
-    """What a tokenizer.json says."""
+    """The content of a tokenizer.json."""
 
     rules: Rules
     pieces: list[bytes]
@@ -44,20 +45,20 @@ class Contents(NamedTuple):
     special_tokens: dict[str, int]
     normalization: str | None
     merge_counts: list[int] | None = None
-    """How often each pair occurred in the training text when it was merged. The standard does
-    not know it; the `tokenizers` library reads over it."""
+    """How often each pair occurred in the training text when it was merged. The standard has no
+    place for it, and the `tokenizers` library ignores it."""
     found_in_text: Mapping[str, int] = MappingProxyType({})
-    """Added tokens that stand for their own name, which is found in any text before all else."""
+    """Added tokens that match their own name in any text before anything else."""
     roles: Mapping[str, str] = MappingProxyType({})
-    """Special tokens that begin and end a document, where they have other names than ours: `begin`
-    and `end`. They stand where the counts do."""
+    """Names of the special tokens that begin and end a document (keys `begin` and `end`), if they
+    differ from ours. Stored beside the counts."""
     has_chat: bool = False
-    """Whether the file says the template for conversations."""
+    """Whether the file declares the chat template."""
 
 
 @cache
 def byte_characters() -> str:
-    """The character that each of the 256 bytes is written as.
+    """The character that represents each of the 256 bytes.
 
     >>> byte_characters()[ord(" ")], byte_characters()[ord("a")]
     ('Ġ', 'a')
@@ -68,7 +69,7 @@ def byte_characters() -> str:
 
 
 def written(token: bytes) -> str:
-    """A token as the file has it.
+    """A token as it is written in the file.
 
     >>> written(b" the")
     'Ġthe'
@@ -78,7 +79,7 @@ def written(token: bytes) -> str:
 
 
 def to_standard(contents: Contents) -> dict[str, Any]:
-    """The file as a dictionary."""
+    """Return the file as a dictionary."""
     rules, pieces = contents.rules, contents.pieces
     names = [written(piece) for piece in pieces]
     for name, token_id in (*contents.special_tokens.items(), *contents.found_in_text.items()):
@@ -118,7 +119,7 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 
 
 def splitter(pattern: str) -> dict[str, Any]:
-    """The entry `pre_tokenizer`."""
+    """The entry `pre_tokenizer` for a pattern."""
     if pattern == "gpt2":
         return {**BYTE_LEVEL, "use_regex": True}
     if pattern == "smollm":
@@ -132,14 +133,14 @@ def splitter(pattern: str) -> dict[str, Any]:
 
 
 def from_standard(table: Mapping[str, Any], source: str = "The tokenizer.json") -> Contents:
-    """What a file says.
+    """Parse a file.
 
     Args:
         table: the file as a dictionary.
-        source: how errors call it.
+        source: the file's name in errors.
 
     Raises:
-        UserError: damaged, or something that Folio does not run.
+        UserError: damaged, or of a kind that Folio cannot run.
     """
     try:
         return _from_standard(table, source)
@@ -239,7 +240,7 @@ def rules_from_names(
                 f"{source} is damaged: merge {rank} needs the token {error.args[0]!r}, "
                 f"which the vocabulary does not have."
             ) from None
-    # Learned from little text, a vocabulary may lack bytes that hardly any text has.
+    # A vocabulary learned from little text may lack bytes that hardly any text has.
     missing = [value for value, name in enumerate(byte_characters()) if name not in vocabulary]
     if any(value in PRINTABLE for value in missing):
         raise UserError(
@@ -261,7 +262,7 @@ def rules_from_names(
 def pieces_from_names(
     vocabulary: Mapping[str, int], special_tokens: Mapping[str, int], source: str
 ) -> list[bytes]:
-    """The bytes of each id; ids that the vocabulary leaves out stand for none."""
+    """The bytes of each id; ids that the vocabulary skips have none."""
     n_ids = 1 + max([*vocabulary.values(), *special_tokens.values()])
     if min([*vocabulary.values(), *special_tokens.values()]) < 0 or n_ids > 1 << 24:
         raise UserError(f"{source} is damaged: its ids go from below 0 or beyond {1 << 24:,}.")

@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding as a tokenizer: any text, any bytes, in ids and back."""
+"""Byte-level byte-pair encoding as a tokenizer, for any text and any bytes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ SHORT = 1000
 
 
 class Merge(NamedTuple):
-    """A pair of ids, the id that they make together, and how often the pair occurred in the
-    training text when it was merged, where that is known.
+    """A pair of ids, the id it is merged into, and how often it occurred in the training text when
+    it was merged, if known.
     """
 
     left: int
@@ -75,7 +75,7 @@ class BPETokenizer(Tokenizer):
         self.begin_name = contents.roles.get("begin", BEGIN)
         self.end_name = contents.roles.get("end", END_OF_DOCUMENT)
 
-    # ---- making one ----------------------------------------------------------------------
+    # ---- construction --------------------------------------------------------------------
 
     @classmethod
     def train(
@@ -90,8 +90,8 @@ class BPETokenizer(Tokenizer):
 
         Args:
             texts: documents, or safe pieces of them (`patterns.safe_pieces`).
-            vocab_size: number of ids: 256 bytes, merges and special tokens. It is smaller in the
-                end when the text has no more pairs to merge; then `note` says so.
+            vocab_size: number of ids: 256 bytes, merges and special tokens. It becomes smaller if
+                the text runs out of pairs to merge; then `note` says so.
             pattern: how text is split before merging: a name in `patterns.PATTERNS`.
             special_tokens: their names; they get the last ids.
 
@@ -125,8 +125,8 @@ class BPETokenizer(Tokenizer):
         special_tokens: Sequence[str] = SPECIAL_TOKENS,
         counts: list[int] | None = None,
     ) -> BPETokenizer:
-        """One with these merges; merge k makes the id 256 + k, and `counts[k]` is how often its
-        pair occurred.
+        """Build a tokenizer with these merges; merge k makes the id 256 + k, and its pair occurred
+        `counts[k]` times.
         """
         for name in special_tokens:
             if len(split_slowly(name, check_pattern(pattern))) < 2:
@@ -142,12 +142,12 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def from_json(cls, table: dict[str, Any], source: str = "The tokenizer.json") -> BPETokenizer:
-        """Take back what `to_json` gave; byte-level BPE of the `tokenizers` library also goes."""
+        """Invert `to_json`; also reads byte-level BPE of the `tokenizers` library."""
         return cls(from_standard(table, source))
 
     @classmethod
     def load(cls, path: Path | str) -> BPETokenizer:
-        """Read a tokenizer.json."""
+        """Read a byte-level tokenizer.json."""
         return cls.from_json(read_json(Path(path)), str(path))
 
     def with_chat(self) -> BPETokenizer:
@@ -188,10 +188,10 @@ class BPETokenizer(Tokenizer):
         return encode(text)
 
     def encode_prompt(self, text: str) -> TokenIds:
-        """Token ids of a text that the model must understand in full.
+        """Token ids of a text that the vocabulary must cover completely.
 
         Raises:
-            UserError: the text has a byte that the vocabulary lacks.
+            UserError: the vocabulary lacks a byte of the text.
         """
         byte_ids = self._contents.rules.byte_ids
         present = set(self._normalize(text).encode("utf-8", "surrogatepass"))
@@ -220,7 +220,7 @@ class BPETokenizer(Tokenizer):
         return self._encoder.encode(text).astype(self.dtype)
 
     def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Token ids of each of many texts, on two threads when there is enough to do."""
+        """Token ids of each text, computed on two threads if there are enough."""
         if self._contents.found_in_text:
             return [self.encode_ordinary(text) for text in texts]
         texts = [self._normalize(text) for text in texts]
@@ -229,8 +229,8 @@ class BPETokenizer(Tokenizer):
         return [ids.astype(self.dtype) for ids in self._encoder.encode_batch(texts)]
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
-        """Token ids of one text that comes in pieces, as if it were whole; on two threads."""
-        if self._contents.found_in_text:  # whose names a cut could part
+        """Token ids of a text that is given in pieces, as if it were whole; uses two threads."""
+        if self._contents.found_in_text:  # a cut could split their names
             return iter([self.encode_ordinary("".join(texts))])
         if self._contents.normalization:
             texts = map(self._normalize, _cut_before_ascii(texts))
@@ -258,7 +258,7 @@ class BPETokenizer(Tokenizer):
         known = {chunk: encode_slowly(chunk, self._contents.rules) for chunk in set(chunks)}
         return np.array([token_id for chunk in chunks for token_id in known[chunk]], self.dtype)
 
-    # ---- other forms ---------------------------------------------------------------------
+    # ---- conversion ----------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         return to_standard(self._contents)
@@ -267,7 +267,7 @@ class BPETokenizer(Tokenizer):
         return to_standard(self._contents._replace(merge_counts=None, has_chat=False))
 
     def to_tiktoken(self) -> tiktoken.Encoding:
-        """The same as a tiktoken encoding, with the same ids.
+        """Convert to a tiktoken encoding with the same ids.
 
         Raises:
             UserError: the ids are not in the order of the merges, which tiktoken needs.
@@ -293,8 +293,8 @@ class BPETokenizer(Tokenizer):
 
 
 def _cut_before_ascii(texts: Iterable[str]) -> Iterator[str]:
-    """One text in pieces that can be normalized alone: in every form of Unicode, an ASCII
-    character has no part in how what precedes it is composed.
+    """Regroup a text into pieces that can be normalized separately: no Unicode normalization form
+    composes an ASCII character with what precedes it.
     """
     waiting = ""
     for text in texts:
@@ -308,7 +308,7 @@ def _cut_before_ascii(texts: Iterable[str]) -> Iterator[str]:
 def _learn_merges(
     texts: Iterable[str], pattern: str, n_merges: int
 ) -> tuple[np.ndarray | list[tuple[int, int]], list[int] | None]:
-    """The merges, and how often the pair of each occurred."""
+    """Learn the merges, and how often the pair of each occurred."""
     if not jit.available():
         chunks = (chunk for text in texts for chunk in split_slowly(text, pattern))
         return reference.learn_merges(reference.count_chunks(chunks), n_merges=n_merges), None

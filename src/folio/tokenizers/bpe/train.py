@@ -1,17 +1,17 @@
-"""Learn the merges of `reference.learn_merges`, bit for bit, with work only where a pair changes.
+"""Learns the same merges as `reference.learn_merges`, with work only where a pair changes.
 
-The distinct chunks lie one after the other in one row of bytes. A position of the row knows which
-pair begins there, so a merge at a position finds both neighbouring pairs, corrects their counts
-(weighted by how often the chunk occurs) and makes two new ones, without any search:
+The distinct chunks are concatenated in one row of bytes. Each position knows which pair begins
+there, so a merge at a position finds both neighbouring pairs, corrects their counts (weighted by
+how often the chunk occurs) and makes two new ones, without any search:
 
     row      h  u  g  s        merge (u, g) -> ug, at the u:     h  ug    s
     pair at  hu ug gs -                                 h+ug  ug+s  -  -
 
-Each pair keeps a list of the positions where it began; entries that no longer hold are skipped
-when the list is used. A heap gives the most frequent pair; counts of pairs in it only fall, so a
-pair that comes up with an old count goes back with the new one. Pairs below `floor` are counted
-but have neither list nor place in the heap: most pairs are rare and are never merged. When the
-heap is empty the floor is lowered and the lists are made anew.
+Each pair keeps a list of the positions where it began; stale entries are skipped when the list is
+used. A heap yields the most frequent pair; counts of pairs in it only fall, so a pair that comes up
+with a stale count is pushed back with the current one. Pairs below `floor` are counted but have
+neither a list nor an entry in the heap: most pairs are rare and never merged. When the heap is
+empty the floor is lowered and the lists are rebuilt.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from folio.tokenizers.bpe.count import ChunkCounts
 N_BYTES = 256
 NO_PAIR = -1
 
-# Columns of `pairs`: left << 32 | right, which is also the order of ties; how often it occurs.
+# Columns of `pairs`: left << 32 | right, which also breaks ties; number of occurrences.
 _KEY, _COUNT = 0, 1
-# Columns of `cells`: the pair that begins at a position; at the last byte of a token, its width;
+# Columns of `cells`: the pair that begins at a position; the width of the token, at its last byte;
 # the chunk.
 _PAIR, _WIDTH, _CHUNK = 0, 1, 2
-# Columns of `lists`: where the positions of a pair begin in `positions`, how many there are.
+# Columns of `lists`: where the positions of a pair begin in `positions`; how many there are.
 _START, _LENGTH = 0, 1
 # Entries of `sizes`: how much of each array is in use, and how many new pairs the next merge may
-# make.
+# create.
 _N_MERGES, _N_PAIRS, _N_POSITIONS, _HEAP_SIZE, _NEEDED = 0, 1, 2, 3, 4
 
 _DONE, _HEAP_EMPTY, _NO_ROOM = 0, 1, 2
 
 
 class Learned(NamedTuple):
-    """What training found."""
+    """The result of training."""
 
     merges: np.ndarray
     """(n, 2) int32: the ids of each merged pair, in the order learned; merge k makes 256 + k."""
@@ -55,14 +55,14 @@ class Learned(NamedTuple):
 
 
 def learn_merges(chunks: ChunkCounts, n_merges: int) -> Learned:
-    """The most frequent pairs, merged one after the other.
+    """Repeatedly merge the most frequent pair.
 
     Args:
         chunks: the distinct chunks of the training text.
         n_merges: how many merges to learn: the vocabulary size without bytes and special tokens.
 
     Raises:
-        UserError: 2 GiB of distinct chunks.
+        UserError: the distinct chunks exceed 2 GiB.
     """
     n_cells = int(chunks.lengths[: len(chunks)].sum())
     if n_cells >= 1 << 31:
@@ -104,7 +104,7 @@ class _Work(NamedTuple):
     )  # (vocab_size,) int32: during a merge that makes c, the new pair (left, c)
     pair_with_right: np.ndarray  # (vocab_size,) int32: likewise the new pair (c, right)
     chunk_counts: np.ndarray  # (n_chunks,) int64
-    cells: np.ndarray  # (n_cells, 3) int32: one for each position of the row
+    cells: np.ndarray  # (n_cells, 3) int32: one for each position
     pairs: np.ndarray  # (capacity, 2) int64
     lists: np.ndarray  # (capacity, 2) int64
     heap: np.ndarray  # (capacity, 2) int64: count, pair
@@ -133,7 +133,7 @@ class _Work(NamedTuple):
         )
 
     def grown(self) -> _Work:
-        """With room for the next merge, and for as much again as is in use."""
+        """Return a copy with room for the next merge, and for twice what is in use."""
         needed = int(self.sizes[_NEEDED])
 
         def larger(array: np.ndarray, in_use: int) -> np.ndarray:
@@ -154,7 +154,7 @@ class _Work(NamedTuple):
 
 @kernel(allocates=False)
 def find_byte_pairs(arena, starts, lengths, n_chunks, pair_of_bytes, work):
-    """Lay out the row of bytes and count its pairs."""
+    """Concatenate the chunks and count their pairs."""
     cells, pairs, sizes = work.cells, work.pairs, work.sizes
     n_pairs = 0
     cell = 0
@@ -182,7 +182,7 @@ def find_byte_pairs(arena, starts, lengths, n_chunks, pair_of_bytes, work):
 
 @kernel(allocates=False)
 def list_pairs(floor, work):
-    """Make the lists of positions and the heap anew, for pairs that occur `floor` times or more."""
+    """Rebuild the lists of positions and the heap, for pairs that occur at least `floor` times."""
     cells, pairs, lists, sizes = work.cells, work.pairs, work.lists, work.sizes
     sizes[_HEAP_SIZE] = 0
     for pair in range(sizes[_N_PAIRS]):
@@ -283,13 +283,13 @@ def merge_pair(pair, count, floor, work):
         cells[left, _PAIR] = new
         cells[left + width - 1, _WIDTH] = width
 
-    pairs[pair, _COUNT] = 0  # it occurs nowhere any more
+    pairs[pair, _COUNT] = 0  # it no longer occurs
     list_found(first_new, n_found, new_id, floor, work)
 
 
 @kernel(allocates=False)
 def new_pair(pair_with, other, key, work):
-    """The pair of the new token and `other`, made at its first use."""
+    """The pair of the new token and `other`, created on first use."""
     pair = pair_with[other]
     if pair == NO_PAIR:
         pair = np.int32(work.sizes[_N_PAIRS])
@@ -304,7 +304,7 @@ def new_pair(pair_with, other, key, work):
 
 @kernel(allocates=False)
 def list_found(first_new, n_found, new_id, floor, work):
-    """Give the new pairs their lists and their places in the heap, if frequent enough."""
+    """Give the new pairs lists and entries in the heap, if they are frequent enough."""
     pairs, lists, sizes = work.pairs, work.lists, work.sizes
     for pair in range(first_new, sizes[_N_PAIRS]):
         left_id, right_id = pairs[pair, _KEY] >> 32, pairs[pair, _KEY] & 0xFFFFFFFF
@@ -338,7 +338,7 @@ def goes_first(count, pair, other_count, other_pair, pairs):
 
 @kernel(allocates=False)
 def push(heap, sizes, pairs, count, pair):
-    """Add a pair."""
+    """Add a pair to the heap."""
     place = sizes[_HEAP_SIZE]
     sizes[_HEAP_SIZE] += 1
     while place > 0:
@@ -352,7 +352,7 @@ def push(heap, sizes, pairs, count, pair):
 
 @kernel(allocates=False)
 def pop(heap, sizes, pairs):
-    """Remove the pair on top."""
+    """Remove the most frequent pair."""
     last = sizes[_HEAP_SIZE] - 1
     sizes[_HEAP_SIZE] = last
     heap[0, 0], heap[0, 1] = heap[last, 0], heap[last, 1]
@@ -361,7 +361,7 @@ def pop(heap, sizes, pairs):
 
 @kernel(allocates=False)
 def sift_down(heap, size, pairs):
-    """Move the entry on top to its place."""
+    """Move the top entry down to its position."""
     count, pair = heap[0, 0], heap[0, 1]
     place = 0
     while 2 * place + 1 < size:

@@ -1,5 +1,4 @@
-"""The class of every code point, as the split patterns see it: letter, number, whitespace or
-other.
+"""The class of every code point for the split patterns: letter, number, whitespace or other.
 
 `unicode_classes.txt` holds ranges, its Unicode version on the first line;
 scripts/make_unicode_classes.py writes it.
@@ -20,7 +19,8 @@ _CLASS_NUMBERS = {"letter": LETTER, "number": NUMBER, "whitespace": WHITESPACE}
 
 @cache
 def read_ranges() -> dict[str, list[tuple[int, int]]]:
-    """The (first, last) code points, both inclusive, of letters, numbers, whitespace, symbols.
+    """Ranges (first, last) of code points, both inclusive, of letters, numbers, whitespace,
+    symbols.
 
     A symbol is punctuation or a sign such as + and ©; the split patterns do not tell those apart.
 
