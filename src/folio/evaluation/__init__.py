@@ -1,1 +1,1 @@
-"""A model and tokens -> numbers. Pure: knows no path and no run."""
+"""A model and tokens -> numbers. This room knows neither paths nor runs."""

@@ -1,14 +1,15 @@
-"""A suffix automaton, to be read: the smallest machine that knows every piece of some texts.
+"""A suffix automaton, written to be read: the smallest automaton that accepts every substring of
+some texts.
 
-Each state stands for the pieces that end at the same places of the texts; those of one state are
-suffixes of each other, of lengths `lengths[link] + 1 ... lengths[state]`. `links` lead to the
+Each state represents the substrings that end at the same places of the texts; those of one state
+are suffixes of each other, of lengths `lengths[link] + 1 ... lengths[state]`. `links` lead to the
 longest suffix that ends in more places. Blumer et al. 1985,
 https://doi.org/10.1016/0304-3975(85)90157-4.
 
-Another text is read through it, symbol by symbol, however long it is: at each place the state of
-the longest piece that ends there is found, and notes it, with where it was. Texts have colors,
-and a state notes the longest piece of two different ones, so that afterwards any piece can be
-looked up in all texts but those of one color.
+Another text of any length is then read through it symbol by symbol: each place leads to the state
+of the longest known substring that ends there, which notes its length and place. Texts have colors,
+and a state keeps notes of two different colors, so that afterwards a substring can be looked up in
+all texts except those of one color.
 
 `automaton_kernels` does the same with arrays; this one serves where numba is missing.
 """
@@ -24,22 +25,22 @@ from numpy.typing import NDArray
 from folio.tokens.text import BREAK, Symbols
 
 NONE = -1
-"""No color, and no place."""
+"""Stands for no color and for no place."""
 
 
 @dataclass
 class State:
-    """Pieces that end at the same places."""
+    """The substrings that end at the same places."""
 
     length: int
-    """That of the longest of its pieces."""
+    """Length of its longest substring."""
     link: State | None = None
     follow: dict[int, State] = field(default_factory=dict)
     notes: list[tuple[int, int, int]] = field(default_factory=list)
-    """(length, end, color) of the longest pieces that were read, of two colors at most."""
+    """(length, end, color) of the longest substrings that were read, of at most two colors."""
 
     def note(self, length: int, end: int, color: int) -> None:
-        """Keep a piece where it is longer than what is known."""
+        """Keep a substring if it is longer than those noted before."""
         others = [note for note in self.notes if note[2] != color]
         same = [note for note in self.notes if note[2] == color]
         best = same[0] if same and same[0][0] >= length else (length, end, color)
@@ -47,10 +48,10 @@ class State:
 
 
 class PlainAutomaton:
-    """Pieces of one series of symbols; BREAK stands between its texts."""
+    """All substrings of one series of symbols, with BREAK between its texts."""
 
     def __init__(self, symbols: Symbols) -> None:
-        """Build it, in time that grows with the texts."""
+        """Build the automaton in linear time."""
         self.root = State(0)
         self.states = [self.root]
         self.prefixes: list[State] = []
@@ -84,12 +85,12 @@ class PlainAutomaton:
         return state
 
     def read(self, symbols: Symbols, stops: NDArray[np.int64], colors: NDArray[np.int32]) -> None:
-        """Read on in a text.
+        """Continue reading a text.
 
         Args:
-            symbols: (n,) those that follow what was read before.
+            symbols: (n,) symbols that follow those read before.
             stops: (K,) the places where the blocks of that text end, ascending.
-            colors: (K,) of the blocks; a piece has that of the block in which it ends.
+            colors: (K,) color of each block; a substring has that of the block in which it ends.
         """
         for symbol in symbols.tolist():
             while self.position == stops[self.block]:
@@ -106,7 +107,7 @@ class PlainAutomaton:
             self.state.note(self.length, self.position, int(colors[self.block]))
 
     def settle(self) -> None:
-        """Let each state know what was read of longer pieces, and of shorter ones."""
+        """Pass the notes on between states of longer and shorter substrings."""
         ordered = sorted(self.states, key=lambda state: state.length)
         for state in reversed(ordered):
             if state.link is not None and state.link.link is not None:
@@ -121,14 +122,15 @@ class PlainAutomaton:
     def longest(
         self, excluded: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-        """For each place of the texts, the longest piece that ends there and was read.
+        """For each place of the indexed texts, find the longest substring that ends there and was
+        read.
 
         Args:
-            excluded: (n,) the color that does not count there; NONE where all do.
+            excluded: (n,) the color that does not count at each place; NONE if all count.
 
         Returns:
-            Its length; where it ended in the text that was read, NONE where there is no piece; and
-            the length of the longest one of another color than that, 0 where one is excluded.
+            Its length; where it ended in the text that was read, NONE if there is none; and the
+            length of the longest one of a color other than that, 0 where one is excluded.
         """
         found = np.zeros((len(self.prefixes), 3), np.int64)
         for i, (state, color) in enumerate(zip(self.prefixes, excluded.tolist())):

@@ -1,8 +1,8 @@
 """The suffix automaton of `automaton.py` in arrays, compiled: some 10 MB/s on one core.
 
-A state is a number, the root 0. Where it goes by a symbol stands in one table with open
-addressing, as key and target side by side, which is one access to memory. The entries of a state
-are chained, so that a state can be copied.
+A state is a number, the root 0. All transitions are in one open-addressing hash table, with key and
+target adjacent, so that a look-up is one memory access. The entries of a state are chained, so that
+a state can be copied.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _ONE, _ZERO = np.uint64(1), np.uint64(0)
 _BREAK = np.int64(BREAK)
 
 LENGTH, END, COLOR, OTHER = 0, 1, 2, 3
-"""Columns of the notes: the longest piece, and from OTHER on that of another color."""
+"""Columns of the notes: the longest substring, and from OTHER on that of another color."""
 
 
 class Automaton:
     """The automaton of `PlainAutomaton` in arrays, built and read by kernels."""
 
     def __init__(self, symbols: Symbols) -> None:
-        """Build it: some 200 bytes a symbol."""
+        """Build the automaton, which takes some 200 bytes per symbol."""
         n = len(symbols)
-        bits = max(4, int(4.5 * n).bit_length())  # of at most 3 n entries
+        bits = max(4, int(4.5 * n).bit_length())  # for at most 3 n entries
         self.entries = np.zeros((1 << bits, 2), np.uint64)
         self.shift = np.uint64(64 - bits)
         chain = np.empty(1 << bits, np.int32)
@@ -44,21 +44,23 @@ class Automaton:
         self.cursor = np.zeros(4, np.int64)
 
     def read(self, symbols: Symbols, stops: NDArray[np.int64], colors: NDArray[np.int32]) -> None:
-        """Read on in a text."""
+        """Continue reading a text."""
         states = (self.lengths, self.links)
         _read(
             symbols, stops, colors, self.entries, self.shift, states, self.notes, self.cursor
         )  # fmt: skip
 
     def settle(self) -> None:
-        """Let each state know what was read of longer pieces, and of shorter ones."""
+        """Pass the notes on between states of longer and shorter substrings."""
         order = np.argsort(self.lengths, kind="stable").astype(np.int32)
         _settle(order, self.lengths, self.links, self.notes)
 
     def longest(
         self, excluded: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-        """For each place of the texts, the longest piece that ends there and was read."""
+        """For each place of the indexed texts, find the longest substring that ends there and was
+        read.
+        """
         found = self.notes[self.prefixes]
         first, other = found[:, :OTHER], found[:, OTHER:]
         skip = (first[:, LENGTH] > 0) & (first[:, COLOR] == excluded)
@@ -69,7 +71,7 @@ class Automaton:
 
 @kernel()
 def _find(entries, shift, state, symbol):
-    """Where the entry of a state and a symbol is, or would be."""
+    """The slot of the transition from a state by a symbol, or the empty slot where it belongs."""
     key = np.uint64(state) * _WIDTH + np.uint64(symbol) + _ONE
     mask = np.uint64(len(entries) - 1)
     slot = (key * _MIX) >> shift

@@ -1,7 +1,7 @@
-"""What compressors make of a text that follows another: they learn while they read.
+"""Compresses a text that follows another, as a baseline: compressors learn while they read.
 
-The compressed size of both minus that of the first, in bits of the second. A model's *exact* loss
-does not learn from the text that it is tested on, so the two are named for what they are.
+The size of a text is that of both compressed minus that of the first compressed, in bits. A model's
+*exact* loss does not learn from the test text, so the two numbers have different names.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from folio.tokens.text import Bytes
 PPMD_ORDER = 6
 PPMD_MEMORY = 256 << 20
 PPMD_READS = 128 << 20
-"""Bytes of the first text, its last ones, that are read; then its table is full."""
+"""In bytes; of the first text only the end is read, until the table of contexts is full."""
 XZ_READS = 16 << 20
-"""It looks back on 64 MB at most, and takes a second for two of them."""
+"""In bytes; xz looks back 64 MB at most, and needs a second for two of them."""
 CHUNK = 1 << 20
 
 
 def xz_bits(before: Bytes, text: Bytes, goes_on: Callable[[], bool] = lambda: True) -> int:
-    """Of a text after another, by xz at its slowest setting.
+    """Compressed size in bits of a text after another, by xz at its slowest setting.
 
     Args:
-        before: of which the last XZ_READS are read.
+        before: the first text, of which the last XZ_READS bytes are read.
         text: what is compressed.
-        goes_on: asked each megabyte; where it says no, the answer is of no use.
+        goes_on: called once per megabyte; after False the result is meaningless.
     """
     before = before[-XZ_READS:]
     both = len(before) + len(text)
-    # A window of the text's size finds all there is, and takes less memory than the usual 64 MB.
+    # A window of the text's size finds all matches, and takes less memory than the usual 64 MB.
     window = min(max(1 << (both - 1).bit_length(), 1 << 16), 1 << 26)
     preset = 9 | lzma.PRESET_EXTREME
 
@@ -53,19 +53,20 @@ def ppmd_bits(
     goes_on: Callable[[], bool] = lambda: True,
     order: int = PPMD_ORDER,
 ) -> int:
-    """Of a text after another, by PPMd (variant H, as in 7-Zip), to a byte or two.
+    """Compressed size in bits of a text after another, by PPMd (variant H, as in 7-Zip), to a byte
+    or two.
 
     Args:
-        before: of which the last PPMD_READS are read.
+        before: the first text, of which the last PPMD_READS bytes are read.
         text: what is compressed.
         goes_on: as in `xz_bits`.
-        order: of its contexts.
+        order: longest context in bytes.
     """
     import pyppmd
 
     encoder = pyppmd.Ppmd7Encoder(order, PPMD_MEMORY)
-    # It writes what it knows, so the first text need not be compressed alone; what it held back is
-    # as much as an empty text leaves.
+    # Output comes as soon as it is known, so the first text need not be compressed alone; what is still
+    # buffered is as much as an empty text leaves.
     ends = len(pyppmd.Ppmd7Encoder(order, 1 << 16).flush())
     for chunk in _chunks((before[-PPMD_READS:],), goes_on):
         encoder.encode(chunk)

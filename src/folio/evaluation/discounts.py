@@ -1,21 +1,21 @@
-"""What both tables of n-grams share: their alphabet, and what they take off a count."""
+"""What both n-gram models share: their alphabet, and the Kneser-Ney discounts."""
 
 from __future__ import annotations
 
 ALPHABET = 256
-"""Bytes that may come; 0 ends a document."""
+"""Number of byte values; 0 ends a document."""
 
 
 Discounts = tuple[float, float, float]
 
 
 def discounts_of(ones: int, twos: int, threes: int, fours: int) -> Discounts:
-    """What is taken off a count of 1, of 2, and of 3 and more.
+    """Discounts of a count of 1, of 2, and of 3 or more.
 
     >>> discounts_of(100, 50, 25, 10)
     (0.5, 1.25, 2.2)
     """
-    if not (ones and twos and threes and fours):  # as with few symbols
+    if not (ones and twos and threes and fours):  # happens with few symbols
         return (0.5, 0.75, 0.9)
     y = ones / (ones + 2 * twos)
     first, second, third = 1 - 2 * y * twos / ones, 2 - 3 * y * threes / twos, 0.0

@@ -1,6 +1,6 @@
-"""Which pieces of some texts stand in another, much longer one.
+"""Finds which substrings of some texts occur in another, much longer one.
 
-The texts are indexed, not the long one, which is read once from front to back: memory grows with
+The short texts are indexed, and the long one is read once from front to back: memory grows with
 the former only. All lengths are in characters.
 """
 
@@ -18,44 +18,44 @@ from folio.jit import available
 from folio.tokens.text import BREAK, Symbols, characters
 
 PLAIN_BELOW = 20_000
-"""Symbols that are done before the compiled automaton is loaded."""
+"""In symbols; for fewer, loading the compiled automaton is not worth it."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A text that is looked for, without a BREAK."""
+    """A text to look for, without a BREAK."""
 
     symbols: Symbols
     cluster: int
-    """Texts of one cluster belong together: a sample, or a family of documents."""
+    """Queries of one cluster belong together: a sample, or a family of documents."""
     excluded: int = NONE
-    """The color of the blocks that do not count; NONE where all do."""
+    """The color of the blocks that do not count for it; NONE if all do."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """What was found of a query of n characters."""
+    """The matches of a query of n characters."""
 
     query: Query
     codes: NDArray[np.int64]
-    """(n,) a number for each character."""
+    """(n,) a number for each character; equal characters have equal numbers."""
     starts: NDArray[np.int64]
-    """(n,) the byte at which it begins."""
+    """(n,) the byte at which each character begins."""
     lengths: NDArray[np.int64]
-    """(n,) of the longest match that ends with it."""
+    """(n,) length of the longest match that ends with each character."""
     ends: NDArray[np.int64]
-    """(n,) the place in the long text behind that match; NONE where there is none."""
+    """(n,) the place in the long text after that match; NONE if there is none."""
     elsewhere: NDArray[np.int64]
-    """(n,) length of the longest match of another color than that of `ends`; 0 where the query
-    excludes one."""
+    """(n,) length of the longest match of a color other than that of `ends`; 0 if the query
+    excludes a color."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """A text as blocks; a match belongs to the one in which it ends."""
+    """The blocks of a text; a match belongs to the one in which it ends."""
 
     stops: NDArray[np.int64]
-    """(K,) the place where each ends, ascending; the last one is the length of the text."""
+    """(K,) the place where each block ends, ascending; the last is the length of the text."""
     colors: NDArray[np.int32]
     """(K,) a number of 0 or more; blocks of one color belong together."""
 
@@ -63,13 +63,14 @@ class Blocks:
 def find_matches(
     queries: Sequence[Query], chunks: Iterable[Symbols], blocks: Blocks, plain: bool | None = None
 ) -> list[Match]:
-    """Look for every piece of each query.
+    """Look up every substring of each query.
 
     Args:
         queries: short texts, some hundred thousand characters in all.
         chunks: the long text, in pieces of any size.
-        blocks: of the long text.
-        plain: whether the readable automaton does it; None where numba is missing, or for little.
+        blocks: the blocks of the long text.
+        plain: whether to use the readable automaton; None uses it without numba, or for short
+            input.
     """
     between = np.array([BREAK], np.int16)
     series = [part for query in queries for part in (query.symbols, between)]
@@ -97,7 +98,7 @@ def find_matches(
 
 
 def split_at_breaks(symbols: Symbols) -> list[Symbols]:
-    """The stretches between BREAKs, without empty ones."""
+    """The stretches between BREAKs, except empty ones."""
     return [part[part != BREAK] for part in np.split(symbols, np.flatnonzero(symbols == BREAK))
             if (part != BREAK).any()]  # fmt: skip
 
@@ -105,13 +106,13 @@ def split_at_breaks(symbols: Symbols) -> list[Symbols]:
 def _in_characters(
     query: Query, lengths: NDArray[Any], ends: NDArray[Any], elsewhere: NDArray[Any]
 ) -> Match:
-    """Lengths in bytes at each byte -> in characters at each character."""
+    """Convert lengths in bytes at each byte to lengths in characters at each character."""
     codes, starts = characters(query.symbols)
     n_bytes = len(query.symbols)
-    # How many characters begin before each byte.
+    # The number of characters that begin before each byte.
     before = np.zeros(n_bytes + 1, np.int64)
     before[1:] = np.cumsum((query.symbols & 0xC0) != 0x80)
-    last = np.append(starts[1:], n_bytes)[: len(starts)] - 1  # byte of each character
+    last = np.append(starts[1:], n_bytes)[: len(starts)] - 1  # last byte of each character
     stop = last + 1
     return Match(
         query,

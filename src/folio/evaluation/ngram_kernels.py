@@ -1,10 +1,10 @@
-"""The n-grams of `ngrams.py` by sorting, compiled: memory grows with the held-out text alone.
+"""The n-gram model of `ngrams.py` by sorting, compiled: memory grows with the held-out text alone.
 
-All places of a text are sorted by the bytes before them, the nearest one first. Then the places
-after a context lie side by side, whatever its length, and the contexts of n bytes within that of
-their last n - 1. One walk over them counts each context as it ends, and tells the next shorter one
-which bytes followed it. The places of the held-out text lie among them and ask as they are passed.
-A long text is sorted a part at a time, in the order of the parts.
+All places of a text are sorted by the bytes before them, the nearest byte first. Then the places
+after a context are adjacent, whatever its length, and the contexts of n bytes lie within that of
+their last n - 1. One walk over them counts each context when it ends, and tells the next shorter
+one which bytes followed it. The places of the held-out text are sorted among them, and get their
+probabilities when they are passed. A long text is sorted one part at a time.
 """
 
 from __future__ import annotations
@@ -20,36 +20,38 @@ from folio.jit import kernel
 from folio.tokens.text import Bytes
 
 DEPTH = 12
-"""Bytes before a place by which it is sorted; orders go up to one more."""
+"""How many bytes before a place it is sorted by; orders go up to one more."""
 PART = 1 << 24
-"""Places that are sorted together, unless more share the two bytes before them."""
+"""How many places are sorted together, unless more share the two bytes before them."""
 _AT_ONCE = 4
 _PLACE = np.uint64(0xFFFFFFFF)
 _HALF, _EIGHT = np.uint64(32), np.uint64(8)
 _ZERO = np.uint64(0)
 
 ASKED, LEAST, DEEPEST = 0, 1, 2
-"""Places of the held-out text that were passed; bytes that the next place shares with the last
-one; the longest context that is open."""
+"""Entries of the walk's state: places of the held-out text passed so far; bytes that the next place
+shares with the last one; the longest open context."""
 ONCE_FROM_HERE = 0
-"""Column of the counts of counts: n-grams of this order and of all higher ones."""
+"""Column of the counts of counts for n-grams of this order and all higher ones."""
 
 Sorted = tuple[NDArray[np.uint64], NDArray[np.uint8]]
 
 
 class CompiledNGrams:
-    """As PlainNGrams, for any order."""
+    """The n-gram model of PlainNGrams by sorting, for any order."""
 
     def __init__(self, before: Bytes, text: Bytes) -> None:
-        """Take a text and the one that follows it."""
+        """Take the training text and the text that follows it."""
         edge = np.zeros(DEPTH, np.uint8)
         self.text = np.concatenate([edge, before, edge[:1], text])
         self.first = DEPTH + len(before) + 1
-        """Where the held-out text begins."""
+        """Place where the held-out text begins."""
         self._parts: list[Sorted] = []
 
     def surprise(self, order: int) -> dict[str, NDArray[np.float32]]:
-        """(n,) nats of each byte of the held-out text, `static` and `adaptive`."""
+        """(n,) nats of each byte of the held-out text, without (`static`) and with learning
+        (`adaptive`).
+        """
         held_out = self.text[self.first :]
         n = len(held_out)
         of_counts = np.zeros((order, 6), np.int64)
@@ -75,15 +77,15 @@ class CompiledNGrams:
         asking: NDArray[np.int32],
         known: NDArray[np.float32],
     ) -> None:
-        """Pass all places once.
+        """Walk over all places once.
 
         Args:
             order: n.
-            of_counts: (order, 6); how many n-grams have the count 1, 2 ... 5 and more is added.
+            of_counts: (order, 6); adds how many n-grams have the count 1, 2 ... 5 and more.
             discounts: (order, 3).
-            asking: (m,) room for the places of the held-out text; none where nobody asks.
-            known: (2, 2, m) for static and adaptive, the probability by the contexts that were
-                passed, and the share of it that the shorter ones decide.
+            asking: (m,) scratch for the places of the held-out text; empty if none are looked up.
+            known: (2, 2, m) for static and adaptive, the probability by the contexts passed so far,
+                and the weight left for shorter ones.
         """
         counts, seen = np.zeros((order, ALPHABET), np.int64), np.zeros((order, ALPHABET), np.int64)
         n_seen, starts = np.zeros(order, np.int64), np.zeros(order, np.int64)
@@ -98,7 +100,7 @@ class CompiledNGrams:
 
     def _sorted(self) -> Iterator[Sorted]:
         """Places in the lower halves of keys, and how many bytes before it each shares with the
-        last one; kept where it is a single part.
+        last one; kept if there is a single part.
         """
         if self._parts:
             yield from self._parts
@@ -106,7 +108,7 @@ class CompiledNGrams:
         sizes = _count_pairs(self.text, DEPTH)
         ranges = _ranges(sizes)
         before = -1
-        with ThreadPoolExecutor(1) as pool:  # which sorts a part while the last one is passed
+        with ThreadPoolExecutor(1) as pool:  # sorts a part while the previous one is walked
             coming = pool.submit(self._sort, *ranges[0])
             for (low, high, _), following in zip(ranges, [*ranges[1:], None]):
                 part = coming.result()
@@ -120,7 +122,7 @@ class CompiledNGrams:
                 yield part
 
     def _sort(self, low: int, high: int, n: int) -> Sorted:
-        """The n places behind certain pairs of bytes."""
+        """Sort the n places after certain pairs of bytes."""
         keys, shared = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
         _gather(self.text, DEPTH, low, high, keys)
         for depth in range(0, DEPTH, _AT_ONCE):
@@ -134,7 +136,7 @@ class CompiledNGrams:
 
 
 def _ranges(sizes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """Parts of the places: pairs of bytes low ... high - 1, and how many places they have."""
+    """Parts of the places: pairs of bytes low ... high - 1, and their number of places."""
     begins, low, ranges = np.append(0, np.cumsum(sizes)), 0, []
     while low < len(sizes):
         high = int(np.searchsorted(begins, begins[low] + PART, "right")) - 1
@@ -169,7 +171,7 @@ def _gather(text, first, low, high, keys):
 
 @kernel()
 def _take_bytes(text, keys, shared, depth):
-    """Put the next bytes before each place above it, where they can decide something."""
+    """Put the next bytes before each place into its key, where they can change the order."""
     n = len(keys)
     for j in range(n):
         if depth == 0 or shared[j] == depth or (j + 1 < n and shared[j + 1] == depth):
@@ -182,7 +184,7 @@ def _take_bytes(text, keys, shared, depth):
 
 @kernel()
 def _sort_runs(keys, shared, depth):
-    """Sort on what shares all bytes so far."""
+    """Sort the runs of places that share all bytes so far."""
     first, n = 0, len(keys)
     while first < n:
         stop = first + 1
@@ -217,7 +219,7 @@ def _pass(text, first, keys, shared, order, table, queries):
         left = cursor[LEAST]
         for depth in range(cursor[DEEPEST], left, -1):
             _close(text, first, depth, table, queries)
-        # Longer contexts than it shares with a neighbour have nothing else, and need no room.
+        # Contexts longer than what it shares with a neighbour occur once, and need no memory.
         right = np.int64(shared[j + 1]) if j + 1 < len(keys) else 1
         deepest = min(max(left, right), order - 1)
         for depth in range(left + 1, deepest + 1):
@@ -240,7 +242,7 @@ def _end(text, first, order, table, queries):
 
 @kernel(allocates=False)
 def _add(table, depth, byte):
-    """A byte once more after the context that is open."""
+    """Count a byte once more in the open context."""
     counts, seen, n_seen, _, _ = table
     if counts[depth, byte] == 0:
         seen[depth, n_seen[depth]] = byte
@@ -250,7 +252,7 @@ def _add(table, depth, byte):
 
 @kernel()
 def _close(text, first, depth, table, queries):
-    """All that followed a context is known."""
+    """Close a context, once all that followed it is known."""
     counts, seen, n_seen, of_counts, discounts = table
     _, starts, cursor, _, _ = queries
     total, taken = np.int64(0), 0.0
@@ -271,7 +273,7 @@ def _close(text, first, depth, table, queries):
 
 @kernel()
 def _answer(text, first, depth, total, taken, table, queries):
-    """What a context says of the places behind it, as it is and as it goes on learning."""
+    """Give the held-out places after a context their probabilities, static and adaptive."""
     counts, _, _, _, discounts = table
     asking, starts, cursor, rising, known = queries
     here = asking[starts[depth] : cursor[ASKED]]
@@ -279,7 +281,7 @@ def _answer(text, first, depth, total, taken, table, queries):
         count = counts[depth, np.int64(text[first + place])]
         _mix_in(known, 0, place, count, total, taken, discounts, depth)
     if len(here) > 1:
-        here.sort()  # as they are read
+        here.sort()  # in reading order
     for place in here:
         byte = np.int64(text[first + place])
         count = counts[depth, byte]
@@ -288,7 +290,7 @@ def _answer(text, first, depth, total, taken, table, queries):
             _add(table, depth, byte)
             total += 1
             taken += discounts[depth, min(count, 2)]
-            if count > 0:  # it is not new after this context, nor then for a shorter one
+            if count > 0:  # not new in this context, nor in any shorter one
                 taken -= discounts[depth, min(count, 3) - 1]
                 rising[place] = False
 

@@ -1,12 +1,12 @@
-"""Modified Kneser-Ney n-grams over bytes: what a table of spellings predicts, to be read.
+"""Modified Kneser-Ney n-grams over bytes, written to be read: a baseline that only knows spelling.
 
-The chance of a byte after the n - 1 before it is a discounted count, mixed with that of the next
-lower order; a lower order does not count how often something occurred, but after how many different
-bytes (Chen & Goodman 1999, https://doi.org/10.1006/csla.1999.0128, section 3). Counts of
-the lower orders are kept while reading: whatever is new in one order counts once in the next lower
-one. So the same table can go on learning from the text that it is tested on (`adaptive`), as
-compressors do, or not (`static`), as a model does. What is taken off a count is that of the
-training text in both. A byte of 0 stands where no text goes on, and before the first one.
+The probability of a byte after n - 1 others is a discounted count, mixed with that of the next
+lower order; a lower order does not count occurrences, but the number of different bytes before them
+(Chen & Goodman 1999, https://doi.org/10.1006/csla.1999.0128, section 3). Counts of the lower orders
+are kept while reading: whatever is new in one order counts once in the next lower one. So the same
+table can continue to learn from the test text (`adaptive`), as compressors do, or not (`static`),
+like a model. The discounts are those of the training text in both cases. A byte of 0 precedes the
+first text and separates texts.
 
 `ngram_kernels` does the same by sorting; this one serves where numba is missing.
 """
@@ -28,13 +28,13 @@ from folio.tokens.text import Bytes
 ORDERS = (2, 3, 4, 5, 6, 7, 8, 10, 12)
 FIRST_ORDER = 6
 PLAIN_BELOW = 20_000
-"""Bytes in all that are done before the kernels are loaded."""
+"""In bytes, training included; for fewer, loading the kernels is not worth it."""
 CHOOSING = 10_000_000
-"""Bytes of the training text, its last ones, on which the order is chosen."""
+"""The order is chosen on so many bytes at the end of the training text."""
 
 
 class PlainNGrams:
-    """With dictionaries."""
+    """An n-gram model made of dictionaries."""
 
     def __init__(self, order: int) -> None:
         """Begin with an empty table of n-grams up to `order`."""
@@ -43,19 +43,21 @@ class PlainNGrams:
         self.counts: list[dict[tuple[int, ...], Counter[int]]] = [
             defaultdict(Counter) for _ in range(order)
         ]
-        """Of each order, by context: how often each byte follows."""
+        """For each order, by context: how often each byte follows."""
         self.of_counts = [[0] * 5 for _ in range(order)]
-        """Of each order: how many n-grams have the count 1, 2, 3, 4."""
+        """For each order: how many n-grams have the count 1, 2, 3, 4."""
 
     def learn(self, text: Bytes) -> None:
-        """Read (n,) bytes that follow what was read before."""
+        """Learn from (n,) bytes that follow those read before."""
         for byte in text.tolist():
             self._count(byte)
             self._move(byte)
 
     def surprise(self, text: Bytes, adaptive: bool) -> NDArray[np.float64]:
-        """(n,) nats of each byte, and learn from each once it is known, if `adaptive`; else
-        nothing of them stays.
+        """(n,) nats of each byte.
+
+        With `adaptive` the table learns from each byte after predicting it; without, it is
+        unchanged.
         """
         discounts = [discounts_of(*of_counts[1:]) for of_counts in self.of_counts]
         before, nats = self.history, []
@@ -81,7 +83,7 @@ class PlainNGrams:
                 of_counts[before] -= 1
             if before < 4:
                 of_counts[before + 1] += 1
-            if before:  # it is not new after this context, nor then for a shorter one
+            if before:  # not new in this context, nor in any shorter one
                 return
 
     def _move(self, byte: int) -> None:
@@ -107,16 +109,16 @@ def ngram_surprise(
     """(n,) nats of each byte of a text, `static` and `adaptive`.
 
     Args:
-        training: (m,) what is read before it; a byte of 0 comes between.
-        text: (n,) what is predicted.
-        order: of the n-grams.
-        plain: whether the readable table does it; None where numba is missing, or for little.
+        training: (m,) text to learn from; a byte of 0 separates the two.
+        text: (n,) text to predict.
+        order: n of the n-grams.
+        plain: whether to use the readable table; None uses it without numba, or for short input.
     """
     return _predictor(training, text, plain)(order)
 
 
 def choose_order(training: Bytes, plain: bool | None = None) -> int:
-    """The order that predicts the last tenth of a text best from the rest of it.
+    """Choose the order that best predicts the last tenth of a text from the rest of it.
 
     Args:
         training: (n,) bytes; the last CHOOSING of them count.
@@ -136,7 +138,7 @@ def choose_order(training: Bytes, plain: bool | None = None) -> int:
 def _predictor(
     training: Bytes, text: Bytes, plain: bool | None
 ) -> Callable[[int], dict[str, NDArray[np.floating]]]:
-    """Return what computes, of an order, the nats of each byte."""
+    """Return a function from an order to the nats of each byte."""
     if plain is None:
         plain = len(training) + len(text) < PLAIN_BELOW or not available()
     if not plain:

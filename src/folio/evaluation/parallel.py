@@ -1,4 +1,4 @@
-"""Read a text by several processes, each a share of the windows, to the same loss."""
+"""Scores a text with several processes, each a shard of the windows, with the same result."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def score_by_workers(
     protocol: str,
     world_size: int = 1,
 ) -> tuple[Score, NDArray[np.float32]]:
-    """Read the windows of a text, without dropout.
+    """Score the windows of a text, without dropout.
 
-    Threads that share every operation wait for each other hundreds of times in a forward pass, on
-    a busy machine for longer than they compute; processes that share the windows never do.
+    Threads that share every operation wait for each other hundreds of times per forward pass, on a
+    busy machine for longer than they compute; processes with windows of their own never wait.
 
     Args:
-        model: on a processor where there are several workers.
+        model: must be on the CPU if there are several workers.
         tokens, windows, protocol: as in `score`.
-        world_size: processes, this one included; 1 reads here, by torch's own threads.
+        world_size: processes, this one included; 1 uses torch's own threads in this process.
 
     Returns:
         The score, and (n,) the nats of each target in the order of the windows.
@@ -60,11 +60,11 @@ def score_by_workers(
 def split_windows(
     tokens: TokenIds, windows: list[Window], protocol: str, world_size: int
 ) -> list[Part]:
-    """Split windows into at most `world_size` shares, each with the tokens that it reads.
+    """Split windows into at most `world_size` shards, each with the tokens that it reads.
 
     Returns:
-        Tokens, windows as they lie in them, and the protocol: the arguments of `score`. One share
-        where there are no windows, so that `score` says what is wrong.
+        Tokens, windows with positions in them, and the protocol: the arguments of `score`. One
+        shard if there are no windows, so that `score` raises its error.
     """
     n = max(min(world_size, len(windows)), 1)
     if n == 1:

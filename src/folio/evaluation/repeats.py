@@ -1,4 +1,4 @@
-"""How often some stretches of text stand in a longer one."""
+"""Counts how often some stretches of text occur in a longer one."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from folio.tokens.text import BREAK, Symbols, TokenText, from_text
 
 FILTER_BITS = 20
 OFTEN = 5
-"""Times that a passage may stand in the training text, above which it is a repeat."""
+"""A passage that occurs more often in the training text is a repeat."""
 
 
 def count_spans(chunks: Iterable[Symbols], spans: Sequence[Symbols]) -> NDArray[np.int64]:
-    """(N,) how often each span stands in a text, which is read once.
+    """(N,) how often each span occurs in a text, which is read once.
 
     Args:
         chunks: the text, in pieces of any size.
-        spans: N of them, without a BREAK; an empty one stands nowhere.
+        spans: N stretches without a BREAK; an empty one occurs nowhere.
     """
     counts = np.zeros(len(spans), np.int64)
     sizes = np.array([len(span) for span in spans], np.int64)
     if not sizes.any():
         return counts
     shortest, longest = int(sizes[sizes > 0].min()), int(sizes.max())
-    # Few places begin as a span does, and only those are looked at in full.
+    # Few places begin like a span, and only those are compared in full.
     possible = np.zeros(1 << FILTER_BITS, bool)
     possible[_slots(_hashes([span[:shortest] for span in spans if len(span)]))] = True
     groups = [np.flatnonzero(sizes == size) for size in np.unique(sizes[sizes > 0])]
@@ -48,12 +48,12 @@ def count_spans(chunks: Iterable[Symbols], spans: Sequence[Symbols]) -> NDArray[
 
 
 def count_repeats(text: TokenText, suffixes: Sequence[str], length: int) -> NDArray[np.int64]:
-    """(N,) how often the first characters of each suffix stand in the training text."""
+    """(N,) how often the first characters of each suffix occur in the training text."""
     return count_spans(text.chunks(), [from_text(suffix[:length]) for suffix in suffixes])
 
 
 def _overlapping(chunks: Iterable[Symbols], more: int) -> Iterator[Symbols]:
-    """The pieces, each with so many symbols behind it: those that follow, or BREAKs."""
+    """The pieces, each followed by the next `more` symbols, or by BREAKs at the end."""
     window = np.zeros(0, np.int16)
     for chunk in chunks:
         window = np.concatenate([window, chunk])
@@ -65,7 +65,7 @@ def _overlapping(chunks: Iterable[Symbols], more: int) -> Iterator[Symbols]:
 
 
 def _hashes(spans: Sequence[Symbols]) -> NDArray[np.uint64]:
-    """(N,) the polynomial of each span, as `rolling_hashes` has it."""
+    """(N,) the polynomial of each span, as in `rolling_hashes`."""
     return np.array([_rows(span[None].astype(np.uint32) + np.uint32(1))[0] for span in spans])
 
 

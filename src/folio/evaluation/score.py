@@ -1,7 +1,7 @@
-"""How surprised a model is by a text: exact, strided, and the numbers that follow.
+"""How surprised a model is by a text, by one of two protocols.
 
-A protocol is a list of windows. Each window is read once, and scores its targets but for
-the first few, which only serve as context:
+A protocol is a list of windows. Each window is read once, and scores all its targets or all but the
+first few, which then only serve as context:
 
     exact      windows of T side by side: each token after the first is a target once
     strided    windows that overlap by half: each target has at least T / 2 tokens before it
@@ -27,11 +27,11 @@ from folio.evaluation.uncertainty import ratio_error, standard_error
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 BATCH_TOKENS = 4096
-"""Positions in one forward pass; more is no faster and takes more memory."""
+"""Tokens in one forward pass; more is no faster and takes more memory."""
 
 
 class Window(NamedTuple):
-    """Inputs start ... start + length - 1; the targets after the first `skip` count."""
+    """The inputs start ... start + length - 1; the targets after the first `skip` are counted."""
 
     start: int
     length: int
@@ -40,21 +40,22 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """Surprise summed over the targets of a text."""
+    """Surprise (cross-entropy) summed over the targets of a text."""
 
     protocol: str
     targets: int
     nats: float
-    """Summed over all targets."""
+    """Cross-entropy summed over all targets, in nats."""
     squares: float
-    """Squares of the surprise of each target, summed."""
+    """Sum of the squared cross-entropy of each target."""
     counts: Any
     """(V,) how often each id was a target."""
     error_over_texts: float | None = None
-    """Of nats_per_token, where it is known which tokens belong together; see uncertainty.py."""
+    """Standard error of nats_per_token, if it is known which tokens belong together; see
+    uncertainty.py."""
 
     def __add__(self, other: Score) -> Score:
-        """Of two parts of a text."""
+        """Add the scores of two parts of a text."""
         return Score(
             self.protocol,
             self.targets + other.targets,
@@ -72,13 +73,13 @@ class Score:
         vocab_size: int,
         blocks: NDArray[np.int64] | None = None,
     ) -> Self:
-        """Sum up.
+        """Sum the targets up.
 
         Args:
             nll: (n,) the nats of each target.
             targets: (n,) their ids.
-            protocol, blocks: as in `score`, the latter (n,) of the targets.
-            vocab_size: of the model.
+            protocol, blocks: as in `score`, the latter (n,) per target.
+            vocab_size: V of the model.
         """
         nats = nll.astype(np.float64)
         counts = np.bincount(targets, minlength=vocab_size)
@@ -87,13 +88,13 @@ class Score:
 
     @property
     def nats_per_token(self) -> float:
-        """The cross-entropy loss."""
+        """The cross-entropy loss in nats per token."""
         return self.nats / self.targets
 
     @property
     def standard_error(self) -> float:
-        """Of nats_per_token: over texts where that is known, or else as if targets were
-        independent, which makes it a lower bound.
+        """Standard error of nats_per_token: over texts if those are known, otherwise as if targets
+        were independent, which is a lower bound.
         """
         if self.error_over_texts is not None:
             return self.error_over_texts
@@ -102,14 +103,14 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp of the loss: among how many equally likely tokens the model hesitates."""
+        """The exponential of the loss: among how many equally likely tokens the model hesitates."""
         return perplexity(self.nats_per_token)
 
     def record(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        """The numbers as `folio evaluate --json` gives them.
+        """Return the numbers as `folio evaluate --json` prints them.
 
-        A text with unknown characters, or a lossy tokenizer, has no bits per byte, since the
-        model never predicted those bytes; the share that is unknown stands there instead.
+        A text with unknown characters, or a lossy tokenizer, has no bits per byte, since the model
+        never predicted those bytes; the record has the share of unknown tokens instead.
         """
         record: dict[str, Any] = {
             "protocol": self.protocol,
@@ -132,7 +133,7 @@ class Score:
 
 
 def perplexity(nats_per_token: float) -> float:
-    """exp of the loss; infinite where that is too large for a float, as after a divergence.
+    """The exponential of the loss; infinite where that overflows, as after a divergence.
 
     >>> perplexity(0.0), perplexity(1e6)
     (1.0, inf)
@@ -145,7 +146,7 @@ def bits_per_byte(total_nats: float, total_bytes: int) -> float:
 
     Args:
         total_nats: cross-entropy summed over the counted targets, in nats.
-        total_bytes: UTF-8 bytes those targets stand for; special tokens count as 0.
+        total_bytes: UTF-8 bytes of those targets; special tokens count as 0.
 
     Returns:
         Bits per byte. Lower is better; 8.0 is no compression at all.
@@ -157,11 +158,11 @@ def bits_per_byte(total_nats: float, total_bytes: int) -> float:
 
 
 def exact_windows(n_tokens: int, context_length: int) -> list[Window]:
-    """Side by side, the short last one included.
+    """Windows side by side, the short last one included.
 
     >>> exact_windows(n_tokens=8, context_length=3)
     [Window(start=0, length=3, skip=0), Window(start=3, length=3, skip=0), \
-Window(start=6, length=1, skip=0)]
+    Window(start=6, length=1, skip=0)]
     """
     n_targets = n_tokens - 1
     return [
@@ -171,7 +172,7 @@ Window(start=6, length=1, skip=0)]
 
 
 def strided_windows(n_tokens: int, context_length: int) -> list[Window]:
-    """Overlapping by at least half; only the first window scores all of its targets.
+    """Windows that overlap by at least half; only the first one scores all of its targets.
 
     >>> strided_windows(n_tokens=8, context_length=4)
     [Window(start=0, length=4, skip=0), Window(start=2, length=4, skip=2), \
@@ -179,7 +180,7 @@ Window(start=4, length=3, skip=2)]
     """
     n_targets = n_tokens - 1
     context_length = min(context_length, n_targets)
-    overlap = context_length // 2  # the first target after it has one token more before it
+    overlap = context_length // 2  # the first target after it has one more token before it
     stride = context_length - overlap
     windows = [Window(0, context_length)]
     end = context_length
@@ -204,7 +205,7 @@ Window(start=4, length=3, skip=0)]
 def nll_of(
     windows: list[Window], read: list[Window], nll: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(n,) nats of the targets of some windows, from those of all that were read whole."""
+    """(n,) nats of the targets of some windows, taken from those of all windows that were read."""
     ends = np.cumsum([window.length for window in read]).tolist()
     end_of = {(window.start, window.length): end for window, end in zip(read, ends)}
     spans = ((end_of[w.start, w.length], w.length - w.skip) for w in windows)
@@ -212,12 +213,13 @@ def nll_of(
 
 
 def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[Window]:
-    """Of the exact ones some, evenly spaced, about `n_targets` targets in all; always the same.
+    """An evenly spaced selection of the exact windows with about `n_targets` targets; always the
+    same.
 
     >>> sampled_windows(n_tokens=9, context_length=2, n_targets=4)
     [Window(start=0, length=2, skip=0), Window(start=6, length=2, skip=0)]
     """
-    starts = range(0, n_tokens - 1, context_length)  # a long text has millions of them
+    starts = range(0, n_tokens - 1, context_length)  # a long text has millions of windows
     wanted = max(1, round(n_targets / context_length))
     if wanted < len(starts):
         starts = [starts[i] for i in np.linspace(0, len(starts) - 1, wanted).astype(int)]
@@ -225,7 +227,7 @@ def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[
 
 
 def places_of(windows: list[Window]) -> NDArray[np.int64]:
-    """(n,) where the targets of some windows stand in their text; none of them skips any.
+    """(n,) positions of the targets of some windows, none of which skips any.
 
     >>> places_of([Window(0, 2), Window(6, 2)])
     array([1, 2, 7, 8])
@@ -234,7 +236,7 @@ def places_of(windows: list[Window]) -> NDArray[np.int64]:
 
 
 def excerpt(tokens: TokenIds, windows: list[Window]) -> tuple[TokenIds, list[Window]]:
-    """Only the tokens that some windows read, and the windows as they lie in them.
+    """Only the tokens that some windows read, and the windows with positions in these tokens.
 
     >>> excerpt(np.arange(10), [Window(7, 2)])
     (array([7, 8, 9]), [Window(start=0, length=2, skip=0)])
@@ -252,15 +254,15 @@ def score(
     blocks: NDArray[np.int64] | None = None,
     nll: list[NDArray[np.float32]] | None = None,
 ) -> Score:
-    """Read the windows and sum the surprise, without dropout.
+    """Read the windows without dropout and sum the surprise.
 
     Args:
-        model: maps (B, T) ids to (B, T, V) logits; its mode is put back afterwards.
+        model: maps (B, T) ids to (B, T, V) logits; its mode is restored afterwards.
         tokens: (N,) token ids.
         windows: what to read.
-        protocol: the name of that choice.
+        protocol: the name of this list of windows.
         blocks: (N,) which tokens belong together, for the standard error.
-        nll: takes the nats of each target, in the order of the windows, as arrays.
+        nll: receives the nats of each target, in the order of the windows, as arrays.
 
     Raises:
         UserError: a text of fewer than two tokens has nothing to predict.
@@ -291,7 +293,7 @@ def score(
 def surprise_of_each(
     model: nn.Module, tokens: TokenIds, windows: list[Window]
 ) -> NDArray[np.float32]:
-    """(N,) nats of each token given those before it; NaN for the first, which is no target.
+    """(N,) nats of each token given those before it; NaN for the first, which is not a target.
 
     Arguments and errors are those of `score`.
     """
@@ -306,7 +308,9 @@ def surprise_of_each(
 def _surprise(
     model: nn.Module, tokens: TokenIds, windows: list[Window]
 ) -> Iterator[tuple[torch.Tensor, NDArray[np.int64], NDArray[np.int64], int]]:
-    """(n,) nats, ids and places of the targets of some windows; and the size of the vocabulary."""
+    """(n,) nats, ids and positions of the targets of some windows; and the size of the
+    vocabulary.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -331,7 +335,7 @@ def exact_score(
     context_length: int,
     blocks: NDArray[np.int64] | None = None,
 ) -> Score:
-    """The whole text once, in windows side by side."""
+    """Score the whole text once, in windows side by side."""
     return score(model, tokens, exact_windows(len(tokens), context_length), "exact", blocks)
 
 
@@ -341,12 +345,12 @@ def strided_score(
     context_length: int,
     blocks: NDArray[np.int64] | None = None,
 ) -> Score:
-    """The whole text, each target with at least half a context before it."""
+    """Score the whole text, each target with at least half a context before it."""
     return score(model, tokens, strided_windows(len(tokens), context_length), "strided", blocks)
 
 
 def batches_of(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """(B, T) inputs, targets, which of the targets count, and where they stand in the text."""
+    """(B, T) inputs, targets, whether each target counts, and its position in the text."""
     per_batch = max(1, BATCH_TOKENS // max(window.length for window in windows))
     for first in range(0, len(windows), per_batch):
         starts, lengths, skips = np.array(windows[first : first + per_batch]).T
@@ -358,10 +362,10 @@ def batches_of(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, A
 
 
 def frequency_loss(training: TokenIds, validation: TokenIds, vocab_size: int) -> float:
-    """Loss of a model that knows only how often each token occurs, in nats per token.
+    """Loss in nats per token of a model that knows only how often each token occurs.
 
-    The frequencies are those of the training text, with one added to each count. A model
-    that is no better has learned nothing of what follows what.
+    The frequencies are those of the training text, with one added to each count. A model that is no
+    better has learned nothing about what follows what.
     """
     counts = np.ones(vocab_size)
     for first in range(0, len(training), 1 << 24):

@@ -1,5 +1,7 @@
-"""Shares with their errors: over families of documents or samples, which are drawn at random,
-not over characters, which are not.
+"""Shares with their standard errors.
+
+Errors are over families of documents or samples, which are drawn at random, not over characters,
+which are not.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from folio.evaluation.uncertainty import ratio_error
 
 @dataclass(frozen=True)
 class Share:
-    """Some of many."""
+    """A share with its standard error: `count` of `of`."""
 
     count: int
     of: int
@@ -25,15 +27,15 @@ class Share:
 
     @property
     def value(self) -> float:
-        """0 to 1; 0 of none."""
+        """The share, 0 to 1; 0 if there are none."""
         return self.count / self.of if self.of else 0.0
 
     def above(self, other: Share, errors: float = 2.0) -> bool:
-        """Whether it exceeds another one by more than chance would explain."""
+        """Whether it exceeds another share by more than chance would explain."""
         return self.value - other.value > errors * math.hypot(self.error, other.error)
 
     def __str__(self) -> str:
-        """In percent, with the error where there is one."""
+        """In percent, with the error if it is known."""
         if not self.count:
             return "0"
         error = 100 * self.error
@@ -41,12 +43,12 @@ class Share:
 
 
 def share_of(chosen: NDArray[Any], clusters: NDArray[np.int64], weights: Any = None) -> Share:
-    """The share of N things that were chosen.
+    """The share of N items that were chosen.
 
     Args:
         chosen: (N,) bool, or the chosen part of each as a number.
-        clusters: (N,) which of them belong together.
-        weights: (N,) how much each counts; 1 where it is None.
+        clusters: (N,) items of one cluster belong together.
+        weights: (N,) how much each counts; None counts each as 1.
     """
     weights = np.ones(len(chosen)) if weights is None else np.asarray(weights, float)
     count, total = float(np.sum(chosen)), float(weights.sum())
@@ -54,7 +56,7 @@ def share_of(chosen: NDArray[Any], clusters: NDArray[np.int64], weights: Any = N
         return Share(0, 0, 0.0)
     _, index = np.unique(clusters, return_inverse=True)
     error = ratio_error(np.bincount(index, np.asarray(chosen, float)), np.bincount(index, weights))
-    if not math.isfinite(error):  # a single cluster: as if all were drawn one by one
+    if not math.isfinite(error):  # a single cluster: treat the items as independent
         p = count / total
         error = math.sqrt(p * (1 - p) / total)
     return Share(round(count), round(total), error)

@@ -1,9 +1,8 @@
 """How far a loss can be trusted: its standard error over texts, not over tokens.
 
-Tokens of one text are surprising together, so that their number says little. What is drawn at
-random is the texts: the error is that of a ratio over clusters (Cochran 1977, "Sampling
-Techniques", 3rd edition, chapter 9A), a cluster being a family of documents, or a stretch of a long
-text.
+The tokens of one text are surprising together, so that their number says little. Texts are what is
+drawn at random: the error is that of a ratio over clusters (Cochran 1977, "Sampling Techniques",
+3rd edition, chapter 9A); a cluster is a family of documents, or a stretch of a long text.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from folio.tokenizers.base import TokenIds
 
 FEWEST_BLOCKS = 16
-"""With fewer families, long texts are cut into stretches, until there are about so many."""
+"""With fewer families than this, long texts are cut into stretches until there are about so
+many."""
 
 TELLING = 0.02
-"""Share of a loss. Where twice the standard error is more, models that differ by so much cannot be
-told apart."""
+"""Share of a loss; if two standard errors are more, models that differ by that much cannot be told
+apart."""
 
 
 def text_blocks(
@@ -31,15 +31,15 @@ def text_blocks(
 
     Args:
         tokens: (N,) documents with `end_of_document` between them.
-        end_of_document: the id; None where nothing stands between.
-        families: of each document; each is its own where there are none.
+        end_of_document: the id; None if nothing separates documents.
+        families: family of each document; if empty, each is its own.
     """
     ends = np.zeros(0, np.int64)
     if end_of_document is not None:
         ends = np.flatnonzero(np.asarray(tokens) == end_of_document)
     document = np.zeros(len(tokens), np.int64)
     document[ends] = 1
-    document = np.cumsum(document) - document  # the end belongs to the document before it
+    document = np.cumsum(document) - document  # the separator belongs to the document before it
     if len(families) == len(ends) + 1:
         document = np.asarray(families, np.int64)[document]
     n_families = len(np.unique(document))
@@ -51,10 +51,11 @@ def text_blocks(
 
 
 def standard_error(surprise: NDArray[np.floating], blocks: NDArray[np.int64]) -> float:
-    """Of the mean surprise of a text, in nats per token; infinite for a single block.
+    """Standard error of the mean surprise of a text, in nats per token; infinite for a single
+    block.
 
     Args:
-        surprise: (n,) of each target, in nats.
+        surprise: (n,) nats of each target.
         blocks: (n,) the cluster of each.
 
     >>> standard_error(np.array([1.0, 1.0, 3.0, 3.0]), np.array([0, 0, 1, 1]))
@@ -65,11 +66,11 @@ def standard_error(surprise: NDArray[np.floating], blocks: NDArray[np.int64]) ->
 
 
 def ratio_error(nats: NDArray[Any], targets: NDArray[Any]) -> float:
-    """The same from the sums of blocks.
+    """`standard_error` from the sums of blocks.
 
     Args:
         nats: (K,) surprise summed over the targets of each block.
-        targets: (K,) their numbers; blocks without a target do not count.
+        targets: (K,) number of targets of each; blocks without a target do not count.
     """
     n_blocks = int(np.count_nonzero(targets))
     if n_blocks < 2:

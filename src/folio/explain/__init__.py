@@ -1,1 +1,1 @@
-"""A run and a text -> what the model makes of it: numbers, one HTML page, or the terminal."""
+"""A run and a text -> what the model makes of it, as numbers, an HTML page, or terminal output."""

@@ -1,4 +1,4 @@
-"""One forward pass, looked at from inside.
+"""Keeps everything that happens in one forward pass.
 
 Shapes:  B batch · T positions · L layers · H heads · C = d_model · V vocabulary
 """
@@ -21,14 +21,14 @@ from folio.run.model import Model
 ALTERNATIVES = 10
 NEIGHBOURS = 6
 MAPPED = 300
-"""Tokens on the map of embeddings, besides those of the text."""
+"""Tokens on the map of embeddings, in addition to those of the text."""
 COUNTED = 10_000_000
-"""Tokens of the training text that say which ones are frequent."""
+"""How many tokens of the training text are counted to find the frequent ones."""
 
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """What one layer's heads look at."""
+    """The attention of one layer's heads."""
 
     scores: Tensor
     """(H, T, T) query times key over sqrt(D), before the mask."""
@@ -37,36 +37,36 @@ class LayerAttention:
 
     @property
     def masked(self) -> Tensor:
-        """(H, T, T) scores, -inf where a position would look ahead."""
+        """(H, T, T) scores, -inf where a position would see later ones."""
         t = self.scores.shape[1]
         return self.scores.masked_fill(~causal_mask(t, t, self.scores.device), float("-inf"))
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a model makes of a text."""
+    """The result of one forward pass over a text."""
 
     token_ids: list[int]
-    """(T,)"""
+    """(T,) the text as token ids."""
     pieces: list[str]
-    """(T,) what each id stands for."""
+    """(T,) the text of each token."""
     log_probabilities: Tensor
-    """(T, V) of every token as the next one, in nats."""
+    """(T, V) log probability of every token as the next one, in nats."""
     attention: list[LayerAttention]
-    """One a layer."""
+    """One entry per layer."""
     left_out: int = 0
-    """Tokens behind the T that the model reads at once."""
+    """Tokens after the first T, which the model cannot read at once."""
 
     @property
     def surprisal(self) -> list[float | None]:
         """(T,) -log(probability) of each token given those before it, in nats; None for the
-        first, which nothing comes before.
+        first.
         """
         rows = zip(self.log_probabilities, self.token_ids[1:])
         return [None, *(-row[token_id].item() for row, token_id in rows)]
 
     def alternatives(self, position: int) -> list[tuple[int, float]]:
-        """The likeliest tokens after a position, with their probabilities."""
+        """The likeliest next tokens at a position, with their probabilities."""
         n = min(ALTERNATIVES, self.log_probabilities.shape[1])
         best = self.log_probabilities[position].exp().topk(n)
         return list(zip(best.indices.tolist(), best.values.tolist()))
@@ -74,7 +74,7 @@ class Look:
 
 @torch.no_grad()
 def look_at(opened: Model, text: str) -> Look:
-    """Read a text once, keeping everything on the way.
+    """Run one forward pass over a text and keep its inner values.
 
     Raises:
         UserError: a text of fewer than two tokens, or with unknown characters.
@@ -97,7 +97,9 @@ def look_at(opened: Model, text: str) -> Look:
 
 @contextmanager
 def attention_seen(model: GPT) -> Iterator[list[LayerAttention]]:
-    """A list that fills with a LayerAttention a layer while the model reads one text (B = 1)."""
+    """A context manager whose list receives one LayerAttention per layer while the model reads one
+    text (B = 1).
+    """
     seen: list[LayerAttention] = []
 
     def note(layer: Attention, arguments: tuple[Tensor, ...]) -> None:
@@ -118,31 +120,31 @@ def attention_seen(model: GPT) -> Iterator[list[LayerAttention]]:
 
 @dataclass(frozen=True)
 class EmbeddingMap:
-    """Some tokens in the plane, near each other where their embeddings are."""
+    """Some tokens in the plane, near each other if their embeddings are."""
 
     token_ids: list[int]
     points: Tensor
-    """(n, 2)"""
+    """(n, 2) coordinates."""
     explained: float
     """Share of the variance that two dimensions keep."""
     neighbours: list[list[tuple[int, float]]]
-    """For each token the nearest ones with their cosine, nearest first."""
+    """For each token the nearest ones with their cosine similarity, nearest first."""
 
 
 @torch.no_grad()
 def map_embeddings(opened: Model, token_ids: list[int]) -> EmbeddingMap:
-    """Principal components of the token embeddings: those of the text, and the most frequent.
+    """Project token embeddings to two principal components: tokens of the text, and frequent ones.
 
-    Those that were never seen are left out: all of them lie where they began, and two
-    dimensions would be spent on telling them from the rest.
+    Tokens that were never trained are left out: they stayed at their initial values, and the two
+    dimensions would only separate them from the rest.
 
     Args:
         opened: the run.
-        token_ids: of the text; all of them are on the map.
+        token_ids: the text; all its tokens are on the map.
     """
     embeddings = opened.model.token_embedding.weight.float().cpu()[: opened.tokenizer.vocab_size]
     special = set(opened.tokenizer.special_tokens.values())
-    counts = np.ones(len(embeddings), np.int64)  # of a text that is not known, the first ids
+    counts = np.ones(len(embeddings), np.int64)  # without the training text, the first ids
     if opened.has_text:
         counts = np.bincount(opened.training()[:COUNTED], minlength=len(embeddings))
     frequent = [i for i in np.argsort(-counts, kind="stable").tolist() if i not in special]
@@ -163,7 +165,9 @@ def map_embeddings(opened: Model, token_ids: list[int]) -> EmbeddingMap:
 
 @torch.no_grad()
 def position_tables(model: GPT) -> dict[str, Tensor]:
-    """(T, C) pictures of how places are told apart: the model's own, and the sinusoidal ones."""
+    """(T, C) tables that encode positions: the model's own, and the sinusoidal one for
+    comparison.
+    """
     from dataclasses import replace
 
     from folio.model.positions import LearnedPositions, SinusoidalPositions

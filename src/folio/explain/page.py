@@ -1,4 +1,4 @@
-"""A look as one HTML file that needs no server and no other file."""
+"""Writes a look as one HTML file that needs no server and no other file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from folio.storage import atomic_write
 from folio.tokens.text import BREAK, TokenText
 
 ATTENTION_POSITIONS = 64
-"""Positions of the text whose attention is on the page: its size grows with their square."""
+"""Positions whose attention is on the page, which grows with their square."""
 COPIED = 20
-"""Characters in a row that stand in the training text, from which on they are underlined."""
+"""Stretches of so many characters that occur in the training text are underlined."""
 PICTURE_SIDE = 384
-"""Most places and dimensions of a picture of positions."""
+"""Most positions and dimensions in a picture of positions."""
 
 
 def write_page(opened: Model, text: str, path: Path) -> Look:
@@ -45,7 +45,7 @@ def write_page(opened: Model, text: str, path: Path) -> Look:
 
 
 def page_data(opened: Model, look: Look) -> dict[str, Any]:
-    """Everything on the page. Losses in nats, probabilities as shares."""
+    """All data of the page; losses in nats, probabilities between 0 and 1."""
     decode = opened.tokenizer.decode
     surprisal = look.surprisal
     mean = sum(s for s in surprisal if s is not None) / (len(surprisal) - 1)
@@ -88,8 +88,8 @@ def page_data(opened: Model, look: Look) -> dict[str, Any]:
 
 
 def copied_pieces(opened: Model, token_ids: Sequence[int]) -> list[int]:
-    """Of each piece, how many characters in a row it is part of that stand in the training text;
-    0 where they are fewer than COPIED, their letters only a pattern, or the text is not known.
+    """For each token, the length of the stretch it belongs to that occurs in the training text; 0
+    if that is shorter than COPIED characters or only a pattern, or if the training text is missing.
     """
     if not opened.has_text:
         return [0] * len(token_ids)
@@ -113,7 +113,7 @@ def copied_pieces(opened: Model, token_ids: Sequence[int]) -> list[int]:
 
 
 def _short(value: float) -> float:
-    """Four digits: half the bytes, and more than can be seen."""
+    """Round to four digits: half the bytes, and more than can be seen."""
     return float(f"{value:.4g}")
 
 
@@ -122,7 +122,7 @@ def _matrices(values: Tensor) -> list[list[list[float]]]:
 
 
 def _picture(name: str, table: Tensor) -> dict[str, Any]:
-    """A table as one byte a value: 128 is 0, 1 and 255 are the largest there is."""
+    """A table as one byte per value: 128 is 0, 1 and 255 are the largest magnitude."""
     table = table[:PICTURE_SIDE, :PICTURE_SIDE]
     scale = max(table.abs().max().item(), 1e-9)
     levels = (table / scale * 127 + 128).round().to(torch.uint8).contiguous()

@@ -1,4 +1,4 @@
-"""The small matrices of a look, as text for a terminal."""
+"""Prints the small matrices of a look in a terminal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from folio.explain.look import Look
 from folio.tokenizers.comparison import visible
 
 SHOWN = 10
-"""Positions; more do not fit a terminal."""
+"""Positions that are shown; more do not fit a terminal."""
 
 
 def print_tensors(look: Look) -> str:
-    """Token ids, training examples, and attention before the mask, after it and after the
-    softmax, of the first positions.
+    """Token ids, training examples, and attention of the first positions before the mask, after it,
+    and after the softmax.
     """
     n = min(SHOWN, len(look.token_ids))
     pieces = [visible(piece.encode()) for piece in look.pieces[:n]]

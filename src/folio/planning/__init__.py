@@ -1,1 +1,1 @@
-"""Measure this machine and this text, predict what a run will take and give."""
+"""Measures this machine and this text, and predicts how long a run takes and how good it gets."""

@@ -1,4 +1,4 @@
-"""Which size suits a text, this machine and the time there is, and what each would come to."""
+"""Which size suits a text, this machine and the available time, and what each size would reach."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from folio.recipe.sizing import Candidate, best_of, candidates
 from folio.storage import write_json
 
 FEW_STEPS = 50
-"""Below so many no loss is predicted: the rule was fitted to longer runs."""
+"""With fewer steps no loss is predicted: the rule was fitted to longer runs."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One size."""
+    """The prediction for one size."""
 
     candidate: Candidate
     loss: float | None
-    """Best validation loss, predicted, in nats per token; None where the steps are too few."""
+    """Best validation loss, predicted, in nats per token; None if there are too few steps."""
 
     @property
     def loss_band(self) -> float | None:
-        """Either way, in nats per token: two standard errors."""
+        """Two standard errors of the loss in either direction, in nats per token."""
         return self.loss and RULE.band * self.loss
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the entry for --json."""
         candidate, model = self.candidate, self.candidate.recipe.model
         return {
             "size": candidate.recipe.size,
@@ -65,7 +65,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """All sizes, smallest first."""
+    """The predictions for all sizes, smallest first."""
 
     minutes: float
     n_training: int
@@ -75,11 +75,11 @@ class Plan:
 
     @property
     def best(self) -> Candidate:
-        """As `folio train --minutes` chooses."""
+        """The size that `folio train --minutes` chooses."""
         return best_of(row.candidate for row in self.rows)[0]
 
     def verdict(self) -> str:
-        """In words: the best size, and what speaks against the larger ones."""
+        """The best size in words, and what speaks against the larger ones."""
         best = self.best
         if best.recipe.start.run:
             return f"it goes on with {best.recipe.start.run}" + (
@@ -94,7 +94,7 @@ class Plan:
         return "; ".join(parts) + "."
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what --json prints."""
         return {
             "minutes": self.minutes,
             "memory_limit": self.memory_limit,
@@ -114,12 +114,12 @@ def make_plan(
         given: settings; the sizes of the presets are tried under them.
         prepared: the text.
         minutes: the budget.
-        tell: takes a line about what is being done.
+        tell: receives a line about what is being done.
 
     Raises:
-        UserError: as candidates.
+        UserError: as in `candidates`.
     """
-    begins = bool(given.get("start", {}).get("run"))  # with a run, whose shape it has
+    begins = bool(given.get("start", {}).get("run"))  # a run to begin with fixes the shape
     choices: list[Table] = [{}] if begins else [{"size": size} for size in SIZES]
     recipes = (make_recipe(given, choice) for choice in choices)
     found = []
@@ -127,7 +127,7 @@ def make_plan(
         found.append(candidate)
         tell(f"{candidate.recipe.size}: {candidate.speed.step_seconds:.3g} s a step")
     anchors: list[tuple[Effort, float]] = []
-    if not begins and "train.mask" not in prepared.files:  # which other losses say nothing of
+    if not begins and "train.mask" not in prepared.files:  # a mask changes the losses
         anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)
     return Plan(
         minutes,
@@ -151,9 +151,9 @@ def _loss(candidate: Candidate, anchors: list[tuple[Effort, float]]) -> float | 
 def measure_anchors(
     prepared: Prepared, device: Device, tell: Callable[[str], None]
 ) -> list[tuple[Effort, float]]:
-    """The anchors of a text; measured once, then kept beside its tokens.
+    """The anchors of a text, measured once and then kept beside its tokens.
 
-    The same settings for every text, whatever the user's are.
+    Their settings are the same for every text, whatever the user's are.
     """
     path = prepared.files["train"]
     if known := read_anchors(path):

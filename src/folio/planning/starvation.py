@@ -1,7 +1,8 @@
-"""Is the text the limit? A small model on 12 % to 100 % of it, and one twice as large on all of it.
+"""Is the text the limit? Trains a small model on 12 % to 100 % of it, and one twice as large on
+all.
 
-Each part gets as many epochs, hence steps in proportion, and the whole schedule: the curves differ
-by the text alone.
+Each part gets the same number of epochs, hence steps in proportion, and the whole schedule: the
+points differ in the text alone.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from folio.tokenizers.base import TokenIds
 SHARES = (0.12, 0.25, 0.5, 1.0)
 EPOCHS = 6.0
 MOST_TOKENS = 3_000_000
-"""Trained on for the whole text: minutes. A longer text gets fewer epochs, and below one of them
-only a part of it counts."""
+"""Most tokens that the training on the whole text reads, which takes minutes. A longer text gets
+fewer epochs, and if that is less than one, only a part of it is used."""
 SMALL: Table = {
     "preset": "modern",
     "size": "nano",
@@ -28,31 +29,31 @@ SMALL: Table = {
     "optimizer": {"learning_rate": 3e-3},
     "training": {"batch_size": 8},
 }
-"""0.2 M parameters beside the embedding: 10 ms a step on a processor."""
+"""0.2 M parameters without the embedding: 10 ms per step on a CPU."""
 
 
 @dataclass(frozen=True)
 class Starvation:
-    """What was found."""
+    """The losses that were measured."""
 
     points: list[tuple[int, float]]
-    """Tokens of the training text, and the loss in nats per token."""
+    """Tokens of training text and loss in nats per token, for each part."""
     law: PowerLaw
     twice_the_model: float
-    """Loss of twice the layers on all of the text."""
+    """Loss in nats per token of a model with twice the layers, on all of the text."""
 
     @property
     def gain_from_text(self) -> float:
-        """Nats per token that twice the text would take off."""
+        """Nats per token that twice the text would gain."""
         return self.law(self.law.unit) - self.law(2 * self.law.unit)
 
     @property
     def gain_from_model(self) -> float:
-        """Nats per token that twice the model took off."""
+        """Nats per token that twice the model gained."""
         return self.points[-1][1] - self.twice_the_model
 
     def record(self) -> dict[str, object]:
-        """For JSON."""
+        """Return what --json prints."""
         low, high = self.law.interval(2 * self.law.unit, self.law.unit)
         return {
             "points": [{"tokens": n, "loss": loss} for n, loss in self.points],
@@ -64,7 +65,7 @@ class Starvation:
         }
 
     def lines(self) -> list[str]:
-        """In words."""
+        """The result in words."""
         low, high = self.law.interval(2 * self.law.unit, self.law.unit)
         text, model = self.gain_from_text, self.gain_from_model
         limit = "the text is the limit" if text > model else "the model is the limit"
@@ -88,10 +89,10 @@ def measure_starvation(
 
     Args:
         training, validation: token ids.
-        vocab_size: rows of the model.
-        device: where.
-        tell: takes a line for each training.
-        shares: of the text, the last one 1.
+        vocab_size: vocabulary size of the models.
+        device: the device to train on.
+        tell: receives a line for each training.
+        shares: parts of the text to train on; the last is 1.
     """
     training = part_of(training, min(1.0, MOST_TOKENS / len(training)))
     epochs = min(EPOCHS, MOST_TOKENS / len(training))

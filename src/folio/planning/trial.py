@@ -1,4 +1,4 @@
-"""A training for its loss alone, without a run; and a part of a text that is like the whole.
+"""Trains for a loss alone, without a run; and takes a part of a text that is like the whole.
 
 Shapes:  N tokens
 """
@@ -20,29 +20,31 @@ from folio.training.loop import train
 from folio.training.state import TrainingState
 
 EVALUATIONS = 4
-"""In a trial, the last at its end; the best counts, since a long one may overfit."""
+"""Evaluations per trial, the last at its end; the best counts, since a long trial may overfit."""
 BLOCK_TOKENS = 2048
-"""Of a part of a text: long beside a window, so that few windows cross a joint, and short beside
-the text, so that a part has some of everything."""
+"""Length of the blocks of a part: long compared with a window, so that few windows cross a joint,
+and short compared with the text, so that a part has some of everything."""
 
 
 def trial_loss(
     recipe: Recipe, device: Device, steps: int, training: TokenIds, validation: TokenIds
 ) -> float:
-    """Best exact validation loss in nats per token, with the whole schedule in so many steps."""
+    """Best exact validation loss in nats per token, with the whole schedule in this number of
+    steps.
+    """
     interval = math.ceil(steps / EVALUATIONS)
     config = replace(recipe.training, max_steps=steps, evaluation_interval=interval)
     state = TrainingState()
-    gc.collect()  # models of trials before: copies and what they were taught hold each other
+    gc.collect()  # the models of earlier trials are in reference cycles
     trial = build(replace(recipe, training=config), device, training, validation)
     train(trial, state, Watcher())
     return state.best_validation_loss
 
 
 def part_of(tokens: TokenIds, share: float) -> TokenIds:
-    """Blocks spread evenly over a text: (N,) -> about (share * N,).
+    """Take blocks spread evenly over a text: (N,) -> about (share * N,).
 
-    The beginning alone would be other than the rest: the first play, the first chapter.
+    The beginning alone, such as the first play or chapter, would differ from the rest.
     """
     size = min(BLOCK_TOKENS, max(1, len(tokens) // 64))
     n_blocks = len(tokens) // size

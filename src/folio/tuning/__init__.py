@@ -1,1 +1,1 @@
-"""Search the settings: a space of them, and a study that tries them out."""
+"""Searches settings: a space of them, and a study that tries them."""

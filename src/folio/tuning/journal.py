@@ -1,4 +1,4 @@
-"""Optuna's journal, safe against a kill at any moment."""
+"""Makes Optuna's journal safe against a kill at any moment."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from folio.storage import locked
 
 
 class JournalLock:
-    """Held by the operating system for the process that appends.
+    """A lock held by the operating system while a process appends.
 
-    Optuna's own locks are files: one that a killed process leaves behind is waited for. And half
-    a line that it leaves would swallow the next one, so it is cut off; whoever wrote it never
-    learned that it was written.
+    Optuna's own locks are files, and one left behind by a killed process blocks everyone. Half a
+    line left behind would corrupt the next one, so it is cut off; its writer never learned that it
+    was written.
     """
 
     def __init__(self, journal: Path, lock: Path) -> None:
@@ -34,7 +34,7 @@ class JournalLock:
 
 
 def cut_torn_line(journal: Path) -> None:
-    """Shorten a file to its last line end."""
+    """Truncate a file after its last line end."""
     with journal.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
         if not end:
@@ -46,7 +46,7 @@ def cut_torn_line(journal: Path) -> None:
 
 
 def open_journal(journal: Path, locks: Path) -> JournalStorage:
-    """The storage of a study."""
+    """Open the storage of a study."""
     lock = JournalLock(journal, locks / "journal")
-    # Optuna does not export the interface of a lock, which is acquire and release.
+    # Optuna does not export its lock interface, which is acquire and release.
     return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A new study from what the user asked for, or the one that is there already."""
+"""Makes a new study from the user's request, or opens the existing one."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from folio.tuning.study import (
 
 EPOCHS = 30.0
 EVALUATIONS = (9, 30)
-"""Of each full trial: one an epoch, within these."""
+"""Fewest and most evaluations of a full trial; there is one per epoch within these limits."""
 HYPERBAND_SHARE = 0.5
-"""What a trial costs on the average of a full one: 0.40 with three brackets (docs/experiments.md);
+"""Average cost of a trial relative to a full one: 0.40 with three brackets (docs/experiments.md);
 assumption: somewhat more with fewer."""
 
 
 def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Study:
-    """The study of a directory, made where it is not there yet.
+    """Open the study of a directory, or make it.
 
     Args:
-        path: of the directory.
+        path: the directory.
         request: what the user asked for.
         n_workers: processes that will share this machine.
-        watcher: hears what is done.
+        watcher: is told what is being done.
 
     Raises:
-        UserError: another study is there, or nothing can be trained.
+        UserError: a different study is there, or nothing can be trained.
     """
     if is_study(path):
         study = open_study(path)
@@ -65,7 +65,7 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
 
 
 def with_trials(study: Study, trials: int | None) -> Study:
-    """A study that goes on: with another number of trials, and a journal that can be read."""
+    """Prepare a study to continue: with another number of trials, and a readable journal."""
     mend_journal(study)
     if trials is None or trials == study.config.trials:
         return study
@@ -75,7 +75,7 @@ def with_trials(study: Study, trials: int | None) -> Study:
 
 
 def differences(wanted: Table, found: Table) -> list[str]:
-    """Dotted names of what two tables have otherwise.
+    """Dotted names of the entries in which two tables differ.
 
     >>> differences({"epochs": 3, "recipe": {"seed": 1}}, {"epochs": 3, "recipe": {}})
     ['recipe.seed']
@@ -85,8 +85,8 @@ def differences(wanted: Table, found: Table) -> list[str]:
 
 
 def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Study:
-    """Settle what all trials share: the text, the device and, unless it is tried out, the
-    tokenizer; and freeze the budget.
+    """Fix what all trials share (the text, the device and, unless it is searched, the tokenizer),
+    and freeze the budget.
     """
     given = request.given()
     parse_space(given["space"])
@@ -99,7 +99,7 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
     settled = settle(recipe, watcher)
     recipe, prepared, device = settled.recipe, settled.prepared, settled.device
     texts = prepared.training(), prepared.validation()
-    build(recipe, device, *texts)  # fails here or never
+    build(recipe, device, *texts)  # if it cannot be built, fail now
 
     shared: Table = {"device": to_table(recipe.device), "corpus": to_table(recipe.corpus)}
     if "tokenizer" in given["space"]:
@@ -129,7 +129,7 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
 
 
 def with_epochs(table: Table, epochs: float | None) -> Table:
-    """A recipe with that budget; where it is None, with its own, if that is none in minutes."""
+    """A recipe with this budget in epochs; with None, its own budget, unless that is in minutes."""
     training = table.get("training", {})
     own = any(training.get(name) for name in BUDGETS if name != "minutes")
     if epochs is None and own:

@@ -1,4 +1,4 @@
-"""What a study found: its trials, the noise of its seeds, and which differences are none."""
+"""What a study found: its trials, the noise between seeds, and which differences are noise."""
 
 from __future__ import annotations
 
@@ -19,60 +19,60 @@ State = Literal["running", "complete", "pruned", "diverged", "failed"]
 
 @dataclass(frozen=True)
 class Row:
-    """A trial."""
+    """One trial."""
 
     number: int
     state: State
     values: dict[str, Any]
-    """What was drawn: name -> value."""
+    """Drawn values by name."""
     curve: dict[int, float]
-    """Evaluation, counted from 1 -> best loss so far, in the study's unit."""
+    """Evaluation (counted from 1) -> best loss so far, in the study's unit."""
     seconds: float
     tokens: int
     parameters: int
     run: str
     error: str = ""
     losses: list[float] = field(default_factory=list)
-    """The final loss for each seed, of those that were repeated; the trial's own first."""
+    """Final losses of a repeated trial, one per seed, the trial's own first."""
 
     @property
     def loss(self) -> float:
-        """The best so far; infinite before the first evaluation."""
+        """Best loss so far; infinite before the first evaluation."""
         return min(self.curve.values(), default=math.inf)
 
     @property
     def evaluations(self) -> int:
-        """How far it came."""
+        """Number of evaluations so far."""
         return max(self.curve, default=0)
 
     @property
     def mean(self) -> float:
-        """Over its seeds."""
+        """Mean loss over its seeds."""
         return mean(self.losses) if self.losses else self.loss
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All of a study, as far as it has come."""
+    """The state of a whole study."""
 
     unit: str
     rows: list[Row]
-    """By number."""
+    """All trials, in the order of their numbers."""
     best: list[Row]
-    """Complete ones; those that were repeated come first, by their means, then by loss."""
+    """Complete trials: repeated ones first, by mean loss, then the others by loss."""
     noise: float | None
-    """Standard deviation between seeds; None where nothing was repeated."""
+    """Standard deviation between seeds; None if nothing was repeated."""
     n_tied: int
-    """So many of `best` cannot be told apart from the first."""
+    """How many of the first trials in `best` cannot be told apart from the first."""
     importances: dict[str, float]
-    """Name -> share, largest first; empty where there are too few trials."""
+    """Share of each setting by name, largest first; empty if there are too few trials."""
     seconds: float
-    """Of training, added over all processes, repeats included."""
+    """Training time summed over all processes, repeats included."""
     share: float
-    """Tokens read by the trials, over those that all of them would have read in full."""
+    """Tokens read by the trials, divided by those that all would have read in full."""
 
     def record(self) -> dict[str, Any]:
-        """For --json."""
+        """Return what --json prints."""
         table = asdict(self)
         table["best"] = [row.number for row in self.best]
         for row, entry in zip(self.rows, table["rows"]):
@@ -81,12 +81,12 @@ class Outcome:
 
 
 def read_rows(study: Study, optuna_study: optuna.Study) -> list[Row]:
-    """The trials as they are now, by number."""
+    """The current trials in the order of their numbers."""
     return [_row(study, trial) for trial in optuna_study.get_trials(deepcopy=False)]
 
 
 def look(study: Study, optuna_study: optuna.Study) -> Outcome:
-    """Read a study, finished or not."""
+    """Summarize a study, finished or not."""
     rows = read_rows(study, optuna_study)
     seconds = sum(row.seconds for row in rows)
     for trial in best_trials(optuna_study.get_trials(deepcopy=False), REPEATED):
@@ -113,7 +113,7 @@ def look(study: Study, optuna_study: optuna.Study) -> Outcome:
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation within groups, taken to be the same in all of them.
+    """Standard deviation within groups, assumed to be the same in all of them.
 
     >>> pooled_deviation([[1.0, 3.0], [5.0, 7.0]]) == 2**0.5
     True
@@ -126,7 +126,7 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
 
 
 def count_tied(groups: Sequence[Sequence[float]], noise: float | None) -> int:
-    """How many groups, the best first, lie within two standard errors of the first.
+    """How many groups, ordered from the best, are within two standard errors of the first.
 
     >>> count_tied([[2.00, 2.02], [2.01, 2.03], [2.20, 2.22]], 0.014)
     2
@@ -163,8 +163,10 @@ def _row(study: Study, trial: FrozenTrial) -> Row:
 
 
 def _importances(optuna_study: optuna.Study, complete: list[Row]) -> dict[str, float]:
-    """PED-ANOVA (https://arxiv.org/abs/2304.10255): what sets the best trials apart. Of trials
-    that ran to their end, since losses at different moments say little about each other.
+    """PED-ANOVA (https://arxiv.org/abs/2304.10255): which settings set the best trials apart.
+
+    Only trials that ran to their end count, since losses at different stages say little about each
+    other.
     """
     varied = {
         name

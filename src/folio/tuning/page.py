@@ -1,4 +1,4 @@
-"""What a study found: the best recipe, a few lines, and a page with pictures."""
+"""Reports what a study found: the best recipe, a few lines, and a page with pictures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from folio.tuning.study import Study
 from folio.tuning.watching import short, show_value
 
 SHOWN = 8
-"""Trials in the table that is printed."""
+"""Trials in the printed table."""
 WORDS = ("no", "first", "first two", "first three", "first four")
 
 
 def write_best(study: Study, outcome: Outcome) -> None:
-    """Write best.toml, which `folio train` takes as it is."""
+    """Write best.toml, a recipe for `folio train`."""
     best = outcome.best[0]
     drawn = study.space.draw(FixedTrial(best.values), study.recipe_table)
-    # All cores again: the study's trials had to share them.
+    # All cores again: the trials had to share them.
     table = merge(study.recipe_table, drawn, {"device": {"threads": 0}})
     with atomic_write(study.best_file) as file:
         file.write(
@@ -40,7 +40,7 @@ def write_best(study: Study, outcome: Outcome) -> None:
 
 
 def summary(study: Study, outcome: Outcome) -> str:
-    """The study in a few lines, for the terminal."""
+    """A few lines about the study for the terminal."""
     lines = [table(*_trial_table(outcome, SHOWN)), ""]
     facts = [("trials", _counts(outcome)), ("cost", cost(outcome))]
     if outcome.best:
@@ -60,15 +60,15 @@ def summary(study: Study, outcome: Outcome) -> str:
 
 
 def write_page(study: Study, outcome: Outcome) -> None:
-    """Write study.html."""
+    """Write study.html with pictures of the trials."""
     with atomic_write(study.page_file) as file:
         file.write(html_page(f"Study {study.path.name}", "\n".join(_parts(study, outcome))))
 
 
 def noise(outcome: Outcome) -> str:
-    """In words: how much the seed decides, and who cannot be told apart.
+    """How much the seed decides and which trials cannot be told apart, in words.
 
-    Whoever is best of many was lucky too; among those that are tied, take the cheapest.
+    The best of many was also lucky; among tied trials, the cheapest is the one to take.
     """
     if outcome.noise is None:
         return "unknown: nothing was repeated with another seed"
@@ -79,7 +79,7 @@ def noise(outcome: Outcome) -> str:
 
 
 def cost(outcome: Outcome) -> str:
-    """In words: what the study took."""
+    """What the study cost, in words."""
     return (
         f"{duration(outcome.seconds)} of training; the trials read {outcome.share:.0%} of what "
         f"they would have read in full"
@@ -93,7 +93,7 @@ def _counts(outcome: Outcome) -> str:
 
 
 def _ranked(outcome: Outcome) -> list[Row]:
-    """The best, then those that were stopped, the further they came the earlier."""
+    """The best trials, then the stopped ones, those that got furthest first."""
     others = [row for row in outcome.rows if row not in outcome.best]
     return outcome.best + sorted(others, key=lambda row: (-row.evaluations, row.loss))
 
@@ -183,7 +183,7 @@ def _history(outcome: Outcome) -> str:
 
 
 def _axis(study: Study, name: str, rows: list[Row]) -> Axis | None:
-    """A setting over the trials; None where some lack it or all have the same."""
+    """A setting over the trials; None if some lack it or all have the same value."""
     values: list[Any] = [row.values[name] for row in rows if name in row.values]
     if len(values) < len(rows) or len(set(values)) < 2:
         return None

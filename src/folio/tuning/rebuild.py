@@ -1,4 +1,4 @@
-"""A journal that was damaged is made anew from the runs of its trials, where all losses lie."""
+"""Rebuilds a damaged journal from the runs of its trials, which have all losses."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ T = TypeVar("T")
 
 
 def damaged_line(journal: Path) -> int | None:
-    """The number of the first line that is no JSON object, from 1; None where all are.
+    """The number of the first line that is not a JSON object, from 1; None if all are.
 
-    Half a line at the end, which a kill leaves, is no damage: it is cut off when the next is added.
+    Half a line at the end, left by a kill, is not damage: it is cut off before the next one is
+    added.
     """
     if not journal.exists():
         return None
@@ -47,9 +48,9 @@ def damaged_line(journal: Path) -> int | None:
 
 
 def mend_journal(study: Study) -> None:
-    """Where a line of the journal is damaged, set it aside and take up the trials from their runs.
+    """Set a damaged journal aside and rebuild it from the runs of the trials.
 
-    Trials that ended without a checkpoint, such as those that failed, count as failed.
+    Trials that ended without a checkpoint, such as failed ones, count as failed.
     """
     journal = study.journal_file
     if study.config.storage or damaged_line(journal) is None:
@@ -100,7 +101,7 @@ def _trial_of(study: Study, run: Run) -> optuna.trial.FrozenTrial:
     if reason == "non-finite":
         state, user_attrs["outcome"] = TrialState.PRUNED, "diverged"
     elif reason == "interrupted":
-        # Or pruned: then the next worker reports what lies in the run, and it is pruned again.
+        # Or it was pruned: then the next worker reports what the run has, and prunes it again.
         state = TrialState.RUNNING
     return optuna.trial.create_trial(
         state=state,
@@ -117,7 +118,7 @@ def _best(evaluations: list[Event]) -> float:
 
 
 def _reports(study: Study, run: Run, scale: float) -> dict[int, float]:
-    """As a worker reports them: evaluation, from 1 -> best loss so far."""
+    """Reports as a worker makes them: evaluation (from 1) -> best loss so far."""
     steps = read_toml(run.recipe_file)["training"]["max_steps"]
     return {
         round(study.config.evaluations * event["step"] / steps): scale
@@ -127,7 +128,7 @@ def _reports(study: Study, run: Run, scale: float) -> dict[int, float]:
 
 
 class Found:
-    """Draws what a run has; see folio.tuning.space.Suggest."""
+    """Returns the values that a run has; see folio.tuning.space.Suggest."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -138,7 +139,7 @@ class Found:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         value = float(self._value(name))
-        clipped = min(max(value, low), high)  # a recipe has six digits of it
+        clipped = min(max(value, low), high)  # a recipe keeps six digits
         return self._note(name, clipped, FloatDistribution(low, high, log=log, step=step))
 
     def suggest_int(
@@ -148,7 +149,7 @@ class Found:
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         value = self._value(name)
-        if name.endswith("/d_model"):  # rounded when it was multiplied
+        if name.endswith("/d_model"):  # was rounded after the multiplication
             value = min(choices, key=lambda choice: abs(choice - value))
         return self._note(name, value, CategoricalDistribution(choices))
 

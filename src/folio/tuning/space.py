@@ -1,6 +1,6 @@
-"""What a study may change: settings of a recipe, each with its range. TOML in, values out.
+"""The search space of a study: settings of a recipe with their ranges. TOML in, values out.
 
-A space is a recipe whose values are ranges:
+A space is a recipe with ranges as values:
 
     n_parameters = 300_000          # optional: each model as wide as makes it this large
 
@@ -46,16 +46,16 @@ DEFAULT_SPACE: Table = {
         "d_ff": {"choices": [2, 3, 4], "times_width": True},
     },
 }
-"""Around the presets, by a factor of about ten in the rates."""
+"""Ranges around the presets, a factor of about ten for the rates."""
 
 RANGE_KEYS = ("low", "high", "log", "step", "choices", "times_width")
 D_MODEL, N_HEADS = "model.d_model", "model.n_heads"
 ROUND_TO = 8
-"""Widths inside the feed-forward layer are multiples of this, which matrix products like."""
+"""Widths of feed-forward layers are rounded to multiples of this, for faster matmuls."""
 
 
 class Suggest(Protocol):
-    """Draws values; what Optuna calls a trial."""
+    """Draws values, as Optuna's trials do."""
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -70,32 +70,32 @@ class Suggest(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One setting and its range."""
+    """A setting and its range."""
 
     setting: str
-    """Its dotted name in a recipe."""
+    """Dotted name of the setting in a recipe."""
     whole: bool
-    """Whether a range from `low` to `high` means whole numbers."""
+    """Whether the range from `low` to `high` contains whole numbers only."""
     low: float = 0.0
     high: float = 0.0
     log: bool = False
     step: float | None = None
     choices: tuple[Choice, ...] = ()
-    """One of these, instead of a range."""
+    """The values to choose from, instead of a range."""
     times_width: bool = False
     """Whether the drawn number is multiplied by model.d_model."""
     width: int = 0
-    """That of the model, where the choices are what is left of them for this one."""
+    """Width of the model, if the choices were restricted to what fits it; else 0."""
 
     @property
     def name(self) -> str:
-        """In the study."""
+        """Name of the parameter in the study."""
         if self.times_width:
             return f"{self.setting}/d_model"
         return f"{self.setting} of {self.width}" if self.width else self.setting
 
     def draw(self, trial: Suggest) -> Choice:
-        """A value; of a trial that has one already, that one."""
+        """Draw a value; a trial that already has one keeps it."""
         if self.choices:
             return trial.suggest_categorical(self.name, self.choices)
         if self.whole:
@@ -107,18 +107,19 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Space:
-    """All that a study may change."""
+    """Everything that a study may change."""
 
     parameters: tuple[Parameter, ...]
     n_parameters: int = 0
-    """Of each model; the width is then chosen to come as near as can be from below."""
+    """Size of each model; the width is then the largest that does not exceed it. 0 leaves
+    it free."""
 
     def draw(self, trial: Suggest, base: Table) -> Table:
         """Draw a value for each parameter.
 
         Args:
-            trial: what draws.
-            base: the recipe that the values are laid over.
+            trial: draws the values.
+            base: the recipe that the values override.
 
         Returns:
             The settings that were drawn, as a table.
@@ -128,7 +129,7 @@ class Space:
         """
         drawn: Table = {}
         widths: dict[str, float] = {}
-        # Heads last, since they depend on the width.
+        # Heads last, since their choices depend on the width.
         for parameter in sorted(self.parameters, key=lambda p: p.setting == N_HEADS):
             if parameter.setting == N_HEADS and not self.n_parameters:
                 parameter = _with_fitting_heads(parameter, merge(base, drawn))
@@ -144,10 +145,10 @@ class Space:
 
 
 def parse_space(table: Table) -> Space:
-    """Check a space.
+    """Parse and check a space.
 
     Raises:
-        UserError: an unknown setting, or a range that means nothing.
+        UserError: an unknown setting, or an invalid range.
     """
     table = dict(table)
     n_parameters = table.pop("n_parameters", 0)
@@ -206,7 +207,7 @@ def _parse_parameter(name: str, given: Any, annotation: Any) -> Parameter:
 
 
 def _leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names with the tables that hold a range."""
+    """Dotted names of the tables that hold a range."""
     for name, value in table.items():
         if isinstance(value, Mapping) and not set(value) & set(RANGE_KEYS):
             yield from _leaves(dict(value), f"{prefix}{name}.")
@@ -215,11 +216,11 @@ def _leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _with_fitting_heads(parameter: Parameter, table: Table) -> Parameter:
-    """The choices that divide the width; under a name of their own, since Optuna wants the same
-    choices under the same name.
+    """Restrict the choices to those that divide the width, under another name, since Optuna
+    requires equal choices under equal names.
     """
     model = make_recipe(merge(table, {"model": {"n_heads": 1}})).model
-    unit = 2 if model.positions == "rope" else 1  # rotary positions turn pairs
+    unit = 2 if model.positions == "rope" else 1  # rotary embedding works on pairs
     offered = parameter.choices or tuple(
         range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1))
     )
@@ -234,9 +235,9 @@ def _with_fitting_heads(parameter: Parameter, table: Table) -> Parameter:
 
 
 def _fit(table: Table, drawn: Table, widths: Mapping[str, float], n_parameters: int) -> Table:
-    """`drawn` with the largest width whose model has at most so many parameters."""
+    """`drawn` with the largest width whose model has at most `n_parameters`."""
     n_heads = table.get("model", {}).get("n_heads", ModelConfig.n_heads)
-    unit = 2 * n_heads  # pairs, for rotary positions
+    unit = 2 * n_heads  # pairs, for rotary embedding
     found: Table = {}
     for width in range(unit, n_parameters, unit):
         sizes = merge({"model": {"d_model": width}}, _multiples(widths, width))
@@ -253,7 +254,7 @@ def _fit(table: Table, drawn: Table, widths: Mapping[str, float], n_parameters: 
 
 
 def _multiples(widths: Mapping[str, float], width: int) -> Table:
-    """Each factor times the width, rounded to what matrix products like."""
+    """Each factor times the width, rounded to a multiple of ROUND_TO."""
     values = (
         nested(name, max(ROUND_TO, round(factor * width / ROUND_TO) * ROUND_TO))
         for name, factor in widths.items()

@@ -1,12 +1,12 @@
 """A study: a directory with its settings, a journal of trials, and trials that are ordinary runs.
 
 runs/tune-book/
-  study.toml    what is tried: recipe, space, budget; and the id under which Optuna knows it
+  study.toml    what is tried: recipe, space, budget; and its id in Optuna
   journal.log   Optuna's record of all trials; any number of processes append to it
   trials/       trial-0007/ is a run like any other: folio sample runs/tune-book/trials/trial-0007
-  repeats/      the best few with other seeds, for the noise
+  repeats/      the best few with other seeds, to measure noise
   best.toml     the best recipe                          study.html   what was learned
-  locks/        who works on what; the operating system holds them, so none outlives its process
+  locks/        who works on what; held by the operating system, so none outlives its process
 """
 
 from __future__ import annotations
@@ -32,36 +32,37 @@ if TYPE_CHECKING:
     import optuna
 
 REDUCTION = 3
-"""Of so many trials that reach a rung, one goes on."""
+"""One of so many trials that reach a rung continues."""
 TRIALS_PER_BRACKET = 8
-"""Fewer trials in a bracket say nothing about each other; a short study has fewer brackets."""
+"""With fewer trials a bracket says nothing; a short study has fewer brackets."""
 MOST_BRACKETS = 3
 STARTUP_TRIALS = 5
-"""Drawn at random in each bracket, since TPE learns in each from its own trials alone."""
+"""Trials drawn at random in each bracket, since TPE learns in each bracket from its own trials
+alone."""
 REPEATED = 4
-"""How many of the best are trained again with other seeds."""
+"""How many of the best trials are repeated with other seeds."""
 
 Unit = Literal["nats per token", "bits per byte"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """How a study searches."""
+    """How a study searches its space."""
 
     trials: int = 25
-    """Trials in all, failed ones included."""
+    """Number of trials, failed ones included."""
 
     evaluations: int = 30
-    """Of each full trial; between them Hyperband decides."""
+    """Evaluations in a full trial; Hyperband decides after each whether to stop it."""
 
     repeats: int = 1
-    """Other seeds that each of the best few is trained with at the end."""
+    """Further seeds with which the best few are trained at the end."""
 
     seed: int = 1
-    """Of the draws; runs have the recipe's seed."""
+    """Seed of the draws; runs have the recipe's seed."""
 
     unit: Unit = "nats per token"
-    """Of the objective, the best validation loss within the budget; bits per byte where
+    """Unit of the objective, the best validation loss within the budget; bits per byte if
     tokenizers differ."""
 
     storage: str = ""
@@ -74,13 +75,15 @@ class StudyConfig:
 
     @property
     def n_brackets(self) -> int:
-        """Of Hyperband; they differ in how early the first cut comes."""
+        """Number of Hyperband's brackets, which differ in how early the first trials are
+        stopped.
+        """
         return min(MOST_BRACKETS, max(1, self.trials // TRIALS_PER_BRACKET))
 
     @property
     def first_rung(self) -> int:
-        """Evaluations before the earliest cut. The last one then falls at 0.58 of the budget:
-        later, nothing is saved by it.
+        """Evaluations before the earliest stop. The last stop is then at 0.58 of the budget: later,
+        it would save little.
         """
         return max(1, round(self.evaluations / REDUCTION ** (self.n_brackets - 0.5)))
 
@@ -90,18 +93,18 @@ class Request:
     """What the user asked for."""
 
     recipe: Table
-    """What all trials have in common."""
+    """The settings that all trials share."""
     space: Table | None = None
-    """DEFAULT_SPACE where it is None."""
+    """The search space; None means DEFAULT_SPACE."""
     epochs: float | None = None
-    """Budget of each trial; the recipe's own where it is None, 30 where that has none."""
+    """Budget of each trial; None means the recipe's own, or 30 if it has none."""
     minutes: float | None = None
-    """For the whole study instead: measured, then frozen as epochs."""
+    """Budget for the whole study instead; it is measured, and frozen as epochs."""
     search: Table
-    """Settings of StudyConfig."""
+    """Settings of StudyConfig, as a table."""
 
     def given(self) -> Table:
-        """What must be the same for the same study; its length may change."""
+        """The settings that define the study; its length is not among them."""
         given = {"recipe": self.recipe, "epochs": self.epochs, "minutes": self.minutes}
         given |= {name: value for name, value in self.search.items() if name != "trials"}
         given["space"] = DEFAULT_SPACE if self.space is None else self.space
@@ -110,17 +113,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Study:
-    """A study directory."""
+    """A study directory with its settings."""
 
     path: Path
     config: StudyConfig
     space_table: Table
     recipe_table: Table
-    """What each trial's values are laid over."""
+    """The settings that the values of each trial override."""
     given: Table
-    """What the user asked for; the same again means the same study."""
+    """The user's request; an equal request means the same study."""
     id: str
-    """Under which Optuna keeps its trials, whatever the directory is called and wherever it is."""
+    """Name under which Optuna keeps its trials, however the directory is renamed or moved."""
 
     @cached_property
     def space(self) -> Space:
@@ -151,16 +154,16 @@ class Study:
         return Run(self.path / "trials" / f"trial-{number:04d}")
 
     def repeat_run(self, number: int, seed: int) -> Run:
-        """The run of a trial's settings with another seed."""
+        """The run that repeats a trial with another seed."""
         return Run(self.path / "repeats" / f"trial-{number:04d}-seed-{seed}")
 
     def repeat_seeds(self) -> list[int]:
-        """The other seeds."""
+        """The seeds of the repeats."""
         first = self.recipe.seed
         return [first + i for i in range(1, self.config.repeats + 1)]
 
     def save(self) -> None:
-        """Write study.toml."""
+        """Write study.toml into the directory."""
         import tomli_w
 
         table = {
@@ -176,7 +179,7 @@ class Study:
     # ---- Optuna --------------------------------------------------------------------------
 
     def connect(self) -> optuna.Study:
-        """Optuna's study, made where it is not there yet."""
+        """Open Optuna's study, or create it."""
         import optuna
 
         from folio.tuning.journal import open_journal
@@ -194,7 +197,9 @@ class Study:
         return own
 
     def _refuse_second_directory(self, own: optuna.Study) -> None:
-        """Two directories must not share trials, whose runs lie in one of them."""
+        """Raise a UserError if another directory has these trials, since their runs lie in one of
+        them.
+        """
         here, other = str(self.path.resolve()), own.user_attrs.get("directory")
         if other == here:
             return
@@ -210,7 +215,9 @@ class Study:
         own.set_user_attr("directory", here)
 
     def pruner(self) -> optuna.pruners.HyperbandPruner:
-        """Hyperband (https://arxiv.org/abs/1603.06560), its brackets as the budget allows."""
+        """Hyperband (https://arxiv.org/abs/1603.06560) with as many brackets as the budget
+        allows.
+        """
         from optuna.pruners import HyperbandPruner
 
         return HyperbandPruner(
@@ -220,19 +227,19 @@ class Study:
         )
 
     def sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """TPE (https://arxiv.org/abs/2304.11127) for one trial. Its seed is the trial's, so that
-        neither workers nor a study that goes on draw the same numbers twice.
+        """TPE (https://arxiv.org/abs/2304.11127) for one trial. The trial's number is in its seed,
+        so that neither several workers nor a resumed study repeat draws.
         """
         return make_sampler((self.config.seed, number))
 
     # ---- locks ---------------------------------------------------------------------------
 
     def claiming(self) -> Any:
-        """Held while a process chooses what to do next."""
+        """The lock held while a process chooses its next job."""
         return locked(self.locks_folder() / "claim", f"The study {self.path}", wait=True)
 
     def lock(self, run: Run) -> ExitStack | None:
-        """The right to work on a run; None where another process has it."""
+        """Lock a run in order to work on it; None if another process has it."""
         held = ExitStack()
         with suppress(UserError):
             held.enter_context(locked(self.locks_folder() / run.name, f"The run {run.path}"))
@@ -240,14 +247,14 @@ class Study:
         return None
 
     def locks_folder(self) -> Path:
-        """Of its own, made where it is not there yet."""
+        """The folder of the locks, created on first use."""
         folder = self.path / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
 def make_sampler(seed: tuple[int, int]) -> optuna.samplers.BaseSampler:
-    """As measured by bench/tuning.py."""
+    """The sampler with the settings that bench/tuning.py found best."""
     import numpy as np
     from optuna.samplers import TPESampler
 
@@ -260,9 +267,7 @@ def _settings_file(path: Path) -> Path:
 
 
 def new_id(path: Path) -> str:
-    """Of a new study: its name, for whoever looks into a database, and something that no other
-    study of that name has.
-    """
+    """A unique id for a new study that begins with its name, for those who look into a database."""
     return f"{path.name}-{secrets.token_hex(4)}"
 
 
@@ -272,10 +277,10 @@ def is_study(path: Path) -> bool:
 
 
 def open_study(path: Path) -> Study:
-    """The study of a directory.
+    """Open the study of a directory.
 
     Raises:
-        UserError: it is none, or study.toml is damaged.
+        UserError: it is not a study, or study.toml is damaged.
     """
     if not is_study(path):
         raise UserError(f"{path} is no study: it has no study.toml.")
@@ -290,8 +295,8 @@ def open_study(path: Path) -> Study:
 
 
 def _name_when_saved(path: Path) -> str:
-    """The id of a study of a version that had none: the name of its directory, which the first
-    line of study.toml tells though it was renamed since.
+    """The id of a study of an old version: the original name of its directory, from the first line
+    of study.toml.
     """
     first = _settings_file(path).read_text(encoding="utf-8").partition("\n")[0]
     saved = re.fullmatch(r"# folio tune (.+)", first)
@@ -315,9 +320,9 @@ def trial_recipe(study: Study, drawn: Table, seed: int | None = None) -> Recipe:
     """The recipe of a trial.
 
     Args:
-        study: what is common to all.
+        study: the settings that all trials share.
         drawn: the trial's values.
-        seed: of the run; the recipe's own where it is None.
+        seed: seed of the run; None means the recipe's own.
     """
     training = {"evaluations": study.config.evaluations, "evaluation_interval": 0}
     layers = [study.recipe_table, drawn, {"training": training}]
@@ -325,7 +330,7 @@ def trial_recipe(study: Study, drawn: Table, seed: int | None = None) -> Recipe:
 
 
 def loss_scale(study: Study, run: Run) -> float:
-    """What nats per token are multiplied by to get the study's unit."""
+    """Factor from nats per token to the study's unit."""
     if study.config.unit == "nats per token":
         return 1.0
     from folio.evaluation.score import bits_per_byte

@@ -1,4 +1,4 @@
-"""The processes of a study, and what a terminal shows of them."""
+"""Starts the processes of a study, and shows their progress in a terminal."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class Workers:
         for path in self.logs:
             with path.open("a", encoding="utf-8") as log:
                 command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
-                # Our end of the pipe is closed when this process ends, and with it the worker.
+                # When this process ends, its end of the pipe closes, which ends the worker.
                 process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
                 self.processes.append(process)
 
     def working(self) -> bool:
-        """Whether any is left."""
+        """Whether any worker is still running."""
         return any(process.poll() is None for process in self.processes)
 
     def stop(self) -> None:
-        """Ask each to save and end."""
+        """Ask each worker to save and end."""
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
 
     def end(self) -> None:
-        """End those that are left, at once."""
+        """Kill the workers that are left."""
         for process in self.processes:
             process.kill()
             process.wait()
@@ -53,7 +53,7 @@ class Workers:
                 process.stdin.close()
 
     def check(self) -> None:
-        """Raise a UserError with the last words of a worker that failed."""
+        """Raise a UserError with the last output of a worker that failed."""
         for process, path in zip(self.processes, self.logs):
             if process.returncode not in (0, None):
                 lines = path.read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
@@ -66,7 +66,7 @@ class Workers:
 def run_workers(
     study: Study, optuna_study: Any, n_workers: int, should_stop: Callable[[], bool]
 ) -> None:
-    """Let workers finish a study while the terminal shows how it goes.
+    """Let workers finish a study while the terminal shows the progress.
 
     Raises:
         UserError: a worker failed.
@@ -89,7 +89,7 @@ def run_workers(
 
 
 class PlainLines:
-    """A line for each trial that ends."""
+    """Prints one line when a trial ends."""
 
     def __init__(self) -> None:
         self.told: set[int] = set()
@@ -102,7 +102,7 @@ class PlainLines:
         pass
 
     def show(self, study: Study, rows: list[Row]) -> None:
-        """Tell what is new; of a study that goes on, only how many trials there were."""
+        """Print what is new; if the study is continued, first how many trials it has."""
         ended = [row for row in rows if row.state != "running"]
         if self.first and ended:
             say(f"{len(ended)} trials are there already")
@@ -115,7 +115,7 @@ class PlainLines:
 
 
 class LiveTable:
-    """A table of the trials that moves: those at work, then the best."""
+    """A live table of the running trials, then the best ones."""
 
     def __enter__(self) -> LiveTable:
         from rich.console import Console
@@ -131,20 +131,20 @@ class LiveTable:
         self.live.__exit__(None, None, None)
 
     def show(self, study: Study, rows: list[Row]) -> None:
-        """Draw it anew."""
+        """Redraw the table."""
         room = max(4, self.console.size.height - 8)
         since = duration(time.monotonic() - self.began)
         self.live.update(_live_table(study, rows, room, since))
 
 
 def best_of(rows: list[Row]) -> Row | None:
-    """The completed trial of least loss."""
+    """The complete trial with the lowest loss; None before the first."""
     complete = [row for row in rows if row.state == "complete"]
     return min(complete, key=lambda row: row.loss, default=None)
 
 
 def describe(row: Row, study: Study, best: Row | None) -> str:
-    """A trial in a line."""
+    """A trial in one line."""
     loss = f"{row.loss:.4f}" if row.curve else "no loss"
     how = {
         "complete": f"complete, {loss}",
@@ -196,7 +196,7 @@ def _live_table(study: Study, rows: list[Row], room: int, since: str) -> RichTab
 
 
 def short(name: str) -> str:
-    """A setting without its room.
+    """The name of a setting without its section.
 
     >>> short("optimizer.learning_rate")
     'learning_rate'
@@ -205,7 +205,7 @@ def short(name: str) -> str:
 
 
 def show_value(value: Any) -> str:
-    """A drawn value in few characters.
+    """A drawn value, abbreviated.
 
     >>> show_value(0.0012345), show_value("relu"), show_value(None)
     ('0.00123', 'relu', '')

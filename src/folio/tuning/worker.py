@@ -1,11 +1,11 @@
-"""A worker of a study: takes what is to do, does it, and takes the next.
+"""A worker of a study: takes a job, does it, and takes the next.
 
     python -m folio.tuning.worker runs/tune-book
 
-It stops when its standard input ends, which the command that started it holds open.
+It stops when its standard input ends; the command that started it holds that open.
 
-Any number of workers share a study. A trial that is running in the journal while its lock is free
-was interrupted: whoever comes next goes on with it from its checkpoint.
+Any number of workers share a study. A trial that the journal calls running while its lock is free
+was interrupted: the next free worker resumes it from its checkpoint.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ from folio.tuning.study import REPEATED, Study, flat, loss_scale, open_study, tr
 
 WAIT_SECONDS = 0.5
 SETTLED = ("tokenizer.", "corpus.", "device.", "model.vocab_size", "training.micro_batch_size")
-"""Settings that a run may write out otherwise than they were given."""
+"""Settings whose values a run may replace by resolved ones."""
 FAILURES = 5
-"""If so many trials fail and none did better, the fault is not in the trials."""
+"""If so many trials fail and none succeeds, the fault is not in the trials."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something to train, and the right to."""
+    """Something to train, and the lock that allows it."""
 
     run: Run
     recipe: Recipe
     drawn: Table
-    """The settings of this recipe that others of the study do not have; and its seed."""
+    """The settings in which this recipe differs from the others of the study; and its seed."""
     held: ExitStack
     trial: Trial | None
     """None for a repeat with another seed."""
 
 
 def work(study: Study, should_stop: Callable[[], bool]) -> None:
-    """Work until the study is finished or `should_stop`.
+    """Work until the study is finished or `should_stop` returns True.
 
     Raises:
         UserError: every trial fails.
@@ -87,10 +87,10 @@ def work(study: Study, should_stop: Callable[[], bool]) -> None:
 def claim(
     study: Study, optuna_study: optuna.Study, given_up: set[str]
 ) -> Job | Literal["wait"] | None:
-    """An interrupted trial, else a new one, else a repeat of one of the best.
+    """Choose an interrupted trial, else a new one, else a repeat of one of the best.
 
     Returns:
-        The job; `wait` where others work on what decides, or a draw failed; None at the end.
+        The job; `wait` if it depends on what others are doing, or a draw failed; None at the end.
     """
     with study.claiming():
         trials = optuna_study.get_trials(deepcopy=False)
@@ -98,7 +98,7 @@ def claim(
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         for frozen in running:
             if held := study.lock(study.trial_run(frozen.number)):
-                # Optuna has no other way to a trial that was asked for by another process.
+                # Optuna has no public way to a trial that another process asked for.
                 trial = Trial(optuna_study, frozen._trial_id)
                 return _trial_job(study, trial, held)
         if len(trials) < study.config.trials:
@@ -111,7 +111,7 @@ def claim(
 
 
 def _trial_job(study: Study, trial: Trial, held: ExitStack) -> Job | Literal["wait"]:
-    """Draw what the trial does not have yet."""
+    """Draw what a trial does not have yet, and make it a job."""
     trial.study.sampler = study.sampler(trial.number)
     try:
         drawn = study.space.draw(trial, study.recipe_table)
@@ -141,13 +141,13 @@ def _claim_repeat(
 
 
 def best_trials(trials: list[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The completed trials of least loss, best first."""
+    """The complete trials with the lowest losses, best first."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     return sorted(complete, key=lambda trial: (trial.value, trial.number))[:count]
 
 
 def is_over(run: Run) -> bool:
-    """Whether there is nothing left to train in a run."""
+    """Whether a run has nothing left to train."""
     ends = run.events("end")
     return bool(ends) and ends[-1]["reason"] != "interrupted"
 
@@ -165,7 +165,7 @@ def _stop_if_all_fail(trials: list[FrozenTrial]) -> None:
 
 
 class QuietWatcher(Watcher):
-    """What a run of a study needs: its warnings in the log, and no sample."""
+    """Watches a run of a study: its warnings go to the log, and it writes no sample."""
 
     sample_tokens = 0
 
@@ -174,7 +174,7 @@ class QuietWatcher(Watcher):
 
 
 class TrialWatcher(QuietWatcher):
-    """Reports each evaluation to Optuna, and asks whether to go on."""
+    """Reports each evaluation to Optuna, and asks whether to continue."""
 
     def __init__(self, study: Study, trial: Trial) -> None:
         self.study, self.trial = study, trial
@@ -187,33 +187,33 @@ class TrialWatcher(QuietWatcher):
         self.scale = loss_scale(self.study, run)
         n_parameters = sum(parameter.numel() for parameter in training.model.parameters())
         self.trial.set_user_attr("parameters", n_parameters)
-        for event in run.events("evaluation"):  # those that a kill kept from the journal
+        for event in run.events("evaluation"):  # evaluations that a kill kept from the journal
             self._report(event["step"], event["best_validation_loss"])
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
         self._report(state.step, state.best_validation_loss)
 
     def _report(self, step: int, loss: float) -> None:
-        """The best loss so far, since the best checkpoint is what a run is used for."""
+        """Report the best loss so far, since the best checkpoint is what a run is used for."""
         resource = round(self.study.config.evaluations * step / self.max_steps)
         if resource in self.reported:
             return
         self.reported.add(resource)
         self.trial.report(loss * self.scale, resource)
         if step < self.max_steps and self.trial.should_prune():
-            self.trial.set_user_attr("outcome", "pruned")  # stays so, whatever happens now
+            self.trial.set_user_attr("outcome", "pruned")  # stays so, whatever happens next
             self.pruned = True
 
 
 def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bool]) -> None:
-    """Train a trial, or go on with it, and tell the study what became of it."""
+    """Train a trial or resume it, and tell the study its result."""
     watcher = TrialWatcher(study, trial)
     try:
         set_aside_foreign_run(job)
         if not watcher.pruned:
             _train(job, watcher, lambda: watcher.pruned or should_stop())
         loss = final_loss(study, job.run)
-    except Exception as error:  # whatever it is, the other trials may be well
+    except Exception as error:  # whatever it is, the other trials may be fine
         traceback.print_exc()
         _tell_failure(trial, error)
         return
@@ -223,10 +223,10 @@ def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bo
     if watcher.pruned:
         trial.study.tell(trial, state=TrialState.PRUNED)
     elif end["reason"] == "non-finite":
-        # Not as failed, from which the sampler would not learn.
+        # Not as failed, because the sampler would not learn from that.
         trial.set_user_attr("outcome", "diverged")
         trial.study.tell(trial, state=TrialState.PRUNED)
-    elif end["reason"] != "interrupted":  # if it is, the trial stays open, and somebody goes on
+    elif end["reason"] != "interrupted":  # if so, the trial stays open to be resumed
         trial.study.tell(trial, loss)
 
 
@@ -237,7 +237,7 @@ def final_loss(study: Study, run: Run) -> float:
 
 
 def _run_repeat(job: Job, should_stop: Callable[[], bool]) -> bool:
-    """Train a repeat; False where it fails."""
+    """Train a repeat; False if it failed."""
     try:
         set_aside_foreign_run(job)
         _train(job, QuietWatcher(), should_stop)
@@ -255,8 +255,8 @@ def _train(job: Job, watcher: Watcher, should_stop: Callable[[], bool]) -> None:
 
 
 def set_aside_foreign_run(job: Job) -> None:
-    """Move away a run of other settings that lies where that of a job belongs, so that its losses
-    are never taken for those of the job.
+    """Move away a run with other settings from where a job's run belongs, so that its losses are
+    never mistaken for those of the job.
     """
     if not job.run.exists():
         return
@@ -274,12 +274,12 @@ def set_aside_foreign_run(job: Job) -> None:
 
 
 def different_settings(drawn: Table, found: Table) -> list[str]:
-    """Dotted names of what a run has otherwise than was drawn for it.
+    """Dotted names of settings in which a run differs from what was drawn for it.
 
     >>> different_settings({"model": {"n_layers": 2}}, {"model": {"n_layers": 3, "d_model": 8}})
     ['model.n_layers']
 
-    Those that a run settles for itself are left out, since they are others in its recipe.
+    Settings that a run resolves itself are left out, since its recipe has the resolved values.
     """
     there = dict(flat(found))
     return [
@@ -311,11 +311,13 @@ def main() -> None:
 
 
 def _wait_for_end(gone: threading.Event) -> None:
-    """However early a command dies, and on every system, the operating system closes its pipes; the
-    number of the parent tells it on some, and not if that died before it was asked for.
+    """Wait until the command that started this process ends.
+
+    However early it dies, and on every system, the operating system closes its pipes; the parent's
+    process id shows this only on some, and not if it died before the id was read.
     """
     with suppress(OSError):
-        while os.read(0, 1024):  # sys.stdin has a lock, which a thread must not hold at the exit
+        while os.read(0, 1024):  # sys.stdin has a lock, which a thread must not hold at exit
             pass
     gone.set()
 
