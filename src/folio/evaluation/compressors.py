@@ -65,8 +65,8 @@ def ppmd_bits(
     import pyppmd
 
     encoder = pyppmd.Ppmd7Encoder(order, PPMD_MEMORY)
-    # Output comes as soon as it is known, so the first text need not be compressed alone; what is still
-    # buffered is as much as an empty text leaves.
+    # Output comes as soon as it is known, so the first text need not be compressed alone; what is
+    # still buffered is as much as an empty text leaves.
     ends = len(pyppmd.Ppmd7Encoder(order, 1 << 16).flush())
     for chunk in _chunks((before[-PPMD_READS:],), goes_on):
         encoder.encode(chunk)
