@@ -162,7 +162,7 @@ def exact_windows(n_tokens: int, context_length: int) -> list[Window]:
 
     >>> exact_windows(n_tokens=8, context_length=3)
     [Window(start=0, length=3, skip=0), Window(start=3, length=3, skip=0), \
-    Window(start=6, length=1, skip=0)]
+Window(start=6, length=1, skip=0)]
     """
     n_targets = n_tokens - 1
     return [
