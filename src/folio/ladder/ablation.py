@@ -1,7 +1,7 @@
 """Step 9: what newer papers changed, one change at a time.
 
-Every run is an ordinary one, `folio train` with a few settings, and differs from the first in
-what its line says and in nothing else: the same text, order of reading, steps and rate. Whether
+Every run is an ordinary one, `folio train` with a few settings, and differs from the first only in
+the change that its row names: text, order of reading, steps and learning rate are the same. Whether
 a change pays at another size, length or learning rate is another question.
 
 Free of torch, so that the list appears at once.
@@ -29,7 +29,7 @@ BASE: Table = {
         "kind": "adamw",
         "learning_rate": 2e-3,
         "matrix_learning_rate": 0.02,
-        # Muon as Jordan has it.
+        # Muon as in Jordan's code.
         "matrix_beta2": 1.0,
         "cautious_decay": False,
     },
@@ -47,13 +47,13 @@ BASE: Table = {
 
 @dataclass(frozen=True)
 class Change:
-    """One row."""
+    """One change: a row of the ablation table."""
 
     name: str
     what: str
     source: str
     settings: Table
-    """On top of BASE."""
+    """The settings that are changed in BASE."""
 
 
 BASELINE = Change(
@@ -75,7 +75,7 @@ CHANGES = (
         "sinusoidal",
         "sinusoidal positions, embeddings times sqrt(d)",
         "https://arxiv.org/abs/1706.03762",
-        # The waves are as large as 1; without the factor, tokens of 0.02 would drown in them.
+        # Sinusoids are as large as 1; without the factor they would drown embeddings of 0.02.
         {"model": {"positions": "sinusoidal", "scale_embeddings": True}},
     ),
     Change(
@@ -142,10 +142,10 @@ CHANGES = (
 
 
 def find_change(name: str) -> Change:
-    """The row of a name.
+    """Return the change of this name.
 
     Raises:
-        UserError: there is none, with the nearest that exists.
+        UserError: there is none; the message names the nearest one.
     """
     for change in CHANGES:
         if change.name == name:
@@ -155,7 +155,7 @@ def find_change(name: str) -> Change:
 
 
 def settings_of(change: Change, seed: int, sources: Sequence[str], max_steps: int) -> Table:
-    """A table for `make_recipe`."""
+    """Return the settings of one run, for `make_recipe`."""
     run: Table = {
         "seed": seed,
         "corpus": {"sources": list(sources)},
@@ -166,17 +166,17 @@ def settings_of(change: Change, seed: int, sources: Sequence[str], max_steps: in
 
 @dataclass(frozen=True)
 class Row:
-    """What came out for one change."""
+    """The results of one change."""
 
     change: Change
     n_parameters: int
     losses: list[float]
-    """Exact validation loss at the end for each seed, in nats per token."""
+    """Exact validation loss in nats per token at the end, for each seed."""
     seconds: list[float] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Mean loss over the seeds."""
         return mean(self.losses)
 
     @property
@@ -187,17 +187,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against the first one."""
+    """A row compared with the baseline."""
 
     difference: float
-    """Of the means, in nats per token; below 0 is better."""
+    """Difference of the means in nats per token; negative is better."""
     standard_error: float | None
-    """Of the difference; None where no row has two seeds."""
+    """Standard error of the difference; None if no row has two seeds."""
 
     @property
     def verdict(self) -> str:
-        """In words; only what stands out by three standard errors counts, for there are many
-        rows, and by chance alone one in twenty would stand out by two.
+        """The verdict in words.
+
+        Only three standard errors count as a difference: among so many rows, one in twenty would
+        exceed two by chance.
         """
         if self.standard_error is None:
             return "one seed does not tell"
@@ -207,10 +209,10 @@ class Comparison:
 
 
 def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
-    """Every row against the baseline, which must be among them.
+    """Compare every row with the baseline, which must be among them.
 
-    The deviation between seeds is taken to be the same in all rows, since three seeds a row
-    say little about it and all rows together say more.
+    The deviation between seeds is assumed to be the same in all rows, since three seeds per row say
+    little about it and all rows together say more.
 
     >>> rows = [Row(BASELINE, 1, [1.50, 1.52]), Row(find_change("rope"), 1, [1.40, 1.42])]
     >>> rope = compare(rows)["rope"]
@@ -233,7 +235,7 @@ def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
 
 
 def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For --json: one object a row."""
+    """Return what --json prints: one object per row."""
     comparisons = compare(rows)
     found = []
     for row in rows:

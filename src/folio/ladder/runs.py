@@ -1,4 +1,6 @@
-"""Steps 7 and 9 are ordinary runs: trained once, gone on with, and looked up afterwards."""
+"""Steps 7 and 9 are ordinary runs: trained once, resumed if interrupted, and looked up
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ from folio.run.directory import Run, runs_folder
 def ensure_run(
     name: str, table: Table, watcher: Watcher, should_stop: Callable[[], bool] = lambda: False
 ) -> tuple[Run, bool]:
-    """A run of these settings, trained to its end unless it is there already.
+    """Return the run with these settings, trained to its end unless it already is.
 
     Args:
-        name: of the run.
-        table: for `make_recipe`.
+        name: name of the run.
+        table: its settings, for `make_recipe`.
         watcher, should_stop: as in `train_recipe`.
 
     Returns:
@@ -48,7 +50,7 @@ def ensure_run(
 
 
 def differences(wanted: Table, found: Table, prefix: str = "") -> list[str]:
-    """Dotted names of the settings of `wanted` that `found` has otherwise.
+    """Dotted names of the settings of `wanted` that differ in `found`.
 
     >>> differences({"seed": 1, "model": {"bias": True}}, {"seed": 1, "model": {"bias": False}})
     ['model.bias']
@@ -64,12 +66,12 @@ def differences(wanted: Table, found: Table, prefix: str = "") -> list[str]:
 
 
 def whole_paths(sources: tuple[str, ...]) -> list[str]:
-    """Files by their whole path, as a run's recipe has them; built-in names as they are."""
+    """Files by their absolute path, as in a run's recipe; built-in names are unchanged."""
     return [str(Path(s).resolve()) if Path(s).exists() else s for s in sources]
 
 
 def row_of(change: Change, runs: Sequence[Run]) -> Row:
-    """What the runs of a change, one a seed, came to."""
+    """Collect the results of the runs of a change, one per seed."""
     ends = [run.events("evaluation")[-1] for run in runs]
     recipe = make_recipe(read_toml(runs[0].recipe_file))
     return Row(

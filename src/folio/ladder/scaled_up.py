@@ -1,7 +1,7 @@
 """Step 7: the same block, scaled up, with dropout. The "baby GPT" of the course.
 
-What is larger, and how much of each sublayer is dropped while training, stands here; the recipe
-recipes/shakespeare-baby.toml is the same. Free of torch.
+This file says what is larger, and how much dropout each sublayer gets;
+recipes/shakespeare-baby.toml is the same recipe. Free of torch.
 
 Source of dropout: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
 """
@@ -42,18 +42,18 @@ SETTINGS: Table = {
         "weight_decay": 0.01,
         "gradient_clip": 0.0,
     },
-    # A rate that never changes.
+    # Constant learning rate.
     "schedule": {"kind": "linear", "warmup_fraction": 0.0, "cooldown_fraction": 0.0},
     "training": {"batch_size": 64, "max_steps": 5000, "evaluation_interval": 500},
 }
 
 
 def measure_seconds(recipe: Recipe, tell: Callable[[str], None]) -> tuple[float, float]:
-    """How long a run would take on this machine, from some seconds of training.
+    """Predict how long a run takes on this machine, from a few seconds of training.
 
     Args:
-        recipe: with max_steps and evaluation_interval.
-        tell: takes lines about what is being done.
+        recipe: a recipe with max_steps and evaluation_interval.
+        tell: receives lines about what is being done.
 
     Returns:
         Seconds of the whole run, evaluations included, and of one step.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """So small that each step trains in seconds; a step reads those that it has a use for."""
+    """Sizes so small that each step trains in seconds; a step reads only those that it needs."""
 
     vocab_size: int
     context_length: int = 8
@@ -17,5 +17,5 @@ class Sizes:
 
     @property
     def head_dim(self) -> int:
-        """Width of a head where several share d_model."""
+        """Width of a head when several share d_model."""
         return self.d_model // self.n_heads

@@ -1,4 +1,4 @@
-"""Step 0: a table. What follows depends on the last token alone.
+"""Step 0: a table. The next token depends on the last one alone.
 
 Row i of the table scores every token as the one after token i. Training turns the rows into
 the logarithms of how often each pair occurs, up to a constant that the softmax takes away.
@@ -17,7 +17,7 @@ from folio.ladder.sizes import Sizes
 
 
 class Bigram(nn.Module):
-    """Looks one token back."""
+    """A table of logits, indexed by the last token."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -29,5 +29,5 @@ class Bigram(nn.Module):
 
 
 def build(sizes: Sizes) -> nn.Module:
-    """The model of this step."""
+    """Build the model of this step."""
     return Bigram(sizes)

@@ -1,8 +1,8 @@
-"""Step 1: one self-attention head. A position looks back on all those before it.
+"""Step 1: one self-attention head. A position looks back at all those before it.
 
-Each position asks (query), each offers (key) and each has something to say (value). Where a
-query fits a key, much of that value comes over. Tokens get a width of their own, C, and a vector
-for their place, since attention by itself sees no order.
+Each position has a query, a key and a value. The better a query fits a key, the more of that value
+is taken over. Tokens get an embedding of width C, and so do positions, since attention by itself
+sees no order.
 
 Source: Vaswani et al. 2017, sections 3.2.1 and 3.5, https://arxiv.org/abs/1706.03762
 
@@ -18,7 +18,9 @@ from folio.ladder.sizes import Sizes
 
 
 class Head(nn.Module):
-    """One head, written out; folio.model.attention is the same in one fused call."""
+    """One attention head, written out; folio.model.attention computes the same in one fused
+    call.
+    """
 
     lower_triangle: Tensor
 
@@ -38,17 +40,19 @@ class Head(nn.Module):
         t = x.shape[1]
         queries, keys, values = self.q_proj(x), self.k_proj(x), self.v_proj(x)  # each (B, T, D)
         scores = queries @ keys.transpose(1, 2)  # (B, T, D) @ (B, D, S) -> (B, T, S)
-        scores = scores / queries.shape[2] ** 0.5  # or softmax would see only the largest
+        scores = scores / queries.shape[2] ** 0.5  # or the softmax would see only the largest
         scores = scores.masked_fill(self.lower_triangle[:t, :t] == 0, float("-inf"))
         weights = scores.softmax(dim=2)  # (B, T, S), each row sums to 1
         return weights @ values  # (B, T, S) @ (B, S, D) -> (B, T, D)
 
 
 class LanguageModel(nn.Module):
-    """Embed, mix, score: what all further steps have in common. They differ in the body."""
+    """Embeds tokens, applies a body, and computes logits. All further steps share it, and differ in
+    the body.
+    """
 
     def __init__(self, sizes: Sizes, body: nn.Module) -> None:
-        """`body`: (B, T, C) -> (B, T, C)."""
+        """Take a body that maps (B, T, C) to (B, T, C)."""
         super().__init__()
         self.token_embedding = nn.Embedding(sizes.vocab_size, sizes.d_model)
         self.position_embedding = nn.Embedding(sizes.context_length, sizes.d_model)
@@ -63,5 +67,5 @@ class LanguageModel(nn.Module):
 
 
 def build(sizes: Sizes) -> nn.Module:
-    """The model of this step: one head as wide as the model."""
+    """Build the model of this step: one head as wide as the model."""
     return LanguageModel(sizes, Head(sizes, head_dim=sizes.d_model))

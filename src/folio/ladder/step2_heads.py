@@ -1,4 +1,4 @@
-"""Step 2: several heads side by side. Each may look for something else.
+"""Step 2: several heads in parallel. Each may look for something else.
 
 Four heads of width 8 have as many parameters as one of width 32, but four patterns of
 attention: one may find the last vowel while another finds the start of the word.
@@ -18,7 +18,7 @@ from folio.ladder.step1_head import Head, LanguageModel
 
 
 class MultiHead(nn.Module):
-    """Several heads read the same x; their answers stand next to each other."""
+    """Several heads that read the same x; their outputs are concatenated."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -30,5 +30,5 @@ class MultiHead(nn.Module):
 
 
 def build(sizes: Sizes) -> nn.Module:
-    """The model of this step."""
+    """Build the model of this step."""
     return LanguageModel(sizes, MultiHead(sizes))

@@ -1,7 +1,7 @@
-"""Step 3: a feed-forward layer. After looking around, each position thinks by itself.
+"""Step 3: a feed-forward layer. After attention, each position is processed by itself.
 
-Attention only takes means of values. A linear layer with a bend behind it lets a position do
-something with what it gathered.
+Attention only averages values. A linear layer with a nonlinearity lets a position do something with
+what it gathered.
 
 Source: Vaswani et al. 2017, section 3.3, https://arxiv.org/abs/1706.03762; there, as from step 5
 on, it is two layers.
@@ -19,7 +19,7 @@ from folio.ladder.step2_heads import MultiHead
 
 
 class Linear(nn.Module):
-    """One layer of the model's own width, the same at each position."""
+    """A linear layer of the model's own width with a ReLU, the same at each position."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -31,5 +31,5 @@ class Linear(nn.Module):
 
 
 def build(sizes: Sizes) -> nn.Module:
-    """The model of this step."""
+    """Build the model of this step."""
     return LanguageModel(sizes, nn.Sequential(MultiHead(sizes), Linear(sizes)))

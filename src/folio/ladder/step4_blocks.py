@@ -1,7 +1,7 @@
-"""Step 4: the same again, three times. Deeper, and no better for it.
+"""Step 4: the same block three times. Deeper, and no better for it.
 
-Each block reads what the one before it made. But a gradient has to come back through all of them,
-and whatever a block does not pass on is lost to the next. Step 5 mends that.
+Each block reads the output of the one before. But gradients must flow back through all of them, and
+whatever a block does not pass on is lost to the next. Step 5 repairs that.
 
 Source: He et al. 2015, figure 1, where a deeper plain network trains worse,
 https://arxiv.org/abs/1512.03385
@@ -20,7 +20,7 @@ from folio.ladder.step3_feed_forward import Linear
 
 
 class Block(nn.Module):
-    """Look around, then think."""
+    """Attention, then a feed-forward layer."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -34,5 +34,5 @@ class Block(nn.Module):
 
 
 def build(sizes: Sizes) -> nn.Module:
-    """The model of this step."""
+    """Build the model of this step."""
     return LanguageModel(sizes, nn.Sequential(*(Block(sizes) for _ in range(sizes.n_layers))))

@@ -1,8 +1,8 @@
 """Step 5: residual connections. A block adds to what is there, instead of replacing it.
 
-From the embedding to the head there is now a straight way along which a token stays and a
-gradient returns; blocks write their changes onto it. Each sublayer ends in a linear layer that says
-in which direction to write, and the feed-forward layer gets room to think: four times the width.
+From the embedding to the head there is now a straight path, the residual stream, along which tokens
+and gradients pass unchanged; blocks add to it. Each sublayer ends in a linear layer that decides in
+which direction to add, and the feed-forward layer gets four times the width.
 
 Sources: He et al. 2015, https://arxiv.org/abs/1512.03385; Vaswani et al. 2017, sections 3.1 and
 3.3, https://arxiv.org/abs/1706.03762
@@ -20,7 +20,7 @@ from folio.ladder.step2_heads import MultiHead
 
 
 class Attention(nn.Module):
-    """Several heads, and a projection that writes their answers into the stream."""
+    """Several heads, and a projection of their outputs into the residual stream."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Widen, bend, narrow."""
+    """Two linear layers with a ReLU between them, the inner one four times as wide."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Look around, then think, each time adding to x."""
+    """Attention, then a feed-forward layer, each added to x."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -60,5 +60,5 @@ class Block(nn.Module):
 
 
 def build(sizes: Sizes) -> nn.Module:
-    """The model of this step."""
+    """Build the model of this step."""
     return LanguageModel(sizes, nn.Sequential(*(Block(sizes) for _ in range(sizes.n_layers))))

@@ -1,8 +1,9 @@
-"""Step 6: LayerNorm before each sublayer. Whatever the stream's scale, a sublayer sees the same.
+"""Step 6: LayerNorm before each sublayer. A sublayer sees the same scale, whatever that of the
+stream.
 
 The stream grows as blocks add to it. Each position is shifted and scaled to mean 0 and variance 1
-before a sublayer reads it, and once more before the head; the stream itself is left alone. This
-is the block of GPT-2, and but for its GELU the model of folio.model.
+before a sublayer reads it, and once more before the head; the stream itself is left alone. This is
+the block of GPT-2, and except for GELU the model of folio.model.
 
 Sources: Ba et al. 2016, https://arxiv.org/abs/1607.06450; before the sublayer instead of after the
 sum: Xiong et al. 2020, https://arxiv.org/abs/2002.04745
@@ -20,7 +21,7 @@ from folio.ladder.step5_residuals import Attention, FeedForward
 
 
 class Block(nn.Module):
-    """Look around, then think, each time reading a normalized x and adding to x itself."""
+    """Attention, then a feed-forward layer, each reading a normalized x and adding to x itself."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -36,6 +37,6 @@ class Block(nn.Module):
 
 
 def build(sizes: Sizes) -> nn.Module:
-    """The model of this step."""
+    """Build the model of this step."""
     blocks = (Block(sizes) for _ in range(sizes.n_layers))
     return LanguageModel(sizes, nn.Sequential(*blocks, nn.LayerNorm(sizes.d_model)))

@@ -1,4 +1,4 @@
-"""What the steps are, in one table. Free of torch, so that the list appears at once."""
+"""The table of all steps. Free of torch, so that the list appears at once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One rung of the ladder that has a file of its own."""
+    """One step that has a file of its own."""
 
     number: int
     module: str
-    """The file in this folder."""
+    """The file in this folder that has the model."""
     idea: str
-    """What it adds to the step before."""
+    """What it adds to the previous step."""
     source: str
     expected: float
-    """Validation loss that the step reaches in the course, in nats per character of tiny
+    """Validation loss that this step reaches in the course, in nats per character of tiny
     Shakespeare."""
     learning_rate: float = 1e-3
 
@@ -35,7 +35,7 @@ STEPS = (
         idea="a table: the last character alone",
         source="https://doi.org/10.1002/j.1538-7305.1948.tb01338.x",
         expected=2.49,
-        # A row changes only when its character comes up, and starts far from where it must go.
+        # A row is updated only when its character occurs, and starts far from its optimum.
         learning_rate=1e-2,
     ),
     Step(
@@ -84,5 +84,5 @@ STEPS = (
 
 
 def build_model(step: Step, sizes: Sizes) -> nn.Module:
-    """The model of a step, with weights drawn from torch's global state."""
+    """Build the model of a step, with weights drawn from torch's global random state."""
     return importlib.import_module(f"folio.ladder.{step.module}").build(sizes)

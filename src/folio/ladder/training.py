@@ -30,18 +30,18 @@ EVALUATION_INTERVAL = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Losses at one moment, in nats per token."""
+    """Losses at one point of training, in nats per token."""
 
     step: int
     training_loss: float
-    """On windows spread over the training text, as many tokens as the validation text has."""
+    """Loss on windows spread over the training text, with as many tokens as the validation text."""
     validation_loss: float
-    """Exact: the whole validation text."""
+    """Exact loss on the whole validation text."""
 
 
 @dataclass(frozen=True)
 class Climb:
-    """A step that was trained."""
+    """The result of training one step of the ladder."""
 
     step: Step
     seed: int
@@ -52,12 +52,12 @@ class Climb:
 
     @property
     def validation_loss(self) -> float:
-        """At the end, in nats per token."""
+        """Validation loss at the end, in nats per token."""
         return self.evaluations[-1].validation_loss
 
     @property
     def n_parameters(self) -> int:
-        """Trained numbers."""
+        """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
@@ -69,16 +69,16 @@ def climb(
     max_steps: int = MAX_STEPS,
     show: Callable[[Evaluation], None] = lambda evaluation: None,
 ) -> Climb:
-    """Train one step on a text.
+    """Train one step of the ladder on a text.
 
     Args:
-        step: which.
+        step: which step.
         text: the tokens of both parts.
-        seed: of weights and order; the same one gives the same weights in the end.
-        max_steps: of the optimizer.
-        show: takes each evaluation as it is made.
+        seed: seed of weights and order; equal seeds give equal weights in the end.
+        max_steps: number of optimizer steps.
+        show: is called with each evaluation as it is made.
     """
-    # Products this small are over before a second thread has woken up.
+    # Matmuls this small are over before a second thread has woken up.
     choose_device(DeviceConfig(kind="cpu", precision="float32", threads=1))
     began = time.perf_counter()
     sizes = Sizes(vocab_size=text.tokenizer.vocab_size)
@@ -110,7 +110,7 @@ def climb(
 
 @torch.no_grad()
 def write(result: Climb, text: Prepared, n_characters: int, seed: int = 1) -> str:
-    """Let a trained step write, one token after the other, each from those before it."""
+    """Generate text with a trained step, one token at a time, each from those before it."""
     tokenizer = text.tokenizer
     excluded = np.zeros(tokenizer.vocab_size, np.bool_)
     excluded[list(tokenizer.special_tokens.values())] = True

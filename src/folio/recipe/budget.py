@@ -1,7 +1,7 @@
-"""The budget of a recipe -> a number of steps; a budget in minutes -> a first plan and its limits.
+"""Turns a budget into a number of steps; a budget in minutes into a first plan and its limits.
 
-Steps, tokens and epochs are turned into steps at once. Minutes are, too, by the speed of a model
-that is thrown away; that plan is kept to the clock while the run trains (training/deadline.py).
+Steps, tokens and epochs become steps at once. So do minutes, by measuring the speed of a throwaway
+model; training/deadline.py then corrects that plan by the clock while the run trains.
 """
 
 from __future__ import annotations
@@ -25,57 +25,60 @@ from folio.training.deadline import MOST_EVALUATION_SHARE, TimeBudget, steps_bet
 DEFAULT_MINUTES = 5.0
 
 SMALL_SAMPLE = 16_384
-"""Tokens of training text that tell its loss well enough, within about 0.02."""
+"""Tokens of training text whose loss is within about 0.02 of that of the whole."""
 SMALLEST_SAMPLE = 2048
-"""Where even one evaluation with that would cost much: of a large model in few minutes."""
+"""The same if even one evaluation with SMALL_SAMPLE would be expensive, for large models in a few
+minutes."""
 
 END_SECONDS = 0.7
-"""Measured on a quiet machine: from the last evaluation to the end of the command, for opening
-the best checkpoint, the picture, the card and leaving."""
+"""Measured on an idle machine: from the last evaluation to the end of the command, for opening the
+best checkpoint, the picture, the card and exiting."""
 SAMPLE_SHARE, SAMPLE_SECONDS = 0.05, 2.0
-"""Most time for the text that the model writes at the end, of a budget in minutes and at all."""
+"""Most time for the sample text at the end, as a share of a budget in minutes and in seconds."""
 
 LOOK_SHARE, LOOK_SECONDS = 2 * SHARE_OF_RUN, 2.0
-"""Most time for the look back at a run, also."""
+"""Most time for the look back at the end of a run, as a share of the budget and in seconds."""
 
 FIRST_STEPS = 12
-"""Are planned first at least, where there is time for them on a machine without other programs."""
+"""The first plan has at least so many steps, if an idle machine had time for them."""
 
 READ_AT_END = {"elsewhere": 1, "test": 2, "old": 1}
-"""How often the end of a run reads a part of the text: test text by the best and by the last
+"""How often each text is read at the end of a run: the test text by the best and the last
 checkpoint."""
 
 BUSY = 1.25
-"""Times that a step takes longer than its processor time, above which other programs are told."""
+"""Ratio of wall-clock time to processor time above which the user is told that the machine
+is busy."""
 SLOW_STEP = 0.02
-"""Share of the time that a step may take for the minutes to be kept."""
+"""Largest share of the budget that one step may take if the minutes are to be kept."""
 
 
 class CommandClock:
-    """Seconds since the command began, of which a budget in minutes is made."""
+    """Seconds since the command began, against which a budget in minutes is measured."""
 
     def __init__(self, seconds_before: float = 0.0) -> None:
-        """
+        """Start the clock.
+
         Args:
-            seconds_before: that the command had taken before this was made.
+            seconds_before: seconds that the command had taken before.
         """
         self.start = time.monotonic() - seconds_before
 
     def used(self) -> float:
-        """Return the seconds that are gone."""
+        """Return the elapsed seconds."""
         return time.monotonic() - self.start
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A budget in steps."""
+    """A recipe whose budget is in steps."""
 
     recipe: Recipe
-    """With max_steps, and with a pace of one knot where the budget was in minutes."""
+    """The recipe with max_steps; if the budget was in minutes, also with a pace of one knot."""
     speed: Speed | None = None
-    """By which minutes were turned into steps."""
+    """The speed that converted minutes to steps; None for other budgets."""
     time: TimeBudget | None = None
-    """What is kept to the clock."""
+    """The budget to keep by the clock; None if the steps are fixed."""
 
 
 def freeze_budget(
@@ -89,20 +92,21 @@ def freeze_budget(
     tell: Callable[[str], None] = lambda line: None,
     from_step: int = 0,
 ) -> Frozen:
-    """Turn whatever budget the recipe has into steps.
+    """Convert the budget of a recipe to steps.
 
     Args:
-        recipe: with the size of the vocabulary filled in.
-        device: where it is trained.
+        recipe: a recipe that has model.vocab_size.
+        device: the device it will be trained on.
         training, validation: token ids.
-        clock: of the command, for a budget in minutes; from now on where it is None.
-        speed: of the recipe here, where it is known; a budget in minutes measures it otherwise.
-        read_at_end: tokens of further held-out texts, which are read when training has ended.
-        tell: takes a line about what the minutes leave.
-        from_step: steps that a run has behind it which goes on.
+        clock: clock of the command, for a budget in minutes; None starts it now.
+        speed: the recipe's speed on this machine, if known; a budget in minutes measures it
+            otherwise.
+        read_at_end: tokens of further held-out texts, which are read after training.
+        tell: receives a line about what fits into the minutes.
+        from_step: steps that a resumed run has already made.
     """
     config, length = recipe.training, recipe.model.context_length
-    # Beside old text, an epoch of the new one takes more targets.
+    # If old text is mixed in, an epoch of the new text takes more targets.
     steps = budget_steps(config, length, round((len(training) - 1) / (1 - recipe.start.kept)))
     minutes = config.minutes or (0.0 if steps else DEFAULT_MINUTES)
     if minutes:
@@ -125,7 +129,7 @@ def freeze_budget(
         )
         recipe = plan(recipe, speed, budget, clock.used(), tell)
         return Frozen(recipe, speed, budget)
-    if not recipe.schedule.pace:  # beside a pace, evaluations follow the progress
+    if not recipe.schedule.pace:  # with a pace, evaluations follow the progress
         interval = evaluation_interval(config, steps, length, len(validation))
         config = replace(config, evaluation_interval=interval, evaluations=0)
     return Frozen(replace(recipe, training=_fixed(config, steps)))
@@ -141,20 +145,20 @@ def plan(
     """Make the first plan of a budget in minutes.
 
     Args:
-        recipe: whose steps and evaluations are filled in.
-        speed: of the recipe on this machine, now.
+        recipe: the recipe whose steps and evaluations are filled in.
+        speed: its current speed on this machine.
         budget: the time.
-        used: seconds of it that are gone.
-        tell: takes a line where the minutes are hardly enough, or the machine is busy.
+        used: seconds of it that have elapsed.
+        tell: receives a line if the minutes hardly suffice, or the machine is busy.
     """
     config, from_step = recipe.training, budget.from_step
     step, evaluation = (speed.slowdown * s for s in (speed.step_seconds, speed.evaluation_seconds))
     if recipe.start.run and not from_step:
-        used += evaluation  # of the weights that it begins with
+        used += evaluation  # of the initial weights
     left = budget.for_steps(used, speed.slowdown)
     n = config.evaluations or evaluations_in(left, evaluation)
     alone = budget.for_steps(used, 1.0) - n * speed.evaluation_seconds
-    # A busy moment must not end a run before it can be planned anew.
+    # A busy moment must not end a run before it can be planned again.
     at_least = max(min(FIRST_STEPS, int(alone / speed.step_seconds)), 1)
     interval = config.evaluation_interval
     fit = (
@@ -180,16 +184,16 @@ def plan(
 def sample_less(
     recipe: Recipe, speed: Speed, seconds: float, n_validation: int
 ) -> tuple[Recipe, Speed]:
-    """Let evaluations read less of the training text where the usual ones would cost much.
+    """Let evaluations read less of the training text if the usual ones would be expensive.
 
     Args:
-        recipe: whose evaluations read as much training text as there is validation text.
-        speed: its, measured so.
-        seconds: for steps and evaluations.
+        recipe: a recipe whose evaluations read as much training as validation text.
+        speed: its speed, measured that way.
+        seconds: available for steps and evaluations.
         n_validation: tokens of the validation text.
 
     Returns:
-        The recipe with `training.evaluation_sample`, and what its evaluations take.
+        The recipe with `training.evaluation_sample`, and the speed with its evaluations.
     """
     sample = recipe.training.evaluation_sample
     most = MOST_EVALUATION_SHARE * seconds
@@ -209,10 +213,10 @@ def sample_less(
 
 
 def read_at_end(files: Mapping[str, Path]) -> int:
-    """Tokens that are read when training has ended, beside the validation text.
+    """Tokens that are read after training, in addition to the validation text.
 
     Args:
-        files: of token ids, by the part of the text.
+        files: token files, by part of the text.
     """
     there = [(files[part], n) for part, n in READ_AT_END.items() if part in files]
     return sum(n * len(open_token_file(path)) for path, n in there if path.exists())
@@ -225,10 +229,10 @@ def _fixed(config: TrainingConfig, steps: int) -> TrainingConfig:
 
 
 def sample_seconds(seconds: float) -> float:
-    """Most time that the text at the end of a run may take, of a budget."""
+    """Most seconds that the sample at the end may take, given the budget in seconds."""
     return min(SAMPLE_SHARE * seconds, SAMPLE_SECONDS)
 
 
 def look_seconds(seconds: float) -> float:
-    """Most time that the look back at a run may take, of a budget."""
+    """Most seconds that the look back may take, given the budget in seconds."""
     return min(LOOK_SHARE * seconds, LOOK_SECONDS)

@@ -27,15 +27,14 @@ from folio.training.step import PlainStep, Step
 
 
 def choose_for(recipe: Recipe) -> Device:
-    """The device for a recipe, by products as large as those of its model."""
+    """Choose the device for a recipe, by timing matmuls as large as those of its model."""
     model = recipe.model
     windows = recipe.training.micro_batch_size or recipe.training.batch_size
     return choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
 
 
 def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
-    """Fill in the rows of the model; where it begins with a run, tokens of conversations may need
-    more than that has.
+    """Set model.vocab_size; a run to begin with may get new rows for chat tokens.
 
     Raises:
         UserError: fewer rows than the tokenizer has ids.
@@ -60,15 +59,15 @@ def build(
     kept: TokenIds | None = None,
     masks: Mapping[str, LossMask] | None = None,
 ) -> Training:
-    """Put the parts together; the same recipe gives the same weights.
+    """Build the parts of a training; equal recipes give equal weights.
 
     Args:
         recipe: what to train.
-        device: where.
+        device: the device to train on.
         training, validation: token ids.
         validation_cluster: as in Training.
-        kept: token ids of an old text, of which `start.keep` of each batch are.
-        masks: of `train`, `validation` and `kept`, where not all of their tokens count.
+        kept: token ids of an old text, which is `start.keep` of each batch.
+        masks: loss masks of `train`, `validation` and `kept`, if not all of their tokens count.
 
     Raises:
         UserError: a text is shorter than one window.
@@ -111,7 +110,9 @@ def build(
 
 
 def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = None) -> TokenStream:
-    """Read (N,) token ids in the order that a recipe says; `loss_mask` as in TokenStream."""
+    """Build the stream of (N,) token ids in the order that a recipe says; `loss_mask` as in
+    TokenStream.
+    """
     usual = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
     before = recipe.training.goldfish_before or usual
     return TokenStream(
@@ -126,7 +127,9 @@ def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = N
 
 
 def make_step(model: nn.Module, device: Device, recipe: Recipe) -> Step:
-    """Build what moves the model: on a processor by all its cores, unless `device.fast` is off."""
+    """Build the training step: on a CPU the parallel one on all cores, unless `device.fast`
+    is off.
+    """
     if device.is_fast:
         from folio.training.parallel.step import ParallelStep  # loads numba
 
@@ -137,12 +140,12 @@ def make_step(model: nn.Module, device: Device, recipe: Recipe) -> Step:
 def clusters_of(
     validation: TokenIds, tokenizer: Tokenizer, families: Sequence[int]
 ) -> NDArray[np.int32]:
-    """(N,) to which cluster of similar texts each validation token belongs, counted from 0.
+    """(N,) the cluster of similar texts of each validation token, numbered from 0.
 
     Args:
         validation: (N,) token ids.
-        tokenizer: that made them.
-        families: of each text; each is its own where there are none.
+        tokenizer: the tokenizer that made them.
+        families: family of each text; if empty, each is its own.
     """
     blocks = text_blocks(validation, tokenizer.end_of_document, families)
     return np.unique(blocks, return_inverse=True)[1].astype(np.int32)

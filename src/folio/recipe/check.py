@@ -1,9 +1,9 @@
-"""Compare what a run is going to compute with torch alone, before it begins.
+"""Compares what a run will compute with plain torch before it begins.
 
-Wrong kernels go unnoticed: a model that is trained by them learns, but less, or something else. So
-one small batch is computed twice, by the step of the run and as it is written, in float32 on the
-processor; loss and gradient norm must agree as far as the precision goes. The verdict is kept for
-as long as neither model, kernels nor machine change.
+Wrong kernels go unnoticed: a model trained with them still learns, but less, or something else. So
+one small batch is computed twice: by the step of the run, and by the plain step in float32 on the
+CPU. Loss and gradient norm must agree within the precision. The verdict is cached until the model,
+the kernels or the machine change.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ from folio.training.parts import Training
 from folio.training.step import Gradient, PlainStep
 
 N_WINDOWS, N_TOKENS = 4, 128
-"""Of the batch that is compared: windows at most, and tokens of each at most."""
+"""Largest number of windows, and of tokens per window, in the batch that is compared."""
 
 TOLERANCE = {"float32": (1e-4, 1e-3), "bfloat16": (2e-3, 0.01), "int8": (2e-3, 0.02)}
-"""Precision -> how far loss and norm may be off, as `agree` takes them: more than ten times what
-was seen of the presets (docs/experiments.md), since weights and texts differ."""
+"""Precision -> tolerance of loss and norm, as `agree` takes them: more than ten times the
+differences seen with the presets (docs/experiments.md), since weights and texts vary."""
 LEARNED = 5.0
-"""Times as far with the weights of another run: what was seen of the presets was seen of random
-ones, and a model that has learned has logits of tens, of which bfloat16 keeps two digits. One
-window of SmolLM2-135M was 0.0024 of its loss off."""
+"""Factor on the tolerance for weights of another run: the differences above were seen with random
+weights, and a trained model has logits of tens, of which bfloat16 keeps two digits. One window of
+SmolLM2-135M differed by 0.0024 of its loss."""
 
 CHECKED = ("model", "fast", "training")
-"""Rooms whose sources a verdict depends on."""
+"""Rooms whose sources are in the key of a verdict."""
 
 
 def check(
     training: Training, recipe: Recipe, tell: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Compare the step of a run with the plain one, where that was not done before.
+    """Compare the step of a run with the plain one, unless the cache has a verdict.
 
     Args:
-        training: its parts.
-        recipe: that they were made of.
-        tell: takes a line about layers that are not accelerated.
+        training: the parts of the training.
+        recipe: the recipe they were built from.
+        tell: receives a line about layers that are not accelerated.
 
     Raises:
         UserError: they differ by more than the precision explains.
@@ -76,7 +76,7 @@ def check(
     if can_be_kept and verdict.exists():
         return
     batch = Batch(*(rows[:N_WINDOWS, :N_TOKENS] for rows in peek(training)))
-    if training.stream.loss_mask is not None:  # without an answer anything would agree
+    if training.stream.loss_mask is not None:  # without a counted target anything would agree
         batch = batch._replace(targets=np.roll(batch.inputs, -1, axis=1))
     found, expected = compare(training.model, device, recipe, batch)
     scale = LEARNED if recipe.start.run else 1.0
@@ -92,7 +92,7 @@ def check(
         )
     if not can_be_kept:
         return
-    with suppress(UserError):  # of a cache that cannot be written: it is compared again
+    with suppress(UserError):  # the cache cannot be written: compare again next time
         write_json(verdict, {"found": found._asdict(), "expected": expected._asdict()})
 
 
@@ -100,8 +100,8 @@ def agree(found: Gradient, expected: Gradient, precision: str, scale: float = 1.
     """Whether two computations of a batch differ by no more than a precision explains, times a
     scale.
 
-    A loss is a difference of logits, of which the rounding does not become smaller where the loss
-    does, as that of a text of one letter; so a loss below 1 nat may be off by as much as one of 1.
+    A loss is a difference of logits, whose rounding error does not shrink with the loss, as on a
+    text of one letter; so a loss below 1 nat may be off by as much as a loss of 1.
     """
     loss, norm = (scale * share for share in TOLERANCE[precision])
     return (
@@ -113,12 +113,12 @@ def agree(found: Gradient, expected: Gradient, precision: str, scale: float = 1.
 def compare(
     model: nn.Module, device: Device, recipe: Recipe, batch: Batch
 ) -> tuple[Gradient, Gradient]:
-    """Compute a batch by the step of a device, and by torch alone in float32 on the processor.
+    """Compute a batch with the step of a device, and with the plain step in float32 on the CPU.
 
-    Both are made of copies of the model without dropout, whose masks would differ.
+    Both use copies of the model without dropout, since their masks would differ.
     """
     config = replace(recipe.training, batch_size=len(batch.inputs), micro_batch_size=0)
-    optimizer = OptimizerConfig(kind="sgd")  # which remembers nothing, since nothing is moved
+    optimizer = OptimizerConfig(kind="sgd")  # it has no state, since no weight moves
     recipe = replace(recipe, training=config, optimizer=optimizer)
     with one_thread():
         found = make_step(_without_dropout(model), device, recipe).backward(batch, 0)
@@ -143,7 +143,7 @@ def _without_dropout(model: nn.Module) -> nn.Module:
 
 
 def _key(device: Device, recipe: Recipe) -> str:
-    """Name all that a verdict depends on."""
+    """Return a key of everything that a verdict depends on."""
     digest = hashlib.sha256()
     root = Path(folio.__file__).parent
     for room in CHECKED:

@@ -1,4 +1,4 @@
-"""How often the losses are measured while a run trains, where its recipe leaves that open."""
+"""How often the losses are evaluated during training, if the recipe does not say."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from folio.training.config import TrainingConfig
 from folio.training.deadline import MOST_EVALUATION_SHARE
 
 EVALUATION_SHARE = 0.05
-"""Of the time of a run, spent on evaluations where their interval is left open ..."""
+"""Share of a run's time that is spent on evaluations."""
 EVALUATIONS = (4, 20)
-"""... but at least so many, for a curve, and at most so many; fewer than the least where they would
-take more than MOST_EVALUATION_SHARE of a budget in minutes."""
+"""Fewest evaluations, enough for a curve, and most; still fewer if they would take more than
+MOST_EVALUATION_SHARE of a budget in minutes."""
 
 
 def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
@@ -29,10 +29,10 @@ def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
 def evaluation_interval(
     config: TrainingConfig, steps: int, context_length: int, n_validation: int
 ) -> int:
-    """Steps between evaluations, where the recipe leaves it open.
+    """Steps between evaluations, if the recipe does not say.
 
-    An evaluation reads the validation text and as much training text; reading forward costs
-    a third of training.
+    An evaluation reads the validation text and as much training text; a forward pass costs a third
+    of a training step.
     """
     if config.evaluation_interval:
         return config.evaluation_interval

@@ -1,13 +1,13 @@
-"""What loss a size and a budget will come to on a text, before any of it is trained.
+"""Predicts the loss that a size and a budget reach on a text, before training.
 
-Two short runs of the smallest size on the text, the anchors, say how far its loss falls and how
-quickly. Relative to them a longer run of another size follows one rule for all texts:
+Two short runs of the smallest size on the text, the anchors, tell how far its loss falls and how
+quickly. Relative to them, a longer run of another size follows one rule for all texts:
 
     loss = floor + scale * (A / N^a + 1 / D^b)
 
-with floor and scale of the text, N the millions of weights in the blocks and D what the training
-amounts to in millions of fresh tokens: a repeated token counts less each time, and so does one in a
-large batch.
+where floor and scale belong to the text, N is the number of weights in the blocks in millions, and
+D is the training in millions of equivalent fresh tokens: a repeated token counts less each time,
+and so does one in a large batch.
 
 Sources: the sum, Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556; repeated tokens,
 Muennighoff et al. 2023, https://arxiv.org/abs/2305.16264, equation 5; large batches, McCandlish
@@ -31,32 +31,34 @@ ANCHOR_STEPS = (150, 500)
 
 @dataclass(frozen=True)
 class Effort:
-    """What goes into a training."""
+    """The size and length of a training, from which its loss is predicted."""
 
     parameters: int
-    """In the blocks, as block_parameters counts them."""
+    """Weights in the blocks, as block_parameters counts them."""
     tokens_per_step: int
     """Batch size times context length."""
     steps: int
-    """Of the whole schedule."""
+    """Steps of the whole schedule."""
     text_tokens: int
-    """Of the training text."""
+    """Tokens of the training text."""
 
 
 @dataclass(frozen=True)
 class LossRule:
-    """The constants; `python -m bench.planning --calibrate` fits them to recorded runs."""
+    """The constants of the rule; `python -m bench.planning --calibrate` fits them to
+    recorded runs.
+    """
 
     size_scale: float
-    """A."""
+    """A of the rule."""
     size_exponent: float
-    """a."""
+    """a of the rule."""
     data_exponent: float
-    """b."""
+    """b of the rule."""
     worthwhile_repeats: float
-    """Epochs after the first, beyond which most of a repeated token's worth is gone."""
+    """Epochs after the first beyond which most of the value of a repeated token is gone."""
     critical_batch: float
-    """Tokens in a batch at which a token is worth half of one in a small batch."""
+    """Batch size in tokens at which a token is worth half as much as in a small batch."""
     band: float
     """Two standard errors of a prediction, as a share of the loss."""
 
@@ -64,12 +66,12 @@ class LossRule:
         """Best validation loss of a training, in nats per token.
 
         Args:
-            anchors: two efforts on the same text, and the losses that they came to.
-            effort: that of the training.
+            anchors: two trainings on the same text, and the losses that they reached.
+            effort: the training to predict.
         """
         (short, high), (longer, low) = anchors
         fall = self.shortfall(short) - self.shortfall(longer)
-        # A text on which more training did not help has nothing to give.
+        # A text on which more training did not help will not gain from still more.
         scale = max(high - low, 0.0) / fall
         return low + scale * (self.shortfall(effort) - self.shortfall(longer))
 
@@ -79,7 +81,9 @@ class LossRule:
         return size + (self.fresh_tokens(effort) / 1e6) ** -self.data_exponent
 
     def fresh_tokens(self, effort: Effort) -> float:
-        """D: so many tokens, each seen once in small batches, would teach as much."""
+        """D: the number of tokens that would teach as much if each were seen once in small
+        batches.
+        """
         n_tokens = effort.tokens_per_step * effort.steps
         useful = n_tokens / (1 + effort.tokens_per_step / self.critical_batch)
         repeats = useful / effort.text_tokens - 1
@@ -97,28 +101,30 @@ RULE = LossRule(
     critical_batch=1000.0,
     band=0.12,
 )
-"""Fitted to 15 runs of 0.2 to 1.8 M parameters on two texts, by AdamW and with windows of 64. Two
-runs of the present defaults, 0.8 and 4.8 M, came out 3 and 6 % lower (docs/experiments.md)."""
+"""Fitted to 15 runs of 0.2 to 1.8 M parameters on two texts, with AdamW and windows of 64. Two runs
+of the present defaults, 0.8 and 4.8 M, ended 3 and 6 % lower (docs/experiments.md)."""
 
 
 def block_parameters(model: ModelConfig) -> int:
-    """Weights outside of the tables from and to token ids, which depend on the vocabulary."""
+    """Number of weights outside the embedding and the head, whose size depends on the
+    vocabulary.
+    """
     tables = model.vocab_size * model.d_model * (1 if model.tied_head else 2)
     return model.n_parameters - tables
 
 
 def effort_of(model: ModelConfig, batch_size: int, steps: int, text_tokens: int) -> Effort:
-    """The effort of so many steps."""
+    """The effort of a model trained for this number of steps."""
     return Effort(block_parameters(model), batch_size * model.context_length, steps, text_tokens)
 
 
 def anchor_file(training_file: Path) -> Path:
-    """Where the anchors are kept: in the cache, beside the tokens that they belong to."""
+    """Path of the anchors: in the cache, beside the tokens that they belong to."""
     return training_file.with_name("anchors.json")
 
 
 def read_anchors(training_file: Path) -> list[tuple[Effort, float]]:
-    """The anchors of a text; none where `folio plan` has not measured them."""
+    """The anchors of a text; empty if `folio plan` has not measured them."""
     try:
         table = read_json(anchor_file(training_file))
         return [(Effort(**anchor["effort"]), float(anchor["loss"])) for anchor in table]

@@ -1,4 +1,4 @@
-"""What follows a training: held-out texts, a sample, the diagnosis, the picture and the card."""
+"""What follows training: held-out texts, a sample, the diagnosis, the picture and the card."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from folio.training.state import TrainingState
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """How a training ended: `folio.load(result.run.path)` opens its model."""
+    """How a training ended; `folio.load(result.run.path)` opens its model."""
 
     run: Run
-    """The run directory."""
+    """The run directory that was written."""
     ending: Ending
-    """Why it ended."""
+    """Why training ended."""
     state: TrainingState
-    """Steps, tokens, seconds and the best validation loss."""
+    """Number of steps and tokens, seconds, and the best validation loss."""
     diagnosis: Diagnosis
-    """Whether it is healthy, overfit, underfit ..., and what to try next."""
+    """Whether the run is healthy, overfit, underfit ..., and what to try next."""
     sample: str
-    """What the model writes. Empty after an interrupt: `folio resume` goes on, and writes one at
-    the end."""
+    """A text that the model wrote. Empty after an interrupt: `folio resume` continues, and writes
+    one at the end."""
     held_out: list[HeldOut]
-    """The best checkpoint on each held-out text, and the last one on the test text; none after an
-    interrupt."""
+    """Losses of the best checkpoint on each held-out text, and of the last one on the test text;
+    empty after an interrupt."""
 
     def __repr__(self) -> str:
         loss = self.state.best_validation_loss
@@ -69,15 +69,16 @@ def finish(
     sample_tokens: int,
     should_stop: Callable[[], bool],
 ) -> Result:
-    """Draw, evaluate, sample, diagnose, and write the card.
+    """Draw the curves, evaluate, sample, diagnose, and write the card.
 
-    What is computed here, beside held-out text, is small, and must not wait for other programs.
+    Apart from reading held-out text, everything computed here is small, and must not wait for other
+    programs.
 
     Args:
-        run, recipe, ending, state, training: as they are at the end.
-        best_validation_nll: (N - 1,) of the best checkpoint, where it was evaluated just now.
+        run, recipe, ending, state, training: the parts of the run, as they are at the end.
+        best_validation_nll: (N - 1,) nats by the best checkpoint, if it was just evaluated.
         sample_tokens: length of the sample.
-        should_stop: after a yes, what is not needed to go on is left out.
+        should_stop: after True, everything that resuming does not need is skipped.
     """
     held_out: list[HeldOut] = []
     looked: list[tuple[str, str]] = []
@@ -111,7 +112,9 @@ def finish(
 
 
 def _seconds_left(training: Training) -> float:
-    """Of a budget in minutes, for a look back; the picture, the card and leaving come after it."""
+    """Seconds left for the look back in a budget in minutes; the picture, the card and exiting
+    follow.
+    """
     if (deadline := training.deadline) is None:
         return math.inf
     return deadline.budget.seconds - END_SECONDS - deadline.used()
@@ -124,7 +127,7 @@ def write_sample(
     seconds: float,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Let the model write for a while at most; where it learned conversations, answer one."""
+    """Let the model write for at most `seconds`; a chat model answers a question."""
     text, until = "", time.monotonic() + seconds
     config = SamplingConfig(temperature=0.8, seed=seed)
     asked = _first_question(opened)
@@ -144,7 +147,7 @@ def write_sample(
 
 
 def _first_question(opened: Model) -> TokenIds | None:
-    """The first conversation of the validation text up to its answer, if it is half a context."""
+    """The first conversation of the validation text up to its answer, if it fits half a context."""
     if not opened.run.tokens_file("validation.mask").exists():
         return None
     user, assistant, _ = (opened.tokenizer.special_tokens[name] for name in CHAT_TOKENS)
@@ -165,7 +168,7 @@ def _what_counts(run: Run) -> list[tuple[str, str]]:
 
 
 def sample_command(run: Run) -> str:
-    """How to let a run write, or answer."""
+    """The command that lets a run write, or answer."""
     chat = " --chat" if run.tokens_file("train.mask").exists() else ""
     return f"folio sample {shlex.quote(str(run.path))}{chat}"
 
@@ -178,7 +181,7 @@ def facts(
     held_out: list[HeldOut],
     looked: list[tuple[str, str]],
 ) -> list[tuple[str, str]]:
-    """Collect the rows of the card."""
+    """Collect the rows of the run card."""
     ledger = run.corpus()["ledger"]
     speed = state.tokens / max(state.seconds, 1e-9)
     sources, canaries = recipe.corpus.sources, recipe.corpus.canaries

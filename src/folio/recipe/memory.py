@@ -1,9 +1,9 @@
-"""How much memory a training takes on a processor, before it begins.
+"""Computes how much memory a training takes on a CPU, before it begins.
 
-Counted, since each part follows from a shape: weights, gradients, what the optimizer remembers, and
-what the forward pass keeps for the backward pass. What no shape gives was fitted to the peaks of
-real runs (docs/experiments.md): the constants below. What the plain step keeps is asked of torch by
-a single window, since it depends on how each layer is written.
+Most of it follows from shapes and is counted: weights, gradients, optimizer state, and what the
+forward pass saves for the backward pass. The constants below cover the rest, and were fitted to the
+peaks of real runs (docs/experiments.md). What the plain step saves depends on how each layer is
+written, so torch is asked, with a single window.
 
 Shapes:  N weights · B windows at once · T context length · C = d_model · F = d_ff · V vocabulary
 """
@@ -29,23 +29,24 @@ from folio.recipe.recipe import Recipe
 from folio.training.parallel.capture import MAX_BYTES
 
 LIBRARY_BYTES = 117_000_000
-"""Fitted: what torch, picture and sample load once they are at work."""
+"""Fitted: what torch, picture and sample load once they run."""
 COPY_BYTES = 38_000_000
-"""Fitted: the same of each further process, and pages that it writes although both need them."""
+"""Fitted: the same for each further process, and pages that are copied on write."""
 COMPILING_BYTES = 65_000_000
-"""Measured: what a process that compiles the kernels keeps of that, once on a machine."""
+"""Measured: what a process that compiles the kernels, once per machine, keeps."""
 WORKING_SHARE = 1.25
-"""Fitted: a step's memory over what the shapes say, for gradients on their way and freed memory."""
+"""Fitted: ratio of a step's memory to what the shapes say, for temporary gradients and freed
+memory."""
 CAPTURED_SHARE = 1.05
-"""Measured, 1.03 to 1.05: the same of a captured step, which keeps its arena."""
+"""Measured, 1.03 to 1.05: the same for a captured step, which keeps its arena."""
 
 
 def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
-    """Most bytes that the processes of a run hold together.
+    """Peak memory in bytes of all processes of a run together.
 
     Args:
-        recipe: with the size of the vocabulary filled in.
-        device: a processor.
+        recipe: a recipe that has model.vocab_size.
+        device: a CPU device.
         in_use: bytes that the process holds before anything is built: memory_before().
     """
     config = recipe.training
@@ -67,13 +68,13 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
 
 
 def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
-    """Of what lasts from step to step: training/parallel/, or training/step.py."""
+    """Bytes that persist from step to step: training/parallel/, or training/step.py."""
     n, size = recipe.model.n_parameters, device.dtype.itemsize
-    shared = size * n if size < 4 else 0  # the weights in the precision that computes
+    shared = size * n if size < 4 else 0  # compute weights
     if device.config.precision == "int8":
-        shared += 2 * n  # and their bytes, by rows and by columns
-    each = 2 * size * n  # the gradients of a copy, as autograd hands them over and side by side
-    remembered = 8 * n  # of a matrix Muon holds momentum, and moves for a moment
+        shared += 2 * n  # and their int8 values, by rows and by columns
+    each = 2 * size * n  # gradients of a worker, as autograd returns them and in the flat buffer
+    remembered = 8 * n  # Muon holds the momentum of a matrix, and briefly its update
     if recipe.optimizer.kind == "sgd" and not recipe.optimizer.momentum:
         remembered = 4 * n
     if not device.is_fast:  # beside weights and gradients, the weights before the step
@@ -82,13 +83,13 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
 
 
 def step_bytes(model: ModelConfig, size: int, n_windows: int, input_size: int) -> int:
-    """Of what one copy keeps for the backward pass, and of its logits.
+    """Bytes that one worker saves for the backward pass, and its logits.
 
     Args:
         model: the shape.
-        size: bytes of a number.
-        n_windows: read at once.
-        input_size: bytes of a number that comes into a matrix, as that keeps it: fast/int8.py.
+        size: bytes per number.
+        n_windows: windows at once.
+        input_size: bytes per number of a matmul's input, as it is saved: fast/int8.py.
     """
     n_tokens, v = n_windows * model.context_length, model.vocab_size
     logits = 2 * size * v  # and their gradient
@@ -97,22 +98,22 @@ def step_bytes(model: ModelConfig, size: int, n_windows: int, input_size: int) -
 
 
 def plain_step_bytes(model: ModelConfig, dtype: torch.dtype, n_windows: int) -> int:
-    """Of what torch keeps for the backward pass of the plain step, and of its logits.
+    """Bytes that torch saves for the backward pass of the plain step, and the logits.
 
     Args:
         model: the shape.
-        dtype: of what is computed.
-        n_windows: read at once.
+        dtype: the compute dtype.
+        n_windows: windows at once.
     """
     one, two = (kept_bytes(replace(model, n_layers=n, vocab_size=64), dtype) for n in (1, 2))
     block = two - one
-    logits = 3 * 4 * model.vocab_size * model.context_length  # their logarithms, and two gradients
+    logits = 3 * 4 * model.vocab_size * model.context_length  # their log-softmax, and two gradients
     return n_windows * (one - block + model.n_layers * block + logits)
 
 
 @cache
 def kept_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
-    """Ask torch what it keeps of a window for the backward pass, weights left out."""
+    """Measure what torch saves of one window for the backward pass, without the weights."""
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -127,60 +128,59 @@ def kept_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
             loss = next_token_loss(gpt(token_ids), token_ids, "sum")
     for tensor in (*gpt.parameters(), *gpt.buffers()):
         kept.pop(tensor.untyped_storage().data_ptr(), None)
-    del loss  # until here nothing that was kept was freed, so that no address stands for two
+    del loss  # until here nothing saved was freed, so that no address was used twice
     return sum(kept.values())
 
 
 def evaluation_bytes(model: ModelConfig, size: int) -> int:
-    """Of what one copy has in memory at once while it reads without learning."""
-    logits = (size + 8) * model.vocab_size  # and in float32, with their logarithms of shares
+    """Peak bytes of one worker while it evaluates."""
+    logits = (size + 8) * model.vocab_size  # and in float32, with their log-softmax
     block = attention_bytes(model, size, size) + feed_forward_bytes(model, size, size)
     return BATCH_TOKENS * (block + logits)
 
 
 def attention_bytes(model: ModelConfig, size: int, input_size: int) -> int:
-    """Kept by one attention and the residual around it, for each token; on the compiled way."""
+    """Saved bytes per token of one attention sublayer with its residual; on the compiled path."""
     w, t = model.attention_width, model.context_length
     numbers = _norm_numbers(model) + 3 * w  # queries, keys, values
     kv = model.key_value_heads * model.head_width
     if model.qk_norm and model.positions == "rope" and model.normalization == "rmsnorm":
-        numbers += w + 2 * kv  # all three before they were normalized and turned
+        numbers += w + 2 * kv  # all three before normalization and rotation
     elif model.qk_norm:
         numbers += w + kv
-    # Blocks of queries look at the keys up to their own last one.
+    # Blocks of queries attend to the keys up to their own last one.
     looked_at = sum((last - first) * last for first, last in query_blocks(t))
     weights = model.n_heads * looked_at / t
-    inputs = model.d_model + w  # of the first matrices, and the mixture of values
+    inputs = model.d_model + w  # of the first matmuls, and the mixture of values
     return round(size * (numbers + weights)) + input_size * inputs
 
 
 def feed_forward_bytes(model: ModelConfig, size: int, input_size: int) -> int:
-    """Kept by one feed-forward layer and the residual around it, for each token."""
+    """Saved bytes per token of one feed-forward sublayer with its residual."""
     c, f = model.d_model, model.feed_forward_width
     slopes = {"swiglu": 2, "gelu": 1, "gelu_tanh": 1, "relu2": 1, "relu": 0}[model.activation]
     numbers, inputs = _norm_numbers(model) + slopes * f, c + f
-    if input_size != size:  # what others need too, in bytes of its own
+    if input_size != size:  # inputs that others need too, quantized separately
         inputs += c if model.activation == "swiglu" else 0
         numbers += f if model.activation == "relu" else 0
     return size * numbers + input_size * inputs
 
 
 def _norm_numbers(model: ModelConfig) -> int:
-    """What the norms of a sublayer keep."""
+    """How many numbers per token the norm of a sublayer saves."""
     return model.d_model * sum(NORMS_AT[model.norm_placement])
 
 
 def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) -> tuple[Recipe, int]:
-    """Halve the windows in memory at once until a training fits, or there is one for each copy.
+    """Halve the micro-batch until a training fits, or each worker has one window.
 
     Args:
         recipe, device, in_use: as in peak_memory_bytes.
         limit: bytes.
 
     Returns:
-        The recipe with so many windows at once, and the bytes at its peak, 0 on anything but a
-        processor. A number that the recipe gives is left alone, and stays 0 where the whole batch
-        fits.
+        The recipe with its micro-batch size, and its peak in bytes, 0 on devices other than the
+        CPU. A size that the recipe names is kept, and stays 0 if the whole batch fits.
     """
     if device.config.kind != "cpu":
         return recipe, 0
@@ -195,15 +195,16 @@ def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) ->
 
 
 def memory_before() -> int:
-    """Bytes that this process holds now, with the kernels loaded; to be asked before anything is
-    built, since memory that is given back is not always returned to the system.
+    """Bytes that this process holds now, with the kernels loaded.
+
+    Call it before anything is built, since freed memory is not always returned to the system.
     """
     load()
     return memory_in_use()
 
 
 def memory_limit(recipe: Recipe) -> int:
-    """Bytes that the recipe allows, or that the machine has."""
+    """Bytes that the recipe allows, or else that the machine has."""
     return round(recipe.device.memory_gigabytes * 1e9) or machine_memory()
 
 
@@ -213,16 +214,16 @@ def fit_memory(
     in_use: int,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Recipe, int]:
-    """Have only so many windows in memory at once as fit.
+    """Choose the largest micro-batch that fits into memory.
 
-    The gradients of a batch are added up over as many groups of windows as it takes, so that
-    neither the batch nor the loss changes.
+    Gradients of a batch are accumulated over as many micro-batches as it takes, so that neither the
+    batch nor the loss changes.
 
     Args:
-        recipe: with the size of the vocabulary filled in.
-        device: where it is going to be trained.
+        recipe: a recipe that has model.vocab_size.
+        device: the device it will be trained on.
         in_use: as in peak_memory_bytes.
-        tell: takes a line where the batch does not fit as a whole.
+        tell: receives a line if the whole batch does not fit.
 
     Returns:
         As windows_that_fit.

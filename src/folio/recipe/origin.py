@@ -1,7 +1,7 @@
-"""Begin with the weights of a run: its model, its text, and its loss before the first step.
+"""Begins with the weights of a run: its model, its text, and its loss before the first step.
 
-A run that begins with another one has a checkpoint of step 0, written before the run exists, so it
-needs its origin no longer: whatever goes on with it finds the weights where all runs have them.
+A run that begins with another has a checkpoint of step 0, written before the run exists, so it no
+longer needs its origin: resuming it finds the weights where all runs have them.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Origin:
 
     opened: Model
     files: dict[str, Path]
-    """Its texts as the new run has them: `kept`, mixed into training, and `old`, held out."""
+    """Its texts in the new run: `kept`, mixed into training, and `old`, held out."""
     before: HeldOut | None
-    """What its model makes of its own held-out text; None where it has none."""
+    """Its loss on its own held-out text; None if it has none."""
     n_ids: int
-    """Of the vocabulary of the new run."""
+    """Vocabulary size of the new run."""
 
     def weights(self, n_rows: int) -> Tensors:
-        """Give the weights, with so many rows of the vocabulary: those of new ids, and those that
-        it lacks, are the mean of all that stand for something.
+        """The weights with `n_rows` rows of the vocabulary; rows of new ids, and of those it lacks,
+        are the mean of all rows that stand for text.
         """
         n_known = self.opened.tokenizer.vocab_size
         tensors = dict(self.opened.checkpoint.model_tensors())
@@ -55,19 +55,19 @@ class Origin:
             rows = tensors[name]
             grown = rows[:n_known].mean(0).repeat(n_rows, 1)
             grown[:n_known] = rows[:n_known]
-            grown[self.n_ids : len(rows)] = rows[self.n_ids :]  # which only pad
+            grown[self.n_ids : len(rows)] = rows[self.n_ids :]  # these only pad
             tensors[name] = grown
         return tensors
 
     @property
     def families(self) -> Sequence[int]:
-        """The clusters of the texts of `old`."""
+        """Family of each text of `old`."""
         return self.opened.run.families("validation")
 
     def begin(self, run: Run, recipe: Recipe, training: Training) -> None:
-        """Put the weights into a training, and leave them in its run as the checkpoint of step 0.
+        """Load the weights into a training, and write them to its run as the checkpoint of step 0.
 
-        What they make of the new text is measured by the loop, before the first step.
+        Their loss on the new text is measured by the loop, before the first step.
         """
         load_model_tensors(training.model, self.weights(recipe.model.vocab_size))
         state = TrainingState(evaluated_step=-1, cores=cores())
@@ -85,17 +85,17 @@ def open_origin(
     """Open the run that a recipe begins with.
 
     Args:
-        recipe: as `started` filled it in.
-        given: what the user gave, which tells a wish for old text from a default.
-        device: where its loss is measured.
-        tokenizer: of the new run: that of the run it begins with, or with more tokens at its end.
-        tell: takes a line about what is begun with.
+        recipe: a recipe that `started` completed.
+        given: what the user gave, which shows whether old text was asked for or is the default.
+        device: the device that measures its loss.
+        tokenizer: the tokenizer of the new run: the same, or with more tokens at its end.
+        tell: receives a line about what the run begins with.
 
     Returns:
-        The recipe, which keeps nothing where there is no old text; None for random weights.
+        The recipe, which keeps nothing if there is no old text; and None for random weights.
 
     Raises:
-        UserError: the run cannot be opened, or has not the old text that was asked for.
+        UserError: the run cannot be opened, or lacks the old text that was asked for.
     """
     start = recipe.start
     if not start.run:
@@ -145,9 +145,10 @@ def open_origin(
 def _taken_over(
     opened: Model, part: str, name: str, sha256: str, tokenizer: Tokenizer
 ) -> dict[str, Path]:
-    """Find the token file of a part of a run, and its mask, as another run has them.
+    """The token file of a part of a run and its mask, for use in another run.
 
-    Where the vocabulary grew at its end, the same ids are written once more under its fingerprint.
+    If tokens were added at the end of the vocabulary, the same ids are rewritten under its
+    fingerprint.
     """
     files: dict[str, Path] = {}
     for suffix in ("", ".mask"):
@@ -165,10 +166,10 @@ def _taken_over(
 
 
 def weights_to_load(run: Run, checkpoint: Checkpoint, model: nn.Module) -> Tensors:
-    """Give name -> weights with which a model goes on from a checkpoint of its run.
+    """The weights with which a model resumes from a checkpoint of its run, by name.
 
-    Where corrections are learned (LoRA), a checkpoint has them merged; the weights that stay are
-    those of step 0, and the corrections come from what the optimizer remembers.
+    With LoRA a checkpoint has merged weights; the frozen weights are then those of step 0, and the
+    low-rank corrections come from the optimizer state.
     """
     if corrected(model):
         return open_checkpoint(run.checkpoints_folder / checkpoint_name(0)).model_tensors()
@@ -176,7 +177,7 @@ def weights_to_load(run: Run, checkpoint: Checkpoint, model: nn.Module) -> Tenso
 
 
 def require_no_origin(run: Run) -> None:
-    """Refuse to begin with random weights what began with those of a run.
+    """Refuse to restart with random weights a run that began with those of another.
 
     Raises:
         UserError: it did, and no checkpoint is left.
@@ -189,7 +190,7 @@ def require_no_origin(run: Run) -> None:
 
 
 def kept_text(file: Path | None, recipe: Recipe, fingerprint: str) -> TokenIds | None:
-    """Open the old text that is mixed into training, (N,); None where none is kept."""
+    """(N,) the old text that is mixed into training; None if none is."""
     if file is None or not recipe.start.kept:
         return None
     return open_token_file(file, fingerprint)

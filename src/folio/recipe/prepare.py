@@ -1,4 +1,4 @@
-"""Text -> tokenizer and token files, in a cache that is addressed by what they are made of."""
+"""Text -> tokenizer and token files, in a content-addressed cache."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from folio.tokens.loss_mask import LossMask, example, open_loss_masks, write_los
 from folio.tokens.token_file import VERSION, open_token_file, write_token_file
 
 LEAKS = 0.01
-"""Share of the validation text that stands in the training text, above which a run is warned."""
+"""Share of the validation text that occurs in the training text above which the user is warned."""
 CHUNK_TOKENS = 1 << 20
-"""Looked at together."""
+"""Tokens that are processed together."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run needs of its text."""
+    """The tokens of a text and everything known about it."""
 
     tokenizer: Tokenizer
     tokenizer_config: TokenizerConfig
-    """With every choice written out."""
+    """The config of its tokenizer, with every choice resolved."""
     files: dict[str, Path]
-    """Token files by the names of `Run.tokens_file`."""
+    """Token files by part, as in `Run.tokens_file`."""
     record: dict[str, Any]
-    """For corpus.json."""
+    """The content of corpus.json."""
     warnings: list[str]
     parts: Parts
-    """The documents of the training text."""
+    """The documents in the training text."""
     canaries: list[Canary]
-    """What was planted in it."""
+    """The canaries planted in the training text."""
 
     def training(self) -> TokenIds:
         """(N,) token ids, mapped from the file."""
@@ -61,22 +61,22 @@ class Prepared:
         return open_token_file(self.files["validation"], self.tokenizer.fingerprint)
 
     def loss_masks(self) -> dict[str, LossMask]:
-        """(N,) 1 for each token that counts, by the part of the text; texts that count whole are
-        left out.
+        """(N,) masks with 1 for each token that counts, by part of the text; a text of which all
+        tokens count has none.
         """
         masks = {n.removesuffix(".mask"): p for n, p in self.files.items() if n.endswith(".mask")}
         return open_loss_masks(masks, self.tokenizer.fingerprint)
 
 
 def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
-    """Read the corpus, learn the vocabulary from its training part, encode both parts.
+    """Read the corpus, train the tokenizer on its training part, and encode all parts.
 
     Args:
         recipe: names the corpus and the tokenizer.
-        tell: takes a line about what is being done.
+        tell: receives a line about what is being done.
 
     Raises:
-        UserError: as read_corpus; or a part that is too small to be predicted.
+        UserError: as in read_corpus; or a part is too short to have targets.
     """
     corpus = read_corpus(recipe.corpus)
     training, validation = corpus.split.training, corpus.split.validation
@@ -135,19 +135,19 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     if canaries:
         record["ledger"]["planted"] = sum(len(c.line) * c.times for c in canaries)
     warnings += _warnings(record, recipe.corpus.sources, len(canaries))
-    write_json(folder / "corpus.json", record)  # for whoever looks into the cache
+    write_json(folder / "corpus.json", record)  # for people who look into the cache
     return prepared
 
 
 def _make_tokenizer(
     config: TokenizerConfig, corpus: Corpus, tell: Callable[[str], None]
 ) -> Tokenizer:
-    """Learn or load a vocabulary; where there are conversations, with their tokens."""
+    """Train or load a tokenizer; with CHAT_TOKENS if there are conversations."""
     split = corpus.split
     everything = [*split.training, *split.validation, *split.elsewhere, *split.test]
     converses = have_conversations(everything)
     learned = config
-    if converses and config.vocab_size:  # which is with all special tokens
+    if converses and config.vocab_size:  # it includes special tokens
         learned = replace(config, vocab_size=config.vocab_size - len(CHAT_TOKENS))
     tokenizer = train_tokenizer(learned, spoken(split.training))
     if tokenizer.note:
@@ -165,10 +165,11 @@ def _make_tokenizer(
 
 
 def _counted(prepared: Prepared, tell: Callable[[str], None]) -> dict[str, int]:
-    """How many targets of training and validation text count; an example is told.
+    """Count the targets of training and validation text that the masks let count, and show an
+    example.
 
     Raises:
-        UserError: none.
+        UserError: there are none.
     """
     masks, counts = prepared.loss_masks(), dict[str, int]()
     for name, tokens in (("train", prepared.training()), ("validation", prepared.validation())):
@@ -213,7 +214,7 @@ def _token_counts(prepared: Prepared) -> dict[str, Any]:
 
 
 def _counting(tokens: TokenIds, mask: LossMask | None) -> TokenIds:
-    """The tokens that count, behind the first one, which is no target."""
+    """The tokens that count, except the first one, which is not a target."""
     if mask is None:
         return tokens
     return np.concatenate([tokens[:1], tokens[1:][mask[1:] == 1]])
@@ -222,10 +223,10 @@ def _counting(tokens: TokenIds, mask: LossMask | None) -> TokenIds:
 def _unknown_to(
     tokenizer: Tokenizer, token_ids: TokenIds, parts: Sequence[Part], recipe: Recipe
 ) -> Iterator[str]:
-    """What of a text a vocabulary lacks that was not made of it.
+    """What a loaded vocabulary lacks of a text, as lines for the user.
 
     Raises:
-        UserError: all of it.
+        UserError: it lacks all of it.
     """
     named = recipe.start.run or recipe.tokenizer.path
     lost, of = tokenizer.lost_bytes(piece for pieces in spoken(parts) for piece in pieces)
@@ -255,10 +256,10 @@ def _unknown_to(
 
 
 def _canaries(recipe: Recipe, tokenizer: Tokenizer, training: Sequence[Part]) -> list[Canary]:
-    """Secrets to plant, of characters that the vocabulary has.
+    """Draw canaries of characters that the vocabulary has.
 
     Raises:
-        UserError: the text has no lines, but conversations.
+        UserError: the text consists of conversations, which have no lines.
     """
     if not recipe.corpus.canaries:
         return []
@@ -274,7 +275,7 @@ def _canaries(recipe: Recipe, tokenizer: Tokenizer, training: Sequence[Part]) ->
 
 
 def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -> Iterator[str]:
-    """What a user should know of a text, by its record in corpus.json."""
+    """What a user should know about a text, from its entry in corpus.json."""
     if (leaked := record["leakage"]["after"]["grams"]) > LEAKS:
         yield (
             f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
@@ -305,16 +306,16 @@ def clean_tokens(
     parts: Sequence[Part],
     seen: Sequence[NDArray[np.int64]],
 ) -> NDArray[np.uint8] | None:
-    """Which tokens of a text are new to the training text.
+    """Find the tokens of a text that are new to the training text.
 
     Args:
-        tokenizer: that made the tokens.
-        token_ids: (N,) of the parts, one after the other.
+        tokenizer: the tokenizer that made the tokens.
+        token_ids: (N,) tokens of the parts, one after the other.
         parts: the text.
-        seen: for each part, (k, 2) the characters that the training text has, as stretches.
+        seen: for each part, (k, 2) stretches of characters that occur in the training text.
 
     Returns:
-        (N,) 1 or 0; None where tokens cannot be traced to the text, as with words.
+        (N,) 1 or 0; None if tokens cannot be traced back to the text, as with words.
     """
     if tokenizer.unknown is None:  # a token may begin inside a character
         size_of = tokenizer.bytes_per_token
@@ -322,9 +323,9 @@ def clean_tokens(
         sizes = [part.n_bytes for part in parts]
     else:
         size_of = tokenizer.characters_per_token.copy()
-        size_of[tokenizer.unknown] = 1  # of a vocabulary of characters
+        size_of[tokenizer.unknown] = 1  # in a vocabulary of characters
         places, sizes = seen, [len(part) for part in parts]
-    if tokenizer.has_chat:  # each token of a conversation is a mark in its text
+    if tokenizer.has_chat:  # each chat token is one mark in the text
         size_of = size_of.copy()
         mark = len(END.encode("utf-8")) if tokenizer.unknown is None else 1
         size_of[[tokenizer.special_tokens[name] for name in CHAT_TOKENS]] = mark
@@ -345,7 +346,7 @@ def clean_tokens(
 
 
 def _in_bytes(part: Part, stretches: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(k, 2) the same stretches of a text in bytes of its UTF-8."""
+    """(k, 2) stretches of a text converted from characters to UTF-8 bytes."""
     places = stretches.ravel()
     found = np.zeros_like(places)
     characters = n_bytes = first = 0

@@ -1,6 +1,6 @@
-"""Named models: a family says what the blocks are made of, a size how many and how wide.
+"""Named models: the family decides what blocks are made of, the size how many and how wide.
 
-A preset is a table of settings that lies under the user's own, so each can be overridden.
+A preset is a table of default settings, each of which the user can override.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from folio.config import Table, merge, unknown_name
 from folio.errors import UserError
 
 FAMILIES: dict[str, Table] = {
-    # The textbook: Radford et al. 2019, as nanoGPT and most courses build it.
+    # The textbook model: Radford et al. 2019, as in nanoGPT and most courses.
     "gpt2": {
         "model": {
             "positions": "learned",
@@ -24,7 +24,7 @@ FAMILIES: dict[str, Table] = {
             "qk_norm": False,
         },
     },
-    # The graph of Qwen3 (https://arxiv.org/abs/2505.09388), so that a model can leave Folio.
+    # The graph of Qwen3 (https://arxiv.org/abs/2505.09388), so that other programs can run a model.
     "modern": {
         "model": {
             "positions": "rope",
@@ -36,7 +36,7 @@ FAMILIES: dict[str, Table] = {
             "tied_head": True,
             "qk_norm": True,
         },
-        # Muon, and a rate that falls to nothing over most of the run: docs/experiments.md,
+        # Muon, and a learning rate that decays to zero over most of the run: docs/experiments.md,
         # "The lowest loss in a minute".
         "optimizer": {"kind": "muon"},
         "schedule": {
@@ -51,7 +51,7 @@ FAMILIES: dict[str, Table] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much of a family: shape, and what a step reads."""
+    """A size of a family: its shape, and how much a step reads."""
 
     n_layers: int
     n_heads: int
@@ -59,12 +59,12 @@ class Size:
     step_tokens: int
     context_length: int
     rotary_context: int
-    """Context where positions are rotary. They need not be learned one by one, and a step of 512
-    costs a fifth more than one of 128; learned ones are far from known when such a model is done
-    (docs/experiments.md, "Longer windows")."""
+    """Context length with rotary positions, which need not be learned one by one; a step of 512
+    costs a fifth more than one of 128. Learned positions are far from trained when such a model is
+    done (docs/experiments.md, "Longer windows")."""
 
     def table(self, positions: str) -> Table:
-        """As settings, for a kind of positions."""
+        """The settings of this size for a kind of positions."""
         context_length = self.rotary_context if positions == "rope" else self.context_length
         return {
             "model": {
@@ -87,15 +87,16 @@ SIZES = {
 }
 
 RATE_TIMES_WIDTH = 0.5
-"""Of AdamW, alone or beside Muon. From width 64 to 256 the best rate falls with the width, a little
-faster even (docs/experiments.md, "How the best rates move with the width"); at 768 this is the 6e-4
-of GPT-3 (https://arxiv.org/abs/2005.14165, table 2.1)."""
+"""For AdamW, alone or beside Muon. From width 64 to 256 the best learning rate falls with the
+width, even a little faster (docs/experiments.md, "How the best rates move with the width"); at 768
+this is the 6e-4 of GPT-3 (https://arxiv.org/abs/2005.14165, table 2.1)."""
 MATRIX_RATE_TIMES_ROOT = 0.16
-"""Of Muon, times the root of the width: its best rate falls as the width to the power of -0.45."""
+"""For Muon, times the square root of the width: its best learning rate falls as the width to the
+power -0.45."""
 
 
 def usual_rates(d_model: int, factor: float = 1.0) -> dict[str, float]:
-    """The learning rates for a width times a factor, where a recipe names none.
+    """The default learning rates for a width, times a factor.
 
     >>> usual_rates(256)
     {'learning_rate': 0.002, 'matrix_learning_rate': 0.01}
@@ -112,10 +113,10 @@ def _short(number: float) -> float:
 
 
 def preset_table(family: str, size: str) -> Table:
-    """The settings that a family and a size stand for.
+    """The settings of a family and a size.
 
     Raises:
-        UserError: a name that does not exist, with the nearest one that does.
+        UserError: an unknown name; the message has the nearest known one.
     """
     for noun, name, known in (("preset", family, FAMILIES), ("size", size, SIZES)):
         if name not in known:

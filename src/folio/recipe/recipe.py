@@ -1,4 +1,4 @@
-"""A recipe: one config a room, composed. Everything that decides a run stands in it."""
+"""A recipe: one config per room, composed. Everything that decides a run is in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides a run: one table of settings for each room, and a preset below them.
+    """All settings that decide a run: one table per room, over the defaults of a preset.
 
     `Recipe.of(size="micro", model={"n_layers": 6})` fills in the rest from preset and size.
     """
@@ -40,7 +40,7 @@ class Recipe:
     """nano, micro, mini, baby, small or medium."""
 
     seed: int = 1
-    """Of weights, order and dropout."""
+    """Seed of weights, order and dropout."""
 
     start: StartConfig = field(default_factory=StartConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
@@ -54,7 +54,7 @@ class Recipe:
 
     @classmethod
     def of(cls, **settings: Any) -> Recipe:
-        """Compose a recipe from some settings, as `make_recipe` does.
+        """Compose a recipe from keyword arguments, as `make_recipe` does.
 
         >>> Recipe.of(preset="gpt2", model={"n_layers": 6}).model.n_layers
         6
@@ -83,10 +83,10 @@ class Recipe:
 
 
 def make_recipe(*layers: Table) -> Recipe:
-    """Compose a recipe from tables as `lay_over` does, the preset below all of them.
+    """Compose a recipe from tables, later ones over earlier ones and all of them over the preset.
 
     Raises:
-        UserError: an unknown setting, a value that does not fit, or a recipe of a newer version.
+        UserError: an unknown setting, an invalid value, or a recipe of a newer version.
     """
     table = lay_over(*layers)
     require_readable("recipe", table, "The recipe")
@@ -103,9 +103,9 @@ def make_recipe(*layers: Table) -> Recipe:
 def lay_over(*layers: Table) -> Table:
     """Lay tables of settings over each other.
 
-    A layer that sets a budget replaces the budgets of the layers before it: who says
-    `--minutes 2` does not want the recipe's steps. One that names a run to begin with replaces
-    what stands there of another.
+    A layer that sets a budget replaces the budgets of earlier layers: `--minutes 2` must not keep
+    the recipe's steps. One that names a run to begin with replaces what an earlier one says of
+    another.
     """
     table: Table = {}
     for layer in layers:
@@ -121,10 +121,10 @@ def lay_over(*layers: Table) -> Table:
 
 
 def source_layers(sources: Sequence[str | Path | Recipe]) -> list[Table]:
-    """Read what a run is made of as layers for `lay_over`: text, or one recipe.
+    """Read what a run is made from as layers for `lay_over`: texts, or one recipe.
 
     Raises:
-        UserError: a recipe beside something else, or one that is no TOML.
+        UserError: a recipe together with something else, or an invalid TOML file.
     """
     recipes = [s for s in sources if isinstance(s, Recipe) or str(s).endswith(".toml")]
     if recipes and len(sources) > 1:
@@ -139,14 +139,14 @@ def source_layers(sources: Sequence[str | Path | Recipe]) -> list[Table]:
 
 
 def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:
-    """The recipe that repeats what a clock decided, without one."""
+    """A recipe that repeats the schedule of a budget in minutes without its clock."""
     schedule = replace(recipe.schedule, pace=tuple(map(str, knots)))
     config = replace(recipe.training, max_steps=knots[-1].last)
     return replace(recipe, schedule=schedule, training=config)
 
 
 def write_recipe(run: Run, recipe: Recipe) -> None:
-    """Write the resolved recipe."""
+    """Write the resolved recipe into the run directory."""
     with atomic_write(run.recipe_file) as file:
         head = f"# folio train {run.recipe_file}\n\n{KEY} = {FORMATS['recipe'].written}\n"
         file.write(head + to_toml(recipe))

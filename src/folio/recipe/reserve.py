@@ -1,4 +1,4 @@
-"""Take the name of a new run before any work is done for it, and hold it."""
+"""Takes the name of a new run before any work is done for it, and holds it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from folio.recipe.recipe import Recipe
 from folio.run.directory import Run, check_name
 
 LONGEST_STEM = 120
-"""Bytes; preset and number follow, and file systems take 255 for the names beside a run's."""
+"""In bytes; preset and number follow, and file systems allow 255 for names beside a run's."""
 
 
 @contextmanager
 def new_run(recipe: Recipe, name: str | None, folder: Path) -> Iterator[Run]:
-    """Reserve a name for a run: while this lasts, nobody else can take it or write into it.
+    """Reserve a name for a run: nobody else can take it or write into it until the context ends.
 
     Raises:
-        UserError: the run exists, another process is making it, or a name is no plain name.
+        UserError: the run exists, another process is making it, or the name is invalid.
     """
     if name is not None:
         check_name(name)
@@ -39,7 +39,7 @@ def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitS
             try:
                 held.enter_context(run.lock())
             except UserError:
-                # Another command may have taken the same number a moment ago.
+                # Another command may have just taken the same number.
                 if name is None and _new_name(recipe, folder) != run.name:
                     continue
                 raise
@@ -57,7 +57,7 @@ def _refuse_existing(run: Run) -> None:
 
 
 def _discard_unfinished(run: Run, made: list[Path]) -> None:
-    """Remove what was made for a run that never became one; its lock is held."""
+    """Remove the files of a run that never came to be; its lock is held."""
     if not run.exists() and run.path in made:
         shutil.rmtree(run.path, ignore_errors=True)
         with suppress(OSError):  # others may have made a run beside it
@@ -66,7 +66,7 @@ def _discard_unfinished(run: Run, made: list[Path]) -> None:
 
 
 def _new_name(recipe: Recipe, folder: Path) -> str:
-    """<corpus>-<preset>-<number>, the number one above those that are there."""
+    """<corpus>-<preset>-<number>, with the first number after the existing ones."""
     first = recipe.corpus.sources[0]
     stem = "stdin" if first == "-" else re.sub(r"[^\w.-]+", "-", Path(first).stem).strip("-.")
     stem = stem.encode("utf-8")[:LONGEST_STEM].decode("utf-8", errors="ignore")

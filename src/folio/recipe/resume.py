@@ -1,4 +1,4 @@
-"""Go on with a run where it stopped, or train it longer."""
+"""Resumes a run where it stopped, or trains it longer."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from folio.training.pace_file import read_pace, write_pace
 from folio.training.schedule import learning_rate_share
 
 CHANGEABLE = ("training", "device")
-"""Tables of a recipe that may change when a run goes on."""
+"""Tables of a recipe that may change when a run is resumed."""
 MASKED = ("train", "validation", "kept")
-"""Texts of which not all tokens may count."""
+"""Texts that may have a loss mask."""
 
 
 def resume_run(
@@ -43,15 +43,15 @@ def resume_run(
     should_stop: Callable[[], bool] = lambda: False,
     clock: CommandClock | None = None,
 ) -> Result | None:
-    """Go on where a run stopped, or train it longer.
+    """Resume a run where it stopped, or train it longer.
 
     Args:
         run: the run directory.
-        overrides: tables of [training] and [device] settings, the budgets among them.
+        overrides: tables of [training] and [device] settings, including budgets.
         watcher, should_stop, clock: as in train_recipe.
 
     Returns:
-        How it ended; None where the run is complete and no more was asked for.
+        The result; None if the run is complete and no more was asked for.
     """
     require_one_process()
     clock = clock or CommandClock()
@@ -108,15 +108,15 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
 def _on_this_machine(
     recipe: Recipe, moved: bool, changes: dict[str, Any], watcher: Watcher
 ) -> tuple[Recipe, Device]:
-    """Take the device that the run began on as far as this machine has it.
+    """Use the run's original device as far as this machine has it.
 
-    A result depends on device, precision and threads in its last bits, so each change is told.
+    A result depends on device, precision and threads in its last bits, so each change is reported.
 
     Args:
-        recipe: of the run.
-        moved: whether it was trained on a machine of other cores.
+        recipe: the run's recipe.
+        moved: whether it was trained on a machine with other cores.
         changes: what the user gave for [device].
-        watcher: is told.
+        watcher: is told of changes.
     """
     wanted = recipe.device
     config = make_recipe(to_table(recipe), {"device": changes}).device
@@ -159,14 +159,14 @@ def _with_budget(
     watcher: Watcher,
     clock: CommandClock,
 ) -> tuple[Recipe, TimeBudget | None]:
-    """The recipe with the steps that it had, or with those that changed settings give it; and
-    what is to be kept to the clock.
+    """The recipe with its old steps, or with those of a changed budget; and what to keep by the
+    clock.
     """
     if not changes:
         if (paced := read_pace(run.pace_file)) is None:
             return recipe, None
         budget, knots = paced
-        write_pace(run.pace_file, budget, knots)  # without a last line that was cut off
+        write_pace(run.pace_file, budget, knots)  # without a truncated last line
         return with_pace(recipe, knots), budget
     run.pace_file.unlink(missing_ok=True)
     longer = make_recipe(to_table(recipe), {"training": changes})
@@ -181,7 +181,7 @@ def _with_budget(
 
 
 def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) -> None:
-    """Say so where a longer schedule takes the learning rate up again."""
+    """Tell the user if a longer schedule raises the learning rate again."""
     share_before, share_after = (
         learning_rate_share(r.schedule, pace.progress(step) - 1, pace.planned)
         for r in (before, after)

@@ -1,4 +1,4 @@
-"""A recipe -> the same with its text, size, device and memory written out, all but its budget."""
+"""Completes a recipe with its text, size, device and memory; only its budget stays open."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 
 
 class Settled(NamedTuple):
-    """A recipe that leaves nothing open but its budget."""
+    """A recipe that leaves nothing open except its budget."""
 
     recipe: Recipe
     prepared: Prepared
-    """Its text."""
+    """The text that it trains on."""
     device: Device
     memory_bytes: int
-    """That training should take; 0 where that is not known."""
+    """Predicted memory of training in bytes; 0 if unknown."""
     speed: Speed | None
-    """Of its size on this machine, where that was tried."""
+    """Speed of its size on this machine, if it was measured."""
     origin: Origin | None = None
     """The run that it begins with; None for random weights."""
 
@@ -44,13 +44,13 @@ def settle(
     given: Table | None = None,
     clock: CommandClock | None = None,
 ) -> Settled:
-    """Prepare the text, and write out all that a recipe leaves open but its budget.
+    """Prepare the text, and resolve all that a recipe leaves open, except the budget.
 
     Args:
         recipe, watcher, given, clock: as in train_recipe.
 
     Raises:
-        UserError: as `prepare`, `choose_device` and `fit_memory`.
+        UserError: as in `prepare`, `choose_device` and `fit_memory`.
     """
     prepared = prepare(recipe, watcher.tell)
     for warning in prepared.warnings:
@@ -77,17 +77,17 @@ def settle(
 
 
 def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
-    """What is known beforehand: memory on a processor, time where it was measured, loss where
-    this text was planned for.
+    """Predict what is known in advance: memory on a CPU, time if the speed was measured, and loss
+    if `folio plan` has measured this text.
 
     Args:
         settled: what is trained.
-        recipe: the same with its budget.
-        speed: by which that was made.
+        recipe: its recipe with a budget in steps.
+        speed: the speed that turned the budget into steps.
     """
     prepared = settled.prepared
     config, length = recipe.training, recipe.model.context_length
-    # Neither says anything of a text that goes on, or of answers alone.
+    # Neither applies to a run that begins with another, or to answers alone.
     is_other = recipe.start.run or "train.mask" in prepared.files
     anchors = [] if is_other else read_anchors(prepared.files["train"])
     effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
@@ -101,7 +101,7 @@ def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Files by their whole path, so that the recipe means the same from any folder."""
+    """Replace files by their absolute paths, so that the recipe means the same from any folder."""
 
     def absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
         paths = [Path(source).expanduser() for source in sources]

@@ -1,7 +1,7 @@
-"""Which size suits a text, a machine and the time there is: for `folio train` and `folio plan`.
+"""Chooses the size that suits a text, a machine and the available time.
 
-From the smallest size up, each is tried for a moment. The largest one is taken that the time
-feeds with enough tokens and that the text can carry.
+From the smallest size up, each is tried for a moment. The largest one is taken for which the time
+suffices to read enough tokens and the text is long enough.
 """
 
 from __future__ import annotations
@@ -24,30 +24,32 @@ from folio.recipe.speed import Speed, measure, steps_in
 from folio.tokenizers.base import TokenIds
 
 TOKENS_PER_PARAMETER = 1.4
-"""To train on at least, repeats included. On tiny Shakespeare mini drew level with micro there, in
-equal time (docs/experiments.md, "Where the next size begins to pay"); micro was far ahead of nano
-at 2.3 already. That it begins at 1.4 too, and what holds above mini, is an assumption."""
+"""Least tokens to train on per parameter, repeats included. On tiny Shakespeare mini drew level
+with micro there, in equal time (docs/experiments.md, "Where the next size begins to pay"); micro
+was far ahead of nano at 2.3 already. That it begins at 1.4 too, and what holds above mini, is an
+assumption."""
 MUON_EPOCHS = 10.0
-"""Are enough too, beside Muon: mini was ahead of micro in equal time when they read python-docs 12
-and 25 times, by no more than seeds differ by, and behind at 4 and 8 of tiny Shakespeare
-(docs/experiments.md, "Five minutes of a fast machine")."""
+"""Epochs that also suffice with Muon: mini was ahead of micro in equal time when they read
+python-docs 12 and 25 times, by no more than seeds differ, and behind at 4 and 8 epochs of tiny
+Shakespeare (docs/experiments.md, "Five minutes of a fast machine")."""
 
 PARAMETERS_PER_TOKEN = 16.0
-"""Of the training text, at most: the largest that is known to gain has 14.4 (the same entry)."""
+"""Most parameters per token of training text: the largest ratio known to gain is 14.4 (the same
+entry)."""
 
 DROPPED = ("embedding_dropout", "residual_dropout", "attention_dropout")
 
 
 class Restraint(NamedTuple):
-    """What keeps a model from learning a text by heart that it reads many times."""
+    """Regularization that keeps a model from memorizing a text that it reads many times."""
 
     dropped: tuple[float, float, float]
-    """Of the embedding, of each sublayer's output and of the weights of attention, which costs a
-    tenth of the time."""
+    """Dropout of the embedding, of each sublayer's output, and of the attention weights, which
+    costs a tenth of the time."""
     matrix_decay: float = 0.0
-    """Muon's, cautious."""
+    """Muon's cautious weight decay."""
     penalty: float = 0.0
-    """On certainty."""
+    """Weight of the confidence penalty."""
 
 
 RESTRAINTS = (
@@ -55,7 +57,7 @@ RESTRAINTS = (
     (10.0, Restraint((0.1, 0.1, 0.0))),
     (math.inf, Restraint((0.2, 0.2, 0.2))),
 )
-"""Up to so many epochs, with AdamW or SGD. Where one begins and the other ends is an assumption."""
+"""Largest number of epochs -> regularization, with AdamW or SGD. The thresholds are assumptions."""
 MUON_RESTRAINTS = (
     (4.0, Restraint((0.0, 0.0, 0.0), 0.05)),
     (7.0, Restraint((0.0, 0.0, 0.0), 0.5, 0.1)),
@@ -70,58 +72,59 @@ penalty of 0.1 was better than none at 5 epochs of tiny Shakespeare over three s
 9 and at 15 of python-docs, where 0.2 was worse ("Certainty that costs")."""
 
 SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff", "context_length")
-"""Who gives one of these has chosen a size."""
+"""A user who sets one of these has chosen a size."""
 TRIAL_SECONDS = 0.5
-"""Of steps, for each size."""
+"""Seconds of training steps in the trial of each size."""
 TRIAL_FLOPS = 1e11
-"""Operations of a step that is tried, half a second on a slow machine; of a large batch, a part."""
+"""Operations in the step of a trial, half a second on a slow machine; of a larger batch only a part
+is tried."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A size in a budget, with a text."""
+    """One size, with a budget and a text."""
 
     recipe: Recipe
     speed: Speed
     measured: bool
-    """Whether the speed was measured, or follows from a smaller size."""
+    """Whether its speed was measured, or extrapolated from a smaller size."""
     minutes: float
     n_training: int
     """Tokens of the training text."""
     n_validation: int
     memory_bytes: int
-    """At the peak, with as many windows at once as fit."""
+    """Peak memory with the largest micro-batch that fits."""
     memory_limit: int
 
     @property
     def steps(self) -> int:
-        """In the budget, evaluations included."""
+        """Steps that fit into the budget, evaluations included."""
         config, length = self.recipe.training, self.recipe.model.context_length
         return steps_in(self.minutes * 60, self.speed, config, length, self.n_validation)
 
     @property
     def tokens_per_step(self) -> int:
-        """In the whole batch."""
+        """Tokens in the whole batch."""
         return self.recipe.training.batch_size * self.recipe.model.context_length
 
     @property
     def tokens_per_second(self) -> float:
-        """Of training."""
+        """Tokens per second of training."""
         return self.tokens_per_step / self.speed.step_seconds
 
     @property
     def n_tokens(self) -> int:
-        """Trained on in the budget, repeats included."""
+        """Tokens trained on in the budget, repeats included."""
         return self.steps * self.tokens_per_step
 
     @property
     def epochs(self) -> float:
-        """Of the training text."""
+        """Epochs of the training text in the budget."""
         return self.n_tokens * (1 - self.recipe.start.kept) / max(self.n_training - 1, 1)
 
     @property
     def share_of_needed(self) -> float:
-        """The tokens that there is time for, as a share of those that the size needs."""
+        """Tokens that there is time for, as a share of what the size needs."""
         needed = TOKENS_PER_PARAMETER * self.recipe.model.n_parameters
         if self.recipe.optimizer.kind == "muon":
             needed = min(needed, MUON_EPOCHS * self.n_training)
@@ -129,12 +132,12 @@ class Candidate:
 
     @property
     def parameters_per_token(self) -> float:
-        """Of the training text."""
+        """Parameters per token of the training text."""
         return self.recipe.model.n_parameters / self.n_training
 
     @property
     def impossible(self) -> str:
-        """Why it cannot be trained, in words; nothing where it can."""
+        """Why it cannot be trained, in words; empty if it can."""
         if self.memory_bytes > self.memory_limit:
             return f"needs {self.memory_bytes / 1e9:.1f} GB of memory"
         if self.n_training <= (length := self.recipe.model.context_length):
@@ -143,7 +146,7 @@ class Candidate:
 
     @property
     def unfit(self) -> str:
-        """What speaks against it however long it is trained."""
+        """What speaks against it however long it is trained; empty if nothing does."""
         if self.parameters_per_token <= PARAMETERS_PER_TOKEN:
             return self.impossible
         ratio = f"{self.parameters_per_token:.0f} parameters for each token you have"
@@ -151,16 +154,16 @@ class Candidate:
 
     @property
     def trouble(self) -> str:
-        """What speaks against it in this time, in words; nothing where it suits."""
+        """What speaks against it in this time, in words; empty if it suits."""
         if self.unfit or self.share_of_needed >= 1:
             return self.unfit
         return f"needs about {duration(60 * self.minutes / self.share_of_needed)}"
 
 
 def best_of(candidates: Iterable[Candidate]) -> tuple[Candidate, Candidate | None]:
-    """The last one before something speaks against it, or the first; and the one after it.
+    """The last candidate before something speaks against one, or the first; and the next one.
 
-    Asks for no more of them than it must.
+    Consumes no more candidates than it must.
     """
     rest = iter(candidates)
     best = next(rest)
@@ -174,10 +177,10 @@ def best_of(candidates: Iterable[Candidate]) -> tuple[Candidate, Candidate | Non
 def candidates(
     recipes: Iterable[Recipe], prepared: Prepared, minutes: float, in_use: int
 ) -> Iterator[Candidate]:
-    """Each recipe in a budget, tried when it is asked for.
+    """Yield each recipe as a candidate for a budget; it is tried only when asked for.
 
     Args:
-        recipes: from the smallest model up.
+        recipes: recipes from the smallest model up.
         prepared: the text.
         minutes: the budget.
         in_use: bytes that the process held before anything was built.
@@ -198,7 +201,7 @@ def candidates(
         speed = expected_speed(recipe, before) if before else try_out(recipe, device, *texts)
         n = len(training), len(validation)
         here = Candidate(recipe, speed, not before, minutes, *n, memory_bytes, limit)
-        # Expectations are right within a factor of two; where more is missing, no trial is needed.
+        # Extrapolations are right within a factor of two; if more is missing, no trial is needed.
         if not here.measured and not here.impossible and here.share_of_needed > 0.5:
             here = replace(here, speed=try_out(recipe, device, *texts), measured=True)
         yield here
@@ -206,7 +209,7 @@ def candidates(
 
 
 def try_out(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Speed:
-    """The speed of a recipe, from a moment; of a large batch only a part is tried."""
+    """Measure the speed of a recipe for a moment; of a large batch only a part is tried."""
     config = recipe.training
     step_flops = config.batch_size * recipe.model.context_length * token_flops(recipe)
     part = int(config.batch_size * TRIAL_FLOPS / step_flops)
@@ -215,7 +218,7 @@ def try_out(recipe: Recipe, device: Device, training: TokenIds, validation: Toke
 
 
 def expected_speed(recipe: Recipe, smaller: Candidate) -> Speed:
-    """That of a size, from that of a smaller one."""
+    """Extrapolate the speed of a size from that of a smaller one."""
     ratio = token_flops(recipe) / token_flops(smaller.recipe)
     token_seconds = ratio / smaller.tokens_per_second
     return Speed(
@@ -225,7 +228,7 @@ def expected_speed(recipe: Recipe, smaller: Candidate) -> Speed:
 
 
 def token_flops(recipe: Recipe) -> float:
-    """Operations for each token of a step by the usual count: six a weight, and attention."""
+    """Operations per token of a step by the usual count: six per weight, and attention."""
     model = recipe.model
     return (
         6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.attention_width
@@ -239,19 +242,21 @@ def size_recipe(
     tell: Callable[[str], None],
     used_seconds: float = 0.0,
 ) -> tuple[Recipe, Speed | None]:
-    """The recipe of a table, with the size and the restraint that it leaves to the minutes; and
-    the speed of that size, where it was tried.
+    """Choose the size and the regularization that a budget in minutes leaves open.
 
     Args:
         given: what the user gave. A size, a part of the shape, a dropout, a decay and a penalty in
-            it stay as they are, and so does everything where it has a budget other than minutes.
+            it are kept, and so is everything if the budget is not in minutes.
         prepared: its text.
         in_use: as in candidates.
-        tell: takes a line: what was chosen, and why.
-        used_seconds: of the minutes, before this.
+        tell: receives a line about what was chosen, and why.
+        used_seconds: seconds of the minutes that have elapsed.
+
+    Returns:
+        The recipe, and the speed of its size if that was measured.
 
     Raises:
-        UserError: as candidates.
+        UserError: as in candidates.
     """
     model, training = given.get("model", {}), given.get("training", {})
     open_size = "size" not in given and not any(name in model for name in SHAPE)
@@ -289,7 +294,7 @@ def size_recipe(
 
 
 def restraint_for(epochs: float, muon: bool) -> Restraint:
-    """For a training of so many epochs.
+    """The regularization for a training of this number of epochs.
 
     >>> restraint_for(7.0, muon=False).dropped
     (0.1, 0.1, 0.0)

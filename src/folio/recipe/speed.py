@@ -1,4 +1,4 @@
-"""How fast a recipe trains on this machine, measured on a model that is thrown away."""
+"""Measures how fast a recipe trains on this machine, with a throwaway model."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ from folio.training.parts import Training
 from folio.workers import forks
 
 MEASURE_SECONDS = 1.0
-"""Of steps, to plan by. Where it is wrong, the plan is corrected after a fiftieth of the time."""
+"""Seconds of steps to plan by. If they mislead, the plan is corrected after a fiftieth of
+the time."""
 MEASURED_STEPS, MOST_MEASURE_SECONDS = 4, 10.0
-"""At least so many, unless they take so long: then two, since a large model has minutes too."""
+"""Fewest steps that are measured, unless they take longer than these seconds: then two, since a
+large model may have minutes too."""
 SMALL_SHARE = 0.01
-"""Of the peak learning rate, in the steps that are measured."""
+"""Share of the peak learning rate used by the measured steps."""
 EVALUATION_MEASURE_SECONDS = 0.5
-"""Of evaluations, also."""
+"""Seconds of evaluations to plan by."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a recipe on a machine, measured on a model that is thrown away."""
+    """The speed of a recipe on a machine."""
 
     step_seconds: float
-    """Of processor time, where the machine tells it: without what other programs take."""
+    """Seconds per step; processor time where available, which excludes other programs."""
     evaluation_seconds: float
-    """Also."""
+    """Seconds per evaluation, measured likewise."""
     slowdown: float = 1.0
-    """How many times longer it took by the clock, beside those programs."""
+    """Ratio of wall-clock time to that time, because of other programs."""
 
     def run_seconds(self, config: TrainingConfig, context_length: int, n_validation: int) -> float:
-        """Of `config.max_steps` steps and the evaluations that are due in them."""
+        """Seconds of `config.max_steps` steps and the evaluations in them."""
         steps = config.max_steps
         interval = evaluation_interval(config, steps, context_length, n_validation)
         return steps * self.step_seconds + math.ceil(steps / interval) * self.evaluation_seconds
@@ -53,7 +55,7 @@ class Speed:
 def steps_in(
     seconds: float, speed: Speed, config: TrainingConfig, context_length: int, n_validation: int
 ) -> int:
-    """Most steps whose time, evaluations included, stays within a budget; at least one."""
+    """The most steps that fit into a budget with their evaluations; at least one."""
     low, high = 1, max(1, int(seconds / speed.step_seconds))
     while low < high:
         middle = (low + high + 1) // 2
@@ -71,17 +73,17 @@ def measure(
     seconds: float = MEASURE_SECONDS,
     n_windows: int = 0,
 ) -> Speed:
-    """The speed of a recipe.
+    """Measure the speed of a recipe.
 
     Args:
         recipe: what to build and throw away.
-        device: where.
+        device: the device to measure.
         training, validation: token ids.
-        seconds: to spend on steps; MEASURED_STEPS are taken in any case, two if they are slow.
-        n_windows: of a batch to try, where a whole one takes too long; 0 takes all.
+        seconds: time for steps; MEASURED_STEPS are taken in any case, or two if they are slow.
+        n_windows: windows of a batch to try if a whole one takes too long; 0 takes all.
     """
     speed = _measure(recipe, device, training, validation, seconds, n_windows)
-    gc.collect()  # the model: its copies and what they were taught hold each other
+    gc.collect()  # the model is in reference cycles
     return speed
 
 
@@ -101,14 +103,14 @@ def _measure(
     with trial.step.running():
         gradient_seconds, update_seconds, slowdown = _measure_steps(trial, n_windows, seconds)
         length = trial.context_length
-        # A full batch for each worker, since few windows say too little, if that takes no seconds:
-        # reading forward costs a third of a gradient.
+        # A full batch per worker, since few windows say too little, unless that takes seconds: a
+        # forward pass costs a third of a gradient.
         fitting = EVALUATION_MEASURE_SECONDS * 3 * n_windows * length / gradient_seconds
         about = min(10 * n_windows * length, trial.step.world_size * BATCH_TOKENS)
         about = min(about, max(int(8 * fitting), length))
         rounds: list[float] = []
         begin = time.perf_counter()
-        # The first one loads.
+        # The first one loads code.
         while len(rounds) < 2 or time.perf_counter() - begin < EVALUATION_MEASURE_SECONDS:
             watch, n_targets = _read_piece(trial, about)
             rounds.append(watch.processor / n_targets)
@@ -121,14 +123,16 @@ def _measure(
 
 
 def evaluation_now(training: Training) -> float:
-    """Seconds that an evaluation of a run takes beside the programs that run now, from a piece."""
+    """Seconds that an evaluation takes with the programs that run now, extrapolated from a
+    piece.
+    """
     watch, n_targets = _read_piece(training, training.step.world_size * BATCH_TOKENS)
     n = len(training.validation) - 1
     return watch.clock / n_targets * (n + (training.config.evaluation_sample or n))
 
 
 def _read_piece(training: Training, about: int) -> tuple[Stopwatch, int]:
-    """Evaluate about so many targets of the validation text: how long it took, and how many."""
+    """Evaluate about `about` targets of the validation text; returns the time and their number."""
     windows = sampled_windows(len(training.validation), training.context_length, about)
     with Stopwatch(training) as watch:
         n_read = training.step.score(training.validation, windows, "measurement").targets
@@ -136,8 +140,8 @@ def _read_piece(training: Training, about: int) -> tuple[Stopwatch, int]:
 
 
 def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[float, float, float]:
-    """Median seconds of the gradients of so many windows and of an update, both of processor
-    time, and how many times longer they took by the clock.
+    """Median seconds of the gradients of `n_windows` windows and of an update, both in processor
+    time, and the ratio of wall-clock time to it.
     """
     gradients, updates = [], []
     begin = time.perf_counter()
@@ -149,12 +153,12 @@ def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[flo
         with Stopwatch(trial) as gradient:
             batch = trial.stream.next_batch(n_windows, trial.context_length)
             computed = trial.step.backward(batch, step=0)
-        # Whatever becomes of these weights, a step takes as long.
+        # A step takes as long, whatever the weights are.
         with Stopwatch(trial) as update, suppress(FloatingPointError):
             trial.step.update(SMALL_SHARE, computed.norm)
         gradients.append(gradient)
         updates.append(update)
-    # The first one allocates. A median minds no pause of a moment.
+    # The first one allocates. A median ignores a short pause.
     clock, processor = (
         [median(getattr(watch, kind) for watch in row[1:]) for row in (gradients, updates)]
         for kind in ("clock", "processor")
@@ -163,16 +167,17 @@ def _measure_steps(trial: Training, n_windows: int, seconds: float) -> tuple[flo
 
 
 class Stopwatch:
-    """Seconds that a block takes: by the clock, and of processor time where that can be told."""
+    """The seconds that a block takes, by the clock and in processor time where available."""
 
     def __init__(self, trial: Training) -> None:
-        """
+        """Prepare to time.
+
         Args:
-            trial: which computes in the block.
+            trial: the training that computes in the block.
         """
         n = trial.step.world_size
         self.is_processor = trial.device.config.kind == "cpu"
-        # Rank 0 has as much to do as each of the others, on threads of its own or one.
+        # Rank 0 has as much to do as every other worker, on threads of its own or one.
         self.n_threads = 1 if n > 1 and forks() else n * torch.get_num_threads()
 
     def __enter__(self) -> Self:

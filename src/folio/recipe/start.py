@@ -1,6 +1,6 @@
 """Which run a training begins with, and what it takes over from it. Free of torch.
 
-The weights themselves are loaded in `origin.py`.
+`origin.py` loads the weights themselves.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ OPEN = ("embedding_dropout", "attention_dropout", "residual_dropout", "initializ
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
-    """Begin with the weights of a run and go on with another text: fine-tuning."""
+    """Begin with the weights of a run and continue on another text: fine-tuning."""
 
     run: str = ""
-    """The run whose weights, vocabulary and shape are taken: a name or a path, its best checkpoint,
-    or RUN:last or RUN:500. Empty begins with random weights, and the settings below mean
+    """The run whose weights, vocabulary and shape are taken: a name or a path for its best
+    checkpoint, or RUN:last or RUN:500. If empty, weights are random, and the settings below mean
     nothing."""
 
     checkpoint: str = "best"
     """best, last or a step. Folio writes the step."""
 
     sha256: str = ""
-    """Of those weights. Folio writes it, so that the recipe never begins with others."""
+    """Hash of those weights. Folio writes it, so that the recipe never begins with others."""
 
     keep: float = 0.25
-    """Share of each batch that is of the text that the run learned from, so that it is not
-    forgotten; 0 does without that text."""
+    """Share of each batch that comes from the text that the run learned from, so that it is not
+    forgotten; 0 uses none of that text."""
 
     rate_factor: float = 0.3
-    """Times the usual learning rates, where none is given. Full ones learn more of the new text and
-    forget more of the old one, smaller ones learn too slowly (docs/experiments.md, "Going on with
-    another text"). LoRA wants 3 and more."""
+    """Factor on the default learning rates, if none is given. Full rates learn more of the new text
+    and forget more of the old one; smaller ones learn too slowly (docs/experiments.md, "Going on
+    with another text"). LoRA wants 3 and more."""
 
     lora: int = 0
-    """Rank of the corrections that are learned beside the weights, which stay
-    (https://arxiv.org/abs/2106.09685); 0 moves all weights. Takes AdamW and the plain step."""
+    """Rank of the low-rank corrections (LoRA, https://arxiv.org/abs/2106.09685) that are trained
+    while the weights are frozen; 0 trains all weights. Requires AdamW and the plain step."""
 
     def __post_init__(self) -> None:
         require(self, "start", "0 or more", lambda x: x >= 0, "lora")
@@ -66,15 +66,15 @@ def started(table: Table) -> Table:
     """Fill in what a training takes over from the run that it begins with.
 
     Args:
-        table: what the user gave; one that names no run is returned as it is.
+        table: what the user gave; returned unchanged if it names no run.
 
     Returns:
-        The same with shape, vocabulary and batch of the run, its whole path, the step of its
-        checkpoint, and the sha256 of its weights.
+        The table with the shape, vocabulary and batch size of the run, its absolute path, the step
+        of its checkpoint, and the sha256 of its weights.
 
     Raises:
-        UserError: there is no such run, its weights are others than the table says, or a setting
-            contradicts it.
+        UserError: there is no such run, its weights are not those that the table names, or a
+            setting contradicts it.
     """
     start = table.get("start", {})
     if not isinstance(start, dict) or not start.get("run"):
@@ -90,7 +90,7 @@ def started(table: Table) -> Table:
         sequence=recipe.get("tokenizer", {}).get("sequence", "none"),
     )
     fixed: Table = {key: recipe[key] for key in ("preset", "size") if key in recipe}
-    rows = model.pop("vocab_size")  # at least: conversations may bring more
+    rows = model.pop("vocab_size")  # at least: conversations may add some
     wanted = table.get("model", {}).get("vocab_size", rows)
     if isinstance(wanted, int) and wanted >= rows:
         usual_model = {"vocab_size": wanted}
@@ -114,8 +114,8 @@ def started(table: Table) -> Table:
 
 
 def foreign_files(name: str) -> Path | None:
-    """Find the folder of transformers, or the GGUF file, of this path; None where it is a run or
-    nothing of the kind.
+    """The transformers folder or GGUF file at this path; None if it is a run or nothing of the
+    kind.
     """
     path = Path(name).expanduser()
     if any(Run(p).exists() for p in (runs_folder() / name, path)):
@@ -125,7 +125,9 @@ def foreign_files(name: str) -> Path | None:
 
 
 def begins_anew(table: Table) -> Table:
-    """Take settings without what Folio wrote of the run that they began with, for another."""
+    """The settings without what Folio wrote about the run they began with, to begin with
+    another.
+    """
     start = {k: v for k, v in table["start"].items() if k not in ("checkpoint", "sha256")}
     tokenizer = {k: v for k, v in table.get("tokenizer", {}).items() if k != "path"}
     return table | {"start": start, "tokenizer": tokenizer}
@@ -160,7 +162,7 @@ def _find(start: Table) -> tuple[Run, Checkpoint]:
 
 
 def _contradictions(given: Table, fixed: Table, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield name, value and the run's own value of each setting that was given otherwise."""
+    """Name, given value and the run's own value of each setting that contradicts the run."""
     for name, own in fixed.items():
         if name not in given:
             continue

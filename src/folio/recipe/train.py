@@ -50,16 +50,16 @@ def train_recipe(
 
     Args:
         recipe: what to train.
-        name: of the run; made from corpus and preset where it is None.
-        watcher: hears what happens.
-        should_stop: asked after each step.
-        folder: where the run is made; runs/ where it is None.
-        given: the settings that the recipe was made of; what they leave open, the minutes choose.
-            None takes the recipe as it is.
-        clock: of the command, which a budget in minutes counts from; from now on where it is None.
+        name: name of the run; None makes one from corpus and preset.
+        watcher: is told what happens.
+        should_stop: called after each step; True ends the training.
+        folder: where the run is made; None means runs/.
+        given: the settings that the recipe was made from; a budget in minutes chooses what they
+            leave open. None takes the recipe as it is.
+        clock: the clock against which a budget in minutes is measured; None starts one now.
 
     Raises:
-        UserError: whatever the user can mend, before anything is written.
+        UserError: anything the user can fix, before anything is written.
     """
     require_one_process()
     clock = clock or CommandClock()
@@ -101,12 +101,12 @@ def train_in(
     budget: TimeBudget | None,
     clock: CommandClock,
 ) -> Result:
-    """Train a run that is locked, a new one or one that goes on.
+    """Train a locked run, new or resumed.
 
     Args:
-        run, recipe, training: that belong together.
+        run, recipe, training: the run and what it consists of.
         watcher, should_stop, clock: as in train_recipe.
-        budget: what is kept to the clock; None where the steps are fixed.
+        budget: the budget to keep by the clock; None if the steps are fixed.
     """
     check(training, recipe, watcher.tell)
     state = _restore(run, training, watcher)
@@ -130,7 +130,7 @@ def train_in(
 
 
 def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
-    """The newest whole checkpoint into the parts; the beginning where there is none."""
+    """Load the newest valid checkpoint into the parts; without one, begin at step 0."""
     checkpoint, complaints = newest_checkpoint(run.checkpoints_folder)
     if checkpoint is not None:
         complaints += require_same_code(training.model, checkpoint)
@@ -146,7 +146,7 @@ def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
         if state.step:
             watcher.tell(f"going on from {checkpoint.path}")
     for path in list_checkpoints(run.checkpoints_folder):
-        if checkpoint is None or path.name > checkpoint.path.name:  # those that are damaged
+        if checkpoint is None or path.name > checkpoint.path.name:  # the damaged ones
             shutil.rmtree(path, ignore_errors=True)
     set_aside_events_after(run.metrics_file, state.step or state.evaluated_step)
     return state

@@ -1,6 +1,6 @@
-"""Compile at once what the first steps need, so that no first run waits for it.
+"""Compiles in advance what the first steps need, so that no first run waits for it.
 
-`make setup` does. Where nobody did, the first run compiles what it needs, and says so.
+`make setup` does this. Without it, the first run compiles what it needs, and says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who hears what happens in a run, beside its recorder."""
+"""The interface of those who follow a run, beside its recorder."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from folio.training.state import TrainingState
 
 
 class Watcher:
-    """An Observer that also hears what happens around the training. This one is silent."""
+    """An Observer that is also told what happens around the training. This one ignores
+    everything.
+    """
 
     sample_tokens = 600
-    """Length of the text that the model writes at the end; 0 saves its time."""
+    """Length of the sample that the model writes at the end, in tokens; 0 writes none."""
 
     def tell(self, line: str) -> None:
-        """Hear a line about what is being done."""
+        """Receive a line about what is being done."""
 
     def begin(self, run: Run, training: Training, state: TrainingState) -> None:
-        """Hear that training begins, or goes on."""
+        """Is called when training begins or resumes."""
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-        """As an Observer."""
+        """Is called after each step; see Observer."""
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
-        """As an Observer."""
+        """Is called after each evaluation; see Observer."""
 
     def paced(self, knot: Knot) -> None:
-        """As an Observer."""
+        """Is called when a budget in minutes is planned again; see Observer."""
 
     def save(self, state: TrainingState) -> None:
-        """As an Observer."""
+        """Is called when a checkpoint is due; see Observer."""
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
-        """As an Observer."""
+        """Is called when training ends; see Observer."""
 
 
 class Both:
-    """First the recorder, then the watcher, so that what is shown is already on the disk."""
+    """Forwards to the recorder first, then to the watcher, so that what is shown is already on
+    disk.
+    """
 
     def __init__(self, *observers: Observer) -> None:
         self.observers = observers
@@ -66,9 +70,9 @@ class Both:
 
 
 class LoggingWatcher(Both, Watcher):
-    """Hands what happens on to observers, and what is told to the logger `folio`.
+    """Forwards events to observers, and lines to the logger `folio`.
 
-    Python shows warnings on standard error; `logging.basicConfig(level="INFO")` shows all.
+    Python prints warnings to standard error; `logging.basicConfig(level="INFO")` prints all.
     """
 
     def tell(self, line: str) -> None:
