@@ -1,1 +1,1 @@
-"""The run directory: the wall between what makes a model and what uses one."""
+"""The run directory, which separates what makes a model from what uses one."""

@@ -1,4 +1,6 @@
-"""The validation text by a model that learns from it as it reads, alone and beside n-grams."""
+"""Scores the validation text with a model that learns from it while reading, alone and with
+n-grams.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ def evaluate_adaptive(
 
 
 def _ngrams(opened: Model) -> NDArray[np.float64]:
-    """(N,) nats of each validation token by n-grams of bytes that learn as they read."""
+    """(N,) nats of each validation token by byte n-grams that learn while they read."""
     training = TokenText(opened.training(), opened.tokenizer).whole()
     validation = TokenText(opened.validation(), opened.tokenizer)
     nats = ngram_surprise(training, validation.whole(), choose_order(training))["adaptive"]

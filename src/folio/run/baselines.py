@@ -1,4 +1,4 @@
-"""What a loss is worth: what simpler things make of the same held-out text (baselines.json)."""
+"""What a loss is worth: how simpler models do on the same held-out text (baselines.json)."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ if TYPE_CHECKING:  # a card is drawn without loading torch
 T = TypeVar("T")
 
 LITTLE = 6_000_000
-"""Symbols of training text up to which a run measures n-grams at its end; a few seconds."""
+"""Size of a training text, in symbols, up to which a run measures n-grams at its end; takes
+seconds."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One of them, on all of the validation text."""
+    """The result of one simpler model on the whole validation text."""
 
     name: str
     kind: str
-    """`static`: trained on the training part alone, as the model is. `adaptive`: it goes on
-    learning from the held-out text as it reads it, as the model does not."""
+    """`static`: trained on the training text alone, as the model is. `adaptive`: continues to learn
+    from the held-out text while reading it, which the model does not."""
     nats_per_character: float
     bits_per_byte: float
     nats_per_token: float
-    """Over the targets of the model's exact loss, to be compared with it."""
+    """Nats divided by the number of the model's targets, to be compared with its exact loss."""
 
     def record(self) -> dict[str, Any]:
-        """For baselines.json."""
+        """Return its entry in baselines.json."""
         return asdict(self)
 
 
@@ -68,16 +69,16 @@ class _HeldOut:
 def measure_baselines(
     opened: Model, tell: Callable[[str], None] = lambda line: None, quick: bool = False
 ) -> list[Baseline]:
-    """Try each on the validation text of a run.
+    """Measure each baseline on the validation text of a run.
 
     Args:
         opened: the run.
-        tell: hears what is being done, and what could not be.
-        quick: n-grams of the usual order, and no compressors.
+        tell: receives lines about what is being done, and what could not be.
+        quick: only n-grams of the usual order, no compressors.
 
     Returns:
-        In the order of what they know; none where there is no validation text, or where only
-        answers count in it.
+        The baselines from the simplest on; none without validation text, or if only answers count
+        in it.
     """
     if opened.run.tokens_file("validation.mask").exists():
         tell("no baselines: they read whole texts, and of conversations only the answers count")
@@ -113,7 +114,9 @@ def measure_baselines(
 
 
 def _compressors(before: Bytes, held_out: _HeldOut, goes_on: Callable[[], bool]) -> list[Baseline]:
-    """What reads the end of a long training text says so in its name."""
+    """Compress; a compressor that reads only the end of a long training text says so in its
+    name.
+    """
 
     def name(of: str, reads: int) -> str:
         return of if len(before) <= reads else f"{of}, after the last {reads >> 20} MB"
@@ -128,10 +131,10 @@ def _compressors(before: Bytes, held_out: _HeldOut, goes_on: Callable[[], bool])
 
 
 def _beside(work: Callable[[Callable[[], bool]], T]) -> Callable[[], T]:
-    """Begin some work in a thread; the answer gives what it made, or raises what it raised.
+    """Start some work in a thread; the returned function waits for its result, or raises its error.
 
     Args:
-        work: gets a question to ask often, whether it is to go on: not when the command ends.
+        work: is given a function to call often: when it returns False, the command is ending.
     """
     from concurrent.futures import Future
     from threading import Thread, main_thread
@@ -149,12 +152,12 @@ def _beside(work: Callable[[Callable[[], bool]], T]) -> Callable[[], T]:
 
 
 def write_baselines(run: Run, baselines: list[Baseline]) -> None:
-    """Keep them beside the run's curves."""
+    """Write baselines.json into the run."""
     write_json(run.baselines_file, [baseline.record() for baseline in baselines])
 
 
 def read_baselines(run: Run) -> list[Baseline]:
-    """Take them back; none where nobody measured them."""
+    """Read baselines.json; empty if nothing was measured."""
     if not run.baselines_file.exists():
         return []
     return [Baseline(**record) for record in read_json(run.baselines_file)]
@@ -194,9 +197,11 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
 
 
 def _characters(training: TokenText, validation: TokenText) -> tuple[float, float]:
-    """Nats of a text where every character is as likely, and where each is as in training."""
+    """Nats of a text if every character is equally likely, and if each is as likely as in
+    training.
+    """
     counts, there = _code_points(training), _code_points(validation)
-    n_kinds = np.count_nonzero(counts) + 1  # and one for all that are new
+    n_kinds = np.count_nonzero(counts) + 1  # and one for all new characters
     chances = np.maximum(counts, 1) / (counts.sum() + 1)
     used = there > 0
     return float(there.sum() * np.log(n_kinds)), float(-(there[used] @ np.log(chances[used])))

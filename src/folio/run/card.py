@@ -1,4 +1,4 @@
-"""What a run shows of itself: loss.svg and README.md, both drawn from its files."""
+"""What a run shows of itself: loss.svg and README.md, both made from its files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from folio.storage import atomic_write, read_json
 
 
 def diagnose_run(run: Run) -> Diagnosis:
-    """The verdict on a run's curves."""
+    """The verdict on the curves of a run."""
     recipe = read_toml(run.recipe_file)
     frequency_loss = run.corpus()["frequency_loss"]
     return diagnose(run.events(), frequency_loss, str(run.path), recipe, last_look(run))
 
 
 def last_look(run: Run) -> dict[str, Any] | None:
-    """What by_heart.json has of the last end of a run; None where it is of an earlier one."""
+    """The content of by_heart.json if it belongs to the last end of the run; else None."""
     ends = run.events("end")
     if not ends or not run.by_heart_file.exists():
         return None
@@ -30,7 +30,7 @@ def last_look(run: Run) -> dict[str, Any] | None:
 
 
 def draw_loss(run: Run) -> None:
-    """Draw both curves of a run; a run without an evaluation gets no picture."""
+    """Draw both curves of a run; a run without evaluations gets no picture."""
     steps, evaluations = run.events("step"), run.events("evaluation")
     if not evaluations or not steps:
         return
@@ -98,9 +98,9 @@ def write_card(run: Run, facts: Sequence[tuple[str, str]], samples: Sequence[str
     """Write README.md of a run: what it is, how it went, what it writes.
 
     Args:
-        run: with metrics and corpus.
-        facts: rows of the table, as name and value.
-        samples: texts that the model made.
+        run: a run with metrics and corpus.
+        facts: rows of the table, each a name and a value.
+        samples: texts that the model wrote.
     """
     diagnosis = diagnose_run(run)
     lines = [f"# {run.name}", "", f"**{diagnosis.verdict}**: {diagnosis.reason}", ""]

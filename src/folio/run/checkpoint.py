@@ -29,14 +29,14 @@ MANIFEST = "manifest.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 CONFIG, STATE = "config.json", "state.json"
 OWN_CODE = "own_code"
-"""Entry of the manifest beside those of files."""
+"""Entry of the manifest that is not a file."""
 
 RENAMED = (
     (r"^(blocks\.\d+\.\w+)\.sublayer\.", r"\1."),
     (r"^(blocks\.\d+\.\w+)\.entry_norm\.", r"\1_norm."),
     (r"^(blocks\.\d+\.\w+)\.((?:exit|sum)_norm)\.", r"\1_\2."),
 )
-"""Until 2026-11-28 each layer of a block stood in a module with its norms."""
+"""Until 2026-11-28 each layer of a block was wrapped in a module with its norms."""
 
 Tensors = dict[str, "Tensor"]
 Value = TypeVar("Value")
@@ -44,20 +44,21 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on the disk whose manifest agreed when it was opened."""
+    """A checkpoint on disk whose files agreed with its manifest when it was opened."""
 
     path: Path
     step: int
     config: dict[str, Any]
     """Fields of the model's config."""
     state: dict[str, Any]
-    """What the training loop keeps; see folio.training.state."""
+    """The state of the training loop; see folio.training.state."""
     own_code: dict[str, dict[str, str]] | None = None
-    """What is not Folio's own in the model; see folio.run.own_code. None where nobody noted it."""
+    """Code in the model that is not Folio's own; see folio.run.own_code. None if it was not
+    recorded."""
 
     @property
     def weights_sha256(self) -> str:
-        """Of the file of the weights, as it was when the checkpoint was opened."""
+        """Hash of the weights file, from when the checkpoint was opened."""
         return read_json(self.path / MANIFEST)[MODEL]["sha256"]
 
     def model_tensors(self) -> Tensors:
@@ -72,12 +73,12 @@ class Checkpoint:
             return _renamed(load_file(self.path / MODEL))
 
     def optimizer_tensors(self) -> Tensors:
-        """Name -> optimizer state, on the CPU."""
+        """Optimizer state by name, on the CPU."""
         return _load(self.path / OPTIMIZER)
 
 
 def new_name(name: str) -> str:
-    """What a parameter is called today, by the name that an older checkpoint has for it.
+    """The current name of a parameter, given its name in an older checkpoint.
 
     >>> new_name("blocks.0.attention.sublayer.out_proj.weight")
     'blocks.0.attention.out_proj.weight'
@@ -88,7 +89,7 @@ def new_name(name: str) -> str:
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder's name; names sort like steps.
+    """The name of a checkpoint's folder; names sort like steps.
 
     >>> checkpoint_name(500)
     'step-00000500'
@@ -108,10 +109,10 @@ def save_checkpoint(
     """Write a checkpoint into `folder`, or nothing.
 
     Returns:
-        Its path. One of the same step that is already there and whole is kept.
+        Its path. An existing valid checkpoint of the same step is kept.
 
     Raises:
-        UserError: the disk is full or cannot be written; earlier checkpoints are intact.
+        UserError: the disk is full or not writable; earlier checkpoints are intact.
     """
     final = folder / checkpoint_name(step)
     if final.exists():
@@ -122,7 +123,7 @@ def save_checkpoint(
             shutil.rmtree(final)
     partial = folder / f".{final.name}.partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
         partial.mkdir(parents=True)
         _save(partial / MODEL, model)
         _save(partial / OPTIMIZER, optimizer)
@@ -136,7 +137,7 @@ def save_checkpoint(
         write_json(partial / MANIFEST, stamped("checkpoint", manifest | {OWN_CODE: own_code}))
         os.rename(partial, final)
         sync_folder(folder)
-    except Exception as error:  # of a library too: half a checkpoint is never left
+    except Exception as error:  # also from a library: never leave half a checkpoint
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
             raise storage_error(error, final) from error
@@ -148,13 +149,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Check every file of a checkpoint against its manifest.
 
     Raises:
-        UserError: there is none, or a file is missing, cut short or altered.
+        UserError: there is none, or a file is missing, truncated or altered.
     """
     if not path.is_dir():
         raise UserError(f"There is no checkpoint {path}.")
     try:
         return _open(path)
-    except OSError as error:  # a training deletes old ones at any moment
+    except OSError as error:  # a training may delete old ones at any moment
         raise UserError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
 
 
@@ -181,14 +182,14 @@ def _open(path: Path) -> Checkpoint:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints by step, oldest first; not yet checked."""
+    """Checkpoints by step, oldest first; not verified."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name))
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, and what was wrong with each newer one."""
+    """The newest valid checkpoint, and what is wrong with each newer one."""
     complaints: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
@@ -212,12 +213,14 @@ def _save(path: Path, tensors: Tensors) -> None:
     except SafetensorError as error:
         raise _operating_systems(error) from error
     path.chmod(file_mode())
-    with path.open("rb+") as file:  # Windows flushes only what is open for writing
+    with path.open("rb+") as file:  # Windows flushes only files that are open for writing
         os.fsync(file.fileno())
 
 
 def _operating_systems(error: Exception) -> Exception:
-    """What a library made an error of its own of: `... No space left on device (os error 28)`."""
+    """The operating system's error inside that of a library: `... No space left on device (os error
+    28)`.
+    """
     number = re.search(r"os error (\d+)", str(error))
     if number is None:
         return error

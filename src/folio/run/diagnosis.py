@@ -1,4 +1,4 @@
-"""What a run's curves say, in words, with one command to try."""
+"""Diagnoses a run from its curves, in words, with one command to try."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Verdict = Literal[
 ]
 
 OVERFIT_BY = 0.02
-"""Rise of the validation loss above its best, as a share, that counts as overfitting. Seeds
-differ by less than half of that on a million characters."""
+"""Relative rise of the validation loss above its best that counts as overfitting. Seeds differ by
+less than half of that on a million characters."""
 
 STILL_FALLING = 0.02
-"""Fall of the validation loss over the last half of a run, as a share, that says that it
-ended too soon."""
+"""Relative fall of the validation loss over the last half of a run that shows that it ended too
+soon."""
 
 NARROW_GAP = 0.05
-"""Gap between validation and training loss, as a share, below which nothing is memorized."""
+"""Relative gap between validation and training loss below which nothing is memorized."""
 
 RISEN = 1.15
 """Training loss over its lowest, both averaged over a twentieth of the run, that says that
@@ -49,12 +49,12 @@ NOTHING = 0.02
 """Nats per token that a model must be better than bare frequencies, to have learned."""
 
 FEW_STEPS = 30
-"""Before, a loss that does not rise says nothing yet."""
+"""Before this step, a loss that does not rise says nothing yet."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A verdict, the reason for it in numbers, and what to do."""
+    """A verdict, the numbers behind it, and what to do next."""
 
     verdict: Verdict
     reason: str
@@ -66,7 +66,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Curves:
-    """What the rules read, of events that have a step and an evaluation."""
+    """What the rules read, from events that have a step and an evaluation."""
 
     training: list[float]
     """Means of the training loss over twentieths of the run."""
@@ -75,9 +75,9 @@ class Curves:
     evaluations: list[Event]
     frequency_loss: float
     ending: str
-    """The reason in the last `end` event; `interrupted` where there is none."""
+    """The reason in the last `end` event; `interrupted` if there is none."""
     by_heart: Mapping[str, Any] | None = None
-    """What by_heart.json has, of this end of the run; None where nobody looked."""
+    """Content of by_heart.json for this end of the run; None if it was not measured."""
 
     @property
     def last(self) -> Event:
@@ -95,14 +95,14 @@ def diagnose(
     recipe: Mapping[str, Any] | None = None,
     by_heart: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
-    """Read the curves.
+    """Diagnose a run from its curves.
 
     Args:
-        events: of metrics.jsonl.
-        frequency_loss: of a model that knows only how often each token occurs, in nats.
-        run: how commands name the run.
-        recipe: the table of its settings, for the advice.
-        by_heart: what by_heart.json has, of this end of the run; None where nobody looked.
+        events: the events of metrics.jsonl.
+        frequency_loss: loss in nats of a model that knows only how often each token occurs.
+        run: the run's name in commands.
+        recipe: the table of its settings, used for advice.
+        by_heart: content of by_heart.json for this end of the run; None if it was not measured.
     """
     ends = [event for event in events if event["event"] == "end"]
     commands = Commands(run, recipe or {}, ends[-1]["peak_learning_rate"] if ends else 1e-3)
@@ -134,23 +134,23 @@ def diagnose(
 
 @dataclass(frozen=True)
 class Commands:
-    """What can be done about a run, as lines for a shell."""
+    """Commands that may help a run, as lines for a shell."""
 
     run: str
     recipe: Mapping[str, Any]
     peak_rate: float
 
     def sample(self) -> str:
-        """Look at it."""
+        """Let the run write a sample."""
         return f"folio sample {shlex.quote(self.run)}"
 
     def longer(self, ending: str = "finished") -> str:
-        """Go on: to the end of its budget, or beyond."""
+        """Continue to the end of its budget, or beyond it."""
         more = "" if ending == "interrupted" else " --minutes 10"
         return f"folio resume {shlex.quote(self.run)}{more}"
 
     def anew(self, **settings: Any) -> str:
-        """Another run with some settings changed; `__` stands for the dot."""
+        """Train another run with some settings changed; `__` stands for the dot."""
         flags = (
             f" --{name.replace('__', '.').replace('_', '-')} {value:g}"
             for name, value in settings.items()
@@ -158,12 +158,12 @@ class Commands:
         return f"folio train {shlex.quote(self.run + '/recipe.toml')}{''.join(flags)}"
 
     def look_at_text(self) -> str:
-        """See what was read."""
+        """Show the text that was read."""
         sources = self.recipe.get("corpus", {}).get("sources", [])
         return shlex.join(["folio", "corpus", *(source for source in sources if source != "-")])
 
     def other_rate(self, factor: float) -> str:
-        """The same with other rates: both of Muon's."""
+        """Train another run with other learning rates, both of Muon's."""
         optimizer = self.recipe.get("optimizer", {})
         rates = {"optimizer__learning_rate": self.peak_rate * factor}
         if optimizer.get("kind") == "muon" and "matrix_learning_rate" in optimizer:
@@ -171,7 +171,7 @@ class Commands:
         return self.anew(**rates)
 
     def regularized(self, **settings: Any) -> str:
-        """The same with more dropout than it had."""
+        """Train another run with more dropout."""
         now = self.recipe.get("model", {}).get("residual_dropout", 0.0)
         return self.anew(model__residual_dropout=min(round(now + 0.2, 2), 0.5), **settings)
 
@@ -181,8 +181,8 @@ def counts_as_worse(loss: float, best: float, standard_error: float | None) -> b
 
     Args:
         loss, best: in nats per token.
-        standard_error: of the loss over texts of the kind; where it is None or not finite, as that
-            of a single text, each rise counts.
+        standard_error: standard error of the loss over texts; if it is None or not finite, as for a
+            single text, each rise counts.
 
     >>> counts_as_worse(1.52, 1.50, 0.024), counts_as_worse(1.53, 1.50, 0.024)
     (False, True)
@@ -192,12 +192,12 @@ def counts_as_worse(loss: float, best: float, standard_error: float | None) -> b
 
 
 def stale_evaluations(before: int, loss: float, best: float, standard_error: float | None) -> int:
-    """Evaluations that count towards `training.patience`, after one more.
+    """Evaluations that count towards `training.patience`, including a new one.
 
-    A better loss begins anew, a rise within the error is ignored, any other counts.
+    A better loss resets the count, a rise within the error is ignored, any other adds one.
 
     Args:
-        before: how many there were.
+        before: the count so far.
         loss, best, standard_error: as in counts_as_worse; the best one before this evaluation.
     """
     if loss < best:
@@ -205,7 +205,7 @@ def stale_evaluations(before: int, loss: float, best: float, standard_error: flo
     return before + counts_as_worse(loss, best, standard_error)
 
 
-# ---- rules, in their order: the first that has something to say is the verdict ---------------
+# ---- the rules: the first with a result is the verdict ---------------------------------------
 
 
 def _not_finite(curves: Curves, step: int, commands: Commands) -> Diagnosis:
@@ -245,7 +245,7 @@ def _diverging(curves: Curves, commands: Commands) -> Diagnosis | None:
 
 
 def _nothing(curves: Curves, commands: Commands) -> Diagnosis | None:
-    """Not better than bare frequencies."""
+    """The model is no better than token frequencies."""
     last, frequency_loss = curves.last, curves.frequency_loss
     validation, best = last["validation_loss"], curves.best["validation_loss"]
     frequencies = f"{frequency_loss:.3f}, which is that of bare token frequencies"
@@ -292,7 +292,9 @@ def _overfit(curves: Curves, commands: Commands) -> Diagnosis | None:
 
 
 def _by_heart(curves: Curves, commands: Commands) -> Diagnosis | None:
-    """By the passages that it says word for word, or else by the losses."""
+    """The model has memorized its text, by passages it repeats word for word, or else by the
+    losses.
+    """
     last, looked = curves.last, curves.by_heart
     validation, training = last["validation_loss"], last["training_loss"]
     if looked is not None and looked["alarming"]:

@@ -1,4 +1,4 @@
-"""The names in a run directory, and how a run is opened. Nothing else knows them."""
+"""The file names in a run directory, and how a run is found. No other file knows them."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ RESERVED = {
     *("con", "prn", "aux", "nul"),
     *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)),
 }
-"""Names that no file has on Windows, whatever follows a dot."""
+"""Names that no file may have on Windows, whatever follows a dot."""
 LONGEST_NAME = 200
-"""Bytes; file systems take 255, and files beside a folder have longer names."""
+"""In bytes; file systems allow 255, and files beside a folder have longer names."""
 
 
 def runs_folder() -> Path:
-    """Where runs are made and found by name; `FOLIO_RUNS` moves it."""
+    """Where runs are made and found by name; `FOLIO_RUNS` overrides it."""
     return Path(os.environ.get("FOLIO_RUNS", "runs"))
 
 
 def check_name(name: str) -> None:
-    """Whether a run or a study can have this name on every system, and every verb can take it.
+    """Check that every system and every verb accepts a name for a run or a study.
 
     Raises:
-        UserError: it cannot, and why.
+        UserError: it is not accepted; the message says why.
     """
     wrong = [c for c in name if not c.isprintable() or c in '/\\<>:"|?*']
     reason = None
@@ -65,29 +65,31 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory."""
+    """The paths of a run directory."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return self.path.name
 
     @property
     def word(self) -> str:
-        """What names this run in a command: its name where that finds it, or its path; quoted."""
+        """How a command refers to this run: by name if that finds it, else by path; quoted for a
+        shell.
+        """
         found_by_name = self.path == runs_folder() / self.name
         return shlex.quote(self.name if found_by_name else str(self.path))
 
     @property
     def recipe_file(self) -> Path:
-        """The resolved recipe, every choice written out."""
+        """The resolved recipe, with every choice written out."""
         return self.path / "recipe.toml"
 
     @property
     def tokenizer_file(self) -> Path:
-        """A standard tokenizer.json."""
+        """The run's tokenizer, as a standard tokenizer.json."""
         return self.path / "tokenizer.json"
 
     @property
@@ -97,17 +99,17 @@ class Run:
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON object for each event; what every plot is drawn from."""
+        """One JSON object per event, from which every plot is drawn."""
         return self.path / "metrics.jsonl"
 
     @property
     def picture_file(self) -> Path:
-        """The losses, drawn."""
+        """The plot of the losses."""
         return self.path / "loss.svg"
 
     @property
     def card_file(self) -> Path:
-        """The run card."""
+        """The run card, README.md."""
         return self.path / "README.md"
 
     @property
@@ -122,7 +124,7 @@ class Run:
 
     @property
     def prediction_file(self) -> Path:
-        """What was expected of the run before it began."""
+        """What was predicted for the run before it began."""
         return self.path / "prediction.json"
 
     @property
@@ -132,49 +134,51 @@ class Run:
 
     @property
     def by_heart_file(self) -> Path:
-        """What the model knew of its text word for word when the run ended."""
+        """Which passages the model knew word for word when the run ended."""
         return self.path / "by_heart.json"
 
     @property
     def canaries_file(self) -> Path:
-        """The secrets that were planted in the training text."""
+        """The canaries planted in the training text."""
         return self.path / "canaries.json"
 
     @property
     def baselines_file(self) -> Path:
-        """What simpler things make of the validation text."""
+        """How simpler models do on the validation text."""
         return self.path / "baselines.json"
 
     @property
     def parts_file(self) -> Path:
-        """Which documents lie in the training text."""
+        """Which documents are in the training text."""
         return self.path / "tokens" / "parts.safetensors"
 
     @property
     def recall_file(self) -> Path:
-        """What `folio recall` found."""
+        """The results of `folio recall`."""
         return self.path / "recall.json"
 
     @property
     def recall_page(self) -> Path:
-        """The same as a page."""
+        """The results of `folio recall` as a page."""
         return self.path / "recall.html"
 
     @property
     def exports_folder(self) -> Path:
-        """What was made of it for other programs."""
+        """Exports for other programs."""
         return self.path / "export"
 
     @property
     def checkpoints_folder(self) -> Path:
-        """One folder for each checkpoint that is kept."""
+        """One folder for each kept checkpoint."""
         return self.path / "checkpoints"
 
     def tokens_file(self, part: str) -> Path:
-        """Of `train`, `validation`, `elsewhere` (held-out text of another kind), `test` (held-out
-        text that nothing is chosen by), `kept` and `old` (what the run that this one began with
-        learned from, and what it held out), or `clean` (1 for each validation token that is new to
-        the training text; missing where the tokenizer does not keep the text).
+        """The token file of a part.
+
+        Parts: `train`, `validation`, `elsewhere` (out-of-domain text that was held out), `test`
+        (held-out text that no choice depends on), `kept` and `old` (the training text and the
+        held-out text of the run that this one began with), and `clean` (1 for each validation token
+        that is new to the training text; missing if the tokenizer does not preserve the text).
         """
         return self.path / "tokens" / f"{part}.bin"
 
@@ -183,21 +187,21 @@ class Run:
         return self.recipe_file.is_file()
 
     def events(self, kind: str | None = None) -> list[Event]:
-        """The events of metrics.jsonl."""
+        """The events of metrics.jsonl, or those of one kind."""
         return read_events(self.metrics_file, kind)
 
     def corpus(self) -> dict[str, Any]:
-        """corpus.json."""
+        """The content of corpus.json."""
         record = read_json(self.corpus_file)
         require_readable("corpus", record, self.corpus_file)
         return record
 
     def families(self, part: str) -> Sequence[int]:
-        """The family of similar documents of each text of a part; none where nobody noted them."""
+        """The family of similar documents of each text of a part; empty if it was not recorded."""
         return self.corpus().get("families", {}).get(part, ())
 
     def lock(self) -> AbstractContextManager[None]:
-        """Held by the one process that writes; raises UserError where there is another."""
+        """Lock the run for the one process that writes; raises UserError if there is another."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -207,7 +211,7 @@ class Run:
     # ---- checkpoints ---------------------------------------------------------------------
 
     def newest(self) -> tuple[Checkpoint, list[str]]:
-        """The newest whole checkpoint, and what was wrong with newer ones.
+        """The newest valid checkpoint, and what is wrong with newer ones.
 
         Raises:
             UserError: there is none.
@@ -221,8 +225,8 @@ class Run:
     def checkpoint(self, which: str = "best") -> tuple[Checkpoint, list[str]]:
         """The checkpoint `best`, `last` or of a step; and complaints about damaged ones.
 
-        A damaged best or last is replaced by the newest whole one; a step that the user
-        named is not.
+        A damaged best or last is replaced by the newest valid one; a step that the user named is
+        not.
         """
         if which not in ("best", "last"):
             return open_checkpoint(self._step_path(which)), []
@@ -254,7 +258,7 @@ class Run:
 
 
 def list_runs(folder: Path | None = None) -> list[Run]:
-    """All runs of a folder, the one written last at the end."""
+    """All runs in a folder, sorted by last write."""
     folder = folder or runs_folder()
     if not folder.is_dir():
         return []
@@ -263,10 +267,10 @@ def list_runs(folder: Path | None = None) -> list[Run]:
 
 
 def find_run(name: str | None) -> Run:
-    """The run of a name or a path; the newest one where none is named.
+    """Find a run by name or path; without a name, the newest.
 
     Raises:
-        UserError: no such run, with the nearest name.
+        UserError: no such run; the message names the nearest one.
     """
     runs = list_runs()
     if name is None:

@@ -1,4 +1,4 @@
-"""What a run knows of the run that it began with: start.json, and the losses before and after."""
+"""What a run records of the run it began with: start.json, and the losses before and after."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from folio.storage import read_json, write_json
 
 
 def write_start(run: Run, path: str, sha256: str, before: HeldOut | None) -> None:
-    """Note where a run begins.
+    """Record where a run begins.
 
     Args:
-        run: the new one.
-        path: of the run that it begins with.
-        sha256: of its weights.
-        before: their loss on the old held-out text; None where there is none.
+        run: the new run.
+        path: path of the run it begins with.
+        sha256: hash of the weights.
+        before: loss of these weights on the old held-out text; None if there is none.
     """
     record = {"run": path, "sha256": sha256, "old_text": before and before.record()}
     write_json(run.start_file, stamped("start", record))
 
 
 def losses_before(run: Run) -> list[HeldOut]:
-    """What the weights made of new and old held-out text before the first step; empty for a run
-    from scratch.
+    """The losses on new and old held-out text before the first step; empty for a run from
+    scratch.
     """
     if not run.start_file.exists():
         return []
@@ -50,7 +50,7 @@ def before_and_after(held_out: Sequence[HeldOut]) -> list[tuple[str, str]]:
     """Rows for the card: new and old text, before and after.
 
     Args:
-        held_out: of a run at its end, those before it began included.
+        held_out: the losses at the end of a run and those before it began.
     """
     loss = {text.name: text.nats_per_token for text in held_out}
     rows: list[tuple[str, str]] = []

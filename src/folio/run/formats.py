@@ -1,7 +1,7 @@
-"""Versions of the files that Folio writes, and what is said of one that cannot be read.
+"""Versions of the files that Folio writes, and what to say about one that cannot be read.
 
-A number goes up when an older Folio would misread what a newer one writes. A file without one is of
-before November 2026, and counts as 0.
+A version goes up when an older Folio would misread what a newer one writes. A file without one was
+written before November 2026, and counts as 0.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Kind = Literal["checkpoint", "recipe", "corpus", "study", "pointer", "start"]
 
 @dataclass(frozen=True)
 class Versions:
-    """Of one kind of file."""
+    """The versions of one kind of file."""
 
     written: int
     oldest: int
-    """That can still be read."""
+    """Oldest version that can still be read."""
     anew: str
-    """The command that makes another one."""
+    """The command that makes a new one."""
 
 
 FORMATS: dict[Kind, Versions] = {
@@ -39,7 +39,7 @@ FORMATS: dict[Kind, Versions] = {
 
 
 def stamped(kind: Kind, table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table with the version of its kind, to be written.
+    """Add the version of its kind to a table.
 
     >>> stamped("corpus", {"documents": 2})
     {'format': 1, 'documents': 2}
@@ -48,15 +48,15 @@ def stamped(kind: Kind, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_readable(kind: Kind, table: Mapping[str, Any], path: Path | str) -> None:
-    """Refuse a file of a version that this one cannot read.
+    """Refuse a file of a version that this program cannot read.
 
     Args:
-        kind: of the file.
-        table: what stands in it.
+        kind: the kind of file.
+        table: its content.
         path: for the message.
 
     Raises:
-        UserError: it is of a newer version, or of one that is too old.
+        UserError: its version is newer, or too old.
     """
     versions, version = FORMATS[kind], table.get(KEY, 0)
     if type(version) is not int:

@@ -1,4 +1,4 @@
-"""The texts that a run held out, and what its model makes of each, with the error of it."""
+"""The held-out texts of a run, and the model's loss on each with its standard error."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from folio.tokens.loss_mask import open_loss_masks
 from folio.tokens.token_file import open_token_file
 
 OLD_TEXT = "old text"
-"""What the run held out that this one began with."""
+"""Name of the text held out by the run that this one began with."""
 BEFORE = ", before"
-"""Behind the name of a text: what the weights made of it that this run began with."""
+"""Suffix of a text's name for the loss of the weights that the run began with."""
 NAMES = {"old": OLD_TEXT}
-"""Token file -> what its text is called, where that is not its name."""
+"""Token file -> name of its text, if different."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A loss on a held-out text, exact."""
+    """An exact loss on a held-out text."""
 
     name: str
-    """`validation`: all of that text; `clean part`: what of it is new to the training text;
-    `elsewhere`: held-out text of another kind; `test`: text that nothing was chosen by; `old text`:
-    the validation text of the run that this one began with."""
+    """`validation`: all of that text; `clean part`: the part of it that is new to the training
+    text; `elsewhere`: out-of-domain text; `test`: text that no choice depends on; `old text`: the
+    validation text of the run that this one began with."""
     targets: int
     nats_per_token: float
     standard_error: float
-    """Of that loss over texts of the kind, not over tokens; infinite for a single stretch."""
+    """Standard error of that loss over texts, not over tokens; infinite for a single stretch."""
 
     @property
     def is_before(self) -> bool:
-        """Whether it is a loss of the weights that a run began with."""
+        """Whether it is the loss of the weights that a run began with."""
         return self.name.endswith(BEFORE)
 
     def record(self) -> dict[str, Any]:
-        """For held_out.json."""
+        """Return its entry in held_out.json."""
         return asdict(self) | {"protocol": "exact"}
 
     def __str__(self) -> str:
@@ -59,12 +59,12 @@ def evaluate_held_out(
     device: Device | None = None,
     validation_nll: NDArray[np.float32] | None = None,
 ) -> list[HeldOut]:
-    """Read each held-out text of a run once, in windows side by side.
+    """Score each held-out text of a run once, in windows side by side.
 
     Args:
         opened: the run.
         device: as in `Model.score`.
-        validation_nll: (N - 1,) nats of the validation targets, where they are known already.
+        validation_nll: (N - 1,) nats of the validation targets, if they are known already.
     """
     run, validation = opened.run, opened.validation()
     if len(validation) < 2:
@@ -86,7 +86,7 @@ def evaluate_held_out(
 
 
 def evaluate_on(opened: Model, name: str, device: Device | None = None) -> HeldOut | None:
-    """Read the text of one token file of a run; None where it has none."""
+    """Score the text of one token file of a run; None if the run has no such file."""
     path = opened.run.tokens_file(name)
     tokens = open_token_file(path, opened.tokenizer.fingerprint) if path.exists() else ()
     if len(tokens) < 2:
@@ -101,7 +101,7 @@ def evaluate_on(opened: Model, name: str, device: Device | None = None) -> HeldO
 
 
 def counted_targets(opened: Model, name: str) -> NDArray[np.bool_] | None:
-    """(N - 1,) which targets of a text of a run count; None where all do."""
+    """(N - 1,) which targets of a text count; None if all do."""
     files = {name: opened.run.tokens_file(f"{name}.mask")}
     masks = open_loss_masks(files, opened.tokenizer.fingerprint)
     return masks[name][1:] == 1 if name in masks else None
@@ -110,13 +110,13 @@ def counted_targets(opened: Model, name: str) -> NDArray[np.bool_] | None:
 def score_validation(
     opened: Model, device: Device | None
 ) -> tuple[list[Score], NDArray[np.float32]]:
-    """`Model.scores` of what counts in the validation text."""
+    """`Model.scores` of the targets that count in the validation text."""
     families, counted = opened.run.families("validation"), counted_targets(opened, "validation")
     return opened.scores(opened.validation(), families, device, counted)
 
 
 def too_small(texts: Sequence[HeldOut]) -> str:
-    """A warning where the validation text is too small to tell models apart; else empty."""
+    """A warning if the validation text is too small to tell models apart; else empty."""
     for text in texts[:1]:
         if 2 * text.standard_error > TELLING * text.nats_per_token:
             return (

@@ -1,4 +1,4 @@
-"""At the end of a run: does it know its text by heart, and what is its loss worth?
+"""At the end of a run: has it memorized its text, and what is its loss worth?
 
 Both are short looks; `folio recall` and `folio evaluate --baselines` are the long ones.
 """
@@ -26,10 +26,10 @@ from folio.tokens.text import TokenText
 
 PASSAGES = 512
 SHARE_OF_RUN = 0.02
-"""Of the time of a run that a look may take."""
+"""Share of a run's time that one look may take."""
 NGRAMS_PER_SECOND = 5e5
 ALARM = 0.05
-"""Share of the passages that come at once, above which a run is said to know its text by heart."""
+"""Share of passages that come at once above which a run is said to know its text by heart."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class AtOnce:
 
     @property
     def alarming(self) -> bool:
-        """Whether it is more than chance and more than a text invites to."""
+        """Whether it is more than chance, and more than predictable text explains."""
         return self.known.value > ALARM and self.known.above(self.new)
 
     def record(self) -> dict[str, Any]:
-        """For by_heart.json, where the diagnosis reads it."""
+        """Return the entry of by_heart.json, which the diagnosis reads."""
         return {
             "alarming": self.alarming,
             "known": asdict(self.known),
@@ -56,13 +56,13 @@ class AtOnce:
 def look_back(
     opened: Model, run_seconds: float, seconds_left: float = math.inf
 ) -> list[tuple[str, str]]:
-    """Look, note it in the run, and say it.
+    """Look back, record the result in the run, and report it.
 
     Args:
-        opened: the best checkpoint of a run that ended.
-        run_seconds: how long it took to train.
-        seconds_left: for both looks together; none are taken where there is no time, and no
-            n-grams in a limited one where their kernels have to be compiled first.
+        opened: the best checkpoint of a finished run.
+        run_seconds: how long training took.
+        seconds_left: for both looks together; without time there are none, and no n-grams in a
+            limited time if their kernels have to be compiled first.
 
     Returns:
         Rows for the card.
@@ -112,10 +112,10 @@ def _compiles_first() -> bool:
 
 
 def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None:
-    """Which of some hundred passages come at once; None where the text is too short for any.
+    """Find which of some hundred passages come at once; None if the text is too short for any.
 
-    Left out are patterns, what stands often in the training text, and of the new text what the
-    training text has too.
+    Patterns are left out, and what occurs often in the training text, and of the new text what also
+    occurs in the training text.
     """
     text = TokenText(opened.training(), opened.tokenizer)
 
@@ -144,7 +144,7 @@ def _share(
     suffixes = read.suffix_texts(tokens, opened.tokenizer)
     counted: NDArray[np.bool_] = ~patterns_of(suffixes)
     suspects = np.flatnonzero(counted & read.at_once)
-    if len(suspects):  # the text is read only where there is something to look for
+    if len(suspects):  # read the text only if there is something to look up
         shortest = min(len(suffixes[i]) for i in suspects.tolist())
         repeats = count_repeats(text, [suffixes[i] for i in suspects.tolist()], shortest)
         counted[suspects[repeats > most_often]] = False

@@ -1,7 +1,7 @@
-"""metrics.jsonl: one object an event, the truth from which every plot and table is drawn.
+"""metrics.jsonl: one object per event, the source of every plot and table.
 
-Events: `step` (training loss, mean since the event before), `evaluation` (validation and
-training loss on fixed texts), `end` (why it ended).
+Events: `step` (training loss, mean since the previous event), `evaluation` (validation and training
+loss on fixed texts), `end` (why it ended).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 
 def append_event(path: Path, event: Event) -> None:
-    """Add one line."""
+    """Append one event as a line."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json_text(event) + "\n")
@@ -26,8 +26,8 @@ def append_event(path: Path, event: Event) -> None:
 
 
 def read_events(path: Path, kind: str | None = None) -> list[Event]:
-    """All events, or those of a kind; a last line that was cut off is left out. A loss that was not
-    finite is null there, and infinite here.
+    """All events, or those of one kind; a truncated last line is skipped. Losses that were not
+    finite are null in the file, and infinite here.
     """
     events: list[Event] = []
     if path.exists():
@@ -45,7 +45,7 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
 
 
 def set_aside_events_after(path: Path, step: int) -> None:
-    """Move the events after a step, and any end, into a file beside; for a resumed run."""
+    """Move the events after a step, and any end, to a file beside; used when a run is resumed."""
     kept: list[Event] = []
     moved: list[Event] = []
     for event in read_events(path):

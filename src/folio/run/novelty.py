@@ -1,4 +1,4 @@
-"""The guard of a run: its table is made once for a training text, and kept in the cache."""
+"""The guard of a run against copies; its table is made once per training text and cached."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ VERSION = 1
 
 
 def guard_of(run: Run, texts: Sequence[TokenIds], tokenizer: Tokenizer, novel: int) -> Guard:
-    """A guard against more than `novel` letters in a row of what a run learned from.
+    """A guard against copying more than `novel` consecutive letters of what a run learned from.
 
-    Where the cache cannot be read or written, its table is made anew. A run that began with another
-    one, and kept nothing of its text, says that it is not looked at.
+    If the cache cannot be read or written, the table is rebuilt. If the run began with another one
+    and kept nothing of its text, the user is told that the old text is not checked.
 
     Args:
-        run: in which the texts lie.
+        run: the run of the texts.
         texts: `Model.learned()`.
-        tokenizer: that made them.
-        novel: letters and digits in a row that may be written.
+        tokenizer: the tokenizer that made them.
+        novel: most consecutive letters and digits that may be copied.
 
     Raises:
         UserError: novel is below 1.

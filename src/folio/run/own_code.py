@@ -1,9 +1,9 @@
-"""Which code a model was trained with, where it is not Folio's own.
+"""Records code of a model that is not Folio's own.
 
-Weights are worth nothing under other formulas. So a checkpoint names each layer class that Folio
-does not have and each function of `model/` that somebody replaced, with a digest of the files that
-they stand in. Who opens it must have the same; a file that was edited since is told, since only its
-author knows whether it still computes the same.
+Weights are worthless under other formulas. So a checkpoint names each layer class that Folio does
+not have and each function of `model/` that was replaced, with a digest of their source files.
+Opening it requires the same; if a file was edited since, the user is told, since only its author
+knows whether it still computes the same.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ OURS = "Folio's own"
 
 @dataclass(frozen=True)
 class OwnCode:
-    """What somebody else wrote of a model; nothing, as a rule."""
+    """Foreign code in a model; usually none."""
 
     layers: dict[str, str] = field(default_factory=dict[str, str])
-    """Place in the model, such as `blocks.0.attention`, -> `module:class`."""
+    """Position in the model, such as `blocks.0.attention`, -> `module:class`."""
     functions: dict[str, str] = field(default_factory=dict[str, str])
-    """Place, such as `folio.model.attention.merge_heads`, -> `module:function` put there."""
+    """Name, such as `folio.model.attention.merge_heads`, -> `module:function` of its
+    replacement."""
     sources: dict[str, str] = field(default_factory=dict[str, str])
-    """Such a class or function, or an edited module of Folio, -> sha256 of its file."""
+    """Each such class or function, or an edited module of Folio, -> sha256 of its file."""
 
     @classmethod
     def of(cls, model: nn.Module) -> OwnCode:
-        """Look at a model, and at the modules that Folio's layers come from."""
+        """Inspect a model, and the modules that Folio's layers come from."""
         own: list[Any] = []
         layers, functions, sources = dict[str, str](), dict[str, str](), dict[str, str]()
         modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
@@ -71,21 +72,21 @@ class OwnCode:
         return cls(layers, functions, sources)
 
     def record(self) -> dict[str, dict[str, str]]:
-        """For a checkpoint."""
+        """Return the entry of a checkpoint's manifest."""
         return asdict(self)
 
 
 def require_same_code(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
-    """Compare what a model is made of with what a checkpoint was trained with.
+    """Compare the code of a model with the code that a checkpoint was trained with.
 
     Returns:
-        What may be different: lines for the user.
+        Possible differences, as lines for the user.
 
     Raises:
-        UserError: a layer or a function is another.
+        UserError: a layer or a function is a different one.
     """
     here = OwnCode.of(model)
-    if checkpoint.own_code is None:  # of before that was noted
+    if checkpoint.own_code is None:  # written before this was recorded
         return [
             f"{checkpoint.path} does not say which code it was trained with; here {place} is {name}"
             for place, name in (here.layers | here.functions).items()
@@ -94,7 +95,7 @@ def require_same_code(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
     ours, theirs = here.layers | here.functions, there.layers | there.functions
     for place in theirs | ours:
         found, needed = ours.get(place, OURS), theirs.get(place, OURS)
-        # A script is `__main__` where it runs, and has another name where it is imported.
+        # A script is `__main__` when it runs, and has another name when it is imported.
         if found.rpartition(":")[2] != needed.rpartition(":")[2]:
             raise UserError(
                 f"{checkpoint.path} was trained with {needed} as {place}, which must be the same "
@@ -110,6 +111,6 @@ def require_same_code(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
 
 
 def _name(what: Any) -> str:
-    """`module:name` of a class, a function, or of the type of anything else that is called."""
+    """`module:name` of a class, a function, or the type of any other callable."""
     named: Any = what if hasattr(what, "__qualname__") else type(what)  # pyright: ignore[reportUnknownVariableType]
     return f"{named.__module__}:{named.__qualname__}"

@@ -1,5 +1,5 @@
-"""What lies in the training text of a run: documents in tokens/parts.safetensors, and what was
-planted in canaries.json.
+"""The documents in a run's training text (tokens/parts.safetensors), and what was planted in it
+(canaries.json).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Parts:
     """P parts of documents, in the order of the text."""
 
     source: NDArray[np.int64]
-    """(P,) which entry of `sources` in corpus.json each belongs to."""
+    """(P,) index in `sources` of corpus.json."""
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
-    """(P,) the characters start ... stop - 1 of the document."""
+    """(P,) end of the part, characters start ... stop - 1 of the document."""
     families: NDArray[np.int64]
-    """(P,) equal numbers, equal families of similar documents."""
+    """(P,) family numbers; similar documents have equal numbers."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -36,12 +36,12 @@ class Parts:
 def make_parts(
     documents: Sequence[Document], parts: Sequence[Part], families: Sequence[int]
 ) -> Parts:
-    """Note the parts of a text.
+    """Record the parts of a text.
 
     Args:
-        documents: of the corpus, in the order that corpus.json lists them in.
-        parts: of some of them.
-        families: of each part.
+        documents: all documents of the corpus, in the order of corpus.json.
+        parts: the parts in this text.
+        families: family of each part.
     """
     entry_of = dict(zip(map(id, documents), entry_numbers(documents)))
     rows = [(entry_of[id(part.document)], part.start, part.stop) for part in parts]
@@ -50,7 +50,7 @@ def make_parts(
 
 
 def write_parts(run: Run, parts: Parts) -> None:
-    """Keep them in the run."""
+    """Write the parts into the run."""
     from safetensors.numpy import save
 
     table = np.stack([parts.source, parts.start, parts.stop], axis=1)
@@ -59,7 +59,7 @@ def write_parts(run: Run, parts: Parts) -> None:
 
 
 def read_parts(run: Run) -> Parts | None:
-    """Take them back; None where the run is older than they are."""
+    """Read the parts of a run; None if it is too old to have them."""
     if not run.parts_file.exists():
         return None
     from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
@@ -70,6 +70,6 @@ def read_parts(run: Run) -> Parts | None:
 
 
 def read_canaries(run: Run) -> list[Canary]:
-    """The lines that were planted; none in most runs."""
+    """Read the planted canaries; empty for most runs."""
     file = run.canaries_file
     return [Canary(**record) for record in read_json(file)] if file.exists() else []

@@ -1,4 +1,4 @@
-"""What a run was expected to take and to give, and how far off that was: prediction.json."""
+"""What was predicted for a run, and how far off it was: prediction.json."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from folio.storage import read_json, write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Of one run; None where nothing was predicted."""
+    """Figures of one run; None means not predicted."""
 
     max_steps: int
-    """The budget that they belong to."""
+    """The number of steps for which they hold."""
     memory_bytes: int | None = None
-    """At the peak."""
+    """Peak memory in bytes."""
     seconds: float | None = None
-    """Of training, evaluations included."""
+    """Training time in seconds, evaluations included."""
     loss: float | None = None
     """The best exact validation loss in nats per token."""
     loss_band: float | None = None
@@ -26,15 +26,15 @@ class Figures:
 
 
 def predict(run: Run, figures: Figures) -> None:
-    """Note a prediction."""
+    """Record a prediction."""
     write_json(run.prediction_file, {"predicted": asdict(figures)})
 
 
 def compare_with_prediction(run: Run, measured: Figures) -> list[tuple[str, str]]:
-    """Note what came out beside what was predicted, and say both.
+    """Record measurements beside the prediction, and put both in words.
 
     Returns:
-        Rows for the card; none where the run was predicted for another budget or not at all.
+        Rows for the card; none if nothing was predicted, or for another budget.
     """
     if not run.prediction_file.exists():
         return []
@@ -61,7 +61,7 @@ def compare_with_prediction(run: Run, measured: Figures) -> list[tuple[str, str]
 
 
 def in_words(n_bytes: float) -> str:
-    """A size in units of 10^9 or 10^6 bytes.
+    """A size in bytes as GB (10^9) or MB (10^6).
 
     >>> in_words(1_250_000_000), in_words(640_000_000)
     ('1.2 GB', '640 MB')
