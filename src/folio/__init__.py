@@ -4,7 +4,7 @@
 >>> result = folio.train("book.txt", minutes=5)                     # doctest: +SKIP
 >>> folio.load(result.run.path).generate("The ", max_tokens=100)    # doctest: +SKIP
 
-What is not in `__all__` may change with any version.
+Anything that is not in `__all__` may change with any version.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _LOADED_WHEN_USED = {
     "Result": "folio.recipe.finish",
     "Tokenizer": "folio.tokenizers.base",
 }
-"""Public class -> its module. Most of these need torch, which takes a second."""
+"""Public class -> its module. Most of these import torch, which takes a second, so they load on
+first use."""
 
 
 def train(
@@ -54,15 +55,15 @@ def train(
 ) -> Result:
     """Train a model on some text, as `folio train` does.
 
-    What is being done and what is wrong with the text goes to the logger `folio`. Ctrl-C ends it
-    as anything in Python; `folio resume` goes on from the last checkpoint.
+    Progress and warnings about the text go to the logger `folio`. Ctrl-C raises KeyboardInterrupt
+    as usual; `folio resume` continues from the last checkpoint.
 
     Args:
-        sources: files, folders, globs or built-in corpora, python-docs where there are none; or
-            one recipe, as a .toml file or a `Recipe`.
-        name: of the run, below runs/; made from corpus and preset where it is None.
-        minutes: how long to train, from this call on; the steps of the recipe where it is None.
-        observer: hears of each step, evaluation and checkpoint.
+        sources: files, folders, globs or built-in corpora (by default python-docs); or one recipe,
+            as a .toml file or a `Recipe`.
+        name: name of the run in runs/; None makes one from corpus and preset.
+        minutes: how long to train, counted from this call; None trains the steps of the recipe.
+        observer: is told of each step, evaluation and checkpoint.
         settings: tables and values of a recipe: `model={"n_layers": 6}, seed=2`; or
             `start={"run": "base"}` to begin with the weights of a run, or of files that
             `folio import` reads.
@@ -71,7 +72,7 @@ def train(
         The run, how it ended, and its diagnosis.
 
     Raises:
-        UserError: whatever you can mend, before anything is written.
+        UserError: anything that you can fix, before anything is written.
     """
     from folio.export.importing import with_run
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
@@ -89,7 +90,7 @@ def load(run: str | Path | None = None, checkpoint: str | int = "best") -> Model
     """Open a trained model: `folio.load("runs/x").generate("ROMEO:")`.
 
     Args:
-        run: a name or a path; the newest run where it is None.
+        run: a name or a path; None opens the newest run.
         checkpoint: `best`, `last` or a step.
 
     Raises:
@@ -108,7 +109,8 @@ def measure_recall(
 
     Args:
         run, checkpoint: as in `load`.
-        settings: of RecallConfig: `samples=75, temperature=0.8, passages=4096, length=50, seed=1`.
+        settings: fields of RecallConfig: `samples=75, temperature=0.8, passages=4096, length=50,
+            seed=1`.
 
     Raises:
         UserError: there is no such run or setting.

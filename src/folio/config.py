@@ -1,4 +1,4 @@
-"""Settings: TOML and dotted flags to frozen dataclasses, and back.
+"""Settings: TOML and dotted flags -> frozen dataclasses, and back.
 
 This file knows no setting by name. A config is a frozen keyword-only dataclass
 whose fields are bool, int, float, str, a `Literal` of strings, a tuple of
@@ -26,7 +26,7 @@ from folio.errors import UserError
 C = TypeVar("C")
 
 Table = dict[str, Any]
-"""A TOML table: names to values or to further tables."""
+"""A TOML table: names mapped to values or to further tables."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Setting:
     """One leaf of a config, as `folio train --settings` shows it."""
 
     name: str
-    """Dotted: `model.n_layers`."""
+    """Dotted name, such as `model.n_layers`."""
     annotation: Any
     explanation: str
 
@@ -84,7 +84,7 @@ def _convert(value: Any, annotation: Any, name: str) -> Any:
 
 
 def parse_value(text: str, annotation: Any, name: str) -> Any:
-    """Read the value of a flag; raises UserError where it does not fit.
+    """Parse the value of a flag; raises UserError if it does not fit the type.
 
     >>> parse_value("3e-4", float, "optimizer.learning_rate")
     0.0003
@@ -115,7 +115,7 @@ def parse_value(text: str, annotation: Any, name: str) -> Any:
 def _finite(given: float | str, name: str) -> float:
     try:
         value = float(given)
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # a whole number with hundreds of digits
         value = math.inf
     if not math.isfinite(value):
         raise UserError(f"{name} must be a finite number, got {value}.")
@@ -136,7 +136,7 @@ def read_toml(path: Path) -> Table:
 
 
 def to_table(config: Any) -> Table:
-    """The config as a TOML table, every field written out; None is left out."""
+    """The config as a TOML table with every field, except those that are None."""
     table: Table = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -174,8 +174,7 @@ def overrides_table(config_class: type, overrides: Iterable[tuple[str, str]]) ->
     """Turn flags such as ("model.n-layers", "6") into a table for `config_class`.
 
     Raises:
-        UserError: an unknown name (with the nearest known one) or a value that
-            does not fit.
+        UserError: an unknown name (with the nearest known one) or a value of the wrong type.
     """
     known = {setting.name: setting for setting in settings(config_class)}
     table: Table = {}
@@ -191,7 +190,7 @@ def overrides_table(config_class: type, overrides: Iterable[tuple[str, str]]) ->
     return table
 
 
-# ---- looking at a config class ---------------------------------------------------------
+# ---- inspecting a config class ---------------------------------------------------------
 
 
 def settings(config_class: type, prefix: str = "") -> Iterator[Setting]:
@@ -206,7 +205,7 @@ def settings(config_class: type, prefix: str = "") -> Iterator[Setting]:
 
 
 def describe_type(annotation: Any) -> str:
-    """What a user may write there, in words.
+    """The type of a setting, in words for a user.
 
     >>> describe_type(int | None)
     'a whole number or none'
@@ -228,14 +227,14 @@ def describe_type(annotation: Any) -> str:
 
 
 def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that does not exist, with the nearest that does."""
+    """The message for an unknown name, with the nearest known one."""
     nearest = _nearest(name, known)
     hint = f" Did you mean '{nearest}'?" if nearest else ""
     return f"Unknown {noun} '{name}'.{hint}"
 
 
 def unknown_choice(name: str, value: str, options: Iterable[str]) -> str:
-    """Say that a setting has none of the values that it may have, with the nearest of them.
+    """The message for an invalid choice, with the nearest valid one.
 
     >>> unknown_choice("model.bias", "flase", ["true", "false"])
     "model.bias must be one of true, false, got 'flase'. Did you mean 'false'?"
@@ -248,17 +247,17 @@ def unknown_choice(name: str, value: str, options: Iterable[str]) -> str:
 def require(
     config: object, table: str, what: str, holds: Callable[[Any], bool], *names: str
 ) -> None:
-    """Refuse fields of a config that are not what they must be.
+    """Raise an error for the first field of a config that is invalid.
 
     Args:
         config: the dataclass.
-        table: of the recipe, for the message.
-        what: they must be, in words.
-        holds: tells whether a value is.
-        names: of the fields.
+        table: the table in the recipe, for the message.
+        what: what the fields must be, in words.
+        holds: tells whether a value is valid.
+        names: the fields to check.
 
     Raises:
-        UserError: with the first that is not.
+        UserError: a field is invalid.
     """
     for name in names:
         if not holds(value := getattr(config, name)):
@@ -286,7 +285,7 @@ def _hints(config_class: type) -> dict[str, Any]:
 
 
 def _explanations(config_class: type) -> dict[str, str]:
-    """The string under each field, which Python itself does not keep."""
+    """The string literal below each field, which Python itself does not keep."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(config_class)))
     body = tree.body[0].body  # type: ignore[attr-defined]
     found: dict[str, str] = {}

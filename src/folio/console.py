@@ -1,6 +1,6 @@
-"""What a terminal shows: progress that moves, or plain lines where nobody watches. And Ctrl-C.
+"""Terminal output: live progress, or plain lines if stderr is not a terminal. And Ctrl-C.
 
-What is shown never ends what is done. Inside `output`, a line that cannot be shown is given up.
+A failure to print never ends the work. Inside `output`, a line that cannot be shown is dropped.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TextIO, cast
 
 PLAIN_SECONDS = 10.0
-"""Between plain lines of progress."""
+"""Seconds between plain lines of progress."""
 
 BAR_ROOM = 66
-"""Columns for numbers and a bar, below which there is no bar."""
+"""Columns for numbers and a bar; with fewer there is no bar."""
 
 STOPPING = [
     getattr(signal, name)
@@ -33,25 +33,26 @@ CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 CONTROLS |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 for harmless in "\n\t":
     del CONTROLS[ord(harmless)]
-"""Characters that command a terminal, or turn the order of what it shows -> how they are shown."""
+"""Control characters and those that reorder text -> how they are shown."""
 
 
 class OutputError(Exception):
-    """Standard output cannot take what it was for: its disk is full, or its reader is gone."""
+    """Standard output cannot be written: its disk is full, or its reader is gone."""
 
     def __init__(self, error: OSError, from_device: bool) -> None:
         super().__init__(str(error))
-        # A terminal that was closed gives EIO, and Windows EINVAL for a pipe that nobody reads.
+        # A closed terminal gives EIO, and on Windows a pipe without a reader gives EINVAL.
         closed = errno.EINVAL if sys.platform == "win32" else errno.EIO if from_device else None
         self.reader_gone = isinstance(error, BrokenPipeError) or error.errno == closed
         self.reason = error.strerror or str(error)
 
 
 class _Output:
-    """A standard stream whose failure is known, and happens once.
+    """A standard stream that reports its failure once.
 
-    Characters that it has no code for are replaced. After a failed write its descriptor leads
-    nowhere, for all that writes to it.
+    Characters that its encoding lacks are replaced. After a failed write its descriptor leads to
+    the
+    null device, for everyone who writes to it.
     """
 
     def __init__(self, stream: TextIO, needed: bool) -> None:
@@ -81,22 +82,22 @@ class _Output:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.stream.fileno())
                 os.close(nowhere)
-                self.stream.flush()  # what it still holds
+                self.stream.flush()  # flush what it still holds
             if self.needed:
                 raise OutputError(error, from_device) from error
 
 
 @contextmanager
 def output() -> Iterator[None]:
-    """Standard streams that are there, take any character, and fail as they should.
+    """Make standard streams exist, accept any character, and fail properly.
 
-    Where standard error fails, nothing is shown any more, and that is all.
+    If standard error fails, nothing is shown any more, and nothing else happens.
 
     Raises:
-        OutputError: from whatever writes to standard output, or at the end.
+        OutputError: from anything that writes to standard output, or at the end.
     """
     before = sys.stdin, sys.stdout, sys.stderr
-    if None in before:  # then files of the run would take these numbers
+    if None in before:  # otherwise files of the run would get these descriptors
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(descriptor, True)
         os.close(descriptor)
@@ -115,22 +116,22 @@ def output() -> Iterator[None]:
 
 
 def show(*texts: object, end: str = "\n", flush: bool = False) -> None:
-    """Print data on standard output; on a terminal, nothing in it is a command to that."""
+    """Print data to standard output; on a terminal, control characters in it are escaped."""
     text = " ".join(map(str, texts))
     print(escape(text) if sys.stdout.isatty() else text, end=end, flush=flush)
 
 
 def say(line: str) -> None:
-    """A line for the user, on standard error, so that standard output stays data."""
-    if sys.stderr is None:  # print would take standard output
+    """Print a line for the user to standard error, so that standard output has only data."""
+    if sys.stderr is None:  # print would use standard output
         return
-    with suppress(OSError, ValueError):  # also outside of `output`
+    with suppress(OSError, ValueError):  # also outside `output`
         print(escape(line) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
 def escape(text: str) -> str:
-    """The text without commands to a terminal; each character stands for itself, so that a
-    sequence that comes in pieces is none either.
+    """Escape control characters of a terminal, one by one, so that a sequence split over several
+    texts is harmless, too.
 
     >>> print(escape(chr(27) + "[31mred"))
     \\x1b[31mred
@@ -140,10 +141,11 @@ def escape(text: str) -> str:
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """A question that is answered yes after Ctrl-C, SIGTERM or SIGHUP; a second one ends at once.
+    """A function that returns True after Ctrl-C, SIGTERM or SIGHUP; a second signal ends at once.
 
-    Signals that are ignored, as nohup does, stay ignored. Outside of the main thread, which alone
-    hears signals, the answer is no.
+    Signals that are ignored, as with nohup, stay ignored. Outside the main thread, the only one
+    that
+    receives signals, it returns False.
     """
     asked = False
 
@@ -169,7 +171,9 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 
 
 class Progress:
-    """A bar with numbers behind it, on standard error; lines where that is no terminal."""
+    """A progress bar followed by numbers on standard error; plain lines if that is not a
+    terminal.
+    """
 
     def __init__(self, total: int, done: int = 0) -> None:
         self.total, self.begin_at = total, done
@@ -203,7 +207,7 @@ class Progress:
         return self
 
     def _room(self) -> int:
-        """Columns beside the steps and the time that is left."""
+        """Columns left beside the steps and the remaining time."""
         return self.console.size.width - 2 * len(str(self.total)) - len("/ 00:00:00 ")
 
     def __exit__(
@@ -216,13 +220,13 @@ class Progress:
             self.bar.stop()
 
     def plan_anew(self, total: int) -> None:
-        """Change how much there is to do."""
+        """Change the total amount of work."""
         self.total = total
         if self.live:
             self.bar.update(self.task, total=total)
 
     def update(self, done: int, numbers: str) -> None:
-        """Show how far it is; cheap enough to be called at each step."""
+        """Show the progress; cheap enough to be called at each step."""
         now = time.monotonic()
         if self.live:
             if now - self.shown > 0.1 or done == self.total:
@@ -236,7 +240,7 @@ class Progress:
             say(f"{done}/{self.total}  {numbers}  {left} left")
 
     def line(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line above the bar."""
         if self.live:
             self.console.print(escape(text), markup=False)
         else:
@@ -244,7 +248,7 @@ class Progress:
 
 
 def fitting(numbers: str, room: int) -> str:
-    """As many numbers, which two blanks part, as there is room for; the first ones stay whole.
+    """Keep as many numbers, separated by two spaces, as there is room for, from the first on.
 
     >>> fitting("loss 2.345  best validation 2.456  9,000 tokens/s", 40)
     'loss 2.345  best validation 2.456'
@@ -256,7 +260,7 @@ def fitting(numbers: str, room: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Time in words of two units at most.
+    """A duration in words, with at most two units.
 
     >>> duration(75), duration(3700)
     ('1 min 15 s', '1 h 1 min')
@@ -270,7 +274,7 @@ def duration(seconds: float) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns padded to their width; numbers to the right.
+    """Format a table with padded columns; numbers are aligned to the right.
 
     >>> print(table(["run", "loss"], [["a", "1.5"], ["bb", "12.25"]]))
     run   loss
@@ -290,5 +294,5 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def are_numbers(column: Iterable[str]) -> bool:
-    """Whether the cells of a column stand to the right; a dash stands for a number."""
+    """Whether a column is aligned to the right; a dash counts as a number."""
     return all(cell[:1] in "0123456789-" for cell in column)

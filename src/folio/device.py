@@ -1,7 +1,7 @@
-"""Where the arithmetic runs, in which precision, on how many threads: measured, not guessed.
+"""Chooses where to compute, in which precision and on how many threads, by measuring.
 
-bfloat16 is four times faster than float32 on some processors and a hundred times slower on
-others that have the same name for it, so both are tried for a moment.
+bfloat16 is four times faster than float32 on some processors and a hundred times slower on others
+that claim to support it, so both are timed for a moment.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 ROOT = Path("/")
 
 RULE = 1
-"""Of what is measured and how it is chosen from; what was remembered for another one is measured
+"""Version of the measurement and the choice; results remembered for another version are measured
 again."""
 
 WORTHWHILE = 1.3
-"""How many times faster bfloat16 multiplies before it is chosen; below that, conversions
-eat the gain."""
+"""How many times faster bfloat16 must multiply to be chosen; below that, conversions eat
+the gain."""
 
 SLOW = 0.003
-"""Seconds for a matrix product after which no larger one is tried."""
+"""Seconds of a matmul after which no larger one is tried."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3): free bytes at the end of the heap that are kept, and size of a piece from which
-it comes from the system and goes back there."""
+"""Parameters of mallopt(3): free bytes kept at the end of the heap, and size from which memory
+comes directly from the system and returns to it."""
 LARGEST_INT = 2**31 - 1
 MMAP_THRESHOLD_BYTES = 1 << 25
-"""The largest that glibc promises to take."""
+"""The largest value that glibc guarantees to accept."""
 
 
 _LOADED = time.monotonic()
@@ -54,25 +54,24 @@ class DeviceConfig:
     """Where and how to compute."""
 
     kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """`auto` takes the fastest that this machine has."""
+    """Where to compute; `auto` takes the fastest that this machine has."""
 
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """Of everything that the model computes; the weights that the optimizer changes, their
-    gradients and the loss stay in float32. `auto` takes the faster of the first two, measured.
-    `int8` is bfloat16, but learns with products made of bytes (model/int8.py)."""
+    """Precision of everything that the model computes; master weights, their gradients and the loss
+    stay in float32. `auto` takes the faster of float32 and bfloat16, measured. `int8` is bfloat16,
+    but trains with int8 matmuls (fast/int8.py)."""
 
     threads: int = 0
-    """Processor threads; 0 takes all cores, or what OMP_NUM_THREADS says. The result depends on
-    it in the last bits."""
+    """CPU threads; 0 takes all cores, or what OMP_NUM_THREADS says. They change the result in its
+    last bits."""
 
     fast: Literal["auto", "on", "off"] = "auto"
-    """Whether layers are replaced by those that compiled kernels compute (folio/fast), on a
-    processor. `off` computes with torch alone, as the model is written. `auto` is `on` where it
-    can be."""
+    """Whether layers are replaced by compiled ones (folio/fast) on a CPU. `off` computes with torch
+    alone, as the model is written. `auto` means `on` where possible."""
 
     memory_gigabytes: float = 0.0
-    """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has.
-    Where a batch needs more, fewer of its windows are in memory at once."""
+    """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has. A
+    batch that needs more is split into micro-batches."""
 
     def __post_init__(self) -> None:
         if not self.memory_gigabytes >= 0:
@@ -85,28 +84,28 @@ class DeviceConfig:
 
 @dataclass(frozen=True)
 class Device:
-    """A choice made, and why."""
+    """The chosen device, and why."""
 
     config: DeviceConfig
-    """Nothing in it is `auto` or 0 any more."""
+    """The config with no `auto` and no 0 left."""
     reason: str
     """What was measured, in words."""
 
     @property
     def torch(self) -> torch.device:
-        """The same for torch."""
+        """The corresponding torch.device."""
         import torch
 
         return torch.device(self.config.kind)
 
     @property
     def is_fast(self) -> bool:
-        """Whether kernels and several processes take part."""
+        """Whether compiled kernels and several processes are used."""
         return self.config.fast != "off" and self.config.kind == "cpu" and jit.available()
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights and activations that compute."""
+        """Dtype of the compute weights and activations."""
         import torch
 
         return torch.float32 if self.config.precision == "float32" else torch.bfloat16
@@ -117,19 +116,19 @@ class Device:
 
 
 def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> Device:
-    """Fill in what the config leaves open.
+    """Choose what the config leaves open.
 
     Args:
-        config: what the user fixed.
-        rows, width: the matrix product that decides is (rows, width) x (width, 4 * width);
-            take those of the model.
+        config: what the user set.
+        rows, width: the matmul that is timed is (rows, width) x (width, 4 * width); take those of
+            the model.
 
     Raises:
         UserError: the named device is not there, or does not have the named precision.
     """
     import torch
 
-    # Moments of rare weights decay into denormal numbers, on which processors are slow.
+    # The optimizer's moments of rare weights decay to denormal numbers, on which CPUs are slow.
     torch.set_flush_denormal(True)
     threads = config.threads or cores()
     torch.set_num_threads(threads)
@@ -160,8 +159,8 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
     precisions = ["float32", "bfloat16"] if config.precision == "auto" else [config.precision]
 
     def measure(precisions: Iterable[str]) -> dict[tuple[str, str], float]:
-        # On one thread: several wait for each other where the machine is busy, and then the
-        # measurement says more about the neighbours than about the processor.
+        # On one thread: several wait for each other on a busy machine, and then the timing would
+        # say more about other programs than about the processor.
         torch.set_num_threads(1)
         rates = {(k, p): matrix_rate(k, p, rows, width) for k in kinds for p in precisions}
         torch.set_num_threads(threads)
@@ -170,7 +169,7 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
     if len(kinds) * len(precisions) == 1:
         kind, precision = kinds[0], precisions[0]
         reason = "as asked"
-        if kind == "cpu" and precision != "float32":  # which every processor has
+        if kind == "cpu" and precision != "float32":  # float32 works on every processor
             asked, usual = measure((precision, "float32")).values()
             if asked < usual / 2:
                 reason += f", but float32 is {usual / asked:.0f} times as fast here"
@@ -194,8 +193,8 @@ def _settled(config: DeviceConfig, kind: Any, precision: Any, threads: int) -> D
 def _remembered(
     key: str, measure: Callable[[], dict[tuple[str, str], float]]
 ) -> dict[tuple[str, str], float]:
-    """What was measured first on this machine with this torch, so that the same command chooses
-    the same again, however close the rates are.
+    """Return what was measured first on this machine with this version of torch, so that the same
+    command makes the same choice, however close the rates are.
     """
     import torch
 
@@ -206,7 +205,7 @@ def _remembered(
     def read() -> dict[str, Any]:
         try:
             return dict(read_json(path))
-        except (UserError, OSError, TypeError, ValueError):  # none yet, or damaged
+        except (UserError, OSError, TypeError, ValueError):  # missing, or damaged
             return {}
 
     try:
@@ -220,14 +219,14 @@ def _remembered(
     known = known if isinstance(known.get(machine, {}), dict) else {}
     shapes = known.get(machine, {})
     shapes[key] = {" ".join(pair): rate for pair, rate in rates.items()}
-    with suppress(UserError):  # of a disk that is full
+    with suppress(UserError):  # the disk is full
         write_json(path, known | {machine: shapes})
     return rates
 
 
 @cache
 def processor_name() -> str:
-    """What the processor calls itself."""
+    """The processor's name for itself."""
     with suppress(OSError):
         for line in (ROOT / "proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -236,10 +235,10 @@ def processor_name() -> str:
 
 
 def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
-    """Measured rate of a matrix product in GFLOP/s, conversion of its inputs included.
+    """Measure the rate of a matmul in GFLOP/s, conversion of its inputs included.
 
-    Takes some 50 ms. Smaller products come first, and the rate of one that is slow is returned:
-    where a precision is emulated, a large product could take minutes.
+    Takes some 50 ms. Smaller matmuls are timed first, and if one is slow its rate is returned: with
+    an emulated precision, a large one could take minutes.
     """
     import torch
 
@@ -252,7 +251,7 @@ def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
 
         def once() -> float:
             start = time.perf_counter()
-            # One number back: waits for the device.
+            # Reading one number back waits for the device.
             multiply(a.to(dtype), b.to(dtype))[0, 0].item()
             return time.perf_counter() - start
 
@@ -273,8 +272,8 @@ def matrix_rate(kind: str, precision: str, rows: int, width: int) -> float:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread, which no other program makes wait: small products that two threads
-    share take twenty times as long where others are busy.
+    """Compute on one thread within this context: small matmuls on two threads take twenty times as
+    long while other programs are busy.
     """
     import torch
 
@@ -293,10 +292,10 @@ def _available(kind: str) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep the memory that it frees, where glibc looks after it.
+    """Have this process keep the memory that it frees, if its allocator is glibc's.
 
-    A training step frees nearly all that it took, and glibc gives the end of its heap back to the
-    system, so that each step would ask for thousands of pages anew.
+    A training step frees nearly all that it allocated, and glibc returns the end of its heap to the
+    system, so that each step would request thousands of pages again.
     """
     if mallopt := _glibc("mallopt"):
         mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
@@ -304,51 +303,51 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give the system back what `keep_freed_memory` kept."""
+    """Return to the system what `keep_freed_memory` kept."""
     if malloc_trim := _glibc("malloc_trim"):
         malloc_trim(0)
 
 
 def _glibc(name: str) -> Callable[..., int] | None:
-    """A function of the C library that this process runs on; None where that is another one."""
+    """A function of the C library; None if this process does not run on glibc."""
     if sys.platform != "linux":
         return None
     return getattr(ctypes.CDLL(None), name, None)
 
 
 def memory_in_use() -> int:
-    """Bytes of memory that this process holds now."""
+    """Resident memory of this process in bytes."""
     return account("self/status").get("VmRSS") or peak_memory()
 
 
 def peak_memory(children: Iterable[int] = ()) -> int:
-    """Most bytes of memory that this process ever held.
+    """Peak resident memory of this process in bytes.
 
     Args:
-        children: numbers of running processes that it forked, on Linux; what each has for itself
-            is added. Pages that they share are those of this process.
+        children: process ids of running forks, on Linux; their private memory is added. Pages that
+            they share count as those of this process.
     """
-    # The system's own answer, below, counts the process that started this one.
+    # The system's own figure, below, includes the process that started this one.
     if peak := account("self/status").get("VmHWM"):
         return peak + sum(_own_peak(child) for child in children)
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:  # not on Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _own_peak(child: int) -> int:
-    """What a process has for itself, and what it gave back since its own peak."""
+    """Private memory of a process, and what it has returned since its own peak."""
     status, pages = account(f"{child}/status"), account(f"{child}/smaps_rollup")
     now = pages.get("Private_Clean", 0) + pages.get("Private_Dirty", 0)
     return now + status.get("VmHWM", 0) - status.get("VmRSS", 0)
 
 
 def process_seconds() -> float:
-    """Seconds since this process was started, where the system tells, or else since torch was
-    about to be loaded.
+    """Seconds since this process was started if the system tells, else since shortly before torch
+    was imported.
     """
     try:
         stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace")
@@ -360,15 +359,15 @@ def process_seconds() -> float:
 
 
 def cores(root: Path = ROOT) -> int:
-    """Processors that this process may use: those that there are, that it may run on, whose time
-    its container gives it, and that OMP_NUM_THREADS allows.
+    """Number of cores that this process may use: limited by the machine, the process's affinity,
+    its container's quota, and OMP_NUM_THREADS.
 
     Args:
-        root: where /proc and /sys are found.
+        root: where to look for /proc and /sys.
     """
     try:
         n = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # macOS, Windows
+    except (AttributeError, OSError):  # not on macOS and Windows
         n = os.cpu_count() or 1
     for folder in _cgroups("cpu", root):
         quota, period = [*_words(folder / "cpu.max"), "max", "100000"][:2]
@@ -383,22 +382,22 @@ def cores(root: Path = ROOT) -> int:
 
 
 def machine_memory(root: Path = ROOT) -> int:
-    """Bytes of memory that this process may take: what the machine has, what the containers
-    around it give, and what `ulimit` allows.
+    """Bytes of memory that this process may use: limited by the machine, its containers, and
+    `ulimit`.
 
     Args:
         root: as in `cores`.
     """
     try:
         limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    except (AttributeError, ValueError, OSError):  # Windows: unknown
+    except (AttributeError, ValueError, OSError):  # unknown on Windows
         limits = [1 << 62]
     for folder in _cgroups("memory", root):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
             limits += [int(word) for word in _words(folder / name) if word.isdecimal()]
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:  # not on Windows
         return min(limits)
     for name in ("RLIMIT_AS", "RLIMIT_DATA"):
         if hasattr(resource, name):
@@ -408,7 +407,7 @@ def machine_memory(root: Path = ROOT) -> int:
 
 
 def _cgroups(controller: str, root: Path) -> Iterator[Path]:
-    """The control groups of this process, from its own to the outermost; none but on Linux."""
+    """The control groups of this process, from its own to the outermost; none outside Linux."""
     base = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -416,7 +415,7 @@ def _cgroups(controller: str, root: Path) -> Iterator[Path]:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if not controllers:  # version 2
+        if not controllers:  # cgroup version 2
             mounts = [base, base / "unified"]
         elif controller in controllers.split(","):
             mounts = [base / controllers, base / controller]
@@ -427,7 +426,7 @@ def _cgroups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _words(path: Path) -> list[str]:
-    """What stands in a small file; nothing where there is none."""
+    """The words of a small file; empty if it does not exist."""
     try:
         return path.read_text(encoding="ascii").split()
     except (OSError, ValueError):
@@ -435,7 +434,7 @@ def _words(path: Path) -> list[str]:
 
 
 def account(name: str) -> dict[str, int]:
-    """One of Linux's accounts of a process: `VmRSS` and so on -> bytes; empty where it is not."""
+    """Linux's memory accounts of a process: `VmRSS` and so on -> bytes; empty elsewhere."""
     try:
         lines = Path("/proc", name).read_text(encoding="ascii").splitlines()
     except OSError:

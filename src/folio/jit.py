@@ -1,13 +1,13 @@
-"""`kernel`: compile a function with numba, once for each version of its source.
+"""The decorator `kernel`: compiles a function with numba, once for each version of its source.
 
-The machine code is kept in Folio's own cache folder. Its key holds a digest of all that it is made
-of: the kernel files, the functions that a kernel calls and the constants that it reads, wherever
-they are defined. numba's own cache looks at the one file of the function alone, so that a constant
-changed in another file would leave the old code running. The version of numba and the kind of
+The machine code is kept in Folio's own cache folder. Its key has a digest of everything that
+affects it: the kernel files, the functions that a kernel calls and the constants that it reads,
+wherever they are defined. numba's own cache looks only at the file of the function, so that after a
+changed constant in another file the old code would still run. The version of numba and the kind of
 processor are in the key too.
 
-numba is loaded by the first kernel file that is imported. `FOLIO_JIT=off` does without kernels:
-plain layers, the reference tokenizer, the model's own sampling.
+numba is loaded by the first kernel file that is imported. With `FOLIO_JIT=off` there are no
+kernels: plain layers, the reference tokenizer, and the plain decoder are used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SUMS_IN_ANY_ORDER = {"reassoc", "contract"}
 """numba's fastmath flags that vectorize sums. Infinities and NaN keep their meaning."""
 
 KEPT_SECONDS = 90 * 86_400
-"""How long machine code of other versions stays."""
+"""How long machine code of other versions is kept."""
 
 CONSTANTS = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None))
 
@@ -67,16 +67,16 @@ def kernel(
 ) -> Callable[[Function], Function]:
     """Decorate a function to be compiled when it is first called.
 
-    It lets go of the interpreter lock while it runs, and divides by zero as numpy does.
+    The compiled function releases the GIL, and divides by zero as numpy does.
 
     Args:
-        fastmath: whether sums may be added up in any order, which vectorizes them.
-        parallel: whether `prange` shares its turns among threads.
-        inline: whether it becomes a part of the kernels that call it, instead of being called.
-        allocates: whether it makes arrays or lists. Without, numba leaves out its reference
-            counts, which in loops over a few bytes cost more than the work itself.
-        inner: whether it is called by kernels alone, and makes no arrays. It needs no way in from
-            Python then, which takes longer to compile than most kernels.
+        fastmath: whether sums may be reordered, which vectorizes them.
+        parallel: whether `prange` distributes its iterations over threads.
+        inline: whether it is inlined into the kernels that call it.
+        allocates: whether it creates arrays or lists. If not, numba omits reference counting, which
+            in loops over a few bytes costs more than the work itself.
+        inner: whether only kernels call it, and it creates no arrays. It then needs no entry point
+            from Python, which takes longer to compile than most kernels.
     """
     njit: Any = import_module("numba").njit
     _set_up_without_scipy()
@@ -102,9 +102,9 @@ def kernel(
 
 @cache
 def _set_up_without_scipy() -> None:
-    """Import the part of numba that looks for SciPy's matrix products, and keep SciPy from it.
+    """Import the part of numba that looks for SciPy's BLAS, without importing SciPy.
 
-    No kernel takes them, and to import SciPy is half of the time that a first kernel needs.
+    No kernel uses it, and importing SciPy takes half of the time of a first kernel.
     """
     hidden = [name for name in ("scipy", "scipy.linalg") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None cannot be imported
@@ -116,18 +116,20 @@ def _set_up_without_scipy() -> None:
 
 
 def must_compile(compiled: Any) -> bool:
-    """Whether a first call of a kernel takes seconds, since no earlier process has compiled it."""
+    """Whether the first call of a kernel takes seconds, because no earlier process has
+    compiled it.
+    """
     return not compiled.signatures and not compiled._cache.holds_anything()
 
 
 @cache
 def _cache_class() -> type:
-    """The cache of one kernel; defined here, since its base belongs to numba."""
+    """The class of a kernel's cache; defined in a function, since its base belongs to numba."""
     caching: Any = import_module("numba.core.caching")
 
     class Locator(caching._CacheLocator):
         def __init__(self, function: FunctionType) -> None:
-            self._py_file = function.__code__.co_filename  # numba asks for it in a warning
+            self._py_file = function.__code__.co_filename  # numba wants it for a warning
             self.line = function.__code__.co_firstlineno
             self.folder = folder_of(Path(self._py_file).parent)
 
@@ -161,7 +163,7 @@ def _cache_class() -> type:
         def load_overload(self, sig: Any, target_context: Any) -> Any:
             try:
                 return super().load_overload(sig, target_context)
-            except Exception:  # cut short, or of somebody else: as if it were not there
+            except Exception:  # truncated, or not ours: treat it as missing
                 with suppress(OSError):
                     self.flush()
                 return None
@@ -186,12 +188,12 @@ def folder_of(sources: Path) -> Path:
 def _kernels_folder() -> Path:
     try:
         return cache_folder() / "kernels"
-    except (RuntimeError, ValueError, OSError):  # a user without a home
-        return Path(os.devnull) / "kernels"  # cannot be made, which is told when it is needed
+    except (RuntimeError, ValueError, OSError):  # a user without a home folder
+        return Path(os.devnull) / "kernels"  # reported when it is needed
 
 
 def _remove_unused(folder: Path) -> None:
-    """What other versions of the sources left, once nothing was added to it for months."""
+    """Remove what other versions of the sources left, once it has been unused for months."""
     with suppress(OSError):
         for other in folder.iterdir():
             if time.time() - other.stat().st_mtime > KEPT_SECONDS:
@@ -199,7 +201,7 @@ def _remove_unused(folder: Path) -> None:
 
 
 def digest_of(function: Any) -> str:
-    """A digest of the sources and constants that the machine code of a function is made of."""
+    """A digest of the sources and constants that determine the machine code of a function."""
     import numpy as np
 
     digest, seen, waiting = hashlib.sha256(), set[int](), [function]
@@ -213,7 +215,7 @@ def digest_of(function: Any) -> str:
         for name, value in _globals_read_by(reached):
             if compiled_from := getattr(value, "py_func", None):
                 waiting.append(compiled_from)
-            elif isinstance(value, FunctionType):  # stands for others, by numba's `overload`
+            elif isinstance(value, FunctionType):  # it stands for others, by numba's `overload`
                 digest.update(_file_digest(Path(value.__code__.co_filename)).encode())
             elif isinstance(value, CONSTANTS):
                 digest.update(f"{name} = {value!r}\n".encode())
@@ -223,7 +225,7 @@ def digest_of(function: Any) -> str:
 
 
 def _globals_read_by(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Names and values, attributes of modules among them, in an order that does not change."""
+    """Names and values, including attributes of modules, in a deterministic order."""
     names = sorted(_names_in(function.__code__))
     for name in names:
         value = function.__globals__.get(name)
@@ -232,7 +234,7 @@ def _globals_read_by(function: FunctionType) -> Iterator[tuple[str, Any]]:
             continue
         for attribute in names:
             found = getattr(value, attribute, None)
-            if not isinstance(found, FunctionType):  # a library's own
+            if not isinstance(found, FunctionType):  # not a library's own
                 yield f"{name}.{attribute}", found
 
 
@@ -254,13 +256,13 @@ def sources_digest(folder: Path) -> str:
 def _file_digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:  # from an archive, which nobody edits
+    except OSError:  # imported from an archive, which nobody edits
         return ""
 
 
 @cache
 def _listen() -> None:
-    """Say once why something takes some seconds; forked processes compile too, but are silent."""
+    """Tell the user once why something takes some seconds; forked processes compile silently."""
     from numba.core import event
 
     process = os.getpid()

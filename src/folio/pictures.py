@@ -1,4 +1,4 @@
-"""Pictures: curves, rows of dots and parallel coordinates as SVG, all with the same look."""
+"""Pictures as SVG, all with the same look: curves, rows of dots and parallel coordinates."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Curve:
     x: Sequence[float]
     y: Sequence[float]
     faint: bool = False
-    """Drawn thin and pale, behind the others; for noisy series."""
+    """Drawn thin and pale behind the others, for noisy series."""
     dots: bool = False
     color: int = 0
-    """Which of the colors."""
+    """Index of its color in COLORS."""
 
 
 def draw_curves(
@@ -45,10 +45,10 @@ def draw_curves(
     Args:
         path: the file.
         curves: drawn in order.
-        title, x_label, y_label: words on it.
+        title, x_label, y_label: the labels.
         level: a horizontal line, with its name.
-        levels: more of them; of those that lie close together one has its name.
-        mark: one point to look at, with its name.
+        levels: further ones; of those that are close together only one is labelled.
+        mark: one point to mark, with its name.
     """
     from matplotlib.figure import Figure
 
@@ -100,7 +100,7 @@ def draw_curves(
 
 @dataclass(frozen=True)
 class Dots:
-    """Some measurements of one thing; a row of a picture."""
+    """Several measurements of one item: a row of a picture."""
 
     label: str
     values: Sequence[float]
@@ -117,14 +117,13 @@ def draw_dots(
     each_label: str = "each seed",
     level: tuple[str, float] | None = None,
 ) -> None:
-    """Write an SVG with a row for each thing: its measurements, their mean, what was expected.
+    """Write an SVG with a row for each item: its measurements, their mean, and the expected value.
 
     Args:
         path: the file.
         rows: from top to bottom.
-        title, x_label: words on it.
-        expected_label: of the marks for `expected`.
-        each_label: of the dots, where there are several in a row.
+        title, x_label: the labels.
+        expected_label: label of the marks for `expected`.
         level: a vertical line to compare with, with its name.
     """
     from matplotlib.figure import Figure
@@ -175,13 +174,13 @@ def svg_history(
     x_label: str,
     y_label: str,
 ) -> str:
-    """An SVG of single results and of the best so far.
+    """Draw single results and the best so far as SVG.
 
     Args:
-        points: place, value, and which of `names` it is.
-        best: place and value of the falling line.
+        points: x, y, and index in `names`.
+        best: x and y of the falling line.
         names: kinds of points; the first one stands out.
-        x_label, y_label: words on it.
+        x_label, y_label: the labels.
     """
     from matplotlib.figure import Figure
 
@@ -207,18 +206,18 @@ class Axis:
 
     label: str
     places: Sequence[float]
-    """Of each thing, on the axis."""
+    """Position of each item on the axis."""
     log: bool = False
     ticks: Sequence[tuple[float, str]] = ()
-    """Places with words; numbers where there are none."""
+    """Positions and labels of ticks; numbers if empty."""
 
 
 def svg_slices(axes_of: Sequence[Axis], values: Sequence[float], *, y_label: str) -> str:
-    """An SVG with a small picture for each quantity: a point for each thing.
+    """Draw one small picture per quantity as SVG, with a point for each item.
 
     Args:
         axes_of: the quantities.
-        values: of each thing, upwards.
+        values: y of each item.
         y_label: what the values are.
     """
     from matplotlib.figure import Figure
@@ -246,11 +245,11 @@ def svg_slices(axes_of: Sequence[Axis], values: Sequence[float], *, y_label: str
 
 
 def svg_parallel(axes_of: Sequence[Axis], values: Sequence[float], *, value_label: str) -> str:
-    """An SVG of parallel coordinates: a line for each thing, the better the darker.
+    """Draw parallel coordinates as SVG: a line for each item, the better the darker.
 
     Args:
         axes_of: the quantities, from left to right.
-        values: of each thing, the last axis; the lowest are the best.
+        values: value of each item on the last axis; the lowest are the best.
         value_label: what they are.
     """
     from matplotlib.figure import Figure
@@ -287,7 +286,7 @@ def svg_parallel(axes_of: Sequence[Axis], values: Sequence[float], *, value_labe
 
 
 def _unit_places(axis: Axis, places: Sequence[float] | None = None) -> list[float]:
-    """Places from 0 to 1 on an axis."""
+    """Positions on an axis, scaled to 0 ... 1."""
     scale = math.log if axis.log else float
     ends = [*axis.places, *(place for place, _ in axis.ticks)]
     low, high = scale(min(ends)), scale(max(ends))
@@ -310,19 +309,19 @@ def _dress(axes, title: str, x_label: str, y_label: str) -> None:
 
 
 def _save(figure, path: Path) -> None:
-    """Write an SVG; without a date or random ids, so that the same curves give the same file."""
+    """Write an SVG without a date or random ids, so that equal curves give equal files."""
     with atomic_write(path, "wb") as file:
         _write_svg(figure, file)
 
 
 def _svg(figure) -> str:
-    """The <svg> element alone, for a page; all of its ids are its own."""
+    """The <svg> element alone, for a page; its ids are unique."""
     file = io.BytesIO()
     _write_svg(figure, file)
     text = file.getvalue().decode("utf-8")
     text = text[text.index("<svg") :]
     salt = hashlib.sha256(text.encode("utf-8")).hexdigest()[:6]
-    # Pictures on one page must not take each other's clip paths and letters.
+    # Pictures on one page must not use each other's clip paths and glyphs.
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{salt}-", text)
 
 
@@ -334,12 +333,12 @@ def _write_svg(figure, file: IO[bytes]) -> None:
 
 
 def _annotate(axes, text: str, at: tuple[float, float], **style) -> None:
-    """Words at a point; they may leave the frame rather than squeeze the picture."""
+    """Put a label at a point; it may leave the frame rather than squeeze the picture."""
     axes.annotate(text, at, textcoords="offset points", ha="right", **style).set_in_layout(False)
 
 
 def _fit_height(axes, curves: Sequence[Curve], levels: Sequence[float]) -> None:
-    """Leave out the fall of the first steps, which would flatten all that follows."""
+    """Crop the fall of the first steps, which would flatten everything after it."""
     values = sorted(y for curve in curves for y in curve.y)
     if len(values) > 20:
         low, high = min(values[0], *levels, values[0]), values[int(len(values) * 0.97)]

@@ -1,4 +1,4 @@
-"""Pages: one look for every HTML file, and the pieces that it is made of."""
+"""HTML pages: one look for every file, and the pieces that it is made of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from folio.console import are_numbers
 
 COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#65a30d", "#4b5563")
-"""Of pages and pictures."""
+"""The colors of pages and pictures."""
 INK, FAINT = "#1f2937", "#9ca3af"
 
 
@@ -18,23 +18,23 @@ POLICY = {
     "style-src": "'unsafe-inline'",
     "script-src": "'unsafe-inline'",
 }
-"""What a page may load and run; it needs no other file."""
+"""The content security policy of a page, which needs no other file."""
 
 
 def html_page(title: str, body: str, *, allowed: Mapping[str, str] | None = None) -> str:
-    """One HTML file that needs no other and loads nothing; light or dark, as the reader likes it.
+    """Build an HTML file that loads nothing else; light or dark as the browser prefers.
 
     Args:
         title: plain text; it is also the heading.
         body: HTML: `html_table`, `html_pieces`, `<h2>`, `<p>`, `<figure>` with an inline SVG ...
-            Whatever comes from a user has gone through `html.escape`.
-        allowed: what it may do beyond POLICY, by directive.
+            Text from a user must have gone through `html.escape`.
+        allowed: what the page may do beyond POLICY, by directive.
     """
     policy = dict(POLICY)
     for directive, more in (allowed or {}).items():
         policy[directive] = f"{policy.get(directive, '')} {more}".strip()
     rules = "; ".join(f"{directive} {value}" for directive, value in policy.items())
-    *bright, _ = COLORS  # the last one is gray
+    *bright, _ = COLORS  # the last color is gray
     tints = (
         f".pieces span:nth-child({len(bright)}n + {place}) {{"
         f" background: color-mix(in srgb, {color} var(--tint), transparent) }}"
@@ -53,12 +53,12 @@ def html_page(title: str, body: str, *, allowed: Mapping[str, str] | None = None
 def html_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None
 ) -> str:
-    """A table of plain text; columns of numbers are to the right.
+    """Build a table of plain text; columns of numbers are aligned to the right.
 
     Args:
         header: names of the columns.
         rows: one text for each column.
-        marked: the row to look at.
+        marked: index of the row to highlight.
 
     >>> html_table(["a"], [["<1"]])
     '<div class="wide"><table>\\n<tr><th>a</th></tr>\\n<tr><td>&lt;1</td></tr>\\n</table></div>'
@@ -78,10 +78,10 @@ def html_table(
 
 
 def html_bars(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Horizontal bars, the longest over the whole width.
+    """Build horizontal bars, the longest over the whole width.
 
     Args:
-        rows: name, value, and the words behind the bar.
+        rows: name, value, and the words after the bar.
 
     >>> html_bars([("a", 2, "two")])  # doctest: +ELLIPSIS
     '<div class="bars">\\n<span>a</span><i style="width: 100.0%"></i><span>two</span>\\n</div>'
@@ -96,10 +96,10 @@ def html_bars(rows: Sequence[tuple[str, float, str]]) -> str:
 
 
 def html_pieces(pieces: Iterable[tuple[str, str]]) -> str:
-    """Text in pieces, each in another color than its neighbours.
+    """Build text in pieces, each with a color different from its neighbours.
 
     Args:
-        pieces: plain text, and what it says when pointed at.
+        pieces: plain text, and its tooltip.
 
     >>> html_pieces([("a<", "token 7")])
     '<p class="pieces"><span title="token 7">a&lt;</span></p>'

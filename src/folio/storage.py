@@ -1,4 +1,4 @@
-"""Files that survive: atomic writes, checksums, locks, and the cache."""
+"""Files that survive a crash: atomic writes, checksums, locks, and the cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ except ImportError:  # Windows: runs are not locked there
     fcntl = None
 
 QUOTA = getattr(errno, "EDQUOT", 0)
-"""Windows has no quotas of this kind."""
+"""The error of an exceeded quota, which Windows lacks."""
 
 TOLD = [
     errno.ENOSPC,
@@ -37,18 +37,18 @@ TOLD = [
     errno.EIO,
     *([QUOTA] if QUOTA else []),
 ]
-"""Errors of a disk that are known by their words."""
+"""Errors of a disk that libraries report only in words."""
 
 LOCKS = fcntl is not None
-"""Whether `locked` keeps anybody out."""
+"""Whether `locked` locks anything on this system."""
 
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that appears under `path` whole, or not at all.
+    """Open a file that appears under `path` complete, or not at all.
 
-    It is written beside its final name, flushed to the disk and renamed; on an
-    error the old file stays and nothing is left behind.
+    It is written beside its final name, flushed to disk and renamed; on an error the old file is
+    unchanged and nothing is left behind.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -75,14 +75,14 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, atomically; numbers as `json_text` has them."""
+    """Write indented JSON atomically; numbers as in `json_text`."""
     text = json_text(value, indent=2, ensure_ascii=False)
     with atomic_write(path) as file:
         file.write(text + "\n")
 
 
 def json_text(value: Any, **options: Any) -> str:
-    """JSON that every reader takes: a number that is infinite or none is null, which it lacks.
+    """JSON that every reader accepts: infinity and NaN, which it lacks, become null.
 
     >>> json_text({"loss": float("nan"), "error": (1.5, float("inf"))})
     '{"loss": null, "error": [1.5, null]}'
@@ -109,10 +109,10 @@ def read_json(path: Path) -> Any:
 
 
 def storage_error(error: Exception, path: Path) -> UserError:
-    """What a failed write means for the user.
+    """Turn a failed write into an error for the user.
 
     Args:
-        error: of the system, or of a library that tells the system's in words of its own.
+        error: an OSError, or a library's error that quotes one.
         path: what was written.
     """
     number = storage_errno(error)
@@ -138,7 +138,7 @@ def storage_error(error: Exception, path: Path) -> UserError:
 
 
 def storage_errno(error: Exception) -> int | None:
-    """The system's number of an error, of which libraries in Rust and C++ keep only the words.
+    """The errno of an error; libraries in Rust and C++ give it only in words.
 
     >>> storage_errno(RuntimeError("I/O error: No space left on device (os error 28)"))
     28
@@ -154,7 +154,7 @@ def storage_errno(error: Exception) -> int | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power failure, where the system allows it."""
+    """Make a rename in `folder` survive a power failure, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -170,7 +170,7 @@ def sha256_of(path: Path) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Hard link, or a copy where the two stand on different file systems."""
+    """Hard-link a file, or copy it to another file system."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -183,9 +183,9 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where things that can be made again are kept; `FOLIO_CACHE` moves it.
+    """The folder for everything that can be made again; `FOLIO_CACHE` overrides it.
 
-    Where it cannot be written, a temporary folder takes its place, with what it holds, until this
+    If it is not writable, a temporary folder with links to its content replaces it until this
     process ends.
 
     Raises:
@@ -199,13 +199,13 @@ def cache_folder() -> Path:
         return _writable(Path(base) / "folio")
     try:
         return _writable(Path.home() / ".cache" / "folio")
-    except RuntimeError:  # a user without a name or a home, as of a container
+    except RuntimeError:  # a user without a name or a home, as in a container
         return _writable(None)
 
 
 @cache
 def _writable(folder: Path | None) -> Path:
-    """The folder, or one in its place."""
+    """The folder if it is writable, or a temporary one instead."""
     reason = "there is no home folder for it"
     if folder is not None:
         try:
@@ -213,7 +213,7 @@ def _writable(folder: Path | None) -> Path:
             with tempfile.TemporaryFile(dir=folder):
                 return folder
         except OSError as error:
-            if storage_errno(error) in (errno.ENOSPC, QUOTA):  # reading may be all it takes
+            if storage_errno(error) in (errno.ENOSPC, QUOTA):  # reading may be all that is needed
                 return folder
             reason = f"{folder} cannot be written: {error.strerror}"
     try:
@@ -234,7 +234,7 @@ def _writable(folder: Path | None) -> Path:
 
 
 def _link_all(source: Path, target: Path) -> None:
-    """Have every file of `source` in `target` too; those that are written anew replace links."""
+    """Link every file of `source` into `target`; a file that is rewritten replaces its link."""
     for folder, _, files in os.walk(source):
         for file in files:
             link = target / Path(folder, file).relative_to(source)
@@ -244,7 +244,7 @@ def _link_all(source: Path, target: Path) -> None:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # and not a process forked from it
+    if os.getpid() == owner:  # and not in a process forked from it
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -252,13 +252,13 @@ def _remove(folder: Path, owner: int) -> None:
 def locked(path: Path, owner_of: str, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path` while the block runs.
 
-    The operating system holds the lock, so that it ends with its process: a file
-    that a killed process left behind locks nothing.
+    The operating system holds the lock, so that it ends with its process: a file left by a killed
+    process locks nothing.
 
     Args:
         path: the lock file.
         owner_of: what is locked, for the message.
-        wait: until it is free, instead of raising.
+        wait: wait until it is free, instead of raising.
 
     Raises:
         UserError: another process holds it; the message names that process.
@@ -278,11 +278,11 @@ def locked(path: Path, owner_of: str, wait: bool = False) -> Iterator[None]:
                     f"{owner_of} is being written by {holder}. "
                     f"Wait until it ends, or stop that process."
                 ) from None
-            except OSError as error:  # NFS and Lustre without locks, some file systems of users
+            except OSError as error:  # NFS and Lustre without locks, some FUSE file systems
                 _warn_of_no_locks(error.strerror or str(error))
             if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
                 raise UserError(f"{owner_of} was given up by another command just now. Try again.")
-        with suppress(OSError):  # a full disk; the name is for a message only
+        with suppress(OSError):  # a full disk; the name is only for a message
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
@@ -297,7 +297,7 @@ def _warn_of_no_locks(reason: str) -> None:
 
 
 def file_mode() -> int:
-    """The permissions that a new file has by the user's umask; temporary files have others."""
+    """The permissions of a new file by the user's umask; temporary files have others."""
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

@@ -1,4 +1,4 @@
-"""Public doubles, and the contract that every tokenizer keeps. For tests, ours and yours."""
+"""Public doubles, and the contract of every tokenizer. For tests, ours and yours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from folio.tokenizers.base import Tokenizer
 
 
 def tiny_gpt(seed: int = 0, **settings: object) -> GPT:
-    """A real GPT of two layers that computes in milliseconds, in evaluation mode."""
+    """Build a real GPT of two layers that computes in milliseconds, in evaluation mode."""
     shape: dict[str, object] = {
         "vocab_size": 11,
         "context_length": 8,
@@ -27,12 +27,12 @@ def tiny_gpt(seed: int = 0, **settings: object) -> GPT:
 
 
 def check_tokenizer(tokenizer: Tokenizer, text: str, folder: Path) -> None:
-    """Assert what a Tokenizer promises, on a text of which it knows every character.
+    """Assert what a Tokenizer promises, on a text whose characters it knows.
 
     Args:
         tokenizer: to check.
-        text: not empty; without unknown characters.
-        folder: where it may be saved.
+        text: a text that is not empty and has no unknown characters.
+        folder: where it can be saved.
     """
     token_ids = tokenizer.encode(text)
     assert token_ids.ndim == 1 and token_ids.dtype == tokenizer.dtype
@@ -52,7 +52,7 @@ def check_tokenizer(tokenizer: Tokenizer, text: str, folder: Path) -> None:
     assert one_by_one == tokenizer.decode(token_ids, skip_special=True)
 
     for name, token_id in tokenizer.special_tokens.items():
-        if token_id != tokenizer.unknown:  # which stands for any text that is not known
+        if token_id != tokenizer.unknown:  # it stands for any unknown text
             assert token_id not in tokenizer.encode(name), f"{name} in user text is plain text"
         allowed = tokenizer.encode(name + name, allowed_special=[name])
         assert allowed.tolist() == [token_id, token_id], f"{name} was allowed"

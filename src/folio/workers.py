@@ -1,8 +1,8 @@
-"""A pool of workers that do the same kind of task side by side, rank 0 being this process.
+"""A pool of workers that run the same task in parallel; rank 0 is this process.
 
-Processes where they can be forked: threads of one interpreter wait for its lock between any two
-operations, which takes up to half of the time of a small model. A forked process has all that its
-parent had, so a message is a few numbers; flat buffers of weights lie in memory that both see.
+Workers are processes if they can be forked: threads of one interpreter wait for the GIL between any
+two operations, which takes up to half of the time of a small model. A forked process has everything
+that its parent had, so a message is a few numbers; flat buffers of weights are in shared memory.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ from folio.device import peak_memory
 from folio.errors import UserError
 
 Phase = Callable[[int, Any], Any]
-"""(rank, message) -> answer."""
+"""Maps (rank, message) to an answer."""
 Task = Sequence[Phase]
-"""Phases with a barrier between any two: each begins when all workers are done with the one before
+"""Phases with a barrier between any two: each begins when all workers have finished the one before
 it, whose answer is its message."""
 Reply = tuple[Any, Exception | None]
-"""The answer, or the error, which is raised where all have been heard."""
+"""The answer, or the error, which is raised once all workers have replied."""
 SPIN_SECONDS = 0.0005
-"""For which a worker looks for a message again and again before it sleeps. Waking it takes up to
-half of that, and a step of a small model waits several times."""
+"""How long a worker polls for a message before it sleeps. Waking it takes up to half of that, and a
+step of a small model waits several times."""
 HUNG_SECONDS = 60.0
-"""Without an answer and without any processor time, after which a worker is given up. A busy
-machine leaves every process some of its time within a minute."""
+"""How long a worker may neither answer nor use processor time before it is given up. Even on a busy
+machine every process gets some time within a minute."""
 CLOSE_SECONDS = 5.0
-"""For which a worker may take to leave before it is killed."""
+"""How long a worker may take to exit before it is killed."""
 PR_SET_PDEATHSIG = 1
-"""Of prctl(2)."""
+"""The option of prctl(2) that sends a signal when the parent dies."""
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | (
     {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set()
 )
 
 
 class WorkerError(UserError):
-    """A worker died or hung; what it was computing is lost, and the pool is of no use any more."""
+    """A worker died or hung; its work is lost, and the pool can no longer be used."""
 
 
 def shared_buffer(n: int, dtype: torch.dtype) -> Tensor:
-    """(n,) zeros on the CPU that forked processes read and write together."""
+    """(n,) zeros on the CPU that forked processes share."""
     memory = mmap.mmap(-1, max(n, 1) * dtype.itemsize)
     return torch.frombuffer(memory, dtype=dtype, count=n)
 
 
 class WorkerPool(Protocol):
-    """Workers at hand."""
+    """Workers that run tasks."""
 
     def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
-        """Answer message i by worker i, for at most as many messages as workers.
+        """Have worker i answer message i; there are at most as many messages as workers.
 
         Raises:
             WorkerError: one of them died or hung.
@@ -72,12 +72,12 @@ class WorkerPool(Protocol):
         ...
 
     def close(self) -> int:
-        """End the workers; returns the most bytes of memory that all of them ever held."""
+        """End the workers; returns the peak memory in bytes of all of them together."""
         ...
 
 
 def forks() -> bool:
-    """Whether workers are processes. Beside an accelerator torch forbids gradients in a fork."""
+    """Whether workers are processes. With an accelerator, torch forbids gradients in a fork."""
     return sys.platform == "linux" and not torch.cuda.is_available()
 
 
@@ -85,15 +85,15 @@ def make_pool(world_size: int, tasks: Sequence[Task], prepare: Callable[[], None
     """Start workers.
 
     Args:
-        world_size: how many, this process included.
-        tasks: what they can be asked for; none may change what another worker reads meanwhile.
-        prepare: called once in each of the others.
+        world_size: number of workers, this process included.
+        tasks: the tasks they can run; none may change what another worker reads at the same time.
+        prepare: called once in each other worker.
     """
     return (ProcessPool if forks() else ThreadPool)(world_size, tasks, prepare)
 
 
 class ProcessPool:
-    """Forked processes, which end with this one, however it ends."""
+    """Forked processes that end with this one, however it ends."""
 
     def __init__(self, world_size: int, tasks: Sequence[Task], prepare: Callable[[], None]) -> None:
         self.tasks = tasks
@@ -113,7 +113,7 @@ class ProcessPool:
             self.others.append((pid, Line(ours, pid)))
 
     def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
-        """As a WorkerPool. An error in any worker is raised here, after all have answered."""
+        """Run a task; an error in any worker is raised here, after all have answered."""
         lines = [line for _, line in self.others[: len(messages) - 1]]
 
         def barrier() -> None:
@@ -135,7 +135,7 @@ class ProcessPool:
         return _answers(replies)
 
     def close(self) -> int:
-        """As a WorkerPool; a worker that does not leave is killed."""
+        """End the workers; one that does not exit is killed."""
         peak = peak_memory(pid for pid, _ in self.others)
         for _, line in self.others:
             line.connection.close()
@@ -152,7 +152,7 @@ class ProcessPool:
 def _has_left(child: int) -> bool:
     with suppress(ChildProcessError):
         return os.waitpid(child, os.WNOHANG) != (0, 0)
-    return True  # somebody else has waited for it
+    return True  # someone else has waited for it
 
 
 def _serve(
@@ -162,16 +162,16 @@ def _serve(
     tasks: Sequence[Task],
     prepare: Callable[[], None],
 ) -> None:
-    """Answer until the other end is closed."""
+    """Answer messages until the other end is closed."""
     _end_with(parent)
-    # Rank 0 decides when to stop; a lock that it holds must not outlive it here.
+    # Rank 0 decides when to stop; a lock that it holds must not outlive it in a fork.
     for stop in STOP_SIGNALS:
         signal.signal(stop, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     own = connection.fileno()
     os.closerange(3, own)
     os.closerange(own + 1, os.sysconf("SC_OPEN_MAX"))
-    # Of OpenMP's threads a fork keeps none: whoever asks for more than one waits for ever.
+    # A fork keeps none of OpenMP's threads: using more than one would wait for ever.
     torch.set_num_threads(1)
     prepare()
     line = Line(connection)
@@ -202,24 +202,24 @@ class Line:
     def __init__(self, connection: Connection, worker: int | None = None) -> None:
         """
         Args:
-            connection: to the other process.
-            worker: number of the process at the other end, which is watched; None for a parent,
-                whose end closes the connection.
+            connection: the connection to the other process.
+            worker: process id of the other end, which is watched; None for a parent, whose end
+                closes the connection.
         """
         self.connection, self.worker, self.send = connection, worker, connection.send
         self.coming = select.poll()
         self.coming.register(connection, select.POLLIN)
         self.preempted = 0
-        """Times that another program took the core of this one, at the last look."""
+        """How often another program had preempted this one, at the last check."""
 
     def receive(self) -> Any:
-        """Return the next message, without sleep if it comes soon and no other program wants the
+        """Return the next message, without sleeping if it comes soon and no other program wants the
         core.
 
         Raises:
             WorkerError: the worker at the other end hangs.
         """
-        import resource  # which Windows does not have
+        import resource  # not on Windows
 
         before = self.preempted
         self.preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
@@ -232,9 +232,9 @@ class Line:
         return self.connection.recv()
 
     def _watch(self, worker: int) -> None:
-        """Wait for a message as long as the worker computes."""
+        """Wait for a message while the worker is still computing."""
         idle, used = 0.0, -1.0
-        # In short waits: a machine or a process that is suspended does not count as waiting.
+        # In short waits: suspending the machine or a process does not count as waiting.
         while not self.coming.poll(1000):
             idle, before, used = idle + 1.0, used, processor_seconds(worker)
             if used != before:
@@ -248,7 +248,7 @@ class Line:
 
 
 def processor_seconds(process: int) -> float:
-    """Processor time that a process has used, its kernel time included; 0 where it is not told."""
+    """Processor time that a process has used, including kernel time; 0 if unknown."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -258,7 +258,7 @@ def processor_seconds(process: int) -> float:
 
 
 def _work_off(task: Task, rank: int, message: Any, barrier: Callable[[], None]) -> Reply:
-    """Do a whole task; who failed comes to the barriers too, where the others wait."""
+    """Run a whole task; after an error it still comes to the barriers, where the others wait."""
     reply: Reply = message, None
     for i, phase in enumerate(task):
         if i:
@@ -278,7 +278,7 @@ def _attempt(phase: Phase, rank: int, before: Reply) -> Reply:
 
 
 def _answers(replies: list[Reply]) -> list[Any]:
-    """Return all answers; the first error is raised."""
+    """Return all answers, or raise the first error."""
     for _, error in replies:
         if error is not None:
             raise error
@@ -286,16 +286,14 @@ def _answers(replies: list[Reply]) -> list[Any]:
 
 
 class ThreadPool:
-    """Threads of this process."""
+    """Workers that are threads of this process."""
 
     def __init__(self, world_size: int, tasks: Sequence[Task], prepare: Callable[[], None]) -> None:
         self.tasks = tasks
         self.pool = ThreadPoolExecutor(world_size, initializer=prepare)
 
     def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
-        """As a WorkerPool. An error is raised after all have answered, so that none still
-        writes.
-        """
+        """Run a task; an error is raised after all have answered, so that none still writes."""
         replies: list[Reply] = [(message, None) for message in messages]
         for phase in self.tasks[task]:
             attempt = partial(_attempt, phase)
@@ -303,6 +301,6 @@ class ThreadPool:
         return _answers(replies)
 
     def close(self) -> int:
-        """As a WorkerPool."""
+        """End the threads; returns the peak memory of this process in bytes."""
         self.pool.shutdown()
         return peak_memory()

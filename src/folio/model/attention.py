@@ -18,14 +18,14 @@ from folio.model.positions import RotaryPositions
 
 
 class Attention(nn.Module):
-    """Each position takes a mean of the values at and before it, weighted by query times key."""
+    """Each position takes a mean of the values up to it, weighted by query times key."""
 
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads = config.n_heads, config.key_value_heads
         self.dropout = Dropout(config.attention_dropout)
         q_width, kv_width = config.attention_width, self.n_kv_heads * config.head_width
-        # One matrix for all three, one below the other: one large product instead of three.
+        # One matrix for all three, stacked by rows: one large matmul instead of three.
         self.widths = (q_width, kv_width, kv_width)
         self.qkv_proj = nn.Linear(config.d_model, sum(self.widths), bias=config.bias)
         self.out_proj = nn.Linear(q_width, config.d_model, bias=config.bias)
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         return self.out_proj(merge_heads(y))  # (B, T, W) -> (B, T, C)
 
     def project(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute what each position asks, offers and says.
+        """Compute queries, keys and values, with qk_norm and rotation if the config has them.
 
         Args:
             x: (B, T, C) hidden states of the positions start ... start + T - 1.
@@ -95,7 +95,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = 
     Args:
         q: (B, H, T, D), the last T of the S positions.
         k, v: (B, H, S, D), S >= T.
-        dropout: of the weights.
+        dropout: dropout of the attention weights.
 
     Returns:
         (B, H, T, D).
@@ -113,7 +113,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = 
 def causal_attention_written_out(
     q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Compute the same as `causal_attention`, to read: scores, mask, softmax, values.
+    """Compute the same as `causal_attention`, written to be read: scores, mask, softmax, values.
 
     Returns:
         (B, H, T, D) the mixed values, and (B, H, T, S) the weights, each row summing to 1.
@@ -126,7 +126,7 @@ def causal_attention_written_out(
 
 
 def causal_mask(t: int, s: int, device: torch.device) -> Tensor:
-    """(T, S), True where the query may look; the queries are the last T of S positions.
+    """(T, S), True where a query may attend; the queries are the last T of S positions.
 
     For T = 2, S = 4:    1 1 1 0
                          1 1 1 1

@@ -25,9 +25,9 @@ NORMS_AT = {
 
 
 class Block(nn.Module):
-    """Look around, then think: x + attention(norm(x)), then x + feed_forward(norm(x)).
+    """Two residual sublayers: x + attention(norm(x)), then x + feed_forward(norm(x)).
 
-    `config.norm_placement` says which of the norms are there; the others pass x on.
+    `config.norm_placement` says which norms exist; the others are identities.
     """
 
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None) -> None:
@@ -48,10 +48,10 @@ class Block(nn.Module):
         self.dropout = Dropout(config.residual_dropout)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """Change the residual stream twice: (B, T, C) -> (B, T, C).
+        """Add both sublayers to the residual stream: (B, T, C) -> (B, T, C).
 
         Args:
-            x: (B, T, C) the stream.
+            x: (B, T, C) the residual stream.
             cache: keys and values of earlier positions; extended in place by T.
         """
         x = self.attention_sum_norm(x + self.dropout(self._attend(self.attention_norm(x), cache)))

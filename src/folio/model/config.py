@@ -16,23 +16,23 @@ ActivationKind = Literal["relu", "gelu", "gelu_tanh", "relu2", "swiglu"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A decoder-only transformer; the defaults are the textbook GPT-2 in its smallest size."""
+    """A decoder-only transformer; the defaults are a tiny GPT-2."""
 
     vocab_size: int = 0
-    """Rows of the embedding and of the head. 0 takes the tokenizer's size; rows above that
-    only pad the matrices and are never sampled."""
+    """Rows of the embedding and of the head. 0 takes the tokenizer's size; further rows only pad
+    the matrices and are never sampled."""
 
     context_length: int = 64
     """Most tokens that a prediction may look back on."""
 
     n_layers: int = 4
-    """Blocks, each attention and then feed-forward."""
+    """Number of blocks, each attention and then feed-forward."""
 
     n_heads: int = 4
-    """Attention heads; divides d_model, unless head_dim is given."""
+    """Number of attention heads; divides d_model, unless head_dim is given."""
 
     n_kv_heads: int = 0
-    """Heads of keys and values, shared by groups of query heads
+    """Number of key and value heads, shared by groups of query heads
     (https://arxiv.org/abs/2305.13245). 0 means n_heads."""
 
     d_model: int = 128
@@ -42,51 +42,54 @@ class ModelConfig:
     """Width of one attention head. 0 means d_model / n_heads."""
 
     d_ff: int = 0
-    """Width inside the feed-forward layer. 0 means four times d_model, or as many parameters
-    in a gated layer (8/3, rounded up to a multiple of 32)."""
+    """Width inside the feed-forward layer. 0 means four times d_model; in a gated layer 8/3 of it,
+    rounded up to a multiple of 32, which gives as many parameters."""
 
     positions: PositionKind = "learned"
-    """How a token knows its place."""
+    """How positions are encoded."""
 
     rope_base: float = 10_000.0
-    """Longest wavelength of the rotary positions, over two pi (https://arxiv.org/abs/2104.09864)."""
+    """Longest wavelength of rotary positions, divided by two pi
+    (https://arxiv.org/abs/2104.09864)."""
 
     normalization: NormalizationKind = "layernorm"
-    """What scales the residual stream."""
+    """The kind of norm."""
 
     norm_placement: NormPlacement = "pre"
-    """Before each sublayer, after the sum, on both ends of the sublayer, or nowhere."""
+    """Where norms are: before each sublayer, after the sum, on both ends of the sublayer, or
+    nowhere."""
 
     normalization_epsilon: float = 1e-5
-    """Added to the variance before its root."""
+    """Added to the variance before the square root."""
 
     qk_norm: bool = False
     """Normalize queries and keys in each head (https://arxiv.org/abs/2010.04245)."""
 
     activation: ActivationKind = "gelu"
-    """Non-linearity of the feed-forward layer; gelu_tanh is GELU as GPT-2 approximates it."""
+    """Nonlinearity of the feed-forward layer; gelu_tanh is GPT-2's approximation of GELU."""
 
     bias: bool = True
     """Whether linear layers and LayerNorm have a bias."""
 
     tied_head: bool = True
-    """Whether the head is the token embedding (https://arxiv.org/abs/1608.05859)."""
+    """Whether the head shares its weights with the token embedding
+    (https://arxiv.org/abs/1608.05859)."""
 
     scale_embeddings: bool = False
     """Multiply token embeddings by sqrt(d_model), as Vaswani et al. 2017 do."""
 
     embedding_dropout: float = 0.0
-    """Share of the embedded input set to zero while training."""
+    """Probability of setting a number of the embedded input to zero in training."""
 
     attention_dropout: float = 0.0
-    """Share of the attention weights set to zero while training."""
+    """Probability of setting an attention weight to zero in training."""
 
     residual_dropout: float = 0.0
-    """Share of each sublayer's output set to zero while training."""
+    """Probability of setting a number of a sublayer's output to zero in training."""
 
     initialization_std: float = 0.02
-    """Of every matrix; the projections into the residual stream are divided by
-    sqrt(2 * n_layers), as GPT-2 does."""
+    """Standard deviation of every matrix at initialization; projections into the residual stream
+    are divided by sqrt(2 * n_layers), as in GPT-2."""
 
     def __post_init__(self) -> None:
         counts = "context_length", "n_layers", "n_heads", "d_model"
@@ -148,7 +151,7 @@ class ModelConfig:
 
     @property
     def n_parameters(self) -> int:
-        """Trained numbers of a model of this shape; a tied head counts once."""
+        """Number of trainable parameters of a model of this shape; a tied head counts once."""
         d, w, kv = self.d_model, self.attention_width, self.key_value_heads * self.head_width
         norm = 2 if self.bias and self.normalization == "layernorm" else 1  # for each dimension
         attention = 2 * d * w + 2 * d * kv + (w + d + 2 * kv if self.bias else 0)

@@ -1,4 +1,4 @@
-"""Dropout, whose masks come from a generator of its own where it is given one."""
+"""Dropout whose masks can come from a generator of its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from torch.nn import functional as F
 class Dropout(nn.Module):
     """Set each number to zero with probability p while training, and divide the rest by 1 - p.
 
-    `nn.Dropout` draws from torch's global generator, for which models that train side by side in
-    threads would race.
+    `nn.Dropout` draws from torch's global generator, on which models in several threads would race.
 
     Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html.
     """
@@ -20,15 +19,16 @@ class Dropout(nn.Module):
         super().__init__()
         self.p = p
         self.generator: torch.Generator | None = None
-        """On the CPU. None draws from the global generator, as other devices always do."""
+        """A generator on the CPU. None draws from the global generator, as other devices
+        always do."""
 
     @property
     def active(self) -> bool:
-        """Whether anything is set to zero now."""
+        """Whether dropout is applied now."""
         return self.training and self.p > 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop numbers of a tensor of any shape; the shape stays."""
+        """Apply dropout to a tensor of any shape; the shape is kept."""
         if not self.active:
             return x
         if self.generator is None or x.device != self.generator.device:

@@ -1,4 +1,4 @@
-"""The layer that works on each position by itself.
+"""The feed-forward layer, which is applied to each position separately.
 
 Shapes:  B batch · T positions · C = d_model · F = d_ff
 """
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class FeedForward(nn.Module):
-    """Widen, bend, narrow."""
+    """Two linear layers with a nonlinearity between them: widen, bend, narrow."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class FeedForward(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """SwiGLU: one half of the wide layer opens and closes the other.
+    """SwiGLU: one half of the wide layer gates the other.
 
     Source: Shazeer 2020, https://arxiv.org/abs/2002.05202.
     """

@@ -17,7 +17,7 @@ from folio.model.positions import ADDED_POSITIONS, RotaryPositions
 
 
 class GPT(nn.Module):
-    """Predicts, at each position, the next token from those up to it.
+    """Predicts the next token at each position from the tokens up to it.
 
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
     """
@@ -43,11 +43,11 @@ class GPT(nn.Module):
         initialize(self, generator)
 
     def forward(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Score every token as the next one, at every position.
+        """Compute the logits of the next token at every position.
 
         Args:
             token_ids: (B, T) whole numbers below V.
-            cache: what came before; extended in place by T.
+            cache: keys and values of earlier positions; extended in place by T.
 
         Returns:
             (B, T, V) logits.
@@ -73,7 +73,7 @@ class GPT(nn.Module):
 
 
 def initialize(model: GPT, generator: torch.Generator | None) -> None:
-    """Draw the weights as GPT-2 does.
+    """Initialize the weights as GPT-2 does.
 
     Matrices and embeddings are normal; those that write into the residual stream are
     smaller by sqrt(2 * n_layers), since that many of them add up. Biases are 0, gains 1.

@@ -13,7 +13,7 @@ from folio.model.config import ModelConfig
 
 
 class LayerCache:
-    """Keys and values of one layer, in room reserved once: both (B, H, positions that fit, D)."""
+    """Keys and values of one layer, in memory allocated once: both (B, H, capacity, D)."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
@@ -38,22 +38,24 @@ class KVCache:
     """A LayerCache for each block of a model, all in two tensors (L, B, H, positions, D)."""
 
     def __init__(self, config: ModelConfig, batch_size: int, like: Tensor) -> None:
-        """Reserve room for `config.context_length` positions or a few more, in the type and place
-        of `like`; to be filled without gradients.
+        """Allocate `config.context_length` positions or a few more, with the dtype and device of
+        `like`; to be filled without gradients.
         """
-        room = -(-config.context_length // 32) * 32  # rounding depends on where in memory a row is
+        room = -(-config.context_length // 32) * 32  # rounding depends on the alignment of a row
         shape = (batch_size, config.key_value_heads, room, config.head_width)
         self.keys = torch.empty(config.n_layers, *shape, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
         self.layers = [LayerCache(self.keys[i], self.values[i]) for i in range(config.n_layers)]
 
     def rows(self) -> list[CacheRow]:
-        """Give each sequence a cache of its own: B views of the same memory."""
+        """Split into one cache per sequence: B views of the same memory."""
         return [CacheRow(self, row) for row in range(self.keys.shape[1])]
 
     @property
     def length(self) -> int:
-        """Positions held, the same in each layer; 0 forgets them, and keeps the room."""
+        """Number of positions held, the same in each layer; setting 0 clears the cache, and keeps
+        the memory.
+        """
         return self.layers[0].length
 
     @length.setter
@@ -63,7 +65,7 @@ class KVCache:
 
 
 class CacheRow(KVCache):
-    """One sequence of a KVCache, its pool: (L, 1, H, positions, D), with a length of its own."""
+    """One sequence of a KVCache: (L, 1, H, capacity, D), with a length of its own."""
 
     def __init__(self, pool: KVCache, row: int) -> None:
         self.pool, self.row = pool, row

@@ -22,7 +22,7 @@ def next_token_loss(
     Args:
         logits: (B, T, V), of any precision; the loss is computed in float32.
         targets: (B, T) token ids, or IGNORED.
-        reduction: over all targets that count.
+        reduction: how the targets that count are combined.
 
     Returns:
         Scalar, in nats.
@@ -32,10 +32,10 @@ def next_token_loss(
 
 
 def penalized_loss(logits: Tensor, targets: Tensor, penalty: float) -> Tensor:
-    """Compute the summed cross-entropy, whose gradient penalizes confidence too.
+    """Compute the summed cross-entropy, with a gradient that also penalizes confidence.
 
-    Who reads a text many times knows it by heart, and is as certain of a text that is new. So what
-    is minimized is the cross-entropy less `penalty` times the entropy of each prediction.
+    A model that has read a text many times has memorized it, and is as certain on new text. So the
+    gradient is that of the cross-entropy minus `penalty` times the entropy of each prediction.
 
     Args:
         logits, targets: as for next_token_loss.

@@ -1,4 +1,4 @@
-"""Keep the residual stream at a steady scale: LayerNorm or RMSNorm, both torch's own.
+"""LayerNorm and RMSNorm, both torch's own, which keep the residual stream at a steady scale.
 
 LayerNorm  y = (x - mean(x)) / sqrt(variance(x) + epsilon) * gain + bias
 RMSNorm    y = x / sqrt(mean(x^2) + epsilon) * gain

@@ -1,4 +1,4 @@
-"""How a token knows its position: learned, sinusoidal, rotary, or not at all.
+"""Position encodings: learned, sinusoidal, rotary, or none.
 
 Shapes:  B batch · T positions · C = d_model · H heads · D head dimension
 """
@@ -12,7 +12,7 @@ from folio.model.config import ModelConfig
 
 
 class LearnedPositions(nn.Module):
-    """One trained vector for each position, as GPT-2 has."""
+    """One trained vector for each position, as in GPT-2."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class LearnedPositions(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed waves from 1 to 10,000 tokens long (over two pi), half sines and half cosines.
+    """Fixed sines and cosines with wavelengths from 1 to 10,000 tokens (times two pi).
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5.
     """
@@ -43,7 +43,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class NoPositions(nn.Module):
-    """For `none`, where order is seen through the causal mask alone, and for `rope`."""
+    """Adds nothing: for `none`, where only the causal mask tells the order, and for `rope`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -62,10 +62,10 @@ ADDED_POSITIONS = {
 
 
 class RotaryPositions(nn.Module):
-    """Turn pairs of query and key dimensions by an angle that grows with the position.
+    """Rotate pairs of query and key dimensions by an angle that grows with the position.
 
-    The product of a query and a key then depends on their distance alone. Dimension
-    i is paired with i + D/2, the layout of Llama and Qwen.
+    The dot product of a query and a key then depends on their distance alone. Dimension i is paired
+    with i + D/2, the layout of Llama and Qwen.
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864.
     """
@@ -77,22 +77,22 @@ class RotaryPositions(nn.Module):
         super().__init__()
         angles = position_angles(config.context_length, config.head_width, config.rope_base)
         self.register_buffer("cosines", angles.cos().repeat(1, 2), persistent=False)
-        # The sign of the first half stands in the table: one multiplication less per step.
+        # The sign of the first half is in the table, which saves one multiplication per step.
         sines = torch.cat((-angles.sin(), angles.sin()), dim=-1)
         self.register_buffer("sines", sines, persistent=False)
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """Turn queries or keys of the positions from `start` on: (B, H, T, D), same shape."""
+        """Rotate queries or keys of the positions from `start` on: (B, H, T, D), same shape."""
         cosines, sines = (table.to(x.dtype) for table in self.tables(start, x.shape[2]))
         return x * cosines + x.roll(x.shape[3] // 2, dims=3) * sines
 
     def tables(self, start: int, length: int) -> tuple[Tensor, Tensor]:
-        """(T, D) cosines and sines of the positions, the latter negative in the first half."""
+        """(T, D) cosines and sines of the positions; the sines are negated in the first half."""
         positions = slice(start, start + length)
         return self.cosines[positions], self.sines[positions]
 
 
 def position_angles(length: int, width: int, base: float) -> Tensor:
-    """Angle of each position for each pair of dimensions, in radians: (length, width / 2)."""
+    """Rotation angle of each position and pair of dimensions, in radians: (length, width / 2)."""
     frequencies = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     return torch.outer(torch.arange(length, dtype=torch.float64), frequencies).float()

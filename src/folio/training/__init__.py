@@ -1,1 +1,1 @@
-"""Optimizers, schedules, the state that survives a restart, and the loop."""
+"""The training loop, optimizers, schedules, and the state that survives a restart."""

@@ -1,4 +1,4 @@
-"""How long to train, when to look, and how the weights move.
+"""Settings of training: how long, when to evaluate, and how the weights are updated.
 
 Free of torch, so that a recipe is read quickly.
 """
@@ -12,7 +12,7 @@ from folio.config import require, unknown_choice
 from folio.errors import UserError
 
 OPTIMIZERS: dict[str, Any] = dict.fromkeys(("adamw", "sgd", "muon"))
-"""The table of `training/optimizers.py`, which fills it in; here its names suffice."""
+"""The table of rules, filled in by `training/optimizers.py`; here its names suffice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,23 +23,26 @@ class TrainingConfig:
     """Windows of context_length tokens in each optimizer step."""
 
     micro_batch_size: int = 0
-    """Windows in memory at once; their gradients are added up to the batch. 0 takes all."""
+    """Windows in memory at once; the gradients of micro-batches are accumulated. 0 takes the whole
+    batch."""
 
     confidence_penalty: float = 0.0
-    """How much a nat of doubt is worth against one of surprise: certainty that comes of reading a
-    text many times costs (https://arxiv.org/abs/1701.06548). The losses told are without it."""
+    """Weight of the confidence penalty: the entropy of each prediction, times this, is subtracted
+    from the loss, against overconfidence from reading a text many times
+    (https://arxiv.org/abs/1701.06548). Reported losses are without it."""
 
     goldfish: int = 0
     """Leave one target in so many out of the loss, always the same ones of a passage, so that none
-    is learned whole, however often it stands there (https://arxiv.org/abs/2406.10209). 8 is a good
+    is learned as a whole, however often it occurs (https://arxiv.org/abs/2406.10209). 8 is a good
     number, 4 a strict one; it costs some loss. 0 learns all."""
 
     goldfish_before: int = 0
     """How many tokens before a target decide whether it is left out; 0 takes 50 characters, or 13
-    tokens of other vocabularies. Folio writes it."""
+    tokens of other vocabularies. Folio writes the number."""
 
     max_steps: int = 0
-    """Budget in optimizer steps; 0 leaves it to the others. The smallest one given counts."""
+    """Budget in optimizer steps; 0 leaves it to the other budgets. The smallest one given
+    counts."""
 
     max_tokens: int = 0
     """Budget in tokens trained on, repeats included."""
@@ -48,28 +51,29 @@ class TrainingConfig:
     """Budget in passes over the training text."""
 
     minutes: float = 0.0
-    """Budget in time: measured for some seconds, then frozen as max_steps. 5 minutes where
-    nothing else is given."""
+    """Budget in time: measured for some seconds, then converted to max_steps. 5 if no other budget
+    is given."""
 
     evaluation_interval: int = 0
-    """Steps between evaluations; 0 takes so few that they cost about a twentieth of the time."""
+    """Steps between evaluations; with 0 evaluations take about a twentieth of the time."""
 
     evaluations: int = 0
-    """How many evaluations, evenly spread; frozen as evaluation_interval. 0 leaves it to that."""
+    """Number of evaluations, evenly spread; converted to evaluation_interval. 0 leaves it
+    to that."""
 
     evaluation_sample: int = 0
-    """Tokens of training text that each evaluation reads beside the validation text; 0 takes as
-    many as there are of that, less where they would cost much of the minutes."""
+    """Tokens of training text that each evaluation reads in addition to the validation text; 0
+    takes as many as that has, or fewer if they would take much of the minutes."""
 
     patience: int = 0
-    """Stop after so many evaluations above the best validation loss, none better between them; a
-    rise within the standard error of the loss does not count. 0 goes on."""
+    """Stop after so many evaluations above the best validation loss with none better between them;
+    a rise within the standard error of the loss does not count. 0 never stops early."""
 
     save_interval: int = 0
-    """Steps between checkpoints beside those that each evaluation leaves; 0 makes none."""
+    """Steps between checkpoints in addition to those of each evaluation; 0 makes none."""
 
     keep_checkpoints: int = 2
-    """Newest checkpoints to keep, beside the best one."""
+    """Number of newest checkpoints to keep, in addition to the best one."""
 
     log_interval: int = 0
     """Steps between entries of the training loss in metrics.jsonl; 0 makes about a thousand."""
@@ -91,45 +95,47 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW (https://arxiv.org/abs/1711.05101), SGD or Muon, and the clipping before it."""
+    """AdamW (https://arxiv.org/abs/1711.05101), SGD or Muon, and gradient clipping."""
 
     kind: str = "adamw"
-    """The rule: adamw, sgd or muon, which moves the matrices between hidden layers by Muon and the
-    rest by AdamW; or one that a program added to the table OPTIMIZERS."""
+    """The rule: adamw, sgd or muon, which updates the matrices between hidden layers by Muon and
+    the rest by AdamW; or one that a program added to the table OPTIMIZERS."""
 
     learning_rate: float = 1e-3
-    """At the peak of the schedule. A recipe that names none has one by the width of its model."""
+    """Peak of the schedule. If a recipe names none, it follows from the width of its model."""
 
     weight_decay: float = 0.1
-    """Of matrices only, embeddings included; gains and biases are left alone."""
+    """Weight decay of matrices, embeddings included; gains and biases have none."""
 
     beta1: float = 0.9
-    """AdamW: how much of the mean gradient is kept each step."""
+    """AdamW: decay of the mean gradient per step."""
 
     beta2: float = 0.99
-    """AdamW: how much of the mean squared gradient is kept each step."""
+    """AdamW: decay of the mean squared gradient per step."""
 
     epsilon: float = 1e-8
     """AdamW: added to the root of the mean squared gradient."""
 
     momentum: float = 0.0
-    """SGD: how much of the last change is kept each step."""
+    """SGD: momentum, the share of the last update that is kept."""
 
     matrix_learning_rate: float = 0.02
-    """Muon: at the peak of the schedule, for the matrices between hidden layers. As above."""
+    """Muon: peak learning rate of the matrices between hidden layers. The default follows from the
+    width."""
 
     matrix_weight_decay: float = 0.05
-    """Muon: of those matrices, times their rate each step."""
+    """Muon: weight decay of those matrices, multiplied by their learning rate."""
 
     cautious_decay: bool = True
-    """Muon: spare the weights that the move makes larger (https://arxiv.org/abs/2510.12402)."""
+    """Muon: no decay for weights that the update makes larger
+    (https://arxiv.org/abs/2510.12402)."""
 
     matrix_momentum: float = 0.95
-    """Muon: how much of the mean gradient is kept each step."""
+    """Muon: decay of the mean gradient per step."""
 
     matrix_beta2: float = 0.95
-    """Muon: how much of the mean squared move of each neuron is kept each step, by which its moves
-    are scaled (https://arxiv.org/abs/2510.05491). 1 leaves them as they are."""
+    """Muon: decay of each neuron's mean squared update per step, by which its updates are scaled
+    (https://arxiv.org/abs/2510.05491). 1 turns the scaling off."""
 
     gradient_clip: float = 1.0
     """Largest norm of all gradients together; 0 does not clip."""
@@ -146,7 +152,7 @@ class OptimizerConfig:
 
 
 def budget_steps(config: TrainingConfig, context_length: int, targets_per_epoch: int) -> int:
-    """Steps that the budgets in steps, tokens and epochs allow; 0 where none is given.
+    """Steps that the budgets in steps, tokens and epochs allow; 0 if none is given.
 
     >>> budget_steps(TrainingConfig(batch_size=2, max_tokens=100), 10, 1000)
     5

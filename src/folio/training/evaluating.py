@@ -1,4 +1,4 @@
-"""The losses that a training tells: of what counts in its validation text, and of a sample."""
+"""The losses that a training reports: on the validation targets that count, and on a sample."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from folio.training.step import Step
 
 
 class StoppedError(Exception):
-    """Somebody asked to stop while a text was read, which on a large one takes minutes."""
+    """The user asked to stop while a text was read, which takes minutes on a large one."""
 
 
 def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
@@ -68,9 +68,9 @@ def _score(
     mask: NDArray[np.uint8] | None,
     should_stop: Callable[[], bool],
 ) -> tuple[Score, NDArray[np.float32]]:
-    """The score of what counts in some windows, and (n,) the nats of each of their targets."""
+    """The score of the targets that count in some windows, and (n,) the nats of each target."""
     each, scores = list[NDArray[np.float32]](), list[Score]()
-    at_once = max(1, BATCH_TOKENS // windows[0].length) * step.world_size  # a batch for each worker
+    at_once = max(1, BATCH_TOKENS // windows[0].length) * step.world_size  # one batch per worker
     for first in range(0, len(windows), at_once):
         if should_stop():
             raise StoppedError

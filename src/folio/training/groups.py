@@ -1,4 +1,4 @@
-"""The parameters of a model in groups, since they do not all learn by the same rule."""
+"""The parameters of a model in groups, since not all are trained by the same rule."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ GROUPS: tuple[Group, ...] = ("hidden", "embedding", "vector")
 
 
 class Members(NamedTuple):
-    """The parameters that fall to one rule."""
+    """The parameters of one group."""
 
     parameters: Sequence[nn.Parameter]
     heights: Sequence[tuple[int, ...]]
-    """Of each parameter the rows R of its matrices, some of which lie below each other in one."""
+    """For each parameter the rows R of its matrices, several of which may be stacked in one."""
     weight_decay: float
-    """Times the rate, what a weight loses of itself."""
+    """Weight decay, which is multiplied by the learning rate."""
 
 
 def parameter_groups(model: nn.Module) -> dict[Group, dict[str, nn.Parameter]]:
-    """Group -> name -> parameter that learns, of the groups that a model has."""
+    """Group -> name -> trainable parameter, for the groups that a model has."""
     groups: dict[Group, dict[str, nn.Parameter]] = {group: {} for group in GROUPS}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -33,7 +33,7 @@ def parameter_groups(model: nn.Module) -> dict[Group, dict[str, nn.Parameter]]:
 
 
 def group_of(name: str, parameter: nn.Parameter) -> Group:
-    """Tell which rules a parameter falls under.
+    """The group of a parameter.
 
     Matrices between hidden layers are one kind, tables from or to token ids and positions
     another, gains and biases the third.
@@ -44,7 +44,7 @@ def group_of(name: str, parameter: nn.Parameter) -> Group:
 
 
 def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tuple[int, ...]]:
-    """Rows of each matrix in each parameter: queries, keys and values lie in one, but are three."""
+    """Rows of each matrix in each parameter: queries, keys and values are three matrices in one."""
     several = {
         m.qkv_proj.weight: m.widths
         for m in model.modules()

@@ -24,13 +24,13 @@ def train(
     observer: Observer,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Ending:
-    """Train from `state` to the end of the budget; the model and `state` change in place.
+    """Train from `state` to the end of the budget; model and `state` are updated in place.
 
     Args:
-        training: the parts.
+        training: the parts of the run.
         state: where to begin.
         observer: is told what happens.
-        should_stop: asked after each step, and within evaluations; True ends the run as
+        should_stop: called after each step, and during evaluations; True ends the run as
             `interrupted`.
 
     Returns:

@@ -1,9 +1,9 @@
-"""LoRA: the matrices of a trained model stay, and each learns a small correction beside.
+"""LoRA: the matrices of a trained model are frozen, and each gets a small trainable correction.
 
-    y = W x + U (D x)        W stays; D (r, in) looks at r directions, U (out, r) acts on them
+    y = W x + U (D x)        W is frozen; D (r, in) reads r directions, U (out, r) acts on them
 
-U begins at 0, so the model begins as it was. `merged` gives the weights of one plain model that
-computes the same, W + U D, by which it is evaluated, sampled, saved and exported.
+U is initialized to 0, so that the model is unchanged at first. `merged` gives the weights of one
+plain model that computes the same, W + U D, by which it is evaluated, sampled, saved and exported.
 
 Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 
@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 INSIDE = ".frozen."
-"""In the name of a parameter that stays: that of the plain model has a dot there."""
+"""Part of the name of a frozen parameter, in place of a dot in the plain model's name."""
 
 
 class LowRankLinear(nn.Module):
-    """A linear layer that stays, and what is learned beside it."""
+    """A frozen linear layer with a trainable low-rank correction."""
 
     def __init__(
         self, linear: nn.Linear, rank: int, generator: torch.Generator | None = None
     ) -> None:
-        """Freeze the layer; `generator` (on the CPU) makes the rest repeatable."""
+        """Freeze the layer; `generator` (on the CPU) makes the correction reproducible."""
         super().__init__()
         self.frozen = linear.requires_grad_(False)
         self.down = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
@@ -41,14 +41,14 @@ class LowRankLinear(nn.Module):
         return self.frozen(x) + F.linear(F.linear(x, self.down), self.up)
 
     def merged_weight(self) -> Tensor:
-        """(out, in) of the plain layer that computes the same."""
+        """(out, in) weight of the plain layer that computes the same."""
         return self.frozen.weight + self.up @ self.down
 
 
 def add_low_rank(model: nn.Module, rank: int, generator: torch.Generator | None = None) -> None:
-    """Freeze a model, and let each linear layer of its blocks learn a correction of a rank.
+    """Freeze a model, and add a correction of rank `rank` to each linear layer of its blocks.
 
-    Embedding, positions and head stay as they are.
+    Embedding, positions and head are not corrected.
     """
     model.requires_grad_(False)
     blocks = model.get_submodule("blocks")
@@ -59,9 +59,7 @@ def add_low_rank(model: nn.Module, rank: int, generator: torch.Generator | None 
 
 
 def plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of a model by the names that they have without corrections, which are left
-    out; a tied one once.
-    """
+    """The parameters by their names in a plain model, without corrections; a tied one once."""
     corrections = {id(p) for layer in corrected(model).values() for p in (layer.down, layer.up)}
     return {
         name.replace(INSIDE, "."): parameter
@@ -72,7 +70,7 @@ def plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def merged(model: nn.Module) -> dict[str, Tensor]:
-    """Name -> weights of the plain model that computes the same; a tied one once."""
+    """The weights of the plain model that computes the same, by name; a tied one once."""
     tensors: dict[str, Tensor] = {n: p.detach() for n, p in plain_parameters(model).items()}
     for name, layer in corrected(model).items():
         tensors[f"{name}.weight"] = layer.merged_weight()
@@ -80,7 +78,7 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
 
 
 def corrected(model: nn.Module) -> dict[str, LowRankLinear]:
-    """Name -> layer that learns a correction."""
+    """The layers with a correction, by name."""
     untyped = cast(Any, model)  # torch does not say what it yields
     modules: Iterable[tuple[str, nn.Module]] = untyped.named_modules()
     return {name: m for name, m in modules if isinstance(m, LowRankLinear)}

@@ -1,10 +1,11 @@
-"""AdamW, SGD and Muon, written out: the formula on top, the same lines below it.
+"""AdamW, SGD and Muon, written out: first the formula, then the same in code.
 
-A rule moves the parameters of one group, and `Optimizer` puts a rule to each group of a model.
-Whoever adds a `Rule` to the table OPTIMIZERS can name it in a recipe. `parallel/updates.py` has the
-same rules for weights that several processes share; a test over the table holds the two together.
+A rule updates the parameters of one group, and `Optimizer` assigns a rule to each group of a model.
+A `Rule` that is added to the table OPTIMIZERS can be named in a recipe. `parallel/updates.py` has
+the same rules for weights that several processes share; a test over the table holds the two
+together.
 
-Shapes:  R x C a matrix of weights, of which each row makes one neuron
+Shapes:  R x C a matrix of weights; each row is one neuron
 """
 
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
@@ -29,40 +30,40 @@ SQUARE_POLYNOMIALS = (
     (14.2503, -132.8430, 423.7024, -522.7571, 218.4332),
     (5.5797, -11.7350, 9.0462, -2.7405, 0.2829),
 )
-"""Coefficients of x, x^3, x^5 and so on, one polynomial after the other. Each brings what the one
-before it left as near to 1 as can be, from 0.005 to 1 at first (the Polar Express,
-https://arxiv.org/abs/2505.16932; with 2 and 6 % to spare for rounding). Together 0.4 to 1.6, which
-is even enough; how small a singular value still comes up counts."""
+"""Coefficients of x, x^3, x^5 and so on, one polynomial after the other. Each maps the result of
+the one before it as near to 1 as possible, at first from 0.005 to 1 (the Polar Express,
+https://arxiv.org/abs/2505.16932; with 2 and 6 % to spare for rounding). Together they give 0.4 to
+1.6, which is even enough; what counts is how small a singular value they still raise."""
 
 LONG_POLYNOMIALS = (
     (7.5598, -20.8383, 14.7170),
     (3.1709, -2.2925, 0.4586),
 )
-"""The same from 0.02 to 1, together 0.5 to 1.5: where a matrix is longer than wide, few singular
+"""The same from 0.02 to 1, which gives 0.5 to 1.5: if a matrix is longer than wide, few singular
 values are small."""
 
 EPSILON = 1e-8
-"""Keeps neurons still that have no gradient."""
+"""Keeps neurons without a gradient unchanged."""
 
 
 class Rule:
-    """Moves the parameters of one group by their gradients."""
+    """Updates the parameters of one group by their gradients."""
 
     groups: ClassVar[Sequence[Group]] = GROUPS
-    """Those that it is meant for; AdamW moves the others."""
+    """The groups that the rule is meant for; AdamW updates the others."""
 
     def __init__(self, members: Members, config: OptimizerConfig) -> None:
         self.parameters, self.heights, self.weight_decay = members
         self.config = config
         self.state: dict[str, list[Tensor]] = {}
-        """What it remembers from step to step: one tensor for each parameter, or one for all."""
+        """State that is kept from step to step: one tensor per parameter, or one for all."""
 
     def step(self, lr_scale: float) -> None:
-        """Change the parameters in place, at so much of the peak learning rate."""
+        """Update the parameters in place, at `lr_scale` times the peak learning rate."""
 
 
 class AdamW(Rule):
-    """Take steps whose length hardly depends on that of the gradient; decay the weights beside.
+    """Steps whose length hardly depends on that of the gradient, with decoupled weight decay.
 
         m <- beta1 m + (1 - beta1) g
         v <- beta2 v + (1 - beta2) g^2
@@ -79,7 +80,7 @@ class AdamW(Rule):
         self.state = {"steps": [self.steps], "mean": self.mean, "mean_square": self.mean_square}
 
     def step(self, lr_scale: float) -> None:
-        """Move each parameter."""
+        """Update each parameter."""
         beta1, beta2, epsilon = self.config.beta1, self.config.beta2, self.config.epsilon
         lr = lr_scale * self.config.learning_rate
         self.steps += 1
@@ -99,7 +100,7 @@ class AdamW(Rule):
 
 
 class SGD(Rule):
-    """Go against the gradient, with momentum.
+    """Steps against the gradient, with momentum.
 
         u <- momentum u + g + decay w
         w <- w - lr u
@@ -113,7 +114,7 @@ class SGD(Rule):
             self.state["velocity"] = [torch.zeros_like(w) for w in self.parameters]
 
     def step(self, lr_scale: float) -> None:
-        """Move each parameter; the decay goes through the momentum, as in the textbook."""
+        """Update each parameter; the decay passes through the momentum, as in the textbook."""
         for i, w in enumerate(self.parameters):
             update = gradient_of(w) + self.weight_decay * w
             if self.config.momentum:
@@ -122,7 +123,7 @@ class SGD(Rule):
 
 
 class Muon(Rule):
-    """Move all directions of a matrix equally far.
+    """Orthogonalized momentum: moves a matrix equally far in all directions.
 
         m <- momentum m + (1 - momentum) g
         o <- orthogonalize(momentum m + (1 - momentum) g)        as Nesterov looks at m
@@ -130,9 +131,9 @@ class Muon(Rule):
         o <- o / sqrt(v), times what gives it the length it had
         w <- w - lr decay w where that shrinks w as o does - lr sqrt(max(1, R / C)) o
 
-    So directions with small gradients move as far as those with large ones, no few neurons take
-    all of the way (NorMuon), decay spares the weights that the update makes larger, and a tall
-    matrix changes what comes out of it as much as a wide one.
+    So directions with small gradients move as far as those with large ones, all neurons move about
+    equally (NorMuon), decay spares the weights that the update makes larger, and a tall matrix
+    changes its output as much as a wide one.
 
     Sources: Jordan 2024, https://kellerjordan.github.io/posts/muon; Li et al. 2025,
     https://arxiv.org/abs/2510.05491; Chen et al. 2025, https://arxiv.org/abs/2510.12402.
@@ -147,7 +148,7 @@ class Muon(Rule):
         self.state = {"momentum": self.momentum, "mean_square": self.mean_square}
 
     def step(self, lr_scale: float) -> None:
-        """Move each matrix."""
+        """Update each matrix."""
         lr = lr_scale * self.config.matrix_learning_rate
         keep = self.config.matrix_momentum
         for w, heights, m, v in zip(self.parameters, self.heights, self.momentum, self.mean_square):
@@ -159,7 +160,7 @@ class Muon(Rule):
                 self._move(matrix, orthogonalize(u), mean_square, lr)
 
     def _move(self, w: Tensor, o: Tensor, v: Tensor, lr: float) -> None:
-        """Change one matrix: (R, C), (R, C) and (R, 1)."""
+        """Update one matrix: (R, C), (R, C) and (R, 1)."""
         if self.config.matrix_beta2 < 1:
             v.lerp_(o.square().mean(1, keepdim=True), 1 - self.config.matrix_beta2)
             even = o / (v.sqrt() + EPSILON)
@@ -172,7 +173,7 @@ class Muon(Rule):
 
 
 def orthogonalize(x: Tensor) -> Tensor:
-    """Bring the singular values of a matrix to about 1, by products alone.
+    """Bring the singular values of a matrix to about 1, with matmuls alone.
 
     A polynomial of x is x times one of its gram matrix s = x x^T, or x^T x if that is smaller.
 
@@ -180,7 +181,7 @@ def orthogonalize(x: Tensor) -> Tensor:
         x: (R, C) float32, of any scale.
 
     Returns:
-        (R, C), of the same directions; 0 where x is.
+        (R, C) with the same singular vectors; 0 if x is 0.
     """
     rows, columns = x.shape
     x = x / x.abs().max().clamp(min=torch.finfo(x.dtype).tiny)  # powers must not overflow
@@ -198,7 +199,7 @@ def orthogonalize(x: Tensor) -> Tensor:
 
 
 def largest_singular_value(gram: Tensor) -> Tensor:
-    """Bound the largest singular value of x from above, closely, without finding it.
+    """A tight upper bound on the largest singular value of x.
 
     The eighth root of the sum of the eighth powers of all of them is 1.00 to 1.07 times as much for
     momenta, where the root of the sum of squares is twice as much.
@@ -215,14 +216,14 @@ def largest_singular_value(gram: Tensor) -> Tensor:
 
 
 OPTIMIZERS: dict[str, type[Rule]] = settings.OPTIMIZERS  # one table: its names need no torch
-"""`optimizer.kind` -> its rule."""
+"""`optimizer.kind` -> the class of its rule."""
 OPTIMIZERS.update(adamw=AdamW, sgd=SGD, muon=Muon)
 
 
 def assign_rules(
     config: OptimizerConfig, model: nn.Module
 ) -> Iterator[tuple[Group, type[Rule], Members]]:
-    """Say which rule moves which parameters of a model, group by group."""
+    """Yield which rule updates which parameters of a model, group by group."""
     kind = OPTIMIZERS[config.kind]
     for group, named in parameter_groups(model).items():
         parameters = list(named.values())
@@ -232,41 +233,41 @@ def assign_rules(
 
 
 class Optimizer:
-    """A rule for each group of parameters."""
+    """Applies one rule to each group of parameters."""
 
     def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:
-        """Put the rules to the parameters of a model.
+        """Assign the rules to the parameters of a model.
 
         Args:
-            config: which rules.
-            model: in float32.
+            config: the rules and their settings.
+            model: the model in float32.
         """
         learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.parameters = list(learned.values())
         self.rules: list[Rule] = []
         self.tensors: dict[str, Tensor] = {}
-        """`hidden.mean` and so on -> what the rule of that group remembers, side by side, and the
-        corrections of LoRA; may be written to."""
+        """State by name, such as `hidden.mean`: the tensors of the rule of that group,
+        concatenated, and LoRA's corrections; may be written to."""
         for group, kind, members in assign_rules(config, model):
             rule = kind(members, config)
             self.rules.append(rule)
             self.tensors |= {f"{group}.{name}": x for name, x in flatten(rule.state).items()}
         counts = [x for x in self.tensors.values() if x.dim() == 0]
         self._changing = [x.detach() for x in (*self.parameters, *counts)]
-        self._before = [x.clone() for x in self._changing]  # reserved once: fresh memory is slow
+        self._before = [x.clone() for x in self._changing]  # allocated once: fresh memory is slow
         if corrected(model):
-            # A checkpoint has them merged into the weights that stay, which cannot be undone.
+            # A checkpoint has them merged into the frozen weights, which cannot be undone.
             self.tensors |= {f"learned.{n}": p.detach() for n, p in learned.items()}
 
     def step(self, lr_scale: float) -> None:
-        """Move all parameters by their gradients.
+        """Update all parameters by their gradients.
 
         Args:
-            lr_scale: of the peak rates.
+            lr_scale: factor on the peak learning rates.
 
         Raises:
-            FloatingPointError: a weight would be no number, or too large for its square. All are
-                then those before the step, and what the rules remember is finite.
+            FloatingPointError: a weight would be NaN, or its square infinite. All weights are then
+                those before the step, and the state is finite.
         """
         torch._foreach_copy_(self._before, self._changing)
         with torch.no_grad():
@@ -281,7 +282,7 @@ class Optimizer:
         raise FloatingPointError("a step makes weights that are not finite")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave, of this or of the parallel step.
+        """Restore what `tensors` had, in this or in the parallel optimizer.
 
         Raises:
             UserError: it was another optimizer, or one of other weights.
@@ -292,7 +293,7 @@ class Optimizer:
 
 
 def flatten(state: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """Lay what a rule remembers under each name side by side; its tensors become views."""
+    """Concatenate the tensors of a rule's state under each name; they become views."""
     flat: dict[str, Tensor] = {}
     for name, tensors in state.items():
         flat[name] = (

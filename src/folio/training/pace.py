@@ -1,8 +1,8 @@
-"""How far along a run is: steps taken -> progress along its schedule.
+"""The progress of a run along its schedule, as a function of the steps made.
 
-A run with a fixed number of steps makes one step of progress each. A run with a budget in minutes
-learns on its way how many steps there will be: a knot (step, last) says that from `step` on, what
-is left of the schedule is spread evenly over the steps up to `last`:
+A run with a fixed number of steps makes one step of progress each. With a budget in minutes, the
+number of steps is only found out on the way: a knot (step, last) says that from `step` on, the rest
+of the schedule is spread evenly over the steps up to `last`:
 
     progress            knots (0, 8), (4, 6): a plan of eight steps; after four of them it
     8 |          .      turned out that there is time for six. The rate never jumps, and
@@ -11,9 +11,9 @@ is left of the schedule is spread evenly over the steps up to `last`:
     0 +--------------
       0   2   4   6  step
 
-Learning rate and evaluations follow the progress; a knot may also say that fewer evaluations are
-made from there on. A clock decides the knots (deadline.py), and whoever knows them repeats the run
-without one.
+Learning rate and evaluations follow the progress; a knot may also reduce the number of evaluations
+that follow. A clock decides the knots (deadline.py), and with them a run can be repeated without a
+clock.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from folio.errors import UserError
 
 
 class Knot(NamedTuple):
-    """A decision that a run ends after `last` steps, made when it had taken `step` of them."""
+    """A decision, made after `step` steps, that a run ends after `last` steps."""
 
     step: int
     last: int
     evaluations: int | None = None
-    """That follow, the one at the end included; None leaves those that were planned before."""
+    """Number of evaluations that follow, including the one at the end; None keeps the plan."""
 
     def __str__(self) -> str:
         return ":".join(str(number) for number in self if number is not None)
 
 
 class Pace:
-    """The knots of a run so far; more are appended while it trains."""
+    """The knots of a run so far; more are appended during training."""
 
     def __init__(self, knots: Iterable[Knot]) -> None:
         """
         Args:
-            knots: the first one at step 0.
+            knots: the knots so far, the first one at step 0.
 
         Raises:
             UserError: they are not in order, or one of them ends before it begins.
@@ -62,16 +62,16 @@ class Pace:
 
     @property
     def planned(self) -> int:
-        """Steps of the first plan, the unit in which progress is counted."""
+        """Steps in the first plan, the unit of progress."""
         return self.knots[0].last
 
     @property
     def last(self) -> int:
-        """Steps after which the run ends, as is known now."""
+        """Steps after which the run ends, by the latest knot."""
         return self.knots[-1].last
 
     def append(self, knot: Knot) -> None:
-        """Plan anew from `knot.step` on."""
+        """Plan again from `knot.step` on."""
         begin = self.knots[-1].step + 1 if self.knots else 0
         if not (begin <= knot.step <= knot.last) or (not self.knots and knot.step):
             raise UserError(
@@ -81,7 +81,7 @@ class Pace:
         self.knots.append(knot)
 
     def progress(self, step: int) -> float:
-        """Steps of the first plan that the first `step` steps amount to; at the end `planned`.
+        """Progress after `step` steps, in steps of the first plan; `planned` at the end.
 
         >>> pace = Pace([Knot(0, 8), Knot(4, 6)])
         >>> [pace.progress(step) for step in range(7)]
@@ -91,15 +91,15 @@ class Pace:
         for knot, following in zip(self.knots, [*self.knots[1:], None]):
             end = step if following is None else min(step, following.step)
             if knot.step == 0:
-                done = end  # exact, so that a run of one knot is what it is without a pace
+                done = end  # exact, so that a run with one knot equals one without a pace
             elif end > knot.step:
                 done += (self.planned - done) * (end - knot.step) / (knot.last - knot.step)
         return done
 
     def evaluations_done(self, step: int, n_evaluations: int) -> int:
-        """How many evaluations are due by a step, of so many that were planned first.
+        """How many evaluations are due by a step, given their number in the first plan.
 
-        They are spread evenly over the progress, and anew where a knot gives their number.
+        They are spread evenly over the progress, and again after a knot that changes their number.
 
         >>> pace = Pace([Knot(0, 8), Knot(4, 8, evaluations=1)])
         >>> [pace.evaluations_done(step, 4) for step in range(9)]
@@ -108,7 +108,7 @@ class Pace:
         return self._evaluations(step, n_evaluations)[0]
 
     def evaluations_left(self, step: int, n_evaluations: int) -> int:
-        """How many follow after a step."""
+        """How many evaluations follow after a step."""
         return self._evaluations(step, n_evaluations)[1]
 
     def _evaluations(self, step: int, n_evaluations: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""pace.jsonl: the budget of a run in minutes, and each decision that the clock made in it.
+"""pace.jsonl: the budget of a run in minutes, and each decision by the clock.
 
-A decision is flushed to the disk before the run acts by it, so that a run that is killed at any
-moment computes again what it had computed.
+A decision is flushed to disk before the run acts on it, so that a run that is killed at any moment
+repeats exactly what it had computed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from folio.training.pace import Knot
 
 
 def write_pace(path: Path, budget: TimeBudget, knots: Iterable[Knot]) -> None:
-    """Write a budget, and the decisions so far."""
+    """Write a budget and the decisions so far."""
     with atomic_write(path) as file:
         file.write(json.dumps({"budget": asdict(budget)}) + "\n")
         file.writelines(map(_line, knots))
 
 
 def append_knot(path: Path, knot: Knot) -> None:
-    """Add a decision; it is on the disk when this returns."""
+    """Append a decision; it is on disk when this returns."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(_line(knot))
@@ -37,9 +37,9 @@ def append_knot(path: Path, knot: Knot) -> None:
 
 
 def read_pace(path: Path) -> tuple[TimeBudget, list[Knot]] | None:
-    """Read the budget and the decisions; None where a run has no budget in minutes.
+    """Read the budget and the decisions; None if the run has no budget in minutes.
 
-    A last line that was cut off is a decision that never counted.
+    A truncated last line is a decision that never took effect.
     """
     if not path.exists():
         return None

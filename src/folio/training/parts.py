@@ -1,4 +1,4 @@
-"""What a training is put together of, and who hears of it."""
+"""The parts of a training, and the interface of those who follow it."""
 
 from __future__ import annotations
 
@@ -28,57 +28,59 @@ class Evaluation:
     """Losses at one step, both without dropout, in nats per token."""
 
     validation_loss: float
-    """Exact: the whole validation text, or what of it counts."""
+    """Exact loss on the validation targets that count."""
     training_loss: float
-    """On windows spread over the training text, always the same: as many tokens, or
-    `training.evaluation_sample`."""
+    """Loss on windows spread over the training text, always the same ones: as many tokens as the
+    validation text, or `training.evaluation_sample`."""
     standard_error: float = 0.0
-    """Of the validation loss, over its texts."""
+    """Standard error of the validation loss, over its texts."""
     validation_nll: NDArray[np.float32] | None = field(default=None, compare=False)
     """(N - 1,) float32 nats of each validation target, in order, whether it counts or not."""
 
 
 class Observer(Protocol):
-    """Learns what happens, in order."""
+    """Is told what happens, in order."""
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-        """After each optimizer step; `loss` is that of its batch, before the step."""
+        """Is called after each optimizer step; `loss` is that of its batch, before the step."""
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
-        """After each evaluation; `state` knows already whether it was the best."""
+        """Is called after each evaluation; `state` already says whether it was the best."""
 
     def paced(self, knot: Knot) -> None:
-        """The steps to go were planned anew; to be on the disk before this returns."""
+        """Is called when the remaining steps are planned again; must put the knot on disk before it
+        returns.
+        """
 
     def save(self, state: TrainingState) -> None:
-        """A moment from which a run can be resumed."""
+        """Is called when the run can be resumed from here."""
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
-        """Nothing follows."""
+        """Is called at the end; no other call follows."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """The parts of a run, put together."""
+    """The parts of a run."""
 
     model: nn.Module
-    """Holds the weights, in float32."""
+    """The model with its weights in float32."""
     step: Step
-    """Moves them."""
+    """Computes gradients and updates the weights."""
     stream: TokenStream | Mixture
     validation: TokenIds
     context_length: int
     device: Device
     config: TrainingConfig
-    """With max_steps and the intervals above 0."""
+    """The config with max_steps and the intervals above 0."""
     optimizer_config: OptimizerConfig
     schedule: ScheduleConfig
     pace: Pace
-    """Says after how many steps the run ends; longer once the clock has decided anew."""
+    """Tells after how many steps the run ends; the clock may change it."""
     deadline: Deadline | None = None
-    """Decides so in a run with a budget in minutes."""
+    """Makes these decisions in a run with a budget in minutes."""
     validation_cluster: NDArray[np.integer] | None = None
-    """(N,) to which cluster of texts each validation token belongs, counted from 0; None takes
-    each token for a text of its own."""
+    """(N,) the cluster of texts of each validation token, numbered from 0; None treats each token
+    as a text of its own."""
     validation_mask: NDArray[np.uint8] | None = None
-    """(N,) 1 for each validation token that counts; None lets all count."""
+    """(N,) 1 for each validation token that counts; None if all count."""

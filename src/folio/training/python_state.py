@@ -1,8 +1,7 @@
-"""What a copy of a model does not learn of: Python state that changes after it was made.
+"""Detects Python state that changes in a model after it was copied.
 
-Workers and rounded copies share the numbers of a model through tensors. A float in an attribute, a
-hook or a layer that is put in later is in none; whoever changes one must not be left training
-something else.
+Replicas and rounded copies share a model's numbers through tensors. A float in an attribute, a hook
+or a layer that is inserted later is in none; after such a change something else would be trained.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from folio.fast.untouched import hooks_of
 WAY_OUT = "Train with what counts at each step: --device.fast off --device.precision float32."
 
 COMPARED = (bool, int, float, str, bytes, type(None), FunctionType, BuiltinFunctionType, MethodType)
-"""Kinds of attributes that are compared; others may be equal without Python knowing it."""
+"""Types of attributes that are compared; others may be equal without Python knowing it."""
 
 OF_THE_COPY = ("training", "generator", "int8_weight")
-"""Attributes that a copy has its own of."""
+"""Attributes that differ in a replica on purpose."""
 
 
 def require_same_state(model: nn.Module, replica: nn.Module) -> None:
-    """Compare the layers of a model with those of a copy, beside their tensors.
+    """Compare everything except tensors in the layers of a model and of its replica.
 
     Raises:
-        UserError: with the first difference.
+        UserError: they differ; the message has the first difference.
     """
     if model is replica:
         return

@@ -1,4 +1,6 @@
-"""An Observer that writes a run directory: metrics, checkpoints, and which are kept."""
+"""An Observer that writes the run directory: metrics and checkpoints, of which it deletes
+old ones.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,12 @@ from folio.training.state import TrainingState, model_tensors
 
 
 class RunRecorder:
-    """Keeps everything that a run needs to be looked at and to be resumed."""
+    """Records everything needed to look at a run and to resume it."""
 
     def __init__(self, run: Run, training: Training, model_config: ModelConfig) -> None:
         self.run, self.training, self.model_config = run, training, model_config
         self.best_validation_nll: NDArray[np.float32] | None = None
-        """(N - 1,) nats of each validation target at the best step, once that was evaluated."""
+        """(N - 1,) nats of each validation target at the best step, if that was evaluated here."""
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
         state.recent_loss += loss
@@ -89,10 +91,12 @@ class RunRecorder:
         append_event(self.run.metrics_file, common | values)
 
     def _drop_old(self, state: TrainingState) -> None:
-        """Delete what is neither the best nor among the newest; after the pointers moved on."""
+        """Delete checkpoints that are neither the best nor among the newest, after the pointers
+        moved on.
+        """
         folder = self.run.checkpoints_folder
         keep = {checkpoint_name(state.best_step)}
-        if corrected(self.training.model):  # the weights that stay are there alone
+        if corrected(self.training.model):  # the frozen weights are only there
             keep.add(checkpoint_name(0))
         keep |= {p.name for p in list_checkpoints(folder)[-self.training.config.keep_checkpoints :]}
         for path in list_checkpoints(folder):

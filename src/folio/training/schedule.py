@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a share of its peak. Depends on the step, never on a clock."""
+"""The learning rate as a share of its peak, which depends on the step and never on a clock."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from folio.config import require
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Linear warmup, then a fall."""
+    """Linear warmup, then a decay."""
 
     kind: Literal["cosine", "linear"] = "cosine"
-    """`cosine` falls from the end of warmup (https://arxiv.org/abs/1608.03983); `linear` stays
-    on a plateau and cools down at the end (WSD, https://arxiv.org/abs/2405.18392)."""
+    """`cosine` decays from the end of warmup (https://arxiv.org/abs/1608.03983); `linear` stays on
+    a plateau and cools down at the end (WSD, https://arxiv.org/abs/2405.18392)."""
 
     warmup_fraction: float = 0.05
     """Share of all optimizer steps. 0 starts at the peak."""
 
     cooldown_fraction: float = 0.4
-    """Share of all optimizer steps in which `linear` falls. 0 never falls, 1 falls from the
-    end of warmup."""
+    """Share of all optimizer steps in which `linear` decays. 0 never decays, 1 decays from the end
+    of warmup."""
 
     final_fraction: float = 0.1
     """Learning rate at the last step, as a share of the peak."""
 
     horizon_steps: int = 0
-    """Steps that the shares are of; 0 means training.max_steps. Set it to leave room for
-    a longer run that must have the same beginning."""
+    """Number of steps that the shares refer to; 0 means training.max_steps. Set it to leave room
+    for a longer run that must have the same beginning."""
 
     pace: tuple[str, ...] = ()
-    """Where a budget in minutes was planned anew, as STEP:LAST: from a step on, the rest of the
-    schedule is spread over the steps up to the last one; STEP:LAST:EVALUATIONS where fewer
-    evaluations follow than were planned. Folio writes it at the end of such a run, so that the
-    recipe repeats it without a clock."""
+    """How a budget in minutes was planned again, as STEP:LAST: from a step on, the rest of the
+    schedule is spread over the steps up to the last one; STEP:LAST:EVALUATIONS if fewer evaluations
+    follow than were planned. Folio writes it at the end of such a run, so that the recipe repeats
+    it without a clock."""
 
     def __post_init__(self) -> None:
         shares = "warmup_fraction", "cooldown_fraction", "final_fraction"
@@ -48,8 +48,8 @@ def learning_rate_share(config: ScheduleConfig, step: float, max_steps: int) -> 
 
     Args:
         config: the schedule.
-        step: steps of progress already made, from 0; whole ones but for a pace (pace.py).
-        max_steps: of the run; `config.horizon_steps` stands above it.
+        step: steps of progress already made, from 0; whole numbers except with a pace (pace.py).
+        max_steps: steps of the run, overridden by `config.horizon_steps`.
 
     Returns:
         0 to 1. The first step is above 0, the last one is final_fraction.

@@ -18,47 +18,48 @@ from folio.training.low_rank import merged, plain_parameters
 
 
 class Remembers(Protocol):
-    """What an optimizer must give to a checkpoint."""
+    """What a checkpoint needs of an optimizer."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """`hidden.mean` and so on -> what is remembered from step to step."""
+        """Return its state by name, such as `hidden.mean`."""
         ...
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take it back."""
+        """Restore the state that `tensors` returned."""
 
 
 @dataclass
 class TrainingState:
-    """Everything that changes while training, beside weights and optimizer."""
+    """Everything that changes during training, except weights and optimizer."""
 
     step: int = 0
-    """Optimizer steps taken."""
+    """Number of optimizer steps made."""
     tokens: int = 0
     """Targets trained on, repeats included."""
     seconds: float = 0.0
-    """Time spent in this run, evaluations included, pauses not."""
+    """Time spent in this run, evaluations included, pauses excluded."""
     used_seconds: float = 0.0
-    """Of a budget in minutes, the start of each command included; 0 without one."""
+    """Seconds of a budget in minutes that are used, the start of each command included; 0 without
+    one."""
     place: Place = field(default_factory=Place)
-    """Where the stream of batches stands."""
+    """Position in the stream of batches."""
     cores: int = 0
-    """Of the machine that trained last."""
+    """Number of cores of the machine that trained last."""
     best_validation_loss: float = math.inf
     best_step: int = 0
     evaluated_step: int = 0
-    """Step of the last evaluation; before the first one 0, or -1 where random weights are not what
-    the run begins with, so that step 0 is evaluated too."""
+    """Step of the last evaluation; before the first one 0, or -1 if the run does not begin with
+    random weights, so that step 0 is evaluated, too."""
     stale_evaluations: int = 0
-    """Evaluations since the best one."""
+    """Number of evaluations since the best one."""
     recent_loss: float = 0.0
     """Sum of the training losses since the last entry in the metrics, in nats."""
     recent_steps: int = 0
-    """Number of them."""
+    """Number of steps in `recent_loss`."""
 
     def record(self, device: torch.device) -> dict[str, Any]:
-        """For state.json, with the random state of torch, from which dropout draws."""
+        """Return the content of state.json, with torch's random state, from which dropout draws."""
         generators = {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(device)
@@ -69,7 +70,7 @@ class TrainingState:
 
     @classmethod
     def restore(cls, record: dict[str, Any], device: torch.device) -> TrainingState:
-        """Take up a record, the random state of torch included."""
+        """Restore a record, including torch's random state."""
         record = dict(record)
         generators = record.pop("random")
         record["place"] = Place.of(record["place"])
@@ -82,29 +83,29 @@ class TrainingState:
 
 
 class RunClock:
-    """Adds the time since the last reading to a state."""
+    """Adds the time since its last reading to a state."""
 
     def __init__(self, state: TrainingState) -> None:
-        """Begin now."""
+        """Start the clock."""
         self.state, self.last = state, time.perf_counter()
 
     def read(self) -> None:
-        """Add what has passed."""
+        """Add the elapsed time to the state."""
         now = time.perf_counter()
         self.state.seconds += now - self.last
         self.last = now
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Name -> weights, a tied one once; with the corrections of LoRA in them."""
+    """The weights by name, a tied one once; LoRA's corrections are merged into them."""
     return merged(model)
 
 
 def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put weights into a model; corrections of LoRA stay as they are.
+    """Load weights into a model; LoRA's corrections are unchanged.
 
     Raises:
-        UserError: its names or shapes are others.
+        UserError: its names or shapes differ.
     """
     own = plain_parameters(model)
     require_same_tensors(own, tensors, "model")
@@ -114,11 +115,11 @@ def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def require_same_tensors(own: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
-    """Refuse what a checkpoint holds where its names or shapes are not those that are needed.
+    """Raise an error if the tensors in a checkpoint have other names or shapes than needed.
 
     Args:
-        own: what is needed.
-        found: in the checkpoint.
+        own: the tensors that are needed.
+        found: the tensors in the checkpoint.
         what: `model` or `optimizer`, for the message.
 
     Raises:

@@ -1,8 +1,8 @@
 """A training step: the gradient of a batch, then the update of the weights by it.
 
-`PlainStep` is the one that everybody knows, in one process, by torch alone: forward,
-`loss.backward()`, clip, update. Accelerators and `--device.fast off` use it. `parallel/` does the
-same on all cores of a processor, faster.
+`PlainStep` is the textbook version, in one process with torch alone: forward, `loss.backward()`,
+clip, update. Accelerators and `--device.fast off` use it. `parallel/` does the same on all cores of
+a processor, faster.
 
 Shapes:  B windows in a batch · T context length · V vocabulary
 """
@@ -38,53 +38,53 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class Gradient(NamedTuple):
-    """What is told of the gradient of a batch; the gradient itself lies where the step needs it."""
+    """Loss and norm of the gradient of a batch; the gradient itself stays in the step."""
 
     loss: float
-    """The mean loss of the batch, in nats."""
+    """Mean loss of the batch, in nats."""
     norm: float
-    """The length of all gradients together, before they are clipped."""
+    """Norm of all gradients together, before clipping."""
 
 
 class Step(Protocol):
-    """Moves a model by batches."""
+    """Trains a model batch by batch."""
 
     loss: Loss
-    """Another may be put here before the step runs."""
+    """The loss that is minimized; it may be replaced before the step runs."""
 
     @property
     def world_size(self) -> int:
-        """Processes that share the work, this one included."""
+        """Number of processes that share the work, this one included."""
         ...
 
     @property
     def fitting_windows(self) -> int:
-        """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
+        """Micro-batch size that fit into memory after a larger one did not; 0 before."""
         ...
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory of all processes together, once they have run."""
+        """Peak memory of all processes together in bytes, once they have run."""
         ...
 
     @property
     def optimizer(self) -> Remembers:
-        """What moves the weights."""
+        """The optimizer, whose state goes into a checkpoint."""
         ...
 
     def running(self) -> AbstractContextManager[None]:
-        """Keep the workers at hand while this lasts."""
+        """Keep the workers running within this context."""
         ...
 
     def refresh(self) -> None:
-        """Compute with the model's weights as they are now, after someone has changed them."""
+        """Take over the model's weights after someone else has changed them."""
 
     def backward(self, batch: Batch, step: int) -> Gradient:
         """Compute the gradient of the mean loss over all targets of a batch.
 
         Args:
             batch: (B, T) inputs and targets.
-            step: names the dropout masks, where they do not come from torch's global state.
+            step: seeds the dropout masks, unless they come from torch's global state.
 
         Raises:
             WorkerError: a worker died or hung; the weights are as they were.
@@ -92,11 +92,11 @@ class Step(Protocol):
         ...
 
     def update(self, lr_scale: float, norm: float) -> None:
-        """Clip the gradient, and move the weights by it.
+        """Clip the gradient, and update the weights.
 
         Args:
-            lr_scale: of the peak learning rates.
-            norm: of the gradient.
+            lr_scale: factor on the peak learning rates.
+            norm: norm of the gradient.
 
         Raises:
             FloatingPointError: the weights would not be finite; they are as they were.
@@ -109,19 +109,19 @@ class Step(Protocol):
         protocol: str,
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
-        """Measure the loss of windows without dropout; arguments as `evaluation.score`."""
+        """Measure the loss of windows without dropout; arguments as in `evaluation.score`."""
         ...
 
     def verify(self, batch: Batch) -> None:
-        """Make sure that a batch still gives what the model says, Python state and hooks included.
+        """Check that a batch still gives what the model computes, Python state and hooks included.
 
         Raises:
-            UserError: something else is trained.
+            UserError: something else is being trained.
         """
 
 
 class PlainStep:
-    """One process, one model, torch alone."""
+    """The textbook step: one process, one model, torch alone."""
 
     world_size, peak_bytes, fitting_windows = 1, 0, 0
 
@@ -132,12 +132,12 @@ class PlainStep:
         config: TrainingConfig,
         optimizer_config: OptimizerConfig,
     ) -> None:
-        """Put the parts together.
+        """Prepare to train.
 
         Args:
-            model: on the device, in float32; its parameters are moved.
-            device: in whose precision forward and backward compute.
-            config: for the micro-batch size and the confidence penalty.
+            model: the model on the device in float32; its parameters are updated.
+            device: the device; forward and backward use its precision.
+            config: has the micro-batch size and the confidence penalty.
             optimizer_config: the rules, and where gradients are clipped.
         """
         self.model, self.device, self.config = model.train(), device, config
@@ -148,11 +148,11 @@ class PlainStep:
         self.loss: Loss = usual_loss(config.confidence_penalty)
 
     def running(self) -> AbstractContextManager[None]:
-        """Nothing has to be started."""
+        """Start nothing: there are no workers."""
         return nullcontext()
 
     def backward(self, batch: Batch, step: int) -> Gradient:
-        """As a Step; where memory runs out, begin anew with half as many windows at once."""
+        """Compute the gradient; if memory runs out, start again with half the micro-batch size."""
         at_once = self.fitting_windows or self.config.micro_batch_size or len(batch.inputs)
         try:
             loss = self._backward(batch, at_once)
@@ -162,7 +162,7 @@ class PlainStep:
             self.fitting_windows = -(-min(at_once, len(batch.inputs)) // 2)
         else:
             return Gradient(loss, gradient_norm(self.optimizer.parameters))
-        gc.collect()  # the error and its traceback, which hold what the step had in memory
+        gc.collect()  # frees the error and its traceback, which hold the step's memory
         return self.backward(batch, step)
 
     def _backward(self, batch: Batch, micro_batch_size: int) -> float:
@@ -189,22 +189,22 @@ class PlainStep:
         protocol: str,
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
-        """As a Step."""
+        """Measure the loss of windows in this process."""
         return score(self.compute, tokens, windows, protocol, nll=nll)
 
     def verify(self, batch: Batch) -> None:
-        """As a Step: a rounded copy of the model must be like the model."""
+        """Check that a rounded copy of the model still equals the model."""
         require_same_state(self.model, self.compute)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """As a Step: round the weights to the precision that computes, if it is another."""
+        """Round the weights to the compute precision, if it is another one."""
         if self.compute is not self.model:
             for own, master in zip(self.compute.parameters(), self.model.parameters()):
                 own.copy_(master)
 
     def _collect_gradients(self) -> None:
-        """Add up the gradients of micro-batches in float32, where they come in less."""
+        """Accumulate the gradients of micro-batches in float32, if they have a lower precision."""
         if self.compute is self.model:
             return
         for own, master in zip(self.compute.parameters(), self.model.parameters()):
@@ -214,7 +214,9 @@ class PlainStep:
 
 
 def usual_loss(confidence_penalty: float = 0.0) -> Loss:
-    """Make the loss that is minimized: the cross-entropy of the true next tokens."""
+    """Build the loss that is minimized: the cross-entropy of the next tokens, with the penalty if
+    any.
+    """
 
     def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         if confidence_penalty:

@@ -1,10 +1,9 @@
 """Capture and replay: the operations of a step, recorded once and run again without Python.
 
-A step of a small model spends a fifth of its time between operations: modules that call each other,
-autograd that builds a graph and walks it, memory that is asked for. But the operations are the same
-in each step. A captured step keeps them, with the tensors that they read and write; to replay it is
-one call for each. These are the same operations on the same numbers in the same order, so they give
-the same bytes.
+A step of a small model spends a fifth of its time between operations: in calls of modules, in
+building and walking autograd's graph, in allocations. But the operations are the same in each step.
+A captured step keeps them with the tensors that they read and write; a replay is one call for each.
+These are the same operations on the same numbers in the same order, so they give the same bytes.
 
 CUDA graphs do the same on accelerators:
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
@@ -33,30 +32,29 @@ from folio.training.parallel.memory_plan import (
 )
 
 MAX_BYTES = 160_000_000
-"""Of the memory of a captured step. Where one takes more, what comes between its operations is
-little."""
+"""Largest memory of a captured step. In a larger one the time between operations matters little."""
 NOT_REPEATABLE = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-"""Operations whose outcome a program can look at, to go another way the next time."""
+"""Operations whose result a program can look at, to take another path next time."""
 NOT_RECORDED = ("aten::empty", "aten::new_empty")
-"""Operations that only hand out memory, which a captured step has already."""
+"""Operations that only allocate memory, which a captured step already has."""
 OF_NEW_MEMORY = {"dtype", "layout", "device", "pin_memory", "memory_format"}
-"""Arguments of an operation that its form for given memory does without."""
+"""Arguments that an operation does not take in its out= form."""
 
 
 class Graph(NamedTuple):
-    """What was captured for inputs of some shapes."""
+    """What was captured for inputs of certain shapes."""
 
     inputs: tuple[Tensor, ...]
-    """Where the operations read them."""
+    """The tensors from which the operations read their inputs."""
     capture: Capture
     output: Tensor
 
 
 class CapturedStep:
-    """A function of tensors on a processor, captured at its first call for each shape.
+    """A function of tensors on the CPU, captured at its first call for each shape.
 
-    It may change tensors of its own, and draw from generators, but must not depend on numbers
-    outside of tensors that change between calls.
+    It may change its own tensors and draw from generators, but must not depend on Python numbers
+    that change between calls.
     """
 
     def __init__(
@@ -69,16 +67,16 @@ class CapturedStep:
 
         Args:
             function: inputs -> output, all tensors.
-            max_bytes: of the memory of what is captured; 0 runs the function each time.
-            has_listeners: asked at each call; after a yes, the function runs itself, since a
-                replay calls no hooks.
+            max_bytes: largest memory of a capture; 0 runs the function each time.
+            has_listeners: called each time; if True, the function itself runs, since a replay calls
+                no hooks.
         """
         self.function, self.max_bytes, self.has_listeners = function, max_bytes, has_listeners
         self.graphs: dict[tuple[torch.Size, ...], Graph] = {}
         self._arena = torch.empty(0, dtype=torch.uint8)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Compute the function; the output is overwritten by the next call."""
+        """Compute the function; the next call overwrites the output."""
         if self.has_listeners():
             return self.function(*inputs)
         shapes = tuple(x.shape for x in inputs)
@@ -97,25 +95,25 @@ class CapturedStep:
         return graph.output
 
     def _make_arena(self, n_bytes: int) -> Tensor | None:
-        """Return memory for a graph, if so much is allowed; one replays at a time, so all share
-        it.
+        """Return memory for a graph, if that much is allowed; all graphs share it, since one
+        replays at a time.
         """
         if n_bytes > self.max_bytes:
             return None
         if n_bytes > len(self._arena):
             self.reset()
-            return_freed_memory()  # of the step that was captured
+            return_freed_memory()  # memory of the captured step
             self._arena = torch.empty(n_bytes, dtype=torch.uint8)
         return self._arena
 
     def reset(self) -> None:
-        """Forget all graphs, and give back their memory."""
+        """Forget all graphs, and release their memory."""
         self.graphs.clear()
         self._arena = torch.empty(0, dtype=torch.uint8)
 
 
 class Capture(TorchDispatchMode):
-    """Records what is computed while it is entered."""
+    """Records the operations that run within this context."""
 
     def __init__(self) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
@@ -125,21 +123,21 @@ class Capture(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: torch would load its compiler, for a second and 80 MB."""
+        """Return False: otherwise torch would load its compiler, which takes a second and 80 MB."""
         return False
 
     def replay(self) -> None:
-        """Run all calls again, into the same tensors."""
+        """Run all calls again, on the same tensors."""
         with torch.no_grad():
             for function, args, named in self._calls:
                 function(*args, **named)
 
     def finish(self, output: Tensor, make_arena: Callable[[int], Tensor | None]) -> Tensor:
-        """Give all tensors memory, once everything is recorded.
+        """Assign memory to all tensors, once everything is recorded.
 
         Args:
-            output: of what was recorded.
-            make_arena: number of bytes -> as many or more, or None, which forbids to replay.
+            output: the output of what was recorded.
+            make_arena: number of bytes -> as many or more, or None if there must be no replay.
 
         Returns:
             Where the output will be after a replay.
@@ -169,7 +167,7 @@ class Capture(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Compute, and record what is below autograd."""
+        """Run an operation, and record it below autograd."""
         named: dict[str, Any] = kwargs or {}
         found = function(*args, **named)
         if self.can_replay:
@@ -200,7 +198,7 @@ class Capture(TorchDispatchMode):
 
 
 def _new_tensors(found: Any, given: Any) -> list[Tensor]:
-    """Return those in memory of their own; the others are views, which stay as they are."""
+    """Return the tensors with memory of their own; the others are views, which stay as they are."""
     known = {x.untyped_storage().data_ptr() for x in tree_leaves(given) if isinstance(x, Tensor)}
     tensors = [x for x in tree_leaves(found) if isinstance(x, Tensor)]
     return [x for x in tensors if x.untyped_storage().data_ptr() not in known]
@@ -209,7 +207,7 @@ def _new_tensors(found: Any, given: Any) -> list[Tensor]:
 def _out_form(
     function: OpOverload, args: Any, named: dict[str, Any], outs: list[Tensor]
 ) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
-    """Return the operation in its form that writes into given tensors."""
+    """Return the operation in its out= form, which writes to given tensors."""
     if function.name() in ("aten::clone", "aten::_to_copy"):
         return torch.ops.aten.copy_.default, (outs[0], args[0]), {}
     needed = _inputs(function)
@@ -224,7 +222,7 @@ def _out_form(
 
 
 def _inputs(function: OpOverload) -> set[tuple[str, str]]:
-    """Return names and types of its arguments."""
+    """Return names and types of an operation's arguments."""
     return {
         (argument.name, str(argument.type))
         for argument in _schema(function).arguments

@@ -1,8 +1,8 @@
 """Data parallelism on one machine: each worker has a replica of the model and a shard of the batch.
 
-Threads that share every single operation wait for each other hundreds of times in a step, and each
-wait is long when another program takes a core for a moment; workers that share the windows of a
-batch wait a few times. The page of `folio.training.parallel` draws a step.
+Threads that share every operation wait for each other hundreds of times per step, and each wait is
+long when another program takes a core for a moment; workers with windows of their own wait a few
+times. The page of `folio.training.parallel` draws a step.
 
 Shapes:  B windows in a batch · T context length · V vocabulary · N parameters
 """
@@ -48,7 +48,7 @@ Phase = Callable[["Replica", Any], Any]
 
 
 def fast_loss_of(confidence_penalty: float = 0.0) -> Loss:
-    """Make the loss of `usual_loss`, forward and backward in one pass each."""
+    """Return the loss of `usual_loss` in fused kernels, forward and backward in one pass each."""
 
     def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         if confidence_penalty:
@@ -60,48 +60,48 @@ def fast_loss_of(confidence_penalty: float = 0.0) -> Loss:
 
 @dataclass(frozen=True)
 class Replica:
-    """The model of one worker, and what belongs to it alone."""
+    """The model of one worker, and everything that belongs to it alone."""
 
     rank: int
     world_size: int
     model: nn.Module
-    """Its parameters are views of the compute weights."""
+    """The replica; its parameters are views of the compute weights."""
     gradients: Tensor
-    """(N,) of its micro-batch, in the precision of the device."""
+    """(N,) gradient of its micro-batch, in the precision of the device."""
     generator: torch.Generator
-    """Draws its dropout masks."""
+    """The generator of its dropout masks."""
     backward: CapturedStep
-    """(B, T) inputs and targets, weight -> the loss summed over the targets, whose gradient times
-    the weight is then in `gradients`."""
+    """Takes (B, T) inputs and targets and a weight, and returns the loss summed over the targets;
+    `gradients` then has its gradient times the weight."""
 
     def shard(self, flat: Tensor) -> Tensor:
-        """Return the slice of a flat buffer that falls to this worker when all work on it."""
+        """Return the slice of a flat buffer that this worker processes."""
         return flat[shard(len(flat), self.rank, self.world_size)]
 
 
 class MicroBatch(NamedTuple):
-    """What a worker computes at once."""
+    """What one worker computes at once."""
 
     batch: Batch
     n_targets: int
-    """Of the whole batch."""
+    """Number of targets in the whole batch."""
     dropout_seed: int
     is_first: bool
-    """Whether the sum of gradients begins with this one and those beside it."""
+    """Whether the sum of gradients begins in this round."""
     n_beside: int
-    """Micro-batches at the same time, this one included: the first workers have one each."""
+    """Number of micro-batches in this round, one for each of the first workers."""
 
 
 class Computed(NamedTuple):
-    """What a worker computed of a micro-batch."""
+    """The result of a worker's micro-batch."""
 
     loss: float
-    """What it adds to the mean loss of the batch."""
+    """Its part of the batch's mean loss."""
     micro_batch: MicroBatch
 
 
 class PartialGradient(NamedTuple):
-    """What a worker adds to the mean loss of a batch, and to the squared norm of its gradient."""
+    """A worker's part of the batch's mean loss, and of its gradient's squared norm."""
 
     loss: float
     squared_norm: float
@@ -115,9 +115,9 @@ class DataParallel:
 
         Args:
             model: its parameters become views of the master weights.
-            device: a processor; in its precision the replicas compute.
-            max_world_size: replicas that are of use: the windows in a batch.
-            seed: names the series of dropout masks.
+            device: a CPU; the replicas compute in its precision.
+            max_world_size: most replicas that are useful: the windows in a batch.
+            seed: seeds the dropout masks.
 
         Raises:
             UserError: this machine does not have that precision.
@@ -128,9 +128,9 @@ class DataParallel:
         self.device, self.seed = device, seed
         self.loss: Loss = fast_loss_of()
         self.fitting_windows = 0
-        """Windows in memory at once that proved to fit, after more of them did not; 0 before."""
+        """Micro-batch size that fit into memory after a larger one did not; 0 before."""
         self.peak_bytes = 0
-        """Most memory of all workers together, once they have run."""
+        """Peak memory of all workers together in bytes, once they have run."""
         n = min(device.config.threads, max_world_size)
         self._int8_weights: dict[str, Int8Weight] = {}
         n_parameters = len(self.parameters.master)
@@ -145,12 +145,12 @@ class DataParallel:
 
     @property
     def after_update(self) -> list[Phase]:
-        """Phases that are left once the master and compute weights have moved."""
+        """Phases that must run after the master and compute weights were updated."""
         return [self._quantize_phase] if self._int8_weights else []
 
     def _replicate(self, rank: int, world_size: int, model: nn.Module) -> Replica:
         plain = copy.deepcopy(model).to(self.device.dtype).train()
-        max_bytes = MAX_BYTES if is_known(plain) else 0  # what nobody knows runs each time
+        max_bytes = MAX_BYTES if is_known(plain) else 0  # unknown code runs each time
         replica = accelerate(plain)
         self.parameters.attach(replica, self.parameters.compute)
         generator = torch.Generator()
@@ -166,7 +166,7 @@ class DataParallel:
         return Replica(rank, world_size, replica, gradients, generator, backward)
 
     def _int8_weight(self, name: str, weight: Tensor) -> Int8Weight:
-        """Return the int8 weights of a layer, the same for all replicas."""
+        """Return the int8 weights of a layer, which all replicas share."""
         if name not in self._int8_weights:
             self._int8_weights[name] = Int8Weight(weight.detach(), shared_buffer)
         return self._int8_weights[name]
@@ -180,8 +180,8 @@ class DataParallel:
 
     @contextmanager
     def running(self) -> Generator[None]:
-        """Keep a worker for each replica, while torch's own threads rest: they would fight for the
-        cores.
+        """Run one worker per replica within this context, while torch uses one thread, since both
+        would fight for the cores.
         """
         n, threads = len(self.replicas), torch.get_num_threads()
         self._prepare()
@@ -206,16 +206,16 @@ class DataParallel:
         keep_freed_memory()
 
     def task(self, *phases: Phase) -> Callable[[Sequence[Any]], list[Any]]:
-        """Make a task that the workers can run, before they are started.
+        """Register a task that the workers can run; to be called before they start.
 
         Args:
-            phases: one after the other, with a barrier between any two. The answer of a phase is
-                the message of the next; the first messages and the last answers are sent between
+            phases: run in order, with a barrier between any two. The answer of a phase is the
+                message of the next; only the first messages and the last answers are sent between
                 processes.
 
         Returns:
-            messages -> answers: message i is for rank i, at the same time while workers run; at
-            most as many messages as workers.
+            A function messages -> answers: message i is for rank i, in parallel while workers run;
+            at most as many messages as workers.
         """
         assert self._pool is None, "the workers run already"
         number = len(self._tasks)
@@ -237,14 +237,14 @@ class DataParallel:
     def backward(self, batch: Batch, micro_batch_size: int, step: int) -> PartialGradient:
         """Compute the gradient of a batch into `parameters.gradients`.
 
-        Each window weighs by its targets, so that the sum is the gradient of the mean loss of
-        the whole batch, short windows and a short last group included. Where memory runs out,
-        the batch begins anew with half as many windows at once, which then stays so.
+        Each window is weighted by its targets, so that the sum is the gradient of the mean loss of
+        the whole batch, even with short windows and a small last micro-batch. If memory runs out,
+        the batch starts again with half the micro-batch size, which is then kept.
 
         Args:
             batch: (B, T) inputs and targets.
-            micro_batch_size: windows in memory at once; 0 takes all.
-            step: with the seed, names the dropout masks.
+            micro_batch_size: windows in memory at once; 0 takes the whole batch.
+            step: seeds the dropout masks, with the seed.
 
         Returns:
             That mean loss, and the squared norm of the gradient.
@@ -262,11 +262,11 @@ class DataParallel:
         else:
             loss = sum(loss for group in found for loss, _ in group)
             return PartialGradient(loss, sum(square for _, square in found[-1]))
-        gc.collect()  # the error and its traceback, which hold what the step had in memory
+        gc.collect()  # frees the error and its traceback, which hold the step's memory
         return self.backward(batch, micro_batch_size, step)
 
     def split(self, batch: Batch, micro_batch_size: int, step: int) -> list[MicroBatch]:
-        """Cut a batch into what the workers compute at once; arguments as for `backward`."""
+        """Split a batch into what the workers compute at once; arguments as for `backward`."""
         n, n_targets = len(self.replicas), max(1, batch.n_targets)
         size = -(-self._at_once(batch, micro_batch_size) // n)
         parts = batch.split(size)
@@ -286,7 +286,7 @@ class DataParallel:
         return min(micro_batch_size or n_windows, self.fitting_windows or n_windows)
 
     def _backward_phase(self, replica: Replica, micro_batch: MicroBatch) -> Computed:
-        """Compute the gradient of a micro-batch into the replica's own."""
+        """Compute the gradient of a micro-batch into the replica's own buffer."""
         replica.generator.manual_seed(micro_batch.dropout_seed)
         inputs, targets = map(torch.as_tensor, micro_batch.batch)
         weight = torch.tensor(1 / micro_batch.n_targets)
@@ -294,7 +294,7 @@ class DataParallel:
         return Computed(loss, micro_batch)
 
     def _reduce_phase(self, replica: Replica, computed: Computed) -> PartialGradient:
-        """Add up a shard of all replicas' gradients, and measure it."""
+        """Add up a shard of all replicas' gradients, and compute its squared norm."""
         micro_batch, n = computed.micro_batch, computed.micro_batch.n_beside
         total = self.parameters.gradients
         own = shard(len(total), replica.rank, n)
@@ -308,7 +308,7 @@ class DataParallel:
         protocol: str,
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
-        """Measure a loss as `evaluation.score`, each replica on some of the windows."""
+        """Measure a loss as `evaluation.score` does, with some of the windows on each replica."""
         shares = split_windows(tokens, windows, protocol, len(self.replicas))
         answers = self._score([(*share, nll is not None) for share in shares])
         if nll is not None:
@@ -316,7 +316,7 @@ class DataParallel:
         return reduce(operator.add, (score for score, _ in answers))
 
     def refresh(self) -> None:
-        """Compute with the master weights as they are now."""
+        """Take over the current master weights."""
         self._refresh([None] * len(self.replicas))
 
     def _refresh_phase(self, replica: Replica, _: Any) -> None:
@@ -337,7 +337,7 @@ def _score_phase(
 
 
 def shard(length: int, rank: int, world_size: int) -> slice:
-    """Return one of `world_size` slices of a buffer, which are about equally long."""
+    """Return one of `world_size` slices of a buffer, of about equal length."""
     return slice(length * rank // world_size, length * (rank + 1) // world_size)
 
 
@@ -345,10 +345,10 @@ def add_up(gradients: Tensor, total: Tensor, shard: slice, is_first: bool) -> fl
     """Add up a shard of the gradients of several replicas.
 
     Args:
-        gradients: (R, N), of R replicas.
-        total: (N,) float32, to which they are added, or which they become.
-        shard: the slice to do.
-        is_first: whether they become it.
+        gradients: (R, N), gradients of R replicas.
+        total: (N,) float32, the sum so far, updated in place.
+        shard: the slice to add up.
+        is_first: whether to overwrite `total` instead of adding to it.
 
     Returns:
         The squared norm of that shard of the total.
@@ -358,6 +358,6 @@ def add_up(gradients: Tensor, total: Tensor, shard: slice, is_first: bool) -> fl
 
 
 def _mix(*numbers: int) -> int:
-    """Make a 63-bit whole number that looks random, the same for the same numbers."""
+    """Hash numbers to a 63-bit whole number."""
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

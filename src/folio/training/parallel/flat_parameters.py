@@ -1,10 +1,10 @@
-"""All parameters of a model in one flat buffer, group by group, and their gradients in another.
+"""Keeps all parameters of a model in one flat buffer, group by group, and their gradients in
+another.
 
-There are three buffers of N numbers: master weights in float32, which the optimizer moves; their
-gradients; and compute weights in the precision of the device, which the workers read and whoever
-moves the master weights keeps up to date (https://arxiv.org/abs/1710.03740). Optimizer, clipping
-and rounding then take one call for a whole group, where they would take one for each of dozens of
-small tensors.
+There are three buffers of N numbers: master weights in float32, which the optimizer updates; their
+gradients; and compute weights in the precision of the device, which the workers read and every
+update of the master weights also writes (https://arxiv.org/abs/1710.03740). Optimizer, clipping and
+rounding then take one call for a whole group instead of one for each of dozens of small tensors.
 
 Shapes:  N parameters
 """
@@ -22,11 +22,11 @@ class FlatParameters:
     """(N,) master weights, gradients and compute weights; the model's parameters become views."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-        """Lay out the parameters of a model, in memory that all workers share.
+        """Move the parameters of a model into memory that all workers share.
 
         Args:
-            model: in float32, on the CPU.
-            dtype: of the compute weights.
+            model: the model in float32, on the CPU.
+            dtype: dtype of the compute weights.
         """
         named = parameter_groups(model)
         everything = {name: p for members in named.values() for name, p in members.items()}
@@ -34,7 +34,7 @@ class FlatParameters:
         self.master = shared_buffer(len(flat), flat.dtype).copy_(flat)
         self.gradients = shared_buffer(len(flat), flat.dtype)
         self.compute = self.master
-        """(N,) the master weights themselves where their precision is the device's."""
+        """(N,) compute weights; the master weights themselves if both have the same precision."""
         if dtype != flat.dtype:
             self.compute = shared_buffer(len(flat), dtype).copy_(flat)
 
@@ -55,28 +55,30 @@ class FlatParameters:
             self.groups[group].grad = self.gradients[whole]
 
     def compute_weights_of(self, master: Tensor) -> Tensor:
-        """Return the compute weights of a slice of the master weights; none where they are one."""
+        """Return the compute weights of a slice of the master weights; empty if both are
+        the same.
+        """
         if self.compute is self.master:
             return master.new_empty(0)
         first = master.storage_offset() - self.master.storage_offset()
         return self.compute[first : first + len(master)]
 
     def attach(self, model: nn.Module, flat: Tensor) -> None:
-        """Make the parameters of a model of the same shape views of an (N,) buffer."""
+        """Make the parameters of a model of this shape views of an (N,) buffer."""
         for name, parameter in model.named_parameters():
             parameter.data = flat[self._spans[name]].view(parameter.shape)
 
     def differentiate(self, loss: Tensor, weight: Tensor, model: nn.Module, out: Tensor) -> None:
-        """Compute the gradient of `loss * weight` by the parameters of a model.
+        """Compute the gradient of `loss * weight` with respect to the parameters of a model.
 
-        `loss.backward()` would add to gradients that are there already, which reads and writes each
-        once more. The weight is not given to autograd as the gradient of the loss: to compare the
-        shapes of both, torch loads sympy, for half a second and 60 MB.
+        `loss.backward()` would add to existing gradients, which reads and writes each once more.
+        The weight is not passed to autograd as the gradient of the loss: to compare their shapes,
+        torch would load sympy, which takes half a second and 60 MB.
 
         Args:
             loss, weight: scalars.
-            model: attached to these parameters.
-            out: (N,), written; of the precision of the model.
+            model: a model that is attached to these parameters.
+            out: (N,) output, in the precision of the model.
         """
         parameters = dict(model.named_parameters())
         gradients = torch.autograd.grad(loss * weight, [parameters[name] for name in self._spans])

@@ -1,10 +1,10 @@
-"""Where the tensors of a captured step lie: those that are never live together share memory.
+"""Plans the memory of a captured step: tensors that are never live together share memory.
 
-While a step is captured its memory is taken and given back as always; what is noted is the buffer
-that each tensor lies in, and so from which call to which a buffer is live. Afterwards all buffers
-are planned into one arena, each into the first gap that is free for as long, so that the arena is
-hardly longer than what is live at once. Compilers do the same: Pisarchyk and Lee 2020,
-https://arxiv.org/abs/2001.03288. What is concatenated in the end is made where it ends up.
+During capture, memory is allocated and freed as always; what is recorded is the buffer of each
+tensor, and thus from which call to which a buffer is live. Afterwards all buffers are placed in one
+arena, each in the first gap that is free for as long, so that the arena is hardly longer than what
+is live at once. Compilers do the same: Pisarchyk and Lee 2020, https://arxiv.org/abs/2001.03288.
+Tensors that are finally concatenated are written where the result will be.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves, tree_map
 
 LINE_BYTES = 64
-"""What a processor fetches at once; buffers begin where that does."""
+"""Size of a cache line; buffers are aligned to it."""
 
 
 class Call(NamedTuple):
-    """An operation or a kernel; tensors and arrays as they are, or as the `BufferView` of each."""
+    """An operation or a kernel, with its tensors and arrays as they are, or as the `BufferView` of
+    each.
+    """
 
     function: Callable[..., Any]
     args: Any
@@ -36,20 +38,20 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class BufferView:
-    """Where a tensor or an array lies, and how it is read."""
+    """The position of a tensor or an array in a buffer, and its layout."""
 
     buffer: int
     offset: int
-    """From the beginning of the buffer, in bytes."""
+    """Bytes from the beginning of the buffer."""
     dtype: Any
-    """torch's or numpy's."""
+    """The dtype, torch's or numpy's."""
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    """In numbers for torch, in bytes for numpy."""
+    """Strides, in numbers for torch and in bytes for numpy."""
 
 
 class LiveRange(NamedTuple):
-    """From which call to which a buffer is needed."""
+    """The calls between which a buffer is needed."""
 
     first: int
     last: int
@@ -57,28 +59,28 @@ class LiveRange(NamedTuple):
 
 
 class Allocation(NamedTuple):
-    """Where a buffer has its memory."""
+    """The memory assigned to a buffer."""
 
     arena: Tensor
-    """Contiguous."""
+    """The tensor it is part of, which is contiguous."""
     offset: int
-    """In bytes."""
+    """Start of the buffer in bytes."""
 
 
 class Buffers:
-    """The memory that was taken during a capture."""
+    """The buffers that were allocated during a capture."""
 
     def __init__(self) -> None:
         self.n_bytes: list[int] = []
-        """Of each buffer."""
-        self._starts: list[int] = []  # addresses of those that may be in use, ascending
+        """Size of each buffer."""
+        self._starts: list[int] = []  # addresses of buffers that may be in use, ascending
         self._known: list[tuple[int, StorageWeakRef]] = []  # the buffer at each of them
 
     def add(self, x: Tensor) -> None:
-        """Note the memory of a new tensor as a buffer."""
+        """Record the memory of a new tensor as a buffer."""
         storage = x.untyped_storage()
         start, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
-        # What lay there before is not in use any more.
+        # Whatever was at this address is no longer in use.
         first = bisect_right(self._starts, start)
         if first and self._end(first - 1) > start:
             first -= 1
@@ -90,7 +92,9 @@ class Buffers:
         self.n_bytes.append(storage.nbytes())
 
     def view_of(self, x: Any) -> Any:
-        """Return the `BufferView` of a tensor or array in one of the buffers; all else as it is."""
+        """Return the `BufferView` of a tensor or array in one of the buffers; anything else
+        unchanged.
+        """
         if isinstance(x, Tensor):
             return self._view_at(x.data_ptr(), x, x.stride())
         if isinstance(x, np.ndarray):
@@ -108,7 +112,9 @@ class Buffers:
         return BufferView(buffer, address - self._starts[at], x.dtype, tuple(x.shape), strides)
 
     def live_ranges(self, calls: Sequence[Call], output: Any) -> dict[int, LiveRange]:
-        """Return those of the buffers that are used, by first calls; the output's ends last."""
+        """Return the live ranges of the buffers in use, ordered by first call; the output's ends
+        last.
+        """
         ranges: dict[int, LiveRange] = {}
         for number, arguments in enumerate([*(call[1:] for call in calls), output]):
             for view in tree_leaves(arguments):
@@ -132,7 +138,7 @@ def plan_memory(ranges: Sequence[LiveRange]) -> tuple[list[int], int]:
     """
     offsets: list[int] = []
     length = 0
-    held: list[tuple[int, int, int]] = []  # begin, end and last call of those in use, by begin
+    held: list[tuple[int, int, int]] = []  # begin, end and last call of live buffers, by begin
     for live in ranges:
         held = [other for other in held if other[2] >= live.first]
         begin = 0
@@ -149,11 +155,11 @@ def plan_memory(ranges: Sequence[LiveRange]) -> tuple[list[int], int]:
 def without_concatenation(
     calls: Sequence[Call], buffers: Buffers
 ) -> tuple[Sequence[Call], dict[int, Allocation]]:
-    """Make tensors where they are concatenated in the last call, if there is such a call.
+    """Write tensors to where the last call would concatenate them, if it does that.
 
     Returns:
-        The calls, with copies of what must be copied in place of the last one, and the allocations
-        of the buffers that need none.
+        The calls, where copies of what must be copied replace the last one, and the allocations of
+        the buffers that need no copy.
     """
     if not calls or calls[-1].function is not torch.ops.aten.cat.out:
         return calls, {}
@@ -180,7 +186,7 @@ def without_concatenation(
 
 
 def allocate(x: Any, allocations: dict[int, Allocation]) -> Any:
-    """Put tensors and arrays in place of all `BufferView`s in a tree."""
+    """Replace all `BufferView`s in a tree by tensors and arrays."""
 
     def allocate_one(x: Any) -> Any:
         if not isinstance(x, BufferView):

@@ -1,9 +1,9 @@
-"""Muon for flat buffers: the products of many matrices at once.
+"""Muon on flat buffers, with the matmuls of many matrices at once.
 
-`optimizers.py` has the rule as it is read. Here matrices of one shape are stacked, since a product
-of small ones takes longer to begin than to make; each worker moves its own; what is not a product
-is a kernel. A matrix that is longer than wide is read twice only: its next gram matrices follow
-from the first one, and it is multiplied by all polynomials in the end.
+`optimizers.py` has the rule written to be read. Here matrices of one shape are stacked, since a
+small matmul takes longer to start than to compute; each worker updates its own; everything except
+matmuls runs in kernels. A matrix that is longer than wide is read only twice: its further gram
+matrices follow from the first one, and it is multiplied by all polynomials at the end.
 
 Shapes:  R x C a matrix · M the smaller side · S matrices of one shape
 """
@@ -30,38 +30,37 @@ from folio.training.parallel.data_parallel import DataParallel, Replica, shard
 from folio.workers import shared_buffer
 
 TINY = 1e-14
-"""So that nothing is divided by 0."""
+"""Prevents division by 0."""
 
 RANGE = (2.0**-12, 2.0**10)
-"""Within which the largest number of a matrix may lie, so that neither its fourth powers, nor the
-squares of those, leave what float32 has."""
+"""Range of the largest number of a matrix in which its fourth powers, and their squares, fit
+float32."""
 
 MAX_BYTES = 20_000_000
-"""Of the memory of a captured step. Where one takes more, what comes between its operations is
-little."""
+"""Largest memory of a captured step. In a larger one the time between operations matters little."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Matrices of one shape that lie one after the other: views of the flat buffers."""
+    """Consecutive matrices of one shape, as views of the flat buffers."""
 
     weights: Tensor
-    """(S, R, C)"""
+    """(S, R, C) master weights."""
     gradients: Tensor
     momenta: Tensor
     mean_squares: Tensor
-    """(S, R, 1) of the orthogonal updates of each neuron."""
+    """(S, R, 1) mean squared update of each neuron."""
     compute: Tensor
-    """(S, R, C) the compute weights; or nothing."""
+    """(S, R, C) compute weights; empty if the master weights are used."""
 
 
 Job = list[list[Stack]]
-"""What a worker does at once: for each shape its stacks. All are square, or all have the same
-smaller side."""
+"""The stacks that a worker updates at once, by shape. All are square, or all have the same smaller
+side."""
 
 
 class ShardedMuon:
-    """`Muon` for the matrices between hidden layers, each moved by one worker."""
+    """`Muon` for the matrices between hidden layers, each updated by one worker."""
 
     def __init__(
         self,
@@ -70,13 +69,13 @@ class ShardedMuon:
         config: OptimizerConfig,
         parallel: DataParallel,
     ) -> None:
-        """Give each worker its matrices.
+        """Assign matrices to workers.
 
         Args:
             parameter: (N,) master weights and gradients, in memory that all workers see.
-            members: that lie in it.
-            config: rate, momentum and decay.
-            parallel: whose workers share the work, in the precision of their device.
+            members: the matrices in it.
+            config: learning rate, momentum and decay.
+            parallel: the workers, and the precision of their device.
         """
         self.config = config
         rows = zip(members.parameters, members.heights)
@@ -97,19 +96,19 @@ class ShardedMuon:
         ]
 
     def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
-        """Move the worker's matrices."""
+        """Update the worker's matrices."""
         lr = lr_scale * self.config.matrix_learning_rate
         numbers = gradient_scale, lr, lr * self.config.matrix_weight_decay
         self._updates[replica.rank](torch.tensor(numbers, dtype=torch.float32))
 
 
 def _jobs(buffers: Sequence[Tensor], shapes: list[tuple[int, int]], replica: Replica) -> list[Job]:
-    """Give a worker an equal share of the matrices of each shape.
+    """Select an equal share of the matrices of each shape for a worker.
 
     Args:
         buffers: weights, gradients and momenta; mean squares of neurons; compute weights.
-        shapes: of all matrices, in the order in which they lie there.
-        replica: of the worker.
+        shapes: shapes of all matrices, in the order of the buffers.
+        replica: the worker's replica.
     """
     weights, gradients, momenta, mean_squares, compute = buffers
     starts = list(accumulate((r * c for r, c in shapes), initial=0))
@@ -119,7 +118,7 @@ def _jobs(buffers: Sequence[Tensor], shapes: list[tuple[int, int]], replica: Rep
         same = [i for i, other in enumerate(shapes) if other == shape]
         own = same[shard(len(same), replica.rank, replica.world_size)]
         stacks: list[Stack] = []
-        # What lies side by side has numbers that rise as fast as their positions in the list.
+        # Adjacent matrices have consecutive numbers in the list.
         for _, run in groupby(enumerate(own), key=lambda pair: pair[1] - pair[0]):
             stacked = [i for _, i in run]
             n, first, end = len(stacked), stacked[0], stacked[-1] + 1
@@ -145,17 +144,18 @@ def update_matrices(
     in_int8: bool,
     numbers: Tensor,
 ) -> Tensor:
-    """Take a step of some matrices.
+    """Update some matrices.
 
     Args:
-        jobs: which.
-        config: how much is kept of what.
-        dtype: of the products.
-        in_int8: whether gram matrices may be products of int8.
-        numbers: (3,) the scale of the gradients, the rate, and that times the decay.
+        jobs: the matrices.
+        config: momentum, decay rates and the like.
+        dtype: dtype of the matmuls.
+        in_int8: whether gram matrices may be computed in int8.
+        numbers: (3,) the scale of the gradients, the learning rate, and the learning rate times the
+            decay.
 
     Returns:
-        The numbers, since a captured step must have an outcome.
+        The numbers, since a captured step must return something.
     """
     for job in jobs:
         ahead = [nesterov(stacks, config.matrix_momentum, dtype, numbers) for stacks in job]
@@ -166,15 +166,15 @@ def update_matrices(
 
 
 def nesterov(stacks: list[Stack], momentum: float, dtype: torch.dtype, numbers: Tensor) -> Tensor:
-    """Let the momenta learn from the gradients.
+    """Update the momenta.
 
     Args:
-        stacks: of one shape.
-        momentum: how much of it is kept.
+        stacks: stacks of one shape.
+        momentum: decay of the momentum.
         dtype, numbers: as for `update_matrices`.
 
     Returns:
-        (S, R, C), the next momenta as Nesterov looks at them.
+        (S, R, C), Nesterov momenta.
     """
     lengths = [len(stack.weights) for stack in stacks]
     first = stacks[0].weights
@@ -186,12 +186,12 @@ def nesterov(stacks: list[Stack], momentum: float, dtype: torch.dtype, numbers: 
 
 
 def apply_update(stack: Stack, updates: Tensor, config: OptimizerConfig, numbers: Tensor) -> None:
-    """Subtract updates whose rows are made even, and what decays.
+    """Subtract the updates, with rows scaled evenly, and the decay.
 
     Args:
-        stack: whose weights change; its gradients become the weights as they were.
+        stack: its weights are updated; its gradients become the old weights.
         updates: (S, R, C), close to orthogonal.
-        config: whether rows are made even and decay is cautious.
+        config: whether rows are scaled evenly and decay is cautious.
         numbers: as for `update_matrices`.
     """
     rows, columns = stack.weights.shape[1:]
@@ -209,9 +209,9 @@ def orthogonalize(stacks: list[Tensor], in_int8: bool = False) -> list[Tensor]:
     A polynomial of a matrix is the matrix times one of its gram matrix, which is M x M.
 
     Args:
-        stacks: (S, R, C) each, of one smaller side M; all square or none. Of any scale: what lies
-            outside of RANGE is changed in place.
-        in_int8: whether the gram matrices of long ones are products of int8: fast/int8.py.
+        stacks: (S, R, C) each, with the same smaller side M; all square or none. Any scale:
+            matrices outside RANGE are rescaled in place.
+        in_int8: whether the gram matrices of long ones are computed in int8: fast/int8.py.
     """
     for x in stacks:
         bring_into_range(x)
@@ -221,27 +221,27 @@ def orthogonalize(stacks: list[Tensor], in_int8: bool = False) -> list[Tensor]:
 
 
 def bring_into_range(x: Tensor) -> None:
-    """Multiply matrices whose largest number is outside of RANGE by powers of two, in place, which
-    leaves their directions exactly as they are.
+    """Multiply matrices whose largest number is outside RANGE by powers of two, in place, which
+    keeps their directions exactly.
 
-    Without it, momenta of 1e-9 came out as NaN, since their eighth powers are no float32.
+    Without it, momenta of 1e-9 came out as NaN, since float32 cannot hold their eighth powers.
 
     Args:
-        x: (S, R, C). A matrix of denormal numbers only, which other operations take for 0, becomes
-            that.
+        x: (S, R, C). A matrix of denormal numbers only, which other operations treat as 0, becomes
+            0.
     """
     calls.call(kernels.bring_into_range, *calls.arrays(x), *map(np.float32, RANGE))
 
 
 def _orthogonalize_square(x: Tensor) -> Tensor:
-    """(S, M, M) -> the same; all products are equally cheap."""
+    """(S, M, M) -> the same shape; all matmuls are equally cheap."""
     for i, coefficients in enumerate(SQUARE_POLYNOMIALS):
         x = torch.bmm(polynomial(torch.bmm(x, x.mT), coefficients, is_first=i == 0), x)
     return x
 
 
 def _orthogonalize_long(stacks: list[Tensor], in_int8: bool) -> list[Tensor]:
-    """(S, R, C) each -> the same."""
+    """(S, R, C) each -> the same shapes."""
     m, lengths = min(stacks[0].shape[1:]), [len(x) for x in stacks]
     gram = stacks[0].new_empty(sum(lengths), m, m)
     for x, out in zip(stacks, torch.split(gram, lengths)):
@@ -262,12 +262,12 @@ def _orthogonalize_long(stacks: list[Tensor], in_int8: bool) -> list[Tensor]:
 
 
 def polynomial(gram: Tensor, coefficients: Sequence[float], is_first: bool) -> Tensor:
-    """Compute what a matrix x is multiplied by to become a x + b x^3 + c x^5, and so on.
+    """Compute the factor that turns a matrix x into a x + b x^3 + c x^5, and so on.
 
     Args:
-        gram: (S, M, M), of x.
+        gram: (S, M, M), the gram matrix of x.
         coefficients: an odd number of them, three or more.
-        is_first: whether x is yet to be divided by its length.
+        is_first: whether x must still be divided by its norm.
 
     Returns:
         (S, M, M).
@@ -288,10 +288,10 @@ def inverse_lengths(gram: Tensor, gram_squared: Tensor) -> Tensor:
     """Compute one over `optimizers.largest_singular_value` of matrices.
 
     Args:
-        gram, gram_squared: (S, M, M), of the matrices.
+        gram, gram_squared: (S, M, M), gram matrix and its square.
 
     Returns:
-        (S,) float32; 0 of a matrix that is 0.
+        (S,) float32; 0 for a matrix of zeros.
     """
     y = gram.new_empty(len(gram), dtype=torch.float32)
     given = *calls.arrays(gram, gram_squared), np.float32(TINY)
@@ -311,8 +311,8 @@ def combine(
     Args:
         gram, gram_squared: (S, M, M).
         numbers: a, b and c.
-        scales: (S,) x is yet to be multiplied by; or none.
-        is_last: whether the outcome is to be multiplied by it too.
+        scales: (S,) factors by which x must still be multiplied; or empty.
+        is_last: whether the result is multiplied by them, too.
 
     Returns:
         (S, M, M).

@@ -1,4 +1,4 @@
-"""`ParallelStep`: what `PlainStep` computes, by several processes that share a batch."""
+"""`ParallelStep`: computes what `PlainStep` does, with several processes that share a batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from folio.training.step import Gradient, Loss
 
 
 class ParallelStep:
-    """The same step on all cores of a processor."""
+    """The training step on all cores of a CPU."""
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class ParallelStep:
         optimizer_config: OptimizerConfig,
         seed: int,
     ) -> None:
-        """Put the parts together.
+        """Prepare to train.
 
         Args:
-            model: in float32; its parameters become views of the master weights.
-            device: a processor.
-            config: for batch size, micro-batch size and the confidence penalty.
+            model: the model in float32; its parameters become views of the master weights.
+            device: a CPU.
+            config: has batch size, micro-batch size and the confidence penalty.
             optimizer_config: the rules, and where gradients are clipped.
-            seed: names the series of dropout masks.
+            seed: seeds the dropout masks.
         """
         self.model, self.config = model, config
         self._not_accelerated = not_accelerated(model)
@@ -60,39 +60,39 @@ class ParallelStep:
 
     @property
     def world_size(self) -> int:
-        """Processes that share the work, this one included."""
+        """Number of processes that share the work, this one included."""
         return len(self.parallel.replicas)
 
     @property
     def fitting_windows(self) -> int:
-        """As a Step."""
+        """Micro-batch size that fit into memory after a larger one did not; 0 before."""
         return self.parallel.fitting_windows
 
     @property
     def peak_bytes(self) -> int:
-        """As a Step."""
+        """Peak memory of all workers together in bytes, once they have run."""
         return self.parallel.peak_bytes
 
     def running(self) -> AbstractContextManager[None]:
-        """As a Step: the workers are forked now, and end with it."""
+        """Fork the workers; they end with this context."""
         return self.parallel.running()
 
     def refresh(self) -> None:
-        """As a Step."""
+        """Copy the current master weights to the compute weights."""
         self.parallel.refresh()
 
     def backward(self, batch: Batch, step: int) -> Gradient:
-        """As a Step; the seed of the dropout masks is made of `step` too."""
+        """Compute the gradient of a batch; `step` is part of the seed of the dropout masks."""
         loss, square = self.parallel.backward(batch, self.config.micro_batch_size, step)
         return Gradient(loss, math.sqrt(square))
 
     def update(self, lr_scale: float, norm: float) -> None:
-        """As a Step."""
+        """Clip the gradient, and update the weights."""
         self.optimizer.step(lr_scale, norm)
 
     def verify(self, batch: Batch) -> None:
-        """As a Step: each worker computes one micro-batch, replayed and by Python, to the same
-        numbers; and the model was not edited since its replicas were made.
+        """Check that a replay gives the same numbers as Python, for one micro-batch per worker, and
+        that the model was not edited since its replicas were made.
         """
         micro_batch = self.parallel.split(batch, self.config.micro_batch_size, step=0)[0]
         answers = self._verify([micro_batch] * self.world_size)
@@ -121,12 +121,12 @@ class ParallelStep:
         protocol: str,
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
-        """As a Step, each worker a share of the windows."""
+        """Measure the loss of windows, shared among the workers."""
         return self.parallel.score(tokens, windows, protocol, nll)
 
 
 def _verify_phase(replica: Replica, micro_batch: MicroBatch) -> tuple[Gradient, Gradient]:
-    """Compute a micro-batch as in each step, then by Python alone."""
+    """Compute a micro-batch by replay, then by Python alone."""
     inputs, targets = map(torch.as_tensor, micro_batch.batch)
     weight = torch.tensor(1 / micro_batch.n_targets)
 
@@ -139,5 +139,5 @@ def _verify_phase(replica: Replica, micro_batch: MicroBatch) -> tuple[Gradient, 
 
 
 def _is_same(found: float, expected: float) -> bool:
-    """Whether two numbers are the same, or both beyond all numbers, of which the loop tells."""
+    """Whether two numbers are equal, or both not finite, which the loop reports."""
     return found == expected or not (math.isfinite(found) or math.isfinite(expected))

@@ -1,8 +1,8 @@
-"""The rules of `optimizers.py` for flat buffers, of which each worker moves a shard.
+"""The rules of `optimizers.py` on flat buffers, where each worker updates a shard.
 
-A rule makes one pass over its shard: it reads gradients, changes master weights and what it
-remembers, and writes the compute weights. Gradients above the limit are scaled in that pass too. A
-rule that only `optimizers.py` has, or somebody's own, is run by rank 0 as it is written.
+A rule makes one pass over its shard: it reads gradients, updates master weights and state, and
+writes the compute weights. Clipping happens in the same pass. A rule without a sharded version is
+run by rank 0 as it is written.
 
 Shapes:  N parameters in the group
 """
@@ -32,19 +32,19 @@ from folio.workers import shared_buffer
 
 
 class ShardedRule(Protocol):
-    """Moves the parameters of one group, and the compute weights with them."""
+    """Updates the parameters of one group, and their compute weights."""
 
     def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
-        """Change the worker's shard in place; the gradients become the weights as they were."""
+        """Update the worker's shard in place; the gradients become the old weights."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What it remembers from step to step; may be written to."""
+        """The state kept from step to step; may be written to."""
         ...
 
 
 class ShardedAdamW:
-    """`AdamW`, in one pass over weights, gradients and both means."""
+    """`AdamW` in one pass over weights, gradients and both means."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class ShardedAdamW:
         config: OptimizerConfig,
         parallel: DataParallel,
     ) -> None:
-        """Remember nothing yet.
+        """Start with empty state.
 
         Args:
             parameter: (N,) master weights and gradients, in memory that all workers see.
-            members: that lie in it.
-            config: rate, and how long means last.
-            parallel: whose workers share the work.
+            members: the parameters in it.
+            config: learning rate and decay rates.
+            parallel: the workers that share the work.
         """
         self.config, self.weight_decay = config, members.weight_decay
         n = len(parameter)
@@ -73,15 +73,15 @@ class ShardedAdamW:
         means = self.tensors["mean"], self.tensors["mean_square"]
         buffers = parameter.data, parameter.grad, *means, compute
         self._arrays = [calls.arrays(*map(r.shard, buffers)) for r in parallel.replicas]
-        """Shards of each worker."""
+        """Shards of the buffers for each worker."""
 
     def count(self) -> None:
-        """Count a step: once, before the workers take it."""
+        """Count a step; to be called once, before the workers update their shards."""
         steps = self.tensors["steps"].numpy()
         steps += 1
 
     def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
-        """Move the worker's shard."""
+        """Update the worker's shard."""
         config, n = self.config, self.tensors["steps"].item()
         lr = lr_scale * config.learning_rate
         numbers = {
@@ -93,14 +93,14 @@ class ShardedAdamW:
             "correction": 1 / math.sqrt(1 - config.beta2**n),
             "epsilon": config.epsilon,
         }
-        with np.errstate(over="ignore"):  # an infinite rate is found in the weights
+        with np.errstate(over="ignore"):  # an infinite rate shows in the weights
             singles = {name: np.float32(x) for name, x in numbers.items()}
         weights, gradients, means, mean_squares, compute = self._arrays[replica.rank]
         kernels.adamw(weights, gradients, means, mean_squares, compute, **singles)
 
 
 class ShardedSGD:
-    """`SGD`, by torch's operations on a shard."""
+    """`SGD` on shards, with torch operations."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class ShardedSGD:
         config: OptimizerConfig,
         parallel: DataParallel,
     ) -> None:
-        """Remember nothing yet; arguments as for ShardedAdamW."""
+        """Start with empty state; arguments as for ShardedAdamW."""
         self.parameter, self.config, self.weight_decay = parameter, config, members.weight_decay
         self.compute = parallel.parameters.compute_weights_of(parameter.data)
         self.tensors: dict[str, Tensor] = {}
@@ -117,7 +117,7 @@ class ShardedSGD:
             self.tensors["velocity"] = shared_buffer(len(parameter), torch.float32)
 
     def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
-        """Move the worker's shard."""
+        """Update the worker's shard."""
         assert self.parameter.grad is not None
         weights, gradients = (replica.shard(x) for x in (self.parameter.data, self.parameter.grad))
         compute = replica.shard(self.compute)
@@ -134,10 +134,10 @@ class UnshardedRule:
     """A rule as it is written, which rank 0 runs while the others wait."""
 
     def __init__(self, rule: Rule, parameter: nn.Parameter, parallel: DataParallel) -> None:
-        """Take over what the rule remembers.
+        """Take over the state of a rule.
 
         Args:
-            rule: of parameters that are views of `parameter`, as their gradients are.
+            rule: a rule whose parameters and gradients are views of those of `parameter`.
             parameter, parallel: as for ShardedAdamW.
         """
         self.rule, self.parameter = rule, parameter
@@ -146,7 +146,7 @@ class UnshardedRule:
 
     @torch.no_grad()
     def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
-        """Move all parameters, if the worker is the first."""
+        """Update all parameters on rank 0; do nothing on the other workers."""
         if replica.rank > 0:
             return
         assert self.parameter.grad is not None
@@ -155,7 +155,7 @@ class UnshardedRule:
         views = [(p, p.data, p.grad) for p in self.rule.parameters]
         gradients.mul_(gradient_scale)
         self.rule.step(lr_scale)
-        for p, own, gradient in views:  # a rule may have put other tensors in their place
+        for p, own, gradient in views:  # a rule may have replaced them by other tensors
             if p.data_ptr() != own.data_ptr():
                 own.copy_(p.data)
             p.data, p.grad = own, gradient
@@ -166,30 +166,32 @@ class UnshardedRule:
 SHARDED: dict[
     type[Rule], Callable[[nn.Parameter, Members, OptimizerConfig, DataParallel], ShardedRule]
 ] = {AdamW: ShardedAdamW, SGD: ShardedSGD, Muon: ShardedMuon}
-"""Plain rule -> the same for shards."""
+"""Plain rule -> its sharded version."""
 
 
 def is_sharded(kind: type[Rule]) -> bool:
-    """Whether a rule has a fast twin that was written for it: exactly this class, unedited."""
+    """Whether a rule has a sharded version that was written for it: exactly this class,
+    unedited.
+    """
     return kind in SHARDED and is_as_written(optimizers)
 
 
 def not_sharded(config: OptimizerConfig, model: nn.Module) -> list[str]:
-    """Name the rules of a model that rank 0 runs alone, as they are written."""
+    """Name the rules of a model that only rank 0 runs, as they are written."""
     kinds = dict.fromkeys(kind for _, kind, _ in assign_rules(config, model))
     return [f"{kind.__name__} (the optimizer)" for kind in kinds if not is_sharded(kind)]
 
 
 class ParallelOptimizer:
-    """A rule for each group of parameters, whose shards all workers move at the same time."""
+    """One rule per group of parameters; all workers update their shards at the same time."""
 
     def __init__(self, config: OptimizerConfig, model: nn.Module, parallel: DataParallel) -> None:
-        """Put the rules to the flat parameters of a model.
+        """Assign the rules to the flat parameters of a model.
 
         Args:
-            config: which rules.
-            model: whose parameters they are.
-            parallel: whose workers share the work.
+            config: the rules and their settings.
+            model: the model with these parameters.
+            parallel: the workers that share the work.
         """
         self.rules: dict[str, ShardedRule] = {}
         for group, kind, members in assign_rules(config, model):
@@ -207,16 +209,16 @@ class ParallelOptimizer:
         self._undo = parallel.task(self._undo_phase, *after)
 
     def step(self, lr_scale: float, norm: float = 0.0) -> None:
-        """Move all parameters.
+        """Update all parameters.
 
         Args:
-            lr_scale: of the peak rates.
-            norm: of all gradients together, which is clipped.
+            lr_scale: factor on the peak learning rates.
+            norm: norm of all gradients together, for clipping.
 
         Raises:
-            FloatingPointError: a weight would be infinite or no number. All weights are then those
-                before the step, to the byte, and what the rules remember is finite: numbers that
-                are not begin anew from 0.
+            FloatingPointError: a weight would be infinite or NaN. All weights are then those before
+                the step, to the byte, and the state is finite: numbers in it that were not start
+                again from 0.
         """
         gradient_scale = self._max_norm / norm if norm > self._max_norm else 1.0
         counts = [x for x in self.tensors.values() if x.dim() == 0]
@@ -242,7 +244,7 @@ class ParallelOptimizer:
         return math.isfinite(largest.item())
 
     def _undo_phase(self, replica: Replica, _: Any) -> None:
-        """Take back the weights, which the rules left where the gradients had been."""
+        """Restore the old weights, which the rules left in the gradient buffer."""
         master, compute = self._parameters.master, self._parameters.compute
         replica.shard(master).copy_(replica.shard(self._parameters.gradients))
         if compute is not master:
@@ -250,7 +252,7 @@ class ParallelOptimizer:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """`hidden.mean` and so on -> what the rule of that group remembers."""
+        """State by name, such as `hidden.mean`."""
         return {
             f"{group}.{name}": tensor
             for group, rule in self.rules.items()
@@ -258,7 +260,7 @@ class ParallelOptimizer:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave, of this or of the plain step.
+        """Restore what `tensors` gave, in this or in the plain optimizer.
 
         Raises:
             UserError: it was another optimizer, or one of other weights.
