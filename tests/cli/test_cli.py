@@ -280,7 +280,7 @@ SAMPLE_MISTAKES = {
     "--min-p 2": "min_p must be a share, 0 to 1",
     "--repetition-penalty 0": "above 0",
     "--logprobs 3": "--logprobs needs --json",
-    "--json --logprobs -3": "0 (none) or more",
+    "--json --logprobs -3": "0 or more, or None",
     "traind": "Did you mean 'trained'?",
 }
 
