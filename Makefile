@@ -27,7 +27,7 @@ demo: .venv/installed
 	$(BIN)/folio train python-docs --minutes 1.5
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 import torch
 
+from folio.corpus import extraction
 from folio.fast import calls
 from folio.fast.int8 import is_exact
 from folio.recipe import finish
@@ -20,6 +21,7 @@ from folio.run.card import draw_loss
 from folio.run.directory import Run, runs_folder
 from folio.run.look_back import look_back
 from folio.storage import cache_folder
+from tests.extracting import LastingWorker
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
 
@@ -79,6 +81,14 @@ def short_ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(Watcher, "sample_tokens", 10)
         patch.setattr("os.fsync", lambda file: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lasting_workers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, "_Worker", LastingWorker)
+        yield
+    LastingWorker.end_all()
 
 
 @pytest.fixture

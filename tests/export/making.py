@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from folio.config import merge
 from folio.export.foreign import Foreign
 from folio.export.importing import write_run
 from folio.model.config import ModelConfig
@@ -90,6 +91,6 @@ def random_run(
 ) -> Model:
     if isinstance(tokenizer, str):
         tokenizer = TOKENIZERS[tokenizer]
-    config = ModelConfig(**(SHAPE | {"vocab_size": tokenizer.vocab_size} | settings))
+    config = ModelConfig(**merge(SHAPE, {"vocab_size": tokenizer.vocab_size}, settings))
     foreign = Foreign("a test", config, random_tensors(config), tokenizer)
     return open_run(write_run(foreign, name, folder, {"name": "a test", "sha256": ""}))

@@ -17,9 +17,12 @@ from folio.run.opening import open_run
 from folio.storage import read_json, write_json
 from folio.tokenizers.base import CHAT_TOKENS
 from folio.tokenizers.chat import encode_turns, harmless
+from tests.export.conftest import BY_TRANSFORMERS
 from tests.export.making import MODERN, TOKENIZERS, random_run
 from tests.export.oracles import LlamaCpp, quiet, their_model, their_tokenizer
 from tests.tokenizers.test_chat import HOSTILE
+
+pytestmark = BY_TRANSFORMERS
 
 CHATS = [name for name, tokenizer in TOKENIZERS.items() if tokenizer.has_chat]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from folio.config import merge
 from folio.errors import UserError
 from folio.export.gguf_file import read_gguf
 from folio.export.gguf_graphs import GRAPHS
@@ -104,7 +105,7 @@ def test_positions_are_padded_so_that_a_longer_text_ends_nothing(tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
 def test_llama_cpp_reads_every_type_as_we_do(kind: str, tmp_path: Path):
-    opened = random_run(tmp_path, "bpe-gpt2", **MODERN | {"d_model": 64})
+    opened = random_run(tmp_path, "bpe-gpt2", **merge(MODERN, {"d_model": 64}))
     path, _, verified = export_run(opened, "gguf", kind)
     assert path.name == f"made-{kind}.gguf"
     token_ids = some_ids(opened, 1, 12)
@@ -116,7 +117,7 @@ def test_llama_cpp_reads_every_type_as_we_do(kind: str, tmp_path: Path):
 
 
 def test_rows_that_are_no_whole_blocks_stay_f16_and_vectors_f32(tmp_path: Path):
-    opened = random_run(tmp_path, "bpe-gpt2", **MODERN | {"d_model": 48, "d_ff": 64})
+    opened = random_run(tmp_path, "bpe-gpt2", **merge(MODERN, {"d_model": 48, "d_ff": 64}))
     path, _, _ = export_run(opened, "gguf", "q8_0")
     kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(path).tensors}
     assert kinds["blk.0.ffn_down.weight"] == "Q8_0"  # rows of 64
@@ -132,8 +133,10 @@ GATED_KEYS = MODEL_KEYS | {
     *("attention.head_count_kv", "attention.key_length", "attention.value_length"),
     *("attention.layer_norm_rms_epsilon", "rope.dimension_count", "rope.freq_base"),
 }
-TOKEN_KEYS = {"model", "tokens", "token_type", "bos_token_id", "eos_token_id", "padding_token_id"}
-TOKEN_KEYS |= {"add_bos_token", "add_eos_token"}
+TOKEN_KEYS = {
+    *("model", "tokens", "token_type", "bos_token_id", "eos_token_id", "padding_token_id"),
+    *("add_bos_token", "add_eos_token"),
+}
 UNIGRAM_KEYS = {"scores", "unknown_token_id", "add_space_prefix", "remove_extra_whitespaces"}
 ROPE_KEYS = {"attention.layer_norm_epsilon", "rope.dimension_count", "rope.freq_base"}
 KEYS: dict[str, tuple[dict[str, Any], str, set[str], set[str]]] = {
@@ -247,6 +250,6 @@ def test_vocabularies_that_llama_cpp_would_read_as_others_are_refused(tmp_path: 
 
 def test_a_weight_beyond_f16_is_refused(tmp_path: Path):
     opened = random_run(tmp_path, **MODERN)
-    opened.model.blocks[0].feed_forward.up_proj.weight[0, 0] = 1e5
+    opened.model.get_parameter("blocks.0.feed_forward.up_proj.weight")[0, 0] = 1e5
     with pytest.raises(UserError, match="beyond f16"):
         export_run(opened, "gguf", "f16")

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from folio.config import merge
 from folio.export.hf_graphs import GRAPHS
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
 from folio.run.model import Model
 from folio.storage import read_json, write_json
+from tests.export.conftest import BY_TRANSFORMERS
 from tests.export.making import LLAMA, MODERN, NEOX, SHAPE, TOKENIZERS, random_run
 from tests.export.oracles import quiet, their_logits, their_model, their_tokenizer
+
+pytestmark = BY_TRANSFORMERS
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", MODERN),
@@ -171,14 +175,14 @@ def test_positions_of_a_model_without_any_are_zeros(tmp_path: Path):
 
 def test_config_says_what_transformers_and_older_readers_ask_for(tmp_path: Path):
     names = ("embedding_dropout", "residual_dropout", "attention_dropout")
-    dropouts = dict(zip(names, (0.1, 0.2, 0.3)))
-    opened = random_run(tmp_path, "lines", **MODERN | {"rope_base": 500.0})
+    dropouts: dict[str, float] = dict(zip(names, (0.1, 0.2, 0.3)))
+    opened = random_run(tmp_path, "lines", **merge(MODERN, {"rope_base": 500.0}))
     config = read_json(export_run(opened, "hf")[0] / "config.json")
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 500.0
     assert config["dtype"] == config["torch_dtype"] == "float32"
     assert config["head_dim"] == 8 and config["layer_types"] == ["full_attention"] * 2
     begin, end = opened.tokenizer.begin, opened.tokenizer.end_of_document
     assert (config["bos_token_id"], config["eos_token_id"]) == (begin, end)
-    opened = random_run(tmp_path, name="dropped", **SHAPE | dropouts)
+    opened = random_run(tmp_path, name="dropped", **merge(SHAPE, dropouts))
     config = read_json(export_run(opened, "hf")[0] / "config.json")
     assert [config[f"{part}_pdrop"] for part in ("embd", "resid", "attn")] == [0.1, 0.2, 0.3]

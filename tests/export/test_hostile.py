@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from folio.config import merge
 from folio.errors import UserError
 from folio.export.gguf_file import read_gguf, write_gguf
 from folio.export.importing import import_run, read_foreign
@@ -22,7 +23,7 @@ from folio.export.targets import export_run
 from folio.storage import read_json, write_json
 from tests.export.making import MODERN, random_run
 
-TINY = MODERN | {"n_layers": 1, "n_heads": 2, "d_model": 8, "d_ff": 16}
+TINY = merge(MODERN, {"n_layers": 1, "n_heads": 2, "d_model": 8, "d_ff": 16})
 MOST_MEMORY = 4_000_000
 """Bytes that reading a hostile file may take; the files have some 50,000."""
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from folio.cli.main import main
+from folio.config import merge
 from folio.errors import UserError
 from folio.export.gguf_file import read_gguf, write_gguf
 from folio.export.importing import import_run
@@ -19,10 +20,13 @@ from folio.run.model import Model
 from folio.run.opening import open_run
 from folio.storage import read_json, write_json
 from tests.export import test_gguf, test_hf
+from tests.export.conftest import BY_TRANSFORMERS
 from tests.export.making import MODERN, SHAPE, TOKENIZERS, random_run
 from tests.export.oracles import quiet, transformers
 
-NATIVE = [settings for graph, settings in test_hf.CASES]
+pytestmark = BY_TRANSFORMERS
+
+NATIVE = [settings for _, settings in test_hf.CASES]
 
 
 def imported(path: Path, tmp_path: Path, name: str = "back", **options: Any) -> Model:
@@ -213,7 +217,7 @@ def test_a_vocabulary_in_two_files_is_read_as_gpt2_published_it(tmp_path: Path):
 
 
 def test_a_longer_context_is_cut_and_said(tmp_path: Path):
-    opened = random_run(tmp_path, **SHAPE | {"context_length": 60})
+    opened = random_run(tmp_path, **merge(SHAPE, {"context_length": 60}))
     folder, _, _ = export_run(opened, "hf")
     cut = imported(folder, tmp_path, "cut", context=10)
     assert cut.model.config.context_length == 10
@@ -222,7 +226,7 @@ def test_a_longer_context_is_cut_and_said(tmp_path: Path):
     with pytest.raises(UserError, match="knows 60 positions; --context 61 is more"):
         imported(folder, tmp_path, "longer", context=61)
     said: list[str] = []
-    long = random_run(tmp_path, name="long", **MODERN | {"context_length": 1500})
+    long = random_run(tmp_path, name="long", **merge(MODERN, {"context_length": 1500}))
     imported(export_run(long, "hf")[0], tmp_path, "capped", tell=said.append)
     assert said == ["context: 1,024 of 1,500 positions; --context takes more"]
 
@@ -385,7 +389,7 @@ def test_paths_that_are_no_models_say_so(tmp_path: Path):
 def test_the_verbs_work_without_a_training_text(
     tmp_path: Path, book: Path, capsys: pytest.CaptureFixture[str]
 ):
-    opened = random_run(tmp_path / "made", "bpe-gpt2", **MODERN | {"context_length": 128})
+    opened = random_run(tmp_path / "made", "bpe-gpt2", **merge(MODERN, {"context_length": 128}))
     folder, _, _ = export_run(opened, "hf", out=tmp_path / "there")
     main(["import", str(folder), "--name", "mine"])
     assert "let it write: folio sample mine" in capsys.readouterr().out.lower()
@@ -409,7 +413,7 @@ def test_the_verbs_work_without_a_training_text(
 def test_recall_looks_in_the_text_that_the_user_names(
     tmp_path: Path, book: Path, capsys: pytest.CaptureFixture[str]
 ):
-    opened = random_run(tmp_path / "made", "bpe-gpt2", **MODERN | {"context_length": 128})
+    opened = random_run(tmp_path / "made", "bpe-gpt2", **merge(MODERN, {"context_length": 128}))
     folder, _, _ = export_run(opened, "hf", out=tmp_path / "there")
     main(["import", str(folder), "--name", "mine"])
     options = ["--samples", "2", "--passages", "50", "--length", "20", "--json"]

@@ -9,21 +9,25 @@ from pathlib import Path
 import pytest
 import torch
 
+from folio.config import merge
 from folio.export.page import read_page_file
 from folio.export.targets import export_run
 from folio.recipe.presets import FAMILIES, SIZES
 from folio.recipe.recipe import make_recipe
 from folio.run.model import Model
 from tests.export.browsers import LOGITS, in_node
+from tests.export.conftest import BY_TRANSFORMERS
 from tests.export.making import random_run
 from tests.export.oracles import LlamaCpp, their_logits
 from tests.export.test_hf import some_ids
+
+pytestmark = BY_TRANSFORMERS
 
 
 def made(family: str, size: str, folder: Path) -> Model:
     model = make_recipe({"preset": family, "size": size}).model
     shape = {name: value for name, value in vars(model).items() if name != "vocab_size"}
-    return random_run(folder, **shape | {"n_layers": 1})  # one block is as good as many
+    return random_run(folder, **merge(shape, {"n_layers": 1}))  # one block is as good as many
 
 
 @pytest.mark.parametrize("size", SIZES)

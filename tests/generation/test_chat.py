@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from folio.errors import UserError
 from folio.generation.chat import answer, make_prompt
@@ -89,12 +90,16 @@ def opened(tmp_path: Path) -> Model:
 def with_head(opened: Model, order: list[str]) -> None:
     """Make some tokens the likeliest everywhere, in this order."""
     with torch.no_grad():
-        opened.model.final_norm.weight.zero_()
+        opened.model.get_parameter("final_norm.weight").zero_()
         opened.model.lm_head.weight.zero_()
     bias = torch.zeros(opened.model.config.vocab_size)
     for number, name in enumerate(reversed(order), 1):
         bias[CHAT.special_tokens.get(name, CHAT.characters.find(name))] = number
-    opened.model.lm_head.register_forward_hook(lambda module, inputs, output: output + bias)
+
+    def add_bias(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output + bias
+
+    opened.model.lm_head.register_forward_hook(add_bias)
 
 
 def test_an_answer_ends_with_its_turn_which_is_no_part_of_it(opened: Model):

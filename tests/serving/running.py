@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ PATIENCE = 60
 @dataclass
 class Answer:
     status: int
-    headers: Mapping[str, str]
+    headers: HTTPMessage
     data: bytes
 
     @property
@@ -127,7 +128,7 @@ def received(connection: socket.socket) -> bytes:
 @contextmanager
 def serving(
     served: Mapping[str, Served], limits: Limits | None = None, key: str | None = None
-) -> Iterator[Running]:
+) -> Generator[Running]:
     """A server in a thread."""
     ready = threading.Event()
     found: list[tuple[str, Server]] = []
@@ -152,7 +153,7 @@ def serving(
 
 
 @contextmanager
-def folio_serve(*arguments: str, runs: Path, **environment: str) -> Iterator[tuple[Any, Running]]:
+def folio_serve(*arguments: str, runs: Path, **environment: str) -> Generator[tuple[Any, Running]]:
     """The command, as a process of its own, which is ended by its id if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "folio", "serve", *arguments, "--port", "0"],

@@ -166,14 +166,15 @@ def test_an_echo_comes_before_its_text_streamed_or_not(client: openai.OpenAI):
         "seed": 4,
     }
     plain = client.completions.create(**wanted)
-    for more in ({}, {"logprobs": 1}):
+    options: list[dict[str, Any]] = [{}, {"logprobs": 1}]
+    for more in options:
         whole = client.completions.create(**wanted, echo=True, **more)
         streamed = ["", "", "", ""]
         offsets: list[list[int]] = [[], [], [], []]
         for chunk in client.completions.create(**wanted, echo=True, stream=True, **more):
             (choice,) = chunk.choices
             streamed[choice.index] += choice.text
-            offsets[choice.index] += choice.logprobs.text_offset if choice.logprobs else []
+            offsets[choice.index] += (choice.logprobs and choice.logprobs.text_offset) or []
         assert streamed == [choice.text for choice in whole.choices]
         for index, choice in enumerate(plain.choices):
             assert streamed[index] == wanted["prompt"][index // 2] + choice.text
@@ -257,7 +258,8 @@ def test_no_tokens_are_a_text_too(server: Running):
 
 
 def test_a_server_with_a_guard_writes_nothing_that_stands_in_the_text(tiny: Model):
-    novel, wanted = 12, {"seed": COPIED_SEED, "max_tokens": 100}
+    novel = 12
+    wanted: dict[str, Any] = {"seed": COPIED_SEED, "max_tokens": 100}
     training = letters(tiny.tokenizer.decode(tiny.training()))
     free = tiny.generate("The ", **wanted, temperature=1.0, compiled=False)
     assert longest_common(letters(free), training) > novel

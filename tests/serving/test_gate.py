@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
 
 from folio.serving.gate import Gate, is_loopback
 
 
-async def nothing(scope, receive, send):
+async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
     raise AssertionError
 
 

@@ -15,6 +15,8 @@ from tests.serving.running import Running, serving
 from tests.write.chromium import Browser
 from tests.write.test_page import CHOICES, GHOST, HERE, STATUS, TEXT, put_caret, set_slider, written
 
+pytestmark = pytest.mark.xdist_group("chromium")  # one browser is enough
+
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:

@@ -31,6 +31,7 @@ ALL.update({f"chat-{name}": ALL[name].with_chat() for name in ("character", "byt
 if (CORPORA / "gpt2" / "vocab.bpe").exists():
     ALL["gpt2"] = load_gpt2(CORPORA / "gpt2")
 every_tokenizer = pytest.mark.parametrize("tokenizer", ALL.values(), ids=ALL)
+SMALL = {name: tokenizer for name, tokenizer in ALL.items() if name != "gpt2"}
 
 
 @every_tokenizer
@@ -98,7 +99,7 @@ DAMAGES = {
 }
 
 
-@every_tokenizer
+@pytest.mark.parametrize("tokenizer", SMALL.values(), ids=SMALL)
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_a_user_error_of_one_line(
     tokenizer: Tokenizer, damage: Callable[[dict[str, Any]], object], tmp_path: Path

@@ -68,7 +68,7 @@ def test_a_mask_lies_beside_its_tokens_and_belongs_to_their_tokenizer(tmp_path: 
     ids = a_conversation()
     files = [tmp_path / name for name in ("train.bin", "train.mask.bin")]
     write_token_file(files[0], [ids], CHAT.dtype, CHAT.fingerprint)
-    write_loss_mask(*files, CHAT)
+    write_loss_mask(files[0], files[1], CHAT)
     names = {"train": files[1], "validation": tmp_path / "none"}
     masks = open_loss_masks(names, CHAT.fingerprint)
     assert list(masks) == ["train"]

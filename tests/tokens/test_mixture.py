@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folio.tokens.mixture import Mixture
@@ -32,6 +32,7 @@ def test_a_quarter_of_eight_windows_is_two_in_every_batch():
     assert batches[0].inputs.shape == (8, 7)
 
 
+@settings(max_examples=40)
 @given(
     st.integers(12, 200),
     st.integers(12, 200),
@@ -51,6 +52,7 @@ def test_the_share_of_old_targets_is_never_off_by_more_than_a_window(
         assert abs(n_there - share * n_all) <= 3 * window
 
 
+@settings(max_examples=40)
 @given(st.integers(12, 60), st.integers(12, 60), st.floats(0, 0.9), st.integers(0, 20))
 def test_a_mixture_goes_on_from_its_place_exactly(n_new: int, n_old: int, share: float, n: int):
     whole = mixture_of(n_new, n_old, 5, share)

@@ -13,6 +13,8 @@ from tests.export.test_page import greedy
 from tests.write.chromium import Browser
 from tests.write.test_page import GHOST, HERE, set_slider, written
 
+pytestmark = pytest.mark.xdist_group("chromium")  # one browser is enough
+
 
 @pytest.mark.parametrize("name", ["character", "bpe-gpt2"])
 def test_the_ghost_is_the_text_of_folio(browser: Browser, name: str, tmp_path: Path):

@@ -14,6 +14,8 @@ from folio import report
 from tests.write.chromium import Page
 from tests.write.conftest import Opening
 
+pytestmark = pytest.mark.xdist_group("chromium")  # one browser is enough
+
 TEXT = "document.getElementById('text').value"
 GHOST = "document.querySelector('.ghost').textContent"
 STATUS = "document.getElementById('status').textContent"

@@ -38,7 +38,7 @@ def config_of(shape: str) -> ModelConfig:
         "n_layers": 2,
         "n_heads": 2,
         "d_model": 64,
-        "context_length": 160,  # three blocks of queries
+        "context_length": 130,  # three blocks of queries
         "embedding_dropout": 0.1,
         "residual_dropout": 0.2,
         "attention_dropout": 0.3,
@@ -47,7 +47,7 @@ def config_of(shape: str) -> ModelConfig:
 
 
 def batch(n_windows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    ids = torch.randint(30, (n_windows, 161), generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(30, (n_windows, 131), generator=torch.Generator().manual_seed(seed))
     targets = ids[:, 1:].clone()
     targets[-1, seed * 20 :] = IGNORED  # as many as the seed says
     return ids[:, :-1].contiguous(), targets, 1 / (targets != IGNORED).sum()
@@ -60,7 +60,7 @@ def test_a_replayed_step_gives_the_bytes_that_autograd_gives(shape: str, precisi
     model = GPT(config_of(shape), torch.Generator().manual_seed(1))
     parallel = DataParallel(model, device, 4, seed=1)
     (replica,) = parallel.replicas
-    for seed in range(1, 4):
+    for seed in (1, 2):  # captured, then replayed
         for n_windows in (4, 3):
             given = batch(n_windows, seed)
             replica.generator.manual_seed(seed)
