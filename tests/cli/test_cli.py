@@ -127,6 +127,19 @@ def test_evaluation_takes_other_texts(folio: Folio, trained: Run, tmp_path: Path
     assert json.loads(folio("evaluate", str(other), "--json").out)[0] == record
 
 
+def test_a_large_model_reads_a_sample_of_a_long_text(
+    folio: Folio, trained: Run, book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ask = ("evaluate", "trained", str(book), "--json")
+    everything = folio(*ask)
+    monkeypatch.setattr("folio.cli.evaluate.MOST_WORK", 1e6)
+    sample = folio(*ask)
+    assert "% of the" in sample.err and "--whole" in sample.err and not everything.err
+    some, of = (json.loads(said.out)[0]["targets"] for said in (sample, everything))
+    assert 0 < some < of / 2
+    assert folio(*ask, "--whole").out == everything.out
+
+
 def test_a_model_goes_on_with_another_text(folio: Folio, trained: Run, book: Path, tmp_path: Path):
     new = tmp_path / "letters.txt"
     new.write_text("The winds sing of the line. " * 200, encoding="utf-8")

@@ -214,6 +214,35 @@ def test_a_text_of_which_nothing_is_left_is_refused(base: Run, tmp_path: Path):
     assert not (runs_folder() / "strange").exists()
 
 
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+def test_windows_may_be_shorter_than_those_of_the_run_and_its_losses_are_of_such(
+    positions: str, book: Path, new: Path
+):
+    model: Any = {"positions": positions}
+    run = train_recipe(
+        recipe_of(book, training={"max_steps": 8}, model=model), "base", Watcher()
+    ).run
+    own = folio.load("base")
+    length = own.model.config.context_length // 2
+    listener = Listener()
+    changes: Any = {"model": {"context_length": length}, "training": {"max_steps": 4}}
+    short = tuned(new, "short", listener, **changes)
+    assert f"windows of {length} of its {2 * length} positions" in listener.told
+    first, last = (folio.load("short", step) for step in (0, 4))
+    assert last.model.config.context_length == length
+    ids = torch.from_numpy(own.validation()[:length].astype("int64"))[None]
+    assert torch.equal(first.model(ids), own.model(ids))
+    texts = {t["name"]: t["nats_per_token"] for t in json.loads(short.held_out_file.read_text())}
+    whole = own.score(own.validation())[0].nats_per_token
+    shorter = first.score(own.validation())[0].nats_per_token
+    assert texts["old text, before"] == pytest.approx(shorter, abs=1e-5) and shorter != whole
+    batches = [read_toml(r.recipe_file)["training"]["batch_size"] for r in (run, short)]
+    assert batches[1] == 2 * batches[0]
+    with pytest.raises(UserError, match=f"context_length is 99, but the run .* has {2 * length}"):
+        table_of(new, model={"context_length": 99})
+    assert goes_on(short) == "complete"
+
+
 # ---- going on, and doing it again -----------------------------------------------------------
 
 

@@ -76,3 +76,21 @@ def test_both_protocols_are_those_that_are_read_one_by_one(tmp_path: Path):
         assert found.standard_error == pytest.approx(expected.standard_error, rel=1e-4)
         assert (found.counts == expected.counts).all()
     assert nll.sum() == pytest.approx(scores[0].nats, rel=1e-5) and len(nll) == 209
+
+
+def test_a_sample_of_a_text_has_the_same_targets_in_both_protocols_and_their_losses(tmp_path: Path):
+    opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
+    tokens = np.random.default_rng(0).integers(0, opened.tokenizer.vocab_size, 1000, np.uint16)
+    _, nll = opened.scores(tokens)
+    exact, strided = opened.evaluate(tokens, most=240)
+    # Windows of 40, the first, one in the middle and the last one, which has 39 targets.
+    places = [*range(40), *range(480, 520), *range(960, 999)]
+    assert exact.nats == pytest.approx(nll[places].sum(), rel=1e-5)
+    assert exact.targets == strided.targets == len(places)
+    assert (exact.counts == strided.counts).all() and strided.nats != exact.nats
+    assert 0 < exact.standard_error < np.inf
+    assert opened.evaluate(tokens, most=2000)[0].targets == 999, "no more than may be read"
+    mask = np.zeros(1000, np.uint8)
+    mask[490:] = 1
+    (masked, _) = opened.evaluate(tokens, loss_mask=mask, most=240)
+    assert masked.nats == pytest.approx(nll[[i for i in places if i >= 489]].sum(), rel=1e-5)

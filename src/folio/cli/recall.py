@@ -50,7 +50,7 @@ def recall(
         twin: Also train two models of the same recipe, on one half of the documents each, to see
             what reading a document changes. Takes as long as the run did.
         seconds: For each of writing, reading passages and trying secrets. A large model does less
-            of each in that time, and the report says how much.
+            of each in that time, but ten texts at least, and the report says how much.
         seed: Of the writing, and of the halves.
     """
     from folio.run.directory import find_run

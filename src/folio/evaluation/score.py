@@ -191,6 +191,25 @@ Window(start=4, length=3, skip=2)]
     return windows
 
 
+def both_protocols(
+    n_tokens: int, context_length: int, most: float = math.inf
+) -> tuple[list[Window], list[Window]]:
+    """The exact and the strided windows of a text; of a text that takes more than `most` tokens to
+    read, some of the exact ones, evenly spaced, and the strided ones whose targets begin there.
+
+    >>> both_protocols(n_tokens=17, context_length=4, most=16)
+    ([Window(start=0, length=4, skip=0), Window(start=12, length=4, skip=0)], \
+[Window(start=0, length=4, skip=0), Window(start=10, length=4, skip=2), \
+Window(start=12, length=4, skip=2)])
+    """
+    strided = strided_windows(n_tokens, context_length)
+    if 2 * n_tokens <= most:  # each target is read twice, in windows that overlap by half
+        return exact_windows(n_tokens, context_length), strided
+    exact = sampled_windows(n_tokens, context_length, int(most / 2))
+    chosen = {window.start // context_length for window in exact}
+    return exact, [w for w in strided if (w.start + w.skip) // context_length in chosen]
+
+
 def read_once(*protocols: list[Window]) -> list[Window]:
     """The windows of several protocols, each once and whole: half of the strided ones are exact.
 
@@ -227,12 +246,13 @@ def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[
 
 
 def places_of(windows: list[Window]) -> NDArray[np.int64]:
-    """(n,) positions of the targets of some windows, none of which skips any.
+    """(n,) positions of the targets of some windows in their text.
 
-    >>> places_of([Window(0, 2), Window(6, 2)])
-    array([1, 2, 7, 8])
+    >>> places_of([Window(0, 2), Window(6, 2, skip=1)])
+    array([1, 2, 8])
     """
-    return np.concatenate([np.arange(w.start + 1, w.start + w.length + 1) for w in windows])
+    spans = [np.arange(w.start + w.skip + 1, w.start + w.length + 1) for w in windows]
+    return np.concatenate(spans)
 
 
 def excerpt(tokens: TokenIds, windows: list[Window]) -> tuple[TokenIds, list[Window]]:

@@ -29,7 +29,8 @@ class RecallConfig:
     document changes."""
     seconds: float = 60.0
     """For each of three: writing, reading passages (half of it for either text), trying secrets. A
-    large model does less of each in that time, and the report says how much."""
+    large model does less of each in that time, but ten texts at least, and the report says how
+    much."""
 
     def __post_init__(self) -> None:
         if self.samples < 2:

@@ -15,6 +15,7 @@ from torch import nn
 from folio.config import Table
 from folio.device import Device, cores
 from folio.errors import UserError
+from folio.model.gpt import GPT
 from folio.recipe.recipe import Recipe
 from folio.run.checkpoint import Checkpoint, Tensors, checkpoint_name, open_checkpoint
 from folio.run.directory import Run
@@ -30,12 +31,15 @@ from folio.training.low_rank import corrected
 from folio.training.recorder import RunRecorder
 from folio.training.state import TrainingState, load_model_tensors
 
+POSITIONS = "positions.weight"
+
 
 @dataclass(frozen=True)
 class Origin:
     """Holds the run that a training begins with."""
 
     opened: Model
+    """With the context of the new run, so that its losses can be compared with those after it."""
     files: dict[str, Path]
     """Its texts in the new run: `kept`, mixed into training, and `old`, held out."""
     before: HeldOut | None
@@ -45,10 +49,12 @@ class Origin:
 
     def weights(self, n_rows: int) -> Tensors:
         """The weights with `n_rows` rows of the vocabulary; rows of new ids, and of those it lacks,
-        are the mean of all rows that stand for text.
+        are the mean of all rows that stand for text. Learned positions are cut to the context.
         """
         n_known = self.opened.tokenizer.vocab_size
         tensors = dict(self.opened.checkpoint.model_tensors())
+        if POSITIONS in tensors:
+            tensors[POSITIONS] = tensors[POSITIONS][: self.opened.model.config.context_length]
         for name in ("token_embedding.weight", "lm_head.weight"):
             if name not in tensors or (self.n_ids == n_known and len(tensors[name]) == n_rows):
                 continue
@@ -103,6 +109,9 @@ def open_origin(
     if not start.sha256:
         raise UserError("Only folio train begins with a run: folio train TEXT --from RUN")
     opened = open_run(Run(Path(start.run)), start.checkpoint)
+    own, opened = opened.model.config, _shortened(opened, recipe.model.context_length)
+    if opened.model.config != own:
+        tell(f"windows of {recipe.model.context_length:,} of its {own.context_length:,} positions")
     run = opened.run
     files: dict[str, Path] = {}
     has_text = run.tokens_file("train").exists()
@@ -140,6 +149,18 @@ def open_origin(
         f"{share or 'no old text is kept'}, rates times {start.rate_factor:g}"
     )
     return recipe, Origin(opened, files, before, tokenizer.vocab_size)
+
+
+def _shortened(opened: Model, context_length: int) -> Model:
+    """Give a model with its first positions alone."""
+    config = replace(opened.model.config, context_length=context_length)
+    if config == opened.model.config:
+        return opened
+    model, weights = GPT(config), opened.model.state_dict()
+    if POSITIONS in weights:
+        weights[POSITIONS] = weights[POSITIONS][:context_length]
+    model.load_state_dict(weights)
+    return replace(opened, model=model.eval().requires_grad_(False))
 
 
 def _taken_over(

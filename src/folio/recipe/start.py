@@ -70,7 +70,7 @@ def started(table: Table) -> Table:
 
     Returns:
         The table with the shape, vocabulary and batch size of the run, its absolute path, the step
-        of its checkpoint, and the sha256 of its weights.
+        of its checkpoint, and the sha256 of its weights. The context may be shorter.
 
     Raises:
         UserError: there is no such run, its weights are not those that the table names, or a
@@ -96,6 +96,10 @@ def started(table: Table) -> Table:
         usual_model = {"vocab_size": wanted}
     else:
         usual_model, model["vocab_size"] = {}, rows
+    positions = model["context_length"]
+    wanted = table.get("model", {}).get("context_length")
+    if type(wanted) is int and 0 < wanted < positions:  # it begins with those positions
+        model["context_length"] = wanted
     fixed["model"] = {key: value for key, value in model.items() if key not in OPEN}
     fixed["tokenizer"] = to_table(tokenizer)
     for name, given, own in _contradictions(table, fixed):
@@ -104,7 +108,9 @@ def started(table: Table) -> Table:
             f"leave it out, or train from scratch without --from."
         )
     training = recipe.get("training", {})
-    batch = {name: training[name] for name in ("batch_size",) if name in training}
+    batch: Table = {}
+    if "batch_size" in training:  # as many tokens a step, in windows as long as the positions
+        batch["batch_size"] = training["batch_size"] * positions // model["context_length"]
     usual: Table = {"training": batch, "model": usual_model}
     if start.get("lora"):
         usual |= {"optimizer": {"kind": "adamw"}, "device": {"fast": "off"}}

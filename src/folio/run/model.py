@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,11 @@ from folio.evaluation.parallel import score_by_workers
 from folio.evaluation.score import (
     Score,
     Window,
+    both_protocols,
     exact_windows,
     nll_of,
+    places_of,
     read_once,
-    strided_windows,
 )
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
@@ -89,6 +91,7 @@ class Model(Writer):
         families: Sequence[int] = (),
         device: Device | None = None,
         loss_mask: NDArray[np.uint8] | None = None,
+        most: float = math.inf,
     ) -> list[Score]:
         """Exact first, then strided.
 
@@ -97,9 +100,10 @@ class Model(Writer):
             families: of each document, as in text_blocks.
             device: as in `score`.
             loss_mask: (N,) 1 for each token that counts; None lets all count.
+            most: as in `scores`.
         """
         counted = None if loss_mask is None else loss_mask[1:] == 1
-        return self.scores(tokens, families, device, counted)[0]
+        return self.scores(tokens, families, device, counted, most)[0]
 
     def scores(
         self,
@@ -107,6 +111,7 @@ class Model(Writer):
         families: Sequence[int] = (),
         device: Device | None = None,
         counted: NDArray[np.bool_] | None = None,
+        most: float = math.inf,
     ) -> tuple[list[Score], NDArray[np.float32]]:
         """By both protocols, exact first, and (N - 1,) the nats of each target by the exact one.
         A window that both have is read once.
@@ -114,20 +119,21 @@ class Model(Writer):
         Args:
             tokens, families, device: as in `evaluate`.
             counted: (N - 1,) which targets the scores are of; None is all.
+            most: tokens that are read; of a longer text, some windows are, evenly spaced, and the
+                nats are those of their targets.
         """
-        n, length = len(tokens), self.model.config.context_length
-        exact, strided = exact_windows(n, length), strided_windows(n, length)
+        exact, strided = both_protocols(len(tokens), self.model.config.context_length, most)
         read = read_once(exact, strided)
         _, whole = self._read(tokens, read, device)
-        blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)[1:]
-        targets, vocab_size = np.asarray(tokens[1:]), self.model.config.vocab_size
-        each = {"exact": nll_of(exact, read, whole), "strided": nll_of(strided, read, whole)}
-        of = slice(None) if counted is None else counted
-        scores = [
-            Score.of(nll[of], targets[of], name, vocab_size, blocks[of])
-            for name, nll in each.items()
-        ]
-        return scores, each["exact"]
+        blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)
+        scores = []
+        for name, windows in (("exact", exact), ("strided", strided)):
+            places, nll = places_of(windows), nll_of(windows, read, whole)
+            if counted is not None:
+                places, nll = places[counted[places - 1]], nll[counted[places - 1]]
+            targets, vocab_size = np.asarray(tokens[places]), self.model.config.vocab_size
+            scores.append(Score.of(nll, targets, name, vocab_size, blocks[places]))
+        return scores, nll_of(exact, read, whole)
 
     def score(
         self, tokens: TokenIds, device: Device | None = None
