@@ -18,6 +18,7 @@ COMMANDS = (
     ["bench.duplicates"],
     ["bench.memory", "--megabytes", "10,100"],
     ["bench.leakage"],
+    ["bench.goldfish"],
     ["bench.tuning", "replay"],
     ["bench.planning"],
     ["bench.planning", "--starvation"],
