@@ -19,7 +19,7 @@ def corpus(
     html: Path | None = None,
     json: bool = False,
 ) -> None:
-    """What is in your text: folio corpus CORPUS ...
+    """Show what is in your text: folio corpus CORPUS ...
 
     Reads files, folders, globs and archives as folio train does, and reports where each byte
     went, what was cleaned, which documents are alike, and how much of the validation text stands

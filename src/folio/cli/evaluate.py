@@ -28,7 +28,7 @@ COLUMNS = (
     "bits_per_byte",
     "unknown_share",
 )
-"""Of the table, where a record has them."""
+"""Columns of the table, for records that have them."""
 
 
 def evaluate(
@@ -116,7 +116,7 @@ def evaluate(
 def _evaluate_texts(
     opened: Model, device: Device, files: Sequence[str], text: str, encoding: str
 ) -> list[Table]:
-    """What the model makes of other texts, which are encoded as those that it learned from."""
+    """Score other texts, encoded like the training text."""
     import numpy as np
 
     from folio.corpus.corpus import CorpusConfig, read_documents
@@ -158,7 +158,7 @@ def _evaluate_texts(
 
 
 def without_lost_bytes(record: Table, share: float) -> Table:
-    """What a loss says of a text of which a share of the bytes was never read."""
+    """Adjust a record for a share of the text's bytes that was never read."""
     if not share:
         return record
     per_text = ("nats_per_character", "bits_per_character", "bits_per_byte")
@@ -167,7 +167,7 @@ def without_lost_bytes(record: Table, share: float) -> Table:
 
 
 def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
-    """What it makes of the validation text by both protocols, and of what else was held out."""
+    """Score the validation text by both protocols, and the other held-out texts."""
     from folio.run.held_out import evaluate_held_out, score_validation
 
     scores, nll = score_validation(opened, device)
@@ -177,15 +177,15 @@ def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
 
 
 def _as_trained(recorded: Table) -> DeviceConfig:
-    """A processor in the precision of the run, so that the loss is that of its curve; where it is
-    not float32, what is fast here.
+    """A CPU in the precision of the run, so that the loss matches its curve; instead of
+    bfloat16 and int8 it uses whatever is fastest here.
     """
     precision = "float32" if recorded["precision"] == "float32" else "auto"
     return DeviceConfig(kind="cpu", precision=precision)
 
 
 def _measure_baselines(opened: Model) -> tuple[list[Baseline], str]:
-    """What simpler things make of the validation text, and what that says of the model."""
+    """Measure simpler models on the validation text, and compare them with the model."""
     from folio.run.baselines import compare, measure_baselines, write_baselines
 
     found = measure_baselines(opened, say)

@@ -18,7 +18,7 @@ def export(
     checkpoint: str = "best",
     json: bool = False,
 ) -> None:
-    """Take a model with you: folio export [RUN] --to hf|gguf|html
+    """Export a model for other programs: folio export [RUN] --to hf|gguf|html
 
     hf is a folder for transformers (Qwen3, Llama, GPT-2 or GPT-NeoX where they compute this model,
     else our own class beside it), with tokenizer and card; gguf is a file for llama.cpp, with a

@@ -27,7 +27,7 @@ def plan(
     starvation: bool = False,
     json: bool = False,
 ) -> None:
-    """Before the evening is spent: folio plan CORPUS [--minutes 60] [--memory 8GB]
+    """Plan before you train: folio plan CORPUS [--minutes 60] [--memory 8GB]
 
     Measures this machine and this text for some seconds, and prints what each size would take
     and come to in the time. Settings are flags, as for folio train: --preset gpt2,
@@ -97,7 +97,7 @@ def plan(
 
 
 def plan_table(found: Plan) -> str:
-    """A row a size."""
+    """A table with one row per size."""
     header = ["size", "parameters", "memory", "tokens/s", "tokens", "epochs", "predicted loss"]
     lines = [
         f"{found.n_training:,} tokens to train on, {found.minutes:g} minutes, "
@@ -124,7 +124,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def parse_bytes(text: str) -> float:
-    """A size such as 8GB in bytes.
+    """Parse a size such as 8GB, to bytes.
 
     Raises:
         UserError: something else.

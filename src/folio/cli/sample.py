@@ -149,7 +149,7 @@ def _stream(prompt: str, written: Iterator[tuple[int, Drawn]]) -> None:
 
 
 def _entry(drawn: Drawn, tokenizer: Tokenizer) -> Table:
-    """What --logprobs tells of a token."""
+    """The entry of --logprobs for a token."""
     scored = [(drawn.token_id, drawn.log_probability), *drawn.alternatives]
     first, *others = [
         {"id": token_id, "text": tokenizer.decode([token_id]), "log_probability": log_probability}

@@ -107,7 +107,9 @@ def tune(
 
 
 def _refuse_changes(given: Mapping[str, object]) -> None:
-    """Of a study that goes on: flag -> what was given, None where nothing was."""
+    """Refuse flags that cannot change when a study continues; None means that a flag was
+    not given.
+    """
     foreign = [flag for flag, value in given.items() if value is not None]
     if foreign:
         raise UserError(
