@@ -41,25 +41,25 @@ def evaluate(
     baselines: bool = False,
     adaptive: bool = False,
 ) -> None:
-    """Loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
+    """Measure loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
 
-    Without files it is the validation text of the run, then the part of it that is new to the
-    training text, and text from elsewhere, where the run has them. `exact` reads the text once in
+    Without files, evaluates the validation text of the run, the part of it that is new to the
+    training text, and out-of-domain text if the run has some. `exact` reads the text once in
     windows side by side; `strided` gives each token at least half a context, which is closer to
     what the model can do on a long text.
 
     Args:
-        run: A name or a path; the newest run where none is given.
+        run: A name or a path; by default the newest run.
         files: Texts to evaluate on instead.
-        text: One more, as it stands here.
+        text: A text given as an argument.
         json: Print JSON, exact first.
         checkpoint: best, last or a step.
-        encoding: Of the files.
-        baselines: What simpler things make of the validation text: character frequencies,
+        encoding: Encoding of the files.
+        baselines: Also measure simpler models on the validation text: character frequencies,
             n-grams, xz, PPMd.
-        adaptive: Read the validation text once more, with a step of learning after each window, as
-            compressors do: by a mixture of copies, each at a rate of its own. Never to be compared
-            with an exact loss.
+        adaptive: Read the validation text once more, learning after each window as compressors do,
+            by a mixture of copies with different learning rates. Must not be compared with an exact
+            loss.
     """
     from folio.run.directory import find_run
 
