@@ -81,7 +81,7 @@ def answer_to(
 
 
 def _lines() -> Iterator[str]:
-    """What is typed, a line at a time; a pipe gives its lines."""
+    """Lines that the user types, or those of a pipe."""
     while True:
         if sys.stdin.isatty():
             print("> ", end="", file=sys.stderr, flush=True)

@@ -19,17 +19,17 @@ def corpus(
     html: Path | None = None,
     json: bool = False,
 ) -> None:
-    """What is in your text: folio corpus CORPUS ...
+    """Show what is in your text: folio corpus CORPUS ...
 
-    Reads files, folders, globs and archives as folio train does, and reports where each byte
-    went, what was cleaned, which documents are alike, and how much of the validation text stands
-    in the training text. Settings of the corpus are flags: --corpus.cleaning.apply-to all,
-    --corpus.split documents, --corpus.duplicates.threshold 0.7.
+    Reads files, folders, globs and archives as folio train does, and reports where each byte went,
+    what was cleaned, which documents are alike, and how much of the validation text occurs in the
+    training text. Settings of the corpus are flags: --corpus.cleaning.apply-to all, --corpus.split
+    documents, --corpus.duplicates.threshold 0.7.
 
     Args:
         sources: Text, as for folio train.
-        validation: A file or folder of another kind to hold out too; repeatable.
-        html: The page to write; runs/corpus.html where none is given.
+        validation: An out-of-domain file or folder to hold out, too; repeatable.
+        html: The page to write; by default runs/corpus.html.
         json: Print JSON, and write no page unless --html names one.
     """
     from folio.corpus.corpus import read_corpus

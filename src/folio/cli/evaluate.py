@@ -32,7 +32,7 @@ COLUMNS = (
     "bits_per_byte",
     "unknown_share",
 )
-"""Of the table, where a record has them."""
+"""Columns of the table, for records that have them."""
 
 
 def evaluate(
@@ -46,25 +46,25 @@ def evaluate(
     adaptive: bool = False,
     whole: bool = False,
 ) -> None:
-    """Loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
+    """Measure loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
 
-    Without files it is the validation text of the run, then the part of it that is new to the
-    training text, and text from elsewhere, where the run has them. `exact` reads the text once in
+    Without files, evaluates the validation text of the run, the part of it that is new to the
+    training text, and out-of-domain text if the run has some. `exact` reads the text once in
     windows side by side; `strided` gives each token at least half a context, which is closer to
     what the model can do on a long text.
 
     Args:
-        run: A name or a path; the newest run where none is given.
+        run: A name or a path; by default the newest run.
         files: Texts to evaluate on instead.
-        text: One more, as it stands here.
+        text: A text given as an argument.
         json: Print JSON, exact first.
         checkpoint: best, last or a step.
-        encoding: Of the files.
-        baselines: What simpler things make of the validation text: character frequencies,
+        encoding: Encoding of the files.
+        baselines: Also measure simpler models on the validation text: character frequencies,
             n-grams, xz, PPMd.
-        adaptive: Read the validation text once more, with a step of learning after each window, as
-            compressors do: by a mixture of copies, each at a rate of its own. Never to be compared
-            with an exact loss.
+        adaptive: Read the validation text once more, learning after each window as compressors do,
+            by a mixture of copies with different learning rates. Must not be compared with an exact
+            loss.
         whole: Read all of the files. Without it a large model reads a sample of long ones, windows
             that are evenly spaced over them: as much as one of 135 million parameters reads in a
             few minutes. The standard error tells what that leaves open.
@@ -130,9 +130,7 @@ def _evaluate_texts(
     encoding: str,
     most: float,
 ) -> list[Table]:
-    """What the model makes of other texts, which are encoded as those that it learned from; of long
-    ones it reads `most` tokens.
-    """
+    """Score other texts, encoded like the training text; of long ones `most` tokens are read."""
     import numpy as np
 
     from folio.corpus.corpus import CorpusConfig, read_documents
@@ -179,7 +177,7 @@ def _evaluate_texts(
 
 
 def without_lost_bytes(record: Table, share: float) -> Table:
-    """What a loss says of a text of which a share of the bytes was never read."""
+    """Adjust a record for a share of the text's bytes that was never read."""
     if not share:
         return record
     per_text = ("nats_per_character", "bits_per_character", "bits_per_byte")
@@ -188,7 +186,7 @@ def without_lost_bytes(record: Table, share: float) -> Table:
 
 
 def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
-    """What it makes of the validation text by both protocols, and of what else was held out."""
+    """Score the validation text by both protocols, and the other held-out texts."""
     from folio.run.held_out import evaluate_held_out, score_validation
 
     scores, nll = score_validation(opened, device)
@@ -198,15 +196,15 @@ def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
 
 
 def _as_trained(recorded: Table) -> DeviceConfig:
-    """A processor in the precision of the run, so that the loss is that of its curve; where it is
-    not float32, what is fast here.
+    """A CPU in the precision of the run, so that the loss matches its curve; instead of
+    bfloat16 and int8 it uses whatever is fastest here.
     """
     precision = "float32" if recorded["precision"] == "float32" else "auto"
     return DeviceConfig(kind="cpu", precision=precision)
 
 
 def _measure_baselines(opened: Model) -> tuple[list[Baseline], str]:
-    """What simpler things make of the validation text, and what that says of the model."""
+    """Measure simpler models on the validation text, and compare them with the model."""
     from folio.run.baselines import compare, measure_baselines, write_baselines
 
     found = measure_baselines(opened, say)

@@ -23,9 +23,9 @@ def explain(
     and after the softmax, the training examples, the embeddings as a map, and the positions.
 
     Args:
-        run: A name or a path; the newest run where none is given.
+        run: A name or a path; by default the newest run.
         text: The text itself, or a file with it.
-        out: The page; explain.html in the run where none is given.
+        out: The page to write; by default explain.html in the run.
         tensors: Print the small matrices here, and write no page.
         checkpoint: best, last or a step.
     """

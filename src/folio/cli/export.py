@@ -1,4 +1,4 @@
-"""folio export: take a model with you."""
+"""folio export: a model for other programs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ def export(
     checkpoint: str = "best",
     json: bool = False,
 ) -> None:
-    """Take a model with you: folio export [RUN] --to hf|gguf|html
+    """Export a model for other programs: folio export [RUN] --to hf|gguf|html
 
     hf is a folder for transformers (Qwen3, Llama, GPT-2 or GPT-NeoX where they compute this model,
     else our own class beside it), with tokenizer and card; gguf is a file for llama.cpp, with a
-    Modelfile for Ollama; html is one page that writes with the model in any browser, offline. What
-    was written is read again and compared with the run: token ids on texts of many kinds, logits
-    and loss on the run's own text. What a format cannot say is refused.
+    Modelfile for Ollama; html is one page that writes with the model in any browser, offline. The
+    result is read back and compared with the run: token ids on texts of many kinds, logits and loss
+    on the run's own text. What a format cannot represent is refused.
 
     Args:
-        run: A name or a path; the newest run where none is given.
+        run: A name or a path; by default the newest run.
         to: The format: hf, gguf or html.
-        type: Of the weights: f32, f16, bf16, and for gguf q8_0; the first of these where none is
-            given. A page has int8.
-        out: A folder, or the file; export/ in the run where none is given.
+        type: Type of the weights: f32 (the default), f16, bf16, and for gguf q8_0. A page has int8.
+        out: The folder or file to write; by default in export/ of the run.
         checkpoint: best, last or a step.
         json: Print what was written and compared as JSON.
     """

@@ -1,4 +1,4 @@
-"""folio import: bring in a model that was trained elsewhere."""
+"""folio import: import a model that was trained elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from folio.console import say, show
 
 
 def import_(path: Path, *, name: str | None = None, context: int = 0) -> None:
-    """Bring in a model that was trained elsewhere: folio import DIR|FILE.gguf
+    """Import a model that was trained elsewhere: folio import DIR|FILE.gguf
 
     Reads a folder of transformers (GPT-2, Llama, Qwen, GPT-NeoX or SmolLM, as safetensors) or a
     GGUF file of them in f32, f16, bf16, q8_0, q4_0 or q4_1, and makes a run of it. Nothing in the
@@ -17,8 +17,8 @@ def import_(path: Path, *, name: str | None = None, context: int = 0) -> None:
 
     Args:
         path: The folder, or the file.
-        name: Of the run; by the path where none is given.
-        context: Tokens that it reads at once; 0 takes its own, 1,024 at most.
+        name: Name of the run; by default taken from the path.
+        context: Context length in tokens; 0 takes the model's own, at most 1,024.
     """
     from folio.export.importing import import_run
     from folio.run.opening import open_run

@@ -52,21 +52,21 @@ def ladder(
     json: bool = False,
     out: Path | None = None,
 ) -> None:
-    """Build a GPT up, one idea at a time: folio ladder [STEP] [CORPUS ...]
+    """Build up a GPT, one idea at a time: folio ladder [STEP] [CORPUS ...]
 
-    Without STEP, the list. 0 to 6 train a small model in seconds and let it write; all trains
-    the seven and draws them; 7 trains the baby GPT, 8 lets it write until Ctrl-C, 9 compares what
-    newer papers changed. CORPUS is as for folio train; shakespeare where none is given.
+    Without STEP, prints the list. 0 to 6 train a small model in seconds and let it write; all
+    trains the seven and draws them; 7 trains the baby GPT, 8 lets it write until Ctrl-C, 9 compares
+    what newer papers changed. CORPUS is as for folio train; by default shakespeare.
 
     Args:
         step: 0 to 9, or all.
         corpus: Text.
-        seed: Of weights and order; the same seed gives the same numbers.
-        seeds: For all and 9: train each with so many seeds, from --seed on.
+        seed: Seed of weights and order; equal seeds give equal numbers.
+        seeds: For all and 9: train each with this many seeds, from --seed on.
         max_steps: Optimizer steps of each training, for a quick look.
         minutes: For 7: how long to train.
-        only: For 9: this row alone, and the one that it is compared with; repeatable.
-        name: For 7 and 8: of the run.
+        only: For 9: only this row, and the baseline; repeatable.
+        name: For 7 and 8: name of the run.
         json: Print JSON.
         out: For all and 9: the picture; runs/ladder.svg and runs/ladder-9.svg.
     """

@@ -21,26 +21,28 @@ SUMMARY = "Train a GPT from scratch on your own text, and see what it learned."
 
 VERBS = {
     "train": "Train a model on your text.",
-    "plan": "Which size for your text, this machine and the time you have.",
-    "resume": "Go on with a run, or train it longer.",
+    "plan": "Predict which size suits your text, this machine and the time you have.",
+    "resume": "Continue a run where it stopped, or train it longer.",
     "sample": "Let a trained model write.",
     "write": "Write with it in a browser: a page with the model in it, offline.",
-    "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
-    "corpus": "What is in your text: formats, duplicates, and what leaks into validation.",
+    "evaluate": "Measure loss, perplexity and bits per byte of a model on a text.",
+    "corpus": "Show what is in your text: formats, duplicates, and what leaks into validation.",
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",
     "tune": "Search for the best settings, within a budget.",
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",
-    "recall": "Did it learn, or copy? What it knows by heart, and what it writes off.",
-    "export": "Take a model with you: to transformers, llama.cpp and Ollama, or as one page.",
-    "serve": "Answer over HTTP as OpenAI's clients know it, with a page to write on.",
-    "import": "Bring in a model that was trained elsewhere.",
-    "ladder": "Build a GPT up, from a table to the modern block, one idea at a time.",
+    "recall": "Find out whether a model learned or copies, and what it knows by heart.",
+    "export": "Export a model to transformers, llama.cpp and Ollama, or as one page.",
+    "serve": "Serve models over HTTP with OpenAI's API, and a page to write on.",
+    "import": "Import a model that was trained elsewhere.",
+    "ladder": "Build up a GPT one idea at a time, from a table to the modern block.",
     "runs": "List the runs, or compare their curves.",
 }
 
 
 def overview() -> str:
-    """What `folio --help` prints; without the parser, whose import takes most of its time."""
+    """The output of `folio --help`; made without the parser, whose import takes most of the
+    time.
+    """
     width = max(map(len, VERBS)) + 2
     lines = [f"    {verb:{width}}{summary}" for verb, summary in VERBS.items()]
     return "\n".join(

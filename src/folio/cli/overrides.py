@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from folio.recipe.recipe import Recipe
 
 Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-"""A positional argument, or a flag that the verb itself does not know."""
+"""A positional argument, or a flag that the verb does not know itself."""
 
 
 def split_words(words: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -1,4 +1,4 @@
-"""folio plan: which size for this text, this machine and this evening."""
+"""folio plan: which size suits this text, this machine and the available time."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ def plan(
     starvation: bool = False,
     json: bool = False,
 ) -> None:
-    """Before the evening is spent: folio plan CORPUS [--minutes 60] [--memory 8GB]
+    """Plan before you train: folio plan CORPUS [--minutes 60] [--memory 8GB]
 
-    Measures this machine and this text for some seconds, and prints what each size would take
-    and come to in the time. Settings are flags, as for folio train: --preset gpt2,
-    --model.context-length 128.
+    Measures this machine and this text for some seconds, and predicts memory, speed and loss of
+    each size. Settings are flags, as for folio train: --preset gpt2, --model.context-length 128.
 
     Args:
         corpus: Text, as for folio train.
         minutes: How long the training may take.
-        memory: How much memory it may take, such as 8GB; all of the machine's where none is given.
-        from_run: Go on with the weights of a run, as folio train --from does.
-        starvation: Train a small model on parts of the text too, some minutes long, to see what
+        memory: How much memory it may take, such as 8GB; by default all of the machine's.
+        from_run: Begin with the weights of a run, as folio train --from does.
+        starvation: Also train a small model on parts of the text, for some minutes, to see what
             more text would give.
         json: Print JSON.
     """
@@ -97,7 +96,7 @@ def plan(
 
 
 def plan_table(found: Plan) -> str:
-    """A row a size."""
+    """A table with one row per size."""
     header = ["size", "parameters", "memory", "tokens/s", "tokens", "epochs", "predicted loss"]
     lines = [
         f"{found.n_training:,} tokens to train on, {found.minutes:g} minutes, "
@@ -124,7 +123,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def parse_bytes(text: str) -> float:
-    """A size such as 8GB in bytes.
+    """Parse a size such as 8GB, to bytes.
 
     Raises:
         UserError: something else.

@@ -29,29 +29,29 @@ def recall(
 ) -> None:
     """Did it learn, or copy? folio recall [RUN]
 
-    Looks for what the model wrote in its training text, and for what of its training text it goes
-    on with by heart; both beside what the author does, whose documents repeat each other too. The
-    old text that a run keeps (--from RUN --keep) is a part of it. Writes recall.json and the page
-    recall.html into the run.
+    Looks up what the model writes in its training text, and tests which passages of that text it
+    continues by heart; both are compared with the author, whose documents repeat each other, too.
+    The old text that a run keeps (--from RUN --keep) is part of its training text. Writes
+    recall.json and the page recall.html into the run.
 
     Args:
-        run: A name or a path; the newest run where none is given.
+        run: A name or a path; by default the newest run.
         text: A file or folder to look in instead of its training text, as for a model that was
             imported; repeatable.
         json: Print recall.json.
         checkpoint: best, last or a step.
-        samples: Texts of 500 characters that the model writes.
-        temperature: At which it writes; also that of the tries.
-        passages: Of the training text, at most, and as many of new text.
-        length: Characters of a passage and of a copy; 0 is 50, or 20 for Chinese and Japanese.
-        secrets: A file with strings that must not come out, one a line; e-mail addresses,
+        samples: Number of texts of 500 characters that the model writes.
+        temperature: Temperature at which it writes, and at which passages are tried.
+        passages: Most passages of the training text to test, and as many of new text.
+        length: Characters in a passage and in a copy; 0 means 50, or 20 for Chinese and Japanese.
+        secrets: A file with strings that must not come out, one per line; e-mail addresses,
             telephone and account numbers, cards and keys are found without it.
         show_secrets: Print secrets that come out as they are. They never go into a file.
         twin: Also train two models of the same recipe, on one half of the documents each, to see
             what reading a document changes. Takes as long as the run did.
-        seconds: For each of writing, reading passages and trying secrets. A large model does less
-            of each in that time, but ten texts at least, and the report says how much.
-        seed: Of the writing, and of the halves.
+        seconds: Time for each of writing, reading passages and trying secrets. A large model does
+            less of each in that time, but ten texts at least, and the report says how much.
+        seed: Seed of the writing, and of the halves.
     """
     from folio.run.directory import find_run
 

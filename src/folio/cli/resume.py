@@ -1,4 +1,4 @@
-"""folio resume: go on where a run stopped."""
+"""folio resume: continue a run where it stopped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from folio.storage import json_text
 
 
 def resume(*run: Words, minutes: float | None = None, json: bool = False) -> None:
-    """Go on with a run exactly where it stopped, or train it longer: folio resume [RUN]
+    """Continue a run exactly where it stopped, or train it longer: folio resume [RUN]
 
     Args:
-        run: A name or a path; the newest run where none is given.
-        minutes: Train that much longer from here.
+        run: A name or a path; by default the newest run.
+        minutes: Train this many minutes longer.
         json: Print how it ended as JSON.
     """
     positional, flags = split_words(run)

@@ -22,7 +22,7 @@ def runs(
         compared: Runs for --compare.
         compare: Draw the validation curves of the runs that are named.
         json: Print JSON.
-        out: The picture; runs/compare.svg where none is given.
+        out: The picture to write; by default runs/compare.svg.
     """
     if compared and not compare:
         raise UserError(f"folio runs lists all runs; to compare: --compare {shlex.join(compared)}")

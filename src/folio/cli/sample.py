@@ -48,30 +48,29 @@ def sample(
     """Let a trained model write: folio sample [RUN] --prompt "Once", or --chat
 
     Args:
-        run: A name or a path; the newest run where none is given.
+        run: A name or a path; by default the newest run.
         prompt: What the text begins with.
-        samples: How many texts.
-        max_tokens: Length of each, in tokens.
-        forever: Go on until Ctrl-C.
+        samples: Number of texts.
+        max_tokens: Length of each text, in tokens.
+        forever: Write until Ctrl-C.
         temperature: Below 1 is safer, above 1 is wilder, 0 always takes the likeliest token.
-        top_k: Draw among the k likeliest tokens only; 0 means all.
+        top_k: Draw only among the k likeliest tokens; 0 means all.
         top_p: Draw among the likeliest tokens that together have this probability.
         min_p: Draw among tokens with at least this share of the likeliest one's probability.
-        repetition_penalty: Above 1 makes tokens less likely that the model sees already.
+        repetition_penalty: Above 1 makes tokens less likely that are in the context already.
         stop_string: End a text before this; may be given several times.
-        logprobs: With --json, tell the log-probability of each token, and so many likelier ones.
-        seed: The same seed gives the same text, whatever else is asked; sample number 2 is that of
-            the next seed, and so on. 0 takes a new one each time.
-        novel: Write no more than so many letters and digits in a row as they stand in the training
-            text, whatever case, spaces and punctuation between; 40 is a good number, 0 is no
-            limit. That is kept exactly, but for what the prompt brings. It says nothing of nearly
-            equal text (one changed letter in so many passes), of what is shorter, or of what is
-            said in other words.
+        logprobs: With --json, add the log probability of each token, and this many alternatives.
+        seed: Equal seeds give equal texts, whatever their length and number; sample number 2 has
+            the next seed, and so on. 0 takes a new seed each time.
+        novel: Copy at most this many consecutive letters and digits from the training text,
+            ignoring case, spaces and punctuation; 40 is a good number, 0 is no limit. This holds
+            exactly, except for what the prompt contains. It does not cover nearly equal text (one
+            changed letter is enough), shorter copies, or paraphrases.
         stop: End a text where the model ends its document.
         chat: Talk to a model that learned conversations, line by line; with --prompt, one answer.
         checkpoint: best, last or a step.
-        weights: What the matrices are rounded to: fewer bits are read faster. The loss of small
-            models changed by less than 0.0005 nats a token, with int8 too.
+        weights: Precision of the weights: fewer bits are read faster. The loss of small models
+            changed by less than 0.0005 nats per token, with int8 too.
         json: Print the texts and what made them as JSON.
     """
     from folio.run.directory import find_run
@@ -149,7 +148,7 @@ def _stream(prompt: str, written: Iterator[tuple[int, Drawn]]) -> None:
 
 
 def _entry(drawn: Drawn, tokenizer: Tokenizer) -> Table:
-    """What --logprobs tells of a token."""
+    """The entry of --logprobs for a token."""
     scored = [(drawn.token_id, drawn.log_probability), *drawn.alternatives]
     first, *others = [
         {"id": token_id, "text": tokenizer.decode([token_id]), "log_probability": log_probability}

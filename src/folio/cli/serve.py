@@ -16,21 +16,21 @@ def serve(
     novel: int = 0,
     checkpoint: str = "best",
 ) -> None:
-    """Serve trained models as OpenAI's clients know them: folio serve [RUN ...]
+    """Serve trained models with OpenAI's API: folio serve [RUN ...]
 
     /v1/completions (text or token ids, stream, n, stop, seed, logprobs, echo), /v1/models,
     /v1/chat/completions where the model learned conversations, a page to write on at /, /health and
     /metrics. Ends with Ctrl-C.
 
     Args:
-        run: Names or paths; the newest run where none is given. The field `model` of a request
-            chooses among several.
-        host: Where to listen; this machine alone, unless there is a key.
-        port: Where to listen; 0 takes a free port.
+        run: Names or paths; by default the newest run. The field `model` of a request chooses among
+            several.
+        host: Address to listen on; other machines can connect only with a key.
+        port: Port to listen on; 0 takes a free one.
         api_key: What a client must send as Authorization: Bearer KEY. FOLIO_API_KEY does the same
             and is not seen by others on this machine.
-        novel: As in folio sample: write no more than so many letters and digits in a row as they
-            stand in the training text; 0 is no limit.
+        novel: As in folio sample: copy at most this many consecutive letters and digits from the
+            training text; 0 is no limit.
         checkpoint: best, last or a step.
     """
     from folio.run.directory import find_run

@@ -60,16 +60,16 @@ def train(
 
     Args:
         corpus: Files, folders, - or a built-in corpus, as for folio train.
-        vocab_size: Number of ids; 0 goes by the size of the text.
-        kind: bpe, word, character, or auto, which goes by the size of the text.
+        vocab_size: Number of ids; 0 chooses by the size of the text.
+        kind: bpe, word, character, or auto, which chooses by the size of the text.
         pattern: How bpe splits text before merging: gpt2, llama3, qwen2 or smollm.
-        sequence: none, document, line or sentence; with other than none there are <bos> and <eos>.
-        min_count: Of kind word: words that occur less often are left out.
-        punctuation: Of kind word: separate, drop or keep.
-        lowercase: Of kind word: "The" is "the".
+        sequence: none, document, line or sentence; all except none have <bos> and <eos>.
+        min_count: For kind word: words that occur less often are left out.
+        punctuation: For kind word: separate, drop or keep.
+        lowercase: For kind word: treat "The" as "the".
         out: The file to write.
         validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
-        encoding: Of the files.
+        encoding: Encoding of the files.
     """
     from folio.tokenizers.base import UNKNOWN
     from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
@@ -114,15 +114,15 @@ def train(
 
 @tokenizer.command
 def merges(tokenizer: str, *, skip: int = 0, limit: int = 50, json: bool = False) -> None:
-    """The merges in the order in which they were learned: folio tokenizer merges tok.json
+    """Show the merges in the order in which they were learned: folio tokenizer merges tok.json
 
-    The count says how often the pair occurred in the training text when it was merged; files
-    from elsewhere do not know it.
+    The count says how often the pair occurred in the training text when it was merged; files from
+    other programs do not have it.
 
     Args:
         tokenizer: A tokenizer.json, a run directory, or gpt2.
-        skip: Leave out so many from the first one on.
-        limit: Show so many at most; 0 shows all.
+        skip: Number of merges to skip.
+        limit: Most merges to show; 0 shows all.
         json: Print JSON.
     """
     from folio.tokenizers.bpe.tokenizer import BPETokenizer
@@ -160,15 +160,15 @@ def encode(
     pieces: bool = False,
     json: bool = False,
 ) -> None:
-    """Token ids of a text: folio tokenizer encode tok.json --text "Hello", or a FILE, or stdin
+    """Encode a text: folio tokenizer encode tok.json --text "Hello", or a FILE, or stdin
 
     Args:
         tokenizer: A tokenizer.json, a run directory, or gpt2.
-        files: UTF-8 texts; standard input where neither these nor a text are given.
+        files: UTF-8 texts; standard input by default.
         text: What to encode.
-        allow_special: A special token that is found in the text, such as <|endoftext|>, or all;
-            repeatable. Any other is plain text.
-        pieces: Show what each token stands for, in colors.
+        allow_special: A special token to recognize in the text, such as <|endoftext|>, or all;
+            repeatable. All others are plain text.
+        pieces: Show the text of each token, in colors.
         json: Print JSON.
     """
     opened = _open(tokenizer)
@@ -189,11 +189,11 @@ def encode(
 
 @tokenizer.command
 def decode(tokenizer: str, *ids: int) -> None:
-    """The text of token ids: folio tokenizer decode tok.json 15496 995, or ids from stdin
+    """Decode token ids to text: folio tokenizer decode tok.json 15496 995, or ids from stdin
 
     Args:
         tokenizer: A tokenizer.json, a run directory, or gpt2.
-        ids: Token ids; read from standard input where none is given.
+        ids: Token ids; by default read from standard input.
     """
     opened = _open(tokenizer)
     show(opened.decode(ids or _read_ids()))
@@ -212,25 +212,24 @@ def compare(
     validation: Repeatable | None = None,
     encoding: Encoding = "auto",
 ) -> None:
-    """Vocabularies side by side on your text: folio tokenizer compare CORPUS
+    """Compare vocabularies on your text: folio tokenizer compare CORPUS
 
-    Each is learned from the training part; bytes per token and tokens are those of the part that
-    is held out, the share of the vocabulary that is used that of the training part. Recommended
-    is, of those that lose nothing and whose tokens occur often enough to be learned, the one that
-    makes the text shortest.
+    Each is learned from the training part. Tokens and bytes per token are measured on the held-out
+    part, the used share of the vocabulary on the training part. Among lossless vocabularies whose
+    tokens occur often enough to be learned, the one that makes the text shortest is recommended.
 
     Args:
         corpus: Files, folders, - or a built-in corpus, as for folio train.
-        vocab_sizes: Sizes of byte-pair vocabularies, with commas between them.
+        vocab_sizes: Sizes of byte-pair vocabularies, separated by commas.
         pattern: How text is split before merging: gpt2, llama3, qwen2 or smollm.
-        also: Further ones: gpt2 or tokenizer.json files, with commas between them.
-        size: Of the model that is to be trained, for its embedding and its arithmetic: nano, as
-            for folio train, micro, mini ...
-        characters: Read no more of the training part than this.
-        html: Write a page with the table, and the text as each of them cuts it, in colors.
+        also: Further vocabularies: gpt2 or tokenizer.json files, separated by commas.
+        size: Size of the model to be trained, which decides the cost of its embedding: nano (as for
+            folio train), micro, mini ...
+        characters: Read at most this many characters of the training part.
+        html: Write a page with the table, and the text as each one tokenizes it, in colors.
         json: Print JSON.
         validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
-        encoding: Of the files.
+        encoding: Encoding of the files.
     """
     from folio.recipe.recipe import make_recipe
 

@@ -40,14 +40,14 @@ def train(
 
     Args:
         corpus: Text, or a recipe.
-        minutes: How long to train; measured first, then frozen as a number of steps.
-        name: Of the run, below runs/.
-        from_run: Go on with the weights and the vocabulary of a run, by its best checkpoint, or
-            RUN:last or RUN:500; or of a folder of transformers or a GGUF file.
-        keep: Share of each batch that is of that run's own text, so that it is not forgotten;
-            0.25 where none is given, 0 does without it.
-        lora: Leave the weights of that run as they are, and learn corrections of such a rank.
-        validation: A file or folder of another kind to hold out too; repeatable.
+        minutes: How long to train, in minutes, the whole command included.
+        name: Name of the run in runs/.
+        from_run: Begin with the weights and the vocabulary of a run: its best checkpoint, or
+            RUN:last or RUN:500; or with a transformers folder or a GGUF file.
+        keep: Share of each batch that comes from that run's own text, so that it is not forgotten;
+            0.25 by default, 0 uses none of it.
+        lora: Freeze the weights of that run, and train low-rank corrections (LoRA) of this rank.
+        validation: An out-of-domain file or folder to hold out, too; repeatable.
         settings: List every setting with its value for this preset, size and recipe, and stop.
         json: Print how it ended as JSON.
     """

@@ -30,20 +30,20 @@ def tune(
     """Search for the best settings: folio tune [CORPUS ... | RECIPE.toml | STUDY]
 
     Each trial is an ordinary run with settings drawn by TPE; Hyperband stops those that fall
-    behind. Ctrl-C saves; the same command, or the directory of the study, goes on, and so does a
-    second terminal beside the first. Any setting of a recipe is a flag, as for folio train.
+    behind. Ctrl-C saves; the same command, or the directory of the study, continues it, even in a
+    second terminal at the same time. Any setting of a recipe is a flag, as for folio train.
 
     Args:
-        corpus: Text, a recipe, or a study to go on with.
-        trials: In all; 25 where nothing is given.
+        corpus: Text, a recipe, or a study to continue.
+        trials: Number of trials; by default 25.
         epochs: Budget of each trial; the recipe's, or 30.
-        minutes: For the whole study instead; measured, then frozen as epochs.
-        workers: Processes side by side; each has its share of the cores.
-        space: What is tried, in TOML; learning rate, weight decay, layers, heads, activation and
-            feed-forward width where none is given.
-        repeats: Other seeds for the best four at the end, for the noise; 1 where nothing is given.
-        name: Of the study, below runs/.
-        storage: A database for Optuna in place of a journal, such as sqlite:///study.db.
+        minutes: Budget of the whole study instead; measured, then converted to epochs.
+        workers: Number of parallel processes; they share the cores.
+        space: The search space, in TOML; learning rate, weight decay, layers, heads, activation and
+            feed-forward width by default.
+        repeats: Further seeds for the best four at the end, to measure the noise; by default 1.
+        name: Name of the study in runs/.
+        storage: A database for Optuna instead of a journal, such as sqlite:///study.db.
         json: Print JSON.
     """
     _check(trials, repeats, epochs, minutes, workers, name)
@@ -107,7 +107,9 @@ def tune(
 
 
 def _refuse_changes(given: Mapping[str, object]) -> None:
-    """Of a study that goes on: flag -> what was given, None where nothing was."""
+    """Refuse flags that cannot change when a study continues; None means that a flag was
+    not given.
+    """
     foreign = [flag for flag, value in given.items() if value is not None]
     if foreign:
         raise UserError(

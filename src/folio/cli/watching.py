@@ -1,4 +1,4 @@
-"""What `folio train` and `folio resume` show."""
+"""Shows the progress of `folio train` and `folio resume`."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TerminalWatcher(Watcher):
 
 
 def ended(run: Run) -> dict[str, Any]:
-    """What is known of a run that was complete before, for --json."""
+    """The --json output for a run that was already complete."""
     last = run.events("end")[-1]
     evaluations = run.events("evaluation")
     best = min(evaluations, key=lambda event: event["validation_loss"], default=None)

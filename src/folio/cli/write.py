@@ -24,8 +24,8 @@ def write(
     large for a page can be served: folio serve.
 
     Args:
-        run: A name or a path; the newest run where none is given.
-        out: The file; export/ in the run where none is given.
+        run: A name or a path; by default the newest run.
+        out: The file to write; by default in export/ of the run.
         open: Open it in the browser.
         checkpoint: best, last or a step.
     """

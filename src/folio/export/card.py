@@ -50,7 +50,7 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
 
 
 def facts(opened: Model) -> Iterator[tuple[str, str]]:
-    """Say of a model what a page does: names and values."""
+    """Yield facts about a model for its card: names and values."""
     config, tokenizer, corpus = opened.model.config, opened.tokenizer, opened.run.corpus()
     if "imported" in corpus:
         yield "training text", f"not known; the model comes from {corpus['imported']['name']}"

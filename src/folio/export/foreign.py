@@ -1,4 +1,4 @@
-"""A model as files of another program say it, in our words."""
+"""A model read from another program's files, in Folio's terms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from folio.model.gpt import GPT
 from folio.tokenizers.base import Tokenizer
 
 MOST = 1 << 40
-"""Of any count in a config; what is beyond, torch cannot even count."""
+"""Largest count accepted in a config; torch cannot even represent more."""
 
 
 @dataclass(frozen=True)

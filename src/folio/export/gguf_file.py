@@ -28,7 +28,7 @@ from folio.storage import atomic_write
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 F32, F16, Q4_0, Q4_1, Q8_0, BF16 = 0, 1, 2, 3, 8, 30
 BLOCKS = {F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q8_0: (32, 34), Q4_0: (32, 18), Q4_1: (32, 20)}
-"""Type of a tensor -> numbers in a block, and bytes of it."""
+"""Type of a tensor -> numbers per block, and bytes per block."""
 NUMBERS = {
     **{0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f"},
     **{7: "?", 10: "Q", 11: "q", 12: "d"},

@@ -79,4 +79,4 @@ NEOX_GRAPH = Graph(
     free_heads=False,
 )
 GRAPHS = (QWEN3_GRAPH, LLAMA_GRAPH, GPT2_GRAPH, NEOX_GRAPH)
-"""A tied head is left out of the file but for gptneox, which must have one."""
+"""Known graphs. A tied head is left out of the file except for gptneox, which must have one."""

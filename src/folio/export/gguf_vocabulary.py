@@ -1,4 +1,4 @@
-"""A vocabulary as llama.cpp has it, written and read.
+"""Writes and reads a vocabulary in llama.cpp's form.
 
 Byte pairs are its `gpt2` with the name of a pattern. Characters are its `t5`, unigrams with one
 probability for all: as byte pairs each would need merges of its bytes, and ids of their own. It has
@@ -20,9 +20,9 @@ from folio.tokenizers.chat import END, jinja_template
 
 NORMAL, UNKNOWN_TYPE, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 PRE = {"gpt2": "gpt-2", "llama3": "llama-bpe", "qwen2": "qwen2", "smollm": "smollm"}
-"""Our patterns -> theirs."""
+"""Our split patterns -> llama.cpp's names."""
 SPACE = "\u2581"
-"""What a space is written as."""
+"""The character that represents a space."""
 K = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"
 

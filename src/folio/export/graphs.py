@@ -1,4 +1,6 @@
-"""Which models a graph of another program can say, and what would have to change where none can."""
+"""Which models a graph of another program can represent, and what would have to change
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from folio.export.names import Row
 from folio.model.config import ModelConfig
 
 Needs = dict[str, tuple[Any, ...]]
-"""Field of ModelConfig -> the values that a graph has; fields that are not there may be any."""
+"""Field of ModelConfig -> the values that a graph supports; fields that are missing may
+have any."""
 
 ROTARY: Needs = {"positions": ("rope",), "norm_placement": ("pre",)}
 QWEN3: Needs = ROTARY | {
@@ -37,7 +40,7 @@ class Graph:
     """Says which models of ours a class of another program computes."""
 
     name: str
-    """As that program calls it."""
+    """The graph's name in that program."""
     needs: Needs
     rows: tuple[Row, ...]
     """The names of its tensors."""
@@ -46,7 +49,7 @@ class Graph:
     fixed: dict[str, Any]
     """Its other settings, which are the same for every model."""
     rewrites: tuple[Callable[[ModelConfig, Tensors], Form], ...] = ()
-    """What its tensors must say that our config says; after the embeddings."""
+    """Rewrites of the model into the graph's terms, applied after the embeddings."""
     free_heads: bool = True
     """Whether heads may be wider or narrower than their share of d_model."""
 
@@ -74,7 +77,7 @@ class Graph:
 
 
 FIELD_OF = {"feed_forward_width": "d_ff", "key_value_heads": "n_kv_heads", "head_width": "head_dim"}
-"""What is written with its default filled in -> the field that it is read into."""
+"""Derived property that is written -> the field that it is read into."""
 
 
 def find_graph(graphs: Sequence[Graph], config: ModelConfig) -> Graph | None:

@@ -117,7 +117,7 @@ def standard_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
-    """Make the tokenizer_config.json."""
+    """The content of tokenizer_config.json."""
     names = {token_id: name for name, token_id in tokenizer.special_tokens.items()}
     end = names.get(tokenizer.end_of_document)  # type: ignore[arg-type]
     begin = names.get(tokenizer.begin, end)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from folio.export.names import table
 from folio.model.config import ModelConfig
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "relu2": "relu2"}
-"""Ours -> theirs."""
+"""Our names -> theirs."""
 READ_AS = {theirs: ours for ours, theirs in ACTIVATIONS.items()}
 READ_AS |= {"gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
 
@@ -149,7 +149,8 @@ DEFAULTS: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
     "layer_norm_epsilon": 1e-5,
 }
-"""Of settings that a config.json may leave out or have as null, but for GPT-2's tied head."""
+"""Defaults of settings that a config.json may omit or have as null, except for GPT-2's tied
+head."""
 
 
 ALLOWED: dict[str, tuple[Any, ...]] = {

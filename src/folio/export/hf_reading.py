@@ -42,12 +42,12 @@ GRAPH_OF = {
 }
 """model_type -> graph; Qwen 2 is Llama with biases on queries, keys and values."""
 MOST_JSON = 1 << 28
-"""Bytes of a file of settings."""
+"""Largest JSON file that is read, in bytes."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""What weights may be; those in float8 want scales, which lie beside them under many names."""
+"""Supported dtypes of weights; float8 needs scales, which are stored under many different names."""
 BUFFERS = re.compile(r"(\.attn\.(masked_)?bias|rotary_emb\.inv_freq|\.attention\.(masked_)?bias)$")
-"""What older versions saved beside the weights."""
+"""Buffers that older versions saved beside the weights."""
 
 
 def read_folder(folder: Path) -> Foreign:

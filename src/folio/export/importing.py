@@ -1,4 +1,6 @@
-"""Files of another program -> a run at step 0, for every verb that needs no training text."""
+"""Imports files of another program as a run at step 0, for every verb that needs no
+training text.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ from folio.run.formats import stamped
 from folio.storage import cache_folder, sha256_of, write_json
 
 LONGEST_ERROR = 500
-"""Characters."""
+"""Length of the sample in characters."""
 MOST_CONTEXT = 1024
 """Positions by default: each reserves room for keys and values in all layers."""
 READ = (".json", ".jinja", ".txt", ".safetensors", ".gguf")
-"""Ends of the files that an import may read."""
+"""Suffixes of the files that an import may read."""
 
 
 def read_foreign(path: Path) -> Foreign:

@@ -20,7 +20,7 @@ ACTIVATIONS = {
 
 
 class FolioConfig(PretrainedConfig):
-    """What Folio says of a model stands in `folio`."""
+    """The config; Folio's own settings are under `folio`."""
 
     model_type = "folio"
 

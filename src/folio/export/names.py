@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     ours: str
     theirs: str
-    """One name, or one for each letter in brackets."""
+    """One foreign name, or one for each letter in brackets."""
     way: Way
 
 
@@ -74,7 +74,7 @@ def _transposed(x: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
 
 SAME = Way(lambda x, config: (x,), lambda parts, config: parts[0])
 TRANSPOSED = Way(_transposed, lambda parts, config: parts[0].t())
-"""GPT-2's Conv1D: inputs first."""
+"""Transposed as in GPT-2's Conv1D: inputs first."""
 SPLIT = Way(_split, lambda parts, config: torch.cat(parts))
 """Queries, keys and values are three modules."""
 SPLIT_IN_PAIRS = Way(_split_in_pairs, _join_pairs)

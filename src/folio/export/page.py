@@ -45,13 +45,13 @@ from folio.tokenizers.word import EXPRESSIONS, WordTokenizer
 from folio.write.page import writing_page
 
 MOST_PARAMETERS = 25_000_000
-"""Of a page of some 35 MB, which browsers still open at once."""
+"""Largest model in a page, which is then about 35 MB; browsers still open that at once."""
 WORKER = tuple(
     f"page_{part}.js" for part in ("weights", "model", "reader", "sampling", "text", "worker")
 )
-"""What the page's worker runs; the last one hears what the page asks."""
+"""Scripts of the page's worker; the last one receives what the page asks."""
 COLUMNS = 8
-"""That the kernel reads at a time."""
+"""Columns that the kernel reads at a time."""
 
 
 def write_page_file(opened: Model, kind: str, out: Path) -> Exported:

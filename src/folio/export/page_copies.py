@@ -1,4 +1,4 @@
-"""What of the training text a page knows: a filter of hashes, to tell what is copied.
+"""A Bloom filter of the training text in a page, to tell what is copied.
 
 A bit for the hash of each window of WINDOW characters. One window is taken for copied too often,
 RUN - WINDOW + 1 of them in a row hardly ever; `copiedCharacters` in `page_text.js` reads it.
@@ -17,9 +17,9 @@ from folio.run.model import Model
 from folio.tokens.text import TokenText
 
 WINDOW, RUN = 24, 30
-"""Characters."""
+"""Length of the runs that are looked up, in characters."""
 BITS = 4
-"""Of the filter, for each character of the text."""
+"""Bits of the filter per character of the text."""
 MOST_BYTES = 2 << 20
 FACTOR, MIX = np.uint32(0x01000193), np.uint32(0x2C1B3C6D)
 

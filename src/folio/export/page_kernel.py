@@ -43,7 +43,7 @@ end
 offset."""
 
 MOST_PAGES = 4096
-"""Of 64 KiB, in the memory."""
+"""Most pages of 64 KiB in the kernel's memory."""
 
 _I32, _V128, _EMPTY = 0x7F, 0x7B, 0x40
 _LOCALS = ["w", "s", "x", "y", "r", "k", "j", "last", "a", "b", "eight"]

@@ -1,4 +1,4 @@
-"""What an export format is: something that writes a model, something that reads it back."""
+"""The interface of an export format: something that writes a model, and reads it back."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from folio.run.model import Model
 
 @dataclass(frozen=True)
 class Exported:
-    """Tells what an export wrote, and what its user should know."""
+    """The result of an export."""
 
     graph: str
-    """As the other program calls it."""
+    """Name of the graph in the other program."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know."""
+    """What the user should know about it."""
     tolerance: float = 1e-4
-    """How far logits in float32 may be off, where the other program computes a little else."""
+    """Tolerance of logits in float32, if the other program computes slightly differently."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Target:
 
     summary: str
     types: tuple[str, ...]
-    """Of weights, the first by default."""
+    """Types of weights; the first is the default."""
     write: Callable[[Model, str, Path], Exported]
     """Write a run with weights of a type to a path."""
     read: Callable[[Path], Foreign]
     """Read it back, to be compared with the run."""
     default_name: Callable[[Run, str], str]
-    """Of the file or folder, by run and type; a file has a suffix."""
+    """Name of the file or folder, from run and type; a file has a suffix."""
 
 
 def weights_of(opened: Model) -> tuple[ModelConfig, Tensors]:
-    """Take config and float32 weights of a run, on the processor; a tied head once."""
+    """Return config and float32 weights of a run on the CPU; a tied head once."""
     parameters = opened.model.named_parameters()
     tensors = {name: parameter.detach().float().cpu() for name, parameter in parameters}
     return opened.model.config, tensors

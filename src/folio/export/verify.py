@@ -62,13 +62,13 @@ class Verified:
     texts: int
     """Hostile ones, and the run's own."""
     tokens: int
-    """Of those texts, which both models read."""
+    """Number of tokens of the texts that both models read."""
     of_text: str
-    """Whose they are."""
+    """Name of the text, such as the validation text."""
     logit_difference: float
-    """The largest one."""
+    """Largest difference of logits."""
     loss: float
-    """Of the run on those tokens, in nats per token."""
+    """Loss of the run on these tokens, in nats per token."""
     other_loss: float
 
 
@@ -118,14 +118,14 @@ def _loss(logits: Tensor, windows: Tensor) -> float:
 
 
 def _own_texts(opened: Model) -> list[str]:
-    """Take some lines of the run's text."""
+    """Return some lines of the run's own text."""
     if not opened.has_text:
         return []
     return opened.tokenizer.decode(opened.validation()[:2000], skip_special=True).splitlines()[:20]
 
 
 def _windows(opened: Model) -> tuple[Tensor, str]:
-    """Take (B, T) token ids: of the validation text, or of the hostile ones where there is none."""
+    """Return (B, T) token ids of the validation text, or of hostile texts if there is none."""
     tokens: NDArray[np.int64] = np.zeros(0, np.int64)
     of_text = "the run's validation text"
     if opened.has_text:

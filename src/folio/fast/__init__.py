@@ -1,1 +1,1 @@
-"""The same layers for processors: compiled kernels under autograd, and a compiled decoder."""
+"""The same layers for CPUs: compiled kernels under autograd, and a compiled decoder."""

@@ -1,4 +1,4 @@
-"""A model without torch: its settings, and its weights as arrays of numpy."""
+"""A model without torch: its settings, and its weights as numpy arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, repr=False)
 class ModelArrays:
-    """What `GPT` computes with, whoever read it."""
+    """The weights and settings of a `GPT`, wherever they were read from."""
 
     config: ModelConfig
     arrays: Mapping[str, Array]

@@ -21,7 +21,8 @@ from folio.model.kv_cache import LayerCache
 from folio.model.positions import RotaryPositions
 
 QUERIES = 64
-"""Rows of a block in CausalAttention: fewer skip more, but make small products."""
+"""Queries per block in CausalAttention: smaller blocks skip more of the mask, but make small
+matmuls."""
 
 
 class FastRotaryPositions(RotaryPositions):

@@ -1,4 +1,4 @@
-"""How a kernel is called: by name, with the memory of tensors, and heard by who captures a step.
+"""Calls kernels by name, on the memory of tensors, so that a capture can record them.
 
 The kernels take tensors that lie on a processor in float32 or bfloat16 and are large enough to be
 worth a call. All else is left to the plain layer.

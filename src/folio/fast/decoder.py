@@ -26,11 +26,11 @@ from folio.fast.threads import FasterThreads, Follow, SpinningThreads
 from folio.model.config import ModelConfig
 
 MOST_TOKENS = 48
-"""In one step; of a longer prompt one part after the other is read."""
+"""Most tokens in one step; a longer prompt is read in several."""
 AT_ONCE = 6
 """Tokens that are multiplied together, at most."""
 NOT_SCORED = -1
-"""In place of a row of logits."""
+"""Stands in place of a row of logits."""
 
 
 class Pool:
@@ -44,12 +44,12 @@ class Pool:
 
 
 class Cache:
-    """One of the sequences of a pool."""
+    """The cache of one sequence in a pool."""
 
     def __init__(self, pool: Pool, row: int) -> None:
         self.pool, self.row = pool, row
         self.length = 0
-        """Positions held."""
+        """Number of positions in the cache."""
 
 
 class Decoder:
@@ -108,7 +108,9 @@ class Decoder:
         return logits
 
     def forget(self, cache: Cache, n: int) -> bool:
-        """As `generation/sliding.py`: what stays keeps its place relative to what follows."""
+        """Forget the oldest tokens as `generation/sliding.py` does; the others keep their relative
+        positions.
+        """
         shape, n_kept = self.weights.shape, cache.length - n
         if shape[fields.POSITIONS] != ABSENT:
             return False
@@ -128,7 +130,7 @@ class Decoder:
         return self.weights.floats[place : place + head_dim]
 
     def use_threads(self, n_threads: int) -> None:
-        """Take as many from now on, in place of those that are faster."""
+        """Use this number of threads from now on, instead of choosing the fastest."""
         self._faster = FasterThreads(n_threads, least=n_threads)
 
     def _check(self, token_ids: Sequence[Sequence[int]], caches: Sequence[Cache]) -> None:
@@ -200,7 +202,7 @@ def _bound(step: Step, arrays: Sequence[NDArray[Any]]) -> Follow:
 
 
 def address_of(array: NDArray[Any]) -> int:
-    """Where the memory of an array begins."""
+    """Address of an array's memory."""
     return array.__array_interface__["data"][0]
 
 

@@ -41,7 +41,7 @@ class Linear(torch.autograd.Function):
 
 
 def sum_rows(x: Tensor) -> Tensor:
-    """(R, C) -> (C,)."""
+    """Sum over rows: (R, C) -> (C,)."""
     y = x.new_empty(x.shape[1])
     run("sum_rows", *arrays(x, y))
     return y

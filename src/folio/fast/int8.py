@@ -1,4 +1,4 @@
-"""Products of whole numbers in place of bfloat16, twice as fast on processors that have them.
+"""Matmuls in int8 instead of bfloat16, twice as fast on CPUs that have such instructions.
 
 A training step makes three products of each matrix of weights, all of bytes here: numbers are
 divided by a scale, so that the largest that share it becomes 127, and rounded. What a product adds
@@ -27,11 +27,11 @@ from folio.fast.calls import arrays, run
 PIECE = 1024
 """Rows at a time, so that their sums stay in the cache until they are divided."""
 MOST_ROWS = 1 << 17
-"""To add up over: the largest products of so many still fit into the whole numbers of a sum."""
+"""Most rows to sum over: so many of the largest products still fit into an int32 sum."""
 
 
 class Bytes(NamedTuple):
-    """Rows of numbers."""
+    """Rows of int8 values with their scales."""
 
     matrix: Tensor
     """(R, C) whole numbers from -127 to 127."""
@@ -39,15 +39,15 @@ class Bytes(NamedTuple):
     """(R,) by which the rows give the numbers back."""
 
     def rows(self, span: slice) -> Bytes:
-        """Some."""
+        """Select some of the rows."""
         return Bytes(self.matrix[span], self.scales[span])
 
 
 class Factor(NamedTuple):
-    """What bytes are multiplied with."""
+    """The quantized matrix of a matmul."""
 
     matrix: Tensor
-    """(C, F) bytes."""
+    """(C, F) int8 values."""
     scales: Tensor
     """(F,) by which its columns give the numbers back."""
 
@@ -79,7 +79,7 @@ class Int8Weight:
         self.refresh()
 
     def refresh(self) -> None:
-        """After the weights have changed."""
+        """Quantize again after the weights have changed."""
         run("to_int8", *self._rows)
         run("columns_to_int8", *self._columns)
 
@@ -134,7 +134,7 @@ class Int8Linear(torch.autograd.Function):
 
 
 def spans(length: int, size: int) -> list[slice]:
-    """A row in pieces of one size, the last of which may be shorter."""
+    """Split a length into pieces of one size, the last of which may be shorter."""
     return [slice(i, min(i + size, length)) for i in range(0, length, size)]
 
 

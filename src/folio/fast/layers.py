@@ -26,7 +26,7 @@ class FastLinear(nn.Linear):
     """`nn.Linear` with fewer passes for the bias; or one that learns by int8 products."""
 
     int8_weight: Int8Weight | None = None
-    """To learn with; whoever changes the weights refreshes it."""
+    """The int8 weights used in training; must be refreshed after the weights have changed."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., C) -> (..., F)."""

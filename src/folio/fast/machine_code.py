@@ -25,7 +25,7 @@ from folio.storage import atomic_write
 
 KERNELS = Path(__file__).with_name("kernels")
 DIGITS = 64
-"""Of a sha256, with which a file begins."""
+"""Hexadecimal digits of the sha256 with which a file begins."""
 
 Step = Callable[[int, int, int, int], int]
 """Rank, address of the table of arrays, steps seen, patience -> steps started by now
@@ -51,7 +51,7 @@ def step_of(precision: Precision) -> Step:
 
 
 def _kept(file: Path | None) -> bytes | None:
-    """What `_compiled` gave, from its file; None where it is not there, or damaged."""
+    """Read the result of `_compiled` from its file; None if it is missing or damaged."""
     try:
         data = file.read_bytes() if file is not None else b""
     except OSError:
@@ -62,7 +62,7 @@ def _kept(file: Path | None) -> bytes | None:
 
 @cache
 def _file_of(precision: Precision) -> Path | None:
-    """Where the step is kept; None without LLVM."""
+    """Path of the cached step; None without LLVM."""
     numba = find_spec("numba")
     try:
         llvm: Any = _llvm()

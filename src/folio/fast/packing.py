@@ -17,14 +17,14 @@ from folio.fast.kernels.weights import ABSENT, ACTIVATION_CODES, Weights
 Precision = Literal["float32", "bfloat16", "int8"]
 
 LANES, STRIPS, ZERO_BYTE = 16, 4, 128
-"""As in `kernels/products.py`, which needs numba."""
+"""The same constants as in `kernels/products.py`, which needs numba."""
 STORED: dict[Precision, Any] = {
     "float32": np.float32,
     "bfloat16": np.uint16,
     "int8": np.uint8,
 }
 ALIGNMENT = 64
-"""Bytes of a line of the processor's caches: a vector that lies across two is read twice."""
+"""Size of a cache line in bytes: a vector that crosses two lines is read twice."""
 
 
 def pack(model: ModelArrays, precision: Precision) -> Weights:
@@ -98,7 +98,7 @@ class _Floats:
         return ABSENT if norm is None else self.add(padded(norm))
 
     def array(self) -> Array:
-        """All of them."""
+        """All values as one array."""
         return aligned_copy(self.parts, np.float32)
 
 
@@ -158,7 +158,7 @@ class _Packer:
         self.length += rows.size
 
     def panels(self) -> np.ndarray:
-        """All of them."""
+        """All panels as one array."""
         return aligned_copy(self.parts, STORED[self.precision])
 
 
@@ -185,8 +185,8 @@ def to_int8(rows: Array) -> tuple[np.ndarray, Array]:
 
 
 def panel_width(together: int) -> int:
-    """Strips of a panel where so many must stay together: the most that divide them, or that they
-    divide.
+    """Strips per panel if `together` of them must not be separated: the most that divide that
+    number, or that it divides.
 
     >>> [panel_width(strips) for strips in (1, 2, 3, 4, 5, 6, 8)]
     [4, 4, 3, 4, 1, 3, 4]
@@ -197,12 +197,12 @@ def panel_width(together: int) -> int:
 
 
 def in_strips(width: int) -> int:
-    """Strips of 16 that hold a width."""
+    """Number of strips of 16 that hold a width."""
     return -(-width // LANES)
 
 
 def in_lanes(width: int) -> int:
-    """A width with its padding."""
+    """A width rounded up to whole lanes."""
     return in_strips(int(width)) * LANES
 
 

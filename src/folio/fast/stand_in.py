@@ -51,8 +51,8 @@ def arrays_of(model: GPT) -> ModelArrays:
 
 
 def versions(model: nn.Module) -> tuple[object, ...]:
-    """What is another whenever parameters were replaced or written to, other than through `.data`;
-    always another where torch does not count.
+    """A value that changes whenever parameters are replaced or written to, except through `.data`;
+    always a new one if torch does not count changes.
     """
     return tuple(
         (p.data_ptr(), object() if p.is_inference() else p._version) for p in model.parameters()

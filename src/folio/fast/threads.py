@@ -17,13 +17,14 @@ PATIENCE = 1 << 16
 """Looks until a thread falls asleep, each of some 20 to 40 nanoseconds."""
 
 TRY_AGAIN_SECONDS = 0.5
-"""How long the slower number of threads is left alone."""
+"""How long the slower number of threads is not tried again."""
 
 TRIAL_STEPS = 4
-"""Of which the fastest counts: in the first one threads wake up."""
+"""Steps per trial, of which the fastest counts: in the first one threads wake up."""
 
 Follow = Callable[[int, int, int], int]
-"""A rank, how many steps were started so far, patience -> how many were started then."""
+"""Called with a rank, the number of steps started so far, and patience; returns the number started
+by then."""
 
 
 class SpinningThreads:
@@ -66,7 +67,7 @@ class SpinningThreads:
 
 
 class _Signal:
-    """What wakes threads up."""
+    """Wakes threads up."""
 
     def __init__(self) -> None:
         self.expected, self.ended, self.n_asleep = False, False, 0
@@ -80,7 +81,7 @@ class _Signal:
                 self.condition.notify_all()
 
     def end(self) -> None:
-        """Let all threads end."""
+        """End all threads."""
         with self.condition:
             self.ended = True
             self.condition.notify_all()
@@ -101,7 +102,7 @@ def _run(rank: int, follow: Follow, started: int, signal: _Signal) -> None:
 
 
 class FasterThreads:
-    """One thread or all, whichever was faster lately. The logits do not depend on it.
+    """Uses one thread or all, whichever was faster lately. The logits do not depend on it.
 
     Threads wait for the slowest at every matrix. Beside another program that keeps the
     processor busy (a training run) that is a time slice each: all threads made 4 tokens per
@@ -128,7 +129,7 @@ class FasterThreads:
 
 
 class Trial:
-    """What all threads and one took lately, in seconds; 0 is to be tried."""
+    """Recent times of all threads and of one, in seconds; 0 means not tried."""
 
     def __init__(self, most: int, least: int) -> None:
         self.seconds = {most: 0.0, least: 0.0}
@@ -140,7 +141,7 @@ class Trial:
         return min(self.seconds, key=self.seconds.__getitem__)
 
     def learn(self, chosen: int, seconds: float, now: float) -> None:
-        """Take the time of a step into account."""
+        """Record the time of a step."""
         before = self.seconds[chosen]
         if before:
             self.seconds[chosen] = (3 * before + seconds) / 4

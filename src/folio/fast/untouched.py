@@ -17,7 +17,7 @@ HOOKS_OF_ALL = (
     torch_module._global_backward_hooks,
     torch_module._global_backward_pre_hooks,
 )
-"""Those that torch calls for every layer."""
+"""Global hooks, which torch calls for every layer."""
 
 
 def is_untouched(layer: nn.Module) -> bool:

@@ -18,16 +18,16 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 DIGESTS: dict[str, str] = {
-    "folio.model.attention": "3528e8320f832e37696e6392ecc9b788af0e2386c9ee203de5859438a025b6f3",
-    "folio.model.block": "b4a8a3affa2a2aa33d238a1a764fa6d36060321f85e073dbba9b34e1b1e888bd",
-    "folio.model.dropout": "103f8298310714bd033f4f944191ff1f3a2a0d43d9510a91009aaf563484b544",
-    "folio.model.feed_forward": "7c9209bafa033856bbb9c2797c02ddd24d421bdd9377a43c9c78d5a161ef0faf",
-    "folio.model.gpt": "073e0af0bbf0e1aecbb94b843bcd72669bcdc514173180c7ee88f74f60f2375c",
-    "folio.model.kv_cache": "f9c9cd23ec8d589c2ba7ac0f3582e1b6793cabc225d3e0fe42dab150af40e8ef",
-    "folio.model.loss": "1ec888795be52c0cfbc7c0175b739377066e63d73f17fe5afd2aa84a093c5575",
-    "folio.model.normalization": "5eb64549d71e9af95471e2c90f1e6b25dce69ed368a1e4655e36d0b2753e80d0",
-    "folio.model.positions": "ea2a68cde095c3ec3e8ae4965b694cef7ebfb57d4ba6746e7c0338970772c0e0",
-    "folio.training.optimizers": "ea9d19c233c82955245967771fe3f48fa30aba53e795861dadd9f7378ea9a77a",
+    "folio.model.attention": "18c7c3dccb075c3f251e4007f7fb284ae9e86b23484c7236a498146d5ee92dd4",
+    "folio.model.block": "2ee064606bc0b4c3ad3d45154cddbb93d00faa57eb9b05fcb574bca5c02b6b7e",
+    "folio.model.dropout": "e2d8305c01a5bc5d8604dfb0c6d8688ad7e90258fe316d210dc426f4c5485480",
+    "folio.model.feed_forward": "48d8263f63c4b1d0c96530776c738de43abb06a1960362fb0cec5074e8df5526",
+    "folio.model.gpt": "5ab445a930a5eb6ddc00015c57c515f3e5c8c20384a4d636581d63e8f9290639",
+    "folio.model.kv_cache": "73e4efac86ee0ba1b186734b995fe80f0886e20a31f6cdfb1a502e35d8a5bbb3",
+    "folio.model.loss": "94177992af6566282c9f712cd24651cadc72600ade91999d81bc6fa5d4df2602",
+    "folio.model.normalization": "30776639ae18140a2042c292a9facd2b7559a8f1cd9cd9ca01b8a84014cf9c1f",
+    "folio.model.positions": "0b90e1d61316250ff53265180795e75ef275e1a958885249333fc981b4d97bfa",
+    "folio.training.optimizers": "eb97c43a679e2e75cbbcd537cb7b417830b38c99c5ad230089b3b1d87dadfa70",
 }
 """Module -> sha256 of its source."""
 

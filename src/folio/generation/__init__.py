@@ -1,1 +1,1 @@
-"""A model and a prompt -> tokens. Pure: knows no path and no run."""
+"""A model and a prompt -> tokens. This room knows neither paths nor runs."""

@@ -42,9 +42,9 @@ class Batch:
         """
         self.reader, self.tokenizer, self.excluded = reader, tokenizer, excluded
         self.rows: list[Row] = []
-        """Those that are not ended."""
+        """The texts that have not ended."""
         self.free = list(reader.caches(capacity))
-        """Caches without a text."""
+        """Caches that no text uses."""
 
     def add(self, request: Request) -> Row:
         """Let a text join, for which there must be a `free` cache; the next step writes its first

@@ -23,21 +23,21 @@ Message = Mapping[str, str]
 """`role`, system, user or assistant, and `content`, the text."""
 
 ROOM = 4
-"""One part in so many of the context is left for an answer at least."""
+"""At least one part in so many of the context is left for the answer."""
 
 
 class Prompt(NamedTuple):
-    """A conversation that an answer is to follow."""
+    """A conversation that will be answered."""
 
     token_ids: TokenIds
     n_left_out: int
-    """Messages, the oldest ones."""
+    """Number of the oldest messages, which were left out."""
 
 
 def make_prompt(
     tokenizer: Tokenizer, messages: Sequence[Message], context_length: int, max_tokens: int
 ) -> Prompt:
-    """As much of a conversation as leaves room for an answer.
+    """Fit a conversation into the context with room for an answer.
 
     Args:
         tokenizer: with the tokens of conversations.

@@ -31,7 +31,7 @@ from folio.tokens.text import TokenText
 USUAL = 40
 """Letters: in new pages of an author a match is longer than 60 characters at 1 % of the places."""
 BITS = 24
-"""Of the table for each run of letters."""
+"""Bits of the filter's addresses."""
 PROBES = 8
 FINISHED = -1
 
@@ -45,7 +45,7 @@ class NoveltyTable:
 
     n: int
     bits: NDArray[np.uint8]
-    """A power of two of bytes."""
+    """The Bloom filter; its length is a power of two."""
 
     def __contains__(self, run: int) -> bool:
         """Whether a run may be there, by its polynomial hash; never wrong where it says no."""
@@ -92,7 +92,7 @@ class Guard:
     """Draws as `sampling.draw` does, and again where a token would complete a run of the table."""
 
     def __init__(self, table: NoveltyTable, tokenizer: Tokenizer) -> None:
-        """For as many texts as it is asked for."""
+        """Guard as many texts as are asked for."""
         self.table = table
         self.tokenizer = tokenizer
         self.blocked = 0
@@ -132,7 +132,7 @@ class Guard:
 
 
 class _Row:
-    """What a sequence wrote last."""
+    """The end of what a text has written so far."""
 
     def __init__(self, table: NoveltyTable) -> None:
         self.table = table
@@ -140,16 +140,16 @@ class _Row:
         self.begin()
 
     def begin(self) -> None:
-        """A new document."""
+        """Begin a new document."""
         self.pending = b""
-        """Bytes of a character that is not whole yet."""
+        """Bytes of an incomplete character."""
         self.letters: list[int] = []
         """The last n at most, folded."""
         self.hash = 0
         """Their polynomial, the first one with a power of 0."""
 
     def goes_on(self, piece: bytes) -> bool:
-        """Take a piece of text, unless it completes a run of the table."""
+        """Append a piece of text, unless it completes a run in the table."""
         data = self.pending + piece
         text, used = codecs.utf_8_decode(data, "replace", False)
         letters, value, n = self.letters, self.hash, self.table.n
@@ -180,7 +180,7 @@ def fold(text: str) -> tuple[int, ...]:
 
 @cache
 def _fold_character(code: int) -> int:
-    """A number above 0, or 0 for what does not count."""
+    """A number above 0 for a letter or digit; 0 for characters that do not count."""
     character = chr(code)
     return ord(character.lower()[0]) + 1 if character.isalnum() else 0
 
@@ -199,7 +199,7 @@ def _folded_pieces(pieces: Iterable[str]) -> Iterable[NDArray[np.uint32]]:
 
 
 def _piece(tokenizer: Tokenizer, token_id: int) -> bytes:
-    """What a token stands for; special tokens for nothing, and rows that only pad for nothing."""
+    """The bytes of a token; none for special tokens and rows that only pad."""
     if token_id >= tokenizer.vocab_size or token_id in tokenizer.special_tokens.values():
         return b""
     return tokenizer.pieces[token_id] + tokenizer.separator

@@ -1,4 +1,4 @@
-"""What reads the tokens of texts: the model itself (`readers.py`), or a compiled step.
+"""The interface of what computes logits: the model itself (`readers.py`), or the compiled decoder.
 
 Shapes:  B texts · V vocabulary
 """
@@ -23,7 +23,7 @@ class Reader(Protocol):
     """Reads texts on. The logits of a text do not depend on those beside it, in any bit."""
 
     context_length: int
-    """Most positions of a text."""
+    """Largest number of positions of a text."""
 
     def caches(self, n: int) -> Sequence[Any]:
         """Reserve a `Cache` for each of n texts; memory is taken as they fill."""

@@ -1,4 +1,4 @@
-"""One text that is being written, token by token.
+"""A text that is being written token by token.
 
 A model sees at most context_length tokens. When they are full, the text goes on from the last half
 of them: positions stay those that the model was trained on, and memory stays flat (`sliding.py`).
@@ -31,7 +31,7 @@ from folio.generation.stopping import StoppableText
 from folio.tokenizers.base import TextDecoder, Tokenizer
 
 FINISHED = -1
-"""In place of a token, where none may come."""
+"""Stands in place of a token after the end of a text."""
 
 Draw = Callable[[Logits, SamplingConfig, random.Random], int]
 """(V,) logits to a token, or FINISHED where none may come, as `sampling.draw`."""
@@ -42,16 +42,16 @@ Ended = Literal["stop", "length"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be written."""
+    """What to write: a prompt, and how to continue it."""
 
     prompt: Sequence[int]
     """Token ids, one or more; the model sees the last context_length of them."""
     config: SamplingConfig = field(default_factory=SamplingConfig)
-    """How tokens are drawn; its seed is that of this text alone."""
+    """How tokens are drawn; the seed is that of this text alone."""
     max_tokens: int | None = None
     """The text ends after so many, 1 or more; None is without end."""
     stop_token: int | None = None
-    """Ends the text."""
+    """The token that ends the text."""
     after: str = ""
     """The text of the prompt."""
     draw: Draw = draw
@@ -65,7 +65,7 @@ class Request:
 
 
 class Drawn(NamedTuple):
-    """A token, and what may be told of it."""
+    """A drawn token, and what can be told about it."""
 
     token_id: int
     """FINISHED where none may come."""
@@ -75,18 +75,18 @@ class Drawn(NamedTuple):
     alternatives: list[tuple[int, float]]
     """The likeliest tokens and their log-probabilities, `config.logprobs` of them."""
     text: str
-    """What may be shown now. All of them together are the text, without a stop string."""
+    """Text that may be shown now; all of these joined are the text, without a stop string."""
     ended: Ended | None
     """Why this was the last one; None where the text goes on."""
 
 
 class Row:
-    """A text in a `Batch`, which reads what is `unread` and hands the logits to `take`."""
+    """One text in a `Batch`: its `unread` tokens are read, and `take` is given the logits."""
 
     request: Request
     cache: Cache
     n_drawn: int
-    """Tokens so far."""
+    """Number of tokens drawn so far."""
     window: list[int]
     """All that the model sees."""
     unread: list[int]

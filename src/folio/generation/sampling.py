@@ -25,7 +25,7 @@ SEEDS = 2**63
 NUCLEUS = 64
 """So many of the likeliest tokens are looked at first."""
 BLOCK = 256
-"""Of probabilities that are added up together."""
+"""Number of probabilities that are summed together."""
 
 Logits = NDArray[np.float32]
 """(V,) of one text."""
@@ -64,7 +64,7 @@ class SamplingConfig:
     None tells none."""
 
     seed: int = 0
-    """The same seed gives the same text; 0 takes a new one each time."""
+    """Equal seeds give equal texts; 0 takes a new seed each time."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -93,7 +93,9 @@ class SamplingConfig:
             raise UserError(f"seed must be 0 or more, and below 2^63, got {self.seed}.")
 
     def of_text(self, number: int) -> SamplingConfig:
-        """For one of several texts, from 0 on: its seed is `seed + number`, or a new one."""
+        """The config of text `number`, counted from 0: its seed is `seed + number`, or a
+        new one.
+        """
         return replace(self, seed=(self.seed + number - 1) % (SEEDS - 1) + 1) if self.seed else self
 
     def make_generator(self) -> random.Random:

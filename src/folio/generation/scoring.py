@@ -1,4 +1,4 @@
-"""What a model expected at each token of a text that is there already.
+"""Scores a given text: what a model expected at each token.
 
 Shapes:  T positions of a window · V vocabulary
 """
@@ -17,7 +17,7 @@ from folio.model.gpt import GPT
 
 
 class Scored(NamedTuple):
-    """A token of a text, and what the model expected there."""
+    """A token of a text, and what the model expected in its place."""
 
     token_id: int
     log_probability: float | None

@@ -36,7 +36,7 @@ class StoppableText:
         return text[: len(text) - n_held]
 
     def end(self) -> str:
-        """What was held back, when no more comes."""
+        """Return what was held back, once no more text comes."""
         held, self._held = self._held, ""
         return held
 

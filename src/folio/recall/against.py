@@ -1,5 +1,5 @@
-"""A model beside another text than that of its run alone: one that the user suspects it knows, or
-the old text that its run kept.
+"""Compares a model's writing with another text than its training text: one that the user suspects
+it knows, or the old text that its run kept.
 """
 
 from __future__ import annotations

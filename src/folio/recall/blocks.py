@@ -1,4 +1,4 @@
-"""A text in blocks: families of documents, or stretches where there are few families.
+"""Divides a text into blocks: families of documents, or stretches if there are few families.
 
 The author as the yardstick: each block of the training text is looked up in all others.
 """
@@ -16,7 +16,7 @@ from folio.evaluation.uncertainty import FEWEST_BLOCKS
 from folio.tokens.text import TokenText
 
 STRETCH = 2048
-"""Symbols of a query, where a text is too long to be looked up whole."""
+"""Symbols per query, if a text is too long to be looked up as a whole."""
 
 
 def blocks_of(text: TokenText, families: Sequence[int] = ()) -> Blocks:

@@ -1,4 +1,4 @@
-"""How recall is looked for."""
+"""The settings of folio recall."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from folio.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class RecallConfig:
-    """How it is looked for."""
+    """How recall is measured."""
 
     samples: int = 75
-    """Texts of 500 characters that the model writes."""
+    """How many texts of 500 characters the model writes."""
     temperature: float = 0.8
     passages: int = 4096
-    """Of the training text, at most, and as many of new text."""
+    """Most passages of the training text to read, and as many of new text."""
     length: int = 0
-    """Characters of a passage and of a copy. 0 is 50, or 20 where most characters are Chinese or
+    """Characters in a passage and in a copy. 0 means 50, or 20 if most characters are Chinese or
     Japanese."""
     seed: int = 1
     secrets: tuple[str, ...] = ()
@@ -28,9 +28,9 @@ class RecallConfig:
     """Whether two models are trained, on one half of the documents each, to see what reading a
     document changes."""
     seconds: float = 60.0
-    """For each of three: writing, reading passages (half of it for either text), trying secrets. A
-    large model does less of each in that time, but ten texts at least, and the report says how
-    much."""
+    """Seconds for each of three parts: writing, reading passages (half of it for either text),
+    trying secrets. A large model does less of each in that time, but ten texts at least, and the
+    report says how much."""
 
     def __post_init__(self) -> None:
         if self.samples < 2:

@@ -1,4 +1,4 @@
-"""What of some writing stands in the training text: word for word, and nearly so."""
+"""Finds what occurs in the training text, exactly or nearly, in texts that were written."""
 
 from __future__ import annotations
 
@@ -16,32 +16,35 @@ from folio.tokens.text import TokenText, characters
 
 LONGEST_GRAM = 100
 MOSTLY = 0.8
-"""Share of a copy that stands in a second document, for it to be said to stand there too."""
+"""Share of a copy that must occur in a second document for that document to be named, too."""
 SEED = 16
 """Characters in a row that begin a nearly equal stretch."""
 GAP, AGREE = 4, 6
-"""It goes on over so many characters at most, behind which so many are equal."""
+"""A nearly equal stretch may differ in at most GAP characters in a row, followed by AGREE equal
+ones."""
 EDITS = 0.1
-"""Share of it that may differ."""
+"""Largest share of a nearly equal stretch that may differ."""
 REACH = 1500
 """Symbols on either side of a seed that are compared."""
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Of some texts in the training text; patterns do not count, except in `with_patterns`."""
+    """What some texts copy from the training text; patterns do not count, except in
+    `with_patterns`.
+    """
 
     copied: Share
     """Characters in copies of `length` and more."""
     with_patterns: Share
     nearly: Share
-    """The same, where one character in ten may differ."""
+    """The same for copies in which one character in ten may differ."""
     longest: int
     longest_nearly: int
     mean_match: float
-    """Characters of the longest match that ends at a character, on the mean."""
+    """Mean length of the longest match that ends at a character, in characters."""
     seen: list[float]
-    """Share of runs of n = 1, 2 ... 100 characters that stand in the training text."""
+    """Share of the n-grams of n = 1, 2 ... 100 characters that occur in the training text."""
     seen_errors: list[float]
 
 
@@ -100,7 +103,7 @@ def covered(match: Match, length: int, patterns: bool = False) -> NDArray[np.boo
 
 
 def longest_copy(match: Match, length: int) -> int:
-    """Characters of the longest copy, without the patterns at its edges."""
+    """Length of the longest copy in characters, without the patterns at its edges."""
     flags = _copied(match, length, patterns=False)
     if not flags.any():
         # Shorter than a passage: the longest that is no pattern as a whole.
@@ -153,7 +156,7 @@ def _maximal(match: Match) -> NDArray[np.bool_]:
 
 
 def _seen(matches: Sequence[Match], clusters: NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Shares of n-grams that were seen, and their errors."""
+    """Shares of n-grams that occur in the training text, and their errors."""
     # (K, 101) of each text: characters with a match of n at least, and with n before them at all.
     bins = LONGEST_GRAM + 1
     matched, there = np.zeros((2, len(matches), bins))
@@ -166,7 +169,7 @@ def _seen(matches: Sequence[Match], clusters: NDArray[np.int64]) -> tuple[list[f
 
 
 def _nearly(matches: Sequence[Match], text: TokenText, length: int) -> list[tuple[int, int, int]]:
-    """Which text, start and stop of its nearly equal stretches."""
+    """The text, start and stop of its nearly equal stretches."""
     seeds = []
     for which, match in enumerate(matches):
         flags = _copied(match, SEED, patterns=False)
@@ -213,7 +216,7 @@ _GAPS = sorted(product(range(GAP + 1), repeat=2), key=lambda gap: (max(gap), sum
 def _extend(
     mine: NDArray[np.int64], theirs: NDArray[np.int64], length: int, edits: int
 ) -> tuple[int, int]:
-    """How far two texts go on nearly alike.
+    """Measure how far two texts continue nearly equal.
 
     Args:
         mine, theirs: characters behind a stretch that is alike.

@@ -22,21 +22,21 @@ from folio.tokens.text import TokenText, text_of
 
 TRIES = {"at once": 1, "in 100 tries": 100, "in a million": 1_000_000}
 REPEATS = ((1, 1), (2, 2), (3, 5), (6, 1 << 62))
-"""Classes of how often a passage stands."""
+"""Ranges of how often a passage occurs, for which results are reported separately."""
 FEWEST_COMPARED = 20
-"""Passages of either text, below which the two are not compared."""
+"""With fewer passages of either text, the two are not compared."""
 WORST = 40
 """Passages that are told one by one."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A passage of the training text."""
+    """A passage of the training text that the model knows."""
 
     token: int
-    """Where its suffix begins."""
+    """Index of the token at which its suffix begins."""
     place: int
-    """The same in symbols of the text."""
+    """The same position in symbols of the text."""
     bits: float
     at_once: bool
     repeats: int
@@ -46,28 +46,31 @@ class Known:
 
 @dataclass(frozen=True)
 class ByHeart:
-    """What of the passages is known."""
+    """How many passages of the training text, and of new text, the model knows by heart."""
 
     prefix_characters: float
-    """On the mean."""
+    """Mean length of a prefix in characters."""
     suffix_characters: float
     n_patterns: int
-    """Passages of the training text that are left out: rules, columns."""
+    """Number of passages of the training text that are left out as patterns: rules, columns."""
     patterns: dict[str, Share]
-    """How many of those come in so many tries."""
+    """Share of those patterns that come within so many tries."""
     text: dict[str, Share]
-    """Of the passages of the training text that are no patterns and stand five times at most."""
+    """Share of the passages of the training text that come, without patterns and those that occur
+    more than five times."""
     repeated: dict[str, Share]
-    """Of those that stand more often."""
+    """Share of the passages that occur more often."""
     new: dict[str, Share]
-    """Of the passages of the validation text that are no patterns, and not in the training text."""
+    """Share of the passages of the validation text that come, without patterns and those in the
+    training text."""
     bits: list[float] = field(repr=False)
-    """Of the passages of `text`."""
+    """Bits of each passage that counts in `text`."""
     new_bits: list[float] = field(repr=False)
     by_repeats: list[tuple[str, int, float, float]]
-    """How often they stand; how many; their median bits; share at once."""
+    """For each range of occurrences: its name, number of passages, median bits, and share that
+    comes at once."""
     told_apart: float | None
-    """Share of pairs of a read and a new passage in which the read one is likelier (AUC)."""
+    """Share of pairs of a training and a new passage in which the former is likelier (AUC)."""
     worst: list[Known] = field(repr=False)
     """Within a million tries, the likeliest first, no patterns."""
     documents: list[tuple[int, Share, float]] = field(repr=False)
@@ -194,7 +197,7 @@ def _documents(
     places: NDArray[np.int64],
     sources: Sources,
 ) -> list[tuple[int, Share, float]]:
-    """Of each document with ten passages and more, the worst first."""
+    """Results of each document with at least ten passages, the best known first."""
     documents = sources.documents_at(places)
     within = passages.within(1_000_000)
     rows = []

@@ -1,4 +1,6 @@
-"""A run -> what it recalls of its training text, with the author as the yardstick."""
+"""Measures what a run recalls of its training text, with the author's own repetitions as
+yardstick.
+"""
 
 from __future__ import annotations
 
@@ -37,37 +39,37 @@ FEWEST_SAMPLES = 10
 TOLD_SECONDS = 10.0
 """Between two lines about how far the writing is."""
 AUTHOR_SYMBOLS = 400_000
-"""Of the training text that are looked up in the rest of it."""
+"""How many symbols of the training text are looked up in the rest of it."""
 HELD_OUT_SYMBOLS = 200_000
 SHORT_LENGTH = 20
-"""Characters of a passage where most are Chinese or Japanese, each of which says more."""
+"""Characters of a passage if most are Chinese or Japanese, each of which says more."""
 DENSE = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that the model wrote, and what was found of it."""
+    """A text that the model wrote, and what was found in it."""
 
     matches: list[Match]
-    """Of its stretches between the ends of documents."""
+    """Matches of its stretches between the ends of documents."""
 
 
 @dataclass(frozen=True)
 class Recall:
-    """What was found, and how it was looked for."""
+    """The results, and the settings that gave them."""
 
     run: str
     checkpoint: str
     config: RecallConfig
     length: int
-    """Characters of a passage and of a copy."""
+    """Characters in a passage and in a copy."""
     training_characters: int
     times_read: float
     learned: bool
     """Whether its loss is below that of bare frequencies; an untrained model copies nothing."""
     heart: ByHeart
     model: Copies
-    """What it wrote."""
+    """What the model's own writing copies."""
     author: Copies
     """The training text, each family of documents against all others."""
     held_out: Copies | None
@@ -75,9 +77,10 @@ class Recall:
     secrets: Secrets
     canaries: list[CanaryClass]
     other_canaries: list[float]
-    """Bits of the likeliest of a thousand that were never planted, for each canary."""
+    """For each canary, the bits of the likeliest of a thousand random ones that were never
+    planted."""
     twin: Twin | None
-    """Where it was asked for."""
+    """The result of the twin; None if it was not asked for."""
     samples: list[Sample] = field(repr=False)
     mask: Mask = field(repr=False)
     """Hides secrets in what is shown."""
@@ -102,7 +105,7 @@ def measure_recall(
 
 
 def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -> Recall:
-    """As measure_recall, of a run with one text."""
+    """Measure the recall of a run with a single text."""
     tokens, tokenizer = opened.training(), opened.tokenizer
     text = TokenText(tokens, tokenizer)
     length = config.length or usual_length(text)
@@ -171,7 +174,7 @@ def has_learned(opened: Model) -> bool:
 
 
 def usual_length(text: TokenText) -> int:
-    """Characters of a passage in this script."""
+    """The usual length of a passage in characters, for the script of a text."""
     sample = next(text.pieces(), "")
     dense = sum(any(low <= ord(c) <= high for low, high in DENSE) for c in sample)
     return SHORT_LENGTH if dense > len(sample) / 2 else LENGTH
@@ -216,7 +219,7 @@ def write_samples(
 
 
 def _symbols(token_ids: NDArray[Any], opened: Model) -> Symbols:
-    """Of a short text."""
+    """The symbols of a short text."""
     text = TokenText(token_ids, opened.tokenizer)
     return text.between(0, len(text))
 
@@ -224,8 +227,8 @@ def _symbols(token_ids: NDArray[Any], opened: Model) -> Symbols:
 def look_up(
     opened: Model, written: Sequence[Symbols], text: TokenText, sources: Sources
 ) -> dict[str, list[Match]]:
-    """What the model, the author and the held-out text have of the training text, found in one
-    reading of it.
+    """Find what the model, the author and the held-out text share with the training text, reading
+    it once.
 
     Args:
         opened: the run.

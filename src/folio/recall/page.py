@@ -39,14 +39,14 @@ from folio.tokens.text import to_text
 
 SHOWN_SAMPLES = 12
 SHADED = 20
-"""Characters of a copy that is shaded."""
+"""Copies of so many characters are shaded."""
 SHOWN_DOCUMENTS = 25
 STANDS_OUT = 3.0
 """Standard errors above the others, for a document to be named; there are many documents."""
 
 
 def write_report(run: Run, recall: Recall) -> None:
-    """Write recall.json and recall.html."""
+    """Write recall.json and recall.html into a run."""
     page = recall_page(recall)
     write_json(run.recall_file, record_of(recall))
     with atomic_write(run.recall_page) as file:
@@ -54,7 +54,7 @@ def write_report(run: Run, recall: Recall) -> None:
 
 
 def recall_page(recall: Recall) -> str:
-    """The whole page."""
+    """The whole page as HTML."""
     places: list[str] = []
     parts = [*_answer(recall), *_passages(recall), *_samples(recall, places)]
     parts += [*_by_heart(recall), *_documents(recall), *_twin(recall), *_secrets(recall)]
@@ -105,13 +105,13 @@ def _answer(recall: Recall) -> Iterator[str]:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """A table in which a number keeps its unit and its sign, so that it may be narrow."""
+    """A table whose numbers keep their unit and sign together, so that it may be narrow."""
     kept = [[c.replace(" %", "\u202f%").replace("± ", "±\u202f") for c in row] for row in rows]
     return html_table(header, kept)
 
 
 def _with_options(advice: str) -> str:
-    """A sentence as HTML in which no line ends inside an option.
+    """A sentence as HTML without line breaks inside options.
 
     >>> _with_options("again: --seed 2 <x>")
     'again: <span class="option">--seed 2</span> &lt;x&gt;'
@@ -174,13 +174,13 @@ def _samples(recall: Recall, places: list[str]) -> Iterator[str]:
 
 
 def _n_copied(sample: Sample) -> int:
-    """Characters that are shaded."""
+    """A sample's characters that are shaded."""
     spans = (span for match in sample.matches for span in spans_of(match, SHADED))
     return sum(span.stop - span.start for span in spans)
 
 
 def _shaded(recall: Recall, sample: Sample, places: list[str]) -> str:
-    """A sample as HTML; what is said of its stretches goes to `places`."""
+    """A sample as HTML; what its stretches copy is appended to `places`."""
     return "\n\u2e3b\n".join(_shaded_match(recall, match, places) for match in sample.matches)
 
 
@@ -343,7 +343,7 @@ def _secrets(recall: Recall) -> Iterator[str]:
 
 
 def masked_again(secret: Secret) -> str:
-    """A secret on the page is hidden, whatever the terminal shows."""
+    """A secret as the page shows it: always masked, whatever the terminal shows."""
     return masked(secret.shown, secret.kind)
 
 

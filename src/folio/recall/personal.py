@@ -1,5 +1,5 @@
-"""What in a text looks like a secret: e-mail addresses, numbers of telephones, accounts and cards,
-and keys.
+"""Finds strings in a text that look like secrets: e-mail addresses, phone, account and card
+numbers, and keys.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _PATTERNS = {
         r"(?<![\w-])(?=[A-Za-z0-9_-]{20})(?=[\w-]*[A-Za-z])(?=[\w-]*\d)[A-Za-z0-9_-]+(?![\w-])"
     ),
 }
-"""In this order: what is one kind is no other. None goes on over the end of a line."""
+"""Patterns of each kind, tried in this order: what is one kind is no other. None matches across a
+line end."""
 _DIGITS = re.compile(r"\d(?:[^\n\w]{0,3}\d){6}")
 _HINTS = {
     "e-mail address": re.compile("@"),
@@ -38,12 +39,13 @@ _HINTS = {
     "telephone number": _DIGITS,
     "key": re.compile("[A-Za-z0-9_-]{20}"),
 }
-"""What a line must have for one to be looked for, which takes several times as long."""
+"""What a line must contain to be searched for a kind, since a search takes several times as
+long."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A string in a text."""
+    """A string found in a text."""
 
     kind: str
     string: str
@@ -52,7 +54,7 @@ class Found:
 
 
 def find_personal(text: str) -> Iterator[Found]:
-    """What looks like a secret in a text, in the order of the kinds."""
+    """Strings of a text that look like secrets, by kind."""
     taken = bytearray(len(text))  # 1 for each character that is part of one
     for kind, pattern in _PATTERNS.items():
         for first, last in _lines_with(_HINTS[kind], text):
@@ -64,7 +66,7 @@ def find_personal(text: str) -> Iterator[Found]:
 
 
 def find_in_pieces(pieces: Iterable[str], strings: Sequence[str]) -> Iterator[Found]:
-    """The same in a text that comes in pieces, and some strings wherever they stand.
+    """Search a text that is given in pieces, also for some fixed strings.
 
     Args:
         pieces: the text.
@@ -104,7 +106,7 @@ def _lines_with(hint: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
 
 
 def masked(string: str, kind: str = "") -> str:
-    """A secret of which hardly anything is left, of the same length.
+    """Mask nearly all characters of a secret; the length is kept.
 
     >>> masked("jane@mail.org", "e-mail address"), masked("+49 30 1234567")
     ('j•••@m•••.org', '+4• •• •••••••')
@@ -144,7 +146,7 @@ def _with_last(pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _is_one(kind: str, string: str) -> bool:
-    """What a pattern alone cannot tell."""
+    """Check what a pattern alone cannot, such as check digits."""
     if kind == "account":  # ISO 13616: the remainder by 97 is 1
         letters = string.replace(" ", "")
         moved = letters[4:] + letters[:4]

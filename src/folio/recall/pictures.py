@@ -15,22 +15,24 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 18, 14, 42
 
 @dataclass(frozen=True)
 class Line:
-    """A series with a band of two standard errors."""
+    """A curve with a band of two standard errors."""
 
     label: str
     css: str
-    """Class of its color."""
+    """CSS class of its color."""
     y: Sequence[float]
     errors: Sequence[float]
 
 
 def novelty_picture(lines: Sequence[Line]) -> str:
-    """Share of runs of n = 1, 2 ... characters that stand in the training text."""
+    """Picture of the share of n-grams of n = 1, 2 ... characters that occur in the training
+    text.
+    """
     return _figure(_novelty(lines), [(line.label, line.css) for line in lines])
 
 
 def novelty_svg(lines: Sequence[Line], style: str) -> str:
-    """The same as a file of its own, with the names at its side.
+    """The same as a separate file, with the names beside the curves.
 
     Args:
         lines: up to three.
@@ -75,7 +77,7 @@ def _novelty(lines: Sequence[Line]) -> list[str]:
 
 
 def bits_picture(series: Sequence[tuple[str, str, Sequence[float]]]) -> str:
-    """Histograms of the bits of passages.
+    """Draw histograms of the bits of passages.
 
     Args:
         series: label, class of the color, and bits.

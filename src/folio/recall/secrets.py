@@ -30,7 +30,7 @@ from folio.tokens.text import TokenText, from_text, to_text
 MOST = 200
 """Different secrets that are tried, beside those of the user."""
 PLACES = 4
-"""Of each."""
+"""In how many places each secret is tried."""
 TOLD_BITS = math.log2(1_000_000)
 CANDIDATES = 1000
 RANKED = 10
@@ -39,7 +39,7 @@ RANKED = 10
 
 @dataclass(frozen=True)
 class Secret:
-    """A string of the training text that looks like a secret, without the string."""
+    """A string of the training text that looks like a secret; the string itself is not kept."""
 
     kind: str
     shown: str
@@ -47,13 +47,14 @@ class Secret:
     digest: str
     """Eight digits of its sha256, to be recognized by who has it."""
     stands: int
-    """How often it stands in the training text."""
+    """How often it occurs in the training text."""
     bits: float
     """-log2 of the chance that it comes after what stands before it, where that is likeliest."""
     place: str
-    """Where that is."""
+    """Where it occurs in the user's files."""
     exposure: float | None
-    """log2 of 1001 / its rank among a thousand strings of its shape; None where it has none."""
+    """log2 of 1001 divided by its rank among a thousand strings of its shape; None if it
+    has none."""
     written: bool
     """Whether it stands in what the model wrote."""
 
@@ -69,13 +70,14 @@ class Secrets:
 
     found: list[Secret]
     n_different: int
-    """Of all kinds; those beyond MOST, or for which there was no time, were not tried."""
+    """Number of different secrets of all kinds; those beyond MOST, or for which there was no time,
+    were not tried."""
     kinds: dict[str, int]
-    """How many different ones there are of each kind."""
+    """Number of different secrets of each kind."""
 
     @property
     def in_words(self) -> str:
-        """How many there are of each kind."""
+        """The number of each kind, in words."""
         return ", ".join(_counted(kind, n) for kind, n in self.kinds.items())
 
     @property
@@ -84,7 +86,7 @@ class Secrets:
 
 
 def _counted(kind: str, n: int) -> str:
-    """A number of things.
+    """A number and its noun.
 
     >>> _counted("key", 2), _counted("e-mail address", 1), _counted("given", 3)
     ('2 keys', '1 e-mail address', '3 given')
@@ -190,15 +192,15 @@ class CanaryClass:
 
     times: int
     bits: list[float]
-    """Of each, where it comes out soonest."""
+    """Bits of each canary, in the place where it comes out soonest."""
     exposures: list[float]
-    """log2 of 1001 / rank; 10 is the most that a thousand strings can show."""
+    """log2 of 1001 / rank for each canary; 10 is the most that a thousand strings can show."""
 
 
 def look_for_canaries(
     opened: Model, text: TokenText, temperature: float
 ) -> tuple[list[CanaryClass], list[float]]:
-    """How soon the canaries of a run come out.
+    """Measure how soon the canaries of a run come out.
 
     Returns:
         By how often they stand; and the bits of other secrets, never planted, behind the same
@@ -239,7 +241,7 @@ class _Scorer:
         return self.text.place_of_character(character)
 
     def bits_at(self, hit: Found) -> float:
-        """Of what stands there, and the rest of the tokens that it is written with."""
+        """Bits of the secret in its place, including the rest of the tokens that contain it."""
         start, _, _, head = self._frame(hit)
         stop = self.text.token_at(self.symbol_of(hit.start) + len(from_text(hit.string)) - 1) + 1
         ids = np.asarray(self.text.tokens[start:stop], np.int64)
@@ -250,7 +252,7 @@ class _Scorer:
         return 1 + int((self.bits_of_others(hit) < bits).sum())
 
     def bits_of_others(self, hit: Found) -> np.ndarray:
-        """Of a thousand strings of the same shape, at the same place."""
+        """Bits of a thousand strings of the same shape in the same place."""
         _, before, behind, head = self._frame(hit)
         chosen = random.Random(hit.start)
         texts = [before + _alike(hit.string, chosen) + behind for _ in range(CANDIDATES)]
@@ -274,7 +276,7 @@ class _Scorer:
         return start, before, behind, head
 
     def _bits(self, head: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Of each row of tokens after the same head."""
+        """Bits of each row of tokens after the same prefix."""
         longest = max(map(len, rows))
         n_head = min(len(head), self.context - longest)
         if n_head < 1:  # it begins the text, or is longer than the model can see
@@ -312,7 +314,7 @@ class _Scorer:
 
 
 def _alike(string: str, chosen: random.Random) -> str:
-    """A random string of the same shape: digits for digits, letters for letters."""
+    """A random string of the same shape: digits replace digits, letters replace letters."""
 
     def other(character: str) -> str:
         for kind in (strings.digits, strings.ascii_lowercase, strings.ascii_uppercase):

@@ -1,4 +1,4 @@
-"""From a place in the training text to the document, the page and the character of it."""
+"""Maps a place in the training text to the document, page and character that it came from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AROUND = 200
 
 @dataclass(frozen=True)
 class Source:
-    """Where something stands in what the user gave."""
+    """The position of a passage in the user's files."""
 
     document: str
     page: str
@@ -53,7 +53,7 @@ class Sources:
 
     @property
     def families(self) -> NDArray[np.int64] | tuple[()]:
-        """Of each document; none where that is not known."""
+        """The family of each document; empty if unknown."""
         return self.parts.families if self.parts is not None else ()
 
     def documents_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -61,17 +61,17 @@ class Sources:
         return np.searchsorted(self.text.document_starts, places, "right") - 1
 
     def document_at(self, place: int) -> int:
-        """The number of one."""
+        """The number of the document at a place."""
         return int(self.documents_at(np.array([place]))[0])
 
     def name(self, document: int) -> str:
-        """Of a document, by its number in the training text."""
+        """Name of a document, by its number in the training text."""
         if self.parts is None:
             return f"document {document + 1}"
         return self.entries[int(self.parts.source[document])]["source"]
 
     def locate(self, place: int) -> Source:
-        """What stands at a place of the training text."""
+        """Find the source of a place in the training text."""
         document = self.document_at(place)
         start = int(self.text.document_starts[document])
         offset = self.text.characters_before(place) - self.text.characters_before(start)
@@ -86,7 +86,9 @@ class Sources:
         return Source(self.name(document), page, offset)
 
     def _planted_between(self, start: int, place: int) -> int:
-        """How many characters of planted lines begin there; the document does not have them."""
+        """Number of characters of planted lines between two places, which the document does not
+        have.
+        """
         n = 0
         for begin, line in self._planted:
             if start <= begin < place:
@@ -96,7 +98,7 @@ class Sources:
 
     @cached_property
     def _planted(self) -> list[tuple[int, str]]:
-        """Where each planted line begins, ascending, and the line."""
+        """Each planted line and where it begins, ascending."""
         lines = self.planted_lines
         if not lines:
             return []
@@ -113,7 +115,7 @@ class Sources:
         return found
 
     def around(self, start: int, stop: int) -> tuple[str, str, str]:
-        """What stands before, at, and behind some symbols of the training text."""
+        """The text before, of, and after a stretch of the training text."""
         reach = 4 * AROUND
         texts = [
             to_text(self.text.between(start - reach, start))[-AROUND:],

@@ -1,4 +1,5 @@
-"""What reading a document changes: two models of the same recipe, each of one half of the families.
+"""What reading a document changes: two models with the same recipe, each trained on one half of the
+families.
 
 A passage may be likely since the model read it, or since anybody could have guessed it. A model
 that did not read it, and is like the other in all else, tells the two apart: its bits less those of
@@ -32,9 +33,9 @@ from folio.training.loop import train
 from folio.training.state import TrainingState
 
 FEWEST_FAMILIES = 20
-"""With fewer, two halves differ in more than in what they have read."""
+"""With fewer families, the halves differ in more than what was read."""
 FEWEST_PASSAGES = 5
-"""Of a document that is told by name."""
+"""A document with fewer passages is not reported by name."""
 TRIES = 100
 
 
@@ -44,22 +45,22 @@ class Gain:
 
     bits: float
     error: float
-    """One standard error."""
+    """Its standard error."""
     passages: int
 
 
 @dataclass(frozen=True)
 class Twin:
-    """What was found."""
+    """The comparison of the two models."""
 
     steps: tuple[int, int]
-    """Of each model."""
+    """Training steps of each model."""
     gain: Gain
     """Over all passages; the error is over families."""
     by_reading: Share
     """Passages that come within TRIES from the model that read them, and not from the other."""
     anyway: Share
-    """Those that come within TRIES from the model that did not."""
+    """Share that comes within TRIES from the model that did not read it."""
     documents: list[tuple[int, Gain]] = field(repr=False)
     """Each with FEWEST_PASSAGES passages and more, the largest gain first."""
 
@@ -153,7 +154,7 @@ def measure_twin(
 def train_half(
     recipe: Recipe, tokens: NDArray, validation: NDArray, n_steps: int, whole_steps: int
 ) -> GPT:
-    """A model of the recipe, that reads its text as often as the run read its own.
+    """Train a model that reads its half as often as the run read its text.
 
     Args:
         recipe: of the run.

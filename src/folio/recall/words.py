@@ -1,4 +1,4 @@
-"""What was found, in words: the verdict, and the lines that `folio recall` prints."""
+"""Puts the results of recall in words: the verdict, and the lines that `folio recall` prints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from folio.recall.twin import TRIES as TWIN_TRIES
 from folio.recall.twin import Gain
 
 FEWEST_COPIED = 0.02
-"""Share of what a model writes, above which it is said to copy, if it exceeds the author's."""
+"""Share of copied text above which a model is said to copy, if it exceeds the author's."""
 
 SHOWN_SECRETS = 20
 SHOWN_DOCUMENTS = 5
@@ -36,7 +36,7 @@ NOT_SHOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One of `learned`, `by heart`, `copies` and `nothing`; a sentence, and what to do."""
+    """The verdict (`learned`, `by heart`, `copies` or `nothing`), a sentence, and what to do."""
 
     kind: str
     sentence: str
@@ -204,7 +204,7 @@ def _times(n: int) -> str:
 
 
 def canary_rows(recall: Recall) -> list[list[str]]:
-    """How often they stand, how many, their median bits and exposure."""
+    """Rows about canaries: how often they occur, how many, their median bits and exposure."""
     rows = [
         [
             _times(of.times),
@@ -243,7 +243,7 @@ def _cells(shares: dict[str, Share]) -> list[str]:
 
 
 def _right(header: list[str], rows: list[list[str]]) -> str:
-    """A table whose columns but the first are to the right, whatever is in them."""
+    """A table in which all columns except the first are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     lines = []
     for first, *cells in (header, *rows):
@@ -253,7 +253,7 @@ def _right(header: list[str], rows: list[list[str]]) -> str:
 
 
 def record_of(recall: Recall) -> dict[str, Any]:
-    """For recall.json: numbers and places, and no text."""
+    """The content of recall.json: numbers and places, but no text."""
     heart, verdict = recall.heart, verdict_of(recall)
     copies = {"model": recall.model, "author": recall.author, "held_out": recall.held_out}
     return {

@@ -1,4 +1,4 @@
-"""A trained model with its tokenizer: it writes, reads and answers."""
+"""A trained model with its tokenizer, which writes, scores and answers."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Model(Writer):
     """The network: (B, T) token ids -> (B, T, V) logits. In evaluation mode."""
     tokenizer: Tokenizer
     complaints: list[str]
-    """What was wrong with checkpoints that were passed over; what the model may compute otherwise
-    than when it was trained."""
+    """What was wrong with checkpoints that were skipped, and how the model may differ from the one
+    that was trained."""
     weights: Precision = "float32"
-    """In which the compiled decoder reads the matrices to write."""
+    """Precision in which the compiled decoder reads the weights."""
     _readers: dict[Any, Reader] = field(
         default_factory=dict[Any, Reader], init=False, compare=False
     )
@@ -70,8 +70,8 @@ class Model(Writer):
         return self.model.config
 
     def reader(self, compiled: bool | None = None) -> Reader:
-        """Who reads what is written; made anew where the model was changed, other than through
-        `.data`, which torch does not count.
+        """What computes logits; rebuilt after the model was changed, except through `.data`, which
+        torch does not count.
 
         Args:
             compiled: whether it is the compiled decoder; None takes it where it can be.
@@ -113,8 +113,8 @@ class Model(Writer):
         counted: NDArray[np.bool_] | None = None,
         most: float = math.inf,
     ) -> tuple[list[Score], NDArray[np.float32]]:
-        """By both protocols, exact first, and (N - 1,) the nats of each target by the exact one.
-        A window that both have is read once.
+        """Score by both protocols, exact first; also returns (N - 1,) the nats of each target by
+        the exact one. A window in both is read once.
 
         Args:
             tokens, families, device: as in `evaluate`.

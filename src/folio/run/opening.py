@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from folio.run.model import Model
 
 ATTEMPTS = 20
-"""To read a checkpoint while a training writes others."""
+"""Attempts to read a checkpoint while a training writes others."""
 
 Weights = TypeVar("Weights")
 
@@ -99,8 +99,8 @@ def _tokenizer(run: Run, config: ModelConfig) -> Tokenizer:
 def _read(
     run: Run, which: str, read: Callable[[Checkpoint], Weights]
 ) -> tuple[Checkpoint, Weights, list[str]]:
-    """A checkpoint with its weights. A training that goes on deletes old ones between any two of
-    our looks; whatever was wrong then is asked again, as long as others are there than before.
+    """Read a checkpoint and its weights. A running training may delete old checkpoints at any
+    moment, so a failure is retried as long as the list of checkpoints changes.
     """
     for _ in range(ATTEMPTS):
         before = list_checkpoints(run.checkpoints_folder)

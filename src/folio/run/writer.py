@@ -1,4 +1,4 @@
-"""What writes with a trained model, and knows what it was trained on."""
+"""Writes with a trained model, and knows what it was trained on."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ AT_ONCE = 32
 
 
 class Writer(ABC):
-    """A run that writes, whoever reads for it. Free of torch, which takes a second to load."""
+    """A run that can write, with any reader. Free of torch, which takes a second to load."""
 
     run: Run
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     complaints: list[str]
-    """What was wrong with checkpoints that were passed over; what the model may compute otherwise
-    than when it was trained."""
+    """What was wrong with checkpoints that were skipped, and how the model may differ from the one
+    that was trained."""
 
     @property
     @abstractmethod
@@ -50,7 +50,7 @@ class Writer(ABC):
 
     @abstractmethod
     def reader(self, compiled: bool | None = None) -> Reader:
-        """Who reads what is written.
+        """What computes logits.
 
         Args:
             compiled: whether it is the compiled decoder; None takes it where it can be.
@@ -316,7 +316,7 @@ class Writer(ABC):
 
     @property
     def start_token(self) -> int:
-        """What an empty prompt begins with."""
+        """The token that an empty prompt begins with."""
         if (begin := self.tokenizer.begin) is not None:
             return begin
         newline = self.tokenizer.encode("\n")

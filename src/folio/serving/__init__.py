@@ -1,1 +1,3 @@
-"""A run over HTTP, as OpenAI's clients know it: rows that join a running batch, and a page."""
+"""Serves a run over HTTP with OpenAI's API: requests join a running batch; and the page to write
+on.
+"""

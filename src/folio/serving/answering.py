@@ -30,7 +30,7 @@ class Answer(Response):
         make: Callable[[], Awaitable[Any]] | None = None,
         stream: Callable[[], AsyncGenerator[Any, None]] | None = None,
     ) -> None:
-        """One of `make` and `stream` is given."""
+        """Take either `make` or `stream`."""
         self.engine, self.ticket = engine, ticket
         self.make, self.stream = make, stream
         self.background = None

@@ -24,7 +24,7 @@ from folio.serving.served import Served, choose
 
 
 class App:
-    """What answers, over one engine."""
+    """The application: all routes, over one engine."""
 
     def __init__(
         self, served: Mapping[str, Served], engine: Engine, n_connections: Callable[[], int]
@@ -35,7 +35,7 @@ class App:
         self.pages = {name: page(served, name) for name in served}
 
     def routes(self) -> Starlette:
-        """As ASGI."""
+        """Return the ASGI application."""
         app = Starlette(
             routes=[
                 Route("/", self.write, methods=["GET"]),
@@ -63,19 +63,19 @@ class App:
         return HTMLResponse(text, headers={"Content-Security-Policy": policy_of(text)})
 
     async def completions(self, request: Request) -> Response:
-        """Go on with prompts."""
+        """Continue prompts: POST /v1/completions."""
         self.engine.counts.requests += 1
         asked = completion_of(await read_fields(request, self.limits), self.limits)
         return Completion(asked, choose(self.served, asked.model)).answer(self.engine)
 
     async def chat(self, request: Request) -> Response:
-        """Answer in a conversation."""
+        """Answer in a conversation: POST /v1/chat/completions."""
         self.engine.counts.requests += 1
         asked = chat_of(await read_fields(request, self.limits), self.limits)
         return Conversation(asked, choose(self.served, asked.model)).answer(self.engine)
 
     async def look(self, request: Request) -> Response:
-        """Look at a text."""
+        """Look at a text, for the page."""
         self.engine.counts.requests += 1
         text, name = text_of(await read_fields(request, self.limits), self.limits)
         one = choose(self.served, name)
@@ -86,7 +86,7 @@ class App:
         return json_response({"object": "list", "data": [_card(m) for m in self.served.values()]})
 
     async def model(self, request: Request) -> Response:
-        """One of them."""
+        """Describe one model."""
         return json_response(_card(choose(self.served, request.path_params["name"])))
 
     async def health(self, request: Request) -> Response:
@@ -97,7 +97,7 @@ class App:
         )
 
     async def metrics(self, request: Request) -> Response:
-        """What was counted, as Prometheus reads it."""
+        """Return counters in Prometheus's format."""
         counts, engine = self.engine.counts, self.engine
         values = [
             ("requests_total", "counter", "Bodies that were read, or refused.", counts.requests),

@@ -1,4 +1,4 @@
-"""What a request asks for, as OpenAI's fields say it."""
+"""Parses what a request asks for, in OpenAI's fields."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from folio.serving.refusals import RequestError
 
 MOST_CHOICES, MOST_STOPS, MOST_ALTERNATIVES = 16, 16, 20
 LARGEST_SEED = 2**53
-"""What JSON carries exactly in every language."""
+"""The largest integer that JSON carries exactly in every language."""
 SEED_OF_ZERO = 2**60
-"""In place of 0, which takes a new seed each time in `SamplingConfig`."""
+"""Replaces seed 0, which in `SamplingConfig` draws a new seed each time."""
 
 Prompt = str | list[int]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is the same for a prompt and for a conversation."""
+    """The fields that prompts and conversations share."""
 
     model: str | None
     sampling: dict[str, Any]
-    """Fields of `SamplingConfig`, but for those that stand below."""
+    """Fields of `SamplingConfig`, except those that are below."""
     seed: int | None
     n: int
     stops: tuple[str, ...]
     max_tokens: int
     alternatives: int | None
-    """Beside the probability of each token; None gives no probabilities."""
+    """How many alternatives to return with each token's probability; None returns no
+    probabilities."""
     stream: bool
     include_usage: bool
 
     def config(self) -> SamplingConfig:
-        """How the first of the n texts is drawn."""
+        """The config of the first of the n texts."""
         seed = 1 + secrets.randbelow(LARGEST_SEED) if self.seed is None else self.seed
         try:
             return SamplingConfig(
@@ -53,7 +54,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class AskedCompletion(Asked):
-    """A body of /v1/completions."""
+    """The body of a request to /v1/completions."""
 
     prompts: list[Prompt]
     echo: bool
@@ -79,7 +80,7 @@ def completion_of(body: Fields, limits: Limits) -> AskedCompletion:
 
 
 def prompts_of(value: Any) -> list[Prompt]:
-    """A text, some token ids, or a list of either."""
+    """Prompts from a text, token ids, or a list of either."""
     if type(value) is str or _are_ids(value):
         return [value]
     some = type(value) is list and len(value) > 0

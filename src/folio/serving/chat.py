@@ -25,12 +25,12 @@ NEUTRAL: dict[str, Any] = {
     "functions": [],
     "response_format": {"type": "text"},
 }
-"""What is not supported, and the value that says nothing."""
+"""Fields that are not supported, with the value that changes nothing."""
 
 
 @dataclass(frozen=True)
 class AskedChat(Asked):
-    """A body of /v1/chat/completions."""
+    """The body of a request to /v1/chat/completions."""
 
     messages: list[dict[str, str]]
 
@@ -58,7 +58,7 @@ def chat_of(body: Fields, limits: Limits) -> AskedChat:
 
 
 def messages_of(value: Any) -> list[dict[str, str]]:
-    """Who says what; a content is a text, or parts that are texts."""
+    """The messages of a conversation; a content is a text, or text parts."""
     if type(value) is not list or not value:
         refuse("messages", "must be a list of messages, one or more", value)
     messages = []
@@ -81,7 +81,7 @@ def _part(part: Any) -> str:
 
 
 class Conversation(Reply):
-    """What one request asks for: n answers."""
+    """The n answers to one request."""
 
     def __init__(self, asked: AskedChat, served: Served) -> None:
         """Read the messages.

@@ -17,7 +17,7 @@ from folio.serving.transcript import Piece, Token, Transcript, texts_of, token_t
 
 
 class Completion(Reply):
-    """What one request asks for: texts 0, 1, ... of each prompt in turn."""
+    """The n texts to each prompt of one request, in order."""
 
     def __init__(self, asked: AskedCompletion, served: Served) -> None:
         """Read the prompts.
@@ -39,7 +39,7 @@ class Completion(Reply):
         self.choice_of: dict[Job, int] = {}
 
     def _text(self, number: int) -> str:
-        """What is echoed of a prompt."""
+        """The echoed part of a prompt."""
         prompt = self.asked.prompts[number]
         if not self.asked.echo:
             return ""
@@ -59,7 +59,7 @@ class Completion(Reply):
             )
 
     def jobs(self) -> list[Job]:
-        """What is to be done: each prompt read once, where that is asked for; each text written."""
+        """The jobs of the request: read each prompt once if asked for, and write each text."""
         name, asked, config = self.served.name, self.asked, self.asked.config()
         for number, (token_ids, _) in enumerate(self.prompts):
             if self.scored:
@@ -104,7 +104,7 @@ class Completion(Reply):
                 yield choice, event
 
     def _echo(self, choice: int, scores: Sequence[Scored] | None) -> Iterator[Piece]:
-        """What stands before a choice: its prompt, if that is wanted; its end, if it is all."""
+        """Yield what precedes a choice: its prompt if that is wanted, or its end if that is all."""
         number = choice // self.asked.n
         text, finish = self.echoes[number], None if self.asked.max_tokens else "length"
         tokens = []
@@ -121,7 +121,7 @@ class Completion(Reply):
             yield Piece(text, tokens, finish=finish)
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """Some pieces of a text as OpenAI has them."""
+        """Some pieces of a text in OpenAI's form."""
         tokens = [token for piece in pieces for token in piece.tokens]
         return {
             "index": index,

@@ -1,4 +1,4 @@
-"""What a connection may take, where uvicorn has no limit of its own."""
+"""Limits for connections, where uvicorn has none of its own."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class LimitedConnection(H11Protocol):
             self.transport.close()
 
     def _wait_for_request(self) -> None:
-        """A timer that bytes do not wind up again, so that a head cannot trickle in."""
+        """Start a timer that received bytes do not reset, so that a head cannot trickle in."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_later(self.limits.idle_seconds, self._end_if_idle)

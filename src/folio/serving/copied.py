@@ -23,11 +23,11 @@ from folio.run.model import Model
 from folio.tokens.text import BREAK, Symbols, TokenText, characters, from_text
 
 WINDOW, APART = 24, 7
-"""Bytes of a window, and between the windows that are kept."""
+"""Length in bytes of the windows that are hashed, and their distance."""
 SHORTEST = WINDOW + APART - 1
 """Characters of a span that is told; of so many bytes, each has a window that is kept."""
 LARGEST = 100_000_000
-"""Bytes of a training text that is looked through: its table has 12 for each window."""
+"""Longest training text in bytes that is indexed, at 12 bytes per window."""
 PLACES = 8
 """Of one window that are tried: what stands in more of them is taken for one of these."""
 AT_ONCE = 100
@@ -35,7 +35,7 @@ AT_ONCE = 100
 REACH = 4096
 """Bytes that a span may go on to either side of a window."""
 GLANCE_SECONDS = 0.0002
-"""How long a step waits for the table."""
+"""How long a step waits for the table, in seconds."""
 
 Made = TypeVar("Made")
 
@@ -100,7 +100,7 @@ class CopyFinder:
 
 @dataclass(frozen=True)
 class Table:
-    """Windows of a training text, by their hashes in order."""
+    """Hashes of windows of a training text, sorted."""
 
     hashes: NDArray[np.uint64]
     places: NDArray[np.uint32]
@@ -108,7 +108,7 @@ class Table:
     sources: Sources
 
     def find(self, text: str) -> Iterator[list[Copied] | None]:
-        """As `CopyFinder.steps`."""
+        """Find copied spans step by step, as `CopyFinder.steps` does."""
         symbols = from_text(text)
         codes, starts = characters(symbols)
         if len(symbols) < WINDOW:
@@ -132,7 +132,7 @@ class Table:
     def _in_characters(
         self, spans: list[tuple[int, int, int]], codes: NDArray[Any], starts: NDArray[Any]
     ) -> list[Copied]:
-        """Whole characters, without patterns as a row of dashes."""
+        """Extend spans to whole characters, and drop patterns such as a row of dashes."""
         found = []
         for first, last, place in spans:
             start = int(np.searchsorted(starts, first))
@@ -184,7 +184,7 @@ def _equal(a: Symbols, b: Symbols) -> int:
 
 
 def _apart(spans: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """What two spans share belongs to the longer one."""
+    """Give the overlap of two spans to the longer one."""
     taken: list[tuple[int, int, int]] = []
     for first, last, place in sorted(spans, key=lambda span: span[0] - span[1]):
         for other_first, other_last, _ in taken:

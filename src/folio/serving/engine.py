@@ -1,4 +1,4 @@
-"""One thread owns the models. Whatever is asked of them is done there, a step of each in turn.
+"""One thread owns the models and does all jobs, one step of each in turn.
 
 A request asks for some jobs (texts that are written, texts that are read) and waits with a
 `Ticket` for what becomes of them. Every job ends with an `Ended`, whatever happens: it is done, it
@@ -42,7 +42,7 @@ class Job:
 
 @dataclass(eq=False)
 class Writing(Job):
-    """A text to be written: tells `Piece`s."""
+    """A job that writes a text; tells `Piece`s."""
 
     request: Request
     transcript: Transcript
@@ -59,7 +59,7 @@ Told = tuple[Job, Any]
 
 
 class Ticket:
-    """What a request waits with, in the event loop."""
+    """What a request waits on, in the event loop."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
@@ -69,7 +69,7 @@ class Ticket:
             job.ticket, job.number = self, number
 
     async def heard(self) -> AsyncIterator[Told]:
-        """What becomes of the jobs, until all of them have ended.
+        """Yield what the jobs tell, until all of them have ended.
 
         Raises:
             RequestError: one of them failed.
@@ -87,7 +87,7 @@ class Ticket:
 
 @dataclass
 class Counts:
-    """Of everything since the start."""
+    """Counters since the server started."""
 
     requests: int = 0
     rejected: int = 0
@@ -111,7 +111,7 @@ class Lane:
         return len(self.rows) + len(self.readings)
 
     def add(self, job: Job) -> Iterator[Told]:
-        """Take up a job."""
+        """Start a job."""
         try:
             if isinstance(job, Writing):
                 self.rows[self.batch.add(job.request)] = job
@@ -121,7 +121,7 @@ class Lane:
             yield job, self._failed(error)
 
     def step(self) -> Iterator[Told]:
-        """One step of each job."""
+        """Take one step of each job."""
         yield from self._drop_left()
         if self.rows:
             try:
@@ -190,12 +190,12 @@ class Engine:
 
     @property
     def n_waiting(self) -> int:
-        """Jobs that are not begun."""
+        """Number of jobs that have not begun."""
         return len(self._waiting)
 
     @property
     def n_running(self) -> int:
-        """Jobs that are."""
+        """Number of jobs that have begun."""
         return len(self._running)
 
     def submit(self, jobs: Sequence[Job]) -> Ticket:

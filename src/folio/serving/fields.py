@@ -17,24 +17,24 @@ _NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false
 
 
 class Fields:
-    """What a request says; null says nothing."""
+    """The fields of a request; null counts as missing."""
 
     def __init__(self, body: dict[str, Any]) -> None:
         self.left = {name: value for name, value in body.items() if value is not None}
 
     def take(self, name: str, default: Any = None) -> Any:
-        """A field of any kind."""
+        """Take a field of any type."""
         return self.left.pop(name, default)
 
     def whole(self, name: str, default: Any, low: int, high: int) -> Any:
-        """A whole number, low ... high."""
+        """Take a whole number in low ... high."""
         value = self.take(name, default)
         if value is not default and (type(value) is not int or not low <= value <= high):
             refuse(name, f"must be a whole number, {low} to {high}", value)
         return value
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
-        """A number, low ... high."""
+        """Take a number in low ... high."""
         value = self.take(name, default)
         if type(value) not in (int, float) or not low <= value <= high:
             refuse(name, f"must be a number, {low:g} to {high:g}", value)
@@ -48,14 +48,14 @@ class Fields:
         return value
 
     def text(self, name: str, default: str | None = None) -> str | None:
-        """A string."""
+        """Take a string."""
         value = self.take(name, default)
         if value is not None and type(value) is not str:
             refuse(name, "must be a text", value)
         return value
 
     def texts(self, name: str, most: int) -> tuple[str, ...]:
-        """A string or a list of them, none of them empty."""
+        """Take a string or a list of strings, none of them empty."""
         value = self.take(name, [])
         value = [value] if type(value) is str else value
         if type(value) is not list or not all(type(text) is str and text for text in value):
@@ -65,7 +65,7 @@ class Fields:
         return tuple(value)
 
     def only(self, name: str, neutral: Any) -> None:
-        """A field that is not supported, unless it says what happens anyway."""
+        """Take an unsupported field, which may only have its neutral value."""
         value = self.take(name, neutral)
         if value != neutral or type(value) is bool:
             raise RequestError(
@@ -76,7 +76,7 @@ class Fields:
             )
 
     def end(self) -> None:
-        """Refuse what nobody took."""
+        """Refuse fields that were not taken."""
         for name in self.left:
             shown = name if len(name) <= 40 else f"{name[:40]}..."
             raise RequestError(
@@ -88,7 +88,7 @@ class Fields:
 
 
 def refuse(name: str, must: str, value: Any) -> NoReturn:
-    """A field has a wrong value.
+    """Refuse a field with a wrong value.
 
     Raises:
         RequestError: always.

@@ -1,4 +1,4 @@
-"""Who may come in: what stands before every answer, as ASGI.
+"""Decides which requests are answered: ASGI middleware before the application.
 
 A browser sends any page's requests to this machine. They are told by Host (a foreign name that was
 made to lead here, "DNS rebinding") and by Origin; a form of another page cannot send JSON, and no
@@ -28,7 +28,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-"""Of every answer that has no other."""
+"""Headers of every answer that does not set its own."""
 
 
 class Gate:
@@ -47,7 +47,7 @@ class Gate:
         self.any_name = key is not None and is_unspecified(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Check and forward one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -127,5 +127,5 @@ def _has_port(host: str) -> bool:
 
 
 def _origins(host: str) -> tuple[str, str]:
-    """What a browser calls a page of this server; behind a tunnel it may be HTTPS."""
+    """The origins by which a browser may know this server; behind a tunnel it may be HTTPS."""
     return f"http://{host}", f"https://{host}"

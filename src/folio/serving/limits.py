@@ -1,4 +1,4 @@
-"""How much of a server one client can take."""
+"""Limits on what one client can take from a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Of a server; a test has others."""
+    """The limits of a server; tests use others."""
 
     rows: int = 32
     """Texts that are worked on at once, of all models."""
@@ -19,26 +19,26 @@ class Limits:
     """Texts that one request may ask for."""
 
     max_tokens: int = 4096
-    """Of one text."""
+    """Most tokens of one text."""
 
     look_characters: int = 16_000
-    """Of a text that is looked at."""
+    """Most characters of a text to look at."""
 
     body_bytes: int = 256 * 1024
-    """Of a request."""
+    """Largest body of a request."""
 
     body_seconds: float = 10.0
-    """For a body to arrive."""
+    """How long a body may take to arrive."""
 
     idle_seconds: float = 10.0
-    """From the beginning of a connection, or the end of an answer, to the next whole head of a
-    request."""
+    """Longest time from the opening of a connection, or the end of an answer, to the next complete
+    head of a request."""
 
     stalled_seconds: float = 30.0
-    """That an answer may wait for a client that does not read."""
+    """How long an answer waits for a client that does not read."""
 
     connections: int = 1024
-    """At once; of more, the one that asked for nothing for the longest time is closed."""
+    """Most connections at once; beyond, the one that has been idle longest is closed."""
 
     stopping_seconds: float = 1.5
-    """For answers to end, when the server is told to."""
+    """How long answers may take to end when the server stops."""

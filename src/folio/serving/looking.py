@@ -70,7 +70,7 @@ def answer_look(text: str, served: Served, finder: CopyFinder, engine: Engine) -
 def look(
     served: Served, token_ids: list[int], scores: list[Scored], copied: list[Copied] | None
 ) -> dict[str, Any]:
-    """What the page gets.
+    """The answer for the page.
 
     Args:
         served: the model.

@@ -1,4 +1,4 @@
-"""What a model says of a text that is there already, a part of it in each step."""
+"""Scores a given text with a model, a part of it in each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused, and in which form: the one that OpenAI's clients turn into their exceptions."""
+"""Errors of the server, in the form that OpenAI's clients turn into their exceptions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RequestError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """As OpenAI has it.
+        """Describe the error in OpenAI's fields.
 
         Args:
             status: of HTTP.
@@ -51,12 +51,12 @@ class RequestError(Exception):
 
     @property
     def response(self) -> Response:
-        """The whole answer."""
+        """Return the body of the answer."""
         return json_response(self.body, self.status, self.headers)
 
 
 def busy(n_waiting: int) -> RequestError:
-    """The queue is full."""
+    """Refuse a request because the queue is full."""
     return RequestError(
         503,
         f"{n_waiting} texts wait already; come again in a second.",
@@ -66,7 +66,7 @@ def busy(n_waiting: int) -> RequestError:
 
 
 def stopping() -> RequestError:
-    """The server ends."""
+    """Refuse a request because the server is stopping."""
     return RequestError(503, "The server is stopping.", code="stopping")
 
 

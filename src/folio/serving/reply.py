@@ -1,4 +1,4 @@
-"""What one request gets: some texts, whole or bit by bit, in OpenAI's form."""
+"""Replies to a request in OpenAI's form, as a whole or streamed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Reply(ABC):
 
     n_choices: int
     n_prompt: int
-    """Tokens of all prompts."""
+    """Total number of prompt tokens."""
 
     def __init__(self, asked: Asked, served: Served, prefix: str, kind: str) -> None:
         """Begin with what stands in each object.
@@ -42,7 +42,7 @@ class Reply(ABC):
 
     @abstractmethod
     def jobs(self) -> list[Job]:
-        """What is to be done."""
+        """The jobs that make the reply."""
 
     @abstractmethod
     def pieces(self, ticket: Ticket) -> AsyncIterator[tuple[int, Piece]]:
@@ -54,7 +54,7 @@ class Reply(ABC):
 
     @abstractmethod
     def bit(self, index: int, piece: Piece) -> dict[str, Any]:
-        """One piece of a text as OpenAI streams it."""
+        """One piece of a text in OpenAI's streaming form."""
 
     def usage(self, n_drawn: int) -> dict[str, int]:
         """Every token that was drawn, those behind a stop string and the end included."""
@@ -65,7 +65,7 @@ class Reply(ABC):
         }
 
     async def whole(self, ticket: Ticket) -> dict[str, Any]:
-        """One object with everything."""
+        """The whole reply as one object."""
         pieces: list[list[Piece]] = [[] for _ in range(self.n_choices)]
         async for index, piece in self.pieces(ticket):
             pieces[index].append(piece)
@@ -74,7 +74,7 @@ class Reply(ABC):
         return self.head | {"choices": choices, "usage": self.usage(n_drawn)}
 
     async def chunks(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
-        """The same bit by bit."""
+        """The reply as a stream of objects."""
         n_drawn = 0
         usage: dict[str, Any] = {"usage": None} if self.asked.include_usage else {}
         async for index, piece in self.pieces(ticket):

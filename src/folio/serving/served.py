@@ -1,4 +1,4 @@
-"""A run that is served: its model by a name, and what may be written with it."""
+"""A served run: its model under a name, and what may be written with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from folio.serving.refusals import RequestError
 
 @dataclass(frozen=True)
 class Served:
-    """A run and its model."""
+    """A run with its model, under the name that clients use."""
 
     name: str
     opened: Model
@@ -58,7 +58,7 @@ class Served:
         return prompt, 0
 
     def request(self, prompt: Prompt, config: SamplingConfig, max_tokens: int) -> Request:
-        """A text that is to be written; errors as in `token_ids`."""
+        """Build the request to write a text; errors as in `token_ids`."""
         return self.opened.request(prompt, config, max_tokens, guard=self.guard)
 
 

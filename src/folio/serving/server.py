@@ -17,7 +17,7 @@ from folio.serving.limits import Limits
 from folio.serving.served import Served
 
 HEAD_BYTES = 32 * 1024
-"""Of a request, before its body."""
+"""Largest head of a request."""
 
 
 class Server(uvicorn.Server):
@@ -84,7 +84,7 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at an address.
+    """Open a socket at an address.
 
     Raises:
         UserError: it cannot be had.

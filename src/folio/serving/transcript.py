@@ -14,11 +14,11 @@ Alternatives = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a text."""
+    """A token of a text with its probability."""
 
     token_id: int
     log_probability: float | None
-    """In nats; None for the first token of a text, which nothing comes before."""
+    """Log probability in nats; None for the first token of a text."""
     alternatives: Alternatives
     offset: int
     """Characters before it in the text."""
@@ -36,10 +36,10 @@ class Piece:
 
 
 class Transcript:
-    """One text in the making."""
+    """A text that is being written, cut into pieces that can be shown."""
 
     def __init__(self, tokenizer: Tokenizer, behind: str = "", begin: int = 0) -> None:
-        """For tokens that come one by one.
+        """Begin a text whose tokens arrive one by one.
 
         Args:
             tokenizer: whose tokens they are.
@@ -69,7 +69,7 @@ class Transcript:
 
 
 def texts_of(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[str]:
-    """What each token of a whole text adds to it; one inside of a character adds nothing."""
+    """The text that each token adds; a token inside a character adds nothing."""
     decoder = TextDecoder(tokenizer)
     texts = [decoder.take([token_id]) for token_id in token_ids]
     if texts:
@@ -78,7 +78,7 @@ def texts_of(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[str]:
 
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:
-    """How a token is named: its text; its bytes, as OpenAI writes them, where they are no text.
+    """The name of a token: its text, or its bytes in OpenAI's notation if they are not text.
 
     >>> from folio.tokenizers.bpe.tokenizer import BPETokenizer
     >>> token_text(BPETokenizer.from_merges([]), 0xE2)

@@ -177,7 +177,7 @@ class PlainStep:
         return total / n_targets
 
     def update(self, lr_scale: float, norm: float) -> None:
-        """As a Step."""
+        """Clip the gradient, and update the weights."""
         clip_gradients(self.optimizer.parameters, norm, self.max_norm)
         self.optimizer.step(lr_scale)
         self.refresh()

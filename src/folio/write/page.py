@@ -19,7 +19,7 @@ SCRIPTS = (
     *("tree", "paper", "choices", "branches", "copied", "keep", "settings", "status", "keys"),
     *("latest", "write"),
 )
-"""In the order in which they are run."""
+"""Scripts of the page, in the order in which they run."""
 
 
 def writing_page(

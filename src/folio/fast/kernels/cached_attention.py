@@ -1,4 +1,4 @@
-"""Attention of one position over the keys and values in the cache, where they lie.
+"""Attention of one position over the keys and values in the cache, in place.
 
 Shapes:  D head dimension · S positions
 """

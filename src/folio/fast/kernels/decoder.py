@@ -1,4 +1,4 @@
-"""Some tokens through the whole model in compiled code; `GPT.forward` is the twin to read.
+"""Runs some tokens through the whole model in compiled code; `GPT.forward` is the readable version.
 
 A token is one of any sequence: a prompt brings many of one, a batch one of each. The weights are
 read once for all of them. Every thread runs `step`, takes its share of each matrix and meets the
@@ -79,7 +79,7 @@ from folio.fast.kernels.weights import (
 from folio.jit import kernel
 
 ALONE = 2
-"""Most tokens of which each thread computes all norms itself."""
+"""Up to so many tokens, each thread computes all norms itself."""
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
@@ -200,7 +200,7 @@ def enter(rank, weights, work, own, token, number, norm):
 
 @kernel(inner=True)
 def row_of(rank, work):
-    """Where a thread's own row begins."""
+    """Offset of a thread's own row."""
     return rank * work.words.shape[2]
 
 
@@ -263,7 +263,7 @@ def normalize(weights, norm, x, x_place, width, y, y_place):
 
 @kernel(inner=True)
 def in_lanes(width):
-    """A width with its padding."""
+    """A width rounded up to whole lanes."""
     return (width + LANES - 1) // LANES * LANES
 
 
@@ -326,7 +326,7 @@ def finish_heads(rank, weights, work, layer):
 
 @kernel(inner=True)
 def cache_place(weights, work, layer, token, head):
-    """Where the cache of a token's sequence begins, of one layer and head."""
+    """Offset of a token's sequence in the cache, for one layer and head."""
     shape, job = weights.shape, work.job
     row = layer * job[CACHE_ROWS] + work.tokens[token, 2]
     return (row * shape[N_KV_HEADS] + head) * job[CACHE_LENGTH] * shape[HEAD_DIM]

@@ -1,4 +1,4 @@
-"""What treats each number by itself: sums, dropout, GELU, SwiGLU; and sums of rows.
+"""Elementwise kernels: sums, dropout, GELU, SwiGLU; and sums of rows.
 
 Shapes:  N numbers · R rows · C width of a row
 """

@@ -39,7 +39,7 @@ def to_int8(x, y, scales):
 
 @kernel(fastmath=True)
 def columns_to_int8(x, y, scales):
-    """The same of columns, whose (C,) scales they are."""
+    """Quantize by columns, with (C,) scales."""
     n_rows, width = x.shape
     ranks, per_scale = np.full(width, LOWEST_RANK), np.empty(width, np.float32)
     for row in range(n_rows):

@@ -1,4 +1,4 @@
-"""Numbers of the kernels: float32 and bfloat16, exponentials, order, random bits.
+"""Number formats and functions for kernels: float32 and bfloat16, exponentials, order, random bits.
 
 Arrays hold float32, or bfloat16 as the uint16 of its bits, which is the upper half of the float32;
 sums are kept in float32 either way.
@@ -30,11 +30,11 @@ POWERS_OF_LN2 = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in 
 
 
 def load(stored: Any) -> Any:
-    """A number of an array as float32; numba puts in the body for its type."""
+    """Load a number of an array as float32; numba inserts the version for its dtype."""
 
 
 def store(number: Any, like: Any) -> Any:
-    """A float32 as an array that holds `like` keeps it; bfloat16 rounds to the nearest even."""
+    """Convert a float32 to the dtype of `like`; bfloat16 rounds to nearest even."""
 
 
 @overload(load, inline="always")
@@ -78,7 +78,7 @@ def exp(x):
 
 @kernel(inline=True)
 def to_rank(x):
-    """Whole numbers in the order of the float32 that they stand for, NaN above all.
+    """Map float32 to integers in the same order, with NaN above all.
 
     The largest of them is found some at a time, which the rules for NaN forbid with floats.
     """
@@ -88,7 +88,7 @@ def to_rank(x):
 
 @kernel(inline=True)
 def from_rank(rank):
-    """Undo `to_rank`."""
+    """Invert `to_rank`."""
     bits = np.int32(rank ^ np.int32(np.int32(rank >> np.int32(31)) & np.int32(0x7FFFFFFF)))
     return np.int32(bits).view(np.float32)
 

@@ -1,4 +1,4 @@
-"""A linear layer by panels: words in, products, and the activation on what comes out.
+"""A linear layer in panels: inputs as words, products, and the activation of the output.
 
 `product` has the loop in which the time is spent; here is what stands around it, once for each of
 the three precisions.
@@ -151,7 +151,7 @@ def activate(x, strips, activation):
 
 
 def numbers_in_a_word(panels: Any) -> Any:
-    """How many numbers of the panels' precision 32 bits hold."""
+    """How many numbers of the panels' precision fit into 32 bits."""
 
 
 @overload(numbers_in_a_word)
@@ -161,7 +161,7 @@ def _numbers_in_a_word(panels):
 
 
 def to_float(panels: Any, total: Any, byte_sum: Any) -> Any:
-    """What `product` summed up, as float32; it took the bytes as they are stored, too large."""
+    """Convert a sum of `product` to float32, and subtract what unsigned storage added to it."""
 
 
 @overload(to_float)
@@ -172,7 +172,7 @@ def _to_float(panels, total, byte_sum):
 
 
 def scaled(panels: Any, total: Any, floats: Any, place: Any, scale: Any) -> Any:
-    """Sums of int8 as the numbers that they stand for."""
+    """Convert int8 sums to the numbers that they represent."""
 
 
 @overload(scaled)

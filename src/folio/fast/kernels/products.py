@@ -1,4 +1,4 @@
-"""Panels of weights times tokens, the inner loop of the decoder.
+"""Multiplies panels of weights with tokens: the inner loop of the decoder.
 
 A panel is the weights of 16, 32, 48 or 64 neighbouring outputs, one strip for each 16. A word is 32
 bits: one float32, two bfloat16 or four bytes of neighbouring inputs. Word after word, a panel holds
@@ -33,7 +33,7 @@ from folio.fast.kernels.vectors import (
 )
 
 STRIPS = 4
-"""Of a panel, at most: as many sums hide the time that each addition takes."""
+"""Most strips of a panel: so many sums hide the latency of an addition."""
 PANEL = STRIPS * LANES
 UNROLLED = 4
 """Words between two looks at whether the loop ends; all inputs are padded to them."""
@@ -42,8 +42,7 @@ TOKENS_AT_ONCE = (6, 2, 1) if binding.get_host_cpu_features().get("avx512f") els
 """Each makes up to 4 sums, which are to stay in registers."""
 BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2, "int8": 1}
 ZERO_BYTE = 128
-"""Bytes of weights are stored above it: the processor multiplies those without a sign by those
-with one."""
+"""Int8 weights are stored with this offset, since the CPU multiplies unsigned with signed bytes."""
 
 
 @intrinsic

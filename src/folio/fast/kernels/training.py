@@ -24,12 +24,12 @@ Array = NDArray[Any]
 Number = float | np.float32
 
 BLOCK = 2048
-"""Numbers of a row that stay next to the processor while others are added to them."""
+"""Numbers of a row that stay in the cache while others are added to them."""
 
 
 @kernel(fastmath=True)
 def add_up(rows: Array, total: Array, start: int, stop: int, begins: bool) -> Number:
-    """Sum of rows from one place to another; returns the squared length of what was summed up.
+    """Add up rows between two positions; returns the squared norm of the sum.
 
     Args:
         rows: (R, N).
@@ -71,7 +71,7 @@ def adamw(
     correction: Number,
     epsilon: Number,
 ) -> None:
-    """A step of AdamW.
+    """Take a step of AdamW.
 
     Args:
         weights, gradients, means, mean_squares: (N,) float32, changed in place; the gradients
@@ -151,7 +151,7 @@ def bring_into_range(x: Array, low: Number, high: Number) -> None:
 
 @kernel(fastmath=True)
 def inverse_lengths(gram: Array, gram_squared: Array, tiny: Number, y: Array) -> None:
-    """One over the eighth root of the sum of the eighth powers of all singular values.
+    """Compute one over the eighth root of the sum of the eighth powers of all singular values.
 
     Args:
         gram, gram_squared: (S, M, M), of matrices.

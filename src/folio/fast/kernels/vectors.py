@@ -25,7 +25,7 @@ from numba.extending import models, overload, register_model
 from numba.np.arrayobj import populate_array
 
 intrinsic: Any = extending.intrinsic
-"""A function of which LLVM's instructions are written out; numba leaves its first argument to
+"""Decorates a function whose LLVM instructions are written out; numba leaves its first argument to
 us."""
 
 LANES = 16
@@ -45,7 +45,7 @@ vector = Vector()
 
 @register_model(Vector)
 class VectorModel(models.PrimitiveModel):
-    """In the compiler a vector is one value, as a number is."""
+    """Tells the compiler that a vector is a single value, like a number."""
 
     def __init__(self, manager, kind):
         super().__init__(manager, kind, FLOATS)
@@ -76,7 +76,7 @@ def fused_of(builder, a, b, c):
 
 
 def lanes_below(builder, count):
-    """Which lanes stand before a number of them, as a mask."""
+    """A mask of the first `count` lanes."""
     numbers = ir.Constant(WORDS, list(range(LANES)))
     return builder.icmp_signed("<", numbers, splat_of(builder, builder.trunc(count, WORD)))
 
@@ -93,7 +93,7 @@ def halved(builder, a, b, width):
 
 @intrinsic
 def zeros(typing_context):
-    """Give sixteen zeros."""
+    """Return sixteen zeros."""
 
     def codegen(context, builder, signature, arguments):
         return ir.Constant(FLOATS, [0.0] * LANES)
@@ -113,7 +113,7 @@ def splat(typing_context, number):
 
 @intrinsic
 def floats_at(typing_context, number):
-    """Take a number for the address of a flat float32 array, however long."""
+    """Treat a number as the address of a flat float32 array of any length."""
 
     def codegen(context, builder, signature, arguments):
         array = context.make_array(signature.return_type)(context, builder)
@@ -245,7 +245,7 @@ def sum_of(typing_context, numbers):
 
 @intrinsic
 def largest_of(typing_context, numbers):
-    """The largest lane."""
+    """The largest of all lanes."""
 
     def codegen(context, builder, signature, arguments):
         (numbers,) = arguments

@@ -27,7 +27,7 @@ ABSENT = -1
 """The place of what a model does not have."""
 
 EPSILON, EMBEDDING_SCALE = range(2)
-"""What stands first in `floats`."""
+"""Indices into `floats`."""
 
 (
     N_LAYERS,
@@ -45,10 +45,10 @@ EPSILON, EMBEDDING_SCALE = range(2)
     VOCABULARY,  # in lanes
     SHAPE_FIELDS,
 ) = range(14)
-"""Columns of `shape`."""
+"""Column numbers of `shape`."""
 
 QKV, OUT, UP, DOWN, MATRICES = range(5)
-"""Matrices of a layer in turn; the head comes after the last layer."""
+"""Numbers of the matrices of a layer; the head comes after the last layer."""
 
 (
     PLACE,  # in `panels`
@@ -62,7 +62,7 @@ QKV, OUT, UP, DOWN, MATRICES = range(5)
     ACTIVATION,  # of the outputs
     MATRIX_FIELDS,
 ) = range(10)
-"""Columns of `matrices`."""
+"""Column numbers of `matrices`."""
 
 (
     ATTENTION_ENTRY,
@@ -75,11 +75,11 @@ QKV, OUT, UP, DOWN, MATRICES = range(5)
     KEY_NORM,
     NORMS,
 ) = range(9)
-"""Columns of `norms`: places of gains, after which the biases stand."""
+"""Column numbers of `norms`: offsets of gains, which are followed by the biases."""
 
 
 class Weights(NamedTuple):
-    """A model of one precision."""
+    """The weights of a model in one precision."""
 
     panels: np.ndarray  # float32, uint16 (bfloat16) or uint8 (int8)
     floats: np.ndarray  # float32
@@ -90,7 +90,7 @@ class Weights(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Memory of T threads between two matrices, for up to M tokens.
+    """Scratch memory of T threads for up to M tokens.
 
     What begins with T + 1 is of one thread each, and at the end of all.
     """
@@ -123,7 +123,7 @@ class Work(NamedTuple):
     FIRST_ARRIVAL,  # at the barrier, of this step
     JOB_FIELDS,
 ) = range(10)
-"""Places in `job`."""
+"""Indices into `job`."""
 
 APART = 16
 """Numbers between two counters, so that each has a cache line to itself, and the next one too."""
@@ -131,4 +131,4 @@ ARRIVALS, STARTED, OWN_TURN = range(3)
 """Counters: at the barrier; of steps; and from here on how many arrivals each thread waits for."""
 
 PLACE_NUMBERS = 5
-"""In a table of arrays, for each: its address and up to four lengths."""
+"""Numbers per entry in a table of arrays: the address and up to four lengths."""
