@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from folio.config import Table, read_toml
 from folio.console import say, show, table
-from folio.device import DeviceConfig
+from folio.device import DeviceConfig, Kind
 from folio.errors import UserError
 from folio.storage import json_text
 
@@ -37,6 +37,7 @@ def evaluate(
     text: str = "",
     json: bool = False,
     checkpoint: str = "best",
+    device: Kind = "cpu",
     encoding: str = "auto",
     baselines: bool = False,
     adaptive: bool = False,
@@ -54,6 +55,7 @@ def evaluate(
         text: One more, as it stands here.
         json: Print JSON, exact first.
         checkpoint: best, last or a step.
+        device: Where it computes: cpu, or cuda or mps for a GPU, or auto.
         encoding: Of the files.
         baselines: What simpler things make of the validation text: character frequencies,
             n-grams, xz, PPMd.
@@ -72,13 +74,13 @@ def evaluate(
     from folio.run.opening import open_run
 
     opened = open_run(found, checkpoint)
-    device = choose_device(_as_trained(read_toml(found.recipe_file)["device"]))
+    chosen = choose_device(_as_trained(read_toml(found.recipe_file)["device"], device))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if files or text:
-        records = _evaluate_texts(opened, device, files, text, encoding)
+        records = _evaluate_texts(opened, chosen, files, text, encoding)
     else:
-        records = _evaluate_held_out(opened, device)
+        records = _evaluate_held_out(opened, chosen)
     if adaptive:
         from folio.run.adaptive import evaluate_adaptive
 
@@ -176,12 +178,12 @@ def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
     return records + [{"text": text.name, **text.record()} for text in held_out]
 
 
-def _as_trained(recorded: Table) -> DeviceConfig:
-    """A processor in the precision of the run, so that the loss is that of its curve; where it is
-    not float32, what is fast here.
+def _as_trained(recorded: Table, kind: Kind) -> DeviceConfig:
+    """A device in the precision of the run, so that the loss is that of its curve; where it is not
+    float32, what is fast here.
     """
     precision = "float32" if recorded["precision"] == "float32" else "auto"
-    return DeviceConfig(kind="cpu", precision=precision)
+    return DeviceConfig(kind=kind, precision=precision)
 
 
 def _measure_baselines(opened: Model) -> tuple[list[Baseline], str]:
