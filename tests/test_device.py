@@ -38,7 +38,7 @@ def test_bfloat16_is_taken_where_it_is_measured_to_be_worthwhile(
 
 def test_the_fastest_device_is_taken(monkeypatch: pytest.MonkeyPatch):
     rates = {"cpu": 100.0, "cuda": 5000.0, "mps": 50.0}
-    monkeypatch.setattr(device, "_available", lambda kind: True)
+    monkeypatch.setattr(device.accelerator, "available", lambda kind: True)
     monkeypatch.setattr(device, "matrix_rate", lambda kind, *shape: rates[kind])
     assert choose_device(DeviceConfig(precision="float32")).config.kind == "cuda"
 
@@ -90,7 +90,7 @@ def test_a_large_product_is_not_tried_where_a_small_one_is_slow(
 
 
 def test_layers_are_fast_on_a_processor_that_has_kernels(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device, "_available", lambda kind: True)
+    monkeypatch.setattr(device.accelerator, "available", lambda kind: True)
 
     def fast(kind: Any, fast: Any) -> str:
         config = DeviceConfig(kind=kind, precision="float32", fast=fast)
@@ -110,7 +110,7 @@ def test_int8_takes_the_fast_layers():
 
 
 def test_bytes_are_for_processors(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device, "_available", lambda kind: True)
+    monkeypatch.setattr(device.accelerator, "available", lambda kind: True)
     assert choose_device(DeviceConfig(precision="int8")).config.kind == "cpu"
     with pytest.raises(UserError, match=r"'int8', which takes a processor, and .* 'cuda'"):
         choose_device(DeviceConfig(kind="cuda", precision="int8"))

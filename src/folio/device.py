@@ -6,19 +6,18 @@ that claim to support it, so both are timed for a moment.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from folio import jit
+from folio import accelerator, jit
 from folio.errors import UserError
 from folio.storage import cache_folder, read_json, write_json
 
@@ -38,28 +37,25 @@ the gain."""
 SLOW = 0.003
 """Seconds of a matmul after which no larger one is tried."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt(3): free bytes kept at the end of the heap, and size from which memory
-comes directly from the system and returns to it."""
-LARGEST_INT = 2**31 - 1
-MMAP_THRESHOLD_BYTES = 1 << 25
-"""The largest value that glibc guarantees to accept."""
-
 
 _LOADED = time.monotonic()
+
+
+Kind = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
     """Where and how to compute."""
 
-    kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    kind: Kind = "auto"
     """Where to compute; `auto` takes the fastest that this machine has."""
 
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """Precision of everything that the model computes; master weights, their gradients and the loss
-    stay in float32. `auto` takes the faster of float32 and bfloat16, measured. `int8` is bfloat16,
-    but trains with int8 matmuls (fast/int8.py)."""
+    stay in float32. `auto` takes the faster of float32 and bfloat16, measured; on CUDA
+    bfloat16, or float16 on cards too old for it. `int8` is bfloat16, but trains with int8 matmuls
+    (fast/int8.py)."""
 
     threads: int = 0
     """CPU threads; 0 takes all cores, or what OMP_NUM_THREADS says. They change the result in its
@@ -72,6 +68,10 @@ class DeviceConfig:
     memory_gigabytes: float = 0.0
     """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has. A
     batch that needs more is split into micro-batches."""
+
+    deterministic: bool = False
+    """Whether a GPU takes only kernels that give the same bytes again, which are slower. A
+    processor always does."""
 
     def __post_init__(self) -> None:
         if not self.memory_gigabytes >= 0:
@@ -93,22 +93,24 @@ class Device:
 
     @property
     def torch(self) -> torch.device:
-        """The corresponding torch.device."""
-        import torch
-
-        return torch.device(self.config.kind)
+        """The corresponding torch.device: of several GPUs, the one of this process."""
+        return accelerator.own_device(self.config.kind)
 
     @property
     def is_fast(self) -> bool:
         """Whether compiled kernels and several processes are used."""
-        return self.config.fast != "off" and self.config.kind == "cpu" and jit.available()
+        return self.config.fast != "off" and can_be_fast(self.config.kind, self.config.precision)
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the compute weights and activations."""
         import torch
 
-        return torch.float32 if self.config.precision == "float32" else torch.bfloat16
+        return (
+            torch.bfloat16
+            if self.config.precision == "int8"
+            else getattr(torch, self.config.precision)
+        )
 
     def __str__(self) -> str:
         threads = f", {self.config.threads} threads" if self.config.kind == "cpu" else ""
@@ -133,7 +135,52 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
     threads = config.threads or cores()
     torch.set_num_threads(threads)
 
-    available = [kind for kind in ("cuda", "mps") if _available(kind)] + ["cpu"]
+    available = [kind for kind in ("cuda", "mps") if accelerator.available(kind)] + ["cpu"]
+    _require(config, available)
+    capable = ["cpu"] if config.precision == "int8" else available
+    kinds = capable if config.kind == "auto" else [config.kind]
+    is_open = config.precision == "auto"
+    pairs = [
+        (kind, precision)
+        for kind in kinds
+        for precision in (accelerator.usual_precisions(kind) if is_open else [config.precision])
+    ]
+
+    def measure(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
+        # On one thread: several wait for each other where the machine is busy, and then the
+        # measurement says more about the neighbours than about the processor.
+        torch.set_num_threads(1)
+        rates = {pair: matrix_rate(*pair, rows, width) for pair in pairs}
+        torch.set_num_threads(threads)
+        return rates
+
+    if len(pairs) == 1:
+        kind, precision = pairs[0]
+        reason = "what its matrix units take" if is_open else "as asked"
+        if kind == "cpu" and precision != "float32":  # which every processor has
+            asked, usual = measure([pairs[0], ("cpu", "float32")]).values()
+            if asked < usual / 2:
+                reason += f", but float32 is {usual / asked:.0f} times as fast here"
+        return Device(_settled(config, kind, precision, threads), reason)
+    key = f"{rows} x {width}: {', '.join(' '.join(pair) for pair in pairs)}"
+    rates = _remembered(key, lambda: measure(pairs))
+    kind, precision = max(
+        rates, key=lambda pair: rates[pair] * (WORTHWHILE if pair[1] == "float32" else 1.0)
+    )
+    reason = ", ".join(f"{k} {p}: {rate:.3g} GFLOP/s" for (k, p), rate in rates.items())
+    reason += " a thread" if kind == "cpu" else ""
+    return Device(_settled(config, kind, precision, threads), reason)
+
+
+def device_of(kind: Kind) -> Device | None:
+    """A device to use a model on, in float32; None for a processor as it is."""
+    if kind == "cpu":
+        return None
+    return choose_device(DeviceConfig(kind=kind, precision="float32"))
+
+
+def _require(config: DeviceConfig, available: Sequence[str]) -> None:
+    """Refuse what this machine does not have, and what contradicts itself."""
     if config.kind not in ("auto", *available):
         raise UserError(
             f"device.kind is '{config.kind}', which this machine or this build of torch does not "
@@ -143,6 +190,11 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
         raise UserError(
             "device.fast is 'on', but there are no kernels: numba is not installed, or FOLIO_JIT "
             "is 'off'. Install numba, or give --device.fast off."
+        )
+    if config.fast == "on" and config.precision == "float16":
+        raise UserError(
+            "device.fast is 'on', and the fast layers do not compute in float16. Give "
+            "--device.precision bfloat16, or --device.fast off."
         )
     if config.precision == "int8" and config.fast == "off":
         raise UserError(
@@ -154,39 +206,18 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
             f"device.precision is 'int8', which takes a processor, and device.kind is "
             f"'{config.kind}'. Give 'cpu' for it, or another precision."
         )
-    capable = ["cpu"] if config.precision == "int8" else available
-    kinds = capable if config.kind == "auto" else [config.kind]
-    precisions = ["float32", "bfloat16"] if config.precision == "auto" else [config.precision]
 
-    def measure(precisions: Iterable[str]) -> dict[tuple[str, str], float]:
-        # On one thread: several wait for each other on a busy machine, and then the timing would
-        # say more about other programs than about the processor.
-        torch.set_num_threads(1)
-        rates = {(k, p): matrix_rate(k, p, rows, width) for k in kinds for p in precisions}
-        torch.set_num_threads(threads)
-        return rates
 
-    if len(kinds) * len(precisions) == 1:
-        kind, precision = kinds[0], precisions[0]
-        reason = "as asked"
-        if kind == "cpu" and precision != "float32":  # float32 works on every processor
-            asked, usual = measure((precision, "float32")).values()
-            if asked < usual / 2:
-                reason += f", but float32 is {usual / asked:.0f} times as fast here"
-        return Device(_settled(config, kind, precision, threads), reason)
-    key = f"{rows} x {width}: {', '.join(f'{k} {p}' for k in kinds for p in precisions)}"
-    rates = _remembered(key, lambda: measure(precisions))
-    handicap = {"float32": WORTHWHILE, "bfloat16": 1.0}
-    kind, precision = max(rates, key=lambda pair: rates[pair] * handicap[pair[1]])
-    reason = ", ".join(f"{k} {p}: {rate:.3g} GFLOP/s" for (k, p), rate in rates.items())
-    reason += " a thread" if kind == "cpu" else ""
-    return Device(_settled(config, kind, precision, threads), reason)
+def can_be_fast(kind: str, precision: str) -> bool:
+    """Whether there are compiled kernels for a device and a precision."""
+    return kind == "cpu" and precision != "float16" and jit.available()
 
 
 def _settled(config: DeviceConfig, kind: Any, precision: Any, threads: int) -> DeviceConfig:
     """The config with nothing left open."""
-    can_be_fast = kind == "cpu" and jit.available()
-    fast = "on" if config.fast != "off" and can_be_fast else "off"
+    if kind != "cpu":
+        accelerator.prepare(kind, precision, config.deterministic)
+    fast = "on" if config.fast != "off" and can_be_fast(kind, precision) else "off"
     return replace(config, kind=kind, precision=precision, threads=threads, fast=fast)
 
 
@@ -283,36 +314,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _available(kind: str) -> bool:
-    import torch
-
-    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
-
-
-def keep_freed_memory() -> None:
-    """Have this process keep the memory that it frees, if its allocator is glibc's.
-
-    A training step frees nearly all that it allocated, and glibc returns the end of its heap to the
-    system, so that each step would request thousands of pages again.
-    """
-    if mallopt := _glibc("mallopt"):
-        mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
-        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-
-
-def return_freed_memory() -> None:
-    """Return to the system what `keep_freed_memory` kept."""
-    if malloc_trim := _glibc("malloc_trim"):
-        malloc_trim(0)
-
-
-def _glibc(name: str) -> Callable[..., int] | None:
-    """A function of the C library; None if this process does not run on glibc."""
-    if sys.platform != "linux":
-        return None
-    return getattr(ctypes.CDLL(None), name, None)
 
 
 def memory_in_use() -> int:

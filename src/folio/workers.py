@@ -41,6 +41,12 @@ step of a small model waits several times."""
 HUNG_SECONDS = 60.0
 """How long a worker may neither answer nor use processor time before it is given up. Even on a busy
 machine every process gets some time within a minute."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of mallopt(3): free bytes at the end of the heap that are kept, and size of a piece from which
+it comes from the system and goes back there."""
+LARGEST_INT = 2**31 - 1
+MMAP_THRESHOLD_BYTES = 1 << 25
+"""The largest that glibc promises to take."""
 CLOSE_SECONDS = 5.0
 """How long a worker may take to exit before it is killed."""
 PR_SET_PDEATHSIG = 1
@@ -58,6 +64,30 @@ def shared_buffer(n: int, dtype: torch.dtype) -> Tensor:
     """(n,) zeros on the CPU that forked processes share."""
     memory = mmap.mmap(-1, max(n, 1) * dtype.itemsize)
     return torch.frombuffer(memory, dtype=dtype, count=n)
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees, where glibc looks after it.
+
+    A training step frees nearly all that it took, and glibc gives the end of its heap back to the
+    system, so that each step would ask for thousands of pages anew.
+    """
+    if mallopt := _glibc("mallopt"):
+        mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
+        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Give the system back what `keep_freed_memory` kept."""
+    if malloc_trim := _glibc("malloc_trim"):
+        malloc_trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library that this process runs on; None where that is another one."""
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 class WorkerPool(Protocol):

@@ -20,6 +20,7 @@ from folio.recipe.presets import FAMILIES, SIZES
 from folio.recipe.recipe import make_recipe
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
+from folio.training import step as step_module
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.loop import train, update_weights
 from folio.training.parallel.step import ParallelStep
@@ -27,7 +28,7 @@ from folio.training.parts import Training
 from folio.training.state import TrainingState, load_model_tensors, model_tensors
 from folio.training.step import PlainStep, Step
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 TEXT = np.random.default_rng(0).integers(0, 11, 600).astype(np.uint8)
 TINY = {
     "preset": "gpt2",
@@ -120,6 +121,29 @@ def test_bfloat16_computes_with_rounded_weights_and_moves_those_in_float32():
     step.update(1.0, 1.0)
     for own, master in zip(step.compute.parameters(), model.parameters()):
         assert torch.equal(own, master.bfloat16()) and not torch.equal(own.float(), master)
+
+
+def test_float16_loses_no_gradient_that_is_too_small_or_too_large(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def gradient(precision: Precision, scale: float) -> Tensor:
+        monkeypatch.setattr(step_module, "FLOAT16_SCALE", scale)
+        model = tiny_gpt(initialization_std=0.2)
+        step = plain(model, precision)
+        usual = step.loss
+        step.loss = lambda *given: usual(*given) * 1e-5
+        step.backward(batch_of(6), 0)
+        return gradients_of(model)
+
+    usual_scale = step_module.FLOAT16_SCALE
+    expected = gradient("float32", 1.0)
+
+    def error(scale: float) -> float:
+        return ((gradient("float16", scale) - expected).norm() / expected.norm()).item()
+
+    assert error(usual_scale) < 0.005
+    assert error(2.0**60) < 0.005  # which overflows, and is halved
+    assert error(1.0) > 0.05  # which is what the scale is for
 
 
 def test_no_layer_is_replaced():

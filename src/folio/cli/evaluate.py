@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from folio.config import Table, read_toml
 from folio.console import say, show, table
-from folio.device import DeviceConfig
+from folio.device import DeviceConfig, Kind
 from folio.errors import UserError
 from folio.storage import json_text
 
@@ -41,6 +41,7 @@ def evaluate(
     text: str = "",
     json: bool = False,
     checkpoint: str = "best",
+    device: Kind = "cpu",
     encoding: str = "auto",
     baselines: bool = False,
     adaptive: bool = False,
@@ -59,6 +60,7 @@ def evaluate(
         text: A text given as an argument.
         json: Print JSON, exact first.
         checkpoint: best, last or a step.
+        device: Device to compute on: cpu, or cuda or mps for a GPU, or auto.
         encoding: Encoding of the files.
         baselines: Also measure simpler models on the validation text: character frequencies,
             n-grams, xz, PPMd.
@@ -80,14 +82,14 @@ def evaluate(
     from folio.run.opening import open_run
 
     opened = open_run(found, checkpoint)
-    device = choose_device(_as_trained(read_toml(found.recipe_file)["device"]))
+    chosen = choose_device(_as_trained(read_toml(found.recipe_file)["device"], device))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if files or text:
         most = math.inf if whole else MOST_WORK / opened.model.config.n_parameters
-        records = _evaluate_texts(opened, device, files, text, encoding, most)
+        records = _evaluate_texts(opened, chosen, files, text, encoding, most)
     else:
-        records = _evaluate_held_out(opened, device)
+        records = _evaluate_held_out(opened, chosen)
     if adaptive:
         from folio.run.adaptive import evaluate_adaptive
 
@@ -195,12 +197,12 @@ def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
     return records + [{"text": text.name, **text.record()} for text in held_out]
 
 
-def _as_trained(recorded: Table) -> DeviceConfig:
-    """A CPU in the precision of the run, so that the loss matches its curve; instead of
+def _as_trained(recorded: Table, kind: Kind) -> DeviceConfig:
+    """A device in the precision of the run, so that the loss matches its curve; instead of
     bfloat16 and int8 it uses whatever is fastest here.
     """
     precision = "float32" if recorded["precision"] == "float32" else "auto"
-    return DeviceConfig(kind="cpu", precision=precision)
+    return DeviceConfig(kind=kind, precision=precision)
 
 
 def _measure_baselines(opened: Model) -> tuple[list[Baseline], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from folio.console import say, show
+from folio.device import Kind, device_of
 from folio.errors import UserError
 
 
@@ -15,6 +16,7 @@ def explain(
     out: Path | None = None,
     tensors: bool = False,
     checkpoint: str = "best",
+    device: Kind = "cpu",
 ) -> None:
     """See what a model makes of a text: folio explain [RUN] --text "To be, or not"
 
@@ -28,6 +30,7 @@ def explain(
         out: The page to write; by default explain.html in the run.
         tensors: Print the small matrices here, and write no page.
         checkpoint: best, last or a step.
+        device: Where it computes: cpu, or cuda or mps for a GPU, or auto.
     """
     from folio.run.directory import find_run
 
@@ -39,7 +42,7 @@ def explain(
     from folio.explain.tensors import print_tensors
     from folio.run.opening import open_run
 
-    opened = open_run(found, checkpoint)
+    opened = open_run(found, checkpoint, device_of(device))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if tensors:

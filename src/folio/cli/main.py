@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from keyword import iskeyword
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 SUMMARY = "Train a GPT from scratch on your own text, and see what it learned."
+
+LATER_SECONDS = 3.0
+"""After the first of several processes, the others leave with the same mistake."""
 
 VERBS = {
     "train": "Train a model on your text.",
@@ -122,8 +126,27 @@ def _answer(arguments: Sequence[str]) -> None:
         _fail(f"{error.filename or 'A file'} is not open to this user: {error.strerror}.")
     except CycloptsError as error:
         _fail(" ".join(str(error).split()))
+    except (MemoryError, RuntimeError) as error:
+        from folio.accelerator import ran_out_of_memory
+
+        if not ran_out_of_memory(error):
+            raise
+        _fail(
+            f"Memory ran out ({str(error).partition(chr(10))[0][:100]}). What was saved is whole. "
+            f"Give fewer windows at once, as --training.micro-batch-size 1, a smaller --size or "
+            f"--model.context-length, or a processor: --device.kind cpu."
+        )
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    say(f"error: {message}")
+    if _is_said_by_another():
+        time.sleep(LATER_SECONDS)  # torchrun ends all others when the first one leaves
+    else:
+        say(f"error: {message}")
     sys.exit(code)
+
+
+def _is_said_by_another() -> bool:
+    """Whether each of several processes makes this mistake: until they meet they do the same."""
+    met = "torch.distributed" in sys.modules and sys.modules["torch.distributed"].is_initialized()
+    return os.environ.get("RANK", "0") != "0" and not met

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from folio.console import say, show
+from folio.device import Kind
 from folio.errors import UserError
 from folio.storage import json_text
 
@@ -17,6 +18,7 @@ def recall(
     text: list[str] | None = None,
     json: bool = False,
     checkpoint: str = "best",
+    device: Kind = "cpu",
     samples: int = 75,
     temperature: float = 0.8,
     passages: int = 4096,
@@ -40,6 +42,7 @@ def recall(
             imported; repeatable.
         json: Print recall.json.
         checkpoint: best, last or a step.
+        device: Device to compute on: cpu, or cuda or mps for a GPU, or auto.
         samples: Number of texts of 500 characters that the model writes.
         temperature: Temperature at which it writes, and at which passages are tried.
         passages: Most passages of the training text to test, and as many of new text.
@@ -78,8 +81,8 @@ def recall(
     )
     if twin and text:
         raise UserError("--twin trains on the text of the run, and --text is another. Give one.")
-    choose_device(DeviceConfig(kind="cpu", precision="float32"))
-    opened = open_run(found, checkpoint)
+    chosen = choose_device(DeviceConfig(kind=device, precision="float32"))
+    opened = open_run(found, checkpoint, chosen)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     with against(opened, text, say) if text else nullcontext(opened) as beside:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import merge
-from folio.console import say, show
 from folio.errors import UserError
-from folio.storage import json_text
 
 
 def resume(*run: Words, minutes: float | None = None, json: bool = False) -> None:
@@ -28,7 +26,7 @@ def resume(*run: Words, minutes: float | None = None, json: bool = False) -> Non
 
     found = find_run(positional[0] if positional else None)
 
-    from folio.cli.watching import TerminalWatcher, ended, print_result
+    from folio.cli.watching import TerminalWatcher, leave_with
     from folio.console import stop_requested
     from folio.device import process_seconds
     from folio.recipe.budget import CommandClock
@@ -38,11 +36,4 @@ def resume(*run: Words, minutes: float | None = None, json: bool = False) -> Non
     with stop_requested() as should_stop:
         watcher = TerminalWatcher(tell_device=True)
         result = resume_run(found, table, watcher, should_stop, clock)
-    if result is None:
-        if json:
-            show(json_text(ended(found), indent=2))
-        say(
-            f"{found.path} is complete. Train it longer with: folio resume {found.word} --minutes 5"
-        )
-    else:
-        print_result(result, json)
+    leave_with(result, json, found)

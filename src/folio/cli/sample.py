@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from folio.cli.conversation import BESIDE_CHAT, converse
 from folio.config import Table, to_table
 from folio.console import say, show
+from folio.device import Kind, device_of
 from folio.errors import UserError
 from folio.storage import json_text
 
@@ -42,6 +43,7 @@ def sample(
     stop: bool = True,
     chat: bool = False,
     checkpoint: str = "best",
+    device: Kind = "cpu",
     weights: Literal["float32", "bfloat16", "int8"] = "float32",
     json: bool = False,
 ) -> None:
@@ -69,6 +71,7 @@ def sample(
         stop: End a text where the model ends its document.
         chat: Talk to a model that learned conversations, line by line; with --prompt, one answer.
         checkpoint: best, last or a step.
+        device: Device to compute on: cpu, or cuda or mps for a GPU, or auto.
         weights: Precision of the weights: fewer bits are read faster. The loss of small models
             changed by less than 0.0005 nats per token, with int8 too.
         json: Print the texts and what made them as JSON.
@@ -104,7 +107,7 @@ def sample(
         logprobs=logprobs or None,
         seed=seed,
     )
-    opened = open_to_write(found, checkpoint, weights)
+    opened = open_to_write(found, checkpoint, weights, device_of(device))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if chat:
@@ -113,8 +116,8 @@ def sample(
     guard = opened.guard(novel) if novel else None
     limit = None if forever else max_tokens
     written = opened.write([prompt] * samples, config, limit, stop and not forever, guard=guard)
+    texts = [prompt] * samples
     if json:
-        texts = [prompt] * samples
         told: list[list[Table]] = [[] for _ in texts]
         for number, drawn in written:
             texts[number] += drawn.text
@@ -127,7 +130,6 @@ def sample(
     elif samples == 1:
         _stream(prompt, written)
     else:
-        texts = [prompt] * samples
         for number, drawn in written:
             texts[number] += drawn.text
         for number, text in enumerate(texts, 1):

@@ -79,15 +79,13 @@ def train(
         check_name(name)
 
     # Only now, since it loads torch: mistakes are answered at once.
-    from folio.cli.watching import TerminalWatcher, print_result
+    from folio.cli.watching import TerminalWatcher, leave_with
     from folio.console import stop_requested
     from folio.device import process_seconds
     from folio.recipe.budget import CommandClock
-    from folio.recipe.train import train_recipe
+    from folio.recipe.resume import train_or_go_on
 
     clock = CommandClock(process_seconds())
     with stop_requested() as should_stop:
-        result = train_recipe(
-            recipe, name, TerminalWatcher(), should_stop, given=table, clock=clock
-        )
-    print_result(result, json)
+        result = train_or_go_on(recipe, name, TerminalWatcher(), should_stop, table, clock)
+    leave_with(result, json)

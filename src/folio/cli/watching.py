@@ -11,6 +11,7 @@ from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import too_small
 from folio.storage import json_text, read_json
+from folio.training.distributed import STOPPED, join
 from folio.training.pace import Knot
 from folio.training.parts import Ending, Evaluation, Training
 from folio.training.state import TrainingState
@@ -100,6 +101,30 @@ def ended(run: Run) -> dict[str, Any]:
         "reason": diagnosis.reason,
         "try": diagnosis.command,
     }
+
+
+def leave_with(result: Result | None, json: bool, run: Run | None = None) -> None:
+    """Show how a training ended; of several processes the first one does.
+
+    Args:
+        result: None where a run was complete already.
+        json: print it as JSON.
+        run: that was asked to go on.
+
+    Raises:
+        SystemExit: several processes were interrupted, so that a scheduler may start them again.
+    """
+    group = join()
+    if group is None or group.rank == 0:
+        if result is not None:
+            print_result(result, json)
+        elif run is not None:
+            if json:
+                show(json_text(ended(run), indent=2))
+            longer = f"folio resume {run.word} --minutes 5"
+            say(f"{run.path} is complete. Train it longer with: {longer}")
+    if group is not None and result is not None and result.ending == "interrupted":
+        raise SystemExit(STOPPED)
 
 
 def print_result(result: Result, json: bool = False) -> None:

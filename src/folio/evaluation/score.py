@@ -22,12 +22,16 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from folio.accelerator import ran_out_of_memory, release, to_device
 from folio.errors import UserError
 from folio.evaluation.uncertainty import ratio_error, standard_error
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 BATCH_TOKENS = 4096
 """Tokens in one forward pass; more is no faster and takes more memory."""
+ACCELERATOR_BATCH_TOKENS = 65_536
+"""The same on a GPU, which a few thousand positions of a small model do not fill. Where they do not
+fit, there are half as many, and so on."""
 
 
 class Window(NamedTuple):
@@ -300,11 +304,11 @@ def score(
         squares += surprise.square().sum().item()
         n_targets += len(surprise)
         if nll is not None:
-            nll.append(surprise.float().cpu().numpy())
+            nll.append(surprise.float().numpy())
         counts = np.bincount(targets, minlength=vocab_size) + (counts if len(counts) else 0)
         if blocks is not None:
             where = index[places]
-            of_blocks += np.bincount(where, surprise.cpu().numpy(), len(of_blocks))
+            of_blocks += np.bincount(where, surprise.numpy(), len(of_blocks))
             in_blocks += np.bincount(where, minlength=len(of_blocks))
     error = None if blocks is None else ratio_error(of_blocks, in_blocks)
     return Score(protocol, n_targets, nats, squares, counts, error)
@@ -321,32 +325,50 @@ def surprise_of_each(
         raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
     each = np.full(len(tokens), np.nan, np.float32)
     for surprise, _, places, _ in _surprise(model, tokens, windows):
-        each[places] = surprise.cpu().numpy()
+        each[places] = surprise.numpy()
     return each
 
 
 def _surprise(
     model: nn.Module, tokens: TokenIds, windows: list[Window]
 ) -> Iterator[tuple[torch.Tensor, NDArray[np.int64], NDArray[np.int64], int]]:
-    """(n,) nats, ids and positions of the targets of some windows; and the size of the
-    vocabulary.
+    """(n,) nats, ids and places of the targets of some windows, on the processor; and the size of
+    the vocabulary.
     """
-    device = next(model.parameters()).device
-    was_training = model.training
+    device, was_training = next(model.parameters()).device, model.training
+    tokens, first = np.asarray(tokens), 0
+    at_once = max(1, batch_tokens_on(device) // max(window.length for window in windows))
     model.eval()
     try:
-        with torch.no_grad():
-            for inputs, targets, scored, places in batches_of(np.asarray(tokens), windows):
-                logits = model(torch.from_numpy(inputs).to(device))  # (B, T, V)
-                surprise = F.cross_entropy(
-                    logits.flatten(0, 1).float(),
-                    torch.from_numpy(targets).to(device).flatten(),
-                    reduction="none",
-                )
-                surprise = surprise[torch.from_numpy(scored).to(device).flatten()].double()
-                yield surprise, targets[scored], places[scored], logits.shape[2]
+        while first < len(windows):
+            some = windows[first : first + at_once]
+            inputs, targets, scored, places = _batch(tokens, some)
+            try:
+                surprise, vocab_size = _read(model, inputs, targets, device)
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out_of_memory(error) or len(some) == 1:
+                    raise
+                at_once = len(some) // 2
+                release()
+                continue
+            first += len(some)
+            nats = surprise[torch.from_numpy(scored).flatten()].double()
+            yield nats, targets[scored], places[scored], vocab_size
     finally:
         model.train(was_training)
+
+
+@torch.no_grad()
+def _read(
+    model: nn.Module, inputs: NDArray[np.int64], targets: NDArray[np.int64], device: torch.device
+) -> tuple[torch.Tensor, int]:
+    """(B, T) inputs and targets -> (B * T,) nats on the processor, since not every device has
+    float64 to sum them up in; and V.
+    """
+    on_device = to_device((inputs, targets), device)
+    logits = model(on_device[0]).flatten(0, 1).float()  # (B * T, V)
+    surprise = F.cross_entropy(logits, on_device[1].flatten(), reduction="none")
+    return surprise.cpu(), logits.shape[1]
 
 
 def exact_score(
@@ -369,16 +391,25 @@ def strided_score(
     return score(model, tokens, strided_windows(len(tokens), context_length), "strided", blocks)
 
 
+def batch_tokens_on(device: torch.device) -> int:
+    """Positions that are read at once."""
+    return BATCH_TOKENS if device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
+
+
 def batches_of(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any, Any]]:
     """(B, T) inputs, targets, whether each target counts, and its position in the text."""
     per_batch = max(1, BATCH_TOKENS // max(window.length for window in windows))
     for first in range(0, len(windows), per_batch):
-        starts, lengths, skips = np.array(windows[first : first + per_batch]).T
-        columns = np.arange(lengths.max())
-        where = np.minimum(starts[:, None] + columns, len(tokens) - 2)  # (B, T)
-        scored = (columns >= skips[:, None]) & (columns < lengths[:, None])
-        targets = tokens[where + 1].astype(np.int64)
-        yield tokens[where].astype(np.int64), targets, scored, where + 1
+        yield _batch(tokens, windows[first : first + per_batch])
+
+
+def _batch(tokens: TokenIds, windows: list[Window]) -> tuple[Any, Any, Any, Any]:
+    starts, lengths, skips = np.array(windows).T
+    columns = np.arange(lengths.max())
+    where = np.minimum(starts[:, None] + columns, len(tokens) - 2)  # (B, T)
+    scored = (columns >= skips[:, None]) & (columns < lengths[:, None])
+    targets = tokens[where + 1].astype(np.int64)
+    return tokens[where].astype(np.int64), targets, scored, where + 1
 
 
 def frequency_loss(training: TokenIds, validation: TokenIds, vocab_size: int) -> float:

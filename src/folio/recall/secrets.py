@@ -286,14 +286,15 @@ class _Scorer:
         for i, row in enumerate(rows):
             ids[i, : 1 + len(row)] = torch.from_numpy(np.append(head[-1], row))
             inside[i, : len(row)] = True
-        before = torch.from_numpy(head[len(head) - n_head : -1])[None]
+        device = self.opened.model.lm_head.weight.device
+        before = torch.from_numpy(head[len(head) - n_head : -1])[None].to(device)
         per_batch = max(1, BATCH_TOKENS // (n_head + longest))
         batches = zip(ids.split(per_batch), inside.split(per_batch))
         with torch.inference_mode():
             read = self._cache(1)  # what stands before all of them is read once
             if n_head > 1:
                 self.opened.model(before, read)
-            nats = [self._nats(read, *batch) for batch in batches]
+            nats = [self._nats(read, ids.to(device), inside) for ids, inside in batches]
         return torch.cat(nats).numpy() / math.log(2)
 
     def _nats(self, read: KVCache, ids: Tensor, inside: Tensor) -> Tensor:
@@ -306,7 +307,7 @@ class _Scorer:
         nats = nn.functional.cross_entropy(
             logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
         )
-        return (nats.view(inside.shape).double() * inside).sum(dim=1)
+        return (nats.view(inside.shape).cpu().double() * inside).sum(dim=1)
 
     def _cache(self, batch_size: int) -> KVCache:
         model = self.opened.model

@@ -37,7 +37,12 @@ from folio.training.step import Gradient, PlainStep
 N_WINDOWS, N_TOKENS = 4, 128
 """Largest number of windows, and of tokens per window, in the batch that is compared."""
 
-TOLERANCE = {"float32": (1e-4, 1e-3), "bfloat16": (2e-3, 0.01), "int8": (2e-3, 0.02)}
+TOLERANCE = {
+    "float32": (1e-4, 1e-3),
+    "bfloat16": (2e-3, 0.01),
+    "float16": (2e-3, 0.01),
+    "int8": (2e-3, 0.02),
+}
 """Precision -> tolerance of loss and norm, as `agree` takes them: more than ten times the
 differences seen with the presets (docs/experiments.md), since weights and texts vary."""
 LEARNED = 5.0

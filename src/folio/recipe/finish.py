@@ -84,10 +84,10 @@ def finish(
     looked: list[tuple[str, str]] = []
     sample = ""
     if ending != "interrupted" and not should_stop():
-        opened = open_run(run)
+        opened = open_run(run, device=training.device)
         held_out = evaluate_held_out(opened, training.device, best_validation_nll)
         if state.best_step < state.step and run.tokens_file("test").exists():
-            last = evaluate_on(open_run(run, "last"), "test", training.device)
+            last = evaluate_on(open_run(run, "last", training.device), "test", training.device)
             held_out += [replace(last, name="test, last step")] if last else []
         held_out += losses_before(run)
         write_json(run.held_out_file, [text.record() for text in held_out])

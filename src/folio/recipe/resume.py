@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from folio.config import read_toml, to_table
+from folio.config import Table, read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
 from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_at_end
-from folio.recipe.build import build, clusters_of
 from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
-from folio.recipe.origin import kept_text
 from folio.recipe.recipe import Recipe, make_recipe, with_pace, write_recipe
-from folio.recipe.train import train_in
+from folio.recipe.reopen import reopen
+from folio.recipe.start import contradictions
+from folio.recipe.together import follow, leading, require_steps
+from folio.recipe.train import train_in, train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.card import diagnose_run
 from folio.run.checkpoint import newest_checkpoint
-from folio.run.directory import Run
+from folio.run.directory import Run, runs_folder
 from folio.tokenizers import load
 from folio.tokenizers.base import TokenIds
-from folio.tokens.loss_mask import open_loss_masks
 from folio.tokens.token_file import open_token_file
 from folio.training.deadline import TimeBudget
-from folio.training.distributed import require_one_process
+from folio.training.distributed import join
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
 from folio.training.schedule import learning_rate_share
 
 CHANGEABLE = ("training", "device")
 """Tables of a recipe that may change when a run is resumed."""
-MASKED = ("train", "validation", "kept")
-"""Texts that may have a loss mask."""
 
 
 def resume_run(
@@ -53,9 +51,10 @@ def resume_run(
     Returns:
         The result; None if the run is complete and no more was asked for.
     """
-    require_one_process()
-    clock = clock or CommandClock()
-    with run.lock():
+    clock, group = clock or CommandClock(), join()
+    if group is not None and group.rank:
+        return follow(group, should_stop)
+    with leading(group), run.lock():
         before = make_recipe(read_toml(run.recipe_file))
         if "imported" in run.corpus():
             raise UserError(
@@ -72,26 +71,70 @@ def resume_run(
         changes = overrides.get("training", {})
         if not changes and _is_complete(run, before):
             return None
-        tokenizer = load(run.tokenizer_file)
+        fingerprint = load(run.tokenizer_file).fingerprint
         parts = (run.tokens_file(part) for part in ("train", "validation"))
-        train_ids, validation = (open_token_file(path, tokenizer.fingerprint) for path in parts)
+        train_ids, validation = (open_token_file(path, fingerprint) for path in parts)
         texts = train_ids, validation
         checkpoint, _ = newest_checkpoint(run.checkpoints_folder)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
         recipe, device = _on_this_machine(before, moved, overrides.get("device", {}), watcher)
         done = checkpoint.step if checkpoint else 0
         recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
+        require_steps(group, budget is not None)
         ends = run.events("end")
         if ends and ends[-1]["reason"] == "non-finite":
             watcher.tell(f"warning: this run ended with {diagnose_run(run)}")
         if recipe != before:
             write_recipe(run, recipe)
-        clusters = clusters_of(validation, tokenizer, run.families("validation"))
-        kept = kept_text(run.tokens_file("kept"), recipe, tokenizer.fingerprint)
-        files = {part: run.tokens_file(f"{part}.mask") for part in MASKED}
-        masks = open_loss_masks(files, tokenizer.fingerprint)
-        training = build(recipe, device, *texts, clusters, kept, masks)
+        training = reopen(run, recipe, device)
         return train_in(run, recipe, training, watcher, should_stop, budget, clock)
+
+
+def train_or_go_on(
+    recipe: Recipe,
+    name: str | None,
+    watcher: Watcher,
+    should_stop: Callable[[], bool] = lambda: False,
+    given: Table | None = None,
+    clock: CommandClock | None = None,
+) -> Result | None:
+    """Train a recipe; under torchrun, which starts the same command again after a failure, go on
+    with the run that it has made before.
+
+    Args:
+        recipe, name, watcher, should_stop, given, clock: as in train_recipe.
+
+    Returns:
+        As resume_run.
+
+    Raises:
+        UserError: as both; or that run was begun with other settings.
+    """
+    group = join()
+    if group is not None and group.rank:
+        return follow(group, should_stop)
+    if group is not None and name is None:
+        name = group.earlier_run()
+    if group is None or name is None or not (run := Run(runs_folder() / name)).exists():
+        return train_recipe(recipe, name, watcher, should_stop, given=given, clock=clock)
+    with leading(group):
+        own = to_table(make_recipe(read_toml(run.recipe_file)))
+        for setting, asked, found in contradictions(to_table(make_recipe(given or {})), own):
+            if setting in _words(given or {}):
+                raise UserError(
+                    f"The run {run.path} exists already, with {setting} = {found!r} where "
+                    f"{asked!r} is asked for. Give another --name, or go on with it: torchrun ... "
+                    f"-m folio resume {run.word}"
+                )
+        return resume_run(run, {}, watcher, should_stop, clock)
+
+
+def _words(table: Table, prefix: str = "") -> Iterator[str]:
+    """The dotted names of what stands in a table."""
+    for name, value in table.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from _words(value, f"{prefix}{name}.")
 
 
 def _is_complete(run: Run, recipe: Recipe) -> bool:

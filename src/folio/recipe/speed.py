@@ -13,7 +13,7 @@ from typing import Self
 import torch
 
 from folio.device import Device
-from folio.evaluation.score import BATCH_TOKENS, sampled_windows
+from folio.evaluation.score import batch_tokens_on, sampled_windows
 from folio.recipe.build import build
 from folio.recipe.evaluations import evaluation_interval
 from folio.recipe.recipe import Recipe
@@ -106,7 +106,8 @@ def _measure(
         # A full batch per worker, since few windows say too little, unless that takes seconds: a
         # forward pass costs a third of a gradient.
         fitting = EVALUATION_MEASURE_SECONDS * 3 * n_windows * length / gradient_seconds
-        about = min(10 * n_windows * length, trial.step.world_size * BATCH_TOKENS)
+        at_once = batch_tokens_on(trial.device.torch)
+        about = min(10 * n_windows * length, trial.step.world_size * at_once)
         about = min(about, max(int(8 * fitting), length))
         rounds: list[float] = []
         begin = time.perf_counter()
@@ -126,7 +127,8 @@ def evaluation_now(training: Training) -> float:
     """Seconds that an evaluation takes with the programs that run now, extrapolated from a
     piece.
     """
-    watch, n_targets = _read_piece(training, training.step.world_size * BATCH_TOKENS)
+    at_once = batch_tokens_on(training.device.torch)
+    watch, n_targets = _read_piece(training, training.step.world_size * at_once)
     n = len(training.validation) - 1
     return watch.clock / n_targets * (n + (training.config.evaluation_sample or n))
 

@@ -102,7 +102,7 @@ def started(table: Table) -> Table:
         model["context_length"] = wanted
     fixed["model"] = {key: value for key, value in model.items() if key not in OPEN}
     fixed["tokenizer"] = to_table(tokenizer)
-    for name, given, own in _contradictions(table, fixed):
+    for name, given, own in contradictions(table, fixed):
         raise UserError(
             f"{name} is {given}, but the run {run.path} that this training begins with has {own}: "
             f"leave it out, or train from scratch without --from."
@@ -167,12 +167,12 @@ def _find(start: Table) -> tuple[Run, Checkpoint]:
     return run, checkpoint
 
 
-def _contradictions(given: Table, fixed: Table, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def contradictions(given: Table, fixed: Table, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Name, given value and the run's own value of each setting that contradicts the run."""
     for name, own in fixed.items():
         if name not in given:
             continue
         if isinstance(own, dict) and isinstance(given[name], dict):
-            yield from _contradictions(given[name], own, f"{prefix}{name}.")
+            yield from contradictions(given[name], own, f"{prefix}{name}.")
         elif given[name] != own:
             yield prefix + name, given[name], own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,27 +13,25 @@ from folio.recipe.budget import CommandClock, freeze_budget, read_at_end
 from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
-from folio.recipe.origin import kept_text, require_no_origin, weights_to_load
+from folio.recipe.origin import kept_text
 from folio.recipe.recipe import Recipe, with_pace, write_recipe
 from folio.recipe.reserve import new_run
+from folio.recipe.restore import forget_later, restore
 from folio.recipe.settle import expect, settle
 from folio.recipe.speed import evaluation_now
+from folio.recipe.together import follow, leading, require_steps, train_along
 from folio.recipe.watcher import Both, Watcher
-from folio.run.checkpoint import list_checkpoints, newest_checkpoint
 from folio.run.directory import Run, runs_folder
 from folio.run.formats import stamped
-from folio.run.metrics import set_aside_events_after
-from folio.run.own_code import require_same_code
 from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import link_or_copy, write_json
+from folio.training.config import is_timed
 from folio.training.deadline import Deadline, TimeBudget
-from folio.training.distributed import require_one_process
-from folio.training.loop import train
+from folio.training.distributed import join
 from folio.training.pace_file import write_pace
 from folio.training.parts import Training
 from folio.training.recorder import RunRecorder
-from folio.training.state import TrainingState, load_model_tensors
 
 
 def train_recipe(
@@ -51,7 +48,7 @@ def train_recipe(
     Args:
         recipe: what to train.
         name: name of the run; None makes one from corpus and preset.
-        watcher: is told what happens.
+        watcher: is told what happens, in the first of several processes.
         should_stop: called after each step; True ends the training.
         folder: where the run is made; None means runs/.
         given: the settings that the recipe was made from; a budget in minutes chooses what they
@@ -61,9 +58,13 @@ def train_recipe(
     Raises:
         UserError: anything the user can fix, before anything is written.
     """
-    require_one_process()
-    clock = clock or CommandClock()
-    with new_run(recipe, name, folder or runs_folder()) as run:
+    clock, group = clock or CommandClock(), join()
+    if group is not None and group.rank:
+        followed = follow(group, should_stop)
+        assert followed is not None, "a new run is never complete"
+        return followed
+    with leading(group), new_run(recipe, name, folder or runs_folder()) as run:
+        require_steps(group, is_timed(recipe.training))
         settled = settle(recipe, watcher, given, clock)
         prepared, device = settled.prepared, settled.device
         texts = prepared.training(), prepared.validation()
@@ -109,7 +110,8 @@ def train_in(
         budget: the budget to keep by the clock; None if the steps are fixed.
     """
     check(training, recipe, watcher.tell)
-    state = _restore(run, training, watcher)
+    state, checkpoint = restore(run, training, watcher.tell)
+    forget_later(run, state, checkpoint)
     if budget is not None:
         before = state.used_seconds if state.step > budget.from_step else 0.0
         n, interval = training.config.evaluations, training.config.evaluation_interval
@@ -119,34 +121,15 @@ def train_in(
     state.cores = cores()
     recorder = RunRecorder(run, training, recipe.model)
     watcher.begin(run, training, state)
+    if (group := join()) is not None:
+        group.tell({"run": str(run.path.resolve()), "step": state.step})
+        group.note_run(run.name)
     try:
-        ending = train(training, state, Both(recorder, watcher), should_stop)
+        observer = Both(recorder, watcher)
+        ending = train_along(group, recipe, training, state, observer, should_stop)
     finally:
         if budget is not None:
             recipe = with_pace(recipe, training.pace.knots)
             write_recipe(run, recipe)
     nll = recorder.best_validation_nll
     return finish(run, recipe, ending, state, training, nll, watcher.sample_tokens, should_stop)
-
-
-def _restore(run: Run, training: Training, watcher: Watcher) -> TrainingState:
-    """Load the newest valid checkpoint into the parts; without one, begin at step 0."""
-    checkpoint, complaints = newest_checkpoint(run.checkpoints_folder)
-    if checkpoint is not None:
-        complaints += require_same_code(training.model, checkpoint)
-    for complaint in complaints:
-        watcher.tell(f"warning: {complaint}")
-    state = TrainingState()
-    if checkpoint is None:
-        require_no_origin(run)
-    else:
-        load_model_tensors(training.model, weights_to_load(run, checkpoint, training.model))
-        training.step.optimizer.load(checkpoint.optimizer_tensors())
-        state = TrainingState.restore(checkpoint.state, training.device.torch)
-        if state.step:
-            watcher.tell(f"going on from {checkpoint.path}")
-    for path in list_checkpoints(run.checkpoints_folder):
-        if checkpoint is None or path.name > checkpoint.path.name:  # the damaged ones
-            shutil.rmtree(path, ignore_errors=True)
-    set_aside_events_after(run.metrics_file, state.step or state.evaluated_step)
-    return state

@@ -142,8 +142,8 @@ class Model(Writer):
 
         Args:
             tokens: (N,) of one or several documents.
-            device: a processor whose precision and number of threads are used, one process each;
-                None computes here, as the model is.
+            device: in whose precision the text is read; on a processor by as many processes as
+                it has threads. None reads here, as the model is.
 
         Returns:
             The score, and (N - 1,) the nats of each target, in order.
@@ -156,9 +156,12 @@ class Model(Writer):
         self, tokens: TokenIds, windows: list[Window], device: Device | None
     ) -> tuple[Score, NDArray[np.float32]]:
         model, world_size = self.model, 1
-        if device is not None and device.config.kind == "cpu":
-            model, world_size = copy.deepcopy(model).to(device.dtype), device.config.threads
-        return score_by_workers(accelerate(model), tokens, windows, "exact", world_size)
+        if device is not None:
+            model = copy.deepcopy(model).to(device.torch, device.dtype)
+            world_size = device.config.threads if device.config.kind == "cpu" else 1
+        on_processor = model.lm_head.weight.device.type == "cpu"
+        reader = accelerate(model) if on_processor else model
+        return score_by_workers(reader, tokens, windows, "exact", world_size)
 
     def score_tokens(self, token_ids: Sequence[int], n_alternatives: int = 0) -> list[Scored]:
         """Say how likely each token of a text was, and which ones were likelier; as

@@ -60,17 +60,22 @@ def open_run(run: Run, which: str = "best", device: Device | None = None) -> Mod
     return Model(run, checkpoint, model, tokenizer, complaints)
 
 
-def open_to_write(run: Run, which: str = "best", weights: Precision = "float32") -> Writer:
+def open_to_write(
+    run: Run, which: str = "best", weights: Precision = "float32", device: Device | None = None
+) -> Writer:
     """Load a checkpoint to write with: by the compiled decoder alone where it computes the same as
     the model, and as `open_run` elsewhere, which also says what is wrong.
 
     Args:
         run, which: as in `open_run`.
         weights: in which the decoder reads the matrices.
+        device: where it writes; None is a processor.
 
     Raises:
         UserError: as `open_run`.
     """
+    if device is not None:
+        return replace(open_run(run, which, device), weights=weights)
     checkpoint, arrays, complaints = _read(run, which, Checkpoint.model_arrays)
     config = from_table(ModelConfig, checkpoint.config)
     fits = sum(x.size for x in arrays.values()) == config.n_parameters

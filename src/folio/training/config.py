@@ -151,6 +151,12 @@ class OptimizerConfig:
         require(self, "optimizer", "above 0", lambda x: x > 0, "epsilon")
 
 
+def is_timed(config: TrainingConfig) -> bool:
+    """Whether a budget is in minutes, as it is where none is given."""
+    given = config.max_steps or config.max_tokens or config.max_epochs
+    return bool(config.minutes or not given)
+
+
 def budget_steps(config: TrainingConfig, context_length: int, targets_per_epoch: int) -> int:
     """Steps that the budgets in steps, tokens and epochs allow; 0 if none is given.
 

@@ -1,24 +1,318 @@
-"""Several processes that train together, as torchrun starts them.
+"""Several processes that train one model, on one machine or many, as torchrun starts them.
 
-torchrun --standalone --nproc-per-node 2 -m folio train recipe.toml
+    torchrun --standalone --nproc-per-node 2 -m folio train recipe.toml --name ours
+
+Each process has the whole model, and computes the gradient of its share of the windows of each
+batch. All gradients lie side by side in one buffer, which is added up over the processes; then each
+moves its own weights, all in the same way, so that weights are never sent:
+
+    rank 0                              rank 1
+    ------                              ------
+    batch -> windows 0 1 2              batch -> windows 3 4 5
+    backward                            backward
+    ============ all-reduce of (gradients, loss, "was I asked to stop?") ============
+    norm, clip, update                  norm, clip, update
+
+The order of the text is that of one process, whatever their number, and so are the losses but for
+rounding. Inside of a process any Step computes, the plain or the parallel one.
+
+Shapes:  N parameters that learn · B windows in a batch · T context length
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, distributed, nn
 
 from folio.errors import UserError
+from folio.evaluation.score import Score, Window, places_of
+from folio.tokenizers.base import TokenIds
+from folio.tokens.stream import Batch
+from folio.training.gradients import gradient_norm, gradient_of
+from folio.training.state import Remembers
+from folio.training.step import Gradient, Loss, Step
+from folio.workers import WorkerError
+
+TIMEOUT_SECONDS = 600.0
+"""Without an answer of the others, after which a process gives up. FOLIO_TIMEOUT has another."""
+PREPARING = timedelta(days=1)
+"""For which the others wait until the first one has prepared the text."""
+STOPPED = 75
+"""Exit code of a run that was interrupted: a scheduler may start it again (EX_TEMPFAIL)."""
 
 
-def require_one_process() -> None:
-    """Refuse to train in one of several processes that do not know of each other.
+class ProcessGroup:
+    """The processes, of which this is one."""
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        store: distributed.Store,
+        lasting: distributed.Store | None = None,
+    ) -> None:
+        """Begin with a group that torch has initialized.
+
+        Args:
+            rank: of this process; 0 prepares, writes and speaks.
+            world_size: how many there are.
+            store: where each reads what any of them wrote.
+            lasting: where those read it, too, that torchrun starts after these have failed.
+        """
+        self.rank, self.world_size, self.store = rank, world_size, store
+        self.lasting = lasting or store
+        self.has_told = False
+
+    def note_run(self, name: str) -> None:
+        """Keep the name of the run for those that are started after a failure."""
+        self.lasting.set("folio run", name)
+
+    def earlier_run(self) -> str | None:
+        """The name that was kept, if any."""
+        return self.lasting.get("folio run").decode() if self.lasting.check(["folio run"]) else None
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Give the others a message: once."""
+        self.has_told = True
+        self.store.set("message", json.dumps(message))
+
+    def hear(self) -> dict[str, Any]:
+        """Wait for the message of the first process."""
+        self.store.wait(["message"], PREPARING)
+        return json.loads(self.store.get("message"))
+
+    def reduce(self, tensor: Tensor, operation: Any = distributed.ReduceOp.SUM) -> None:
+        """Add up a tensor over all processes, in place; or whatever the operation says.
+
+        Raises:
+            WorkerError: one of them died or hung.
+        """
+        try:
+            distributed.all_reduce(tensor, operation)
+        except RuntimeError as error:
+            raise WorkerError(
+                f"{self._missing()} of the {self.world_size} that train together died or hung "
+                f"({str(error).splitlines()[0][:120]}). Started again, they go on from the last "
+                f"checkpoint, in any number: torchrun ... -m folio resume"
+            ) from None
+
+    def _missing(self) -> str:
+        """Name the processes that do not notice, within a moment, that something is wrong."""
+        with suppress(RuntimeError):  # the store may have gone with the first process
+            self.store.set(f"noticed {self.rank}", "")
+            time.sleep(2.0)
+            others = range(self.world_size)
+            if silent := [str(r) for r in others if not self.store.check([f"noticed {r}"])]:
+                return f"Process {', '.join(silent)}"
+        return "One"
+
+
+_joined: ProcessGroup | None = None
+
+
+def join() -> ProcessGroup | None:
+    """Meet the processes that torchrun started with this one; None where it is alone.
 
     Raises:
-        UserError: torchrun started more than one.
+        UserError: the variables by which they find each other are incomplete.
     """
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1":
+    global _joined
+    if os.environ.get("WORLD_SIZE", "1") == "1" or _joined is not None:
+        return _joined
+    lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if lacking:
         raise UserError(
-            f"WORLD_SIZE is {world_size}: {world_size} processes were started to train together, "
-            f"which Folio cannot do: each would train a run of its own. Start one."
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(lacking)} must be set too. "
+            f"Start the processes with: torchrun --nproc-per-node 2 -m folio train ..."
         )
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    is_server = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    lasting = distributed.TCPStore(*address, is_master=is_server, wait_for_workers=False)
+    # After a restart the addresses of the processes that died stand in the agent's store still.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = distributed.PrefixStore(f"folio attempt {attempt}", lasting)
+    timeout = timedelta(seconds=float(os.environ.get("FOLIO_TIMEOUT", TIMEOUT_SECONDS)))
+    distributed.init_process_group(
+        _backend(), store=store, rank=rank, world_size=world_size, timeout=timeout
+    )
+    _joined = ProcessGroup(rank, world_size, store, lasting)
+    return _joined
+
+
+def _backend() -> str:
+    """NCCL between cards, of which it wants one for each process; gloo between processors."""
+    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    has_nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+    return "cpu:gloo,cuda:nccl" if has_nccl and n_here <= torch.cuda.device_count() else "gloo"
+
+
+def leave() -> None:
+    """Part, after the last gradient; what follows is done by the first process alone."""
+    if _joined is not None and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+class DistributedStep:
+    """A Step by several processes, in each of which another Step computes."""
+
+    def __init__(
+        self,
+        step: Step,
+        model: nn.Module,
+        group: ProcessGroup,
+        seed: int,
+        vocab_size: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            step: of this process.
+            model: whose parameters it moves.
+            group: of the processes.
+            seed: with the step and the rank, names the dropout masks.
+            vocab_size: of the model.
+            should_stop: whether this process was asked to stop.
+        """
+        self.step, self.group, self.should_stop = step, group, should_stop
+        self.seed, self.vocab_size = seed, vocab_size
+        self.stopping = False
+        """Whether any process was asked to stop: all know it after the same step."""
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self._sizes = [p.numel() for p in self.parameters]
+        self._flat = self.parameters[0].detach().new_zeros(sum(self._sizes) + 2)
+        """(N + 2,) gradients; the loss, and how many were asked to stop."""
+
+    @property
+    def world_size(self) -> int:
+        """As a Step: inside of this process."""
+        return self.step.world_size
+
+    @property
+    def fitting_windows(self) -> int:
+        """As a Step."""
+        return self.step.fitting_windows
+
+    @property
+    def peak_bytes(self) -> int:
+        """As a Step: of this process and its workers."""
+        return self.step.peak_bytes
+
+    @property
+    def optimizer(self) -> Remembers:
+        """As a Step: the same in all processes."""
+        return self.step.optimizer
+
+    @property
+    def loss(self) -> Loss:
+        """As a Step."""
+        return self.step.loss
+
+    @loss.setter
+    def loss(self, loss: Loss) -> None:
+        self.step.loss = loss
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """As a Step; begins with a look whether all have the same weights."""
+        with self.step.running():
+            self._require_same_weights()
+            yield
+
+    def refresh(self) -> None:
+        """As a Step."""
+        self.step.refresh()
+
+    def backward(self, batch: Batch, step: int) -> Gradient:
+        """As a Step: each process its share of the windows, which may be none."""
+        rank, world_size, n_windows = self.group.rank, self.group.world_size, len(batch.inputs)
+        share = slice(n_windows * rank // world_size, n_windows * (rank + 1) // world_size)
+        own = Batch(*(rows[share] for rows in batch))
+        weight, loss = own.n_targets / max(batch.n_targets, 1), 0.0
+        *gradients, told = self._flat.split([*self._sizes, 2])
+        self._flat.zero_()
+        if weight:
+            mask = step * world_size + rank  # another one for each process
+            torch.manual_seed(_mix(self.seed, mask))  # for the plain step, and on a GPU
+            loss = self.step.backward(own, mask).loss
+            torch.cat([gradient_of(p).flatten() for p in self.parameters], out=self._flat[:-2])
+            self._flat.mul_(weight)
+        told.copy_(torch.tensor([loss * weight, float(self.should_stop())]))
+        self.group.reduce(self._flat)
+        for p, gradient in zip(self.parameters, gradients):
+            if p.grad is None:
+                p.grad = torch.empty_like(p)
+            p.grad.copy_(gradient.view(p.shape))
+        norm = gradient_norm(self.parameters)
+        loss, asked, length = torch.cat([told, norm[None]]).cpu().tolist()
+        self.stopping = self.stopping or asked > 0
+        return Gradient(loss, length)
+
+    def update(self, lr_scale: float, norm: float) -> None:
+        """As a Step: all move their weights alike."""
+        self.step.update(lr_scale, norm)
+
+    def score(
+        self,
+        tokens: TokenIds,
+        windows: list[Window],
+        protocol: str,
+        nll: list[NDArray[np.float32]] | None = None,
+    ) -> Score:
+        """As a Step: each process some of the windows, none of which may skip targets."""
+        assert not any(window.skip for window in windows)
+        n, rank, world_size = len(windows), self.group.rank, self.group.world_size
+        first, last = n * rank // world_size, n * (rank + 1) // world_size
+        places = places_of(windows)  # (n,) of all targets
+        each = torch.zeros(len(places), device=self._flat.device)
+        if last > first:
+            found: list[NDArray[np.float32]] = []
+            self.step.score(tokens, windows[first:last], protocol, found)
+            before = sum(window.length for window in windows[:first])
+            own = torch.from_numpy(np.concatenate(found))
+            each[before : before + len(own)] = own.to(each.device)
+        self.group.reduce(each)
+        of_targets = each.cpu().numpy()
+        if nll is not None:
+            nll.append(of_targets)
+        return Score.of(of_targets, tokens[places], protocol, self.vocab_size)
+
+    def verify(self, batch: Batch) -> None:
+        """As a Step; and all processes must have the same weights."""
+        self.step.verify(batch)
+        self._require_same_weights()
+
+    def _require_same_weights(self) -> None:
+        """
+        Raises:
+            UserError: a process has other weights than the rest.
+        """
+        bits = [p.detach().view(torch.int32).sum(dtype=torch.int64) for p in self.parameters]
+        numbers = torch.stack(bits)
+        largest = torch.cat([numbers, -numbers])
+        self.group.reduce(largest, distributed.ReduceOp.MAX)
+        above, below = largest.chunk(2)
+        if not torch.equal(above, -below):
+            raise UserError(
+                "The processes that train together have come to different weights, as machines of "
+                "different kinds do. Start them on machines of one kind; they go on from the last "
+                "checkpoint: torchrun ... -m folio resume"
+            )
+
+
+def _mix(*numbers: int) -> int:
+    """Make a 63-bit whole number that looks random, the same for the same numbers."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -17,14 +17,16 @@ def gradient_of(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
-    """Length of all gradients together."""
-    return total_norm([gradient_of(p) for p in parameters]).item()
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Scalar: the length of all gradients together."""
+    return total_norm([gradient_of(p) for p in parameters])
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """Scalar: the root of the sum of all squares."""
-    return torch.stack(torch._foreach_norm(tensors)).square().sum().sqrt()
+    """Scalar, where the first tensor is: the root of the sum of all squares."""
+    norms = torch._foreach_norm(tensors)
+    norms = [norm.to(norms[0].device) for norm in norms]  # counts of steps are on the CPU
+    return torch.stack(norms).square().sum().sqrt()
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from folio.accelerator import random_states, set_random_states
 from folio.errors import UserError
 from folio.tokens.stream import Place
 from folio.training.low_rank import merged, plain_parameters
@@ -60,10 +61,8 @@ class TrainingState:
 
     def record(self, device: torch.device) -> dict[str, Any]:
         """Return the content of state.json, with torch's random state, from which dropout draws."""
-        generators = {"cpu": torch.get_rng_state()}
-        if device.type == "cuda":
-            generators["cuda"] = torch.cuda.get_rng_state(device)
-        record = asdict(self) | {"random": {k: _encode(v) for k, v in generators.items()}}
+        random = {kind: _encode(state) for kind, state in random_states(device).items()}
+        record = asdict(self) | {"random": random}
         if math.isinf(self.best_validation_loss):
             record["best_validation_loss"] = None
         return record
@@ -72,11 +71,9 @@ class TrainingState:
     def restore(cls, record: dict[str, Any], device: torch.device) -> TrainingState:
         """Restore a record, including torch's random state."""
         record = dict(record)
-        generators = record.pop("random")
+        random = {kind: _decode(text) for kind, text in record.pop("random").items()}
+        set_random_states(random, device)
         record["place"] = Place.of(record["place"])
-        torch.set_rng_state(_decode(generators["cpu"]))
-        if device.type == "cuda" and "cuda" in generators:
-            torch.cuda.set_rng_state(_decode(generators["cuda"]), device)
         if record["best_validation_loss"] is None:
             record["best_validation_loss"] = math.inf
         return cls(**record)

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from folio.accelerator import ran_out_of_memory, to_device
 from folio.device import Device
 from folio.evaluation.score import Score, Window, score
 from folio.model.loss import next_token_loss, penalized_loss
@@ -28,7 +29,6 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.gradients import clip_gradients, gradient_norm, gradient_of
-from folio.training.memory import ran_out_of_memory
 from folio.training.optimizers import Optimizer
 from folio.training.python_state import require_same_state
 from folio.training.state import Remembers
@@ -120,6 +120,11 @@ class Step(Protocol):
         """
 
 
+FLOAT16_SCALE = 2.0**16
+"""Times which the loss is multiplied in float16, where most gradients would be too small for it;
+half as much from the first batch on whose gradients it makes too large."""
+
+
 class PlainStep:
     """The textbook step: one process, one model, torch alone."""
 
@@ -146,35 +151,42 @@ class PlainStep:
         self.optimizer = Optimizer(optimizer_config, model)
         self.max_norm = optimizer_config.gradient_clip or math.inf
         self.loss: Loss = usual_loss(config.confidence_penalty)
+        self._loss_scale = FLOAT16_SCALE if device.dtype == torch.float16 else 1.0
 
     def running(self) -> AbstractContextManager[None]:
         """Start nothing: there are no workers."""
         return nullcontext()
 
     def backward(self, batch: Batch, step: int) -> Gradient:
-        """Compute the gradient; if memory runs out, start again with half the micro-batch size."""
+        """Compute the gradient; if memory runs out, start again with half the micro-batch size, and
+        if float16 overflows, with half the scale.
+        """
         at_once = self.fitting_windows or self.config.micro_batch_size or len(batch.inputs)
         try:
-            loss = self._backward(batch, at_once)
+            found = self._backward(batch, at_once)
         except (MemoryError, RuntimeError) as error:
             if not ran_out_of_memory(error) or at_once == 1:
                 raise
             self.fitting_windows = -(-min(at_once, len(batch.inputs)) // 2)
         else:
-            return Gradient(loss, gradient_norm(self.optimizer.parameters))
+            if self._loss_scale == 1.0 or all(map(math.isfinite, found)):
+                return found
+            self._loss_scale /= 2
         gc.collect()  # frees the error and its traceback, which hold the step's memory
         return self.backward(batch, step)
 
-    def _backward(self, batch: Batch, micro_batch_size: int) -> float:
+    def _backward(self, batch: Batch, micro_batch_size: int) -> Gradient:
         self.model.zero_grad(set_to_none=True)
-        n_targets, total = max(batch.n_targets, 1), 0.0
+        n_targets, losses = max(batch.n_targets, 1), list[Tensor]()
         for part in batch.split(micro_batch_size):
-            inputs, targets = (torch.as_tensor(x, device=self.device.torch) for x in part)
+            inputs, targets = to_device(part, self.device.torch)  # each (B, T)
             loss = self.loss(self.compute, inputs, targets)  # summed over targets, in nats
-            (loss / n_targets).backward()  # pyright: ignore[reportUnknownMemberType]
-            total += loss.item()
+            (loss / (n_targets / self._loss_scale)).backward()  # pyright: ignore[reportUnknownMemberType]
+            losses.append(loss.detach())
             self._collect_gradients()
-        return total / n_targets
+        norm = gradient_norm(self.optimizer.parameters)
+        *each, length = torch.stack([*losses, norm]).cpu().tolist()  # waits for a GPU, once
+        return Gradient(sum(each) / n_targets, length)
 
     def update(self, lr_scale: float, norm: float) -> None:
         """Clip the gradient, and update the weights."""
@@ -209,7 +221,7 @@ class PlainStep:
             return
         for own, master in zip(self.compute.parameters(), self.model.parameters()):
             if own.requires_grad:
-                gradient, own.grad = gradient_of(own).float(), None
+                gradient, own.grad = gradient_of(own).float().div_(self._loss_scale), None
                 master.grad = gradient if master.grad is None else master.grad.add_(gradient)
 
 

@@ -20,7 +20,6 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from folio.device import return_freed_memory
 from folio.fast import calls
 from folio.training.parallel.memory_plan import (
     Allocation,
@@ -30,6 +29,7 @@ from folio.training.parallel.memory_plan import (
     plan_memory,
     without_concatenation,
 )
+from folio.workers import return_freed_memory
 
 MAX_BYTES = 160_000_000
 """Largest memory of a captured step. In a larger one the time between operations matters little."""

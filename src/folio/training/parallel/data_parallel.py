@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from folio.device import Device, keep_freed_memory, return_freed_memory
+from folio.accelerator import ran_out_of_memory
+from folio.device import Device
 from folio.evaluation.parallel import split_windows
 from folio.evaluation.score import Score, Window, score
 from folio.fast import calls, int8
@@ -37,11 +38,18 @@ from folio.fast.untouched import listeners
 from folio.model.dropout import Dropout
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
-from folio.training.memory import ran_out_of_memory
 from folio.training.parallel.capture import MAX_BYTES, CapturedStep
 from folio.training.parallel.flat_parameters import FlatParameters
 from folio.training.step import Loss
-from folio.workers import Task, WorkerPool, forks, make_pool, shared_buffer
+from folio.workers import (
+    Task,
+    WorkerPool,
+    forks,
+    keep_freed_memory,
+    make_pool,
+    return_freed_memory,
+    shared_buffer,
+)
 
 Phase = Callable[["Replica", Any], Any]
 """(replica, message) -> answer, the message of the next phase."""

@@ -1,0 +1,47 @@
+"""The newest whole checkpoint of a run into the parts of its training."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+from folio.recipe.origin import require_no_origin, weights_to_load
+from folio.run.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
+from folio.run.directory import Run
+from folio.run.metrics import set_aside_events_after
+from folio.run.own_code import require_same_code
+from folio.training.parts import Training
+from folio.training.state import TrainingState, load_model_tensors
+
+
+def restore(
+    run: Run, training: Training, tell: Callable[[str], None] = lambda line: None
+) -> tuple[TrainingState, Checkpoint | None]:
+    """Load the newest whole checkpoint; where there is none, training begins.
+
+    Args:
+        run, training: that belong together.
+        tell: takes a line about what is loaded, and what was wrong with newer ones.
+    """
+    checkpoint, complaints = newest_checkpoint(run.checkpoints_folder)
+    if checkpoint is None:
+        require_no_origin(run)
+        state = TrainingState()
+    else:
+        complaints += require_same_code(training.model, checkpoint)
+        load_model_tensors(training.model, weights_to_load(run, checkpoint, training.model))
+        training.step.optimizer.load(checkpoint.optimizer_tensors())
+        state = TrainingState.restore(checkpoint.state, training.device.torch)
+    for complaint in complaints:
+        tell(f"warning: {complaint}")
+    if checkpoint is not None and state.step:
+        tell(f"going on from {checkpoint.path}")
+    return state, checkpoint
+
+
+def forget_later(run: Run, state: TrainingState, checkpoint: Checkpoint | None) -> None:
+    """Remove what a run has of later than what was restored: damaged checkpoints, and events."""
+    for path in list_checkpoints(run.checkpoints_folder):
+        if checkpoint is None or path.name > checkpoint.path.name:
+            shutil.rmtree(path, ignore_errors=True)
+    set_aside_events_after(run.metrics_file, state.step or state.evaluated_step)

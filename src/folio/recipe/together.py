@@ -1,0 +1,118 @@
+"""One run by several processes: the first leads it, the others follow.
+
+The first process prepares the text, writes the run and tells the others where it is; they wait for
+that, read it and train along. What is told, drawn and evaluated at the end is its work alone.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from folio.config import read_toml
+from folio.device import choose_device
+from folio.errors import UserError
+from folio.recipe.finish import Result
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.reopen import reopen
+from folio.recipe.restore import restore
+from folio.recipe.watcher import Watcher
+from folio.run.diagnosis import Diagnosis
+from folio.run.directory import Run
+from folio.training.distributed import DistributedStep, ProcessGroup, leave
+from folio.training.loop import train
+from folio.training.parts import Ending, Observer, Training
+from folio.training.state import TrainingState
+
+
+@contextmanager
+def leading(group: ProcessGroup | None) -> Iterator[None]:
+    """Have the others end, too, where this process ends before there is anything to train."""
+    try:
+        yield
+    except BaseException as error:
+        if group is not None and not group.has_told:
+            group.tell({"error": str(error)})
+        raise
+    if group is not None and not group.has_told:
+        group.tell({"complete": True})
+
+
+def follow(group: ProcessGroup, should_stop: Callable[[], bool]) -> Result | None:
+    """Train along with the first process.
+
+    Returns:
+        How it ended, without what the first process alone finds out; None where nothing is left
+        to train.
+
+    Raises:
+        UserError: this process cannot do what the first one can.
+        SystemExit: the first one has told what is wrong.
+    """
+    told = group.hear()
+    if "error" in told:
+        raise SystemExit(2)
+    if "complete" in told:
+        return None
+    run = Run(Path(told["run"]))
+    try:
+        if not run.exists():
+            raise UserError(
+                f"{run.path} is not there. All machines must see the folder of the run: name one "
+                f"that they share, as with FOLIO_RUNS"
+            )
+        recipe = make_recipe(read_toml(run.recipe_file))
+        training = reopen(run, recipe, choose_device(recipe.device))
+        state, _ = restore(run, training)
+        if state.step != told["step"]:
+            raise UserError(
+                f"it finds step {state.step} of {run.path} where the first one has {told['step']}"
+            )
+    except UserError as error:
+        raise UserError(
+            f"process {group.rank} of {group.world_size}, on {socket.gethostname()}: {error}"
+        ) from error
+    ending = train_along(group, recipe, training, state, Watcher(), should_stop)
+    return Result(run, ending, state, Diagnosis("too early", "", ""), "", [])
+
+
+def train_along(
+    group: ProcessGroup | None,
+    recipe: Recipe,
+    training: Training,
+    state: TrainingState,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> Ending:
+    """Train, alone or as one of several processes.
+
+    Args:
+        group: of processes; None for this one alone.
+        recipe, training, state: the same in all of them.
+        observer: what this one does beside.
+        should_stop: whether this one was asked to stop; then all do.
+    """
+    if group is None:
+        return train(training, state, observer, should_stop)
+    seed, vocab_size = recipe.seed, recipe.model.vocab_size
+    step = DistributedStep(training.step, training.model, group, seed, vocab_size, should_stop)
+    try:
+        return train(replace(training, step=step), state, observer, lambda: step.stopping)
+    finally:
+        leave()
+
+
+def require_steps(group: ProcessGroup | None, is_timed: bool) -> None:
+    """Refuse a budget in minutes where several processes train: each has a clock of its own.
+
+    Raises:
+        UserError: it is one.
+    """
+    if group is not None and is_timed:
+        raise UserError(
+            f"A budget in minutes is kept by the clock of one process, and {group.world_size} were "
+            f"started. Give a number of steps, tokens or epochs: --training.max-steps 5000"
+        )
