@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import doctest
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import folio
-from bench import ensemble, readers
+from bench import ensemble, goldfish, readers
 from bench.loss_rule import RecordedRun, fit_rule, predictions_of_unseen_texts
 from bench.plain_loop import Shape
 from bench.training import check_same_function, recipe_of
@@ -18,6 +21,8 @@ from folio.evaluation.score import exact_score, exact_windows, frequency_loss
 from folio.recipe.expected_loss import LossRule
 from folio.run.model import Model
 from folio.run.opening import open_run
+from folio.testing import tiny_gpt
+from folio.tokenizers.character import CharacterTokenizer
 
 
 def test_the_plain_loop_trains_the_same_function_as_the_gpt2_preset():
@@ -91,3 +96,25 @@ def test_every_word_arrives_from_ten_documents_in_six_scripts():
         recall, precision, order = readers.measure(readers.by_folio(document.pdf), document.text)
         assert recall == precision == 1.0
         assert order > 0.95
+
+
+def test_planted_passages_stand_as_often_as_they_say_and_not_in_what_is_held_out():
+    whole = "".join(f"{i} is a number, {i * i} is its square.\n" for i in range(3000))
+    text, passages = goldfish.plant(whole, 40_000)
+    for times, of in zip(goldfish.TIMES, passages):
+        assert len(of) == goldfish.EACH
+        for passage in of:
+            assert text.count(passage) == times
+            assert passage not in text[-round(goldfish.HELD_OUT * 40_000) :]
+
+
+def test_bits_of_a_passage_are_those_of_its_tokens_after_the_beginning_that_is_given():
+    passage = "".join(f"{i} and " for i in range(40))
+    tokenizer = CharacterTokenizer.train([passage])
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=128)
+    opened: Any = SimpleNamespace(model=model, tokenizer=tokenizer)
+    ids = torch.tensor(list(map(int, tokenizer.encode(passage))))
+    chances = model(ids[None, :113])[0].detach().log_softmax(1)
+    expected = -sum(float(chances[i - 1, ids[i]]) for i in range(64, 114)) / math.log(2)
+    bits, at_once = goldfish.bits_of(opened, passage)
+    assert bits == pytest.approx(expected, rel=1e-4) and not at_once
