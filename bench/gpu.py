@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from folio import accelerator
-from folio.config import Table, merge
+from folio.config import Table, from_table, merge
 from folio.device import Device, DeviceConfig, choose_device
 from folio.evaluation.score import exact_windows
 from folio.model.loss import next_token_loss
@@ -78,10 +78,8 @@ class Bench:
         return np.random.default_rng(0).integers(0, 50_257, 4_000_000).astype(np.uint16)
 
     def device(self, precision: str = "bfloat16", **settings: Any) -> Device:
-        config = DeviceConfig(
-            kind=self.kind, precision=precision, threads=1, fast="off", **settings
-        )  # type: ignore[arg-type]
-        return choose_device(config)
+        table = {"kind": self.kind, "precision": precision, "threads": 1, "fast": "off"}
+        return choose_device(from_table(DeviceConfig, table | settings))
 
     def training(
         self, preset: str, table: Table, device: Device, vocab_size: int = 50_257

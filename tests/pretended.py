@@ -9,7 +9,7 @@ processor would wait for the device is counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -31,15 +31,14 @@ class OnDevice(Tensor):
 
     held: Tensor
 
-    @staticmethod
     def __new__(cls, real: Tensor) -> Self:
-        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        return Tensor._make_wrapper_subclass(
             cls,
             real.shape,
             strides=real.stride(),
             storage_offset=real.storage_offset(),
             dtype=real.dtype,
-            device=NAME,
+            device=torch.device(NAME),
             requires_grad=False,
         )
 
@@ -124,7 +123,7 @@ def _real(x: Any) -> Any:
 
 
 @contextmanager
-def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Generator[Accelerator]:
     """Have this machine, as long as it lasts, `mps`: the pretended device."""
     monkeypatch.setattr(accelerator, "available", lambda kind: kind == "mps")
     devices = {"mps": torch.device(NAME)}

@@ -69,7 +69,7 @@ def test_a_run_on_an_accelerator_is_that_of_a_processor(book: Path, gpu: Acceler
         opened = open_run(there.run, "best", device_of(device))
         score, _ = opened.score(opened.validation()[:200])
         look = look_at(opened, "The 3rd line")
-        ids = np.asarray(opened.validation()[:20], np.int64)
+        ids = np.asarray(opened.validation()[:20])
         scorer = _Scorer(opened, TokenText(ids, opened.tokenizer), 1.0)
         bits = scorer._bits(ids[:4], [ids[4:9], ids[9:12]])
         said.append([score.nats, *look.surprisal[1:], *bits])
@@ -158,7 +158,7 @@ def test_memory_that_runs_out_anywhere_ends_in_a_line(
 
 
 def test_an_evaluation_that_does_not_fit_reads_fewer_windows_at_once():
-    model, text = tiny_gpt(), np.arange(200) % 11
+    model, text = tiny_gpt(), np.arange(200, dtype=np.int64) % 11
     read: list[int] = []
 
     def full(module: Any, arguments: tuple[torch.Tensor, ...]) -> None:

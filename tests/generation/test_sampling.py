@@ -24,7 +24,7 @@ from folio.generation.sampling import (
     penalize,
 )
 
-LOGITS = np.log(np.float32([0.5, 0.25, 0.15, 0.1]))
+LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.1], np.float32))
 
 
 def kept(logits: Logits) -> list[int]:
@@ -45,7 +45,7 @@ def test_top_p_keeps_the_fewest_that_reach_p(p: float, expected: list[int]):
 
 
 def test_top_p_keeps_one_token_when_it_alone_exceeds_p():
-    assert kept(keep_top_p(np.float32([10, 0, 0]), 0.1)) == [0]
+    assert kept(keep_top_p(np.array([10, 0, 0], np.float32), 0.1)) == [0]
 
 
 def mass_before(logits: Logits) -> NDArray[np.float64]:
@@ -113,7 +113,7 @@ def test_the_first_and_the_last_number_draw_tokens_that_may_come(
 
 
 def test_top_p_keeps_or_drops_equals_together():
-    logits = np.log(np.float32([0.4, 0.2, 0.2, 0.2]))
+    logits = np.log(np.array([0.4, 0.2, 0.2, 0.2], np.float32))
     assert kept(keep_top_p(logits, 0.5)) == [0, 1, 2, 3]
     assert kept(keep_top_p(logits, 0.39)) == [0]
 
@@ -135,7 +135,7 @@ def test_min_p_is_a_share_of_what_temperature_made():
 
 @given(st.lists(st.integers(0, 3), max_size=6), st.sampled_from([0.5, 1.0, 1.7]))
 def test_a_penalty_makes_what_was_seen_less_likely_once(seen: list[int], penalty: float):
-    logits = np.float32([2.0, -2.0, 0.0, -np.inf])
+    logits = np.array([2.0, -2.0, 0.0, -np.inf], np.float32)
     expected = [
         x if i not in seen else x / penalty if x > 0 else x * penalty
         for i, x in enumerate(logits.tolist())
@@ -192,7 +192,7 @@ def test_draws_follow_the_distribution(temperature: float):
 
 
 def test_an_excluded_token_is_never_drawn():
-    logits, generator = np.float32([0.0, -np.inf, 0.0]), random.Random(0)
+    logits, generator = np.array([0.0, -np.inf, 0.0], np.float32), random.Random(0)
     config = SamplingConfig(temperature=5.0)
     assert {draw(logits, config, generator) for _ in range(500)} == {0, 2}
 

@@ -54,7 +54,7 @@ def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[
     """The answers of n processes, of which this is the first."""
 
     def phase(rank: int, message: Any) -> Any:
-        store = distributed.FileStore(str(folder / "store"), n)
+        store = distributed.FileStore(str(folder / "store"), n)  # pyright: ignore[reportPrivateImportUsage]
         wait = timedelta(seconds=120)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=n, timeout=wait)
         try:

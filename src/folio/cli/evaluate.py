@@ -95,7 +95,7 @@ def evaluate(
 
         records += [
             {"text": "validation", **score.record(opened.tokenizer)}
-            for score in evaluate_adaptive(opened, device.config.threads, say)
+            for score in evaluate_adaptive(opened, chosen.config.threads, say)
         ]
     others: list[Baseline] = []
     sentence = ""

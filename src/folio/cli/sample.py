@@ -92,8 +92,6 @@ def sample(
         seed = secrets.randbelow(2**31 - 1) + 1
     if logprobs and not json:
         raise UserError("--logprobs needs --json, in which the log-probabilities stand.")
-    found = find_run(run)
-
     from folio.generation.sampling import SamplingConfig
     from folio.run.opening import open_to_write
 
@@ -107,7 +105,7 @@ def sample(
         logprobs=logprobs or None,
         seed=seed,
     )
-    opened = open_to_write(found, checkpoint, weights, device_of(device))
+    opened = open_to_write(find_run(run), checkpoint, weights, device_of(device))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     if chat:
@@ -123,7 +121,7 @@ def sample(
             texts[number] += drawn.text
             if logprobs:
                 told[number].append(_entry(drawn, opened.tokenizer))
-        record = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
+        record = {"run": str(opened.run.path), "checkpoint": opened.checkpoint.path.name}
         record |= {"prompt": prompt, "texts": texts, "max_tokens": max_tokens, "stop": stop}
         record |= to_table(config) | {"novel": novel}
         show(json_text(record | ({"tokens": told} if logprobs else {}), indent=2))

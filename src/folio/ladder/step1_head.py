@@ -1,8 +1,7 @@
 """Step 1: one self-attention head. A position looks back at all those before it.
 
 Each position has a query, a key and a value. The better a query fits a key, the more of that value
-is taken over. Tokens get an embedding of width C, and so do positions, since attention by itself
-sees no order.
+comes over. Positions get an embedding as tokens do, since attention by itself sees no order.
 
 Source: Vaswani et al. 2017, sections 3.2.1 and 3.5, https://arxiv.org/abs/1706.03762
 

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,7 @@ class Checkpoint:
 
     def model_arrays(self) -> dict[str, NDArray[Any]]:
         """The same without torch."""
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
         with _reading(self.path / MODEL):
             return _renamed(load_file(self.path / MODEL))
@@ -238,7 +238,7 @@ def _load(path: Path) -> Tensors:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Generator[None]:
     """Raises OSError where it is gone, or what was written is no longer there."""
     from safetensors import SafetensorError
 

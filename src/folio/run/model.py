@@ -126,7 +126,7 @@ class Model(Writer):
         read = read_once(exact, strided)
         _, whole = self._read(tokens, read, device)
         blocks = text_blocks(tokens, self.tokenizer.end_of_document, families)
-        scores = []
+        scores: list[Score] = []
         for name, windows in (("exact", exact), ("strided", strided)):
             places, nll = places_of(windows), nll_of(windows, read, whole)
             if counted is not None:

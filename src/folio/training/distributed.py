@@ -19,13 +19,16 @@ rounding. Inside of a process any Step computes, the plain or the parallel one.
 Shapes:  N parameters that learn · B windows in a batch · T context length
 """
 
+# pyright: reportPrivateImportUsage=false, reportUnknownMemberType=false
+# (torch.distributed has few types, and exports its stores from nowhere else.)
+
 from __future__ import annotations
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -225,7 +228,7 @@ class DistributedStep:
         self.step.loss = loss
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         """As a Step; begins with a look whether all have the same weights."""
         with self.step.running():
             self._require_same_weights()
@@ -241,7 +244,7 @@ class DistributedStep:
         share = slice(n_windows * rank // world_size, n_windows * (rank + 1) // world_size)
         own = Batch(*(rows[share] for rows in batch))
         weight, loss = own.n_targets / max(batch.n_targets, 1), 0.0
-        *gradients, told = self._flat.split([*self._sizes, 2])
+        *gradients, told = torch.split(self._flat, [*self._sizes, 2])
         self._flat.zero_()
         if weight:
             mask = step * world_size + rank  # another one for each process
@@ -256,7 +259,8 @@ class DistributedStep:
                 p.grad = torch.empty_like(p)
             p.grad.copy_(gradient.view(p.shape))
         norm = gradient_norm(self.parameters)
-        loss, asked, length = torch.cat([told, norm[None]]).cpu().tolist()
+        numbers: list[float] = torch.cat([told, norm[None]]).cpu().tolist()
+        loss, asked, length = numbers
         self.stopping = self.stopping or asked > 0
         return Gradient(loss, length)
 

@@ -48,9 +48,7 @@ class Observer(Protocol):
         """Is called after each evaluation; `state` already says whether it was the best."""
 
     def paced(self, knot: Knot) -> None:
-        """Is called when the remaining steps are planned again; must put the knot on disk before it
-        returns.
-        """
+        """Is called when the rest is planned again; the knot must be on disk before it returns."""
 
     def save(self, state: TrainingState) -> None:
         """Is called when the run can be resumed from here."""
