@@ -158,7 +158,7 @@ def test_memory_that_runs_out_anywhere_ends_in_a_line(
 
 
 def test_an_evaluation_that_does_not_fit_reads_fewer_windows_at_once():
-    model, text = tiny_gpt(), np.arange(200, dtype=np.int64) % 11
+    model, text = tiny_gpt(), (np.arange(200) % 11).astype(np.uint8)
     read: list[int] = []
 
     def full(module: Any, arguments: tuple[torch.Tensor, ...]) -> None:

@@ -259,8 +259,7 @@ class DistributedStep:
                 p.grad = torch.empty_like(p)
             p.grad.copy_(gradient.view(p.shape))
         norm = gradient_norm(self.parameters)
-        numbers: list[float] = torch.cat([told, norm[None]]).cpu().tolist()
-        loss, asked, length = numbers
+        loss, asked, length = map(float, torch.cat([told, norm[None]]).cpu().numpy())
         self.stopping = self.stopping or asked > 0
         return Gradient(loss, length)
 

@@ -185,8 +185,8 @@ class PlainStep:
             losses.append(loss.detach())
             self._collect_gradients()
         norm = gradient_norm(self.optimizer.parameters)
-        numbers: list[float] = torch.stack([*losses, norm]).cpu().tolist()  # waits for a GPU, once
-        return Gradient(sum(numbers[:-1]) / n_targets, numbers[-1])
+        numbers = torch.stack([*losses, norm]).cpu().double().numpy()  # waits for a GPU, once
+        return Gradient(float(numbers[:-1].sum()) / n_targets, float(numbers[-1]))
 
     def update(self, lr_scale: float, norm: float) -> None:
         """Clip the gradient, and update the weights."""
