@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from folio.errors import UserError
 from folio.fast.packing import Precision
@@ -32,17 +31,16 @@ class PlainReader:
     def caches(self, n: int) -> list[CacheRow]:
         return KVCache(self.model.config, n, like=self.model.lm_head.weight).rows()
 
-    @torch.inference_mode()
     def read(
         self, token_ids: Sequence[Sequence[int]], caches: Sequence[CacheRow]
     ) -> NDArray[np.float32]:
         device = self.model.lm_head.weight.device
-        return self.logits([torch.tensor(ids, device=device) for ids in token_ids], caches)
-
-    def logits(self, token_ids: list[Tensor], caches: Sequence[CacheRow]) -> NDArray[np.float32]:
-        """(B, V) of B times (T,) token ids."""
-        each = [self.model(ids[None], cache)[:, -1] for ids, cache in zip(token_ids, caches)]
-        return torch.cat(each).float().cpu().numpy()
+        with torch.inference_mode():
+            each = [
+                self.model(torch.tensor([ids], device=device), cache)[:, -1]  # (1, T) -> (1, V)
+                for ids, cache in zip(token_ids, caches)
+            ]
+            return torch.cat(each).float().cpu().numpy()
 
     @torch.inference_mode()
     def forget(self, cache: CacheRow, n: int) -> bool:
