@@ -69,7 +69,7 @@ def test_a_run_on_an_accelerator_is_that_of_a_processor(book: Path, gpu: Acceler
         opened = open_run(there.run, "best", device_of(device))
         score, _ = opened.score(opened.validation()[:200])
         look = look_at(opened, "The 3rd line")
-        ids = np.asarray(opened.validation()[:20])
+        ids = np.array(opened.validation()[:20])
         scorer = _Scorer(opened, TokenText(ids, opened.tokenizer), 1.0)
         bits = scorer._bits(ids[:4], [ids[4:9], ids[9:12]])
         said.append([score.nats, *look.surprisal[1:], *bits])
