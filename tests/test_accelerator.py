@@ -71,6 +71,7 @@ def test_a_run_on_an_accelerator_is_that_of_a_processor(book: Path, gpu: Acceler
         look = look_at(opened, "The 3rd line")
         ids = np.array(opened.validation()[:20])
         scorer = _Scorer(opened, TokenText(ids, opened.tokenizer), 1.0)
+        ids = ids.astype(np.int64)
         bits = scorer._bits(ids[:4], [ids[4:9], ids[9:12]])
         said.append([score.nats, *look.surprisal[1:], *bits])
     assert said[0] == pytest.approx(said[1], rel=1e-4)
