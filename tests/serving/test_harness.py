@@ -1,5 +1,8 @@
 """lm-evaluation-harness against the server: what it reads there is what Folio says itself."""
 
+# pyright: reportMissingImports=false
+# (The harness is in the extra `bench` alone.)
+
 from __future__ import annotations
 
 import json

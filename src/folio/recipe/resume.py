@@ -14,6 +14,7 @@ from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
 from folio.recipe.recipe import Recipe, make_recipe, with_pace, write_recipe
 from folio.recipe.reopen import reopen
+from folio.recipe.settle import with_absolute_paths
 from folio.recipe.start import contradictions
 from folio.recipe.together import follow, leading, require_steps
 from folio.recipe.train import train_in, train_recipe
@@ -119,7 +120,8 @@ def train_or_go_on(
         return train_recipe(recipe, name, watcher, should_stop, given=given, clock=clock)
     with leading(group):
         own = to_table(make_recipe(read_toml(run.recipe_file)))
-        for setting, asked, found in contradictions(to_table(make_recipe(given or {})), own):
+        wanted = to_table(with_absolute_paths(make_recipe(given or {})))
+        for setting, asked, found in contradictions(wanted, own):
             if setting in _words(given or {}):
                 raise UserError(
                     f"The run {run.path} exists already, with {setting} = {found!r} where "

@@ -63,7 +63,7 @@ def settle(
     recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
     device = choose_for(recipe)
     watcher.tell(f"device: {device}")
-    recipe = replace(_with_absolute_paths(recipe), device=device.config)
+    recipe = replace(with_absolute_paths(recipe), device=device.config)
     if recipe.training.goldfish and not recipe.training.goldfish_before:
         by_character = isinstance(prepared.tokenizer, CharacterTokenizer)
         before = CHARACTERS_BEFORE if by_character else TOKENS_BEFORE
@@ -100,7 +100,7 @@ def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
     )
 
 
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Replace files by their absolute paths, so that the recipe means the same from any folder."""
 
     def absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
