@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from folio.config import Table, merge, read_toml
 from folio.errors import UserError
 from folio.recipe.finish import Result
 from folio.recipe.recipe import Recipe, make_recipe
-from folio.recipe.resume import resume_run
+from folio.recipe.resume import resume_run, train_or_go_on
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run
@@ -205,3 +206,18 @@ def test_a_name_that_exists_is_refused(book: Path, whole: Run):
     with pytest.raises(UserError, match="folio resume whole"):
         train_recipe(recipe_of(book), "whole", Watcher())
     assert find_run("whole") == whole
+
+
+def test_a_command_that_torchrun_starts_again_goes_on_with_its_run(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(book.parent)
+    given = merge(TINY, {"corpus": {"sources": [book.name]}, "training": {"max_steps": 2}})
+    begun = train_or_go_on(make_recipe(given), "again", Watcher(), given=given)
+    assert begun is not None and begun.state.step == 2
+    alone = SimpleNamespace(rank=0, world_size=2, has_told=False, tell=lambda message: None)
+    monkeypatch.setattr("folio.recipe.resume.join", lambda: alone)
+    assert train_or_go_on(make_recipe(given), "again", Watcher(), given=given) is None
+    other = merge(given, {"training": {"max_steps": 3}})
+    with pytest.raises(UserError, match="exists already, with training"):
+        train_or_go_on(make_recipe(other), "again", Watcher(), given=other)
