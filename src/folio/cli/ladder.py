@@ -286,17 +286,19 @@ def _ablation(
 
     from folio.cli.watching import TerminalWatcher
     from folio.console import stop_requested
-    from folio.ladder.runs import ensure_run, row_of, whole_paths
+    from folio.ladder.runs import ensure_run, row_of
     from folio.pictures import Dots, draw_dots
+    from folio.recipe.settle import absolute_paths
     from folio.run.directory import runs_folder
 
+    paths = list(absolute_paths(sources))
     runs: dict[str, list[Run]] = {change.name: [] for change in changes}
     # Seed by seed, so that after a third of the time there is a whole table.
     with stop_requested() as should_stop:
         for seed in seeds:
             for change in changes:
                 run_name = f"ladder-9-{change.name}-{seed}"
-                settings = ablation.settings_of(change, seed, whole_paths(sources), max_steps)
+                settings = ablation.settings_of(change, seed, paths, max_steps)
                 say(f"{change.name}, seed {seed}: {change.what}")
                 run, complete = ensure_run(run_name, settings, TerminalWatcher(), should_stop)
                 if not complete:

@@ -63,7 +63,7 @@ class Part:
 
     @cached_property
     def n_bytes(self) -> int:
-        """Size in UTF-8."""
+        """Length of its UTF-8 encoding in bytes."""
         if len(self) == self.document.n_characters:
             return self.document.n_bytes
         if self.stop == self.document.n_characters:  # a tail: everything but the head

@@ -96,9 +96,9 @@ class Damage(NamedTuple):
     """How far a file is from valid UTF-8."""
 
     n_bytes: int
-    """Size of the file."""
+    """Length of the file in bytes."""
     n_damaged: int
-    """Invalid bytes."""
+    """Bytes that are not valid UTF-8."""
     n_nuls: int
     n_beyond: int
     """Valid characters beyond ASCII."""

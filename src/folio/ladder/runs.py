@@ -5,7 +5,6 @@ afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from folio.config import Table, read_toml
@@ -63,11 +62,6 @@ def differences(wanted: Table, found: Table, prefix: str = "") -> list[str]:
         elif value != other:
             names.append(prefix + key)
     return names
-
-
-def whole_paths(sources: tuple[str, ...]) -> list[str]:
-    """Files by their absolute path, as in a run's recipe; built-in names are unchanged."""
-    return [str(Path(s).resolve()) if Path(s).exists() else s for s in sources]
 
 
 def row_of(change: Change, runs: Sequence[Run]) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -102,20 +103,21 @@ def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Replace files by their absolute paths, so that the recipe means the same from any folder."""
-
-    def absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
-        paths = [Path(source).expanduser() for source in sources]
-        return tuple(
-            str(path.resolve()) if source != "-" and path.exists() else source
-            for source, path in zip(sources, paths)
-        )
-
     corpus = recipe.corpus
     return replace(
         recipe,
         corpus=replace(
             corpus,
-            sources=absolute(corpus.sources),
-            validation=absolute(corpus.validation),
+            sources=absolute_paths(corpus.sources),
+            validation=absolute_paths(corpus.validation),
         ),
+    )
+
+
+def absolute_paths(sources: Sequence[str]) -> tuple[str, ...]:
+    """Replace files by their absolute paths; built-in names and standard input are unchanged."""
+    paths = [Path(source).expanduser() for source in sources]
+    return tuple(
+        str(path.resolve()) if source != "-" and path.exists() else source
+        for source, path in zip(sources, paths)
     )

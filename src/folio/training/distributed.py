@@ -205,7 +205,7 @@ class DistributedStep:
 
     @property
     def fitting_windows(self) -> int:
-        """As a Step."""
+        """Windows that fit into the memory of this process; 0 before it is known."""
         return self.step.fitting_windows
 
     @property
@@ -220,7 +220,7 @@ class DistributedStep:
 
     @property
     def loss(self) -> Loss:
-        """As a Step."""
+        """The loss that each process minimizes on its share."""
         return self.step.loss
 
     @loss.setter
@@ -235,7 +235,7 @@ class DistributedStep:
             yield
 
     def refresh(self) -> None:
-        """As a Step."""
+        """Take over the model's weights, in the step of this process."""
         self.step.refresh()
 
     def backward(self, batch: Batch, step: int) -> Gradient:

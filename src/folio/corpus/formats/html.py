@@ -191,7 +191,7 @@ class _Writer:
         self.waiting, self.space = max(self.waiting, n), False
 
     def tab(self) -> None:
-        """Separate two cells."""
+        """Separate two cells of a table row by a tab."""
         if self.waiting and self.parts:
             self.parts.append("\n" * self.waiting)
         self.waiting, self.space = 0, False
