@@ -17,8 +17,9 @@ from folio.model.gpt import GPT
 from folio.recall import twin as twin_module
 from folio.recall.config import RecallConfig
 from folio.recall.measure import measure_recall
-from folio.recall.twin import compare, halve
+from folio.recall.twin import check_twin, compare, halve
 from folio.recipe.recipe import Recipe
+from folio.run.directory import Run
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 from tests.recall.making import prose, train_on, write_documents
@@ -118,3 +119,17 @@ def test_the_verb_says_it_and_writes_it(opened: Model, capsys: pytest.CaptureFix
     record = json.loads(opened.run.recall_file.read_text())["twin"]
     assert sum(record["steps"]) == 150 and record["documents"][0]["passages"] >= 5
     assert "What reading a document changes" in opened.run.recall_page.read_text()
+
+
+def test_a_run_that_no_half_can_repeat_has_no_twin(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for path, why in (
+        (run.start_file, "began with weights that had learned another text"),
+        (run.tokens_file("train.mask"), "learned the answers of conversations"),
+    ):
+        check_twin(run)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+        with pytest.raises(UserError, match=why):
+            check_twin(run)
+        path.unlink()

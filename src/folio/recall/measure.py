@@ -27,7 +27,7 @@ from folio.recall.heart import ByHeart, learn_by_heart
 from folio.recall.personal import Mask
 from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
-from folio.recall.twin import Twin, halve, measure_twin
+from folio.recall.twin import Twin, check_twin, halve, measure_twin
 from folio.run.diagnosis import NOTHING
 from folio.run.model import Model
 from folio.run.writer import AT_ONCE
@@ -98,8 +98,11 @@ def measure_recall(
         tell: hears what is being done.
 
     Raises:
-        UserError: the training text is too short for a passage, or has few documents for a twin.
+        UserError: the training text is too short for a passage, or has few documents for a twin,
+            or the twin asked for cannot be trained as the run was.
     """
+    if config.twin:
+        check_twin(opened.run)
     with with_kept_text(opened) as beside:
         return replace(_measure(beside, config, tell), run=str(opened.run.path))
 

@@ -27,6 +27,7 @@ from folio.recall.sources import Sources
 from folio.recipe.build import build, choose_for
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.watcher import Watcher
+from folio.run.directory import Run
 from folio.run.model import Model
 from folio.tokens.text import TokenText
 from folio.training.loop import train
@@ -71,6 +72,20 @@ class Twin:
             for document, gain in self.documents
             if gain.bits - self.gain.bits > errors * float(np.hypot(gain.error, self.gain.error))
         ]
+
+
+def check_twin(run: Run) -> None:
+    """Raise UserError unless two models can be trained as a run was, each on half of its text."""
+    if run.tokens_file("train.mask").exists():
+        raise UserError(
+            f"--twin trains on texts, and {run.path} learned the answers of conversations. "
+            f"Leave it out."
+        )
+    if run.start_file.exists():
+        raise UserError(
+            f"--twin asks what a model knows that never read a document, and {run.path} began with "
+            f"weights that had learned another text. Leave it out, or measure a run from scratch."
+        )
 
 
 def halve(opened: Model, families: Sequence[int], seed: int) -> NDArray[np.int8]:
@@ -119,11 +134,6 @@ def measure_twin(
     Raises:
         UserError: there are few families.
     """
-    if opened.run.tokens_file("train.mask").exists():
-        raise UserError(
-            f"--twin trains on texts, and {opened.run.path} learned the answers of conversations. "
-            f"Leave it out."
-        )
     tokens, families = np.asarray(opened.training()), list(sources.families)
     halves = halve(opened, families, config.seed)
     recipe = make_recipe(read_toml(opened.run.recipe_file))
