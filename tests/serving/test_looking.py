@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import threading
 from itertools import zip_longest
 
 import pytest
@@ -116,3 +117,23 @@ def test_several_texts_are_looked_up_in_turn(tiny: Model):
     one, other = (finder.steps(training[i : i + 100]) for i in (200, 900))
     told = [event for pair in zip_longest(one, other) for event in pair]
     assert [len(spans) for spans in told if spans] == [1, 1]
+
+
+def test_a_table_that_could_not_be_made_is_made_for_the_next_text(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+):
+    finder, make, gate = CopyFinder(tiny), CopyFinder._make, threading.Event()
+
+    def fail(self: CopyFinder) -> None:
+        gate.wait()
+        raise ValueError("no memory")
+
+    monkeypatch.setattr(CopyFinder, "_make", fail)
+    both = finder.steps("river"), finder.steps("stone")
+    assert [next(steps) for steps in both] == [None, None]
+    gate.set()
+    for steps in both:
+        with pytest.raises(ValueError, match="no memory"):
+            list(steps)
+    monkeypatch.setattr(CopyFinder, "_make", make)
+    assert [*finder.steps("river")][-1] == []

@@ -63,11 +63,12 @@ class CopyFinder:
         Yields:
             The spans, in order; None before, and where the training text is not known or too long.
         """
-        if self._table is None:
-            self._table = in_a_thread(self._make)
-        while not wait([self._table], GLANCE_SECONDS).done:
+        made = self._table = self._table or in_a_thread(self._make)
+        while not wait([made], GLANCE_SECONDS).done:
             yield None
-        table = self._table.result()
+        if made.exception() and made is self._table:
+            self._table = None  # what was in the way may be gone when the next text is looked up
+        table = made.result()
         if table is None:
             yield None
         else:
