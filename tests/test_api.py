@@ -188,7 +188,7 @@ def test_a_recipe_is_trained_as_a_file_and_as_an_object(book: Path):
         (lambda: folio.train(model=3), "model"),
         (lambda: folio.train(minutes=-1), "minutes"),
         (lambda: folio.train("a.txt", folio.Recipe()), "A recipe stands alone"),
-        (lambda: folio.train(name="a/b"), "is no plain name"),
+        (lambda: folio.train(name="a/b"), "is not a plain name"),
         (lambda: folio.Recipe.of(size="tiny"), "Unknown size 'tiny'"),
         (lambda: folio.measure_recall("x", sample=3), "There is no run 'x'"),
     ],

@@ -241,7 +241,7 @@ MISTAKES = {
     "flag without a value": ("train BOOK --seed", "needs a value"),
     "no run": ("sample", "There is no run"),
     "resume of nothing": ("resume nothing", "There is no run 'nothing'"),
-    "folder that is no run": ("evaluate FOLDER", "is no run"),
+    "folder that is not a run": ("evaluate FOLDER", "is not a run"),
     "unknown verb": ("trian BOOK", "trian"),
 }
 

@@ -59,7 +59,7 @@ def test_json_adds_up(notes: Path, capfd: pytest.CaptureFixture[str]):
     assert ledger["in"] == parts
     assert report["leakage"]["after"]["grams"] == 0
     assert sum(row["documents"] for row in report["lengths"]) == report["documents"] == 32
-    assert report["refused"] == {str(notes / "broken.pdf"): "it is damaged, or no PDF"}
+    assert report["refused"] == {str(notes / "broken.pdf"): "it is damaged, or not a PDF"}
 
 
 def test_scripts_are_counted_by_letter(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -50,7 +50,7 @@ def test_one_bad_byte_leaves_utf_8(tmp_path: Path, text: str):
     path = write(tmp_path, "a.txt", data + b"\x92" + data)
     corpus = read(path)
     assert corpus.documents[0].text == text * 50 + "\ufffd" + text * 50
-    assert corpus.record()["ledger_bytes"]["dropped"] == {"bytes that are no UTF-8": 1}
+    assert corpus.record()["ledger_bytes"]["dropped"] == {"bytes that are not UTF-8": 1}
     (warning,) = corpus.reading.warnings()
     assert f"0x92 at offset {len(data):,}" in warning
 
@@ -100,10 +100,10 @@ def test_one_bad_line_is_counted_and_more_than_a_hundredth_is_an_error(tmp_path:
     corpus = read(write(tmp_path, "a.jsonl", good + b'{"text": "cut'))
     assert len(corpus.documents) == 29
     assert (
-        "1 of 30 lines is no JSON and left out, the first is line 30"
+        "1 of 30 lines is not JSON and left out, the first is line 30"
         in corpus.reading.warnings()[0]
     )
-    with pytest.raises(UserError, match="2 of its 31 lines are no JSON"):
+    with pytest.raises(UserError, match="2 of its 31 lines are not JSON"):
         read(write(tmp_path, "b.jsonl", good + b"{\n{\n"))
 
 

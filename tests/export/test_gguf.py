@@ -74,7 +74,7 @@ def test_llama_cpp_gives_the_ids_of_the_run(name: str, tmp_path: Path):
     for text in texts:
         if isinstance(tokenizer, CharacterTokenizer):  # others are an error in a prompt
             text = "".join(c for c in text if c in tokenizer.characters)
-        if "\ufffd" not in text:  # bytes that are no character
+        if "\ufffd" not in text:  # bytes that are not a character
             assert server.encode(text) == tokenizer.encode(text).tolist(), repr(text)
     begin = [] if tokenizer.begin is None else [tokenizer.begin]
     assert server.encode("The cat", begin=True) == [*begin, *tokenizer.encode("The cat").tolist()]

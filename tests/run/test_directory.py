@@ -34,7 +34,7 @@ def test_a_run_that_is_not_there_gets_the_nearest(tmp_path: Path):
     make_run("shakespeare-gpt2-1", 1)
     with pytest.raises(UserError, match=r"Did you mean 'shakespeare-gpt2-1'\?"):
         find_run("shakespeare-gpt-1")
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         find_run(str(tmp_path))
 
 

@@ -29,7 +29,7 @@ LETTERS = string.ascii_letters + string.digits + " .,;:!?'\n"
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of them: `tiny` has a training text; `bytes` has tokens that are no characters;
+    """The folder of them: `tiny` has a training text; `bytes` has tokens that are not characters;
     `endless` has no end of a document.
     """
     folder = tmp_path_factory.mktemp("served")

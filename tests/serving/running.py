@@ -61,7 +61,7 @@ class Running:
         method: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request; a body that is no bytes is sent as JSON."""
+        """One request; a body that is not bytes is sent as JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         data, given = body, dict(headers or {})
         if body is not None and not isinstance(body, bytes):

@@ -84,7 +84,9 @@ def unpacked(path: Path, expansion: Expansion) -> Path:
 def _damaged(path: Path, error: Exception) -> str:
     kind = what_is_file(path)
     return (
-        f"it is {kind}" if kind and "archive" in kind else f"it is damaged, or no archive ({error})"
+        f"it is {kind}"
+        if kind and "archive" in kind
+        else f"it is damaged, or not an archive ({error})"
     )
 
 

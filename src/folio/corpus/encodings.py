@@ -349,7 +349,7 @@ def _damaged_utf8(damage: Damage, marked: Encoding, notes: Notes) -> Encoding:
     if damage.n_damaged:
         at = f", the first is 0x{damage.first:02x} at offset {damage.offset:,}"
         notes.warnings.append(_replaced(damage.n_damaged) + at)
-        notes.dropped["bytes that are no UTF-8"] += damage.n_damaged
+        notes.dropped["bytes that are not UTF-8"] += damage.n_damaged
     if damage.n_nuls:
         notes.warnings.append(f"{damage.n_nuls:,} NULs were dropped")
         notes.dropped["NULs"] += damage.n_nuls

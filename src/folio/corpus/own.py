@@ -1,4 +1,4 @@
-"""Recognizes what Folio itself has written (runs, studies and pages), which is no text to learn
+"""Recognizes what Folio itself has written (runs, studies and pages), which is not text to learn
 from.
 """
 

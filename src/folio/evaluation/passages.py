@@ -30,7 +30,7 @@ LENGTH = 50
 """Characters of a passage: the 50 of Folio's leakage, and of Carlini et al. 2022,
 https://arxiv.org/abs/2202.07646."""
 SHORTEST = 8
-"""Characters of a suffix, below which anybody guesses it, and it is no passage: that of a model
+"""Characters of a suffix, below which anybody guesses it, and it is not a passage: that of a model
 that sees a few tokens only."""
 
 PATTERN = 0.5

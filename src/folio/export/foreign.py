@@ -67,12 +67,12 @@ def read_config(
         if name == "bias":
             continue
         if key not in table:
-            raise UserError(f"{source} does not say {key}.")
+            raise UserError(f"{source} lacks the setting {key}.")
         fields[FIELD_OF.get(name, name)] = table[key]
     try:
         config = from_table(ModelConfig, fields | others)
     except UserError as error:
-        raise UserError(f"{source} says what cannot be: {error}") from None
+        raise UserError(f"{source} has an impossible setting: {error}") from None
     require_numbers(config, n_numbers, source)
     return _shortest(config)
 
@@ -95,7 +95,7 @@ def require_numbers(config: ModelConfig, n_numbers: int, source: str) -> None:
     """
     for name, value in asdict(config).items():
         if isinstance(value, int) and value > MOST:
-            raise UserError(f"{source} says what cannot be: model.{name} is above {MOST:,}.")
+            raise UserError(f"{source} has an impossible setting: model.{name} is above {MOST:,}.")
     if config.vocab_size < 1 or replace(config, bias=False).n_parameters > n_numbers:
         raise UserError(
             f"{source} promises {config.n_parameters:,} parameters and {config.vocab_size:,} ids, "

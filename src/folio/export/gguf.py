@@ -61,7 +61,7 @@ def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
     if graph is None:
         raise UserError(
             f"llama.cpp has no graph for {what_would_leave(GRAPHS, config)}. Or give --to hf, "
-            f"which says every model."
+            f"which can describe every model."
         )
     known = config.context_length
     notes, tolerance = [], 1e-4
@@ -100,7 +100,7 @@ def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
 
 
 def _kind(name: str, shape: tuple[int, ...], kind: int) -> int:
-    """Choose the type of a tensor: vectors and positions stay f32; rows that are no whole blocks of
+    """Choose the type of a tensor: vectors and positions stay f32; rows that are no multiple of
     32 stay f16.
     """
     if len(shape) == 1 or name == "position_embd.weight":

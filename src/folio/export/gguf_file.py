@@ -138,7 +138,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Packed]]:
     try:
         return _Reader(data).file()
     except (ValueError, struct.error, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is no whole GGUF file: {error}.") from None
+        raise UserError(f"{path} is not a complete GGUF file: {error}.") from None
 
 
 class _Reader:

@@ -54,8 +54,8 @@ def read_gguf_model(path: Path) -> Foreign:
     config = read_config(graph, table, others, n_numbers, source)
     if config.positions == "rope" and turned not in (None, config.head_width):
         raise UserError(
-            f"{source} turns {turned!r} of {config.head_width} dimensions of each head, which "
-            f"Folio does not."
+            f"{source} rotates {turned!r} of the {config.head_width} dimensions of each head; "
+            f"Folio rotates all of them."
         )
     tensors = to_ours(
         graph.rows, config, {name: unpack(tensor) for name, tensor in packed.items()}, source
@@ -75,12 +75,14 @@ def _settings(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _refuse_others(table: dict[str, Any], source: str) -> None:
     if table.get("rope.scaling.type", "none") != "none":
         raise UserError(
-            f"{source} stretches its rotary positions ({table['rope.scaling.type']!r}), which "
-            f"Folio does not."
+            f"{source} scales its rotary positions ({table['rope.scaling.type']!r}), which Folio "
+            f"does not compute."
         )
     if table.get("use_parallel_residual"):
         raise UserError(f"{source} has a parallel residual, which Folio does not compute.")
     if table.get("expert_count"):
         raise UserError(f"{source} is a mixture of experts, which Folio does not compute.")
     if table.get("attention.value_length") != table.get("attention.key_length"):
-        raise UserError(f"{source} has values of another width than keys, which Folio has not.")
+        raise UserError(
+            f"{source} has values of another width than keys, which Folio does not compute."
+        )

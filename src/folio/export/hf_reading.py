@@ -125,8 +125,8 @@ def _rope_base(settings: Mapping[str, Any], source: str) -> float:
         partial = rope.get("partial_rotary_factor", partial)
     if partial != 1:
         raise UserError(
-            f"{source} turns a part of each head only (rotary_pct = {partial!r}), which Folio does "
-            f"not."
+            f"{source} rotates a part of each head only (rotary_pct = {partial!r}); Folio rotates "
+            f"the whole head."
         )
     return base
 
@@ -137,7 +137,7 @@ def _refuse_others(settings: Mapping[str, Any], kind: str, source: str) -> None:
         value = settings.get(key, allowed[0])
         if value not in allowed:
             raise UserError(
-                f"{source} has {key} = {value!r}, which Folio does not compute; it does "
+                f"{source} has {key} = {value!r}, which Folio does not compute; it must be "
                 f"{allowed[0]}."
             )
     if kind == "gpt_neox" and settings.get("use_parallel_residual", True):
@@ -211,7 +211,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no whole safetensors file: {error}.") from None
+        raise UserError(f"{path} is not a complete safetensors file: {error}.") from None
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS and not BUFFERS.search(name):
             raise UserError(
@@ -314,7 +314,7 @@ def _table(path: Path) -> dict[str, Any]:
     _require_settings(path)
     table = read_json(path)
     if not isinstance(table, dict):
-        raise UserError(f"{path} is damaged: it is no table.")
+        raise UserError(f"{path} is damaged: it is not a table.")
     return table
 
 

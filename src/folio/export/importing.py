@@ -89,7 +89,7 @@ def import_run(
         )
     for tensor_name, tensor in foreign.tensors.items():
         if not tensor.isfinite().all():
-            raise UserError(f"{path} has weights that are no finite numbers, in {tensor_name}.")
+            raise UserError(f"{path} has weights that are not finite numbers, in {tensor_name}.")
     folder = folder or runs_folder()
     origin = {"name": path.resolve().name, "sha256": _digest(path)}
     return write_run(foreign, name or _free_name(path, folder), folder, origin)

@@ -117,7 +117,7 @@ def read_page_file(path: Path) -> Foreign:
     def part(name: str) -> str:
         found = re.search(f'<script id="{name}" type="[^"]*">([^<]*)</script>', page)
         if found is None:
-            raise UserError(f"{path} is no page of Folio: it has no {name}.")
+            raise UserError(f"{path} is not a page of Folio: it has no {name}.")
         return found[1]
 
     data = json.loads(part("data"))

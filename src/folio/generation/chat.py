@@ -46,7 +46,7 @@ def make_prompt(
         max_tokens: of the answer.
 
     Raises:
-        UserError: they are no messages, the vocabulary lacks something, or the last message alone
+        UserError: they are not messages, the vocabulary lacks something, or the last message alone
             is too long.
     """
     said = [_checked(message) for message in messages]

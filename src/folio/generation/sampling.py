@@ -149,7 +149,7 @@ def keep_top_p(logits: Logits, p: float) -> Logits:
         weights = exponentials(likeliest.astype(np.float64))
         n_kept = int((weights.cumsum() - weights < enough).sum())
         if n == len(logits) or n_kept < n:
-            # Where a logit is no number, none is kept.
+            # Where a logit is not a number, none is kept.
             return exclude(logits, logits < likeliest[max(n_kept - 1, 0)])
         n = min(8 * n, len(logits))
 

@@ -106,7 +106,7 @@ def longest_copy(match: Match, length: int) -> int:
     """Length of the longest copy in characters, without the patterns at its edges."""
     flags = _copied(match, length, patterns=False)
     if not flags.any():
-        # Shorter than a passage: the longest that is no pattern as a whole.
+        # Shorter than a passage: the longest that is not a pattern as a whole.
         best = 0
         for i in np.argsort(-match.lengths, kind="stable").tolist()[:50]:
             n = int(match.lengths[i])
@@ -119,7 +119,7 @@ def longest_copy(match: Match, length: int) -> int:
 
 
 def spans_of(match: Match, shortest: int) -> list[Span]:
-    """Maximal matches of so many characters at least that are no patterns and do not overlap,
+    """Maximal matches of so many characters at least that are not patterns and do not overlap,
     the longest first to be chosen; in order.
     """
     taken = np.zeros(len(match.codes), bool)

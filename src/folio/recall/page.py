@@ -190,7 +190,7 @@ def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
     whole = recall.mask(to_text(symbols))
 
     def words(start: int, stop: int) -> str:
-        if len(whole) == n:  # else there are bytes that are no text
+        if len(whole) == n:  # else there are bytes that are not text
             return escape(whole[start:stop])
         return escape(recall.mask(to_text(symbols[begins[start] : begins[stop]])))
 

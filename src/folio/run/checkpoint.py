@@ -164,7 +164,7 @@ def _open(path: Path) -> Checkpoint:
         raise UserError(f"Checkpoint {path} is damaged: it has no {MANIFEST}.")
     manifest: dict[str, Any] = read_json(path / MANIFEST)
     if type(manifest) is not dict:
-        raise UserError(f"Checkpoint {path} is damaged: {MANIFEST} is no table.")
+        raise UserError(f"Checkpoint {path} is damaged: {MANIFEST} is not a table.")
     require_readable("checkpoint", manifest, path)
     for name in (MODEL, OPTIMIZER, CONFIG, STATE):
         file, entry = path / name, manifest.get(name)

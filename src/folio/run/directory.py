@@ -60,7 +60,7 @@ def check_name(name: str) -> None:
         reason = f"it has {n_bytes} bytes, more than {LONGEST_NAME}"
     if reason:
         shown = name if len(name) <= 40 else f"{name[:40]}..."
-        raise UserError(f"The name {shown!r} is no plain name: {reason}. Give another --name.")
+        raise UserError(f"The name {shown!r} is not a plain name: {reason}. Give another --name.")
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ def find_run(name: str | None) -> Run:
         if Run(path).exists():
             return Run(path)
     if Path(name).exists():
-        raise UserError(f"{name} is no run: it has no recipe.toml. Name a folder below runs/.")
+        raise UserError(f"{name} is not a run: it has no recipe.toml. Name a folder below runs/.")
     nearest = difflib.get_close_matches(name, [run.name for run in runs], n=1)
     hint = f"Did you mean '{nearest[0]}'?" if nearest else "folio runs lists what is there."
     raise UserError(f"There is no run '{name}'. {hint}")

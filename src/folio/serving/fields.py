@@ -104,7 +104,7 @@ async def read_fields(request: Request, limits: Limits) -> Fields:
     """The body of a request.
 
     Raises:
-        RequestError: it is no JSON object, too long, or too slow.
+        RequestError: it is not a JSON object, too long, or too slow.
     """
     kind, _, options = request.headers.get("content-type", "").lower().partition(";")
     if kind.strip() != "application/json" or options.strip() not in ("", "charset=utf-8"):
@@ -142,7 +142,7 @@ async def _read(request: Request, most: int) -> bytes:
 
 def _parse(data: bytes) -> dict[str, Any]:
     def constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not JSON")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -156,7 +156,7 @@ def _parse(data: bytes) -> dict[str, Any]:
         json.dumps(body, ensure_ascii=False).encode("utf-8")  # no half of a surrogate pair
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise RequestError(400, f"The body is no JSON in UTF-8: {reason[:200]}.") from None
+        raise RequestError(400, f"The body is not JSON in UTF-8: {reason[:200]}.") from None
     if type(body) is not dict:
         raise RequestError(400, "The body must be a JSON object.")
     return body

@@ -47,7 +47,7 @@ def from_table(table: Any, source: str) -> Tokenizer:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{source} is no tokenizer.json: it lacks model.type or model.vocab."
+            f"{source} is not a tokenizer.json: it lacks model.type or model.vocab."
         ) from None
 
 

@@ -128,8 +128,8 @@ class CharacterTokenizer(Tokenizer):
         )
         if tokenizer.to_json()["model"] != table["model"]:
             raise UserError(
-                f"{source} is damaged, or no character tokenizer of Folio: it has merges, or its "
-                f"ids are not 0, 1, 2 ... Copy the file anew."
+                f"{source} is damaged, or not a character tokenizer of Folio: it has merges, or "
+                f"its ids are not 0, 1, 2 ... Copy the file anew."
             )
         return tokenizer
 

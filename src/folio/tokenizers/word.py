@@ -194,7 +194,7 @@ class WordTokenizer(Tokenizer):
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"{source} is damaged, or no word tokenizer of Folio "
+                f"{source} is damaged, or not a word tokenizer of Folio "
                 f"({type(error).__name__}: {error}). Train it again."
             ) from error
         return tokenizer

@@ -65,7 +65,7 @@ def open_token_file(path: Path, fingerprint: str | None = None) -> TokenIds:
     except FileNotFoundError:
         raise UserError(f"There is no token file {path}. Train again to make it.") from None
     if len(head) < HEADER.size or not head.startswith(MAGIC):
-        raise UserError(f"{path} is no token file. Delete it and train again.")
+        raise UserError(f"{path} is not a token file. Delete it and train again.")
     _, version, width, count, made_by = HEADER.unpack(head)
     if version != VERSION or width not in (1, 2, 4):
         raise UserError(f"{path} is a token file of another version ({version}), not {VERSION}.")

@@ -58,7 +58,7 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
             )
         return with_trials(study, request.search.get("trials"))
     if path.exists():
-        raise UserError(f"{path} is there and is no study. Give another --name.")
+        raise UserError(f"{path} is there and is not a study. Give another --name.")
     study = _make(path, request, n_workers, watcher)
     study.save()
     return study

@@ -283,7 +283,7 @@ def open_study(path: Path) -> Study:
         UserError: it is not a study, or study.toml is damaged.
     """
     if not is_study(path):
-        raise UserError(f"{path} is no study: it has no study.toml.")
+        raise UserError(f"{path} is not a study: it has no study.toml.")
     table = read_toml(_settings_file(path))
     require_readable("study", table, _settings_file(path))
     missing = [name for name in ("study", "space", "given", "recipe") if name not in table]

@@ -14,7 +14,7 @@ function unpacked(json) {
   try {
     value = JSON.parse(json);
   } catch {
-    throw new Error("This file is no JSON, so it cannot be opened here.");
+    throw new Error("This file is not JSON, so it cannot be opened here.");
   }
   if (!value || value.format !== FORMAT) throw new Error(`This file was not saved by Folio's page: its format is not ${FORMAT}.`);
   if (value.version !== VERSION) throw new Error(`This file has version ${value.version} of its format; this page reads ${VERSION}.`);
@@ -59,6 +59,6 @@ function saveFile(name, text, type) {
 }
 
 async function readFile(file) {
-  if (file.size > LARGEST_FILE) throw new Error("This file has more than 32 MB, so it is no text of this page.");
+  if (file.size > LARGEST_FILE) throw new Error("This file has more than 32 MB, so it is not a text of this page.");
   return unpacked(await file.text());
 }

@@ -158,7 +158,7 @@ class Tree {
   }
 
   static fromJSON(value) {
-    const wrong = (what) => { throw new Error(`This is no text of Folio's page: ${what}.`); };
+    const wrong = (what) => { throw new Error(`This is not a text of Folio's page: ${what}.`); };
     if (!value || !Array.isArray(value.nodes) || !value.nodes.length) wrong("it has no list of nodes");
     const tree = new Tree(), made = [], inside = (n, end) => Number.isInteger(n) && n >= 0 && n < end;
     value.nodes.forEach((entry, i) => {

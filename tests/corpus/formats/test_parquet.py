@@ -1,4 +1,4 @@
-"""Tables of text: which column is read, and what is no table."""
+"""Tables of text: which column is read, and what is not a table."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_bad_byte_is_replaced_and_counted(tmp_path: Path):
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     reading = read_documents([str(tmp_path / "a.parquet")], CorpusConfig())
     assert [document.text for document in reading.documents] == ["It\ufffds.", "Two."]
-    assert reading.tally.dropped["bytes that are no UTF-8"] == 1
+    assert reading.tally.dropped["bytes that are not UTF-8"] == 1
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def read_json(
     try:
         root = json.loads(decode(data, None, notes))
     except (ValueError, RecursionError):
-        raise UserError("it is no JSON") from None
+        raise UserError("it is not JSON") from None
     chats = [] if text_column else list(_chats(root, notes))
     if chats:
         n_bytes = 0
@@ -62,7 +62,7 @@ def read_json(
     if not _is_records(root) and not (
         isinstance(root, list) and all(isinstance(r, str) for r in root)
     ):
-        raise UserError("it is JSON, but no chat and no list of records")
+        raise UserError("it is JSON, but neither a chat nor a list of records")
     sized = (
         Record(
             f"record {i}",

@@ -41,7 +41,7 @@ def read_epub(data: bytes, notes: Notes) -> Iterator[Passage]:
         name = package.resolve(book, href)
         if kind not in READABLE:
             if name in package.names:
-                notes.warnings.append(f"its part {name}, {kind}, is no text that is read here")
+                notes.warnings.append(f"its part {name}, {kind}, is not text that is read here")
             continue
         if name in package.opened:
             continue

@@ -97,12 +97,12 @@ def _parsed(lines: Iterator[str], notes: Notes) -> Iterator[Record]:
         except (ValueError, RecursionError):
             n_bad += 1
             first_bad = first_bad or number
-            notes.dropped["lines that are no JSON"] += n_bytes
+            notes.dropped["lines that are not JSON"] += n_bytes
             continue
         yield Record(f"line {number}", value, n_bytes)
     if n_bad > max(1, BAD_LINES * n_lines) or n_bad == n_lines > 0:
         raise UserError(
-            f"{n_bad:,} of its {n_lines:,} lines are no JSON, the first is line {first_bad}"
+            f"{n_bad:,} of its {n_lines:,} lines are not JSON, the first is line {first_bad}"
         )
     if n_bad:
         notes.warnings.append(

@@ -65,7 +65,7 @@ def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Pa
             yield Passage(text, f"message {n}", document=True)
     if not n:
         raise UserError(
-            "it is no mailbox: no line with 'From ', a sender and a date begins a message"
+            "it is not a mailbox: no line with 'From ', a sender and a date begins a message"
         )
 
 

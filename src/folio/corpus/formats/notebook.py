@@ -30,7 +30,7 @@ def read_notebook(data: bytes, notes: Notes) -> Iterator[Passage]:
                 yield Passage(text + "\n\n", f"cell {number}")
         drop_other_fields(notebook, n_known + notes.dropped.total(), notes)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError("it is no Jupyter notebook") from None
+        raise UserError("it is not a Jupyter notebook") from None
 
 
 def _shown(output: Any) -> str:

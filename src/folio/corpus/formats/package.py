@@ -30,7 +30,7 @@ class Package:
             self.zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError):
             kind = what_is(data[:512])
-            raise UserError(f"it is {kind or 'damaged, or no zip'}") from None
+            raise UserError(f"it is {kind or 'damaged, or not a zip'}") from None
         self.expansion = Expansion(len(data))
         self.n_bytes = len(data)
         self.names = set(self.zip.namelist())
@@ -144,7 +144,7 @@ def parse_xml(data: bytes, name: str, comments: bool = False) -> Any:
     except DefusedXmlException:
         raise UserError(f"{subject} declares XML entities, which are refused") from None
     except (ParseError, ValueError, LookupError):
-        raise NotWellFormedError(f"{subject} is no well-formed XML") from None
+        raise NotWellFormedError(f"{subject} is not well-formed XML") from None
 
 
 def shown_branch(alternatives: Any, texts: Callable[[Any], str]) -> tuple[Any, list[Any]]:

@@ -37,7 +37,7 @@ def read_parquet(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator
     except MemoryError:
         raise
     except (pyarrow.ArrowException, OSError, IndexError) as error:
-        raise UserError(f"it is damaged, or no such table ({str(error)[:100]})") from None
+        raise UserError(f"it is damaged, or not such a table ({str(error)[:100]})") from None
 
 
 def _batches(path: Path, column: str, conversations: str) -> Iterator[Any]:
@@ -169,7 +169,7 @@ def _decoded(data: bytes, notes: Notes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         text = data.decode("utf-8", "replace")
-        notes.dropped["bytes that are no UTF-8"] += text.count("\ufffd")
+        notes.dropped["bytes that are not UTF-8"] += text.count("\ufffd")
         return text
 
 

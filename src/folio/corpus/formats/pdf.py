@@ -49,7 +49,7 @@ def read_pdf(data: bytes, notes: Notes) -> Iterator[Passage]:
     except pypdfium2.PdfiumError as error:
         if "password" in str(error).lower():
             raise UserError("it is encrypted; save it without a password") from None
-        raise UserError("it is damaged, or no PDF") from None
+        raise UserError("it is damaged, or not a PDF") from None
     pages: list[dict[Frame, list[Run]]] = []
     heights, without_text, fields = [], [], []
     pdf.init_forms()

@@ -21,7 +21,7 @@ def read_pptx(data: bytes, notes: Notes) -> Iterator[Passage]:
         package, r"^ppt/slides/slide(\d+)\.xml$"
     )
     if not slides:
-        raise UserError("it has no slides: it is no presentation")
+        raise UserError("it has no slides: it is not a presentation")
     for number, (_, part) in enumerate(slides, 1):
         root = package.xml(part)
         related = package.related(part)

@@ -90,7 +90,7 @@ class _Rows:
                 row = next(reader, None)
             except csv.Error as error:
                 if "field larger" in str(error):
-                    raise UserError(f"line {self.number} is no CSV: {error}") from None
+                    raise UserError(f"line {self.number} is not CSV: {error}") from None
                 n_lone += 1
                 row = self._unquoted()
                 reader = self._reader()

@@ -43,7 +43,7 @@ def read_tika(data: bytes, server: str, timeout_seconds: float, notes: Notes) ->
     try:
         parts = json.loads(answer)
     except ValueError:
-        raise UserError(f"{server} gave no JSON: is it a Tika server?") from None
+        raise UserError(f"{server} did not answer with JSON: is it a Tika server?") from None
     for part in parts:
         for key in part:
             if key.startswith("X-TIKA:EXCEPTION"):

@@ -32,7 +32,7 @@ def read_xlsx(data: bytes, notes: Notes) -> Iterator[Passage]:
         package, r"^xl/worksheets/sheet(\d+)\.xml$"
     )
     if not sheets:
-        raise UserError("it has no sheets: it is no workbook")
+        raise UserError("it has no sheets: it is not a workbook")
     values = _Values(package, notes)
     for number, (about, part) in enumerate(sheets, 1):
         root = package.xml(part)

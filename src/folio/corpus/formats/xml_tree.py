@@ -51,7 +51,7 @@ def xml_tree(page: str, notes: Notes) -> Any:
         root = _by_its_tags(page)
         if not len(root):
             raise
-    notes.warnings.append("it is no well-formed XML; its tags were taken as they come")
+    notes.warnings.append("it is not well-formed XML; its tags were taken as they come")
     return root
 
 

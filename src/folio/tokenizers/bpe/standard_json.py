@@ -244,7 +244,7 @@ def rules_from_names(
     missing = [value for value, name in enumerate(byte_characters()) if name not in vocabulary]
     if any(value in PRINTABLE for value in missing):
         raise UserError(
-            f"{source} is no byte-level vocabulary: it lacks {len(missing)} of the 256 bytes, "
+            f"{source} is not a byte-level vocabulary: it lacks {len(missing)} of the 256 bytes, "
             f"the first is {missing[0]:#04x}."
         )
     whole = {}
@@ -274,7 +274,7 @@ def pieces_from_names(
             pieces[token_id] = _unwritten(name)
         except KeyError as error:
             raise UserError(
-                f"{source} is no byte-level vocabulary: its token {name!r} has the character "
+                f"{source} is not a byte-level vocabulary: its token {name!r} has the character "
                 f"{error.args[0]!r}, which stands for no byte."
             ) from None
     for name, token_id in special_tokens.items():

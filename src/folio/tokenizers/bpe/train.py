@@ -68,7 +68,7 @@ def learn_merges(chunks: ChunkCounts, n_merges: int) -> Learned:
     if n_cells >= 1 << 31:
         raise UserError(
             f"The distinct words of the text have {n_cells:,} bytes together; {(1 << 31) - 1:,} is "
-            f"the most. Learn the vocabulary from a part of it, or take out what is no text."
+            f"the most. Learn the vocabulary from a part of it, or take out what is not text."
         )
     work = _Work.for_text(chunks, n_cells, n_merges)
     pair_of_bytes = np.full((N_BYTES, N_BYTES), NO_PAIR, np.int32)
