@@ -39,7 +39,7 @@ from folio.run.directory import find_run
 from folio.run.model import Model
 from folio.run.opening import open_run
 from folio.tokenizers.base import TokenIds
-from folio.tokens.stream import IGNORED, Batch, Place, TokenStream
+from folio.tokens.stream import IGNORED, Batch, StreamPosition, TokenStream
 from folio.tokens.token_file import open_token_file
 from folio.training.loop import train
 from folio.training.parts import Evaluation, Training
@@ -104,11 +104,11 @@ class Places:
         self.loss_mask = stream.loss_mask
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StreamPosition:
         return self.stream.place
 
     @place.setter
-    def place(self, place: Place) -> None:
+    def place(self, place: StreamPosition) -> None:
         self.stream.place = place
 
     def next_batch(self, n_windows: int, context_length: int | None = None) -> Batch:

@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from folio.recipe.expected_loss import ANCHOR_SIZE, ANCHOR_STEPS, Effort, LossRule
+from folio.recipe.expected_loss import ANCHOR_SIZE, ANCHOR_STEPS, LossRule, TrainingBudget
 
 SIZE_SCALES = (0.2, 0.4, 0.8, 1.6, 3.2)
 SIZE_EXPONENTS = (0.2, 0.35, 0.5)
@@ -37,9 +37,9 @@ class RecordedRun:
     """Best exact validation loss, in nats per token."""
 
     @property
-    def effort(self) -> Effort:
+    def budget(self) -> TrainingBudget:
         """What went into it."""
-        return Effort(self.parameters, self.tokens_per_step, self.steps, self.text_tokens)
+        return TrainingBudget(self.parameters, self.tokens_per_step, self.steps, self.text_tokens)
 
     @property
     def is_anchor(self) -> bool:
@@ -82,8 +82,8 @@ def _predictions(
     rule: LossRule, runs: Sequence[RecordedRun]
 ) -> Iterator[tuple[RecordedRun, float]]:
     """The runs on one text but for its anchors, and their losses by a rule."""
-    anchors = [(run.effort, run.loss) for run in runs if run.is_anchor]
+    anchors = [(run.budget, run.loss) for run in runs if run.is_anchor]
     anchors.sort(key=lambda anchor: anchor[0].steps)
     for run in runs:
         if not run.is_anchor:
-            yield run, rule.expected_loss(anchors, run.effort)
+            yield run, rule.expected_loss(anchors, run.budget)

@@ -37,7 +37,7 @@ def test_the_calibration_finds_the_rule_that_made_the_runs():
     def run(text: str, size: str, n: int, batch: int, steps: int) -> RecordedRun:
         tokens, floor, scale = {"a": (300_000, 1.0, 0.2), "b": (1_000_000, 1.3, 0.1)}[text]
         blank = RecordedRun(text, size, n, batch, steps, tokens, 0.0)
-        return replace(blank, loss=floor + scale * truth.shortfall(blank.effort))
+        return replace(blank, loss=floor + scale * truth.shortfall(blank.budget))
 
     runs = [
         run(text, size, n, batch, steps)

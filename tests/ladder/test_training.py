@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from folio.ladder.steps import STEPS
-from folio.ladder.training import Climb, climb, write
+from folio.ladder.training import LadderResult, climb, write
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import make_recipe
 
@@ -25,7 +25,7 @@ def text(book: Path) -> Prepared:
     return read(str(book))
 
 
-def weights(result: Climb) -> list[torch.Tensor]:
+def weights(result: LadderResult) -> list[torch.Tensor]:
     return list(result.model.state_dict().values())
 
 

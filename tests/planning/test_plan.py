@@ -14,14 +14,14 @@ from folio.planning.plan import Plan, Row
 from folio.recipe.expected_loss import RULE
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.sizing import Candidate
-from folio.recipe.speed import Speed
+from folio.recipe.speed import Throughput
 
 
 def row(size: str, tokens_per_second: float, memory_bytes: int = 10**9, n: int = 10**6) -> Row:
     """For 60 minutes on n tokens of text."""
     recipe = make_recipe({"size": size, "model": {"vocab_size": 100}})
     per_step = recipe.training.batch_size * recipe.model.context_length
-    speed = Speed(per_step / tokens_per_second, 0.0)
+    speed = Throughput(per_step / tokens_per_second, 0.0)
     return Row(Candidate(recipe, speed, True, 60, n, n // 10, memory_bytes, 8 * 10**9), None)
 
 
@@ -64,9 +64,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A machine that takes 10 ms a step, and anchors of two and four steps; counts measurements."""
     measured: list[int] = []
 
-    def measure(recipe: Recipe, *_: object) -> Speed:
+    def measure(recipe: Recipe, *_: object) -> Throughput:
         measured.append(recipe.model.n_parameters)
-        return Speed(0.01, 0.1)
+        return Throughput(0.01, 0.1)
 
     monkeypatch.setattr("folio.recipe.sizing.measure", measure)
     monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
@@ -108,7 +108,7 @@ def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
 ):
     monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
     # So slow that no larger size comes near to the tokens that it needs.
-    monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: Speed(100.0, 1.0))
+    monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: Throughput(100.0, 1.0))
     main(["plan", str(book), "--json", "--minutes", "1000", "--optimizer.kind", "adamw"])
     sizes = json.loads(capfd.readouterr().out)["sizes"]
     assert [size["measured"] for size in sizes] == [True] + [False] * 5

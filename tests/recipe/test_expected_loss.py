@@ -12,8 +12,8 @@ import pytest
 from folio.model.config import ModelConfig
 from folio.recipe.expected_loss import (
     RULE,
-    Effort,
     LossRule,
+    TrainingBudget,
     anchor_file,
     block_parameters,
     read_anchors,
@@ -33,26 +33,28 @@ FOUR_MILLION, TEXT = 4_000_000, 10**9
 
 def test_the_parts_are_added():
     # A batch of the critical size makes half of 600 tokens useful; 2 / sqrt(4) + 1e6 / 300.
-    effort = Effort(FOUR_MILLION, 100, 6, TEXT)
-    assert SIMPLE.shortfall(effort) == pytest.approx(1 + 1e6 / 300)
+    budget = TrainingBudget(FOUR_MILLION, 100, 6, TEXT)
+    assert SIMPLE.shortfall(budget) == pytest.approx(1 + 1e6 / 300)
 
 
 def test_floor_and_scale_are_those_of_the_text():
-    efforts = [Effort(n, 1, steps, TEXT) for n, steps in ((1, 100), (1, 200), (9, 5000))]
-    losses = [1.5 + 0.01 * SIMPLE.shortfall(effort) for effort in efforts]
-    anchors = list(zip(efforts[:2], losses[:2]))
-    assert SIMPLE.expected_loss(anchors, efforts[2]) == pytest.approx(losses[2])
+    budgets = [TrainingBudget(n, 1, steps, TEXT) for n, steps in ((1, 100), (1, 200), (9, 5000))]
+    losses = [1.5 + 0.01 * SIMPLE.shortfall(budget) for budget in budgets]
+    anchors = list(zip(budgets[:2], losses[:2]))
+    assert SIMPLE.expected_loss(anchors, budgets[2]) == pytest.approx(losses[2])
 
 
 def test_a_text_that_teaches_nothing_promises_nothing():
-    short, longer = (Effort(10**6, 768, steps, TEXT) for steps in (150, 500))
+    short, longer = (TrainingBudget(10**6, 768, steps, TEXT) for steps in (150, 500))
     anchors = [(short, 2.0), (longer, 2.1)]
-    assert SIMPLE.expected_loss(anchors, Effort(10**7, 768, 5000, TEXT)) == pytest.approx(2.1)
+    assert SIMPLE.expected_loss(anchors, TrainingBudget(10**7, 768, 5000, TEXT)) == pytest.approx(
+        2.1
+    )
 
 
 def test_a_repeated_token_is_worth_less_each_time():
     def fresh(tokens: int) -> float:
-        return SIMPLE.fresh_tokens(Effort(10**6, 1, tokens, 1000))
+        return SIMPLE.fresh_tokens(TrainingBudget(10**6, 1, tokens, 1000))
 
     worth = [fresh(1000 * epochs) for epochs in (1, 2, 3, 1000)]
     gains = [b - a for a, b in pairwise(worth)]
@@ -64,13 +66,13 @@ def test_a_repeated_token_is_worth_less_each_time():
 
 
 def test_larger_batches_make_fewer_useful_tokens_of_the_same_number():
-    small, large = Effort(10**6, 10, 60, TEXT), Effort(10**6, 100, 6, TEXT)
+    small, large = TrainingBudget(10**6, 10, 60, TEXT), TrainingBudget(10**6, 100, 6, TEXT)
     assert SIMPLE.fresh_tokens(small) > SIMPLE.fresh_tokens(large)
 
 
 def test_the_calibrated_rule_falls_with_steps_with_text_and_with_size():
     def shortfall(n: int, steps: int, text: int) -> float:
-        return RULE.shortfall(Effort(n, 768, steps, text))
+        return RULE.shortfall(TrainingBudget(n, 768, steps, text))
 
     few = shortfall(800_000, 500, 10**6)
     many = shortfall(800_000, 5000, 10**6)
@@ -86,6 +88,6 @@ def test_the_blocks_are_what_does_not_depend_on_the_vocabulary():
 def test_anchors_stand_beside_the_tokens_or_are_unknown(tmp_path: Path):
     tokens = tmp_path / "train.bin"
     assert read_anchors(tokens) == []
-    effort = Effort(1, 2, 3, 4)
-    write_json(anchor_file(tokens), [{"effort": asdict(effort), "loss": 2.5}])
-    assert read_anchors(tokens) == [(effort, 2.5)]
+    budget = TrainingBudget(1, 2, 3, 4)
+    write_json(anchor_file(tokens), [{"effort": asdict(budget), "loss": 2.5}])
+    assert read_anchors(tokens) == [(budget, 2.5)]

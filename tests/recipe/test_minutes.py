@@ -13,7 +13,7 @@ from folio.config import merge, read_toml
 from folio.recipe.budget import CommandClock
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
-from folio.recipe.speed import Speed
+from folio.recipe.speed import Throughput
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
@@ -68,7 +68,7 @@ class SlowMachine(Watcher):
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: Speed(STEP, EVALUATION))
+    monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: Throughput(STEP, EVALUATION))
     monkeypatch.setattr("folio.recipe.train.evaluation_now", lambda _: EVALUATION)
 
 

@@ -15,7 +15,7 @@ from folio.recipe.build import build
 from folio.recipe.evaluations import evaluation_interval
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import make_recipe
-from folio.recipe.speed import Speed, steps_in
+from folio.recipe.speed import Throughput, steps_in
 from folio.training.config import TrainingConfig
 
 
@@ -110,7 +110,7 @@ def test_evaluations_cost_about_a_twentieth_but_there_are_some():
 
 
 def test_where_evaluations_would_take_much_of_the_minutes_they_read_less_of_the_training_text():
-    recipe, speed = make_recipe({}), Speed(step_seconds=0.1, evaluation_seconds=4.0)
+    recipe, speed = make_recipe({}), Throughput(step_seconds=0.1, evaluation_seconds=4.0)
     assert sample_less(recipe, speed, 600.0, 160_000) == (recipe, speed)
     smaller, faster = sample_less(recipe, speed, 20.0, 160_000)
     assert smaller.training.evaluation_sample == 20_000
@@ -127,5 +127,5 @@ def test_where_evaluations_would_take_much_of_the_minutes_they_read_less_of_the_
 def test_steps_leave_time_for_evaluations():
     config = TrainingConfig(batch_size=10, evaluation_interval=10)
     # Ten steps of 1 s and one evaluation of 2 s make 12 s.
-    assert steps_in(60, Speed(1.0, 2.0), config, 10, 1500) == 50
-    assert steps_in(0.5, Speed(1.0, 2.0), config, 10, 1500) == 1
+    assert steps_in(60, Throughput(1.0, 2.0), config, 10, 1500) == 50
+    assert steps_in(0.5, Throughput(1.0, 2.0), config, 10, 1500) == 1

@@ -15,7 +15,7 @@ from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.sizing import best_of, candidates, size_recipe, token_flops
-from folio.recipe.speed import Speed
+from folio.recipe.speed import Throughput
 
 CPU: Table = {"device": {"kind": "cpu", "precision": "float32", "threads": 1}}
 FLOPS = 2e11
@@ -26,9 +26,9 @@ MakeText = Callable[[int], Prepared]
 """Number of characters -> a text of that length, prepared."""
 
 
-def speed_of(recipe: Recipe) -> Speed:
+def speed_of(recipe: Recipe) -> Throughput:
     per_step = recipe.training.batch_size * recipe.model.context_length
-    return Speed(token_flops(recipe) * per_step / FLOPS, 0.0)
+    return Throughput(token_flops(recipe) * per_step / FLOPS, 0.0)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A machine of so many operations a second, and the sizes that were tried on it."""
     names: list[str] = []
 
-    def try_out(recipe: Recipe, *_: object) -> Speed:
+    def try_out(recipe: Recipe, *_: object) -> Throughput:
         names.append(recipe.size)
         return speed_of(recipe)
 
@@ -132,12 +132,12 @@ def test_a_size_or_a_shape_that_is_given_stays(given: Table, text: MakeText, tri
     found = chosen(merge(given, minutes(1000)), prepared)[0]
     asked = make_recipe(CPU, given, minutes(1000))
     dropped = {"embedding_dropout": 0.1, "residual_dropout": 0.1, "attention_dropout": 0.0}
-    restraint: Table = {
+    regularization: Table = {
         "model": dropped,
         "optimizer": {"matrix_weight_decay": 2.0},
         "training": {"confidence_penalty": 0.1},
     }
-    assert found == make_recipe(CPU, given, minutes(1000), restraint)
+    assert found == make_recipe(CPU, given, minutes(1000), regularization)
     assert found.size == asked.size
 
 
@@ -213,7 +213,7 @@ def test_without_any_budget_the_default_minutes_choose(text: MakeText, tried: li
 def test_what_was_chosen_stands_in_the_recipe_of_the_run(
     book: Path, tried: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: Speed(0.02, 0.05))
+    monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: Throughput(0.02, 0.05))
     monkeypatch.setattr("folio.recipe.budget.CommandClock.used", lambda _: 0.0)
     monkeypatch.setitem(SIZES, "nano", Size(1, 2, 16, 64, 16, 16))
     flags = ["--device.kind", "cpu", "--device.precision", "float32", "--device.threads", "1"]

@@ -347,9 +347,9 @@ def test_a_recipe_whose_weights_changed_says_so(base: Run, new: Path, book: Path
 def test_minutes_plan_a_fine_tuning_as_a_training(
     base: Run, new: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from folio.recipe.speed import Speed
+    from folio.recipe.speed import Throughput
 
-    speeds = iter([Speed(0.02, 0.01)])
+    speeds = iter([Throughput(0.02, 0.01)])
     monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: next(speeds))
     monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: next(speeds))
     table = table_of(new, training={"minutes": 0.1, "evaluation_interval": 0})

@@ -84,10 +84,10 @@ def test_a_recipe_that_may_begin_with_a_run_is_of_format_2(book: Path):
 def test_a_plan_begins_with_the_run_that_is_named(
     book: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from folio.recipe.speed import Speed
+    from folio.recipe.speed import Throughput
 
     train_recipe(recipe_of(book, training={"max_steps": 2}), "base", Watcher())
-    monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: Speed(0.1, 0.1))
+    monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: Throughput(0.1, 0.1))
     for flag in ("--from", "--start.run"):
         main(["plan", str(book), flag, "base", "--minutes", "1", "--json"])
         out, _ = capfd.readouterr()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folio.tokens.mixture import Mixture
-from folio.tokens.stream import IGNORED, Batch, Place, StreamConfig, TokenStream
+from folio.tokens.stream import IGNORED, Batch, StreamConfig, StreamPosition, TokenStream
 
 OLD = 1000
 """Tokens of the old text are numbers from here on."""
@@ -70,7 +70,7 @@ def test_a_mixture_goes_on_from_its_place_exactly(n_new: int, n_old: int, share:
 def test_every_token_of_both_texts_is_a_target_once_an_epoch():
     mixture = mixture_of(61, 41, window=4, share=0.4)
     seen: list[int] = []
-    while mixture.place.epoch < 1 or (mixture.place.kept or Place()).epoch < 1:
+    while mixture.place.epoch < 1 or (mixture.place.kept or StreamPosition()).epoch < 1:
         targets = mixture.next_batch(5).targets
         seen += targets[targets != IGNORED].tolist()
     new, old = ([t for t in seen if (t >= OLD) == is_old] for is_old in (False, True))
@@ -84,5 +84,7 @@ def test_a_place_survives_json(share: float):
 
     mixture = mixture_of(61, 41, window=4, share=share)
     mixture.next_batch(5)
-    assert Place.of(asdict(mixture.place)) == mixture.place
-    assert Place.of({"epoch": 2, "position": 7}) == Place(2, 7)  # of a run that is older
+    assert StreamPosition.of(asdict(mixture.place)) == mixture.place
+    assert StreamPosition.of({"epoch": 2, "position": 7}) == StreamPosition(
+        2, 7
+    )  # of a run that is older

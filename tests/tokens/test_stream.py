@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from folio.errors import UserError
 from folio.tokens import stream as stream_module
 from folio.tokens.permutation import permute
-from folio.tokens.stream import IGNORED, Batch, Place, StreamConfig, TokenStream
+from folio.tokens.stream import IGNORED, Batch, StreamConfig, StreamPosition, TokenStream
 
 ORDERS = st.sampled_from([StreamConfig(order="shuffled"), StreamConfig(order="sequential")])
 
@@ -81,7 +81,7 @@ def test_a_stream_goes_on_exactly_from_its_place():
     one, other = stream_of(100, 8, seed=5), stream_of(100, 8, seed=5)
     for _ in range(7):
         one.next_batch(3)
-    other.place = Place(**vars(one.place))
+    other.place = StreamPosition(**vars(one.place))
     for width in (8, 3, 8):
         a, b = one.next_batch(4, width), other.next_batch(4, width)
         assert (a.targets == b.targets).all()
@@ -97,7 +97,7 @@ def test_places_that_are_looked_up_ahead_are_the_same(
         monkeypatch.setattr(stream_module, "AHEAD", ahead)
         stream = stream_of(100, 8, config=config, lanes=2)
         found = [windows_of(stream.next_batch(5)) for _ in range(7)]
-        stream.place = Place(1, 16)
+        stream.place = StreamPosition(1, 16)
         return found + [windows_of(stream.next_batch(5, 3)) for _ in range(7)]
 
     assert targets(1) == targets(3) == targets(1024)

@@ -23,7 +23,7 @@ from optuna.trial import TrialState  # noqa: E402
 from folio.config import merge, read_toml  # noqa: E402
 from folio.errors import UserError  # noqa: E402
 from folio.recipe.recipe import make_recipe  # noqa: E402
-from folio.recipe.speed import Speed  # noqa: E402
+from folio.recipe.speed import Throughput  # noqa: E402
 from folio.recipe.watcher import Watcher  # noqa: E402
 from folio.run.directory import Run  # noqa: E402
 from folio.training.parallel.step import ParallelStep  # noqa: E402
@@ -217,7 +217,7 @@ def test_the_same_request_is_the_same_study_and_another_is_refused(make_study: M
 def test_minutes_for_the_whole_study_are_frozen_as_epochs_of_a_trial(
     book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(making, "measure", lambda *given: Speed(0.01, 0.1))
+    monkeypatch.setattr(making, "measure", lambda *given: Throughput(0.01, 0.1))
     recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
     request = Request(recipe=recipe, space=SPACE, minutes=1.0, search={"trials": 8, "repeats": 0})
     study = ensure_study(tmp_path / "study", request, 2, Watcher())

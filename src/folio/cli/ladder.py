@@ -17,7 +17,7 @@ from folio.run.directory import check_name
 from folio.storage import json_text
 
 if TYPE_CHECKING:
-    from folio.ladder.training import Climb, Evaluation
+    from folio.ladder.training import Evaluation, LadderResult
     from folio.recipe.prepare import Prepared
     from folio.run.directory import Run
 
@@ -129,7 +129,7 @@ def _prepare(sources: tuple[str, ...]) -> Prepared:
     return prepare(make_recipe({"corpus": corpus, "tokenizer": {"kind": "character"}}), say)
 
 
-def _climb(step: Step, text: Prepared, seed: int, max_steps: int | None) -> Climb:
+def _climb(step: Step, text: Prepared, seed: int, max_steps: int | None) -> LadderResult:
     from folio.ladder.training import MAX_STEPS, climb
 
     say(f"step {step.number}: {step.idea}")
@@ -211,7 +211,7 @@ def _all(
     show(f"{table(header, rows)}\n\n{path}")
 
 
-def _record(step: Step, results: list[Climb]) -> dict[str, Any]:
+def _record(step: Step, results: list[LadderResult]) -> dict[str, Any]:
     return {
         "step": step.number,
         "idea": step.idea,

@@ -43,7 +43,7 @@ class LayerAttention:
 
 
 @dataclass(frozen=True)
-class Look:
+class ForwardTrace:
     """The result of one forward pass over a text."""
 
     token_ids: list[int]
@@ -73,7 +73,7 @@ class Look:
 
 
 @torch.no_grad()
-def look_at(opened: Model, text: str) -> Look:
+def look_at(opened: Model, text: str) -> ForwardTrace:
     """Run one forward pass over a text and keep its inner values.
 
     Raises:
@@ -92,7 +92,7 @@ def look_at(opened: Model, text: str) -> Look:
         logits = model(torch.tensor([token_ids], device=device))[0]  # (T, V)
     log_probabilities = logits.float().log_softmax(dim=1).cpu()
     pieces = [tokenizer.decode([token_id]) for token_id in token_ids]
-    return Look(token_ids, pieces, log_probabilities, layers, left_out)
+    return ForwardTrace(token_ids, pieces, log_probabilities, layers, left_out)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Writes a look as one HTML file that needs no server and no other file."""
+"""Writes a forward trace as one HTML file that needs no server and no other file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from folio.evaluation.matching import Blocks, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import pattern_windows
-from folio.explain.look import Look, look_at, map_embeddings, position_tables
+from folio.explain.look import ForwardTrace, look_at, map_embeddings, position_tables
 from folio.run.model import Model
 from folio.storage import atomic_write
 from folio.tokens.text import BREAK, TokenText
@@ -29,47 +29,47 @@ PICTURE_SIDE = 384
 """Most positions and dimensions in a picture of positions."""
 
 
-def write_page(opened: Model, text: str, path: Path) -> Look:
+def write_page(opened: Model, text: str, path: Path) -> ForwardTrace:
     """Look at a text and write the page.
 
     Raises:
         UserError: as `look_at`, or the file cannot be written.
     """
-    look = look_at(opened, text)
-    data = json.dumps(page_data(opened, look), ensure_ascii=False, separators=(",", ":"))
+    trace = look_at(opened, text)
+    data = json.dumps(page_data(opened, trace), ensure_ascii=False, separators=(",", ":"))
     template = files("folio.explain").joinpath("page.html").read_text(encoding="utf-8")
     with atomic_write(path) as file:
         # "</script>" inside a text must not end the data.
         file.write(template.replace("__DATA__", data.replace("</", "<\\/")))
-    return look
+    return trace
 
 
-def page_data(opened: Model, look: Look) -> dict[str, Any]:
+def page_data(opened: Model, trace: ForwardTrace) -> dict[str, Any]:
     """All data of the page; losses in nats, probabilities between 0 and 1."""
     decode = opened.tokenizer.decode
-    surprisal = look.surprisal
+    surprisal = trace.surprisal
     mean = sum(s for s in surprisal if s is not None) / (len(surprisal) - 1)
-    mapped = map_embeddings(opened, look.token_ids)
-    n = min(ATTENTION_POSITIONS, len(look.token_ids))
+    mapped = map_embeddings(opened, trace.token_ids)
+    n = min(ATTENTION_POSITIONS, len(trace.token_ids))
     return {
         "about": (
-            f"{opened.run.name}, {opened.checkpoint.path.name}: {len(look.token_ids)} tokens, "
+            f"{opened.run.name}, {opened.checkpoint.path.name}: {len(trace.token_ids)} tokens, "
             f"{mean:.3f} nats per token on the mean."
         ),
-        "token_ids": look.token_ids,
-        "pieces": look.pieces,
-        "copied": copied_pieces(opened, look.token_ids),
+        "token_ids": trace.token_ids,
+        "pieces": trace.pieces,
+        "copied": copied_pieces(opened, trace.token_ids),
         "surprisal": [None if s is None else _short(s) for s in surprisal],
         "alternatives": [
-            [[decode([token_id]), _short(p), token_id] for token_id, p in look.alternatives(i)]
-            for i in range(len(look.token_ids) - 1)
+            [[decode([token_id]), _short(p), token_id] for token_id, p in trace.alternatives(i)]
+            for i in range(len(trace.token_ids) - 1)
         ],
         "attention": [
             {
                 "scores": _matrices(layer.scores[:, :n, :n]),
                 "weights": _matrices(layer.weights[:, :n, :n]),
             }
-            for layer in look.attention
+            for layer in trace.attention
         ],
         "map": {
             "token_ids": mapped.token_ids,

@@ -1,4 +1,4 @@
-"""Prints the small matrices of a look in a terminal."""
+"""Prints the small matrices of a forward trace in a terminal."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from folio.console import table
-from folio.explain.look import Look
+from folio.explain.look import ForwardTrace
 from folio.tokenizers.comparison import visible
 
 SHOWN = 10
 """Positions that are shown; more do not fit a terminal."""
 
 
-def print_tensors(look: Look) -> str:
+def print_tensors(trace: ForwardTrace) -> str:
     """Token ids, training examples, and attention of the first positions before the mask, after it,
     and after the softmax.
     """
-    n = min(SHOWN, len(look.token_ids))
-    pieces = [visible(piece.encode()) for piece in look.pieces[:n]]
+    n = min(SHOWN, len(trace.token_ids))
+    pieces = [visible(piece.encode()) for piece in trace.pieces[:n]]
     sections = [
-        f"token ids, the first {n} of {len(look.token_ids)}\n"
-        + table(pieces, [[str(token_id) for token_id in look.token_ids[:n]]]),
+        f"token ids, the first {n} of {len(trace.token_ids)}\n"
+        + table(pieces, [[str(token_id) for token_id in trace.token_ids[:n]]]),
         "training examples (input so far -> target)\n"
         + "\n".join(
-            f"{look.token_ids[: i + 1]} -> {look.token_ids[i + 1]}"
-            for i in range(min(n, len(look.token_ids) - 1))
+            f"{trace.token_ids[: i + 1]} -> {trace.token_ids[i + 1]}"
+            for i in range(min(n, len(trace.token_ids) - 1))
         ),
     ]
-    for i, layer in enumerate(look.attention):
+    for i, layer in enumerate(trace.attention):
         for head in range(layer.scores.shape[0]):
             for name, values in (
                 ("scores, before the mask", layer.scores),

@@ -40,7 +40,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Climb:
+class LadderResult:
     """The result of training one step of the ladder."""
 
     step: Step
@@ -68,7 +68,7 @@ def climb(
     seed: int = 1,
     max_steps: int = MAX_STEPS,
     show: Callable[[Evaluation], None] = lambda evaluation: None,
-) -> Climb:
+) -> LadderResult:
     """Train one step of the ladder on a text.
 
     Args:
@@ -105,11 +105,11 @@ def climb(
             evaluations.append(Evaluation(number, training_loss, validation_loss))
             show(evaluations[-1])
 
-    return Climb(step, seed, model, sizes, time.perf_counter() - began, evaluations)
+    return LadderResult(step, seed, model, sizes, time.perf_counter() - began, evaluations)
 
 
 @torch.no_grad()
-def write(result: Climb, text: Prepared, n_characters: int, seed: int = 1) -> str:
+def write(result: LadderResult, text: Prepared, n_characters: int, seed: int = 1) -> str:
     """Generate text with a trained step, one token at a time, each from those before it."""
     tokenizer = text.tokenizer
     excluded = np.zeros(tokenizer.vocab_size, np.bool_)

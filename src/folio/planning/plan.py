@@ -14,10 +14,10 @@ from folio.recipe.expected_loss import (
     ANCHOR_SIZE,
     ANCHOR_STEPS,
     RULE,
-    Effort,
+    TrainingBudget,
     anchor_file,
-    effort_of,
     read_anchors,
+    training_budget,
 )
 from folio.recipe.memory import memory_before
 from folio.recipe.prepare import Prepared
@@ -126,7 +126,7 @@ def make_plan(
     for candidate in candidates(recipes, prepared, minutes, memory_before()):
         found.append(candidate)
         tell(f"{candidate.recipe.size}: {candidate.speed.step_seconds:.3g} s a step")
-    anchors: list[tuple[Effort, float]] = []
+    anchors: list[tuple[TrainingBudget, float]] = []
     if not begins and "train.mask" not in prepared.files:  # a mask changes the losses
         anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)
     return Plan(
@@ -138,19 +138,21 @@ def make_plan(
     )
 
 
-def _loss(candidate: Candidate, anchors: list[tuple[Effort, float]]) -> float | None:
+def _loss(candidate: Candidate, anchors: list[tuple[TrainingBudget, float]]) -> float | None:
     if candidate.steps < FEW_STEPS or not anchors:
         return None
     recipe = candidate.recipe
     return RULE.expected_loss(
         anchors,
-        effort_of(recipe.model, recipe.training.batch_size, candidate.steps, candidate.n_training),
+        training_budget(
+            recipe.model, recipe.training.batch_size, candidate.steps, candidate.n_training
+        ),
     )
 
 
 def measure_anchors(
     prepared: Prepared, device: Device, tell: Callable[[str], None]
-) -> list[tuple[Effort, float]]:
+) -> list[tuple[TrainingBudget, float]]:
     """The anchors of a text, measured once and then kept beside its tokens.
 
     Their settings are the same for every text, whatever the user's are.
@@ -164,10 +166,10 @@ def measure_anchors(
     for steps in ANCHOR_STEPS:
         tell(f"{steps} steps of {ANCHOR_SIZE}, to see how this text is learned")
         loss = trial_loss(recipe, device, steps, training, prepared.validation())
-        effort = effort_of(recipe.model, recipe.training.batch_size, steps, len(training))
-        anchors.append((effort, loss))
+        budget = training_budget(recipe.model, recipe.training.batch_size, steps, len(training))
+        anchors.append((budget, loss))
     write_json(
         anchor_file(path),
-        [{"effort": asdict(effort), "loss": loss} for effort, loss in anchors],
+        [{"effort": asdict(budget), "loss": loss} for budget, loss in anchors],
     )
     return anchors

@@ -15,7 +15,7 @@ from folio.console import duration
 from folio.device import Device
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
 from folio.recipe.recipe import Recipe
-from folio.recipe.speed import Speed, measure
+from folio.recipe.speed import Throughput, measure
 from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
@@ -75,7 +75,7 @@ class Frozen:
 
     recipe: Recipe
     """The recipe with max_steps; if the budget was in minutes, also with a pace of one knot."""
-    speed: Speed | None = None
+    speed: Throughput | None = None
     """The speed that converted minutes to steps; None for other budgets."""
     time: TimeBudget | None = None
     """The budget to keep by the clock; None if the steps are fixed."""
@@ -87,7 +87,7 @@ def freeze_budget(
     training: TokenIds,
     validation: TokenIds,
     clock: CommandClock | None = None,
-    speed: Speed | None = None,
+    speed: Throughput | None = None,
     read_at_end: int = 0,
     tell: Callable[[str], None] = lambda line: None,
     from_step: int = 0,
@@ -137,7 +137,7 @@ def freeze_budget(
 
 def plan(
     recipe: Recipe,
-    speed: Speed,
+    speed: Throughput,
     budget: TimeBudget,
     used: float,
     tell: Callable[[str], None],
@@ -182,8 +182,8 @@ def plan(
 
 
 def sample_less(
-    recipe: Recipe, speed: Speed, seconds: float, n_validation: int
-) -> tuple[Recipe, Speed]:
+    recipe: Recipe, speed: Throughput, seconds: float, n_validation: int
+) -> tuple[Recipe, Throughput]:
     """Let evaluations read less of the training text if the usual ones would be expensive.
 
     Args:

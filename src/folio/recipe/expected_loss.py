@@ -30,7 +30,7 @@ ANCHOR_STEPS = (150, 500)
 
 
 @dataclass(frozen=True)
-class Effort:
+class TrainingBudget:
     """The size and length of a training, from which its loss is predicted."""
 
     parameters: int
@@ -62,35 +62,37 @@ class LossRule:
     band: float
     """Two standard errors of a prediction, as a share of the loss."""
 
-    def expected_loss(self, anchors: Sequence[tuple[Effort, float]], effort: Effort) -> float:
+    def expected_loss(
+        self, anchors: Sequence[tuple[TrainingBudget, float]], budget: TrainingBudget
+    ) -> float:
         """Best validation loss of a training, in nats per token.
 
         Args:
             anchors: two trainings on the same text, and the losses that they reached.
-            effort: the training to predict.
+            budget: the training to predict.
         """
         (short, high), (longer, low) = anchors
         fall = self.shortfall(short) - self.shortfall(longer)
         # A text on which more training did not help will not gain from still more.
         scale = max(high - low, 0.0) / fall
-        return low + scale * (self.shortfall(effort) - self.shortfall(longer))
+        return low + scale * (self.shortfall(budget) - self.shortfall(longer))
 
-    def shortfall(self, effort: Effort) -> float:
+    def shortfall(self, budget: TrainingBudget) -> float:
         """How far a training stays above the floor, in units of the text's scale."""
-        size = self.size_scale * (effort.parameters / 1e6) ** -self.size_exponent
-        return size + (self.fresh_tokens(effort) / 1e6) ** -self.data_exponent
+        size = self.size_scale * (budget.parameters / 1e6) ** -self.size_exponent
+        return size + (self.fresh_tokens(budget) / 1e6) ** -self.data_exponent
 
-    def fresh_tokens(self, effort: Effort) -> float:
+    def fresh_tokens(self, budget: TrainingBudget) -> float:
         """D: the number of tokens that would teach as much if each were seen once in small
         batches.
         """
-        n_tokens = effort.tokens_per_step * effort.steps
-        useful = n_tokens / (1 + effort.tokens_per_step / self.critical_batch)
-        repeats = useful / effort.text_tokens - 1
+        n_tokens = budget.tokens_per_step * budget.steps
+        useful = n_tokens / (1 + budget.tokens_per_step / self.critical_batch)
+        repeats = useful / budget.text_tokens - 1
         if repeats <= 0:
             return useful
         worth = self.worthwhile_repeats * -math.expm1(-repeats / self.worthwhile_repeats)
-        return effort.text_tokens * (1 + worth)
+        return budget.text_tokens * (1 + worth)
 
 
 RULE = LossRule(
@@ -113,9 +115,13 @@ def block_parameters(model: ModelConfig) -> int:
     return model.n_parameters - tables
 
 
-def effort_of(model: ModelConfig, batch_size: int, steps: int, text_tokens: int) -> Effort:
-    """The effort of a model trained for this number of steps."""
-    return Effort(block_parameters(model), batch_size * model.context_length, steps, text_tokens)
+def training_budget(
+    model: ModelConfig, batch_size: int, steps: int, text_tokens: int
+) -> TrainingBudget:
+    """The budget of a model trained for this number of steps."""
+    return TrainingBudget(
+        block_parameters(model), batch_size * model.context_length, steps, text_tokens
+    )
 
 
 def anchor_file(training_file: Path) -> Path:
@@ -123,10 +129,10 @@ def anchor_file(training_file: Path) -> Path:
     return training_file.with_name("anchors.json")
 
 
-def read_anchors(training_file: Path) -> list[tuple[Effort, float]]:
+def read_anchors(training_file: Path) -> list[tuple[TrainingBudget, float]]:
     """The anchors of a text; empty if `folio plan` has not measured them."""
     try:
         table = read_json(anchor_file(training_file))
-        return [(Effort(**anchor["effort"]), float(anchor["loss"])) for anchor in table]
+        return [(TrainingBudget(**anchor["effort"]), float(anchor["loss"])) for anchor in table]
     except (UserError, KeyError, TypeError):
         return []

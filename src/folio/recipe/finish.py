@@ -24,7 +24,7 @@ from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.look_back import look_back
 from folio.run.model import Model
 from folio.run.opening import open_run
-from folio.run.prediction import Figures, compare_with_prediction
+from folio.run.prediction import Estimate, compare_with_prediction
 from folio.storage import write_json
 from folio.tokenizers.base import CHAT_TOKENS, TokenIds
 from folio.training.parts import Ending, Training
@@ -100,7 +100,7 @@ def finish(
     draw_loss(run)
     diagnosis = diagnose_run(run)
     rows = facts(run, recipe, ending, state, held_out, looked)
-    measured = Figures(
+    measured = Estimate(
         max_steps=training.pace.planned,
         memory_bytes=max(peak_memory(), training.step.peak_bytes),
         seconds=state.seconds if ending == "finished" else None,

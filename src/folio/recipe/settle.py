@@ -11,15 +11,15 @@ from folio.config import Table
 from folio.device import Device
 from folio.recipe.budget import CommandClock
 from folio.recipe.build import choose_for, fit_vocabulary
-from folio.recipe.expected_loss import RULE, effort_of, read_anchors
+from folio.recipe.expected_loss import RULE, read_anchors, training_budget
 from folio.recipe.memory import fit_memory, memory_before
 from folio.recipe.origin import Origin, open_origin
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import Recipe
 from folio.recipe.sizing import size_recipe
-from folio.recipe.speed import Speed
+from folio.recipe.speed import Throughput
 from folio.recipe.watcher import Watcher
-from folio.run.prediction import Figures
+from folio.run.prediction import Estimate
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 
@@ -33,7 +33,7 @@ class Settled(NamedTuple):
     device: Device
     memory_bytes: int
     """Predicted memory of training in bytes; 0 if unknown."""
-    speed: Speed | None
+    speed: Throughput | None
     """Speed of its size on this machine, if it was measured."""
     origin: Origin | None = None
     """The run that it begins with; None for random weights."""
@@ -77,7 +77,7 @@ def settle(
     return Settled(recipe, prepared, device, memory_bytes, speed, origin)
 
 
-def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
+def expect(settled: Settled, recipe: Recipe, speed: Throughput | None) -> Estimate:
     """Predict what is known in advance: memory on a CPU, time if the speed was measured, and loss
     if `folio plan` has measured this text.
 
@@ -91,12 +91,14 @@ def expect(settled: Settled, recipe: Recipe, speed: Speed | None) -> Figures:
     # Neither applies to a run that begins with another, or to answers alone.
     is_other = recipe.start.run or "train.mask" in prepared.files
     anchors = [] if is_other else read_anchors(prepared.files["train"])
-    effort = effort_of(recipe.model, config.batch_size, config.max_steps, len(prepared.training()))
-    return Figures(
+    budget = training_budget(
+        recipe.model, config.batch_size, config.max_steps, len(prepared.training())
+    )
+    return Estimate(
         max_steps=config.max_steps,
         memory_bytes=settled.memory_bytes or None,
         seconds=speed and speed.run_seconds(config, length, len(prepared.validation())),
-        loss=RULE.expected_loss(anchors, effort) if anchors else None,
+        loss=RULE.expected_loss(anchors, budget) if anchors else None,
         loss_band=RULE.band if anchors else None,
     )
 

@@ -20,7 +20,7 @@ from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
-from folio.recipe.speed import Speed, measure, steps_in
+from folio.recipe.speed import Throughput, measure, steps_in
 from folio.tokenizers.base import TokenIds
 
 TOKENS_PER_PARAMETER = 1.4
@@ -40,7 +40,7 @@ entry)."""
 DROPPED = ("embedding_dropout", "residual_dropout", "attention_dropout")
 
 
-class Restraint(NamedTuple):
+class Regularization(NamedTuple):
     """Regularization that keeps a model from memorizing a text that it reads many times."""
 
     dropped: tuple[float, float, float]
@@ -52,17 +52,17 @@ class Restraint(NamedTuple):
     """Weight of the confidence penalty."""
 
 
-RESTRAINTS = (
-    (4.0, Restraint((0.0, 0.0, 0.0))),
-    (10.0, Restraint((0.1, 0.1, 0.0))),
-    (math.inf, Restraint((0.2, 0.2, 0.2))),
+REGULARIZATION = (
+    (4.0, Regularization((0.0, 0.0, 0.0))),
+    (10.0, Regularization((0.1, 0.1, 0.0))),
+    (math.inf, Regularization((0.2, 0.2, 0.2))),
 )
 """Largest number of epochs -> regularization, with AdamW or SGD. The thresholds are assumptions."""
-MUON_RESTRAINTS = (
-    (4.0, Restraint((0.0, 0.0, 0.0), 0.05)),
-    (7.0, Restraint((0.0, 0.0, 0.0), 0.5, 0.1)),
-    (10.0, Restraint((0.0, 0.0, 0.0), 1.0, 0.1)),
-    (math.inf, Restraint((0.1, 0.1, 0.0), 2.0, 0.1)),
+MUON_REGULARIZATION = (
+    (4.0, Regularization((0.0, 0.0, 0.0), 0.05)),
+    (7.0, Regularization((0.0, 0.0, 0.0), 0.5, 0.1)),
+    (10.0, Regularization((0.0, 0.0, 0.0), 1.0, 0.1)),
+    (math.inf, Regularization((0.1, 0.1, 0.0), 2.0, 0.1)),
 )
 """The same with Muon, whose decay does more than dropout and costs nothing. From
 docs/experiments.md: decay of 0.5 was best at 5 epochs of tiny Shakespeare ("Neurons that move
@@ -85,7 +85,7 @@ class Candidate:
     """One size, with a budget and a text."""
 
     recipe: Recipe
-    speed: Speed
+    speed: Throughput
     measured: bool
     """Whether its speed was measured, or extrapolated from a smaller size."""
     minutes: float
@@ -208,7 +208,7 @@ def candidates(
         before = here
 
 
-def try_out(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Speed:
+def try_out(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Throughput:
     """Measure the speed of a recipe for a moment; of a large batch only a part is tried."""
     config = recipe.training
     step_flops = config.batch_size * recipe.model.context_length * token_flops(recipe)
@@ -217,11 +217,11 @@ def try_out(recipe: Recipe, device: Device, training: TokenIds, validation: Toke
     return measure(recipe, device, training, validation, TRIAL_SECONDS, n_windows)
 
 
-def expected_speed(recipe: Recipe, smaller: Candidate) -> Speed:
+def expected_speed(recipe: Recipe, smaller: Candidate) -> Throughput:
     """Extrapolate the speed of a size from that of a smaller one."""
     ratio = token_flops(recipe) / token_flops(smaller.recipe)
     token_seconds = ratio / smaller.tokens_per_second
-    return Speed(
+    return Throughput(
         token_seconds * recipe.training.batch_size * recipe.model.context_length,
         smaller.speed.evaluation_seconds * ratio,
     )
@@ -241,7 +241,7 @@ def size_recipe(
     in_use: int,
     tell: Callable[[str], None],
     used_seconds: float = 0.0,
-) -> tuple[Recipe, Speed | None]:
+) -> tuple[Recipe, Throughput | None]:
     """Choose the size and the regularization that a budget in minutes leaves open.
 
     Args:
@@ -274,17 +274,17 @@ def size_recipe(
         n_parameters = chosen.recipe.model.n_parameters
         words.append(f"size {size} ({n_parameters / 1e6:.1f} M parameters)")
     muon = chosen.recipe.optimizer.kind == "muon"
-    restraint = restraint_for(chosen.epochs, muon)
+    regularization = regularization_for(chosen.epochs, muon)
     settings: dict[str, Table] = {}
     if open_dropout:
-        settings["model"] = dict(zip(DROPPED, restraint.dropped))
-        words.append(f"dropout {max(restraint.dropped):g} (about {chosen.epochs:.2g} epochs)")
+        settings["model"] = dict(zip(DROPPED, regularization.dropped))
+        words.append(f"dropout {max(regularization.dropped):g} (about {chosen.epochs:.2g} epochs)")
     if muon and "matrix_weight_decay" not in given.get("optimizer", {}):
-        settings["optimizer"] = {"matrix_weight_decay": restraint.matrix_decay}
-        words.append(f"decay {restraint.matrix_decay:g}")
-    if restraint.penalty and "confidence_penalty" not in training:
-        settings["training"] = {"confidence_penalty": restraint.penalty}
-        words.append(f"confidence penalty {restraint.penalty:g}")
+        settings["optimizer"] = {"matrix_weight_decay": regularization.matrix_decay}
+        words.append(f"decay {regularization.matrix_decay:g}")
+    if regularization.penalty and "confidence_penalty" not in training:
+        settings["training"] = {"confidence_penalty": regularization.penalty}
+        words.append(f"confidence penalty {regularization.penalty:g}")
     tell(
         f"for {minutes:g} minutes: {', '.join(words)}"
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
@@ -293,11 +293,11 @@ def size_recipe(
     return make_recipe(given, {"size": size, **settings}), speed
 
 
-def restraint_for(epochs: float, muon: bool) -> Restraint:
+def regularization_for(epochs: float, muon: bool) -> Regularization:
     """The regularization for a training of this number of epochs.
 
-    >>> restraint_for(7.0, muon=False).dropped
+    >>> regularization_for(7.0, muon=False).dropped
     (0.1, 0.1, 0.0)
     """
-    table = MUON_RESTRAINTS if muon else RESTRAINTS
-    return next(restraint for most, restraint in table if epochs <= most)
+    table = MUON_REGULARIZATION if muon else REGULARIZATION
+    return next(regularization for most, regularization in table if epochs <= most)

@@ -35,7 +35,7 @@ EVALUATION_MEASURE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Speed:
+class Throughput:
     """The speed of a recipe on a machine."""
 
     step_seconds: float
@@ -53,7 +53,11 @@ class Speed:
 
 
 def steps_in(
-    seconds: float, speed: Speed, config: TrainingConfig, context_length: int, n_validation: int
+    seconds: float,
+    speed: Throughput,
+    config: TrainingConfig,
+    context_length: int,
+    n_validation: int,
 ) -> int:
     """The most steps that fit into a budget with their evaluations; at least one."""
     low, high = 1, max(1, int(seconds / speed.step_seconds))
@@ -72,7 +76,7 @@ def measure(
     validation: TokenIds,
     seconds: float = MEASURE_SECONDS,
     n_windows: int = 0,
-) -> Speed:
+) -> Throughput:
     """Measure the speed of a recipe.
 
     Args:
@@ -94,7 +98,7 @@ def _measure(
     validation: TokenIds,
     seconds: float,
     n_windows: int,
-) -> Speed:
+) -> Throughput:
     whole = recipe.training.batch_size
     n_windows = min(n_windows or whole, whole)
     config = replace(recipe.training, max_steps=1 << 30)
@@ -116,7 +120,7 @@ def _measure(
             watch, n_targets = _read_piece(trial, about)
             rounds.append(watch.processor / n_targets)
         token_seconds = min(rounds[1:])
-    return Speed(
+    return Throughput(
         step_seconds=gradient_seconds * whole / n_windows + update_seconds,
         evaluation_seconds=2 * token_seconds * (len(validation) - 1),
         slowdown=slowdown,

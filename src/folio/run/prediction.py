@@ -10,7 +10,7 @@ from folio.storage import read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class Estimate:
     """Figures of one run; None means not predicted."""
 
     max_steps: int
@@ -25,12 +25,12 @@ class Figures:
     """Two standard errors of the prediction, as a share of the loss."""
 
 
-def predict(run: Run, figures: Figures) -> None:
+def predict(run: Run, figures: Estimate) -> None:
     """Record a prediction."""
     write_json(run.prediction_file, {"predicted": asdict(figures)})
 
 
-def compare_with_prediction(run: Run, measured: Figures) -> list[tuple[str, str]]:
+def compare_with_prediction(run: Run, measured: Estimate) -> list[tuple[str, str]]:
     """Record measurements beside the prediction, and put both in words.
 
     Returns:
@@ -38,7 +38,7 @@ def compare_with_prediction(run: Run, measured: Figures) -> list[tuple[str, str]
     """
     if not run.prediction_file.exists():
         return []
-    predicted = Figures(**read_json(run.prediction_file)["predicted"])
+    predicted = Estimate(**read_json(run.prediction_file)["predicted"])
     if predicted.max_steps != measured.max_steps:
         return []
     both = {"predicted": asdict(predicted), "measured": asdict(measured)}

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.tokens.stream import Batch, Place, TokenStream
+from folio.tokens.stream import Batch, StreamPosition, TokenStream
 
 
 class Mixture:
@@ -45,14 +45,14 @@ class Mixture:
         return self.new.targets_per_epoch
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StreamPosition:
         """The positions of both streams."""
         return replace(self.new.place, kept=self.old.place)
 
     @place.setter
-    def place(self, place: Place) -> None:
+    def place(self, place: StreamPosition) -> None:
         self.new.place = replace(place, kept=None)
-        self.old.place = place.kept or Place()
+        self.old.place = place.kept or StreamPosition()
 
     def next_batch(self, n_windows: int, context_length: int | None = None) -> Batch:
         """Read the next batch from both; arguments and result as in TokenStream, with the old

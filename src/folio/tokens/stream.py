@@ -46,17 +46,17 @@ class StreamConfig:
 
 
 @dataclass(frozen=True)
-class Place:
+class StreamPosition:
     """A position in a stream."""
 
     epoch: int = 0
     position: int = 0
     """Targets of this epoch that have been read."""
-    kept: Place | None = None
+    kept: StreamPosition | None = None
     """The position in a second text, if one is mixed in (mixture.py)."""
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> Place:
+    def of(cls, record: dict[str, Any]) -> StreamPosition:
         """Invert `dataclasses.asdict`."""
         kept = record.get("kept")
         return cls(record["epoch"], record["position"], cls.of(kept) if kept else None)
@@ -121,7 +121,7 @@ class TokenStream:
         self.tokens = tokens.view(np.ndarray)  # indexing a memmap itself is slow
         self.window, self.seed, self.config, self.lanes = window, seed, config, lanes
         self.goldfish, self.loss_mask = goldfish, loss_mask
-        self.place = Place()
+        self.place = StreamPosition()
         self._epoch = _Epoch(self, 0)
 
     @property
@@ -185,7 +185,9 @@ class TokenStream:
             row += 1
         starts[first_row:row] += epoch.starts(np.array(slots, dtype=np.int64))
         ended = position == self.targets_per_epoch
-        self.place = Place(epoch.number + 1) if ended else Place(epoch.number, position)
+        self.place = (
+            StreamPosition(epoch.number + 1) if ended else StreamPosition(epoch.number, position)
+        )
         return row
 
 

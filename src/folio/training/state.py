@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from folio.accelerator import random_states, set_random_states
 from folio.errors import UserError
-from folio.tokens.stream import Place
+from folio.tokens.stream import StreamPosition
 from folio.training.low_rank import merged, plain_parameters
 
 
@@ -43,7 +43,7 @@ class TrainingState:
     used_seconds: float = 0.0
     """Seconds of a budget in minutes that are used, the start of each command included; 0 without
     one."""
-    place: Place = field(default_factory=Place)
+    place: StreamPosition = field(default_factory=StreamPosition)
     """Position in the stream of batches."""
     cores: int = 0
     """Number of cores of the machine that trained last."""
@@ -73,7 +73,7 @@ class TrainingState:
         record = dict(record)
         random = {kind: _decode(text) for kind, text in record.pop("random").items()}
         set_random_states(random, device)
-        record["place"] = Place.of(record["place"])
+        record["place"] = StreamPosition.of(record["place"])
         if record["best_validation_loss"] is None:
             record["best_validation_loss"] = math.inf
         return cls(**record)
