@@ -14,8 +14,9 @@ once their sum; of the others the time from the first token to the last, all tha
 does for a token included.
 
 llama.cpp's partner of int8 (a scale for each row) is q8_0 (one for each 32 numbers). transformers
-has float32 and bfloat16. A token of batch 1 reads every weight once: the speed of memory, over the
-bytes of the weights, is the limit where they do not fit into the processor's caches.
+has float32, and bfloat16 where the processor computes in it. A token of batch 1 reads every weight
+once: the speed of memory, over the bytes of the weights, is the limit where they do not fit into
+the processor's caches.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from folio.device import cores, processor_name
+from folio.device import cores, matrix_rate, processor_name
 from folio.export.gguf import write_gguf_file
 from folio.generation.engine import generate
 from folio.generation.readers import reader_for
@@ -69,6 +70,11 @@ SECONDS = 0.8
 """Of one measurement, about."""
 TRIAL_TOKENS = 24
 """Of each text, to find the better number of threads."""
+
+PRODUCT = 256, 256
+"""Rows and width of a product by which a precision is tried."""
+EMULATED = 0.1
+"""Share of the rate of float32 below which torch emulates a precision, which takes hours here."""
 
 Sampler = Callable[[int], float]
 """Tokens of each text -> tokens per second of all."""
@@ -182,11 +188,12 @@ def better(make: Callable[[int], Sampler], threads: int) -> tuple[int, Sampler]:
 def peers(
     opened: Model, precision: str, prompts: list[list[int]], folder: Path
 ) -> dict[str, Callable[[int], Sampler]]:
-    """The others that have a precision, each for a number of threads."""
+    """The others that compute in a precision, each for a number of threads."""
     made: dict[str, Callable[[int], Sampler]] = {
         "llama.cpp": partial(llama_sampler, opened, precision, prompts, folder)
     }
-    if precision != "int8":
+    rate = matrix_rate("cpu", precision, *PRODUCT) if precision != "int8" else 0.0
+    if rate > EMULATED * matrix_rate("cpu", "float32", *PRODUCT):
         peer = transformers_model(opened.model, precision)
         made["transformers"] = partial(transformers_sampler, peer, prompts)
     return made

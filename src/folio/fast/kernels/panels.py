@@ -25,7 +25,13 @@ from folio.fast.kernels.numbers import (
     to_rank,
 )
 from folio.fast.kernels.numbers import store as to_precision
-from folio.fast.kernels.products import TOKENS_AT_ONCE, ZERO_BYTE, product
+from folio.fast.kernels.products import (
+    STRIPS_AT_ONCE,
+    SUMS_AT_ONCE,
+    TOKENS_AT_ONCE,
+    ZERO_BYTE,
+    product,
+)
 from folio.fast.kernels.vectors import LANES, load, splat, store, whole
 from folio.fast.kernels.weights import (
     ACTIVATION,
@@ -98,7 +104,7 @@ def multiply_panel(panels, place, depth, strips, words, x_place, x_stride, toget
     """All strips of a panel times some tokens, in few products."""
     strip = 0
     while strip < strips:
-        some = strips_at_once(strips - strip)
+        some = strips_at_once(strips - strip, together)
         product(
             panels, place, depth, strips, strip, some, words, x_place, x_stride, together, sums
         )  # fmt: skip
@@ -106,9 +112,12 @@ def multiply_panel(panels, place, depth, strips, words, x_place, x_stride, toget
 
 
 @kernel(inner=True)
-def strips_at_once(strips):
-    """The most of some strips that are multiplied together."""
-    return 4 if strips >= 4 else 2 if strips >= 2 else 1
+def strips_at_once(strips, n_tokens):
+    """The most of some strips that are multiplied together by some tokens."""
+    for some in STRIPS_AT_ONCE:
+        if some <= strips and some * n_tokens <= SUMS_AT_ONCE:
+            return some
+    return 1
 
 
 @kernel(inner=True)

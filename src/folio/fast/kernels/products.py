@@ -38,8 +38,10 @@ PANEL = STRIPS * LANES
 UNROLLED = 4
 """Words between two looks at whether the loop ends; all inputs are padded to them."""
 STRIPS_AT_ONCE = (4, 2, 1)
-TOKENS_AT_ONCE = (6, 2, 1) if binding.get_host_cpu_features().get("avx512f") else (2, 1)
-"""Each makes up to 4 sums, which are to stay in registers."""
+TOKENS_AT_ONCE = (6, 2, 1)
+SUMS_AT_ONCE = 24 if binding.get_host_cpu_features().get("avx512f") else 6
+"""Strips times tokens that are multiplied together. Their sums are to stay in registers, of which
+AVX-512 has 32 for one each; AVX2 has 16, and a sum takes two."""
 BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2, "int8": 1}
 ZERO_BYTE = 128
 """Int8 weights are stored with this offset, since the CPU multiplies unsigned with signed bytes."""
@@ -56,7 +58,7 @@ def product(
         place: where the panel begins.
         depth: words of an input, a multiple of UNROLLED.
         strips: of the panel.
-        strip, some: the first one that is multiplied, and how many, one of STRIPS_AT_ONCE.
+        strip, some: the first one that is multiplied, and how many, as `strips_at_once` says.
         x: flat uint32, the words of all tokens.
         x_place, x_stride: where the first one's begin, and how far apart they are.
         tokens: one of TOKENS_AT_ONCE.
@@ -98,7 +100,7 @@ def tiles_of(context, module, kind):
     done = function.append_basic_block("done")
     switch = builder.switch(case, done)
     for p in STRIPS_AT_ONCE:
-        for m in TOKENS_AT_ONCE:
+        for m in [m for m in TOKENS_AT_ONCE if p * m <= SUMS_AT_ONCE]:
             block = function.append_basic_block(f"tile_{p}_{m}")
             switch.add_case(PLACE(8 * p + m), block)
             builder.position_at_end(block)
@@ -170,12 +172,33 @@ def add_bytes(builder, features, total, weights, x):
     """Four products a lane, of a byte without a sign by one with it, exact."""
     if "+avx512vnni" in features:
         return call(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, total, weights, x)
+    if "+avx2" in features:
+        return add_pairs_of_bytes(builder, total, weights, x)
     for byte in range(4):
         shift = splat_of(builder, WORD(8 * byte))
         a = builder.and_(builder.lshr(weights, shift), splat_of(builder, WORD(0xFF)))
         b = builder.shl(x, splat_of(builder, WORD(24 - 8 * byte)))
         b = builder.ashr(b, splat_of(builder, WORD(24)))
         total = builder.add(total, builder.mul(a, b))
+    return total
+
+
+def add_pairs_of_bytes(builder, total, weights, x):
+    """The same by AVX2, which adds up two products of 16 bits a lane: even bytes, then odd ones."""
+    kind = ir.VectorType(ir.IntType(16), 2 * LANES)
+    eight, low = (ir.Constant(kind, [number] * (2 * LANES)) for number in (8, 0xFF))
+    weights, x = (builder.bitcast(v, kind) for v in (weights, x))
+    even = builder.and_(weights, low), builder.ashr(builder.shl(x, eight), eight)
+    odd = builder.lshr(weights, eight), builder.ashr(x, eight)
+    for pair in (even, odd):
+        halves = []
+        for first in (0, LANES):
+            lanes = ir.Constant(WORDS, list(range(first, first + LANES)))
+            a, b = (builder.shuffle_vector(v, v, lanes) for v in pair)
+            half = ir.VectorType(WORD, LANES // 2)
+            halves.append(call(builder, "llvm.x86.avx2.pmadd.wd", half, a, b))
+        whole = builder.shuffle_vector(*halves, ir.Constant(WORDS, list(range(LANES))))
+        total = builder.add(total, whole)
     return total
 
 
