@@ -164,6 +164,13 @@ GUIDES = {
         },
         next=("folio sample RUN", "lets one of them write"),
     ),
+    "doctor": Guide(
+        examples={
+            "folio doctor": "paste all of it into a bug report",
+            "folio doctor --measure --json": "measures the precisions now, as JSON",
+        },
+        next=("folio plan CORPUS --minutes 60", "predicts what this machine can train"),
+    ),
 }
 
 

@@ -40,6 +40,7 @@ VERBS = {
     "import": "Import a model that was trained elsewhere.",
     "ladder": "Build up a GPT one idea at a time, from a table to the modern block.",
     "runs": "List the runs, or compare their curves.",
+    "doctor": "Look at this machine and installation: for a bug report, and what is slow.",
 }
 
 
