@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -229,30 +230,48 @@ def _remembered(
     """
     import torch
 
-    path = cache_folder() / "precision.json"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     machine = f"{processor_name()}, {gpu}, torch {torch.__version__}, rule {RULE}"
-
-    def read() -> dict[str, Any]:
-        try:
-            return dict(read_json(path))
-        except (UserError, OSError, TypeError, ValueError):  # missing, or damaged
-            return {}
-
+    known = _known_rates()
     try:
-        found = {tuple(name.split()): float(rate) for name, rate in read()[machine][key].items()}
+        found = {tuple(name.split()): float(rate) for name, rate in known[machine][key].items()}
         if found and all(len(pair) == 2 for pair in found):
             return cast("dict[tuple[str, str], float]", found)
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
     rates = measure()
-    known = read()
+    known = _known_rates()  # another process may have measured something, too
     known = known if isinstance(known.get(machine, {}), dict) else {}
     shapes = known.get(machine, {})
     shapes[key] = {" ".join(pair): rate for pair, rate in rates.items()}
     with suppress(UserError):  # the disk is full
-        write_json(path, known | {machine: shapes})
+        write_json(_rates_file(), known | {machine: shapes})
     return rates
+
+
+def remembered_rates() -> dict[str, dict[str, float]]:
+    """What earlier commands measured with this processor and this version of torch, which is not
+    loaded.
+
+    Returns:
+        Shape of a matmul -> device and precision -> GFLOP/s of a thread, or of a GPU.
+    """
+    ours, torch = f"{processor_name()}, ", f", torch {version('torch')}, rule {RULE}"
+    for machine, shapes in _known_rates().items():
+        if machine.startswith(ours) and machine.endswith(torch):
+            return {key.partition(":")[0]: rates for key, rates in shapes.items()}
+    return {}
+
+
+def _rates_file() -> Path:
+    return cache_folder() / "precision.json"
+
+
+def _known_rates() -> dict[str, Any]:
+    try:
+        return dict(read_json(_rates_file()))
+    except (UserError, OSError, TypeError, ValueError):  # missing, or damaged
+        return {}
 
 
 @cache

@@ -288,6 +288,20 @@ def locked(path: Path, owner_of: str, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def holder_of(path: Path) -> str | None:
+    """Who holds a lock file; None where nobody does, or where files cannot be locked."""
+    if fcntl is None or not path.exists():
+        return None
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().decode(errors="replace").strip() or "another process"
+        except OSError:
+            return None
+    return None
+
+
 @cache
 def _warn_of_no_locks(reason: str) -> None:
     say(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from folio.cli.guides import say_next
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import Table, merge
 from folio.console import say, show
@@ -15,7 +17,7 @@ from folio.storage import json_text
 
 def corpus(
     *sources: Words,
-    validation: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
+    validation: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
     html: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -53,3 +55,5 @@ def corpus(
         with atomic_write(path) as file:
             file.write(report_page(report))
         say(f"{path}")
+    if not json:
+        say_next("corpus", CORPUS=shlex.join(positional or config.sources))

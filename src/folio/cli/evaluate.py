@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from folio.cli.guides import say_next
 from folio.config import Table, read_toml
 from folio.console import say, show, table
 from folio.device import DeviceConfig, Kind
@@ -122,6 +123,7 @@ def evaluate(
             for b in others
         ]
         show(f"\n{table(head, cells)}\n\n{sentence}")
+    say_next("evaluate", RUN=found.word)
 
 
 def _evaluate_texts(

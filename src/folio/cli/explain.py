@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from folio.cli.guides import say_next
 from folio.console import say, show
 from folio.device import Kind, device_of
 from folio.errors import UserError
@@ -57,6 +58,7 @@ def explain(
             f"the model reads {len(look.token_ids)} tokens at once; the {look.left_out} after "
             f"them are left out"
         )
+    say_next("explain", RUN=found.word)
 
 
 def _read(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from folio.cli.guides import say_next
 from folio.console import say, show
 from folio.storage import json_text
 
@@ -60,3 +61,4 @@ def export(
         f"loss there: {verified.loss:.4f} nats per token in the run, {verified.other_loss:.4f} in "
         f"what was written"
     )
+    say_next("export", RUN=found.word)

@@ -47,7 +47,7 @@ def ladder(
     seeds: int | None = None,
     max_steps: int | None = None,
     minutes: float | None = None,
-    only: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
+    only: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
     name: str | None = None,
     json: bool = False,
     out: Path | None = None,

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from keyword import iskeyword
 from typing import TYPE_CHECKING, NoReturn
@@ -40,6 +40,7 @@ VERBS = {
     "import": "Import a model that was trained elsewhere.",
     "ladder": "Build up a GPT one idea at a time, from a table to the modern block.",
     "runs": "List the runs, or compare their curves.",
+    "doctor": "Look at this machine and installation: for a bug report, and what is slow.",
 }
 
 
@@ -50,27 +51,49 @@ def overview() -> str:
     width = max(map(len, VERBS)) + 2
     lines = [f"    {verb:{width}}{summary}" for verb, summary in VERBS.items()]
     return "\n".join(
-        [SUMMARY, "", "folio VERB ...", "", *lines, "", "folio VERB --help tells more; --version."]
+        [
+            SUMMARY,
+            "",
+            "folio VERB ...",
+            "",
+            *lines,
+            "",
+            "folio VERB --help tells more; --version; --install-completion for your shell.",
+        ]
     )
 
 
 def make_app() -> App:
     """The command line; the module of a verb is imported when the verb is used."""
-    from cyclopts import App
+    app = _without_verbs()
+    for verb, module in modules():
+        app.command(f"{module}:{module.rpartition('.')[2]}", name=verb)
+    return app
+
+
+def modules() -> Iterator[tuple[str, str]]:
+    """Each verb and its module, which has a function or an app of the module's name."""
+    for verb in VERBS:
+        yield verb, f"folio.cli.{verb}_" if iskeyword(verb) else f"folio.cli.{verb}"
+
+
+def _without_verbs() -> App:
+    from cyclopts import App, Group
 
     from folio import __version__
+    from folio.cli.help import HelpPage
 
-    app = App(
+    flags = Group("Flags")
+    return App(
         name="folio",
         help=SUMMARY,
         version=__version__,
         help_format="plaintext",
+        help_formatter=HelpPage(),
+        group_arguments=flags,
+        group_parameters=flags,
         result_action="return_value",
     )
-    for verb, summary in VERBS.items():
-        module = f"{verb}_" if iskeyword(verb) else verb
-        app.command(f"folio.cli.{module}:{module}", name=verb, help=summary)
-    return app
 
 
 def command() -> NoReturn:
@@ -119,7 +142,7 @@ def _answer(arguments: Sequence[str]) -> None:
     from cyclopts import CycloptsError
 
     try:
-        make_app()(arguments, exit_on_error=False, print_error=False)
+        _app_for(arguments)(arguments, exit_on_error=False, print_error=False)
     except UserError as error:
         _fail(str(error))
     except PermissionError as error:
@@ -136,6 +159,15 @@ def _answer(arguments: Sequence[str]) -> None:
             f"Give fewer windows at once, as --training.micro-batch-size 1, a smaller --size or "
             f"--model.context-length, or a processor: --device.kind cpu."
         )
+
+
+def _app_for(arguments: Sequence[str]) -> App:
+    """The app that answers a user, or the one that answers a shell."""
+    if arguments[0] not in ("--install-completion", "__complete"):
+        return make_app()
+    from folio.cli.completion import completing
+
+    return completing(_without_verbs(), modules())
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

@@ -14,7 +14,7 @@ from folio.errors import UserError
 if TYPE_CHECKING:
     from folio.recipe.recipe import Recipe
 
-Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
 """A positional argument, or a flag that the verb does not know itself."""
 
 

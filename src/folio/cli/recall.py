@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from folio.cli.guides import say_next
 from folio.console import say, show
 from folio.device import Kind
 from folio.errors import UserError
@@ -29,7 +30,7 @@ def recall(
     seconds: float = 60.0,
     seed: int = 1,
 ) -> None:
-    """Did it learn, or copy? folio recall [RUN]
+    """Find out whether a model learned or copies: folio recall [RUN]
 
     Looks up what the model writes in its training text, and tests which passages of that text it
     continues by heart; both are compared with the author, whose documents repeat each other, too.
@@ -94,6 +95,7 @@ def recall(
     for line in lines_of(outcome):
         show(line)
     show(f"page: {opened.run.recall_page}")
+    say_next("recall", RUN=found.word)
 
 
 def _lines(path: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from folio.cli.conversation import BESIDE_CHAT, converse
+from folio.cli.guides import say_next
 from folio.config import Table, to_table
 from folio.console import say, show
 from folio.device import Kind, device_of
@@ -134,6 +135,8 @@ def sample(
             show(f"{'' if number == 1 else chr(10)}--- {number} ---\n{text}")
     if guard is not None and guard.stuck:
         say(f"nothing new could follow {guard.stuck} times; the document ended there")
+    if not json:
+        say_next("sample", RUN=opened.run.word)
 
 
 def _stream(prompt: str, written: Iterator[tuple[int, Drawn]]) -> None:

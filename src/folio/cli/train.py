@@ -26,11 +26,11 @@ def train(
     from_run: Annotated[str | None, Parameter(name="--from")] = None,
     keep: float | None = None,
     lora: int | None = None,
-    validation: Annotated[list[str], Parameter(consume_multiple=False)] | None = None,
+    validation: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
     settings: bool = False,
     json: bool = False,
 ) -> None:
-    """Train a model on your text: folio train [CORPUS ... | RECIPE.toml]
+    """Train a model on a text: folio train [CORPUS ... | RECIPE.toml] [--TABLE.SETTING VALUE ...]
 
     CORPUS is any number of files, folders, globs and archives (txt, md, html, pdf, docx, odt,
     epub, csv, jsonl, ipynb, source code ...), - for standard input, or a built-in name:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from folio.cli.guides import say_next
 from folio.console import say, show
 
 
@@ -45,6 +46,7 @@ def write(
     show(str(path))
     if open and not _open(path):
         say("no browser was found here: open the file in one")
+    say_next("write", RUN=found.word)
 
 
 def _open(path: Path) -> bool:

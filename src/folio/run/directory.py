@@ -83,6 +83,11 @@ class Run:
         return shlex.quote(self.name if found_by_name else str(self.path))
 
     @property
+    def lock_file(self) -> Path:
+        """Held by the process that writes the run."""
+        return self.path / "lock"
+
+    @property
     def recipe_file(self) -> Path:
         """The resolved recipe, with every choice written out."""
         return self.path / "recipe.toml"
@@ -206,7 +211,7 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, self.path) from error
-        return locked(self.path / "lock", f"The run {self.path}")
+        return locked(self.lock_file, f"The run {self.path}")
 
     # ---- checkpoints ---------------------------------------------------------------------
 

@@ -1,0 +1,76 @@
+"""Shell completion: cyclopts writes the script, and this adds what its signatures do not tell.
+
+Flags that are settings reach a verb as plain words (overrides.py), and RUN is any text to it. For a
+shell, each setting becomes a flag with its choices, and RUN the names in runs/.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
+
+from cyclopts import App, Parameter
+
+from folio.cli.overrides import Words
+from folio.config import settings
+
+
+def completing(app: App, verbs: Iterable[tuple[str, str]]) -> App:
+    """Give an app the verbs as a shell sees them, and the option that installs the script.
+
+    Args:
+        app: the command, without its verbs.
+        verbs: name and module of each.
+    """
+    for verb, module in verbs:
+        found = getattr(import_module(module), module.rpartition(".")[2])
+        app.command(found if isinstance(found, App) else as_a_shell_sees(found), name=verb)
+    app.register_install_completion_command()
+    return app
+
+
+def as_a_shell_sees(verb: Callable[..., None]) -> Callable[..., None]:
+    """A function with the signature of a verb, in which RUN has names and settings are flags."""
+    hints = get_type_hints(verb, include_extras=True)
+    parameters = []
+    for name, given in inspect.signature(verb).parameters.items():
+        hint = Annotated[str, Parameter(completer=run_names)] if name == "run" else hints[name]
+        parameters.append(given.replace(annotation=hint))
+    if Words in hints.values():
+        parameters += [flag for flag in setting_flags() if flag.name not in hints]
+
+    def complete(*words: Any, **flags: Any) -> None:
+        raise AssertionError("a shell completes this verb, and calls the other")
+
+    complete.__doc__ = verb.__doc__
+    complete.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    complete.__annotations__ = {one.name: one.annotation for one in parameters}
+    return complete
+
+
+def setting_flags() -> Iterator[inspect.Parameter]:
+    """Each setting of a recipe as a flag."""
+    from folio.recipe.recipe import Recipe
+
+    for setting in settings(Recipe):
+        flag = f"--{setting.name.replace('_', '-')}"
+        kind: Any = str
+        if setting.annotation is bool:
+            kind = Literal["true", "false"]
+        elif get_origin(setting.annotation) is Literal:
+            kind = setting.annotation
+        yield inspect.Parameter(
+            setting.name.replace(".", "_"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind, Parameter(flag, help=setting.explanation)],
+        )
+
+
+def run_names(context: Any) -> list[str]:
+    """The runs that a command finds by name."""
+    from folio.run.directory import list_runs
+
+    return [run.name for run in list_runs()]
