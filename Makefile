@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check format bench torture clean
+.PHONY: setup demo test check format docs bench torture clean
 setup: .venv/installed
 dev: .venv/installed-dev
 
@@ -37,6 +37,9 @@ check: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/installed-dev
+	$(BIN)/python -m scripts.docs
 
 torture: .venv/installed-dev
 	$(BIN)/python -m pytest -m torture -o addopts='--strict-markers -q'

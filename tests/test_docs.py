@@ -1,0 +1,126 @@
+"""The documentation site: it builds without a network, and whatever a user can name is there."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import folio
+from folio.cli.main import VERBS
+from folio.config import settings
+from folio.recipe.recipe import Recipe
+from scripts.docs import errors, links, markdown, names, pages, run_files, verbs
+from scripts.docs.__main__ import build
+from scripts.docs.settings import default
+from tests.test_api import EXPORTED
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built once; MkDocs ends at a page without a place, and at a link to none."""
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    folder = tmp_path_factory.mktemp("build")
+    assert build(folder) == []
+    return folder / "site"
+
+
+def anchors(site: Path, page: str) -> set[str]:
+    return links.page_of(site / "reference" / f"{page}.html").anchors
+
+
+def test_every_verb_and_flag_has_a_place(site: Path):
+    there = anchors(site, "verbs")
+    commands = dict(verbs.commands())
+    assert set(VERBS) <= set(commands) and "tokenizer train" in commands
+    for name, command in commands.items():
+        assert verbs.place(name) in there
+        for argument in verbs.arguments(command):
+            assert verbs.place(name, argument) in there, (name, argument.name)
+            assert argument.parameter.help, f"{argument.name} of folio {name} is not explained"
+
+
+def test_every_setting_has_a_place_and_is_explained(site: Path):
+    there = anchors(site, "settings")
+    known = list(settings(Recipe))
+    assert len(known) > 80
+    for setting in known:
+        assert setting.name in there, setting.name
+        assert setting.explanation, f"{setting.name} has no string below it"
+
+
+def test_every_public_name_and_method_has_a_place(site: Path):
+    there = anchors(site, "python")
+    for name in folio.__all__:
+        assert f"folio.{name}" in there
+        assert {f"folio.{name}.{method}" for method in EXPORTED[name]} <= there
+
+
+def test_every_file_of_a_run_has_a_place(site: Path, book: Path):
+    there = anchors(site, "run-directory")
+    assert set(run_files.known()) <= there
+    tiny = {"n_layers": 1, "n_heads": 2, "d_model": 16, "context_length": 16}
+    training = {"batch_size": 4, "max_steps": 2}
+    device = {"kind": "cpu", "precision": "float32", "threads": 1}
+    run = folio.train(book, preset="gpt2", model=tiny, training=training, device=device).run
+    made = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    inside = re.compile(r"^(checkpoints|export)/.*")
+    tokens = re.compile(r"^tokens/(?:validation|test|elsewhere|kept|old)(\.mask)?\.bin$")
+    for path in made:
+        assert tokens.sub(r"tokens/train\1.bin", inside.sub(r"\1/", path)) in there, path
+
+
+def test_every_room_with_errors_has_a_place_and_the_usual_ones_exist(site: Path):
+    rooms = errors.by_room()
+    assert len(rooms) > 15 and set(rooms) <= anchors(site, "errors")
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    usual = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE)
+    assert len(usual) > 5
+    assert set(usual) <= {message for messages in rooms.values() for message in messages}
+
+
+@pytest.mark.parametrize("module", [errors, markdown, pages, run_files, verbs])
+def test_the_examples_in_the_generator_hold(module: ModuleType):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
+
+
+def test_a_link_to_nowhere_is_found(tmp_path: Path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top">A</h1> <a href="#top">ok</a> <a href="#below">no</a> <a href="b.html">no</a>'
+        '<script src="https://example.org/x.js"></script> <img src="x.png">',
+        encoding="utf-8",
+    )
+    (tmp_path / "x.png").write_bytes(b"")
+    assert links.complaints(tmp_path) == [
+        "a.html: a picture without words, x.png",
+        "a.html loads https://example.org/x.js from elsewhere",
+        "a.html links to #below, where there is no such place",
+        "a.html links to b.html, which is not there",
+    ]
+
+
+def test_a_link_leads_to_the_same_file_on_the_site_as_on_the_disk():
+    linked: set[Path] = set()
+    text = "[a](../src/folio/jit.py) [b](ladder.md#x) `[c](d)`\n```\n[e](f)\n```\n[g](https://h.i)"
+    found = pages.relinked(text, ROOT / "docs" / "scale.md", linked)
+    assert found == text.replace("../src/folio/jit.py", "source/src/folio/jit.py.md")
+    assert linked == {ROOT / "src" / "folio" / "jit.py", ROOT / "docs" / "ladder.md"}
+    with pytest.raises(pages.BrokenLinkError, match=r"docs/scale\.md links to no\.md"):
+        pages.relinked("[a](no.md)", ROOT / "docs" / "scale.md", linked)
+
+
+def test_a_default_says_what_decides_it():
+    small, usual = Recipe.of(size="small").model.n_layers, Recipe.of().model.n_layers
+    shown = default("model.n_layers")
+    assert shown.startswith(f"`{usual}` (") and f"small `{small}`" in shown
+    assert default("seed") == "`1`"
+
+
+def test_an_inherited_method_is_documented_where_it_is_used():
+    assert {"generate", "evaluate"} <= {name for name, _ in names.members(folio.Model)}
