@@ -1,0 +1,177 @@
+"""Lightning trains what the loop trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from folio.errors import UserError
+from folio.lightning import FolioData, FolioModule, from_recipe
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.watcher import Watcher
+from folio.training.loop import train
+from folio.training.parts import Evaluation, Training
+from folio.training.state import TrainingState
+
+STEPS = 12
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, of torch and of its advice
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    loud = logging.getLogger("lightning.pytorch")
+    level = loud.level
+    loud.setLevel(logging.ERROR)
+    yield
+    loud.setLevel(level)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"{n} times {n} is {n * n}.\n" for n in range(200)), encoding="utf-8")
+    return path
+
+
+def recipe_of(text: Path, preset: str, **model: Any) -> Recipe:
+    shape = {"n_layers": 2, "n_heads": 2, "d_model": 32, "context_length": 16}
+    return make_recipe(
+        {
+            "preset": preset,
+            "corpus": {"sources": [str(text)], "validation_fraction": 0.1},
+            "model": shape | model,
+            "training": {"max_steps": STEPS, "batch_size": 4, "evaluation_interval": STEPS // 2},
+        }
+    )
+
+
+class Losses(Callback):
+    """Collects what is logged."""
+
+    def __init__(self) -> None:
+        self.training: list[float] = []
+        self.validation: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.training.append(float(trainer.callback_metrics["train_loss"]))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.validation.append(float(trainer.callback_metrics["val_loss"]))
+
+
+class Heard(Watcher):
+    """The same, from Folio's loop."""
+
+    def __init__(self) -> None:
+        self.training: list[float] = []
+        self.validation: list[float] = []
+
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        self.training.append(loss)
+
+    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        if state.step:
+            self.validation.append(evaluation.validation_loss)
+
+
+def fit(
+    parts: tuple[FolioModule, FolioData], *callbacks: Callback, steps: int = STEPS, **others: Any
+) -> None:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        val_check_interval=STEPS // 2,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(*parts, **others)
+
+
+def by_the_loop(training: Training) -> Heard:
+    heard = Heard()
+    train(training, TrainingState(), heard)
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [("gpt2", {}), ("modern", {}), ("gpt2", {"residual_dropout": 0.2})],
+    ids=["gpt2", "modern", "dropout"],
+)
+def test_losses_are_those_of_the_loop(text: Path, preset: str, changes: dict[str, Any]):
+    recipe = recipe_of(text, preset, **changes)
+    expected = by_the_loop(from_recipe(recipe)[0].parts)
+    losses, parts = Losses(), from_recipe(recipe)
+    fit(parts, losses)
+    assert losses.training == pytest.approx(expected.training, abs=1e-5)
+    assert losses.validation == pytest.approx(expected.validation, abs=1e-5)
+    assert len(losses.training) == STEPS and len(losses.validation) == 2
+    assert losses.training[-1] < losses.training[0]
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "modern"])
+def test_a_checkpoint_goes_on_where_it_was_saved(text: Path, tmp_path: Path, preset: str):
+    recipe, whole = recipe_of(text, preset), Losses()
+    kept = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
+    fit(from_recipe(recipe), whole, kept)
+    rest, parts = Losses(), from_recipe(recipe)
+    fit(parts, rest, ckpt_path=str(tmp_path / "step=5.ckpt"), weights_only=False)
+    assert rest.training == whole.training[5:], "to the last bit"
+
+
+def test_each_process_of_several_computes_a_share_of_every_batch(text: Path):
+    module, data = from_recipe(recipe_of(text, "gpt2"))
+    batch = next(iter(data.train_dataloader()))
+    trainer = SimpleNamespace(world_size=2, datamodule=data)
+    module.log = lambda *_, **__: None  # pyright: ignore
+    losses = []
+    for rank in range(2):
+        shadow = type("Rank", (FolioModule,), {"global_rank": rank, "trainer": trainer})
+        module.__class__ = shadow
+        losses.append(float(module.training_step(batch, 0)))
+    trainer.world_size = 1
+    shadow.global_rank = 0  # pyright: ignore
+    assert sum(losses) / 2 == pytest.approx(float(module.training_step(batch, 0)), abs=1e-6)
+
+
+def test_what_only_the_loop_does_is_refused(text: Path):
+    recipe = recipe_of(text, "gpt2")
+    timed = replace(recipe, training=replace(recipe.training, max_steps=0, minutes=1.0))
+    with pytest.raises(UserError, match="Minutes are kept by Folio's own loop"):
+        from_recipe(timed)
+
+
+def test_weights_that_would_not_be_finite_are_left_as_they_were(text: Path):
+    module, data = from_recipe(recipe_of(text, "gpt2"))
+    optimizer = module.configure_optimizers()
+    batch = next(iter(data.train_dataloader()))
+    loss = module.parts.step.loss(module.model, batch["inputs"], batch["targets"])
+    before = [p.detach().clone() for p in module.model.parameters()]
+
+    def closure() -> float:
+        (loss * float("nan")).backward()
+        return float("nan")
+
+    with pytest.raises(FloatingPointError):
+        optimizer.step(closure)
+    assert all(torch.equal(p, old) for p, old in zip(module.model.parameters(), before))
