@@ -30,6 +30,7 @@ EXPORTED = {
     "Result": [],
     "Tokenizer": ["decode", "encode", "save"],
     "UserError": [],
+    "explain_text": [],
     "load": [],
     "measure_recall": [],
     "train": [],

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 from folio.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from folio.explain.page import Explanation
     from folio.recall.measure import Recall
     from folio.recipe.finish import Result
     from folio.recipe.recipe import Recipe
@@ -30,6 +33,7 @@ __all__ = [
     "Result",
     "Tokenizer",
     "UserError",
+    "explain_text",
     "load",
     "measure_recall",
     "train",
@@ -51,12 +55,14 @@ def train(
     name: str | None = None,
     minutes: float | None = None,
     observer: Observer | None = None,
+    should_stop: Callable[[], bool] | None = None,
     **settings: Any,
 ) -> Result:
     """Train a model on some text, as `folio train` does.
 
-    Progress and warnings about the text go to the logger `folio`. Ctrl-C raises KeyboardInterrupt
-    as usual; `folio resume` continues from the last checkpoint.
+    Progress and warnings about the text go to the logger `folio`; a notebook also shows a live
+    curve. Ctrl-C raises KeyboardInterrupt as usual, and `folio resume` continues from the last
+    checkpoint. Interrupting a notebook saves one and returns; only a second time raises.
 
     Args:
         sources: files, folders, globs or built-in corpora (by default python-docs); or one recipe,
@@ -64,6 +70,8 @@ def train(
         name: name of the run in runs/; None makes one from corpus and preset.
         minutes: how long to train, counted from this call; None trains the steps of the recipe.
         observer: is told of each step, evaluation and checkpoint.
+        should_stop: asked after each step; True saves and ends the run, as from another thread,
+            which hears no interrupt.
         settings: tables and values of a recipe: `model={"n_layers": 6}, seed=2`; or
             `start={"run": "base"}` to begin with the weights of a run, or of files that
             `folio import` reads.
@@ -74,7 +82,10 @@ def train(
     Raises:
         UserError: anything that you can fix, before anything is written.
     """
+    from contextlib import nullcontext
+
     from folio.export.importing import with_run
+    from folio.notebook import in_notebook, interrupts
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
     from folio.recipe.start import started
     from folio.recipe.train import train_recipe
@@ -82,8 +93,15 @@ def train(
 
     budget = {} if minutes is None else {"training": {"minutes": minutes}}
     table = started(with_run(lay_over(*source_layers(sources), budget, settings)))
-    watcher = LoggingWatcher(*([observer] if observer is not None else []))
-    return train_recipe(make_recipe(table), name, watcher, given=table)
+    recipe = make_recipe(table)
+    asked, observers = should_stop or (lambda: False), [] if observer is None else [observer]
+    with interrupts() if in_notebook() else nullcontext(lambda: False) as interrupted:
+        if in_notebook():
+            from folio.recipe.live_cell import LiveCell
+
+            observers.append(LiveCell())
+        watcher = LoggingWatcher(*observers)
+        return train_recipe(recipe, name, watcher, lambda: interrupted() or asked(), given=table)
 
 
 def load(run: str | Path | None = None, checkpoint: str | int = "best") -> Model:
@@ -119,6 +137,23 @@ def measure_recall(
     from folio.recall import config, measure
 
     return measure.measure_recall(load(run, checkpoint), from_table(config.RecallConfig, settings))
+
+
+def explain_text(
+    text: str, run: str | Path | None = None, checkpoint: str | int = "best"
+) -> Explanation:
+    """See what a model makes of a text, as `folio explain` does; a notebook shows the page.
+
+    Args:
+        text: of two tokens or more; of a longer one than the model reads at once, the beginning.
+        run, checkpoint: as in `load`.
+
+    Raises:
+        UserError: there is no such run, or the vocabulary lacks something of the text.
+    """
+    from folio.explain import page
+
+    return page.explain_text(load(run, checkpoint), text)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self, TextIO, cast
@@ -140,12 +140,17 @@ def escape(text: str) -> str:
 
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
+def stop_requested(
+    signals: Sequence[signal.Signals] = STOPPING, again: Any = signal.SIG_DFL
+) -> Iterator[Callable[[], bool]]:
     """A function that returns True after Ctrl-C, SIGTERM or SIGHUP; a second signal ends at once.
 
     Signals that are ignored, as with nohup, stay ignored. Outside the main thread, the only one
-    that
-    receives signals, it returns False.
+    that receives signals, it returns False.
+
+    Args:
+        signals: those that are heard.
+        again: handles the second one, as for `signal.signal`.
     """
     asked = False
 
@@ -153,11 +158,11 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         nonlocal asked
         asked = True
         for heard in before:
-            signal.signal(heard, signal.SIG_DFL)
+            signal.signal(heard, again)
 
     before: dict[signal.Signals, Any] = {}
     try:
-        for number in STOPPING:
+        for number in signals:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.getsignal(number)
                 signal.signal(number, note)

@@ -6,10 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from folio.config import read_toml
 from folio.console import duration, show, table
 from folio.errors import UserError
-from folio.run.directory import Run, find_run, list_runs, runs_folder
+from folio.run.directory import find_run, list_runs, runs_folder
+from folio.run.summary import facts_of
 from folio.storage import json_text
 
 
@@ -29,7 +29,7 @@ def runs(
     listed = [find_run(name) for name in compared] if compare else list_runs()
     if compare and len(listed) < 2:
         raise UserError("--compare draws at least two runs: folio runs --compare A B")
-    facts = [_facts(run) for run in listed]
+    facts = [facts_of(run) for run in listed]
     if json:
         show(json_text(facts, indent=2))
     elif not facts:
@@ -42,39 +42,6 @@ def runs(
         path = out or runs_folder() / "compare.svg"
         compare_losses(listed, path)
         show(f"\n{path}")
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    recipe = read_toml(run.recipe_file)
-    events = run.events()
-    last = events[-1] if events else {"step": 0, "seconds": 0.0, "event": "none"}
-    evaluations = [event for event in events if event["event"] == "evaluation"]
-    best = min(evaluations, key=lambda e: e["validation_loss"]) if evaluations else None
-    corpus = run.corpus()
-    imported = corpus.get("imported")
-    text = ", ".join(Path(source).name for source in recipe["corpus"]["sources"])
-    ended = "imported" if imported else "not ended"
-    return {
-        "run": run.name,
-        "from": recipe.get("start", {}).get("run") or None,
-        "text": f"({imported['name']})" if imported else text,
-        "characters": corpus["ledger"]["training"],
-        "model": f"{recipe['preset']} {recipe['size']}",
-        "parameters": _parameters(recipe),
-        "step": last["step"],
-        "max_steps": recipe["training"]["max_steps"],
-        "seconds": last["seconds"],
-        "best_validation_loss": best and best["validation_loss"],
-        "best_step": best and best["step"],
-        "state": last["reason"] if last["event"] == "end" else ended,
-    }
-
-
-def _parameters(recipe: dict[str, Any]) -> int:
-    from folio.config import from_table
-    from folio.model.config import ModelConfig
-
-    return from_table(ModelConfig, recipe["model"]).n_parameters
 
 
 def _table(facts: list[dict[str, Any]]) -> str:

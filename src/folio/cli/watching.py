@@ -6,7 +6,7 @@ from typing import Any
 
 from folio.console import Progress, duration, say, show
 from folio.recipe.finish import Result, sample_command
-from folio.recipe.watcher import Watcher
+from folio.recipe.watcher import ENDINGS, Watcher
 from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import too_small
@@ -15,13 +15,6 @@ from folio.training.distributed import STOPPED, join
 from folio.training.pace import Knot
 from folio.training.parts import Ending, Evaluation, Training
 from folio.training.state import TrainingState
-
-ENDINGS = {
-    "finished": "finished",
-    "patience": "stopped early: the validation loss no longer fell",
-    "interrupted": "interrupted; everything is saved",
-    "non-finite": "stopped: the loss or a gradient was not finite; the weights before it are saved",
-}
 
 
 class TerminalWatcher(Watcher):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from folio.evaluation.matching import Blocks, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import pattern_windows
 from folio.explain.look import ForwardTrace, look_at, map_embeddings, position_tables
+from folio.notebook import html_frame
 from folio.run.model import Model
 from folio.storage import atomic_write
 from folio.tokens.text import BREAK, TokenText
@@ -29,19 +31,45 @@ PICTURE_SIDE = 384
 """Most positions and dimensions in a picture of positions."""
 
 
+@dataclass(frozen=True, repr=False)
+class Explanation:
+    """What a model makes of a text; a notebook shows the page."""
+
+    trace: ForwardTrace
+    """The values of the forward pass."""
+    page: str
+    """The whole page as HTML."""
+
+    def __repr__(self) -> str:
+        return f"Explanation({''.join(self.trace.pieces)!r})"
+
+    def _repr_html_(self) -> str:
+        return html_frame(self.page, "What the model makes of the text", height="44rem")
+
+
+def explain_text(opened: Model, text: str) -> Explanation:
+    """Look at a text and make the page.
+
+    Raises:
+        UserError: as `look_at`.
+    """
+    trace = look_at(opened, text)
+    data = json.dumps(page_data(opened, trace), ensure_ascii=False, separators=(",", ":"))
+    template = files("folio.explain").joinpath("page.html").read_text(encoding="utf-8")
+    # "</script>" inside a text must not end the data.
+    return Explanation(trace, template.replace("__DATA__", data.replace("</", "<\\/")))
+
+
 def write_page(opened: Model, text: str, path: Path) -> ForwardTrace:
     """Look at a text and write the page.
 
     Raises:
         UserError: as `look_at`, or the file cannot be written.
     """
-    trace = look_at(opened, text)
-    data = json.dumps(page_data(opened, trace), ensure_ascii=False, separators=(",", ":"))
-    template = files("folio.explain").joinpath("page.html").read_text(encoding="utf-8")
+    explained = explain_text(opened, text)
     with atomic_write(path) as file:
-        # "</script>" inside a text must not end the data.
-        file.write(template.replace("__DATA__", data.replace("</", "<\\/")))
-    return trace
+        file.write(explained.page)
+    return explained.trace
 
 
 def page_data(opened: Model, trace: ForwardTrace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import count
 from typing import Any
 
@@ -19,6 +20,7 @@ from folio.evaluation.matching import Match, Query, find_matches, split_at_break
 from folio.evaluation.passages import LENGTH
 from folio.generation.row import Row
 from folio.generation.sampling import SamplingConfig
+from folio.notebook import html_frame
 from folio.recall.against import with_kept_text
 from folio.recall.blocks import blocks_of, queries_of
 from folio.recall.config import RecallConfig
@@ -85,6 +87,10 @@ class Recall:
     mask: Mask = field(repr=False)
     """Hides secrets in what is shown."""
     sources: Sources = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        page = import_module("folio.recall.page")  # which imports this file
+        return html_frame(page.recall_page(self), "Did the model learn, or copy?")
 
 
 def measure_recall(

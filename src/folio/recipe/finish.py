@@ -21,6 +21,7 @@ from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.run.fine_tuning import before_and_after, losses_before
 from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
+from folio.run.inline import run_html
 from folio.run.look_back import look_back
 from folio.run.model import Model
 from folio.run.opening import open_run
@@ -56,6 +57,9 @@ class Result:
             f"Result({str(self.run.path)!r}, {self.ending} at step {self.state.step}, "
             f"best validation loss {loss:.4f})"
         )
+
+    def _repr_html_(self) -> str:
+        return run_html(self.run, self.held_out, self.sample)
 
 
 @one_thread()

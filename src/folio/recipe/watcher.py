@@ -9,6 +9,14 @@ from folio.training.pace import Knot
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.state import TrainingState
 
+ENDINGS: dict[Ending, str] = {
+    "finished": "finished",
+    "patience": "stopped early: the validation loss no longer fell",
+    "interrupted": "interrupted; everything is saved",
+    "non-finite": "stopped: the loss or a gradient was not finite; the weights before it are saved",
+}
+"""How a training ended, in words."""
+
 
 class Watcher:
     """An Observer that is also told what happens around the training. This one ignores
@@ -70,11 +78,20 @@ class Both:
 
 
 class LoggingWatcher(Both, Watcher):
-    """Forwards events to observers, and lines to the logger `folio`.
+    """Forwards events to observers, and lines to the logger `folio` and to those who are watchers.
 
     Python prints warnings to standard error; `logging.basicConfig(level="INFO")` prints all.
     """
 
+    def begin(self, run: Run, training: Training, state: TrainingState) -> None:
+        for watcher in self._watchers():
+            watcher.begin(run, training, state)
+
     def tell(self, line: str) -> None:
+        for watcher in self._watchers():
+            watcher.tell(line)
         level = logging.WARNING if line.startswith("warning: ") else logging.INFO
         logging.getLogger("folio").log(level, "%s", line.removeprefix("warning: "))
+
+    def _watchers(self) -> list[Watcher]:
+        return [observer for observer in self.observers if isinstance(observer, Watcher)]

@@ -1,0 +1,78 @@
+"""What a notebook shows of a run: its verdict, curve, table and sample, made from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from folio.console import duration
+from folio.curves import Series, svg_curves
+from folio.notebook import html_cell
+from folio.report import html_table
+from folio.run.card import diagnose_run
+from folio.run.directory import Run
+from folio.run.held_out import HeldOut
+from folio.run.metrics import Event
+from folio.run.summary import facts_of
+
+
+def run_html(run: Run, held_out: Sequence[HeldOut] = (), sample: str = "") -> str:
+    """Build the card of a run for the output of a cell.
+
+    Args:
+        run: the run.
+        held_out: its losses on held-out texts, as `HeldOut`.
+        sample: a text that it wrote.
+    """
+    diagnosis, facts = diagnose_run(run), facts_of(run)
+    steps = run.events("step")
+    level = "bare token frequencies", run.corpus()["frequency_loss"]
+    rows = [
+        ["text", f"{facts['text']}, {facts['characters']:,} characters"],
+        ["model", f"{facts['model']}, {facts['parameters']:,} parameters"],
+        ["steps", f"{facts['step']:,} of {facts['max_steps']:,}, {facts['state']}"],
+        ["time", duration(facts["seconds"])],
+        *([text.name, str(text)] for text in held_out),
+    ]
+    parts = [
+        f"<p><b>{escape(run.name)}</b>: {diagnosis.verdict}. {escape(diagnosis.reason)}</p>",
+        f"<p>Next: <code>{escape(diagnosis.command)}</code></p>",
+        loss_figure(
+            [event["step"] for event in steps],
+            [event["loss"] for event in steps],
+            run.events("evaluation"),
+            level,
+        ),
+        html_table(["", ""], rows),
+        f"<pre>{escape(sample.strip())}</pre>" if sample else "",
+    ]
+    return html_cell("\n".join(parts))
+
+
+def loss_figure(
+    steps: Sequence[float],
+    losses: Sequence[float],
+    evaluations: Sequence[Event],
+    level: tuple[str, float] | None = None,
+) -> str:
+    """Draw the losses of batches and of evaluations as a figure for a page.
+
+    Args:
+        steps, losses: of the batches.
+        evaluations: as in metrics.jsonl.
+        level: as in `svg_curves`.
+    """
+    at = [event["step"] for event in evaluations]
+    training = [event["training_loss"] for event in evaluations]
+    validation = [event["validation_loss"] for event in evaluations]
+    errors = [event.get("standard_error") or 0.0 for event in evaluations]
+    return svg_curves(
+        [
+            Series("training, each batch", steps, losses, noisy=True),
+            Series("training", at, training),
+            Series("validation", at, validation, errors),
+        ],
+        x_label="step",
+        y_label="loss (nats per token)",
+        level=level,
+    )

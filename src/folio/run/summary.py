@@ -1,0 +1,37 @@
+"""What a run is, in a few facts; free of torch, since `folio runs` lists many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from folio.config import from_table, read_toml
+from folio.model.config import ModelConfig
+from folio.run.directory import Run
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """Collect what a run was made of, how far it came and how well, from its files."""
+    recipe = read_toml(run.recipe_file)
+    events = run.events()
+    last = events[-1] if events else {"step": 0, "seconds": 0.0, "event": "none"}
+    evaluations = [event for event in events if event["event"] == "evaluation"]
+    best = min(evaluations, key=lambda e: e["validation_loss"]) if evaluations else None
+    corpus = run.corpus()
+    imported = corpus.get("imported")
+    text = ", ".join(Path(source).name for source in recipe["corpus"]["sources"])
+    ended = "imported" if imported else "not ended"
+    return {
+        "run": run.name,
+        "from": recipe.get("start", {}).get("run") or None,
+        "text": f"({imported['name']})" if imported else text,
+        "characters": corpus["ledger"]["training"],
+        "model": f"{recipe['preset']} {recipe['size']}",
+        "parameters": from_table(ModelConfig, recipe["model"]).n_parameters,
+        "step": last["step"],
+        "max_steps": recipe["training"]["max_steps"],
+        "seconds": last["seconds"],
+        "best_validation_loss": best and best["validation_loss"],
+        "best_step": best and best["step"],
+        "state": last["reason"] if last["event"] == "end" else ended,
+    }
