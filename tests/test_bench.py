@@ -17,7 +17,8 @@ from bench import ensemble, goldfish, readers
 from bench.loss_rule import RecordedRun, fit_rule, predictions_of_unseen_texts
 from bench.plain_loop import Shape
 from bench.training import check_same_function, recipe_of
-from folio.evaluation.score import exact_score, exact_windows, frequency_loss
+from folio.evaluation.frequencies import count_tokens, frequency_loss
+from folio.evaluation.score import exact_score, exact_windows
 from folio.recipe.expected_loss import LossRule
 from folio.run.model import Model
 from folio.run.opening import open_run
@@ -73,7 +74,8 @@ def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_t
     ensemble.distil(members, 0.0, seed=1, text=text)  # which is to learn from the text alone
     assert printed_loss(capsys) == pytest.approx(one, abs=1e-3)
     ensemble.distil(members, 0.9, seed=3, text=text)
-    assert both < printed_loss(capsys) < frequency_loss(members[0].training(), text, 100)
+    counts = count_tokens(members[0].training(), 100)
+    assert both < printed_loss(capsys) < frequency_loss(counts, text)
 
 
 def printed_loss(capsys: pytest.CaptureFixture[str]) -> float:

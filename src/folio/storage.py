@@ -43,6 +43,10 @@ LOCKS = fcntl is not None
 """Whether `locked` locks anything on this system."""
 
 
+class StorageError(UserError):
+    """A disk that did not take what was written to it."""
+
+
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` complete, or not at all.
@@ -108,7 +112,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}.") from None
 
 
-def storage_error(error: Exception, path: Path) -> UserError:
+def storage_error(error: Exception, path: Path) -> StorageError:
     """Turn a failed write into an error for the user.
 
     Args:
@@ -118,23 +122,25 @@ def storage_error(error: Exception, path: Path) -> UserError:
     number = storage_errno(error)
     said = os.strerror(number) if number else str(error)
     if number == errno.ENOSPC:
-        return UserError(f"The disk is full: {path} could not be written. Free some space.")
+        return StorageError(f"The disk is full: {path} could not be written. Free some space.")
     if number == QUOTA:
-        return UserError(
+        return StorageError(
             f"Your share of the disk is full: {path} could not be written. Free some space."
         )
     if number == errno.EFBIG:
-        return UserError(
+        return StorageError(
             f"{path} would be larger than files may be here ({said}). Raise `ulimit -f`, or "
             f"choose another disk."
         )
     if number == errno.EIO:
-        return UserError(f"The disk failed while {path} was written ({said}). Choose another one.")
+        return StorageError(
+            f"The disk failed while {path} was written ({said}). Choose another one."
+        )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(f"{path} cannot be written ({said}). Choose another folder.")
+        return StorageError(f"{path} cannot be written ({said}). Choose another folder.")
     if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        return UserError(f"{path} cannot be written: {said}. Another file is there.")
-    return UserError(f"{path} could not be written: {said}.")
+        return StorageError(f"{path} cannot be written: {said}. Another file is there.")
+    return StorageError(f"{path} could not be written: {said}.")
 
 
 def storage_errno(error: Exception) -> int | None:

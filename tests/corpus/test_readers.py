@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from folio.corpus import readers
+from folio.corpus import readers, reading
 from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
 from folio.corpus.readers import read_pieces
 from folio.errors import UserError
@@ -219,3 +219,14 @@ def test_signs_for_a_terminal_are_no_other_encoding(tmp_path: Path):
     (tmp_path / "a.txt").write_text(text)
     reading = read_documents([str(tmp_path)], CorpusConfig())
     assert reading.documents[0].text == text and not reading.warnings()
+
+
+def test_of_a_text_of_many_gigabytes_the_user_is_told_of_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "a.txt").write_text("short")
+    read_documents([str(tmp_path)], CorpusConfig())
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(reading, "LARGE_BYTES", 4)
+    read_documents([str(tmp_path)], CorpusConfig())
+    assert "folio tokens SOURCES --into STORE" in capsys.readouterr().err

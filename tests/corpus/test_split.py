@@ -275,6 +275,7 @@ def test_no_family_stands_in_two_of_training_validation_and_test(tmp_path: Path)
     ("settings", "complaint"),
     [
         ({"test_fraction": 0.95}, r"test_fraction must be 0 to below 0\.9, got 0\.95"),
+        ({"validation_tokens": 0}, "validation_tokens must be 1 or more, got 0"),
         ({"test_fraction": -0.1}, r"test_fraction must be 0 to below 0\.9, got -0\.1"),
         ({"test_fraction": 0.1, "validation_fraction": 0, "validation": ("x",)}, "Give both"),
         ({"validation_fraction": 0}, "validation_fraction must be above 0 and below 1, got 0; .*"),
@@ -285,6 +286,20 @@ def test_no_family_stands_in_two_of_training_validation_and_test(tmp_path: Path)
 def test_a_value_that_cannot_be_is_refused(settings: dict[str, Any], complaint: str):
     with pytest.raises(UserError, match=complaint):
         CorpusConfig(**settings)
+
+
+@pytest.mark.parametrize("test_fraction", [0.0, 0.2])
+def test_at_most_so_many_characters_are_held_out_for_validation(
+    tmp_path: Path, test_fraction: float
+):
+    text = "".join(f"{number:06} is a number of its own.\n" for number in range(400))
+    (tmp_path / "one.txt").write_text(text)
+    usual = CorpusConfig(sources=(str(tmp_path),), validation_fraction=0.2)
+    usual = replace(usual, test_fraction=test_fraction)
+    split = read_corpus(replace(usual, validation_tokens=300)).split
+    n_test, n_validation = (sum(map(len, parts)) for parts in (split.test, split.validation))
+    assert abs(n_validation - 300) <= 1 and abs(n_test - test_fraction * len(text)) <= 1
+    assert sum(map(len, split.training)) == len(text) - n_test - n_validation
 
 
 def test_too_little_text_for_three_parts_is_refused(tmp_path: Path):

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from folio.errors import UserError
+from folio.evaluation.frequencies import count_tokens, frequency_loss
 from folio.evaluation.score import (
     Window,
     exact_score,
     exact_windows,
-    frequency_loss,
     nll_of,
     read_once,
     sampled_windows,
@@ -115,7 +115,7 @@ def test_frequency_loss_is_that_of_counting():
     training, validation = np.array([0, 0, 0, 1], np.uint8), np.array([1, 0, 1], np.uint8)
     # One added to each count of three ids: 4/7, 2/7, 1/7.
     expected = -(math.log(4 / 7) + math.log(2 / 7)) / 2
-    assert frequency_loss(training, validation, 3) == pytest.approx(expected)
+    assert frequency_loss(count_tokens(training, 3), validation) == pytest.approx(expected)
 
 
 def test_a_single_token_has_no_loss():

@@ -97,6 +97,14 @@ GUIDES = {
         },
         next=("folio train CORPUS --minutes 10", "trains on this text"),
     ),
+    "tokens": Guide(
+        examples={
+            "folio tokens crawl/ --into store --workers 8": "parquet, jsonl.zst, folders of text",
+            "folio tokens crawl/ --into store --part 3/40": "the share of one of 40 machines",
+            "folio tokens crawl/ --into store --tokenizer.vocab-size 32768": "settings are flags",
+        },
+        next=("folio train STORE", "trains on it"),
+    ),
     "tokenizer": Guide(
         examples={
             "folio tokenizer compare book.txt --vocab-sizes 512,1024": "which one to take",

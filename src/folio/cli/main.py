@@ -31,6 +31,7 @@ VERBS = {
     "write": "Write with it in a browser: a page with the model in it, offline.",
     "evaluate": "Measure loss, perplexity and bits per byte of a model on a text.",
     "corpus": "Show what is in your text: formats, duplicates, and what leaks into validation.",
+    "tokens": "Encode text of any size into a store of tokens, by any number of processes.",
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",
     "tune": "Search for the best settings, within a budget.",
     "explain": "See what a model makes of a text: surprise, attention, embeddings.",

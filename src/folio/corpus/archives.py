@@ -18,7 +18,8 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -28,10 +29,21 @@ from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
 
 READ_BYTES = 1 << 20
+_FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
     NotImplementedError, ValueError, UnicodeDecodeError, RuntimeError,
 )  # fmt: skip
+
+
+@contextmanager
+def unpacked_into(folder: Path) -> Iterator[None]:
+    """Unpack into another folder than the cache while the block runs."""
+    before = _FOLDER.set(folder)
+    try:
+        yield
+    finally:
+        _FOLDER.reset(before)
 
 
 class Member(NamedTuple):
@@ -305,7 +317,7 @@ class _Counted:
 
 def _keep(member: IO[bytes], *expansions: Expansion) -> Path:
     """Copy a member into the cache, named by the sha256 of its content."""
-    folder = cache_folder() / "members"
+    folder = _FOLDER.get() or cache_folder() / "members"
     digest = hashlib.sha256()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +97,10 @@ class CorpusConfig:
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""
 
+    validation_tokens: int = 10_000_000
+    """At most so many tokens are held out, and the rest is trained on; an evaluation of more costs
+    time and tells no more. Before there is a vocabulary, a character counts as a token."""
+
     test_fraction: float = 0.0
     """Share of the characters to hold out as test text. The best checkpoint is chosen on the
     validation text and then scored on the test text, which no choice has seen. If tails are held
@@ -107,10 +111,10 @@ class CorpusConfig:
     times each, so that folio recall can say how soon such a secret leaks. Planting changes what is
     learned; 12 is a good number."""
 
-    @property
-    def held_out_fraction(self) -> float:
-        """Share of the characters that are held out for validation and test."""
-        return self.validation_fraction + self.test_fraction
+    def held_out_fraction(self, n_characters: int) -> float:
+        """Share of so many characters that is held out for validation and test."""
+        most = self.validation_tokens / max(n_characters, 1)
+        return min(self.validation_fraction, most) + self.test_fraction
 
     def __post_init__(self) -> None:
         for name in ("sources", "validation"):
@@ -137,6 +141,7 @@ class CorpusConfig:
                 "or evaluate other files with: folio evaluate RUN FILES"
             )
         require(self, "corpus", "0 (none) or more", lambda x: x >= 0, "canaries")
+        require(self, "corpus", "1 or more", lambda x: x >= 1, "validation_tokens")
         require(self, "corpus", "above 0", lambda x: x > 0, "time_limit_seconds")
 
 
@@ -161,7 +166,8 @@ class Corpus:
             return None
         n_sources = len(self.documents) - len(self.split.elsewhere)
         documents = self.documents[:n_sources]
-        return split_documents(documents, "documents", self.config.held_out_fraction)
+        fraction = self.config.held_out_fraction(sum(d.n_characters for d in documents))
+        return split_documents(documents, "documents", fraction)
 
     def family_numbers(self, parts: Sequence[Part]) -> list[int]:
         """The family of each part as a number; parts of one family have equal numbers."""
@@ -229,10 +235,11 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
     families = find_families(reading.documents if compare else [], config.duplicates)
     if not compare:
         families = replace(families, of=[document.sha256 for document in reading.documents])
-    split = _split(documents, held_out, families.of, config)
+    fraction = config.held_out_fraction(sum(d.n_characters for d in documents))
+    split = _split(documents, held_out, families.of, config, fraction)
     family_of = {d.sha256: family for d, family in zip(reading.documents, families.of)}
     if config.test_fraction:
-        split = set_test_aside(split, config.test_fraction / config.held_out_fraction, family_of)
+        split = set_test_aside(split, config.test_fraction / fraction, family_of)
     if config.duplicates.remove != "none":
         split = without_duplicates(split, config.duplicates.remove, family_of)
     return Corpus(config, reading, families, split)
@@ -243,16 +250,17 @@ def _split(
     held_out: Sequence[Document],
     families: Sequence[str],
     config: CorpusConfig,
+    fraction: float,
 ) -> Split:
     """Split documents, given those held out by --validation; `families` covers both, in
     that order.
     """
     if not held_out:
-        return split_documents(documents, config.split, config.held_out_fraction, families)
+        return split_documents(documents, config.split, fraction, families)
     if not config.validation_fraction:
         return split_by_files(documents, held_out, families)
     apart = set_apart(documents, held_out, families)
-    split = split_documents(apart.training, config.split, config.held_out_fraction, apart.families)
+    split = split_documents(apart.training, config.split, fraction, apart.families)
     elsewhere = [whole(document) for document in held_out]
     return replace(split, elsewhere=elsewhere, dropped=apart.dropped | split.dropped)
 
@@ -268,19 +276,7 @@ def read_documents(
     reading = reading or Reading()
     before = len(reading.documents)
     with tika_server(config.tika if config.engine == "tika" else "") as server:
-        options = ReadingOptions(
-            config.encoding,
-            config.engine,
-            server,
-            config.text_column,
-            config.mail_headers,
-            config.chat_times,
-            config.markup,
-            config.documents,
-            config.time_limit_seconds,
-            config.conversations,
-            config.cleaning,
-        )
+        options = reading_options(config, server)
         paths: list[str] = []
         for source in sources:
             if source == "-" or (not is_source(source) and source in BUILTIN):
@@ -301,6 +297,12 @@ def read_documents(
     if len(reading.documents) == before:
         raise UserError(_no_text(sources, reading))
     return reading
+
+
+def reading_options(config: CorpusConfig, tika: str = "") -> ReadingOptions:
+    """How files are read; `tika` is the address of a running server."""
+    shared = {field.name for field in fields(ReadingOptions)} - {"tika"}
+    return ReadingOptions(tika=tika, **{name: getattr(config, name) for name in shared})
 
 
 def _no_text(sources: Sequence[str], reading: Reading) -> str:

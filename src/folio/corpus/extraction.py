@@ -10,19 +10,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from folio.console import Progress
 from folio.corpus.formats.known import Format
+from folio.corpus.processes import LostError, Pool, Process
 from folio.device import cores
 from folio.errors import UserError
 from folio.storage import cache_folder, read_json
@@ -97,8 +93,9 @@ def extract(tasks: Sequence[Task], limit_seconds: float) -> list[Extraction | st
     if waiting:
         n_workers = min(len(waiting), 1 + total // WORTH_A_PROCESS, cores())
         done = 0
-        with _Pool(n_workers) as pool, _progress(total) as show:
-            jobs = {pool.submit(tasks[i], limit_seconds + sizes[i] * SECONDS_PER_BYTE): i
+        with Pool(n_workers, lambda: _Worker()) as pool, _progress(total) as show:
+            limits = {i: limit_seconds + size * SECONDS_PER_BYTE for i, size in sizes.items()}
+            jobs = {pool.submit(_extract, tasks[i], limits[i]): i
                     for i in sorted(waiting, key=lambda i: -sizes[i])}  # fmt: skip
             for job in as_completed(jobs):
                 i = jobs[job]
@@ -145,58 +142,21 @@ class _progress:  # noqa: N801  (used as a function)
             self.bar.__exit__(*error)
 
 
+def _extract(worker: _Worker, task: Task, limit_seconds: float) -> str | None:
+    return worker.extract(task, limit_seconds)
+
+
 # ---- processes -------------------------------------------------------------------------
 
 
-class _Pool:
-    """Threads that each drive a process of their own."""
-
-    def __init__(self, n_workers: int) -> None:
-        self.threads = ThreadPoolExecutor(n_workers)
-        self.local = threading.local()
-        self.workers: list[_Worker] = []
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.threads.shutdown(cancel_futures=True)
-        for worker in self.workers:
-            worker.end()
-
-    def submit(self, task: Task, limit_seconds: float) -> Any:
-        return self.threads.submit(self._run, task, limit_seconds)
-
-    def _run(self, task: Task, limit_seconds: float) -> str | None:
-        worker = getattr(self.local, "worker", None)
-        if worker is None or worker.ended:
-            worker = self.local.worker = _Worker()
-            self.workers.append(worker)
-        return worker.extract(task, limit_seconds)
-
-
-class _Worker:
+class _Worker(Process):
     """A process that extracts one file after the other."""
 
     def __init__(self) -> None:
-        package = str(Path(__file__).parents[2])
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.process = subprocess.Popen(
-            # -P keeps files of the user, such as a json.py, from being imported.
-            [sys.executable, "-P", "-m", "folio.corpus.extraction_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            text=True,
-            encoding="utf-8",
-        )
-        self.ended = False
+        super().__init__("folio.corpus.extraction_worker")
 
     def extract(self, task: Task, limit_seconds: float) -> str | None:
         """Extract into the cache; return the reason if the file was refused."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None
         request = {
             "path": str(task.path),
             "format": task.format.name,
@@ -204,38 +164,9 @@ class _Worker:
             "target": str(task.target),
             "seconds": limit_seconds,
         }
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self.process.kill()
-
-        timer = threading.Timer(limit_seconds, stop)
-        timer.start()
         try:
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
-            answer = stdout.readline()
-        except OSError:
-            answer = ""
-        finally:
-            timer.cancel()
-        if answer.endswith("\n"):
-            return json.loads(answer)["refused"]
-        self.end()
-        if late.is_set():
-            return f"it took longer than {limit_seconds:.0f} s (--corpus.time-limit-seconds)"
-        return "its reader crashed or ran out of memory"
-
-    def end(self) -> None:
-        """Kill the process."""
-        self.ended = True
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            with suppress(OSError):
-                stream.close()
-        try:
-            self.process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            return self.ask(request, limit_seconds)["refused"]
+        except LostError as error:
+            if error.late:
+                return f"it took longer than {limit_seconds:.0f} s (--corpus.time-limit-seconds)"
+            return "its reader crashed or ran out of memory"

@@ -43,15 +43,20 @@ def _answer(request: dict[str, Any]) -> str | None:
             Path(request["target"]),
             request["seconds"],
         )
-    except UserError as error:
-        return str(error).rstrip(".")
-    except MemoryError:
-        return f"it needs more than {WORKER_MEMORY_BYTES >> 30} GB of memory"
-    except RecursionError:
-        return "it is nested too deeply"
     except Exception as error:  # a reader's failure concerns one file, not all
-        return f"its reader failed ({type(error).__name__}: {str(error)[:200]})"
+        return why_refused(error)
     return None
+
+
+def why_refused(error: Exception) -> str:
+    """The reason for which a file is left out, from what its reader raised."""
+    if isinstance(error, UserError):
+        return str(error).rstrip(".")
+    if isinstance(error, MemoryError):
+        return f"it needs more than {WORKER_MEMORY_BYTES >> 30} GB of memory"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return f"its reader failed ({type(error).__name__}: {str(error)[:200]})"
 
 
 def extract_file(
@@ -64,7 +69,7 @@ def extract_file(
     conversations: list[int] = []
     n_characters = n_bytes = 0
     with atomic_write(target.with_suffix(".txt"), "wb") as out:
-        for passage in _passages(path, known, settings, seconds, notes):
+        for passage in passages_of(path, known, settings, seconds, notes):
             encoded = passage.text.encode("utf-8", errors="replace")
             if passage.conversation:
                 conversations.append(len(rows))
@@ -87,9 +92,17 @@ def extract_file(
     write_json(target.with_suffix(".json"), record)
 
 
-def _passages(
+def passages_of(
     path: Path, known: Format, settings: dict[str, Any], seconds: float, notes: Notes
 ) -> Iterator[Passage]:
+    """Read a file as it comes.
+
+    Args:
+        path, known: the file and its format.
+        settings: those of its reader, as `settings_of` gives them.
+        seconds: time for a reader that can be told.
+        notes: records what is left out.
+    """
     read = known.load()
     if known.takes == "rows":
         with open_lines(path, settings["encoding"], notes) as lines:

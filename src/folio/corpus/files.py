@@ -24,6 +24,7 @@ from folio.corpus.formats.known import (
 from folio.corpus.limits import ARCHIVE_DEPTH, Expansion
 from folio.corpus.own import is_own_folder, is_page, is_run
 from folio.errors import UserError
+from folio.storage import StorageError
 
 FILE_URI = "file://"
 SHOWN_KINDS = 6
@@ -123,14 +124,26 @@ def portable(source: str) -> str:
     return source
 
 
-def find_files(source: str, findings: Findings, everything: bool) -> Iterator[SourceFile]:
+def find_files(
+    source: str, findings: Findings, everything: bool, unpack: bool = True
+) -> Iterator[SourceFile]:
     """The files of a path or a glob, sorted by name within each folder.
 
     Args:
         source: what the user wrote.
         findings: records what is refused or skipped.
         everything: also take files of unknown type from folders and archives.
+        unpack: give the files that are packed in another one, or that other one as it is.
     """
+    for file in _files_of(source, findings, everything):
+        if unpack:
+            yield from _opened(file, findings, everything, Expansion(file.path.stat().st_size), 1)
+        else:
+            yield file
+
+
+def _files_of(source: str, findings: Findings, everything: bool) -> Iterator[SourceFile]:
+    """The files of a path or a glob, packed as they lie there."""
     path = local_path(source)
     if not os.path.lexists(path) and glob.has_magic(str(path)):
         for match in _matches(path, findings):
@@ -218,9 +231,7 @@ def _of_file(
     elif not (named or everything or is_known(inner) or is_archive(inner)):
         findings.skip(path.name, status.st_size)
     else:
-        expansion = Expansion(status.st_size)
-        file = SourceFile(str(path), path, named)
-        yield from _opened(file, findings, everything, expansion, depth=1)
+        yield SourceFile(str(path), path, named)
 
 
 def _opened(
@@ -236,6 +247,8 @@ def _opened(
         n_bytes = path.stat().st_size
         try:
             path = unpacked(path, expansion)
+        except StorageError:  # the disk, not the file
+            raise
         except UserError as error:
             findings.refuse(name, str(error), n_bytes)
             return
@@ -268,6 +281,8 @@ def _of_archive(
             else:
                 file = SourceFile(inside, member.path)
                 yield from _opened(file, findings, everything, expansion, depth + 1)
+    except StorageError:
+        raise
     except UserError as error:
         findings.refuse(name, str(error))
     findings.unpack(archive.path.stat().st_size, n_unpacked)

@@ -1,5 +1,5 @@
-"""Recognizes what Folio itself has written (runs, studies and pages), which is not text to learn
-from.
+"""Recognizes what Folio itself has written (runs, studies, stores and pages), which is not text to
+learn from.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ from folio.report import html_page
 
 _RUN_FILES = ("metrics.jsonl", "corpus.json", "tokenizer.json")
 """At least one of them is beside the recipe.toml of a run."""
+_STORE_FILES = ("tokenizer.json", "shards")
+"""At least one of them is beside the store.json of a store of tokens."""
 _STUDY_FILES = ("journal.log", "best.toml", "study.html", "trials")
 """At least one of them is beside the study.toml of a study."""
 
 
 def is_own_folder(folder: Path) -> bool:
-    """Whether a folder is the folder of all runs, a run or a study."""
+    """Whether a folder is the folder of all runs, or one of what Folio writes."""
     return _is_runs_folder(folder) or is_run(folder)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run or a study."""
-    for main, others in (("recipe.toml", _RUN_FILES), ("study.toml", _STUDY_FILES)):
+    """Whether a folder is a run, a study or a store of tokens."""
+    for main, others in (
+        ("recipe.toml", _RUN_FILES),
+        ("study.toml", _STUDY_FILES),
+        ("store.json", _STORE_FILES),
+    ):
         if (folder / main).is_file() and any((folder / name).exists() for name in others):
             return True
     return False

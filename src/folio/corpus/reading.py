@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from folio.console import say
 from folio.corpus.cleaning import CleaningConfig, Tally, clean, cleaned, find_boilerplate
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
@@ -30,6 +31,8 @@ from folio.storage import sha256_of
 
 Engine = Literal["folio", "tika"]
 SHOWN_REFUSED = 20
+LARGE_BYTES = 10 << 30
+"""Of files; above it the user is told of another way."""
 RTF = b"{\\rtf"
 """The first bytes of a Rich Text file, which is ASCII but not the text it represents."""
 
@@ -116,7 +119,12 @@ def read_files(sources: Sequence[str], options: ReadingOptions, reading: Reading
         for source in sources
         for file in find_files(source, reading.findings, options.engine == "tika")
     ]
-    formats = [_format(file, options) for file in files]
+    if (n_bytes := sum(map(_size, files))) > LARGE_BYTES:
+        say(
+            f"{n_bytes / 1e9:,.0f} GB of files are read and compared, with a note of each document "
+            f"in memory. A store takes less time and memory: folio tokens SOURCES --into STORE"
+        )
+    formats = [reader_of(file, options) for file in files]
     tasks = _tasks(files, formats, options, reading.findings)
     outcomes = dict(zip(tasks, extract(list(tasks.values()), options.time_limit_seconds)))
     found: list[_Found] = []
@@ -154,7 +162,8 @@ class _Found:
         return self.document.sha256 if self.document else self.provenance.sha256
 
 
-def _format(file: SourceFile, options: ReadingOptions) -> Format | None:
+def reader_of(file: SourceFile, options: ReadingOptions) -> Format | None:
+    """The format that a file is read as; None for plain text."""
     known = format_of(file.kind)
     if known is None and file.kind.lower().endswith(PROSE_SUFFIXES):
         if options.documents == "lines":
@@ -180,16 +189,28 @@ def _tasks(
             continue
         if file.named and (missing := missing_library(known)):
             raise UserError(f"{file.name} cannot be read: {missing}")
-        settings = {name: getattr(options, name) for name in known.settings}
-        if known.takes == "rows":
-            settings |= {"text_column": options.text_column, "encoding": options.encoding}
-        elif known is TIKA:
-            settings = {"tika": options.tika}
         try:
-            tasks[i] = Task(file.path, sha256_of(file.path), known, settings)
+            tasks[i] = Task(file.path, sha256_of(file.path), known, settings_of(known, options))
         except OSError as error:
             findings.refuse(file.name, f"it cannot be read: {error.strerror}")
     return tasks
+
+
+def _size(file: SourceFile) -> int:
+    try:
+        return file.path.stat().st_size
+    except OSError:  # reported when the file is read
+        return 0
+
+
+def settings_of(known: Format, options: ReadingOptions) -> dict[str, Any]:
+    """The settings that the reader of a format takes."""
+    settings = {name: getattr(options, name) for name in known.settings}
+    if known.takes == "rows":
+        settings |= {"text_column": options.text_column, "encoding": options.encoding}
+    elif known is TIKA:
+        settings = {"tika": options.tika}
+    return settings
 
 
 def _plain(file: SourceFile, options: ReadingOptions, reading: Reading) -> list[_Found]:
@@ -198,10 +219,7 @@ def _plain(file: SourceFile, options: ReadingOptions, reading: Reading) -> list[
     n_bytes = 0
     try:
         n_bytes = file.path.stat().st_size
-        with file.path.open("rb") as opened:
-            if opened.read(len(RTF)) == RTF:
-                findings.refuse(file.name, "it is RTF; --corpus.engine tika reads that", n_bytes)
-                return []
+        require_no_rtf(file)
         document = read_text_file(file.path, file.name, options.encoding, notes)
     except UserError as error:
         why = re.sub(rf"^{re.escape(file.name)} ", "it ", str(error))
@@ -213,6 +231,13 @@ def _plain(file: SourceFile, options: ReadingOptions, reading: Reading) -> list[
     reading.count(n_bytes, document.n_bytes, notes, "encoding")
     provenance = Provenance(file.name, warnings=tuple(notes.warnings))
     return [_Found(file.name, document.pieces, document.n_bytes, provenance, document=document)]
+
+
+def require_no_rtf(file: SourceFile) -> None:
+    """Raise a UserError if a file of plain text is Rich Text in truth."""
+    with file.path.open("rb") as opened:
+        if opened.read(len(RTF)) == RTF:
+            raise UserError("it is RTF; --corpus.engine tika reads that")
 
 
 def _documents_of(file: SourceFile, task: Task, extraction: Extraction) -> Iterator[_Found]:

@@ -410,17 +410,3 @@ def _batch(tokens: TokenIds, windows: list[Window]) -> tuple[Any, Any, Any, Any]
     scored = (columns >= skips[:, None]) & (columns < lengths[:, None])
     targets = tokens[where + 1].astype(np.int64)
     return tokens[where].astype(np.int64), targets, scored, where + 1
-
-
-def frequency_loss(training: TokenIds, validation: TokenIds, vocab_size: int) -> float:
-    """Loss in nats per token of a model that knows only how often each token occurs.
-
-    The frequencies are those of the training text, with one added to each count. A model that is no
-    better has learned nothing about what follows what.
-    """
-    counts = np.ones(vocab_size)
-    for first in range(0, len(training), 1 << 24):
-        counts += np.bincount(training[first : first + (1 << 24)], minlength=vocab_size)
-    surprise = -np.log(counts / counts.sum())
-    targets = np.bincount(validation[1:], minlength=vocab_size)
-    return float(targets @ surprise / targets.sum())

@@ -44,7 +44,8 @@ def against(
         run = Run(Path(folder))
         for name, path in prepared.files.items():
             link_or_copy(path, run.tokens_file(name))
-        write_parts(run, prepared.parts)
+        if prepared.parts is not None:
+            write_parts(run, prepared.parts)
         write_json(run.corpus_file, stamped("corpus", prepared.record))
         yield replace(opened, run=run)
 

@@ -18,10 +18,12 @@ from folio.corpus.corpus import Corpus, read_corpus
 from folio.corpus.document import Part
 from folio.corpus.turns import END, content_of, have_conversations, spoken
 from folio.errors import UserError
-from folio.evaluation.score import frequency_loss
+from folio.evaluation.frequencies import count_tokens, frequency_loss
 from folio.recipe.recipe import Recipe
 from folio.run.parts import Parts, make_parts
 from folio.storage import cache_folder, write_json
+from folio.store.directory import store_of
+from folio.store.opening import open_store
 from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
@@ -47,8 +49,8 @@ class Prepared:
     record: dict[str, Any]
     """The content of corpus.json."""
     warnings: list[str]
-    parts: Parts
-    """The documents in the training text."""
+    parts: Parts | None
+    """The documents in the training text; None if they were too many to be noted."""
     canaries: list[Canary]
     """The canaries planted in the training text."""
 
@@ -69,7 +71,8 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
-    """Read the corpus, train the tokenizer on its training part, and encode all parts.
+    """Read the corpus, train the tokenizer on its training part, and encode all parts; or take
+    them from a store of tokens, if that is the only source.
 
     Args:
         recipe: names the corpus and the tokenizer.
@@ -78,6 +81,8 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     Raises:
         UserError: as in read_corpus; or a part is too short to have targets.
     """
+    if (store := store_of(recipe.corpus.sources)) is not None:
+        return Prepared(*open_store(store, recipe.corpus, recipe.tokenizer), [], None, [])
     corpus = read_corpus(recipe.corpus)
     training, validation = corpus.split.training, corpus.split.validation
     config, choice = resolve(recipe.tokenizer, sum(map(len, training)))
@@ -206,9 +211,8 @@ def _token_counts(prepared: Prepared) -> dict[str, Any]:
     }
     if len(validation) > 1:
         counts["frequency_loss"] = frequency_loss(
-            _counting(training, masks.get("train")),
+            count_tokens(_counting(training, masks.get("train")), tokenizer.vocab_size),
             _counting(validation, masks.get("validation")),
-            tokenizer.vocab_size,
         )
     return counts
 

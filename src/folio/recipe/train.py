@@ -80,7 +80,8 @@ def train_recipe(
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():
             link_or_copy(path, run.tokens_file(name_of_part))
-        write_parts(run, prepared.parts)
+        if prepared.parts is not None:
+            write_parts(run, prepared.parts)
         if prepared.canaries:
             write_json(run.canaries_file, [canary.record() for canary in prepared.canaries])
         write_json(run.corpus_file, stamped("corpus", prepared.record))

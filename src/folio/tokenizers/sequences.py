@@ -72,12 +72,20 @@ def encode_documents(
         if isinstance(pieces, Conversation):
             yield encode_turns(tokenizer, pieces)
         else:
-            yield from _encode_document(tokenizer, pieces, per)
+            yield from encode_document(tokenizer, pieces, per)
 
 
-def _encode_document(
+def encode_each(tokenizer: Tokenizer, texts: list[str], per: Sequence = "none") -> list[TokenIds]:
+    """Encode whole documents, faster than one by one; as `encode_documents` does, but apart."""
+    if per == "none":
+        return tokenizer.encode_batch(texts)
+    return [np.concatenate(list(encode_document(tokenizer, [text], per))) for text in texts]
+
+
+def encode_document(
     tokenizer: Tokenizer, pieces: Iterable[str], per: Sequence
 ) -> Iterator[TokenIds]:
+    """Encode one document that comes in pieces; arguments as in `encode_documents`."""
     if per == "none":
         yield from tokenizer.encode_stream(pieces)
         return

@@ -49,8 +49,13 @@ def write_token_file(
             file.write(np.ascontiguousarray(chunk, dtype=dtype.newbyteorder("<")).data)
             count += len(chunk)
         file.seek(0)
-        file.write(HEADER.pack(MAGIC, VERSION, dtype.itemsize, count, bytes.fromhex(fingerprint)))
+        file.write(header(dtype, count, fingerprint))
     return count
+
+
+def header(dtype: np.dtype, count: int, fingerprint: str) -> bytes:
+    """What a file of `count` token ids begins with; arguments as in `write_token_file`."""
+    return HEADER.pack(MAGIC, VERSION, dtype.itemsize, count, bytes.fromhex(fingerprint))
 
 
 def open_token_file(path: Path, fingerprint: str | None = None) -> TokenIds:

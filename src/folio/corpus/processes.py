@@ -1,0 +1,117 @@
+"""Python processes that do one piece of work after the other, and may die or hang on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+W = TypeVar("W", bound="Process")
+
+
+class LostError(Exception):
+    """Raised where a process ended without an answer; `late` if it was killed for its time."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__("it took too long" if late else "it died")
+        self.late = late
+
+
+class Process:
+    """A process of its own that answers each line of JSON with another."""
+
+    def __init__(self, module: str, **environment: str) -> None:
+        """Start `python -m module`, with some more variables in its environment."""
+        package = str(Path(__file__).parents[2])
+        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            # -P keeps files of the user, such as a json.py, from being imported.
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+            text=True,
+            encoding="utf-8",
+        )
+        self.ended = False
+
+    def ask(self, request: dict[str, Any], limit_seconds: float | None = None) -> dict[str, Any]:
+        """Send a request and wait for its answer, for at most `limit_seconds`.
+
+        Raises:
+            LostError: the process died, or was killed since it took longer.
+        """
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None and stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(limit_seconds, stop) if limit_seconds is not None else None
+        if timer is not None:
+            timer.start()
+        try:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            answer = stdout.readline()
+        except OSError:
+            answer = ""
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if answer.endswith("\n"):
+            return json.loads(answer)
+        self.end()
+        raise LostError(late.is_set())
+
+    def end(self) -> None:
+        """Kill the process."""
+        self.ended = True
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            with suppress(OSError):
+                stream.close()
+        try:
+            self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Pool(Generic[W]):
+    """Threads that each drive a process of their own; one that was lost is started anew."""
+
+    def __init__(self, n_workers: int, start: Callable[[], W]) -> None:
+        self.threads = ThreadPoolExecutor(n_workers)
+        self.local = threading.local()
+        self.start = start
+        self.workers: list[W] = []
+
+    def __enter__(self) -> Pool[W]:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.threads.shutdown(cancel_futures=True)
+        for worker in self.workers:
+            worker.end()
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Call `work(process, *arguments)` as soon as a process is free."""
+        return self.threads.submit(self._run, work, *arguments)
+
+    def _run(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        worker = getattr(self.local, "worker", None)
+        if worker is None or worker.ended:
+            worker = self.local.worker = self.start()
+            self.workers.append(worker)
+        return work(worker, *arguments)

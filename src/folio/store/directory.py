@@ -1,0 +1,105 @@
+"""The file names in a store, and how it is opened.
+
+store.json                  the settings that decide the bytes of its shards
+tokenizer.json
+shards/KEY.bin, .documents, .json       one shard: ids, one row per document, its record
+parts/1-of-3.json           the keys of the shards that one command made
+train.bin, validation.bin   what a training reads
+index.json                  counts; written last
+"""
+
+from __future__ import annotations
+
+from collections import abc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from folio.corpus.files import local_path
+from folio.errors import UserError
+from folio.storage import read_json
+from folio.tokenizers.sequences import Sequence
+
+FORMAT = 1
+"""Version of the layout and of everything that a shard's key does not name."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The paths of a store."""
+
+    path: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings that decide the bytes of its shards."""
+        return self.path / "store.json"
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The vocabulary of all shards."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def shards_folder(self) -> Path:
+        """The shards, named by what they are made of."""
+        return self.path / "shards"
+
+    @property
+    def index_file(self) -> Path:
+        """The counts of a finished store."""
+        return self.path / "index.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the command that writes what all of them share."""
+        return self.path / "lock"
+
+    def part_file(self, part: int, n_parts: int) -> Path:
+        """The keys of the shards of one part; part 1 is the first."""
+        return self.path / "parts" / f"{part}-of-{n_parts}.json"
+
+    def tokens_file(self, part: str) -> Path:
+        """The token file of a part: `train` or `validation`."""
+        return self.path / f"{part}.bin"
+
+    @property
+    def sequence(self) -> Sequence:
+        """What has `<bos>` and `<eos>`, as in TokenizerConfig."""
+        return read_json(self.settings_file)["tokenizer"]["sequence"]
+
+    def index(self) -> dict[str, Any]:
+        """The content of index.json.
+
+        Raises:
+            UserError: the store is not finished, or of another version.
+        """
+        if not self.index_file.is_file():
+            raise UserError(
+                f"The store {self.path} is not finished: it must have an index.json. Run again "
+                f"what made it: folio tokens SOURCES --into {self.path}"
+            )
+        index = read_json(self.index_file)
+        if index.get("format") != FORMAT:
+            raise UserError(
+                f"The store {self.path} is of version {index.get('format')}, and this Folio reads "
+                f"version {FORMAT}. Make it again: folio tokens SOURCES --into FOLDER"
+            )
+        return index
+
+
+def store_of(sources: abc.Sequence[str]) -> Store | None:
+    """The store that a training is to read; None if its sources are texts.
+
+    Raises:
+        UserError: there are other sources beside it.
+    """
+    stores = [
+        Store(path) for path in map(local_path, sources) if Store(path).settings_file.exists()
+    ]
+    if stores and len(sources) > 1:
+        raise UserError(
+            f"A store of tokens stands alone, but {len(sources)} sources were given with "
+            f"{stores[0].path}. Add the others to it: folio tokens ALL SOURCES --into FOLDER"
+        )
+    return stores[0] if stores else None

@@ -1,0 +1,224 @@
+"""Shards -> train.bin and validation.bin: decides which documents are held out, and drops copies.
+
+Everything here follows from the rows of the documents, one after the other; memory holds a bit of
+each document and the counts of the vocabulary, whatever the size of the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.corpus.corpus import CorpusConfig
+from folio.corpus.shards import Shards as KeyedRows
+from folio.errors import UserError
+from folio.evaluation.frequencies import frequency_loss
+from folio.storage import read_json, write_json
+from folio.store.directory import FORMAT, Store
+from folio.store.shard import Rows, Shard
+from folio.tokenizers import Tokenizer, load
+from folio.tokenizers.base import TokenIds
+from folio.tokens.token_file import let_go, open_token_file, write_token_file
+
+CHUNK_TOKENS = 1 << 20
+BIN_BITS = 16
+"""The highest bits of a key; documents that agree in them are held out together or not at all."""
+SHOWN_REFUSED = 20
+
+Sides = NDArray[np.uint8]
+TRAIN, VALIDATION, COPY = range(3)
+"""Where a document goes."""
+
+
+class Opened(NamedTuple):
+    """A shard whose bytes are those of its record."""
+
+    ids: TokenIds
+    rows: Rows
+
+
+def join(
+    store: Store,
+    shards: Sequence[tuple[str, str]],
+    corpus: CorpusConfig,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Write what a training reads, unless it is there already.
+
+    Args:
+        store: a store whose shards are all made.
+        shards: key and name of each, in the order of the text.
+        corpus: what is held out, and whether copies are dropped.
+        tell: receives a line about what is being done.
+
+    Returns:
+        The content of index.json.
+
+    Raises:
+        UserError: a shard is damaged; or there are too few documents to hold some out.
+    """
+    held_out = [corpus.validation_fraction, corpus.validation_tokens]
+    files = [Shard(store.shards_folder, key) for key, _ in shards]
+    records = [file.record() for file in files]
+    hashes = [record["sha256"] for record in records]
+    made_of = [hashes, *held_out, corpus.duplicates.remove]
+    address = hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()
+    if store.index_file.exists() and (index := read_json(store.index_file)).get("of") == address:
+        return index
+    tell(f"joining {len(shards):,} shards")
+    tokenizer = load(store.tokenizer_file)
+    opened = [Opened(*file.open(tokenizer.fingerprint)) for file in files]
+    sides = _sides(opened, corpus)
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    n_tokens = {}
+    for name, side in (("train", TRAIN), ("validation", VALIDATION)):
+        chunks = _without_last(_chosen(opened, sides, side), tokenizer)
+        chunks = _counted(chunks, counts) if side == TRAIN else chunks
+        n_tokens[name] = write_token_file(
+            store.tokens_file(name), chunks, tokenizer.dtype, tokenizer.fingerprint
+        )
+    validation = open_token_file(store.tokens_file("validation"), tokenizer.fingerprint)
+    n_unknown = 0
+    if tokenizer.unknown is not None:
+        n_unknown = int(np.count_nonzero(validation == tokenizer.unknown))
+    refused = {name: why for record in records for name, why in record["refused"].items()}
+    index = {
+        "format": FORMAT,
+        "of": address,
+        **_counts_of(opened, sides),
+        "tokens": {
+            "training": n_tokens["train"],
+            "validation": n_tokens["validation"],
+            "unknown_in_validation": n_unknown,
+            "vocab_size": tokenizer.vocab_size,
+            "tokenizer": tokenizer.fingerprint,
+        },
+        "refused": dict(list(refused.items())[:SHOWN_REFUSED]),
+        "n_refused": len(refused),
+        "shards": [
+            {
+                "key": key,
+                "name": shard_name,
+                **{name: record[name] for name in ("documents", "tokens", "characters")},
+            }
+            for (key, shard_name), record in zip(shards, records)
+        ],
+    }
+    if len(validation) > 1:
+        index["frequency_loss"] = frequency_loss(counts, validation)
+    write_json(store.index_file, index)
+    return index
+
+
+# ---- which document goes where -----------------------------------------------------------
+
+
+def _sides(shards: Sequence[Opened], corpus: CorpusConfig) -> list[Sides]:
+    """(D,) where each document of each shard goes.
+
+    Raises:
+        UserError: nothing would be left to train on, or to hold out.
+    """
+    last = _last_bin(shards, corpus)
+    sides = [
+        np.where(_bins(shard.rows) <= last, VALIDATION, TRAIN).astype(np.uint8) for shard in shards
+    ]
+    if corpus.duplicates.remove == "exact":
+        _mark_copies(shards, sides)
+    return sides
+
+
+def _bins(rows: Rows) -> NDArray[np.int64]:
+    return (rows["key"] >> np.uint64(64 - BIN_BITS)).astype(np.int64)
+
+
+def _last_bin(shards: Sequence[Opened], corpus: CorpusConfig) -> int:
+    """The last bin of keys that is held out: as many tokens as are asked for, or a little fewer,
+    but at least one bin that has documents.
+    """
+    tokens = np.zeros(1 << BIN_BITS)
+    for shard in shards:
+        tokens += np.bincount(_bins(shard.rows), shard.rows["tokens"], 1 << BIN_BITS)
+    filled = np.flatnonzero(tokens)
+    if len(filled) < 2:
+        raise UserError(
+            f"A store holds out whole documents, so that it must have two that differ, and this "
+            f"one has {len(filled)}. Train from the file itself, which holds out its end."
+        )
+    most = min(corpus.validation_fraction * tokens.sum(), corpus.validation_tokens)
+    n = int(np.searchsorted(np.cumsum(tokens[filled]), most, "right"))
+    return int(filled[min(max(n, 1), len(filled) - 1) - 1])
+
+
+def _mark_copies(shards: Sequence[Opened], sides: list[Sides]) -> None:
+    """Mark all documents that an earlier one equals."""
+    starts = np.cumsum([0, *(len(shard.rows) for shard in shards)])
+    with closing(KeyedRows(check=np.uint64, number=np.int64)) as keyed:
+        for start, shard in zip(starts.tolist(), shards):
+            numbers = np.arange(start, start + len(shard.rows))
+            keyed.add(shard.rows["key"], shard.rows["check"], numbers)
+        for rows in keyed:
+            rows = rows[np.lexsort((rows["number"], rows["check"], rows["key"]))]
+            same = (rows["key"][1:] == rows["key"][:-1]) & (rows["check"][1:] == rows["check"][:-1])
+            copies = rows["number"][1:][same]
+            where = np.searchsorted(starts, copies, "right") - 1
+            for i in np.unique(where).tolist():
+                sides[i][copies[where == i] - starts[i]] = COPY
+
+
+def _counts_of(shards: Sequence[Opened], sides: Sequence[Sides]) -> dict[str, Any]:
+    """Documents and characters by where they go."""
+    documents, characters = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for shard, side in zip(shards, sides):
+        documents += np.bincount(side, minlength=3)
+        characters += np.bincount(side, shard.rows["characters"], 3).astype(np.int64)
+    names = ("training", "validation", "exact copies")
+    return {
+        "documents": dict(zip(names, documents.tolist())),
+        "characters": dict(zip(names, characters.tolist())),
+    }
+
+
+# ---- tokens ------------------------------------------------------------------------------
+
+
+def _chosen(shards: Sequence[Opened], sides: Sequence[Sides], wanted: int) -> Iterator[TokenIds]:
+    """The tokens of all documents that go to one side, (n,) at a time."""
+    for shard, side in zip(shards, sides):
+        keep = side == wanted
+        ends = np.cumsum(shard.rows["tokens"]).astype(np.int64)
+        for first in range(0, len(shard.ids), CHUNK_TOKENS):
+            stop = min(first + CHUNK_TOKENS, len(shard.ids))
+            low, high = np.searchsorted(ends, (first, stop - 1), "right").tolist()
+            here = keep[low : high + 1]
+            if here.any():
+                edges = np.clip(ends[low : high + 1], first, stop)
+                sizes = np.diff(edges, prepend=first)
+                yield shard.ids[first:stop][np.repeat(here, sizes)]
+            if first % (64 * CHUNK_TOKENS) == 0:
+                let_go(shard.ids)  # or its pages would count as memory of this process
+        let_go(shard.ids)
+        let_go(shard.rows)
+
+
+def _without_last(chunks: Iterator[TokenIds], tokenizer: Tokenizer) -> Iterator[TokenIds]:
+    """Leave out the very last token, which ends a document that nothing follows."""
+    before = next(chunks, None)
+    for chunk in chunks:
+        if before is not None:
+            yield before
+        before = chunk
+    if before is not None:
+        yield before if tokenizer.end_of_document is None else before[:-1]
+
+
+def _counted(chunks: Iterator[TokenIds], counts: NDArray[np.int64]) -> Iterator[TokenIds]:
+    for chunk in chunks:
+        counts += np.bincount(chunk, minlength=len(counts))
+        yield chunk

@@ -1,0 +1,160 @@
+"""The process that makes shards: requests on standard input, answers on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from folio.config import from_table
+from folio.corpus.files import Findings
+from folio.corpus.reading import ReadingOptions
+from folio.corpus.streaming import RefusedError, texts_of, unpacked_files
+from folio.errors import UserError
+from folio.store.shard import Shard, writing
+from folio.tokenizers import Tokenizer, load
+from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
+from folio.tokenizers.sequences import Sequence
+
+SAMPLE_CHARACTERS = 100_000_000
+"""Of the text from which a vocabulary is learned, at most; it is held in memory."""
+LOADED = ("file", "gpt2")
+"""Kinds of vocabularies that are not learned."""
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # output of a library is not an answer
+    for line in sys.stdin:
+        answers.write(json.dumps(_answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Learn a vocabulary or make a shard; say why where that is impossible."""
+    options = from_table(ReadingOptions, request["options"])
+    told: list[str] = []
+    try:
+        if "into" in request:
+            config = from_table(TokenizerConfig, request["tokenizer"])
+            tokenizer, told = learn_vocabulary(config, request["groups"], options)
+            tokenizer.save(Path(request["into"]))
+        else:
+            tokenizer = _vocabulary(request["vocabulary"])
+            shard = Shard(Path(request["folder"]), request["key"])
+            make_shard(shard, request["paths"], options, tokenizer, request["sequence"])
+    except UserError as error:
+        return {"failed": str(error), "told": told}
+    return {"failed": None, "told": told}
+
+
+@cache
+def _vocabulary(path: str) -> Tokenizer:
+    return load(path)
+
+
+def learn_vocabulary(
+    config: TokenizerConfig, groups: list[list[str]], options: ReadingOptions
+) -> tuple[Tokenizer, list[str]]:
+    """Learn a vocabulary from the first texts of some groups of files, or load one.
+
+    Returns:
+        It, and lines about what was chosen.
+    """
+    texts: list[list[str]] = []
+    if config.kind_by_settings not in LOADED:
+        with tempfile.TemporaryDirectory(prefix="folio-") as folder:
+            for paths in groups:
+                texts += _first_texts(
+                    paths, options, Path(folder), SAMPLE_CHARACTERS // len(groups)
+                )
+    n_characters = sum(len(piece) for pieces in texts for piece in pieces)
+    config, choice = resolve(config, n_characters)
+    tokenizer = train_tokenizer(config, texts)
+    return tokenizer, [line for line in (choice, tokenizer.note) if line]
+
+
+def _first_texts(
+    paths: list[str], options: ReadingOptions, folder: Path, most: int
+) -> Iterator[list[str]]:
+    """The documents of some files, each in pieces, until they have `most` characters."""
+    left = most
+    for path in paths:
+        for file in unpacked_files(path, Findings(), folder):
+            with suppress(RefusedError):  # told when its shard is made
+                for pieces in texts_of(file, options):
+                    taken: list[str] = []
+                    for piece in pieces:
+                        taken.append(piece[:left])
+                        left -= len(taken[-1])
+                        if not left:
+                            break
+                    yield taken
+                    if not left:
+                        return
+
+
+def make_shard(
+    shard: Shard,
+    paths: list[str],
+    options: ReadingOptions,
+    tokenizer: Tokenizer,
+    sequence: Sequence,
+) -> None:
+    """Write the files of a shard; a file that cannot be read is left out whole, and noted.
+
+    Args:
+        shard: where it is written.
+        paths: the files, in their order.
+        options: how they are read.
+        tokenizer: the vocabulary.
+        sequence: what gets `<bos>` and `<eos>`.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    unpacked = shard.folder / f".{shard.key}.unpacked"
+    _clear(shard, unpacked)
+    findings = Findings()
+    try:
+        with writing(shard, tokenizer, sequence) as writer:
+            for path in paths:
+                for file in unpacked_files(path, findings, unpacked):
+                    mark = writer.mark()
+                    try:
+                        for pieces in texts_of(file, options):
+                            writer.add(pieces)
+                    except RefusedError as error:
+                        writer.go_back(mark)
+                        findings.refuse(file.name, str(error))
+            refused = findings.refused.items()
+            writer.refused = {_short(name, paths): why for name, why in refused}
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _clear(shard: Shard, unpacked: Path) -> None:
+    """Remove what a process that was killed has left."""
+    shutil.rmtree(unpacked, ignore_errors=True)
+    for left in shard.folder.glob(f".{shard.key}.*"):
+        left.unlink(missing_ok=True)
+
+
+def _short(name: str, paths: list[str]) -> str:
+    """A name that does not depend on the folder of the sources."""
+    for path in paths:
+        if name.startswith(path):
+            return Path(path).name + name.removeprefix(path)
+    return name
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from folio.corpus.corpus import CorpusConfig, read_documents
+from folio.corpus.duplicates import DuplicatesConfig
+from folio.corpus.processes import Process
+from folio.errors import UserError
+from folio.store.directory import Store
+from folio.store.making import Part
+from folio.store.shard import Shard
+from folio.tokenizers import load
+from folio.tokenizers.config import TokenizerConfig
+from folio.tokenizers.sequences import encode_documents
+from folio.tokens.token_file import open_token_file
+from tests.store.making import content, make, work_inside, write_sources
+
+EXACT = DuplicatesConfig(remove="exact")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def one(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store made by one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        work_inside(patch)
+        return make(tmp_path_factory.mktemp("one") / "store", sources, workers=1)[0]
+
+
+@pytest.fixture(autouse=True)
+def inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    work_inside(monkeypatch)
+
+
+def tokens(store: Store, part: str) -> np.ndarray:
+    return np.asarray(open_token_file(store.tokens_file(part)))
+
+
+def test_a_store_has_the_tokens_of_its_documents_one_after_the_other(sources: Path, one: Store):
+    documents = read_documents([str(sources)], CorpusConfig()).documents
+    chosen = texts_in(one, "validation")
+    held_out = [d.text for d in documents if d.text in chosen]
+    others = [d.text for d in documents if d.text not in held_out]
+    assert len(documents) == 80 and len(others) + len(held_out) == 80
+    tokenizer = load(one.tokenizer_file)
+    for part, texts in (("train", others), ("validation", held_out)):
+        expected = np.concatenate(list(encode_documents(tokenizer, [[text] for text in texts])))
+        np.testing.assert_array_equal(tokens(one, part), expected)
+    index = one.index()
+    assert index["documents"] == {
+        "training": len(others),
+        "validation": len(held_out),
+        "exact copies": 0,
+    }
+    assert index["characters"]["training"] == sum(map(len, others))
+
+
+def texts_in(store: Store, part: str) -> list[str]:
+    tokenizer = load(store.tokenizer_file)
+    ids = tokens(store, part)
+    ends = np.flatnonzero(ids == tokenizer.end_of_document)
+    return [tokenizer.decode(piece, skip_special=True) for piece in np.split(ids, ends)]
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_any_number_of_processes_makes_the_same_bytes(
+    sources: Path, one: Store, tmp_path: Path, workers: int
+):
+    store, made = make(tmp_path / "store", sources, workers=workers)
+    assert content(store) == content(one) and made.n_made > 5
+
+
+def test_parts_in_any_order_make_the_same_bytes(sources: Path, one: Store, tmp_path: Path):
+    n_made = 0
+    for part in ("3/3", "1/3", "2/3"):
+        store, made = make(tmp_path / "store", sources, part=part)
+        assert (made.index is None) == (part != "2/3")
+        n_made += made.n_made
+    assert content(store) == content(one)
+    assert n_made == len(one.index()["shards"])
+
+
+def test_a_second_command_makes_nothing_and_changes_nothing(
+    sources: Path, one: Store, tmp_path: Path
+):
+    before = {path: path.stat().st_mtime_ns for path in one.path.glob("*.bin")}
+    _, made = make(one.path, sources)
+    assert made.n_made == 0 and made.n_found == len(one.index()["shards"])
+    assert {path: path.stat().st_mtime_ns for path in one.path.glob("*.bin")} == before
+
+
+def test_a_killed_process_loses_one_shard_which_alone_is_made_again(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    characters = TokenizerConfig(kind="character")  # of which a process loads little
+    whole, _ = make(tmp_path / "whole", sources, tokenizer=characters)
+
+    class Killed(Process):
+        def ask(self, request: dict[str, Any], limit_seconds: float | None = None) -> Any:
+            if any(path.endswith("c.jsonl.gz") for path in request["paths"]):
+                os.kill(self.process.pid, signal.SIGKILL)
+            return super().ask(request, limit_seconds)
+
+    work_inside(monkeypatch, lambda: Killed("folio.store.worker"))
+    with pytest.raises(UserError, match=r"1 of \d+ shards are missing. \S+ .*it died"):
+        make(tmp_path / "store", sources, workers=1, tokenizer=characters)
+    work_inside(monkeypatch)
+    store, made = make(tmp_path / "store", sources, tokenizer=characters)
+    assert made.n_made == 1 and content(store) == content(whole)
+
+
+def test_what_a_killed_process_left_is_removed(sources: Path, one: Store, tmp_path: Path):
+    store = Store(tmp_path / "store")
+    key = one.index()["shards"][0]["key"]
+    store.shards_folder.mkdir(parents=True)
+    (store.shards_folder / f".{key}.bin.abc").write_bytes(b"half")
+    (store.shards_folder / f".{key}.unpacked").mkdir()
+    assert content(make(store.path, sources)[0]) == content(one)
+
+
+def test_a_new_file_makes_one_shard_more_with_the_same_vocabulary(tmp_path: Path):
+    sources = write_sources(tmp_path / "sources")
+    store, first = make(tmp_path / "store", sources)
+    vocabulary = store.tokenizer_file.read_bytes()
+    extra = tmp_path / "zz.txt"
+    extra.write_text("Something else. " * 200)
+    _, second = make(store.path, sources, extra)
+    assert (second.n_made, second.n_found) == (1, first.n_made)
+    assert store.tokenizer_file.read_bytes() == vocabulary
+    assert second.index is not None and second.index["documents"]["training"] > 60
+
+
+def test_a_changed_byte_in_a_shard_is_found_and_the_shard_named(
+    sources: Path, one: Store, tmp_path: Path
+):
+    store, _ = make(tmp_path / "store", sources)
+    shard = Shard(store.shards_folder, store.index()["shards"][1]["key"])
+    data = bytearray(shard.tokens_file.read_bytes())
+    data[-1] ^= 1
+    shard.tokens_file.write_bytes(data)
+    store.index_file.unlink()
+    with pytest.raises(UserError, match=f"shard .*{shard.key}.bin is damaged.*Delete"):
+        make(store.path, sources)
+    shard.record_file.unlink()
+    assert content(make(store.path, sources)[0]) == content(one)
+
+
+@pytest.mark.parametrize("file", ["bin", "documents", "json"])
+def test_a_shard_that_was_cut_off_is_made_again(
+    sources: Path, one: Store, tmp_path: Path, file: str
+):
+    store, _ = make(tmp_path / "store", sources)
+    path = store.shards_folder / f"{store.index()['shards'][1]['key']}.{file}"
+    path.write_bytes(path.read_bytes()[:-5])
+    _, made = make(store.path, sources)
+    assert made.n_made == 1 and content(store) == content(one)
+
+
+def test_a_file_that_cannot_be_read_is_left_out_whole_and_named(tmp_path: Path):
+    sources = write_sources(tmp_path / "sources")
+    whole = make(tmp_path / "whole", sources)[0].index()["documents"]
+    good = [json.dumps({"text": f"Line {n}"}) for n in range(1200)]  # read before the damage is
+    (sources / "b.jsonl").write_text("\n".join([*good, *["{"] * 20]))
+    _, made = make(tmp_path / "store", sources)
+    assert made.index is not None
+    (name, why), *others = made.index["refused"].items()
+    assert (name, others) == ("b.jsonl", []) and "are not JSON" in why
+    assert sum(made.index["documents"].values()) == sum(whole.values()) - 10
+
+
+def test_copies_are_dropped_on_demand_and_are_never_on_both_sides(tmp_path: Path):
+    for name in ("one", "two"):
+        write_sources(tmp_path / name)
+    both = make(tmp_path / "both", tmp_path / "one", tmp_path / "two")[0].index()["documents"]
+    alone = make(tmp_path / "alone", tmp_path / "one")[0].index()["documents"]
+    assert both == {
+        "training": 2 * alone["training"],
+        "validation": 2 * alone["validation"],
+        "exact copies": 0,
+    }
+    store, _ = make(tmp_path / "both", tmp_path / "one", tmp_path / "two", duplicates=EXACT)
+    dropped = store.index()["documents"]
+    assert dropped == alone | {"exact copies": 80}
+    assert texts_in(store, "train") == texts_in(Store(tmp_path / "alone"), "train")
+
+
+@pytest.mark.parametrize("most", [1, 200, 500])
+def test_at_most_so_many_tokens_are_held_out_and_at_least_a_document(
+    sources: Path, tmp_path: Path, most: int
+):
+    store, _ = make(tmp_path / "store", sources, validation_tokens=most)
+    counts = store.index()["tokens"]
+    held_out = store.index()["documents"]["validation"]
+    if most == 1:
+        assert held_out == 1
+    else:
+        assert most / 2 < counts["validation"] <= most
+    keys = [hashlib.sha256(text.encode()).digest() for text in texts_in(store, "validation")]
+    everything = read_documents([str(sources)], CorpusConfig()).documents
+    assert sorted(keys) == sorted(bytes.fromhex(d.sha256) for d in everything)[:held_out]
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"split": "tail"}, "corpus.split must be left out"),
+        ({"canaries": 4}, "corpus.canaries must be left out"),
+        ({"validation": ("x.txt",)}, "corpus.validation must be left out"),
+        ({"text_column": "body"}, "begun with text_column = ''.*another folder"),
+    ],
+)
+def test_settings_that_a_store_cannot_heed_are_refused(
+    sources: Path, one: Store, settings: dict[str, Any], match: str
+):
+    with pytest.raises(UserError, match=match):
+        make(one.path, sources, **settings)
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/", "-1/2"])
+def test_a_part_is_a_number_of_a_number(text: str):
+    with pytest.raises(UserError, match="--part must be I/N"):
+        Part.parse(text)
+
+
+def test_what_is_no_text_ends_in_a_line(tmp_path: Path):
+    for source, match in (
+        (tmp_path / "nothing", "There is no file or folder .*nothing"),
+        (Path("python-docs"), "There is no file or folder python-docs"),
+        (tmp_path, "There is no text in"),
+    ):
+        with pytest.raises(UserError, match=match):
+            make(tmp_path / "store", source)
+    (tmp_path / "one.txt").write_text("A single text.")
+    with pytest.raises(UserError, match="must have two that differ"):
+        make(tmp_path / "store", tmp_path / "one.txt")
+
+
+def test_conversations_are_not_taken_for_text(tmp_path: Path):
+    line = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (tmp_path / "talks.jsonl").write_text(f"{line}\n" * 3)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"The text {name}.")
+    _, made = make(tmp_path / "store", tmp_path)
+    assert made.index is not None
+    assert "conversations text" in made.index["refused"]["talks.jsonl"]
+    assert made.index["documents"]["training"] == 1
