@@ -67,6 +67,13 @@ def variables(colors: Sequence[str]) -> str:
     return "; ".join(f"--c{i}: {color}" for i, color in enumerate(colors))
 
 
+THEMES = f"""
+:root {{ {variables(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}
+"""
+"""The colors of a page of its own, as `html_page` makes it."""
+
+
 def svg_curves(
     series: Sequence[Series], *, x_label: str, y_label: str, level: tuple[str, float] | None = None
 ) -> str:
@@ -77,7 +84,7 @@ def svg_curves(
         x_label, y_label: the labels.
         level: a horizontal line to compare with, with its name; left out if it is far away.
     """
-    shown = [finite for one in series if len((finite := _finite(one)).x)]
+    shown = [kept for one in series if len((kept := finite(one)).x)]
     if not shown:
         return ""
     classes = _classes(shown)
@@ -91,7 +98,7 @@ def svg_curves(
         share = (min(max(value, low), high) - low) / (high - low)
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 
-    body = [grid(y(value), words) for value, words in ticks(low, high)]
+    body = [grid(y(value), words) for value, words in ticks(low, high, 6)]
     body += below([(x(value), words) for value, words in ticks(low_x, high_x, 6)], x_label)
     if level is not None and low <= level[1] <= high:
         at = y(level[1])
@@ -228,7 +235,8 @@ def _classes(series: Sequence[Series]) -> list[str]:
     return classes
 
 
-def _finite(series: Series) -> Series:
+def finite(series: Series) -> Series:
+    """The points of a series that are numbers."""
     kept = [i for i, y in enumerate(series.y) if math.isfinite(y)]
     errors = [e if math.isfinite(e) else 0.0 for e in series.errors]
     x, y, errors = ([of[i] for i in kept] if of else [] for of in (series.x, series.y, errors))

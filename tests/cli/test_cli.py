@@ -163,8 +163,14 @@ def test_runs_are_listed_and_compared(folio: Folio, trained: Run, book: Path):
     facts = json.loads(folio("runs", "--json").out)
     assert [fact["run"] for fact in facts] == ["trained", "second"]
     assert facts[0]["parameters"] > 3000 and facts[0]["best_validation_loss"] < 3
-    assert folio("runs", "--compare", "trained", "second").code == 0
-    assert (runs_folder() / "compare.svg").stat().st_size > 1000
+    outcome = folio("runs", "--compare", "trained", "second", "--page")
+    assert outcome.code == 0 and (runs_folder() / "compare.svg").stat().st_size > 1000
+    assert "trained and second cannot be told apart: 0.0000 ± 0.0000 nats per token" in outcome.out
+    assert "█ trained\n" in outcome.out and str(runs_folder() / "compare.html") in outcome.out
+    assert "cannot be told apart" in (runs_folder() / "compare.html").read_text(encoding="utf-8")
+    facts = json.loads(folio("runs", "--compare", "trained", "second", "--json").out)
+    assert "difference" not in facts[0] and facts[1]["difference"]["texts"] >= 16
+    assert "to compare: --compare A B" in folio("runs", "--page").err
 
 
 def test_resuming_a_complete_run_says_how_to_go_on(folio: Folio, trained: Run):

@@ -3,48 +3,84 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
-from folio.console import duration, show, table
+from folio.console import duration, say, show, table
 from folio.errors import UserError
-from folio.run.directory import find_run, list_runs, runs_folder
+from folio.run.directory import Run, find_run, list_runs, runs_folder
 from folio.run.summary import facts_of
 from folio.storage import json_text
 
+HEADER = ["run", "text", "parameters", "steps", "time", "validation", "state"]
+
 
 def runs(
-    *compared: str, compare: bool = False, json: bool = False, out: Path | None = None
+    *compared: str,
+    compare: bool = False,
+    page: bool = False,
+    json: bool = False,
+    out: Path | None = None,
 ) -> None:
-    """List the runs; with --compare A B draw their curves into one picture.
+    """List the runs; with --compare A B draw their curves, and say whether they differ.
 
     Args:
         compared: Runs for --compare.
-        compare: Draw the validation curves of the runs that are named.
+        compare: Draw the validation curves of the runs that are named, and compare the models on
+            the text that they hold out, where it is the same.
+        page: With --compare, also write an offline page, runs/compare.html.
         json: Print JSON.
         out: The picture to write; by default runs/compare.svg.
     """
-    if compared and not compare:
-        raise UserError(f"folio runs lists all runs; to compare: --compare {shlex.join(compared)}")
+    if (compared or page) and not compare:
+        named = shlex.join(compared) or "A B"
+        raise UserError(f"folio runs lists all runs; to compare: --compare {named}")
     listed = [find_run(name) for name in compared] if compare else list_runs()
     if compare and len(listed) < 2:
         raise UserError("--compare draws at least two runs: folio runs --compare A B")
     facts = [facts_of(run) for run in listed]
-    if json:
+    if compare:
+        _compare(listed, facts, page, json, out or runs_folder() / "compare.svg")
+    elif json:
         show(json_text(facts, indent=2))
     elif not facts:
         show(f"There is no run in {runs_folder()}/. Make one with: folio train")
     else:
-        show(_table(facts))
-    if compare:
-        from folio.run.card import compare_losses
-
-        path = out or runs_folder() / "compare.svg"
-        compare_losses(listed, path)
-        show(f"\n{path}")
+        show(table(HEADER, rows_of(facts)))
 
 
-def _table(facts: list[dict[str, Any]]) -> str:
+def _compare(
+    compared: list[Run], facts: list[dict[str, Any]], page: bool, json: bool, picture: Path
+) -> None:
+    """Show the curves and the differences of some runs."""
+    from folio.blocks import draw_blocks
+    from folio.run.card import compare_losses
+    from folio.run.comparison import differences, validation_series, write_comparison
+
+    compare_losses(compared, picture)
+    found = differences(compared, say)
+    for fact, difference in zip(facts[1:], found):
+        fact["difference"] = difference.record()
+    sentences = [difference.sentence for difference in found]
+    if page:
+        path = picture.with_name("compare.html")
+        write_comparison(path, compared, (HEADER, rows_of(facts)), sentences)
+    if json:
+        show(json_text(facts, indent=2))
+        return
+    show(table(HEADER, rows_of(facts)))
+    if series := validation_series(compared):
+        width = shutil.get_terminal_size().columns
+        show("\nvalidation loss by step (nats per token)\n")
+        show(draw_blocks(series, width, encoding=sys.stdout.encoding))
+    show("\n" + "\n".join(f"{sentence}." for sentence in sentences))
+    show(f"\n{picture}" + (f"\n{path}" if page else ""))
+
+
+def rows_of(facts: list[dict[str, Any]]) -> list[list[str]]:
+    """The cells of a table, one row for each run."""
     rows = []
     for fact in facts:
         loss = fact["best_validation_loss"]
@@ -59,4 +95,4 @@ def _table(facts: list[dict[str, Any]]) -> str:
                 fact["state"],
             ]
         )
-    return table(["run", "text", "parameters", "steps", "time", "validation", "state"], rows)
+    return rows

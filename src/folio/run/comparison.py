@@ -1,0 +1,112 @@
+"""Several runs beside each other: their curves, which model is better, and a page with both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from folio import curves
+from folio.curves import Series, svg_curves
+from folio.errors import UserError
+from folio.report import html_page, html_table
+from folio.run.directory import Run
+from folio.storage import atomic_write
+
+if TYPE_CHECKING:
+    from folio.run.paired import Paired
+
+NOTE = (
+    "A difference is that of these two models on this text. What their settings are worth, only "
+    "several seeds of each tell."
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What can be said about a run and the first one."""
+
+    sentence: str
+    paired: Paired | None
+    """None where they cannot be compared; the sentence says why."""
+
+    def record(self) -> dict[str, Any] | None:
+        """Return the entry of --json: a negative difference means that the later run is better."""
+        return None if self.paired is None else asdict(self.paired)
+
+
+def differences(compared: Sequence[Run], tell: Callable[[str], None]) -> list[Difference]:
+    """Compare the best model of each further run with that of the first.
+
+    Args:
+        compared: two runs or more.
+        tell: hears what is being done, since reading takes a while.
+    """
+    from folio.run.opening import open_run
+    from folio.run.paired import compare
+
+    first, found = compared[0], list[Difference]()
+    for run in compared[1:]:
+        tell(f"reading the held-out text with {first.name} and {run.name}")
+        names = f"{first.name} and {run.name}"
+        try:
+            paired = compare(open_run(first), open_run(run))
+        except UserError as error:
+            found.append(Difference(f"{names} cannot be compared. {error}".rstrip("."), None))
+            continue
+        if paired is None:
+            words = f"{names} hold out different texts, so their losses cannot be compared"
+            found.append(Difference(words, None))
+        else:
+            found.append(Difference(paired.in_words(first.name, run.name), paired))
+    return found
+
+
+def validation_series(compared: Sequence[Run]) -> list[Series]:
+    """The validation losses of each run that has some."""
+    series = []
+    for run in compared:
+        evaluations = run.events("evaluation")
+        series.append(
+            Series(
+                run.name,
+                [event["step"] for event in evaluations],
+                [event["validation_loss"] for event in evaluations],
+                [event.get("standard_error") or 0.0 for event in evaluations],
+            )
+        )
+    return [one for one in map(curves.finite, series) if len(one.x)]
+
+
+def write_comparison(
+    path: Path,
+    compared: Sequence[Run],
+    table: tuple[Sequence[str], Sequence[Sequence[str]]],
+    sentences: Sequence[str],
+) -> None:
+    """Write one offline page.
+
+    Args:
+        path: the file.
+        compared: the runs.
+        table: header and rows.
+        sentences: what can be said about their differences.
+    """
+    drawn = svg_curves(
+        validation_series(compared), x_label="step", y_label="validation loss (nats per token)"
+    )
+    parts = [
+        f"<style>{curves.THEMES}{curves.STYLE}</style>",
+        *(f"<p>{escape(sentence)}.</p>" for sentence in sentences),
+        f'<p class="faint">{NOTE}</p>',
+        "<h2>Curves</h2>",
+        drawn or "<p>None of them was evaluated.</p>",
+        '<p class="faint">The band is two standard errors over the texts. Losses of models with '
+        "different vocabularies are per different tokens.</p>",
+        "<h2>Runs</h2>",
+        html_table(*table),
+    ]
+    with atomic_write(path) as file:
+        file.write(html_page(f"{len(compared)} runs compared", "\n".join(parts)))
