@@ -1,21 +1,21 @@
 # What the README's commands call. `make demo` and `make test` work on a fresh clone.
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: setup demo test check format docs bench torture clean
+.PHONY: setup dev demo test check format docs packages bench torture clean
 setup: .venv/installed
 dev: .venv/installed-dev
 
-.venv/bin/python:
+.venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
 
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+.venv/installed: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m folio.recipe.warm_up
 	@touch $@
 
-.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+.venv/installed-dev: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch .venv/installed $@
 
@@ -40,6 +40,10 @@ format: .venv/installed-dev
 
 docs: .venv/installed-dev
 	$(BIN)/python -m scripts.docs
+
+packages: .venv/installed-dev
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m scripts.packages
 
 torture: .venv/installed-dev
 	$(BIN)/python -m pytest -m torture -o addopts='--strict-markers -q'

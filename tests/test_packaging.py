@@ -1,4 +1,4 @@
-"""What is installed: every file that the code reads, one version, and a license."""
+"""What is installed, and how it is released: every file that the code reads, one version."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import folio
+from scripts.packages import files_of_the_package, sdist_complaints, wheel_complaints
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -36,6 +38,11 @@ def test_the_version_stands_in_one_place():
     assert "version" in PROJECT["project"]["dynamic"] and "version" not in PROJECT["project"]
     assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "folio.__version__"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", folio.__version__)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == folio.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = changes.index(f"\n## {folio.__version__}")
+    assert newest == changes.index("\n## ") and "\n### Upgrading from " in changes[newest:]
 
 
 @pytest.mark.parametrize(
@@ -50,3 +57,93 @@ def test_every_extra_that_a_message_names_exists():
     for path in SOURCE.rglob("*.py"):
         for names in re.findall(r"(?:foliolm|'\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8")):
             assert set(names.split(",")) <= extras, f"{path} names {names}"
+
+
+def test_a_wheel_that_lacks_a_page_or_has_a_test_is_no_good():
+    wanted = files_of_the_package()
+    assert {"folio/py.typed", "folio/explain/page.html", "folio/export/page_worker.js"} < wanted
+    names = [*wanted, "foliolm-1.dist-info/RECORD"]
+    assert wheel_complaints(names, wanted) == []
+    names.remove("folio/explain/page.html")
+    assert wheel_complaints([*names, "tests/test_api.py"], wanted) == [
+        "the wheel lacks folio/explain/page.html",
+        "the wheel has tests/test_api.py",
+    ]
+
+
+def test_a_source_distribution_without_its_license_or_with_half_of_the_tests_is_no_good():
+    whole = ["LICENSE", "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "pyproject.toml"]
+    names = [f"foliolm-1/{name}" for name in (*whole, "docs/run.svg", "src/folio/py.typed")]
+    assert sdist_complaints(names, {"folio/py.typed"}) == []
+    assert sdist_complaints([*names[1:], "foliolm-1/tests/test_api.py"], {"folio/py.typed"}) == [
+        "the sdist lacks LICENSE",
+        "the sdist has tests/test_api.py",
+    ]
+
+
+# ---- how it is checked and released ------------------------------------------------------
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def steps_of(workflow: Path) -> list[dict[str, str]]:
+    jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"].values()
+    return [step for job in jobs for step in job["steps"]]
+
+
+def test_workflows_call_the_targets_that_people_call():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    called = {
+        target
+        for workflow in WORKFLOWS
+        for step in steps_of(workflow)
+        for target in re.findall(r"^make (\w+)", step.get("run", ""), re.MULTILINE)
+    }
+    assert called == {"check", "test", "packages", "docs"}
+    for target in called:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_python_that_is_tested_is_declared():
+    checks = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text(encoding="utf-8"))
+    tested = checks["jobs"]["test"]["strategy"]["matrix"]["python"]
+    declared = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["project"]["classifiers"]))
+    assert tested == declared and PROJECT["project"]["requires-python"] == f">={declared[0]}"
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_workflow_may_write_more_than_it_says(workflow: Path):
+    table = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    assert table["permissions"] == {"contents": "read"}
+    for name, job in table["jobs"].items():
+        assert "timeout-minutes" in job, name
+        writes = {what for what, may in job.get("permissions", {}).items() if may == "write"}
+        assert "id-token" not in writes or "environment" in job, name
+        for step in job["steps"]:
+            assert "@" in step["uses"] if "uses" in step else "run" in step
+
+
+def test_the_images_are_those_of_the_readme_and_have_what_they_copy():
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^FROM \S+ AS (\w+)", dockerfile, re.MULTILINE))
+    named = re.findall(r"--target (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert named and set(named) <= targets
+    let_in = re.findall(
+        r"^!(\S+)", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {"src", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"} == set(let_in)
+    for extras in re.findall(r"whl\)\[([a-z,]+)\]", dockerfile):
+        assert set(extras.split(",")) <= set(PROJECT["project"]["optional-dependencies"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml")),
+    ids=lambda path: path.stem,
+)
+def test_a_form_for_issues_has_fields_with_names_of_their_own(path: Path):
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert form["name"] and form["description"]
+    ids = [field["id"] for field in form["body"]]
+    assert len(set(ids)) == len(ids)
+    assert all(field["attributes"]["label"] for field in form["body"])

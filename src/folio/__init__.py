@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from folio.tokenizers.base import Tokenizer
     from folio.training.parts import Observer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Model",
     "Observer",
