@@ -242,7 +242,7 @@ MISTAKES = {
     "unknown size": ("train BOOK --size tiny", "Unknown size 'tiny'"),
     "unknown device": ("train BOOK --device.kind tpu", "one of auto, cpu, cuda, mps"),
     "device that is not there": ("train BOOK --device.kind mps", "Available: cpu"),
-    "name with a slash": ("train BOOK --name a/b", "no plain name"),
+    "name with a slash": ("train BOOK --name a/b", "not a plain name"),
     "recipe among files": ("train BOOK TOML", "A recipe stands alone"),
     "flag without a value": ("train BOOK --seed", "needs a value"),
     "no run": ("sample", "There is no run"),

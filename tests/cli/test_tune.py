@@ -77,7 +77,7 @@ MISTAKES = {
     "BOOK --workers 0": "--workers must be 1 or more",
     "BOOK --epochs 0": "--epochs must be above 0, got 0",
     "BOOK --epochs 3 --minutes 3": "Leave one of them out",
-    "BOOK --name a/b": "no plain name",
+    "BOOK --name a/b": "not a plain name",
     "BOOK --space nothing.toml": "There is no file nothing.toml",
     "BOOK --model.n-layer 3": "Did you mean 'model.n_layers'?",
     "nothing.txt": "There is no file, folder or built-in corpus",

@@ -259,14 +259,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 3}, "ids, but its tensors hold"),
     ({"num_hidden_layers": 1}, "tensors that this graph does not have"),
     ({"num_hidden_layers": 10**12}, "ids, but its tensors hold"),
-    ({"num_hidden_layers": -1}, "what cannot be: model.n_layers"),
+    ({"num_hidden_layers": -1}, "an impossible setting: model.n_layers"),
     ({"num_hidden_layers": "2"}, "must be a whole number"),
     ({"num_attention_heads": 2, "head_dim": 16, "num_key_value_heads": 1}, "do not fit the shape"),
     ({"hidden_size": None}, "lacks the setting hidden_size"),
     ({"hidden_size": 16}, "do not fit the shape"),
     ({"vocab_size": 10**9}, "ids, but its tensors hold"),
     ({"vocab_size": 0}, "0 ids, but its tensors hold"),
-    ({"rms_norm_eps": 0.0}, "what cannot be: model.normalization_epsilon"),
+    ({"rms_norm_eps": 0.0}, "an impossible setting: model.normalization_epsilon"),
 ]
 
 
@@ -284,8 +284,8 @@ def test_a_config_that_says_something_else_is_refused_by_its_name(
 
 OTHER_GGUF: list[tuple[str, Any, str]] = [
     ("general.architecture", "gemma3", "of type 'gemma3'"),
-    ("qwen3.rope.scaling.type", "yarn", "stretches its rotary positions"),
-    ("qwen3.rope.dimension_count", 4, "turns 4 of 8 dimensions"),
+    ("qwen3.rope.scaling.type", "yarn", "scales its rotary positions"),
+    ("qwen3.rope.dimension_count", 4, "rotates 4 of the 8 dimensions"),
     ("qwen3.expert_count", 8, "a mixture of experts"),
     ("qwen3.use_parallel_residual", True, "a parallel residual"),
     ("qwen3.attention.value_length", 4, "values of another width"),

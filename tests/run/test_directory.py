@@ -94,7 +94,7 @@ NO_NAMES = [
 
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_a_name_that_a_command_or_a_system_cannot_take_is_refused(name: str):
-    with pytest.raises(UserError, match="no plain name") as caught:
+    with pytest.raises(UserError, match="not a plain name") as caught:
         check_name(name)
     assert "\n" not in str(caught.value)
 

@@ -229,7 +229,7 @@ def test_a_text_leaves_as_a_file_and_comes_back_with_its_tree(opening: Opening, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("null", "not saved by Folio's page"),
         ('{"format": "folio-write", "version": 9}', "has version 9"),
         ('{"format": "folio-write", "version": 1, "nodes": []}', "it has no list of nodes"),

@@ -300,7 +300,7 @@ def whole_characters(sample: bytes) -> bytes:
 
 def guess_note(codec: str) -> str:
     """The warning that an encoding was guessed."""
-    return f"no UTF-8; read as {codec}, which is a guess (--corpus.encoding names another)"
+    return f"not UTF-8; read as {codec}, which is a guess (--corpus.encoding names another)"
 
 
 def advice(share_beyond: float) -> str:
@@ -357,7 +357,7 @@ def _damaged_utf8(damage: Damage, marked: Encoding, notes: Notes) -> Encoding:
 
 
 def _replaced(n: int) -> str:
-    return f"{n:,} {'byte is' if n == 1 else 'bytes are'} no UTF-8 and became U+FFFD"
+    return f"{n:,} {'byte is' if n == 1 else 'bytes are'} not UTF-8 and became U+FFFD"
 
 
 def _no_text(name: str, damage: Damage, codec: str) -> UserError:

@@ -10,6 +10,7 @@ index.json                  counts; written last
 
 from __future__ import annotations
 
+import os
 from collections import abc
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,9 @@ def store_of(sources: abc.Sequence[str]) -> Store | None:
     Raises:
         UserError: there are other sources beside it.
     """
-    stores = [
-        Store(path) for path in map(local_path, sources) if Store(path).settings_file.exists()
-    ]
+    stores = [Store(local_path(source)) for source in sources]
+    # Path.exists raises an error where a user's text is not a path at all.
+    stores = [store for store in stores if os.path.exists(store.settings_file)]  # noqa: PTH110
     if stores and len(sources) > 1:
         raise UserError(
             f"A store of tokens stands alone, but {len(sources)} sources were given with "

@@ -44,11 +44,11 @@ def test_xml_against_its_rules_is_read_by_its_tags(
     reading = read(tmp_path, source)
     assert reading.documents[0].text.splitlines() == expected
     if not source.startswith("\n"):
-        assert any("no well-formed XML" in line for line in reading.warnings())
+        assert any("not well-formed XML" in line for line in reading.warnings())
 
 
 def test_what_has_no_element_is_no_xml(tmp_path: Path):
-    with pytest.raises(UserError, match="no well-formed XML"):
+    with pytest.raises(UserError, match="not well-formed XML"):
         read(tmp_path, "Only words.")
 
 

@@ -106,7 +106,7 @@ def _parsed(lines: Iterator[str], notes: Notes) -> Iterator[Record]:
         )
     if n_bad:
         notes.warnings.append(
-            f"{n_bad:,} of {n_lines:,} lines {'is' if n_bad == 1 else 'are'} no JSON and left "
+            f"{n_bad:,} of {n_lines:,} lines {'is' if n_bad == 1 else 'are'} not JSON and left "
             f"out, the first is line {first_bad}"
         )
 
