@@ -26,12 +26,12 @@ LATER = {
     "8": "text without end from the model of step 7",
     "9": "what newer papers changed, one change at a time",
 }
-WORDS = (*(str(step.number) for step in STEPS), *LATER, "all")
+WORDS = (*(str(step.number) for step in STEPS), *LATER, "all", "check")
 
 FLAGS = {
     # flag: the steps that it is for
     "seeds": ("all", "9"),
-    "max_steps": (*(str(step.number) for step in STEPS), "all", "9"),
+    "max_steps": (*(str(step.number) for step in STEPS), "all", "9", "check"),
     "minutes": ("7",),
     "only": ("9",),
     "name": ("7", "8"),
@@ -58,9 +58,12 @@ def ladder(
     trains the seven and draws them; 7 trains the baby GPT, 8 lets it write until Ctrl-C, 9 compares
     what newer papers changed. CORPUS is as for folio train; by default shakespeare.
 
+    check tests your own version of a step, a file with build(sizes): folio ladder check 2
+    my_heads.py looks at what it computes, and trains it beside the step's own for 1000 steps.
+
     Args:
-        step: 0 to 9, or all.
-        corpus: Text.
+        step: 0 to 9, all, or check.
+        corpus: Text; for check the number of a step, and your file, before it.
         seed: Seed of weights and order; equal seeds give equal numbers.
         seeds: For all and 9: train each with this many seeds, from --seed on.
         max_steps: Optimizer steps of each training, for a quick look.
@@ -76,6 +79,8 @@ def ladder(
     sources = corpus or ("shakespeare",)
     if step is None:
         show(_list())
+    elif step == "check":
+        _check_own(corpus, seed, max_steps)
     elif step == "all":
         _all(sources, range(seed, seed + (seeds or 1)), max_steps, json, out)
     elif step == "7":
@@ -164,6 +169,29 @@ def _one(
         f"{result.validation_loss:.4f}{expected} ({duration(result.seconds)})"
     )
     show(f"source  {step.source}\nread    src/folio/ladder/{step.module}.py")
+
+
+def _check_own(words: tuple[str, ...], seed: int, max_steps: int | None) -> None:
+    """Test a learner's file: what must hold, its size, and its loss beside the step's own."""
+    numbers = [str(step.number) for step in STEPS]
+    if len(words) < 2 or words[0] not in numbers:
+        raise UserError(
+            f"folio ladder check takes a step from {numbers[0]} to {numbers[-1]} and your file: "
+            f"folio ladder check 2 my_heads.py"
+        )
+    step, path, sources = STEPS[int(words[0])], Path(words[1]), words[2:] or ("shakespeare",)
+
+    from folio.ladder import check
+
+    learner = check.load(path)
+    for what in check.look(step, learner):
+        show(f"yes  {what}")
+    text = _prepare(sources)
+    show(f"yes  {check.check_size(step, learner, text.tokenizer.vocab_size)}")
+    say("training both ...")
+    steps = max_steps or check.MAX_STEPS
+    show(f"yes  {check.compare(step, learner, text, seed=seed, max_steps=steps)}")
+    show(f"Your file is step {step.number}, {step.idea}.")
 
 
 def _all(

@@ -67,6 +67,8 @@ def climb(
     *,
     seed: int = 1,
     max_steps: int = MAX_STEPS,
+    evaluation_interval: int | None = None,
+    build: Callable[[Sizes], nn.Module] | None = None,
     show: Callable[[Evaluation], None] = lambda evaluation: None,
 ) -> LadderResult:
     """Train one step of the ladder on a text.
@@ -76,6 +78,8 @@ def climb(
         text: the tokens of both parts.
         seed: seed of weights and order; equal seeds give equal weights in the end.
         max_steps: number of optimizer steps.
+        evaluation_interval: steps between evaluations; EVALUATION_INTERVAL by default.
+        build: builds the model; by default the step does.
         show: is called with each evaluation as it is made.
     """
     # Matmuls this small are over before a second thread has woken up.
@@ -87,9 +91,10 @@ def climb(
     sampled = sampled_windows(len(training), sizes.context_length, len(validation))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = build_model(step, sizes)
+        model = build(sizes) if build is not None else build_model(step, sizes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=step.learning_rate, fused=True)
     evaluations = []
+    interval = evaluation_interval or EVALUATION_INTERVAL
 
     for number in range(1, max_steps + 1):
         batch = stream.next_batch(BATCH_SIZE)
@@ -99,7 +104,7 @@ def climb(
         loss.backward()
         optimizer.step()
 
-        if number % EVALUATION_INTERVAL == 0 or number == max_steps:
+        if number % interval == 0 or number == max_steps:
             training_loss = score(model, training, sampled, "estimate").nats_per_token
             validation_loss = exact_score(model, validation, sizes.context_length).nats_per_token
             evaluations.append(Evaluation(number, training_loss, validation_loss))
