@@ -17,6 +17,7 @@ COMMANDS = (
     ["bench.readers"],
     ["bench.duplicates"],
     ["bench.memory", "--megabytes", "10,100"],
+    ["bench.store", "--megabytes", "10,100"],
     ["bench.leakage"],
     ["bench.goldfish"],
     ["bench.tuning", "replay"],

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
+import gzip
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from folio.corpus import archives
 from folio.corpus.corpus import CorpusConfig, read_documents
 from folio.corpus.files import Findings, find_files
 from folio.errors import UserError
+from folio.storage import StorageError
 from tests.corpus.making import write
 
 
@@ -72,3 +76,17 @@ def test_files_are_read_in_the_order_in_which_they_are_named(tmp_path: Path):
     kept = [d.source for d in documents if not d.source.startswith("python-docs")]
     assert kept == paths
     assert documents[0].source == paths[0] and documents[-1].source == paths[2]
+
+
+def test_a_full_disk_is_not_a_damaged_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text"))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("a.txt", "text")
+
+    def full(*args: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(archives.tempfile, "NamedTemporaryFile", full)
+    for name in ("a.txt.gz", "b.zip"):
+        with pytest.raises(StorageError, match="The disk is full"):
+            list(find_files(str(tmp_path / name), Findings(), everything=False))

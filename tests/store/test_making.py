@@ -14,6 +14,8 @@ from folio.corpus.corpus import CorpusConfig, read_documents
 from folio.corpus.duplicates import DuplicatesConfig
 from folio.corpus.processes import Process
 from folio.errors import UserError
+from folio.recipe.expected_loss import anchor_file
+from folio.store import plan, shard
 from folio.store.directory import Store
 from folio.store.making import Part
 from folio.store.shard import Shard
@@ -21,7 +23,7 @@ from folio.tokenizers import load
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.token_file import open_token_file
-from tests.store.making import content, make, work_inside, write_sources
+from tests.store.making import TEXTS, content, make, work_inside, write_sources
 
 EXACT = DuplicatesConfig(remove="exact")
 
@@ -136,24 +138,26 @@ def test_a_new_file_makes_one_shard_more_with_the_same_vocabulary(tmp_path: Path
     vocabulary = store.tokenizer_file.read_bytes()
     extra = tmp_path / "zz.txt"
     extra.write_text("Something else. " * 200)
+    anchor_file(store.tokens_file("train")).write_text("[]")
     _, second = make(store.path, sources, extra)
     assert (second.n_made, second.n_found) == (1, first.n_made)
     assert store.tokenizer_file.read_bytes() == vocabulary
     assert second.index is not None and second.index["documents"]["training"] > 60
+    assert not anchor_file(store.tokens_file("train")).exists()  # it was of less text
 
 
 def test_a_changed_byte_in_a_shard_is_found_and_the_shard_named(
     sources: Path, one: Store, tmp_path: Path
 ):
     store, _ = make(tmp_path / "store", sources)
-    shard = Shard(store.shards_folder, store.index()["shards"][1]["key"])
-    data = bytearray(shard.tokens_file.read_bytes())
+    damaged = Shard(store.shards_folder, store.index()["shards"][1]["key"])
+    data = bytearray(damaged.tokens_file.read_bytes())
     data[-1] ^= 1
-    shard.tokens_file.write_bytes(data)
+    damaged.tokens_file.write_bytes(data)
     store.index_file.unlink()
-    with pytest.raises(UserError, match=f"shard .*{shard.key}.bin is damaged.*Delete"):
+    with pytest.raises(UserError, match=f"shard .*{damaged.key}.bin is damaged.*Delete"):
         make(store.path, sources)
-    shard.record_file.unlink()
+    damaged.record_file.unlink()
     assert content(make(store.path, sources)[0]) == content(one)
 
 
@@ -168,16 +172,22 @@ def test_a_shard_that_was_cut_off_is_made_again(
     assert made.n_made == 1 and content(store) == content(one)
 
 
-def test_a_file_that_cannot_be_read_is_left_out_whole_and_named(tmp_path: Path):
+def test_a_file_that_cannot_be_read_is_left_out_whole_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shard, "BATCH_CHARACTERS", 100)  # so that some of it is written before
+    monkeypatch.setattr(plan, "SHARD_BYTES", 1 << 20)
     sources = write_sources(tmp_path / "sources")
     whole = make(tmp_path / "whole", sources)[0].index()["documents"]
     good = [json.dumps({"text": f"Line {n}"}) for n in range(1200)]  # read before the damage is
     (sources / "b.jsonl").write_text("\n".join([*good, *["{"] * 20]))
-    _, made = make(tmp_path / "store", sources)
+    store, made = make(tmp_path / "store", sources)
     assert made.index is not None
     (name, why), *others = made.index["refused"].items()
     assert (name, others) == ("b.jsonl", []) and "are not JSON" in why
     assert sum(made.index["documents"].values()) == sum(whole.values()) - 10
+    texts = texts_in(store, "train") + texts_in(store, "validation")
+    assert sorted(texts) == sorted({*TEXTS, *texts} - set(TEXTS[10:20]))
 
 
 def test_copies_are_dropped_on_demand_and_are_never_on_both_sides(tmp_path: Path):

@@ -68,8 +68,6 @@ def tokens(
         return
     show(f"{into}: {made.n_made:,} shards made, {made.n_found:,} found")
     if made.index is not None:
-        for name, why in made.index["refused"].items():
-            say(f"warning: {name} is left out: {why}")
         counts, documents = made.index["tokens"], made.index["documents"]
         show(
             f"{counts['training']:,} tokens of {documents['training']:,} documents to train on, "

@@ -1,11 +1,14 @@
 """The file names in a store, and how it is opened.
 
-store.json                  the settings that decide the bytes of its shards
-tokenizer.json
-shards/KEY.bin, .documents, .json       one shard: ids, one row per document, its record
-parts/1-of-3.json           the keys of the shards that one command made
-train.bin, validation.bin   what a training reads
-index.json                  counts; written last
+A store is a folder:
+
+    store.json                  the settings that decide the bytes of its shards
+    tokenizer.json
+    shards/KEY.bin, .documents, .json       one shard: ids, one row per document, its record
+    parts/1-of-3.json           the keys of the shards that one command made
+    train.bin, validation.bin   what a training reads
+    index.json                  counts; written last
+    anchors.json                what `folio plan` measured of the text
 """
 
 from __future__ import annotations
@@ -50,6 +53,11 @@ class Store:
     def index_file(self) -> Path:
         """The counts of a finished store."""
         return self.path / "index.json"
+
+    @property
+    def anchors_file(self) -> Path:
+        """What `folio plan` measured of this text."""
+        return self.path / "anchors.json"
 
     @property
     def lock_file(self) -> Path:

@@ -36,7 +36,7 @@ TRAIN, VALIDATION, COPY = range(3)
 """Where a document goes."""
 
 
-class Opened(NamedTuple):
+class Content(NamedTuple):
     """A shard whose bytes are those of its record."""
 
     ids: TokenIds
@@ -72,13 +72,36 @@ def join(
     if store.index_file.exists() and (index := read_json(store.index_file)).get("of") == address:
         return index
     tell(f"joining {len(shards):,} shards")
+    refused = {name: why for record in records for name, why in record["refused"].items()}
+    for name, why in list(refused.items())[:SHOWN_REFUSED]:
+        tell(f"warning: {name} is left out: {why}")
     tokenizer = load(store.tokenizer_file)
-    opened = [Opened(*file.open(tokenizer.fingerprint)) for file in files]
-    sides = _sides(opened, corpus)
-    counts = np.zeros(tokenizer.vocab_size, np.int64)
-    n_tokens = {}
+    contents = [Content(*file.open(tokenizer.fingerprint)) for file in files]
+    sides = _sides(contents, corpus)
+    store.anchors_file.unlink(missing_ok=True)  # of another text
+    index = {
+        "format": FORMAT,
+        "of": address,
+        **_counts_of(contents, sides),
+        **_write(store, contents, sides, tokenizer),
+        "refused": dict(list(refused.items())[:SHOWN_REFUSED]),
+        "n_refused": len(refused),
+        "shards": [
+            {"key": key, "name": name, **{n: record[n] for n in ("documents", "characters")}}
+            for (key, name), record in zip(shards, records)
+        ],
+    }
+    write_json(store.index_file, index)
+    return index
+
+
+def _write(
+    store: Store, contents: Sequence[Content], sides: Sequence[Sides], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Write the token files; returns what index.json says of them."""
+    counts, n_tokens = np.zeros(tokenizer.vocab_size, np.int64), dict[str, int]()
     for name, side in (("train", TRAIN), ("validation", VALIDATION)):
-        chunks = _without_last(_chosen(opened, sides, side), tokenizer)
+        chunks = _without_last(_chosen(contents, sides, side), tokenizer)
         chunks = _counted(chunks, counts) if side == TRAIN else chunks
         n_tokens[name] = write_token_file(
             store.tokens_file(name), chunks, tokenizer.dtype, tokenizer.fingerprint
@@ -87,50 +110,36 @@ def join(
     n_unknown = 0
     if tokenizer.unknown is not None:
         n_unknown = int(np.count_nonzero(validation == tokenizer.unknown))
-    refused = {name: why for record in records for name, why in record["refused"].items()}
-    index = {
-        "format": FORMAT,
-        "of": address,
-        **_counts_of(opened, sides),
+    found: dict[str, Any] = {
         "tokens": {
             "training": n_tokens["train"],
             "validation": n_tokens["validation"],
             "unknown_in_validation": n_unknown,
             "vocab_size": tokenizer.vocab_size,
             "tokenizer": tokenizer.fingerprint,
-        },
-        "refused": dict(list(refused.items())[:SHOWN_REFUSED]),
-        "n_refused": len(refused),
-        "shards": [
-            {
-                "key": key,
-                "name": shard_name,
-                **{name: record[name] for name in ("documents", "tokens", "characters")},
-            }
-            for (key, shard_name), record in zip(shards, records)
-        ],
+        }
     }
     if len(validation) > 1:
-        index["frequency_loss"] = frequency_loss(counts, validation)
-    write_json(store.index_file, index)
-    return index
+        found["frequency_loss"] = frequency_loss(counts, validation)
+    return found
 
 
 # ---- which document goes where -----------------------------------------------------------
 
 
-def _sides(shards: Sequence[Opened], corpus: CorpusConfig) -> list[Sides]:
+def _sides(contents: Sequence[Content], corpus: CorpusConfig) -> list[Sides]:
     """(D,) where each document of each shard goes.
 
     Raises:
         UserError: nothing would be left to train on, or to hold out.
     """
-    last = _last_bin(shards, corpus)
+    last = _last_bin(contents, corpus)
     sides = [
-        np.where(_bins(shard.rows) <= last, VALIDATION, TRAIN).astype(np.uint8) for shard in shards
+        np.where(_bins(shard.rows) <= last, VALIDATION, TRAIN).astype(np.uint8)
+        for shard in contents
     ]
     if corpus.duplicates.remove == "exact":
-        _mark_copies(shards, sides)
+        _mark_copies(contents, sides)
     return sides
 
 
@@ -138,12 +147,12 @@ def _bins(rows: Rows) -> NDArray[np.int64]:
     return (rows["key"] >> np.uint64(64 - BIN_BITS)).astype(np.int64)
 
 
-def _last_bin(shards: Sequence[Opened], corpus: CorpusConfig) -> int:
+def _last_bin(contents: Sequence[Content], corpus: CorpusConfig) -> int:
     """The last bin of keys that is held out: as many tokens as are asked for, or a little fewer,
     but at least one bin that has documents.
     """
     tokens = np.zeros(1 << BIN_BITS)
-    for shard in shards:
+    for shard in contents:
         tokens += np.bincount(_bins(shard.rows), shard.rows["tokens"], 1 << BIN_BITS)
     filled = np.flatnonzero(tokens)
     if len(filled) < 2:
@@ -156,11 +165,11 @@ def _last_bin(shards: Sequence[Opened], corpus: CorpusConfig) -> int:
     return int(filled[min(max(n, 1), len(filled) - 1) - 1])
 
 
-def _mark_copies(shards: Sequence[Opened], sides: list[Sides]) -> None:
+def _mark_copies(contents: Sequence[Content], sides: list[Sides]) -> None:
     """Mark all documents that an earlier one equals."""
-    starts = np.cumsum([0, *(len(shard.rows) for shard in shards)])
+    starts = np.cumsum([0, *(len(shard.rows) for shard in contents)])
     with closing(KeyedRows(check=np.uint64, number=np.int64)) as keyed:
-        for start, shard in zip(starts.tolist(), shards):
+        for start, shard in zip(starts.tolist(), contents):
             numbers = np.arange(start, start + len(shard.rows))
             keyed.add(shard.rows["key"], shard.rows["check"], numbers)
         for rows in keyed:
@@ -172,10 +181,10 @@ def _mark_copies(shards: Sequence[Opened], sides: list[Sides]) -> None:
                 sides[i][copies[where == i] - starts[i]] = COPY
 
 
-def _counts_of(shards: Sequence[Opened], sides: Sequence[Sides]) -> dict[str, Any]:
+def _counts_of(contents: Sequence[Content], sides: Sequence[Sides]) -> dict[str, Any]:
     """Documents and characters by where they go."""
     documents, characters = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    for shard, side in zip(shards, sides):
+    for shard, side in zip(contents, sides):
         documents += np.bincount(side, minlength=3)
         characters += np.bincount(side, shard.rows["characters"], 3).astype(np.int64)
     names = ("training", "validation", "exact copies")
@@ -188,9 +197,9 @@ def _counts_of(shards: Sequence[Opened], sides: Sequence[Sides]) -> dict[str, An
 # ---- tokens ------------------------------------------------------------------------------
 
 
-def _chosen(shards: Sequence[Opened], sides: Sequence[Sides], wanted: int) -> Iterator[TokenIds]:
+def _chosen(contents: Sequence[Content], sides: Sequence[Sides], wanted: int) -> Iterator[TokenIds]:
     """The tokens of all documents that go to one side, (n,) at a time."""
-    for shard, side in zip(shards, sides):
+    for shard, side in zip(contents, sides):
         keep = side == wanted
         ends = np.cumsum(shard.rows["tokens"]).astype(np.int64)
         for first in range(0, len(shard.ids), CHUNK_TOKENS):
