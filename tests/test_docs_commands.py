@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 LOG = "experiments.md"
 """Says what was typed at the time, with flags that may be gone."""
 PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name != LOG]
-TAKE_SETTINGS = {"train", "plan", "tune", "corpus", "resume"}
+TAKE_SETTINGS = {"train", "plan", "tune", "corpus", "tokens", "resume"}
 
 
 def blocks(page: Path, language: str) -> list[str]:

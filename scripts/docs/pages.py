@@ -7,6 +7,7 @@ leads to the same file here as on the disk, without a network.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -130,6 +131,22 @@ def relinked(text: str, page: Path, linked: set[Path]) -> str:
 def shown(path: Path) -> str:
     """A page that shows a file."""
     inside = path.relative_to(ROOT).as_posix()
-    language = LANGUAGES.get(path.suffix, "text")
-    body = fenced(path.read_text(encoding="utf-8"), language)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return f"`{inside}`\n\n{notebook(text)}\n"
+    body = fenced(text, LANGUAGES.get(path.suffix, "text"))
     return f"---\nsearch:\n  exclude: true\n---\n# {inside}\n\n{body}\n"
+
+
+def notebook(text: str) -> str:
+    """The cells of a notebook as Markdown.
+
+    >>> print(notebook('{"cells": [{"cell_type": "code", "source": ["1 + ", "1"]}]}'))
+    ```python
+    1 + 1
+    ```
+    """
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(
+        fenced(source, "python") if kind == "code" else source for kind, source in cells
+    )
