@@ -54,6 +54,7 @@ def pytest_collection_finish() -> None:
 def new_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An empty one, but for what is made once for all tests."""
     cache = tmp_path_factory.mktemp("cache")
+    KERNELS.mkdir(parents=True, exist_ok=True)
     (cache / "kernels").symlink_to(KERNELS)
     CHECKS.mkdir(parents=True, exist_ok=True)
     (cache / "checks").symlink_to(CHECKS)
