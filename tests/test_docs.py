@@ -124,3 +124,22 @@ def test_a_default_says_what_decides_it():
 
 def test_an_inherited_method_is_documented_where_it_is_used():
     assert {"generate", "evaluate"} <= {name for name, _ in names.members(folio.Model)}
+
+
+def luminance(color: str) -> float:
+    """Of #rrggbb, as https://www.w3.org/TR/WCAG21/#dfn-relative-luminance defines it."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+@pytest.mark.parametrize(("scheme", "ground"), [("default", "#f5f5f5"), ("slate", "#272f34")])
+def test_every_colour_of_text_can_be_read_on_its_ground(scheme: str, ground: str):
+    """At least 4.5 : 1, on the ground of code, which is the nearest to the text in both schemes."""
+    style = (ROOT / "docs" / "style.css").read_text(encoding="utf-8")
+    (block,) = re.findall(rf'\[data-md-color-scheme="{scheme}"\] {{(.*?)}}', style, re.DOTALL)
+    colors = dict(re.findall(r"(--md-[\w-]+): (#\w{6});", block))
+    assert len(colors) >= 2
+    for name, color in colors.items():
+        dark, bright = sorted([luminance(color), luminance(ground)])
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, name
