@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 from folio.report import html_page, html_pieces, html_table
 
-VOID = {"meta", "br", "img"}
+VOID = {"meta", "br", "img", "input"}
 
 
 class Reader(HTMLParser):

@@ -157,7 +157,8 @@ def test_a_model_goes_on_with_another_text(folio: Folio, trained: Run, book: Pat
 
 
 def test_runs_are_listed_and_compared(folio: Folio, trained: Run, book: Path):
-    folio("train", str(book), "--name", "second", *TRAIN)
+    folio("train", str(book), "--name", "second", "--page", *TRAIN)
+    assert "finished: step 30 of 30" in (runs_folder() / "second" / "page.html").read_text("utf-8")
     listing = folio("runs").out
     assert "trained" in listing and "30/30" in listing and "finished" in listing
     facts = json.loads(folio("runs", "--json").out)

@@ -27,6 +27,7 @@ def train(
     keep: float | None = None,
     lora: int | None = None,
     validation: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
+    page: bool = False,
     settings: bool = False,
     json: bool = False,
 ) -> None:
@@ -48,6 +49,7 @@ def train(
             0.25 by default, 0 uses none of it.
         lora: Freeze the weights of that run, and train low-rank corrections (LoRA) of this rank.
         validation: An out-of-domain file or folder to hold out, too; repeatable.
+        page: Keep an offline page in the run, page.html, that a browser reads again as it changes.
         settings: List every setting with its value for this preset, size and recipe, and stop.
         json: Print how it ended as JSON.
     """
@@ -61,6 +63,8 @@ def train(
         given = merge(given, {"start": {"run": from_run}})
     if lora is not None:
         given = merge(given, {"start": {"lora": lora}})
+    if page:
+        given = merge(given, {"training": {"page": True}})
     if keep is not None:
         given = merge(given, {"start": {"keep": float(keep)}})
 

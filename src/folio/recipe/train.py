@@ -13,6 +13,7 @@ from folio.recipe.budget import CommandClock, freeze_budget, read_at_end
 from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
+from folio.recipe.keep_page import PageKeeper
 from folio.recipe.origin import kept_text
 from folio.recipe.recipe import Recipe, with_pace, write_recipe
 from folio.recipe.reserve import new_run
@@ -126,7 +127,8 @@ def train_in(
         group.tell({"run": str(run.path.resolve()), "step": state.step})
         group.note_run(run.name)
     try:
-        observer = Both(recorder, watcher)
+        pages = [PageKeeper(run, training)] if recipe.training.page else []
+        observer = Both(recorder, *pages, watcher)
         ending = train_along(group, recipe, training, state, observer, should_stop)
     finally:
         if budget is not None:

@@ -108,6 +108,18 @@ class Run:
         return self.path / "metrics.jsonl"
 
     @property
+    def learned_file(self) -> Path:
+        """One JSON object per evaluation of a run with a page: losses of kinds of tokens, a sample,
+        and the memory in use.
+        """
+        return self.path / "learned.jsonl"
+
+    @property
+    def training_page(self) -> Path:
+        """The page of `folio train --page`."""
+        return self.path / "page.html"
+
+    @property
     def picture_file(self) -> Path:
         """The plot of the losses."""
         return self.path / "loss.svg"

@@ -78,6 +78,10 @@ class TrainingConfig:
     log_interval: int = 0
     """Steps between entries of the training loss in metrics.jsonl; 0 makes about a thousand."""
 
+    page: bool = False
+    """Whether each evaluation also brings the page page.html of the run up to date: the curve, what
+    was learned when, samples, speed and memory."""
+
     def __post_init__(self) -> None:
         require(self, "training", "at least 1", lambda x: x >= 1, "batch_size", "keep_checkpoints")
         others = (f.name for f in fields(self) if f.name not in ("batch_size", "keep_checkpoints"))
