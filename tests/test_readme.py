@@ -88,11 +88,11 @@ def test_the_ladder_commands_are_those_that_exist(monkeypatch: pytest.MonkeyPatc
     from folio.cli import ladder
 
     done = []
-    for name in ("_list", "_one", "_all", "_ablation", "_check_own"):
+    for name in ("_list", "_one", "_all", "_ablation", "_page", "_check_own"):
         monkeypatch.setattr(ladder, name, lambda *given, name=name: done.append(name))
     for command in block_with("sh", "folio ladder").splitlines():
         main(shlex.split(command, comments=True)[1:])
-    assert done == ["_list", "_one", "_all", "_ablation", "_check_own"]
+    assert done == ["_list", "_one", "_all", "_ablation", "_page", "_check_own"]
 
 
 def test_the_python_example_runs(capfd: pytest.CaptureFixture[str]):

@@ -162,6 +162,7 @@ GUIDES = {
             "folio ladder": "the list of steps",
             "folio ladder 3": "trains step 3 in seconds and lets it write",
             "folio ladder all --seeds 3": "trains 0 to 6, with a table and a picture",
+            "folio ladder --page": "a page with curves, what changed in the code, and exercises",
             "folio ladder check 2 my_heads.py": "tests your own version of step 2",
         },
         next=("folio ladder 7 --minutes 10", "the same block, scaled up"),

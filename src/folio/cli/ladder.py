@@ -28,15 +28,17 @@ LATER = {
 }
 WORDS = (*(str(step.number) for step in STEPS), *LATER, "all", "check")
 
+PAGE = "--page"
+
 FLAGS = {
     # flag: the steps that it is for
     "seeds": ("all", "9"),
-    "max_steps": (*(str(step.number) for step in STEPS), "all", "9", "check"),
+    "max_steps": (*(str(step.number) for step in STEPS), "all", "9", "check", PAGE),
     "minutes": ("7",),
     "only": ("9",),
     "name": ("7", "8"),
     "json": (*(str(step.number) for step in STEPS), "all", "9"),
-    "out": ("all", "9"),
+    "out": ("all", "9", PAGE),
 }
 
 
@@ -49,6 +51,7 @@ def ladder(
     minutes: float | None = None,
     only: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
     name: str | None = None,
+    page: bool = False,
     json: bool = False,
     out: Path | None = None,
 ) -> None:
@@ -70,15 +73,22 @@ def ladder(
         minutes: For 7: how long to train.
         only: For 9: only this row, and the baseline; repeatable.
         name: For 7 and 8: name of the run.
+        page: Train 0 to 6 and write one offline page: curves, what each step changes in the code,
+            and exercises.
         json: Print JSON.
-        out: For all and 9: the picture; runs/ladder.svg and runs/ladder-9.svg.
+        out: For all and 9: the picture; runs/ladder.svg and runs/ladder-9.svg. With --page: the
+            page; runs/ladder.html.
     """
+    if page:
+        corpus, step = tuple(word for word in (step, *corpus) if word), PAGE
     given = {"seeds": seeds, "max_steps": max_steps, "minutes": minutes, "only": only}
     given |= {"name": name, "json": json or None, "out": out}
     _check(step, given, seed)
     sources = corpus or ("shakespeare",)
     if step is None:
         show(_list())
+    elif step == PAGE:
+        _page(sources, seed, max_steps, out)
     elif step == "check":
         _check_own(corpus, seed, max_steps)
     elif step == "all":
@@ -95,7 +105,7 @@ def ladder(
 
 
 def _check(step: str | None, given: dict[str, Any], seed: int) -> None:
-    if step is not None and step not in WORDS:
+    if step is not None and step not in (*WORDS, PAGE):
         raise UserError(f"There is no step '{step}'. Give one of {', '.join(WORDS)}.")
     for flag, value in given.items():
         if value is not None and step not in FLAGS[flag]:
@@ -169,6 +179,23 @@ def _one(
         f"{result.validation_loss:.4f}{expected} ({duration(result.seconds)})"
     )
     show(f"source  {step.source}\nread    src/folio/ladder/{step.module}.py")
+
+
+def _page(sources: tuple[str, ...], seed: int, max_steps: int | None, out: Path | None) -> None:
+    """Train the steps on one text, and write the page about them."""
+    from folio.ladder import page
+    from folio.ladder.training import climb
+    from folio.run.directory import runs_folder
+
+    text, steps = _prepare(sources), max_steps or page.MAX_STEPS
+    results = []
+    for step in STEPS:
+        say(f"step {step.number}: {step.idea}, {steps:,} steps")
+        interval = max(1, steps // page.EVALUATIONS)
+        results.append(climb(step, text, seed=seed, max_steps=steps, evaluation_interval=interval))
+    path = out or runs_folder() / "ladder.html"
+    page.write_page(path, results, ", ".join(sources))
+    show(path)
 
 
 def _check_own(words: tuple[str, ...], seed: int, max_steps: int | None) -> None:

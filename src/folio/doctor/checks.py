@@ -171,7 +171,7 @@ def extras() -> Facts:
     """Optional packages: present, or which are missing."""
     found: Facts = {}
     for extra, names in _required().items():
-        if extra and extra not in ("dev", "bench"):  # for those who change Folio
+        if extra and extra not in ("dev", "bench", "docs"):  # for those who change Folio
             missing = [name for name in names if version_of(name) is None]
             found[extra] = f"missing: {', '.join(missing)}" if missing else "present"
     return found
