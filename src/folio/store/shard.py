@@ -168,11 +168,12 @@ class ShardWriter:
 
     def flush(self) -> None:
         """Encode what waits."""
-        texts = self._waiting
-        for text, ids in zip(texts, encode_each(self._tokenizer, texts, self._per)):
-            digest = hashlib.sha256(text.encode("utf-8"))
-            self._row(digest.digest(), self._write(ids), len(text))
-        self._waiting, self._n_waiting = [], 0
+        texts, self._waiting, self._n_waiting = self._waiting, [], 0
+        if texts:
+            encoded = encode_each(self._tokenizer, texts, self._per)
+            self._write(np.concatenate([part for ids in encoded for part in (ids, self._end)]))
+            digests = [hashlib.sha256(text.encode("utf-8")).digest() for text in texts]
+            self._note(digests, [len(ids) for ids in encoded], [len(text) for text in texts])
 
     def _add_long(self, pieces: Iterator[str]) -> None:
         digest, n_characters, n_tokens = hashlib.sha256(), 0, 0
@@ -185,17 +186,22 @@ class ShardWriter:
                 yield piece
 
         for ids in encode_document(self._tokenizer, counted(), self._per):
-            n_tokens += self._write(ids)
-        self._row(digest.digest(), n_tokens, n_characters)
+            self._write(ids)
+            n_tokens += len(ids)
+        self._write(self._end)
+        self._note([digest.digest()], [n_tokens], [n_characters])
 
-    def _write(self, ids: TokenIds) -> int:
+    def _write(self, ids: TokenIds) -> None:
         self._tokens.write(np.ascontiguousarray(ids, self._tokenizer.dtype).data)
-        return len(ids)
 
-    def _row(self, digest: bytes, n_tokens: int, n_characters: int) -> None:
-        n_tokens += self._write(self._end)
-        key, check = np.frombuffer(digest[:16], ">u8").tolist()
-        self._rows.write(np.array([(key, check, n_tokens, n_characters)], ROW).tobytes())
-        self.n_tokens += n_tokens
-        self.n_documents += 1
-        self.n_characters += n_characters
+    def _note(self, digests: list[bytes], n_tokens: list[int], n_characters: list[int]) -> None:
+        """Write the rows of some documents; `n_tokens` without those that end them."""
+        rows = np.empty(len(digests), ROW)
+        halves = np.frombuffer(b"".join(digest[:16] for digest in digests), ">u8").reshape(-1, 2)
+        rows["key"], rows["check"] = halves.T
+        rows["tokens"] = np.array(n_tokens) + len(self._end)
+        rows["characters"] = n_characters
+        self._rows.write(rows.tobytes())
+        self.n_documents += len(rows)
+        self.n_tokens += int(rows["tokens"].sum())
+        self.n_characters += int(rows["characters"].sum())
