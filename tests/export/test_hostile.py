@@ -212,7 +212,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float, folder: Path, tmp
     path = folder / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + struct.pack("<f", value))
-    with pytest.raises(UserError, match="no finite numbers, in "):
+    with pytest.raises(UserError, match="not finite numbers, in "):
         import_run(folder, "strange", folder=tmp_path)
 
 
@@ -286,13 +286,13 @@ def test_a_safetensors_header_that_lies_is_refused(change: Any, folder: Path):
 def test_a_safetensors_file_that_is_cut_is_refused(size: int, folder: Path):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
-    refused(folder, "no whole safetensors file")
+    refused(folder, "not a complete safetensors file")
 
 
 def test_a_header_of_many_bytes_is_refused(folder: Path):
     path = folder / "model.safetensors"
     path.write_bytes(struct.pack("<Q", 1 << 62) + path.read_bytes()[8:])
-    refused(folder, "no whole safetensors file")
+    refused(folder, "not a complete safetensors file")
 
 
 @pytest.mark.parametrize(

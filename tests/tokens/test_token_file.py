@@ -32,8 +32,8 @@ def test_no_tokens_are_a_file_too(tmp_path: Path):
     [
         (lambda data: data[:-1], "damaged"),
         (lambda data: data + b"x", "damaged"),
-        (lambda data: data[:20], "no token file"),
-        (lambda data: b"x" + data[1:], "no token file"),
+        (lambda data: data[:20], "not a token file"),
+        (lambda data: b"x" + data[1:], "not a token file"),
         (lambda data: data[:8] + b"\7" + data[9:], "another version"),
     ],
 )
