@@ -53,7 +53,7 @@ def test_a_picture_says_in_words_what_it_shows():
     series = [Series("<training>", [0, 100], [4.0, 2.0]), Series("validation", [100], [2.5])]
     read = Reader(svg_curves(series, x_label="step", y_label="loss", level=("bare", 3.0)))
     assert not read.open
-    label = next(a["aria-label"] for tag, a in read.attributes if a.get("role") == "img")
+    label = next(a["aria-label"] for _, a in read.attributes if a.get("role") == "img")
     assert label is not None and label.startswith("loss by step. <training>: from 4 to 2, lowest 2")
     assert read.text["li"] == ["<training>", "validation"] and read.text["figcaption"] == ["loss"]
     assert {"bare", "step", "100", "3.0"} <= set(read.text["text"])

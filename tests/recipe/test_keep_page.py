@@ -21,7 +21,7 @@ from folio.run.directory import Run
 from folio.run.metrics import append_event
 from folio.run.page import learned
 from folio.storage import read_json
-from folio.training.parts import Evaluation
+from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
 from tests.recipe.test_resume import TINY
 from tests.test_report import Reader
@@ -60,7 +60,7 @@ class Looks(Watcher):
     def __init__(self) -> None:
         self.pages: list[str] = []
 
-    def begin(self, run: Run, *_: object) -> None:
+    def begin(self, run: Run, training: Training, state: TrainingState) -> None:
         self.run = run
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:

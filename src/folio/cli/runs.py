@@ -64,8 +64,8 @@ def _compare(
     for fact, difference in zip(facts[1:], found):
         fact["difference"] = difference.record()
     sentences = [difference.sentence for difference in found]
+    path = picture.with_name("compare.html")
     if page:
-        path = picture.with_name("compare.html")
         write_comparison(path, compared, (HEADER, rows_of(facts)), sentences)
     if json:
         show(json_text(facts, indent=2))

@@ -66,7 +66,7 @@ def differences(compared: Sequence[Run], tell: Callable[[str], None]) -> list[Di
 
 def validation_series(compared: Sequence[Run]) -> list[Series]:
     """The validation losses of each run that has some."""
-    series = []
+    series = list[Series]()
     for run in compared:
         evaluations = run.events("evaluation")
         series.append(

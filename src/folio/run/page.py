@@ -94,7 +94,7 @@ def _state(run: Run) -> str:
 
 
 def _groups(found: Sequence[Event], kind: str, names: Sequence[str]) -> str:
-    series = []
+    series = list[Series]()
     for name in names:
         inside = [(event["step"], *event[kind][name]) for event in found if name in event[kind]]
         at, losses, errors = zip(*inside) if inside else ((), (), ())

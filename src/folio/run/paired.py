@@ -56,7 +56,7 @@ def compare(first: Model, second: Model) -> Paired | None:
     """
     texts = [np.asarray(opened.validation()) for opened in (first, second)]
     same = first.tokenizer.fingerprint == second.tokenizer.fingerprint
-    if same and not np.array_equal(*texts):
+    if same and not np.array_equal(texts[0], texts[1]):
         return None
     if not same and not _one_text(first, second, texts):
         return None
@@ -82,7 +82,7 @@ def compare(first: Model, second: Model) -> Paired | None:
 
 def _one_text(first: Model, second: Model, texts: list[TokenIds]) -> bool:
     """Whether tokens of two vocabularies spell the same bytes, and lose none."""
-    spelled = []
+    spelled = list[bytes]()
     for opened, tokens in zip((first, second), texts):
         tokenizer = opened.tokenizer
         if not tokenizer.lossless or (tokens == tokenizer.unknown).any():
