@@ -53,9 +53,9 @@ class TokenGroups:
             counted: (N,) which of them count; None is all.
         """
         tokens = np.asarray(tokens)
-        classes, letters, whole, joined = (of[tokens] for of in _kinds(tokenizer))
-        inside = joined & _is_word(classes)
-        before = np.append(0, _letters_behind(letters, whole))[:-1]
+        classes, letters, whole, joined = _kinds(tokenizer)[:, tokens]
+        inside = (joined == 1) & _is_word(classes)
+        before = np.append(0, _letters_behind(letters, whole == 1))[:-1]
         number = np.where(inside, before + 1, np.where(_is_word(classes), 1, 0))
         places = OF_PLACE[np.minimum(number, 6)]
         if counted is not None:
@@ -87,9 +87,9 @@ def _is_word(classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     return (classes == CLASSES.index("letters")) | (classes == CLASSES.index("upper case"))
 
 
-def _kinds(tokenizer: Tokenizer) -> tuple[NDArray[np.int64], ...]:
-    """Of each id (V,): its class; how many letters it ends with; whether it is letters alone; and
-    whether its first letter continues what stands before it.
+def _kinds(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """(4, V) of each id: its class; how many letters it ends with; 1 if it is letters alone; and 1
+    if its first letter continues what stands before it.
     """
     rows = []
     special = set(tokenizer.special_tokens.values())
@@ -100,8 +100,7 @@ def _kinds(tokenizer: Tokenizer) -> tuple[NDArray[np.int64], ...]:
         joined = not tokenizer.separator and len(body) == len(text)
         whole = joined and bool(text) and len(ending) == len(text)
         rows.append((_class(text, body), len(ending), int(whole), int(joined)))
-    kinds = np.array(rows, np.int64).T
-    return kinds[0], kinds[1], kinds[2].astype(bool), kinds[3].astype(bool)
+    return np.array(rows, np.int64).T
 
 
 def _letters_of(text: str) -> str:
