@@ -92,7 +92,8 @@ def test_the_modules_that_are_run_exist():
             continue
         path = ROOT / "src" / module.replace(".", "/")
         path = path if module.startswith("folio") else ROOT / module.replace(".", "/")
-        assert path.with_suffix(".py").is_file(), f"{page} runs {module}"
+        files = (path.with_suffix(".py"), path / "__main__.py")
+        assert any(file.is_file() for file in files), f"{page} runs {module}"
 
 
 def test_the_targets_of_make_exist():
