@@ -74,7 +74,10 @@ def beginning() -> list[str]:
         "# The ladder: from a table to a GPT, one idea at a time",
         "Written by `scripts/make_ladder_page.py` from runs; no number here is typed. "
         "`folio ladder` lists the steps, `folio ladder 3` trains step 3 and lets it write, "
-        "`folio ladder all` trains 0 to 6 in minutes on one processor thread.",
+        "`folio ladder all` trains 0 to 6 in minutes on one processor thread. "
+        "`folio ladder --page` makes a page of a training of yours, with the code of each step "
+        "beside the one before and exercises; `folio ladder check 2 my_heads.py` tests your own "
+        "version of a step.",
         "## What is learned",
         f"A text is cut into characters, and each has a number. A window of {size} characters "
         f"holds {size} examples, since the model predicts after each of them:",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from folio.cli.guides import say_next
 from folio.console import duration, say, show, table
 from folio.errors import UserError
 from folio.ladder import ablation, scaled_up
@@ -196,6 +197,7 @@ def _page(sources: tuple[str, ...], seed: int, max_steps: int | None, out: Path 
     path = out or runs_folder() / "ladder.html"
     page.write_page(path, results, ", ".join(sources))
     show(path)
+    say_next("ladder")
 
 
 def _check_own(words: tuple[str, ...], seed: int, max_steps: int | None) -> None:
@@ -219,6 +221,7 @@ def _check_own(words: tuple[str, ...], seed: int, max_steps: int | None) -> None
     steps = max_steps or check.MAX_STEPS
     show(f"yes  {check.compare(step, learner, text, seed=seed, max_steps=steps)}")
     show(f"Your file is step {step.number}, {step.idea}.")
+    say_next("ladder")
 
 
 def _all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from folio.cli.guides import say_next
 from folio.config import from_table
 from folio.console import Progress, say, show, table
 from folio.errors import UserError
@@ -110,6 +112,7 @@ def train(
     if learned.unknown is not None:
         share = learned.unknown_share(part.pieces() for part in split.validation)
         show(f"{UNKNOWN}: {share:.2%} of the tokens of the text that is held out")
+    say_next("tokenizer", CORPUS=shlex.join(corpus), **{"tok.json": shlex.quote(str(out))})
 
 
 @tokenizer.command

@@ -112,8 +112,9 @@ def _step(before: LadderResult | None, result: LadderResult) -> Iterator[str]:
         if exercise.step == step.number:
             yield (
                 f'<div class="task"><p><strong>Exercise.</strong> {escape(exercise.task)} Copy '
-                f"<code>src/folio/ladder/{step.module}.py</code> to a file of yours, change it, "
-                f"and let it be tested, {CHECKED_STEPS:,} steps of training included:</p>"
+                f"the code above (<code>folio/ladder/{step.module}.py</code>) into a file of "
+                f"yours, change it, and let it be tested, {CHECKED_STEPS:,} steps of training "
+                f"included:</p>"
                 f"<pre tabindex='0'>folio ladder check {step.number} my_step.py</pre>"
                 f"<details><summary>A hint</summary><p>{escape(exercise.hint)}</p></details></div>"
             )
