@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import pytest
 
 from folio.corpus.corpus import CorpusConfig, read_documents
 from folio.corpus.duplicates import DuplicatesConfig
-from folio.corpus.processes import Process
+from folio.corpus.processes import LostError, Process
 from folio.errors import UserError
 from folio.recipe.expected_loss import anchor_file
-from folio.store import plan, shard
+from folio.store import plan, shard, worker
 from folio.store.directory import Store
 from folio.store.making import Part
 from folio.store.shard import Shard
@@ -266,3 +267,17 @@ def test_conversations_are_not_taken_for_text(tmp_path: Path):
     assert made.index is not None
     assert "conversations text" in made.index["refused"]["talks.jsonl"]
     assert made.index["documents"]["training"] == 1
+
+
+def test_a_process_that_hangs_is_ended_by_its_processor_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lines = ("import sys", "from folio.store.worker import at_most", "sys.stdin.readline()")
+    (tmp_path / "hangs.py").write_text("\n".join([*lines, "with at_most(0):", "    while 1: 1"]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(LostError, match="it took too long"):
+        Process("hangs").ask({})
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    with worker.at_most(3600):
+        assert resource.getrlimit(resource.RLIMIT_CPU) != before
+    assert resource.getrlimit(resource.RLIMIT_CPU) == before

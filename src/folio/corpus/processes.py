@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 W = TypeVar("W", bound="Process")
+
+
+OUT_OF_TIME = getattr(signal, "SIGXCPU", 0)
+"""What ends a process that has used its processor time; Windows has no such limit."""
 
 
 class LostError(Exception):
@@ -72,7 +77,7 @@ class Process:
         if answer.endswith("\n"):
             return json.loads(answer)
         self.end()
-        raise LostError(late.is_set())
+        raise LostError(late.is_set() or self.process.returncode == -OUT_OF_TIME)
 
     def end(self) -> None:
         """Kill the process."""

@@ -24,8 +24,8 @@ from folio.tokenizers import load
 from folio.tokenizers.config import TokenizerConfig
 
 MEGABYTE = 10**6
-SECONDS_PER_BYTE = 1 / (1 << 17)
-"""Added to the time limit of a file: a shard that takes longer is given up."""
+PER_BYTE = 1 / (1 << 17)
+"""Seconds of processor time added to the limit of a file; a shard that takes more is given up."""
 SHOWN = 3
 
 
@@ -248,10 +248,10 @@ def _make_shards(
             "options": asdict(options),
             "vocabulary": str(store.tokenizer_file),
             "sequence": sequence,
+            "seconds": options.time_limit_seconds * len(group.paths) + group.n_bytes * PER_BYTE,
         }
-        limit = options.time_limit_seconds * len(group.paths) + group.n_bytes * SECONDS_PER_BYTE
         try:
-            return _Done(key, True, worker.ask(request, limit)["failed"])
+            return _Done(key, True, worker.ask(request)["failed"])
         except LostError as error:
             return _Done(key, True, f"its process was lost, since {error}")
 

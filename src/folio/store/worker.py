@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,11 @@ from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import Sequence
 
+try:
+    import resource
+except ImportError:  # Windows: a process may take any time there
+    resource = None
+
 SAMPLE_CHARACTERS = 100_000_000
 """Of the text from which a vocabulary is learned, at most; it is held in memory."""
 LOADED = ("file", "gpt2")
@@ -34,8 +41,29 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of a library is not an answer
     for line in sys.stdin:
-        answers.write(json.dumps(_answer(json.loads(line))) + "\n")
+        request = json.loads(line)
+        with at_most(request.get("seconds")):
+            answer = _answer(request)
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+@contextmanager
+def at_most(seconds: float | None) -> Iterator[None]:
+    """End this process if the block takes more processor time: a reader may hang. Time by the clock
+    would also end one that waits for a busy machine or a slow disk.
+    """
+    if resource is None or seconds is None:
+        yield
+        return
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    most = math.ceil(time.process_time() + seconds)
+    lowest = min(limit for limit in (most, soft, hard) if limit >= 0)  # -1 is none
+    resource.setrlimit(resource.RLIMIT_CPU, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, before)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
