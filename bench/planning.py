@@ -26,10 +26,11 @@ from pathlib import Path
 from bench.loss_rule import RecordedRun, fit_rule, predictions_of_unseen_texts
 from folio.config import merge
 from folio.console import table
-from folio.device import account, choose_device
+from folio.device import choose_device
 from folio.planning.power_law import fit_power_law
 from folio.planning.starvation import measure_starvation
 from folio.planning.trial import trial_loss
+from folio.process import account
 from folio.recipe.expected_loss import block_parameters
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import make_recipe

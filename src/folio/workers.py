@@ -25,8 +25,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from folio.device import peak_memory
 from folio.errors import UserError
+from folio.process import peak_memory
 
 Phase = Callable[[int, Any], Any]
 """Maps (rank, message) to an answer."""

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from folio.device import Device, DeviceConfig, machine_memory, memory_in_use, peak_memory
+from folio.device import Device, DeviceConfig, machine_memory
 from folio.errors import UserError
 from folio.fast.accelerate import accelerate
 from folio.fast.int8 import Int8Weight
@@ -24,6 +24,7 @@ from folio.fast.layers import FastLinear
 from folio.fast.loss import next_token_loss, penalized_loss
 from folio.model.config import ActivationKind, ModelConfig
 from folio.model.gpt import GPT
+from folio.process import memory_in_use, peak_memory
 from folio.recipe import memory
 from folio.recipe.build import build
 from folio.recipe.memory import (

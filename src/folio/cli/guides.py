@@ -40,7 +40,7 @@ GUIDES = {
             "Text": "corpus validation",
             "Time and place": "minutes name",
             "Go on from another model": "from keep lora",
-            "Output": "settings json",
+            "Output": "page settings json",
         },
         has_settings=True,
         next=("folio sample RUN", "lets it write"),

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.device import one_thread, peak_memory
+from folio.device import one_thread
 from folio.generation.chat import answer
 from folio.generation.sampling import SamplingConfig
+from folio.process import peak_memory
 from folio.recipe.budget import END_SECONDS
 from folio.recipe.recipe import Recipe
 from folio.run.card import diagnose_run, draw_loss, write_card

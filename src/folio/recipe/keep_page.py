@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from folio.console import say
-from folio.device import one_thread, peak_memory, running_children
+from folio.device import one_thread
 from folio.errors import UserError
 from folio.evaluation.token_groups import TokenGroups
 from folio.generation.reader import Reader
@@ -20,6 +20,7 @@ from folio.generation.readers import PlainReader
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
+from folio.process import peak_memory, running_children
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
 from folio.run.metrics import append_event

@@ -16,7 +16,7 @@ from functools import cache
 
 import torch
 
-from folio.device import Device, machine_memory, memory_in_use
+from folio.device import Device, machine_memory
 from folio.errors import UserError
 from folio.evaluation.score import BATCH_TOKENS
 from folio.fast.attention import query_blocks
@@ -25,6 +25,7 @@ from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.loss import next_token_loss
+from folio.process import memory_in_use
 from folio.recipe.recipe import Recipe
 from folio.training.parallel.capture import MAX_BYTES
 

@@ -89,7 +89,6 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     if choice:
         tell(choice)
     tokenizer = _make_tokenizer(config, corpus, tell)
-
     canaries = _canaries(recipe, tokenizer, training)
     form = config.sequence
     if canaries:  # as they are written in the text

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from folio.device import Device, DeviceConfig, memory_in_use
+from folio.device import Device, DeviceConfig
 from folio.evaluation.score import exact_windows, score
 from folio.model.loss import next_token_loss
+from folio.process import memory_in_use
 from folio.testing import tiny_gpt
 from folio.tokens.stream import IGNORED, Batch
 from folio.training.gradients import gradient_of

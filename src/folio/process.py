@@ -1,0 +1,57 @@
+"""Memory of this process and of those that it forked."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def memory_in_use() -> int:
+    """Resident memory of this process in bytes."""
+    return account("self/status").get("VmRSS") or peak_memory()
+
+
+def peak_memory(children: Iterable[int] = ()) -> int:
+    """Peak resident memory of this process in bytes.
+
+    Args:
+        children: process ids of running forks, on Linux; their private memory is added. Pages that
+            they share count as those of this process.
+    """
+    # The system's own figure, below, includes the process that started this one.
+    if peak := account("self/status").get("VmHWM"):
+        return peak + sum(_own_peak(child) for child in children)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def running_children() -> list[int]:
+    """Process ids of those that this thread forked, where Linux tells."""
+    try:
+        own = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+        return [*map(int, own.read_text(encoding="ascii").split())]
+    except OSError:
+        return []
+
+
+def _own_peak(child: int) -> int:
+    """Private memory of a process, and what it has returned since its own peak."""
+    status, pages = account(f"{child}/status"), account(f"{child}/smaps_rollup")
+    now = pages.get("Private_Clean", 0) + pages.get("Private_Dirty", 0)
+    return now + status.get("VmHWM", 0) - status.get("VmRSS", 0)
+
+
+def account(name: str) -> dict[str, int]:
+    """Linux's memory accounts of a process: `VmRSS` and so on -> bytes; empty elsewhere."""
+    try:
+        lines = Path("/proc", name).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    words = [line.split() for line in lines]
+    return {row[0].rstrip(":"): int(row[1]) << 10 for row in words if row[2:] == ["kB"]}
