@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -255,6 +254,8 @@ def remembered_rates() -> dict[str, dict[str, float]]:
     Returns:
         Shape of a matmul -> device and precision -> GFLOP/s of a thread, or of a GPU.
     """
+    from importlib.metadata import version
+
     ours, torch = f"{processor_name()}, ", f", torch {version('torch')}, rule {RULE}"
     for machine, shapes in _known_rates().items():
         if machine.startswith(ours) and machine.endswith(torch):
