@@ -5,19 +5,27 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from folio.cli.main import main
-from tests.serving.running import PATIENCE, folio_serve, post, received
+from tests.serving.running import PATIENCE, Running, folio_serve, post, received, wait_for
+
+
+def working(running: Running) -> int:
+    """Texts that are written, or wait for that."""
+    health = running.ask("/health").json
+    return health["active"] + health["waiting"]
 
 
 def test_a_signal_ends_a_server_in_the_middle_of_a_stream_and_tells_it(runs: Path):
-    wanted = {"model": "endless", "prompt": "The ", "max_tokens": 4096, "n": 16}
+    wanted: dict[str, Any] = {"model": "endless", "prompt": "The ", "max_tokens": 4096, "n": 16}
     with folio_serve("endless", runs=runs) as (process, running):
         stream = running.send(post(wanted | {"stream": True}))
         assert stream.recv(12) == b"HTTP/1.1 200"
         plain = running.send(post(wanted))
+        wait_for(lambda: working(running) > wanted["n"])  # the second one has been read
         slow = running.send(post(wanted)[:-1])
         idle = running.send(b"")
         process.send_signal(signal.SIGTERM)
