@@ -18,7 +18,6 @@ Shapes:  B windows in a batch · T context length
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
@@ -38,10 +37,10 @@ from folio.recipe.settle import settle
 from folio.recipe.watcher import Watcher
 from folio.tokens.stream import IGNORED, StreamPosition
 from folio.training.config import is_timed
-from folio.training.gradients import clip_gradients, gradient_norm
-from folio.training.optimizers import Optimizer
+from folio.training.gradients import gradient_norm
+from folio.training.loop import update_weights
 from folio.training.parts import Training
-from folio.training.schedule import learning_rate_share
+from folio.training.step import Gradient, PlainStep
 
 
 def from_recipe(recipe: Recipe) -> tuple[FolioModule, FolioData]:
@@ -170,7 +169,7 @@ class Chunks(Dataset[list[list[int]]]):
         self.chunks = chunks
 
     def __len__(self) -> int:
-        """Return how many."""
+        """Return the number of chunks."""
         return len(self.chunks)
 
     def __getitem__(self, index: int) -> list[list[int]]:
@@ -183,9 +182,10 @@ class ScheduledOptimizer(torch.optim.Optimizer):
 
     def __init__(self, training: Training, model: nn.Module) -> None:
         """Assign rules to the parameters of a model."""
-        self.inner, self.parts = Optimizer(training.optimizer_config, model), training
-        self.steps = 0
-        super().__init__(self.inner.parameters, {"lr": training.optimizer_config.learning_rate})
+        config = training.optimizer_config
+        step = PlainStep(model, training.device, training.config, config)
+        self.inner, self.parts, self.steps = step.optimizer, replace(training, step=step), 0
+        super().__init__(self.inner.parameters, {"lr": config.learning_rate})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore
         """Compute the gradient, clip it, and update the weights.
@@ -197,15 +197,11 @@ class ScheduledOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        config, pace = self.parts.optimizer_config, self.parts.pace
         norm = float(gradient_norm(self.inner.parameters))
-        if not math.isfinite(norm):
-            raise FloatingPointError("the loss or a gradient is not finite")
-        clip_gradients(self.inner.parameters, norm, config.gradient_clip or math.inf)
-        lr_scale = learning_rate_share(self.parts.schedule, self.steps, pace.planned)
-        self.inner.step(lr_scale)
+        gradient = Gradient(0.0 if loss is None else float(loss), norm)
+        learning_rate = update_weights(self.parts, self.steps, gradient)
+        self.param_groups[0]["lr"] = learning_rate  # for those who log it
         self.steps += 1
-        self.param_groups[0]["lr"] = lr_scale * config.learning_rate  # for those who log it
         return loss
 
     def state_dict(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Process:
         raise LostError(late.is_set() or self.process.returncode == -OUT_OF_TIME)
 
     def end(self) -> None:
-        """Kill the process."""
+        """Close the pipes of the process, and kill it if it stays."""
         self.ended = True
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None

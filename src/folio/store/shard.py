@@ -47,7 +47,7 @@ class Shard:
 
     @property
     def tokens_file(self) -> Path:
-        """Its token ids."""
+        """Path of the file with its token ids."""
         return self.folder / f"{self.key}.bin"
 
     @property
@@ -167,7 +167,7 @@ class ShardWriter:
         self._tokens.write(head)
 
     def flush(self) -> None:
-        """Encode what waits."""
+        """Encode the documents that wait, and write their ids."""
         texts, self._waiting, self._n_waiting = self._waiting, [], 0
         if texts:
             encoded = encode_each(self._tokenizer, texts, self._per)
