@@ -330,10 +330,12 @@ class DataParallel:
     def _refresh_phase(self, replica: Replica, _: Any) -> None:
         replica.shard(self.parameters.compute).copy_(replica.shard(self.parameters.master))
 
-    def _quantize_phase(self, replica: Replica, _: Any) -> None:
+    def _quantize_phase(self, replica: Replica, message: Any) -> Any:
+        """Round the worker's share of the int8 weights; hands on what the phase before it said."""
         weights = list(self._int8_weights.values())
         for int8_weight in weights[replica.rank :: replica.world_size]:
             int8_weight.refresh()
+        return message
 
 
 def _score_phase(

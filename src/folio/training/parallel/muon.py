@@ -88,11 +88,13 @@ class ShardedMuon:
         buffers = parameter.data, parameter.grad, momentum, mean_square, compute
         device = parallel.device
         precision = device.dtype, device.config.precision == "int8"
+        jobs = [_jobs(buffers, shapes, r) for r in parallel.replicas]
         self._updates = [
-            CapturedStep(
-                partial(update_matrices, _jobs(buffers, shapes, r), config, *precision), MAX_BYTES
-            )
-            for r in parallel.replicas
+            CapturedStep(partial(update_matrices, own, config, *precision), MAX_BYTES)
+            for own in jobs
+        ]
+        self._updated = [
+            [s.weights for job in own for stacks in job for s in stacks] for own in jobs
         ]
 
     def step(self, replica: Replica, lr_scale: float, gradient_scale: float) -> None:
@@ -100,6 +102,10 @@ class ShardedMuon:
         lr = lr_scale * self.config.matrix_learning_rate
         numbers = gradient_scale, lr, lr * self.config.matrix_weight_decay
         self._updates[replica.rank](torch.tensor(numbers, dtype=torch.float32))
+
+    def updated_by(self, replica: Replica) -> list[Tensor]:
+        """Return the worker's matrices."""
+        return self._updated[replica.rank]
 
 
 def _jobs(buffers: Sequence[Tensor], shapes: list[tuple[int, int]], replica: Replica) -> list[Job]:
