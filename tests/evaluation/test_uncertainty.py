@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from folio.evaluation.score import exact_score, exact_windows, surprise_of_each
-from folio.evaluation.uncertainty import FEWEST_BLOCKS, standard_error, text_blocks
+from folio.evaluation.uncertainty import (
+    FEWEST_BLOCKS,
+    pooled_deviation,
+    standard_error,
+    text_blocks,
+)
 from folio.testing import tiny_gpt
 
 TOKENS = np.random.default_rng(0).integers(0, 11, 29).astype(np.uint8)
@@ -57,3 +64,8 @@ def test_a_long_text_is_cut_into_stretches():
     blocks = text_blocks(few, 9)
     assert blocks[8000] != blocks[8001]
     assert FEWEST_BLOCKS <= len(set(blocks.tolist())) <= FEWEST_BLOCKS + 2
+
+
+def test_groups_of_one_and_of_none_say_nothing_about_their_deviation():
+    assert pooled_deviation([[1.0, 3.0], [5.0], []]) == pytest.approx(math.sqrt(2))
+    assert pooled_deviation([[1.0], [5.0]]) is None

@@ -11,10 +11,11 @@ import pytest
 import folio
 from folio.blocks import draw_blocks
 from folio.curves import Series
-from folio.run import paired
+from folio.run import opening, paired
 from folio.run.comparison import differences, validation_series, write_comparison
 from folio.run.directory import Run
-from folio.run.paired import Paired, compare
+from folio.run.model import Model
+from folio.run.paired import Paired, Reading, compare
 from tests.conftest import write_book
 from tests.test_api import TINY
 from tests.test_report import Reader
@@ -40,14 +41,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 
 def test_a_model_is_not_told_apart_from_itself(made: dict[str, Run]):
-    found = compare(folio.load(made["one"].path), folio.load(made["again"].path))
+    found = compare(*(Reading(folio.load(made[name].path)) for name in ("one", "again")))
     assert found is not None and found.difference == 0 and not found.differ
     assert "one and again cannot be told apart" in found.in_words("one", "again")
 
 
 def test_the_difference_is_that_of_the_losses_with_the_error_of_pairs(made: dict[str, Run]):
     first, second = folio.load(made["short"].path), folio.load(made["one"].path)
-    found = compare(first, second)
+    found = compare(Reading(first), Reading(second))
     assert found is not None and found.unit == "nats per token"
     scores = [opened.evaluate(opened.validation())[0] for opened in (first, second)]
     expected = scores[1].nats_per_token - scores[0].nats_per_token
@@ -65,14 +66,14 @@ def test_the_difference_is_that_of_the_losses_with_the_error_of_pairs(made: dict
 
 def test_models_with_different_vocabularies_are_compared_by_byte(made: dict[str, Run]):
     first, second = folio.load(made["one"].path), folio.load(made["bpe"].path)
-    found = compare(first, second)
+    found = compare(Reading(first), Reading(second))
     assert found is not None and found.unit == "bits per byte"
     per_byte = [
         opened.evaluate(opened.validation())[0].record(opened.tokenizer)["bits_per_byte"]
         for opened in (first, second)
     ]
     assert found.difference == pytest.approx(per_byte[1] - per_byte[0], abs=0.01)
-    back = compare(second, first)
+    back = compare(Reading(second), Reading(first))
     assert back is not None and back.difference == pytest.approx(-found.difference)
 
 
@@ -88,6 +89,28 @@ def test_what_cannot_be_compared_is_said(made: dict[str, Run], monkeypatch: pyte
     monkeypatch.setattr(paired, "compare", refuse)
     (found,) = differences([made["one"], made["again"]], told.append)
     assert found.sentence == "one and again cannot be compared. There is no checkpoint"
+
+
+def test_the_first_of_several_runs_is_opened_and_read_once(
+    made: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+):
+    opened, read = list[str](), list[str]()
+    open_run, score = opening.open_run, Model.score
+
+    def counted_open(run: Run) -> Model:
+        opened.append(run.name)
+        return open_run(run)
+
+    def counted_score(self: Model, *arguments: Any) -> Any:
+        read.append(self.run.name)
+        return score(self, *arguments)
+
+    names = ["one", "again", "other", "bpe", "short"]
+    pairs = [differences([made["one"], made[name]], str)[0] for name in names[1:]]
+    monkeypatch.setattr(opening, "open_run", counted_open)
+    monkeypatch.setattr(Model, "score", counted_score)
+    assert differences([made[name] for name in names], str) == pairs
+    assert sorted(opened) == sorted(names) and sorted(read) == ["again", "bpe", "one", "short"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from folio.training.parallel.step import ParallelStep  # noqa: E402
 from folio.training.step import Gradient  # noqa: E402
 from folio.tuning import making, worker  # noqa: E402
 from folio.tuning.making import ensure_study, with_trials  # noqa: E402
-from folio.tuning.outcome import count_tied, look, pooled_deviation  # noqa: E402
+from folio.tuning.outcome import count_tied, look  # noqa: E402
 from folio.tuning.page import summary, write_best, write_page  # noqa: E402
 from folio.tuning.study import Request, Study, StudyConfig, open_study  # noqa: E402
 from folio.tuning.worker import claim, work  # noqa: E402
@@ -269,7 +269,6 @@ def test_ties_are_within_two_standard_errors_of_the_noise():
     groups = [[1.0, 1.0], [1.019, 1.019], [1.021, 1.021]]
     assert count_tied(groups, 0.01) == 2
     assert count_tied(groups, None) == 1
-    assert pooled_deviation([[1.0, 3.0], [5.0], []]) == pytest.approx(math.sqrt(2))
 
 
 # ---- identity ------------------------------------------------------------------------------

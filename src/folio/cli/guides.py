@@ -171,6 +171,7 @@ GUIDES = {
         examples={
             "folio runs": "all runs",
             "folio runs --compare notes letters": "their curves",
+            "folio runs --compare a-1 a-2 b-1 b-2": "two recipes, two seeds of each",
         },
         next=("folio sample RUN", "lets one of them write"),
     ),

@@ -58,12 +58,17 @@ def _compare(
     from folio.blocks import draw_blocks
     from folio.run.card import compare_losses
     from folio.run.comparison import differences, validation_series, write_comparison
+    from folio.run.seeds import group_by_recipe, over_seeds
 
     compare_losses(compared, picture)
     found = differences(compared, say)
     for fact, difference in zip(facts[1:], found):
         fact["difference"] = difference.record()
-    sentences = [difference.sentence for difference in found]
+    groups = group_by_recipe(compared)
+    for fact in facts:
+        group = next((g for g in groups if fact["run"] in g.names), None)
+        fact["same_recipe"] = group and group.names
+    sentences = [difference.sentence for difference in found] + over_seeds(groups)
     path = picture.with_name("compare.html")
     if page:
         write_comparison(path, compared, (HEADER, rows_of(facts)), sentences)

@@ -7,7 +7,9 @@ drawn at random: the error is that of a ratio over clusters (Cochran 1977, "Samp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -78,3 +80,32 @@ def ratio_error(nats: NDArray[Any], targets: NDArray[Any]) -> float:
     residuals = nats - nats.sum() / targets.sum() * targets
     variance = n_blocks / (n_blocks - 1) * float(residuals @ residuals)
     return float(np.sqrt(variance) / targets.sum())
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation within groups, assumed to be the same in all of them.
+
+    >>> pooled_deviation([[1.0, 3.0], [5.0, 7.0]]) == 2**0.5
+    True
+    """
+    freedom = sum(len(group) - 1 for group in groups if group)
+    if not freedom:
+        return None
+    squares = sum((value - mean(group)) ** 2 for group in groups if group for value in group)
+    return math.sqrt(squares / freedom)
+
+
+def student_quantile(freedom: int) -> float:
+    """Standard errors within which 95 % of all differences lie by chance.
+
+    Args:
+        freedom: degrees of freedom with which the error was measured, 1 or more.
+
+    Source: Student 1908, "The probable error of a mean", as tabled in NIST's Handbook of
+    Statistical Methods, 1.3.6.7.2; rounded up above ten.
+
+    >>> student_quantile(4)
+    2.776
+    """
+    table = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228
+    return table[freedom - 1] if freedom <= len(table) else table[-1]

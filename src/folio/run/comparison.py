@@ -45,14 +45,15 @@ def differences(compared: Sequence[Run], tell: Callable[[str], None]) -> list[Di
         tell: hears what is being done, since reading takes a while.
     """
     from folio.run.opening import open_run
-    from folio.run.paired import compare
+    from folio.run.paired import Reading, compare
 
-    first, found = compared[0], list[Difference]()
+    first, found, reading = compared[0], list[Difference](), None
     for run in compared[1:]:
         tell(f"reading the held-out text with {first.name} and {run.name}")
         names = f"{first.name} and {run.name}"
         try:
-            paired = compare(open_run(first), open_run(run))
+            reading = reading or Reading(open_run(first))
+            paired = compare(reading, Reading(open_run(run)))
         except UserError as error:
             found.append(Difference(f"{names} cannot be compared. {error}".rstrip("."), None))
             continue

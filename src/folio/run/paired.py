@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,27 +50,61 @@ class Paired:
         return f"{better} is better than {worse} by {size}, {where}"
 
 
-def compare(first: Model, second: Model) -> Paired | None:
-    """Read the validation text with both models; None if they held out different texts.
+class Reading:
+    """A model and the validation text that its run holds out. Each thing is found out once, when it
+    is first asked for, however many others it is compared with.
+    """
+
+    def __init__(self, opened: Model) -> None:
+        self.opened, self.tokenizer = opened, opened.tokenizer
+
+    @cached_property
+    def tokens(self) -> TokenIds:
+        """(N,) the text."""
+        return np.asarray(self.opened.validation())
+
+    @cached_property
+    def n_bytes(self) -> NDArray[Any]:
+        """(N,) what each token spells, in bytes."""
+        return self.tokenizer.bytes_per_token[self.tokens]
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_] | bool:
+        """(N - 1,) which targets count."""
+        counted = counted_targets(self.opened, "validation")
+        return True if counted is None else counted
+
+    @cached_property
+    def nll(self) -> NDArray[np.float32]:
+        """(N - 1,) nats of each target."""
+        return self.opened.score(self.tokens)[1]
+
+    @cached_property
+    def spelled(self) -> bytes | None:
+        """The text in bytes; None if the tokens lose some of it."""
+        if not self.tokenizer.lossless or (self.tokens == self.tokenizer.unknown).any():
+            return None
+        return self.tokenizer.decode_bytes(self.tokens, skip_special=True)
+
+
+def compare(first: Reading, second: Reading) -> Paired | None:
+    """Compare the losses of two models; None if they held out different texts.
 
     Models with one vocabulary are compared by token, others by byte.
     """
-    texts = [np.asarray(opened.validation()) for opened in (first, second)]
     same = first.tokenizer.fingerprint == second.tokenizer.fingerprint
-    if same and not np.array_equal(texts[0], texts[1]):
+    if same and not np.array_equal(first.tokens, second.tokens):
         return None
-    if not same and not _one_text(first, second, texts):
+    if not same and (first.spelled is None or first.spelled != second.spelled):
         return None
-    lengths = [opened.tokenizer.bytes_per_token[t] for opened, t in zip((first, second), texts)]
-    begin = max(int(of[0]) for of in lengths)  # the first token is no target
-    families, nats, sizes = first.run.families("validation"), list[Any](), list[Any]()
-    for opened, tokens, length in zip((first, second), texts, lengths):
-        starts = np.cumsum(length) - length  # (N,) first byte of each token
-        blocks = _blocks(tokens, opened.tokenizer.end_of_document, families, starts)[1:]
-        counted = counted_targets(opened, "validation")
-        kept = (starts[1:] >= begin) & (True if counted is None else counted)
-        nats.append(np.bincount(blocks, opened.score(tokens)[1] * kept))
-        sizes.append(np.bincount(blocks, kept if same else length[1:] * kept))
+    begin = max(int(first.n_bytes[0]), int(second.n_bytes[0]))  # the first token is no target
+    families, nats, sizes = first.opened.run.families("validation"), list[Any](), list[Any]()
+    for of in (first, second):
+        starts = np.cumsum(of.n_bytes) - of.n_bytes  # (N,) first byte of each token
+        blocks = _blocks(of.tokens, of.tokenizer.end_of_document, families, starts)[1:]
+        kept = (starts[1:] >= begin) & of.counted
+        nats.append(np.bincount(blocks, of.nll * kept))
+        sizes.append(np.bincount(blocks, kept if same else of.n_bytes[1:] * kept))
     difference = nats[1] - nats[0]
     scale = 1.0 if same else 1 / math.log(2)
     return Paired(
@@ -78,17 +113,6 @@ def compare(first: Model, second: Model) -> Paired | None:
         int(np.count_nonzero(sizes[0])),
         "nats per token" if same else "bits per byte",
     )
-
-
-def _one_text(first: Model, second: Model, texts: list[TokenIds]) -> bool:
-    """Whether tokens of two vocabularies spell the same bytes, and lose none."""
-    spelled = list[bytes]()
-    for opened, tokens in zip((first, second), texts):
-        tokenizer = opened.tokenizer
-        if not tokenizer.lossless or (tokens == tokenizer.unknown).any():
-            return False
-        spelled.append(tokenizer.decode_bytes(tokens, skip_special=True))
-    return spelled[0] == spelled[1]
 
 
 def _blocks(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from folio.evaluation.uncertainty import pooled_deviation
 from folio.tuning.study import REPEATED, Study
 from folio.tuning.worker import best_trials, final_loss, is_over
 
@@ -110,19 +111,6 @@ def look(study: Study, optuna_study: optuna.Study) -> Outcome:
         seconds=seconds,
         share=sum(row.tokens for row in ended) / (full * len(ended)) if full else 1.0,
     )
-
-
-def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation within groups, assumed to be the same in all of them.
-
-    >>> pooled_deviation([[1.0, 3.0], [5.0, 7.0]]) == 2**0.5
-    True
-    """
-    freedom = sum(len(group) - 1 for group in groups if group)
-    if not freedom:
-        return None
-    squares = sum((value - mean(group)) ** 2 for group in groups if group for value in group)
-    return math.sqrt(squares / freedom)
 
 
 def count_tied(groups: Sequence[Sequence[float]], noise: float | None) -> int:

@@ -1,0 +1,116 @@
+"""Runs that differ in their seeds alone: what chance makes of a loss, beside what texts make of it.
+
+A loss has two errors. Over texts: another held-out text would have given another loss, for both of
+two models alike. Over models: another seed would have given another model of the same recipe. A
+single pair of models says which of the two is better (paired.py); which of two recipes is better,
+only the second error can tell.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from folio.config import read_toml
+from folio.evaluation.uncertainty import pooled_deviation, student_quantile
+from folio.run.directory import Run
+
+CHANCE = ("seed", "device")
+"""Entries of a recipe that do not make it another one. So are the steps that a clock decided."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Runs of one recipe."""
+
+    names: list[str]
+    losses: list[float]
+    """Best validation loss of each, in nats per token."""
+    text_error: float | None
+    """Standard error of the first of them over texts, if it was measured."""
+    text: str
+    """What must be the same for the losses of two recipes to be compared: corpus and tokenizer."""
+
+    @property
+    def label(self) -> str:
+        """Name the runs, the first and how many there are if they are many."""
+        n = len(self.names)
+        return ", ".join(self.names) if n <= 3 else f"{self.names[0]} and {n - 1} more"
+
+
+def group_by_recipe(compared: Sequence[Run]) -> list[Seeds]:
+    """Put the runs of one recipe together, in the order of their first runs.
+
+    Runs without an evaluation are left out, and those that repeat a seed.
+    """
+    groups, seen = dict[str, Seeds](), set[tuple[str, int]]()
+    for run in compared:
+        evaluations = run.events("evaluation")
+        best = min(evaluations, key=lambda e: e["validation_loss"], default=None)
+        if best is None or not math.isfinite(best["validation_loss"]):
+            continue
+        recipe = read_toml(run.recipe_file)
+        same = _text_of(_without_chance(recipe))
+        if (same, recipe["seed"]) in seen:
+            continue
+        seen.add((same, recipe["seed"]))
+        text = _text_of({key: recipe[key] for key in ("corpus", "tokenizer")})
+        group = groups.setdefault(same, Seeds([], [], best.get("standard_error"), text))
+        group.names.append(run.name)
+        group.losses.append(best["validation_loss"])
+    return list(groups.values())
+
+
+def _without_chance(recipe: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in recipe.items() if key not in CHANCE}
+    if recipe.get("schedule", {}).get("pace"):
+        kept["schedule"] = {k: v for k, v in recipe["schedule"].items() if k != "pace"}
+        kept["training"] = {k: v for k, v in recipe["training"].items() if k != "max_steps"}
+    return kept
+
+
+def _text_of(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def over_seeds(groups: Sequence[Seeds]) -> list[str]:
+    """Say, in sentences, what seeds and what texts make of each loss, and which recipes differ from
+    the first.
+
+    The deviation between seeds is taken to be the same for all recipes, so that one of them may
+    have a single run. A difference counts beyond the 95 % of Student's t distribution, which
+    allows for how few seeds the deviation was measured with.
+    """
+    deviation = pooled_deviation([group.losses for group in groups])
+    if deviation is None:
+        return []
+    found = [_describe(group, deviation) for group in groups if len(group.losses) > 1]
+    freedom = sum(len(group.losses) - 1 for group in groups)
+    for other in groups[1:]:
+        if other.text == groups[0].text:
+            found.append(_compare(groups[0], other, deviation, student_quantile(freedom)))
+    return found
+
+
+def _describe(group: Seeds, deviation: float) -> str:
+    n = len(group.losses)
+    texts = "" if group.text_error is None else f"; ± {group.text_error:.4f} over texts"
+    return (
+        f"{group.label} differ in their seeds alone: {mean(group.losses):.4f} nats per token, "
+        f"± {deviation / math.sqrt(n):.4f} over {n} models{texts}"
+    )
+
+
+def _compare(first: Seeds, second: Seeds, deviation: float, quantile: float) -> str:
+    n, m = len(first.losses), len(second.losses)
+    error = deviation * math.sqrt(1 / n + 1 / m)
+    difference = mean(second.losses) - mean(first.losses)
+    size = f"{abs(difference):.4f} ± {error:.4f} nats per token over models"
+    if abs(difference) <= quantile * error:
+        return f"the recipes of {first.label} and {second.label} cannot be told apart: {size}"
+    better, worse = (second, first) if difference < 0 else (first, second)
+    return f"the recipe of {better.label} is better than that of {worse.label} by {size}"
