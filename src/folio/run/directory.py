@@ -120,6 +120,11 @@ class Run:
         return self.path / "page.html"
 
     @property
+    def logged_file(self) -> Path:
+        """The ids of the run in programs of `folio train --log` that give it one."""
+        return self.path / "log.json"
+
+    @property
     def picture_file(self) -> Path:
         """The plot of the losses."""
         return self.path / "loss.svg"
