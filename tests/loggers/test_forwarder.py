@@ -86,7 +86,7 @@ def test_where_a_run_is_shown_changes_no_budget(book: Path, kept: Kept):
 def test_speed_is_that_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = run_of(tmp_path, 1)
     log_with(monkeypatch, kept := Kept())
-    forwarder = Forwarder("wandb", run, {}, 1, str)
+    forwarder = Forwarder("wandb", run, {}, 1, [].append)
     append_event(run.metrics_file, step_event(1) | {"event": "evaluation", "seconds": 101.0})
     append_event(run.metrics_file, step_event(2) | {"seconds": 102.0})
     forwarder.stepped(AT, 1.0, 0.1)
@@ -119,10 +119,10 @@ def test_a_training_that_breaks_is_logged_as_failed(
     log_with(monkeypatch, kept := Kept())
     with (
         pytest.raises(KeyboardInterrupt),
-        forwarding(["wandb"], run_of(tmp_path, 1), {}, 0, str) as (forwarder,),
+        forwarding(["wandb"], run_of(tmp_path, 1), {}, 0, [].append) as (forwarder,),
     ):
         raise KeyboardInterrupt
     assert kept.calls[-1] == "close, failed True"
-    with forwarding(["wandb"], Run(tmp_path / "none"), {}, 0, str) as (forwarder,):
+    with forwarding(["wandb"], Run(tmp_path / "none"), {}, 0, [].append) as (forwarder,):
         forwarder.ended(AT, "interrupted")
     assert kept.calls[-1] == "close, failed False"

@@ -81,8 +81,8 @@ class Forwarder:
 
     def _follow(self) -> None:
         with self._guarded():
-            for file in self.files:
-                for event in file.appended() if self.logger is not None else ():
+            if self.logger is not None:
+                for event in (event for file in self.files for event in file.appended()):
                     self._show(self.logger, event)
 
     def _show(self, logger: Logger, event: Event) -> None:

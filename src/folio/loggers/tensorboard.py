@@ -27,7 +27,7 @@ class TensorBoard:
         self.logged = step if begun else -1
         self.writer = SummaryWriter(run.path, purge_step=step + 1 if begun else None)
         for summary in hparams(dict(settings), dict.fromkeys(JUDGED_BY, 0.0)):
-            self.writer.file_writer.add_summary(summary)
+            self.writer._get_file_writer().add_summary(summary)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

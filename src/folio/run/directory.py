@@ -109,8 +109,8 @@ class Run:
 
     @property
     def learned_file(self) -> Path:
-        """One JSON object per evaluation of a run with a page: losses of kinds of tokens, a sample,
-        and the memory in use.
+        """One JSON object per evaluation of a run with a page or loggers: losses of kinds of
+        tokens, a sample, and the memory in use.
         """
         return self.path / "learned.jsonl"
 
