@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from folio.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from folio.explain.page import Explanation
     from folio.recall.measure import Recall
@@ -54,6 +54,7 @@ def train(
     *sources: str | Path | Recipe,
     name: str | None = None,
     minutes: float | None = None,
+    log: str | Sequence[str] = (),
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
     **settings: Any,
@@ -69,6 +70,8 @@ def train(
             as a .toml file or a `Recipe`.
         name: name of the run in runs/; None makes one from corpus and preset.
         minutes: how long to train, counted from this call; None trains the steps of the recipe.
+        log: show the run in `tensorboard`, `wandb` or `mlflow`, too; several with commas, or as a
+            list.
         observer: is told of each step, evaluation and checkpoint.
         should_stop: asked after each step; True saves and ends the run, as from another thread,
             which hears no interrupt.
@@ -84,6 +87,7 @@ def train(
     """
     from contextlib import nullcontext
 
+    from folio.config import split_names
     from folio.export.importing import with_run
     from folio.notebook import in_notebook, interrupts
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
@@ -92,7 +96,8 @@ def train(
     from folio.recipe.watcher import LoggingWatcher
 
     budget = {} if minutes is None else {"training": {"minutes": minutes}}
-    table = started(with_run(lay_over(*source_layers(sources), budget, settings)))
+    shown = {"training": {"log": split_names(log)}} if log else {}
+    table = started(with_run(lay_over(*source_layers(sources), budget, shown, settings)))
     recipe = make_recipe(table)
     asked, observers = should_stop or (lambda: False), [] if observer is None else [observer]
     with interrupts() if in_notebook() else nullcontext(lambda: False) as interrupted:

@@ -18,6 +18,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -112,6 +113,16 @@ def parse_value(text: str, annotation: Any, name: str) -> Any:
     raise UserError(f"{name} must be {describe_type(annotation)}, got '{text}'.")
 
 
+def split_names(given: str | Iterable[str]) -> list[str]:
+    """Names as one text with commas, or as several.
+
+    >>> split_names(["a,b", "c"])
+    ['a', 'b', 'c']
+    """
+    words = [given] if isinstance(given, str) else given
+    return [name for word in words for name in word.split(",") if name]
+
+
 def _finite(given: float | str, name: str) -> float:
     try:
         value = float(given)
@@ -145,6 +156,16 @@ def to_table(config: Any) -> Table:
         elif value is not None:
             table[field.name] = list(value) if isinstance(value, tuple) else value
     return table
+
+
+def flat(config: Any) -> dict[str, bool | int | float | str]:
+    """The settings of a config by dotted name; a list is its items with commas, none is empty."""
+    found = dict[str, bool | int | float | str]()
+    for setting in settings(type(config)):
+        value = attrgetter(setting.name)(config)
+        is_plain = isinstance(value, (bool, int, float, str))
+        found[setting.name] = value if is_plain else ", ".join(value or ())
+    return found
 
 
 def to_toml(config: Any) -> str:

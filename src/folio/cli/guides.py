@@ -40,7 +40,7 @@ GUIDES = {
             "Text": "corpus validation",
             "Time and place": "minutes name",
             "Go on from another model": "from keep lora",
-            "Output": "page settings json",
+            "Output": "page log settings json",
         },
         has_settings=True,
         next=("folio sample RUN", "lets it write"),

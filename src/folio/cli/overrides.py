@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
 """A positional argument, or a flag that the verb does not know itself."""
+Repeatable = Annotated[list[str], Parameter(consume_multiple=False, negative=())]
+"""A flag that takes one value and may be given again."""
 
 
 def split_words(words: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from folio.cli.overrides import Words, settings_table, split_words
-from folio.config import merge
+from folio.cli.overrides import Repeatable, Words, settings_table, split_words
+from folio.config import merge, split_names
 from folio.errors import UserError
 
 
-def resume(*run: Words, minutes: float | None = None, json: bool = False) -> None:
+def resume(
+    *run: Words,
+    minutes: float | None = None,
+    log: Repeatable | None = None,
+    json: bool = False,
+) -> None:
     """Continue a run exactly where it stopped, or train it longer: folio resume [RUN]
 
     Args:
         run: A name or a path; by default the newest run.
         minutes: Train this many minutes longer.
+        log: Show the run in tensorboard, wandb or mlflow from here on, what was before included;
+            by default where it was shown before.
         json: Print how it ended as JSON.
     """
     positional, flags = split_words(run)
@@ -21,6 +28,8 @@ def resume(*run: Words, minutes: float | None = None, json: bool = False) -> Non
     table = settings_table(flags)
     if minutes is not None:
         table = merge(table, {"training": {"minutes": float(minutes)}})
+    if log is not None:
+        table = merge(table, {"training": {"log": split_names(log)}})
 
     from folio.run.directory import find_run
 

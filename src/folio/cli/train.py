@@ -7,13 +7,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from folio.cli.overrides import (
+    Repeatable,
     Words,
     describe_settings,
     from_a_run,
     settings_table,
     split_words,
 )
-from folio.config import Table, merge
+from folio.config import Table, merge, split_names
 from folio.console import show
 from folio.errors import UserError
 from folio.run.directory import check_name
@@ -26,8 +27,9 @@ def train(
     from_run: Annotated[str | None, Parameter(name="--from")] = None,
     keep: float | None = None,
     lora: int | None = None,
-    validation: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
+    validation: Repeatable | None = None,
     page: bool = False,
+    log: Repeatable | None = None,
     settings: bool = False,
     json: bool = False,
 ) -> None:
@@ -49,6 +51,8 @@ def train(
             0.25 by default, 0 uses none of it.
         lora: Freeze the weights of that run, and train low-rank corrections (LoRA) of this rank.
         validation: An out-of-domain file or folder to hold out, too; repeatable.
+        log: Show the run in tensorboard, wandb or mlflow, too, each an extra of that name; several
+            with commas. All stay on this machine unless their own variables say otherwise.
         page: Keep an offline page in the run, page.html, that a browser reads again as it changes.
         settings: List every setting with its value for this preset, size and recipe, and stop.
         json: Print how it ended as JSON.
@@ -65,6 +69,8 @@ def train(
         given = merge(given, {"start": {"lora": lora}})
     if page:
         given = merge(given, {"training": {"page": True}})
+    if log is not None:
+        given = merge(given, {"training": {"log": split_names(log)}})
     if keep is not None:
         given = merge(given, {"start": {"keep": float(keep)}})
 

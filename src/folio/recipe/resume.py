@@ -9,6 +9,7 @@ from typing import Any
 from folio.config import Table, read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
+from folio.loggers.logger import require_installed
 from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_at_end
 from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
@@ -33,6 +34,8 @@ from folio.training.schedule import learning_rate_share
 
 CHANGEABLE = ("training", "device")
 """Tables of a recipe that may change when a run is resumed."""
+SHOWN = ("page", "log")
+"""Settings of [training] that say where a run is shown; a budget does not begin anew with them."""
 
 
 def resume_run(
@@ -69,16 +72,19 @@ def resume_run(
                     f"{' and '.join(CHANGEABLE)}, such as --training.max-steps, can change, not "
                     f"{key}. Start another run with: folio train {run.recipe_file} --{key}..."
                 )
-        changes = overrides.get("training", {})
+        changes = dict(overrides.get("training", {}))
+        shown = {name: changes.pop(name) for name in SHOWN if name in changes}
         if not changes and _is_complete(run, before):
             return None
+        asked = make_recipe(to_table(before), {"training": shown})
+        require_installed(asked.training.log)
         fingerprint = load(run.tokenizer_file).fingerprint
         parts = (run.tokens_file(part) for part in ("train", "validation"))
         train_ids, validation = (open_token_file(path, fingerprint) for path in parts)
         texts = train_ids, validation
         checkpoint, _ = newest_checkpoint(run.checkpoints_folder)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
-        recipe, device = _on_this_machine(before, moved, overrides.get("device", {}), watcher)
+        recipe, device = _on_this_machine(asked, moved, overrides.get("device", {}), watcher)
         done = checkpoint.step if checkpoint else 0
         recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
         require_steps(group, budget is not None)

@@ -7,12 +7,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from folio.config import Table
+from folio.config import Table, flat
 from folio.device import cores
+from folio.loggers.forwarder import forwarding
+from folio.loggers.logger import require_installed
 from folio.recipe.budget import CommandClock, freeze_budget, read_at_end
 from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
+from folio.recipe.keep_learned import LearnedRecorder
 from folio.recipe.keep_page import PageKeeper
 from folio.recipe.origin import kept_text
 from folio.recipe.recipe import Recipe, with_pace, write_recipe
@@ -65,6 +68,7 @@ def train_recipe(
         assert followed is not None, "a new run is never complete"
         return followed
     with leading(group), new_run(recipe, name, folder or runs_folder()) as run:
+        require_installed(recipe.training.log)
         require_steps(group, is_timed(recipe.training))
         settled = settle(recipe, watcher, given, clock)
         prepared, device = settled.prepared, settled.device
@@ -114,25 +118,33 @@ def train_in(
     check(training, recipe, watcher.tell)
     state, checkpoint = restore(run, training, watcher.tell)
     forget_later(run, state, checkpoint)
-    if budget is not None:
-        before = state.used_seconds if state.step > budget.from_step else 0.0
-        n, interval = training.config.evaluations, training.config.evaluation_interval
-        now = partial(evaluation_now, training)
-        deadline = Deadline(budget, n, lambda: before + clock.used(), interval, now)
-        training = replace(training, deadline=deadline)
-    state.cores = cores()
-    recorder = RunRecorder(run, training, recipe.model)
-    watcher.begin(run, training, state)
-    if (group := join()) is not None:
-        group.tell({"run": str(run.path.resolve()), "step": state.step})
-        group.note_run(run.name)
-    try:
-        pages = [PageKeeper(run, training)] if recipe.training.page else []
-        observer = Both(recorder, *pages, watcher)
-        ending = train_along(group, recipe, training, state, observer, should_stop)
-    finally:
+    page, log, settings = recipe.training.page, recipe.training.log, flat(recipe)
+    with forwarding(log, run, settings, state.step, watcher.tell) as loggers:
         if budget is not None:
-            recipe = with_pace(recipe, training.pace.knots)
-            write_recipe(run, recipe)
-    nll = recorder.best_validation_nll
-    return finish(run, recipe, ending, state, training, nll, watcher.sample_tokens, should_stop)
+            before = state.used_seconds if state.step > budget.from_step else 0.0
+            n, interval = training.config.evaluations, training.config.evaluation_interval
+            now = partial(evaluation_now, training)
+            deadline = Deadline(budget, n, lambda: before + clock.used(), interval, now)
+            training = replace(training, deadline=deadline)
+        state.cores = cores()
+        recorder = RunRecorder(run, training, recipe.model)
+        watcher.begin(run, training, state)
+        if (group := join()) is not None:
+            group.tell({"run": str(run.path.resolve()), "step": state.step})
+            group.note_run(run.name)
+        try:
+            learned = [LearnedRecorder(run, training)] if page or log else []
+            pages = [PageKeeper(run)] if page else []
+            observer = Both(recorder, *learned, *pages, *loggers, watcher)
+            ending = train_along(group, recipe, training, state, observer, should_stop)
+        finally:
+            if budget is not None:
+                recipe = with_pace(recipe, training.pace.knots)
+                write_recipe(run, recipe)
+        nll = recorder.best_validation_nll
+        result = finish(
+            run, recipe, ending, state, training, nll, watcher.sample_tokens, should_stop
+        )
+        for logger in loggers:
+            logger.finished(result.held_out, result.sample)
+        return result

@@ -109,8 +109,8 @@ class Run:
 
     @property
     def learned_file(self) -> Path:
-        """One JSON object per evaluation of a run with a page: losses of kinds of tokens, a sample,
-        and the memory in use.
+        """One JSON object per evaluation of a run with a page or loggers: losses of kinds of
+        tokens, a sample, and the memory in use.
         """
         return self.path / "learned.jsonl"
 
@@ -118,6 +118,11 @@ class Run:
     def training_page(self) -> Path:
         """The page of `folio train --page`."""
         return self.path / "page.html"
+
+    @property
+    def logged_file(self) -> Path:
+        """The ids of the run in programs of `folio train --log` that give it one."""
+        return self.path / "log.json"
 
     @property
     def picture_file(self) -> Path:

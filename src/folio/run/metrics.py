@@ -29,18 +29,24 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
     """All events, or those of one kind; a truncated last line is skipped. Losses that were not
     finite are null in the file, and infinite here.
     """
+    if not path.exists():
+        return []
+    events = parse_events(path.read_text(encoding="utf-8"))
+    return [event for event in events if kind is None or event.get("event") == kind]
+
+
+def parse_events(lines: str) -> list[Event]:
+    """The events of some lines; see `read_events`."""
     events: list[Event] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                event: Event = json.loads(line)
-            except ValueError:
-                continue
-            for name, value in event.items():
-                if value is None and name.endswith("loss"):
-                    event[name] = math.inf
-            if kind is None or event.get("event") == kind:
-                events.append(event)
+    for line in lines.splitlines():
+        try:
+            event: Event = json.loads(line)
+        except ValueError:
+            continue
+        for name, value in event.items():
+            if value is None and name.endswith("loss"):
+                event[name] = math.inf
+        events.append(event)
     return events
 
 

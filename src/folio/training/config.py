@@ -13,6 +13,8 @@ from folio.errors import UserError
 
 OPTIMIZERS: dict[str, Any] = dict.fromkeys(("adamw", "sgd", "muon"))
 """The table of rules, filled in by `training/optimizers.py`; here its names suffice."""
+LOGGERS = ("tensorboard", "wandb", "mlflow")
+"""Programs that show a run; each is an extra of that name, and a file in `loggers/`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +84,18 @@ class TrainingConfig:
     """Whether each evaluation also brings the page page.html of the run up to date: the curve, what
     was learned when, samples, speed and memory."""
 
+    log: tuple[str, ...] = ()
+    """Programs that show the run, too: tensorboard, wandb, mlflow, each an extra of that name.
+    Nothing is sent anywhere unless variables such as WANDB_MODE say so."""
+
     def __post_init__(self) -> None:
         require(self, "training", "at least 1", lambda x: x >= 1, "batch_size", "keep_checkpoints")
-        others = (f.name for f in fields(self) if f.name not in ("batch_size", "keep_checkpoints"))
+        known = ("batch_size", "keep_checkpoints", "log")
+        others = (f.name for f in fields(self) if f.name not in known)
         require(self, "training", "0 or more", lambda x: x >= 0, *others)
+        for name in self.log:
+            if name not in LOGGERS:
+                raise UserError(unknown_choice("training.log", name, LOGGERS))
         if self.goldfish == 1:
             raise UserError(
                 "training.goldfish must be 0 or at least 2, got 1, which leaves nothing to learn."

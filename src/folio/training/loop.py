@@ -97,6 +97,7 @@ def _train(
         state.step += 1
         state.tokens += batch.n_targets
         state.place = stream.place
+        state.gradient_norm = gradient.norm
         clock.read()
         if deadline is not None:
             deadline.stepped()

@@ -41,6 +41,7 @@ class RunRecorder:
                 state,
                 loss=state.recent_loss / state.recent_steps,
                 learning_rate=learning_rate,
+                gradient_norm=state.gradient_norm,
             )
             state.recent_loss, state.recent_steps = 0.0, 0
 

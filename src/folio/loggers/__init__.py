@@ -1,0 +1,1 @@
+"""Shows a run in TensorBoard, Weights & Biases and MLflow, beside its own files."""
