@@ -27,12 +27,11 @@ class Generation:
     """Of causal attention, forward and backward, where only the lower triangle is counted."""
 
 
-AMPERE = Generation(0.826, 0.26)
-"""Fitted. A product alone reached 0.869 on an A100 (ACCELERATORS)."""
-HOPPER = Generation(0.70, 0.15)
-"""Fitted. A product alone reached 0.803 on an H100, with the clock that this power allows."""
-ADA = Generation(0.88, 0.26)
-"""Fitted to the one run that was found; attention is an assumption, that of Ampere."""
+AMPERE = Generation(0.77, 0.266)
+"""Fitted; cards of other generations take it, too. A product alone reached 0.869 on an A100
+(ACCELERATORS)."""
+HOPPER = Generation(0.625, 0.153)
+"""Fitted. A product alone reached 0.803 on an H100 (ACCELERATORS); in a step its clock is lower."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,14 @@ GPUS = {
         "https://sysrqmts.com/gpus/compare/nvidia-a100-pcie-vs-nvidia-tesla-v100-pcie-16-gb",
         is_checked=True,
     ),
-    "l40s": Gpu(362e12, 91.6e12, 48e9, 0.86e12, PCIE_4, ADA, ACCELERATORS),
+    "l40s": Gpu(362e12, 91.6e12, 48e9, 0.86e12, PCIE_4, AMPERE, ACCELERATORS),
     "4090": Gpu(
         165.2e12,
         82.6e12,
         24e9,
         1.008e12,
         PCIE_4,
-        ADA,
+        AMPERE,
         "https://waredb.com/processor/nvidia-geforce-rtx-4090",
         is_checked=True,
     ),
@@ -97,7 +96,7 @@ GPUS = {
         24e9,
         0.936e12,
         PCIE_4,
-        ADA,
+        AMPERE,
         "https://github.com/karpathy/nanochat/issues/60, "
         "https://gpu.spicedreamphone.com/en/gpu/a40-pcie-vs-geforce-rtx-3090",
     ),
@@ -130,17 +129,18 @@ GPUS = {
         "https://sysrqmts.com/en/gpus/nvidia/tesla/t4",
     ),
 }
-"""Name -> card. Those that are not checked take the shares of a generation that is."""
+"""Name -> card."""
 
 NETWORK_SHARE = 0.85
-"""Of a network's line rate that is left of it in an all-reduce. Measured: 92 of 100 GB/s on 32
-GPUs (NETWORKS), 85 of 100 on 24 (https://github.com/NVIDIA/nccl-tests/issues/119), 75 of 100 on 16
-(https://github.com/NVIDIA/nccl/issues/495). TCP may be far below: 5 of 12.5
-(https://github.com/lm-sys/FastChat/pull/9)."""
+"""Of a network's line rate that is left of it in an all-reduce. Measured: 0.86 and 0.91 on 2 x 8
+A100 with InfiniBand, 0.75 with RoCE, 0.92 on 4 x 8 B200; TCP may be far below, 0.41 on 2 x 4 A100
+(bench/published.py has the addresses)."""
 
 HOP_SECONDS = 7e-6
-"""Latency of an all-reduce, times twice the logarithm of the number of GPUs: 70 us on 32, where 32
-KiB take 68 (NETWORKS)."""
+"""Latency of an all-reduce, by twice the logarithm of the number of GPUs: 42 us on 8, where one of
+1 MiB takes 46 (NETWORKS)."""
+NETWORK_HOP_SECONDS = 35e-6
+"""The same across machines: 350 us on 4 x 8, where one of 1 MiB takes 378 (NETWORKS)."""
 
 
 def gpu_of(name: str) -> Gpu:

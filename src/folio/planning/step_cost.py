@@ -4,9 +4,10 @@
     waiting                                        for Python, where that is slower
     all-reduce                                     once, after the backward pass
 
-A product runs at a share of the peak that grows with its width. Everything between products reads
-and writes memory, and takes as long as that. Folio's step adds up all gradients in float32 in one
-all-reduce after the backward pass (training/distributed.py), so it hides behind nothing.
+A product runs at a fixed share of the peak. Everything between products reads and writes memory,
+and takes as long as that, which is why wide models reach more of the peak. Folio's step adds up all
+gradients in float32 in one all-reduce after the backward pass (training/distributed.py), so it
+hides behind nothing.
 
 Shapes:  N parameters · L layers · C d_model · V vocabulary · n tokens of one GPU in a step
 """
@@ -17,10 +18,8 @@ import math
 from dataclasses import dataclass
 
 from folio.model.config import ModelConfig
-from folio.planning.gpus import HOP_SECONDS, NETWORK_SHARE, Gpu
+from folio.planning.gpus import HOP_SECONDS, NETWORK_HOP_SECONDS, NETWORK_SHARE, Gpu
 
-HALF_WIDTH = 130.0
-"""Fitted: width of a model whose products reach half of the share that wide ones do."""
 GRADIENT_BYTES = 4
 """Bytes per parameter in the all-reduce: training/distributed.py adds up in float32."""
 
@@ -30,7 +29,9 @@ class Kernels:
     """How a step is written: how often numbers go to memory and back between products."""
 
     block_bytes: float
-    """Bytes read and written per token, layer and dimension of the model, there and back."""
+    """Bytes read and written per token, layer and dimension of the model, forward and backward."""
+    rotary_bytes: float
+    """The same of rotary positions, and of norms and gates that come with them."""
     loss_bytes: float
     """Bytes per token and entry of the vocabulary, from the logits to their gradient."""
     update_bytes: float
@@ -47,17 +48,28 @@ OTHER_LAUNCHES = 100
 """Counted: operations outside of the blocks, the update included."""
 
 PLAIN = Kernels(
-    block_bytes=310, loss_bytes=44, update_bytes=114, collect_bytes=26, block_launches=60
+    block_bytes=370,
+    rotary_bytes=160,
+    loss_bytes=44,
+    update_bytes=114,
+    collect_bytes=26,
+    block_launches=60,
 )
-"""torch operation by operation, as training/step.py is written; the bytes of blocks and loss and
-the launches were counted on it. The others follow from step.py and optimizers.py: gradients in
-float32 14 bytes a parameter, AdamW 72, the copy of the weights before it 8, norms and clipping 14,
-rounding 6."""
+"""torch operation by operation, as training/step.py is written. The first is fitted to llm-foundry's
+GPTs, which are written so; it includes what narrow products lose, since 126 bytes are counted in
+GPT-2's blocks. The others are counted, RMSNorm as one operation, which it is on GPUs. Of the update,
+gradients in float32 take 14 bytes, AdamW 72, the copy of the weights before it 8, norms and clipping
+14, rounding 6."""
 COMPILED = Kernels(
-    block_bytes=150, loss_bytes=12, update_bytes=40, collect_bytes=20, block_launches=12
+    block_bytes=120,
+    rotary_bytes=0,
+    loss_bytes=12,
+    update_bytes=40,
+    collect_bytes=20,
+    block_launches=12,
 )
-"""torch.compile, or kernels by hand. The bytes of blocks are fitted to llm.c, modded-nanogpt and
-others; the rest are what must be read and written at least."""
+"""torch.compile, or kernels by hand. The first is fitted to llm.c; the others are what must be read
+and written at least."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +140,12 @@ def computing(
         optimizer: optimizer.kind of the recipe; all GPUs update all weights.
     """
     entries = model.n_layers * block_matrices(model) + model.vocab_size * model.d_model
-    share = gpu.generation.product_share * model.d_model / (model.d_model + HALF_WIDTH)
     # Forward, and twice that backward; of all positions half are looked at.
-    products = 6 * n_tokens * entries / (gpu.half_flops * share)
+    products = 6 * n_tokens * entries / (gpu.half_flops * gpu.generation.product_share)
     looked_at = 6 * model.n_layers * model.context_length * model.attention_width
     attention = n_tokens * looked_at / (gpu.half_flops * gpu.generation.attention_share)
-    block = kernels.block_bytes * model.n_layers * model.d_model
+    block = kernels.block_bytes + (kernels.rotary_bytes if model.positions == "rope" else 0)
+    block *= model.n_layers * model.d_model
     moved = n_tokens * (block + kernels.loss_bytes * model.vocab_size)
     passes = kernels.update_bytes + kernels.collect_bytes * (n_micro_batches - 1)
     update = model.n_parameters * passes / gpu.bandwidth
@@ -166,5 +178,6 @@ def all_reduce_seconds(
     bandwidth = link if n_machines == 1 else NETWORK_SHARE * network
     if 1 < n_machines < n_gpus:
         bandwidth = min(bandwidth, link)
-    hops = 2 * math.log2(n_gpus) * HOP_SECONDS
-    return 2 * (n_gpus - 1) / n_gpus * n_bytes / bandwidth + hops
+    hop = HOP_SECONDS if n_machines == 1 else NETWORK_HOP_SECONDS
+    sent = 2 * (n_gpus - 1) / n_gpus * n_bytes
+    return sent / bandwidth + 2 * math.log2(n_gpus) * hop
