@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.published import ALL_REDUCES, RUNS, Published, Sent
 from folio.console import table
@@ -113,7 +114,7 @@ NAMES = (
 )
 
 
-def errors_of(constants: Sequence[float], runs: Sequence[Published]) -> np.ndarray:
+def errors_of(constants: NDArray[np.float64], runs: Sequence[Published]) -> NDArray[np.float64]:
     """Logarithms of predicted by published, with other constants."""
     generations = {
         gpus.AMPERE: Generation(constants[0], constants[1]),

@@ -66,7 +66,8 @@ def cluster_table(found: ClusterPlan, name: str) -> str:
     model = recipe.model
     header = ["GPUs", "machines", "windows", "memory", "computing", "all-reduce", "tokens/s"]
     lines = [
-        f"{recipe.preset} {recipe.size}, {model.n_parameters / 1e6:,.0f} M parameters, "
+        f"{recipe.preset}, {model.n_layers} layers of {model.d_model}, "
+        f"{model.n_parameters / 1e6:,.0f} M parameters: "
         f"{found.n_tokens / 1e9:,.2f} G tokens in batches of {recipe.training.batch_size} windows "
         f"of {model.context_length}",
         f"{name}, {cluster.link / 1e9:,.0f} GB/s in a machine"

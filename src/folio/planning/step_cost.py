@@ -55,11 +55,11 @@ PLAIN = Kernels(
     collect_bytes=26,
     block_launches=60,
 )
-"""torch operation by operation, as training/step.py is written. The first is fitted to llm-foundry's
-GPTs, which are written so; it includes what narrow products lose, since 126 bytes are counted in
-GPT-2's blocks. The others are counted, RMSNorm as one operation, which it is on GPUs. Of the update,
-gradients in float32 take 14 bytes, AdamW 72, the copy of the weights before it 8, norms and clipping
-14, rounding 6."""
+"""torch operation by operation, as training/step.py is written. The first is fitted to GPTs of
+llm-foundry, which are written so; it includes what narrow products lose, since 126 bytes are
+counted in GPT-2's blocks. The others are counted, RMSNorm as one operation, which it is on GPUs. Of
+the update, gradients in float32 take 14 bytes, AdamW 72, the copy of the weights before it 8, norms
+and clipping 14, rounding 6."""
 COMPILED = Kernels(
     block_bytes=120,
     rotary_bytes=0,

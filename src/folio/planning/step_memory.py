@@ -23,7 +23,7 @@ no rounded gradients. By then nothing else is held."""
 def saved_bytes(model: ModelConfig, itemsize: int = 2) -> float:
     """Bytes per token that the plain step holds at its peak: what all layers save, and the logits.
 
-    A test compares this with what torch saves.
+    A test compares this with what torch saves. Norms are taken to be one operation, as on GPUs.
     """
     c, w, f = model.d_model, model.attention_width, model.feed_forward_width
     kv = model.key_value_heads * model.head_width
