@@ -14,8 +14,11 @@ import torch
 
 import folio
 from bench import ensemble, goldfish, readers
+from bench.cluster import measured as sent_in
+from bench.cluster import ratio, sent_seconds
 from bench.loss_rule import RecordedRun, fit_rule, predictions_of_unseen_texts
 from bench.plain_loop import Shape
+from bench.published import ALL_REDUCES, RUNS
 from bench.training import check_same_function, recipe_of
 from folio.evaluation.frequencies import count_tokens, frequency_loss
 from folio.evaluation.score import exact_score, exact_windows
@@ -120,3 +123,17 @@ def test_bits_of_a_passage_are_those_of_its_tokens_after_the_beginning_that_is_g
     expected = -sum(float(chances[i - 1, ids[i]]) for i in range(64, 114)) / math.log(2)
     bits, at_once = goldfish.bits_of(opened, passage)
     assert bits == pytest.approx(expected, rel=1e-4) and not at_once
+
+
+def test_published_speeds_are_predicted_as_well_as_the_docs_say():
+    errors = {run: abs(ratio(run) - 1) for run in RUNS}
+    held_out = [error for run, error in errors.items() if not run.is_fitted]
+    assert sorted(errors.values())[len(RUNS) // 2] < 0.04
+    assert sorted(held_out)[len(held_out) // 2] < 0.045
+    assert sum(error < 0.13 for error in errors.values()) >= 53
+    sent = [abs(sent_seconds(sent) / sent_in(sent) - 1) for sent in ALL_REDUCES]
+    assert sum(error < 0.13 for error in sent) >= 12
+
+
+def test_every_published_figure_says_where_it_stands():
+    assert all(x.source.startswith("https://") for x in (*RUNS, *ALL_REDUCES))

@@ -25,7 +25,7 @@ def modules_after(code: str) -> set[str]:
         "from folio.recipe.recipe import make_recipe; make_recipe({})",
         "import folio.cli.train, folio.cli.resume, folio.cli.sample, folio.cli.evaluate",
         "import folio.cli.tokenizer, folio.cli.ladder, folio.cli.explain, folio.cli.tune",
-        "import folio.tuning.study",
+        "import folio.tuning.study, folio.planning.cluster, folio.cli.plan_cluster",
     ],
 )
 def test_torch_matplotlib_and_optuna_wait_until_they_are_used(code: str):

@@ -25,12 +25,20 @@ def plan(
     memory: str = "",
     from_run: Annotated[str | None, Parameter(name="--from")] = None,
     starvation: bool = False,
+    gpus: int = 0,
+    machines: int = 1,
+    gpu: str = "",
+    link: str = "",
+    network: str = "",
     json: bool = False,
 ) -> None:
     """Plan before you train: folio plan CORPUS [--minutes 60] [--memory 8GB]
 
     Measures this machine and this text for some seconds, and predicts memory, speed and loss of
     each size. Settings are flags, as for folio train: --preset gpt2, --model.context-length 128.
+
+    With --gpus it takes a recipe or settings in place of a text, measures nothing, and predicts
+    time and memory on GPUs that you do not have.
 
     Args:
         corpus: Text, as for folio train.
@@ -39,8 +47,19 @@ def plan(
         from_run: Begin with the weights of a run, as folio train --from does.
         starvation: Also train a small model on parts of the text, for some minutes, to see what
             more text would give.
+        gpus: GPUs in each machine, for which time and memory are predicted: up to 8 or so.
+        machines: Machines, each with so many GPUs.
+        gpu: Kind of GPU, such as h100, a100, 4090 or t4; by default h100.
+        link: Bandwidth between GPUs of a machine, such as 20GB a second; by default that of the
+            GPU.
+        network: Bandwidth of each machine's network, such as 100Gbit a second, the default.
         json: Print JSON.
     """
+    if gpus or machines != 1 or gpu or link or network:
+        from folio.cli.plan_cluster import show_cluster
+
+        show_cluster(corpus, gpus, machines, gpu, link, network, json)
+        return
     if not minutes > 0:
         raise UserError(f"--minutes must be above 0, got {minutes:g}.")
     positional, flags = split_words(corpus)

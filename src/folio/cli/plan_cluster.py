@@ -1,0 +1,130 @@
+"""folio plan --gpus: time and memory on GPUs, and where communication costs more than it gives."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from folio.cli.overrides import settings_table, split_words
+from folio.config import merge
+from folio.console import duration, show, table
+from folio.errors import UserError
+from folio.storage import json_text
+
+if TYPE_CHECKING:
+    from folio.planning.cluster import ClusterPlan, Row
+
+RATES = {"mbit": 1.25e5, "gbit": 1.25e8, "tbit": 1.25e11, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+"""Unit -> bytes."""
+VOCABULARY = 50_257
+"""Of GPT-2, where neither the recipe nor a flag names a size."""
+SMALL_MODEL = 100e6
+"""Parameters below which predictions are too good: python -m bench.cluster."""
+
+
+def show_cluster(
+    words: tuple[str, ...],
+    gpus: int,
+    machines: int,
+    gpu: str,
+    link: str,
+    network: str,
+    json: bool,
+) -> None:
+    """Print the plan; arguments as in `plan`."""
+    if gpus < 1 or machines < 1:
+        raise UserError(
+            f"--gpus and --machines must be at least 1, got {gpus} and {machines}. "
+            f"For example: folio plan --gpus 8 --machines 4 --gpu h100 --size small"
+        )
+    positional, flags = split_words(words)
+
+    from folio.planning.cluster import Cluster, plan_cluster
+    from folio.planning.gpus import gpu_of
+    from folio.recipe.recipe import make_recipe, source_layers
+    from folio.recipe.start import started
+
+    if any(not word.endswith(".toml") for word in positional):
+        raise UserError(
+            f"folio plan --gpus takes a recipe or settings, not a text, got '{positional[0]}'. For "
+            f"example: folio plan --gpus {gpus} --size small --training.max-tokens 2000000000"
+        )
+    given = started(merge(*source_layers(positional), settings_table(flags)))
+    recipe = make_recipe({"size": "small"}, given)
+    if not recipe.model.vocab_size:
+        recipe = make_recipe({"size": "small"}, given, {"model": {"vocab_size": VOCABULARY}})
+    card = gpu_of(gpu or "h100")
+    wire = parse_rate("--link", link) if link else card.link
+    cable = parse_rate("--network", network or "100Gbit")
+    found = plan_cluster(recipe, Cluster(card, gpus, machines, wire, cable))
+    show(json_text(found.record(), indent=2) if json else cluster_table(found, gpu or "h100"))
+
+
+def cluster_table(found: ClusterPlan, name: str) -> str:
+    """Write the plan: what was asked, a row per number of GPUs, the verdict."""
+    recipe, cluster = found.recipe, found.cluster
+    model = recipe.model
+    header = ["GPUs", "machines", "windows", "memory", "computing", "all-reduce", "tokens/s"]
+    lines = [
+        f"{recipe.preset}, {model.n_layers} layers of {model.d_model}, "
+        f"{model.n_parameters / 1e6:,.0f} M parameters: "
+        f"{found.n_tokens / 1e9:,.2f} G tokens in batches of {recipe.training.batch_size} windows "
+        f"of {model.context_length}",
+        f"{name}, {cluster.link / 1e9:,.0f} GB/s in a machine"
+        + (f", {cluster.network * 8e-9:,.0f} Gbit/s between" if cluster.n_machines > 1 else ""),
+        "predicted, not measured; " + how_sure(found),
+        "",
+        table([*header, "efficiency", "time"], [_cells(found, row) for row in found.rows]),
+        "",
+        found.verdict(),
+    ]
+    return "\n".join(lines)
+
+
+def how_sure(found: ClusterPlan) -> str:
+    """How far off published figures were (bench/cluster.py), in words."""
+    if found.recipe.model.n_parameters < SMALL_MODEL:
+        return "small models may take more than twice as long"
+    if not found.cluster.gpu.is_checked:
+        return "no published run on this card was compared"
+    return "of published runs most were within 13 %"
+
+
+def _cells(found: ClusterPlan, row: Row) -> list[str]:
+    split = "" if row.windows_at_once == row.windows else f" by {row.windows_at_once}"
+    return [
+        f"{row.cluster.total:,}",
+        f"{row.cluster.n_machines:,}",
+        f"{row.windows}{split}",
+        f"{row.memory_bytes / 1e9:.1f} GB{'' if row.fits else ' !'}",
+        _milliseconds(row.cost.computing),
+        _milliseconds(row.cost.all_reduce),
+        f"{row.tokens_per_second:,.0f}",
+        f"{found.efficiency(row):.0%}",
+        duration(row.hours * 3600),
+    ]
+
+
+def _milliseconds(seconds: float) -> str:
+    digits = 0 if seconds >= 0.1 else 1
+    return f"{seconds * 1e3:,.{digits}f} ms"
+
+
+def parse_rate(flag: str, text: str) -> float:
+    """Parse a bandwidth such as 100Gbit or 20GB, to bytes per second.
+
+    Raises:
+        UserError: something else.
+
+    >>> parse_rate("--network", "100Gbit"), parse_rate("--link", "20 GB/s")
+    (12500000000.0, 20000000000.0)
+    """
+    parts = re.fullmatch(r"([0-9.]+) ?([MGT](?:B|bit|b))(?:/s|ps)?", text.strip(), re.IGNORECASE)
+    unit = parts[2].lower() if parts else ""
+    try:
+        rate = float(parts[1]) * RATES[unit] if parts else 0.0
+    except (ValueError, KeyError):
+        rate = 0.0
+    if not rate > 0:
+        raise UserError(f"{flag} must be a bandwidth such as 100Gbit or 20GB, got '{text}'.")
+    return rate

@@ -1,0 +1,231 @@
+"""What a training takes on one GPU, on two, and so on up to a cluster, before any is rented.
+
+A batch is a setting of the recipe and does not grow with the number of GPUs: each computes its
+share of the windows (training/distributed.py). So computing gets shorter with every GPU, and the
+all-reduce does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from folio.planning.gpus import Gpu
+from folio.planning.step_cost import (
+    GRADIENT_BYTES,
+    PLAIN,
+    Kernels,
+    StepCost,
+    all_reduce_seconds,
+    computing,
+)
+from folio.planning.step_memory import step_memory
+from folio.recipe.recipe import Recipe
+from folio.training.config import budget_steps
+
+TOKENS_PER_PARAMETER = 20
+"""Where no budget is given (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)."""
+SMALL_SHARE = 0.1
+"""Of a step that an all-reduce may take before a larger batch is recommended."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """GPUs of one kind in machines of one kind."""
+
+    gpu: Gpu
+    n_gpus: int
+    """In each machine."""
+    n_machines: int
+    link: float
+    """Bus bandwidth within a machine, in bytes per second."""
+    network: float
+    """Line rate of the network of each machine, in bytes per second."""
+
+    def parts(self) -> Iterator[Cluster]:
+        """One GPU, two, four and so on, then two machines and so on, up to all."""
+        for n in doublings(self.n_gpus):
+            yield replace(self, n_gpus=n, n_machines=1)
+        for n in list(doublings(self.n_machines))[1:]:
+            yield replace(self, n_machines=n)
+
+    @property
+    def total(self) -> int:
+        """GPUs in all machines."""
+        return self.n_gpus * self.n_machines
+
+
+def doublings(n: int) -> Iterator[int]:
+    """Count 1, 2, 4 and so on, and n.
+
+    >>> list(doublings(6))
+    [1, 2, 4, 6]
+    """
+    i = 1
+    while i < n:
+        yield i
+        i *= 2
+    yield n
+
+
+@dataclass(frozen=True)
+class Row:
+    """The prediction for a part of the cluster."""
+
+    cluster: Cluster
+    windows: int
+    """Of the batch, on the GPU that has most."""
+    windows_at_once: int
+    cost: StepCost
+    memory_bytes: float
+    tokens_per_second: float
+    hours: float
+    """For all tokens."""
+    fits: bool
+
+    def record(self) -> dict[str, Any]:
+        """Return the entry for --json."""
+        return {
+            "gpus": self.cluster.total,
+            "machines": self.cluster.n_machines,
+            "windows": self.windows,
+            "windows_at_once": self.windows_at_once,
+            "step_seconds": self.cost.seconds,
+            "parts_seconds": asdict(self.cost),
+            "memory_bytes": round(self.memory_bytes),
+            "fits": self.fits,
+            "tokens_per_second": self.tokens_per_second,
+            "hours": self.hours,
+        }
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """The predictions for all parts of a cluster, smallest first."""
+
+    recipe: Recipe
+    cluster: Cluster
+    rows: list[Row]
+    n_tokens: int
+    """To be trained on."""
+    kernels: Kernels
+
+    def efficiency(self, row: Row) -> float:
+        """Tokens per second and GPU, as a share of what one GPU alone computes."""
+        return row.tokens_per_second / row.cluster.total / self.rows[0].tokens_per_second
+
+    @property
+    def best(self) -> Row:
+        """The fastest one that fits; the largest if none does."""
+        fitting = [row for row in self.rows if row.fits] or self.rows[-1:]
+        return max(fitting, key=lambda row: row.tokens_per_second)
+
+    @property
+    def costs_more(self) -> Row | None:
+        """The first one that is slower than the one before it."""
+        for fewer, more in zip(self.rows, self.rows[1:]):
+            if more.tokens_per_second <= fewer.tokens_per_second:
+                return more
+        return None
+
+    @property
+    def mostly_sending(self) -> Row | None:
+        """The first one that spends more of a step in the all-reduce than computing."""
+        for row in self.rows:
+            if row.cost.all_reduce > row.cost.computing:
+                return row
+        return None
+
+    def larger_batch(self) -> int:
+        """Windows of a batch with which the all-reduce takes a tenth of a step of all GPUs."""
+        last, wanted = self.rows[-1], self.rows[-1].cost.all_reduce * (1 / SMALL_SHARE - 1)
+        each = last.windows
+        while (
+            _computing(
+                self.recipe, self.cluster.gpu, each, last.windows_at_once, self.kernels
+            ).computing
+            < wanted
+        ):
+            each *= 2
+        return each * self.cluster.total
+
+    def verdict(self) -> str:
+        """Say in words where communication costs more than it gives, and what to do."""
+        if not any(row.fits for row in self.rows):
+            return (
+                f"{self.rows[0].memory_bytes / 1e9:.1f} GB do not fit into the "
+                f"{self.cluster.gpu.memory_bytes / 1e9:.0f} GB of this card: each GPU holds the "
+                f"whole model."
+            )
+        best, batch = self.best, self.recipe.training.batch_size
+        parts = [f"{best.cluster.total} GPUs are fastest with this batch of {batch} windows"]
+        if best.cluster.total == 1:
+            parts[0] = f"One GPU is fastest with this batch of {batch} windows"
+        if row := self.costs_more:
+            parts.append(f"from {row.cluster.total} on communication costs more than it gives")
+        elif row := self.mostly_sending:
+            parts.append(f"from {row.cluster.total} on more than half of a step is communication")
+        last = self.rows[-1]
+        if last.cost.all_reduce > SMALL_SHARE * last.cost.seconds:
+            parts.append(
+                f"with batches of {self.larger_batch()} windows all {last.cluster.total} would "
+                f"send for a tenth of the time"
+            )
+        return "; ".join(parts) + "."
+
+    def record(self) -> dict[str, Any]:
+        """Return what --json prints."""
+        return {
+            "parameters": self.recipe.model.n_parameters,
+            "batch_size": self.recipe.training.batch_size,
+            "context_length": self.recipe.model.context_length,
+            "tokens": self.n_tokens,
+            "gpus": [{**row.record(), "efficiency": self.efficiency(row)} for row in self.rows],
+            "fastest": self.best.cluster.total,
+            "verdict": self.verdict(),
+        }
+
+
+def plan_cluster(recipe: Recipe, cluster: Cluster, kernels: Kernels = PLAIN) -> ClusterPlan:
+    """Predict time and memory on each part of a cluster.
+
+    Args:
+        recipe: has model.vocab_size.
+        cluster: the GPUs.
+        kernels: how the step is written.
+    """
+    tokens = asked_tokens(recipe)
+    rows = [_row(recipe, part, kernels, tokens) for part in cluster.parts()]
+    return ClusterPlan(recipe, cluster, rows, tokens, kernels)
+
+
+def asked_tokens(recipe: Recipe) -> int:
+    """Tokens of the budget in steps or tokens; 20 per parameter if there is none."""
+    config, length = recipe.training, recipe.model.context_length
+    if steps := budget_steps(config, length, 0):
+        return steps * config.batch_size * length
+    return TOKENS_PER_PARAMETER * recipe.model.n_parameters
+
+
+def _row(recipe: Recipe, part: Cluster, kernels: Kernels, n_tokens: int) -> Row:
+    model, config = recipe.model, recipe.training
+    windows = -(-config.batch_size // part.total)
+    at_once = min(config.micro_batch_size or windows, windows)
+    while at_once > 1 and step_memory(model, at_once, part.total > 1) > part.gpu.memory_bytes:
+        at_once = -(-at_once // 2)
+    memory = step_memory(model, at_once, part.total > 1)
+    cost = _computing(recipe, part.gpu, windows, at_once, kernels)
+    sending = all_reduce_seconds(
+        GRADIENT_BYTES * model.n_parameters, part.total, part.n_machines, part.link, part.network
+    )
+    cost = replace(cost, all_reduce=sending)
+    speed = config.batch_size * model.context_length / cost.seconds
+    hours = n_tokens / speed / 3600
+    fits = memory <= part.gpu.memory_bytes
+    return Row(part, windows, at_once, cost, memory, speed, hours, fits)
+
+
+def _computing(recipe: Recipe, gpu: Gpu, windows: int, at_once: int, kernels: Kernels) -> StepCost:
+    n_tokens, n_parts = windows * recipe.model.context_length, -(-windows // at_once)
+    return computing(recipe.model, gpu, n_tokens, n_parts, kernels, recipe.optimizer.kind)

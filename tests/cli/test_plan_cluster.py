@@ -1,0 +1,73 @@
+"""folio plan --gpus: a table and a verdict, without a text and without a measurement."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from folio.cli.plan_cluster import parse_rate
+from folio.errors import UserError
+from tests.cli.conftest import Folio
+
+GPT2 = ["--preset", "gpt2", "--size", "small", "--training.batch-size", "64"]
+
+
+def test_a_table_has_a_row_for_each_number_of_gpus(folio: Folio):
+    page = folio("plan", "--gpus", "8", "--machines", "2", "--network", "10Gbit", *GPT2).out
+    lines = page.splitlines()
+    assert lines[0].startswith("gpt2, 12 layers of 768, 124 M parameters: 2.49 G tokens in batches")
+    assert lines[1] == "h100, 365 GB/s in a machine, 10 Gbit/s between"
+    numbers = [line.split()[0] for line in lines[5:10]]
+    assert numbers == ["1", "2", "4", "8", "16"]
+    assert lines[-1].startswith("8 GPUs are fastest with this batch of 64 windows; from 16 on")
+
+
+def test_json_has_the_same(folio: Folio):
+    words = ["--gpus", "2", "--gpu", "4090", "--link", "10GB", "--json", *GPT2]
+    record = json.loads(folio("plan", *words).out)
+    assert [row["gpus"] for row in record["gpus"]] == [1, 2]
+    slow = record["gpus"][1]["parts_seconds"]["all_reduce"]
+    assert slow == pytest.approx(4 * record["parameters"] / 10e9, rel=0.01)
+
+
+def test_a_recipe_is_planned_as_it_is(folio: Folio, tmp_path: Path):
+    path = tmp_path / "ours.toml"
+    path.write_text('preset = "gpt2"\nsize = "mini"\n[training]\nbatch_size = 7\nmax_steps = 10\n')
+    record = json.loads(folio("plan", str(path), "--gpus", "1", "--json").out)
+    assert record["batch_size"] == 7 and record["tokens"] == 7 * 256 * 10
+    flags = ["--training.batch-size", "9", "--model.vocab-size", "100"]
+    other = json.loads(folio("plan", str(path), "--gpus", "1", "--json", *flags).out)
+    assert other["batch_size"] == 9 and other["parameters"] < record["parameters"]
+
+
+def test_small_models_and_cards_without_a_run_are_told(folio: Folio):
+    assert "may take more than twice as long" in folio("plan", "--gpus", "1", "--size", "baby").out
+    assert "no published run on this card" in folio("plan", "--gpus", "1", "--gpu", "t4").out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--gpus 8 book.txt", "takes a recipe or settings, not a text, got 'book.txt'"),
+        ("--gpus 8 --gpu h10", "Did you mean 'h100'"),
+        ("--machines 2", "must be at least 1, got 0 and 2"),
+        ("--gpus 2 --machines 0", "must be at least 1, got 2 and 0"),
+        ("--gpus 2 --network fast", "--network must be a bandwidth such as 100Gbit or 20GB"),
+    ],
+)
+def test_mistakes_are_answered_in_a_line(folio: Folio, words: str, message: str):
+    answer = folio("plan", *words.split())
+    assert answer.code == 2 and message in answer.err
+
+
+@pytest.mark.parametrize("text", ["", "20", "0GB", "-1GB", "1.2.3GB", "GB", "20 parsecs"])
+def test_a_rate_that_is_none_is_a_mistake(text: str):
+    with pytest.raises(UserError, match="must be a bandwidth"):
+        parse_rate("--link", text)
+
+
+def test_bits_are_eighths_of_bytes():
+    assert parse_rate("--link", "8Gbit") == parse_rate("--link", "1GB") == 1e9
+    assert parse_rate("--link", "2.5 tbit/s") == parse_rate("--link", "312.5gb")

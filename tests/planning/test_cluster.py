@@ -1,0 +1,109 @@
+"""What a cluster gives, and where communication costs more than that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from folio.planning.cluster import Cluster, ClusterPlan, asked_tokens, plan_cluster
+from folio.planning.gpus import GPUS
+from folio.planning.step_cost import COMPILED
+from folio.recipe.recipe import Recipe, make_recipe
+
+GIGABIT = 1.25e8
+
+
+def recipe(batch: int = 512, **training: Any) -> Recipe:
+    return make_recipe(
+        {
+            "preset": "gpt2",
+            "size": "small",
+            "model": {"vocab_size": 50_304},
+            "training": {"batch_size": batch, **training},
+        }
+    )
+
+
+def plan(network: float, batch: int = 512, gpu: str = "a100", machines: int = 2) -> ClusterPlan:
+    card = GPUS[gpu]
+    return plan_cluster(recipe(batch), Cluster(card, 8, machines, card.link, network))
+
+
+def test_rows_double_the_gpus_and_then_the_machines():
+    cluster = replace(plan(GIGABIT).cluster, n_gpus=6, n_machines=3)
+    parts = [(part.n_gpus, part.n_machines) for part in cluster.parts()]
+    assert parts == [(1, 1), (2, 1), (4, 1), (6, 1), (6, 2), (6, 3)]
+
+
+def test_a_second_machine_costs_more_than_it_gives_over_a_slow_network():
+    slow, fast = plan(10 * GIGABIT, batch=64), plan(3200 * GIGABIT, batch=64)
+    assert slow.best.cluster.total == 8 and fast.best.cluster.total == 16
+    assert slow.costs_more is slow.rows[-1] and fast.costs_more is None
+    assert slow.verdict().startswith(
+        "8 GPUs are fastest with this batch of 64 windows; from 16 on communication costs more "
+        "than it gives; with batches of "
+    )
+
+
+def test_with_the_batch_that_is_recommended_a_tenth_of_the_time_is_communication():
+    slow = plan(10 * GIGABIT, batch=64)
+    batch = slow.larger_batch()
+    cost, before = (plan(10 * GIGABIT, n).rows[-1].cost for n in (batch, batch // 2))
+    assert cost.all_reduce < 0.101 * cost.seconds
+    assert before.all_reduce > 0.09 * before.seconds
+
+
+def test_one_gpu_has_efficiency_one_and_no_all_reduce():
+    found = plan(100 * GIGABIT)
+    first, *others = found.rows
+    assert found.efficiency(first) == 1 and first.cost.all_reduce == 0
+    shares = [found.efficiency(row) for row in others]
+    assert shares == sorted(shares, reverse=True) and shares[0] > 0.98
+    assert all(row.cost.all_reduce > 0 for row in others)
+
+
+def test_windows_that_do_not_fit_at_once_are_computed_in_parts():
+    first = plan(GIGABIT, batch=512, gpu="4090").rows[0]
+    assert first.windows == 512 and first.windows_at_once == 16
+    assert first.fits and first.memory_bytes < 24e9
+
+
+def test_each_gpu_has_a_share_of_the_batch_that_may_be_a_window_more_than_others_have():
+    rows = plan(GIGABIT, batch=12).rows
+    assert [row.windows for row in rows] == [12, 6, 3, 2, 1]
+    # The last four have nothing to do, but wait for the others.
+    assert rows[-1].cost.computing == pytest.approx(plan(GIGABIT, batch=16).rows[-1].cost.computing)
+
+
+def test_a_model_that_does_not_fit_is_told():
+    shape = {"n_layers": 48, "d_model": 1600, "n_heads": 25, "vocab_size": 50_304}
+    large = make_recipe({"preset": "gpt2", "size": "small", "model": shape})
+    card = GPUS["t4"]
+    found = plan_cluster(large, Cluster(card, 2, 1, card.link, GIGABIT))
+    assert not any(row.fits for row in found.rows)
+    assert "do not fit into the 16 GB of this card: each GPU holds the whole model" in (
+        found.verdict()
+    )
+
+
+def test_tokens_are_those_of_the_budget_or_twenty_a_parameter():
+    assert asked_tokens(recipe(max_tokens=10**9)) == pytest.approx(10**9, rel=1e-3)
+    assert asked_tokens(recipe(batch=2, max_steps=100)) == 2 * 1024 * 100
+    assert asked_tokens(recipe()) == 20 * recipe().model.n_parameters
+
+
+def test_other_kernels_take_another_time():
+    card = GPUS["a100"]
+    cluster = Cluster(card, 1, 1, card.link, GIGABIT)
+    plain, compiled = (plan_cluster(recipe(), cluster, k) for k in (plan(1).kernels, COMPILED))
+    assert compiled.rows[0].tokens_per_second > 1.2 * plain.rows[0].tokens_per_second
+
+
+def test_a_record_has_every_row_and_its_parts():
+    record = plan(GIGABIT).record()
+    assert [row["gpus"] for row in record["gpus"]] == [1, 2, 4, 8, 16]
+    last = record["gpus"][-1]
+    assert last["step_seconds"] > last["parts_seconds"]["all_reduce"] > 0
+    assert record["fastest"] == plan(GIGABIT).best.cluster.total
