@@ -72,6 +72,10 @@ class TrainingConfig:
     save_interval: int = 0
     """Steps between checkpoints in addition to those of each evaluation; 0 makes none."""
 
+    save_minutes: float = 0.0
+    """Minutes after a checkpoint at which another one is made: the most that a crash costs; 0 makes
+    none."""
+
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep, in addition to the best one."""
 
