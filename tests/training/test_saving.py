@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,7 +19,7 @@ from folio.recipe.recipe import make_recipe
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run import checkpoint as checkpoint_module
-from folio.run.checkpoint import list_checkpoints, newest_checkpoint
+from folio.run.checkpoint import _save, list_checkpoints, newest_checkpoint
 from folio.run.directory import Run, runs_folder
 from folio.storage import read_json
 from folio.training.saving import Background, SaveTimer, saves_in_background
@@ -53,41 +54,35 @@ def test_a_checkpoint_is_due_so_many_minutes_after_the_last_one(monkeypatch: pyt
     assert timer.is_due() and not never.is_due()
 
 
-def test_checkpoints_beside_the_training_have_the_same_bytes(book: Path):
-    runs = [trained(book, asked, asked) for asked in ("off", "on")]
-    steps = [path.name for path in list_checkpoints(runs[0].checkpoints_folder)]
-    assert len(steps) == 8
-    for name in ("model.safetensors", "optimizer.safetensors", "config.json"):
-        for step in steps:
-            off, on = ((run.checkpoints_folder / step / name).read_bytes() for run in runs)
-            assert off == on
-    assert [read_json(run.path / "last.json")["step"] for run in runs] == [8, 8]
-    assert "folio save" not in {thread.name for thread in threading.enumerate()}
-
-
-def test_training_goes_on_while_a_checkpoint_is_written_and_the_one_before_is_whole(
+def test_training_goes_on_while_a_checkpoint_of_the_same_bytes_is_written(
     book: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    written, seen = threading.Event(), list[int]()
-    rename, run = os.rename, Run(runs_folder() / "held")
+    off, on = trained(book, "off", "off"), Run(runs_folder() / "on")
+    moved, seen = threading.Event(), list[int]()
 
     class Looking(Watcher):
         def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-            if state.step == 4:  # the checkpoint of step 3 has all its files but for its name
-                found, complaints = newest_checkpoint(run.checkpoints_folder)
+            if state.step == 4:  # and nothing is written of step 3 yet
+                found, complaints = newest_checkpoint(on.checkpoints_folder)
                 assert found is not None and not complaints
-                seen.extend([found.step, read_json(run.path / "last.json")["step"]])
-                written.set()
+                seen.extend([found.step, read_json(on.path / "last.json")["step"]])
+                moved.set()
 
-    def held(source: Path, target: Path) -> None:
-        if target.name == "step-00000003":
-            assert threading.current_thread() is not threading.main_thread()
-            assert written.wait(60)
-        rename(source, target)
+    def save(path: Path, tensors: Any) -> None:
+        if path.parent.name == ".step-00000003.partial":
+            assert moved.wait(60)
+        _save(path, tensors)
 
-    monkeypatch.setattr(checkpoint_module.os, "rename", held)
-    trained(book, "held", "on", Looking())
-    assert seen == [2, 2] and len(list_checkpoints(run.checkpoints_folder)) == 8
+    monkeypatch.setattr(checkpoint_module, "_save", save)
+    trained(book, "on", "on", Looking())
+    assert seen == [2, 2]
+    steps = [path.name for path in list_checkpoints(off.checkpoints_folder)]
+    assert len(steps) == 8
+    for step, name in product(steps, ("model.safetensors", "optimizer.safetensors", "config.json")):
+        pair = [(run.checkpoints_folder / step / name).read_bytes() for run in (off, on)]
+        assert pair[0] == pair[1]
+    assert [read_json(run.path / "last.json")["step"] for run in (off, on)] == [8, 8]
+    assert "folio save" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize("fatal", [3, 8])
