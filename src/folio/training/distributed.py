@@ -123,6 +123,13 @@ class ProcessGroup:
         return "One"
 
 
+def is_launched() -> bool:
+    """Whether torchrun or a scheduler started this process, alone or as one of several: then it is
+    told how a run ended by an exit code, and may start the same command again.
+    """
+    return "WORLD_SIZE" in os.environ
+
+
 _joined: ProcessGroup | None = None
 
 
