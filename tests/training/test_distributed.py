@@ -70,9 +70,9 @@ def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[
 
 
 def distribute(
-    training: Training, group: ProcessGroup, should_stop: Callable[[], bool] = lambda: False
+    training: Training, group: ProcessGroup, *asked: Callable[[], bool]
 ) -> tuple[Training, DistributedStep]:
-    step = DistributedStep(training.step, training.model, group, 3, 11, should_stop)
+    step = DistributedStep(training.step, training.model, group, 3, 11, *asked)
     return replace(training, step=step), step
 
 
@@ -126,6 +126,18 @@ def test_all_stop_after_the_same_step_where_one_is_asked_to(tmp_path: Path):
         return ending, state.step, listener.saves
 
     assert together(2, tmp_path, work) == [("interrupted", 4, [3, 4])] * 2
+
+
+def test_all_save_after_the_same_step_where_the_clock_of_one_says_so(tmp_path: Path):
+    def work(group: ProcessGroup) -> Any:
+        training, state = training_of(**KINDS["adamw plain"]), TrainingState()
+        is_due = [lambda: False, lambda: group.rank == 1 and state.step == 3]
+        training, step = distribute(training, group, *is_due)
+        listener = Listener()
+        train(training, state, listener, should_save=lambda: step.saving)
+        return listener.saves
+
+    assert together(2, tmp_path, work) == [[3, 4, 6]] * 2
 
 
 def test_all_end_at_the_step_where_one_has_no_finite_gradient(tmp_path: Path):

@@ -19,12 +19,13 @@ from folio.recipe.finish import Result
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import restore
-from folio.recipe.watcher import Watcher
+from folio.recipe.watcher import Both, Watcher
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.training.distributed import DistributedStep, ProcessGroup, leave
 from folio.training.loop import train
 from folio.training.parts import Ending, Observer, Training
+from folio.training.saving import SaveTimer
 from folio.training.state import TrainingState
 
 
@@ -95,12 +96,17 @@ def train_along(
         observer: what this one does beside.
         should_stop: whether this one was asked to stop; then all do.
     """
+    timer = SaveTimer(training.config.save_minutes)
+    observer = Both(observer, timer)
     if group is None:
-        return train(training, state, observer, should_stop)
+        return train(training, state, observer, should_stop, timer.is_due)
     seed, vocab_size = recipe.seed, recipe.model.vocab_size
-    step = DistributedStep(training.step, training.model, group, seed, vocab_size, should_stop)
+    step = DistributedStep(
+        training.step, training.model, group, seed, vocab_size, should_stop, timer.is_due
+    )
+    parts = replace(training, step=step)
     try:
-        return train(replace(training, step=step), state, observer, lambda: step.stopping)
+        return train(parts, state, observer, lambda: step.stopping, lambda: step.saving)
     finally:
         leave()
 

@@ -6,7 +6,7 @@ Free of torch, so that a recipe is read quickly.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from folio.config import require, unknown_choice
 from folio.errors import UserError
@@ -74,6 +74,15 @@ class TrainingConfig:
     save_interval: int = 0
     """Steps between checkpoints in addition to those of each evaluation; 0 makes none."""
 
+    save_minutes: float = 0.0
+    """Minutes after a checkpoint at which another one is made: the most that a crash costs; 0 makes
+    none."""
+
+    save_in_background: Literal["auto", "on", "off"] = "auto"
+    """Whether training goes on while a checkpoint is written, from a copy, for which memory must
+    have room once more for weights and optimizer state. `auto` does so with an accelerator, whose
+    steps are short beside that; a budget in minutes never does, as it counts that time."""
+
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep, in addition to the best one."""
 
@@ -90,8 +99,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require(self, "training", "at least 1", lambda x: x >= 1, "batch_size", "keep_checkpoints")
-        known = ("batch_size", "keep_checkpoints", "log")
-        others = (f.name for f in fields(self) if f.name not in known)
+        not_these = "batch_size", "keep_checkpoints", "log", "save_in_background"
+        others = (f.name for f in fields(self) if f.name not in not_these)
         require(self, "training", "0 or more", lambda x: x >= 0, *others)
         for name in self.log:
             if name not in LOGGERS:
