@@ -19,12 +19,14 @@ from folio.recipe.finish import Result
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import restore
-from folio.recipe.watcher import Watcher
+from folio.recipe.watcher import Both, Watcher
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.training.distributed import DistributedStep, ProcessGroup, leave
+from folio.training.fsdp_step import FSDPStep
 from folio.training.loop import train
 from folio.training.parts import Ending, Observer, Training
+from folio.training.sharded_optimizer import ShardedOptimizer
 from folio.training.state import TrainingState
 
 
@@ -65,7 +67,7 @@ def follow(group: ProcessGroup, should_stop: Callable[[], bool]) -> Result | Non
                 f"that they share, as with FOLIO_RUNS"
             )
         recipe = make_recipe(read_toml(run.recipe_file))
-        training = reopen(run, recipe, choose_device(recipe.device))
+        training = reopen(run, recipe, choose_device(recipe.device), group)
         state, _ = restore(run, training)
         if state.step != told["step"]:
             raise UserError(
@@ -97,12 +99,35 @@ def train_along(
     """
     if group is None:
         return train(training, state, observer, should_stop)
-    seed, vocab_size = recipe.seed, recipe.model.vocab_size
-    step = DistributedStep(training.step, training.model, group, seed, vocab_size, should_stop)
+    step, own, seed = training.step, training.step.optimizer, recipe.seed
+    if isinstance(step, FSDPStep):
+        step.should_stop = should_stop
+        observer = Gathered(observer, step, group)
+    else:
+        if isinstance(own, ShardedOptimizer):
+            observer = Gathered(observer, own, group)
+        model, vocab_size = training.model, recipe.model.vocab_size
+        step = DistributedStep(step, model, group, seed, vocab_size, should_stop)
     try:
         return train(replace(training, step=step), state, observer, lambda: step.stopping)
     finally:
         leave()
+
+
+class Gathered(Both):
+    """Has what the processes divide put together before an observer saves it."""
+
+    def __init__(
+        self, observer: Observer, parts: FSDPStep | ShardedOptimizer, group: ProcessGroup
+    ) -> None:
+        super().__init__(observer)
+        self.parts, self.group = parts, group
+
+    def save(self, state: TrainingState) -> None:
+        """Save; nothing where a process is gone, since its part is, too."""
+        if not self.group.is_broken:
+            with self.parts.gathered():
+                super().save(state)
 
 
 def require_steps(group: ProcessGroup | None, is_timed: bool) -> None:

@@ -6,7 +6,7 @@ Free of torch, so that a recipe is read quickly.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from folio.config import require, unknown_choice
 from folio.errors import UserError
@@ -78,17 +78,28 @@ class TrainingConfig:
     log_interval: int = 0
     """Steps between entries of the training loss in metrics.jsonl; 0 makes about a thousand."""
 
+    sharding: Literal["none", "optimizer", "full"] = "none"
+    """What the processes that torchrun starts divide among them, by the plain step: `optimizer` the
+    state of the optimizer, `full` the weights and gradients, too (FSDP2), for a model that does not
+    fit into one card. `none` is the fastest. One process has everything in any case."""
+
     page: bool = False
     """Whether each evaluation also brings the page page.html of the run up to date: the curve, what
     was learned when, samples, speed and memory."""
 
     def __post_init__(self) -> None:
         require(self, "training", "at least 1", lambda x: x >= 1, "batch_size", "keep_checkpoints")
-        others = (f.name for f in fields(self) if f.name not in ("batch_size", "keep_checkpoints"))
+        apart = "batch_size", "keep_checkpoints", "sharding"
+        others = (f.name for f in fields(self) if f.name not in apart)
         require(self, "training", "0 or more", lambda x: x >= 0, *others)
         if self.goldfish == 1:
             raise UserError(
                 "training.goldfish must be 0 or at least 2, got 1, which leaves nothing to learn."
+            )
+        if self.sharding == "full" and self.page:
+            raise UserError(
+                "training.page draws samples from the whole model, which no process has with "
+                "training.sharding = full. Leave one of them out."
             )
         if self.evaluations and self.evaluation_interval:
             raise UserError(
