@@ -44,10 +44,11 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def training_of(**changes: Any) -> Training:
+def training_of(group: ProcessGroup | None = None, /, **changes: Any) -> Training:
     fixed = {"device": {"kind": "cpu", "precision": "float32", "threads": 1, "fast": "on"}}
     recipe = make_recipe(merge(TINY, fixed, changes))
-    return build(recipe, Device(recipe.device, "test"), TEXT[:-80], TEXT[-80:])
+    device = Device(recipe.device, "test")
+    return build(recipe, device, TEXT[:-80], TEXT[-80:], group=group)
 
 
 def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[Any]:

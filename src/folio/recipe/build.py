@@ -20,9 +20,12 @@ from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.loss_mask import LossMask
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
+from folio.training.distributed import ProcessGroup
+from folio.training.fsdp_step import FSDPStep
 from folio.training.low_rank import add_low_rank
 from folio.training.pace import Pace
 from folio.training.parts import Training
+from folio.training.sharded_optimizer import Replicated, ShardedOptimizer
 from folio.training.step import PlainStep, Step
 
 
@@ -30,7 +33,10 @@ def choose_for(recipe: Recipe) -> Device:
     """Choose the device for a recipe, by timing matmuls as large as those of its model."""
     model = recipe.model
     windows = recipe.training.micro_batch_size or recipe.training.batch_size
-    return choose_device(recipe.device, min(windows * model.context_length, 4096), model.d_model)
+    config = recipe.device
+    if recipe.training.sharding != "none" and config.fast == "auto":
+        config = replace(config, fast="off")
+    return choose_device(config, min(windows * model.context_length, 4096), model.d_model)
 
 
 def fit_vocabulary(recipe: Recipe, n_ids: int) -> Recipe:
@@ -58,6 +64,7 @@ def build(
     validation_cluster: NDArray[np.integer] | None = None,
     kept: TokenIds | None = None,
     masks: Mapping[str, LossMask] | None = None,
+    group: ProcessGroup | None = None,
 ) -> Training:
     """Build the parts of a training; equal recipes give equal weights.
 
@@ -68,6 +75,7 @@ def build(
         validation_cluster: as in Training.
         kept: token ids of an old text, which is `start.keep` of each batch.
         masks: loss masks of `train`, `validation` and `kept`, if not all of their tokens count.
+        group: of the processes that train together, if there are several.
 
     Raises:
         UserError: a text is shorter than one window.
@@ -81,7 +89,8 @@ def build(
     model = GPT(recipe.model, generator)
     if recipe.start.lora:
         add_low_rank(model, recipe.start.lora, generator)
-    model.to(device.torch)
+    if group is None or recipe.training.sharding != "full":  # which may not fit there as a whole
+        model.to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     masks = masks or {}
     stream = make_stream(recipe, training, masks.get("train"))
@@ -95,7 +104,7 @@ def build(
         stream = Mixture(stream, old, recipe.start.kept)
     return Training(
         model=model,
-        step=make_step(model, device, recipe),
+        step=make_step(model, device, recipe, group),
         stream=stream,
         validation=validation,
         context_length=recipe.model.context_length,
@@ -126,15 +135,23 @@ def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = N
     )
 
 
-def make_step(model: nn.Module, device: Device, recipe: Recipe) -> Step:
+def make_step(
+    model: nn.Module, device: Device, recipe: Recipe, group: ProcessGroup | None = None
+) -> Step:
     """Build the training step: on a CPU the parallel one on all cores, unless `device.fast`
-    is off.
+    is off. Where several processes divide more than the windows, it is this process's part.
     """
+    config, optimizer = recipe.training, recipe.optimizer
+    if group is not None and config.sharding == "full":
+        return FSDPStep(model, device, config, optimizer, group, recipe.seed)
+    if group is not None and config.sharding == "optimizer":
+        divided = ShardedOptimizer(optimizer, model, group, Replicated(group))
+        return PlainStep(model, device, config, optimizer, divided)
     if device.is_fast:
         from folio.training.parallel.step import ParallelStep  # loads numba
 
-        return ParallelStep(model, device, recipe.training, recipe.optimizer, recipe.seed)
-    return PlainStep(model, device, recipe.training, recipe.optimizer)
+        return ParallelStep(model, device, config, optimizer, recipe.seed)
+    return PlainStep(model, device, config, optimizer)
 
 
 def clusters_of(

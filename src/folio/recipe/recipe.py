@@ -75,6 +75,11 @@ class Recipe:
                 "start.lora takes AdamW and the plain step: Muon moves whole matrices, and the "
                 "fast step all of them. Leave optimizer.kind and device.fast out."
             )
+        if self.training.sharding != "none" and (self.start.lora or self.device.fast == "on"):
+            raise UserError(
+                f"training.sharding = {self.training.sharding} takes the plain step, and weights "
+                f"that all learn. Give --device.fast off, and leave start.lora out."
+            )
         if self.start.kept and self.stream.order == "sequential":
             raise UserError(
                 f"stream.order = sequential reads one text from front to back, but start.keep is "

@@ -93,7 +93,7 @@ def resume_run(
             watcher.tell(f"warning: this run ended with {diagnose_run(run)}")
         if recipe != before:
             write_recipe(run, recipe)
-        training = reopen(run, recipe, device)
+        training = reopen(run, recipe, device, group)
         return train_in(run, recipe, training, watcher, should_stop, budget, clock)
 
 

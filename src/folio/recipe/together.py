@@ -23,9 +23,11 @@ from folio.recipe.watcher import Both, Watcher
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.training.distributed import DistributedStep, ProcessGroup, leave
+from folio.training.fsdp_step import FSDPStep
 from folio.training.loop import train
 from folio.training.parts import Ending, Observer, Training
 from folio.training.saving import SaveTimer
+from folio.training.sharded_optimizer import ShardedOptimizer
 from folio.training.state import TrainingState
 
 
@@ -66,7 +68,7 @@ def follow(group: ProcessGroup, should_stop: Callable[[], bool]) -> Result | Non
                 f"that they share, as with FOLIO_RUNS"
             )
         recipe = make_recipe(read_toml(run.recipe_file))
-        training = reopen(run, recipe, choose_device(recipe.device))
+        training = reopen(run, recipe, choose_device(recipe.device), group)
         state, _ = restore(run, training)
         if state.step != told["step"]:
             raise UserError(
@@ -100,15 +102,36 @@ def train_along(
     observer = Both(observer, timer)
     if group is None:
         return train(training, state, observer, should_stop, timer.is_due)
-    seed, vocab_size = recipe.seed, recipe.model.vocab_size
-    step = DistributedStep(
-        training.step, training.model, group, seed, vocab_size, should_stop, timer.is_due
-    )
+    step, own, seed = training.step, training.step.optimizer, recipe.seed
+    if isinstance(step, FSDPStep):
+        step.should_stop, step.should_save = should_stop, timer.is_due
+        observer = Gathered(observer, step, group)
+    else:
+        if isinstance(own, ShardedOptimizer):
+            observer = Gathered(observer, own, group)
+        model, vocab_size = training.model, recipe.model.vocab_size
+        step = DistributedStep(step, model, group, seed, vocab_size, should_stop, timer.is_due)
     parts = replace(training, step=step)
     try:
         return train(parts, state, observer, lambda: step.stopping, lambda: step.saving)
     finally:
         leave()
+
+
+class Gathered(Both):
+    """Has what the processes divide put together before an observer saves it."""
+
+    def __init__(
+        self, observer: Observer, parts: FSDPStep | ShardedOptimizer, group: ProcessGroup
+    ) -> None:
+        super().__init__(observer)
+        self.parts, self.group = parts, group
+
+    def save(self, state: TrainingState) -> None:
+        """Save; nothing where a process is gone, since its part is, too."""
+        if not self.group.is_broken:
+            with self.parts.gathered():
+                super().save(state)
 
 
 def require_steps(group: ProcessGroup | None, is_timed: bool) -> None:

@@ -81,7 +81,9 @@ def train_recipe(
         clusters = clusters_of(texts[1], prepared.tokenizer, families)
         kept = kept_text(prepared.files.get("kept"), recipe, prepared.tokenizer.fingerprint)
         masks = prepared.loss_masks()
-        training = build(recipe, device, *texts, clusters, kept, masks)  # fails here, or never
+        training = build(
+            recipe, device, *texts, clusters, kept, masks, group
+        )  # fails here, or never
 
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():

@@ -89,6 +89,11 @@ class TrainingConfig:
     log_interval: int = 0
     """Steps between entries of the training loss in metrics.jsonl; 0 makes about a thousand."""
 
+    sharding: Literal["none", "optimizer", "full"] = "none"
+    """What the processes that torchrun starts divide among them, by the plain step: `optimizer` the
+    state of the optimizer, `full` the weights and gradients, too (FSDP2), for a model that does not
+    fit into one card. `none` is the fastest. One process has everything in any case."""
+
     page: bool = False
     """Whether each evaluation also brings the page page.html of the run up to date: the curve, what
     was learned when, samples, speed and memory."""
@@ -99,8 +104,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require(self, "training", "at least 1", lambda x: x >= 1, "batch_size", "keep_checkpoints")
-        not_these = "batch_size", "keep_checkpoints", "log", "save_in_background"
-        others = (f.name for f in fields(self) if f.name not in not_these)
+        apart = "batch_size", "keep_checkpoints", "log", "save_in_background", "sharding"
+        others = (f.name for f in fields(self) if f.name not in apart)
         require(self, "training", "0 or more", lambda x: x >= 0, *others)
         for name in self.log:
             if name not in LOGGERS:
@@ -108,6 +113,11 @@ class TrainingConfig:
         if self.goldfish == 1:
             raise UserError(
                 "training.goldfish must be 0 or at least 2, got 1, which leaves nothing to learn."
+            )
+        if self.sharding == "full" and self.page:
+            raise UserError(
+                "training.page draws samples from the whole model, which no process has with "
+                "training.sharding = full. Leave one of them out."
             )
         if self.evaluations and self.evaluation_interval:
             raise UserError(

@@ -28,7 +28,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -78,6 +78,8 @@ class ProcessGroup:
         self.rank, self.world_size, self.store = rank, world_size, store
         self.lasting = lasting or store
         self.has_told = False
+        self.is_broken = False
+        """Whether one of them is known to have died, so that nothing can be done together."""
 
     def note_run(self, name: str) -> None:
         """Keep the name of the run for those that are started after a failure."""
@@ -103,9 +105,53 @@ class ProcessGroup:
         Raises:
             WorkerError: one of them died or hung.
         """
-        try:
+        with self.together():
             distributed.all_reduce(tensor, operation)
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Overwrite a tensor by that of one process, in all of them; errors as `reduce`."""
+        with self.together():
+            distributed.broadcast(tensor, source)
+
+    def pass_on(self, tensor: Tensor, source: int, to: int) -> None:
+        """Send a tensor in main memory from one process to another, where it is overwritten; to be
+        called by these two. Errors as `reduce`.
+        """
+        with self.together():
+            if self.rank == source:
+                distributed.send(tensor, to)
+            else:
+                distributed.recv(tensor, source)
+
+    def exchange(self, parts: list[Tensor], sizes: list[int]) -> list[Tensor]:
+        """Give each process a flat tensor, and get one of each.
+
+        Args:
+            parts: for each process what it gets.
+            sizes: of what comes from each process.
+
+        Raises:
+            WorkerError: one of them died or hung.
+        """
+        coming = parts[0].new_empty(sum(sizes))
+        with self.together():
+            going = [len(part) for part in parts]
+            distributed.all_to_all_single(coming, torch.cat(parts), sizes, going)
+        return [*torch.split(coming, sizes)]
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Do within this context what all processes must do.
+
+        Raises:
+            WorkerError: one of them died or hung.
+        """
+        try:
+            yield
         except RuntimeError as error:
+            if "gloo" not in str(error) and not isinstance(error, distributed.DistError):
+                raise  # of this process alone
+            self.is_broken = True
             raise WorkerError(
                 f"{self._missing()} of the {self.world_size} that train together died or hung "
                 f"({str(error).splitlines()[0][:120]}). Started again, they go on from the last "
@@ -245,7 +291,7 @@ class DistributedStep:
     def running(self) -> Generator[None]:
         """As a Step; begins with a look whether all have the same weights."""
         with self.step.running():
-            self._require_same_weights()
+            require_same_weights(self.group, self.parameters)
             yield
 
     def refresh(self) -> None:
@@ -262,7 +308,7 @@ class DistributedStep:
         self._flat.zero_()
         if weight:
             mask = step * world_size + rank  # another one for each process
-            torch.manual_seed(_mix(self.seed, mask))  # for the plain step, and on a GPU
+            torch.manual_seed(mixed(self.seed, mask))  # for the plain step, and on a GPU
             loss = self.step.backward(own, mask).loss
             torch.cat([gradient_of(p).flatten() for p in self.parameters], out=self._flat[:-N_TOLD])
             self._flat.mul_(weight)
@@ -289,47 +335,71 @@ class DistributedStep:
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
         """As a Step: each process some of the windows, none of which may skip targets."""
-        assert not any(window.skip for window in windows)
         n, rank, world_size = len(windows), self.group.rank, self.group.world_size
         first, last = n * rank // world_size, n * (rank + 1) // world_size
-        places = places_of(windows)  # (n,) of all targets
-        each = torch.zeros(len(places), device=self._flat.device)
+        found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
         if last > first:
-            found: list[NDArray[np.float32]] = []
             self.step.score(tokens, windows[first:last], protocol, found)
-            before = sum(window.length for window in windows[:first])
-            own = torch.from_numpy(np.concatenate(found))
-            each[before : before + len(own)] = own.to(each.device)
-        self.group.reduce(each)
-        of_targets = each.cpu().numpy()
+        of_targets = add_up_nll(
+            self.group, windows, first, np.concatenate(found), self._flat.device
+        )
         if nll is not None:
             nll.append(of_targets)
-        return Score.of(of_targets, tokens[places], protocol, self.vocab_size)
+        return Score.of(of_targets, tokens[places_of(windows)], protocol, self.vocab_size)
 
     def verify(self, batch: Batch) -> None:
         """As a Step; and all processes must have the same weights."""
         self.step.verify(batch)
-        self._require_same_weights()
-
-    def _require_same_weights(self) -> None:
-        """
-        Raises:
-            UserError: a process has other weights than the rest.
-        """
-        bits = [p.detach().view(torch.int32).sum(dtype=torch.int64) for p in self.parameters]
-        numbers = torch.stack(bits)
-        largest = torch.cat([numbers, -numbers])
-        self.group.reduce(largest, distributed.ReduceOp.MAX)
-        above, below = largest.chunk(2)
-        if not torch.equal(above, -below):
-            raise UserError(
-                "The processes that train together have come to different weights, as machines of "
-                "different kinds do. Start them on machines of one kind; they go on from the last "
-                "checkpoint: torchrun ... -m folio resume"
-            )
+        require_same_weights(self.group, self.parameters)
 
 
-def _mix(*numbers: int) -> int:
+def require_same_weights(group: ProcessGroup, parameters: Sequence[Tensor]) -> None:
+    """Compare the weights of all processes, to the bit; all must come here.
+
+    Raises:
+        UserError: a process has other weights than the rest.
+    """
+    bits = [p.detach().view(torch.int32).sum(dtype=torch.int64) for p in parameters]
+    numbers = torch.stack(bits)
+    largest = torch.cat([numbers, -numbers])
+    group.reduce(largest, distributed.ReduceOp.MAX)
+    above, below = largest.chunk(2)
+    if not torch.equal(above, -below):
+        raise UserError(
+            "The processes that train together have come to different weights, as machines of "
+            "different kinds do. Start them on machines of one kind; they go on from the last "
+            "checkpoint: torchrun ... -m folio resume"
+        )
+
+
+def add_up_nll(
+    group: ProcessGroup,
+    windows: list[Window],
+    first: int,
+    own: NDArray[np.float32],
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Put together what each process has read of some windows.
+
+    Args:
+        group: all of which come here.
+        windows: none of which skips targets.
+        first: number of the first window that this process has read.
+        own: (m,) the nats of the targets that it has read, which lie side by side.
+        device: where it computes.
+
+    Returns:
+        (n,) the nats of all targets.
+    """
+    assert not any(window.skip for window in windows)
+    before = sum(window.length for window in windows[:first])
+    each = torch.zeros(sum(window.length for window in windows), device=device)
+    each[before : before + len(own)] = torch.from_numpy(own).to(device)
+    group.reduce(each)
+    return each.cpu().numpy()
+
+
+def mixed(*numbers: int) -> int:
     """Make a 63-bit whole number that looks random, the same for the same numbers."""
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -120,6 +120,16 @@ class Step(Protocol):
         """
 
 
+class UpdatesWeights(Remembers, Protocol):
+    """An optimizer, or the part of one that this process has."""
+
+    parameters: list[nn.Parameter]
+    """Those that it updates, or that other processes update by the rest of it."""
+
+    def step(self, lr_scale: float) -> None:
+        """Update the parameters by their gradients; arguments and errors as in Step."""
+
+
 FLOAT16_SCALE = 2.0**16
 """Times which the loss is multiplied in float16, where most gradients would be too small for it;
 half as much from the first batch on whose gradients it makes too large."""
@@ -136,6 +146,7 @@ class PlainStep:
         device: Device,
         config: TrainingConfig,
         optimizer_config: OptimizerConfig,
+        optimizer: UpdatesWeights | None = None,
     ) -> None:
         """Prepare to train.
 
@@ -144,11 +155,12 @@ class PlainStep:
             device: the device; forward and backward use its precision.
             config: has the micro-batch size and the confidence penalty.
             optimizer_config: the rules, and where gradients are clipped.
+            optimizer: by these rules; None makes it.
         """
         self.model, self.device, self.config = model.train(), device, config
         is_mixed = device.dtype != torch.float32  # https://arxiv.org/abs/1710.03740
         self.compute = copy.deepcopy(model).to(device.dtype) if is_mixed else model
-        self.optimizer = Optimizer(optimizer_config, model)
+        self.optimizer = optimizer or Optimizer(optimizer_config, model)
         self.max_norm = optimizer_config.gradient_clip or math.inf
         self.loss: Loss = usual_loss(config.confidence_penalty)
         self._loss_scale = FLOAT16_SCALE if device.dtype == torch.float16 else 1.0
