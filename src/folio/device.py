@@ -66,8 +66,8 @@ class DeviceConfig:
     torch alone, as the model is written. `auto` means `on` where possible."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether torch.compile compiles the steps on CUDA, if they are fast. `auto` does it in runs
-    that are long enough to earn the minute that it may take."""
+    """Whether torch.compile compiles the fast steps on CUDA; elsewhere it means nothing. `auto` does
+    it in runs that are long enough to earn the minute that it may take (recipe/compiling.py)."""
 
     memory_gigabytes: float = 0.0
     """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has. A
@@ -91,8 +91,7 @@ class Device:
     """The chosen device, and why."""
 
     config: DeviceConfig
-    """The config with no `auto` and no 0 left, but for `compile` on CUDA: that follows from the
-    budget."""
+    """The config with no `auto` and no 0 left, but for `compile`, which follows from the budget."""
     reason: str
     """What was measured, in words."""
 
@@ -229,15 +228,8 @@ def _settled(config: DeviceConfig, kind: Any, precision: Any, threads: int) -> D
     if kind != "cpu":
         accelerator.prepare(kind, precision, config.deterministic)
     is_fast = config.fast != "off" and (kind != "cpu" or can_be_fast(kind, precision))
-    compiled = config.compile if kind == "cuda" and is_fast else "off"
-    return replace(
-        config,
-        kind=kind,
-        precision=precision,
-        threads=threads,
-        fast="on" if is_fast else "off",
-        compile=compiled,
-    )
+    fast = "on" if is_fast else "off"
+    return replace(config, kind=kind, precision=precision, threads=threads, fast=fast)
 
 
 def _remembered(

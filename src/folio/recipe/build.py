@@ -136,7 +136,7 @@ def make_step(model: nn.Module, device: Device, recipe: Recipe) -> Step:
 
         return ParallelStep(model, device, recipe.training, recipe.optimizer, recipe.seed)
     if device.is_accelerated:
-        is_compiled = recipe.device.compile == "on"
+        is_compiled = recipe.device.compile == "on" and device.config.kind == "cuda"
         return AcceleratedStep(model, device, recipe.training, recipe.optimizer, is_compiled)
     return PlainStep(model, device, recipe.training, recipe.optimizer)
 

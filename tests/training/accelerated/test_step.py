@@ -148,6 +148,7 @@ def test_a_replayed_run_has_the_bytes_of_one_that_is_not(kind: str, monkeypatch:
     assert max(graph.n_replays for graph in recorded) >= 15  # two micro-batches of eight steps
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # which dynamo does itself
 @pytest.mark.parametrize("preset", ["gpt2", "modern"])
 def test_a_compiled_step_is_one_graph_which_is_compiled_once(preset: str, monkeypatch: Any):
     torch._dynamo.reset()
