@@ -20,6 +20,7 @@ from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.loss_mask import LossMask
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
+from folio.training.accelerated.step import AcceleratedStep
 from folio.training.distributed import ProcessGroup
 from folio.training.fsdp_step import FSDPStep
 from folio.training.low_rank import add_low_rank
@@ -138,8 +139,9 @@ def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = N
 def make_step(
     model: nn.Module, device: Device, recipe: Recipe, group: ProcessGroup | None = None
 ) -> Step:
-    """Build the training step: on a CPU the parallel one on all cores, unless `device.fast`
-    is off. Where several processes divide more than the windows, it is this process's part.
+    """Build the training step: on a CPU the parallel one on all cores, on a GPU the accelerated
+    one, unless `device.fast` is off. Where several processes divide more than the windows, it is
+    this process's part.
     """
     config, optimizer = recipe.training, recipe.optimizer
     if group is not None and config.sharding == "full":
@@ -151,6 +153,9 @@ def make_step(
         from folio.training.parallel.step import ParallelStep  # loads numba
 
         return ParallelStep(model, device, config, optimizer, recipe.seed)
+    if device.is_accelerated:
+        is_compiled = recipe.device.compile == "on" and device.config.kind == "cuda"
+        return AcceleratedStep(model, device, config, optimizer, is_compiled)
     return PlainStep(model, device, config, optimizer)
 
 
