@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from folio import console
-from folio.console import OutputError, fitting, output, say, show, stop_requested
+from folio.console import OutputError, fitting, output, say, show, show_fact, stop_requested
 from folio.storage import json_text
 
 WORK = """
@@ -158,6 +158,20 @@ def read_all(terminal: int) -> str:
             pieces.append(piece)
     os.close(terminal)
     return b"".join(pieces).decode()
+
+
+def test_the_words_of_a_fact_stand_below_each_other_in_a_terminal_and_in_a_line_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    shown: list[str] = []
+    for tty in (True, False):
+        monkeypatch.setattr(sys, "stdout", stream := Stream(tty=tty))
+        show_fact("diagnosis", "healthy: the validation loss came down to 1.234")
+        shown.append(stream.getvalue())
+    one_line = "diagnosis   healthy: the validation loss came down to 1.234\n"
+    folded = "diagnosis   healthy: the validation loss\n            came down to 1.234\n"
+    assert shown == [folded, one_line]
 
 
 def test_losses_stay_whole_in_a_narrow_terminal():

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -122,6 +124,15 @@ def show(*texts: object, end: str = "\n", flush: bool = False) -> None:
     """Print data to standard output; on a terminal, control characters in it are escaped."""
     text = " ".join(map(str, texts))
     print(escape(text) if sys.stdout.isatty() else text, end=end, flush=flush)
+
+
+def show_fact(label: str, text: str, indent: int = 12) -> None:
+    """Print words behind a label; on a terminal, those that do not fit go below each other."""
+    if sys.stdout.isatty():
+        room = max(shutil.get_terminal_size().columns, 2 * indent) - indent
+        lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        text = ("\n" + " " * indent).join(lines)
+    show(f"{label:<{indent}}{text}")
 
 
 def say(line: str) -> None:

@@ -62,6 +62,8 @@ def test_training_leaves_a_run_and_says_what_to_do_next(folio: Folio, book: Path
     run = Run(runs_folder() / "book-gpt2-1")
     for word in ("validation", "diagnosis", f"folio sample {run.path}"):
         assert word in outcome.out
+    assert [line[:5] for line in outcome.out.splitlines() if "folio " in line][-1] == "next "
+    assert outcome.out.count("\nnext  ") == 1 and outcome.out.count(f"folio sample {run.path}") == 1
     assert "step 10: train loss" in outcome.err and "device: cpu, float32" in outcome.err
     there = {path.name for path in run.path.iterdir()}
     assert there >= {
@@ -386,9 +388,11 @@ def test_a_signal_finishes_the_step_saves_and_exits_0(
     long_training.send_signal(number)
     out, err = long_training.communicate(timeout=60)
     assert long_training.returncode == 0, err
-    assert "interrupted; everything is saved" in err and "folio resume long" in out
+    run = Run(runs_folder() / "long")
+    assert "interrupted; everything is saved" in err and out.count("folio") == 1
+    assert out.endswith(f"next        folio resume {run.path}\n") and "loss.svg" in out
     last = json.loads((runs_folder() / "long" / "last.json").read_text())["step"]
-    steps = Run(runs_folder() / "long").events("step")
+    steps = run.events("step")
     assert steps[-1]["step"] <= last
     resumed = folio("resume", "long", "--training.max-steps", str(last + 5))
     assert resumed.code == 0 and f"step-{last:08d}" in resumed.err

@@ -185,6 +185,8 @@ def test_a_run_that_was_interrupted_after_one_evaluation_is_no_verdict():
     assert diagnosis.verdict == "too early" and diagnosis.command == "folio resume runs/x"
     # The same of one that was killed, and so has no end.
     assert diagnose(events[:-1], 3.3, "runs/x").verdict == "too early"
+    at_once = diagnose(curves([], [(1, 4.3, 4.2)], "interrupted"), 3.3, "runs/x")
+    assert at_once.reason == "the run was interrupted; its validation loss is 4.300 at step 1."
     finished = diagnose(curves(fall(4.2, 2.1), [(300, 2.1, 2.05)]), 3.3, "runs/x")
     assert finished.verdict == "too early" and finished.command.endswith("x --minutes 10")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
-from folio.console import Progress, duration, say, show
+from folio.console import Progress, duration, say, show, show_fact
 from folio.recipe.finish import Result, sample_command
 from folio.recipe.watcher import ENDINGS, Watcher
 from folio.run.card import diagnose_run
@@ -24,6 +25,7 @@ class TerminalWatcher(Watcher):
         self.tell_device = tell_device
         self.progress: Progress | None = None
         self.validation_loss = ""
+        self.loss: float | None = None
 
     def tell(self, line: str) -> None:
         say(line)
@@ -53,8 +55,13 @@ class TerminalWatcher(Watcher):
                 f"step {state.step}: memory ran out; {fitting} windows at once from here on, "
                 f"whose gradients are added up to the same batch"
             )
+        self.loss = loss
+        self._update(state)
+
+    def _update(self, state: TrainingState) -> None:
+        assert self.progress is not None
         tokens, seconds = state.tokens - self.began[0], state.seconds - self.began[1]
-        numbers = f"loss {loss:.3f}{self.validation_loss}  {tokens / seconds:,.0f} tokens/s"
+        numbers = f"loss {self.loss:.3f}{self.validation_loss}  {tokens / seconds:,.0f} tokens/s"
         self.progress.update(state.step, numbers)
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
@@ -72,6 +79,8 @@ class TerminalWatcher(Watcher):
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
         assert self.progress is not None
+        if self.loss is not None:  # the last evaluation came after it
+            self._update(state)
         self.progress.__exit__(None, None, None)
         say(f"{ENDINGS[ending]} after {state.step:,} steps and {duration(state.seconds)}")
 
@@ -121,7 +130,7 @@ def leave_with(result: Result | None, json: bool, run: Run | None = None) -> Non
 
 
 def print_result(result: Result, json: bool = False) -> None:
-    """The end of a training: a sample, the numbers, the place, the next command."""
+    """The end of a training: a sample, the place, the numbers, and last the one next command."""
     state, run = result.state, result.run
     if json:
         measured = {
@@ -140,15 +149,19 @@ def print_result(result: Result, json: bool = False) -> None:
         return
     if result.sample:
         show(f"\n{result.sample.strip()}\n")
-    show(f"run         {run.path}  (README.md, loss.svg)")
+    files = [path.name for path in (run.card_file, run.picture_file, run.training_page)]
+    show(f"run         {run.path}  ({', '.join(n for n in files if (run.path / n).exists())})")
     width = max([12, *(len(text.name) + 2 for text in result.held_out)])
     for text in result.held_out:
         at = f", step {state.best_step}" if text is result.held_out[0] else ""
         show(f"{text.name:<{width}}{text}{at}")
     if warning := too_small(result.held_out):
-        show(f"warning     {warning}")
-    show(f"diagnosis   {result.diagnosis.verdict}: {result.diagnosis.reason}")
+        show_fact("warning", warning)
+    show_fact("diagnosis", f"{result.diagnosis.verdict}: {result.diagnosis.reason}")
     if result.ending == "interrupted":
-        show(f"go on       folio resume {run.word}")
-    commands = dict.fromkeys((result.diagnosis.command, sample_command(run)))
-    show("try         " + "\n            ".join(commands))
+        use = "go on", f"folio resume {shlex.quote(str(run.path))}"
+    else:
+        use = "write more", sample_command(run)
+    if use[1] != result.diagnosis.command:
+        show("{:<12}{}".format(*use))
+    show(f"next        {result.diagnosis.command}")

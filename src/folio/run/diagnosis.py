@@ -117,9 +117,11 @@ def diagnose(
     )
     if curves.ending == "non-finite":
         return _not_finite(curves, ends[-1]["step"], commands)
-    if not curves.evaluations or not curves.training:
+    if not curves.evaluations:
         return Diagnosis("too early", "there is no evaluation yet.", commands.longer(curves.ending))
-    for rule in (_diverging, _nothing, _overfit, _by_heart, _too_early, _underfit):
+    if not curves.training:
+        return _too_early(curves, commands)
+    for rule in (_diverging, _nothing, _overfit, _by_heart, _few, _underfit):
         if found := rule(curves, commands):
             return found
     best = curves.best
@@ -263,7 +265,7 @@ def _nothing(curves: Curves, commands: Commands) -> Diagnosis | None:
             "too early",
             f"a validation loss of {validation:.3f} after so few steps says little; the first "
             f"aim is {frequencies}.",
-            commands.longer(),
+            commands.longer(curves.ending),
         )
     return Diagnosis(
         "learning nothing",
@@ -316,10 +318,15 @@ def _by_heart(curves: Curves, commands: Commands) -> Diagnosis | None:
     return None
 
 
-def _too_early(curves: Curves, commands: Commands) -> Diagnosis | None:
-    n, last = len(curves.evaluations), curves.last
-    if n > 1 and curves.ending != "interrupted":
+def _few(curves: Curves, commands: Commands) -> Diagnosis | None:
+    """The run was interrupted, or evaluated only once."""
+    if len(curves.evaluations) > 1 and curves.ending != "interrupted":
         return None
+    return _too_early(curves, commands)
+
+
+def _too_early(curves: Curves, commands: Commands) -> Diagnosis:
+    last = curves.last
     why = "the run was interrupted" if curves.ending == "interrupted" else "one evaluation is few"
     return Diagnosis(
         "too early",
