@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,9 +53,21 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def new_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """Of a name that nobody has to look for: pytest would number it, and read the names of all
+    folders for that, which after thousands of tests takes longer than most of them.
+    """
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=tmp_path_factory.getbasetemp()))
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return new_folder(tmp_path_factory, re.sub(r"\W", "_", request.node.name)[:30])
+
+
 def new_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An empty one, but for what is made once for all tests."""
-    cache = tmp_path_factory.mktemp("cache")
+    cache = new_folder(tmp_path_factory, "cache")
     KERNELS.mkdir(parents=True, exist_ok=True)
     (cache / "kernels").symlink_to(KERNELS)
     CHECKS.mkdir(parents=True, exist_ok=True)

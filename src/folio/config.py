@@ -305,6 +305,7 @@ def _hints(config_class: type) -> dict[str, Any]:
     return get_type_hints(config_class)
 
 
+@cache
 def _explanations(config_class: type) -> dict[str, str]:
     """The string literal below each field, which Python itself does not keep."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(config_class)))

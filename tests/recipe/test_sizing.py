@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,11 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> MakeText:
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> MakeText:
+    @cache  # it takes a second or two, and no test changes it
     def of(n_characters: int) -> Prepared:
-        path = tmp_path / "text.txt"
+        path = tmp_path_factory.mktemp("text") / "text.txt"
         words = "".join(f"the {i} of {i * i % 97} and\n" for i in range(n_characters // 14))
         path.write_text((words * 2)[:n_characters])
         return prepare(make_recipe({"corpus": {"sources": [str(path)]}}), lambda _: None)
