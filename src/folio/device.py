@@ -66,7 +66,7 @@ class DeviceConfig:
     torch alone, as the model is written. `auto` means `on` where possible."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether torch.compile compiles the fast steps on CUDA; elsewhere it means nothing. `auto` does
+    """Whether torch.compile compiles the fast steps on CUDA; elsewhere it does nothing. `auto` does
     it in runs that are long enough to earn the minute that it may take (recipe/compiling.py)."""
 
     memory_gigabytes: float = 0.0

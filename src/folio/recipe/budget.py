@@ -9,18 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from folio.console import duration
 from folio.device import Device
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
 from folio.recipe.recipe import Recipe
-from folio.recipe.speed import Throughput, measure
+from folio.recipe.speed import Throughput, evaluation_now, measure
 from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.config import TrainingConfig, budget_steps
-from folio.training.deadline import MOST_EVALUATION_SHARE, TimeBudget, steps_between
+from folio.training.deadline import (
+    MOST_EVALUATION_SHARE,
+    Deadline,
+    TimeBudget,
+    steps_between,
+)
+from folio.training.parts import Training
+from folio.training.state import TrainingState
 
 DEFAULT_MINUTES = 5.0
 
@@ -179,6 +187,27 @@ def plan(
     config = replace(config, evaluations=0 if interval else n)
     schedule = replace(recipe.schedule, pace=(f"0:{steps}",))
     return replace(recipe, training=_fixed(config, steps), schedule=schedule)
+
+
+def with_deadline(
+    training: Training, budget: TimeBudget | None, state: TrainingState, clock: CommandClock
+) -> Training:
+    """Have a training keep a budget by the clock; None leaves it as it is.
+
+    Args:
+        training: the parts of the run.
+        budget: the time.
+        state: where it begins, and how much of the time is used already.
+        clock: counts from the beginning of the command.
+    """
+    if budget is None:
+        return training
+    before = state.used_seconds if state.step > budget.from_step else 0.0
+    config, now = training.config, partial(evaluation_now, training)
+    deadline = Deadline(
+        budget, config.evaluations, lambda: before + clock.used(), config.evaluation_interval, now
+    )
+    return replace(training, deadline=deadline)
 
 
 def sample_less(

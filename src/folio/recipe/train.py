@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from folio.config import Table, flat
+from folio.config import Table
 from folio.device import cores
-from folio.loggers.forwarder import forwarding
 from folio.loggers.logger import require_installed
-from folio.recipe.budget import CommandClock, freeze_budget, read_at_end
+from folio.recipe.budget import CommandClock, freeze_budget, read_at_end, with_deadline
 from folio.recipe.build import build, clusters_of
 from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
-from folio.recipe.keep_learned import LearnedRecorder
-from folio.recipe.keep_page import PageKeeper
+from folio.recipe.observing import observing
 from folio.recipe.origin import kept_text
 from folio.recipe.recipe import Recipe, with_pace, write_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.restore import forget_later, restore
 from folio.recipe.settle import expect, settle
-from folio.recipe.speed import evaluation_now
 from folio.recipe.together import follow, leading, require_steps, train_along
-from folio.recipe.watcher import Both, Watcher
+from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
 from folio.run.formats import stamped
 from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import link_or_copy, write_json
 from folio.training.config import is_timed
-from folio.training.deadline import Deadline, TimeBudget
+from folio.training.deadline import TimeBudget
 from folio.training.distributed import join
 from folio.training.pace_file import write_pace
 from folio.training.parts import Training
-from folio.training.recorder import RunRecorder
-from folio.training.saving import saves_in_background
 
 
 def train_recipe(
@@ -81,9 +74,8 @@ def train_recipe(
         clusters = clusters_of(texts[1], prepared.tokenizer, families)
         kept = kept_text(prepared.files.get("kept"), recipe, prepared.tokenizer.fingerprint)
         masks = prepared.loss_masks()
-        training = build(
-            recipe, device, *texts, clusters, kept, masks, group
-        )  # fails here, or never
+        # It fails here, or never.
+        training = build(recipe, device, *texts, clusters, kept, masks, group)
 
         prepared.tokenizer.save(run.tokenizer_file)
         for name_of_part, path in prepared.files.items():
@@ -121,34 +113,21 @@ def train_in(
     check(training, recipe, watcher.tell)
     state, checkpoint = restore(run, training, watcher.tell)
     forget_later(run, state, checkpoint)
-    page, log, settings = recipe.training.page, recipe.training.log, flat(recipe)
-    with forwarding(log, run, settings, state.step, watcher.tell) as loggers:
-        if budget is not None:
-            before = state.used_seconds if state.step > budget.from_step else 0.0
-            n, interval = training.config.evaluations, training.config.evaluation_interval
-            now = partial(evaluation_now, training)
-            deadline = Deadline(budget, n, lambda: before + clock.used(), interval, now)
-            training = replace(training, deadline=deadline)
-        state.cores = cores()
-        recorder = RunRecorder(run, training, recipe.model, saves_in_background(training))
+    training = with_deadline(training, budget, state, clock)
+    state.cores = cores()
+    with observing(run, recipe, training, state, watcher) as observers:
         watcher.begin(run, training, state)
         if (group := join()) is not None:
             group.tell({"run": str(run.path.resolve()), "step": state.step})
             group.note_run(run.name)
         try:
-            learned = [LearnedRecorder(run, training)] if page or log else []
-            pages = [PageKeeper(run)] if page else []
-            observer = Both(recorder, *learned, *pages, *loggers, watcher)
-            ending = train_along(group, recipe, training, state, observer, should_stop)
+            ending = train_along(group, recipe, training, state, observers, should_stop)
         finally:
-            recorder.wait()
             if budget is not None:
                 recipe = with_pace(recipe, training.pace.knots)
                 write_recipe(run, recipe)
-        nll = recorder.best_validation_nll
-        result = finish(
-            run, recipe, ending, state, training, nll, watcher.sample_tokens, should_stop
-        )
-        for logger in loggers:
-            logger.finished(result.held_out, result.sample)
-        return result
+        observers.recorder.wait()
+        nll, n_sample = observers.recorder.best_validation_nll, watcher.sample_tokens
+        result = finish(run, recipe, ending, state, training, nll, n_sample, should_stop)
+        observers.finished(result)
+    return result
