@@ -24,6 +24,8 @@ COMMANDS = (
     ["bench.tuning", "replay"],
     ["bench.planning"],
     ["bench.planning", "--starvation"],
+    ["bench.cluster"],
+    ["bench.gloo"],
 )
 
 

@@ -43,8 +43,16 @@ def test_a_second_machine_costs_more_than_it_gives_over_a_slow_network():
     assert slow.costs_more is slow.rows[-1] and fast.costs_more is None
     assert slow.verdict().startswith(
         "8 GPUs are fastest with this batch of 64 windows; from 16 on communication costs more "
-        "than it gives; with batches of "
+        "than it gives; a batch of "
     )
+
+
+def test_where_it_sends_longer_than_it_computes_is_told_apart():
+    found = plan(100 * GIGABIT, machines=64)
+    assert "; from 64 on it sends longer than it computes; " in found.verdict()
+    row = next(row for row in found.rows if row.cluster.total == 64)
+    assert row.cost.all_reduce > row.cost.computing
+    assert row.tokens_per_second > found.rows[3].tokens_per_second
 
 
 def test_with_the_batch_that_is_recommended_a_tenth_of_the_time_is_communication():

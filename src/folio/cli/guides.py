@@ -49,6 +49,12 @@ GUIDES = {
         examples={
             "folio plan notes/ --minutes 60 --memory 8GB": "which size suits an hour and 8 GB",
             "folio plan notes/ --starvation": "what twice the text would give",
+            "folio plan --gpus 8 --machines 4 --gpu h100 --size small": "on GPUs, without a text",
+        },
+        groups={
+            "Text and time": "corpus minutes memory from starvation",
+            "GPUs that you do not have": "gpus machines gpu link network",
+            "Output": "json",
         },
         next=("folio train CORPUS --minutes 60", "trains what the plan recommends"),
     ),

@@ -162,15 +162,16 @@ class ClusterPlan:
         parts = [f"{best.cluster.total} GPUs are fastest with this batch of {batch} windows"]
         if best.cluster.total == 1:
             parts[0] = f"One GPU is fastest with this batch of {batch} windows"
-        if row := self.costs_more:
-            parts.append(f"from {row.cluster.total} on communication costs more than it gives")
-        elif row := self.mostly_sending:
-            parts.append(f"from {row.cluster.total} on more than half of a step is communication")
+        slower, sending = self.costs_more, self.mostly_sending
+        if sending and not (slower and slower.cluster.total <= sending.cluster.total):
+            parts.append(f"from {sending.cluster.total} on it sends longer than it computes")
+        if slower:
+            parts.append(f"from {slower.cluster.total} on communication costs more than it gives")
         last = self.rows[-1]
         if last.cost.all_reduce > SMALL_SHARE * last.cost.seconds:
             parts.append(
-                f"with batches of {self.larger_batch()} windows all {last.cluster.total} would "
-                f"send for a tenth of the time"
+                f"a batch of {self.larger_batch()} windows would leave all {last.cluster.total} "
+                f"with a tenth of communication"
             )
         return "; ".join(parts) + "."
 
