@@ -94,9 +94,7 @@ def test_a_run_goes_on_with_another_device(book: Path, gpu: Accelerator):
 @pytest.mark.parametrize(
     ("kind", "precision"), [("adamw", "float32"), ("muon", "bfloat16"), ("sgd", "float16")]
 )
-def test_a_step_waits_for_the_device_twice(
-    kind: str, precision: Any, fast: Any, gpu: Accelerator
-):
+def test_a_step_waits_for_the_device_twice(kind: str, precision: Any, fast: Any, gpu: Accelerator):
     recipe = make_recipe(
         merge(TINY, {"preset": "modern", "model": {"vocab_size": 11}, "optimizer": {"kind": kind}})
     )
