@@ -66,8 +66,9 @@ class DeviceConfig:
     torch alone, as the model is written. `auto` means `on` where possible."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether torch.compile compiles the fast steps on CUDA; elsewhere it does nothing. `auto` does
-    it in runs that are long enough to earn the minute that it may take (recipe/compiling.py)."""
+    """Whether torch.compile compiles the fast steps on CUDA; elsewhere it means nothing. `auto`
+    does it in runs that are long enough to earn the minute that it may take
+    (recipe/compiling.py)."""
 
     memory_gigabytes: float = 0.0
     """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has. A

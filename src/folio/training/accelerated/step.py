@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from folio.accelerator import ran_out_of_memory, release, to_device
+from folio.accelerator import peak_memory, ran_out_of_memory, release, to_device
 from folio.device import Device
 from folio.model.gpt import GPT
 from folio.tokens.stream import Batch
@@ -68,6 +68,11 @@ class AcceleratedStep(PlainStep):
         accelerate_rules(self.optimizer)
         faster = self._compiled_add() if compiled else None
         self._add = Graphed(self._add_micro_batch, (self._gradients, self._loss), faster)
+
+    @property
+    def peak_bytes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Peak memory of the GPU in bytes; 0 where it is unknown."""
+        return peak_memory(self.device.torch)
 
     def _backward(self, batch: Batch, micro_batch_size: int) -> Gradient:
         for w, view in zip(self.optimizer.parameters, self._views):
