@@ -53,15 +53,16 @@ def html_page(title: str, body: str, *, allowed: Mapping[str, str] | None = None
 def html_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None
 ) -> str:
-    """Build a table of plain text; columns of numbers are aligned to the right.
+    """Build a table of plain text; columns of numbers are aligned to the right. Arrow keys scroll one
+    that is wider than the page.
 
     Args:
         header: names of the columns.
         rows: one text for each column.
         marked: index of the row to highlight.
 
-    >>> html_table(["a"], [["<1"]])
-    '<div class="wide"><table>\\n<tr><th>a</th></tr>\\n<tr><td>&lt;1</td></tr>\\n</table></div>'
+    >>> html_table(["a"], [["<1"]])  # doctest: +ELLIPSIS
+    '<div class="wide" tabindex="0"><table>\\n<tr><th>a</th></tr>\\n<tr><td>&lt;1</td></tr>\\n...'
     """
     numeric = [are_numbers(column) for column in zip(*rows)] or [False] * len(header)
 
@@ -74,7 +75,7 @@ def html_table(
     for number, row in enumerate(rows):
         lines.append(line("td", row, ' class="marked"' if number == marked else ""))
     body = "\n".join(lines)
-    return f'<div class="wide"><table>\n{body}\n</table></div>'
+    return f'<div class="wide" tabindex="0"><table>\n{body}\n</table></div>'
 
 
 def html_bars(rows: Sequence[tuple[str, float, str]]) -> str:
