@@ -130,11 +130,11 @@ def test_threads_raise_an_error_after_all_have_answered():
 
 
 def test_a_stopped_worker_is_given_up_in_one_clear_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers, "HUNG_SECONDS", 2.0)
+    monkeypatch.setattr(workers, "HUNG_SECONDS", 1.0)
     pool = ProcessPool(2, [[lambda rank, message: message]], lambda: None)
     pid, _ = pool.others[0]
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(WorkerError, match="has done nothing for 2 seconds"):
+    with pytest.raises(WorkerError, match="has done nothing for 1 seconds"):
         pool.run(0, [1, 2])
     monkeypatch.setattr(workers, "CLOSE_SECONDS", 0.2)
     pool.close()
@@ -151,7 +151,7 @@ def test_a_worker_that_computes_for_long_is_waited_for(monkeypatch: pytest.Monke
         return rank
 
     pool = ProcessPool(2, [[compute]], lambda: None)
-    assert pool.run(0, [0.0, 2.5]) == [0, 1]
+    assert pool.run(0, [0.0, 1.6]) == [0, 1]
     pool.close()
 
 
