@@ -18,12 +18,12 @@ from folio.corpus import extraction
 from folio.fast import calls
 from folio.fast.int8 import is_exact
 from folio.recipe import finish
-from folio.recipe.watcher import Watcher
 from folio.run.card import draw_loss
 from folio.run.directory import Run, runs_folder
 from folio.run.look_back import look_back
 from folio.storage import cache_folder
 from tests.extracting import LastingWorker
+from tests.forked import shorten_ends
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
 
@@ -31,6 +31,9 @@ KERNELS = cache_folder() / "kernels"
 """Compiled once for all tests."""
 CHECKS = cache_folder() / "checks"
 """What is known of these kernels, also."""
+
+collect_ignore = ["fitting.py"]
+"""Not even for its doctests: it loads Lightning, which takes ten seconds."""
 
 NEEDS_INT8 = pytest.mark.skipif(not is_exact(), reason="this processor overflows")
 INT8 = pytest.param("int8", marks=NEEDS_INT8)
@@ -43,6 +46,13 @@ hypothesis.settings.load_profile("folio")
 # Tests run side by side, and two processes of two threads each wait for each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file run in one of pytest's processes, which makes once what they share."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_collection_finish() -> None:
@@ -86,15 +96,9 @@ def own_folders(
 
 @pytest.fixture(scope="session", autouse=True)
 def short_ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What a run does at its end takes longer than a small training: it draws, looks back and
-    writes. Nor is a test's disk waited for, from which nothing has to outlive the machine.
-    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOLIO_CACHE", new_cache(tmp_path_factory))
-        patch.setattr(finish, "draw_loss", lambda run: None)
-        patch.setattr(finish, "look_back", lambda opened, *seconds: [])
-        patch.setattr(Watcher, "sample_tokens", 10)
-        patch.setattr("os.fsync", lambda file: None)
+        shorten_ends(patch.setattr)
         yield
 
 

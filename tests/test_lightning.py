@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("lightning")
-
-from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-
 from folio.errors import UserError
-from folio.lightning import FolioData, FolioModule, from_recipe
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.watcher import Watcher
 from folio.training.loop import train
@@ -27,7 +22,11 @@ from folio.training.state import TrainingState
 
 STEPS = 12
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, of torch and of its advice
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # Lightning's own, of torch and of its advice
+    pytest.mark.skipif(find_spec("lightning") is None, reason="the extra lightning"),
+    pytest.mark.xdist_group("lightning"),  # loaded once, and not where tests are collected
+]
 
 
 @pytest.fixture(autouse=True)
@@ -58,22 +57,6 @@ def recipe_of(text: Path, preset: str, **model: Any) -> Recipe:
     )
 
 
-class Losses(Callback):
-    """Collects what is logged."""
-
-    def __init__(self) -> None:
-        self.training: list[float] = []
-        self.validation: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.training.append(float(trainer.callback_metrics["train_loss"]))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.validation.append(float(trainer.callback_metrics["val_loss"]))
-
-
 class Heard(Watcher):
     """The same, from Folio's loop."""
 
@@ -89,24 +72,6 @@ class Heard(Watcher):
             self.validation.append(evaluation.validation_loss)
 
 
-def fit(
-    parts: tuple[FolioModule, FolioData], *callbacks: Callback, steps: int = STEPS, **others: Any
-) -> None:
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        val_check_interval=STEPS // 2,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
-    trainer.fit(*parts, **others)
-
-
 def by_the_loop(training: Training) -> Heard:
     heard = Heard()
     train(training, TrainingState(), heard)
@@ -119,6 +84,8 @@ def by_the_loop(training: Training) -> Heard:
     ids=["gpt2", "modern", "dropout"],
 )
 def test_losses_are_those_of_the_loop(text: Path, preset: str, changes: dict[str, Any]):
+    from tests.fitting import Losses, fit, from_recipe
+
     recipe = recipe_of(text, preset, **changes)
     expected = by_the_loop(from_recipe(recipe)[0].parts)
     losses, parts = Losses(), from_recipe(recipe)
@@ -131,6 +98,8 @@ def test_losses_are_those_of_the_loop(text: Path, preset: str, changes: dict[str
 
 @pytest.mark.parametrize("preset", ["gpt2", "modern"])
 def test_a_checkpoint_goes_on_where_it_was_saved(text: Path, tmp_path: Path, preset: str):
+    from tests.fitting import Losses, ModelCheckpoint, fit, from_recipe
+
     recipe, whole = recipe_of(text, preset), Losses()
     kept = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
     fit(from_recipe(recipe), whole, kept)
@@ -140,6 +109,8 @@ def test_a_checkpoint_goes_on_where_it_was_saved(text: Path, tmp_path: Path, pre
 
 
 def test_each_process_of_several_computes_a_share_of_every_batch(text: Path):
+    from tests.fitting import FolioModule, from_recipe
+
     module, data = from_recipe(recipe_of(text, "gpt2"))
     batch = next(iter(data.train_dataloader()))
     trainer = SimpleNamespace(world_size=2, datamodule=data)
@@ -155,6 +126,8 @@ def test_each_process_of_several_computes_a_share_of_every_batch(text: Path):
 
 
 def test_what_only_the_loop_does_is_refused(text: Path):
+    from tests.fitting import from_recipe
+
     recipe = recipe_of(text, "gpt2")
     timed = replace(recipe, training=replace(recipe.training, max_steps=0, minutes=1.0))
     with pytest.raises(UserError, match="Minutes are kept by Folio's own loop"):
@@ -162,6 +135,8 @@ def test_what_only_the_loop_does_is_refused(text: Path):
 
 
 def test_weights_that_would_not_be_finite_are_left_as_they_were(text: Path):
+    from tests.fitting import from_recipe
+
     module, data = from_recipe(recipe_of(text, "gpt2"))
     optimizer = module.configure_optimizers()
     batch = next(iter(data.train_dataloader()))

@@ -35,6 +35,11 @@ SMALLER = {
 }
 """Notebook -> what the test puts in place of its cell of parameters."""
 
+SHORT_ENDS = """
+from tests.forked import shorten_ends
+shorten_ends(lambda of, name, value: name == "sample_tokens" or setattr(of, name, value))
+"""
+
 pytestmark = pytest.mark.xdist_group("kernel")
 
 
@@ -44,7 +49,7 @@ class Kernel:
     def __init__(self, book: Path) -> None:
         self.manager = KernelManager(kernel_name="python3")
         self.messages: list[Any] = []
-        self.run(f"BOOK = {str(book)!r}\nTINY = {{{TINY}}}\nimport folio")
+        self.run(f"BOOK = {str(book)!r}\nTINY = {{{TINY}}}\nimport folio", SHORT_ENDS)
 
     def run(self, *cells: str) -> list[list[Any]]:
         """The outputs of some cells."""

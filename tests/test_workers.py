@@ -17,6 +17,7 @@ import torch
 from folio import console, workers
 from folio.errors import UserError
 from folio.workers import ProcessPool, ThreadPool, WorkerError, shared_buffer
+from tests.forked import Forked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
@@ -58,6 +59,7 @@ def test_a_killed_worker_is_one_clear_line():
     pool.close()
 
 
+@pytest.mark.xdist_group("forked")
 def test_a_killed_first_process_takes_its_workers_and_its_lock_with_it(tmp_path: Path):
     program = """
 import fcntl, os, signal, sys
@@ -69,13 +71,12 @@ print(*pool.run(0, [0, 1, 2])[1:], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     lock = tmp_path / "lock"
-    done = subprocess.run(
-        [sys.executable, "-c", program, lock], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL
+    process = Forked([sys.executable, "-c", program, lock], stdout=subprocess.PIPE, text=True)
+    out, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    pids = done.stdout.split()
+    pids = out.split()
     assert len(pids) == 2 and all(has_ended(int(pid)) for pid in pids)
 
 
@@ -129,11 +130,11 @@ def test_threads_raise_an_error_after_all_have_answered():
 
 
 def test_a_stopped_worker_is_given_up_in_one_clear_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers, "HUNG_SECONDS", 2.0)
+    monkeypatch.setattr(workers, "HUNG_SECONDS", 1.0)
     pool = ProcessPool(2, [[lambda rank, message: message]], lambda: None)
     pid, _ = pool.others[0]
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(WorkerError, match="has done nothing for 2 seconds"):
+    with pytest.raises(WorkerError, match="has done nothing for 1 seconds"):
         pool.run(0, [1, 2])
     monkeypatch.setattr(workers, "CLOSE_SECONDS", 0.2)
     pool.close()
@@ -150,10 +151,11 @@ def test_a_worker_that_computes_for_long_is_waited_for(monkeypatch: pytest.Monke
         return rank
 
     pool = ProcessPool(2, [[compute]], lambda: None)
-    assert pool.run(0, [0.0, 2.5]) == [0, 1]
+    assert pool.run(0, [0.0, 1.6]) == [0, 1]
     pool.close()
 
 
+@pytest.mark.xdist_group("forked")
 def test_a_stopped_worker_does_not_survive_its_parent():
     program = """
 import os, signal
@@ -164,10 +166,8 @@ os.kill(pid, signal.SIGSTOP)
 print(pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert has_ended(int(done.stdout))
+    process = Forked([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert has_ended(int(process.communicate()[0]))
 
 
 def test_a_forked_worker_has_one_thread_however_many_there_are():

@@ -13,8 +13,10 @@ import pytest
 
 from folio.run.directory import runs_folder
 from tests.cli.conftest import Folio, caller
+from tests.forked import Forked
 
 pytest.importorskip("optuna", reason="folio tune needs Optuna: pip install foliolm[tune]")
+pytestmark = pytest.mark.xdist_group("forked")
 
 FLAGS = (
     "--preset gpt2 --model.n-layers 1 --model.d-model 16 --model.n-heads 2",
@@ -32,7 +34,10 @@ def flags() -> list[str]:
     return list[str](" ".join(FLAGS).split())
 
 
-def test_a_study_of_two_workers_is_shown_and_grows_when_asked(folio: Folio, book: Path):
+def test_a_study_of_two_workers_is_shown_and_grows_when_asked(
+    folio: Folio, book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(subprocess, "Popen", Forked)
     command = [str(book), *flags(), "--epochs", "0.05"]
     code, out, err = folio(*command, "--trials", "2", "--workers", "2")
     assert code == 0, err
@@ -53,7 +58,7 @@ def test_a_study_of_two_workers_is_shown_and_grows_when_asked(folio: Folio, book
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(folio: Folio, book: Path):
     command = [str(book), *flags(), "--trials", "1", "--training.max-steps", "3000"]
-    process = subprocess.Popen(
+    process = Forked(
         [sys.executable, "-m", "folio", "tune", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

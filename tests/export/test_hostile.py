@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import sys
 import tracemalloc
@@ -48,16 +49,24 @@ def complaint_of(path: Path) -> str:
     return ""
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    opened = random_run(tmp_path, "bpe-gpt2", **TINY)
-    return export_run(opened, "gguf", "f16", tmp_path / "m.gguf")[0]
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with m.gguf and hf, which are written once for all tests here."""
+    made = tmp_path_factory.mktemp("exported")
+    opened = random_run(made, "bpe-gpt2", **TINY)
+    export_run(opened, "gguf", "f16", made / "m.gguf")
+    export_run(opened, "hf", out=made / "hf")
+    return made
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    opened = random_run(tmp_path, "bpe-gpt2", **TINY)
-    return export_run(opened, "hf", out=tmp_path / "hf")[0]
+def file(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(exported / "m.gguf", tmp_path))
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported / "hf", tmp_path / "hf"))
 
 
 # ---- GGUF --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,21 @@ NATIVE = [settings for _, settings in test_hf.CASES]
 
 def imported(path: Path, tmp_path: Path, name: str = "back", **options: Any) -> Model:
     return open_run(import_run(path, name, folder=tmp_path, **options))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with made.gguf and hf, which are written once for all tests of what is refused."""
+    made = tmp_path_factory.mktemp("exported")
+    opened = random_run(made, "bpe-gpt2", **MODERN)
+    export_run(opened, "gguf", out=made / "made.gguf")
+    export_run(opened, "hf", out=made / "hf")
+    return made
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported / "hf", tmp_path / "hf"))
 
 
 def weights(opened: Model) -> dict[str, torch.Tensor]:
@@ -272,9 +288,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED, ids=lambda x: str(x)[:40])
 def test_a_config_that_says_something_else_is_refused_by_its_name(
-    changes: dict[str, Any], words: str, tmp_path: Path
+    changes: dict[str, Any], words: str, folder: Path, tmp_path: Path
 ):
-    folder, _, _ = export_run(random_run(tmp_path, **MODERN), "hf")
     write_json(folder / "config.json", read_json(folder / "config.json") | changes)
     with pytest.raises(UserError, match=words) as caught:
         imported(folder, tmp_path)
@@ -296,10 +311,9 @@ OTHER_GGUF: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("key", "value", "words"), OTHER_GGUF, ids=lambda x: str(x)[:40])
 def test_a_gguf_that_says_something_else_is_refused_by_its_name(
-    key: str, value: Any, words: str, tmp_path: Path
+    key: str, value: Any, words: str, exported: Path, tmp_path: Path
 ):
-    path, _, _ = export_run(random_run(tmp_path, "bpe-gpt2", **MODERN), "gguf")
-    said, packed = read_gguf(path)
+    said, packed = read_gguf(exported / "made.gguf")
     tensors = {name: (tensor.shape, tensor.kind) for name, tensor in packed.items()}
     changed = tmp_path / "changed.gguf"
     write_gguf(changed, said | {key: value}, tensors, lambda name: packed[name].data)
@@ -308,10 +322,11 @@ def test_a_gguf_that_says_something_else_is_refused_by_its_name(
     assert "\n" not in str(caught.value) and not Run(tmp_path / "back").exists()
 
 
-def test_a_head_that_is_no_embedding_is_refused_where_the_config_ties_them(tmp_path: Path):
+def test_a_head_that_is_no_embedding_is_refused_where_the_config_ties_them(
+    folder: Path, tmp_path: Path
+):
     from safetensors.torch import load_file, save_file
 
-    folder, _, _ = export_run(random_run(tmp_path, **MODERN), "hf")
     tensors = load_file(folder / "model.safetensors")
     for head, same in ((tensors["model.embed_tokens.weight"].clone(), True), (None, False)):
         head = torch.zeros_like(tensors["model.embed_tokens.weight"]) if head is None else head
@@ -323,10 +338,9 @@ def test_a_head_that_is_no_embedding_is_refused_where_the_config_ties_them(tmp_p
                 imported(folder, tmp_path, "other")
 
 
-def test_float8_is_refused_since_its_scales_lie_elsewhere(tmp_path: Path):
+def test_float8_is_refused_since_its_scales_lie_elsewhere(folder: Path, tmp_path: Path):
     from safetensors.torch import load_file, save_file
 
-    folder, _, _ = export_run(random_run(tmp_path, **MODERN), "hf")
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.float8_e4m3fn)
     save_file(tensors, folder / "model.safetensors")
@@ -337,8 +351,9 @@ def test_float8_is_refused_since_its_scales_lie_elsewhere(tmp_path: Path):
 
 
 @pytest.mark.parametrize("key", ["single_word", "lstrip", "rstrip"])
-def test_a_token_that_is_found_by_what_stands_around_it_is_refused(key: str, tmp_path: Path):
-    folder, _, _ = export_run(random_run(tmp_path, "bpe-gpt2", **MODERN), "hf")
+def test_a_token_that_is_found_by_what_stands_around_it_is_refused(
+    key: str, folder: Path, tmp_path: Path
+):
     table = read_json(folder / "tokenizer.json")
     plain = {"id": table["added_tokens"][0]["id"], "content": "<think>", "special": False}
     for more, words in (({}, None), ({key: True}, f"'<think>' in text by .*{key}")):
@@ -360,8 +375,7 @@ def test_pythias_parallel_residual_is_refused(tmp_path: Path):
         imported(folder, tmp_path)
 
 
-def test_a_pickle_is_refused_with_the_reason(tmp_path: Path):
-    folder, _, _ = export_run(random_run(tmp_path, **MODERN), "hf")
+def test_a_pickle_is_refused_with_the_reason(folder: Path, tmp_path: Path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"a pickle \(pytorch_model.bin\), which can run any code"):
         imported(folder, tmp_path)
@@ -438,10 +452,9 @@ def test_recall_looks_in_the_text_that_the_user_names(
     ],
 )
 def test_verbs_that_need_the_training_text_say_what_to_name(
-    words: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: str, reason: str, exported: Path, capsys: pytest.CaptureFixture[str]
 ):
-    opened = random_run(tmp_path / "made", "bpe-gpt2", **MODERN)
-    import_run(export_run(opened, "gguf")[0], "mine")
+    import_run(exported / "made.gguf", "mine")
     with pytest.raises(SystemExit) as caught:
         main(words.split())
     assert caught.value.code == 2

@@ -25,6 +25,7 @@ from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
+from tests.forked import Forked
 
 # V, context, H, C, F all different, and no power of two among those that loops run over.
 SMALL = ModelConfig(vocab_size=37, context_length=11, n_layers=2, n_heads=3, d_model=30, d_ff=52)
@@ -322,6 +323,7 @@ def test_threads_end_with_their_decoder_and_a_decoder_may_rest_between_steps():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.xdist_group("forked")
 @torch.inference_mode()
 def test_a_forked_process_decodes_with_threads_of_its_own():
     code = """if True:
@@ -339,8 +341,7 @@ def test_a_forked_process_decodes_with_threads_of_its_own():
             found = decoder.logits([torch.tensor([2])], caches[:1])
             os._exit(0 if found.isfinite().all() else 1)
     """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=100)
-    assert done.returncode == 0
+    assert Forked([sys.executable, "-c", code]).wait(timeout=100) == 0
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -54,26 +55,34 @@ CONFIGS = (
 Example = tuple[nn.Module, tuple[Any, ...]]
 
 
+@cache
+def calls(t: int) -> list[Example]:
+    """Every layer of some models, with what it reads there."""
+    seen: list[Example] = []
+
+    def note(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        seen.append((layer, tuple(x.detach() if is_float(x) else x for x in arguments)))
+
+    for config in CONFIGS:
+        model = randomized(GPT(config))
+        handles = [layer.register_forward_pre_hook(note) for layer in model.modules()]
+        model(torch.arange(2 * t).view(2, t) ** 2 % config.vocab_size)
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
 def examples(kind: type[nn.Module], t: int) -> list[Example]:
     """Layers of a class as they stand in models, with arguments such as they read there.
 
     Numbers are random, in float32, of the shapes that come in; token ids stay.
     """
     draw = torch.Generator().manual_seed(t)
-    seen: list[Example] = []
-
-    def note(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        drawn = (torch.randn(x.shape, generator=draw) if is_float(x) else x for x in arguments)
-        seen.append((layer, tuple(drawn)))
-
-    for config in CONFIGS:
-        model = randomized(GPT(config))
-        layers = [layer for layer in model.modules() if type(layer) is kind]
-        handles = [layer.register_forward_pre_hook(note) for layer in layers]
-        model(torch.arange(2 * t).view(2, t) ** 2 % config.vocab_size)
-        for handle in handles:
-            handle.remove()
-    return seen
+    return [
+        (layer, tuple(torch.randn(x.shape, generator=draw) if is_float(x) else x for x in read))
+        for layer, read in calls(t)
+        if type(layer) is kind
+    ]
 
 
 def randomized(module: nn.Module) -> nn.Module:

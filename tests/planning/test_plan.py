@@ -12,6 +12,7 @@ from folio.cli.plan import parse_bytes
 from folio.errors import UserError
 from folio.planning.plan import Plan, Row
 from folio.recipe.expected_loss import RULE
+from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.sizing import Candidate
 from folio.recipe.speed import Throughput
@@ -70,6 +71,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr("folio.recipe.sizing.measure", measure)
     monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
+    monkeypatch.setitem(SIZES, "nano", Size(1, 2, 16, 64, 16, 16))  # of the anchors
     return measured
 
 
@@ -106,7 +108,7 @@ def test_json_has_the_same_numbers_and_the_anchor_is_measured_once(
 def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
     book: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("folio.planning.plan.ANCHOR_STEPS", (2, 4))
+    monkeypatch.setattr("folio.planning.plan.trial_loss", lambda *_: 3.0)
     # So slow that no larger size comes near to the tokens that it needs.
     monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: Throughput(100.0, 1.0))
     main(["plan", str(book), "--json", "--minutes", "1000", "--optimizer.kind", "adamw"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import folio
 from folio.cli.main import main
 from folio.recall import personal as personal_module
 from folio.recall import secrets as secrets_module
@@ -20,6 +21,7 @@ from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
 from folio.run.model import Model
 from folio.tokens.text import TokenText
+from tests.conftest import copied
 from tests.recall.making import prose, train_on
 
 NUMBERS = [
@@ -106,13 +108,21 @@ def test_masks_keep_the_length_and_hide_what_is_long_enough():
 SECRET = "quarrelsome-kite"
 
 
-@pytest.fixture
-def with_secret(tmp_path: Path) -> Model:
-    path = tmp_path / "letters.txt"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
     texts = [prose(60, seed) for seed in range(12)]
     texts[4] += " Write to jane.doe@example.org. "
-    path.write_text(f" The word is {SECRET}.\n".join(texts))
-    return train_on(path, "letters", steps=150)
+    (folder / "letters.txt").write_text(f" The word is {SECRET}.\n".join(texts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_RUNS", str(folder))
+        return train_on(folder / "letters.txt", "letters", steps=150).run.path
+
+
+@pytest.fixture
+def with_secret(made: Path) -> Model:
+    """Of a copy of a run that is trained once for all tests here."""
+    return folio.load(copied(made).path)
 
 
 def test_bits_are_those_of_a_plain_forward_pass(with_secret: Model):

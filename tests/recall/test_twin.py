@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import folio
 from folio.cli.main import main
 from folio.errors import UserError
 from folio.evaluation.passages import Passages
@@ -22,20 +23,29 @@ from folio.recipe.recipe import Recipe
 from folio.run.directory import Run
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
+from tests.conftest import copied
 from tests.recall.making import prose, train_on, write_documents
 
 SMALL = RecallConfig(samples=2, passages=400, length=12, twin=True)
 RULE = "=-" * 200
 
 
-@pytest.fixture
-def opened(tmp_path: Path) -> Model:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty documents, six of which are nothing but a rule that the others have, too."""
+    folder = tmp_path_factory.mktemp("made")
     texts = [f"{RULE}{seed}" if seed % 5 == 0 else prose(50, seed) for seed in range(30)]
+    source = write_documents(folder / "texts", texts)
     apart = {"threshold": 1.0, "contained": 1.01}
-    return train_on(
-        write_documents(tmp_path / "texts", texts), "twins", 150, corpus={"duplicates": apart}
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_RUNS", str(folder))
+        return train_on(source, "twins", 150, corpus={"duplicates": apart}).run.path
+
+
+@pytest.fixture
+def opened(made: Path) -> Model:
+    """Of a copy of a run that is trained once for all tests here."""
+    return folio.load(copied(made).path)
 
 
 def read_by(bits: list[float]) -> Passages:

@@ -259,6 +259,7 @@ def test_resumed_conversations_match_uninterrupted_ones(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+@pytest.mark.xdist_group("forked")
 def test_one_that_is_killed_ends_with_the_same_bytes(base: Run, chats: Path):
     assert_a_killed_one_is_made_whole(__name__, chats, tuned(chats, "whole", **SAVED))
 

@@ -24,7 +24,7 @@ from tests.conftest import INT8, turn_kernels
 TINY = {
     "preset": "modern",
     "model": {
-        "n_layers": 2,
+        "n_layers": 1,
         "n_heads": 2,
         "d_model": 16,
         "context_length": 16,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run, runs_folder
 from tests.conftest import turn_kernels
+from tests.forked import Forked
 from tests.recipe.test_resume import TINY, recipe_of, stop_at, weights_of
 
 DEVICE = {"kind": "cpu", "precision": "float32", "threads": 1}
@@ -185,7 +185,7 @@ def test_a_sequential_order_cannot_be_mixed(base: Run, new: Path):
 
 
 def test_epochs_count_the_new_text_only(base: Run, new: Path):
-    budget = {"training": {"max_steps": 0, "max_epochs": 1.0}}
+    budget = {"training": {"max_steps": 0, "max_epochs": 0.25}}
     steps = {}
     for keep in (0.0, 0.5):
         table = table_of(new, start={"keep": keep})
@@ -289,10 +289,9 @@ tuned(Path(sys.argv[1]), "killed", Dies(), **SAVED)
 
 def assert_a_killed_one_is_made_whole(module: str, source: Path, whole: Run):
     """Kill what `tuned` of a module of tests trains; it goes on to the bytes of `whole`."""
-    # Another process, which takes seconds to load: what a kill leaves cannot be had in this one.
+    # Another process: what a kill leaves cannot be had in this one.
     code, root = KILLED.format(module=module), Path(__file__).parents[2]
-    process = subprocess.run([sys.executable, "-c", code, str(source)], cwd=root, check=False)
-    assert process.returncode == -9
+    assert Forked([sys.executable, "-c", code, str(source)], cwd=root).wait() == -9
     run = find_run("killed")
     assert run.newest()[0].step == 12
     assert goes_on(run) == "finished"
@@ -300,6 +299,7 @@ def assert_a_killed_one_is_made_whole(module: str, source: Path, whole: Run):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+@pytest.mark.xdist_group("forked")
 def test_a_fine_tuning_that_is_killed_ends_with_the_same_bytes(base: Run, new: Path):
     assert_a_killed_one_is_made_whole(__name__, new, tuned(new, "whole", **SAVED))
 

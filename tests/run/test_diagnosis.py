@@ -24,7 +24,7 @@ BASE: dict[str, Any] = {
     "preset": "gpt2",
     "model": {"n_layers": 1, "n_heads": 2, "d_model": 32, "context_length": 16},
     "optimizer": {"learning_rate": 1e-2},
-    "training": {"batch_size": 16, "max_steps": 200, "evaluation_interval": 20},
+    "training": {"batch_size": 16, "max_steps": 100, "evaluation_interval": 20},
     "device": {"kind": "cpu", "precision": "float32", "threads": 1},
 }
 
@@ -47,7 +47,7 @@ def docs(tmp_path: Path) -> Path:
 
 
 def test_a_run_that_learned_is_healthy(docs: Path):
-    training = {"max_steps": 500, "evaluation_interval": 50}
+    training = {"max_steps": 500, "evaluation_interval": 125}
     assert (
         verdict(docs, model=LARGER, optimizer={"learning_rate": 5e-3}, training=training)[0]
         == "healthy"
@@ -58,7 +58,10 @@ def test_a_run_that_learned_is_healthy(docs: Path):
 def test_a_tiny_text_read_often_is_overfit(docs: Path):
     docs.write_text(docs.read_text()[:3000])
     name, words = verdict(
-        docs, model=LARGER, optimizer={"learning_rate": 3e-3}, training={"max_steps": 500}
+        docs,
+        model=LARGER,
+        optimizer={"learning_rate": 3e-3},
+        training={"max_steps": 400, "evaluation_interval": 100},
     )
     assert name == "overfit"
     assert "knows its text by heart" in words and "--model.residual-dropout" in words

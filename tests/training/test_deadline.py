@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -12,6 +13,8 @@ from folio.training.pace import Knot, Pace
 
 Slowdown = Callable[[float], float]
 STEP, EVALUATION, END = 0.08, 0.8, 1.0
+GRAIN = 0.02
+"""Simulated seconds in which a machine is as slow as at their beginning."""
 
 
 class Machine:
@@ -22,8 +25,9 @@ class Machine:
 
     def compute(self, seconds: float) -> None:
         seconds *= self.random.uniform(0.95, 1.05)
-        for _ in range(50):
-            self.seconds += seconds / 50 * self.slowdown(self.seconds)
+        n = math.ceil(seconds / GRAIN)
+        for _ in range(n):
+            self.seconds += seconds / n * self.slowdown(self.seconds)
 
 
 def spend(

@@ -34,6 +34,7 @@ from folio.tuning.outcome import count_tied, look  # noqa: E402
 from folio.tuning.page import summary, write_best, write_page  # noqa: E402
 from folio.tuning.study import Request, Study, StudyConfig, open_study  # noqa: E402
 from folio.tuning.worker import claim, work  # noqa: E402
+from tests.forked import Forked  # noqa: E402
 from tests.tuning.studies import (  # noqa: E402
     RECIPE,
     SPACE,
@@ -67,10 +68,9 @@ def test_three_small_trials_give_a_recipe_a_page_and_the_noise(make_study: MakeS
     assert json.loads(json.dumps(outcome.record()))["best"][0] == best.number
 
 
-def test_the_objective_is_the_best_validation_loss_of_the_run(make_study: MakeStudy):
-    study = make_study(trials=1)
-    work(study, never)
-    (trial,) = study.connect().get_trials()
+def test_the_objective_is_the_best_validation_loss_of_the_run(finished: Study):
+    study = finished
+    trial, _ = study.connect().get_trials()
     losses = [e["validation_loss"] for e in study.trial_run(0).events("evaluation")]
     assert trial.value == min(losses) and len(losses) == study.config.evaluations
     assert sorted(trial.intermediate_values) == list(range(1, study.config.evaluations + 1))
@@ -100,14 +100,13 @@ def test_evaluations_that_a_kill_kept_from_the_journal_are_reported_afterwards(
     assert sorted(trial.intermediate_values) == list(range(1, study.config.evaluations + 1))
 
 
-def test_an_interrupted_study_ends_like_one_that_was_not(make_study: MakeStudy, tmp_path: Path):
-    whole = make_study(trials=3)
-    work(whole, never)
+def test_an_interrupted_study_ends_like_one_that_was_not(make_study: MakeStudy, two_trials: Path):
+    whole = open_study(two_trials)
     expected = [(t.params, t.value, t.state) for t in whole.connect().get_trials()]
-    whole.path.rename(tmp_path / "whole")
-    parts = make_study(trials=3)
-    for _ in range(3):
+    parts = make_study(trials=2)
+    for _ in range(2):
         work(parts, stop_after(20))
+        assert TrialState.RUNNING in states(parts)
     work(parts, never)
     assert [(t.params, t.value, t.state) for t in parts.connect().get_trials()] == expected
 
@@ -280,10 +279,9 @@ def losses(study: Study) -> list[tuple[dict[str, Any], float | None]]:
 
 @pytest.mark.parametrize("how", ["renamed", "copied", "moved"])
 def test_a_study_under_another_name_goes_on_as_what_it_is(
-    make_study: MakeStudy, tmp_path: Path, how: str
+    finished: Study, tmp_path: Path, how: str
 ):
-    study = make_study(trials=2)
-    work(study, never)
+    study = finished
     before = losses(study)
     target = tmp_path / "elsewhere" / "deep" / "study" if how == "moved" else tmp_path / "other"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -304,7 +302,7 @@ def test_a_study_under_another_name_goes_on_as_what_it_is(
 def test_a_study_of_a_version_without_ids_is_recognized(
     make_study: MakeStudy, tmp_path: Path, renamed: bool
 ):
-    study = make_study(trials=2)
+    study = make_study(trials=1)
     study = replace(study, id="study")  # such a version took the name of the directory
     work(study, never)
     before = losses(study)
@@ -313,7 +311,7 @@ def test_a_study_of_a_version_without_ids_is_recognized(
     if renamed:
         study.path.rename(tmp_path / "other")
     path = tmp_path / "other" if renamed else study.path
-    again = with_trials(open_study(path), 3)
+    again = with_trials(open_study(path), 2)
     assert losses(again) == before
     again.path.rename(tmp_path / "third")  # from now on it has an id
     assert losses(open_study(tmp_path / "third")) == before
@@ -338,7 +336,7 @@ def test_a_run_of_other_settings_is_no_trials_loss(
     make_study: MakeStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str], done: bool
 ):
     study = make_study(trials=1)
-    work(study, never if done else stop_after(20))
+    work(study, never if done else stop_after(4))
     run = study.trial_run(0).path
     foreign = read_toml(run / "recipe.toml")["optimizer"]["learning_rate"]
     study.journal_file.unlink()  # so that the first trial is drawn again, from other numbers
@@ -357,10 +355,11 @@ def test_a_run_of_other_settings_is_no_trials_loss(
 # ---- processes -----------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("forked")
 def test_a_worker_whose_command_is_gone_before_its_first_line_does_nothing(make_study: MakeStudy):
     study = make_study(trials=3)
     command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
-    assert subprocess.run(command, stdin=subprocess.DEVNULL, timeout=300).returncode == 0
+    assert Forked(command, stdin=subprocess.DEVNULL).wait(timeout=300) == 0
     assert states(study) == []
 
 

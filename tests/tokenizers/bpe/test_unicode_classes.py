@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import sys
+from functools import cache
 
 import pytest
 import regex
@@ -38,6 +39,7 @@ def points(ranges: str) -> set[int]:
     return {point for span in spans for point in span}
 
 
+@cache
 def of_regex(pattern: str) -> set[int]:
     return set(map(ord, regex.findall(pattern, ALL_TEXT)))
 
