@@ -37,9 +37,11 @@ def test_a_recipe_is_planned_as_it_is(folio: Folio, tmp_path: Path):
     path.write_text('preset = "gpt2"\nsize = "mini"\n[training]\nbatch_size = 7\nmax_steps = 10\n')
     record = json.loads(folio("plan", str(path), "--gpus", "1", "--json").out)
     assert record["batch_size"] == 7 and record["tokens"] == 7 * 256 * 10
-    flags = ["--training.batch-size", "9", "--model.vocab-size", "100"]
+    more = {"training.batch-size": 9, "training.max-tokens": 2304, "model.vocab-size": 100}
+    flags = [f"--{name}={value}" for name, value in more.items()]
     other = json.loads(folio("plan", str(path), "--gpus", "1", "--json", *flags).out)
-    assert other["batch_size"] == 9 and other["parameters"] < record["parameters"]
+    assert other["batch_size"] == 9 and other["tokens"] == 9 * 256 * 1
+    assert other["parameters"] < record["parameters"]
 
 
 def test_small_models_and_cards_without_a_run_are_told(folio: Folio):
@@ -54,6 +56,7 @@ def test_small_models_and_cards_without_a_run_are_told(folio: Folio):
         ("--gpus 8 --gpu h10", "Did you mean 'h100'"),
         ("--machines 2", "must be at least 1, got 0 and 2"),
         ("--gpus 2 --machines 0", "must be at least 1, got 2 and 0"),
+        ("--gpus 2 --memory 8GB", "Leave --memory, --from and --starvation out"),
         ("--gpus 2 --network fast", "--network must be a bandwidth such as 100Gbit or 20GB"),
     ],
 )

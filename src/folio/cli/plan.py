@@ -58,6 +58,10 @@ def plan(
     if gpus or machines != 1 or gpu or link or network:
         from folio.cli.plan_cluster import show_cluster
 
+        if memory or from_run is not None or starvation:
+            raise UserError(
+                "folio plan --gpus measures nothing. Leave --memory, --from and --starvation out."
+            )
         show_cluster(corpus, gpus, machines, gpu, link, network, json)
         return
     if not minutes > 0:

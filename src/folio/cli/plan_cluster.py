@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 from folio.cli.overrides import settings_table, split_words
-from folio.config import merge
 from folio.console import duration, show, table
 from folio.errors import UserError
 from folio.storage import json_text
@@ -41,7 +40,7 @@ def show_cluster(
 
     from folio.planning.cluster import Cluster, plan_cluster
     from folio.planning.gpus import gpu_of
-    from folio.recipe.recipe import make_recipe, source_layers
+    from folio.recipe.recipe import lay_over, make_recipe, source_layers
     from folio.recipe.start import started
 
     if any(not word.endswith(".toml") for word in positional):
@@ -49,7 +48,7 @@ def show_cluster(
             f"folio plan --gpus takes a recipe or settings, not a text, got '{positional[0]}'. For "
             f"example: folio plan --gpus {gpus} --size small --training.max-tokens 2000000000"
         )
-    given = started(merge(*source_layers(positional), settings_table(flags)))
+    given = started(lay_over(*source_layers(positional), settings_table(flags)))
     recipe = make_recipe({"size": "small"}, given)
     if not recipe.model.vocab_size:
         recipe = make_recipe({"size": "small"}, given, {"model": {"vocab_size": VOCABULARY}})

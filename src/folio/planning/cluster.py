@@ -139,14 +139,14 @@ class ClusterPlan:
 
     def larger_batch(self) -> int:
         """Windows of a batch with which the all-reduce takes a tenth of a step of all GPUs."""
-        last, wanted = self.rows[-1], self.rows[-1].cost.all_reduce * (1 / SMALL_SHARE - 1)
+        last = self.rows[-1]
+
+        def seconds(windows: int) -> float:
+            at_once, gpu = last.windows_at_once, self.cluster.gpu
+            return _computing(self.recipe, gpu, windows, at_once, self.kernels).computing
+
         each = last.windows
-        while (
-            _computing(
-                self.recipe, self.cluster.gpu, each, last.windows_at_once, self.kernels
-            ).computing
-            < wanted
-        ):
+        while seconds(each) < last.cost.all_reduce * (1 / SMALL_SHARE - 1):
             each *= 2
         return each * self.cluster.total
 
