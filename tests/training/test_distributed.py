@@ -61,7 +61,8 @@ def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[
         try:
             return work(ProcessGroup(rank, n, store))
         finally:
-            distributed.destroy_process_group()
+            if distributed.is_initialized():  # a whole run has left it
+                distributed.destroy_process_group()
 
     pool = ProcessPool(n, [[phase]], lambda: None)
     try:
