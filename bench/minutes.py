@@ -27,7 +27,8 @@ from folio.console import table
 PROMISE = 0.10
 SECONDS = 5.0
 """At which the other program goes or comes."""
-HOG = "while True: pass"
+HOG = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+"""Keeps a core busy, and ends with whoever started it."""
 
 FEW = "are few here"
 """Told by the command where the promise is not given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def settings(kind: str, *more: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def state_of(training: Training) -> Iterator[dict[str, Tensor]]:
+def state_of(training: Training) -> Generator[dict[str, Tensor]]:
     """What a checkpoint gets of the optimizer; in the first process."""
     optimizer = training.step.optimizer
     is_sharded = isinstance(optimizer, ShardedOptimizer)

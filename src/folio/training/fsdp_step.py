@@ -37,7 +37,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from folio.accelerator import to_device
 from folio.device import Device
@@ -82,7 +82,7 @@ class FSDPStep:
         self.model, self.device, self.config = model, device, config
         self.group, self.seed = group, seed
         self.compute = copy.deepcopy(model).train()
-        _divide(self.compute, device, group)
+        _divide(self.compute, device)
         self.parameters = list(self.compute.parameters())
         self.rows = Rows(group, device.torch)
         self.optimizer = ShardedOptimizer(optimizer_config, self.compute, group, self.rows, model)
@@ -199,12 +199,12 @@ class FSDPStep:
             yield
 
 
-def _divide(model: nn.Module, device: Device, group: ProcessGroup) -> None:
+def _divide(model: nn.Module, device: Device) -> None:
     """Divide each block of a model, then what is around the blocks.
 
     Gradients are added up, not averaged, in float32.
     """
-    from torch.distributed.device_mesh import init_device_mesh  # take a second to load
+    from torch.distributed.device_mesh import DeviceMesh  # takes a second to load
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     if device.dtype == torch.float16:
@@ -212,7 +212,8 @@ def _divide(model: nn.Module, device: Device, group: ProcessGroup) -> None:
             "training.sharding = full computes in float32 or bfloat16, got device.precision "
             "float16, whose gradients would have to be scaled. Give --device.precision float32."
         )
-    mesh = init_device_mesh(device.torch.type, (group.world_size,))
+    # Of the group that is there: a new one would wait for processes that are not here yet.
+    mesh = DeviceMesh.from_group(distributed.group.WORLD, device.torch.type)
     policy = MixedPrecisionPolicy()
     if device.dtype != torch.float32:
         policy = MixedPrecisionPolicy(param_dtype=device.dtype, reduce_dtype=torch.float32)

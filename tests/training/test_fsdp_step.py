@@ -1,0 +1,221 @@
+"""Processes that divide a model: the curve of one process, and its checkpoint."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed.fsdp  # loaded once, before the processes are forked
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folio.config import merge
+from folio.errors import UserError
+from folio.training.distributed import ProcessGroup
+from folio.training.fsdp_rows import rows_of
+from folio.training.fsdp_step import FSDPStep
+from folio.training.loop import train
+from folio.training.parts import Training
+from folio.training.state import TrainingState, load_model_tensors, model_tensors
+from folio.workers import WorkerError, forks
+from tests.training import test_distributed
+from tests.training.test_distributed import training_of
+from tests.training.test_loop import Listener
+
+pytestmark = pytest.mark.skipif(not forks(), reason="processes are forked here")
+FULL = {"preset": "modern", "device": {"fast": "off"}, "training": {"sharding": "full"}}
+KINDS: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": {"kind": "adamw"}},
+    "sgd": {"optimizer": {"kind": "sgd"}, "preset": "gpt2"},
+    "muon": {"optimizer": {"kind": "muon"}},
+    "bfloat16": {"device": {"precision": "bfloat16"}},
+    # five windows each for two processes: micro-batches of 2, 2 and 1, of which one has a filler
+    "micro-batches": {"training": {"batch_size": 9, "micro_batch_size": 2}},
+}
+
+
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 9))
+def test_the_rows_of_all_processes_are_those_of_torch_chunk(rows: int, width: int, n: int):
+    weights = torch.arange(rows * width).view(rows, width)
+    chunks = [chunk.flatten().tolist() for chunk in weights.chunk(n)]
+    chunks += [[]] * (n - len(chunks))
+    found = [slice(*rows_of(weights.shape, rank, n)) for rank in range(n)]
+    assert [weights.view(-1)[each].tolist() for each in found] == chunks
+
+
+def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[Any]:
+    """The answers of n processes. A fork must not inherit what is left of an earlier group: to free
+    that it would wait for threads which only its parent has.
+    """
+    gc.collect()
+    return test_distributed.together(n, folder, work)
+
+
+def saved(training: Training) -> tuple[dict[str, Any], ...]:
+    """What a checkpoint has of weights and optimizer."""
+    tensors = model_tensors(training.model), training.step.optimizer.tensors
+    return tuple({name: x.numpy().copy() for name, x in some.items()} for some in tensors)
+
+
+def step_of(training: Training) -> FSDPStep:
+    assert isinstance(training.step, FSDPStep)
+    return training.step
+
+
+def run(group: ProcessGroup, changes: dict[str, Any], state: TrainingState, last: int = 100) -> Any:
+    """Losses and evaluations; and where they are gathered, weights and optimizer."""
+    training, listener = training_of(group, **changes), Listener()
+    train(training, state, listener, lambda: state.step >= last)
+    with step_of(training).gathered():
+        tensors = saved(training) if group.rank == 0 else None
+    return losses_of(listener), tensors
+
+
+def losses_of(listener: Listener) -> Any:
+    evaluations = [(e.validation_loss, e.standard_error) for _, e in listener.evaluations]
+    return listener.losses, np.ravel(evaluations).tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "n"), [("adamw", 3), ("sgd", 2), ("muon", 3), ("bfloat16", 2), ("micro-batches", 2)]
+)
+def test_losses_weights_and_state_are_those_of_one_process(kind: str, n: int, tmp_path: Path):
+    changes, listener = merge(FULL, KINDS[kind]), Listener()
+    alone = training_of(None, **changes)
+    train(alone, TrainingState(), listener)
+
+    def work(group: ProcessGroup) -> Any:
+        return run(group, changes, TrainingState())
+
+    (losses, tensors), *others = together(n, tmp_path, work)
+    assert all(theirs == losses for theirs, _ in others)
+    rel = 1e-2 if kind == "bfloat16" else 1e-4
+    for found, expected in zip(losses, losses_of(listener)):
+        assert found == pytest.approx(expected, rel=rel)
+    for found, expected in zip(tensors, saved(alone)):
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            apart = np.abs(found[name] - values).max() / np.abs(values).max()
+            assert apart <= (0.1 if kind == "bfloat16" else 1e-3), name
+
+
+def test_what_two_began_one_process_and_three_go_on_with(tmp_path: Path):
+    changes, listener, state = merge(FULL, KINDS["muon"]), Listener(), TrainingState()
+    train(training_of(None, **changes), TrainingState(), listener)
+    expected = listener.losses[3:]
+    begun = together(2, tmp_path, lambda group: (run(group, changes, state, 3), state))
+    ((_, tensors), at), _ = begun
+    weights, optimizer = ({n: torch.from_numpy(x) for n, x in some.items()} for some in tensors)
+
+    def go_on(group: ProcessGroup | None) -> list[float]:
+        training, own = training_of(group, **changes), Listener()
+        load_model_tensors(training.model, weights)
+        training.step.optimizer.load(optimizer)
+        train(training, TrainingState(step=at.step, place=at.place), own)
+        return own.losses
+
+    assert go_on(None) == pytest.approx(expected, rel=1e-4)
+    (tmp_path / "three").mkdir()
+    for losses in together(3, tmp_path / "three", go_on):
+        assert losses == pytest.approx(expected, rel=1e-4)
+
+
+def test_each_process_has_its_share_of_weights_gradients_and_state_in_bytes(tmp_path: Path):
+    changes = merge(FULL, KINDS["adamw"], {"model": {"n_layers": 2, "d_model": 32}})
+
+    def work(group: ProcessGroup) -> Any:
+        training = training_of(group, **changes)
+        step = step_of(training)
+        train(training, TrainingState(), Listener())
+        own = [p.to_local() for p in step.parameters]  # type: ignore[attr-defined]
+        gradients = [p.grad.to_local() for p in step.parameters]  # type: ignore[union-attr]
+        held = *own, *gradients, *step.optimizer.state.values()
+        is_divided = all(p is q for p, q in zip(step.parameters, step.compute.parameters()))
+        assert is_divided, "a layer is whole beyond the step"
+        return sum(x.nbytes for x in held), next(training.model.parameters()).is_meta
+
+    n_bytes, is_freed = zip(*together(3, tmp_path, work))
+    total = 4 * 4 * sum(p.numel() for p in training_of(None, **changes).model.parameters())
+    assert sum(n_bytes) == pytest.approx(total, rel=0.001)  # and counts of steps
+    assert max(n_bytes) <= total / 3 * 1.1  # the first ones have a row more
+    assert is_freed == (False, True, True)
+
+
+def test_a_step_that_would_not_be_finite_changes_no_weight(tmp_path: Path):
+    changes = merge(FULL, KINDS["muon"])
+
+    def work(group: ProcessGroup) -> Any:
+        training = training_of(group, **changes)
+        step = step_of(training)
+        step.refresh()
+        before = [p.to_local().clone() for p in step.parameters]  # type: ignore[attr-defined]
+        batch = training.stream.next_batch(6, 8)
+        norm = step.backward(batch, 0).norm
+        with pytest.raises(FloatingPointError):
+            step.update(1e38, norm)
+        return all(
+            p.to_local().equal(old)  # type: ignore[attr-defined]
+            for p, old in zip(step.parameters, before)
+        )
+
+    assert together(2, tmp_path, work) == [True, True]
+
+
+def test_all_stop_after_the_same_step_where_one_is_asked_to(tmp_path: Path):
+    def work(group: ProcessGroup) -> Any:
+        training, state, listener = training_of(group, **FULL), TrainingState(), Listener()
+        step = step_of(training)
+        step.should_stop = lambda: group.rank == 1 and state.step == 3
+        ending = train(training, state, listener, lambda: step.stopping)
+        return ending, state.step, listener.saves
+
+    assert together(2, tmp_path, work) == [("interrupted", 4, [3, 4])] * 2
+
+
+def test_a_process_that_dies_within_a_block_is_named(tmp_path: Path):
+    def work(group: ProcessGroup) -> None:
+        training, state = training_of(group, **FULL), TrainingState()
+        step = step_of(training)
+        usual = step.loss
+
+        def dies(*args: Any) -> torch.Tensor:
+            if group.rank == 1 and state.step == 2:
+                os._exit(9)
+            return usual(*args)
+
+        step.loss = dies
+        with pytest.raises(WorkerError, match=r"Process 1 of the 2 .* torchrun"):
+            train(training, state, Listener())
+        told.append(group.is_broken)
+
+    with pytest.raises(WorkerError, match="was killed"):  # of the pool, for its part
+        together(2, tmp_path, work)
+    assert told == [True]
+
+
+told: list[bool] = []
+
+
+def test_float16_is_refused(tmp_path: Path):
+    def work(group: ProcessGroup) -> str:
+        with pytest.raises(UserError, match="float16"):
+            training_of(group, **merge(FULL, {"device": {"precision": "float16"}}))
+        return "told"
+
+    assert together(2, tmp_path, work) == ["told", "told"]
+
+
+def test_a_tied_head_stays_tied(tmp_path: Path):
+    def work(group: ProcessGroup) -> bool:
+        training = training_of(group, **merge(FULL, {"model": {"tied_head": True}}))
+        train(training, TrainingState(), Listener())
+        model: Any = step_of(training).compute
+        return model.lm_head.weight is model.token_embedding.weight
+
+    assert together(2, tmp_path, work) == [True, True]
