@@ -117,7 +117,7 @@ def test_a_run_whose_process_is_killed_and_started_again_by_torchrun_has_the_sam
         assert [code for code, _ in ends_of(processes)] == [0, 0]
     whole, killed = Run(runs_folder() / "whole"), Run(runs_folder() / "killed")
     words = ["-m", "folio", "train", str(book), "--name", "killed", *FLAGS]
-    torchrun = python(*TORCHRUN, "2", *words)
+    torchrun = python(*TORCHRUN, "--max-restarts=2", *words)
     for step in (75, 150):
         wait_for_step(killed, step, torchrun)
         os.kill(rank_one(torchrun), signal.SIGKILL)
@@ -148,7 +148,7 @@ def test_a_signal_that_is_told_to_one_process_stops_all_at_one_step(
 def test_torchrun_and_all_processes_may_get_the_signal_of_a_scheduler(book: Path):
     run = Run(runs_folder() / "all")
     words = ["train", str(book), "--name", "all", *FLAGS, "--training.max-steps", "100000"]
-    torchrun = python(*TORCHRUN, "0", *HANDLED, "-m", "folio", *words)
+    torchrun = python(*TORCHRUN, *HANDLED, "-m", "folio", *words)
     wait_for_step(run, 50, torchrun)
     pids = children_of(torchrun)
     for pid in (*pids, torchrun.pid):  # which sends it on
