@@ -178,22 +178,25 @@ class Page:
             self.key({"\n": "Enter"}.get(letter, letter))
 
     def click(self, selector: str) -> None:
-        """On the first element of a selector, with the mouse."""
-        where = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            "e.scrollIntoView({ block: 'center', behavior: 'instant' });"
-            "const r = e.getBoundingClientRect();"
-            "return [r.left + r.width / 2, r.top + r.height / 2]; })()"
-        )
-        for kind in ("mousePressed", "mouseReleased"):
-            self.send(
-                "Input.dispatchMouseEvent",
-                type=kind,
-                x=where[0],
-                y=where[1],
-                button="left",
-                clickCount=1,
+        """On the first element of a selector, with the mouse; as a hand would, once more if it was
+        moved or made anew between looking, pressing and releasing, so that it heard nothing.
+        """
+        chosen, end = json.dumps(selector), time.monotonic() + PATIENCE
+        hear = f"({{ target }}) => (clicked ||= !!target.closest({chosen}))"
+        while time.monotonic() < end:
+            where = self.run(
+                f"(() => {{ const e = document.querySelector({chosen}); clicked = false;"
+                f"addEventListener('click', {hear}, {{ capture: true, once: true }});"
+                "e.scrollIntoView({ block: 'center', behavior: 'instant' });"
+                "const r = e.getBoundingClientRect();"
+                "return [r.left + r.width / 2, r.top + r.height / 2]; })()"
             )
+            at = {"x": where[0], "y": where[1], "button": "left", "clickCount": 1}
+            for kind in ("mousePressed", "mouseReleased"):
+                self.send("Input.dispatchMouseEvent", type=kind, **at)
+            if self.run("clicked"):
+                return
+        raise AssertionError(f"never clicked: {selector}; {self.problems()}")
 
     def choose_file(self, selector: str, path: Path) -> None:
         """Give a file to a field."""

@@ -16,7 +16,7 @@ function makeEngine(data) {
     setTimeout(resolve, data.milliseconds || 0);
     signal.addEventListener("abort", () => reject(signal.reason));
   });
-  const top = (text) => [[text, 0.5], [" dog", 0.25], [" fox", 0.125], ["", 0.0625], ["\ufffd", 0.03], [data.hostile ? strange : " cat", 0.02]];
+  const top = (text) => [[text, 0.5], [" dog", 0.25], [" fox", 0.125], ["", 0.0625], ["\ufffd", 0.03], [data.hostile ? strange : " cat", 0.02], [" hen", 0.01], [" pig", 0.005]];
   return {
     ready: Promise.resolve("Ready."),
     async look(text, signal) {

@@ -121,6 +121,15 @@ def test_alternatives_are_taken_by_a_click_unless_they_are_no_text(opening: Open
     written(page, "The big dog")
 
 
+def test_what_is_below_the_choices_stays_where_it_is_when_they_come(opening: Opening):
+    """A click on a branch is lost if the branch moves between the press and the release."""
+    top = "document.getElementById('tree').getBoundingClientRect().top + scrollY"
+    without = opening(milliseconds=60_000).run(top)
+    page = opening()
+    page.wait(f"{CHOICES}.length === 8")
+    assert page.run(top) == without
+
+
 def test_sliders_reach_the_model_and_a_change_asks_again(opening: Opening):
     page = opening()
     page.type("A")
