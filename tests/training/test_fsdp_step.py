@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed.fsdp  # loaded once, before the processes are forked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +53,7 @@ def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[
     """The answers of n processes. A fork must not inherit what is left of an earlier group: to free
     that it would wait for threads which only its parent has.
     """
+    import_module("torch.distributed.fsdp")  # once, not in each of them
     gc.collect()
     return test_distributed.together(n, folder, work)
 

@@ -213,7 +213,7 @@ def _divide(model: nn.Module, device: Device) -> None:
             "float16, whose gradients would have to be scaled. Give --device.precision float32."
         )
     # Of the group that is there: a new one would wait for processes that are not here yet.
-    mesh = DeviceMesh.from_group(distributed.group.WORLD, device.torch.type)
+    mesh = DeviceMesh.from_group(cast(Any, distributed.group.WORLD), device.torch.type)
     policy = MixedPrecisionPolicy()
     if device.dtype != torch.float32:
         policy = MixedPrecisionPolicy(param_dtype=device.dtype, reduce_dtype=torch.float32)
