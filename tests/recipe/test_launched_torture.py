@@ -97,7 +97,7 @@ def wait_for_step(run: Run, step: int, *processes: subprocess.Popen[str]) -> Non
 
 def ends_of(processes: list[subprocess.Popen[str]]) -> list[tuple[int, list[str]]]:
     """Exit code and lines of each."""
-    lines = [process.communicate(timeout=120)[1].splitlines() for process in processes]
+    lines = [process.communicate(timeout=400)[1].splitlines() for process in processes]
     return [(process.returncode, said) for process, said in zip(processes, lines)]
 
 
@@ -153,7 +153,7 @@ def test_torchrun_and_all_processes_may_get_the_signal_of_a_scheduler(book: Path
     pids = children_of(torchrun)
     for pid in (*pids, torchrun.pid):  # which sends it on
         os.kill(pid, signal.SIGUSR1)
-    torchrun.communicate(timeout=120)
+    torchrun.communicate(timeout=400)
     assert_gone({torchrun.pid, *pids})
     assert [(e["reason"], e["step"]) for e in run.events("end")] == [
         ("interrupted", last_step(run))
