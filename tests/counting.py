@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -109,7 +109,7 @@ class _OneKernel(torch.autograd.Function):
 
 
 @contextmanager
-def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
+def counting(monkeypatch: pytest.MonkeyPatch) -> Generator[Counting]:
     """Count, with attention and RMSNorm as CUDA has them."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor, **settings: Any) -> Tensor:

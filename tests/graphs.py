@@ -6,7 +6,7 @@ tensors that operations make while it records are those into which a replay writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -78,12 +78,12 @@ class Stream:
 
 
 @contextmanager
-def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Graph]]:
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Generator[list[Graph]]:
     """Have the processor record graphs; yields those that were recorded."""
     recorded: list[Graph] = []
 
     @contextmanager
-    def record(graph: Graph) -> Iterator[None]:
+    def record(graph: Graph) -> Generator[None]:
         try:
             with graph:
                 yield

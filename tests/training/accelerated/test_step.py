@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -76,14 +76,14 @@ def test_only_the_compute_copy_has_padded_rows():
     training = training_of(gpu("bfloat16"))
     step = training.step
     assert isinstance(step, AcceleratedStep)
-    assert isinstance(step.compute.lm_head, PaddedHead)
-    assert step.compute.lm_head.weight.shape[0] == 128
-    assert training.model.lm_head.weight.shape[0] == 11
+    compute, model = cast(GPT, step.compute), cast(GPT, training.model)
+    assert isinstance(compute.lm_head, PaddedHead)
+    assert (len(compute.lm_head.weight), len(model.lm_head.weight)) == (128, 11)
     step.verify(batch_of(2))
     before = step.backward(batch_of(4), 0)
     step.update(1.0, before.norm)
-    assert not step.compute.lm_head.weight[11:].any()
-    assert torch.equal(step.compute.lm_head.weight[:11], training.model.lm_head.weight.bfloat16())
+    assert not compute.lm_head.weight[11:].any()
+    assert torch.equal(compute.lm_head.weight[:11], model.lm_head.weight.bfloat16())
 
 
 def test_a_loss_of_the_users_own_is_taken():

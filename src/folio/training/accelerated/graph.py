@@ -15,6 +15,7 @@ from torch import Tensor
 
 from folio.accelerator import ran_out_of_memory, random_states, set_random_states
 from folio.console import say
+from folio.training.gradients import total_norm
 
 WARM_UPS = 3
 """Calls on a side stream before a recording, as torch advises: libraries allocate and choose."""
@@ -91,6 +92,7 @@ class Graphed:
 
     def _record(self, own: list[Tensor], put_back: Callable[[], None]) -> Callable[..., None]:
         """Record the function with arguments of its own, which never move."""
+        expected: list[Tensor] = []
         if self.changes:
             self.function(*own)
             expected = [x.to("cpu", copy=True) for x in self.changes]
@@ -130,6 +132,6 @@ def require_near(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
         ArithmeticError: they differ by more than TOLERANCE.
     """
     for x, y in zip(found, expected):
-        off, length = (x - y).norm().item(), y.norm().item()
+        off, length = (float(total_norm([z])) for z in (x - y, y))
         if not off <= TOLERANCE * length:
             raise ArithmeticError(f"a replay is off by {off:.3g} of {length:.3g}")

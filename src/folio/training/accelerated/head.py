@@ -9,12 +9,12 @@ neither logits, checkpoints nor the master weights know of.
 Shapes:  N positions · C = d_model · V vocabulary · P padded vocabulary
 """
 
-# pyright: reportIncompatibleMethodOverride=false
+# pyright: reportIncompatibleMethodOverride=false, reportUnknownMemberType=false
 
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ def can_be_padded(model: nn.Module) -> bool:
     if type(model) is not GPT or not is_untouched(model):
         return False
     head = model.lm_head
-    return type(head) is nn.Linear and head.bias is None and is_untouched(head)
+    return type(head) is nn.Linear and cast(object, head.bias) is None and is_untouched(head)
 
 
 def pad_head(model: GPT) -> None:
@@ -67,7 +67,7 @@ def pad_head(model: GPT) -> None:
 def without_head(model: Model) -> Model:
     """The same model of the same layers, but one that returns what its head would read."""
     body = copy.copy(model)
-    vars(body)["_modules"] = {**model._modules, "lm_head": nn.Identity()}
+    vars(body)["_modules"] = {**vars(model)["_modules"], "lm_head": nn.Identity()}
     return body
 
 

@@ -51,7 +51,11 @@ class GraphedRule(Rule):
         super().__init__(Members(rule.parameters, rule.heights, rule.weight_decay), rule.config)
         self.state = rule.state
         self.numbers = torch.zeros(2, device=rule.parameters[0].device)
-        self.move = Graphed(lambda numbers: move(rule, *numbers.unbind()))
+
+        def by_numbers(numbers: Tensor) -> None:
+            move(rule, numbers[0], numbers[1])
+
+        self.move = Graphed(by_numbers)
 
     def step(self, lr_scale: float) -> None:
         """Update the parameters as the rule does."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from folio.training.accelerated.graph import Graphed
 from folio.training.accelerated.head import can_be_padded, chunked_loss, pad_head, without_head
 from folio.training.accelerated.rules import accelerate_rules
 from folio.training.config import OptimizerConfig, TrainingConfig
+from folio.training.gradients import total_norm
 from folio.training.step import Gradient, PlainStep
 
 BACKEND = "inductor"
@@ -91,8 +93,8 @@ class AcceleratedStep(PlainStep):
             raise
         if self._loss_scale != 1.0:
             self._gradients.div_(self._loss_scale)
-        norm = torch.linalg.vector_norm(self._gradients)
-        loss, length = torch.stack([self._loss, norm]).cpu().tolist()  # waits, once
+        norm = total_norm([self._gradients])
+        loss, length = map(float, torch.stack([self._loss, norm]).cpu().numpy())  # waits, once
         return Gradient(loss / n_targets, length)
 
     def _add_micro_batch(self, inputs: Tensor, targets: Tensor, loss_of: Any = None) -> None:
@@ -110,9 +112,14 @@ class AcceleratedStep(PlainStep):
         penalty = self.config.confidence_penalty
         return chunked_loss(self._body(inputs), head, targets, size, penalty)
 
-    def _compiled_add(self) -> Any:
-        loss_of = torch.compile(self._loss_of, backend=BACKEND, fullgraph=True, dynamic=False)
-        return lambda inputs, targets: self._add_micro_batch(inputs, targets, loss_of)
+    def _compiled_add(self) -> Callable[[Tensor, Tensor], None]:
+        options = {"backend": BACKEND, "fullgraph": True, "dynamic": False}
+        loss_of: Any = torch.compile(self._loss_of, **options)  # pyright: ignore
+
+        def add(inputs: Tensor, targets: Tensor) -> None:
+            self._add_micro_batch(inputs, targets, loss_of)
+
+        return add
 
     @torch.no_grad()
     def refresh(self) -> None:
