@@ -31,6 +31,7 @@ FLAGS = (
     "--device.kind cpu --device.threads 1 --device.precision float32",
 )
 TRAIN = " ".join(FLAGS).split()
+pytestmark = pytest.mark.xdist_group("forked")
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +352,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 
 Process = subprocess.Popen[str]
-forked = pytest.mark.xdist_group("forked")
 
 
 def start(*arguments: str, **more: Any) -> Process:
@@ -382,7 +382,6 @@ def wait_for(process: Process, words: str) -> None:
     raise AssertionError(f"the process ended without saying {words!r}")
 
 
-@forked
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_saves_and_exits_0(
     folio: Folio, long_training: Process, number: int
@@ -401,7 +400,6 @@ def test_a_signal_finishes_the_step_saves_and_exits_0(
     assert resumed.code == 0 and f"step-{last:08d}" in resumed.err
 
 
-@forked
 def test_two_processes_cannot_write_one_run_and_one_that_is_killed_goes_on(
     folio: Folio, long_training: Process
 ):
@@ -415,7 +413,6 @@ def test_two_processes_cannot_write_one_run_and_one_that_is_killed_goes_on(
     assert json.loads((runs_folder() / "long" / "last.json").read_text())["step"] == steps
 
 
-@forked
 def test_forever_writes_until_ctrl_c_and_exits_0(trained: Run):
     process = start("sample", "--forever")
     assert process.stdout is not None
@@ -425,7 +422,6 @@ def test_forever_writes_until_ctrl_c_and_exits_0(trained: Run):
     assert len(text) == 400 and process.returncode == 0
 
 
-@forked
 def test_a_closed_pipe_is_no_error(trained: Run):
     process = start("sample", "--max-tokens", "100000")
     assert process.stdout is not None and process.stderr is not None

@@ -50,27 +50,29 @@ os.fsync = guarded_fsync
 CORE = """
 import os, sys
 from folio.cli.main import main
+from folio.recipe import finish
 from folio.recipe.watcher import Watcher
 Watcher.sample_tokens = 10
-if "%s" == "windows":
+system, book, *flags = sys.argv[1:]
+if system == "windows":
     import sitecustomize
     os.open = sitecustomize.guarded_open
-flags = sys.argv[2:]
 def run(*words):
     try:
         main(list(words))
     except SystemExit as end:
         assert not end.code, (words, end.code)
-run("train", sys.argv[1], "--name", "a", *flags)
-# Once is enough: to draw and to look back takes longer than to train.
-from folio.recipe import finish
-finish.draw_loss = lambda run: None
-finish.look_back = lambda *given: []
+def end_shortly():  # to draw and to look back takes longer than to train
+    finish.draw_loss = finish.look_back = lambda *given: []
+if system == "macos":
+    end_shortly()
+run("train", book, "--name", "a", *flags)
+end_shortly()
 run("resume", "a", "--training.max-steps", "6", "--json")
 run("sample", "a", "--max-tokens", "5")
-if "%s" == "windows":  # where the processes that work on a study lack the most
-    run("tune", sys.argv[1], "--name", "st", "--trials", "1", "--epochs", "0.1", "--repeats", "0",
-        *flags)
+if system == "windows":  # where the processes that work on a study lack the most
+    few = ("--trials", "1", "--epochs", "0.1", "--repeats", "0")
+    run("tune", book, "--name", "st", *few, *flags)
 """
 
 FLAGS = """--preset gpt2 --model.n-layers 1 --model.d-model 16 --model.n-heads 2
@@ -88,7 +90,7 @@ def test_the_core_runs_without_the_calls_that_a_system_does_not_have(
     (away / "sitecustomize.py").write_text({"macos": MACOS, "windows": WINDOWS}[system])
     source = str(Path(folio.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", CORE % (system, system), str(book), *FLAGS.split()],
+        [sys.executable, "-c", CORE, system, str(book), *FLAGS.split()],
         env=os.environ | {"PYTHONPATH": f"{away}{os.pathsep}{source}"},
         capture_output=True,
         text=True,

@@ -10,6 +10,7 @@ import torch
 from folio.config import merge
 from folio.export.foreign import Foreign
 from folio.export.importing import write_run
+from folio.export.targets import export_run
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.run.model import Model
@@ -94,3 +95,11 @@ def random_run(
     config = ModelConfig(**merge(SHAPE, {"vocab_size": tokenizer.vocab_size}, settings))
     foreign = Foreign("a test", config, random_tensors(config), tokenizer)
     return open_run(write_run(foreign, name, folder, {"name": "a test", "sha256": ""}))
+
+
+def export_both(folder: Path, kind: str, **settings: Any) -> Path:
+    """Write a random run to `m.gguf`, in a type of weights, and to the folder `hf`."""
+    opened = random_run(folder, "bpe-gpt2", **settings)
+    export_run(opened, "gguf", kind, folder / "m.gguf")
+    export_run(opened, "hf", out=folder / "hf")
+    return folder

@@ -20,9 +20,8 @@ from folio.config import merge
 from folio.errors import UserError
 from folio.export.gguf_file import read_gguf, write_gguf
 from folio.export.importing import import_run, read_foreign
-from folio.export.targets import export_run
 from folio.storage import read_json, write_json
-from tests.export.making import MODERN, random_run
+from tests.export.making import MODERN, export_both
 
 TINY = merge(MODERN, {"n_layers": 1, "n_heads": 2, "d_model": 8, "d_ff": 16})
 MOST_MEMORY = 4_000_000
@@ -51,12 +50,7 @@ def complaint_of(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with m.gguf and hf, which are written once for all tests here."""
-    made = tmp_path_factory.mktemp("exported")
-    opened = random_run(made, "bpe-gpt2", **TINY)
-    export_run(opened, "gguf", "f16", made / "m.gguf")
-    export_run(opened, "hf", out=made / "hf")
-    return made
+    return export_both(tmp_path_factory.mktemp("exported"), "f16", **TINY)
 
 
 @pytest.fixture

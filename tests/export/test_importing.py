@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from folio.cli.main import main
 from folio.config import merge
@@ -22,7 +23,7 @@ from folio.run.opening import open_run
 from folio.storage import read_json, write_json
 from tests.export import test_gguf, test_hf
 from tests.export.conftest import BY_TRANSFORMERS
-from tests.export.making import MODERN, SHAPE, TOKENIZERS, random_run
+from tests.export.making import MODERN, SHAPE, TOKENIZERS, export_both, random_run
 from tests.export.oracles import quiet, transformers
 
 pytestmark = BY_TRANSFORMERS
@@ -36,12 +37,8 @@ def imported(path: Path, tmp_path: Path, name: str = "back", **options: Any) -> 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with made.gguf and hf, which are written once for all tests of what is refused."""
-    made = tmp_path_factory.mktemp("exported")
-    opened = random_run(made, "bpe-gpt2", **MODERN)
-    export_run(opened, "gguf", out=made / "made.gguf")
-    export_run(opened, "hf", out=made / "hf")
-    return made
+    """For all tests of what is refused."""
+    return export_both(tmp_path_factory.mktemp("exported"), "f32", **MODERN)
 
 
 @pytest.fixture
@@ -191,8 +188,6 @@ def test_what_transformers_saved_computes_what_transformers_computes(
 
 
 def test_shards_and_names_of_older_versions_are_read(tmp_path: Path):
-    from safetensors.torch import load_file, save_file
-
     folder = tmp_path / "theirs"
     folder.mkdir()
     model = theirs("GPT2", folder, **dict(THEIRS)["GPT2"])
@@ -313,7 +308,7 @@ OTHER_GGUF: list[tuple[str, Any, str]] = [
 def test_a_gguf_that_says_something_else_is_refused_by_its_name(
     key: str, value: Any, words: str, exported: Path, tmp_path: Path
 ):
-    said, packed = read_gguf(exported / "made.gguf")
+    said, packed = read_gguf(exported / "m.gguf")
     tensors = {name: (tensor.shape, tensor.kind) for name, tensor in packed.items()}
     changed = tmp_path / "changed.gguf"
     write_gguf(changed, said | {key: value}, tensors, lambda name: packed[name].data)
@@ -325,8 +320,6 @@ def test_a_gguf_that_says_something_else_is_refused_by_its_name(
 def test_a_head_that_is_no_embedding_is_refused_where_the_config_ties_them(
     folder: Path, tmp_path: Path
 ):
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(folder / "model.safetensors")
     for head, same in ((tensors["model.embed_tokens.weight"].clone(), True), (None, False)):
         head = torch.zeros_like(tensors["model.embed_tokens.weight"]) if head is None else head
@@ -339,14 +332,10 @@ def test_a_head_that_is_no_embedding_is_refused_where_the_config_ties_them(
 
 
 def test_float8_is_refused_since_its_scales_lie_elsewhere(folder: Path, tmp_path: Path):
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.float8_e4m3fn)
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(
-        UserError, match=r"model\.norm\.weight as torch\.float8_e4m3fn; Folio reads"
-    ):
+    with pytest.raises(UserError, match=r"norm\.weight as torch\.float8_e4m3fn; Folio reads"):
         imported(folder, tmp_path)
 
 
@@ -382,8 +371,7 @@ def test_a_pickle_is_refused_with_the_reason(folder: Path, tmp_path: Path):
 
 
 def test_code_beside_a_model_is_never_run(tmp_path: Path):
-    settings = MODERN | {"norm_placement": "both"}
-    opened = random_run(tmp_path, **settings)
+    opened = random_run(tmp_path, **MODERN | {"norm_placement": "both"})
     folder, _, _ = export_run(opened, "hf")
     (folder / "modeling_folio.py").write_text("raise SystemExit('it was run')", encoding="utf-8")
     back = imported(folder, tmp_path)
@@ -454,7 +442,7 @@ def test_recall_looks_in_the_text_that_the_user_names(
 def test_verbs_that_need_the_training_text_say_what_to_name(
     words: str, reason: str, exported: Path, capsys: pytest.CaptureFixture[str]
 ):
-    import_run(exported / "made.gguf", "mine")
+    import_run(exported / "m.gguf", "mine")
     with pytest.raises(SystemExit) as caught:
         main(words.split())
     assert caught.value.code == 2
