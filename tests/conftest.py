@@ -24,6 +24,7 @@ from folio.run.look_back import look_back
 from folio.storage import cache_folder
 from tests.extracting import LastingWorker
 from tests.forked import shorten_ends
+from tests.write.chromium import Browser
 
 CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
 
@@ -140,6 +141,13 @@ def turn_kernels(monkeypatch: pytest.MonkeyPatch, on: bool) -> None:
     """Have kernels take tensors of all sizes, or none."""
     monkeypatch.setattr(calls, "FEWEST", 1)
     monkeypatch.setenv("FOLIO_JIT", "on" if on else "off")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One Chromium for all tests, which are in the group "chromium" therefore."""
+    with Browser(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 @pytest.fixture

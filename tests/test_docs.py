@@ -16,7 +16,11 @@ from folio.recipe.recipe import Recipe
 from scripts.docs import errors, links, markdown, names, pages, run_files, verbs
 from scripts.docs.__main__ import build
 from scripts.docs.settings import default
+from tests.axe import complaints
 from tests.test_api import EXPORTED
+from tests.write.chromium import Browser
+
+pytestmark = pytest.mark.xdist_group("chromium")  # one browser is enough, and one site
 
 ROOT = Path(__file__).parents[1]
 
@@ -124,6 +128,27 @@ def test_a_default_says_what_decides_it():
 
 def test_an_inherited_method_is_documented_where_it_is_used():
     assert {"generate", "evaluate"} <= {name for name, _ in names.members(folio.Model)}
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "width"),
+    [
+        ("index", "default", 390),
+        ("guides/own-text", "slate", 1280),
+        ("ladder", "default", 1280),
+        ("reference/errors", "slate", 390),
+    ],
+)
+def test_axe_has_nothing_to_say(site: Path, browser: Browser, name: str, scheme: str, width: int):
+    page = browser.open(site / f"{name}.html", width)
+    page.media(prefers_reduced_motion="reduce")
+    page.run(f"document.body.dataset.mdColorScheme = '{scheme}'")
+    page.wait("!!document.querySelector('.md-search[aria-label]')")
+    assert complaints(page) == []
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    style = "getComputedStyle(document.querySelector('.md-search'))"
+    assert page.run(f"{style}.transitionDuration") == "0s"
+    page.close()
 
 
 def luminance(color: str) -> float:

@@ -53,8 +53,8 @@ def html_page(title: str, body: str, *, allowed: Mapping[str, str] | None = None
 def html_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None
 ) -> str:
-    """Build a table of plain text; columns of numbers are aligned to the right. Arrow keys scroll one
-    that is wider than the page.
+    """Build a table of plain text; columns of numbers are aligned to the right. Arrow keys scroll
+    one that is wider than the page.
 
     Args:
         header: names of the columns.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,14 +17,8 @@ from tests.write.test_page import CHOICES, GHOST, HERE, STATUS, TEXT, put_caret,
 pytestmark = pytest.mark.xdist_group("chromium")  # one browser is enough
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
-
-
-def test_the_page_writes_with_the_server(chromium: Browser, server: Running, tiny: Model):
-    page = chromium.open(f"{server.url}/?model=tiny")
+def test_the_page_writes_with_the_server(browser: Browser, server: Running, tiny: Model):
+    page = browser.open(f"{server.url}/?model=tiny")
     set_slider(page, "temperature", 0)
     page.type("The cat")
     # It is told to those who listen, once it stands still.
@@ -46,8 +39,8 @@ def test_the_page_writes_with_the_server(chromium: Browser, server: Running, tin
     page.close()
 
 
-def test_copied_text_is_named_with_its_place(chromium: Browser, server: Running, tiny: Model):
-    page = chromium.open(server.url)
+def test_copied_text_is_named_with_its_place(browser: Browser, server: Running, tiny: Model):
+    page = browser.open(server.url)
     copied = tiny.tokenizer.decode(tiny.training()[1000:1060])
     page.send("Input.insertText", text=copied)
     page.wait("document.querySelectorAll('#copied li').length === 1")
@@ -63,9 +56,9 @@ def test_each_model_has_a_page(server: Running):
     assert server.ask("/?model=none").status == 404
 
 
-def test_a_server_with_a_key_asks_for_it_once(chromium: Browser, served: dict[str, Served]):
+def test_a_server_with_a_key_asks_for_it_once(browser: Browser, served: dict[str, Served]):
     with serving({"tiny": served["tiny"]}, key="sesame") as running:
-        page = chromium.open(running.url)
+        page = browser.open(running.url)
         page.type("The cat")
         page.wait("document.getElementById('key') !== null")
         page.click("#key")

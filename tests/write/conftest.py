@@ -1,4 +1,4 @@
-"""One browser for all tests of the page, and pages with an engine of the tests' own."""
+"""Pages with an engine of the tests' own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ from folio.write.page import writing_page
 from tests.write.chromium import Browser, Page
 
 DOUBLE = (Path(__file__).parent / "double.js").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
 
 
 Opening = Callable[..., Page]
