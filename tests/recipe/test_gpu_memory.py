@@ -17,6 +17,7 @@ from folio.recipe.gpu_memory import gpu_bytes, kept_bytes, parameter_bytes, toke
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.training.accelerated.step import AcceleratedStep
+from folio.training.optimizers import Optimizer
 
 SMALL = {"n_layers": 12, "n_heads": 12, "d_model": 768, "context_length": 1024}
 
@@ -53,7 +54,7 @@ def test_a_parameter_takes_what_the_step_holds(
     recipe = make_recipe({"preset": "gpt2", "model": shape, "optimizer": optimizer})
     device, tokens = gpu(precision), np.zeros(100, np.uint8)
     step = build(recipe, device, tokens, tokens).step
-    assert isinstance(step, AcceleratedStep)
+    assert isinstance(step, AcceleratedStep) and isinstance(step.optimizer, Optimizer)
     kept = [x for now, before in step.optimizer._kept for x in (*now, *before)]
     tensors = [*kept, step._gradients, *step.optimizer.tensors.values(), *step.compute.parameters()]
     held = sum({x.untyped_storage().data_ptr(): x.nbytes for x in tensors}.values())

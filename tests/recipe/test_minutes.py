@@ -69,7 +69,7 @@ class SlowMachine(Watcher):
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("folio.recipe.budget.measure", lambda *_: Throughput(STEP, EVALUATION))
-    monkeypatch.setattr("folio.recipe.train.evaluation_now", lambda _: EVALUATION)
+    monkeypatch.setattr("folio.recipe.budget.evaluation_now", lambda _: EVALUATION)
 
 
 def recipe_of(book: Path, **changes: Any) -> Recipe:

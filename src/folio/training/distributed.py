@@ -43,8 +43,9 @@ from folio.evaluation.score import Score, Window, places_of
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.gradients import gradient_norm, gradient_of
+from folio.training.objective import Loss
 from folio.training.state import Remembers
-from folio.training.step import Gradient, Loss, Step
+from folio.training.step import Gradient, Step
 from folio.workers import WorkerError
 
 TIMEOUT_SECONDS = 600.0

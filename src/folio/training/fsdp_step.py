@@ -49,8 +49,9 @@ from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.distributed import ProcessGroup, add_up_nll, mixed, require_same_weights
 from folio.training.fsdp_rows import Rows, own_rows, rows_of
 from folio.training.gradients import gradient_of, total_norm
+from folio.training.objective import Loss, usual_loss
 from folio.training.sharded_optimizer import ShardedOptimizer
-from folio.training.step import Gradient, Loss, usual_loss
+from folio.training.step import Gradient
 
 
 class FSDPStep:

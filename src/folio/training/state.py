@@ -30,6 +30,16 @@ class Remembers(Protocol):
         """Restore the state that `tensors` returned."""
 
 
+class UpdatesWeights(Remembers, Protocol):
+    """An optimizer, or the part of one that this process has."""
+
+    parameters: list[nn.Parameter]
+    """Those that it updates, or that other processes update by the rest of it."""
+
+    def step(self, lr_scale: float) -> None:
+        """Update the parameters by their gradients; errors as in Step.update."""
+
+
 @dataclass
 class TrainingState:
     """Everything that changes during training, except weights and optimizer."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import gc
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
@@ -24,17 +23,14 @@ from torch import Tensor, nn
 from folio.accelerator import ran_out_of_memory, to_device
 from folio.device import Device
 from folio.evaluation.score import Score, Window, score
-from folio.model.loss import next_token_loss, penalized_loss
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.gradients import clip_gradients, gradient_norm, gradient_of
+from folio.training.objective import Loss, usual_loss
 from folio.training.optimizers import Optimizer
 from folio.training.python_state import require_same_state
-from folio.training.state import Remembers
-
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""A model, (B, T) inputs and targets -> their loss, summed over the targets, in nats."""
+from folio.training.state import Remembers, UpdatesWeights
 
 
 class Gradient(NamedTuple):
@@ -118,16 +114,6 @@ class Step(Protocol):
         Raises:
             UserError: something else is being trained.
         """
-
-
-class UpdatesWeights(Remembers, Protocol):
-    """An optimizer, or the part of one that this process has."""
-
-    parameters: list[nn.Parameter]
-    """Those that it updates, or that other processes update by the rest of it."""
-
-    def step(self, lr_scale: float) -> None:
-        """Update the parameters by their gradients; arguments and errors as in Step."""
 
 
 FLOAT16_SCALE = 2.0**16
@@ -235,16 +221,3 @@ class PlainStep:
             if own.requires_grad:
                 gradient, own.grad = gradient_of(own).float().div_(self._loss_scale), None
                 master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-
-
-def usual_loss(confidence_penalty: float = 0.0) -> Loss:
-    """Build the loss that is minimized: the cross-entropy of the next tokens, with the penalty if
-    any.
-    """
-
-    def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        if confidence_penalty:
-            return penalized_loss(model(inputs), targets, confidence_penalty)
-        return next_token_loss(model(inputs), targets, reduction="sum")
-
-    return loss

@@ -20,6 +20,7 @@ from folio.training.accelerated.head import can_be_padded, chunked_loss, pad_hea
 from folio.training.accelerated.rules import accelerate_rules
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.gradients import total_norm
+from folio.training.optimizers import Optimizer
 from folio.training.step import Gradient, PlainStep
 
 BACKEND = "inductor"
@@ -47,7 +48,9 @@ class AcceleratedStep(PlainStep):
             model, device, config, optimizer_config: as of PlainStep.
             compiled: whether forward and backward are compiled by torch.compile.
         """
-        super().__init__(model, device, config, optimizer_config)
+        optimizer = Optimizer(optimizer_config, model)
+        accelerate_rules(optimizer)
+        super().__init__(model, device, config, optimizer_config, optimizer)
         self._usual_loss = self.loss
         self._body: nn.Module | None = None
         if can_be_padded(model):
@@ -67,7 +70,6 @@ class AcceleratedStep(PlainStep):
             for x, w in zip(torch.split(self._gradients, sizes), self.optimizer.parameters)
         ]
         self._loss, self._scale = self._gradients.new_zeros(2).unbind()
-        accelerate_rules(self.optimizer)
         faster = self._compiled_add() if compiled else None
         self._add = Graphed(self._add_micro_batch, (self._gradients, self._loss), faster)
 

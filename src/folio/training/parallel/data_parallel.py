@@ -38,9 +38,9 @@ from folio.fast.untouched import listeners
 from folio.model.dropout import Dropout
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
+from folio.training.objective import Loss
 from folio.training.parallel.capture import MAX_BYTES, CapturedStep
 from folio.training.parallel.flat_parameters import FlatParameters
-from folio.training.step import Loss
 from folio.workers import (
     Task,
     WorkerPool,

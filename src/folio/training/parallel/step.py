@@ -19,6 +19,7 @@ from folio.fast.accelerate import not_accelerated
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
+from folio.training.objective import Loss
 from folio.training.parallel.data_parallel import (
     DataParallel,
     MicroBatch,
@@ -27,7 +28,7 @@ from folio.training.parallel.data_parallel import (
 )
 from folio.training.parallel.updates import ParallelOptimizer
 from folio.training.python_state import WAY_OUT, require_same_state
-from folio.training.step import Gradient, Loss
+from folio.training.step import Gradient
 
 
 class ParallelStep:
