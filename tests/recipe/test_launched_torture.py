@@ -164,7 +164,7 @@ def test_torchrun_and_all_processes_may_get_the_signal_of_a_scheduler(book: Path
 def test_a_process_that_hangs_is_named_and_nothing_is_left(book: Path):
     run = Run(runs_folder() / "hung")
     command = ["train", str(book), "--name", "hung", *FLAGS, "--training.max-steps", "100000"]
-    with launched(2, *command, FOLIO_TIMEOUT="5") as processes:
+    with launched(2, *command, FOLIO_TIMEOUT="30") as processes:
         wait_for_step(run, 50, *processes)
         processes[1].send_signal(signal.SIGSTOP)
         (first, said) = ends_of(processes[:1])[0]
