@@ -90,6 +90,7 @@ def check(
     precise = device.config.precision == "float32"
     scale = LEARNED if recipe.start.run and not precise else 1.0
     if not agree(found, expected, device.config.precision, scale):
+        is_fast = device.is_fast or device.is_accelerated
         way_out = (
             "--device.precision float32" if device.config.kind == "cpu" else "--device.kind cpu"
         )
@@ -97,7 +98,7 @@ def check(
             f"{device.torch} in {device.config.precision} computes a loss of {found.loss:.4f} "
             f"and a gradient of norm {found.norm:.4g} where torch alone computes "
             f"{expected.loss:.4f} and {expected.norm:.4g}: it cannot be trusted with this "
-            f"model. Give {'--device.fast off' if device.is_fast else way_out}."
+            f"model. Give {'--device.fast off' if is_fast else way_out}."
         )
     if not can_be_kept:
         return

@@ -12,6 +12,7 @@ import torch
 
 from folio import accelerator
 from folio.device import Device, DeviceConfig
+from folio.errors import UserError
 from folio.model.gpt import GPT
 from folio.recipe.recipe import make_recipe
 from folio.tokens.stream import Batch
@@ -146,6 +147,19 @@ def test_a_replayed_run_has_the_bytes_of_one_that_is_not(kind: str, monkeypatch:
     n_rules = {"adamw": 3, "muon": 3, "sgd": 0}[kind]
     assert len(recorded) == 1 + n_rules  # micro-batches of a shape, and each rule
     assert max(graph.n_replays for graph in recorded) >= 15  # two micro-batches of eight steps
+
+
+def test_a_model_that_changes_after_it_was_recorded_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    with graphs(monkeypatch) as recorded:
+        training = training_of(gpu(), model={"scale_embeddings": True, "residual_dropout": 0.3})
+        batches = [batch_of(4) for _ in range(3)]
+        for batch in batches:
+            training.step.backward(batch, 0)
+        assert len(recorded) == 1
+        training.step.verify(batches[0])
+        cast(GPT, training.model).embedding_scale = 9.0
+        with pytest.raises(UserError, match=r"a replay is off by .* --device\.fast off"):
+            training.step.verify(batches[0])
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # which dynamo does itself

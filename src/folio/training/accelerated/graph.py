@@ -42,8 +42,8 @@ class Graphed:
 
         Args:
             function: reads its arguments, and tensors that never move.
-            changes: what it changes, if it must run before it is recorded, as what autograd calls
-                must; it is put back, and what a replay makes of it is compared.
+            changes: what it adds to, if it must run before it is recorded, as what autograd calls
+                must; that is put back, and what a replay adds is compared.
             compiled: a faster version, to be recorded in its place.
         """
         self.function, self.changes, self.faster = function, changes, compiled or function
@@ -66,15 +66,44 @@ class Graphed:
         """Free what recordings hold: the memory of a whole step."""
         self.recorded.clear()
 
-    def _try_to_record(self, shapes: tuple[torch.Size, ...], given: Sequence[Tensor]) -> None:
-        random = random_states(given[0].device)
+    def compare(self, *given: Tensor) -> None:
+        """Compare what a recording leaves with what the function leaves, if there is one; what they
+        change is put back.
+
+        Raises:
+            ArithmeticError: they differ by more than TOLERANCE.
+        """
+        shapes = tuple(x.shape for x in given)
+        if shapes in self.recorded:
+            self._compare(self.recorded[shapes], given)
+
+    def _compare(self, call: Callable[..., None], given: Sequence[Tensor]) -> None:
+        put_back, found = self._keep(given[0].device), list[list[Tensor]]()
+        for each in (self.function, call):
+            for x in self.changes:
+                x.zero_()
+            each(*given)
+            found.append([x.to("cpu", copy=True) for x in self.changes])
+            put_back()
+        for x, y in zip(*found):
+            off, length = (float(total_norm([z])) for z in (x - y, x))
+            if not off <= TOLERANCE * length:
+                raise ArithmeticError(f"a replay is off by {off:.3g} of {length:.3g}")
+
+    def _keep(self, device: torch.device) -> Callable[[], None]:
+        """Keep what the function changes, and the random state; returns what puts both back."""
+        random = random_states(device)
         before = [x.to("cpu", copy=True) for x in self.changes]  # the device may be full
 
         def put_back() -> None:
-            set_random_states(random, given[0].device)
+            set_random_states(random, device)
             for x, old in zip(self.changes, before):
                 x.copy_(old)
 
+        return put_back
+
+    def _try_to_record(self, shapes: tuple[torch.Size, ...], given: Sequence[Tensor]) -> None:
+        put_back = self._keep(given[0].device)
         try:
             self.recorded[shapes] = self._record([x.clone() for x in given], put_back)
         except Exception as error:
@@ -92,10 +121,7 @@ class Graphed:
 
     def _record(self, own: list[Tensor], put_back: Callable[[], None]) -> Callable[..., None]:
         """Record the function with arguments of its own, which never move."""
-        expected: list[Tensor] = []
         if self.changes:
-            self.function(*own)
-            expected = [x.to("cpu", copy=True) for x in self.changes]
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -114,24 +140,10 @@ class Graphed:
 
         if self.changes:
             put_back()
-            replay(*own)
-            require_near([x.cpu() for x in self.changes], expected)
-            put_back()
+            self._compare(replay, own)
         return replay
 
 
 def can_record(device: torch.device) -> bool:
     """Whether a device has graphs."""
     return device.type == "cuda"
-
-
-def require_near(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Compare what a recording left with what the function left.
-
-    Raises:
-        ArithmeticError: they differ by more than TOLERANCE.
-    """
-    for x, y in zip(found, expected):
-        off, length = (float(total_norm([z])) for z in (x - y, y))
-        if not off <= TOLERANCE * length:
-            raise ArithmeticError(f"a replay is off by {off:.3g} of {length:.3g}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from folio.accelerator import peak_memory, ran_out_of_memory, release, to_device
 from folio.device import Device
+from folio.errors import UserError
 from folio.model.gpt import GPT
 from folio.tokens.stream import Batch
 from folio.training.accelerated.graph import Graphed
@@ -21,6 +22,7 @@ from folio.training.accelerated.rules import accelerate_rules
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.gradients import total_norm
 from folio.training.optimizers import Optimizer
+from folio.training.python_state import WAY_OUT
 from folio.training.step import Gradient, PlainStep
 
 BACKEND = "inductor"
@@ -115,13 +117,27 @@ class AcceleratedStep(PlainStep):
         return chunked_loss(self._body(inputs), head, targets, size, penalty)
 
     def _compiled_add(self) -> Callable[[Tensor, Tensor], None]:
-        options = {"backend": BACKEND, "fullgraph": True, "dynamic": False}
-        loss_of: Any = torch.compile(self._loss_of, **options)  # pyright: ignore
+        # Masks are those that would be drawn without it, so that both can be compared.
+        options = {"fallback_random": True} if BACKEND == "inductor" else None
+        settings = {"backend": BACKEND, "fullgraph": True, "dynamic": False, "options": options}
+        loss_of: Any = torch.compile(self._loss_of, **settings)  # pyright: ignore
 
         def add(inputs: Tensor, targets: Tensor) -> None:
             self._add_micro_batch(inputs, targets, loss_of)
 
         return add
+
+    def verify(self, batch: Batch) -> None:
+        """Check that the copy equals the model, and that recordings still compute what it does."""
+        super().verify(batch)
+        n_windows = self.fitting_windows or self.config.micro_batch_size or len(batch.inputs)
+        try:
+            self._add.compare(*to_device(batch.split(n_windows)[0], self.device.torch))
+        except ArithmeticError as error:
+            raise UserError(
+                f"The model computes something else than what is trained ({error}): it was changed "
+                f"since training began. {WAY_OUT}"
+            ) from None
 
     @torch.no_grad()
     def refresh(self) -> None:
