@@ -30,6 +30,20 @@ class Remembers(Protocol):
         """Restore the state that `tensors` returned."""
 
 
+class UpdatesWeights(Remembers, Protocol):
+    """An optimizer, or the part of one that this process has."""
+
+    parameters: list[nn.Parameter]
+    """All that learn, also those that other processes update."""
+
+    def step(self, lr_scale: float) -> None:
+        """Update the parameters by their gradients, at `lr_scale` times the peak learning rates.
+
+        Raises:
+            FloatingPointError: they would not be finite; they are as they were.
+        """
+
+
 @dataclass
 class TrainingState:
     """Everything that changes during training, except weights and optimizer."""

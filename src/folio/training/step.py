@@ -31,7 +31,7 @@ from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.gradients import clip_gradients, gradient_norm, gradient_of
 from folio.training.optimizers import Optimizer
 from folio.training.python_state import require_same_state
-from folio.training.state import Remembers
+from folio.training.state import Remembers, UpdatesWeights
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """A model, (B, T) inputs and targets -> their loss, summed over the targets, in nats."""
@@ -120,16 +120,6 @@ class Step(Protocol):
         """
 
 
-class UpdatesWeights(Remembers, Protocol):
-    """An optimizer, or the part of one that this process has."""
-
-    parameters: list[nn.Parameter]
-    """Those that it updates, or that other processes update by the rest of it."""
-
-    def step(self, lr_scale: float) -> None:
-        """Update the parameters by their gradients; arguments and errors as in Step."""
-
-
 FLOAT16_SCALE = 2.0**16
 """Times which the loss is multiplied in float16, where most gradients would be too small for it;
 half as much from the first batch on whose gradients it makes too large."""
@@ -155,7 +145,7 @@ class PlainStep:
             device: the device; forward and backward use its precision.
             config: has the micro-batch size and the confidence penalty.
             optimizer_config: the rules, and where gradients are clipped.
-            optimizer: by these rules; None makes it.
+            optimizer: by these rules; None makes one.
         """
         self.model, self.device, self.config = model.train(), device, config
         is_mixed = device.dtype != torch.float32  # https://arxiv.org/abs/1710.03740
