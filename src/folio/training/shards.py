@@ -24,8 +24,8 @@ from folio.training.groups import Members
 from folio.training.optimizers import SGD, AdamW, Muon, Rule
 
 VECTOR = 64
-"""Cuts are at multiples of so many weights, so that each stays at its place in a vector of the
-processor: the last weights, which fill none, are rounded in another way."""
+"""Cuts are at multiples of so many weights, so that vectors of a processor hold the same ones as
+without cuts, in case it rounds the last ones, which fill none, in another way; AVX2 does not."""
 
 UNITS: dict[type[Rule], Literal["weight", "parameter"]] = {
     AdamW: "weight",

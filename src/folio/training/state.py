@@ -34,10 +34,14 @@ class UpdatesWeights(Remembers, Protocol):
     """An optimizer, or the part of one that this process has."""
 
     parameters: list[nn.Parameter]
-    """Those that it updates, or that other processes update by the rest of it."""
+    """All that learn, also those that other processes update."""
 
     def step(self, lr_scale: float) -> None:
-        """Update the parameters by their gradients; errors as in Step.update."""
+        """Update the parameters by their gradients, at `lr_scale` times the peak learning rates.
+
+        Raises:
+            FloatingPointError: they would not be finite; they are as they were.
+        """
 
 
 @dataclass
@@ -59,8 +63,6 @@ class TrainingState:
     """Number of cores of the machine that trained last."""
     best_validation_loss: float = math.inf
     best_step: int = 0
-    gradient_norm: float = 0.0
-    """Norm of all gradients of the last step together, before clipping."""
     evaluated_step: int = 0
     """Step of the last evaluation; before the first one 0, or -1 if the run does not begin with
     random weights, so that step 0 is evaluated, too."""

@@ -141,7 +141,7 @@ class PlainStep:
             device: the device; forward and backward use its precision.
             config: has the micro-batch size and the confidence penalty.
             optimizer_config: the rules, and where gradients are clipped.
-            optimizer: by these rules; None makes it.
+            optimizer: by these rules; None makes one.
         """
         self.model, self.device, self.config = model.train(), device, config
         is_mixed = device.dtype != torch.float32  # https://arxiv.org/abs/1710.03740
