@@ -27,7 +27,7 @@ demo: .venv/installed
 	$(BIN)/folio train python-docs --minutes 1.5
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

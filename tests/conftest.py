@@ -26,7 +26,8 @@ from tests.extracting import LastingWorker
 from tests.forked import shorten_ends
 from tests.write.chromium import Browser
 
-CORPORA = Path(os.environ.get("FOLIO_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+ROOT = Path(__file__).parents[1]
+CORPORA = Path(os.environ.get("FOLIO_CORPORA", ROOT.parent / "shared" / "corpora"))
 
 KERNELS = cache_folder() / "kernels"
 """Compiled once for all tests."""
@@ -49,11 +50,29 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
+def group_of(item: pytest.Item) -> str:
+    """The tests of a file run in one of pytest's processes, which makes once what they share; those
+    of the kernels too, which it compiles while another process has something else to do.
+    """
+    if named := item.get_closest_marker("xdist_group"):
+        return named.args[0]
+    path = item.path.relative_to(ROOT).as_posix()
+    return "kernels" if path.startswith(("tests/fast/", "tests/training/parallel/")) else path
+
+
+FIRST = (
+    *("kernels", "transformers", "forked", "kernel", "lightning", "chromium", "jit"),
+    *("tests/cli/test_systems.py", "tests/recipe/test_warm_up.py", "tests/test_docs.py"),
+)
+"""Groups that take longest, so that at the end no process waits for another."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run in one of pytest's processes, which makes once what they share."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    places = {group: place for place, group in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(group_of(item), len(FIRST)))
 
 
 def pytest_collection_finish() -> None:
