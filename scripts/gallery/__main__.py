@@ -6,6 +6,8 @@ No number of the pages is typed: they come from the cards and the metrics of the
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import random
 import shutil
 from pathlib import Path
@@ -93,6 +95,11 @@ def card(text: Text) -> str:
     return body.replace("![loss curves]", f"![The losses of the run on {text.name}]")
 
 
+def cores() -> str:
+    """What the texts were trained on, in words."""
+    return f"{os.cpu_count()} cores of a processor ({platform.machine()})"
+
+
 def index(trained: list[Text]) -> str:
     """The page that lists the texts."""
     rows = []
@@ -118,7 +125,9 @@ def index(trained: list[Text]) -> str:
     return (
         "# Gallery\n\n"
         "What models of a few minutes write. The texts are made by a script or are part of Python, "
-        "so you can train the same:\n\n```sh\npython -m scripts.gallery --minutes 5\n```\n\n"
+        "so you can train the same, and with more minutes better ones:\n\n"
+        "```sh\npython -m scripts.gallery --minutes 5\n```\n\n"
+        f"These were trained with seed {SEED} on {cores()}, for the minutes in the table.\n\n"
         f"{table}\n\n"
         "Losses are in nats per character of held-out text; lower is better. *Letters alone* is a "
         "model that only knows how often each character occurs, *n-grams* is the better of two "
