@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ from folio.training.accelerated.head import MULTIPLE, chunked_loss
 from folio.training.accelerated.rules import GraphedRule, orthogonalize_stack
 from folio.training.accelerated.step import AcceleratedStep
 from folio.training.loop import update_weights
-from folio.training.optimizers import orthogonalize
+from folio.training.optimizers import Optimizer, orthogonalize
 from folio.training.parts import Training
 from folio.training.state import TrainingState, load_model_tensors, model_tensors
 
@@ -125,10 +125,8 @@ def by(training: Training, how: str) -> Training:
         return training
     configs = training.device, training.config, training.optimizer_config
     step = AcceleratedStep(training.model, *configs, compiled=how == "compiled")
-    for graphed in (
-        step._add,
-        *(r.move for r in step.optimizer.rules if isinstance(r, GraphedRule)),
-    ):
+    rules = cast(Optimizer, step.optimizer).rules
+    for graphed in (step._add, *(r.move for r in rules if isinstance(r, GraphedRule))):
         graphed.is_usable = how != "eager"
     return replace(training, step=step)
 

@@ -79,7 +79,7 @@ def test_a_part_of_an_array_encodes_its_shards(tmp_path: Path):
     command = ["bash", str(FILES / "tokens.sbatch"), "crawl/", "--into", "store"]
     array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MAX": "40", "SLURM_CPUS_PER_TASK": "8"}
     for variables, part in ((array, "7/40"), (array | {"PARTS": "50"}, "7/50")):
-        *_, words = calls_of(command, tmp_path, **variables)
+        *_, words = calls_of(command, tmp_path, 0, **variables)
         assert shlex.split(words)[-2:] == ["--part", part]
         parse(shlex.split(words))
         assert Part.parse(part)

@@ -27,7 +27,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def python(*words: str, **variables: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def launched(n: int, *words: str, **variables: str) -> Iterator[list[subprocess.Popen[str]]]:
+def launched(n: int, *words: str, **variables: str) -> Generator[list[subprocess.Popen[str]]]:
     """n processes of `folio`, as a scheduler starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

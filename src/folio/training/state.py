@@ -63,6 +63,8 @@ class TrainingState:
     """Number of cores of the machine that trained last."""
     best_validation_loss: float = math.inf
     best_step: int = 0
+    gradient_norm: float = 0.0
+    """Norm of all gradients of the last step together, before clipping."""
     evaluated_step: int = 0
     """Step of the last evaluation; before the first one 0, or -1 if the run does not begin with
     random weights, so that step 0 is evaluated, too."""
