@@ -49,12 +49,9 @@ def train(
 
 
 def _train(
-    training: Training,
-    state: TrainingState,
-    observer: Observer,
-    should_stop: Callable[[], bool],
-    should_save: Callable[[], bool],
+    training: Training, state: TrainingState, observer: Observer, *asked: Callable[[], bool]
 ) -> Ending:
+    should_stop, should_save = asked
     config, stream, pace = training.config, training.stream, training.pace
     deadline = training.deadline
     stream.place = state.place
@@ -109,8 +106,7 @@ def _train(
             deadline.stepped()
             state.used_seconds = deadline.used()
         observer.stepped(state, gradient.loss, learning_rate)
-        interval = config.save_interval
-        if should_save() or (interval and state.step % interval == 0):
+        if should_save() or (config.save_interval and state.step % config.save_interval == 0):
             observer.save(state)
 
 
