@@ -87,6 +87,15 @@ def test_only_the_compute_copy_has_padded_rows():
     assert torch.equal(compute.lm_head.weight[:11], model.lm_head.weight.bfloat16())
 
 
+def test_who_listens_to_the_model_hears_its_logits():
+    training = training_of(gpu())
+    expected = training.step.backward(batch_of(4), 0)
+    heard: list[torch.Size] = []
+    training.model.register_forward_hook(lambda *given: heard.append(given[2].shape))
+    assert training.step.backward(batch_of(4), 0) == pytest.approx(expected, rel=1e-5)
+    assert heard == [(4, 8, 11)]
+
+
 def test_a_loss_of_the_users_own_is_taken():
     training = training_of(gpu())
     usual: Callable[..., Any] = training.step.loss
@@ -107,8 +116,7 @@ def test_a_step_that_does_not_fit_has_fewer_windows_at_once():
         if len(given[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    assert step._body is not None
-    step._body.register_forward_pre_hook(full)
+    cast(GPT, step.compute).blocks[0].register_forward_pre_hook(full)
     assert step.backward(batch_of(7), 0) == pytest.approx(expected, rel=1e-5)
     assert read == [7, 4, 2, 2, 2, 1] and step.fitting_windows == 2
 

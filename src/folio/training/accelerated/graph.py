@@ -128,7 +128,6 @@ class Graphed:
                 for _ in range(WARM_UPS):
                     self.faster(*own)
             torch.cuda.current_stream().wait_stream(side)
-            put_back()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self.faster(*own)

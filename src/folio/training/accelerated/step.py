@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from folio.accelerator import peak_memory, ran_out_of_memory, release, to_device
 from folio.device import Device
 from folio.errors import UserError
+from folio.fast.untouched import has_hooks
 from folio.model.gpt import GPT
 from folio.tokens.stream import Batch
 from folio.training.accelerated.graph import Graphed
@@ -53,12 +54,9 @@ class AcceleratedStep(PlainStep):
         optimizer = Optimizer(optimizer_config, model)
         accelerate_rules(optimizer)
         super().__init__(model, device, config, optimizer_config, optimizer)
-        self._usual_loss = self.loss
-        self._body: nn.Module | None = None
-        if can_be_padded(model):
-            if self.compute is not model:
-                pad_head(cast(GPT, self.compute))
-            self._body = without_head(self.compute)
+        self._usual_loss, self._ends_as_written = self.loss, can_be_padded(model)
+        if self._ends_as_written and self.compute is not model:
+            pad_head(cast(GPT, self.compute))
         pairs = list(zip(self.compute.parameters(), model.parameters()))
         # A padded weight has rows of its own after those of the master weights.
         self._own = [x.detach()[: len(w)] if x.shape != w.shape else x.detach() for x, w in pairs]
@@ -110,17 +108,29 @@ class AcceleratedStep(PlainStep):
         self._loss.add_(loss.detach())
 
     def _loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        if self._body is None or self.loss is not self._usual_loss:
+        listens = self._ends_as_written and any(
+            has_hooks(x) for x in (self.compute, self.compute.get_submodule("lm_head"))
+        )
+        if not self._ends_as_written or listens or self.loss is not self._usual_loss:
             return self.loss(self.compute, inputs, targets)
+        return self._chunked_loss(without_head(self.compute), inputs, targets)
+
+    def _chunked_loss(self, body: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         head, size = cast(GPT, self.compute).lm_head.weight, cast(GPT, self.model).config.vocab_size
-        penalty = self.config.confidence_penalty
-        return chunked_loss(self._body(inputs), head, targets, size, penalty)
+        return chunked_loss(body(inputs), head, targets, size, self.config.confidence_penalty)
 
     def _compiled_add(self) -> Callable[[Tensor, Tensor], None]:
+        body = without_head(self.compute) if self._ends_as_written else None
+
+        def loss(inputs: Tensor, targets: Tensor) -> Tensor:
+            if body is None:
+                return self.loss(self.compute, inputs, targets)
+            return self._chunked_loss(body, inputs, targets)
+
         # Masks are those that would be drawn without it, so that both can be compared.
         options = {"fallback_random": True} if BACKEND == "inductor" else None
         settings = {"backend": BACKEND, "fullgraph": True, "dynamic": False, "options": options}
-        loss_of: Any = torch.compile(self._loss_of, **settings)  # pyright: ignore
+        loss_of: Any = torch.compile(loss, **settings)  # pyright: ignore
 
         def add(inputs: Tensor, targets: Tensor) -> None:
             self._add_micro_batch(inputs, targets, loss_of)
