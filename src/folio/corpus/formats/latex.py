@@ -1,7 +1,7 @@
 """LaTeX: the typeset text, with formulas and code as they are written.
 
 A file is walked once from left to right without recursion, so that no nesting is too deep. Unknown
-commands are markup, and what is inside their braces is text. pylatexenc, which has a parser, changed
+commands are markup, and what is inside their braces is text. The parser of pylatexenc changed
 headings, lost `\\verb` and ended at `\\href`.
 """
 
