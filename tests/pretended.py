@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
 from folio import accelerator
+from folio.recipe import memory
 
 NAME = "meta"
 WAITS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero")
@@ -130,6 +131,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Generator[Accelerator]:
     monkeypatch.setattr(
         accelerator, "own_device", lambda kind: devices.get(kind, torch.device("cpu"))
     )
+    monkeypatch.setattr(memory, "free_memory", lambda device: 8 * 10**9)
     new_tensor = torch.tensor  # which fills the memory of "meta" below what a mode hears of
 
     def tensor(data: Any, device: Any = None, **options: Any) -> Tensor:

@@ -16,6 +16,7 @@ from folio.cli.main import main
 from folio.config import merge
 from folio.device import Device, DeviceConfig, choose_device, device_of
 from folio.errors import UserError
+from folio.evaluation import score as score_module
 from folio.evaluation.score import exact_score
 from folio.explain.look import look_at
 from folio.recall.secrets import _Scorer
@@ -39,7 +40,7 @@ TINY = {
     "training": {"batch_size": 4, "max_steps": 4, "evaluation_interval": 2, "log_interval": 1},
     "device": {"kind": "cpu", "precision": "float32", "threads": 1, "fast": "off"},
 }
-GPU = {"device": {"kind": "mps"}}
+GPU = {"device": {"kind": "mps", "fast": "on"}}
 
 
 @pytest.fixture
@@ -63,6 +64,8 @@ def losses(result: Result) -> list[float]:
 def test_a_run_on_an_accelerator_is_that_of_a_processor(book: Path, gpu: Accelerator):
     there, here = trained(book, "there", GPU), trained(book, "here")
     assert losses(there) == pytest.approx(losses(here), rel=1e-5)
+    plain = trained(book, "plain", merge(GPU, {"device": {"fast": "off"}}))
+    assert losses(plain) == pytest.approx(losses(here), rel=1e-5)
     assert there.sample == here.sample and len(there.held_out) == 1
     said = []
     for device in ("cpu", "mps"):  # what a model is asked afterwards it answers on either
@@ -87,14 +90,15 @@ def test_a_run_goes_on_with_another_device(book: Path, gpu: Accelerator):
         assert result is not None and losses(result) == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.parametrize("fast", ["on", "off"])
 @pytest.mark.parametrize(
     ("kind", "precision"), [("adamw", "float32"), ("muon", "bfloat16"), ("sgd", "float16")]
 )
-def test_a_step_waits_for_the_device_twice(kind: str, precision: Any, gpu: Accelerator):
+def test_a_step_waits_for_the_device_twice(kind: str, precision: Any, fast: Any, gpu: Accelerator):
     recipe = make_recipe(
         merge(TINY, {"preset": "modern", "model": {"vocab_size": 11}, "optimizer": {"kind": kind}})
     )
-    device = Device(DeviceConfig(kind="mps", precision=precision, threads=1, fast="off"), "test")
+    device = Device(DeviceConfig(kind="mps", precision=precision, threads=1, fast=fast), "test")
     text = np.random.default_rng(0).integers(0, 11, 300).astype(np.uint8)
     training = build(recipe, device, text, text)
     assert next(training.model.parameters()).device.type == "meta"
@@ -103,6 +107,24 @@ def test_a_step_waits_for_the_device_twice(kind: str, precision: Any, gpu: Accel
         gradient = training.step.backward(peek(training), step)
         update_weights(training, step, gradient)
     assert gpu.waits - before == 2  # for loss and norm, and whether the weights are finite
+
+
+def test_an_evaluation_waits_once_for_all_that_it_reads(
+    gpu: Accelerator, monkeypatch: pytest.MonkeyPatch
+):
+    model, text = tiny_gpt(), (np.arange(200) % 11).astype(np.uint8)
+    expected = exact_score(model, text, 8)
+    monkeypatch.setattr(score_module, "ACCELERATOR_BATCH_TOKENS", 32)
+    monkeypatch.setattr(score_module, "FLOAT32_LOGITS", 5 * 11)  # five rows at a time
+    model.to("meta")
+    before = gpu.waits
+    found = exact_score(model, text, 8)  # seven forward passes
+    assert gpu.waits - before == 1
+    assert found.nats == pytest.approx(expected.nats, rel=1e-5) and found.targets == 199
+    monkeypatch.setattr(score_module, "READ_TOGETHER", 3)
+    before = gpu.waits
+    assert exact_score(model, text, 8).nats == pytest.approx(expected.nats, rel=1e-5)
+    assert gpu.waits - before == 3
 
 
 # ---- CUDA, as far as it can be said without it --------------------------------------------
@@ -115,7 +137,7 @@ def test_a_card_computes_in_what_its_tensor_cores_take(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     config = choose_device(DeviceConfig(kind="cuda")).config
-    assert (config.precision, config.fast) == (precision, "off")
+    assert (config.precision, config.fast) == (precision, "on")
     assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     choose_device(DeviceConfig(kind="cuda", precision="float32"))
     assert torch.backends.cuda.matmul.fp32_precision == "ieee"

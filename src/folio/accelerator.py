@@ -120,6 +120,25 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, known) or is_torchs
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take of an accelerator, those included that torch keeps."""
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that tensors of this process have taken of an accelerator; 0 where it is
+    unknown.
+    """
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def release() -> None:
     """Give back what torch keeps of freed memory, so that others or larger pieces may have it."""
     import torch

@@ -61,8 +61,14 @@ class DeviceConfig:
     last bits."""
 
     fast: Literal["auto", "on", "off"] = "auto"
-    """Whether layers are replaced by compiled ones (folio/fast) on a CPU. `off` computes with torch
-    alone, as the model is written. `auto` means `on` where possible."""
+    """Whether layers are replaced by compiled ones (folio/fast) on a CPU, and head, loss, optimizer
+    and the starting of kernels by faster ones (training/accelerated) on a GPU. `off` computes with
+    torch alone, as the model is written. `auto` means `on` where possible."""
+
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether torch.compile compiles the fast steps on CUDA; elsewhere it means nothing. `auto`
+    does it in runs that are long enough to earn the minute that it may take
+    (recipe/compiling.py)."""
 
     memory_gigabytes: float = 0.0
     """Most memory that a training may take, in units of 10^9 bytes; 0 takes what the machine has. A
@@ -86,7 +92,7 @@ class Device:
     """The chosen device, and why."""
 
     config: DeviceConfig
-    """The config with no `auto` and no 0 left."""
+    """The config with no `auto` and no 0 left, but for `compile`, which follows from the budget."""
     reason: str
     """What was measured, in words."""
 
@@ -99,6 +105,11 @@ class Device:
     def is_fast(self) -> bool:
         """Whether compiled kernels and several processes are used."""
         return self.config.fast != "off" and can_be_fast(self.config.kind, self.config.precision)
+
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether a GPU computes, in its faster way."""
+        return self.config.fast != "off" and self.config.kind != "cpu"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -185,12 +196,13 @@ def _require(config: DeviceConfig, available: Sequence[str]) -> None:
             f"device.kind is '{config.kind}', which this machine or this build of torch does not "
             f"have. Available: {', '.join(available)}."
         )
-    if config.fast == "on" and not jit.available():
+    is_gpu = config.kind in ("cuda", "mps")
+    if config.fast == "on" and not is_gpu and not jit.available():
         raise UserError(
             "device.fast is 'on', but there are no kernels: numba is not installed, or FOLIO_JIT "
             "is 'off'. Install numba, or give --device.fast off."
         )
-    if config.fast == "on" and config.precision == "float16":
+    if config.fast == "on" and not is_gpu and config.precision == "float16":
         raise UserError(
             "device.fast is 'on', and the fast layers do not compute in float16. Give "
             "--device.precision bfloat16, or --device.fast off."
@@ -216,7 +228,8 @@ def _settled(config: DeviceConfig, kind: Any, precision: Any, threads: int) -> D
     """The config with nothing left open."""
     if kind != "cpu":
         accelerator.prepare(kind, precision, config.deterministic)
-    fast = "on" if config.fast != "off" and can_be_fast(kind, precision) else "off"
+    is_fast = config.fast != "off" and (kind != "cpu" or can_be_fast(kind, precision))
+    fast = "on" if is_fast else "off"
     return replace(config, kind=kind, precision=precision, threads=threads, fast=fast)
 
 

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import folio
 from folio.cli.main import main
 from folio.config import Table, merge, read_toml
+from folio.device import Device, DeviceConfig
 from folio.recipe import sizing
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
-from folio.recipe.sizing import best_of, candidates, size_recipe, token_flops
-from folio.recipe.speed import Throughput
+from folio.recipe.sizing import best_of, candidates, size_recipe
+from folio.recipe.speed import Throughput, token_flops
 
 CPU: Table = {"device": {"kind": "cpu", "precision": "float32", "threads": 1}}
 FLOPS = 2e11
@@ -225,3 +227,43 @@ def test_what_was_chosen_stands_in_the_recipe_of_the_run(
     assert recipes[0] == recipes[1]
     assert recipes[0]["size"] == "nano" and recipes[0]["model"]["n_layers"] == 1
     assert recipes[0]["training"]["max_steps"] > 0 and recipes[0]["training"]["minutes"] == 0
+
+
+def test_a_trial_on_a_gpu_is_as_long_on_any_card(monkeypatch: pytest.MonkeyPatch):
+    recipe = make_recipe({"size": "baby", "model": {"vocab_size": 100}})
+    gpu, cpu = (
+        Device(DeviceConfig(kind=kind, precision="float32", threads=3), "")
+        for kind in ("cuda", "cpu")
+    )
+    windows = {}
+    for rate in (20_000.0, 40_000.0):  # GFLOP/s
+        monkeypatch.setattr(sizing, "matrix_rate", lambda *given, rate=rate: rate)
+        windows[rate] = sizing.trial_windows(recipe, gpu)
+        flops = windows[rate] * recipe.model.context_length * token_flops(recipe)
+        assert flops == pytest.approx(0.1 * rate * 1e9, rel=0.01)
+        assert sizing.trial_windows(recipe, cpu) == 5  # of 1e11 operations, whatever the rate
+
+
+def test_each_size_is_tried_on_a_gpu_until_one_does_not_fit(
+    text: MakeText, monkeypatch: pytest.MonkeyPatch
+):
+    names: list[str] = []
+
+    def try_out(recipe: Recipe, *_: object) -> Throughput:
+        names.append(recipe.size)
+        if recipe.size == "mini":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Throughput(1e-3, 0.0)
+
+    gpu = Device(DeviceConfig(kind="cuda", precision="float32", threads=1), "")
+    monkeypatch.setattr(sizing, "choose_for", lambda recipe: gpu)
+    monkeypatch.setattr(sizing, "try_out", try_out)
+    monkeypatch.setattr("folio.recipe.memory.free_memory", lambda device: 10**11)
+    recipes = (make_recipe({"size": size}) for size in SIZES)
+    found = []
+    for candidate in candidates(recipes, text(1_000_000), 100.0, 0):
+        found.append(candidate)
+        if candidate.impossible:
+            break
+    assert names == ["nano", "micro", "mini"] and found[-1].recipe.size == "mini"
+    assert "GB of memory" in found[-1].impossible

@@ -32,6 +32,10 @@ BATCH_TOKENS = 4096
 ACCELERATOR_BATCH_TOKENS = 65_536
 """The same on a GPU, which a few thousand positions of a small model do not fill. Where they do not
 fit, there are half as many, and so on."""
+READ_TOGETHER = 64
+"""Forward passes on a GPU after which their results are read, for which the processor waits."""
+FLOAT32_LOGITS = 1 << 28
+"""Logits that a GPU has in float32 at once, and their log-softmax: 1 GB each."""
 
 
 class Window(NamedTuple):
@@ -337,6 +341,8 @@ def _surprise(
     """
     device, was_training = next(model.parameters()).device, model.training
     tokens, first = np.asarray(tokens), 0
+    together = 1 if device.type == "cpu" else READ_TOGETHER
+    waiting: list[tuple[torch.Tensor, Any, Any, Any]] = []
     at_once = max(1, batch_tokens_on(device) // max(window.length for window in windows))
     model.eval()
     try:
@@ -352,8 +358,15 @@ def _surprise(
                 release()
                 continue
             first += len(some)
-            nats = surprise[torch.from_numpy(scored).flatten()].double()
-            yield nats, targets[scored], places[scored], vocab_size
+            waiting.append((surprise, targets, scored, places))
+            if len(waiting) < together and first < len(windows):
+                continue
+            read = torch.cat([surprise for surprise, *_ in waiting]).cpu()
+            sizes = [len(surprise) for surprise, *_ in waiting]
+            for nats, (_, targets, scored, places) in zip(torch.split(read, sizes), waiting):
+                nats = nats[torch.from_numpy(scored).flatten()].double()
+                yield nats, targets[scored], places[scored], vocab_size
+            waiting.clear()
     finally:
         model.train(was_training)
 
@@ -362,13 +375,15 @@ def _surprise(
 def _read(
     model: nn.Module, inputs: NDArray[np.int64], targets: NDArray[np.int64], device: torch.device
 ) -> tuple[torch.Tensor, int]:
-    """(B, T) inputs and targets -> (B * T,) nats on the processor, since not every device has
-    float64 to sum them up in; and V.
+    """(B, T) inputs and targets -> (B * T,) nats, to be summed up on the processor, since not every
+    device has float64; and V.
     """
     on_device = to_device((inputs, targets), device)
-    logits = model(on_device[0]).flatten(0, 1).float()  # (B * T, V)
-    surprise = F.cross_entropy(logits, on_device[1].flatten(), reduction="none")
-    return surprise.cpu(), logits.shape[1]
+    logits = model(on_device[0]).flatten(0, 1)  # (B * T, V)
+    at_once = len(logits) if device.type == "cpu" else max(1, FLOAT32_LOGITS // logits.shape[1])
+    parts = zip(logits.split(at_once), on_device[1].flatten().split(at_once))
+    nats = [F.cross_entropy(rows.float(), wanted, reduction="none") for rows, wanted in parts]
+    return torch.cat(nats), logits.shape[1]
 
 
 def exact_score(

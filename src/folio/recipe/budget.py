@@ -13,6 +13,7 @@ from pathlib import Path
 
 from folio.console import duration
 from folio.device import Device
+from folio.recipe.compiling import choose_compile
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
 from folio.recipe.recipe import Recipe
 from folio.recipe.speed import Throughput, measure
@@ -128,11 +129,13 @@ def freeze_budget(
             look,
         )
         recipe = plan(recipe, speed, budget, clock.used(), tell)
+        recipe = choose_compile(recipe, device, left)
         return Frozen(recipe, speed, budget)
     if not recipe.schedule.pace:  # with a pace, evaluations follow the progress
         interval = evaluation_interval(config, steps, length, len(validation))
         config = replace(config, evaluation_interval=interval, evaluations=0)
-    return Frozen(replace(recipe, training=_fixed(config, steps)))
+    recipe = replace(recipe, training=_fixed(config, steps))
+    return Frozen(choose_compile(recipe, device))
 
 
 def plan(

@@ -20,6 +20,7 @@ from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.loss_mask import LossMask
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
+from folio.training.accelerated.step import AcceleratedStep
 from folio.training.low_rank import add_low_rank
 from folio.training.pace import Pace
 from folio.training.parts import Training
@@ -127,13 +128,16 @@ def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = N
 
 
 def make_step(model: nn.Module, device: Device, recipe: Recipe) -> Step:
-    """Build the training step: on a CPU the parallel one on all cores, unless `device.fast`
-    is off.
+    """Build the training step: on a CPU the parallel one on all cores, on a GPU the accelerated
+    one, unless `device.fast` is off.
     """
     if device.is_fast:
         from folio.training.parallel.step import ParallelStep  # loads numba
 
         return ParallelStep(model, device, recipe.training, recipe.optimizer, recipe.seed)
+    if device.is_accelerated:
+        is_compiled = recipe.device.compile == "on" and device.config.kind == "cuda"
+        return AcceleratedStep(model, device, recipe.training, recipe.optimizer, is_compiled)
     return PlainStep(model, device, recipe.training, recipe.optimizer)
 
 

@@ -107,13 +107,19 @@ def finish(
     rows = facts(run, recipe, ending, state, held_out, looked)
     measured = Estimate(
         max_steps=training.pace.planned,
-        memory_bytes=max(peak_memory(), training.step.peak_bytes),
+        memory_bytes=_peak_bytes(training),
         seconds=state.seconds if ending == "finished" else None,
         loss=state.best_validation_loss if ending == "finished" else None,
     )
     rows += compare_with_prediction(run, measured)
     write_card(run, rows, [sample] if sample else [])
     return Result(run, ending, state, diagnosis, sample, held_out)
+
+
+def _peak_bytes(training: Training) -> int | None:
+    """Peak memory of the training, of a GPU its own; None if unknown."""
+    peak = training.step.peak_bytes
+    return max(peak_memory(), peak) if training.device.config.kind == "cpu" else peak or None
 
 
 def _seconds_left(training: Training) -> float:

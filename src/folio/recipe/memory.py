@@ -1,4 +1,4 @@
-"""Computes how much memory a training takes on a CPU, before it begins.
+"""Computes how much memory a training takes, before it begins; on a GPU, by gpu_memory.py.
 
 Most of it follows from shapes and is counted: weights, gradients, optimizer state, and what the
 forward pass saves for the backward pass. The constants below cover the rest, and were fitted to the
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 
 import torch
 
+from folio.accelerator import free_memory
 from folio.device import Device, machine_memory
 from folio.errors import UserError
 from folio.evaluation.score import BATCH_TOKENS
@@ -23,9 +23,8 @@ from folio.fast.attention import query_blocks
 from folio.fast.calls import load, must_compile
 from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
-from folio.model.gpt import GPT
-from folio.model.loss import next_token_loss
 from folio.process import memory_in_use
+from folio.recipe.gpu_memory import gpu_bytes, kept_bytes
 from folio.recipe.recipe import Recipe
 from folio.training.parallel.capture import MAX_BYTES
 
@@ -47,9 +46,11 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
 
     Args:
         recipe: a recipe that has model.vocab_size.
-        device: a CPU device.
+        device: the device; of a GPU it is its own memory.
         in_use: bytes that the process holds before anything is built: memory_before().
     """
+    if device.config.kind != "cpu":
+        return gpu_bytes(recipe, device)
     config = recipe.training
     n_copies = min(device.config.threads, config.batch_size) if device.is_fast else 1
     windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
@@ -112,27 +113,6 @@ def plain_step_bytes(model: ModelConfig, dtype: torch.dtype, n_windows: int) -> 
     return n_windows * (one - block + model.n_layers * block + logits)
 
 
-@cache
-def kept_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
-    """Measure what torch saves of one window for the backward pass, without the weights."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.random.fork_rng(devices=[]):
-        gpt = GPT(model).to(dtype)
-        token_ids = torch.zeros(1, model.context_length, dtype=torch.int64)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = next_token_loss(gpt(token_ids), token_ids, "sum")
-    for tensor in (*gpt.parameters(), *gpt.buffers()):
-        kept.pop(tensor.untyped_storage().data_ptr(), None)
-    del loss  # until here nothing saved was freed, so that no address was used twice
-    return sum(kept.values())
-
-
 def evaluation_bytes(model: ModelConfig, size: int) -> int:
     """Peak bytes of one worker while it evaluates."""
     logits = (size + 8) * model.vocab_size  # and in float32, with their log-softmax
@@ -180,15 +160,14 @@ def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) ->
         limit: bytes.
 
     Returns:
-        The recipe with its micro-batch size, and its peak in bytes, 0 on devices other than the
-        CPU. A size that the recipe names is kept, and stays 0 if the whole batch fits.
+        The recipe with its micro-batch size, and its peak in bytes. A size that the recipe names is
+        kept, and stays 0 if the whole batch fits.
     """
-    if device.config.kind != "cpu":
-        return recipe, 0
     needed = peak_memory_bytes(recipe, device, in_use)
     windows = recipe.training.batch_size
     if not recipe.training.micro_batch_size:
-        while needed > limit and windows > device.config.threads:
+        fewest = device.config.threads if device.config.kind == "cpu" else 1
+        while needed > limit and windows > fewest:
             windows = -(-windows // 2)
             recipe = replace(recipe, training=replace(recipe.training, micro_batch_size=windows))
             needed = peak_memory_bytes(recipe, device, in_use)
@@ -204,9 +183,11 @@ def memory_before() -> int:
     return memory_in_use()
 
 
-def memory_limit(recipe: Recipe) -> int:
-    """Bytes that the recipe allows, or else that the machine has."""
-    return round(recipe.device.memory_gigabytes * 1e9) or machine_memory()
+def memory_limit(recipe: Recipe, device: Device) -> int:
+    """Bytes that the recipe allows, or else that the machine has, or that its GPU has free."""
+    if allowed := round(recipe.device.memory_gigabytes * 1e9):
+        return allowed
+    return machine_memory() if device.config.kind == "cpu" else free_memory(device.torch)
 
 
 def fit_memory(
@@ -232,15 +213,15 @@ def fit_memory(
     Raises:
         UserError: it does not fit.
     """
-    limit = memory_limit(recipe)
+    limit = memory_limit(recipe, device)
     fitting, needed = windows_that_fit(recipe, device, limit, in_use)
     windows = fitting.training.micro_batch_size or fitting.training.batch_size
     if needed > limit:
+        threads = "fewer --device.threads, " if device.config.kind == "cpu" else ""
         raise UserError(
             f"This training needs about {needed / 1e9:.1f} GB of memory with {windows} windows at "
             f"once; {limit / 1e9:.1f} GB are allowed. Give a smaller --size or "
-            f"--model.context-length, fewer --device.threads, or a higher "
-            f"--device.memory-gigabytes."
+            f"--model.context-length, {threads}or a higher --device.memory-gigabytes."
         )
     if fitting != recipe:
         tell(

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from folio.accelerator import ran_out_of_memory
 from folio.config import Table
 from folio.console import duration
-from folio.device import Device
+from folio.device import Device, matrix_rate
 from folio.recipe.budget import DEFAULT_MINUTES
 from folio.recipe.build import choose_for, fit_vocabulary
+from folio.recipe.compiling import MATMUL_ROWS
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
-from folio.recipe.speed import Throughput, measure, steps_in
+from folio.recipe.speed import Throughput, measure, steps_in, token_flops
 from folio.tokenizers.base import TokenIds
 
 TOKENS_PER_PARAMETER = 1.4
@@ -78,6 +80,9 @@ TRIAL_SECONDS = 0.5
 TRIAL_FLOPS = 1e11
 """Operations in the step of a trial, half a second on a slow machine; of a larger batch only a part
 is tried."""
+GPU_TRIAL_SECONDS = 0.1
+"""Seconds of the same on a GPU, if all of it were as fast as a matmul; a fixed number of operations
+would be microseconds of one card, and a second of another."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ def candidates(
         recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
         device = choose_for(recipe)
         recipe = replace(recipe, device=device.config)
-        limit = memory_limit(recipe)
+        limit = memory_limit(recipe, device)
         if before is None:
             fit_memory(recipe, device, in_use)
         recipe, memory_bytes = windows_that_fit(recipe, device, limit, in_use)
@@ -202,19 +207,41 @@ def candidates(
         n = len(training), len(validation)
         here = Candidate(recipe, speed, not before, minutes, *n, memory_bytes, limit)
         # Extrapolations are right within a factor of two; if more is missing, no trial is needed.
-        if not here.measured and not here.impossible and here.share_of_needed > 0.5:
-            here = replace(here, speed=try_out(recipe, device, *texts), measured=True)
+        # On a GPU, a small model says nothing of a larger one, which fills it.
+        may_suit = here.share_of_needed > 0.5 or device.config.kind != "cpu"
+        if not here.measured and not here.impossible and may_suit:
+            here = tried(here, device, *texts)
         yield here
         before = here
 
 
+def tried(
+    candidate: Candidate, device: Device, training: TokenIds, validation: TokenIds
+) -> Candidate:
+    """Measure the speed of a candidate; if memory runs out, it needs more than there is."""
+    try:
+        speed = try_out(candidate.recipe, device, training, validation)
+    except (MemoryError, RuntimeError) as error:
+        if device.config.kind == "cpu" or not ran_out_of_memory(error):
+            raise
+        return replace(candidate, memory_bytes=2 * candidate.memory_limit)
+    return replace(candidate, speed=speed, measured=True)
+
+
 def try_out(recipe: Recipe, device: Device, training: TokenIds, validation: TokenIds) -> Throughput:
     """Measure the speed of a recipe for a moment; of a large batch only a part is tried."""
-    config = recipe.training
-    step_flops = config.batch_size * recipe.model.context_length * token_flops(recipe)
-    part = int(config.batch_size * TRIAL_FLOPS / step_flops)
-    n_windows = max(part, device.config.threads)
+    n_windows = trial_windows(recipe, device)
     return measure(recipe, device, training, validation, TRIAL_SECONDS, n_windows)
+
+
+def trial_windows(recipe: Recipe, device: Device) -> int:
+    """Windows of a batch that a trial takes a step with; the batch may have fewer."""
+    model, kind = recipe.model, device.config.kind
+    flops, least = TRIAL_FLOPS, device.config.threads
+    if kind != "cpu":
+        rate = 1e9 * matrix_rate(kind, device.config.precision, MATMUL_ROWS, model.d_model)
+        flops, least = GPU_TRIAL_SECONDS * rate, 1
+    return max(int(flops / (model.context_length * token_flops(recipe))), least)
 
 
 def expected_speed(recipe: Recipe, smaller: Candidate) -> Throughput:
@@ -224,14 +251,6 @@ def expected_speed(recipe: Recipe, smaller: Candidate) -> Throughput:
     return Throughput(
         token_seconds * recipe.training.batch_size * recipe.model.context_length,
         smaller.speed.evaluation_seconds * ratio,
-    )
-
-
-def token_flops(recipe: Recipe) -> float:
-    """Operations per token of a step by the usual count: six per weight, and attention."""
-    model = recipe.model
-    return (
-        6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.attention_width
     )
 
 

@@ -52,6 +52,14 @@ class Throughput:
         return steps * self.step_seconds + math.ceil(steps / interval) * self.evaluation_seconds
 
 
+def token_flops(recipe: Recipe) -> float:
+    """Operations per token of a step by the usual count: six per weight, and attention."""
+    model = recipe.model
+    return (
+        6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.attention_width
+    )
+
+
 def steps_in(
     seconds: float,
     speed: Throughput,

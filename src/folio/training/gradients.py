@@ -22,11 +22,10 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     return total_norm([gradient_of(p) for p in parameters])
 
 
-def total_norm(tensors: list[Tensor]) -> Tensor:
-    """Scalar, where the first tensor is: the root of the sum of all squares."""
-    norms = torch._foreach_norm(tensors)
-    norms = [norm.to(norms[0].device) for norm in norms]  # counts of steps are on the CPU
-    return torch.stack(norms).square().sum().sqrt()
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Scalar: the root of the sum of all squares."""
+    norms = torch._foreach_norm(list(tensors))
+    return torch.stack(list(norms)).square().sum().sqrt()
 
 
 @torch.no_grad()

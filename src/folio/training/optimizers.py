@@ -252,9 +252,10 @@ class Optimizer:
             rule = kind(members, config)
             self.rules.append(rule)
             self.tensors |= {f"{group}.{name}": x for name, x in flatten(rule.state).items()}
-        counts = [x for x in self.tensors.values() if x.dim() == 0]
-        self._changing = [x.detach() for x in (*self.parameters, *counts)]
-        self._before = [x.clone() for x in self._changing]  # allocated once: fresh memory is slow
+        weights = [w.detach() for w in self.parameters]
+        counts = [x for x in self.tensors.values() if x.dim() == 0]  # on the processor
+        # Allocated once: fresh memory is slow.
+        self._kept = [(now, [x.clone() for x in now]) for now in (weights, counts) if now]
         if corrected(model):
             # A checkpoint has them merged into the frozen weights, which cannot be undone.
             self.tensors |= {f"learned.{n}": p.detach() for n, p in learned.items()}
@@ -269,14 +270,15 @@ class Optimizer:
             FloatingPointError: a weight would be NaN, or its square infinite. All weights are then
                 those before the step, and the state is finite.
         """
-        torch._foreach_copy_(self._before, self._changing)
+        for now, before in self._kept:
+            torch._foreach_copy_(before, now)
         with torch.no_grad():
             for rule in self.rules:
                 rule.step(lr_scale)
-        if total_norm(self._changing).isfinite():
-            return
-        for x, old in zip(self._changing, self._before):
-            x.copy_(old)
+            if total_norm(self.parameters).isfinite():
+                return
+        for now, before in self._kept:
+            torch._foreach_copy_(now, before)
         for x in self.tensors.values():
             x.nan_to_num_(0.0, 0.0, 0.0)
         raise FloatingPointError("a step makes weights that are not finite")
