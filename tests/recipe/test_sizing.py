@@ -232,16 +232,15 @@ def test_what_was_chosen_stands_in_the_recipe_of_the_run(
 def test_a_trial_on_a_gpu_is_as_long_on_any_card(monkeypatch: pytest.MonkeyPatch):
     recipe = make_recipe({"size": "baby", "model": {"vocab_size": 100}})
     gpu, cpu = (
-        Device(DeviceConfig(kind=kind, precision="float32", threads=3), "")
+        Device(DeviceConfig(kind=kind, precision="float32", threads=1), "")
         for kind in ("cuda", "cpu")
     )
-    windows = {}
+    window_flops = recipe.model.context_length * token_flops(recipe)
     for rate in (20_000.0, 40_000.0):  # GFLOP/s
         monkeypatch.setattr(sizing, "matrix_rate", lambda *given, rate=rate: rate)
-        windows[rate] = sizing.trial_windows(recipe, gpu)
-        flops = windows[rate] * recipe.model.context_length * token_flops(recipe)
-        assert flops == pytest.approx(0.1 * rate * 1e9, rel=0.01)
-        assert sizing.trial_windows(recipe, cpu) == 5  # of 1e11 operations, whatever the rate
+        of_gpu, of_cpu = (sizing.trial_windows(recipe, device) for device in (gpu, cpu))
+        assert of_gpu * window_flops == pytest.approx(0.1 * rate * 1e9, rel=0.05)
+        assert 0.5e11 < of_cpu * window_flops <= 1e11  # whatever the rate
 
 
 def test_each_size_is_tried_on_a_gpu_until_one_does_not_fit(

@@ -98,19 +98,20 @@ class _ChunkedLoss(torch.autograd.Function):
         """(N, C), (P, C), (N,) -> scalar; the gradients are ready by then."""
         at_once = max(1, NUMBERS // len(weight))
         counted = (targets != IGNORED)[:, None]  # (N, 1)
-        x_counted, of_target = x * counted, targets.clamp(min=0)[:, None]
-        loss = x.new_zeros((), dtype=torch.float32)
+        x_counted, wanted = x * counted, targets.clamp(min=0)[:, None]
+        picked: list[Tensor] = []
         x_gradients: list[Tensor] = []
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
         padded = x.new_zeros(min(at_once, len(x)), len(weight))  # (n, P)
-        parts = (each.split(at_once) for each in (x, targets, x_counted, of_target))
-        for rows, wanted, rows_counted, of_row in zip(*parts):
+        parts = (torch.split(each, at_once) for each in (x, x_counted, wanted))
+        for rows, rows_counted, ids in zip(*parts):
             log_p = (rows @ weight.T)[:, :vocab_size].float().log_softmax(1)  # (n, V)
-            loss += F.nll_loss(log_p, wanted, ignore_index=IGNORED, reduction="sum")
+            picked.append(log_p.gather(1, ids))
             gradient = padded[: len(rows)]
-            gradient[:, :vocab_size] = _logit_gradient(log_p, of_row, penalty)
+            gradient[:, :vocab_size] = _logit_gradient(log_p, ids, penalty)
             x_gradients.append(gradient @ weight)
             weight_gradient += gradient.T @ rows_counted
+        loss = -(torch.cat(picked) * counted).sum()
         ctx.save_for_backward(torch.cat(x_gradients) * counted, weight_gradient)
         ctx.dtype = weight.dtype
         return loss
@@ -123,9 +124,9 @@ class _ChunkedLoss(torch.autograd.Function):
         return x_gradient, (weight_gradient * scale).to(ctx.dtype), None, None, None
 
 
-def _logit_gradient(log_p: Tensor, of_target: Tensor, penalty: float) -> Tensor:
+def _logit_gradient(log_p: Tensor, ids: Tensor, penalty: float) -> Tensor:
     """Overwrite (n, V) log-probabilities of the logits z by the gradient of the loss, p less 1 at
-    the (n, 1) targets.
+    the (n, 1) ids.
 
     The entropy H = -sum p log p has dH/dz = -p (log p + H), of which the penalty's is subtracted.
     """
@@ -135,4 +136,4 @@ def _logit_gradient(log_p: Tensor, of_target: Tensor, penalty: float) -> Tensor:
         p += penalty * p * (log_p + entropy)
     else:
         p = log_p.exp_()
-    return p.scatter_(1, of_target, p.gather(1, of_target) - 1)
+    return p.scatter_(1, ids, p.gather(1, ids) - 1)
