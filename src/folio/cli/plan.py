@@ -15,6 +15,9 @@ from folio.storage import json_text
 
 if TYPE_CHECKING:
     from folio.planning.plan import Plan, Row
+    from folio.planning.starvation import Starvation
+    from folio.recipe.prepare import Prepared
+    from folio.recipe.recipe import Recipe
 
 UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30}
 
@@ -101,21 +104,20 @@ def plan(
             words += ["--device.memory-gigabytes", f"{parse_bytes(memory) / 1e9:g}"]
         show(f"try  {shlex.join(words)}")
     if starvation:
-        from folio.planning.starvation import measure_starvation
-        from folio.recipe.build import choose_for
-
-        hunger = measure_starvation(
-            prepared.training(),
-            prepared.validation(),
-            prepared.tokenizer.vocab_size,
-            choose_for(recipe),
-            say,
-        )
+        hunger = _measure_hunger(prepared, recipe)
         record["starvation"] = hunger.record()
         if not json:
             show("\n" + "\n".join(hunger.lines()))
     if json:
         show(json_text(record, indent=2))
+
+
+def _measure_hunger(prepared: Prepared, recipe: Recipe) -> Starvation:
+    from folio.planning.starvation import measure_starvation
+    from folio.recipe.build import choose_for
+
+    texts = prepared.training(), prepared.validation()
+    return measure_starvation(*texts, prepared.tokenizer.vocab_size, choose_for(recipe), say)
 
 
 def plan_table(found: Plan) -> str:
