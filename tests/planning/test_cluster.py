@@ -62,8 +62,8 @@ def test_a_second_machine_costs_more_than_it_gives_over_a_slow_network():
 
 def test_where_it_sends_longer_than_it_computes_is_told_apart():
     found = plan(100 * GIGABIT, machines=64)
-    assert "; from 64 on it sends longer than it computes; " in found.verdict()
-    row = next(row for row in found.rows if row.cluster.total == 64)
+    assert "; from 32 on it sends longer than it computes; " in found.verdict()
+    row = next(row for row in found.rows if row.cluster.total == 32)
     assert row.cost.all_reduce > row.cost.computing
     assert row.tokens_per_second > found.rows[3].tokens_per_second
 
