@@ -7,9 +7,22 @@ from typing import Any
 
 import pytest
 
-from folio.planning.cluster import Cluster, ClusterPlan, asked_tokens, plan_cluster
+from folio.planning.cluster import (
+    WORTHWHILE_SECONDS,
+    Cluster,
+    ClusterPlan,
+    asked_tokens,
+    plan_cluster,
+)
 from folio.planning.gpus import GPUS
-from folio.planning.step_cost import COMPILED
+from folio.planning.step_cost import (
+    COMPILED,
+    PLAIN,
+    RECORDED,
+    RECORDED_COMPILED,
+    Kernels,
+)
+from folio.recipe import compiling
 from folio.recipe.recipe import Recipe, make_recipe
 
 GIGABIT = 1.25e8
@@ -49,8 +62,8 @@ def test_a_second_machine_costs_more_than_it_gives_over_a_slow_network():
 
 def test_where_it_sends_longer_than_it_computes_is_told_apart():
     found = plan(100 * GIGABIT, machines=64)
-    assert "; from 64 on it sends longer than it computes; " in found.verdict()
-    row = next(row for row in found.rows if row.cluster.total == 64)
+    assert "; from 32 on it sends longer than it computes; " in found.verdict()
+    row = next(row for row in found.rows if row.cluster.total == 32)
     assert row.cost.all_reduce > row.cost.computing
     assert row.tokens_per_second > found.rows[3].tokens_per_second
 
@@ -105,8 +118,27 @@ def test_tokens_are_those_of_the_budget_or_twenty_a_parameter():
 def test_other_kernels_take_another_time():
     card = GPUS["a100"]
     cluster = Cluster(card, 1, 1, card.link, GIGABIT)
-    plain, compiled = (plan_cluster(recipe(), cluster, k) for k in (plan(1).kernels, COMPILED))
-    assert compiled.rows[0].tokens_per_second > 1.2 * plain.rows[0].tokens_per_second
+    speeds = [
+        plan_cluster(recipe(), cluster, kernels).rows[0].tokens_per_second
+        for kernels in (PLAIN, RECORDED, RECORDED_COMPILED, COMPILED)
+    ]
+    assert speeds == sorted(speeds) and speeds[-1] > 1.2 * speeds[0]
+
+
+def test_the_step_is_the_one_that_the_recipe_would_take():
+    card = GPUS["a100"]
+    cluster = Cluster(card, 1, 1, card.link, GIGABIT)
+
+    def kernels(steps: int, **device: str) -> Kernels:
+        asked = recipe(max_steps=steps)
+        asked = replace(asked, device=replace(asked.device, **device))
+        return plan_cluster(asked, cluster).kernels
+
+    assert WORTHWHILE_SECONDS == compiling.WORTHWHILE_SECONDS
+    assert kernels(10_000) is RECORDED_COMPILED and kernels(10) is RECORDED
+    assert kernels(10, compile="on") is RECORDED_COMPILED
+    assert kernels(10_000, compile="off") is RECORDED
+    assert kernels(10_000, fast="off") is PLAIN
 
 
 def test_a_record_has_every_row_and_its_parts():

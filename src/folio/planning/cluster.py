@@ -15,6 +15,8 @@ from folio.planning.gpus import Gpu
 from folio.planning.step_cost import (
     GRADIENT_BYTES,
     PLAIN,
+    RECORDED,
+    RECORDED_COMPILED,
     Kernels,
     StepCost,
     all_reduce_seconds,
@@ -26,6 +28,8 @@ from folio.training.config import budget_steps
 
 TOKENS_PER_PARAMETER = 20
 """Where no budget is given (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)."""
+WORTHWHILE_SECONDS = 300.0
+"""Of a run that is compiled: as in recipe/compiling.py, which would load torch. A test compares."""
 SMALL_SHARE = 0.1
 """Of a step that an all-reduce may take before a larger batch is recommended."""
 
@@ -188,15 +192,22 @@ class ClusterPlan:
         }
 
 
-def plan_cluster(recipe: Recipe, cluster: Cluster, kernels: Kernels = PLAIN) -> ClusterPlan:
+def plan_cluster(recipe: Recipe, cluster: Cluster, kernels: Kernels | None = None) -> ClusterPlan:
     """Predict time and memory on each part of a cluster.
 
     Args:
         recipe: has model.vocab_size.
         cluster: the GPUs.
-        kernels: how the step is written.
+        kernels: how the step is written; None takes what the recipe's device.fast and
+            device.compile mean.
     """
     tokens = asked_tokens(recipe)
+    if kernels is None:
+        kernels = PLAIN if recipe.device.fast == "off" else RECORDED
+        shortest = 3600 * _row(recipe, cluster, kernels, tokens).hours
+        compiled, is_long = recipe.device.compile, shortest >= WORTHWHILE_SECONDS
+        if kernels is RECORDED and (compiled == "on" or (compiled == "auto" and is_long)):
+            kernels = RECORDED_COMPILED
     rows = [_row(recipe, part, kernels, tokens) for part in cluster.parts()]
     return ClusterPlan(recipe, cluster, rows, tokens, kernels)
 

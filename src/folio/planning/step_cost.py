@@ -15,7 +15,7 @@ Shapes:  N parameters · L layers · C d_model · V vocabulary · n tokens of on
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from folio.model.config import ModelConfig
 from folio.planning.gpus import HOP_SECONDS, NETWORK_HOP_SECONDS, NETWORK_SHARE, Gpu
@@ -60,6 +60,16 @@ llm-foundry, which are written so; it includes what narrow products lose, since 
 counted in GPT-2's blocks. The others are counted, RMSNorm as one operation, which it is on GPUs. Of
 the update, gradients in float32 take 14 bytes, AdamW 72, the copy of the weights before it 8, norms
 and clipping 14, rounding 6."""
+RECORDED = Kernels(
+    block_bytes=370,
+    rotary_bytes=160,
+    loss_bytes=30,
+    update_bytes=76,
+    collect_bytes=14,
+    block_launches=0,
+)
+"""training/accelerated as a CUDA graph: the blocks as above, the loss in chunks of which the logits
+are read and written five times, AdamW in one pass (28 bytes)."""
 COMPILED = Kernels(
     block_bytes=120,
     rotary_bytes=0,
@@ -70,6 +80,8 @@ COMPILED = Kernels(
 )
 """torch.compile, or kernels by hand. The first is fitted to llm.c; the others are what must be read
 and written at least."""
+RECORDED_COMPILED = replace(RECORDED, block_bytes=COMPILED.block_bytes, rotary_bytes=0)
+"""training/accelerated, compiled by torch.compile."""
 
 
 @dataclass(frozen=True)
