@@ -10,7 +10,7 @@ What has to hold of many processes, and which test shows it:
  6. a signal to one stops all, exit code 75   below  told_to_one; cli/test_watching.py
  7. only the first one writes                 recipe/test_launched.py  only_the_first_process_writes
  8. a mistake is one line, and ends all       below  one_line; recipe/test_launched.py  mistake
- 9. one that hangs is named                   below  that_hangs
+ 9. one that hangs is named                   below, training/test_distributed.py  that_hangs
 10. memory that runs out in one               training/test_distributed.py  memory_that_runs_out
 11. a gradient that is not finite in one      training/test_distributed.py  no_finite_gradient
 12. a divided optimizer, a divided model      training/test_sharded_optimizer.py, test_fsdp_step.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -56,12 +57,14 @@ def training_of(group: ProcessGroup | None = None, /, **changes: Any) -> Trainin
     return build(recipe, device, TEXT[:-80], TEXT[-80:], group=group)
 
 
-def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[Any]:
+def together(
+    n: int, folder: Path, work: Callable[[ProcessGroup], Any], timeout_seconds: float = 120
+) -> list[Any]:
     """The answers of n processes, of which this is the first."""
 
     def phase(rank: int, message: Any) -> Any:
         store = distributed.FileStore(str(folder / "store"), n)  # pyright: ignore[reportPrivateImportUsage]
-        wait = timedelta(seconds=120)
+        wait = timedelta(seconds=timeout_seconds)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=n, timeout=wait)
         try:
             return work(ProcessGroup(rank, n, store))
@@ -251,6 +254,32 @@ def test_a_process_that_dies_is_named_and_the_weights_are_saved(tmp_path: Path):
     with pytest.raises(WorkerError, match="was killed"):  # of the pool, for its part
         together(2, tmp_path, lambda group: saves.extend(work(group)))
     assert saves == [2]
+
+
+@pytest.mark.torture
+def test_a_process_that_hangs_is_named_and_the_weights_are_saved(tmp_path: Path):
+    hung = tmp_path / "hung"
+
+    def work(group: ProcessGroup) -> Any:
+        training, state = training_of(**KINDS["adamw plain"]), TrainingState()
+        training, step = distribute(training, group)
+        usual = step.loss
+
+        def hangs(*args: Any) -> torch.Tensor:
+            if group.rank == 1 and state.step == 2:
+                hung.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return usual(*args)
+
+        step.loss = hangs
+        listener = Listener()
+        with pytest.raises(WorkerError, match=r"Process 1 of the 2 .* died or hung"):
+            train(training, state, listener)
+        assert listener.saves == [2]
+        os.kill(int(hung.read_text()), signal.SIGKILL)
+
+    with pytest.raises(WorkerError, match="was killed"):  # of the pool, for its part
+        together(2, tmp_path, work, timeout_seconds=10)
 
 
 saves: list[int] = []
