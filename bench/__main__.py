@@ -8,6 +8,7 @@ import sys
 COMMANDS = (
     ["bench.training"],
     ["bench.training", "--size", "baby", "--rounds", "3"],
+    ["bench.saving"],
     ["bench.cost"],
     ["bench.minutes", "--minutes", "0.5", "--rounds", "1"],
     ["bench.defaults", "--seeds", "1"],

@@ -117,6 +117,16 @@ def test_a_signal_asks_and_the_next_has_its_own_way(number: signal.Signals):
     assert signal.getsignal(number) is before
 
 
+def test_under_torchrun_which_sends_signals_on_the_second_one_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with stop_requested() as asked:
+        for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):  # or this process ends
+            os.kill(os.getpid(), number)
+            assert asked()
+
+
 def test_a_signal_that_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

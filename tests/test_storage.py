@@ -4,7 +4,9 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,23 @@ def test_a_cache_that_cannot_be_written_is_still_read(
     with atomic_write(folder / "deep" / "a.txt") as file:
         file.write("new")
     assert (tmp_path / "cache" / "deep" / "a.txt").read_text() == "old"
+
+
+def test_threads_that_ask_for_the_umask_at_once_leave_it_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    umask = os.umask
+
+    def slowly(mask: int) -> int:
+        found = umask(mask)
+        time.sleep(0.001)  # others come in between
+        return found
+
+    before = umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", slowly)
+        with ThreadPoolExecutor(4) as pool:
+            modes = set(pool.map(lambda _: storage.file_mode(), range(20)))
+        assert modes == {0o640} and umask(0o027) == 0o027
+    finally:
+        umask(before)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from folio import workers
+from folio import console, workers
 from folio.errors import UserError
 from folio.workers import ProcessPool, ThreadPool, WorkerError, shared_buffer
 
@@ -43,7 +43,7 @@ def test_stopping_is_left_to_the_first_process():
     pool = ProcessPool(2, [[lambda number, message: message]], lambda: None)
     pid, _ = pool.others[0]
     pool.run(0, [0, 0])  # it serves
-    for stop in (signal.SIGINT, signal.SIGTERM):
+    for stop in console.STOPPING:
         os.kill(pid, stop)
     assert pool.run(0, [1, 2]) == [1, 2]
     pool.close()

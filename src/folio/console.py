@@ -22,7 +22,10 @@ PLAIN_SECONDS = 10.0
 BAR_ROOM = 66
 """Columns for numbers and a bar; with fewer there is no bar."""
 
-STOPPING = [
+SCHEDULERS = [getattr(signal, n) for n in ("SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
+"""Signals by which a scheduler such as Slurm says that time is almost up, to all processes."""
+
+STOPPING = SCHEDULERS + [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
     if hasattr(signal, name)
@@ -141,18 +144,22 @@ def escape(text: str) -> str:
 
 @contextmanager
 def stop_requested(
-    signals: Sequence[signal.Signals] = STOPPING, again: Any = signal.SIG_DFL
+    signals: Sequence[signal.Signals] = STOPPING, again: Any = None
 ) -> Iterator[Callable[[], bool]]:
-    """A function that returns True after Ctrl-C, SIGTERM or SIGHUP; a second signal ends at once.
+    """A function that returns True after Ctrl-C or a signal of STOPPING; a second one ends at once.
 
     Signals that are ignored, as with nohup, stay ignored. Outside the main thread, the only one
     that receives signals, it returns False.
 
     Args:
         signals: those that are heard.
-        again: handles the second one, as for `signal.signal`.
+        again: handles the second one, as for `signal.signal`; None ends at once. Under torchrun it
+            changes nothing: torchrun sends on what a scheduler has sent to all, and kills whoever
+            takes longer than 30 seconds.
     """
     asked = False
+    if again is None:
+        again = signal.SIG_IGN if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIG_DFL
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal asked

@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -38,6 +39,8 @@ TOLD = [
     *([QUOTA] if QUOTA else []),
 ]
 """Errors of a disk that libraries report only in words."""
+
+_ASKING = threading.Lock()
 
 LOCKS = fcntl is not None
 """Whether `locked` locks anything on this system."""
@@ -318,6 +321,7 @@ def _warn_of_no_locks(reason: str) -> None:
 
 def file_mode() -> int:
     """The permissions of a new file by the user's umask; temporary files have others."""
-    mask = os.umask(0)
-    os.umask(mask)
+    with _ASKING:  # of two threads, one would put back what the other had set
+        mask = os.umask(0)
+        os.umask(mask)
     return 0o666 & ~mask

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from folio.console import STOPPING
 from folio.errors import UserError
 from folio.process import peak_memory
 
@@ -51,9 +52,7 @@ CLOSE_SECONDS = 5.0
 """How long a worker may take to exit before it is killed."""
 PR_SET_PDEATHSIG = 1
 """The option of prctl(2) that sends a signal when the parent dies."""
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | (
-    {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set()
-)
+STOP_SIGNALS = set(STOPPING)
 
 
 class WorkerError(UserError):

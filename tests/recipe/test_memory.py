@@ -177,6 +177,14 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
     assert weight_bytes(recipe, device, 2) == pytest.approx(counted, rel=0.02)
 
 
+def test_the_copy_that_a_checkpoint_in_the_background_is_written_from_is_counted():
+    recipe = make_recipe({"model": {"vocab_size": 50}})
+    beside = replace(recipe, training=replace(recipe.training, save_in_background="on"))
+    before, with_copy = (weight_bytes(r, cpu(1, "float32"), 1) for r in (recipe, beside))
+    weights_and_both_means = 3 * 4 * recipe.model.n_parameters
+    assert with_copy - before == weights_and_both_means
+
+
 def windows_at_once(recipe: Recipe, n: int) -> Recipe:
     return replace(recipe, training=replace(recipe.training, micro_batch_size=n))
 

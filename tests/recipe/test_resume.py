@@ -208,15 +208,20 @@ def test_a_name_that_exists_is_refused(book: Path, whole: Run):
     assert find_run("whole") == whole
 
 
-def test_a_command_that_torchrun_starts_again_goes_on_with_its_run(
-    book: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_a_command_that_is_launched_again_goes_on_with_its_run(
+    book: Path, monkeypatch: pytest.MonkeyPatch, n_processes: int
 ):
     monkeypatch.chdir(book.parent)
     given = merge(TINY, {"corpus": {"sources": [book.name]}, "training": {"max_steps": 2}})
     begun = train_or_go_on(make_recipe(given), "again", Watcher(), given=given)
     assert begun is not None and begun.state.step == 2
-    alone = SimpleNamespace(rank=0, world_size=2, has_told=False, tell=lambda message: None)
-    monkeypatch.setattr("folio.recipe.resume.join", lambda: alone)
+    with pytest.raises(UserError, match="exists already"):
+        train_or_go_on(make_recipe(given), "again", Watcher(), given=given)
+    monkeypatch.setenv("WORLD_SIZE", str(n_processes))
+    if n_processes > 1:
+        alone = SimpleNamespace(rank=0, world_size=2, has_told=False, tell=lambda message: None)
+        monkeypatch.setattr("folio.recipe.resume.join", lambda: alone)
     assert train_or_go_on(make_recipe(given), "again", Watcher(), given=given) is None
     other = merge(given, {"training": {"max_steps": 3}})
     with pytest.raises(UserError, match="exists already, with training"):

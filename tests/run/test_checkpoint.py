@@ -154,6 +154,14 @@ def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_is_intact(
     assert os.listdir(tmp_path) == ["step-00000001"]
 
 
+def test_what_a_killed_save_left_goes_with_the_next_one_of_whatever_step(tmp_path: Path):
+    left = tmp_path / ".step-00000002.partial"
+    left.mkdir()
+    (left / module.MODEL).write_bytes(b"half")
+    save(tmp_path, 3)
+    assert os.listdir(tmp_path) == ["step-00000003"]
+
+
 def test_a_damaged_checkpoint_of_the_same_step_is_written_anew(tmp_path: Path):
     path = save(tmp_path, 1)
     (path / module.MODEL).write_bytes(b"")

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import distributed
 
 from folio.config import merge
@@ -19,10 +22,12 @@ from folio.device import Device
 from folio.errors import UserError
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
+from folio.tokens.stream import IGNORED, Batch, StreamConfig, TokenStream
 from folio.training.distributed import DistributedStep, ProcessGroup
 from folio.training.loop import train
 from folio.training.parts import Training
 from folio.training.state import TrainingState
+from folio.training.step import Gradient
 from folio.workers import ProcessPool, WorkerError, forks
 from tests.training.test_loop import Listener
 
@@ -72,9 +77,9 @@ def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[
 
 
 def distribute(
-    training: Training, group: ProcessGroup, should_stop: Callable[[], bool] = lambda: False
+    training: Training, group: ProcessGroup, *asked: Callable[[], bool]
 ) -> tuple[Training, DistributedStep]:
-    step = DistributedStep(training.step, training.model, group, 3, 11, should_stop)
+    step = DistributedStep(training.step, training.model, group, 3, 11, *asked)
     return replace(training, step=step), step
 
 
@@ -103,6 +108,43 @@ def test_any_number_of_processes_gives_one_curve(kind: str, n: int, tmp_path: Pa
     assert np.ravel(first[2]) == pytest.approx(np.ravel(evaluations), rel=rel)
 
 
+class Reading:
+    """A step that keeps what it is given; its loss is the mean of the targets."""
+
+    def __init__(self) -> None:
+        self.read: list[Any] = []
+
+    def backward(self, batch: Batch, step: int) -> Gradient:
+        self.read.append(batch.inputs)
+        return Gradient(float(batch.targets[batch.targets != IGNORED].mean()), 0.0)
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(["shuffled", "sequential"]), st.integers(1, 7), st.integers(1, 9))
+def test_the_rows_of_all_processes_are_together_those_of_one(
+    order: Any, world_size: int, batch_size: int
+):
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.grad = torch.zeros(1, 1)
+    steps = [cast(Any, Reading()) for _ in range(world_size)]
+    groups = [
+        SimpleNamespace(rank=rank, world_size=world_size, reduce=lambda row: None)
+        for rank in range(world_size)
+    ]
+    all_of_them = [
+        DistributedStep(step, model, cast(Any, group), 3, 11) for step, group in zip(steps, groups)
+    ]
+    text = np.arange(43, dtype=np.uint8)  # 11 windows, the last one shorter, so of many epochs
+    stream = TokenStream(text, 4, 5, StreamConfig(order=order), lanes=min(batch_size, 3))
+    for number in range(9):
+        batch = stream.next_batch(batch_size, 4)
+        losses = [step.backward(batch, number).loss for step in all_of_them]
+        mean = batch.targets[batch.targets != IGNORED].mean()
+        assert sum(losses) == pytest.approx(mean, rel=1e-5)
+        rows = np.concatenate([step.read.pop() for step in steps if step.read])
+        assert np.array_equal(rows, batch.inputs)
+
+
 def test_a_process_without_windows_moves_its_weights_as_the_others_do(tmp_path: Path):
     changes = KINDS["adamw plain"] | {"training": {"batch_size": 2}}
 
@@ -128,6 +170,18 @@ def test_all_stop_after_the_same_step_where_one_is_asked_to(tmp_path: Path):
         return ending, state.step, listener.saves
 
     assert together(2, tmp_path, work) == [("interrupted", 4, [3, 4])] * 2
+
+
+def test_all_save_after_the_same_step_where_the_clock_of_one_says_so(tmp_path: Path):
+    def work(group: ProcessGroup) -> Any:
+        training, state = training_of(**KINDS["adamw plain"]), TrainingState()
+        is_due = [lambda: False, lambda: group.rank == 1 and state.step == 3]
+        training, step = distribute(training, group, *is_due)
+        listener = Listener()
+        train(training, state, listener, should_save=lambda: step.saving)
+        return listener.saves
+
+    assert together(2, tmp_path, work) == [[3, 4, 6]] * 2
 
 
 def test_all_end_at_the_step_where_one_has_no_finite_gradient(tmp_path: Path):

@@ -11,7 +11,7 @@ from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import too_small
 from folio.storage import json_text, read_json
-from folio.training.distributed import STOPPED, join
+from folio.training.distributed import STOPPED, is_launched, join
 from folio.training.pace import Knot
 from folio.training.parts import Ending, Evaluation, Training
 from folio.training.state import TrainingState
@@ -105,7 +105,7 @@ def leave_with(result: Result | None, json: bool, run: Run | None = None) -> Non
         run: that was asked to go on.
 
     Raises:
-        SystemExit: several processes were interrupted, so that a scheduler may start them again.
+        SystemExit: the training was interrupted, and whoever launched it may start it again.
     """
     group = join()
     if group is None or group.rank == 0:
@@ -116,7 +116,7 @@ def leave_with(result: Result | None, json: bool, run: Run | None = None) -> Non
                 show(json_text(ended(run), indent=2))
             longer = f"folio resume {run.word} --minutes 5"
             say(f"{run.path} is complete. Train it longer with: {longer}")
-    if group is not None and result is not None and result.ending == "interrupted":
+    if is_launched() and result is not None and result.ending == "interrupted":
         raise SystemExit(STOPPED)
 
 

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from folio.console import SCHEDULERS
 
 W = TypeVar("W", bound="Process")
 
@@ -29,6 +31,19 @@ class LostError(Exception):
         self.late = late
 
 
+@contextmanager
+def _unheard(signals: Sequence[signal.Signals]) -> Generator[None]:
+    """Have the processes that start meanwhile never hear of these signals."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Process:
     """A process of its own that answers each line of JSON with another."""
 
@@ -36,16 +51,17 @@ class Process:
         """Start `python -m module`, with some more variables in its environment."""
         package = str(Path(__file__).parents[2])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.process = subprocess.Popen(
-            # -P keeps files of the user, such as a json.py, from being imported.
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
-            text=True,
-            encoding="utf-8",
-        )
+        with _unheard(SCHEDULERS):  # they are meant for this process, and would end that one
+            self.process = subprocess.Popen(
+                # -P keeps files of the user, such as a json.py, from being imported.
+                [sys.executable, "-P", "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+                text=True,
+                encoding="utf-8",
+            )
         self.ended = False
 
     def ask(self, request: dict[str, Any], limit_seconds: float | None = None) -> dict[str, Any]:

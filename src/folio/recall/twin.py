@@ -181,7 +181,7 @@ def train_half(
         schedule=replace(recipe.schedule, pace=(), horizon_steps=horizon),
         training=replace(
             recipe.training, max_steps=last, evaluation_interval=last, evaluations=0, patience=0,
-            save_interval=0,
+            save_interval=0, save_minutes=0,
         ),
     )  # fmt: skip
     few = validation[: 1 + recipe.model.context_length]

@@ -78,6 +78,8 @@ def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
     remembered = 8 * n  # Muon holds the momentum of a matrix, and briefly its update
     if recipe.optimizer.kind == "sgd" and not recipe.optimizer.momentum:
         remembered = 4 * n
+    if recipe.training.save_in_background == "on":
+        remembered = 2 * remembered + 4 * n
     if not device.is_fast:  # beside weights and gradients, the weights before the step
         return 12 * n + (each if size < 4 else 0) + remembered
     return 8 * n + shared + n_copies * each + remembered

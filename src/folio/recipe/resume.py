@@ -26,7 +26,7 @@ from folio.tokenizers import load
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.deadline import TimeBudget
-from folio.training.distributed import join
+from folio.training.distributed import is_launched, join
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
 from folio.training.schedule import learning_rate_share
@@ -99,8 +99,8 @@ def train_or_go_on(
     given: Table | None = None,
     clock: CommandClock | None = None,
 ) -> Result | None:
-    """Train a recipe; under torchrun, which starts the same command again after a failure, go on
-    with the run that it has made before.
+    """Train a recipe; where a launcher such as torchrun starts the same command again, go on with
+    the run that it has made before.
 
     Args:
         recipe, name, watcher, should_stop, given, clock: as in train_recipe.
@@ -116,7 +116,8 @@ def train_or_go_on(
         return follow(group, should_stop)
     if group is not None and name is None:
         name = group.earlier_run()
-    if group is None or name is None or not (run := Run(runs_folder() / name)).exists():
+    launched = group is not None or is_launched()
+    if not launched or name is None or not (run := Run(runs_folder() / name)).exists():
         return train_recipe(recipe, name, watcher, should_stop, given=given, clock=clock)
     with leading(group):
         own = to_table(make_recipe(read_toml(run.recipe_file)))

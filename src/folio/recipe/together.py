@@ -26,6 +26,7 @@ from folio.training.distributed import DistributedStep, ProcessGroup, leave
 from folio.training.fsdp_step import FSDPStep
 from folio.training.loop import train
 from folio.training.parts import Ending, Observer, Training
+from folio.training.saving import SaveTimer
 from folio.training.sharded_optimizer import ShardedOptimizer
 from folio.training.state import TrainingState
 
@@ -97,19 +98,22 @@ def train_along(
         observer: what this one does beside.
         should_stop: whether this one was asked to stop; then all do.
     """
+    timer = SaveTimer(training.config.save_minutes)
+    observer = Both(observer, timer)
     if group is None:
-        return train(training, state, observer, should_stop)
+        return train(training, state, observer, should_stop, timer.is_due)
     step, own, seed = training.step, training.step.optimizer, recipe.seed
     if isinstance(step, FSDPStep):
-        step.should_stop = should_stop
+        step.should_stop, step.should_save = should_stop, timer.is_due
         observer = Gathered(observer, step, group)
     else:
         if isinstance(own, ShardedOptimizer):
             observer = Gathered(observer, own, group)
-        model, vocab_size = training.model, recipe.model.vocab_size
-        step = DistributedStep(step, model, group, seed, vocab_size, should_stop)
+        model, n_ids = training.model, recipe.model.vocab_size
+        step = DistributedStep(step, model, group, seed, n_ids, should_stop, timer.is_due)
+    parts = replace(training, step=step)
     try:
-        return train(replace(training, step=step), state, observer, lambda: step.stopping)
+        return train(parts, state, observer, lambda: step.stopping, lambda: step.saving)
     finally:
         leave()
 

@@ -33,6 +33,7 @@ from folio.training.distributed import join
 from folio.training.pace_file import write_pace
 from folio.training.parts import Training
 from folio.training.recorder import RunRecorder
+from folio.training.saving import saves_in_background
 
 
 def train_recipe(
@@ -123,7 +124,7 @@ def train_in(
         deadline = Deadline(budget, n, lambda: before + clock.used(), interval, now)
         training = replace(training, deadline=deadline)
     state.cores = cores()
-    recorder = RunRecorder(run, training, recipe.model)
+    recorder = RunRecorder(run, training, recipe.model, saves_in_background(training))
     watcher.begin(run, training, state)
     if (group := join()) is not None:
         group.tell({"run": str(run.path.resolve()), "step": state.step})
@@ -133,6 +134,7 @@ def train_in(
         observer = Both(recorder, *pages, watcher)
         ending = train_along(group, recipe, training, state, observer, should_stop)
     finally:
+        recorder.wait()
         if budget is not None:
             recipe = with_pace(recipe, training.pace.knots)
             write_recipe(run, recipe)

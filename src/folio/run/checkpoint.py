@@ -123,7 +123,8 @@ def save_checkpoint(
             shutil.rmtree(final)
     partial = folder / f".{final.name}.partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
+        for left in folder.glob(".step-*.partial"):  # by a killed process
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
         _save(partial / MODEL, model)
         _save(partial / OPTIMIZER, optimizer)

@@ -72,6 +72,15 @@ class TrainingConfig:
     save_interval: int = 0
     """Steps between checkpoints in addition to those of each evaluation; 0 makes none."""
 
+    save_minutes: float = 0.0
+    """Minutes after a checkpoint at which another one is made: the most that a crash costs; 0 makes
+    none."""
+
+    save_in_background: Literal["auto", "on", "off"] = "auto"
+    """Whether training goes on while a checkpoint is written, from a copy, for which memory must
+    have room once more for weights and optimizer state. `auto` does so with an accelerator, whose
+    steps are short beside that; a budget in minutes never does, as it counts that time."""
+
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep, in addition to the best one."""
 
@@ -89,7 +98,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require(self, "training", "at least 1", lambda x: x >= 1, "batch_size", "keep_checkpoints")
-        apart = "batch_size", "keep_checkpoints", "sharding"
+        apart = "batch_size", "keep_checkpoints", "save_in_background", "sharding"
         others = (f.name for f in fields(self) if f.name not in apart)
         require(self, "training", "0 or more", lambda x: x >= 0, *others)
         if self.goldfish == 1:

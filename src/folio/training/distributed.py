@@ -10,7 +10,7 @@ moves its own weights, all in the same way, so that weights are never sent:
     ------                              ------
     batch -> windows 0 1 2              batch -> windows 3 4 5
     backward                            backward
-    ============ all-reduce of (gradients, loss, "was I asked to stop?") ============
+    ============ all-reduce of (gradients, loss, "stop?", "save?") ============
     norm, clip, update                  norm, clip, update
 
 The order of the text is that of one process, whatever their number, and so are the losses but for
@@ -51,6 +51,8 @@ TIMEOUT_SECONDS = 600.0
 """Without an answer of the others, after which a process gives up. FOLIO_TIMEOUT has another."""
 PREPARING = timedelta(days=1)
 """For which the others wait until the first one has prepared the text."""
+N_TOLD = 3
+"""Numbers beside the gradients in what is added up."""
 STOPPED = 75
 """Exit code of a run that was interrupted: a scheduler may start it again (EX_TEMPFAIL)."""
 
@@ -167,6 +169,13 @@ class ProcessGroup:
         return "One"
 
 
+def is_launched() -> bool:
+    """Whether torchrun or a scheduler started this process, alone or as one of several: then it is
+    told how a run ended by an exit code, and may start the same command again.
+    """
+    return "WORLD_SIZE" in os.environ
+
+
 _joined: ProcessGroup | None = None
 
 
@@ -224,6 +233,7 @@ class DistributedStep:
         seed: int,
         vocab_size: int,
         should_stop: Callable[[], bool] = lambda: False,
+        should_save: Callable[[], bool] = lambda: False,
     ) -> None:
         """Put the parts together.
 
@@ -234,15 +244,19 @@ class DistributedStep:
             seed: with the step and the rank, names the dropout masks.
             vocab_size: of the model.
             should_stop: whether this process was asked to stop.
+            should_save: whether a checkpoint is due by the clock of this process.
         """
-        self.step, self.group, self.should_stop = step, group, should_stop
+        self.step, self.group = step, group
+        self.should_stop, self.should_save = should_stop, should_save
         self.seed, self.vocab_size = seed, vocab_size
         self.stopping = False
         """Whether any process was asked to stop: all know it after the same step."""
+        self.saving = False
+        """Whether a checkpoint is due by the clock of any process, which all know alike."""
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._sizes = [p.numel() for p in self.parameters]
-        self._flat = self.parameters[0].detach().new_zeros(sum(self._sizes) + 2)
-        """(N + 2,) gradients; the loss, and how many were asked to stop."""
+        self._flat = self.parameters[0].detach().new_zeros(sum(self._sizes) + N_TOLD)
+        """(N + 3,) gradients; the loss, and how many were asked to stop, and want to save."""
 
     @property
     def world_size(self) -> int:
@@ -290,23 +304,23 @@ class DistributedStep:
         share = slice(n_windows * rank // world_size, n_windows * (rank + 1) // world_size)
         own = Batch(*(rows[share] for rows in batch))
         weight, loss = own.n_targets / max(batch.n_targets, 1), 0.0
-        *gradients, told = torch.split(self._flat, [*self._sizes, 2])
+        *gradients, told = torch.split(self._flat, [*self._sizes, N_TOLD])
         self._flat.zero_()
         if weight:
             mask = step * world_size + rank  # another one for each process
             torch.manual_seed(mixed(self.seed, mask))  # for the plain step, and on a GPU
             loss = self.step.backward(own, mask).loss
-            torch.cat([gradient_of(p).flatten() for p in self.parameters], out=self._flat[:-2])
+            torch.cat([gradient_of(p).flatten() for p in self.parameters], out=self._flat[:-N_TOLD])
             self._flat.mul_(weight)
-        told.copy_(torch.tensor([loss * weight, float(self.should_stop())]))
+        told.copy_(torch.tensor([loss * weight, self.should_stop(), self.should_save()]))
         self.group.reduce(self._flat)
         for p, gradient in zip(self.parameters, gradients):
             if p.grad is None:
                 p.grad = torch.empty_like(p)
             p.grad.copy_(gradient.view(p.shape))
         norm = gradient_norm(self.parameters)
-        loss, asked, length = map(float, torch.cat([told, norm[None]]).cpu().numpy())
-        self.stopping = self.stopping or asked > 0
+        loss, stop, save, length = map(float, torch.cat([told, norm[None]]).cpu().numpy())
+        self.stopping, self.saving = self.stopping or stop > 0, save > 0
         return Gradient(loss, length)
 
     def update(self, lr_scale: float, norm: float) -> None:

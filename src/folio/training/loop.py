@@ -23,6 +23,7 @@ def train(
     state: TrainingState,
     observer: Observer,
     should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
 ) -> Ending:
     """Train from `state` to the end of the budget; model and `state` are updated in place.
 
@@ -32,6 +33,7 @@ def train(
         observer: is told what happens.
         should_stop: called after each step, and during evaluations; True ends the run as
             `interrupted`.
+        should_save: called after each step; True makes a checkpoint.
 
     Returns:
         Why it ended. After `non-finite` the weights are those before the bad step.
@@ -41,13 +43,17 @@ def train(
         UserError: at an evaluation, something else was trained than the model.
     """
     with training.step.running():
-        ending = _train(training, state, observer, should_stop)
+        ending = _train(training, state, observer, should_stop, should_save)
         observer.ended(state, ending)
     return ending
 
 
 def _train(
-    training: Training, state: TrainingState, observer: Observer, should_stop: Callable[[], bool]
+    training: Training,
+    state: TrainingState,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    should_save: Callable[[], bool],
 ) -> Ending:
     config, stream, pace = training.config, training.stream, training.pace
     deadline = training.deadline
@@ -102,7 +108,8 @@ def _train(
             deadline.stepped()
             state.used_seconds = deadline.used()
         observer.stepped(state, gradient.loss, learning_rate)
-        if config.save_interval and state.step % config.save_interval == 0:
+        interval = config.save_interval
+        if should_save() or (interval and state.step % interval == 0):
             observer.save(state)
 
 

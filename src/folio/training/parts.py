@@ -51,7 +51,7 @@ class Observer(Protocol):
         """Is called when the rest is planned again; the knot must be on disk before it returns."""
 
     def save(self, state: TrainingState) -> None:
-        """Is called when the run can be resumed from here."""
+        """Is called when the run can be resumed from here; soon, if saved in the background."""
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
         """Is called at the end; no other call follows."""

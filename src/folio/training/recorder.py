@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from folio.model.config import ModelConfig
 from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpoint, step_of
@@ -20,18 +23,30 @@ from folio.training.low_rank import corrected
 from folio.training.pace import Knot
 from folio.training.pace_file import append_knot
 from folio.training.parts import Ending, Evaluation, Training
+from folio.training.saving import Background
 from folio.training.state import TrainingState, model_tensors
 
 
 class RunRecorder:
     """Records everything needed to look at a run and to resume it."""
 
-    def __init__(self, run: Run, training: Training, model_config: ModelConfig) -> None:
+    def __init__(
+        self, run: Run, training: Training, model_config: ModelConfig, in_background: bool = False
+    ) -> None:
+        """
+        Args:
+            run, training, model_config: what is recorded, and where.
+            in_background: whether checkpoints are written while training goes on. An error is then
+                raised after the next step, and `wait` must be called at the end.
+        """
         self.run, self.training, self.model_config = run, training, model_config
+        self.background = Background() if in_background else None
         self.best_validation_nll: NDArray[np.float32] | None = None
         """(N - 1,) nats of each validation target at the best step, if that was evaluated here."""
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        if self.background is not None:
+            self.background.check()
         state.recent_loss += loss
         state.recent_steps += 1
         training = self.training
@@ -61,23 +76,43 @@ class RunRecorder:
         append_knot(self.run.pace_file, knot)
 
     def save(self, state: TrainingState) -> None:
+        self.wait()  # so that there is one copy at a time
         training = self.training
-        save_checkpoint(
+        model, optimizer = model_tensors(training.model), training.step.optimizer.tensors
+        if self.background is not None:  # the next step changes them
+            model, optimizer = _copied(model), _copied(optimizer)
+        save = partial(
+            save_checkpoint,
             self.run.checkpoints_folder,
             state.step,
             config=asdict(self.model_config),
             state=state.record(training.device.torch),
-            model=model_tensors(training.model),
-            optimizer=training.step.optimizer.tensors,
+            model=model,
+            optimizer=optimizer,
             own_code=OwnCode.of(training.model).record(),
         )
+        write = partial(self._write, save, replace(state))
+        if self.background is None:
+            write()
+        else:
+            self.background.begin(write)
+
+    def _write(self, save: Callable[[], object], state: TrainingState) -> None:
+        """Write a checkpoint; then the pointers move on, and then old ones go."""
+        save()
         best = state.best_validation_loss
         self.run.point("last", state.step, None if math.isinf(best) else best)
         if not math.isinf(best):
             self.run.point("best", state.best_step, best)
         self._drop_old(state)
 
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on the disk; errors as in `save`."""
+        if self.background is not None:
+            self.background.wait()
+
     def ended(self, state: TrainingState, ending: Ending) -> None:
+        self.wait()
         self._append(
             "end",
             state,
@@ -102,3 +137,7 @@ class RunRecorder:
         for path in list_checkpoints(folder):
             if path.name not in keep and step_of(path) < state.step:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
