@@ -103,7 +103,8 @@ def test_losses_weights_and_state_are_those_of_one_process(kind: str, n: int, tm
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             apart = np.abs(found[name] - values).max() / np.abs(values).max()
-            assert apart <= (0.1 if kind == "bfloat16" else 1e-3), name
+            # Muon makes more of what rounds off, and squares twice as much.
+            assert apart <= (0.3 if kind == "bfloat16" else 1e-3), name
 
 
 def test_what_two_began_one_process_and_three_go_on_with(tmp_path: Path):
