@@ -180,6 +180,17 @@ def test_all_stop_after_the_same_step_where_one_is_asked_to(tmp_path: Path):
     assert together(2, tmp_path, work) == [("interrupted", 4, [3, 4])] * 2
 
 
+def test_all_save_after_the_same_step_where_the_clock_of_one_says_so(tmp_path: Path):
+    def work(group: ProcessGroup) -> Any:
+        training, state, listener = training_of(group, **FULL), TrainingState(), Listener()
+        step = step_of(training)
+        step.should_save = lambda: group.rank == 1 and state.step == 3
+        train(training, state, listener, should_save=lambda: step.saving)
+        return listener.saves
+
+    assert together(2, tmp_path, work) == [[3, 4, 6]] * 2
+
+
 def test_a_process_that_dies_within_a_block_is_named(tmp_path: Path):
     def work(group: ProcessGroup) -> None:
         training, state = training_of(group, **FULL), TrainingState()

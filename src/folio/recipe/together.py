@@ -109,8 +109,8 @@ def train_along(
     else:
         if isinstance(own, ShardedOptimizer):
             observer = Gathered(observer, own, group)
-        model, vocab_size = training.model, recipe.model.vocab_size
-        step = DistributedStep(step, model, group, seed, vocab_size, should_stop, timer.is_due)
+        model, n_ids = training.model, recipe.model.vocab_size
+        step = DistributedStep(step, model, group, seed, n_ids, should_stop, timer.is_due)
     parts = replace(training, step=step)
     try:
         return train(parts, state, observer, lambda: step.stopping, lambda: step.saving)

@@ -11,7 +11,7 @@ among the processes, and puts together those of a block for as long as it comput
     for each block, from the last:  ===== all-gather of its weights ========
       backward                            backward
                      ============== reduce-scatter of its gradients ========
-    ============ all-reduce of (loss, "was I asked to stop?", squares of the gradients) ============
+    ============ all-reduce of (loss, "stop?", "save?", squares of the gradients) ============
     clip, update own rows               clip, update own rows          (sharded_optimizer.py)
 
 The whole model stays in the main memory of the first process, where it takes up the weights for a
@@ -94,8 +94,7 @@ class FSDPStep:
         self.should_save: Callable[[], bool] = lambda: False
         """Whether a checkpoint is due by the clock of this process."""
         self.stopping, self.saving = False, False
-        """Whether any process was asked to stop, and wants to save: all know it after the same
-        step."""
+        """The same of any process, which all know alike, after the same step."""
 
     def running(self) -> AbstractContextManager[None]:
         """Start nothing: the processes run."""
@@ -126,17 +125,17 @@ class FSDPStep:
         self.compute.zero_grad(set_to_none=True)
         mask = step * self.group.world_size + self.group.rank  # another one for each process
         torch.manual_seed(mixed(self.seed, mask))
-        told = torch.zeros(4, device=self.device.torch)  # loss, square of the norm, stop, save
+        told = torch.zeros(4, device=self.device.torch)  # loss, stop, save, square of the norm
         for part in own.split(self.config.micro_batch_size or len(own.inputs)):
             inputs, targets = to_device(part, self.device.torch)  # each (B, T)
             with self.group.together():
                 loss = self.loss(self.compute, inputs, targets) / n_targets
                 loss.backward()
             told[0] += loss.detach()
-        told[1] = total_norm(self._gradients()).square()
-        told[2], told[3] = float(self.should_stop()), float(self.should_save())
+        told[1], told[2] = self.should_stop(), self.should_save()
+        told[3] = total_norm(self._gradients()).square()
         self.group.reduce(told)
-        loss, square, stop, save = map(float, told.cpu().numpy())
+        loss, stop, save, square = map(float, told.cpu().numpy())
         self.stopping, self.saving = self.stopping or stop > 0, save > 0
         return Gradient(loss, math.sqrt(square))
 
