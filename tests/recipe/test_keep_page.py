@@ -36,6 +36,13 @@ def trained(book: Path, name: str, *changes: Table, watcher: Watcher | None = No
 WITH_PAGE: Table = {"training": {"page": True}}
 
 
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so many tokens however slow the machine is."""
+    monkeypatch.setattr(keep_page, "SAMPLE_TOKENS", 20)
+    monkeypatch.setattr(keep_page, "LEAST_SECONDS", 60.0)
+
+
 @pytest.mark.parametrize("fast", ["on", "off"])
 def test_a_page_changes_no_byte_and_no_random_number(book: Path, fast: str):
     """With dropout, which draws at each step; the fast one in two processes."""
