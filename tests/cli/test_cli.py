@@ -392,7 +392,8 @@ def test_a_signal_finishes_the_step_saves_and_exits_0(
     assert long_training.returncode == 0, err
     run = Run(runs_folder() / "long")
     assert "interrupted; everything is saved" in err and out.count("folio") == 1
-    assert out.endswith(f"next        folio resume {run.path}\n") and "loss.svg" in out
+    assert out.endswith(f"next        folio resume {run.path}\n")
+    assert ("loss.svg" in out) == run.picture_file.is_file()  # it may end before an evaluation
     last = json.loads((runs_folder() / "long" / "last.json").read_text())["step"]
     steps = run.events("step")
     assert steps[-1]["step"] <= last

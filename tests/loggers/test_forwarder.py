@@ -9,7 +9,7 @@ import pytest
 from folio.config import Table, merge
 from folio.evaluation.token_groups import CLASSES
 from folio.loggers.forwarder import Forwarder, forwarding
-from folio.recipe import train
+from folio.recipe import resume, train
 from folio.recipe.recipe import make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
@@ -32,7 +32,8 @@ def trained(book: Path, name: str, *log: str) -> Run:
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
-    monkeypatch.setattr(train, "require_installed", lambda names: None)
+    for room in (train, resume):
+        monkeypatch.setattr(room, "require_installed", lambda names: None)
     log_with(monkeypatch, kept := Kept())
     return kept
 
@@ -68,7 +69,6 @@ def test_a_run_goes_on_where_it_was_logged_and_in_new_loggers_from_its_beginning
     kept.logged = 8
     assert resume_run(run, {"training": {"max_steps": 10}}, Watcher()) is not None
     assert kept.steps("train/loss") == [2, 4, 6, 8, 10]
-    monkeypatch.setattr("folio.recipe.resume.require_installed", lambda names: None)
     log_with(monkeypatch, other := Kept())
     assert resume_run(run, {"training": {"max_steps": 12, "log": ["mlflow"]}}, Watcher())
     assert other.calls[0] == "open mlflow at 10, seed 1"
