@@ -12,7 +12,7 @@ import folio
 from folio.config import Table, merge
 from folio.errors import UserError
 from folio.evaluation.token_groups import CLASSES, PLACES
-from folio.recipe import keep_page
+from folio.recipe import keep_learned, keep_page
 from folio.recipe.recipe import make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
@@ -39,8 +39,8 @@ WITH_PAGE: Table = {"training": {"page": True}}
 @pytest.fixture(autouse=True)
 def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many tokens however slow the machine is."""
-    monkeypatch.setattr(keep_page, "SAMPLE_TOKENS", 20)
-    monkeypatch.setattr(keep_page, "LEAST_SECONDS", 60.0)
+    monkeypatch.setattr(keep_learned, "SAMPLE_TOKENS", 20)
+    monkeypatch.setattr(keep_learned, "LEAST_SECONDS", 60.0)
 
 
 @pytest.mark.parametrize("fast", ["on", "off"])
