@@ -48,14 +48,7 @@ FLAGS = (
     "--training.evaluation-interval 100 --training.save-interval 25 --training.log-interval 1 "
     "--device.kind cpu --device.threads 1 --device.precision float32"
 ).split()
-TORCHRUN = [
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node",
-    "2",
-    "--max-restarts",
-]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 HANDLED = ["--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"]
 
 
