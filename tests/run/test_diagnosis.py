@@ -211,6 +211,19 @@ def test_a_rise_within_the_standard_error_is_no_overfitting():
     assert diagnose(curves(fall(4, 1.9), evaluations), 3, "x").verdict == "overfit"
 
 
+def test_weights_that_were_best_before_training_learned_nothing_new():
+    recipe = {"corpus": {"sources": ["letters.txt"]}}
+
+    def verdict_of(last: float) -> tuple[str, str]:
+        evaluations = [(0, 0.655, 0.60), (20, 0.664, 0.57), (40, last, 0.55)]
+        events = curves(fall(0.6, 0.55, 40), evaluations, error=0.08)
+        diagnosis = diagnose(events, 3.3, "runs/x", recipe)
+        return diagnosis.verdict, diagnosis.command
+
+    assert verdict_of(0.656) == ("learning nothing", "folio corpus letters.txt")
+    assert verdict_of(0.640)[0] == "healthy"
+
+
 def test_who_lost_patience_is_not_told_to_train_longer():
     evaluations = [(100, 2.3, 2.25), (200, 2.0, 1.98), (300, 2.01, 1.99)]
     events = curves(fall(4, 2.0), evaluations, "patience", error=0.02)

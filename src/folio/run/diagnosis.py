@@ -121,7 +121,7 @@ def diagnose(
         return Diagnosis("too early", "there is no evaluation yet.", commands.longer(curves.ending))
     if not curves.training:
         return _too_early(curves, commands)
-    for rule in (_diverging, _nothing, _overfit, _by_heart, _few, _underfit):
+    for rule in (_diverging, _nothing, _overfit, _by_heart, _few, _nothing_new, _underfit):
         if found := rule(curves, commands):
             return found
     best = curves.best
@@ -332,6 +332,19 @@ def _too_early(curves: Curves, commands: Commands) -> Diagnosis:
         "too early",
         f"{why}; its validation loss is {last['validation_loss']:.3f} at step {last['step']}.",
         commands.longer(curves.ending),
+    )
+
+
+def _nothing_new(curves: Curves, commands: Commands) -> Diagnosis | None:
+    """The weights with which a run began had learned, and no later ones were better."""
+    best, last = curves.best, curves.last
+    if best["step"] > 0:
+        return None
+    return Diagnosis(
+        "learning nothing",
+        f"the weights it began with had the lowest validation loss, {best['validation_loss']:.3f}; "
+        f"at step {last['step']} it is {last['validation_loss']:.3f}. Perhaps they know this text.",
+        commands.look_at_text(),
     )
 
 
