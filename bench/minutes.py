@@ -22,13 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.busy import keep_core_busy
 from folio.console import table
 
 PROMISE = 0.10
 SECONDS = 5.0
 """At which the other program goes or comes."""
-HOG = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
-"""Keeps a core busy, and ends with whoever started it."""
 
 FEW = "are few here"
 """Told by the command where the promise is not given."""
@@ -103,7 +102,7 @@ def run(minutes: float, size: str, busy: Busy, text: str, folder: Path) -> Round
 
 def start() -> list[subprocess.Popen[bytes]]:
     """Keep every core busy."""
-    return [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(os.cpu_count() or 1)]
+    return [keep_core_busy() for _ in range(os.cpu_count() or 1)]
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:

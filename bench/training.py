@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.busy import keep_core_busy
 from bench.limits import measure_limits
 from bench.plain_loop import PlainGPT, PlainLoop, Shape
 from folio.corpus.builtin import BUILTIN
@@ -113,7 +114,7 @@ def compare_steps(
     for take in takes.values():
         take(WARM_UP)
     seconds: dict[str, list[float]] = {name: [] for name in takes}
-    neighbour = start_neighbour() if busy else None
+    neighbour = keep_core_busy() if busy else None
     for _ in range(rounds):
         for name, take in takes.items():
             seconds[name].append(take(steps))
@@ -204,11 +205,6 @@ def tokens_of(path: Path, shape: Shape) -> tuple[Shape, np.ndarray, np.ndarray]:
     token_ids = tokenizer.encode(text)
     cut = int(0.9 * len(token_ids))
     return replace(shape, vocab_size=tokenizer.vocab_size), token_ids[:cut], token_ids[cut:]
-
-
-def start_neighbour() -> subprocess.Popen[bytes]:
-    """A program that keeps one core busy."""
-    return subprocess.Popen([sys.executable, "-c", "while True: pass"])
 
 
 def flops_per_token(shape: Shape, n_parameters: int) -> float:

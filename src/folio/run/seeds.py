@@ -25,7 +25,7 @@ CHANCE = ("seed", "device")
 
 @dataclass(frozen=True)
 class Seeds:
-    """Runs of one recipe."""
+    """Holds the best losses of the runs of one recipe."""
 
     names: list[str]
     losses: list[float]

@@ -272,11 +272,11 @@ def test_a_step_finds_the_memory_that_the_one_before_it_freed():
     parallel = DataParallel(tiny_gpt(d_model=96, n_layers=4), cpu(1), 512, 0)
     with parallel.running():
         counts = [faults()]
-        for step in range(10):
+        for step in range(15):
             parallel.backward(batch, 0, step)
             counts.append(faults())
         # Pages of 4 kB; a step takes 100 MB. Now and then the heap still grows by a piece.
-        assert np.median(np.diff(counts[4:])) < 1000
+        assert np.median(np.diff(counts[4:])) < 100
         held = memory_in_use()
     assert memory_in_use() < held - 50e6, "at the end it is given back"
 
