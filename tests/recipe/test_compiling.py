@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from folio.device import Device, DeviceConfig
-from folio.recipe import compiling
+from folio.recipe import speed
 from folio.recipe.compiling import choose_compile
 from folio.recipe.recipe import make_recipe
 
@@ -23,7 +23,7 @@ def chosen(
 
 @pytest.fixture(autouse=True)
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "matrix_rate", lambda *given: 600_000.0)  # GFLOP/s
+    monkeypatch.setattr(speed, "matrix_rate", lambda *given: 600_000.0)  # GFLOP/s
 
 
 def test_a_run_that_is_long_enough_is_compiled():

@@ -13,7 +13,7 @@ import folio
 from folio.cli.main import main
 from folio.config import Table, merge, read_toml
 from folio.device import Device, DeviceConfig
-from folio.recipe import sizing
+from folio.recipe import sizing, speed
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
@@ -239,7 +239,7 @@ def test_a_trial_on_a_gpu_is_as_long_on_any_card(monkeypatch: pytest.MonkeyPatch
     )
     window_flops = recipe.model.context_length * token_flops(recipe)
     for rate in (20_000.0, 40_000.0):  # GFLOP/s
-        monkeypatch.setattr(sizing, "matrix_rate", lambda *given, rate=rate: rate)
+        monkeypatch.setattr(speed, "matrix_rate", lambda *given, rate=rate: rate)
         of_gpu, of_cpu = (sizing.trial_windows(recipe, device) for device in (gpu, cpu))
         assert of_gpu * window_flops == pytest.approx(0.1 * rate * 1e9, rel=0.05)
         assert 0.5e11 < of_cpu * window_flops <= 1e11  # whatever the rate

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from folio.device import Device, matrix_rate
+from folio.device import Device
 from folio.recipe.recipe import Recipe
-from folio.recipe.speed import token_flops
+from folio.recipe.speed import matmul_flops, token_flops
 
 WORTHWHILE_SECONDS = 300.0
 """Seconds that a run must last to be compiled. Assumption: compiling a step of 12 layers takes 20
@@ -15,9 +15,6 @@ graph already, so two to three minutes earn it; a run that is twice as long gain
 
 SHORTEST_STEP = 0.004
 """Assumption: seconds that even a small model takes for a step, recorded as a CUDA graph."""
-
-MATMUL_ROWS = 4096
-"""Of the matmul whose rate says how fast a GPU is."""
 
 SHARE_OF_MATMULS = 0.5
 """Assumption: share of the rate of a matmul that a whole step reaches."""
@@ -43,8 +40,5 @@ def expected_seconds(recipe: Recipe, device: Device) -> float:
     """Seconds of all steps, by the rate of a matmul of the model's width."""
     config, model = recipe.training, recipe.model
     n_tokens = config.batch_size * model.context_length
-    rate = 1e9 * matrix_rate(
-        device.config.kind, device.config.precision, MATMUL_ROWS, model.d_model
-    )
-    step = n_tokens * token_flops(recipe) / (SHARE_OF_MATMULS * rate)
+    step = n_tokens * token_flops(recipe) / (SHARE_OF_MATMULS * matmul_flops(recipe, device))
     return config.max_steps * max(step, SHORTEST_STEP)

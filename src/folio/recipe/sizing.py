@@ -14,15 +14,14 @@ from typing import NamedTuple
 from folio.accelerator import ran_out_of_memory
 from folio.config import Table
 from folio.console import duration
-from folio.device import Device, matrix_rate
+from folio.device import Device
 from folio.recipe.budget import DEFAULT_MINUTES
 from folio.recipe.build import choose_for, fit_vocabulary
-from folio.recipe.compiling import MATMUL_ROWS
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
-from folio.recipe.speed import Throughput, measure, steps_in, token_flops
+from folio.recipe.speed import Throughput, matmul_flops, measure, steps_in, token_flops
 from folio.tokenizers.base import TokenIds
 
 TOKENS_PER_PARAMETER = 1.4
@@ -236,12 +235,10 @@ def try_out(recipe: Recipe, device: Device, training: TokenIds, validation: Toke
 
 def trial_windows(recipe: Recipe, device: Device) -> int:
     """Windows of a batch that a trial takes a step with; the batch may have fewer."""
-    model, kind = recipe.model, device.config.kind
     flops, least = TRIAL_FLOPS, device.config.threads
-    if kind != "cpu":
-        rate = 1e9 * matrix_rate(kind, device.config.precision, MATMUL_ROWS, model.d_model)
-        flops, least = GPU_TRIAL_SECONDS * rate, 1
-    return max(int(flops / (model.context_length * token_flops(recipe))), least)
+    if device.config.kind != "cpu":
+        flops, least = GPU_TRIAL_SECONDS * matmul_flops(recipe, device), 1
+    return max(int(flops / (recipe.model.context_length * token_flops(recipe))), least)
 
 
 def expected_speed(recipe: Recipe, smaller: Candidate) -> Throughput:

@@ -12,7 +12,7 @@ from typing import Self
 
 import torch
 
-from folio.device import Device
+from folio.device import Device, matrix_rate
 from folio.evaluation.score import batch_tokens_on, sampled_windows
 from folio.recipe.build import build
 from folio.recipe.evaluations import evaluation_interval
@@ -21,6 +21,9 @@ from folio.tokenizers.base import TokenIds
 from folio.training.config import TrainingConfig
 from folio.training.parts import Training
 from folio.workers import forks
+
+MATMUL_ROWS = 4096
+"""Of the matmul whose rate says how fast a GPU is."""
 
 MEASURE_SECONDS = 1.0
 """Seconds of steps to plan by. If they mislead, the plan is corrected after a fiftieth of
@@ -58,6 +61,12 @@ def token_flops(recipe: Recipe) -> float:
     return (
         6 * model.n_parameters + 12 * model.n_layers * model.context_length * model.attention_width
     )
+
+
+def matmul_flops(recipe: Recipe, device: Device) -> float:
+    """Measure the operations per second of a matmul of the model's width, with MATMUL_ROWS rows."""
+    config = device.config
+    return 1e9 * matrix_rate(config.kind, config.precision, MATMUL_ROWS, recipe.model.d_model)
 
 
 def steps_in(
