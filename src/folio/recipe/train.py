@@ -126,7 +126,6 @@ def train_in(
             if budget is not None:
                 recipe = with_pace(recipe, training.pace.knots)
                 write_recipe(run, recipe)
-        observers.recorder.wait()
         nll, n_sample = observers.recorder.best_validation_nll, watcher.sample_tokens
         result = finish(run, recipe, ending, state, training, nll, n_sample, should_stop)
         observers.finished(result)

@@ -49,9 +49,12 @@ def train(
 
 
 def _train(
-    training: Training, state: TrainingState, observer: Observer, *asked: Callable[[], bool]
+    training: Training,
+    state: TrainingState,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    should_save: Callable[[], bool],
 ) -> Ending:
-    should_stop, should_save = asked
     config, stream, pace = training.config, training.stream, training.pace
     deadline = training.deadline
     stream.place = state.place
