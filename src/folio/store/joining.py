@@ -135,12 +135,19 @@ def _sides(contents: Sequence[Content], corpus: CorpusConfig) -> list[Sides]:
     """
     last = _last_bin(contents, corpus)
     sides = [
-        np.where(_bins(shard.rows) <= last, VALIDATION, TRAIN).astype(np.uint8)
-        for shard in contents
+        np.where(_bins(rows) <= last, VALIDATION, TRAIN).astype(np.uint8)
+        for rows in _rows_of(contents)
     ]
     if corpus.duplicates.remove == "exact":
         _mark_copies(contents, sides)
     return sides
+
+
+def _rows_of(contents: Sequence[Content]) -> Iterator[Rows]:
+    """The rows of each shard, whose pages count as memory of this process only meanwhile."""
+    for shard in contents:
+        yield shard.rows
+        let_go(shard.rows)
 
 
 def _bins(rows: Rows) -> NDArray[np.int64]:
@@ -152,8 +159,8 @@ def _last_bin(contents: Sequence[Content], corpus: CorpusConfig) -> int:
     but at least one bin that has documents.
     """
     tokens = np.zeros(1 << BIN_BITS)
-    for shard in contents:
-        tokens += np.bincount(_bins(shard.rows), shard.rows["tokens"], 1 << BIN_BITS)
+    for rows in _rows_of(contents):
+        tokens += np.bincount(_bins(rows), rows["tokens"], 1 << BIN_BITS)
     filled = np.flatnonzero(tokens)
     if len(filled) < 2:
         raise UserError(
@@ -169,9 +176,9 @@ def _mark_copies(contents: Sequence[Content], sides: list[Sides]) -> None:
     """Mark all documents that an earlier one equals."""
     starts = np.cumsum([0, *(len(shard.rows) for shard in contents)])
     with closing(KeyedRows(check=np.uint64, number=np.int64)) as keyed:
-        for start, shard in zip(starts.tolist(), contents):
-            numbers = np.arange(start, start + len(shard.rows))
-            keyed.add(shard.rows["key"], shard.rows["check"], numbers)
+        for start, rows in zip(starts.tolist(), _rows_of(contents)):
+            numbers = np.arange(start, start + len(rows))
+            keyed.add(rows["key"], rows["check"], numbers)
         for rows in keyed:
             rows = rows[np.lexsort((rows["number"], rows["check"], rows["key"]))]
             same = (rows["key"][1:] == rows["key"][:-1]) & (rows["check"][1:] == rows["check"][:-1])
@@ -184,9 +191,9 @@ def _mark_copies(contents: Sequence[Content], sides: list[Sides]) -> None:
 def _counts_of(contents: Sequence[Content], sides: Sequence[Sides]) -> dict[str, Any]:
     """Documents and characters by where they go."""
     documents, characters = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    for shard, side in zip(contents, sides):
+    for rows, side in zip(_rows_of(contents), sides):
         documents += np.bincount(side, minlength=3)
-        characters += np.bincount(side, shard.rows["characters"], 3).astype(np.int64)
+        characters += np.bincount(side, rows["characters"], 3).astype(np.int64)
     names = ("training", "validation", "exact copies")
     return {
         "documents": dict(zip(names, documents.tolist())),
