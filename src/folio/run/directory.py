@@ -214,7 +214,7 @@ class Run:
 
     def corpus(self) -> dict[str, Any]:
         """The content of corpus.json."""
-        record = read_json(self.corpus_file)
+        record = read_json(self.corpus_file, dict)
         require_readable("corpus", record, self.corpus_file)
         return record
 
@@ -256,7 +256,7 @@ class Run:
         if which == "last" or not pointer.exists():
             return self.newest()
         try:
-            entry = read_json(pointer)
+            entry = read_json(pointer, dict)
             require_readable("pointer", entry, pointer)
             return open_checkpoint(self.checkpoints_folder / entry["checkpoint"]), []
         except UserError as error:
