@@ -75,7 +75,8 @@ def test_a_file_is_named_by_what_it_lacks_however_deep(tmp_path: Path):
         (b"[" * 100_000, dict, "recursion"),
         (b"[1]", dict, "it must hold a table"),
         (b"3", dict, "it must hold a table"),
-        (b"{}", list, "it must hold a list"),
+        (b"{}", list, "it must hold a list of tables"),
+        (b"[{}, 5]", list, "it must hold a list of tables"),
     ],
 )
 def test_damaged_json_says_what_is_wrong_and_what_to_do(

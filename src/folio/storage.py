@@ -114,7 +114,7 @@ def read_json(path: Path, kind: type = object) -> Any:
 
     Args:
         path: the file.
-        kind: dict or list, where it must be one.
+        kind: dict, or list for one of tables, where it must be that.
 
     Raises:
         UserError: it cannot be read, or is damaged; the message names it.
@@ -128,8 +128,11 @@ def read_json(path: Path, kind: type = object) -> Any:
     except (ValueError, RecursionError) as error:
         why = str(error) if text.strip("\0 \n") else "it is empty"
         raise DamagedError(path, why) from None
-    if not isinstance(value, kind):
-        must = {dict: "a table", list: "a list"}[kind]
+    is_right = isinstance(value, kind)
+    if kind is list and is_right:
+        is_right = all(isinstance(item, dict) for item in value)
+    if not is_right:
+        must = {dict: "a table", list: "a list of tables"}[kind]
         raise DamagedError(path, f"it must hold {must}")
     return value
 

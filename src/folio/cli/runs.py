@@ -42,7 +42,14 @@ def runs(
     listed = [find_run(name) for name in compared] if compare else list_runs()
     if compare and len(listed) < 2:
         raise UserError("--compare draws at least two runs: folio runs --compare A B")
-    facts = [facts_of(run) for run in listed]
+    facts = list[dict[str, Any]]()
+    for run in listed:
+        try:
+            facts.append(facts_of(run))
+        except UserError as error:  # one that is damaged does not hide the others
+            if compare:
+                raise
+            say(f"warning: {run.path} is left out: {error}")
     if compare:
         _compare(listed, facts, page, json, out or runs_folder() / "compare.svg")
     elif json:
