@@ -55,6 +55,15 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path: Path, monkeypatch: pytest.Mo
     assert path.read_text() == "old"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path: Path):
+    pipe = tmp_path / "pipe"  # or /dev/null
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="pipe must be a file"), atomic_write(pipe) as file:
+        file.write("new")
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
 def test_json_survives_and_damage_is_named(tmp_path: Path):
     path = tmp_path / "a.json"
     write_json(path, {"ä": 1})

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from folio.errors import UserError
+from folio.records import read_text, with_path
 
 C = TypeVar("C")
 
@@ -139,10 +140,8 @@ def _finite(given: float | str, name: str) -> float:
 def read_toml(path: Path) -> Table:
     """Read a TOML file; a syntax error names file, line and column."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return with_path(tomllib.loads(read_text(path)), path)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from None
 
 

@@ -1,11 +1,18 @@
-"""Memory of this process and of those that it forked."""
+"""Memory of this process and of those that it forked, and their end."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+"""The option of prctl(2) that sends a signal when the parent dies."""
 
 
 def memory_in_use() -> int:
@@ -38,6 +45,18 @@ def running_children() -> list[int]:
         return [*map(int, own.read_text(encoding="ascii").split())]
     except OSError:
         return []
+
+
+def end_with(parent: int) -> None:
+    """Have Linux kill this process when its parent dies, even while it is stopped.
+
+    Args:
+        parent: process id; it may have died before this is called.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def _own_peak(child: int) -> int:

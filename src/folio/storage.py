@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from folio.console import say
 from folio.errors import UserError
+from folio.records import DamagedError, Record, read_text
 
 try:
     import fcntl
@@ -58,11 +59,14 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     unchanged and nothing is left behind.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full.
+        UserError: the folder cannot be written, the disk is full, or what is there is no file: the
+            rename would put one in the place of a folder, a pipe or /dev/null.
     """
     encoding = None if "b" in mode else "utf-8"
     temporary = None
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} must be a file, and is a folder, a device or a pipe.")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
@@ -105,14 +109,32 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a damaged file is a UserError that names it."""
+def read_json(path: Path, kind: type = object) -> Any:
+    """Read JSON, each table in it a `Record`.
+
+    Args:
+        path: the file.
+        kind: dict, or list for one of tables, where it must be that.
+
+    Raises:
+        UserError: it cannot be read, or is damaged; the message names it.
+    """
+    text = "?"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}.") from None
+        text = read_text(path)
+        value = json.loads(text, object_hook=lambda table: Record(table, path))
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}.") from None
+        why = str(error) if text.strip("\0 \n") else "it is empty"
+        raise DamagedError(path, why) from None
+    is_right = isinstance(value, kind)
+    if kind is list and is_right:
+        is_right = all(isinstance(item, dict) for item in value)
+    if not is_right:
+        must = {dict: "a table", list: "a list of tables"}[kind]
+        raise DamagedError(path, f"it must hold {must}")
+    return value
 
 
 def storage_error(error: Exception, path: Path) -> StorageError:

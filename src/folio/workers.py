@@ -27,7 +27,7 @@ from torch import Tensor
 
 from folio.console import STOPPING
 from folio.errors import UserError
-from folio.process import peak_memory
+from folio.process import end_with, peak_memory
 
 Phase = Callable[[int, Any], Any]
 """Maps (rank, message) to an answer."""
@@ -50,8 +50,6 @@ MMAP_THRESHOLD_BYTES = 1 << 25
 """The largest that glibc promises to take."""
 CLOSE_SECONDS = 5.0
 """How long a worker may take to exit before it is killed."""
-PR_SET_PDEATHSIG = 1
-"""The option of prctl(2) that sends a signal when the parent dies."""
 STOP_SIGNALS = set(STOPPING)
 
 
@@ -192,7 +190,7 @@ def _serve(
     prepare: Callable[[], None],
 ) -> None:
     """Answer messages until the other end is closed."""
-    _end_with(parent)
+    end_with(parent)
     # Rank 0 decides when to stop; a lock that it holds must not outlive it in a fork.
     for stop in STOP_SIGNALS:
         signal.signal(stop, signal.SIG_IGN)
@@ -215,14 +213,6 @@ def _serve(
             line.send(_work_off(tasks[task], rank, message, barrier))
         except (EOFError, ConnectionError):
             return
-
-
-def _end_with(parent: int) -> None:
-    """Have the system kill this process when its parent dies, even while it is stopped."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 class Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -69,12 +70,22 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(folio: Folio, book: Path):
     deadline = time.monotonic() + 120
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    # A terminal sends it to all processes of a command at once.
+    for number in (*children_of(process.pid), process.pid):
+        os.kill(number, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "1 running" in out and "interrupted; everything is saved" in err
     step = json.loads(last.read_text())["step"]
     assert 0 < step < 3000
+
+
+def children_of(process: int) -> list[int]:
+    try:
+        found = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+    except FileNotFoundError:  # not Linux
+        return []
+    return [int(word) for word in found.split()]
 
 
 MISTAKES = {

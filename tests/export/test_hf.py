@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from folio.config import merge
+from folio.export.card import model_card
 from folio.export.hf_graphs import GRAPHS
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
@@ -160,9 +161,22 @@ def test_the_card_says_what_was_read_how_well_and_what_is_known_by_heart(tmp_pat
     ):
         assert words in card
     found = {"sentence": "It learned.", "copies": {"model": {"copied": 0.25}}}
-    write_json(run.recall_file, found)
+    write_json(run.recall_file, found | {"checkpoint": opened.checkpoint.path.name})
     folder, _, _ = export_run(opened, "hf")
     assert "| folio recall | It learned. |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_says_nothing_that_was_measured_of_another_checkpoint(tmp_path: Path):
+    opened = random_run(tmp_path)
+    run, step = opened.run, opened.checkpoint.step
+    loss = {"name": "validation", "protocol": "exact", "nats_per_token": 1.5, "targets": 199}
+    for of, said in ((step, True), (step + 10, False)):
+        write_json(run.held_out_file, [loss | {"step": of}])
+        write_json(run.by_heart_file, {"step": of, "known": {"count": 3, "of": 500}})
+        write_json(run.recall_file, {"checkpoint": f"step-{step + 10:08d}", "sentence": "No."})
+        card = model_card(opened, "qwen3", [])
+        assert ("1.5000 nats" in card, "3 of 500" in card) == (said, said)
+        assert "folio recall" not in card
 
 
 def test_positions_of_a_model_without_any_are_zeros(tmp_path: Path):

@@ -202,6 +202,24 @@ def test_the_last_the_best_and_the_newest_checkpoints_are_kept(book: Path):
     assert losses[best] == min(losses.values())
 
 
+def test_what_a_newer_folio_wrote_is_not_removed(whole: Run):
+    manifest = whole.newest()[0].path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    before = sorted(path.name for path in whole.checkpoints_folder.iterdir())
+    with pytest.raises(UserError, match="newer version of Folio"):
+        resume_run(whole, {"training": {"max_steps": 45}}, Watcher())
+    assert sorted(path.name for path in whole.checkpoints_folder.iterdir()) == before
+
+
+def test_a_folder_of_something_else_is_no_place_for_a_run(book: Path, tmp_path: Path):
+    for file in ("README.md", "study.toml"):
+        (tmp_path / file / "x").mkdir(parents=True)
+        (tmp_path / file / "x" / file).write_text("mine")
+        with pytest.raises(UserError, match="is there and is not a run"):
+            train_recipe(recipe_of(book), "x", Watcher(), folder=tmp_path / file)
+        assert [path.name for path in (tmp_path / file / "x").iterdir()] == [file]
+
+
 def test_a_name_that_exists_is_refused(book: Path, whole: Run):
     with pytest.raises(UserError, match="folio resume whole"):
         train_recipe(recipe_of(book), "whole", Watcher())

@@ -15,6 +15,7 @@ import safetensors
 import torch
 
 from folio.errors import UserError
+from folio.records import DamagedError
 from folio.run import checkpoint as module
 from folio.run.checkpoint import (
     list_checkpoints,
@@ -71,6 +72,21 @@ def test_damage_is_refused_and_the_newest_whole_one_is_used(tmp_path: Path, name
     found, complaints = newest_checkpoint(tmp_path)
     assert found is not None and found.step == 1
     assert len(complaints) == 1 and "step-00000002" in complaints[0]
+
+
+def test_only_a_damaged_checkpoint_is_passed_over_by_who_removes_what_is_later(tmp_path: Path):
+    save(tmp_path, 1)
+    manifest = save(tmp_path, 2) / "manifest.json"
+    newer = manifest.read_text().replace('"format": 1', '"format": 99')
+    for content, refused in ((newer, "newer version"), ("{", None)):
+        manifest.write_text(content)
+        assert newest_checkpoint(tmp_path)[0] is not None  # for who only reads
+        if refused:
+            with pytest.raises(UserError, match=refused):
+                newest_checkpoint(tmp_path, DamagedError)
+        else:
+            found, complaints = newest_checkpoint(tmp_path, DamagedError)
+            assert found is not None and found.step == 1 and len(complaints) == 1
 
 
 def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path):

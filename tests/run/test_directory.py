@@ -57,6 +57,18 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path):
     assert len(read_events(path)) == 1
 
 
+def test_a_line_that_was_cut_off_does_not_take_the_next_one_with_it(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    for step in (1, 2):
+        append_event(path, {"event": "step", "step": step})
+        with path.open("a") as file:  # a process is killed while it writes
+            file.write('{"event": "st')
+    assert [event["step"] for event in read_events(path)] == [1, 2]
+    path.write_bytes(path.read_bytes() + b'\n3\n{"step": 4}\n\xff\n\0\0\0\n')
+    append_event(path, {"event": "step", "step": 5})
+    assert [event["step"] for event in read_events(path)] == [1, 2, 5]
+
+
 def test_checkpoints_are_asked_for_by_name():
     run = make_run("a", 1)
     with pytest.raises(UserError, match="no usable checkpoint"):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from folio.evaluation.shares import Share
+from folio.run import look_back
+from folio.run.baselines import Baseline, read_baselines, write_baselines
 from folio.run.card import diagnose_run, last_look
 from folio.run.diagnosis import diagnose
 from folio.run.look_back import AtOnce, look_for_passages
@@ -65,6 +67,16 @@ def test_a_look_at_an_earlier_end_is_no_verdict_on_this_one(tmp_path: Path):
     for step, expected in ((4, False), (5, True)):
         write_json(run.by_heart_file, {"run_step": step, **alarm})
         assert (last_look(run) is not None) == expected
+
+
+def test_baselines_that_took_long_are_kept_at_the_next_end(tmp_path: Path):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(100, seed=1))
+    opened = train_on(path, "short", steps=5)
+    found = [Baseline("PPMd, order 6", "adaptive", 1.4, 2.0, 1.4)]
+    write_baselines(opened.run, found)
+    look_back.look_back(opened, run_seconds=1e9)
+    assert read_baselines(opened.run) == found
 
 
 def test_what_stands_often_and_patterns_are_no_alarm(tmp_path: Path):

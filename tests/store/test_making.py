@@ -51,6 +51,17 @@ def tokens(store: Store, part: str) -> np.ndarray:
     return np.asarray(open_token_file(store.tokens_file(part)))
 
 
+@pytest.mark.parametrize("mine", ["train.bin", "tokenizer.json", "recipe.toml"])
+def test_a_folder_of_something_else_is_no_place_for_a_store(
+    sources: Path, tmp_path: Path, mine: str
+):
+    (tmp_path / mine).write_text("my own")
+    (tmp_path / ".hidden").touch()
+    with pytest.raises(UserError, match=f"is not a store: it has {mine}.*--into FOLDER"):
+        make(tmp_path, sources)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", mine]
+
+
 def test_a_store_has_the_tokens_of_its_documents_one_after_the_other(sources: Path, one: Store):
     documents = read_documents([str(sources)], CorpusConfig()).documents
     chosen = texts_in(one, "validation")

@@ -42,7 +42,8 @@ def test_a_journal_damaged_in_the_middle_is_made_anew_from_the_runs(
     before = [(t.value, t.state, t.intermediate_values) for t in study.connect().get_trials()]
     rates = rates_of_runs(study, 2)
     whole = study.journal_file.read_bytes().splitlines(keepends=True)
-    for damage, number in itertools.product(DAMAGES, (0, len(whole) // 2, len(whole) - 1)):
+    places = itertools.product(DAMAGES, (0, len(whole) // 2, len(whole) - 1))
+    for times, (damage, number) in enumerate(places, 1):
         lines = [*whole[:number], damage, *whole[number + 1 :]]
         study.journal_file.write_bytes(b"".join(lines))
         again = with_trials(open_study(study.path), 3)
@@ -51,9 +52,9 @@ def test_a_journal_damaged_in_the_middle_is_made_anew_from_the_runs(
         trials = again.connect().get_trials()
         assert [(t.value, t.state, t.intermediate_values) for t in trials] == before
         assert [t.params["optimizer.learning_rate"] for t in trials] == pytest.approx(rates)
-        aside = study.path / "journal.damaged.log"
+        end = "" if times == 1 else f"-{times}"
+        aside = study.path / f"journal.damaged{end}.log"
         assert aside.read_bytes() == b"".join(lines)
-        aside.unlink()
     work(again, never)
     assert len(states(again)) == 3 and set(states(again)) == {TrialState.COMPLETE}
 

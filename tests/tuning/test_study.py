@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -26,6 +27,7 @@ from folio.recipe.recipe import make_recipe  # noqa: E402
 from folio.recipe.speed import Throughput  # noqa: E402
 from folio.recipe.watcher import Watcher  # noqa: E402
 from folio.run.directory import Run  # noqa: E402
+from folio.storage import StorageError  # noqa: E402
 from folio.training.parallel.step import ParallelStep  # noqa: E402
 from folio.training.step import Gradient  # noqa: E402
 from folio.tuning import making, worker  # noqa: E402
@@ -203,6 +205,56 @@ def test_if_every_trial_fails_the_study_says_so(
     monkeypatch.setattr(worker, "train_recipe", fail)
     with pytest.raises(UserError, match=r"All of 5 trials failed.*no such luck"):
         work(make_study(trials=20), never)
+
+
+def test_a_full_disk_is_no_trials_failure(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch):
+    def full(*given: Any) -> Any:
+        raise StorageError("The disk is full")
+
+    study = make_study(trials=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "train_recipe", full)
+        with pytest.raises(StorageError):
+            work(study, never)
+    assert states(study) == [TrialState.RUNNING]
+    work(study, never)
+    assert states(study) == [TrialState.COMPLETE]
+
+
+def test_of_two_commands_at_once_the_second_finds_the_study_of_the_first(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
+    requests = [Request(recipe=recipe, space=SPACE, search={"repeats": n}) for n in (0, 1)]
+    make, answers = making._make, list[Any]()
+
+    def second() -> None:
+        try:
+            ensure_study(tmp_path / "study", requests[1], 1, Watcher())
+        except UserError as error:
+            answers.append(str(error))
+
+    thread = threading.Thread(target=second)
+
+    def make_while_another_asks(*given: Any) -> Study:
+        monkeypatch.setattr(making, "_make", make)
+        thread.start()
+        time.sleep(0.2)  # it waits, or would make one of its own
+        return make(*given)
+
+    monkeypatch.setattr(making, "_make", make_while_another_asks)
+    study = ensure_study(tmp_path / "study", requests[0], 1, Watcher())
+    thread.join()
+    assert open_study(study.path) == study and study.config.repeats == 0
+    assert len(answers) == 1 and "exists with another repeats" in answers[0]
+
+
+def test_a_study_that_could_not_be_made_leaves_nothing(tmp_path: Path):
+    request = Request(recipe={"corpus": {"sources": ["nothing.txt"]}}, search={})
+    for _ in range(2):
+        with pytest.raises(UserError, match="There is no file"):
+            ensure_study(tmp_path / "runs" / "study", request, 1, Watcher())
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_request_is_the_same_study_and_another_is_refused(make_study: MakeStudy):

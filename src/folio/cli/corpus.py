@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from folio.cli.guides import say_next
+from folio.cli.outputs import check_output
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import Table, merge
 from folio.console import say, show
@@ -41,6 +42,7 @@ def corpus(
     from folio.storage import atomic_write
 
     positional, flags = split_words(sources)
+    check_output(html, "--html", ".html")
     given: Table = {"corpus": {"sources": positional}} if positional else {}
     if validation:
         given = merge(given, {"corpus": {"validation": validation}})

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from folio.cli.guides import say_next
+from folio.cli.outputs import check_output
 from folio.console import say, show
 from folio.device import Kind, device_of
 from folio.errors import UserError
+from folio.records import read_text
 
 
 def explain(
@@ -36,6 +38,7 @@ def explain(
     from folio.run.directory import find_run
 
     found = find_run(run)
+    check_output(out, "--out", ".html")
     words = _read(text)
 
     from folio.explain.look import look_at
@@ -70,6 +73,6 @@ def _read(text: str) -> str:
     if not is_file:
         return text
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error}.") from None
+        return read_text(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be text in UTF-8: {error}.") from None

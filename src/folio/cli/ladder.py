@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from folio.cli.guides import say_next
+from folio.cli.outputs import check_output
 from folio.console import duration, say, show, table
 from folio.errors import UserError
 from folio.ladder import ablation, scaled_up
@@ -85,6 +86,7 @@ def ladder(
     given = {"seeds": seeds, "max_steps": max_steps, "minutes": minutes, "only": only}
     given |= {"name": name, "json": json or None, "out": out}
     _check(step, given, seed)
+    check_output(out, "--out", ".html" if step == PAGE else ".svg")
     sources = corpus or ("shakespeare",)
     if step is None:
         show(_list())

@@ -148,6 +148,8 @@ def _answer(arguments: Sequence[str]) -> None:
         _fail(str(error))
     except PermissionError as error:
         _fail(f"{error.filename or 'A file'} is not open to this user: {error.strerror}.")
+    except OSError as error:  # a file that vanished, a full disk, a name that is too long
+        _fail(_without_file(error))
     except CycloptsError as error:
         _fail(" ".join(str(error).split()))
     except (MemoryError, RuntimeError) as error:
@@ -177,6 +179,12 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     else:
         say(f"error: {message}")
     sys.exit(code)
+
+
+def _without_file(error: OSError) -> str:
+    """What the system says of a file, in a line that is not longer than the user's own name."""
+    what = str(error.filename)[:200] if error.filename else "A file"
+    return f"{what} could not be used: {error.strerror or str(error)[:200]}."
 
 
 def _is_said_by_another() -> bool:

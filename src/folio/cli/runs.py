@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from folio.cli.outputs import check_output
 from folio.console import duration, say, show, table
 from folio.errors import UserError
 from folio.run.directory import Run, find_run, list_runs, runs_folder
@@ -37,10 +38,18 @@ def runs(
     if (compared or page) and not compare:
         named = shlex.join(compared) or "A B"
         raise UserError(f"folio runs lists all runs; to compare: --compare {named}")
+    check_output(out, "--out", ".svg")
     listed = [find_run(name) for name in compared] if compare else list_runs()
     if compare and len(listed) < 2:
         raise UserError("--compare draws at least two runs: folio runs --compare A B")
-    facts = [facts_of(run) for run in listed]
+    facts = list[dict[str, Any]]()
+    for run in listed:
+        try:
+            facts.append(facts_of(run))
+        except UserError as error:  # one that is damaged does not hide the others
+            if compare:
+                raise
+            say(f"warning: {run.path} is left out: {error}")
     if compare:
         _compare(listed, facts, page, json, out or runs_folder() / "compare.svg")
     elif json:

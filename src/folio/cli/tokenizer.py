@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from folio.cli.guides import say_next
+from folio.cli.outputs import check_output
 from folio.config import from_table
 from folio.console import Progress, say, show, table
 from folio.errors import UserError
@@ -91,6 +92,7 @@ def train(
             f"A vocabulary of kind {kind} is not learned from text. "
             f"Give one of {', '.join(LEARNED_KINDS)}."
         )
+    check_output(out, "--out", ".json")
     split = _read(corpus, encoding, validation).split
     training = split.training
     n_characters = sum(map(len, training))
@@ -237,6 +239,7 @@ def compare(
     from folio.recipe.recipe import make_recipe
 
     sizes = _sizes(vocab_sizes)
+    check_output(html, "--html", ".html")
     others = {name: _open(name) for name in also.split(",") if name}
     model = make_recipe({"size": size} if size else {}).model
     n_body = replace(model, vocab_size=1, tied_head=True).n_parameters - model.d_model

@@ -98,7 +98,7 @@ def ended(run: Run) -> dict[str, Any]:
         "seconds": last["seconds"],
         "best_validation_loss": best and best["validation_loss"],
         "best_step": best and best["step"],
-        "held_out": read_json(run.held_out_file) if run.held_out_file.exists() else [],
+        "held_out": read_json(run.held_out_file, list) if run.held_out_file.exists() else [],
         "verdict": diagnosis.verdict,
         "reason": diagnosis.reason,
         "try": diagnosis.command,

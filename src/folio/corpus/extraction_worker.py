@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,18 +16,18 @@ from typing import Any
 from folio.corpus.formats.known import FORMATS, OTHERS, TIKA, Format
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.limits import WORKER_MEMORY_BYTES
+from folio.corpus.processes import requests
 from folio.corpus.readers import open_lines
 from folio.errors import UserError
 from folio.storage import atomic_write, write_json
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the process that asks ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of a library is not an answer
     _limit_memory()
-    for line in sys.stdin:
-        request = json.loads(line)
+    for request in requests():
         answers.write(json.dumps({"refused": _answer(request)}) + "\n")
         answers.flush()
 

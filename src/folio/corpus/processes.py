@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from folio.console import SCHEDULERS
+from folio.console import STOPPING
 
 W = TypeVar("W", bound="Process")
 
@@ -32,16 +33,37 @@ class LostError(Exception):
 
 
 @contextmanager
-def _unheard(signals: Sequence[signal.Signals]) -> Generator[None]:
-    """Have the processes that start meanwhile never hear of these signals."""
+def deaf() -> Generator[None]:
+    """Have the processes that start meanwhile never hear of a signal that ends a command.
+
+    A terminal and a scheduler send it to all processes of a command at once. This one decides what
+    becomes of the others; a reader that ended would leave its file out of the text.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def requests() -> Iterator[dict[str, Any]]:
+    """What the process that started this one asks, in that process's turn.
+
+    When it ends, however that comes, so does this one, whatever it is working on: its pipes close.
+    """
+    lines = SimpleQueue[str]()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield json.loads(lines.get())
 
 
 class Process:
@@ -51,7 +73,7 @@ class Process:
         """Start `python -m module`, with some more variables in its environment."""
         package = str(Path(__file__).parents[2])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        with _unheard(SCHEDULERS):  # they are meant for this process, and would end that one
+        with deaf():
             self.process = subprocess.Popen(
                 # -P keeps files of the user, such as a json.py, from being imported.
                 [sys.executable, "-P", "-m", module],
@@ -95,6 +117,10 @@ class Process:
         self.end()
         raise LostError(late.is_set() or self.process.returncode == -OUT_OF_TIME)
 
+    def stop(self) -> None:
+        """End the process at once; who waits for its answer gets a LostError."""
+        self.process.kill()
+
     def end(self) -> None:
         """Close the pipes of the process, and kill it if it stays."""
         self.ended = True
@@ -121,7 +147,11 @@ class Pool(Generic[W]):
     def __enter__(self) -> Pool[W]:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, error: type[BaseException] | None, *rest: Any) -> None:
+        if error is not None:  # nobody waits for what is being worked on
+            self.threads.shutdown(wait=False, cancel_futures=True)
+            for worker in list(self.workers):
+                worker.stop()
         self.threads.shutdown(cancel_futures=True)
         for worker in self.workers:
             worker.end()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from folio.corpus.extraction import missing_library
 from folio.corpus.formats.known import TIKA
 from folio.errors import UserError
+from folio.process import end_with
 
 START_SECONDS = 60.0
 
@@ -58,6 +62,8 @@ def tika_server(where: str) -> Iterator[str]:
         [java, "-jar", str(jar), "--host", "127.0.0.1", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C in a terminal would end it in the middle of a file
+        preexec_fn=partial(end_with, os.getpid()) if sys.platform == "linux" else None,
     )
     address = f"http://127.0.0.1:{port}"
     try:

@@ -56,8 +56,8 @@ def explain_text(opened: Model, text: str) -> Explanation:
     trace = look_at(opened, text)
     data = json.dumps(page_data(opened, trace), ensure_ascii=False, separators=(",", ":"))
     template = files("folio.explain").joinpath("page.html").read_text(encoding="utf-8")
-    # "</script>" inside a text must not end the data.
-    return Explanation(trace, template.replace("__DATA__", data.replace("</", "<\\/")))
+    # "</script>" in a text must not end the data, nor "<!--<script>" hide its end.
+    return Explanation(trace, template.replace("__DATA__", data.replace("<", "\\u003c")))
 
 
 def write_page(opened: Model, text: str, path: Path) -> ForwardTrace:

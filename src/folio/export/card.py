@@ -11,6 +11,8 @@ from folio.config import read_toml
 from folio.run.model import Model
 from folio.storage import read_json
 
+TAGS = "tags: [folio, from-scratch]"
+
 
 def model_card(opened: Model, graph: str, notes: list[str]) -> str:
     """Write README.md in the form of Hugging Face's cards.
@@ -27,7 +29,7 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
         "---",
         "library_name: transformers",
         "pipeline_tag: text-generation",
-        "tags: [folio, from-scratch]",
+        TAGS,
         "---",
         f"# {opened.run.name}",
         "",
@@ -68,9 +70,11 @@ def facts(opened: Model) -> Iterator[tuple[str, str]]:
 
 
 def losses(opened: Model) -> Iterator[tuple[str, str]]:
-    """List the losses on held-out texts, with their protocol."""
+    """List the losses of this checkpoint on held-out texts, with their protocol."""
     file = opened.run.held_out_file
-    for text in read_json(file) if file.exists() else []:
+    for text in read_json(file, list) if file.exists() else []:
+        if text.get("step", opened.checkpoint.step) != opened.checkpoint.step:
+            continue
         yield (
             f"loss, {text['name']} ({text['protocol']})",
             f"{text['nats_per_token']:.4f} nats per token over {text['targets']:,} targets",
@@ -78,17 +82,19 @@ def losses(opened: Model) -> Iterator[tuple[str, str]]:
 
 
 def _recall(opened: Model) -> Iterator[tuple[str, str]]:
-    """Say what it knows by heart and copies, where somebody looked."""
-    run = opened.run
-    if run.recall_file.exists():
-        record: dict[str, Any] = read_json(run.recall_file)
+    """Say what this checkpoint knows by heart and copies, where somebody looked."""
+    run, step = opened.run, opened.checkpoint.step
+    record: dict[str, Any] = read_json(run.recall_file, dict) if run.recall_file.exists() else {}
+    if record and record["checkpoint"] == opened.checkpoint.path.name:
         yield "folio recall", record["sentence"]
         copied = (record["copies"].get("model") or {}).get("copied")
         if copied is not None:
             yield "copied text in what it writes", json.dumps(copied)
     elif run.by_heart_file.exists():
-        known = read_json(run.by_heart_file)["known"]
-        yield "passages known by heart", f"{known['count']:,} of {known['of']:,}"
+        found = read_json(run.by_heart_file, dict)
+        if found.get("step", step) == step:
+            known = found["known"]
+            yield "passages known by heart", f"{known['count']:,} of {known['of']:,}"
 
 
 def _ledger(opened: Model) -> Iterator[str]:

@@ -27,6 +27,7 @@ TYPES = {"f32": (F32, 0), "f16": (F16, 1), "q8_0": (Q8_0, 7), "bf16": (BF16, 32)
 """Name -> type of a tensor, and of a file."""
 CONTEXT_MULTIPLE = 256
 """llama.cpp rounds a context up to it, and ends where learned positions are fewer."""
+MODELFILE = "PARAMETER temperature 0.8\nPARAMETER num_ctx"
 
 
 OLLAMA_TEMPLATE = "".join(
@@ -93,7 +94,7 @@ def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
         lambda name: pack(named[name], kinds[name]),
     )
     with atomic_write(out.parent / "Modelfile") as file:
-        file.write(f"FROM ./{out.name}\nPARAMETER temperature 0.8\nPARAMETER num_ctx {known}\n")
+        file.write(f"FROM ./{out.name}\n{MODELFILE} {known}\n")
         if opened.tokenizer.has_chat:
             file.write(f'TEMPLATE """{OLLAMA_TEMPLATE}"""\nPARAMETER stop "{END}"\n')
     return Exported(graph.name, notes, tolerance)
@@ -118,4 +119,5 @@ GGUF = Target(
     write=write_gguf_file,
     read=read_gguf_model,
     default_name=_name,
+    mark=("Modelfile", MODELFILE),
 )

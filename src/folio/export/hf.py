@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from folio.export import forms
-from folio.export.card import model_card
+from folio.export.card import TAGS, model_card
 from folio.export.forms import Tensors
 from folio.export.graphs import find_graph
 from folio.export.hf_graphs import GRAPHS, graph_settings
@@ -162,4 +162,5 @@ HF = Target(
     write=write_hf,
     read=read_folder,
     default_name=lambda run, kind: "hf",
+    mark=("README.md", TAGS),
 )

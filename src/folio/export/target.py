@@ -38,6 +38,9 @@ class Target:
     """Read it back, to be compared with the run."""
     default_name: Callable[[Run, str], str]
     """Name of the file or folder, from run and type; a file has a suffix."""
+    mark: tuple[str, str] = ("", "")
+    """A file that an export always has, and words in it by which it is known; none if it is what
+    the user names."""
 
 
 def weights_of(opened: Model) -> tuple[ModelConfig, Tensors]:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from folio.config import unknown_name
+from folio.corpus.own import is_page
 from folio.errors import UserError
 from folio.export.gguf import GGUF
 from folio.export.hf import HF
@@ -49,6 +50,8 @@ def export_run(
     final = out or opened.run.exports_folder / name
     if Path(name).suffix and final.suffix != Path(name).suffix:  # a folder for the file
         final = final / name
+    if out is not None:
+        _require_own(target, final, is_folder=not Path(name).suffix)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=final.parent) as folder:
@@ -59,6 +62,24 @@ def export_run(
     except OSError as error:
         raise storage_error(error, final) from error
     return final, exported, verified
+
+
+def _require_own(target: Target, final: Path, is_folder: bool) -> None:
+    """Raise a UserError where files that no export wrote would be replaced."""
+    file, words = target.mark
+    if not file:
+        if final.exists() and not is_page(final):
+            raise UserError(f"{final} is there and is not a page of Folio. Name another --out.")
+        return
+    folder = final if is_folder else final.parent
+    there = folder / file
+    if not (folder.is_dir() and any(folder.iterdir()) if is_folder else there.exists()):
+        return
+    if not (there.is_file() and words in there.read_text(encoding="utf-8", errors="replace")):
+        raise UserError(
+            f"{folder} has files that an export would replace, and that none wrote. Name a folder "
+            f"of its own: --out FOLDER"
+        )
 
 
 def _move(source: Path, target: Path) -> None:

@@ -19,4 +19,4 @@ def remember_id(run: Run, name: str, id_there: str) -> None:
 
 
 def _ids(run: Run) -> dict[str, Any]:
-    return read_json(run.logged_file) if run.logged_file.exists() else {}
+    return read_json(run.logged_file, dict) if run.logged_file.exists() else {}

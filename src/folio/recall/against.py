@@ -72,7 +72,7 @@ def with_kept_text(opened: Model) -> Iterator[Model]:
         if (parts := read_parts(run)) is not None:
             old = _kept_parts(TokenText(kept[0], tokenizer), parts, len(record["sources"]))
             write_parts(both, old)
-        name = read_json(run.start_file)["run"]
+        name = read_json(run.start_file, dict)["run"]
         record["sources"] = [*record["sources"], {"source": f"the text of {name}"}]
         write_json(both.corpus_file, record)
         yield replace(opened, run=both)

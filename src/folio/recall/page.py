@@ -60,7 +60,7 @@ def recall_page(recall: Recall) -> str:
     parts += [*_by_heart(recall), *_documents(recall), *_twin(recall), *_secrets(recall)]
     items = "".join(f"<li>{escape(line)}</li>" for line in NOT_SHOWN)
     parts.append(f"<h2>What this does not show</h2>\n<ul>{items}</ul>")
-    data = json.dumps(places, ensure_ascii=False).replace("</", "<\\/")
+    data = json.dumps(places, ensure_ascii=False).replace("<", "\\u003c")
     parts.append(
         f'<div id="place" hidden></div>\n<script>{_SCRIPT.replace("__PLACES__", data)}</script>'
     )

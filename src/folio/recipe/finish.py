@@ -90,12 +90,17 @@ def finish(
     sample = ""
     if ending != "interrupted" and not should_stop():
         opened = open_run(run, device=training.device)
-        held_out = evaluate_held_out(opened, training.device, best_validation_nll)
+        of_best = evaluate_held_out(opened, training.device, best_validation_nll)
+        held_out = list(of_best)
         if state.best_step < state.step and run.tokens_file("test").exists():
             last = evaluate_on(open_run(run, "last", training.device), "test", training.device)
             held_out += [replace(last, name="test, last step")] if last else []
         held_out += losses_before(run)
-        write_json(run.held_out_file, [text.record() for text in held_out])
+        step = {"step": opened.checkpoint.step}  # the others say in their names which it is
+        write_json(
+            run.held_out_file,
+            [text.record() | (step if text in of_best else {}) for text in held_out],
+        )
         if sample_tokens and not should_stop():
             deadline = training.deadline
             seconds = deadline.budget.sample_seconds if deadline else math.inf

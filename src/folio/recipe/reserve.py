@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from folio.corpus.own import is_run
 from folio.errors import UserError
 from folio.recipe.recipe import Recipe
 from folio.run.directory import Run, check_name
@@ -49,10 +50,20 @@ def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitS
 
 
 def _refuse_existing(run: Run) -> None:
+    """Raise a UserError if a run is there, or a folder of something else; what a run left that
+    ended before it began, with its lock, is replaced.
+    """
     if run.exists():
         raise UserError(
             f"The run {run.path} exists already. Go on with it: folio resume {run.word}. "
             f"Or give another --name."
+        )
+    if not run.path.is_dir():
+        return
+    if is_run(run.path) or (any(run.path.iterdir()) and not run.lock_file.exists()):
+        raise UserError(
+            f"{run.path} is there and is not a run, so its files would be mixed with those of one. "
+            f"Give another --name."
         )
 
 

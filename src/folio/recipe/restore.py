@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 
 from folio.recipe.origin import require_no_origin, weights_to_load
+from folio.records import DamagedError
 from folio.run.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
 from folio.run.directory import Run
 from folio.run.metrics import set_aside_events_after
@@ -23,7 +24,7 @@ def restore(
         run, training: that belong together.
         tell: takes a line about what is loaded, and what was wrong with newer ones.
     """
-    checkpoint, complaints = newest_checkpoint(run.checkpoints_folder)
+    checkpoint, complaints = newest_checkpoint(run.checkpoints_folder, DamagedError)
     if checkpoint is None:
         require_no_origin(run)
         state = TrainingState()

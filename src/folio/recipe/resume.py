@@ -20,6 +20,7 @@ from folio.recipe.start import contradictions
 from folio.recipe.together import follow, leading, require_steps
 from folio.recipe.train import train_in, train_recipe
 from folio.recipe.watcher import Watcher
+from folio.records import DamagedError
 from folio.run.card import diagnose_run
 from folio.run.checkpoint import newest_checkpoint
 from folio.run.directory import Run, runs_folder
@@ -82,7 +83,7 @@ def resume_run(
         parts = (run.tokens_file(part) for part in ("train", "validation"))
         train_ids, validation = (open_token_file(path, fingerprint) for path in parts)
         texts = train_ids, validation
-        checkpoint, _ = newest_checkpoint(run.checkpoints_folder)
+        checkpoint, _ = newest_checkpoint(run.checkpoints_folder, DamagedError)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
         recipe, device = _on_this_machine(asked, moved, overrides.get("device", {}), watcher)
         done = checkpoint.step if checkpoint else 0

@@ -160,7 +160,7 @@ def read_baselines(run: Run) -> list[Baseline]:
     """Read baselines.json; empty if nothing was measured."""
     if not run.baselines_file.exists():
         return []
-    return [Baseline(**record) for record in read_json(run.baselines_file)]
+    return [Baseline(**record) for record in read_json(run.baselines_file, list)]
 
 
 def compare(score: Score, baselines: list[Baseline]) -> str:

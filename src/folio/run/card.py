@@ -25,7 +25,7 @@ def last_look(run: Run) -> dict[str, Any] | None:
     ends = run.events("end")
     if not ends or not run.by_heart_file.exists():
         return None
-    found = read_json(run.by_heart_file)
+    found = read_json(run.by_heart_file, dict)
     return found if found["run_step"] == ends[-1]["step"] else None
 
 

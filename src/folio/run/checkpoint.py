@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from folio.errors import UserError
+from folio.records import DamagedError
 from folio.run.formats import require_readable, stamped
 from folio.storage import file_mode, read_json, sha256_of, storage_error, sync_folder, write_json
 
@@ -59,7 +60,7 @@ class Checkpoint:
     @property
     def weights_sha256(self) -> str:
         """Hash of the weights file, from when the checkpoint was opened."""
-        return read_json(self.path / MANIFEST)[MODEL]["sha256"]
+        return read_json(self.path / MANIFEST, dict)[MODEL]["sha256"]
 
     def model_tensors(self) -> Tensors:
         """Weights by current parameter name, on the CPU."""
@@ -162,23 +163,20 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _open(path: Path) -> Checkpoint:
     if not (path / MANIFEST).exists():
-        raise UserError(f"Checkpoint {path} is damaged: it has no {MANIFEST}.")
-    manifest: dict[str, Any] = read_json(path / MANIFEST)
-    if type(manifest) is not dict:
-        raise UserError(f"Checkpoint {path} is damaged: {MANIFEST} is not a table.")
+        raise DamagedError(path, f"it must have a {MANIFEST}")
+    manifest: dict[str, Any] = read_json(path / MANIFEST, dict)
     require_readable("checkpoint", manifest, path)
     for name in (MODEL, OPTIMIZER, CONFIG, STATE):
         file, entry = path / name, manifest.get(name)
         if entry is None or not file.exists():
-            raise UserError(f"Checkpoint {path} is damaged: {name} is missing.")
+            raise DamagedError(path, f"it must have a {name}")
         if file.stat().st_size != entry["bytes"]:
-            raise UserError(
-                f"Checkpoint {path} is damaged: {name} has {file.stat().st_size} bytes, "
-                f"not {entry['bytes']}."
+            raise DamagedError(
+                path, f"{name} has {file.stat().st_size} bytes, not {entry['bytes']}"
             )
         if sha256_of(file) != entry["sha256"]:
-            raise UserError(f"Checkpoint {path} is damaged: the sha256 of {name} does not agree.")
-    config, state = read_json(path / CONFIG), read_json(path / STATE)
+            raise DamagedError(path, f"the sha256 of {name} does not agree")
+    config, state = read_json(path / CONFIG, dict), read_json(path / STATE, dict)
     return Checkpoint(path, step_of(path), config, state, manifest.get(OWN_CODE))
 
 
@@ -189,13 +187,22 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name))
 
 
-def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest valid checkpoint, and what is wrong with each newer one."""
+def newest_checkpoint(
+    folder: Path, skipped: type[UserError] = UserError
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint, and what is wrong with each newer one.
+
+    Args:
+        folder: the checkpoints.
+        skipped: errors for which an older one is tried. Whoever goes on from there, and removes
+            what came later, skips a DamagedError alone: what a newer Folio wrote, or another user
+            may read, is not lost.
+    """
     complaints: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             return open_checkpoint(path), complaints
-        except UserError as error:
+        except skipped as error:
             complaints.append(str(error))
     return None, complaints
 

@@ -214,8 +214,10 @@ class Run:
 
     def corpus(self) -> dict[str, Any]:
         """The content of corpus.json."""
-        record = read_json(self.corpus_file)
+        record = read_json(self.corpus_file, dict)
         require_readable("corpus", record, self.corpus_file)
+        for needed in ("ledger", "tokens"):  # now, and not at the end of a training
+            record[needed]
         return record
 
     def families(self, part: str) -> Sequence[int]:
@@ -256,12 +258,12 @@ class Run:
         if which == "last" or not pointer.exists():
             return self.newest()
         try:
-            entry = read_json(pointer)
+            entry = read_json(pointer, dict)
             require_readable("pointer", entry, pointer)
             return open_checkpoint(self.checkpoints_folder / entry["checkpoint"]), []
         except UserError as error:
             checkpoint, complaints = self.newest()
-            return checkpoint, [str(error), *complaints]
+            return checkpoint, list(dict.fromkeys([str(error), *complaints]))
 
     def point(self, which: str, step: int, validation_loss: float | None) -> None:
         """Make best.json or last.json point at a step."""

@@ -38,7 +38,7 @@ def losses_before(run: Run) -> list[HeldOut]:
         n_targets = tokens.get("counted", {}).get("validation", tokens["validation"] - 1)
         error = float("inf") if error is None else error
         found.append(HeldOut("validation", n_targets, event["validation_loss"], error))
-    record = read_json(run.start_file)
+    record = read_json(run.start_file, dict)
     require_readable("start", record, run.start_file)
     if old := record["old_text"]:
         names = ("targets", "nats_per_token", "standard_error")

@@ -18,7 +18,7 @@ from folio.evaluation.repeats import OFTEN, count_repeats
 from folio.evaluation.shares import Share, share_of
 from folio.evaluation.uncertainty import FEWEST_BLOCKS
 from folio.jit import available, must_compile
-from folio.run.baselines import LITTLE, measure_baselines, write_baselines
+from folio.run.baselines import LITTLE, measure_baselines, read_baselines, write_baselines
 from folio.run.model import Model
 from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
@@ -75,7 +75,8 @@ def look_back(
     found = look_for_passages(opened, seconds)
     if found is not None:
         steps = [event["step"] for event in run.events("end")]
-        write_json(run.by_heart_file, {"run_step": steps[-1] if steps else 0, **found.record()})
+        of = {"run_step": steps[-1] if steps else 0, "step": opened.checkpoint.step}
+        write_json(run.by_heart_file, {**of, **found.record()})
         facts.append(
             (
                 "by heart",
@@ -86,8 +87,10 @@ def look_back(
     n_tokens = len(opened.training())
     is_ready = seconds_left == math.inf or not _compiles_first()
     if is_ready and n_tokens < min(LITTLE, NGRAMS_PER_SECOND * seconds):
-        baselines = measure_baselines(opened, quick=True)
-        write_baselines(run, baselines)
+        baselines = read_baselines(run)  # the text is the same; `folio evaluate` looks for longer
+        if not baselines:
+            baselines = measure_baselines(opened, quick=True)
+            write_baselines(run, baselines)
         facts += [
             (f"loss of {b.name}", f"{b.nats_per_token:.4f} nats per token")
             for b in baselines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,24 @@ Event = dict[str, Any]
 
 
 def append_event(path: Path, event: Event) -> None:
-    """Append one event as a line."""
+    """Append one event as a line of its own, whatever a killed process left of the last one."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json_text(event) + "\n")
+        with path.open("ab+") as file:
+            n_bytes = file.seek(0, os.SEEK_END)
+            file.seek(max(n_bytes - 1, 0))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * torn + json_text(event).encode("ascii") + b"\n")
     except OSError as error:
         raise storage_error(error, path) from error
 
 
 def read_events(path: Path, kind: str | None = None) -> list[Event]:
-    """All events, or those of one kind; a truncated last line is skipped. Losses that were not
-    finite are null in the file, and infinite here.
+    """All events, or those of one kind; a line that is not an event, as one that a kill cut off, is
+    skipped. Losses that were not finite are null in the file, and infinite here.
     """
     if not path.exists():
         return []
-    events = parse_events(path.read_text(encoding="utf-8"))
+    events = parse_events(path.read_text(encoding="utf-8", errors="replace"))
     return [event for event in events if kind is None or event.get("event") == kind]
 
 
@@ -42,6 +46,8 @@ def parse_events(lines: str) -> list[Event]:
         try:
             event: Event = json.loads(line)
         except ValueError:
+            continue
+        if not (isinstance(event, dict) and "event" in event):
             continue
         for name, value in event.items():
             if value is None and name.endswith("loss"):

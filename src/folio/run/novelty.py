@@ -37,8 +37,8 @@ def guard_of(run: Run, texts: Sequence[TokenIds], tokenizer: Tokenizer, novel: i
         digest = f"{digest[:32]}{sha256_of(run.tokens_file('kept'))[:32]}"
     elif run.start_file.exists():
         say(
-            f"--novel does not know the text that {read_json(run.start_file)['run']} learned from, "
-            f"which this run began with"
+            f"--novel does not know the text that {read_json(run.start_file, dict)['run']} learned "
+            f"from, which this run began with"
         )
     name = f"{digest}-{novel}-{VERSION}.bloom"
     path = cache_folder() / "novel" / name

@@ -72,4 +72,4 @@ def read_parts(run: Run) -> Parts | None:
 def read_canaries(run: Run) -> list[Canary]:
     """Read the planted canaries; empty for most runs."""
     file = run.canaries_file
-    return [Canary(**record) for record in read_json(file)] if file.exists() else []
+    return [Canary(**record) for record in read_json(file, list)] if file.exists() else []

@@ -38,7 +38,7 @@ def compare_with_prediction(run: Run, measured: Estimate) -> list[tuple[str, str
     """
     if not run.prediction_file.exists():
         return []
-    predicted = Estimate(**read_json(run.prediction_file)["predicted"])
+    predicted = Estimate(**read_json(run.prediction_file, dict)["predicted"])
     if predicted.max_steps != measured.max_steps:
         return []
     both = {"predicted": asdict(predicted), "measured": asdict(measured)}

@@ -109,7 +109,7 @@ def begin(store: Store, tokenizer: Path, sequence: Sequence) -> None:
     fingerprint = load(tokenizer).fingerprint
     with locked(store.lock_file, f"The store {store.path}", wait=True):
         if store.settings_file.exists():
-            if read_json(store.settings_file)["fingerprint"] != fingerprint:
+            if read_json(store.settings_file, dict)["fingerprint"] != fingerprint:
                 raise UserError(
                     f"The store {store.path} has another vocabulary than {tokenizer}. Name "
                     f"another folder."

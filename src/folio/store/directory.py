@@ -72,10 +72,28 @@ class Store:
         """The token file of a part: `train` or `validation`."""
         return self.path / f"{part}.bin"
 
+    def require_own_folder(self) -> None:
+        """Refuse a folder with files of something else, some of which would be replaced.
+
+        Raises:
+            UserError: it is one.
+        """
+        if not self.path.is_dir():
+            return
+        there = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
+        begun = {file.name for file in (self.lock_file, self.shards_folder)} | {"parts"}
+        if self.lock_file.name in there:
+            begun.add(self.tokenizer_file.name)
+        if self.settings_file.name not in there and (others := sorted(there - begun)):
+            raise UserError(
+                f"{self.path} is there and is not a store: it has {others[0]}. Give a folder of "
+                f"its own: --into FOLDER"
+            )
+
     @property
     def sequence(self) -> Sequence:
         """What has `<bos>` and `<eos>`, as in TokenizerConfig."""
-        return read_json(self.settings_file)["tokenizer"]["sequence"]
+        return read_json(self.settings_file, dict)["tokenizer"]["sequence"]
 
     def index(self) -> dict[str, Any]:
         """The content of index.json.
@@ -88,7 +106,7 @@ class Store:
                 f"The store {self.path} is not finished: it must have an index.json. Run again "
                 f"what made it: folio tokens SOURCES --into {self.path}"
             )
-        index = read_json(self.index_file)
+        index = read_json(self.index_file, dict)
         if index.get("format") != FORMAT:
             raise UserError(
                 f"The store {self.path} is of version {index.get('format')}, and this Folio reads "

@@ -69,7 +69,10 @@ def join(
     hashes = [record["sha256"] for record in records]
     made_of = [hashes, *held_out, corpus.duplicates.remove]
     address = hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()
-    if store.index_file.exists() and (index := read_json(store.index_file)).get("of") == address:
+    if (
+        store.index_file.exists()
+        and (index := read_json(store.index_file, dict)).get("of") == address
+    ):
         return index
     tell(f"joining {len(shards):,} shards")
     refused = {name: why for record in records for name, why in record["refused"].items()}

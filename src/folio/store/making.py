@@ -87,7 +87,7 @@ def make_store(
     groups = plan(corpus.sources, tell)
     options = reading_options(corpus)
     _begin(store, groups, options, tokenizer, tell)
-    settings = read_json(store.settings_file)
+    settings = read_json(store.settings_file, dict)
     keys, n_made = _make_shards(store, groups, options, settings, n_workers, part)
     digest = digest_of(groups, settings)
     write_json(store.part_file(*part), {"plan": digest, "shards": keys})
@@ -141,6 +141,7 @@ def _begin(
     Raises:
         UserError: the store was begun with other settings.
     """
+    store.require_own_folder()
     try:
         store.shards_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -176,7 +177,7 @@ def _begin(
 
 
 def _require_same(store: Store, asked: dict[str, Any]) -> None:
-    own = read_json(store.settings_file)
+    own = read_json(store.settings_file, dict)
     for table, given in asked.items():
         for name, value in given.items():
             found = own.get(table, {}).get(name)
@@ -202,7 +203,7 @@ def _keys_of(store: Store, part: Part, digest: str) -> list[str] | None:
     file = store.part_file(*part)
     if not file.exists():
         return None
-    record = read_json(file)
+    record = read_json(file, dict)
     return record["shards"] if record["plan"] == digest else None
 
 

@@ -66,7 +66,7 @@ class Shard:
 
     def record(self) -> dict[str, Any]:
         """What is in it, and what was left out."""
-        return read_json(self.record_file)
+        return read_json(self.record_file, dict)
 
     def open(self, fingerprint: str) -> tuple[TokenIds, Rows]:
         """Map its (N,) token ids and its rows into memory, once its bytes were compared.

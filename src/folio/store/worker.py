@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from folio.config import from_table
 from folio.corpus.files import Findings
+from folio.corpus.processes import requests
 from folio.corpus.reading import ReadingOptions
 from folio.corpus.streaming import RefusedError, texts_of, unpacked_files
 from folio.errors import UserError
@@ -37,11 +37,10 @@ LOADED = ("file", "gpt2")
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the process that asks ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of a library is not an answer
-    for line in sys.stdin:
-        request = json.loads(line)
+    for request in requests():
         with at_most(request.get("seconds")):
             answer = _answer(request)
         answers.write(json.dumps(answer) + "\n")
@@ -105,6 +104,8 @@ def learn_vocabulary(
                     paths, options, Path(folder), SAMPLE_CHARACTERS // len(groups)
                 )
     n_characters = sum(len(piece) for pieces in texts for piece in pieces)
+    if not n_characters and config.kind_by_settings not in LOADED:
+        raise UserError("There is no text in the sources from which a vocabulary could be learned.")
     config, choice = resolve(config, n_characters)
     tokenizer = train_tokenizer(config, texts)
     return tokenizer, [line for line in (choice, tokenizer.note) if line]

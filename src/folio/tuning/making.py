@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from folio.recipe.recipe import BUDGETS, Recipe, lay_over, make_recipe
 from folio.recipe.settle import settle
 from folio.recipe.speed import measure
 from folio.recipe.watcher import Watcher
+from folio.storage import locked, storage_error
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
 from folio.tuning.rebuild import mend_journal
@@ -25,6 +29,7 @@ from folio.tuning.study import (
     StudyConfig,
     flat,
     is_study,
+    locks_in,
     new_id,
     open_study,
 )
@@ -49,19 +54,45 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
     Raises:
         UserError: a different study is there, or nothing can be trained.
     """
-    if is_study(path):
-        study = open_study(path)
-        if different := differences(request.given(), study.given):
-            raise UserError(
-                f"The study {path} exists with another {', '.join(different[:3])}. Give another "
-                f"--name, or go on with that one: folio tune {shlex.quote(str(path))}"
-            )
-        return with_trials(study, request.search.get("trials"))
-    if path.exists():
+    if not is_study(path):
+        with _reserved(path):
+            if not is_study(path):  # or another command has made it while this one waited
+                study = _make(path, request, n_workers, watcher)
+                study.save()
+                return study
+    study = open_study(path)
+    if different := differences(request.given(), study.given):
+        raise UserError(
+            f"The study {path} exists with another {', '.join(different[:3])}. Give another "
+            f"--name, or go on with that one: folio tune {shlex.quote(str(path))}"
+        )
+    return with_trials(study, request.search.get("trials"))
+
+
+@contextmanager
+def _reserved(path: Path) -> Iterator[None]:
+    """Hold the directory of a new study; a second command waits, as making one takes a while.
+
+    Raises:
+        UserError: something else is there.
+    """
+    locks = locks_in(path)
+    if path.exists() and not (path.is_dir() and set(path.iterdir()) <= {locks}):
         raise UserError(f"{path} is there and is not a study. Give another --name.")
-    study = _make(path, request, n_workers, watcher)
-    study.save()
-    return study
+    above = [] if path.parent.exists() else [path.parent]
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    try:
+        with locked(locks / "making", f"The study {path}", wait=True):
+            yield
+    finally:
+        if not is_study(path):
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # others may have made something beside it
+                for folder in above:
+                    folder.rmdir()
 
 
 def with_trials(study: Study, trials: int | None) -> Study:

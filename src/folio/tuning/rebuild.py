@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from folio.console import say
 from folio.errors import UserError
 from folio.run.directory import Run
 from folio.run.metrics import Event
+from folio.storage import link_or_copy
 from folio.tuning.journal import cut_torn_line, open_journal
 from folio.tuning.study import Study, flat, loss_scale
 
@@ -59,17 +61,26 @@ def mend_journal(study: Study) -> None:
         number = damaged_line(journal)
         if number is None:  # another process was faster
             return
-        aside = journal.with_name("journal.damaged.log")
-        journal.replace(aside)
+        mended, aside = journal.with_name("journal.mended.log"), _name_aside(journal)
+        mended.unlink(missing_ok=True)  # of a command that was killed
         own = optuna.create_study(
-            study_name=study.id, storage=open_journal(journal, study.locks_folder())
+            study_name=study.id, storage=open_journal(mended, study.locks_folder())
         )
         n = _take_up_trials(study, own)
-        cut_torn_line(journal)
+        cut_torn_line(mended)
+        link_or_copy(journal, aside)
+        mended.replace(journal)  # only now: a kill before it leaves the old one to be mended
     say(
         f"warning: {journal}, line {number}, is damaged. It is kept as {aside}, and {n} trials are "
         f"taken up from their runs."
     )
+
+
+def _name_aside(journal: Path) -> Path:
+    """A free name for a damaged journal."""
+    ends = chain([""], (f"-{n}" for n in count(2)))
+    names = (journal.with_name(f"journal.damaged{end}.log") for end in ends)
+    return next(name for name in names if not name.exists())
 
 
 def _take_up_trials(study: Study, own: optuna.Study) -> int:

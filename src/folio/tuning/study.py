@@ -248,7 +248,7 @@ class Study:
 
     def locks_folder(self) -> Path:
         """The folder of the locks, created on first use."""
-        folder = self.path / "locks"
+        folder = locks_in(self.path)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -260,6 +260,11 @@ def make_sampler(seed: tuple[int, int]) -> optuna.samplers.BaseSampler:
 
     mixed = np.random.SeedSequence(seed).generate_state(1)[0]
     return TPESampler(seed=int(mixed), n_startup_trials=STARTUP_TRIALS)
+
+
+def locks_in(path: Path) -> Path:
+    """The folder of the locks of a study."""
+    return path / "locks"
 
 
 def _settings_file(path: Path) -> Path:

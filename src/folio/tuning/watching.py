@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from folio.console import duration, say
+from folio.corpus.processes import deaf
 from folio.errors import UserError
 from folio.tuning.outcome import Row, read_rows
 from folio.tuning.study import Study
@@ -31,7 +32,10 @@ class Workers:
             with path.open("a", encoding="utf-8") as log:
                 command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
                 # When this process ends, its end of the pipe closes, which ends the worker.
-                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+                with deaf():  # a second signal, after that of a terminal, would end it unsaved
+                    process = subprocess.Popen(
+                        command, stdin=subprocess.PIPE, stdout=log, stderr=log
+                    )
                 self.processes.append(process)
 
     def working(self) -> bool:
@@ -41,8 +45,8 @@ class Workers:
     def stop(self) -> None:
         """Ask each worker to save and end."""
         for process in self.processes:
-            if process.poll() is None:
-                process.terminate()
+            assert process.stdin is not None
+            process.stdin.close()
 
     def end(self) -> None:
         """Kill the workers that are left."""

@@ -33,12 +33,15 @@ from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
+from folio.storage import StorageError
 from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
 from folio.tuning.rebuild import mend_journal
 from folio.tuning.study import REPEATED, Study, flat, loss_scale, open_study, trial_recipe
 
 WAIT_SECONDS = 0.5
+SAVING_SECONDS = 300.0
+"""What a worker may take to save and end, once the command that started it has ended."""
 SETTLED = ("tokenizer.", "corpus.", "device.", "model.vocab_size", "training.micro_batch_size")
 """Settings whose values a run may replace by resolved ones."""
 FAILURES = 5
@@ -213,6 +216,8 @@ def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bo
         if not watcher.pruned:
             _train(job, watcher, lambda: watcher.pruned or should_stop())
         loss = final_loss(study, job.run)
+    except StorageError:  # of no trial's making; it stays open to be resumed
+        raise
     except Exception as error:  # whatever it is, the other trials may be fine
         traceback.print_exc()
         _tell_failure(trial, error)
@@ -241,6 +246,8 @@ def _run_repeat(job: Job, should_stop: Callable[[], bool]) -> bool:
     try:
         set_aside_foreign_run(job)
         _train(job, QuietWatcher(), should_stop)
+    except StorageError:
+        raise
     except Exception:
         traceback.print_exc()
         return False
@@ -320,6 +327,8 @@ def _wait_for_end(gone: threading.Event) -> None:
         while os.read(0, 1024):  # sys.stdin has a lock, which a thread must not hold at exit
             pass
     gone.set()
+    time.sleep(SAVING_SECONDS)
+    os._exit(1)  # it hangs
 
 
 if __name__ == "__main__":
