@@ -8,11 +8,9 @@ all-reduce does not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from folio.errors import UserError
 from folio.planning.gpus import Gpu
 from folio.planning.step_cost import (
     GRADIENT_BYTES,
@@ -27,7 +25,7 @@ from folio.planning.step_cost import (
     update_share,
 )
 from folio.planning.step_memory import step_memory
-from folio.recipe.recipe import Recipe
+from folio.recipe.recipe import Recipe, sharded
 from folio.training.config import SHARDINGS, Sharding, budget_steps
 
 TOKENS_PER_PARAMETER = 20
@@ -261,16 +259,6 @@ def plan_cluster(recipe: Recipe, cluster: Cluster, kernels: Kernels | None = Non
     return plans[0]
 
 
-def sharded(recipe: Recipe) -> dict[Sharding, Recipe]:
-    """The recipe with each training.sharding that it may have."""
-    found: dict[Sharding, Recipe] = {}
-    for sharding in SHARDINGS:
-        with suppress(UserError):  # LoRA, a page and the fast step go without some
-            training = replace(recipe.training, sharding=sharding)
-            found[sharding] = replace(recipe, training=training)
-    return found
-
-
 def _plan(
     choices: dict[Sharding, Recipe],
     sharding: Sharding,
@@ -321,7 +309,7 @@ def _row(
         all_reduce=sending * all_reduces(sharding, -(-windows // at_once)),
     )
     speed = batch_size * model.context_length / cost.seconds
-    memory = {name: n_bytes for name, (_, n_bytes) in found.items()}
+    memory: dict[Sharding, float] = {name: n_bytes for name, (_, n_bytes) in found.items()}
     hours = n_tokens / speed / 3600
     return Row(part, windows, at_once, cost, memory, sharding, speed, hours)
 

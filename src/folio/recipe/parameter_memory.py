@@ -74,6 +74,12 @@ def gathered_bytes(recipe: Recipe, itemsize: int, n_processes: int = 1) -> float
     return around * (weights + gradients) + block * (weights + gradients + FLOAT32 + next_block)
 
 
+def windows_at_once(recipe: Recipe, n_processes: int = 1) -> int:
+    """Windows of a micro-batch of one of several processes, which share a batch evenly."""
+    share = -(-recipe.training.batch_size // n_processes)
+    return min(recipe.training.micro_batch_size or share, share)
+
+
 def block_parameters(model: ModelConfig) -> int:
     """Number of parameters of one block."""
     one, two = (replace(model, n_layers=n).n_parameters for n in (1, 2))
