@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from torch import Tensor, distributed
+from torch.profiler import ProfilerActivity, profile
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from folio.device import Device, DeviceConfig
+from folio.planning.step_memory import saved_bytes
 from folio.recipe.build import build
 from folio.recipe.parameter_memory import (
     block_parameters,
@@ -23,6 +25,7 @@ from folio.recipe.recipe import Recipe, make_recipe
 from folio.training.distributed import DistributedStep, ProcessGroup
 from folio.training.fsdp_step import FSDPStep
 from folio.training.step import PlainStep
+from tests.recipe.test_memory import peak_of
 
 N = 4
 SHAPE = {"n_layers": 4, "n_heads": 2, "d_model": 64, "context_length": 8, "vocab_size": 64}
@@ -103,6 +106,20 @@ def test_the_owner_of_a_matrix_has_it_beside_its_rows(group: ProcessGroup):
     held = held_after_a_step(recipe, device, group)
     counted = parameter_bytes(recipe, 4, N) - 4 / N  # an update is there for a moment
     assert held / recipe.model.n_parameters == pytest.approx(counted, rel=0.05)
+
+
+def test_no_more_is_whole_at_a_time_than_is_counted(group: ProcessGroup):
+    recipe = recipe_of("full", batch_size=4)
+    device = Device(DeviceConfig(kind="cpu", precision="bfloat16", threads=1, fast="off"), "test")
+    tokens = np.zeros(100, np.uint8)
+    training = build(recipe, device, tokens, tokens, group=group)
+    batch = training.stream.next_batch(N, 8)  # a window for each process
+    training.step.backward(batch, 0)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        training.step.backward(batch, 0)
+    gradients = 4 * recipe.model.n_parameters / N
+    counted = gathered_bytes(recipe, 2, N) + gradients + 8 * saved_bytes(recipe.model)
+    assert 0.6 * counted < peak_of(found) <= counted
 
 
 def held_after_a_step(recipe: Recipe, device: Device, group: ProcessGroup) -> int:
