@@ -152,7 +152,7 @@ def test_what_is_often_in_the_part_that_is_looked_through_is_left_out(
 ):
     text = chunks_of_text(80)
     unique = text[len(HEADER) : CHUNK]
-    for part in (math.inf, 4 * 10 * CHUNK / look_back.TOKENS_PER_SECOND):
+    for part in (math.inf, 4 * 3 * CHUNK / look_back.TOKENS_PER_SECOND):
         found = look_through(text, [HEADER, unique], part, monkeypatch)
         assert (found.known.count, found.known.of) == (1, 1), "the header is left out"
-    assert len(read_tokens) == 2 * 2 + 80 + 10
+    assert len(read_tokens) == 2 * 2 + 80 + 3
