@@ -21,7 +21,46 @@ def test_a_table_has_a_row_for_each_number_of_gpus(folio: Folio):
     assert lines[1] == "h100, 365 GB/s in a machine, 10 Gbit/s between"
     numbers = [line.split()[0] for line in lines[5:10]]
     assert numbers == ["1", "2", "4", "8", "16"]
-    assert lines[-1].startswith("8 GPUs are fastest with this batch of 64 windows; from 16 on")
+    assert lines[-2].startswith("8 GPUs are fastest with this batch of 64 windows; from 16 on")
+    assert lines[-1] == (
+        "try  torchrun --standalone --nproc-per-node 8 -m folio train TEXT --size small "
+        "--preset gpt2 --training.batch-size 64 --training.max-tokens 2488796160"
+    )
+
+
+XL = "--model.n-layers 48 --model.d-model 1600 --model.n-heads 25 --training.max-tokens 1000000"
+
+
+def test_the_memory_of_each_sharding_is_told_and_the_command_takes_the_first_that_fits(
+    folio: Folio,
+):
+    asked = [*GPT2, *XL.split(), "--training.sharding", "none"]
+    lines = folio("plan", "--gpus", "4", "--gpu", "4090", *asked).out.splitlines()
+    where = lines.index("memory of a GPU of 24 GB, by training.sharding")
+    assert lines[where + 1].split() == ["GPUs", "none", "optimizer", "full"]
+    of_two, of_four = (line.split() for line in lines[where + 2 : where + 4])
+    assert (of_two[0], of_four[0]) == ("2", "4")
+    assert of_two.count("!") == 2, "none and optimizer do not fit"
+    assert "with --training.sharding full, each of 2 has" in lines[-2]
+    flags = [*GPT2[:2], *GPT2[4:], *XL.split()]
+    assert lines[-1].split("train TEXT ")[1].split() == [
+        "--size", "small", *flags, "--training.sharding", "full",
+    ]  # fmt: skip
+    record = json.loads(folio("plan", "--gpus", "4", "--gpu", "4090", "--json", *asked).out)
+    assert record["sharding"] == "full" and record["command"] in lines[-1]
+
+
+def test_several_machines_meet_at_one_of_them(folio: Folio):
+    words = ["--gpus", "8", "--machines", "2", "--network", "3200Gbit", "--json", *GPT2]
+    command = json.loads(folio("plan", *words).out)["command"]
+    assert command.startswith(
+        "torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:29500 --nproc-per-node 8 -m "
+    )
+
+
+def test_what_fits_nowhere_has_no_command(folio: Folio):
+    page = folio("plan", "--gpus", "1", "--gpu", "t4", *GPT2, *XL.split()).out
+    assert "each GPU holds the whole model" in page and "try " not in page
 
 
 def test_json_has_the_same(folio: Folio):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from folio.planning.step_cost import (
 )
 from folio.recipe import compiling
 from folio.recipe.recipe import Recipe, make_recipe
+from folio.training.config import SHARDINGS
 
 GIGABIT = 1.25e8
 
@@ -98,15 +100,70 @@ def test_each_gpu_has_a_share_of_the_batch_that_may_be_a_window_more_than_others
     assert rows[-1].cost.computing == pytest.approx(plan(GIGABIT, batch=16).rows[-1].cost.computing)
 
 
+XL = {"n_layers": 48, "d_model": 1600, "n_heads": 25, "vocab_size": 50_304}
+
+
+def plan_xl(gpu: str, n_gpus: int, **settings: Any) -> ClusterPlan:
+    """Plan GPT-2 with 1,558 M parameters."""
+    large = make_recipe({"preset": "gpt2", "size": "small", "model": XL}, settings)
+    card = GPUS[gpu]
+    return plan_cluster(large, Cluster(card, n_gpus, 1, card.link, GIGABIT))
+
+
 def test_a_model_that_does_not_fit_is_told():
-    shape = {"n_layers": 48, "d_model": 1600, "n_heads": 25, "vocab_size": 50_304}
-    large = make_recipe({"preset": "gpt2", "size": "small", "model": shape})
-    card = GPUS["t4"]
-    found = plan_cluster(large, Cluster(card, 2, 1, card.link, GIGABIT))
-    assert not any(row.fits for row in found.rows)
+    alone, two = plan_xl("t4", 1), plan_xl("t4", 2)
+    assert not any(row.fits for row in alone.rows + two.rows)
     assert "do not fit into the 16 GB of this card: each GPU holds the whole model" in (
-        found.verdict()
+        alone.verdict()
     )
+    assert two.sharding == "none" and two.best is two.rows[-1]
+    assert re.search(r", nor do the \d\d\.\d GB that each of 2 has with .* full\.$", two.verdict())
+
+
+@pytest.mark.parametrize(
+    ("gpu", "n_gpus", "sharding", "first"),
+    [
+        ("h100", 8, "none", 1),  # 80 GB
+        ("a100-40", 8, "optimizer", 2),  # of which 24 bytes a parameter take 37, and a window 6
+        ("4090", 8, "full", 2),  # 24 GB
+    ],
+)
+def test_where_the_plain_way_does_not_fit_the_first_that_does_is_planned(
+    gpu: str, n_gpus: int, sharding: str, first: int
+):
+    found = plan_xl(gpu, n_gpus)
+    assert found.sharding == sharding
+    assert next(row.cluster.total for row in found.rows if row.fits) == first
+    if sharding == "none":
+        return
+    row = next(row for row in found.rows if row.fits)
+    assert found.verdict().startswith(
+        f"{found.rows[0].memory_by_sharding['none'] / 1e9:.1f} GB do not fit into the "
+        f"{found.cluster.gpu.memory_bytes / 1e9:.0f} GB of this card; with --training.sharding "
+        f"{sharding}, each of {first} has {row.memory_bytes / 1e9:.1f} GB; "
+    )
+
+
+def test_what_was_asked_for_is_planned_if_it_fits():
+    found = plan_xl("h100", 2, training={"sharding": "optimizer"})
+    assert found.sharding == "optimizer" and "--training.sharding" not in found.verdict()
+
+
+def test_a_way_that_the_recipe_cannot_take_is_not_planned():
+    with_page = plan_xl("4090", 8, training={"page": True})
+    assert [*with_page.rows[0].memory_by_sharding] == ["none", "optimizer"]
+    assert with_page.sharding == "none" and not any(row.fits for row in with_page.rows)
+
+
+def test_sharding_sends_more_and_updates_less():
+    rows = {s: plan_xl("h100", 4, training={"sharding": s}).rows[-1] for s in SHARDINGS}
+    none, optimizer, full = (row.cost for row in rows.values())
+    assert optimizer.all_reduce == pytest.approx(1.5 * none.all_reduce)
+    assert optimizer.update == pytest.approx(full.update * (4 * 34 + 80) / 114)
+    in_parts = {"sharding": "full", "micro_batch_size": 1}
+    row, whole = plan_xl("h100", 4, training=in_parts).rows[-1], rows["none"]
+    assert (row.windows, row.windows_at_once) == (4, 1)
+    assert row.cost.all_reduce == pytest.approx(4 * whole.cost.all_reduce)
 
 
 def test_tokens_are_those_of_the_budget_or_twenty_a_parameter():
@@ -146,4 +203,7 @@ def test_a_record_has_every_row_and_its_parts():
     assert [row["gpus"] for row in record["gpus"]] == [1, 2, 4, 8, 16]
     last = record["gpus"][-1]
     assert last["step_seconds"] > last["parts_seconds"]["all_reduce"] > 0
+    assert record["sharding"] == "none"
+    assert [*last["memory_by_sharding"]] == [*SHARDINGS]
+    assert last["memory_bytes"] == last["memory_by_sharding"]["none"]
     assert record["fastest"] == plan(GIGABIT).best.cluster.total

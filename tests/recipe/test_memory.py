@@ -31,16 +31,19 @@ from folio.recipe.memory import (
     attention_bytes,
     feed_forward_bytes,
     fit_memory,
+    memory_limit,
     peak_memory_bytes,
     plain_step_bytes,
     step_bytes,
     weight_bytes,
     windows_that_fit,
 )
+from folio.recipe.parameter_memory import gathered_bytes
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
+from folio.training.config import SHARDINGS, Sharding
 from folio.training.parallel.step import ParallelStep
 from tests.conftest import INT8, NEEDS_INT8
 
@@ -219,6 +222,22 @@ def test_kernels_that_are_still_to_be_compiled_count_once_for_each_process(
 def test_windows_that_the_recipe_gives_are_left_alone():
     recipe = make_recipe({"model": {"vocab_size": 100}, "training": {"micro_batch_size": 6}})
     assert windows_that_fit(recipe, cpu(), 1, 0)[0] == recipe
+
+
+def test_processes_of_a_machine_share_its_memory_and_what_they_divide():
+    recipe = make_recipe({"model": {"vocab_size": 100}, "device": {"fast": "off"}})
+    assert memory_limit(recipe, cpu(), 4) == memory_limit(recipe, cpu()) // 4
+    plain, n = replace(cpu(), config=replace(cpu().config, fast="off")), recipe.model.n_parameters
+
+    def with_sharding(sharding: Sharding) -> Recipe:
+        return replace(recipe, training=replace(recipe.training, sharding=sharding))
+
+    none, optimizer, full = (weight_bytes(with_sharding(s), plain, 1, 4) for s in SHARDINGS)
+    assert none == weight_bytes(recipe, plain, 1) + 4 * n, "gradients side by side"
+    assert none - optimizer == 12 * n * 3 // 4
+    whole = 4 * n  # that the first one has for checkpoints
+    gathered = gathered_bytes(with_sharding("full"), 4, 4)
+    assert recipe.optimizer.kind == "muon" and full == whole + 28 * n // 4 + gathered
 
 
 def test_what_cannot_fit_is_one_line_that_says_what_to_do():

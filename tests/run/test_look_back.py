@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from folio.evaluation.passages import Passages
 from folio.evaluation.shares import Share
 from folio.run import look_back
 from folio.run.baselines import Baseline, read_baselines, write_baselines
@@ -13,6 +18,9 @@ from folio.run.card import diagnose_run, last_look
 from folio.run.diagnosis import diagnose
 from folio.run.look_back import AtOnce, look_for_passages
 from folio.storage import write_json
+from folio.tokenizers.character import CharacterTokenizer
+from folio.tokens import text as text_module
+from folio.tokens.text import Symbols, TokenText
 from tests.recall.making import prose, train_on
 
 EVENTS = [  # of a run with one evaluation, which has no rise to see
@@ -88,3 +96,74 @@ def test_what_stands_often_and_patterns_are_no_alarm(tmp_path: Path):
     opened = train_on(path, "boiler", steps=150)
     found = look_for_passages(opened)
     assert found is not None and not found.alarming
+
+
+CHUNK = 64
+"""Tokens that are looked through together here, in place of 65,536."""
+HEADER = "all of the rights are reserved; "
+
+
+@pytest.fixture
+def read_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each chunk has that is looked through, chunks being short."""
+    found: list[int] = []
+    decode = TokenText._decode
+
+    def counted(self: TokenText, first: int) -> Symbols:
+        found.append(len(self.tokens[first : first + CHUNK]))
+        return decode(self, first)
+
+    for module in (look_back, text_module):
+        monkeypatch.setattr(module, "CHUNK_TOKENS", CHUNK)
+    monkeypatch.setattr(TokenText, "_decode", counted)
+    return found
+
+
+def look_through(text: str, said: list[str], seconds: float, read: pytest.MonkeyPatch) -> AtOnce:
+    """Look back at a model that says some passages of its text at once."""
+    tokenizer = CharacterTokenizer.train([text])
+    tokens = tokenizer.encode(text)
+    starts = np.array([text.index(passage) for passage in said])
+    sizes = np.array([len(passage) for passage in said])
+    passages = Passages(starts, 0, sizes, np.zeros(len(said)), np.ones(len(said), bool))
+    none = Passages(*([starts[:0]] * 5))  # type: ignore[arg-type]
+    answers = iter([passages, none])
+    read.setattr(look_back, "read_passages", lambda *given, **how: next(answers))
+    model: Any = SimpleNamespace(config=SimpleNamespace(context_length=8))
+    opened: Any = SimpleNamespace(
+        model=model, tokenizer=tokenizer, training=lambda: tokens, validation=lambda: tokens
+    )
+    found = look_for_passages(opened, seconds)
+    assert found is not None
+    return found
+
+
+def chunks_of_text(n: int) -> str:
+    """Text of which each chunk begins alike, and goes on like no other."""
+    return "".join(HEADER + prose(20, seed)[: CHUNK - len(HEADER)] for seed in range(n))
+
+
+def test_however_long_a_text_is_as_much_is_looked_through_as_there_is_time_for(
+    read_tokens: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    read = []
+    for n in (5, 40, 400):
+        text = chunks_of_text(n)
+        del read_tokens[:]
+        seconds = 4 * 10 * CHUNK / look_back.TOKENS_PER_SECOND
+        look_through(text, [text[70:110]], seconds, monkeypatch)
+        suffix, *looked_through = read_tokens  # the passage itself is decoded first
+        assert suffix == 40
+        read.append(sum(looked_through))
+    assert read == [5 * CHUNK, 10 * CHUNK, 10 * CHUNK]
+
+
+def test_what_is_often_in_the_part_that_is_looked_through_is_left_out(
+    read_tokens: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    text = chunks_of_text(80)
+    unique = text[len(HEADER) : CHUNK]
+    for part in (math.inf, 4 * 3 * CHUNK / look_back.TOKENS_PER_SECOND):
+        found = look_through(text, [HEADER, unique], part, monkeypatch)
+        assert (found.known.count, found.known.of) == (1, 1), "the header is left out"
+    assert len(read_tokens) == 2 * 2 + 80 + 3

@@ -14,6 +14,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import distributed
+from torch.profiler import ProfilerActivity, profile
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from folio.config import merge
 from folio.errors import UserError
@@ -24,6 +27,7 @@ from folio.training.loop import train
 from folio.training.parts import Training
 from folio.training.state import TrainingState, load_model_tensors, model_tensors
 from folio.workers import WorkerError, forks
+from tests.recipe.test_memory import peak_of
 from tests.training import test_distributed
 from tests.training.test_distributed import training_of
 from tests.training.test_loop import Listener
@@ -147,6 +151,47 @@ def test_each_process_has_its_share_of_weights_gradients_and_state_in_bytes(tmp_
     assert sum(n_bytes) == pytest.approx(total, rel=0.001)  # and counts of steps
     assert max(n_bytes) <= total / 3 * 1.1  # the first ones have a row more
     assert is_freed == (False, True, True)
+
+
+@pytest.mark.parametrize("positions", ["rope", "sinusoidal"])
+def test_all_begin_with_the_weights_and_tables_of_one_process_to_the_bit(
+    positions: str, tmp_path: Path
+):
+    changes = merge(FULL, {"model": {"positions": positions, "tied_head": True, "n_layers": 2}})
+    alone = training_of(None, **changes).model
+
+    def work(group: ProcessGroup) -> Any:
+        training = training_of(group, **changes)
+        is_there = [not p.is_meta for p in training.model.parameters()]
+        step = step_of(training)
+        step.refresh()
+        weights = [p.full_tensor().detach().numpy() for p in step.parameters]  # type: ignore[attr-defined]
+        return is_there, weights, [x.numpy() for x in step.compute.buffers()]
+
+    for rank, (is_there, weights, tables) in enumerate(together(3, tmp_path, work)):
+        assert set(is_there) == {rank == 0}
+        for found, expected in zip(weights, alone.parameters(), strict=True):
+            assert np.array_equal(found, expected.detach().numpy())
+        for found, expected in zip(tables, alone.buffers(), strict=True):
+            assert np.array_equal(found, expected.numpy())
+        assert tables
+
+
+@pytest.mark.parametrize(("rank", "most"), [(0, 4 * 1.1), (1, 0.5)])
+def test_only_the_first_process_ever_has_the_whole_model(rank: int, most: float):
+    """Of 64 processes each has 16 / 64 bytes a weight, with AdamW and before its first gradient."""
+    shape = {"n_layers": 8, "d_model": 64, "vocab_size": 256}
+    changes = merge(FULL, KINDS["adamw"], {"model": shape})
+    distributed.init_process_group("fake", rank=rank, world_size=64, store=FakeStore())
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+            training = training_of(ProcessGroup(rank, 64, FakeStore()), **changes)
+            training.step.refresh()
+    finally:
+        distributed.destroy_process_group()
+    n_weights = sum(p.numel() for p in training.model.parameters())
+    own = 16 / 64 if rank == 0 else 0
+    assert peak_of(found) < (most + own) * n_weights
 
 
 def test_a_step_that_would_not_be_finite_changes_no_weight(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from folio.cli.overrides import settings_table, split_words
@@ -56,7 +57,42 @@ def show_cluster(
     wire = parse_rate("--link", link) if link else card.link
     cable = parse_rate("--network", network or "100Gbit")
     found = plan_cluster(recipe, Cluster(card, gpus, machines, wire, cable))
-    show(json_text(found.record(), indent=2) if json else cluster_table(found, gpu or "h100"))
+    command = shlex.join(cluster_command(found, positional, flags))
+    if json:
+        show(json_text(found.record() | {"command": command}, indent=2))
+        return
+    show(cluster_table(found, gpu or "h100"))
+    if any(row.fits for row in found.rows):
+        show(f"try  {command}")
+
+
+def cluster_command(
+    found: ClusterPlan, recipes: list[str], flags: list[tuple[str, str]]
+) -> list[str]:
+    """The words that start the training on the fastest part of the cluster that it fits into.
+
+    Args:
+        found: the plan.
+        recipes, flags: what it was asked for.
+    """
+    from folio.training.config import budget_steps
+
+    part, recipe = found.best.cluster, found.recipe
+    words = ["folio", "train"]
+    if part.total > 1:
+        where = ["--standalone"]
+        if part.n_machines > 1:
+            where = [*f"--nnodes {part.n_machines} --rdzv-backend c10d".split()]
+            where += ["--rdzv-endpoint", "HOST:29500"]
+        words = ["torchrun", *where, "--nproc-per-node", f"{part.n_gpus}", "-m", *words]
+    words += [*(recipes or ["TEXT"]), "--size", recipe.size]
+    others = [flag for flag in flags if flag[0] not in ("size", "training.sharding")]
+    words += [word for name, value in others for word in (f"--{name}", value)]
+    if not budget_steps(recipe.training, recipe.model.context_length, 0):
+        words += ["--training.max-tokens", f"{found.n_tokens}"]
+    if part.total > 1 and found.sharding != "none":
+        words += ["--training.sharding", found.sharding]
+    return words
 
 
 def cluster_table(found: ClusterPlan, name: str) -> str:
@@ -75,9 +111,27 @@ def cluster_table(found: ClusterPlan, name: str) -> str:
         "",
         table([*header, "efficiency", "time"], [_cells(found, row) for row in found.rows]),
         "",
+        *_memory_lines(found),
         found.verdict(),
     ]
     return "\n".join(lines)
+
+
+def _memory_lines(found: ClusterPlan) -> list[str]:
+    """A table of what each GPU needs by what they divide; none for one GPU."""
+    shared = [row for row in found.rows if row.cluster.total > 1]
+    if not shared:
+        return []
+    choices, room = shared[0].memory_by_sharding, found.cluster.gpu.memory_bytes
+    rows = [
+        [f"{row.cluster.total:,}", *(_gigabytes(x, room) for x in row.memory_by_sharding.values())]
+        for row in shared
+    ]
+    return [
+        f"memory of a GPU of {room / 1e9:.0f} GB, by training.sharding",
+        table(["GPUs", *choices], rows),
+        "",
+    ]
 
 
 def how_sure(found: ClusterPlan) -> str:
@@ -95,13 +149,17 @@ def _cells(found: ClusterPlan, row: Row) -> list[str]:
         f"{row.cluster.total:,}",
         f"{row.cluster.n_machines:,}",
         f"{row.windows}{split}",
-        f"{row.memory_bytes / 1e9:.1f} GB{'' if row.fits else ' !'}",
+        _gigabytes(row.memory_bytes, found.cluster.gpu.memory_bytes),
         _milliseconds(row.cost.computing),
         _milliseconds(row.cost.all_reduce),
         f"{row.tokens_per_second:,.0f}",
         f"{found.efficiency(row):.0%}",
         duration(row.hours * 3600),
     ]
+
+
+def _gigabytes(n_bytes: float, room: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB{' !' if n_bytes > room else ''}"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -47,9 +47,13 @@ def count_spans(chunks: Iterable[Symbols], spans: Sequence[Symbols]) -> NDArray[
     return counts
 
 
-def count_repeats(text: TokenText, suffixes: Sequence[str], length: int) -> NDArray[np.int64]:
-    """(N,) how often the first characters of each suffix occur in the training text."""
-    return count_spans(text.chunks(), [from_text(suffix[:length]) for suffix in suffixes])
+def count_repeats(
+    text: TokenText, suffixes: Sequence[str], length: int, every: int = 1
+) -> NDArray[np.int64]:
+    """(N,) how often the first characters of each suffix occur in the training text, or in one in
+    `every` of its chunks.
+    """
+    return count_spans(text.chunks(every), [from_text(suffix[:length]) for suffix in suffixes])
 
 
 def _overlapping(chunks: Iterable[Symbols], more: int) -> Iterator[Symbols]:

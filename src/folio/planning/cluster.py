@@ -20,11 +20,13 @@ from folio.planning.step_cost import (
     Kernels,
     StepCost,
     all_reduce_seconds,
+    all_reduces,
     computing,
+    update_share,
 )
 from folio.planning.step_memory import step_memory
-from folio.recipe.recipe import Recipe
-from folio.training.config import budget_steps
+from folio.recipe.recipe import Recipe, sharded
+from folio.training.config import SHARDINGS, Sharding, budget_steps
 
 TOKENS_PER_PARAMETER = 20
 """Where no budget is given (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)."""
@@ -82,11 +84,23 @@ class Row:
     """Of the batch, on the GPU that has most."""
     windows_at_once: int
     cost: StepCost
-    memory_bytes: float
+    memory_by_sharding: dict[Sharding, float]
+    """Bytes of the GPU that has most, with each training.sharding that the recipe may have; with
+    fewer windows at once where more do not fit."""
+    sharding: Sharding
     tokens_per_second: float
     hours: float
     """For all tokens."""
-    fits: bool
+
+    @property
+    def memory_bytes(self) -> float:
+        """Of the GPU that has most, as the rest of the row is predicted."""
+        return self.memory_by_sharding[self.sharding]
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is no more than the card has."""
+        return self.memory_bytes <= self.cluster.gpu.memory_bytes
 
     def record(self) -> dict[str, Any]:
         """Return the entry for --json."""
@@ -98,6 +112,7 @@ class Row:
             "step_seconds": self.cost.seconds,
             "parts_seconds": asdict(self.cost),
             "memory_bytes": round(self.memory_bytes),
+            "memory_by_sharding": {n: round(x) for n, x in self.memory_by_sharding.items()},
             "fits": self.fits,
             "tokens_per_second": self.tokens_per_second,
             "hours": self.hours,
@@ -109,6 +124,9 @@ class ClusterPlan:
     """The predictions for all parts of a cluster, smallest first."""
 
     recipe: Recipe
+    """With the training.sharding that the rows are of."""
+    asked: Sharding
+    """The one that was asked for."""
     cluster: Cluster
     rows: list[Row]
     n_tokens: int
@@ -157,27 +175,54 @@ class ClusterPlan:
     def verdict(self) -> str:
         """Say in words where communication costs more than it gives, and what to do."""
         if not any(row.fits for row in self.rows):
-            return (
-                f"{self.rows[0].memory_bytes / 1e9:.1f} GB do not fit into the "
-                f"{self.cluster.gpu.memory_bytes / 1e9:.0f} GB of this card: each GPU holds the "
-                f"whole model."
-            )
+            return self._without_room()
         best, batch = self.best, self.recipe.training.batch_size
         parts = [f"{best.cluster.total} GPUs are fastest with this batch of {batch} windows"]
         if best.cluster.total == 1:
             parts[0] = f"One GPU is fastest with this batch of {batch} windows"
+        if self.sharding != self.asked:
+            parts[0] = f"{self._why_sharded()}; {parts[0]}"
         slower, sending = self.costs_more, self.mostly_sending
         if sending and not (slower and slower.cluster.total <= sending.cluster.total):
             parts.append(f"from {sending.cluster.total} on it sends longer than it computes")
         if slower:
             parts.append(f"from {slower.cluster.total} on communication costs more than it gives")
         last = self.rows[-1]
-        if last.cost.all_reduce > SMALL_SHARE * last.cost.seconds:
+        # With `full` a larger batch is computed in more parts, each of which sends as much.
+        if self.sharding != "full" and last.cost.all_reduce > SMALL_SHARE * last.cost.seconds:
             parts.append(
                 f"a batch of {self.larger_batch()} windows would leave all {last.cluster.total} "
                 f"with a tenth of communication"
             )
         return "; ".join(parts) + "."
+
+    @property
+    def sharding(self) -> Sharding:
+        """The training.sharding that the rows are of."""
+        return self.recipe.training.sharding
+
+    def _why_sharded(self) -> str:
+        row = next(row for row in self.rows if row.fits)
+        return (
+            f"{self._needed()}; with --training.sharding {self.sharding}, each of "
+            f"{row.cluster.total} has {row.memory_bytes / 1e9:.1f} GB"
+        )
+
+    def _without_room(self) -> str:
+        last = self.rows[-1]
+        if last.cluster.total == 1:
+            return f"{self._needed()}: each GPU holds the whole model."
+        sharding, least = min(last.memory_by_sharding.items(), key=lambda choice: choice[1])
+        return (
+            f"{self._needed()}, nor do the {least / 1e9:.1f} GB that each of {last.cluster.total} "
+            f"has with --training.sharding {sharding}."
+        )
+
+    def _needed(self) -> str:
+        return (
+            f"{min(row.memory_by_sharding[self.asked] for row in self.rows) / 1e9:.1f} GB do not "
+            f"fit into the {self.cluster.gpu.memory_bytes / 1e9:.0f} GB of this card"
+        )
 
     def record(self) -> dict[str, Any]:
         """Return what --json prints."""
@@ -188,28 +233,50 @@ class ClusterPlan:
             "tokens": self.n_tokens,
             "gpus": [{**row.record(), "efficiency": self.efficiency(row)} for row in self.rows],
             "fastest": self.best.cluster.total,
+            "sharding": self.sharding,
             "verdict": self.verdict(),
         }
 
 
 def plan_cluster(recipe: Recipe, cluster: Cluster, kernels: Kernels | None = None) -> ClusterPlan:
-    """Predict time and memory on each part of a cluster.
+    """Predict time and memory on each part of a cluster: with the recipe's training.sharding, or
+    with the next one that fits into the cards of any part.
 
     Args:
         recipe: has model.vocab_size.
         cluster: the GPUs.
-        kernels: how the step is written; None takes what the recipe's device.fast and
-            device.compile mean.
+        kernels: how the step is written; None takes what the recipe's device.fast, device.compile
+            and training.sharding mean.
     """
+    asked = recipe.training.sharding
+    choices = sharded(recipe)
+    plans = list[ClusterPlan]()
+    for sharding in SHARDINGS[SHARDINGS.index(asked) :]:
+        if sharding in choices:
+            plans.append(_plan(choices, sharding, asked, cluster, kernels))
+            if any(row.fits for row in plans[-1].rows):
+                return plans[-1]
+    return plans[0]
+
+
+def _plan(
+    choices: dict[Sharding, Recipe],
+    sharding: Sharding,
+    asked: Sharding,
+    cluster: Cluster,
+    kernels: Kernels | None,
+) -> ClusterPlan:
+    recipe = choices[sharding]
     tokens = asked_tokens(recipe)
     if kernels is None:
-        kernels = PLAIN if recipe.device.fast == "off" else RECORDED
-        shortest = 3600 * _row(recipe, cluster, kernels, tokens).hours
+        is_plain = recipe.device.fast == "off" or sharding != "none"
+        kernels = PLAIN if is_plain else RECORDED
+        shortest = 3600 * _row(choices, sharding, cluster, kernels, tokens).hours
         compiled, is_long = recipe.device.compile, shortest >= WORTHWHILE_SECONDS
         if kernels is RECORDED and (compiled == "on" or (compiled == "auto" and is_long)):
             kernels = RECORDED_COMPILED
-    rows = [_row(recipe, part, kernels, tokens) for part in cluster.parts()]
-    return ClusterPlan(recipe, cluster, rows, tokens, kernels)
+    rows = [_row(choices, sharding, part, kernels, tokens) for part in cluster.parts()]
+    return ClusterPlan(recipe, asked, cluster, rows, tokens, kernels)
 
 
 def asked_tokens(recipe: Recipe) -> int:
@@ -220,22 +287,41 @@ def asked_tokens(recipe: Recipe) -> int:
     return TOKENS_PER_PARAMETER * recipe.model.n_parameters
 
 
-def _row(recipe: Recipe, part: Cluster, kernels: Kernels, n_tokens: int) -> Row:
-    model, config = recipe.model, recipe.training
-    windows = -(-config.batch_size // part.total)
-    at_once = min(config.micro_batch_size or windows, windows)
-    while at_once > 1 and step_memory(model, at_once, part.total > 1) > part.gpu.memory_bytes:
-        at_once = -(-at_once // 2)
-    memory = step_memory(model, at_once, part.total > 1)
+def _row(
+    choices: dict[Sharding, Recipe],
+    sharding: Sharding,
+    part: Cluster,
+    kernels: Kernels,
+    n_tokens: int,
+) -> Row:
+    recipe = choices[sharding]
+    model, batch_size = recipe.model, recipe.training.batch_size
+    windows = -(-batch_size // part.total)
+    found = {name: _fitting(choice, part, windows) for name, choice in choices.items()}
+    at_once, _ = found[sharding]
     cost = _computing(recipe, part.gpu, windows, at_once, kernels)
     sending = all_reduce_seconds(
         GRADIENT_BYTES * model.n_parameters, part.total, part.n_machines, part.link, part.network
     )
-    cost = replace(cost, all_reduce=sending)
-    speed = config.batch_size * model.context_length / cost.seconds
+    cost = replace(
+        cost,
+        update=cost.update * update_share(sharding, part.total),
+        all_reduce=sending * all_reduces(sharding, -(-windows // at_once)),
+    )
+    speed = batch_size * model.context_length / cost.seconds
+    memory: dict[Sharding, float] = {name: n_bytes for name, (_, n_bytes) in found.items()}
     hours = n_tokens / speed / 3600
-    fits = memory <= part.gpu.memory_bytes
-    return Row(part, windows, at_once, cost, memory, speed, hours, fits)
+    return Row(part, windows, at_once, cost, memory, sharding, speed, hours)
+
+
+def _fitting(recipe: Recipe, part: Cluster, windows: int) -> tuple[int, float]:
+    """How many windows fit into a card at once, at least one, and the bytes that they take."""
+    at_once = min(recipe.training.micro_batch_size or windows, windows)
+    while True:
+        n_bytes = step_memory(recipe, at_once, part.total)
+        if n_bytes <= part.gpu.memory_bytes or at_once == 1:
+            return at_once, n_bytes
+        at_once = -(-at_once // 2)
 
 
 def _computing(recipe: Recipe, gpu: Gpu, windows: int, at_once: int, kernels: Kernels) -> StepCost:

@@ -2,12 +2,13 @@
 
     products + attention + memory + update        what one GPU computes
     waiting                                        for Python, where that is slower
-    all-reduce                                     once, after the backward pass
+    all-reduce                                     once, after the backward pass; more if sharded
 
 A product runs at a fixed share of the peak. Everything between products reads and writes memory,
 and takes as long as that, which is why wide models reach more of the peak. Folio's step adds up all
 gradients in float32 in one all-reduce after the backward pass (training/distributed.py), so it
-hides behind nothing.
+hides behind nothing. What more is sent if processes divide the optimizer or the model, and what the
+update takes less, is in `all_reduces` and `update_share`.
 
 Shapes:  N parameters · L layers · C d_model · V vocabulary · n tokens of one GPU in a step
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from folio.model.config import ModelConfig
 from folio.planning.gpus import HOP_SECONDS, NETWORK_HOP_SECONDS, NETWORK_SHARE, Gpu
+from folio.training.config import Sharding
 
 GRADIENT_BYTES = 4
 """Bytes per parameter in the all-reduce: training/distributed.py adds up in float32."""
@@ -193,3 +195,25 @@ def all_reduce_seconds(
     hop = HOP_SECONDS if n_machines == 1 else NETWORK_HOP_SECONDS
     sent = 2 * (n_gpus - 1) / n_gpus * n_bytes
     return sent / bandwidth + 2 * math.log2(n_gpus) * hop
+
+
+DIVIDED_UPDATE = 80 / 114
+"""Share of the plain step's update that `optimizer` divides: of PLAIN's 114 bytes AdamW's 72, and 8
+of the weights before the step."""
+
+
+def update_share(sharding: Sharding, n_gpus: int) -> float:
+    """Share of the whole update that each GPU makes."""
+    divided = {"none": 0.0, "optimizer": DIVIDED_UPDATE, "full": 1.0}[sharding]
+    return 1 - divided + divided / n_gpus
+
+
+def all_reduces(sharding: Sharding, n_micro_batches: int) -> float:
+    """What a step sends, in all-reduces of all gradients in float32.
+
+    To gather tensors, or to scatter their sums, takes half as long as the all-reduce, which is
+    both. `optimizer` gathers the weights of all shards after the update. `full` gathers all weights
+    in half precision forward and backward, and scatters gradients, for each micro-batch anew; the
+    matrices that Muon sends are left out.
+    """
+    return {"none": 1.0, "optimizer": 1.5, "full": 1.0 * n_micro_batches}[sharding]

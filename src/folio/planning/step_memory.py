@@ -1,4 +1,4 @@
-"""How much memory a step takes on a GPU: what training/step.py and distributed.py hold.
+"""How much memory a step takes on a GPU: what training/step.py holds, by whatever processes divide.
 
 Shapes:  N parameters · C d_model · W attention width · F feed-forward width · V vocabulary
 """
@@ -6,21 +6,16 @@ Shapes:  N parameters · C d_model · W attention width · F feed-forward width 
 from __future__ import annotations
 
 from folio.model.config import ModelConfig
+from folio.recipe.parameter_memory import gathered_bytes, parameter_bytes, update_bytes
+from folio.recipe.recipe import Recipe
 
 CONTEXT_BYTES = 1.0e9
 """Assumption: of the driver, the libraries and what the allocator cannot use."""
-WEIGHT_BYTES = 24
-"""Per parameter while gradients are computed: weights, gradients and the weights before the step in
-float32 (12), two moments (8; Muon has one, and no less at its peak), the rounded weights and their
-gradients (4)."""
-SHARED_BYTES = 4
-"""Per parameter, beside other processes: the buffer of all gradients."""
-UPDATE_BYTES = 2
-"""Per parameter that an update takes more than the gradients' computation: a root of float32, but
-no rounded gradients. By then nothing else is held."""
+HALF = 2
+"""Bytes of a number in bfloat16 or float16, in which all cards compute."""
 
 
-def saved_bytes(model: ModelConfig, itemsize: int = 2) -> float:
+def saved_bytes(model: ModelConfig, itemsize: int = HALF) -> float:
     """Bytes per token that the plain step holds at its peak: what all layers save, and the logits.
 
     A test compares this with what torch saves. Norms are taken to be one operation, as on GPUs.
@@ -39,14 +34,15 @@ def saved_bytes(model: ModelConfig, itemsize: int = 2) -> float:
     return itemsize * (model.n_layers * numbers + 2 * c) + logits
 
 
-def step_memory(model: ModelConfig, windows_at_once: int, is_shared: bool) -> float:
+def step_memory(recipe: Recipe, windows_at_once: int, n_processes: int = 1) -> float:
     """Peak bytes of one GPU.
 
     Args:
-        model: the shape, with its vocabulary.
+        recipe: the shape with its vocabulary, the optimizer, and what processes divide.
         windows_at_once: in a micro-batch.
-        is_shared: whether other processes take part.
+        n_processes: that train together, each with a GPU.
     """
-    weights = model.n_parameters * (WEIGHT_BYTES + (SHARED_BYTES if is_shared else 0))
-    saved = windows_at_once * model.context_length * saved_bytes(model)
-    return CONTEXT_BYTES + weights + max(saved, UPDATE_BYTES * model.n_parameters)
+    model, how = recipe.model, (recipe, HALF, n_processes)
+    saved = windows_at_once * model.context_length * saved_bytes(model) + gathered_bytes(*how)
+    updating = update_bytes(*how) * model.n_parameters
+    return CONTEXT_BYTES + parameter_bytes(*how) * model.n_parameters + max(saved, updating)

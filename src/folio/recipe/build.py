@@ -13,6 +13,7 @@ from torch import nn
 from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.evaluation.uncertainty import text_blocks
+from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
@@ -87,10 +88,12 @@ def build(
             f"Give more text, or a larger --corpus.validation-fraction."
         )
     generator = torch.Generator().manual_seed(recipe.seed)
-    model = GPT(recipe.model, generator)
-    if recipe.start.lora:
-        add_low_rank(model, recipe.start.lora, generator)
-    if group is None or recipe.training.sharding != "full":  # which may not fit there as a whole
+    if group is not None and recipe.training.sharding == "full":  # no card may have room for it
+        model = _divided(recipe.model, generator, group)
+    else:
+        model = GPT(recipe.model, generator)
+        if recipe.start.lora:
+            add_low_rank(model, recipe.start.lora, generator)
         model.to(device.torch)
     torch.manual_seed(recipe.seed)  # dropout on an accelerator draws from the global state
     masks = masks or {}
@@ -117,6 +120,16 @@ def build(
         validation_cluster=validation_cluster,
         validation_mask=masks.get("validation"),
     )
+
+
+def _divided(config: ModelConfig, generator: torch.Generator, group: ProcessGroup) -> GPT:
+    """The whole model in the first process; in the others one without values, which take theirs
+    from the first (fsdp_step.py).
+    """
+    if group.rank == 0:
+        return GPT(config, generator)
+    with torch.device("meta"):
+        return GPT(config)
 
 
 def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = None) -> TokenStream:

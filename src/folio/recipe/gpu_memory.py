@@ -18,6 +18,7 @@ from folio.device import Device
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.loss import next_token_loss
+from folio.recipe.parameter_memory import gathered_bytes, parameter_bytes, windows_at_once
 from folio.recipe.recipe import Recipe
 from folio.training.accelerated.head import MULTIPLE, NUMBERS
 
@@ -28,29 +29,28 @@ SPARE = 1.1
 """Assumption: ratio of what is taken to what is counted, as the allocator rounds and fragments."""
 
 
-def gpu_bytes(recipe: Recipe, device: Device) -> int:
-    """Peak memory in bytes of a run on a GPU.
+def gpu_bytes(recipe: Recipe, device: Device, n_processes: int = 1) -> int:
+    """Peak memory in bytes of a run on a GPU, or of each of several.
 
     Args:
         recipe: a recipe that has model.vocab_size.
         device: the GPU.
+        n_processes: that train together, each with a GPU.
     """
-    config, model = recipe.training, recipe.model
-    n_tokens = (config.micro_batch_size or config.batch_size) * model.context_length
+    model, size = recipe.model, device.dtype.itemsize
+    n_tokens = windows_at_once(recipe, n_processes) * model.context_length
     step = n_tokens * token_bytes(model, device) + head_bytes(model, device, n_tokens)
-    return round(SPARE * (parameter_bytes(recipe, device) * model.n_parameters + step))
+    step += gathered_bytes(recipe, size, n_processes)
+    weights = parameter_bytes(recipe, size, n_processes) + passing_bytes(device)
+    return round(SPARE * (weights * model.n_parameters + step))
 
 
-def parameter_bytes(recipe: Recipe, device: Device) -> int:
-    """Bytes a parameter: with AdamW and a rounded compute copy, 26.
-
-    Master weights, their gradients and the weights before the step take 12; AdamW remembers 8, Muon
-    less; then the compute copy, its gradients, and those side by side.
+def passing_bytes(device: Device) -> int:
+    """Bytes a parameter that the accelerated step takes beside those of the plain one: gradients
+    side by side in the precision of the device, and in float32 those that are put there.
     """
     size = device.dtype.itemsize
-    optimizer = recipe.optimizer
-    remembered = 8 if optimizer.kind != "sgd" else 4 * bool(optimizer.momentum)
-    return 12 + remembered + (3 if size < 4 else 2) * size
+    return device.is_accelerated * (size if size < 4 else 2 * size)
 
 
 def token_bytes(model: ModelConfig, device: Device) -> int:

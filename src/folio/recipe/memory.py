@@ -25,7 +25,9 @@ from folio.model.block import NORMS_AT
 from folio.model.config import ModelConfig
 from folio.process import memory_in_use
 from folio.recipe.gpu_memory import gpu_bytes, kept_bytes
-from folio.recipe.recipe import Recipe
+from folio.recipe.parameter_memory import gathered_bytes, parameter_bytes, windows_at_once
+from folio.recipe.recipe import Recipe, sharded
+from folio.training.distributed import ProcessGroup
 from folio.training.parallel.capture import MAX_BYTES
 
 LIBRARY_BYTES = 117_000_000
@@ -41,19 +43,20 @@ CAPTURED_SHARE = 1.05
 """Measured, 1.03 to 1.05: the same for a captured step, which keeps its arena."""
 
 
-def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
-    """Peak memory in bytes of all processes of a run together.
+def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int, n_processes: int = 1) -> int:
+    """Peak memory in bytes of a run: of a process with all of its workers.
 
     Args:
         recipe: a recipe that has model.vocab_size.
         device: the device; of a GPU it is its own memory.
         in_use: bytes that the process holds before anything is built: memory_before().
+        n_processes: that train together, each with a device.
     """
     if device.config.kind != "cpu":
-        return gpu_bytes(recipe, device)
-    config = recipe.training
-    n_copies = min(device.config.threads, config.batch_size) if device.is_fast else 1
-    windows_each = -(-(config.micro_batch_size or config.batch_size) // n_copies)
+        return gpu_bytes(recipe, device, n_processes)
+    windows = windows_at_once(recipe, n_processes)
+    n_copies = min(device.config.threads, windows) if device.is_fast else 1
+    windows_each = -(-windows // n_copies)
     itemsize = device.dtype.itemsize
     input_size = 1 if device.config.precision == "int8" else itemsize
     if device.is_fast:
@@ -64,26 +67,35 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int) -> int:
     is_captured = device.is_fast and CAPTURED_SHARE * step < MAX_BYTES
     kept = CAPTURED_SHARE * step if is_captured else 0
     at_work = max(WORKING_SHARE * step, kept + reading)
-    lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weight_bytes(recipe, device, n_copies)
+    weights = weight_bytes(recipe, device, n_copies, n_processes)
+    lasting = LIBRARY_BYTES + COPY_BYTES * (n_copies - 1) + weights
     compiling = COMPILING_BYTES * n_copies if device.is_fast and must_compile() else 0
     return round(in_use + lasting + compiling + n_copies * at_work)
 
 
-def weight_bytes(recipe: Recipe, device: Device, n_copies: int) -> int:
-    """Bytes that persist from step to step: training/parallel/, or training/step.py."""
+def weight_bytes(recipe: Recipe, device: Device, n_copies: int, n_processes: int = 1) -> int:
+    """Bytes that persist from step to step: training/parallel/, or training/step.py.
+
+    Of several processes it is the first, which with `full` has the whole model for checkpoints.
+    """
     n, size = recipe.model.n_parameters, device.dtype.itemsize
     shared = size * n if size < 4 else 0  # compute weights
     if device.config.precision == "int8":
         shared += 2 * n  # and their int8 values, by rows and by columns
     each = 2 * size * n  # gradients of a worker, as autograd returns them and in the flat buffer
+    side_by_side = 4 * n if n_processes > 1 else 0  # all of them, which are added up
     remembered = 8 * n  # Muon holds the momentum of a matrix, and briefly its update
     if recipe.optimizer.kind == "sgd" and not recipe.optimizer.momentum:
         remembered = 4 * n
     if recipe.training.save_in_background == "on":
         remembered = 2 * remembered + 4 * n
+    if n_processes > 1 and recipe.training.sharding != "none":
+        whole = 4 * n if recipe.training.sharding == "full" else 0
+        held = parameter_bytes(recipe, size, n_processes) * n
+        return round(held + gathered_bytes(recipe, size, n_processes) + whole)
     if not device.is_fast:  # beside weights and gradients, the weights before the step
-        return 12 * n + (each if size < 4 else 0) + remembered
-    return 8 * n + shared + n_copies * each + remembered
+        return 12 * n + (each if size < 4 else 0) + remembered + side_by_side
+    return 8 * n + shared + n_copies * each + remembered + side_by_side
 
 
 def step_bytes(model: ModelConfig, size: int, n_windows: int, input_size: int) -> int:
@@ -154,25 +166,27 @@ def _norm_numbers(model: ModelConfig) -> int:
     return model.d_model * sum(NORMS_AT[model.norm_placement])
 
 
-def windows_that_fit(recipe: Recipe, device: Device, limit: int, in_use: int) -> tuple[Recipe, int]:
+def windows_that_fit(
+    recipe: Recipe, device: Device, limit: int, in_use: int, n_processes: int = 1
+) -> tuple[Recipe, int]:
     """Halve the micro-batch until a training fits, or each worker has one window.
 
     Args:
-        recipe, device, in_use: as in peak_memory_bytes.
+        recipe, device, in_use, n_processes: as in peak_memory_bytes.
         limit: bytes.
 
     Returns:
         The recipe with its micro-batch size, and its peak in bytes. A size that the recipe names is
         kept, and stays 0 if the whole batch fits.
     """
-    needed = peak_memory_bytes(recipe, device, in_use)
-    windows = recipe.training.batch_size
+    needed = peak_memory_bytes(recipe, device, in_use, n_processes)
+    windows = windows_at_once(recipe, n_processes)
     if not recipe.training.micro_batch_size:
         fewest = device.config.threads if device.config.kind == "cpu" else 1
         while needed > limit and windows > fewest:
             windows = -(-windows // 2)
             recipe = replace(recipe, training=replace(recipe.training, micro_batch_size=windows))
-            needed = peak_memory_bytes(recipe, device, in_use)
+            needed = peak_memory_bytes(recipe, device, in_use, n_processes)
     return recipe, needed
 
 
@@ -185,11 +199,14 @@ def memory_before() -> int:
     return memory_in_use()
 
 
-def memory_limit(recipe: Recipe, device: Device) -> int:
-    """Bytes that the recipe allows, or else that the machine has, or that its GPU has free."""
+def memory_limit(recipe: Recipe, device: Device, n_here: int = 1) -> int:
+    """Bytes that the recipe allows a process, or else that the machine has for each of `n_here`, or
+    that its GPU has free.
+    """
     if allowed := round(recipe.device.memory_gigabytes * 1e9):
         return allowed
-    return machine_memory() if device.config.kind == "cpu" else free_memory(device.torch)
+    on_processor = device.config.kind == "cpu"
+    return machine_memory() // n_here if on_processor else free_memory(device.torch)
 
 
 def fit_memory(
@@ -197,6 +214,7 @@ def fit_memory(
     device: Device,
     in_use: int,
     tell: Callable[[str], None] = lambda line: None,
+    group: ProcessGroup | None = None,
 ) -> tuple[Recipe, int]:
     """Choose the largest micro-batch that fits into memory.
 
@@ -208,6 +226,7 @@ def fit_memory(
         device: the device it will be trained on.
         in_use: as in peak_memory_bytes.
         tell: receives a line if the whole batch does not fit.
+        group: of the processes that train together, if there are several.
 
     Returns:
         As windows_that_fit.
@@ -215,19 +234,38 @@ def fit_memory(
     Raises:
         UserError: it does not fit.
     """
-    limit = memory_limit(recipe, device)
-    fitting, needed = windows_that_fit(recipe, device, limit, in_use)
-    windows = fitting.training.micro_batch_size or fitting.training.batch_size
+    n_processes, n_here = (group.world_size, group.n_here) if group is not None else (1, 1)
+    limit = memory_limit(recipe, device, n_here)
+    fitting, needed = windows_that_fit(recipe, device, limit, in_use, n_processes)
+    windows = windows_at_once(fitting, n_processes)
     if needed > limit:
         threads = "fewer --device.threads, " if device.config.kind == "cpu" else ""
         raise UserError(
             f"This training needs about {needed / 1e9:.1f} GB of memory with {windows} windows at "
-            f"once; {limit / 1e9:.1f} GB are allowed. Give a smaller --size or "
+            f"once; {limit / 1e9:.1f} GB are allowed. Give "
+            f"{_less_by_sharding(recipe, device, limit, in_use, n_processes)}a smaller --size or "
             f"--model.context-length, {threads}or a higher --device.memory-gigabytes."
         )
     if fitting != recipe:
+        shared = f", of which each process has {-(-recipe.training.batch_size // n_processes)}"
         tell(
             f"memory: {windows} windows at once, whose gradients are added up to the batch of "
-            f"{recipe.training.batch_size}"
+            f"{recipe.training.batch_size}{shared if n_processes > 1 else ''}"
         )
     return fitting, needed
+
+
+def _less_by_sharding(
+    recipe: Recipe, device: Device, limit: int, in_use: int, n_processes: int
+) -> str:
+    """The first training.sharding with which a training of several processes would fit, as part of
+    a sentence; empty without one.
+    """
+    if n_processes == 1:
+        return ""
+    plain = replace(device, config=replace(device.config, fast="off"))
+    for sharding, choice in sharded(replace(recipe, device=plain.config)).items():
+        needed = windows_that_fit(choice, plain, limit, in_use, n_processes)[1]
+        if sharding != "none" and needed <= limit:
+            return f"--training.sharding {sharding} ({needed / 1e9:.1f} GB), "
+    return ""

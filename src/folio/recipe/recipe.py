@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from folio.run.formats import FORMATS, KEY, require_readable
 from folio.storage import atomic_write
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokens.stream import StreamConfig
-from folio.training.config import OptimizerConfig, TrainingConfig
+from folio.training.config import SHARDINGS, OptimizerConfig, Sharding, TrainingConfig
 from folio.training.pace import Knot, parse_knot
 from folio.training.schedule import ScheduleConfig
 
@@ -141,6 +142,16 @@ def source_layers(sources: Sequence[str | Path | Recipe]) -> list[Table]:
     for recipe in recipes:
         return [to_table(recipe) if isinstance(recipe, Recipe) else read_toml(Path(recipe))]
     return [{"corpus": {"sources": list(map(str, sources))}}] if sources else []
+
+
+def sharded(recipe: Recipe) -> dict[Sharding, Recipe]:
+    """The recipe with each training.sharding that it may have, the fastest first."""
+    found: dict[Sharding, Recipe] = {}
+    for sharding in SHARDINGS:
+        with suppress(UserError):  # LoRA, a page and the fast step go without some
+            training = replace(recipe.training, sharding=sharding)
+            found[sharding] = replace(recipe, training=training)
+    return found
 
 
 def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:

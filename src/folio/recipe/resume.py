@@ -28,7 +28,7 @@ from folio.tokenizers import load
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.deadline import TimeBudget
-from folio.training.distributed import is_launched, join
+from folio.training.distributed import ProcessGroup, is_launched, join
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
 from folio.training.schedule import learning_rate_share
@@ -85,7 +85,7 @@ def resume_run(
         texts = train_ids, validation
         checkpoint, _ = newest_checkpoint(run.checkpoints_folder, DamagedError)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
-        recipe, device = _on_this_machine(asked, moved, overrides.get("device", {}), watcher)
+        recipe, device = _on_this_machine(asked, moved, overrides.get("device", {}), watcher, group)
         done = checkpoint.step if checkpoint else 0
         recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
         require_steps(group, budget is not None)
@@ -159,7 +159,11 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
 
 
 def _on_this_machine(
-    recipe: Recipe, moved: bool, changes: dict[str, Any], watcher: Watcher
+    recipe: Recipe,
+    moved: bool,
+    changes: dict[str, Any],
+    watcher: Watcher,
+    group: ProcessGroup | None,
 ) -> tuple[Recipe, Device]:
     """Use the run's original device as far as this machine has it.
 
@@ -170,6 +174,7 @@ def _on_this_machine(
         moved: whether it was trained on a machine with other cores.
         changes: what the user gave for [device].
         watcher: is told of changes.
+        group: of the processes that go on together, if there are several.
     """
     wanted = recipe.device
     config = make_recipe(to_table(recipe), {"device": changes}).device
@@ -195,7 +200,7 @@ def _on_this_machine(
         return recipe, device
     watcher.tell(f"device: {device}")
     recipe = replace(recipe, device=device.config)
-    recipe, _ = fit_memory(recipe, device, memory_before(), watcher.tell)
+    recipe, _ = fit_memory(recipe, device, memory_before(), watcher.tell, group)
     return recipe, device
 
 

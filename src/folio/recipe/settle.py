@@ -22,6 +22,7 @@ from folio.recipe.watcher import Watcher
 from folio.run.prediction import Estimate
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
+from folio.training.distributed import ProcessGroup
 
 
 class Settled(NamedTuple):
@@ -44,11 +45,13 @@ def settle(
     watcher: Watcher,
     given: Table | None = None,
     clock: CommandClock | None = None,
+    group: ProcessGroup | None = None,
 ) -> Settled:
     """Prepare the text, and resolve all that a recipe leaves open, except the budget.
 
     Args:
         recipe, watcher, given, clock: as in train_recipe.
+        group: of the processes that will train together, if there are several.
 
     Raises:
         UserError: as in `prepare`, `choose_device` and `fit_memory`.
@@ -73,7 +76,7 @@ def settle(
     if origin is not None:
         prepared.files.update(origin.files)
         prepared.record["families"]["old"] = origin.families
-    recipe, memory_bytes = fit_memory(recipe, device, in_use, watcher.tell)
+    recipe, memory_bytes = fit_memory(recipe, device, in_use, watcher.tell, group)
     return Settled(recipe, prepared, device, memory_bytes, speed, origin)
 
 

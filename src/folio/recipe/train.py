@@ -64,7 +64,7 @@ def train_recipe(
     with leading(group), new_run(recipe, name, folder or runs_folder()) as run:
         require_installed(recipe.training.log)
         require_steps(group, is_timed(recipe.training))
-        settled = settle(recipe, watcher, given, clock)
+        settled = settle(recipe, watcher, given, clock, group)
         prepared, device = settled.prepared, settled.device
         texts = prepared.training(), prepared.validation()
         speed, at_end = settled.speed, read_at_end(prepared.files)

@@ -22,12 +22,15 @@ from folio.run.baselines import LITTLE, measure_baselines, read_baselines, write
 from folio.run.model import Model
 from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
-from folio.tokens.text import TokenText
+from folio.tokens.text import CHUNK_TOKENS, TokenText
 
 PASSAGES = 512
 SHARE_OF_RUN = 0.02
 """Share of a run's time that one look may take."""
 NGRAMS_PER_SECOND = 5e5
+TOKENS_PER_SECOND = 3e6
+"""In which passages are looked for. Measured: 14 million characters on a slow core, and a token has
+about four."""
 ALARM = 0.05
 """Share of passages that come at once above which a run is said to know its text by heart."""
 
@@ -118,9 +121,12 @@ def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None
     """Find which of some hundred passages come at once; None if the text is too short for any.
 
     Patterns are left out, and what occurs often in the training text, and of the new text what also
-    occurs in the training text.
+    occurs in the training text. Of a training text that takes longer than `seconds` to look
+    through, as a store does, some chunks are, evenly spaced.
     """
     text = TokenText(opened.training(), opened.tokenizer)
+    in_time = max(TOKENS_PER_SECOND * seconds / 4, CHUNK_TOKENS)
+    every = max(math.ceil(len(text.tokens) / in_time), 1)
 
     def look(tokens: TokenIds, most_often: int) -> Share | None:
         read = read_passages(
@@ -129,9 +135,9 @@ def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None
             opened.tokenizer,
             opened.model.config.context_length,
             most=PASSAGES,
-            seconds=seconds / 2,
+            seconds=seconds / 4,
         )
-        return _share(read, tokens, opened, text, most_often)
+        return _share(read, tokens, opened, text, most_often, every)
 
     known = look(opened.training(), OFTEN)
     if known is None:
@@ -140,7 +146,12 @@ def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None
 
 
 def _share(
-    read: Passages, tokens: TokenIds, opened: Model, text: TokenText, most_often: int
+    read: Passages,
+    tokens: TokenIds,
+    opened: Model,
+    text: TokenText,
+    most_often: int,
+    every: int,
 ) -> Share | None:
     if not len(read):
         return None
@@ -149,7 +160,9 @@ def _share(
     suspects = np.flatnonzero(counted & read.at_once)
     if len(suspects):  # read the text only if there is something to look up
         shortest = min(len(suffixes[i]) for i in suspects.tolist())
-        repeats = count_repeats(text, [suffixes[i] for i in suspects.tolist()], shortest)
-        counted[suspects[repeats > most_often]] = False
+        repeats = count_repeats(text, [suffixes[i] for i in suspects.tolist()], shortest, every)
+        # In a part of the text as much less often; but once is its own place.
+        often = max(most_often / every, min(most_often, 1))
+        counted[suspects[repeats > often]] = False
     stretches = read.starts * FEWEST_BLOCKS // len(tokens)
     return share_of(read.at_once[counted], stretches[counted])

@@ -40,9 +40,9 @@ class TokenText:
     def __len__(self) -> int:
         return int(self._chunk_starts[-1])
 
-    def chunks(self) -> Iterator[Symbols]:
-        """The whole text, (n,) symbols at a time."""
-        for first in self._firsts():
+    def chunks(self, every: int = 1) -> Iterator[Symbols]:
+        """The whole text, (n,) symbols at a time; or one in `every` of these."""
+        for first in self._firsts(every):
             yield self._decoded(first)
 
     def between(self, start: int, stop: int) -> Symbols:
@@ -150,11 +150,11 @@ class TokenText:
             counts.append(np.array([n, n + np.count_nonzero(symbols == BREAK)]))
         return np.cumsum(counts, axis=0).T
 
-    def _firsts(self) -> Iterator[int]:
-        """The index of the first token of each chunk; pages of a mapped file are released on the
-        way.
+    def _firsts(self, every: int = 1) -> Iterator[int]:
+        """The index of the first token of each chunk, or of one in `every`; pages of a mapped file
+        are released on the way.
         """
-        for first in range(0, len(self.tokens), CHUNK_TOKENS):
+        for first in range(0, len(self.tokens), every * CHUNK_TOKENS):
             yield first
             if first % (64 * CHUNK_TOKENS) == 0:
                 let_go(self.tokens)

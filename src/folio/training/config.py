@@ -6,7 +6,7 @@ Free of torch, so that a recipe is read quickly.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from folio.config import require, unknown_choice
 from folio.errors import UserError
@@ -15,6 +15,12 @@ OPTIMIZERS: dict[str, Any] = dict.fromkeys(("adamw", "sgd", "muon"))
 """The table of rules, filled in by `training/optimizers.py`; here its names suffice."""
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 """Programs that show a run; each is an extra of that name, and a file in `loggers/`."""
+
+Sharding = Literal["none", "optimizer", "full"]
+"""What the processes that train together divide: nothing, the optimizer's state, or weights and
+gradients, too."""
+SHARDINGS: tuple[Sharding, ...] = get_args(Sharding)
+"""From the fastest to the one that takes the least memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +95,7 @@ class TrainingConfig:
     log_interval: int = 0
     """Steps between entries of the training loss in metrics.jsonl; 0 makes about a thousand."""
 
-    sharding: Literal["none", "optimizer", "full"] = "none"
+    sharding: Sharding = "none"
     """What the processes that torchrun starts divide among them, by the plain step: `optimizer` the
     state of the optimizer, `full` the weights and gradients, too (FSDP2), for a model that does not
     fit into one card. `none` is the fastest. One process has everything in any case."""

@@ -67,6 +67,7 @@ class ProcessGroup:
         world_size: int,
         store: distributed.Store,
         lasting: distributed.Store | None = None,
+        n_here: int = 1,
     ) -> None:
         """Begin with a group that torch has initialized.
 
@@ -75,8 +76,9 @@ class ProcessGroup:
             world_size: how many there are.
             store: where each reads what any of them wrote.
             lasting: where those read it, too, that torchrun starts after these have failed.
+            n_here: how many of them are on this machine.
         """
-        self.rank, self.world_size, self.store = rank, world_size, store
+        self.rank, self.world_size, self.n_here, self.store = rank, world_size, n_here, store
         self.lasting = lasting or store
         self.has_told = False
         self.is_broken = False
@@ -206,15 +208,19 @@ def join() -> ProcessGroup | None:
     distributed.init_process_group(
         _backend(), store=store, rank=rank, world_size=world_size, timeout=timeout
     )
-    _joined = ProcessGroup(rank, world_size, store, lasting)
+    _joined = ProcessGroup(rank, world_size, store, lasting, _processes_here())
     return _joined
 
 
 def _backend() -> str:
     """NCCL between cards, of which it wants one for each process; gloo between processors."""
-    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     has_nccl = torch.cuda.is_available() and distributed.is_nccl_available()
-    return "cpu:gloo,cuda:nccl" if has_nccl and n_here <= torch.cuda.device_count() else "gloo"
+    has_cards = has_nccl and _processes_here() <= torch.cuda.device_count()
+    return "cpu:gloo,cuda:nccl" if has_cards else "gloo"
+
+
+def _processes_here() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def leave() -> None:

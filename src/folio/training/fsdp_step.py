@@ -14,8 +14,9 @@ among the processes, and puts together those of a block for as long as it comput
     ============ all-reduce of (loss, "stop?", "save?", squares of the gradients) ============
     clip, update own rows               clip, update own rows          (sharded_optimizer.py)
 
-The whole model stays in the main memory of the first process, where it takes up the weights for a
-checkpoint, so a checkpoint is the same as of one process.
+The whole model is in the main memory of the first process alone, which gives the others their rows
+when training begins, and takes up all weights for a checkpoint, so a checkpoint is the same as of
+one process. No other process and no card ever has more than its rows and a block or two.
 
 Source: Zhao et al. 2023, https://arxiv.org/abs/2304.11277;
 https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html.
@@ -46,7 +47,7 @@ from folio.evaluation.score import Score, Window, places_of, score
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.distributed import ProcessGroup, add_up_nll, mixed, require_same_weights
+from folio.training.distributed import ProcessGroup, add_up_nll, mixed
 from folio.training.fsdp_rows import Rows, own_rows, rows_of
 from folio.training.gradients import gradient_of, total_norm
 from folio.training.objective import Loss, usual_loss
@@ -71,7 +72,8 @@ class FSDPStep:
         """Divide a model.
 
         Args:
-            model: the whole model in main memory, in float32, the same in all processes.
+            model: the whole model in float32, in main memory in the first process; in the others it
+                has no values, on torch's meta device.
             device: where this process computes, and in which precision.
             config, optimizer_config: as in PlainStep.
             group: the processes.
@@ -82,8 +84,9 @@ class FSDPStep:
         """
         self.model, self.device, self.config = model, device, config
         self.group, self.seed = group, seed
-        self.compute = copy.deepcopy(model).train()
+        self.compute = without_values(model).train()
         _divide(self.compute, device)
+        self.compute.to_empty(device=device.torch)
         self.parameters = list(self.compute.parameters())
         self.rows = Rows(group, device.torch)
         self.optimizer = ShardedOptimizer(optimizer_config, self.compute, group, self.rows, model)
@@ -102,20 +105,36 @@ class FSDPStep:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the weights of the whole model, which only the first process keeps then.
+        """Take over the weights of the whole model, which the first process has; all must come here
+        at the same time.
 
         Raises:
-            UserError: another process has other weights.
+            WorkerError: one does not.
         """
-        rank, world_size = self.group.rank, self.group.world_size
-        require_same_weights(self.group, list(self.model.parameters()))
+        for whole, own in zip(self.model.buffers(), self.compute.buffers()):
+            if self.group.rank == 0:
+                own.copy_(whole)
+            self.group.broadcast(own, 0)
         for whole, divided in zip(self.model.parameters(), self.parameters):
-            assert not whole.is_meta, "the weights were taken over before"
-            rows = whole.view(-1)[slice(*rows_of(whole.shape, rank, world_size))]
-            own_rows(divided).view(-1).copy_(rows)
+            own_rows(divided).view(-1).copy_(self._rows_of_first(whole))
         self.rows.refresh()
+
+    def _rows_of_first(self, whole: Tensor) -> Tensor:
+        """(n,) the weights of a parameter that this process has, which the first process sends."""
+        rank, world_size = self.group.rank, self.group.world_size
         if rank:
-            self.model.to("meta")
+            start, stop = rows_of(whole.shape, rank, world_size)
+            rows = torch.empty(stop - start)
+            if len(rows):
+                self.group.pass_on(rows, 0, rank)
+            return rows
+        each = [
+            whole.view(-1)[slice(*rows_of(whole.shape, n, world_size))] for n in range(world_size)
+        ]
+        for other, rows in enumerate(each):
+            if other and len(rows):
+                self.group.pass_on(rows, 0, other)
+        return each[0]
 
     def backward(self, batch: Batch, step: int) -> Gradient:
         """As a Step: each process as many windows, since all must put each block together as often;
@@ -197,6 +216,12 @@ class FSDPStep:
                     whole.copy_(weights)
         with self.optimizer.gathered():
             yield
+
+
+def without_values(model: nn.Module) -> nn.Module:
+    """A copy of a model whose parameters have a shape, and no values; tied ones stay tied."""
+    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in model.parameters()}
+    return copy.deepcopy(model, cast("dict[int, Any]", empty))
 
 
 def _divide(model: nn.Module, device: Device) -> None:

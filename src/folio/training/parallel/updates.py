@@ -46,7 +46,18 @@ class ShardedRule(Protocol):
         ...
 
 
-class ShardedAdamW:
+class WeightByWeight:
+    """A rule that moves each weight by itself, so that workers may divide the buffer anywhere."""
+
+    parameter: nn.Parameter
+    """(N,) master weights."""
+
+    def updated_by(self, replica: Replica) -> list[Tensor]:
+        """Return the worker's shard."""
+        return [replica.shard(self.parameter.data)]
+
+
+class ShardedAdamW(WeightByWeight):
     """`AdamW` in one pass over weights, gradients and both means."""
 
     def __init__(
@@ -101,12 +112,8 @@ class ShardedAdamW:
         weights, gradients, means, mean_squares, compute = self._arrays[replica.rank]
         kernels.adamw(weights, gradients, means, mean_squares, compute, **singles)
 
-    def updated_by(self, replica: Replica) -> list[Tensor]:
-        """Return the worker's shard."""
-        return [replica.shard(self.parameter.data)]
 
-
-class ShardedSGD:
+class ShardedSGD(WeightByWeight):
     """`SGD` on shards, with torch operations."""
 
     def __init__(
@@ -135,10 +142,6 @@ class ShardedSGD:
         gradients.copy_(weights)
         weights.sub_(update, alpha=lr_scale * self.config.learning_rate)
         compute.copy_(weights[: len(compute)])
-
-    def updated_by(self, replica: Replica) -> list[Tensor]:
-        """Return the worker's shard."""
-        return [replica.shard(self.parameter.data)]
 
 
 class UnshardedRule:
