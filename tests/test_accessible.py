@@ -12,7 +12,7 @@ from folio.ladder.sizes import Sizes
 from folio.ladder.steps import STEPS, build_model
 from folio.ladder.training import Evaluation, LadderResult
 from folio.report import html_page, html_pieces, html_table
-from folio.run.comparison import write_comparison
+from folio.run.comparison import validation_series, write_comparison
 from folio.run.directory import Run
 from tests.axe import complaints
 from tests.conftest import write_book
@@ -37,7 +37,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOLIO_RUNS", str(folder / "runs"))
         run = trained(folder)
-    write_comparison(made["compare"], [run, run], (WORDS, [WORDS]), ["They are the same"])
+    series = validation_series([run, run], [run.events()] * 2)
+    write_comparison(made["compare"], series, (WORDS, [WORDS]), ["They are the same"])
     return made | {"training": run.training_page}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.testing import tiny_gpt
-from folio.tokenizers.base import Tokenizer
+from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.text import from_text
@@ -145,14 +147,26 @@ def test_a_text_shorter_than_a_context_has_no_passages():
     assert len(read_passages(tiny_gpt(), tokenizer.encode("abab"), tokenizer, 8)) == 0
 
 
-def test_reading_that_ends_early_is_spread_over_the_text(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, [2]), (40.5, [2, 16, 16, 6])])
+def test_reading_ends_in_time_and_is_spread_over_the_text(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, expected: list[int]
+):
     tokenizer = CharacterTokenizer.train(["abcdefghi"])
     tokens = np.tile(np.arange(9), 200).astype(tokenizer.dtype)
-    monkeypatch.setattr(passages, "BATCH_TOKENS", 20 * 8)
-    read = read_passages(tiny_gpt(), tokens, tokenizer, 8, length=4, seconds=0.0)
+    now, batches, one_batch = [0.0], list[int](), passages._read  # pyright: ignore
+
+    def slowly(model: GPT, tokens: TokenIds, windows: Any, *rest: Any) -> Any:
+        now[0] += len(windows)  # a second for each
+        batches.append(len(windows))
+        return one_batch(model, tokens, windows, *rest)
+
+    monkeypatch.setattr(passages, "_read", slowly)
+    monkeypatch.setattr(passages, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(passages, "BATCH_TOKENS", 16 * 8)
+    read = read_passages(tiny_gpt(), tokens, tokenizer, 8, length=4, seconds=seconds)
+    assert batches == expected and len(read) == sum(expected)
     gaps = np.diff(read.starts)
-    assert len(read) == 20, "one batch"
-    assert gaps.max() <= 2 * gaps.min()
+    assert len(read) < 3 or gaps.max() <= 2 * gaps.min()
 
 
 @pytest.mark.parametrize(("text", "answer"), [

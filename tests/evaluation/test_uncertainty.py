@@ -8,8 +8,9 @@ import pytest
 from folio.evaluation.score import exact_score, exact_windows, surprise_of_each
 from folio.evaluation.uncertainty import (
     FEWEST_BLOCKS,
-    pooled_deviation,
+    seed_noise,
     standard_error,
+    student_quantile,
     text_blocks,
 )
 from folio.testing import tiny_gpt
@@ -66,6 +67,19 @@ def test_a_long_text_is_cut_into_stretches():
     assert FEWEST_BLOCKS <= len(set(blocks.tolist())) <= FEWEST_BLOCKS + 2
 
 
-def test_groups_of_one_and_of_none_say_nothing_about_their_deviation():
-    assert pooled_deviation([[1.0, 3.0], [5.0], []]) == pytest.approx(math.sqrt(2))
-    assert pooled_deviation([[1.0], [5.0]]) is None
+def test_recipes_of_one_run_and_of_none_say_nothing_about_the_noise():
+    noise = seed_noise([[1.0, 3.0], [5.0], []])
+    assert noise is not None and noise.deviation == pytest.approx(math.sqrt(2))
+    assert noise.freedom == 1 and noise.error(1) == noise.deviation
+    assert noise.error(2, 2) == pytest.approx(noise.deviation)
+    assert seed_noise([[1.0], [5.0]]) is None
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 5, 10])
+def test_the_quantile_holds_95_percent_of_students_distribution(freedom: int):
+    scale = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2)
+    scale /= math.sqrt(freedom * math.pi)
+    n, end = 20_000, student_quantile(freedom)
+    middles = ((i + 0.5) * end / n for i in range(n))
+    inside = sum((1 + t * t / freedom) ** (-(freedom + 1) / 2) for t in middles) * end / n
+    assert 2 * scale * inside == pytest.approx(0.95, abs=1e-4)

@@ -125,7 +125,9 @@ def test_the_page_has_the_curves_the_table_and_what_can_be_said(
     made: dict[str, Run], tmp_path: Path
 ):
     path = tmp_path / "compare.html"
-    write_comparison(path, [made["one"], made["short"]], (["run"], [["<one>"]]), ["A & B"])
+    compared = [made["one"], made["short"]]
+    series = validation_series(compared, [run.events() for run in compared])
+    write_comparison(path, series, (["run"], [["<one>"]]), ["A & B"])
     page = path.read_text(encoding="utf-8")
     read = Reader(page)
     assert not read.open and read.text["td"] == ["<one>"] and "A & B." in read.text["p"]
@@ -153,6 +155,6 @@ def test_the_lower_curve_is_drawn_lower():
     assert not any(mark in line for mark in "#o" for line in lines[1:4])
 
 
-def test_a_run_without_evaluations_has_no_curve(made: dict[str, Run], tmp_path: Path):
-    empty = Run(tmp_path / "empty")
-    assert [one.label for one in validation_series([made["one"], empty])] == ["one"]
+def test_a_run_without_evaluations_has_no_curve(made: dict[str, Run]):
+    series = validation_series([made["one"], made["short"]], [made["one"].events(), []])
+    assert [one.label for one in series] == ["one"]

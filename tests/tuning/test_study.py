@@ -315,11 +315,17 @@ def test_no_two_trials_draw_the_same_numbers(make_study: MakeStudy):
     assert len(drawn) == 20 and max(drawn) - min(drawn) > 0.5
 
 
-def test_ties_are_within_two_standard_errors_of_the_noise():
-    # Deviation 0.01, so a difference of two means of two has the standard error 0.01.
-    groups = [[1.0, 1.0], [1.019, 1.019], [1.021, 1.021]]
-    assert count_tied(groups, 0.01) == 2
-    assert count_tied(groups, None) == 1
+@pytest.mark.parametrize(("far", "n_tied"), [(0.027, 3), (0.028, 2)])
+def test_ties_are_within_what_seeds_explain(far: float, n_tied: int):
+    # Four pairs with deviation 0.01: so is the standard error of a difference of two means of two,
+    # and with four degrees of freedom 2.776 of them hold 95 %.
+    means = [1.0, 1.01, 1.0 + far, 1.1]
+    pairs = [[m - 0.01 / 2**0.5, m + 0.01 / 2**0.5] for m in means]
+    assert count_tied([*pairs, []]) == n_tied
+
+
+def test_without_a_second_seed_nothing_is_tied():
+    assert count_tied([[1.0], [1.0], []]) == 1 and count_tied([]) == 0
 
 
 # ---- identity ------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def recall(
         twin: Also train two models of the same recipe, on one half of the documents each, to see
             what reading a document changes. Takes as long as the run did.
         seconds: Time for each of writing, reading passages and trying secrets. A large model does
-            less of each in that time, but ten texts at least, and the report says how much.
+            less of each in that time, and the report says how much.
         seed: Seed of the writing, and of the halves.
     """
     from folio.run.directory import find_run

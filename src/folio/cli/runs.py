@@ -42,17 +42,16 @@ def runs(
     listed = [find_run(name) for name in compared] if compare else list_runs()
     if compare and len(listed) < 2:
         raise UserError("--compare draws at least two runs: folio runs --compare A B")
+    if compare:
+        _compare(listed, page, json, out or runs_folder() / "compare.svg")
+        return
     facts = list[dict[str, Any]]()
     for run in listed:
         try:
-            facts.append(facts_of(run))
+            facts.append(facts_of(run, run.events()))
         except UserError as error:  # one that is damaged does not hide the others
-            if compare:
-                raise
             say(f"warning: {run.path} is left out: {error}")
-    if compare:
-        _compare(listed, facts, page, json, out or runs_folder() / "compare.svg")
-    elif json:
+    if json:
         show(json_text(facts, indent=2))
     elif not facts:
         show(f"There is no run in {runs_folder()}/. Make one with: folio train")
@@ -60,37 +59,44 @@ def runs(
         show(table(HEADER, rows_of(facts)))
 
 
-def _compare(
-    compared: list[Run], facts: list[dict[str, Any]], page: bool, json: bool, picture: Path
-) -> None:
+def _compare(compared: list[Run], page: bool, json: bool, picture: Path) -> None:
     """Show the curves and the differences of some runs."""
     from folio.blocks import draw_blocks
-    from folio.run.card import compare_losses
-    from folio.run.comparison import differences, validation_series, write_comparison
+    from folio.run.comparison import (
+        differences,
+        draw_comparison,
+        validation_series,
+        write_comparison,
+    )
     from folio.run.seeds import group_by_recipe, over_seeds
 
-    compare_losses(compared, picture)
+    events = [run.events() for run in compared]
+    facts = [facts_of(run, of) for run, of in zip(compared, events)]
+    series = validation_series(compared, events)
+    if series:
+        draw_comparison(series, picture)
     found = differences(compared, say)
     for fact, difference in zip(facts[1:], found):
         fact["difference"] = difference.record()
-    groups = group_by_recipe(compared)
+    groups = group_by_recipe(compared, facts)
     for fact in facts:
         group = next((g for g in groups if fact["run"] in g.names), None)
         fact["same_recipe"] = group and group.names
     sentences = [difference.sentence for difference in found] + over_seeds(groups)
     path = picture.with_name("compare.html")
     if page:
-        write_comparison(path, compared, (HEADER, rows_of(facts)), sentences)
+        write_comparison(path, series, (HEADER, rows_of(facts)), sentences)
     if json:
         show(json_text(facts, indent=2))
         return
     show(table(HEADER, rows_of(facts)))
-    if series := validation_series(compared):
+    if series:
         width = shutil.get_terminal_size().columns
         show("\nvalidation loss by step (nats per token)\n")
         show(draw_blocks(series, width, encoding=sys.stdout.encoding))
     show("\n" + "\n".join(f"{sentence}." for sentence in sentences))
-    show(f"\n{picture}" + (f"\n{path}" if page else ""))
+    written = [str(picture)] * bool(series) + [str(path)] * page
+    show("\n" + ("\n".join(written) or "None of them was evaluated."))
 
 
 def rows_of(facts: list[dict[str, Any]]) -> list[list[str]]:

@@ -37,7 +37,8 @@ def tune(
         corpus: Text, a recipe, or a study to continue.
         trials: Number of trials; by default 25.
         epochs: Budget of each trial; the recipe's, or 30.
-        minutes: Budget of the whole study instead; measured, then converted to epochs.
+        minutes: Budget of the whole study instead: converted to epochs by a measurement at its
+            start, so that a machine that becomes busier takes longer.
         workers: Number of parallel processes; they share the cores.
         space: The search space, in TOML; learning rate, weight decay, layers, heads, activation and
             feed-forward width by default.

@@ -33,6 +33,11 @@ SHORTEST = 8
 """Characters of a suffix, below which anybody guesses it, and it is not a passage: that of a model
 that sees a few tokens only."""
 
+FIRST_SHARE = 8
+"""The first batch is so many times smaller than others, since it shows how long they take."""
+AT_LEAST_SECONDS = 0.25
+"""Reading may always take that long, so that a run of a moment is not judged by a window or two."""
+
 PATTERN = 0.5
 """Share of a passage's runs of three characters that differ, below which it is a pattern: a
 rule, a column, a header. None of Shakespeare is, and 5 % of Python's documentation."""
@@ -92,7 +97,8 @@ def read_passages(
         length: characters of a suffix; those that do not fit into the other half are shorter, and
             left out below SHORTEST.
         temperature: at which it would be drawn, above 0.
-        seconds: after which to end, after at least one batch.
+        seconds: after which to end, if they are more than AT_LEAST_SECONDS; a batch that would end
+            too late is made smaller, but the first.
 
     Returns:
         Those without a special token in the suffix, since no document goes on over one.
@@ -106,15 +112,17 @@ def read_passages(
     model.eval()
     try:
         per_batch = max(1, BATCH_TOKENS // context_length)
-        order = _spread(len(windows))
-        for first in range(0, len(order), per_batch):
-            chosen = order[first : first + per_batch]
+        order, n_read, n = _spread(len(windows)), 0, max(1, per_batch // FIRST_SHARE)
+        while n and n_read < len(order):
+            chosen = order[n_read : n_read + n]
             bits[chosen], at_once[chosen] = _read(
                 model, tokens, windows[chosen], prefix, offsets, sizes[chosen], temperature
             )
             done[chosen] = sizes[chosen] > 0
-            if time.monotonic() - began > seconds:
-                break
+            n_read += len(chosen)
+            used = max(time.monotonic() - began, 1e-9)
+            left = max(seconds, AT_LEAST_SECONDS) - used
+            n = int(min(per_batch, max(left, 0) / used * n_read))
     finally:
         model.train(was_training)
         let_go(tokens)

@@ -1,14 +1,18 @@
-"""How far a loss can be trusted: its standard error over texts, not over tokens.
+"""How far a loss can be trusted: its standard error over texts, not over tokens, and over seeds.
 
 The tokens of one text are surprising together, so that their number says little. Texts are what is
 drawn at random: the error is that of a ratio over clusters (Cochran 1977, "Sampling Techniques",
 3rd edition, chapter 9A); a cluster is a family of documents, or a stretch of a long text.
+
+Another seed would have given another model of the same recipe: which of two recipes is better, only
+the deviation between seeds can tell.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
@@ -82,17 +86,43 @@ def ratio_error(nats: NDArray[Any], targets: NDArray[Any]) -> float:
     return float(np.sqrt(variance) / targets.sum())
 
 
-def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation within groups, assumed to be the same in all of them.
+@dataclass(frozen=True)
+class SeedNoise:
+    """Holds what the seed makes of a loss, which is taken to be the same for all recipes, so that
+    one of them may have a single run.
+    """
 
-    >>> pooled_deviation([[1.0, 3.0], [5.0, 7.0]]) == 2**0.5
-    True
+    deviation: float
+    """Standard deviation between the seeds of a recipe."""
+    freedom: int
+    """Degrees of freedom with which it was measured: the runs of each recipe but its first."""
+
+    def error(self, *n_runs: int) -> float:
+        """Standard error of a mean over some runs, or of the difference of two such means."""
+        return self.deviation * math.sqrt(sum(1 / n for n in n_runs))
+
+    def differ(self, first: Sequence[float], second: Sequence[float]) -> bool:
+        """Whether the losses of two recipes are further apart than chance alone puts 95 % of them:
+        Student's t, which allows for how few seeds the deviation was measured with.
+        """
+        error = self.error(len(first), len(second))
+        return abs(mean(second) - mean(first)) > student_quantile(self.freedom) * error
+
+
+def seed_noise(groups: Sequence[Sequence[float]]) -> SeedNoise | None:
+    """The noise between seeds, pooled over recipes; None if each has one run at most.
+
+    Args:
+        groups: the losses of each recipe, one per seed.
+
+    >>> seed_noise([[1.0, 3.0], [5.0, 7.0], [9.0]])
+    SeedNoise(deviation=1.4142135623730951, freedom=2)
     """
     freedom = sum(len(group) - 1 for group in groups if group)
     if not freedom:
         return None
     squares = sum((value - mean(group)) ** 2 for group in groups if group for value in group)
-    return math.sqrt(squares / freedom)
+    return SeedNoise(math.sqrt(squares / freedom), freedom)
 
 
 def student_quantile(freedom: int) -> float:

@@ -29,8 +29,8 @@ class RecallConfig:
     document changes."""
     seconds: float = 60.0
     """Seconds for each of three parts: writing, reading passages (half of it for either text),
-    trying secrets. A large model does less of each in that time, but ten texts at least, and the
-    report says how much."""
+    trying secrets. A large model does less of each in that time, and the report says how much; with
+    fewer than ten texts, those that it began count as far as they came."""
 
     def __post_init__(self) -> None:
         if self.samples < 2:

@@ -104,8 +104,9 @@ def learn_by_heart(
     tokenizer = opened.tokenizer
 
     def read(tokens: TokenIds, name: str) -> Passages:
-        at_most = f", {duration(config.seconds / 2)} at most" if config.seconds < math.inf else ""
-        tell(f"reading passages of the {name} text{at_most}")
+        seconds = config.seconds / 2
+        stopping = f", stopping after {duration(seconds)}" if seconds < math.inf else ""
+        tell(f"reading passages of the {name} text{stopping}")
         return read_passages(
             opened.model,
             tokens,
@@ -114,7 +115,7 @@ def learn_by_heart(
             most=config.passages,
             length=length,
             temperature=config.temperature,
-            seconds=config.seconds / 2,
+            seconds=seconds,
         )
 
     tokens, held_out = opened.training(), opened.validation()

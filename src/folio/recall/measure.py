@@ -37,7 +37,7 @@ from folio.tokens.text import Symbols, TokenText, to_text
 
 SAMPLE_CHARACTERS = 500
 FEWEST_SAMPLES = 10
-"""Are written to the end, whatever time they take; their error says how little they tell."""
+"""With fewer whole texts when time is over, those that were begun count as far as they came."""
 TOLD_SECONDS = 10.0
 """Between two lines about how far the writing is."""
 AUTHOR_SYMBOLS = 400_000
@@ -121,12 +121,10 @@ def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -
     sources = Sources(opened.run, text)
     if config.twin:
         halve(opened, list(sources.families), config.seed)  # fails here, or never
-    at_most = f", {duration(config.seconds)} at most" if math.isfinite(config.seconds) else ""
-    tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters{at_most}")
+    stopping = f", stopping after {duration(config.seconds)}" if config.seconds < math.inf else ""
+    tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters{stopping}")
     written = write_samples(opened, config, text, tell)
-    if len(written) < config.samples:
-        tell(f"{len(written)} of them, in {config.seconds:g} seconds: --seconds gives more")
-        config = replace(config, samples=len(written))
+    config = replace(config, samples=len(written))
     heart = learn_by_heart(opened, text, sources, config, length, tell)
     tell(f"looking them up in {text.n_characters:,} characters of training text")
     found = look_up(opened, written, text, sources)
@@ -195,7 +193,9 @@ def write_samples(
     text: TokenText,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Symbols]:
-    """The texts that the model writes, as symbols; fewer where there is no time for all."""
+    """The texts that the model writes, as symbols; fewer where there is no time for all, and
+    shorter ones where there is time for few.
+    """
     per_token = text.n_characters / max(len(text.tokens), 1)
     sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
     n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
@@ -213,18 +213,22 @@ def write_samples(
         for row, drawn in batch.step():
             written[row].append(drawn.token_id)
         now = time.monotonic()
-        if now - began > config.seconds:
-            waiting = []
-            n_ended = len(written) - len(batch.rows)
-            for row in list(written)[max(FEWEST_SAMPLES, n_ended) :]:
-                batch.drop(row)
-                del written[row]
-        if not waiting and not batch.rows:
+        used = now - began
+        if used > config.seconds or not (waiting or batch.rows):
             break
         if now - told > TOLD_SECONDS:
-            told, left = now, (now - began) / n_steps * (n_all - n_steps)
+            told, left = now, min(used / n_steps * (n_all - n_steps), config.seconds - used)
             tell(f"{n_steps / n_all:.0%} of the writing, {duration(left)} left")
-    return [_symbols(np.array(token_ids), opened) for token_ids in written.values()]
+    whole = [token_ids for token_ids in written.values() if len(token_ids) == n_tokens]
+    counted = whole if len(whole) >= FEWEST_SAMPLES else written.values()
+    texts = [_symbols(np.array(token_ids), opened) for token_ids in counted]
+    if len(whole) < config.samples:
+        n_characters = sum(len(to_text(symbols)) for symbols in texts)
+        tell(
+            f"time for {len(texts)} texts, {n_characters:,} characters in all, whose error is "
+            f"larger: --seconds gives more"
+        )
+    return texts
 
 
 def _symbols(token_ids: NDArray[Any], opened: Model) -> Symbols:

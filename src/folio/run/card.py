@@ -71,29 +71,6 @@ def draw_loss(run: Run) -> None:
     )
 
 
-def compare_losses(runs: Sequence[Run], path: Any) -> None:
-    """Draw the validation curves of several runs into one picture."""
-    curves: list[Curve] = []
-    for i, run in enumerate(runs):
-        evaluations = run.events("evaluation")
-        curves.append(
-            Curve(
-                run.name,
-                [event["step"] for event in evaluations],
-                [event["validation_loss"] for event in evaluations],
-                dots=True,
-                color=i,
-            )
-        )
-    draw_curves(
-        path,
-        curves,
-        title="validation loss",
-        x_label="step",
-        y_label="loss (nats per token)",
-    )
-
-
 def write_card(run: Run, facts: Sequence[tuple[str, str]], samples: Sequence[str]) -> None:
     """Write README.md of a run: what it is, how it went, what it writes.
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from folio import curves
 from folio.curves import Series, svg_curves
 from folio.errors import UserError
+from folio.pictures import Curve, draw_curves
 from folio.report import html_page, html_table
 from folio.run.directory import Run
+from folio.run.metrics import Event
 from folio.storage import atomic_write
 
 if TYPE_CHECKING:
@@ -65,11 +67,16 @@ def differences(compared: Sequence[Run], tell: Callable[[str], None]) -> list[Di
     return found
 
 
-def validation_series(compared: Sequence[Run]) -> list[Series]:
-    """The validation losses of each run that has some."""
+def validation_series(compared: Sequence[Run], events: Sequence[Sequence[Event]]) -> list[Series]:
+    """The validation losses of each run that has some.
+
+    Args:
+        compared: the runs.
+        events: of each, from metrics.jsonl.
+    """
     series = list[Series]()
-    for run in compared:
-        evaluations = run.events("evaluation")
+    for run, of in zip(compared, events):
+        evaluations = [event for event in of if event["event"] == "evaluation"]
         series.append(
             Series(
                 run.name,
@@ -81,9 +88,17 @@ def validation_series(compared: Sequence[Run]) -> list[Series]:
     return [one for one in map(curves.finite, series) if len(one.x)]
 
 
+def draw_comparison(series: Sequence[Series], path: Path) -> None:
+    """Draw the validation losses of several runs as a picture by itself."""
+    curves = [Curve(one.label, one.x, one.y, dots=True, color=i) for i, one in enumerate(series)]
+    draw_curves(
+        path, curves, title="validation loss", x_label="step", y_label="loss (nats per token)"
+    )
+
+
 def write_comparison(
     path: Path,
-    compared: Sequence[Run],
+    series: Sequence[Series],
     table: tuple[Sequence[str], Sequence[Sequence[str]]],
     sentences: Sequence[str],
 ) -> None:
@@ -91,13 +106,11 @@ def write_comparison(
 
     Args:
         path: the file.
-        compared: the runs.
-        table: header and rows.
+        series: the validation losses of the runs.
+        table: header, and a row for each run.
         sentences: what can be said about their differences.
     """
-    drawn = svg_curves(
-        validation_series(compared), x_label="step", y_label="validation loss (nats per token)"
-    )
+    drawn = svg_curves(series, x_label="step", y_label="validation loss (nats per token)")
     parts = [
         f"<style>{curves.THEMES}{curves.STYLE}</style>",
         *(f"<p>{escape(sentence)}.</p>" for sentence in sentences),
@@ -110,4 +123,4 @@ def write_comparison(
         html_table(*table),
     ]
     with atomic_write(path) as file:
-        file.write(html_page(f"{len(compared)} runs compared", "\n".join(parts)))
+        file.write(html_page(f"{len(table[1])} runs compared", "\n".join(parts)))

@@ -24,8 +24,9 @@ def run_html(run: Run, held_out: Sequence[HeldOut] = (), sample: str = "") -> st
         held_out: its losses on held-out texts, as `HeldOut`.
         sample: a text that it wrote.
     """
-    diagnosis, facts = diagnose_run(run), facts_of(run)
-    steps = run.events("step")
+    events = run.events()
+    diagnosis, facts = diagnose_run(run), facts_of(run, events)
+    steps = [event for event in events if event["event"] == "step"]
     level = "bare token frequencies", run.corpus()["frequency_loss"]
     rows = [
         ["text", f"{facts['text']}, {facts['characters']:,} characters"],
@@ -40,7 +41,7 @@ def run_html(run: Run, held_out: Sequence[HeldOut] = (), sample: str = "") -> st
         loss_figure(
             [event["step"] for event in steps],
             [event["loss"] for event in steps],
-            run.events("evaluation"),
+            [event for event in events if event["event"] == "evaluation"],
             level,
         ),
         html_table(["", ""], rows),

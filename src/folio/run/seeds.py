@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from folio.config import read_toml
-from folio.evaluation.uncertainty import pooled_deviation, student_quantile
+from folio.evaluation.uncertainty import SeedNoise, seed_noise
 from folio.run.directory import Run
 
 CHANCE = ("seed", "device")
@@ -42,16 +42,19 @@ class Seeds:
         return ", ".join(self.names) if n <= 3 else f"{self.names[0]} and {n - 1} more"
 
 
-def group_by_recipe(compared: Sequence[Run]) -> list[Seeds]:
+def group_by_recipe(compared: Sequence[Run], facts: Sequence[dict[str, Any]]) -> list[Seeds]:
     """Put the runs of one recipe together, in the order of their first runs.
 
     Runs without an evaluation are left out, and those that repeat a seed.
+
+    Args:
+        compared: the runs.
+        facts: of each, as `facts_of` gives them.
     """
     groups, seen = dict[str, Seeds](), set[tuple[str, int]]()
-    for run in compared:
-        evaluations = run.events("evaluation")
-        best = min(evaluations, key=lambda e: e["validation_loss"], default=None)
-        if best is None or not math.isfinite(best["validation_loss"]):
+    for run, fact in zip(compared, facts):
+        loss = fact["best_validation_loss"]
+        if loss is None or not math.isfinite(loss):
             continue
         recipe = read_toml(run.recipe_file)
         same = _text_of(_without_chance(recipe))
@@ -59,9 +62,9 @@ def group_by_recipe(compared: Sequence[Run]) -> list[Seeds]:
             continue
         seen.add((same, recipe["seed"]))
         text = _text_of({key: recipe[key] for key in ("corpus", "tokenizer")})
-        group = groups.setdefault(same, Seeds([], [], best.get("standard_error"), text))
+        group = groups.setdefault(same, Seeds([], [], fact["standard_error"], text))
         group.names.append(run.name)
-        group.losses.append(best["validation_loss"])
+        group.losses.append(loss)
     return list(groups.values())
 
 
@@ -81,36 +84,32 @@ def over_seeds(groups: Sequence[Seeds]) -> list[str]:
     """Say, in sentences, what seeds and what texts make of each loss, and which recipes differ from
     the first.
 
-    The deviation between seeds is taken to be the same for all recipes, so that one of them may
-    have a single run. A difference counts beyond the 95 % of Student's t distribution, which
-    allows for how few seeds the deviation was measured with.
+    Nothing is said if no recipe has two seeds.
     """
-    deviation = pooled_deviation([group.losses for group in groups])
-    if deviation is None:
+    noise = seed_noise([group.losses for group in groups])
+    if noise is None:
         return []
-    found = [_describe(group, deviation) for group in groups if len(group.losses) > 1]
-    freedom = sum(len(group.losses) - 1 for group in groups)
+    found = [_describe(group, noise) for group in groups if len(group.losses) > 1]
     for other in groups[1:]:
         if other.text == groups[0].text:
-            found.append(_compare(groups[0], other, deviation, student_quantile(freedom)))
+            found.append(_compare(groups[0], other, noise))
     return found
 
 
-def _describe(group: Seeds, deviation: float) -> str:
+def _describe(group: Seeds, noise: SeedNoise) -> str:
     n = len(group.losses)
     texts = "" if group.text_error is None else f"; ± {group.text_error:.4f} over texts"
     return (
         f"{group.label} differ in their seeds alone: {mean(group.losses):.4f} nats per token, "
-        f"± {deviation / math.sqrt(n):.4f} over {n} models{texts}"
+        f"± {noise.error(n):.4f} over {n} models{texts}"
     )
 
 
-def _compare(first: Seeds, second: Seeds, deviation: float, quantile: float) -> str:
-    n, m = len(first.losses), len(second.losses)
-    error = deviation * math.sqrt(1 / n + 1 / m)
+def _compare(first: Seeds, second: Seeds, noise: SeedNoise) -> str:
+    error = noise.error(len(first.losses), len(second.losses))
     difference = mean(second.losses) - mean(first.losses)
     size = f"{abs(difference):.4f} ± {error:.4f} nats per token over models"
-    if abs(difference) <= quantile * error:
+    if not noise.differ(first.losses, second.losses):
         return f"the recipes of {first.label} and {second.label} cannot be told apart: {size}"
     better, worse = (second, first) if difference < 0 else (first, second)
     return f"the recipe of {better.label} is better than that of {worse.label} by {size}"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from folio.config import from_table, read_toml
 from folio.model.config import ModelConfig
 from folio.run.directory import Run
+from folio.run.metrics import Event
 
 
-def facts_of(run: Run) -> dict[str, Any]:
-    """Collect what a run was made of, how far it came and how well, from its files."""
+def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:
+    """Collect what a run was made of, how far it came and how well.
+
+    Args:
+        run: whose other files are read.
+        events: all of its events, from metrics.jsonl.
+    """
     recipe = read_toml(run.recipe_file)
-    events = run.events()
     last = events[-1] if events else {"step": 0, "seconds": 0.0, "event": "none"}
     evaluations = [event for event in events if event["event"] == "evaluation"]
     best = min(evaluations, key=lambda e: e["validation_loss"]) if evaluations else None
@@ -33,5 +39,6 @@ def facts_of(run: Run) -> dict[str, Any]:
         "seconds": last["seconds"],
         "best_validation_loss": best and best["validation_loss"],
         "best_step": best and best["step"],
+        "standard_error": best and best.get("standard_error"),
         "state": last["reason"] if last["event"] == "end" else ended,
     }

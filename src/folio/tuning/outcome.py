@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from statistics import mean
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from folio.evaluation.uncertainty import pooled_deviation
+from folio.evaluation.uncertainty import seed_noise
 from folio.tuning.study import REPEATED, Study
 from folio.tuning.worker import best_trials, final_loss, is_over
 
@@ -98,36 +99,32 @@ def look(study: Study, optuna_study: optuna.Study) -> Outcome:
         seconds += sum(run.events("end")[-1]["seconds"] for run in done)
     complete = [row for row in rows if row.state == "complete"]
     best = sorted(complete, key=lambda row: (not row.losses, row.mean))
-    noise = pooled_deviation([row.losses for row in best])
+    noise = seed_noise([row.losses for row in best])
     ended = [row for row in rows if row.tokens]
     full = max((row.tokens for row in complete), default=0)
     return Outcome(
         unit=study.config.unit,
         rows=rows,
         best=best,
-        noise=noise,
-        n_tied=count_tied([row.losses for row in best], noise),
+        noise=noise and noise.deviation,
+        n_tied=count_tied([row.losses for row in best]),
         importances=_importances(optuna_study, complete),
         seconds=seconds,
         share=sum(row.tokens for row in ended) / (full * len(ended)) if full else 1.0,
     )
 
 
-def count_tied(groups: Sequence[Sequence[float]], noise: float | None) -> int:
-    """How many groups, ordered from the best, are within two standard errors of the first.
+def count_tied(groups: Sequence[Sequence[float]]) -> int:
+    """How many groups of losses, ordered from the best, cannot be told apart from the first.
 
-    >>> count_tied([[2.00, 2.02], [2.01, 2.03], [2.20, 2.22]], 0.014)
+    >>> count_tied([[2.00, 2.02], [2.01, 2.03], [2.20, 2.22]])
     2
     """
-    if noise is None or not groups:
+    noise = seed_noise(groups)
+    if noise is None:
         return min(len(groups), 1)
-    first, n_tied = groups[0], 0
-    for group in groups:
-        error = noise * math.sqrt(1 / len(first) + 1 / len(group)) if group else 0.0
-        if not group or mean(group) - mean(first) > 2 * error:
-            break
-        n_tied += 1
-    return n_tied
+    tied = takewhile(lambda group: group and not noise.differ(groups[0], group), groups)
+    return sum(1 for _ in tied)
 
 
 def _row(study: Study, trial: FrozenTrial) -> Row:

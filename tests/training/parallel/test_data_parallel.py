@@ -268,17 +268,19 @@ def test_a_step_finds_the_memory_that_the_one_before_it_freed():
     def faults() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-    batch = Batch(*(np.tile(rows, (64, 1)) for rows in batch_of(8)))
-    parallel = DataParallel(tiny_gpt(d_model=96, n_layers=4), cpu(1), 512, 0)
+    batch = Batch(*(np.tile(rows, (32, 1)) for rows in batch_of(8)))
+    parallel = DataParallel(tiny_gpt(d_model=64, n_layers=2), cpu(1), 256, 0)
+    parallel.replicas[0].backward.max_bytes = 0  # a replay allocates nothing
     with parallel.running():
         counts = [faults()]
-        for step in range(15):
+        for step in range(13):
             parallel.backward(batch, 0, step)
             counts.append(faults())
-        # Pages of 4 kB; a step takes 100 MB. Now and then the heap still grows by a piece.
+        # Pages of 4 kB: the first step takes 10,000, and each that gives its memory back 2,000.
+        # Now and then the heap still grows by a piece.
         assert np.median(np.diff(counts[4:])) < 100
         held = memory_in_use()
-    assert memory_in_use() < held - 50e6, "at the end it is given back"
+    assert memory_in_use() < held - 25e6, "at the end it is given back"
 
 
 @pytest.mark.usefixtures("pool")
