@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from folio.corpus.corpus import CorpusConfig, read_documents
 from scripts.gallery import __main__ as gallery
 from scripts.gallery import texts
 from scripts.gallery.chess import (
@@ -77,9 +78,18 @@ def test_a_game_is_legal_and_counting_ends_at_the_first_move_that_is_not():
 
 
 def test_a_text_is_the_same_again():
-    for make in (texts.diary, texts.lighthouse, texts.genome):
+    for make in (texts.diary, texts.lighthouse, texts.genome, texts.mails):
         assert make(random.Random(1), 20) == make(random.Random(1), 20)
         assert make(random.Random(1), 20) != make(random.Random(2), 20)
+
+
+def test_of_the_mails_only_what_their_writers_wrote_is_learned(tmp_path: Path):
+    box = tmp_path / "mails.mbox"
+    box.write_text(texts.mails(random.Random(1), 30))
+    read = [d.text for d in read_documents([str(box)], CorpusConfig()).documents]
+    assert "\n> Dear " in box.read_text() and "example.org" in box.read_text()
+    assert len(read) == 30 and "Could you bring" in "".join(read)
+    assert not any("> " in text or "canal" in text or "example" in text for text in read)
 
 
 def test_the_genome_has_genes_from_atg_to_a_stop():

@@ -29,7 +29,7 @@ SAMPLE_TOKENS = 600
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.gallery", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5, help="for each text")
+    parser.add_argument("--minutes", type=float, default=3, help="for each text")
     parser.add_argument("--only", choices=[text.name for text in TEXTS], action="append")
     given = parser.parse_args()
     for text in TEXTS:
@@ -45,7 +45,7 @@ def run_of(text: Text) -> Run:
 
 def text_file(text: Text) -> Path:
     """The file that a text is read from."""
-    return runs_folder() / "gallery-texts" / f"{text.name}.txt"
+    return runs_folder() / "gallery-texts" / f"{text.name}{text.suffix}"
 
 
 def train(text: Text, **settings: Any) -> None:
@@ -107,7 +107,11 @@ def index(trained: list[Text]) -> str:
         run = run_of(text)
         evaluations = run.events("evaluation")
         best = min(event["validation_loss"] for event in evaluations)
-        ngrams = [b.nats_per_token for b in read_baselines(run) if b.name.startswith("n-grams")]
+        ngrams = [
+            b.nats_per_token
+            for b in read_baselines(run)
+            if b.name.startswith("n-grams") and b.kind == "static"
+        ]
         rows.append(
             f"| [{text.title}]({text.name}.md) | {run.corpus()['ledger']['training']:,} "
             f"| {run.events()[-1]['seconds'] / 60:.1f} | {run.corpus()['frequency_loss']:.3f} "
@@ -126,12 +130,12 @@ def index(trained: list[Text]) -> str:
         "# Gallery\n\n"
         "What models of a few minutes write. The texts are made by a script or are part of Python, "
         "so you can train the same, and with more minutes better ones:\n\n"
-        "```sh\npython -m scripts.gallery --minutes 5\n```\n\n"
+        "```sh\npython -m scripts.gallery --minutes 3\n```\n\n"
         f"These were trained with seed {SEED} on {cores()}, for the minutes in the table.\n\n"
         f"{table}\n\n"
         "Losses are in nats per character of held-out text; lower is better. *Letters alone* is a "
-        "model that only knows how often each character occurs, *n-grams* is the better of two "
-        "that look strings up which they have seen ([what they are](../guides/recall.md#what-is-"
+        "model that only knows how often each character occurs, *n-grams* one that looks up what "
+        "followed the last characters ([what they are](../guides/recall.md#what-is-"
         "its-loss-worth)). This page and those of the texts are written by "
         "[the script](../../scripts/gallery/__main__.py) from the files of the runs.\n"
     )

@@ -7,7 +7,8 @@ import sysconfig
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from email.message import EmailMessage
 from pathlib import Path
 
 from scripts.gallery.chess import game, share_of_legal
@@ -24,6 +25,8 @@ class Text:
     prompt: str = ""
     counted: Callable[[str, str], str] | None = None
     """Of a sample and the text: how much of the sample is right, in words."""
+    suffix: str = ".txt"
+    """Of the file that the text is read from."""
 
 
 def diary(draw: random.Random, days: int = 1500) -> str:
@@ -46,6 +49,40 @@ def diary(draw: random.Random, days: int = 1500) -> str:
         kept = [s for s in sentences if draw.random() < 0.85] or sentences[:1]
         lines.append(f"{day:%A}, {day.day} {day:%B} {day.year}\n{' '.join(kept)}\n")
     return "\n".join(lines)
+
+
+def mails(draw: random.Random, letters: int = 1200) -> str:
+    """A mailbox of friends who write and answer, with headers, quoted lines and signatures."""
+    at, box, quoted = datetime(2003, 9, 1, 9), [], ""
+    sender, receiver, subject = "Marta", "Jonas", "the house"
+    for number in range(letters):
+        at += timedelta(hours=draw.randint(2, 60))
+        is_answer = quoted and draw.random() < 0.6
+        if is_answer:
+            sender, receiver = receiver, sender
+        else:
+            sender, receiver = draw.sample(FRIENDS, 2)
+            subject = draw.choice(WORRIES)
+        first = THANKS if is_answer else ABOUT
+        sentences = [draw.choice(first).format(about=subject)] + [
+            draw.choice(NEWS).format(
+                who=draw.choice(PEOPLE), what=draw.choice(THINGS), where=draw.choice(PLACES)
+            )
+            for _ in range(draw.randint(1, 4))
+        ]
+        told = " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+        body = f"Dear {receiver},\n\n{told}\n\n{draw.choice(GOODBYES)}\n{sender}\n"
+        letter = EmailMessage()
+        letter["From"], letter["To"] = (
+            f"{sender.lower()}@example.org",
+            f"{receiver.lower()}@example.org",
+        )
+        letter["Subject"] = f"Re: {subject}" if is_answer else subject
+        letter["Date"], letter["Message-ID"] = at, f"<{number}@example.org>"
+        letter.set_content(f"{body}-- \n{sender}, by the canal\n{quoted if is_answer else ''}")
+        quoted = "\n" + "".join(f"> {line}\n" for line in body.splitlines())
+        box.append(f"From {letter['From']} {at:%a %b %d %H:%M:%S %Y}\n{letter.as_string()}\n")
+    return "".join(box)
 
 
 def lighthouse(draw: random.Random, days: int = 1500) -> str:
@@ -163,6 +200,31 @@ SAID = [
 ]
 WORRIES = ["the house", "the money", "his ship", "the results", "the key", "the child"]
 
+FRIENDS = ["Marta", "Jonas", "Ilse", "Ada", "Tomas"]
+ABOUT = [
+    "I have been thinking about {about} all week.",
+    "Have you heard anything about {about}?",
+    "It is about {about} that I write.",
+    "You will have guessed that this is about {about}.",
+]
+THANKS = [
+    "thank you for what you wrote about {about}.",
+    "your letter came this morning, and I read it twice.",
+    "you are right about {about}, as always.",
+    "no, I have heard nothing about {about}.",
+]
+NEWS = [
+    "On Friday I met {who} at {where}, and we spoke of old times.",
+    "Could you bring {what} when you come?",
+    "They say that {where} will be closed until spring.",
+    "I have sent you {what}; {who} will give it to you.",
+    "Do not believe what {who} told you at {where}.",
+    "If the weather holds we shall walk to {where} on Sunday.",
+    "I lost {what} somewhere between {where} and here.",
+    "{who} asked after you, and I said that you were well.",
+]
+GOODBYES = ["Yours,", "With love,", "In haste,", "Write soon,", "Until Sunday,"]
+
 WIND = ["Nord", "Nordost", "Ost", "Südost", "Süd", "Südwest", "West", "Nordwest"]
 GESICHTET = [
     "Kein Schiff gesichtet",
@@ -185,6 +247,15 @@ MONATE = [
 ]
 
 TEXTS = (
+    Text(
+        "mails",
+        "Mails",
+        "A mailbox of friends who write and answer. Folio leaves out headers, quoted lines and "
+        "signatures.",
+        mails,
+        "Have you heard ",
+        suffix=".mbox",
+    ),
     Text("diary", "A diary", "A person who never was, day after day.", diary, "Monday, "),
     Text(
         "lighthouse",

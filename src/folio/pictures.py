@@ -48,7 +48,7 @@ def draw_curves(
         title, x_label, y_label: the labels.
         level: a horizontal line, with its name.
         levels: further ones; of those that are close together only one is labelled.
-        mark: one point to mark, with its name.
+        mark: name, x and y of a point that stands out.
     """
     from matplotlib.figure import Figure
 
@@ -82,15 +82,8 @@ def draw_curves(
         )
         named.append(y)
     if mark is not None:
-        axes.plot([mark[1]], [mark[2]], "o", color=INK, markersize=5, zorder=5)
-        _annotate(
-            axes,
-            mark[0],
-            mark[1:],
-            xytext=(0, 9),
-            color=INK,
-            fontsize=9,
-        )
+        name, x, y = mark  # in the legend, since curves would cross words beside the point
+        axes.plot([x], [y], "o", color=INK, markersize=5, zorder=5, linestyle="", label=name)
     _dress(axes, title, x_label, y_label)
     axes.margins(x=0.02)
     _fit_height(axes, curves, [y for _, y in levels])
