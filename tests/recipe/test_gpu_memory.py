@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from folio import accelerator
 from folio.device import Device, DeviceConfig
@@ -110,7 +110,7 @@ def test_a_model_that_is_too_large_for_a_card_is_told_in_a_line(card: dict[str, 
 
 
 def processes(n: int) -> ProcessGroup:
-    return ProcessGroup(0, n, distributed.HashStore())
+    return ProcessGroup(0, n, FakeStore())
 
 
 def test_of_several_processes_each_takes_its_share_of_windows_and_of_what_is_divided():

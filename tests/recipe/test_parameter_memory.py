@@ -140,7 +140,8 @@ def held_after_a_step(recipe: Recipe, device: Device, group: ProcessGroup) -> in
     if isinstance(step, FSDPStep):
         tensors += [p.to_local() for p in step.parameters]  # type: ignore[attr-defined]
         tensors += [p.grad.to_local() for p in step.parameters]  # type: ignore[union-attr]
-        tensors += [x for owned in step.rows.whole for _, w in owned for x in (w, w.grad)]  # type: ignore[misc]
+        whole = [weights for owned in step.rows.whole for _, weights in owned]
+        tensors += [*whole, *(x.grad for x in whole if x.grad is not None)]
     else:
         tensors += [p.grad for p in training.model.parameters() if p.grad is not None]
     if recipe.training.sharding == "none":

@@ -297,8 +297,7 @@ def _row(
     recipe = choices[sharding]
     model, batch_size = recipe.model, recipe.training.batch_size
     windows = -(-batch_size // part.total)
-    found = {name: _fitting(choice, part, windows) for name, choice in choices.items()}
-    at_once, _ = found[sharding]
+    at_once, _ = _fitting(recipe, part, windows)
     cost = _computing(recipe, part.gpu, windows, at_once, kernels)
     sending = all_reduce_seconds(
         GRADIENT_BYTES * model.n_parameters, part.total, part.n_machines, part.link, part.network
@@ -309,7 +308,9 @@ def _row(
         all_reduce=sending * all_reduces(sharding, -(-windows // at_once)),
     )
     speed = batch_size * model.context_length / cost.seconds
-    memory: dict[Sharding, float] = {name: n_bytes for name, (_, n_bytes) in found.items()}
+    memory = dict[Sharding, float]()
+    for name, choice in choices.items():
+        memory[name] = _fitting(choice, part, windows)[1]
     hours = n_tokens / speed / 3600
     return Row(part, windows, at_once, cost, memory, sharding, speed, hours)
 

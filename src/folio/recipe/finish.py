@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.device import one_thread
+from folio.device import Device, one_thread
 from folio.generation.chat import answer
 from folio.generation.sampling import SamplingConfig
 from folio.process import peak_memory
 from folio.recipe.budget import END_SECONDS
+from folio.recipe.memory import memory_limit
 from folio.recipe.recipe import Recipe
 from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.diagnosis import Diagnosis
@@ -88,7 +89,8 @@ def finish(
     held_out: list[HeldOut] = []
     looked: list[tuple[str, str]] = []
     sample = ""
-    if ending != "interrupted" and not should_stop():
+    no_room = whole_model_does_not_fit(recipe, training.device)
+    if ending != "interrupted" and not no_room and not should_stop():
         opened = open_run(run, device=training.device)
         of_best = evaluate_held_out(opened, training.device, best_validation_nll)
         held_out = list(of_best)
@@ -117,8 +119,25 @@ def finish(
         loss=state.best_validation_loss if ending == "finished" else None,
     )
     rows += compare_with_prediction(run, measured)
+    rows += [("held-out text", no_room)] if no_room else []
     write_card(run, rows, [sample] if sample else [])
     return Result(run, ending, state, diagnosis, sample, held_out)
+
+
+def whole_model_does_not_fit(recipe: Recipe, device: Device) -> str:
+    """Why a card that had a part of a model in training has no room to read a text with all of it,
+    in words; empty if it has.
+    """
+    if recipe.training.sharding != "full" or device.config.kind == "cpu":
+        return ""
+    needed = (4 + device.dtype.itemsize) * recipe.model.n_parameters  # and in its precision
+    free = memory_limit(recipe, device)
+    if needed <= free:
+        return ""
+    return (
+        f"not read, since the whole model takes {needed / 1e9:.1f} GB of the {free / 1e9:.1f} GB "
+        f"that the card has left: `folio evaluate` reads it elsewhere"
+    )
 
 
 def _peak_bytes(training: Training) -> int | None:

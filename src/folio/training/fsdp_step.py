@@ -16,7 +16,7 @@ among the processes, and puts together those of a block for as long as it comput
 
 The whole model is in the main memory of the first process alone, which gives the others their rows
 when training begins, and takes up all weights for a checkpoint, so a checkpoint is the same as of
-one process. No other process and no card ever has more than its rows and a block or two.
+one process. In training no other process, and no card, has more than its rows and a block or two.
 
 Source: Zhao et al. 2023, https://arxiv.org/abs/2304.11277;
 https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html.
@@ -98,6 +98,7 @@ class FSDPStep:
         """Whether a checkpoint is due by the clock of this process."""
         self.stopping, self.saving = False, False
         """The same of any process, which all know alike, after the same step."""
+        self._has_begun = False
 
     def running(self) -> AbstractContextManager[None]:
         """Start nothing: the processes run."""
@@ -111,6 +112,8 @@ class FSDPStep:
         Raises:
             WorkerError: one does not.
         """
+        assert not self._has_begun, "the whole model has older weights by now"
+        self._has_begun = True
         for whole, own in zip(self.model.buffers(), self.compute.buffers()):
             if self.group.rank == 0:
                 own.copy_(whole)

@@ -1,0 +1,48 @@
+"""What follows training, where the model is larger than the card that it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from folio.device import Device, DeviceConfig
+from folio.recipe import finish
+from folio.recipe.finish import whole_model_does_not_fit
+from folio.recipe.recipe import Recipe, make_recipe
+from tests.recall.making import prose, train_on
+
+
+def recipe_of(sharding: str) -> Recipe:
+    return make_recipe({"model": {"vocab_size": 100}, "training": {"sharding": sharding}})
+
+
+@pytest.mark.parametrize(
+    ("sharding", "kind", "spare", "is_read"),
+    [
+        ("full", "cuda", 0, True),
+        ("full", "cuda", -1, False),
+        ("full", "cpu", -1, True),  # its memory is not that of a card
+        ("optimizer", "cuda", -1, True),  # each card had all
+    ],
+)
+def test_a_card_must_have_room_for_a_model_of_which_it_had_a_part(
+    sharding: str, kind: Any, spare: int, is_read: bool, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = recipe_of(sharding)
+    device = Device(DeviceConfig(kind=kind, precision="bfloat16", threads=1), "test")
+    room = (4 + 2) * recipe.model.n_parameters + spare
+    monkeypatch.setattr(finish, "memory_limit", lambda *given: room)
+    assert (whole_model_does_not_fit(recipe, device) == "") == is_read
+
+
+def test_a_run_without_that_room_ends_with_a_card_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(finish, "whole_model_does_not_fit", lambda *given: "not read: too large")
+    path = tmp_path / "short.txt"
+    path.write_text(prose(300, seed=1))
+    run = train_on(path, "large", steps=2).run
+    assert "not read: too large" in run.card_file.read_text()
+    assert run.events()[-1]["reason"] == "finished" and not run.held_out_file.exists()
