@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
 
+@cache
 def modules_after(code: str) -> set[str]:
     script = f"{code}\nimport sys; print('\\n'.join(sys.modules))"
     done = subprocess.run(
@@ -17,19 +19,18 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.splitlines())
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import folio",
-        "from folio.cli.main import make_app; make_app()",
-        "from folio.recipe.recipe import make_recipe; make_recipe({})",
-        "import folio.cli.train, folio.cli.resume, folio.cli.sample, folio.cli.evaluate",
-        "import folio.cli.tokenizer, folio.cli.ladder, folio.cli.explain, folio.cli.tune",
-        "import folio.tuning.study, folio.planning.cluster, folio.cli.plan_cluster",
-    ],
-)
-def test_torch_matplotlib_and_optuna_wait_until_they_are_used(code: str):
-    assert not {"torch", "matplotlib", "numba", "optuna"} & modules_after(code)
+LIGHT = """
+import folio
+from folio.cli.main import make_app; make_app()
+from folio.recipe.recipe import make_recipe; make_recipe({})
+import folio.cli.train, folio.cli.resume, folio.cli.sample, folio.cli.evaluate
+import folio.cli.tokenizer, folio.cli.ladder, folio.cli.explain, folio.cli.tune
+import folio.tuning.study, folio.planning.cluster, folio.cli.plan_cluster
+"""
+
+
+def test_torch_matplotlib_and_optuna_wait_until_they_are_used():
+    assert not {"torch", "matplotlib", "numba", "optuna"} & modules_after(LIGHT)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch has another OpenMP")

@@ -65,9 +65,9 @@ def test_all_makes_a_table_and_a_picture(folio: Folio, book: Path):
     assert all(step.idea in out for step in STEPS)
     picture = runs_folder() / "ladder.svg"
     assert str(picture) in out and picture.stat().st_size > 1000
-    records = json.loads(folio("all", *flags, "--json")[1])
+    records = json.loads(folio("all", str(book), "--max-steps", "2", "--json")[1])
     assert [record["step"] for record in records] == list(range(7))
-    assert [record["seeds"] for record in records] == [[1, 2]] * 7
+    assert [record["seeds"] for record in records] == [[1]] * 7
 
 
 def test_step_7_says_how_long_it_takes_before_it_starts(

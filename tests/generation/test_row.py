@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,14 +31,18 @@ def make_tokenizer(kind: str) -> Tokenizer:
 
 
 TOKENIZERS = {kind: make_tokenizer(kind) for kind in ("bpe", "character", "word")}
+READERS = {
+    kind: PlainReader(tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=64))
+    for kind, tokenizer in TOKENIZERS.items()
+}
 
 
+@cache
 def drawn_of(
     kind: str, after: str = "To", n: int = 60, seed: int = 1, **more: object
 ) -> list[Drawn]:
     tokenizer = TOKENIZERS[kind]
-    model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=64)
-    batch, drawn = Batch(PlainReader(model), 1, tokenizer=tokenizer), []
+    batch, drawn = Batch(READERS[kind], 1, tokenizer=tokenizer), []
     config = SamplingConfig(temperature=3.0, seed=seed, **more)  # type: ignore[arg-type]
     batch.add(Request(prompt=[1], config=config, max_tokens=n, after=after))
     while batch.rows:
@@ -55,7 +61,7 @@ def test_the_pieces_of_a_text_are_the_text(kind: str, after: str):
 
 
 @given(
-    kind=st.sampled_from([*TOKENIZERS]), seed=st.integers(1, 50), data=st.data(),
+    kind=st.sampled_from([*TOKENIZERS]), seed=st.integers(1, 8), data=st.data(),
     length=st.integers(1, 4),
 )  # fmt: skip
 def test_a_text_ends_before_the_first_stop_string_and_the_tokens_before_are_the_same(

@@ -24,7 +24,7 @@ from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
 from folio.run.model import Model
 from folio.tokens.mixture import Mixture
-from tests.conftest import turn_kernels
+from tests.conftest import copied, turn_kernels
 from tests.recipe.test_resume import recipe_of, stop_at, weights_of
 from tests.recipe.test_start import (
     DEVICE,
@@ -38,8 +38,7 @@ from tests.recipe.test_start import (
 CHAT_IDS = ("<|user|>", "<|assistant|>", "<|end|>")
 
 
-@pytest.fixture
-def chats(tmp_path: Path) -> Path:
+def write_chats(folder: Path) -> Path:
     """Of characters that the book has; the answers are other words than the questions."""
     records: list[dict[str, Any]] = []
     for i in range(120):
@@ -50,9 +49,14 @@ def chats(tmp_path: Path) -> Path:
         else:
             talk = [("user", asked), ("assistant", answer), ("user", "The"), ("assistant", "no.")]
             records.append({"messages": [{"role": r, "content": t} for r, t in talk]})
-    path = tmp_path / "chats.jsonl"
+    path = folder / "chats.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    return write_chats(tmp_path)
 
 
 def table_of(chats: Path, **changes: Any):
@@ -68,6 +72,25 @@ def table_of(chats: Path, **changes: Any):
 def tuned(chats: Path, name: str, watcher: Watcher | None = None, **changes: Any) -> Run:
     recipe = make_recipe(table_of(chats, **changes))
     return train_recipe(recipe, name, watcher or Watcher()).run
+
+
+@pytest.fixture(scope="module")
+def made(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder of the run `tuned`, which began with `base` and learned conversations, and what
+    was told of it.
+    """
+    folder, watcher = tmp_path_factory.mktemp("talks"), Listener()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_RUNS", str(trained))
+        table = table_of(write_chats(folder))
+    recipe = make_recipe(table)
+    return train_recipe(recipe, "tuned", watcher, folder=folder).run.path, watcher.told
+
+
+@pytest.fixture
+def tuned_one(base: Run, made: tuple[Path, list[str]]) -> Run:
+    """A copy of the run `tuned` beside `base`."""
+    return copied(made[0])
 
 
 def counted(model: Model, tokens: Any) -> np.ndarray:
@@ -99,9 +122,8 @@ def slow_loss(model: Model, tokens: Any) -> float:
 # ---- what is learned ------------------------------------------------------------------------
 
 
-def test_the_losses_of_a_run_are_those_of_its_answers(base: Run, chats: Path):
-    watcher = Listener()
-    run = tuned(chats, "tuned", watcher)
+def test_the_losses_of_a_run_are_those_of_its_answers(tuned_one: Run, made: tuple[Path, list[str]]):
+    run, (_, told) = tuned_one, made
     model, last = folio.load("tuned"), folio.load("tuned", STEPS)
     for name, tokens in (("train", model.training()), ("validation", model.validation())):
         mask = np.fromfile(run.tokens_file(f"{name}.mask"), np.uint8)[64:]
@@ -115,7 +137,7 @@ def test_the_losses_of_a_run_are_those_of_its_answers(base: Run, chats: Path):
     assert texts["validation"]["targets"] == texts["validation, before"]["targets"] == n
     assert texts["validation"]["nats_per_token"] < texts["validation, before"]["nats_per_token"]
     # The answers are learned, and what is asked is not.
-    (example,) = [line for line in watcher.told if line.startswith("conversations: ")]
+    (example,) = [line for line in told if line.startswith("conversations: ")]
     assert "\u27e6" in example and "<|end|>\u27e7" in example and "\n" not in example
     answers = [c for c in example.split("\u27e6")[1:] if "<|end|>\u27e7" in c]
     assert answers and all(text.startswith(("winds of verse", "no.")) for text in answers)
@@ -141,15 +163,16 @@ def test_what_is_asked_has_no_part_in_the_gradient(base: Run, chats: Path):
     assert 0 < batch.n_targets < batch.targets.size / 1.5
 
 
-def test_new_tokens_begin_as_the_mean_of_all_and_the_old_rows_stay(base: Run, chats: Path):
-    watcher = Listener()
-    run = tuned(chats, "tuned", watcher)
+def test_new_tokens_begin_as_the_mean_of_all_and_the_old_rows_stay(
+    base: Run, tuned_one: Run, made: tuple[Path, list[str]], chats: Path
+):
+    run, (_, told) = tuned_one, made
     before = base.checkpoint("best")[0].model_tensors()["token_embedding.weight"]
     after = run.checkpoint("0")[0].model_tensors()["token_embedding.weight"]
     n = len(before)
     assert len(after) == n + 3 and torch.equal(after[:n], before)
     torch.testing.assert_close(after[n:], before.mean(0).expand(3, -1))
-    assert any("3 tokens are new to the vocabulary" in line for line in watcher.told)
+    assert any("3 tokens are new to the vocabulary" in line for line in told)
     # A second fine-tuning finds them there.
     table = merge(table_of(chats), {"start": {"run": "tuned"}})
     del table["start"]["checkpoint"], table["start"]["sha256"], table["tokenizer"], table["model"]
@@ -224,11 +247,10 @@ def test_old_text_beside_conversations_counts_whole(base: Run, chats: Path):
     )
 
 
-def test_lora_cannot_learn_new_tokens_and_says_so(base: Run, chats: Path):
+def test_lora_cannot_learn_new_tokens_and_says_so(tuned_one: Run, chats: Path):
     with pytest.raises(UserError, match="Leave --lora out"):
         tuned(chats, "lora", start={"lora": 2})
     assert not (runs_folder() / "lora").exists()
-    tuned(chats, "tuned")
     table = {"start": {"run": "tuned", "lora": 2}, "corpus": {"sources": [str(chats)]}}
     settings = {"training": {"max_steps": 4}, "device": {"kind": "cpu", "precision": "float32"}}
     run = train_recipe(make_recipe(started(merge(table, settings))), "lora", Watcher()).run
@@ -300,11 +322,10 @@ def test_nothing_that_counts_stops_before_anything_is_written(
 
 
 def test_an_evaluation_of_a_file_counts_its_answers(
-    base: Run, chats: Path, capsys: pytest.CaptureFixture[str]
+    tuned_one: Run, chats: Path, capsys: pytest.CaptureFixture[str]
 ):
     from folio.cli.main import main
 
-    tuned(chats, "tuned")
     main(["evaluate", "tuned", str(chats), "--json"])
     out, err = capsys.readouterr()
     exact, strided = json.loads(out)

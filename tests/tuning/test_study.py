@@ -421,6 +421,7 @@ def test_a_worker_whose_command_is_gone_before_its_first_line_does_nothing(make_
     assert states(study) == []
 
 
+@pytest.mark.xdist_group("forked")
 def test_a_worker_ends_when_the_process_that_started_it_is_killed(make_study: MakeStudy):
     study = make_study(trials=3)
     # A command that starts a worker, tells its number, and is killed.
@@ -431,7 +432,7 @@ def test_a_worker_ends_when_the_process_that_started_it_is_killed(make_study: Ma
         "time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(study.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+    with Forked(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         number = int(parent.stdout.readline())
         parent.kill()
