@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,8 +68,9 @@ def plan(
             )
         show_cluster(corpus, gpus, machines, gpu, link, network, json)
         return
-    if not minutes > 0:
-        raise UserError(f"--minutes must be above 0, got {minutes:g}.")
+    if not 0 < minutes < math.inf:
+        must = "finite" if minutes > 0 else "above 0"
+        raise UserError(f"--minutes must be {must}, got {minutes:g}.")
     positional, flags = split_words(corpus)
     layers: list[Table] = [{"corpus": {"sources": positional}}] if positional else []
     if memory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,8 +135,9 @@ def _check(
             f"--workers must be 1 or more, and 1 where the system has no file locks, got {workers}."
         )
     for flag, number in (("epochs", epochs), ("minutes", minutes)):
-        if number is not None and not number > 0:
-            raise UserError(f"--{flag} must be above 0, got {number:g}.")
+        if number is not None and not 0 < number < math.inf:
+            must = "finite" if number > 0 else "above 0"
+            raise UserError(f"--{flag} must be {must}, got {number:g}.")
     if epochs is not None and minutes is not None:
         raise UserError("--epochs and --minutes are both budgets. Leave one of them out.")
     if name is not None:

@@ -19,6 +19,7 @@ from folio.evaluation.compressors import (
     xz_bits,
 )
 from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_surprise
+from folio.records import made_of
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
 from folio.tokens.text import Bytes, TokenText
@@ -160,7 +161,8 @@ def read_baselines(run: Run) -> list[Baseline]:
     """Read baselines.json; empty if nothing was measured."""
     if not run.baselines_file.exists():
         return []
-    return [Baseline(**record) for record in read_json(run.baselines_file, list)]
+    records = read_json(run.baselines_file, list)
+    return [made_of(Baseline, record, run.baselines_file) for record in records]
 
 
 def compare(score: Score, baselines: list[Baseline]) -> str:

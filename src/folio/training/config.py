@@ -107,6 +107,7 @@ class TrainingConfig:
         apart = "batch_size", "keep_checkpoints", "log", "save_in_background", "sharding"
         others = (f.name for f in fields(self) if f.name not in apart)
         require(self, "training", "0 or more", lambda x: x >= 0, *others)
+        require(self, "training", "at most 1,000", lambda x: x <= 1000, "goldfish_before")
         for name in self.log:
             if name not in LOGGERS:
                 raise UserError(unknown_choice("training.log", name, LOGGERS))
