@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # a card is drawn without loading torch
 
 T = TypeVar("T")
 
+FEWEST_CHARACTERS = 300
+"""Of a validation text on which a model is compared with others; a compressor ends at a whole byte,
+which is a hundredth of so many."""
+
 LITTLE = 6_000_000
 """Size of a training text, in symbols, up to which a run measures n-grams at its end; takes
 seconds."""
@@ -168,6 +172,13 @@ def read_baselines(run: Run) -> list[Baseline]:
 def compare(score: Score, baselines: list[Baseline]) -> str:
     """What a model's exact loss is worth, in a sentence."""
     loss = score.nats_per_token
+    of = next((b for b in baselines if b.nats_per_character), None)
+    n_characters = round(score.targets * of.nats_per_token / of.nats_per_character) if of else 0
+    if n_characters < FEWEST_CHARACTERS:
+        return (
+            f"The validation text has {n_characters} characters, fewer than {FEWEST_CHARACTERS}: "
+            f"nobody can tell by them which of these is better. Give more text."
+        )
 
     def static(name: str) -> Baseline | None:
         return next((b for b in baselines if b.name.startswith(name) and b.kind == "static"), None)

@@ -70,7 +70,7 @@ def read_parts(run: Run) -> Parts | None:
         tensors = load_file(run.parts_file)
         source, start, stop = tensors["parts"].T
         return Parts(source, start, stop, tensors["families"])
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise DamagedError(run.parts_file, str(error)) from None
 
 
