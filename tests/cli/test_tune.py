@@ -92,7 +92,7 @@ MISTAKES = {
     "BOOK --trials 0": "--trials must be 1 or more, got 0",
     "BOOK --workers 0": "--workers must be 1 or more",
     "BOOK --epochs 0": "--epochs must be above 0, got 0",
-    "BOOK --minutes inf": "--minutes must be finite, got inf",
+    "BOOK --minutes inf": "--minutes must be at most 5000000, got inf",
     "BOOK --minutes nan": "--minutes must be above 0, got nan",
     "BOOK --epochs 3 --minutes 3": "Leave one of them out",
     "BOOK --name a/b": "not a plain name",

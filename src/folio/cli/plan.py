@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from folio.config import Table
 from folio.console import say, show, table
 from folio.errors import UserError
 from folio.storage import json_text
+from folio.training.config import MOST_MINUTES
 
 if TYPE_CHECKING:
     from folio.planning.plan import Plan, Row
@@ -68,8 +68,8 @@ def plan(
             )
         show_cluster(corpus, gpus, machines, gpu, link, network, json)
         return
-    if not 0 < minutes < math.inf:
-        must = "finite" if minutes > 0 else "above 0"
+    if not 0 < minutes <= MOST_MINUTES:
+        must = f"at most {MOST_MINUTES}" if minutes > 0 else "above 0"
         raise UserError(f"--minutes must be {must}, got {minutes:g}.")
     positional, flags = split_words(corpus)
     layers: list[Table] = [{"corpus": {"sources": positional}}] if positional else []

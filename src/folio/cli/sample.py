@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from folio.generation.row import Drawn
     from folio.tokenizers.base import Tokenizer
 
+MOST_SAMPLES = 1_000_000
+"""Of which a note is held in memory."""
 Strings = Annotated[
     list[str], Parameter(consume_multiple=False, negative=(), allow_leading_hyphen=True)
 ]
@@ -81,6 +83,8 @@ def sample(
 
     if samples < 1:
         raise UserError(f"--samples must be at least 1, got {samples}.")
+    if samples > MOST_SAMPLES:
+        raise UserError(f"--samples must be at most {MOST_SAMPLES:,}, got {samples:,}.")
     if max_tokens < 0:
         raise UserError(f"--max-tokens must be 0 or more, got {max_tokens}.")
     if forever and samples > 1:

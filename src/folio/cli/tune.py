@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from folio.console import say, show
 from folio.errors import UserError
 from folio.run.directory import check_name, runs_folder
 from folio.storage import LOCKS, json_text
+from folio.training.config import MOST_MINUTES
 
 
 def tune(
@@ -135,8 +135,8 @@ def _check(
             f"--workers must be 1 or more, and 1 where the system has no file locks, got {workers}."
         )
     for flag, number in (("epochs", epochs), ("minutes", minutes)):
-        if number is not None and not 0 < number < math.inf:
-            must = "finite" if number > 0 else "above 0"
+        if number is not None and not 0 < number <= MOST_MINUTES:
+            must = f"at most {MOST_MINUTES}" if number > 0 else "above 0"
             raise UserError(f"--{flag} must be {must}, got {number:g}.")
     if epochs is not None and minutes is not None:
         raise UserError("--epochs and --minutes are both budgets. Leave one of them out.")
