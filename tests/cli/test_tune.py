@@ -90,7 +90,8 @@ def children_of(process: int) -> list[int]:
 
 MISTAKES = {
     "BOOK --trials 0": "--trials must be 1 or more, got 0",
-    "BOOK --workers 0": "--workers must be 1 or more",
+    "BOOK --workers 0": "--workers must be at least 1 here, got 0",
+    "BOOK --workers 99999999999": "--workers must be at most",
     "BOOK --epochs 0": "--epochs must be above 0, got 0",
     "BOOK --minutes inf": "--minutes must be at most 5000000, got inf",
     "BOOK --minutes nan": "--minutes must be above 0, got nan",

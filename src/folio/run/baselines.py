@@ -187,8 +187,9 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
     table, frequencies = static("n-grams"), static("character frequencies")
 
     def gap(other: Baseline) -> str:
-        share = loss / other.nats_per_token - 1
-        return f"{abs(share):.0%} {'below' if share < 0 else 'above'} {other.name}"
+        share = loss / max(other.nats_per_token, 1e-9) - 1
+        far = f"{abs(share):.0%}" if share < 10 else "far"
+        return f"{far} {'below' if share < 0 else 'above'} {other.name}"
 
     learns = "which learns from the text as it reads it"
     if ppmd is not None and loss < ppmd.nats_per_token:
