@@ -42,7 +42,7 @@ def split_words(words: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]
     return positional, flags
 
 
-def check_workers(n: int, least: int) -> None:
+def check_workers(n: int) -> None:
     """Check how many processes are asked for: far more than cores would only fill the memory.
 
     Raises:
@@ -51,8 +51,8 @@ def check_workers(n: int, least: int) -> None:
     from folio.device import cores
 
     most = max(16, 4 * cores())
-    if not least <= n <= most:
-        must = f"at least {least}" if n < least else f"at most {most}"
+    if not 1 <= n <= most:
+        must = "at least 1" if n < 1 else f"at most {most}"
         raise UserError(f"--workers must be {must} here, got {n}.")
 
 

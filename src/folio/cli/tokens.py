@@ -58,7 +58,7 @@ def tokens(
                 f"A store takes settings of {' and '.join(TABLES)}, got --{table}. Give that to "
                 f"the training: folio train {into} --{table}..."
             )
-    check_workers(workers, 0)
+    check_workers(workers or 1)
     recipe = make_recipe(merge(given, settings))
     store = Store(into)
     made = make_store(

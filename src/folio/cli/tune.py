@@ -132,7 +132,7 @@ def _check(
             raise UserError(f"--{flag} must be {least} or more, got {count}.")
     if workers > 1 and not LOCKS:
         raise UserError(f"--workers must be 1 where the system has no file locks, got {workers}.")
-    check_workers(workers, 1)
+    check_workers(workers)
     for flag, number in (("epochs", epochs), ("minutes", minutes)):
         if number is not None and not 0 < number <= MOST_MINUTES:
             must = f"at most {MOST_MINUTES}" if number > 0 else "above 0"
