@@ -73,8 +73,10 @@ def _convert(value: Any, annotation: Any, name: str) -> Any:
             return from_table(choice, value, prefix=f"{name}.")  # type: ignore[arg-type]
         if choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return _finite(value, name)
-        if choice in (bool, int, str) and type(value) is choice:
-            return _whole(value, name) if choice is int else value
+        if choice is int and type(value) is int:
+            return _whole(value, name)
+        if choice in (bool, str) and type(value) is choice:
+            return value
         if origin is tuple and isinstance(value, (list, tuple)):
             items = tuple(value)
             if all(isinstance(item, str) for item in items):

@@ -44,11 +44,12 @@ def parse_events(lines: str) -> list[Event]:
     events: list[Event] = []
     for line in lines.splitlines():
         try:
-            event: Event = json.loads(line)
+            found: Any = json.loads(line)
         except ValueError:
             continue
-        if not (isinstance(event, dict) and "event" in event):
+        if not (isinstance(found, dict) and "event" in found):
             continue
+        event: Event = found
         for name, value in event.items():
             if value is None and name.endswith("loss"):
                 event[name] = math.inf

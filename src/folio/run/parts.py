@@ -77,5 +77,6 @@ def read_parts(run: Run) -> Parts | None:
 def read_canaries(run: Run) -> list[Canary]:
     """Read the planted canaries; empty for most runs."""
     file = run.canaries_file
-    records = read_json(file, list) if file.exists() else []
-    return [made_of(Canary, record, file) for record in records]
+    if not file.exists():
+        return []
+    return [made_of(Canary, record, file) for record in read_json(file, list)]
