@@ -10,7 +10,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from folio.storage import atomic_write, json_text, storage_error
 
@@ -49,7 +49,7 @@ def parse_events(lines: str) -> list[Event]:
             continue
         if not (isinstance(found, dict) and "event" in found):
             continue
-        event: Event = found
+        event = cast(Event, found)
         for name, value in event.items():
             if value is None and name.endswith("loss"):
                 event[name] = math.inf
