@@ -81,10 +81,8 @@ def sample(
     """
     from folio.run.directory import find_run
 
-    if samples < 1:
-        raise UserError(f"--samples must be at least 1, got {samples}.")
-    if samples > MOST_SAMPLES:
-        raise UserError(f"--samples must be at most {MOST_SAMPLES:,}, got {samples:,}.")
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise UserError(f"--samples must be 1 to {MOST_SAMPLES:,}, got {samples}.")
     if max_tokens < 0:
         raise UserError(f"--max-tokens must be 0 or more, got {max_tokens}.")
     if forever and samples > 1:
