@@ -241,7 +241,7 @@ MISTAKES = {
     "impossible shape": ("train BOOK --model.d-model 10 --model.n-heads 4", "divisible"),
     "wrong type of a flag": ("train BOOK --model.n-layers many", "must be a whole number"),
     "wrong type of minutes": ("train BOOK --minutes soon", "minutes"),
-    "endless minutes": ("train BOOK --minutes 1e308", "training.minutes must be at most 5000000"),
+    "endless minutes": ("train BOOK --training.max-steps 9 --minutes 1e308", "at most 5000000"),
     "wrong type in TOML": ("train TOML", "model.n_layers must be a whole number, got 'four'"),
     "missing recipe": ("train nothing.toml", "There is no file nothing.toml"),
     "unknown preset": ("train BOOK --preset gpt3", "Did you mean 'gpt2'?"),
