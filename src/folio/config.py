@@ -27,6 +27,9 @@ from folio.records import read_text, with_path
 
 C = TypeVar("C")
 
+LARGEST = 2**62
+"""Whole number that a setting may be; arrays and files hold no larger ones."""
+
 Table = dict[str, Any]
 """A TOML table: names mapped to values or to further tables."""
 
@@ -70,7 +73,9 @@ def _convert(value: Any, annotation: Any, name: str) -> Any:
             return from_table(choice, value, prefix=f"{name}.")  # type: ignore[arg-type]
         if choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return _finite(value, name)
-        if choice in (bool, int, str) and type(value) is choice:
+        if choice is int and type(value) is int:
+            return _whole(value, name)
+        if choice in (bool, str) and type(value) is choice:
             return value
         if origin is tuple and isinstance(value, (list, tuple)):
             items = tuple(value)
@@ -100,7 +105,7 @@ def parse_value(text: str, annotation: Any, name: str) -> Any:
             if choice is bool and text.lower() in ("true", "false"):
                 return text.lower() == "true"
             if choice is int:
-                return int(text.replace("_", ""))
+                return _whole(int(text.replace("_", "")), name)
             if choice is float:
                 return _finite(text, name)
         except UserError:
@@ -122,6 +127,12 @@ def split_names(given: str | Iterable[str]) -> list[str]:
     """
     words = [given] if isinstance(given, str) else given
     return [name for word in words for name in word.split(",") if name]
+
+
+def _whole(value: int, name: str) -> int:
+    if abs(value) > LARGEST:
+        raise UserError(f"{name} must be at most {LARGEST:,}, got {len(str(value))} digits.")
+    return value
 
 
 def _finite(given: float | str, name: str) -> float:

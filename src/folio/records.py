@@ -6,9 +6,11 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from folio.errors import UserError
+
+T = TypeVar("T")
 
 
 def read_text(path: Path) -> str:
@@ -61,6 +63,18 @@ class LackingError(DamagedError, KeyError):
     """A file lacks an entry."""
 
     __str__ = ValueError.__str__  # KeyError puts quotes around it
+
+
+def made_of(kind: type[T], table: Mapping[str, Any], path: Path) -> T:
+    """An object whose fields are the entries of a table of a file.
+
+    Raises:
+        DamagedError: it has other entries.
+    """
+    try:
+        return kind(**table)
+    except TypeError as error:
+        raise DamagedError(path, str(error)) from None
 
 
 def with_path(value: Any, path: Path) -> Any:

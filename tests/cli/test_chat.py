@@ -55,6 +55,14 @@ def test_a_full_context_and_an_unknown_letter_are_told_and_it_goes_on(
     assert "'z' (U+007A)" in err
 
 
+def test_bytes_that_are_no_text_end_no_conversation(
+    opened: Model, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\nabc\n"), "utf-8"))
+    out, err = outcome(capfd)
+    assert out == opened.chat(said("abc"), max_tokens=6, seed=3) + "\n" and "U+FFFD" in err
+
+
 @pytest.mark.parametrize("flags", ["--samples 2", "--forever", "--novel 9", "--json", "--no-stop"])
 def test_what_means_nothing_beside_it_is_refused(
     opened: Model, capfd: pytest.CaptureFixture[str], flags: str

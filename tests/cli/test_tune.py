@@ -90,8 +90,11 @@ def children_of(process: int) -> list[int]:
 
 MISTAKES = {
     "BOOK --trials 0": "--trials must be 1 or more, got 0",
-    "BOOK --workers 0": "--workers must be 1 or more",
+    "BOOK --workers 0": "--workers must be at least 1 here, got 0",
+    "BOOK --workers 99999999999": "--workers must be at most",
     "BOOK --epochs 0": "--epochs must be above 0, got 0",
+    "BOOK --minutes inf": "--minutes must be at most 5000000, got inf",
+    "BOOK --minutes nan": "--minutes must be above 0, got nan",
     "BOOK --epochs 3 --minutes 3": "Leave one of them out",
     "BOOK --name a/b": "not a plain name",
     "BOOK --space nothing.toml": "There is no file nothing.toml",

@@ -104,6 +104,15 @@ def test_bits_per_byte_count_the_bytes_behind_the_targets():
     assert record["bits_per_character"] == pytest.approx(result.nats / math.log(2) / 4)
 
 
+def test_a_text_whose_targets_stand_for_nothing_has_a_loss_per_token_alone():
+    tokenizer = CharacterTokenizer("abcdefgh")
+    end = tokenizer.end_of_document
+    assert end is not None
+    record = exact_score(tiny_gpt(), np.array([0, end], np.uint8), 8).record(tokenizer)
+    assert record["targets"] == 1 and math.isfinite(record["nats_per_token"])
+    assert not {"nats_per_character", "bits_per_byte", "unknown_share"} & record.keys()
+
+
 def test_unknown_characters_forbid_bits_per_byte():
     tokenizer = CharacterTokenizer("abcdefghi")
     record = exact_score(tiny_gpt(), tokenizer.encode("abXYab"), 8).record(tokenizer)

@@ -113,6 +113,16 @@ def test_one_long_document_is_compared_by_stretches():
     assert blocks.stops[-1] == len(text)
 
 
+def test_new_text_that_is_the_old_one_again_is_a_copy_however_short_it_is():
+    text = training(TEXT)
+    for n, share in ((600, 1.0), (300, 1.0), (30, None)):
+        new = training(TEXT[:n])
+        queries = queries_of(new, blocks_of(new), 10**6, False)
+        found = find_matches(queries, text.chunks(), blocks_of(text), plain=True)
+        copied = measure_copies(found, text, 50).copied
+        assert (copied.value if copied.of else None) == share
+
+
 def test_the_error_of_a_share_is_what_its_spread_over_samples_is():
     """Clusters of very different shares: 20 drawings against the error that each tells."""
     random.seed(5)

@@ -202,6 +202,13 @@ def test_the_last_the_best_and_the_newest_checkpoints_are_kept(book: Path):
     assert losses[best] == min(losses.values())
 
 
+def test_defaults_take_no_place_of_what_a_damaged_recipe_lacks(whole: Run):
+    head, _, _ = whole.recipe_file.read_text().partition("[optimizer]")
+    whole.recipe_file.write_text(head)
+    with pytest.raises(UserError, match=r"recipe\.toml is damaged: it must have an entry 'optim"):
+        resume_run(whole, {"training": {"max_steps": 45}}, Watcher())
+
+
 def test_what_a_newer_folio_wrote_is_not_removed(whole: Run):
     manifest = whole.newest()[0].path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))

@@ -78,7 +78,7 @@ def test_an_error_beside_the_n_grams_is_raised(tmp_path: Path, monkeypatch: pyte
 
 
 def some_score(loss: float) -> Score:
-    return Score("exact", 100, 100 * loss, 0.0, np.zeros(1))
+    return Score("exact", 1000, 1000 * loss, 0.0, np.zeros(1))
 
 
 def baseline(name: str, kind: str, loss: float) -> Baseline:
@@ -105,6 +105,12 @@ def test_the_sentence_compares_with_what_is_fair(loss: float, words: str):
         baseline("PPMd, order 6", "adaptive", 1.406),
     ]
     assert words in compare(some_score(loss), others)
+
+
+def test_a_few_characters_decide_nothing():
+    others = [baseline("n-grams of 6", "static", 5.0), baseline("PPMd, order 6", "adaptive", 5.5)]
+    few = Score("exact", 3, 9.0, 0.0, np.zeros(1))
+    assert "has 3 characters, fewer than 300" in compare(few, others)
 
 
 def test_the_verb_prints_and_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -203,6 +203,23 @@ def test_a_training_loss_far_below_the_validation_loss_is_by_heart():
     assert one.verdict == "overfit"
 
 
+def test_a_text_too_small_to_show_that_anything_was_learned_is_not_healthy():
+    def verdict(error: float) -> str:
+        losses = ((50, 2.9), (100, 2.8))
+        events: list[Event] = [
+            {"event": "step", "step": n, "loss": 3.0 - n / 500} for n in range(1, 101)
+        ]
+        events += [
+            {"event": "evaluation", "step": step, "validation_loss": loss}
+            | {"training_loss": loss - 0.2, "standard_error": error}
+            for step, loss in losses
+        ]
+        events += [{"event": "end", "step": 100, "reason": "finished", "peak_learning_rate": 1e-3}]
+        return diagnose(events, 3.0, "runs/x").verdict
+
+    assert [verdict(error) for error in (0.02, 0.15)] == ["healthy", "too early"]
+
+
 def test_a_rise_within_the_standard_error_is_no_overfitting():
     evaluations = [(100, 2.3, 2.0), (200, 2.0, 1.9), (300, 2.05, 1.85)]
     assert diagnose(curves(fall(4, 1.9), evaluations, error=0.01), 3, "x").verdict == "overfit"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from folio.corpus.document import Document, Part, Provenance, document_from_text
 from folio.corpus.ledger import describe_sources
+from folio.records import DamagedError
 from folio.run.directory import Run
 from folio.run.parts import make_parts, read_parts, write_parts
 
@@ -26,6 +29,16 @@ def test_parts_come_back_as_they_were_written(tmp_path: Path):
     assert back.source.tolist() == [1, 0]
     assert (back.start.tolist(), back.stop.tolist()) == ([0, 1], [3, 4])
     assert back.families.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 4, 60, -1])
+def test_damaged_parts_are_named(tmp_path: Path, n_bytes: int):
+    run = Run(tmp_path)
+    of = document("aaaa", "a.txt")
+    write_parts(run, make_parts([of], [Part(of, 0, 3)], [7]))
+    run.parts_file.write_bytes(run.parts_file.read_bytes()[:n_bytes])
+    with pytest.raises(DamagedError, match=r"parts\.safetensors is damaged"):
+        read_parts(run)
 
 
 def test_rows_of_a_table_share_an_entry_and_texts_without_a_file_do_not():

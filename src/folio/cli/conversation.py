@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -81,7 +82,9 @@ def answer_to(
 
 
 def _lines() -> Iterator[str]:
-    """Lines that the user types, or those of a pipe."""
+    """Lines that the user types, or those of a pipe, whatever their bytes."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     while True:
         if sys.stdin.isatty():
             print("> ", end="", file=sys.stderr, flush=True)

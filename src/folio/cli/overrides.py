@@ -42,6 +42,20 @@ def split_words(words: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]
     return positional, flags
 
 
+def check_workers(n: int) -> None:
+    """Check how many processes are asked for: far more than cores would only fill the memory.
+
+    Raises:
+        UserError: they are too few, or too many.
+    """
+    from folio.device import cores
+
+    most = max(16, 4 * cores())
+    if not 1 <= n <= most:
+        must = "at least 1" if n < 1 else f"at most {most}"
+        raise UserError(f"--workers must be {must} here, got {n}.")
+
+
 def from_a_run(table: Table) -> Table:
     """Settings that begin with a run, where they name files of another program."""
     from folio.recipe.start import foreign_files

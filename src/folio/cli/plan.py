@@ -12,6 +12,7 @@ from folio.config import Table
 from folio.console import say, show, table
 from folio.errors import UserError
 from folio.storage import json_text
+from folio.training.config import MOST_MINUTES
 
 if TYPE_CHECKING:
     from folio.planning.plan import Plan, Row
@@ -67,8 +68,9 @@ def plan(
             )
         show_cluster(corpus, gpus, machines, gpu, link, network, json)
         return
-    if not minutes > 0:
-        raise UserError(f"--minutes must be above 0, got {minutes:g}.")
+    if not 0 < minutes <= MOST_MINUTES:
+        must = f"at most {MOST_MINUTES}" if minutes > 0 else "above 0"
+        raise UserError(f"--minutes must be {must}, got {minutes:g}.")
     positional, flags = split_words(corpus)
     layers: list[Table] = [{"corpus": {"sources": positional}}] if positional else []
     if memory:

@@ -18,6 +18,7 @@ RATES = {"mbit": 1.25e5, "gbit": 1.25e8, "tbit": 1.25e11, "mb": 1e6, "gb": 1e9, 
 """Unit -> bytes."""
 VOCABULARY = 50_257
 """Of GPT-2, where neither the recipe nor a flag names a size."""
+MOST_GPUS = 1_000_000
 SMALL_MODEL = 100e6
 """Parameters below which predictions are too good: python -m bench.cluster."""
 
@@ -36,6 +37,11 @@ def show_cluster(
         raise UserError(
             f"--gpus and --machines must be at least 1, got {gpus} and {machines}. "
             f"For example: folio plan --gpus 8 --machines 4 --gpu h100 --size small"
+        )
+    if gpus * machines > MOST_GPUS:
+        raise UserError(
+            f"--gpus times --machines must be at most {MOST_GPUS:,}, got {gpus:,} times "
+            f"{machines:,}. Nobody has measured so many."
         )
     positional, flags = split_words(words)
 

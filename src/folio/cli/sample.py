@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from folio.generation.row import Drawn
     from folio.tokenizers.base import Tokenizer
 
+MOST_SAMPLES = 1_000_000
+"""Of which a note is held in memory."""
 Strings = Annotated[
     list[str], Parameter(consume_multiple=False, negative=(), allow_leading_hyphen=True)
 ]
@@ -79,8 +81,8 @@ def sample(
     """
     from folio.run.directory import find_run
 
-    if samples < 1:
-        raise UserError(f"--samples must be at least 1, got {samples}.")
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise UserError(f"--samples must be 1 to {MOST_SAMPLES:,}, got {samples}.")
     if max_tokens < 0:
         raise UserError(f"--max-tokens must be 0 or more, got {max_tokens}.")
     if forever and samples > 1:

@@ -63,6 +63,7 @@ def serve(
         models = ", ".join(
             f"{name} ({m.opened.checkpoint.path.name})" for name, m in served.items()
         )
-        show(f"{models} at {address}/v1, a page to write on at {address}/; Ctrl-C ends it")
+        told = f"{models} at {address}/v1, a page to write on at {address}/; Ctrl-C ends it"
+        show(told, flush=True)  # also where it goes into a file
 
     serve(served, host, port, api_key or os.environ.get("FOLIO_API_KEY", ""), begun=begun)

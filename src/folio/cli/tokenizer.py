@@ -239,6 +239,8 @@ def compare(
     from folio.recipe.recipe import make_recipe
 
     sizes = _sizes(vocab_sizes)
+    if characters < 1:
+        raise UserError(f"--characters must be at least 1, got {characters}.")
     check_output(html, "--html", ".html")
     others = {name: _open(name) for name in also.split(",") if name}
     model = make_recipe({"size": size} if size else {}).model

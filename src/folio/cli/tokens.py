@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from folio.cli.guides import say_next
-from folio.cli.overrides import Words, settings_table, split_words
+from folio.cli.overrides import Words, check_workers, settings_table, split_words
 from folio.config import Table, merge
 from folio.console import say, show
 from folio.errors import UserError
@@ -58,6 +58,7 @@ def tokens(
                 f"A store takes settings of {' and '.join(TABLES)}, got --{table}. Give that to "
                 f"the training: folio train {into} --{table}..."
             )
+    check_workers(workers or 1)
     recipe = make_recipe(merge(given, settings))
     store = Store(into)
     made = make_store(

@@ -77,7 +77,8 @@ def train(
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
     from folio.recipe.start import started
 
-    laid = lay_over(*source_layers(positional), given, settings_table(flags))
+    # One layer: of two budgets on one command line neither replaces the other.
+    laid = lay_over(*source_layers(positional), merge(given, settings_table(flags)))
     table = started(from_a_run(laid))
     recipe = make_recipe(table)
     if keep and not recipe.start.run:

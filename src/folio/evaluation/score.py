@@ -130,11 +130,11 @@ class Score:
         counts = self.counts[: tokenizer.vocab_size]
         n_unknown = 0 if tokenizer.unknown is None else int(counts[tokenizer.unknown])
         if tokenizer.lossless and not n_unknown:
-            characters = int(counts @ tokenizer.characters_per_token)
-            n_bytes = int(counts @ tokenizer.bytes_per_token)
-            record["nats_per_character"] = self.nats / characters
-            record["bits_per_character"] = self.nats / characters / math.log(2)
-            record["bits_per_byte"] = bits_per_byte(self.nats, n_bytes)
+            if characters := int(counts @ tokenizer.characters_per_token):
+                record["nats_per_character"] = self.nats / characters
+                record["bits_per_character"] = self.nats / characters / math.log(2)
+            if n_bytes := int(counts @ tokenizer.bytes_per_token):  # none in a special token
+                record["bits_per_byte"] = bits_per_byte(self.nats, n_bytes)
         else:
             record["unknown_share"] = n_unknown / self.targets
         return record

@@ -241,6 +241,8 @@ def read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
         if roles and isinstance(model, dict):
             table = table | {"model": model | {"roles": model.get("roles", {}) | roles}}
         table = _without_other_template(folder, table, str(path))
+    except UserError:
+        raise
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
     return tokenizer_from_table(table, str(path))

@@ -10,7 +10,7 @@ from typing import Any
 from folio.config import Table, read_toml
 from folio.errors import UserError
 from folio.ladder.ablation import Change, Row
-from folio.recipe.recipe import make_recipe
+from folio.recipe.recipe import make_recipe, read_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
@@ -67,7 +67,7 @@ def differences(wanted: Table, found: Table, prefix: str = "") -> list[str]:
 def row_of(change: Change, runs: Sequence[Run]) -> Row:
     """Collect the results of the runs of a change, one per seed."""
     ends = [run.events("evaluation")[-1] for run in runs]
-    recipe = make_recipe(read_toml(runs[0].recipe_file))
+    recipe = read_recipe(runs[0])
     return Row(
         change,
         recipe.model.n_parameters,

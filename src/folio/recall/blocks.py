@@ -17,10 +17,12 @@ from folio.tokens.text import TokenText
 
 STRETCH = 2048
 """Symbols per query, if a text is too long to be looked up as a whole."""
+SHORTEST = 256
+"""Symbols of a stretch of a document: in much shorter ones no copy would fit."""
 
 
 def blocks_of(text: TokenText, families: Sequence[int] = ()) -> Blocks:
-    """The families of a text; with fewer than 16, stretches of their documents.
+    """The families of a text; with fewer than 16, stretches of their documents, two at least.
 
     Args:
         text: documents with an end-of-document token between them.
@@ -31,7 +33,8 @@ def blocks_of(text: TokenText, families: Sequence[int] = ()) -> Blocks:
     if len(families) == len(stops):
         numbers = np.unique(np.asarray(families), return_inverse=True)[1]
     if numbers.max(initial=0) + 1 < FEWEST_BLOCKS:
-        cuts = np.linspace(0, len(text), FEWEST_BLOCKS + 1).astype(np.int64)[1:-1]
+        n_stretches = max(2, min(FEWEST_BLOCKS, len(text) // SHORTEST))
+        cuts = np.linspace(0, len(text), n_stretches + 1).astype(np.int64)[1:-1]
         both = np.unique(np.concatenate([stops, cuts]))
         document = np.searchsorted(stops, both, "left")
         stretch = np.searchsorted(cuts, both, "left")

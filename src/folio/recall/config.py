@@ -41,6 +41,9 @@ class RecallConfig:
             raise UserError(f"passages must be 1 or more, got {self.passages}.")
         if self.length != 0 and self.length < 8:
             raise UserError(f"length must be 0 or at least 8 characters, got {self.length}.")
+        for name, most in (("samples", 100_000), ("length", 10_000)):
+            if (given := getattr(self, name)) > most:
+                raise UserError(f"{name} must be at most {most:,}, got {given:,}.")
         if not self.seconds > 0:
             raise UserError(f"seconds must be above 0, got {self.seconds}.")
         if self.seed < 1:

@@ -35,7 +35,8 @@ class Copies:
     """
 
     copied: Share
-    """Characters in copies of `length` and more."""
+    """Characters in copies of `length` and more, of those in texts that are as long; of none where
+    all are shorter."""
     with_patterns: Share
     nearly: Share
     """The same for copies in which one character in ten may differ."""
@@ -79,7 +80,8 @@ def measure_copies(matches: Sequence[Match], text: TokenText, length: int) -> Co
     every = [covered(match, length, patterns=True) for match in matches]
     seen, errors = _seen(matches, clusters)
     counts = [np.array([mask.sum() for mask in of], float) for of in (masks, every, near)]
-    shares = [share_of(count, clusters, sizes) for count in counts]
+    fitting = np.where(sizes >= length, sizes, 0)  # others have no room for a copy
+    shares = [share_of(count, clusters, fitting) for count in counts]
     n = int(sizes.sum())
     return Copies(
         *shares,

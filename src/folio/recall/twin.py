@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.config import read_toml
 from folio.errors import UserError
 from folio.evaluation.passages import Passages, read_passages
 from folio.evaluation.shares import Share, share_of
@@ -25,7 +24,7 @@ from folio.model.gpt import GPT
 from folio.recall.config import RecallConfig
 from folio.recall.sources import Sources
 from folio.recipe.build import build, choose_for
-from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.recipe import Recipe, read_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
 from folio.run.model import Model
@@ -136,7 +135,7 @@ def measure_twin(
     """
     tokens, families = np.asarray(opened.training()), list(sources.families)
     halves = halve(opened, families, config.seed)
-    recipe = make_recipe(read_toml(opened.run.recipe_file))
+    recipe = read_recipe(opened.run)
     steps, read = [], []
     for half in (0, 1):
         mine = tokens[halves == half]

@@ -235,7 +235,11 @@ def copy_rows(recall: Recall) -> list[tuple[str, list[str]]]:
     ]
     if recall.held_out is not None:
         rows.append(("the author, new text", recall.held_out))
-    return [(name, [str(of.copied), str(of.nearly), str(of.longest)]) for name, of in rows]
+
+    def shown(share: Share) -> str:
+        return str(share) if share.of else "-"  # all texts are too short for a copy
+
+    return [(name, [shown(of.copied), shown(of.nearly), str(of.longest)]) for name, of in rows]
 
 
 def _cells(shares: dict[str, Share]) -> list[str]:

@@ -24,6 +24,8 @@ from folio.training.config import SHARDINGS, OptimizerConfig, Sharding, Training
 from folio.training.pace import Knot, parse_knot
 from folio.training.schedule import ScheduleConfig
 
+TABLES = ("corpus", "tokenizer", "model", "optimizer", "schedule", "training", "device")
+"""That each run has written, of whatever version."""
 BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
 
 
@@ -166,6 +168,18 @@ def write_recipe(run: Run, recipe: Recipe) -> None:
     with atomic_write(run.recipe_file) as file:
         head = f"# folio train {run.recipe_file}\n\n{KEY} = {FORMATS['recipe'].written}\n"
         file.write(head + to_toml(recipe))
+
+
+def read_recipe(run: Run) -> Recipe:
+    """Read the recipe of a run, which names all that decided it.
+
+    Raises:
+        UserError: it is damaged, or of a newer version; defaults would train something else.
+    """
+    table = read_toml(run.recipe_file)
+    for needed in TABLES:
+        table[needed]
+    return make_recipe(table)
 
 
 def _name(table: Table, key: str, default: str) -> Any:

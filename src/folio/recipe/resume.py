@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from folio.config import Table, read_toml, to_table
+from folio.config import Table, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
 from folio.loggers.logger import require_installed
 from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_at_end
 from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
-from folio.recipe.recipe import Recipe, make_recipe, with_pace, write_recipe
+from folio.recipe.recipe import Recipe, make_recipe, read_recipe, with_pace, write_recipe
 from folio.recipe.reopen import reopen
 from folio.recipe.settle import with_absolute_paths
 from folio.recipe.start import contradictions
@@ -60,7 +60,7 @@ def resume_run(
     if group is not None and group.rank:
         return follow(group, should_stop)
     with leading(group), run.lock():
-        before = make_recipe(read_toml(run.recipe_file))
+        before = read_recipe(run)
         if "imported" in run.corpus():
             raise UserError(
                 f"The run {run.path} was imported, and has no training text to go on with. Let it "
@@ -127,7 +127,7 @@ def train_or_go_on(
     if not launched or name is None or not (run := Run(runs_folder() / name)).exists():
         return train_recipe(recipe, name, watcher, should_stop, given=given, clock=clock)
     with leading(group):
-        own = to_table(make_recipe(read_toml(run.recipe_file)))
+        own = to_table(read_recipe(run))
         wanted = to_table(with_absolute_paths(make_recipe(given or {})))
         for setting, asked, found in contradictions(wanted, own):
             if setting in _words(given or {}):

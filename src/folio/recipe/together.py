@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from folio.config import read_toml
 from folio.device import choose_device
 from folio.errors import UserError
 from folio.recipe.finish import Result
-from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.recipe import Recipe, read_recipe
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import restore
 from folio.recipe.watcher import Both, Watcher
@@ -67,7 +66,7 @@ def follow(group: ProcessGroup, should_stop: Callable[[], bool]) -> Result | Non
                 f"{run.path} is not there. All machines must see the folder of the run: name one "
                 f"that they share, as with FOLIO_RUNS"
             )
-        recipe = make_recipe(read_toml(run.recipe_file))
+        recipe = read_recipe(run)
         training = reopen(run, recipe, choose_device(recipe.device), group)
         state, _ = restore(run, training)
         if state.step != told["step"]:

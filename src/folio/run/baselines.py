@@ -19,6 +19,7 @@ from folio.evaluation.compressors import (
     xz_bits,
 )
 from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_surprise
+from folio.records import made_of
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
 from folio.tokens.text import Bytes, TokenText
@@ -28,6 +29,10 @@ if TYPE_CHECKING:  # a card is drawn without loading torch
     from folio.run.model import Model
 
 T = TypeVar("T")
+
+FEWEST_CHARACTERS = 300
+"""Of a validation text on which a model is compared with others; a compressor ends at a whole byte,
+which is a hundredth of so many."""
 
 LITTLE = 6_000_000
 """Size of a training text, in symbols, up to which a run measures n-grams at its end; takes
@@ -160,12 +165,20 @@ def read_baselines(run: Run) -> list[Baseline]:
     """Read baselines.json; empty if nothing was measured."""
     if not run.baselines_file.exists():
         return []
-    return [Baseline(**record) for record in read_json(run.baselines_file, list)]
+    records = read_json(run.baselines_file, list)
+    return [made_of(Baseline, record, run.baselines_file) for record in records]
 
 
 def compare(score: Score, baselines: list[Baseline]) -> str:
     """What a model's exact loss is worth, in a sentence."""
     loss = score.nats_per_token
+    of = next((b for b in baselines if b.nats_per_character), None)
+    n_characters = round(score.targets * of.nats_per_token / of.nats_per_character) if of else 0
+    if n_characters < FEWEST_CHARACTERS:
+        return (
+            f"The validation text has {n_characters} characters, fewer than {FEWEST_CHARACTERS}: "
+            f"nobody can tell by them which of these is better. Give more text."
+        )
 
     def static(name: str) -> Baseline | None:
         return next((b for b in baselines if b.name.startswith(name) and b.kind == "static"), None)
@@ -174,8 +187,9 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
     table, frequencies = static("n-grams"), static("character frequencies")
 
     def gap(other: Baseline) -> str:
-        share = loss / other.nats_per_token - 1
-        return f"{abs(share):.0%} {'below' if share < 0 else 'above'} {other.name}"
+        share = loss / max(other.nats_per_token, 1e-9) - 1
+        far = f"{abs(share):.0%}" if share < 10 else "far"
+        return f"{far} {'below' if share < 0 else 'above'} {other.name}"
 
     learns = "which learns from the text as it reads it"
     if ppmd is not None and loss < ppmd.nats_per_token:

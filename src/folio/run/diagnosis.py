@@ -121,7 +121,8 @@ def diagnose(
         return Diagnosis("too early", "there is no evaluation yet.", commands.longer(curves.ending))
     if not curves.training:
         return _too_early(curves, commands)
-    for rule in (_diverging, _nothing, _overfit, _by_heart, _few, _nothing_new, _underfit):
+    rules = (_diverging, _nothing, _overfit, _by_heart, _few, _unsure, _nothing_new, _underfit)
+    for rule in rules:
         if found := rule(curves, commands):
             return found
     best = curves.best
@@ -332,6 +333,21 @@ def _too_early(curves: Curves, commands: Commands) -> Diagnosis:
         "too early",
         f"{why}; its validation loss is {last['validation_loss']:.3f} at step {last['step']}.",
         commands.longer(curves.ending),
+    )
+
+
+def _unsure(curves: Curves, commands: Commands) -> Diagnosis | None:
+    """The validation text is too small to show that anything was learned."""
+    best = curves.best
+    error = best.get("standard_error") or 0.0
+    if best["validation_loss"] + 2 * error <= curves.frequency_loss or not math.isfinite(error):
+        return None
+    return Diagnosis(
+        "too early",
+        f"the validation text is small: the loss {best['validation_loss']:.3f} is known to "
+        f"±{2 * error:.3f}, and bare token frequencies give {curves.frequency_loss:.3f}. More text "
+        f"would tell.",
+        commands.look_at_text(),
     )
 
 

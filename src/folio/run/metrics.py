@@ -10,7 +10,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from folio.storage import atomic_write, json_text, storage_error
 
@@ -44,11 +44,12 @@ def parse_events(lines: str) -> list[Event]:
     events: list[Event] = []
     for line in lines.splitlines():
         try:
-            event: Event = json.loads(line)
+            found: Any = json.loads(line)
         except ValueError:
             continue
-        if not (isinstance(event, dict) and "event" in event):
+        if not (isinstance(found, dict) and "event" in found):
             continue
+        event = cast(Event, found)
         for name, value in event.items():
             if value is None and name.endswith("loss"):
                 event[name] = math.inf

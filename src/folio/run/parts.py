@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from folio.corpus.canaries import Canary
 from folio.corpus.document import Document, Part
 from folio.corpus.ledger import entry_numbers
+from folio.records import DamagedError, made_of
 from folio.run.directory import Run
 from folio.storage import atomic_write, read_json
 
@@ -62,14 +63,20 @@ def read_parts(run: Run) -> Parts | None:
     """Read the parts of a run; None if it is too old to have them."""
     if not run.parts_file.exists():
         return None
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
-    tensors = load_file(run.parts_file)
-    source, start, stop = tensors["parts"].T
-    return Parts(source, start, stop, tensors["families"])
+    try:
+        tensors = load_file(run.parts_file)
+        source, start, stop = tensors["parts"].T
+        return Parts(source, start, stop, tensors["families"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DamagedError(run.parts_file, str(error)) from None
 
 
 def read_canaries(run: Run) -> list[Canary]:
     """Read the planted canaries; empty for most runs."""
     file = run.canaries_file
-    return [Canary(**record) for record in read_json(file, list)] if file.exists() else []
+    if not file.exists():
+        return []
+    return [made_of(Canary, record, file) for record in read_json(file, list)]

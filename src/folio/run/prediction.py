@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from folio.console import duration
+from folio.errors import UserError
+from folio.records import made_of
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
 
@@ -34,11 +36,15 @@ def compare_with_prediction(run: Run, measured: Estimate) -> list[tuple[str, str
     """Record measurements beside the prediction, and put both in words.
 
     Returns:
-        Rows for the card; none if nothing was predicted, or for another budget.
+        Rows for the card; none if nothing was predicted that can be read, or for another budget.
     """
     if not run.prediction_file.exists():
         return []
-    predicted = Estimate(**read_json(run.prediction_file, dict)["predicted"])
+    try:
+        record = read_json(run.prediction_file, dict)["predicted"]
+        predicted = made_of(Estimate, record, run.prediction_file)
+    except UserError:  # damaged; a training that has ended does not fail for it
+        return []
     if predicted.max_steps != measured.max_steps:
         return []
     both = {"predicted": asdict(predicted), "measured": asdict(measured)}

@@ -25,6 +25,8 @@ from folio.storage import atomic_write
 TokenIds = NDArray[np.unsignedinteger]
 """(n,) token ids, in the smallest unsigned type that holds the vocabulary."""
 
+MOST_IDS = 1 << 24
+"""Of a vocabulary; the largest that are known have a few hundred thousand."""
 END_OF_DOCUMENT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 BEGIN, END = "<bos>", "<eos>"

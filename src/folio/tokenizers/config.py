@@ -10,7 +10,7 @@ from typing import Literal
 from folio.config import unknown_choice
 from folio.errors import UserError
 from folio.tokenizers import load
-from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, Tokenizer
+from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, MOST_IDS, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import Sequence, stream_sequences
 
@@ -84,6 +84,10 @@ class TokenizerConfig:
             )
         if self.vocab_size < 0:
             raise UserError(f"tokenizer.vocab_size must be 0 or more, got {self.vocab_size}.")
+        if self.vocab_size > MOST_IDS:
+            raise UserError(
+                f"tokenizer.vocab_size must be at most {MOST_IDS:,}, got {self.vocab_size:,}."
+            )
         if self.min_count < 1:
             raise UserError(f"tokenizer.min_count must be at least 1, got {self.min_count}.")
         kind = self.kind_by_settings

@@ -13,6 +13,8 @@ from folio.errors import UserError
 
 OPTIMIZERS: dict[str, Any] = dict.fromkeys(("adamw", "sgd", "muon"))
 """The table of rules, filled in by `training/optimizers.py`; here its names suffice."""
+MOST_MINUTES = 5_000_000
+"""Nearly ten years."""
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 """Programs that show a run; each is an extra of that name, and a file in `loggers/`."""
 
@@ -113,6 +115,9 @@ class TrainingConfig:
         apart = "batch_size", "keep_checkpoints", "log", "save_in_background", "sharding"
         others = (f.name for f in fields(self) if f.name not in apart)
         require(self, "training", "0 or more", lambda x: x >= 0, *others)
+        require(self, "training", "at most 1,000", lambda x: x <= 1000, "goldfish_before")
+        times = "minutes", "save_minutes"
+        require(self, "training", f"at most {MOST_MINUTES}", lambda x: x <= MOST_MINUTES, *times)
         for name in self.log:
             if name not in LOGGERS:
                 raise UserError(unknown_choice("training.log", name, LOGGERS))

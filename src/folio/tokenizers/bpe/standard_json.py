@@ -20,6 +20,7 @@ from folio.errors import UserError
 from folio.tokenizers.base import (
     BEGIN,
     END_OF_DOCUMENT,
+    MOST_IDS,
     added_tokens,
     chat_tokens_lacking,
     said_template,
@@ -172,7 +173,7 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
                 f"({' or '.join(AROUND)}), which Folio does not do."
             )
         added[is_special][token["content"]] = token["id"]
-    vocabulary: dict[str, int] = model["vocab"]
+    vocabulary: dict[str, int] = dict(model["vocab"])
     rules = rules_from_names(
         vocabulary, model["merges"], source, ignore_merges=bool(model.get("ignore_merges"))
     )
@@ -264,8 +265,8 @@ def pieces_from_names(
 ) -> list[bytes]:
     """The bytes of each id; ids that the vocabulary skips have none."""
     n_ids = 1 + max([*vocabulary.values(), *special_tokens.values()])
-    if min([*vocabulary.values(), *special_tokens.values()]) < 0 or n_ids > 1 << 24:
-        raise UserError(f"{source} is damaged: its ids go from below 0 or beyond {1 << 24:,}.")
+    if min([*vocabulary.values(), *special_tokens.values()]) < 0 or n_ids > MOST_IDS:
+        raise UserError(f"{source} is damaged: its ids go from below 0 or beyond {MOST_IDS:,}.")
     pieces = [b""] * n_ids
     for name, token_id in vocabulary.items():
         if name in special_tokens:

@@ -17,6 +17,7 @@ from folio.tokenizers.base import (
     BEGIN,
     END,
     END_OF_DOCUMENT,
+    MOST_IDS,
     TokenIds,
     Tokenizer,
     chat_tokens_lacking,
@@ -99,6 +100,8 @@ class BPETokenizer(Tokenizer):
             UserError: fewer ids than bytes and special tokens, or an unknown pattern.
         """
         check_pattern(pattern)
+        if vocab_size > MOST_IDS:
+            raise UserError(f"vocab_size must be at most {MOST_IDS:,}, got {vocab_size:,}.")
         n_merges = vocab_size - 256 - len(special_tokens)
         if n_merges < 0:
             raise UserError(
