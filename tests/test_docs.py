@@ -16,7 +16,7 @@ from folio.recipe.recipe import Recipe
 from scripts.docs import errors, links, markdown, names, pages, run_files, verbs
 from scripts.docs.__main__ import build
 from scripts.docs.settings import default
-from tests.axe import complaints
+from tests.axe import complaints, scrolled
 from tests.test_api import EXPORTED
 from tests.write.chromium import Browser
 
@@ -148,6 +148,15 @@ def test_axe_has_nothing_to_say(site: Path, browser: Browser, name: str, scheme:
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
     style = "getComputedStyle(document.querySelector('.md-search'))"
     assert page.run(f"{style}.transitionDuration") == "0s"
+    page.close()
+
+
+def test_keys_reach_whatever_scrolls(site: Path, browser: Browser):
+    page = browser.open(site / "ladder.html", 390)
+    page.wait("!!document.querySelector('.md-search[aria-label]')")
+    parts = scrolled(page)
+    assert [part for part, reached in parts if not reached] == []
+    assert {part[1:4] for part, _ in parts} >= {"div", "p>"}  # a table, a picture
     page.close()
 
 
