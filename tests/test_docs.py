@@ -156,7 +156,7 @@ def test_keys_reach_whatever_scrolls(site: Path, browser: Browser):
     page.wait("!!document.querySelector('.md-search[aria-label]')")
     parts = scrolled(page)
     assert [part for part, reached in parts if not reached] == []
-    assert {part[1:4] for part, _ in parts} >= {"div", "p>"}  # a table, a picture
+    assert {re.split(r"\W", part)[1] for part, _ in parts} >= {"div", "p"}  # a table, a picture
     page.close()
 
 
