@@ -42,7 +42,7 @@ def main() -> None:
     times = defaultdict[str, list[float]](list)
     for part, (owner, method) in PARTS.items():
         setattr(owner, method, timed(getattr(owner, method), times[part]))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="folio-page-") as folder:
         os.environ["FOLIO_RUNS"] = folder
         for size in options.sizes.split(","):
             interval = max(1, options.steps // options.evaluations)
