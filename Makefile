@@ -42,8 +42,8 @@ docs: .venv/installed-dev
 	$(BIN)/python -m scripts.docs
 
 packages: .venv/installed-dev
-	$(BIN)/pip install --quiet build
-	$(BIN)/python -m scripts.packages
+	$(BIN)/pip install --quiet -c constraints.txt build
+	$(BIN)/python -m scripts.packages $(PYTHONS)
 
 torture: .venv/installed-dev
 	$(BIN)/python -m pytest -m torture -o addopts='--strict-markers -q'

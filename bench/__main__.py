@@ -9,6 +9,7 @@ COMMANDS = (
     ["bench.training"],
     ["bench.training", "--size", "baby", "--rounds", "3"],
     ["bench.saving"],
+    ["bench.page"],
     ["bench.cost"],
     ["bench.minutes", "--minutes", "0.5", "--rounds", "1"],
     ["bench.defaults", "--seeds", "1"],

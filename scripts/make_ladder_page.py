@@ -118,12 +118,12 @@ def climbing(steps: list[Record]) -> list[str]:
         "## The steps",
         f"Batch 32, context 8, width 32, AdamW, 5000 steps, characters of tiny Shakespeare. "
         f"Validation is exact: the whole held-out tenth once. Mean and deviation of {seeds} seeds.",
-        "| step | parameters | validation loss | the course | the idea | source |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
+        "| step | parameters | validation loss | the course | the idea |\n"
+        "| --- | --- | --- | --- | --- |\n"
         + "\n".join(
             f"| [{r['step']}](../src/folio/ladder/{STEPS[r['step']].module}.py) "
             f"| {r['parameters']:,} | {spread(r['validation_losses'])} | {r['expected']} "
-            f"| {r['idea']} | [link]({r['source']}) |"
+            f"| [{r['idea']}]({r['source']}) |"
             for r in steps
         ),
         "![Validation loss of each step beside the course's](ladder/steps.svg)",

@@ -1,22 +1,29 @@
-"""Build both packages, look into them, and use the wheel where there is no repository.
+"""Build both packages, look into them, and use them where there is no repository.
 
-    python -m scripts.packages                  # as `make packages`: leaves them in dist/
-    python -m scripts.packages --python 3.13    # the same, used with another Python
+    make packages                                       # with every Python that is here
+    make packages PYTHONS="3.13 ~/python3.14/bin/python3"    # with these
 
-The wheel is installed into a fresh environment with the versions of constraints.txt; there, a model
-is trained on a text of a few lines, and writes, is explained, and is asked what it copies.
+Each is installed into a fresh environment with the versions of constraints.txt: the wheel with
+every Python, the source distribution with the first. There, a model is trained on a text of a few
+lines, and writes, is explained, and is asked what it copies. Where torch has nothing but a build
+for CUDA, which takes gigabytes, it is left out: the verbs that need none of it are run, and the
+model of an earlier Python writes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
+import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -37,24 +44,34 @@ SMALL = (
     "--model.context-length 16 --training.batch-size 4 --training.max-steps 6",
     "--training.evaluation-interval 3 --device.kind cpu --device.threads 1",
 )
-COMMANDS = (
+TRAINED = (
     ("train", "text.txt", "--name", "first", *" ".join(SMALL).split()),
-    ("sample", "first", "--prompt", "The ", "--max-tokens", "40"),
     ("evaluate", "first"),
     ("explain", "first", "--text", "The 3th line"),
     ("recall", "first", "--samples", "2", "--passages", "32", "--seconds", "5"),
     ("export", "first", "--to", "html"),
-    ("doctor",),
 )
+"""Commands that need torch."""
 MADE = ("README.md", "explain.html", "recall.html", "export/first.html")
 """Files of the run that these commands leave."""
+WITHOUT_TORCH = (
+    ("--help",),
+    ("corpus", "text.txt"),
+    ("tokenizer", "train", "text.txt", "--vocab-size", "300", "--out", "tokenizer.json"),
+    ("tokenizer", "encode", "tokenizer.json", "text.txt"),
+    ("doctor",),
+)
+WRITES = (("runs",), ("sample", "first", "--prompt", "The ", "--max-tokens", "40"))
+"""Commands that need a run, of this Python or of another, and no torch."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", default=sys.executable, help="a Python, by version or path")
-    python = parser.parse_args().python
-    python = f"python{python}" if python[0].isdecimal() else python
+    parser.add_argument(
+        "pythons", nargs="*", help="by version or path; by default all that are here"
+    )
+    given = [found for word in parser.parse_args().pythons if (found := find_python(word, True))]
+    pythons = given or [found for word in declared() if (found := find_python(word))]
     for old in DIST.glob("foliolm-*"):
         old.unlink()
     subprocess.run([sys.executable, "-m", "build", "--outdir", str(DIST), str(ROOT)], check=True)
@@ -65,7 +82,36 @@ def main() -> None:
         complaints += sdist_complaints(archive.getnames(), files_of_the_package())
     if complaints:
         sys.exit("\n".join(complaints))
-    use(wheel, python)
+    with tempfile.TemporaryDirectory(prefix="folio-packages-") as folder:
+        tried = [use(wheel, python, Path(folder)) for python in pythons]
+        tried.append(use(sdist, pythons[0], Path(folder)))
+    for line in (*tried, *(f"{word}: not here" for word in declared() if not find_python(word))):
+        print(line)
+
+
+def declared() -> list[str]:
+    """The Pythons that the project says it works with: 3.11, ..."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    words = (
+        line.rpartition(" ")[2] for line in table["project"]["classifiers"] if "Python" in line
+    )
+    return [word for word in words if word.startswith("3.")]
+
+
+def find_python(word: str, required: bool = False) -> str:
+    """The path of a Python by its version or a path of it; empty if there is none that runs.
+
+    Raises:
+        SystemExit: none runs, and it is required.
+    """
+    path = shutil.which(f"python{word}" if word[0].isdecimal() else Path(word).expanduser())
+    found = ""
+    if path:
+        ask = [path, "-c", "import sys; print(sys.executable)"]
+        found = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+    if required and not found:
+        sys.exit(f"There is no Python {word} here that runs.")
+    return found
 
 
 def files_of_the_package() -> set[str]:
@@ -102,37 +148,74 @@ def _differences(what: str, inside: set[str], wanted: set[str]) -> list[str]:
     return missing + [f"{what} has {name}" for name in sorted(inside - wanted)]
 
 
-def use(wheel: Path, python: str) -> None:
-    """Install a wheel into a fresh environment, and run COMMANDS there.
+def use(package: Path, python: str, folder: Path) -> str:
+    """Install a package into a fresh environment, and run the commands there.
+
+    Args:
+        package: a wheel or a source distribution.
+        python: the path of an interpreter.
+        folder: keeps the text and the run for the next Python, and nothing else.
+
+    Returns:
+        What was tried, in a line.
 
     Raises:
         CalledProcessError: a command failed.
     """
-    with tempfile.TemporaryDirectory(prefix="folio-packages-") as name:
-        folder = Path(name)
-        subprocess.run([python, "-m", "venv", str(folder / "venv")], check=True)
-        binaries = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
-        install = [
-            binaries / "python",
+    begin = time.monotonic()
+    lines = (f"The {i * i}th line of verse sings of the {i}th wind.\n" for i in range(400))
+    (folder / "text.txt").write_text("".join(lines), encoding="utf-8")
+    run = folder / "runs" / "first"
+    with tempfile.TemporaryDirectory(prefix="folio-environment-") as name:
+        environment = Path(name)
+        subprocess.run([python, "-m", "venv", name], check=True)
+        binaries = environment / ("Scripts" if sys.platform == "win32" else "bin")
+        pip = [
+            str(binaries / "python"),
             "-m",
             "pip",
             "install",
-            "--quiet",
             "-c",
-            ROOT / "constraints.txt",
+            str(ROOT / "constraints.txt"),
         ]
-        subprocess.run([*map(str, install), str(wheel)], check=True)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FOLIO"))}
-        environment |= {"FOLIO_CACHE": str(folder / "cache")}
-        lines = (f"The {i * i}th line of verse sings of the {i}th wind.\n" for i in range(400))
-        (folder / "text.txt").write_text("".join(lines), encoding="utf-8")
-        for command in COMMANDS:
+        torch = what_torch_brings(pip)
+        if torch == "":
+            subprocess.run([*pip, "--quiet", str(package)], check=True)
+            shutil.rmtree(run, ignore_errors=True)
+            commands = (*WITHOUT_TORCH, *TRAINED, *WRITES)
+        else:
+            subprocess.run([*pip, "--quiet", *dependencies()], check=True)
+            subprocess.run([*pip, "--quiet", "--no-deps", str(package)], check=True)
+            commands = (*WITHOUT_TORCH, *(WRITES if run.exists() else ()))
+        variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FOLIO"))}
+        variables |= {"FOLIO_CACHE": str(environment / "cache")}
+        for command in commands:
             print("folio", *command, flush=True)
             words = [str(binaries / "folio"), *command]
-            subprocess.run(words, cwd=folder, env=environment, check=True)
-        absent = [path for path in MADE if not (folder / "runs" / "first" / path).stat().st_size]
-        if absent:
-            sys.exit(f"The commands left nothing in {', '.join(absent)}.")
+            subprocess.run(words, cwd=folder, env=variables, check=True)
+    if torch == "" and (absent := [path for path in MADE if not (run / path).is_file()]):
+        sys.exit(f"The commands left no {', '.join(absent)}.")
+    version = subprocess.run([python, "--version"], capture_output=True, text=True, check=True)
+    kind = "wheel" if package.suffix == ".whl" else "sdist"
+    done = f"{len(commands)} commands in {time.monotonic() - begin:.0f} s"
+    return f"{version.stdout.strip()}, {kind}: {done}" + (torch and f", without torch, {torch}")
+
+
+def dependencies() -> Iterator[str]:
+    """What the package needs beside torch."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return (need for need in table["project"]["dependencies"] if not need.startswith("torch"))
+
+
+def what_torch_brings(pip: list[str]) -> str:
+    """Why torch is not installed: it brings packages for CUDA, or there is none; empty if it is."""
+    trial = [*pip, "--quiet", "--dry-run", "--report", "-", "torch"]
+    asked = subprocess.run(trial, capture_output=True, text=True, check=False)
+    if asked.returncode:
+        return f"which has no wheel for it ({asked.stderr.strip().splitlines()[-1]})"
+    names = [item["metadata"]["name"] for item in json.loads(asked.stdout)["install"]]
+    cuda = [name for name in names if name.startswith("nvidia-")]
+    return f"which brings {len(cuda)} packages for CUDA" if cuda else ""
 
 
 if __name__ == "__main__":

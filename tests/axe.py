@@ -1,4 +1,4 @@
-"""axe, which looks on a page for what not everyone can see, read or reach.
+"""What not everyone can see, read or reach on a page: axe looks for it, and beside it a script.
 
 Source: https://github.com/dequelabs/axe-core/blob/develop/doc/API.md
 """
@@ -24,6 +24,23 @@ window.getComputedStyle = (...given) => new Proxy(real(...given), { get: (style,
   typeof style[name] === "function" ? (...more) => known(style[name](...more)) : known(style[name])
 });
 """
+
+_SCROLLED = """
+[...document.querySelectorAll("body *")].filter((part) =>
+  /auto|scroll/.test(getComputedStyle(part).overflow) && part.checkVisibility() &&
+  (part.scrollWidth > part.clientWidth || part.scrollHeight > part.clientHeight)
+).map((part) => [part.cloneNode(false).outerHTML,
+  [part, ...part.querySelectorAll("*")].some((one) => one.tabIndex >= 0)])
+"""
+
+
+def scrolled(page: Page) -> list[tuple[str, bool]]:
+    """The parts that scroll by themselves, and whether the Tab key gets there in every browser.
+
+    Chromium gives the focus to such a part even without a tabindex, Safari does not. The property
+    tabIndex is -1 then in both.
+    """
+    return [(part, reached) for part, reached in page.run(_SCROLLED)]
 
 
 def complaints(page: Page) -> list[str]:

@@ -16,7 +16,7 @@ from folio.recipe.recipe import Recipe
 from scripts.docs import errors, links, markdown, names, pages, run_files, verbs
 from scripts.docs.__main__ import build
 from scripts.docs.settings import default
-from tests.axe import complaints
+from tests.axe import complaints, scrolled
 from tests.test_api import EXPORTED
 from tests.write.chromium import Browser
 
@@ -83,7 +83,7 @@ def test_every_room_with_errors_has_a_place_and_the_usual_ones_exist(site: Path)
     rooms = errors.by_room()
     assert len(rooms) > 15 and set(rooms) <= anchors(site, "errors")
     page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
-    usual = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE)
+    usual = re.findall(r"^`(.+)`\n:   ", page, re.MULTILINE)
     assert len(usual) > 5
     assert set(usual) <= {message for messages in rooms.values() for message in messages}
 
@@ -148,6 +148,15 @@ def test_axe_has_nothing_to_say(site: Path, browser: Browser, name: str, scheme:
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
     style = "getComputedStyle(document.querySelector('.md-search'))"
     assert page.run(f"{style}.transitionDuration") == "0s"
+    page.close()
+
+
+def test_keys_reach_whatever_scrolls(site: Path, browser: Browser):
+    page = browser.open(site / "ladder.html", 390)
+    page.wait("!!document.querySelector('.md-search[aria-label]')")
+    parts = scrolled(page)
+    assert [part for part, reached in parts if not reached] == []
+    assert {re.split(r"\W", part)[1] for part, _ in parts} >= {"div", "p"}  # a table, a picture
     page.close()
 
 

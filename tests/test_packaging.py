@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,15 @@ import pytest
 import yaml
 
 import folio
-from scripts.packages import files_of_the_package, sdist_complaints, wheel_complaints
+from scripts.packages import (
+    declared,
+    dependencies,
+    files_of_the_package,
+    find_python,
+    sdist_complaints,
+    what_torch_brings,
+    wheel_complaints,
+)
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -81,6 +91,33 @@ def test_a_source_distribution_without_its_license_or_with_half_of_the_tests_is_
     ]
 
 
+def test_a_python_is_found_by_path_and_one_that_does_not_run_is_not(tmp_path: Path):
+    assert find_python(sys.executable, required=True) == sys.executable
+    broken = tmp_path / "python3.12"
+    broken.write_text("#!/bin/sh\nexit 127\n", encoding="utf-8")
+    broken.chmod(0o755)
+    assert find_python(str(broken)) == find_python(str(tmp_path / "absent")) == ""
+    with pytest.raises(SystemExit, match=r"no Python .*python3\.12 here that runs"):
+        find_python(str(broken), required=True)
+
+
+def test_torch_is_installed_only_where_it_brings_no_gigabytes():
+    def answer(*names: str) -> list[str]:
+        report = {"install": [{"metadata": {"name": name}} for name in names]}
+        return [sys.executable, "-c", f"print({json.dumps(report)!r})"]
+
+    assert what_torch_brings(answer("torch", "sympy")) == ""
+    assert "2 packages for CUDA" in what_torch_brings(answer("torch", "nvidia-nccl", "nvidia-nvtx"))
+    refused = [sys.executable, "-c", "import sys; sys.exit('ERROR: No matching distribution')"]
+    assert what_torch_brings(refused).endswith("(ERROR: No matching distribution)")
+
+
+def test_what_is_installed_without_torch_is_all_the_rest():
+    names = {re.split(r"[<>=]", need)[0] for need in dependencies()}
+    assert {"numba", "numpy", "cyclopts"} < names and "torch" not in names
+    assert len(names) == len(PROJECT["project"]["dependencies"]) - 1
+
+
 # ---- how it is checked and released ------------------------------------------------------
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -107,8 +144,9 @@ def test_workflows_call_the_targets_that_people_call():
 def test_every_python_that_is_tested_is_declared():
     checks = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text(encoding="utf-8"))
     tested = checks["jobs"]["test"]["strategy"]["matrix"]["python"]
-    declared = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["project"]["classifiers"]))
-    assert tested == declared and PROJECT["project"]["requires-python"] == f">={declared[0]}"
+    classified = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["project"]["classifiers"]))
+    assert tested == classified == declared()
+    assert PROJECT["project"]["requires-python"] == f">={classified[0]}"
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)

@@ -8,6 +8,12 @@ from collections.abc import Callable
 
 CODE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(`[^`\n]+`)")
+FLAG = re.compile(
+    # A flag, and its value where that is a number, in capitals, or a last word that is not prose.
+    r"(?<![\w-])--[a-z][\w.\\-]*\w"
+    r"(?: (?:[A-Z]+\b|\d+(?:\.\d+)?\b|(?!(?:and|does|needs|on|or|out|too)\b)[a-z][a-z0-9]*"
+    r"(?=[,.;:)](?:\s|$)|$| --)))*"
+)
 HEADS = ("Args", "Returns", "Raises", "Yields", "Source", "Sources", "Shapes")
 
 
@@ -38,15 +44,13 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
 def plain(text: str) -> str:
     """Prose of a docstring as Markdown: what looks like markup is text, code spans are kept.
 
-    >>> plain("At most <n> of `a_b`, *not* [x]; --top-k")
-    'At most &lt;n&gt; of `a_b`, \\\\*not\\\\* \\\\[x\\\\]; `--top-k`'
+    >>> plain("At most <n> of `a_b`, *not* [x]; --top-k, or --to hf")
+    'At most &lt;n&gt; of `a_b`, \\\\*not\\\\* \\\\[x\\\\]; `--top-k`, or `--to hf`'
     """
     parts = SPAN.split(text)
     for i in range(0, len(parts), 2):
         escaped = re.sub(r"([*_\[\]|\\])", r"\\\1", html.escape(parts[i], quote=False))
-        parts[i] = re.sub(
-            r"(?<![\w-])--[a-z][\w.\\-]*\w", lambda m: f"`{m[0].replace(chr(92), '')}`", escaped
-        )
+        parts[i] = FLAG.sub(lambda m: f"`{m[0].replace(chr(92), '')}`", escaped)
     return "".join(parts)
 
 

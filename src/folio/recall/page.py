@@ -28,6 +28,7 @@ from folio.recall.words import (
     canary_rows,
     copy_rows,
     gain_in_words,
+    how_often,
     record_of,
     tries_of,
     verdict_of,
@@ -76,7 +77,7 @@ def _answer(recall: Recall) -> Iterator[str]:
     yield f"<p>{_with_options(verdict.advice)}</p>"
     yield (
         f'<p class="faint">{escape(recall.checkpoint)}; {recall.training_characters:,} '
-        f"characters of training text, read {recall.times_read:.0f} times. "
+        f"characters of training text, read {how_often(recall.times_read)}. "
         f"± is one standard error.</p>"
     )
     yield "<h2>What it writes, and what the author writes</h2>"

@@ -43,6 +43,17 @@ class Verdict:
     advice: str
 
 
+def how_often(number: float) -> str:
+    """How often something was read, in words.
+
+    >>> how_often(1.02), how_often(0.4), how_often(12.3)
+    ('once', '0.4 times', '12 times')
+    """
+    if round(number) == 1:
+        return "once"
+    return f"{number:.1f} times" if number < 1 else f"{number:.0f} times"
+
+
 def verdict_of(recall: Recall) -> Verdict:
     """The answer, by the author as the yardstick; secrets that come out before all else."""
     verdict, secrets = _verdict(recall), recall.secrets.coming_out
@@ -118,7 +129,7 @@ def lines_of(recall: Recall) -> Iterator[str]:
     heart, verdict = recall.heart, verdict_of(recall)
     yield (
         f"{recall.run}, {recall.checkpoint}: {recall.training_characters:,} characters, "
-        f"read {recall.times_read:.0f} times\n"
+        f"read {how_often(recall.times_read)}\n"
     )
     yield f"{verdict.sentence}\n{verdict.advice}\n"
     if heart.text["at once"].of:
