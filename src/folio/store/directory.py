@@ -81,7 +81,7 @@ class Store:
         if not self.path.is_dir():
             return
         there = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
-        begun = {file.name for file in (self.lock_file, self.shards_folder)} | {"parts", "lost+found"}
+        begun = {self.lock_file.name, self.shards_folder.name, "parts", "lost+found"}
         if self.lock_file.name in there:
             begun.add(self.tokenizer_file.name)
         if self.settings_file.name not in there and (others := sorted(there - begun)):
