@@ -299,6 +299,7 @@ SAMPLE_MISTAKES = {
     "--temperature -1": "0 (greedy) or more",
     "--top-k -2": "top_k must be 0",
     "--samples 0": "must be 1 to 1,000,000, got 0",
+    "--samples 1000001": "must be 1 to 1,000,000, got 1000001",
     "--max-tokens -1": "0 or more",
     "--checkpoint 17": "Give best, last or one of",
     "--prompt Ωmega": "'Ω' (U+03A9)",

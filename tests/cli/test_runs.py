@@ -13,6 +13,13 @@ from tests.conftest import copied
 OLDER = Path(__file__).parents[1] / "data" / "format-0"
 
 
+def test_a_page_beside_a_picture_replaces_no_file_of_the_user(folio: Folio, tmp_path: Path):
+    mine = tmp_path / "compare.html"
+    mine.write_text("my own")
+    outcome = folio("runs", "--compare", "a", "b", "--page", "--out", str(tmp_path / "new.svg"))
+    assert outcome.code == 2 and f"{mine} is neither" in outcome.err
+
+
 def test_a_comparison_reads_the_events_of_each_run_once(
     folio: Folio, monkeypatch: pytest.MonkeyPatch
 ):

@@ -13,6 +13,7 @@ from folio.cli.outputs import check_output
 from folio.cli.overrides import Words, settings_table, split_words
 from folio.config import Table, merge
 from folio.console import say, show
+from folio.corpus.own import has_page
 from folio.storage import json_text
 
 
@@ -42,7 +43,7 @@ def corpus(
     from folio.storage import atomic_write
 
     positional, flags = split_words(sources)
-    check_output(html, "--html", ".html")
+    check_output(html, "--html", has_page)
     given: Table = {"corpus": {"sources": positional}} if positional else {}
     if validation:
         given = merge(given, {"corpus": {"validation": validation}})

@@ -7,6 +7,7 @@ from pathlib import Path
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
 from folio.console import say, show
+from folio.corpus.own import has_page
 from folio.device import Kind, device_of
 from folio.errors import UserError
 from folio.records import read_text
@@ -38,7 +39,7 @@ def explain(
     from folio.run.directory import find_run
 
     found = find_run(run)
-    check_output(out, "--out", ".html")
+    check_output(out, "--out", has_page)
     words = _read(text)
 
     from folio.explain.look import look_at

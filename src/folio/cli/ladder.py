@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
 from folio.console import duration, say, show, table
+from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
 from folio.ladder import ablation, scaled_up
 from folio.ladder.steps import STEPS, Step
@@ -86,7 +87,7 @@ def ladder(
     given = {"seeds": seeds, "max_steps": max_steps, "minutes": minutes, "only": only}
     given |= {"name": name, "json": json or None, "out": out}
     _check(step, given, seed)
-    check_output(out, "--out", ".html" if step == PAGE else ".svg")
+    check_output(out, "--out", has_page if step == PAGE else has_picture)
     sources = corpus or ("shakespeare",)
     if step is None:
         show(_list())

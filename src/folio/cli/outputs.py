@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from folio.corpus.own import is_page
 from folio.errors import UserError
 
 
-def check_output(path: Path | None, flag: str, suffix: str) -> None:
+def check_output(path: Path | None, flag: str, is_ours: Callable[[Path], bool]) -> None:
     """Check before the work that a file may be written where the user wants it.
 
     Args:
         path: None where none is named.
         flag: the flag that named it.
-        suffix: of what is written. A file of another suffix, and a page that Folio did not make,
-            are kept; an empty file and an earlier result are replaced.
+        is_ours: whether a file has what the verb writes. Such a file is replaced, whatever its
+            name, and so is an empty one.
 
     Raises:
         UserError: something else is there.
@@ -24,9 +24,8 @@ def check_output(path: Path | None, flag: str, suffix: str) -> None:
         return
     if not path.is_file():
         raise UserError(f"{flag} must be a file, and {path} is a folder or a device.")
-    ours = path.suffix.lower() == suffix and (suffix != ".html" or is_page(path))
-    if path.stat().st_size and not ours:
+    if path.stat().st_size and not is_ours(path):
         raise UserError(
-            f"{flag} {path} is a file that would be replaced, and not a {suffix} file of Folio. "
-            f"Give another name, or remove it."
+            f"{flag} must be a new file or an earlier result, and {path} is neither. Give another "
+            f"name, or remove it."
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from folio.cli.outputs import check_output
 from folio.console import duration, say, show, table
+from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
 from folio.run.directory import Run, find_run, list_runs, runs_folder
 from folio.run.summary import facts_of
@@ -38,12 +39,15 @@ def runs(
     if (compared or page) and not compare:
         named = shlex.join(compared) or "A B"
         raise UserError(f"folio runs lists all runs; to compare: --compare {named}")
-    check_output(out, "--out", ".svg")
+    picture = out or runs_folder() / "compare.svg"
+    check_output(out, "--out", has_picture)
+    if out and page:
+        check_output(_page_beside(picture), "--page", has_page)
     listed = [find_run(name) for name in compared] if compare else list_runs()
     if compare and len(listed) < 2:
         raise UserError("--compare draws at least two runs: folio runs --compare A B")
     if compare:
-        _compare(listed, page, json, out or runs_folder() / "compare.svg")
+        _compare(listed, page, json, picture)
         return
     facts = list[dict[str, Any]]()
     for run in listed:
@@ -83,7 +87,7 @@ def _compare(compared: list[Run], page: bool, json: bool, picture: Path) -> None
         group = next((g for g in groups if fact["run"] in g.names), None)
         fact["same_recipe"] = group and group.names
     sentences = [difference.sentence for difference in found] + over_seeds(groups)
-    path = picture.with_name("compare.html")
+    path = _page_beside(picture)
     if page:
         write_comparison(path, series, (HEADER, rows_of(facts)), sentences)
     if json:
@@ -97,6 +101,10 @@ def _compare(compared: list[Run], page: bool, json: bool, picture: Path) -> None
     show("\n" + "\n".join(f"{sentence}." for sentence in sentences))
     written = [str(picture)] * bool(series) + [str(path)] * page
     show("\n" + ("\n".join(written) or "None of them was evaluated."))
+
+
+def _page_beside(picture: Path) -> Path:
+    return picture.with_name("compare.html")
 
 
 def rows_of(facts: list[dict[str, Any]]) -> list[list[str]]:

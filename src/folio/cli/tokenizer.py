@@ -17,6 +17,7 @@ from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
 from folio.config import from_table
 from folio.console import Progress, say, show, table
+from folio.corpus.own import has_page
 from folio.errors import UserError
 from folio.storage import json_text
 
@@ -92,7 +93,7 @@ def train(
             f"A vocabulary of kind {kind} is not learned from text. "
             f"Give one of {', '.join(LEARNED_KINDS)}."
         )
-    check_output(out, "--out", ".json")
+    check_output(out, "--out", _is_tokenizer)
     split = _read(corpus, encoding, validation).split
     training = split.training
     n_characters = sum(map(len, training))
@@ -241,7 +242,7 @@ def compare(
     sizes = _sizes(vocab_sizes)
     if characters < 1:
         raise UserError(f"--characters must be at least 1, got {characters}.")
-    check_output(html, "--html", ".html")
+    check_output(html, "--html", has_page)
     others = {name: _open(name) for name in also.split(",") if name}
     model = make_recipe({"size": size} if size else {}).model
     n_body = replace(model, vocab_size=1, tied_head=True).n_parameters - model.d_model
@@ -348,6 +349,16 @@ def _read_ids() -> list[int]:
         return [int(word) for word in words if word]
     except ValueError as error:
         raise UserError(f"Token ids are whole numbers: {error}.") from None
+
+
+def _is_tokenizer(path: Path) -> bool:
+    from folio.tokenizers import load
+
+    try:
+        load(path)
+    except UserError:
+        return False
+    return True
 
 
 def _open(name: str) -> Tokenizer:

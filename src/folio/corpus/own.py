@@ -37,15 +37,28 @@ def is_run(folder: Path) -> bool:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is an HTML page that Folio wrote."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        return False
+    """Whether a file that is named as one is an HTML page that Folio wrote."""
+    return path.suffix.lower() in (".html", ".htm") and has_page(path)
+
+
+def has_page(path: Path) -> bool:
+    """Whether a file of any name has an HTML page that Folio wrote."""
+    head = _head(path)
+    return any(head.startswith(begin) for begin in _page_begins())
+
+
+def has_picture(path: Path) -> bool:
+    """Whether a file of any name has a picture as Folio draws them, an SVG of matplotlib."""
+    head = _head(path)
+    return b"<svg" in head and b"<dc:title>Matplotlib " in head
+
+
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            head = file.read(4096)
+            return file.read(4096)
     except OSError:
-        return False
-    return any(head.startswith(begin) for begin in _page_begins())
+        return b""
 
 
 @cache
