@@ -89,18 +89,27 @@ def test_a_file_goes_where_it_is_told_or_into_a_folder(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("to", "out", "mine"),
-    [("hf", "", "README.md"), ("gguf", "x.gguf", "Modelfile"), ("html", "x.html", "x.html")],
+    [
+        ("hf", "", "README.md"),
+        ("hf", "", "config.json"),
+        ("gguf", "x.gguf", "Modelfile"),
+        ("gguf", "x.gguf", "x.gguf"),
+        ("html", "x.html", "x.html"),
+    ],
 )
 def test_files_that_no_export_wrote_are_kept(tmp_path: Path, to: str, out: str, mine: str):
     opened, folder = random_run(tmp_path, **MODERN), tmp_path / "there"
     folder.mkdir()
     (folder / mine).write_text("my own")
-    with pytest.raises(UserError, match="--out"):
+    with pytest.raises(UserError, match=f"{mine} would be replaced.*--out"):
         export_run(opened, to, out=folder / out)
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(mine, "my own")]
-    (folder / mine).unlink()
-    for _ in range(2):  # an export takes the place of an earlier one
+    (folder / mine).rename(folder / ".gitattributes")
+    for _ in range(
+        2
+    ):  # an export takes the place of an earlier one, and no other file is in its way
         export_run(opened, to, out=folder / out)
+    assert (folder / ".gitattributes").read_text() == "my own"
 
 
 def test_a_disk_that_is_full_is_a_user_error_and_nothing_is_left(

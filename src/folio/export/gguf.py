@@ -17,7 +17,7 @@ from folio.export.gguf_vocabulary import vocabulary_settings
 from folio.export.graphs import find_graph, what_would_leave
 from folio.export.names import to_theirs
 from folio.export.quantize import BLOCK, pack
-from folio.export.target import Exported, Target, weights_of
+from folio.export.target import Exported, Target, has_words, weights_of
 from folio.run.directory import Run
 from folio.run.model import Model
 from folio.storage import atomic_write
@@ -119,5 +119,5 @@ GGUF = Target(
     write=write_gguf_file,
     read=read_gguf_model,
     default_name=_name,
-    mark=("Modelfile", MODELFILE),
+    is_ours=lambda path: has_words(path.with_name("Modelfile"), MODELFILE),
 )

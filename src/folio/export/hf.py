@@ -19,7 +19,7 @@ from folio.export.graphs import find_graph
 from folio.export.hf_graphs import GRAPHS, graph_settings
 from folio.export.hf_reading import read_folder
 from folio.export.names import to_theirs
-from folio.export.target import Exported, Target, weights_of
+from folio.export.target import Exported, Target, has_words, weights_of
 from folio.model.config import ModelConfig
 from folio.run.model import Model
 from folio.storage import atomic_write, storage_error, write_json
@@ -162,5 +162,5 @@ HF = Target(
     write=write_hf,
     read=read_folder,
     default_name=lambda run, kind: "hf",
-    mark=("README.md", TAGS),
+    is_ours=lambda path: has_words(path / "README.md", TAGS),
 )

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folio.config import from_table
+from folio.corpus.own import has_page
 from folio.errors import UserError
 from folio.export import forms
 from folio.export.card import facts
@@ -253,4 +254,5 @@ HTML = Target(
     write=write_page_file,
     read=read_page_file,
     default_name=lambda run, kind: f"{run.name}.html",
+    is_ours=has_page,
 )

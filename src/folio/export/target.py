@@ -38,9 +38,13 @@ class Target:
     """Read it back, to be compared with the run."""
     default_name: Callable[[Run, str], str]
     """Name of the file or folder, from run and type; a file has a suffix."""
-    mark: tuple[str, str] = ("", "")
-    """A file that an export always has, and words in it by which it is known; none if it is what
-    the user names."""
+    is_ours: Callable[[Path], bool] = lambda path: True
+    """Whether what is at a path may be replaced, since an earlier export wrote it."""
+
+
+def has_words(path: Path, words: str) -> bool:
+    """Whether there is a text file with these words, by which an export is known."""
+    return path.is_file() and words in path.read_text(encoding="utf-8", errors="replace")
 
 
 def weights_of(opened: Model) -> tuple[ModelConfig, Tensors]:

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 from folio.config import unknown_name
-from folio.corpus.own import is_page
 from folio.errors import UserError
 from folio.export.gguf import GGUF
 from folio.export.hf import HF
@@ -38,7 +37,8 @@ def export_run(
         What was written where, and how far it is from the run.
 
     Raises:
-        UserError: the target cannot say this run, or does not say it right. Nothing is left then.
+        UserError: the target cannot say this run, or does not say it right, or files of something
+            else would be replaced. Nothing is left then.
     """
     if to not in TARGETS:
         raise UserError(unknown_name("target", to, TARGETS) + f" There are {', '.join(TARGETS)}.")
@@ -50,42 +50,32 @@ def export_run(
     final = out or opened.run.exports_folder / name
     if Path(name).suffix and final.suffix != Path(name).suffix:  # a folder for the file
         final = final / name
-    if out is not None:
-        _require_own(target, final, is_folder=not Path(name).suffix)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=final.parent) as folder:
             staged = Path(folder) / final.name
             exported = target.write(opened, kind, staged)
             verified = verify(opened, target.read(staged), kind, exported.tolerance)
-            _move(Path(folder), final.parent)
+            _move(Path(folder), final.parent, replace=out is None or target.is_ours(final))
     except OSError as error:
         raise storage_error(error, final) from error
     return final, exported, verified
 
 
-def _require_own(target: Target, final: Path, is_folder: bool) -> None:
-    """Raise a UserError where files that no export wrote would be replaced."""
-    file, words = target.mark
-    if not file:
-        if final.exists() and not is_page(final):
-            raise UserError(f"{final} is there and is not a page of Folio. Name another --out.")
-        return
-    folder = final if is_folder else final.parent
-    there = folder / file
-    if not (folder.is_dir() and any(folder.iterdir()) if is_folder else there.exists()):
-        return
-    if not (there.is_file() and words in there.read_text(encoding="utf-8", errors="replace")):
+def _move(source: Path, target: Path, replace: bool) -> None:
+    """Have every file of a folder in another, in place of those of the same names.
+
+    Raises:
+        UserError: one is there that may not be replaced; then none is moved.
+    """
+    files = [path for path in sorted(source.rglob("*")) if path.is_file()]
+    moves = {path: target / path.relative_to(source) for path in files}
+    there = next(filter(Path.exists, moves.values()), None)
+    if there is not None and not replace:
         raise UserError(
-            f"{folder} has files that an export would replace, and that none wrote. Name a folder "
-            f"of its own: --out FOLDER"
+            f"{there} would be replaced, and no export wrote it. Name a folder of its own: "
+            f"--out FOLDER"
         )
-
-
-def _move(source: Path, target: Path) -> None:
-    """Have every file of a folder in another, in place of those of the same names."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            final = target / path.relative_to(source)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, final)
+    for path, final in moves.items():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, final)
