@@ -28,7 +28,7 @@ from folio.records import read_text, with_path
 C = TypeVar("C")
 
 LARGEST = 2**62
-"""Whole number that a setting may be; arrays and files hold no larger ones."""
+"""The largest whole number that a setting may be: larger ones do not fit into arrays and files."""
 
 Table = dict[str, Any]
 """A TOML table: names mapped to values or to further tables."""
@@ -131,7 +131,7 @@ def split_names(given: str | Iterable[str]) -> list[str]:
 
 def _whole(value: int, name: str) -> int:
     if abs(value) > LARGEST:
-        raise UserError(f"{name} must be at most {LARGEST:,}, got {len(str(value))} digits.")
+        raise UserError(f"{name} must be between -{LARGEST:,} and {LARGEST:,}.")
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +12,16 @@ from folio.errors import UserError
 
 T = TypeVar("T")
 
+SHELLS_PIPE = re.compile(r"/dev/stdin|/(dev|proc/[^/]+)/fd/\d+")
+"""The path of a pipe that a shell makes: bash gives /dev/fd/63, zsh /proc/self/fd/11. A system may
+have links there (Linux) or not (macOS)."""
+
 
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8.
 
-    A pipe that a shell makes, as in `--secrets <(pass show all)`, is read as well; one with a name
-    may have no writer, and would be waited for.
+    A pipe that a shell makes, as in `--secrets <(pass show all)`, is read as well; another one may
+    have no writer, and would be waited for.
 
     Raises:
         UserError: there is no such file, it is not a file, or it cannot be read.
@@ -27,7 +31,7 @@ def read_text(path: Path) -> str:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise UserError(f"{path} must be a file, and is a folder.")
-        is_shells = stat.S_ISFIFO(mode) and not os.path.exists(os.path.realpath(path))  # noqa: PTH110
+        is_shells = stat.S_ISFIFO(mode) and SHELLS_PIPE.fullmatch(str(path))
         if not (stat.S_ISREG(mode) or is_shells):
             raise UserError(f"{path} must be a file, and is a device, a pipe or a socket.")
         return path.read_text(encoding="utf-8")

@@ -119,21 +119,19 @@ def read_json(path: Path, kind: type = object) -> Any:
     Raises:
         UserError: it cannot be read, or is damaged; the message names it.
     """
-    text = "?"
     try:
         text = read_text(path)
+        if not text.strip("\0 \n"):  # a crash can leave a file of zeros
+            raise DamagedError(path, "it is empty")
         value = json.loads(text, object_hook=lambda table: Record(table, path))
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
-        why = str(error) if text.strip("\0 \n") else "it is empty"
-        raise DamagedError(path, why) from None
-    is_right = isinstance(value, kind)
-    if kind is list and is_right:
-        is_right = all(isinstance(item, dict) for item in value)
-    if not is_right:
-        must = {dict: "a table", list: "a list of tables"}[kind]
-        raise DamagedError(path, f"it must hold {must}")
+        raise DamagedError(path, str(error)) from None
+    if not isinstance(value, kind):
+        raise DamagedError(path, f"it must hold a {'table' if kind is dict else 'list of tables'}")
+    if kind is list and not all(isinstance(item, dict) for item in value):
+        raise DamagedError(path, "it must hold a list of tables")
     return value
 
 
