@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from folio.console import STOPPING
-from folio.corpus.processes import LostError, Pool, Process
+from folio.corpus.processes import LostError, Pool, Process, deaf
 
 ANSWERS = """
 import sys
@@ -33,6 +34,13 @@ def test_what_a_terminal_or_a_scheduler_sends_to_all_processes_ends_no_reader(
         os.kill(process.process.pid, number)
     assert process.ask({}) == {}
     process.end()
+
+
+def test_windows_keeps_ctrl_c_from_a_reader_by_a_flag(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    with deaf() as flags:
+        assert flags == 512
 
 
 HANGS = """

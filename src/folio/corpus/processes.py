@@ -33,18 +33,21 @@ class LostError(Exception):
 
 
 @contextmanager
-def deaf() -> Generator[None]:
+def deaf() -> Generator[int]:
     """Have the processes that start meanwhile never hear of a signal that ends a command.
 
     A terminal and a scheduler send it to all processes of a command at once. This one decides what
     becomes of the others; a reader that ended would leave its file out of the text.
+
+    Yields:
+        The `creationflags` of Popen, by which Windows does the same.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
+    if not hasattr(signal, "pthread_sigmask"):
+        yield getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
-        yield
+        yield 0
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -73,7 +76,7 @@ class Process:
         """Start `python -m module`, with some more variables in its environment."""
         package = str(Path(__file__).parents[2])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        with deaf():
+        with deaf() as flags:
             self.process = subprocess.Popen(
                 # -P keeps files of the user, such as a json.py, from being imported.
                 [sys.executable, "-P", "-m", module],
@@ -83,6 +86,7 @@ class Process:
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
                 text=True,
                 encoding="utf-8",
+                creationflags=flags,
             )
         self.ended = False
 

@@ -32,9 +32,9 @@ class Workers:
             with path.open("a", encoding="utf-8") as log:
                 command = [sys.executable, "-m", "folio.tuning.worker", str(study.path)]
                 # When this process ends, its end of the pipe closes, which ends the worker.
-                with deaf():  # a second signal, after that of a terminal, would end it unsaved
+                with deaf() as flags:  # a second signal would end it before it has saved
                     process = subprocess.Popen(
-                        command, stdin=subprocess.PIPE, stdout=log, stderr=log
+                        command, stdin=subprocess.PIPE, stdout=log, stderr=log, creationflags=flags
                     )
                 self.processes.append(process)
 
