@@ -39,6 +39,13 @@ def test_a_pipeline_makes_the_tokens_that_the_command_makes(
     assert theirs.index()["documents"] == ours.index()["documents"]
 
 
+def test_a_folder_of_something_else_is_no_place_for_a_store(tmp_path: Path):
+    CharacterTokenizer.train(["abc"]).save(tmp_path / "theirs.json")
+    with pytest.raises(UserError, match="is not a store: it has theirs"):
+        list(WriteShard(str(tmp_path), str(tmp_path / "theirs.json")).run([]))
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.json"]
+
+
 def test_a_task_that_stops_half_way_leaves_no_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

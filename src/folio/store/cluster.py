@@ -103,8 +103,9 @@ def begin(store: Store, tokenizer: Path, sequence: Sequence) -> None:
     """Make the folder of a store whose vocabulary is given.
 
     Raises:
-        UserError: it has another one.
+        UserError: it has another one, or files of something else.
     """
+    store.require_own_folder()
     store.shards_folder.mkdir(parents=True, exist_ok=True)
     fingerprint = load(tokenizer).fingerprint
     with locked(store.lock_file, f"The store {store.path}", wait=True):
