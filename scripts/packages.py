@@ -178,8 +178,8 @@ def use(package: Path, python: str, folder: Path) -> str:
             "-c",
             str(ROOT / "constraints.txt"),
         ]
-        torch = what_torch_brings(pip)
-        if torch == "":
+        no_torch = why_no_torch(pip)
+        if not no_torch:
             subprocess.run([*pip, "--quiet", str(package)], check=True)
             shutil.rmtree(run, ignore_errors=True)
             commands = (*WITHOUT_TORCH, *TRAINED, *WRITES)
@@ -193,12 +193,13 @@ def use(package: Path, python: str, folder: Path) -> str:
             print("folio", *command, flush=True)
             words = [str(binaries / "folio"), *command]
             subprocess.run(words, cwd=folder, env=variables, check=True)
-    if torch == "" and (absent := [path for path in MADE if not (run / path).is_file()]):
+    if not no_torch and (absent := [path for path in MADE if not (run / path).is_file()]):
         sys.exit(f"The commands left no {', '.join(absent)}.")
     version = subprocess.run([python, "--version"], capture_output=True, text=True, check=True)
     kind = "wheel" if package.suffix == ".whl" else "sdist"
     done = f"{len(commands)} commands in {time.monotonic() - begin:.0f} s"
-    return f"{version.stdout.strip()}, {kind}: {done}" + (torch and f", without torch, {torch}")
+    without = f", without torch, {no_torch}" if no_torch else ""
+    return f"{version.stdout.strip()}, {kind}: {done}{without}"
 
 
 def dependencies() -> Iterator[str]:
@@ -207,7 +208,7 @@ def dependencies() -> Iterator[str]:
     return (need for need in table["project"]["dependencies"] if not need.startswith("torch"))
 
 
-def what_torch_brings(pip: list[str]) -> str:
+def why_no_torch(pip: list[str]) -> str:
     """Why torch is not installed: it brings packages for CUDA, or there is none; empty if it is."""
     trial = [*pip, "--quiet", "--dry-run", "--report", "-", "torch"]
     asked = subprocess.run(trial, capture_output=True, text=True, check=False)

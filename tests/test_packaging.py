@@ -18,8 +18,8 @@ from scripts.packages import (
     files_of_the_package,
     find_python,
     sdist_complaints,
-    what_torch_brings,
     wheel_complaints,
+    why_no_torch,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -106,10 +106,10 @@ def test_torch_is_installed_only_where_it_brings_no_gigabytes():
         report = {"install": [{"metadata": {"name": name}} for name in names]}
         return [sys.executable, "-c", f"print({json.dumps(report)!r})"]
 
-    assert what_torch_brings(answer("torch", "sympy")) == ""
-    assert "2 packages for CUDA" in what_torch_brings(answer("torch", "nvidia-nccl", "nvidia-nvtx"))
+    assert why_no_torch(answer("torch", "sympy")) == ""
+    assert "2 packages for CUDA" in why_no_torch(answer("torch", "nvidia-nccl", "nvidia-nvtx"))
     refused = [sys.executable, "-c", "import sys; sys.exit('ERROR: No matching distribution')"]
-    assert what_torch_brings(refused).endswith("(ERROR: No matching distribution)")
+    assert why_no_torch(refused).endswith("(ERROR: No matching distribution)")
 
 
 def test_what_is_installed_without_torch_is_all_the_rest():
