@@ -149,7 +149,7 @@ def _answer(arguments: Sequence[str]) -> None:
     except PermissionError as error:
         _fail(f"{error.filename or 'A file'} is not open to this user: {error.strerror}.")
     except OSError as error:  # a file that vanished, a full disk, a name that is too long
-        _fail(_without_file(error))
+        _fail(_in_a_line(error))
     except CycloptsError as error:
         _fail(" ".join(str(error).split()))
     except (MemoryError, RuntimeError) as error:
@@ -181,8 +181,8 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def _without_file(error: OSError) -> str:
-    """What the system says of a file, in a line that is not longer than the user's own name."""
+def _in_a_line(error: OSError) -> str:
+    """Which file could not be used, and why; a very long name is cut off."""
     what = str(error.filename)[:200] if error.filename else "A file"
     return f"{what} could not be used: {error.strerror or str(error)[:200]}."
 

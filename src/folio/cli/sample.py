@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from folio.tokenizers.base import Tokenizer
 
 MOST_SAMPLES = 1_000_000
-"""Of which a note is held in memory."""
+"""In one command, which keeps a record of each in memory."""
 Strings = Annotated[
     list[str], Parameter(consume_multiple=False, negative=(), allow_leading_hyphen=True)
 ]
