@@ -86,11 +86,10 @@ def cluster_command(
     part, recipe = found.best.cluster, found.recipe
     words = ["folio", "train"]
     if part.total > 1:
-        where = ["--standalone"]
+        meeting = "--standalone"
         if part.n_machines > 1:
-            where = [*f"--nnodes {part.n_machines} --rdzv-backend c10d".split()]
-            where += ["--rdzv-endpoint", "HOST:29500"]
-        words = ["torchrun", *where, "--nproc-per-node", f"{part.n_gpus}", "-m", *words]
+            meeting = f"--nnodes {part.n_machines} --rdzv-backend c10d --rdzv-endpoint HOST:29500"
+        words = f"torchrun {meeting} --nproc-per-node {part.n_gpus} -m folio train".split()
     words += [*(recipes or ["TEXT"]), "--size", recipe.size]
     others = [flag for flag in flags if flag[0] not in ("size", "training.sharding")]
     words += [word for name, value in others for word in (f"--{name}", value)]
