@@ -294,6 +294,27 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(
     assert not runs_folder().exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(36, "File name too long", "x" * 300),
+            f"error: {'x' * 200} could not be used: File",
+        ),
+        (OSError(28, "No space left on device"), "error: The system refused something: No space"),
+        (ConnectionResetError("gone"), "error: The system refused something: gone."),
+    ],
+)
+def test_what_the_system_refuses_gets_one_line(
+    folio: Folio, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+):
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr("folio.cli.runs.list_runs", refuse)
+    assert_one_line(folio("runs"), message)
+
+
 SAMPLE_MISTAKES = {
     "--top-p 0": "--temperature 0",
     "--temperature -1": "0 (greedy) or more",

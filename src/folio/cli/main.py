@@ -182,9 +182,11 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 
 
 def _in_a_line(error: OSError) -> str:
-    """Which file could not be used, and why; a very long name is cut off."""
-    what = str(error.filename)[:200] if error.filename else "A file"
-    return f"{what} could not be used: {error.strerror or str(error)[:200]}."
+    """What the system refused, and why; a very long name is cut off."""
+    why = error.strerror or str(error)[:200]
+    if not error.filename:
+        return f"The system refused something: {why}."
+    return f"{str(error.filename)[:200]} could not be used: {why}."
 
 
 def _is_said_by_another() -> bool:
