@@ -52,7 +52,7 @@ def test_none_is_left_out_of_a_table():
     [
         ({"inner": {"widht": 1}}, "Unknown setting 'inner.widht'. Did you mean 'inner.width'?"),
         ({"inner": {"width": "8"}}, "inner.width must be a whole number, got '8'."),
-        ({"inner": {"width": -(10**30)}}, "inner.width must be between -4,611,686,018,427,387,904"),
+        ({"inner": {"width": -(10**30)}}, "inner.width must be at most 4,611,686,018,427,387,904"),
         ({"inner": {"width": True}}, "inner.width must be a whole number, got True."),
         ({"inner": {"width": 1.5}}, "inner.width must be a whole number, got 1.5."),
         ({"inner": 3}, "inner must be a table, got 3."),
@@ -87,7 +87,7 @@ def test_flags_are_typed_by_their_setting():
     ("flag", "message"),
     [
         (("inner.width", "wide"), "inner.width must be a whole number, got 'wide'."),
-        (("inner.width", "9" * 20), "inner.width must be between -4,611,686,018,427,387,904"),
+        (("inner.width", "9" * 20), "inner.width must be at most 4,611,686,018,427,387,904"),
         (("inner.kind", "firm"), "inner.kind must be one of soft, hard, got 'firm'."),
         (("width", "3"), "Unknown setting 'width'. Did you mean 'inner.width'?"),
     ],

@@ -131,7 +131,7 @@ def split_names(given: str | Iterable[str]) -> list[str]:
 
 def _whole(value: int, name: str) -> int:
     if abs(value) > LARGEST:
-        raise UserError(f"{name} must be between -{LARGEST:,} and {LARGEST:,}.")
+        raise UserError(f"{name} must be at most {LARGEST:,}, got {len(str(value))} digits.")
     return value
 
 
