@@ -173,7 +173,7 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
                 f"({' or '.join(AROUND)}), which Folio does not do."
             )
         added[is_special][token["content"]] = token["id"]
-    vocabulary: dict[str, int] = dict(model["vocab"])
+    vocabulary: dict[str, int] = dict(model["vocab"])  # no Record: what it lacks has its own error
     rules = rules_from_names(
         vocabulary, model["merges"], source, ignore_merges=bool(model.get("ignore_merges"))
     )
