@@ -209,6 +209,12 @@ def test_defaults_take_no_place_of_what_a_damaged_recipe_lacks(whole: Run):
         resume_run(whole, {"training": {"max_steps": 45}}, Watcher())
 
 
+def test_a_recipe_of_a_newer_folio_with_other_tables_is_not_called_damaged(whole: Run):
+    whole.recipe_file.write_text("format = 99\n")
+    with pytest.raises(UserError, match=r"recipe\.toml .*newer version of Folio"):
+        resume_run(whole, {"training": {"max_steps": 45}}, Watcher())
+
+
 def test_what_a_newer_folio_wrote_is_not_removed(whole: Run):
     manifest = whole.newest()[0].path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))

@@ -177,6 +177,7 @@ def read_recipe(run: Run) -> Recipe:
         UserError: it is damaged, or of a newer version; defaults would train something else.
     """
     table = read_toml(run.recipe_file)
+    require_readable("recipe", table, run.recipe_file)  # a newer version may have other tables
     for needed in TABLES:
         table[needed]
     return make_recipe(table)
