@@ -46,12 +46,12 @@ class Verdict:
 def how_often(number: float) -> str:
     """How often something was read, in words.
 
-    >>> how_often(1.02), how_often(0.4), how_often(12.3)
-    ('once', '0.4 times', '12 times')
+    >>> how_often(1.02), how_often(0.6), how_often(1.4), how_often(12.3)
+    ('once', '0.6 times', '1.4 times', '12 times')
     """
-    if round(number) == 1:
+    if round(number, 1) == 1:
         return "once"
-    return f"{number:.1f} times" if number < 1 else f"{number:.0f} times"
+    return f"{number:.1f} times" if number < 2 else f"{number:.0f} times"
 
 
 def verdict_of(recall: Recall) -> Verdict:
