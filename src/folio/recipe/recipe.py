@@ -25,7 +25,7 @@ from folio.training.pace import Knot, parse_knot
 from folio.training.schedule import ScheduleConfig
 
 TABLES = ("corpus", "tokenizer", "model", "optimizer", "schedule", "training", "device")
-"""That each run has written, of whatever version."""
+"""Tables that the recipe of every run has, whatever the version that wrote it."""
 BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
 
 
