@@ -110,6 +110,8 @@ def _verdict(recall: Recall) -> Verdict:
             f"{new.of:,} of new text, which chance explains"
         )
     copies = "it copies no more than the author does" if copied.count else "it copies nothing"
+    if not copied.of:
+        copies = f"no text that it wrote has the {recall.length} characters of a copy"
     sentence = f"It learned. {found}, and {copies}."
     advice = f"Let it write: folio sample {recall.run}"
     if (often := heart.repeated["in 100 tries"]).count:
