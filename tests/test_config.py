@@ -143,3 +143,13 @@ def test_rates_that_a_recipe_does_not_name_follow_from_the_width():
     # What is written down is whole, and stays.
     recipe = make_recipe({"size": "mini"})
     assert make_recipe(to_table(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", ["width", "rate"])
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 9000])
+def test_a_number_of_thousands_of_digits_in_a_file_is_told_in_a_line(
+    tmp_path: Path, name: str, number: str
+):
+    (tmp_path / "recipe.toml").write_text(f"[inner]\n{name} = {number}\n")
+    with pytest.raises(UserError, match=r"not valid TOML|must be at most|must be a finite"):
+        from_table(Outer, read_toml(tmp_path / "recipe.toml"))

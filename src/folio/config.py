@@ -131,7 +131,7 @@ def split_names(given: str | Iterable[str]) -> list[str]:
 
 def _whole(value: int, name: str) -> int:
     if abs(value) > LARGEST:
-        raise UserError(f"{name} must be at most {LARGEST:,}, got {len(str(value))} digits.")
+        raise UserError(f"{name} must be at most {LARGEST:,} on either side of 0, got more.")
     return value
 
 
@@ -152,7 +152,9 @@ def read_toml(path: Path) -> Table:
     """Read a TOML file; a syntax error names file, line and column."""
     try:
         return with_path(tomllib.loads(read_text(path)), path)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:  # of syntax, UTF-8, thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}.") from None
 
 

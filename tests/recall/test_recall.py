@@ -15,6 +15,7 @@ import pytest
 import folio
 from folio.cli.main import main
 from folio.errors import UserError
+from folio.evaluation.shares import Share
 from folio.recall import measure as measure_module
 from folio.recall.config import RecallConfig
 from folio.recall.measure import measure_recall, write_samples
@@ -63,7 +64,12 @@ def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: M
     verdict = verdict_of(recall)
     assert verdict.kind == "learned" and verdict.sentence.startswith("It learned.")
     assert recall.heart.text["in a million"].count == 0 < recall.heart.text["at once"].of
-    assert recall.model.copied.count == 0
+    assert recall.model.copied.count == 0 < recall.model.copied.of
+    assert verdict.sentence.endswith("and it copies nothing.")
+    short = replace(recall, model=replace(recall.model, copied=Share(0, 0, 0.0)))
+    assert "no text that it wrote has the" in verdict_of(short).sentence, (
+        "nobody knows whether it copies"
+    )
 
 
 def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):

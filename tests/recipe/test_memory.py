@@ -219,6 +219,15 @@ def test_kernels_that_are_still_to_be_compiled_count_once_for_each_process(
     assert peak(2, True) - peak(2, False) == 2 * memory.COMPILING_BYTES
 
 
+def test_small_micro_batches_are_still_those_of_all_workers():
+    def peak(micro_batch_size: int) -> int:
+        training = {"batch_size": 8, "micro_batch_size": micro_batch_size}
+        recipe = make_recipe({"model": {"vocab_size": 100}, "training": training})
+        return peak_memory_bytes(recipe, cpu(4), 0)
+
+    assert peak(1) == peak(4) < peak(8), "each of four workers has one at a time"
+
+
 def test_windows_that_the_recipe_gives_are_left_alone():
     recipe = make_recipe({"model": {"vocab_size": 100}, "training": {"micro_batch_size": 6}})
     assert windows_that_fit(recipe, cpu(), 1, 0)[0] == recipe

@@ -16,8 +16,8 @@ from folio.device import Device, DeviceConfig
 from folio.planning.step_memory import saved_bytes
 from folio.recipe.build import build
 from folio.recipe.parameter_memory import (
-    block_parameters,
     gathered_bytes,
+    n_parameters_per_block,
     parameter_bytes,
     update_bytes,
     windows_at_once,
@@ -62,7 +62,7 @@ def test_an_update_takes_a_root_where_it_is_made():
 
 def test_what_is_whole_at_a_time_is_what_is_around_the_blocks_and_two_of_these():
     recipe = recipe_of("full")
-    total, block = recipe.model.n_parameters, block_parameters(recipe.model)
+    total, block = recipe.model.n_parameters, n_parameters_per_block(recipe.model)
     around = 64 * 64 + 8 * 64 + 2 * 64  # token ids, positions, the last norm
     assert total == around + 4 * block
     assert gathered_bytes(recipe, 2, 4) == around * (2 + 2) + block * (2 + 2 + 4 + 4)

@@ -12,8 +12,9 @@ import pytest
 
 from folio.config import Table, merge, read_toml
 from folio.errors import UserError
+from folio.recipe import resume
 from folio.recipe.finish import Result
-from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.recipe import Recipe, make_recipe, read_recipe
 from folio.recipe.resume import resume_run, train_or_go_on
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
@@ -206,6 +207,29 @@ def test_defaults_take_no_place_of_what_a_damaged_recipe_lacks(whole: Run):
     head, _, _ = whole.recipe_file.read_text().partition("[optimizer]")
     whole.recipe_file.write_text(head)
     with pytest.raises(UserError, match=r"recipe\.toml is damaged: it must have an entry 'optim"):
+        resume_run(whole, {"training": {"max_steps": 45}}, Watcher())
+
+
+def test_memory_on_another_device_is_that_of_the_sharding_that_was_asked_for(
+    whole: Run, monkeypatch: pytest.MonkeyPatch
+):
+    counted: list[str] = []
+
+    def fit(recipe: Recipe, *rest: Any) -> tuple[Recipe, int]:
+        counted.append(recipe.training.sharding)
+        return recipe, 0
+
+    monkeypatch.setattr(resume, "fit_memory", fit)
+    changes = {"training": {"max_steps": 45, "sharding": "full"}, "device": {"fast": "off"}}
+    result = resume_run(whole, changes, Watcher())
+    assert counted == ["full"]
+    assert result is not None and result.state.step == 45
+    assert read_recipe(whole).training.sharding == "full"
+
+
+def test_a_recipe_of_a_newer_folio_with_other_tables_is_not_called_damaged(whole: Run):
+    whole.recipe_file.write_text("format = 99\n")
+    with pytest.raises(UserError, match=r"recipe\.toml .*newer version of Folio"):
         resume_run(whole, {"training": {"max_steps": 45}}, Watcher())
 
 

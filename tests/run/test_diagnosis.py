@@ -203,21 +203,31 @@ def test_a_training_loss_far_below_the_validation_loss_is_by_heart():
     assert one.verdict == "overfit"
 
 
-def test_a_text_too_small_to_show_that_anything_was_learned_is_not_healthy():
-    def verdict(error: float) -> str:
-        losses = ((50, 2.9), (100, 2.8))
-        events: list[Event] = [
-            {"event": "step", "step": n, "loss": 3.0 - n / 500} for n in range(1, 101)
-        ]
-        events += [
-            {"event": "evaluation", "step": step, "validation_loss": loss}
-            | {"training_loss": loss - 0.2, "standard_error": error}
-            for step, loss in losses
-        ]
-        events += [{"event": "end", "step": 100, "reason": "finished", "peak_learning_rate": 1e-3}]
-        return diagnose(events, 3.0, "runs/x").verdict
-
-    assert [verdict(error) for error in (0.02, 0.15)] == ["healthy", "too early"]
+@pytest.mark.parametrize(
+    ("best", "error", "expected"),
+    [
+        (2.8, 0.02, "healthy"),
+        (2.8, math.inf, "healthy"),  # of a single text nobody knows it
+        (2.8, 0.15, "the validation loss 2.800 ± 0.300 is not surely below 3.000"),
+        (3.1, 0.01, "the validation loss 3.100 ± 0.020 is not surely below 3.000"),
+        (3.1, None, "the validation loss 3.100 is not surely below 3.000"),
+    ],
+)
+def test_a_loss_that_is_not_surely_below_that_of_frequencies_is_not_healthy(
+    best: float, error: float | None, expected: str
+):
+    events: list[Event] = [
+        {"event": "step", "step": n, "loss": 3.0 - n / 500} for n in range(1, 101)
+    ]
+    events += [
+        {"event": "evaluation", "step": step, "validation_loss": loss}
+        | {"training_loss": 2.6, "standard_error": error}
+        for step, loss in ((50, best + 0.1), (100, best))
+    ]
+    events += [{"event": "end", "step": 100, "reason": "finished", "peak_learning_rate": 1e-3}]
+    assert str(diagnose(events, 3.0, "runs/x")).startswith(
+        expected if expected == "healthy" else f"too early: {expected}"
+    )
 
 
 def test_a_rise_within_the_standard_error_is_no_overfitting():

@@ -85,6 +85,9 @@ def test_baselines_that_took_long_are_kept_at_the_next_end(tmp_path: Path):
     write_baselines(opened.run, found)
     look_back.look_back(opened, run_seconds=1e9)
     assert read_baselines(opened.run) == found
+    opened.run.baselines_file.write_text("[{")
+    look_back.look_back(opened, run_seconds=1e9)
+    assert read_baselines(opened.run)[0].name == "every character as likely", "measured anew"
 
 
 def test_what_stands_often_and_patterns_are_no_alarm(tmp_path: Path):

@@ -20,6 +20,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from folio.config import merge
 from folio.errors import UserError
+from folio.model.gpt import GPT
+from folio.recipe import build
 from folio.training.distributed import ProcessGroup
 from folio.training.fsdp_rows import rows_of
 from folio.training.fsdp_step import FSDPStep
@@ -109,6 +111,22 @@ def test_losses_weights_and_state_are_those_of_one_process(kind: str, n: int, tm
             apart = np.abs(found[name] - values).max() / np.abs(values).max()
             # Muon makes more of what rounds off, and squares twice as much.
             assert apart <= (0.3 if kind == "bfloat16" else 1e-3), name
+
+
+def test_a_layer_of_own_code_that_is_frozen_stays_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def partly_frozen(*given: Any) -> GPT:
+        model = GPT(*given)
+        model.final_norm.requires_grad_(False)
+        return model
+
+    monkeypatch.setattr(build, "GPT", partly_frozen)
+    changes, listener = merge(FULL, KINDS["adamw"]), Listener()
+    train(training_of(None, **changes), TrainingState(), listener)
+    (losses, (weights, _)), _ = together(2, tmp_path, lambda g: run(g, changes, TrainingState()))
+    assert losses[0] == pytest.approx(listener.losses, rel=1e-4)
+    assert (weights["final_norm.weight"] == 1).all()
 
 
 def test_what_two_began_one_process_and_three_go_on_with(tmp_path: Path):

@@ -249,6 +249,21 @@ def test_of_two_commands_at_once_the_second_finds_the_study_of_the_first(
     assert len(answers) == 1 and "exists with another repeats" in answers[0]
 
 
+def test_a_command_that_gives_up_waiting_leaves_the_folder_to_the_one_that_makes_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*given: Any, **how: Any) -> Any:
+        raise KeyboardInterrupt
+
+    lock = making.locks_in(tmp_path / "study") / "making"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    monkeypatch.setattr(making, "locked", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_study(tmp_path / "study", Request(recipe={}, search={}), 1, Watcher())
+    assert lock.exists()
+
+
 def test_a_study_that_could_not_be_made_leaves_nothing(tmp_path: Path):
     request = Request(recipe={"corpus": {"sources": ["nothing.txt"]}}, search={})
     for _ in range(2):

@@ -88,8 +88,8 @@ def ratio_error(nats: NDArray[Any], targets: NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """Holds what the seed makes of a loss, which is taken to be the same for all recipes, so that
-    one of them may have a single run.
+    """How far seeds alone move a loss. It is assumed to be the same for all recipes, so one of them
+    may have a single run.
     """
 
     deviation: float
@@ -102,8 +102,8 @@ class SeedNoise:
         return self.deviation * math.sqrt(sum(1 / n for n in n_runs))
 
     def differ(self, first: Sequence[float], second: Sequence[float]) -> bool:
-        """Whether the losses of two recipes are further apart than chance alone puts 95 % of them:
-        Student's t, which allows for how few seeds the deviation was measured with.
+        """Whether seeds alone would put the mean losses of two recipes this far apart in fewer than
+        5 % of cases. Student's t allows for how few seeds the deviation was measured with.
         """
         error = self.error(len(first), len(second))
         return abs(mean(second) - mean(first)) > student_quantile(self.freedom) * error

@@ -46,12 +46,12 @@ class Verdict:
 def how_often(number: float) -> str:
     """How often something was read, in words.
 
-    >>> how_often(1.02), how_often(0.4), how_often(12.3)
-    ('once', '0.4 times', '12 times')
+    >>> how_often(1.02), how_often(0.6), how_often(1.4), how_often(12.3)
+    ('once', '0.6 times', '1.4 times', '12 times')
     """
-    if round(number) == 1:
+    if round(number, 1) == 1:
         return "once"
-    return f"{number:.1f} times" if number < 1 else f"{number:.0f} times"
+    return f"{number:.1f} times" if number < 2 else f"{number:.0f} times"
 
 
 def verdict_of(recall: Recall) -> Verdict:
@@ -110,6 +110,8 @@ def _verdict(recall: Recall) -> Verdict:
             f"{new.of:,} of new text, which chance explains"
         )
     copies = "it copies no more than the author does" if copied.count else "it copies nothing"
+    if not copied.of:
+        copies = f"no text that it wrote has the {recall.length} characters of a copy"
     sentence = f"It learned. {found}, and {copies}."
     advice = f"Let it write: folio sample {recall.run}"
     if (often := heart.repeated["in 100 tries"]).count:

@@ -130,13 +130,14 @@ def whole_model_does_not_fit(recipe: Recipe, device: Device) -> str:
     """
     if recipe.training.sharding != "full" or device.config.kind == "cpu":
         return ""
-    needed = (4 + device.dtype.itemsize) * recipe.model.n_parameters  # and in its precision
+    n_models = 3  # of the best step, of the last, and a copy in float32 on its way to less
+    needed = n_models * 4 * recipe.model.n_parameters
     free = memory_limit(recipe, device)
     if needed <= free:
         return ""
     return (
-        f"not read, since the whole model takes {needed / 1e9:.1f} GB of the {free / 1e9:.1f} GB "
-        f"that the card has left: `folio evaluate` reads it elsewhere"
+        f"not read, since that takes {needed / 1e9:.1f} GB with the whole model, and the card has "
+        f"{free / 1e9:.1f} GB left, or may use no more: `folio evaluate` reads it elsewhere"
     )
 
 

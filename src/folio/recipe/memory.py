@@ -55,7 +55,7 @@ def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int, n_processes: 
     if device.config.kind != "cpu":
         return gpu_bytes(recipe, device, n_processes)
     windows = windows_at_once(recipe, n_processes)
-    n_copies = min(device.config.threads, windows) if device.is_fast else 1
+    n_copies = min(device.config.threads, recipe.training.batch_size) if device.is_fast else 1
     windows_each = -(-windows // n_copies)
     itemsize = device.dtype.itemsize
     input_size = 1 if device.config.precision == "int8" else itemsize

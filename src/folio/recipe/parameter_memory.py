@@ -67,7 +67,7 @@ def gathered_bytes(recipe: Recipe, itemsize: int, n_processes: int = 1) -> float
     """
     if n_processes == 1 or recipe.training.sharding != "full":
         return 0.0
-    block = block_parameters(recipe.model)
+    block = n_parameters_per_block(recipe.model)
     around = recipe.model.n_parameters - recipe.model.n_layers * block
     weights = gradients = itemsize
     next_block = 2 * itemsize  # as it comes, and in the shape of its parameters
@@ -80,7 +80,7 @@ def windows_at_once(recipe: Recipe, n_processes: int = 1) -> int:
     return min(recipe.training.micro_batch_size or share, share)
 
 
-def block_parameters(model: ModelConfig) -> int:
+def n_parameters_per_block(model: ModelConfig) -> int:
     """Number of parameters of one block."""
     one, two = (replace(model, n_layers=n).n_parameters for n in (1, 2))
     return two - one

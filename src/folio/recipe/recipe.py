@@ -25,7 +25,7 @@ from folio.training.pace import Knot, parse_knot
 from folio.training.schedule import ScheduleConfig
 
 TABLES = ("corpus", "tokenizer", "model", "optimizer", "schedule", "training", "device")
-"""That each run has written, of whatever version."""
+"""Tables that the recipe of every run has, whatever the version that wrote it."""
 BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
 
 
@@ -177,6 +177,7 @@ def read_recipe(run: Run) -> Recipe:
         UserError: it is damaged, or of a newer version; defaults would train something else.
     """
     table = read_toml(run.recipe_file)
+    require_readable("recipe", table, run.recipe_file)  # a newer version may have other tables
     for needed in TABLES:
         table[needed]
     return make_recipe(table)

@@ -35,8 +35,9 @@ from folio.training.schedule import learning_rate_share
 
 CHANGEABLE = ("training", "device")
 """Tables of a recipe that may change when a run is resumed."""
-SHOWN = ("page", "log")
-"""Settings of [training] that say where a run is shown; a budget does not begin anew with them."""
+APART = ("page", "log", "sharding")
+"""Settings of [training] that say where a run is shown, and how processes divide it; a budget does
+not begin anew with them."""
 
 
 def resume_run(
@@ -74,10 +75,11 @@ def resume_run(
                     f"{key}. Start another run with: folio train {run.recipe_file} --{key}..."
                 )
         changes = dict(overrides.get("training", {}))
-        shown = {name: changes.pop(name) for name in SHOWN if name in changes}
+        apart = {name: changes.pop(name) for name in APART if name in changes}
         if not changes and _is_complete(run, before):
             return None
-        asked = make_recipe(to_table(before), {"training": shown})
+        device_changes = overrides.get("device", {})
+        asked = make_recipe(to_table(before), {"training": apart, "device": device_changes})
         require_installed(asked.training.log)
         fingerprint = load(run.tokenizer_file).fingerprint
         parts = (run.tokens_file(part) for part in ("train", "validation"))
@@ -85,7 +87,8 @@ def resume_run(
         texts = train_ids, validation
         checkpoint, _ = newest_checkpoint(run.checkpoints_folder, DamagedError)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
-        recipe, device = _on_this_machine(asked, moved, overrides.get("device", {}), watcher, group)
+        wanted = before.device
+        recipe, device = _on_this_machine(asked, wanted, moved, device_changes, watcher, group)
         done = checkpoint.step if checkpoint else 0
         recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
         require_steps(group, budget is not None)
@@ -160,6 +163,7 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
 
 def _on_this_machine(
     recipe: Recipe,
+    wanted: DeviceConfig,
     moved: bool,
     changes: dict[str, Any],
     watcher: Watcher,
@@ -170,14 +174,14 @@ def _on_this_machine(
     A result depends on device, precision and threads in its last bits, so each change is reported.
 
     Args:
-        recipe: the run's recipe.
+        recipe: the run's recipe, with what the user changed.
+        wanted: the device that the run had.
         moved: whether it was trained on a machine with other cores.
         changes: what the user gave for [device].
         watcher: is told of changes.
         group: of the processes that go on together, if there are several.
     """
-    wanted = recipe.device
-    config = make_recipe(to_table(recipe), {"device": changes}).device
+    config = recipe.device
     if moved and not changes.get("threads") and config.threads > cores():
         config = replace(config, threads=cores())
     try:
@@ -196,10 +200,10 @@ def _on_this_machine(
                 f"device.{name} was {was} and is {now} from here on: the losses differ from those "
                 f"of an uninterrupted run in their last bits"
             )
+    recipe = replace(recipe, device=device.config)
     if device.config == wanted:
         return recipe, device
     watcher.tell(f"device: {device}")
-    recipe = replace(recipe, device=device.config)
     recipe, _ = fit_memory(recipe, device, memory_before(), watcher.tell, group)
     return recipe, device
 

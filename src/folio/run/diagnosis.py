@@ -337,16 +337,19 @@ def _too_early(curves: Curves, commands: Commands) -> Diagnosis:
 
 
 def _unsure(curves: Curves, commands: Commands) -> Diagnosis | None:
-    """The validation text is too small to show that anything was learned."""
-    best = curves.best
+    """The training loss came down, but the validation loss is not surely below that of token
+    frequencies.
+    """
+    best, frequency_loss = curves.best, curves.frequency_loss
     error = best.get("standard_error") or 0.0
-    if best["validation_loss"] + 2 * error <= curves.frequency_loss or not math.isfinite(error):
+    error = error if math.isfinite(error) else 0.0  # of a single text it is unknown
+    if best["validation_loss"] + 2 * error <= frequency_loss:
         return None
+    within = f" ± {2 * error:.3f}" if error else ""
     return Diagnosis(
         "too early",
-        f"the validation text is small: the loss {best['validation_loss']:.3f} is known to "
-        f"±{2 * error:.3f}, and bare token frequencies give {curves.frequency_loss:.3f}. More text "
-        f"would tell.",
+        f"the validation loss {best['validation_loss']:.3f}{within} is not surely below "
+        f"{frequency_loss:.3f}, which is that of bare token frequencies. More text would tell.",
         commands.look_at_text(),
     )
 

@@ -6,6 +6,7 @@ Both are short looks; `folio recall` and `folio evaluate --baselines` are the lo
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,14 @@ from folio.evaluation.repeats import OFTEN, count_repeats
 from folio.evaluation.shares import Share, share_of
 from folio.evaluation.uncertainty import FEWEST_BLOCKS
 from folio.jit import available, must_compile
-from folio.run.baselines import LITTLE, measure_baselines, read_baselines, write_baselines
+from folio.records import DamagedError
+from folio.run.baselines import (
+    LITTLE,
+    Baseline,
+    measure_baselines,
+    read_baselines,
+    write_baselines,
+)
 from folio.run.model import Model
 from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
@@ -90,7 +98,9 @@ def look_back(
     n_tokens = len(opened.training())
     is_ready = seconds_left == math.inf or not _compiles_first()
     if is_ready and n_tokens < min(LITTLE, NGRAMS_PER_SECOND * seconds):
-        baselines = read_baselines(run)  # the text is the same; `folio evaluate` looks for longer
+        baselines = list[Baseline]()
+        with suppress(DamagedError):  # they are measured anew
+            baselines = read_baselines(run)  # the text is the same; `folio evaluate` takes longer
         if not baselines:
             baselines = measure_baselines(opened, quick=True)
             write_baselines(run, baselines)

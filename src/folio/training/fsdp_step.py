@@ -170,7 +170,7 @@ class FSDPStep:
         return Batch(inputs, targets)
 
     def _gradients(self) -> list[Tensor]:
-        return [own_rows(gradient_of(p)) for p in self.parameters]
+        return [own_rows(gradient_of(p)) for p in self.parameters if p.requires_grad]
 
     def update(self, lr_scale: float, norm: float) -> None:
         """As a Step; and all find out alike whether a weight would not be finite."""
@@ -222,9 +222,14 @@ class FSDPStep:
 
 
 def without_values(model: nn.Module) -> nn.Module:
-    """A copy of a model whose parameters have a shape, and no values; tied ones stay tied."""
-    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in model.parameters()}
-    return copy.deepcopy(model, cast("dict[int, Any]", empty))
+    """A copy of a model whose parameters have a shape, and no values; tied ones stay tied, and
+    frozen ones frozen.
+    """
+    empty: dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, empty)
 
 
 def _divide(model: nn.Module, device: Device) -> None:

@@ -84,11 +84,13 @@ def _reserved(path: Path) -> Iterator[None]:
         locks.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, path) from error
+    is_held = False
     try:
         with locked(locks / "making", f"The study {path}", wait=True):
+            is_held = True
             yield
     finally:
-        if not is_study(path):
+        if is_held and not is_study(path):  # one that gave up waiting leaves it to the other
             shutil.rmtree(path, ignore_errors=True)
             with suppress(OSError):  # others may have made something beside it
                 for folder in above:
