@@ -208,7 +208,7 @@ def test_a_file_of_secrets_that_cannot_be_is_refused(
 ):
     file = tmp_path / "mine.txt"
     file.write_text("ab\n")
-    for path, words in ((file, "Give 4 or more"), (tmp_path / "absent", "cannot be read")):
+    for path, words in ((file, "Give 4 or more"), (tmp_path / "absent", "There is no file")):
         with pytest.raises(SystemExit):
             main(["recall", "letters", "--secrets", str(path)])
         assert words in capsys.readouterr().err
