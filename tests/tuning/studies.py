@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from folio.config import read_toml
 from folio.tuning import worker
@@ -60,8 +60,3 @@ def trial_of(job: worker.Job) -> Trial:
 def rates_of_runs(study: Study, n: int) -> list[float]:
     recipes = [read_toml(study.trial_run(number).recipe_file) for number in range(n)]
     return [recipe["optimizer"]["learning_rate"] for recipe in recipes]
-
-
-def losses(study: Study) -> list[tuple[dict[str, Any], float | None]]:
-    """Settings and loss of each trial."""
-    return [(trial.params, trial.value) for trial in study.connect().get_trials()]
