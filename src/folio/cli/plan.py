@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from folio.cli.overrides import Words, from_a_run, settings_table, split_words
+from folio.cli.overrides import Words, check_budget, from_a_run, settings_table, split_words
 from folio.config import Table
 from folio.console import say, show, table
 from folio.errors import UserError
 from folio.storage import json_text
-from folio.training.config import MOST_MINUTES
 
 if TYPE_CHECKING:
     from folio.planning.plan import Plan, Row
@@ -68,9 +67,7 @@ def plan(
             )
         show_cluster(corpus, gpus, machines, gpu, link, network, json)
         return
-    if not 0 < minutes <= MOST_MINUTES:
-        must = f"at most {MOST_MINUTES}" if minutes > 0 else "above 0"
-        raise UserError(f"--minutes must be {must}, got {minutes:g}.")
+    check_budget("--minutes", minutes)
     positional, flags = split_words(corpus)
     layers: list[Table] = [{"corpus": {"sources": positional}}] if positional else []
     if memory:

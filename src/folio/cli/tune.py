@@ -7,13 +7,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from folio.cli.overrides import Words, check_workers, settings_table, split_words
+from folio.cli.overrides import Words, check_budget, check_workers, settings_table, split_words
 from folio.config import Table, read_toml
 from folio.console import say, show
 from folio.errors import UserError
 from folio.run.directory import check_name, runs_folder
 from folio.storage import LOCKS, json_text
-from folio.training.config import MOST_MINUTES
 
 
 def tune(
@@ -135,9 +134,8 @@ def _check(
         raise UserError(f"--workers must be 1 where the system has no file locks, got {workers}.")
     check_workers(workers)
     for flag, number in (("epochs", epochs), ("minutes", minutes)):
-        if number is not None and not 0 < number <= MOST_MINUTES:
-            must = f"at most {MOST_MINUTES}" if number > 0 else "above 0"
-            raise UserError(f"--{flag} must be {must}, got {number:g}.")
+        if number is not None:
+            check_budget(f"--{flag}", number)
     if epochs is not None and minutes is not None:
         raise UserError("--epochs and --minutes are both budgets. Leave one of them out.")
     if name is not None:
