@@ -14,7 +14,7 @@ from folio.errors import UserError
 from folio.pictures import Curve, draw_curves
 from folio.report import html_page, html_table
 from folio.run.directory import Run
-from folio.run.metrics import Event
+from folio.run.metrics import Event, of_kind
 from folio.storage import atomic_write
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def validation_series(compared: Sequence[Run], events: Sequence[Sequence[Event]]
     """
     series = list[Series]()
     for run, of in zip(compared, events):
-        evaluations = [event for event in of if event["event"] == "evaluation"]
+        evaluations = of_kind(of, "evaluation")
         series.append(
             Series(
                 run.name,

@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
-from folio.run.metrics import Event
+from folio.run.metrics import Event, of_kind
 
 Verdict = Literal[
     "healthy", "overfit", "by heart", "underfit", "diverging", "learning nothing", "too early"
@@ -104,13 +104,13 @@ def diagnose(
         recipe: the table of its settings, used for advice.
         by_heart: content of by_heart.json for this end of the run; None if it was not measured.
     """
-    ends = [event for event in events if event["event"] == "end"]
+    ends = of_kind(events, "end")
     commands = Commands(run, recipe or {}, ends[-1]["peak_learning_rate"] if ends else 1e-3)
-    losses = [event["loss"] for event in events if event["event"] == "step"]
+    losses = [event["loss"] for event in of_kind(events, "step")]
     curves = Curves(
         training=smoothed(losses),
         noise=noise_of_difference(losses),
-        evaluations=[event for event in events if event["event"] == "evaluation"],
+        evaluations=of_kind(events, "evaluation"),
         frequency_loss=frequency_loss,
         ending=ends[-1]["reason"] if ends else "interrupted",
         by_heart=by_heart,

@@ -12,7 +12,7 @@ from folio.report import html_table
 from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import HeldOut
-from folio.run.metrics import Event
+from folio.run.metrics import Event, of_kind
 from folio.run.summary import facts_of
 
 
@@ -26,7 +26,7 @@ def run_html(run: Run, held_out: Sequence[HeldOut] = (), sample: str = "") -> st
     """
     events = run.events()
     diagnosis, facts = diagnose_run(run), facts_of(run, events)
-    steps = [event for event in events if event["event"] == "step"]
+    steps = of_kind(events, "step")
     level = "bare token frequencies", run.corpus()["frequency_loss"]
     rows = [
         ["text", f"{facts['text']}, {facts['characters']:,} characters"],
@@ -41,7 +41,7 @@ def run_html(run: Run, held_out: Sequence[HeldOut] = (), sample: str = "") -> st
         loss_figure(
             [event["step"] for event in steps],
             [event["loss"] for event in steps],
-            [event for event in events if event["event"] == "evaluation"],
+            of_kind(events, "evaluation"),
             level,
         ),
         html_table(["", ""], rows),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +37,12 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
     if not path.exists():
         return []
     events = parse_events(path.read_text(encoding="utf-8", errors="replace"))
-    return [event for event in events if kind is None or event.get("event") == kind]
+    return events if kind is None else of_kind(events, kind)
+
+
+def of_kind(events: Iterable[Event], kind: str) -> list[Event]:
+    """Those of some events that are of one kind, such as `evaluation`."""
+    return [event for event in events if event["event"] == kind]
 
 
 def parse_events(lines: str) -> list[Event]:

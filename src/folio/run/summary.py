@@ -9,7 +9,7 @@ from typing import Any
 from folio.config import from_table, read_toml
 from folio.model.config import ModelConfig
 from folio.run.directory import Run
-from folio.run.metrics import Event
+from folio.run.metrics import Event, of_kind
 
 
 def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:
     """
     recipe = read_toml(run.recipe_file)
     last = events[-1] if events else {"step": 0, "seconds": 0.0, "event": "none"}
-    evaluations = [event for event in events if event["event"] == "evaluation"]
+    evaluations = of_kind(events, "evaluation")
     best = min(evaluations, key=lambda e: e["validation_loss"]) if evaluations else None
     corpus = run.corpus()
     imported = corpus.get("imported")
