@@ -52,8 +52,10 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=150_000)
     parser.add_argument("--steps", type=int, default=400, help="of 1,024 tokens")
     parser.add_argument("--goldfish", default="0,8")
+    parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--seeds", default="1")
     options = parser.parse_args()
+    dropout = dict.fromkeys(("attention_dropout", "residual_dropout"), options.dropout)
     whole = russian() if options.text == "russian" else english()
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
@@ -63,6 +65,7 @@ def main() -> None:
         for k in map(int, options.goldfish.split(",")):
             for seed in map(int, options.seeds.split(",")):
                 settings = settings_of(options.tokenizer, options.steps, k, held_out)
+                settings["model"] |= dropout
                 result = folio.train("planted.txt", name=f"{k}-{seed}", seed=seed, **settings)
                 opened = folio.load(result.run.path)
                 rows.append([str(k), str(seed), *measure(opened, passages)])
@@ -154,9 +157,15 @@ def measure(opened: Model, passages: list[list[str]]) -> Iterator[str]:
 @torch.inference_mode()
 def bits_of(opened: Model, passage: str) -> tuple[float, bool]:
     """The bits of what follows the beginning of a passage, and whether it comes at once."""
-    tokenizer = opened.tokenizer
-    ids = np.asarray(tokenizer.encode(passage[: BEFORE + LENGTH]), np.int64)
-    first = next(n for n in range(1, len(ids)) if len(tokenizer.decode(ids[:n])) >= BEFORE)
+    decode = opened.tokenizer.decode
+    # The whole passage is encoded and then cut, since a word that is cut first has other tokens
+    # than those that were learned.
+    ids = np.asarray(opened.tokenizer.encode(passage), np.int64)
+    first, end = (
+        next(n for n in range(1, len(ids)) if len(decode(ids[:n])) >= length)
+        for length in (BEFORE, BEFORE + LENGTH)
+    )
+    ids = ids[:end]
     logits = opened.model(torch.from_numpy(ids[None, :-1]))[0, first - 1 :].float()
     targets = torch.from_numpy(ids[first:])
     nats = F.cross_entropy(logits, targets, reduction="sum")

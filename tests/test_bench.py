@@ -26,6 +26,7 @@ from folio.recipe.expected_loss import LossRule
 from folio.run.model import Model
 from folio.run.opening import open_run
 from folio.testing import tiny_gpt
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 
 
@@ -123,6 +124,19 @@ def test_bits_of_a_passage_are_those_of_its_tokens_after_the_beginning_that_is_g
     expected = -sum(float(chances[i - 1, ids[i]]) for i in range(64, 114)) / math.log(2)
     bits, at_once = goldfish.bits_of(opened, passage)
     assert bits == pytest.approx(expected, rel=1e-4) and not at_once
+
+
+def test_bits_of_a_passage_are_those_of_tokens_that_were_learned_where_a_word_is_cut():
+    """Characters 64 and 114 stand within a token."""
+    passage = " word" * 40
+    tokenizer = BPETokenizer.from_merges([(32, 119), (256, 111), (257, 114), (258, 100)])
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=128)
+    opened: Any = SimpleNamespace(model=model, tokenizer=tokenizer)
+    ids = torch.tensor(list(map(int, tokenizer.encode(passage))))
+    assert len(ids) == 40
+    chances = model(ids[None, :22])[0].detach().log_softmax(1)
+    expected = -sum(float(chances[i - 1, ids[i]]) for i in range(13, 23)) / math.log(2)
+    assert goldfish.bits_of(opened, passage)[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_published_speeds_are_predicted_as_well_as_the_docs_say():
