@@ -103,7 +103,7 @@ def words(entry: HelpEntry) -> str:
     """What a flag does, and its default where that says anything."""
     text = plain(entry.description)
     if entry.type is bool and entry.default == "True":
-        return f"Not: {text[:1].lower()}{text[1:]}"
+        return f"Do not {text[:1].lower()}{text[1:]}"
     return text + (f" [{entry.default}]" if entry.default not in (None, "", '""', "False") else "")
 
 

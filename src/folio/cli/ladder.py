@@ -130,7 +130,8 @@ def _list() -> str:
     rows[7][2] = str(scaled_up.EXPECTED)
     return (
         f"{table(['step', 'idea', 'the course'], rows)}\n\n"
-        f"The course's loss is of held-out tiny Shakespeare, in nats per character.\n"
+        f"The course is a public one that builds a GPT in these steps. Its losses are of held-out\n"
+        f"tiny Shakespeare, in nats per character.\n"
         f"folio ladder 3 trains step 3, folio ladder all trains 0 to 6. Each idea's source\n"
         f"stands in its file, src/folio/ladder/step*.py. python -m folio.ladder.plain is step 1\n"
         f"without torch: plain Python that imports nothing, with its own backward pass."

@@ -147,7 +147,7 @@ def _answer(arguments: Sequence[str]) -> None:
     except UserError as error:
         _fail(str(error))
     except PermissionError as error:
-        _fail(f"{error.filename or 'A file'} is not open to this user: {error.strerror}.")
+        _fail(f"No permission to use {error.filename or 'a file'}: {error.strerror}.")
     except OSError as error:  # a file that vanished, a full disk, a name that is too long
         _fail(_in_a_line(error))
     except CycloptsError as error:

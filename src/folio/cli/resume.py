@@ -13,7 +13,7 @@ def resume(
     log: Repeatable | None = None,
     json: bool = False,
 ) -> None:
-    """Continue a run exactly where it stopped, or train it longer: folio resume [RUN]
+    """Continue a run where it stopped, or longer: folio resume [RUN] [--TABLE.SETTING VALUE ...]
 
     Args:
         run: A name or a path; by default the newest run.

@@ -26,7 +26,9 @@ def runs(
     json: bool = False,
     out: Path | None = None,
 ) -> None:
-    """List the runs; with --compare A B draw their curves, and say whether they differ.
+    """List the runs, or compare some: folio runs [--compare A B ...]
+
+    --compare draws their curves, and says whether the models differ.
 
     Args:
         compared: Runs for --compare.
