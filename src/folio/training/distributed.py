@@ -24,7 +24,6 @@ Shapes:  N parameters that learn · B windows in a batch · T context length
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -44,6 +43,7 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.gradients import gradient_norm, gradient_of
 from folio.training.objective import Loss
+from folio.training.seeds import dropout_seed
 from folio.training.state import Remembers
 from folio.training.step import Gradient, Step
 from folio.workers import WorkerError
@@ -315,7 +315,7 @@ class DistributedStep:
         self._flat.zero_()
         if weight:
             mask = step * world_size + rank  # another one for each process
-            torch.manual_seed(mixed(self.seed, mask))  # for the plain step, and on a GPU
+            torch.manual_seed(dropout_seed(self.seed, mask))  # for the plain step, and on a GPU
             loss = self.step.backward(own, mask).loss
             torch.cat([gradient_of(p).flatten() for p in self.parameters], out=self._flat[:-N_TOLD])
             self._flat.mul_(weight)
@@ -404,9 +404,3 @@ def add_up_nll(
     each[before : before + len(own)] = torch.from_numpy(own).to(device)
     group.reduce(each)
     return each.cpu().numpy()
-
-
-def mixed(*numbers: int) -> int:
-    """Make a 63-bit whole number that looks random, the same for the same numbers."""
-    digest = hashlib.sha256(repr(numbers).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

@@ -47,10 +47,11 @@ from folio.evaluation.score import Score, Window, places_of, score
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.distributed import ProcessGroup, add_up_nll, mixed
+from folio.training.distributed import ProcessGroup, add_up_nll
 from folio.training.fsdp_rows import Rows, own_rows, rows_of
 from folio.training.gradients import gradient_of, total_norm
 from folio.training.objective import Loss, usual_loss
+from folio.training.seeds import dropout_seed
 from folio.training.sharded_optimizer import ShardedOptimizer
 from folio.training.step import Gradient
 
@@ -146,7 +147,7 @@ class FSDPStep:
         own, n_targets = self._own(batch), max(batch.n_targets, 1)
         self.compute.zero_grad(set_to_none=True)
         mask = step * self.group.world_size + self.group.rank  # another one for each process
-        torch.manual_seed(mixed(self.seed, mask))
+        torch.manual_seed(dropout_seed(self.seed, mask))
         told = torch.zeros(4, device=self.device.torch)  # loss, stop, save, square of the norm
         for part in own.split(self.config.micro_batch_size or len(own.inputs)):
             inputs, targets = to_device(part, self.device.torch)  # each (B, T)
