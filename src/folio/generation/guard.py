@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import codecs
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from folio.corpus.fingerprints import BASE, mixed, rolling_hashes
 from folio.errors import UserError
+from folio.generation.row import FINISHED, Draw
 from folio.generation.sampling import EXCLUDED, Logits, SamplingConfig, draw
 from folio.jit import available
 from folio.tokenizers.base import Tokenizer
@@ -33,7 +34,6 @@ BITS = 24
 """Bits of the filter for each byte of the training text, which begins one run at most."""
 PROBES = 8
 """Bits that are set for a run; new ones are all set by others with (1 - e^(-8 / 24))^8 = 4e-5."""
-FINISHED = -1
 
 _ALL = (1 << 64) - 1
 _INVERSE = pow(BASE, -1, 1 << 64)
@@ -97,7 +97,7 @@ class Guard:
         self.stuck = 0
         """Times that nothing new could follow, and the document ended."""
 
-    def of_text(self) -> Callable[[Logits, SamplingConfig, random.Random], int]:
+    def of_text(self) -> Draw:
         """Make a `draw` for one text: (V,) to a token, FINISHED where nothing may come."""
         return partial(self._draw, _Row(self.table))
 
