@@ -67,7 +67,8 @@ def explain(
 def _read(text: str) -> str:
     path = Path(text)
     try:
-        is_file = path.is_file()
+        # A pipe as of <(...), too; a word may be the name of a folder.
+        is_file = path.exists() and not path.is_dir()
     except OSError:  # longer than a name may be
         is_file = False
     return read_plain_text(path) if is_file else text
