@@ -203,7 +203,7 @@ def _piece(tokenizer: Tokenizer, token_id: int) -> bytes:
 
 
 def _mix(value: int) -> int:
-    """As `fingerprints.mixed`, of one number."""
+    """Mix one number as `fingerprints.mixed` mixes many."""
     value ^= value >> 33
     value = value * 0xFF51AFD7ED558CCD & _ALL
     value ^= value >> 33

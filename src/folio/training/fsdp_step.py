@@ -141,8 +141,9 @@ class FSDPStep:
         return each[0]
 
     def backward(self, batch: Batch, step: int) -> Gradient:
-        """As a Step: each process as many windows, since all must put each block together as often;
-        what is missing is filled up with windows without targets. Memory that runs out is an error.
+        """Compute the gradient of a batch, of which each process takes as many windows, since all
+        must put each block together as often. Those that are missing have no targets. Memory that
+        runs out is an error.
         """
         own, n_targets = self._own(batch), max(batch.n_targets, 1)
         self.compute.zero_grad(set_to_none=True)
@@ -174,7 +175,7 @@ class FSDPStep:
         return [own_rows(gradient_of(p)) for p in self.parameters if p.requires_grad]
 
     def update(self, lr_scale: float, norm: float) -> None:
-        """As a Step; and all find out alike whether a weight would not be finite."""
+        """Clip the gradient and update the weights; all learn whether one would not be finite."""
         if norm > self.max_norm:
             torch._foreach_mul_(self._gradients(), self.max_norm / norm)
         self.optimizer.step(lr_scale)
@@ -186,7 +187,7 @@ class FSDPStep:
         protocol: str,
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
-        """As a Step: each process as many windows, the first one again where there are too few."""
+        """Measure the loss of windows: each process reads as many, maybe the first one again."""
         each = -(-len(windows) // self.group.world_size)
         first = min(self.group.rank * each, len(windows))
         own = windows[first : first + each]
