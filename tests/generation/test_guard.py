@@ -163,10 +163,9 @@ def test_rows_of_a_batch_have_states_of_their_own():
     assert all(longest_match(t, [document]) == 10 for t in together)
 
 
-@pytest.mark.parametrize("n_letters", [30_000, 43_000])
-def test_the_filter_lets_nearly_all_new_text_through_and_nothing_else(n_letters: int):
+def test_the_filter_lets_nearly_all_new_text_through_and_nothing_else():
     random = np.random.default_rng(0)
-    document = "".join(map(chr, random.integers(97, 123, n_letters)))
+    document = "".join(map(chr, random.integers(97, 123, 43_000)))
     table = make_table([training([document], "character")[0]], 9)
 
     def hash_of(run: str) -> int:

@@ -39,7 +39,7 @@ def test_cosine_is_half_way_down_in_the_middle():
 
 @pytest.mark.parametrize("without", [{"cooldown_fraction": 0.0}, {"warmup_fraction": 1.0}])
 def test_without_a_decay_the_last_step_is_at_the_peak(without: dict[str, float]):
-    config = ScheduleConfig(kind="linear", **without)
+    config = from_table(ScheduleConfig, {"kind": "linear"} | without)
     assert learning_rate_share(config, 99, 100) == 1.0
 
 
