@@ -25,7 +25,7 @@ CAP = 20.0
 
 
 class SoftCappedAttention(Attention):
-    """As Attention, with scores between -CAP and CAP."""
+    """Attention with scores between -CAP and CAP."""
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C); position t sees positions <= t only."""

@@ -10,7 +10,7 @@ import pytest
 
 from folio.config import read_toml
 from folio.errors import UserError
-from folio.records import LackingError, Record, read_text
+from folio.records import LackingError, Record, read_plain_text, read_text
 from folio.storage import read_json, write_json
 
 UNIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
@@ -45,6 +45,12 @@ def test_a_pipe_that_a_shell_makes_is_read(folder: str, monkeypatch: pytest.Monk
     os.close(writing)
     assert read_text(Path(folder) / str(reading)) == "secret\n"
     os.close(reading)
+
+
+def test_a_user_s_text_in_another_encoding_is_named(tmp_path: Path):
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"latin\.txt must be text in UTF-8: .*byte 0xe9"):
+        read_plain_text(tmp_path / "latin.txt")
 
 
 def test_a_file_is_named_by_what_it_lacks_however_deep(tmp_path: Path):

@@ -41,6 +41,18 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
 
 
+def read_plain_text(path: Path) -> str:
+    """Read a text file that the user wrote.
+
+    Raises:
+        UserError: as `read_text`; or it is not UTF-8.
+    """
+    try:
+        return read_text(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be text in UTF-8: {error}.") from None
+
+
 class Record(dict[str, Any]):
     """A table that was read from a file: asked for what it lacks, it names that file."""
 

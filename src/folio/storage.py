@@ -13,7 +13,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -315,6 +315,39 @@ def locked(path: Path, owner_of: str, wait: bool = False) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
+
+
+def visible(folder: Path) -> set[str]:
+    """Names of the entries of a folder, except hidden ones, as desktops and Git leave behind."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+@contextmanager
+def new_folder(
+    folder: Path, lock: Path, kind: str, is_made: Callable[[], bool], wait: bool = False
+) -> Iterator[None]:
+    """Hold the lock of a folder in which something is made; a new folder is removed if nothing was.
+
+    Args:
+        folder, lock: the folder, and a file in it.
+        kind: what is made, for messages.
+        is_made: whether it is there; asked at the end.
+        wait: as `locked`, with its errors.
+    """
+    new = [path for path in (folder, folder.parent) if not path.exists()]
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    with locked(lock, f"The {kind} {folder}", wait):
+        try:
+            yield
+        finally:
+            if folder in new and not is_made():
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # others may have made something beside it
+                    for above in new[1:]:
+                        above.rmdir()
 
 
 def holder_of(path: Path) -> str | None:

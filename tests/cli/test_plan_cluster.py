@@ -83,6 +83,25 @@ def test_a_recipe_is_planned_as_it_is(folio: Folio, tmp_path: Path):
     assert other["parameters"] < record["parameters"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "n_ids", "assumed"),
+    [
+        ("", 50257, "50,257 ids are assumed"),
+        ("--tokenizer.kind character", 128, "128 ids are assumed"),
+        ("--tokenizer.kind gpt2", 50257, ""),
+        ("--tokenizer.kind bpe --tokenizer.vocab-size 1000", 1000, ""),
+    ],
+)
+def test_a_vocabulary_that_no_setting_tells_is_assumed_and_said(
+    folio: Folio, flags: str, n_ids: int, assumed: str
+):
+    words = ["plan", "--gpus", "1", "--size", "nano", "--json", *flags.split()]
+    answer, exact = folio(*words), folio(*words, "--model.vocab-size", str(n_ids))
+    assert json.loads(answer.out)["parameters"] == json.loads(exact.out)["parameters"]
+    assert assumed in answer.err if assumed else not answer.err
+    assert not exact.err
+
+
 def test_small_models_and_cards_without_a_run_are_told(folio: Folio):
     assert "may take more than twice as long" in folio("plan", "--gpus", "1", "--size", "baby").out
     assert "no published run on this card" in folio("plan", "--gpus", "1", "--gpu", "t4").out

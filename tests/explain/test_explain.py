@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -261,6 +262,27 @@ def test_the_command_writes_beside_the_run_or_where_told(
     main(["explain", "seen", "--text", TEXT * 2, "--tensors"])
     captured = capfd.readouterr()
     assert "after the mask" in captured.out and "10 after them are left out" in captured.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_a_pipe_is_read_and_a_device_refused_where_a_folder_s_name_is_a_text(
+    opened: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "The line").mkdir()
+    reading, writing = os.pipe()
+    os.write(writing, TEXT.encode())
+    os.close(writing)
+    for given, read in ((f"/dev/fd/{reading}", TEXT), ("The line", "The line")):
+        main(["explain", "seen", "--text", given, "--out", "x.html"])
+        assert page_data(tmp_path / "x.html")["pieces"] == list(read)
+    os.close(reading)
+    with pytest.raises(SystemExit):
+        main(["explain", "seen", "--text", "/dev/null"])
+    assert "/dev/null must be a file, and is a device" in capfd.readouterr().err
 
 
 def test_what_stands_in_the_training_text_is_underlined(opened: Model, book: Path):

@@ -1,4 +1,4 @@
-"""Layers that learn with products of bytes."""
+"""Layers that learn with products in int8."""
 
 from __future__ import annotations
 

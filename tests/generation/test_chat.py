@@ -55,9 +55,12 @@ def test_a_long_one_loses_its_oldest_turns_and_keeps_what_the_system_said():
     assert shown(long, 16, 4) == ("<|user|>e<|end|><|assistant|>", 4)
 
 
-def test_a_last_message_that_is_too_long_is_refused():
-    with pytest.raises(UserError, match=r"has 43 tokens, but the model reads 40 .* 8 of them"):
-        shown(said("a", "b", "c" * 40))
+def test_what_cannot_be_left_out_is_refused_where_it_is_too_long_with_all_that_counts():
+    counted = r"The last turn, with any system message .* has 43 tokens, .* reads 40 .* 8 of them"
+    long_system = {"role": "system", "content": "h" * 37}  # and two line ends
+    for messages in (said("a", "b", "c" * 40), [long_system, *said("a", "b", "c")]):
+        with pytest.raises(UserError, match=counted):
+            shown(messages)
 
 
 @pytest.mark.parametrize(

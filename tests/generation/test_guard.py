@@ -165,7 +165,7 @@ def test_rows_of_a_batch_have_states_of_their_own():
 
 def test_the_filter_lets_nearly_all_new_text_through_and_nothing_else():
     random = np.random.default_rng(0)
-    document = "".join(map(chr, random.integers(97, 123, 30_000)))
+    document = "".join(map(chr, random.integers(97, 123, 43_000)))
     table = make_table([training([document], "character")[0]], 9)
 
     def hash_of(run: str) -> int:
@@ -174,7 +174,7 @@ def test_the_filter_lets_nearly_all_new_text_through_and_nothing_else():
 
     assert all(hash_of(document[i : i + 10]) in table for i in range(0, 29_000, 7))
     strange = ["".join(map(chr, random.integers(97, 123, 10))) for _ in range(20_000)]
-    assert sum(hash_of(run) in table for run in strange) <= 20
+    assert sum(hash_of(run) in table for run in strange) <= 5  # 0.8 are expected
 
 
 def test_both_ways_to_fill_the_table_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch):

@@ -141,7 +141,7 @@ def test_step_6_is_the_gpt_of_the_model_room():
                 other.get_submodule(part).load_state_dict(block.get_submodule(part).state_dict())
         theirs.final_norm.load_state_dict(ours.get_submodule("body.2").state_dict())
         x = tokens(2, 5)
-        # The one difference: the course's head has a bias.
+        # What no setting of the model room changes: the course's head has a bias.
         torch.testing.assert_close(ours(x), theirs(x) + ours.get_parameter("lm_head.bias"))
 
 

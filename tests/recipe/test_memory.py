@@ -77,7 +77,7 @@ def peak_of(found: profile) -> int:
 
 
 def in_bytes(config: ModelConfig) -> GPT:
-    """A model that learns with products of bytes."""
+    """A model that learns with products in int8."""
     model = accelerate(GPT(config).bfloat16())
     for module in model.blocks.modules():
         if isinstance(module, FastLinear):
@@ -171,8 +171,8 @@ def test_the_weights_and_what_the_optimizer_remembers_are_counted(kind: str, pre
     ]
     tensors += [copy.gradients for copy in parallel.replicas]
     tensors += list(training.step.optimizer.tensors.values())
-    for bytes_of in parallel._int8_weights.values():
-        tensors += [bytes_of.forth.matrix, bytes_of.back.matrix]
+    for int8_weight in parallel._int8_weights.values():
+        tensors += [int8_weight.forward_factor.matrix, int8_weight.backward_factor.matrix]
     held = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
     # The rest lives for a moment: the gradients of each copy by themselves, and a float32 sum.
     passing = 2 * device.dtype.itemsize + {"adamw": 0, "muon": 4, "sgd": 4}[kind]

@@ -19,6 +19,7 @@ from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.training import evaluating, loop
 from folio.training.config import TrainingConfig, budget_steps
+from folio.training.deadline import Deadline, TimeBudget
 from folio.training.loop import evaluate, note_evaluation, train, update_weights
 from folio.training.parallel.step import ParallelStep
 from folio.training.parts import Ending, Evaluation, Observer, Training
@@ -123,6 +124,31 @@ def test_a_stop_is_heard_while_a_text_is_read_and_the_evaluation_comes_when_the_
     unstopped = Listener()
     train(training_of(training={"max_steps": 3}), TrainingState(), unstopped)
     assert listener.evaluations == unstopped.evaluations and len(listener.losses) == 3
+
+
+@pytest.mark.parametrize("when", ["in the evaluation", "after it"])
+def test_what_an_evaluation_used_of_the_minutes_is_saved_when_the_run_is_stopped(
+    when: str, monkeypatch: pytest.MonkeyPatch
+):
+    budget, now = TimeBudget(60.0, 1.0, 1.0, 0.0), [1.0]
+    training = build(make_recipe(TINY), CPU, TEXT[:-60], TEXT[-60:])
+    training = replace(training, deadline=Deadline(budget, 3, lambda: now[0]))
+    state, saved = TrainingState(), list[float]()
+
+    def evaluate_slowly(*_: object) -> Evaluation:
+        now[0] += 10.0
+        if when == "in the evaluation":
+            raise evaluating.StoppedError
+        return Evaluation(2.0, 2.0)
+
+    class Saves(Listener):
+        def save(self, state: TrainingState) -> None:
+            saved.append(state.used_seconds)
+            now[0] += 5.0
+
+    monkeypatch.setattr(loop, "evaluate", evaluate_slowly)
+    assert train(training, state, Saves(), lambda: now[0] > 10.0) == "interrupted"
+    assert saved == {"in the evaluation": [11.0], "after it": [11.0, 16.0]}[when]
 
 
 def test_a_model_whose_certainty_costs_stays_in_doubt(training_of: MakeTraining):

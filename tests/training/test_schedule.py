@@ -37,6 +37,12 @@ def test_cosine_is_half_way_down_in_the_middle():
     assert shares[39] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
 
 
+@pytest.mark.parametrize("without", [{"cooldown_fraction": 0.0}, {"warmup_fraction": 1.0}])
+def test_without_a_decay_the_last_step_is_at_the_peak(without: dict[str, float]):
+    config = from_table(ScheduleConfig, {"kind": "linear"} | without)
+    assert learning_rate_share(config, 99, 100) == 1.0
+
+
 def test_a_horizon_gives_a_shorter_run_the_beginning_of_a_longer_one():
     config = ScheduleConfig(horizon_steps=200)
     short = [learning_rate_share(config, step, 100) for step in range(100)]

@@ -51,13 +51,13 @@ def test_of_two_commands_at_once_the_second_finds_the_study_of_the_first(
 def test_a_command_that_gives_up_waiting_leaves_the_folder_to_the_one_that_makes_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    lock = making.locks_in(tmp_path / "study") / "making"
+
     def interrupted(*given: Any, **how: Any) -> Any:
+        lock.touch()  # by the other one
         raise KeyboardInterrupt
 
-    lock = making.locks_in(tmp_path / "study") / "making"
-    lock.parent.mkdir(parents=True)
-    lock.touch()
-    monkeypatch.setattr(making, "locked", interrupted)
+    monkeypatch.setattr("folio.storage.locked", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ensure_study(tmp_path / "study", Request(recipe={}, search={}), 1, Watcher())
     assert lock.exists()
@@ -69,3 +69,15 @@ def test_a_study_that_could_not_be_made_leaves_nothing(tmp_path: Path):
         with pytest.raises(UserError, match="There is no file"):
             ensure_study(tmp_path / "runs" / "study", request, 1, Watcher())
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_hidden_files_is_a_place_for_a_study_and_stays_where_none_was_made(
+    tmp_path: Path,
+):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / ".gitkeep").touch()
+    request = Request(recipe={"corpus": {"sources": ["nothing.txt"]}}, search={})
+    for _ in range(2):  # a lock is there, too, the second time
+        with pytest.raises(UserError, match="There is no file"):
+            ensure_study(tmp_path / "study", request, 1, Watcher())
+        assert (tmp_path / "study" / ".gitkeep").exists()

@@ -9,8 +9,7 @@ from folio.cli.outputs import check_output
 from folio.console import say, show
 from folio.corpus.own import has_page
 from folio.device import Kind, device_of
-from folio.errors import UserError
-from folio.records import read_text
+from folio.records import read_plain_text
 
 
 def explain(
@@ -68,12 +67,8 @@ def explain(
 def _read(text: str) -> str:
     path = Path(text)
     try:
-        is_file = path.is_file()
+        # A pipe as of <(...), too; a word may be the name of a folder.
+        is_file = path.exists() and not path.is_dir()
     except OSError:  # longer than a name may be
         is_file = False
-    if not is_file:
-        return text
-    try:
-        return read_text(path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} must be text in UTF-8: {error}.") from None
+    return read_plain_text(path) if is_file else text

@@ -7,17 +7,19 @@ import shlex
 from typing import TYPE_CHECKING
 
 from folio.cli.overrides import settings_table, split_words
-from folio.console import duration, show, table
+from folio.console import duration, say, show, table
 from folio.errors import UserError
 from folio.storage import json_text
 
 if TYPE_CHECKING:
     from folio.planning.cluster import ClusterPlan, Row
+    from folio.tokenizers.config import TokenizerConfig
 
 RATES = {"mbit": 1.25e5, "gbit": 1.25e8, "tbit": 1.25e11, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 """Unit -> bytes."""
-VOCABULARY = 50_257
-"""Of GPT-2, where neither the recipe nor a flag names a size."""
+GPT2_IDS = 50_257
+CHARACTERS = 128
+"""Assumption: as many as a text in one alphabet has, with its marks."""
 MOST_GPUS = 1_000_000
 SMALL_MODEL = 100e6
 """Parameters below which predictions are too good: python -m bench.cluster."""
@@ -58,7 +60,8 @@ def show_cluster(
     given = started(lay_over(*source_layers(positional), settings_table(flags)))
     recipe = make_recipe({"size": "small"}, given)
     if not recipe.model.vocab_size:
-        recipe = make_recipe({"size": "small"}, given, {"model": {"vocab_size": VOCABULARY}})
+        n_ids = vocabulary_size(recipe.tokenizer)
+        recipe = make_recipe({"size": "small"}, given, {"model": {"vocab_size": n_ids}})
     card = gpu_of(gpu or "h100")
     wire = parse_rate("--link", link) if link else card.link
     cable = parse_rate("--network", network or "100Gbit")
@@ -70,6 +73,19 @@ def show_cluster(
     show(cluster_table(found, gpu or "h100"))
     if any(row.fits for row in found.rows):
         show(f"try  {command}")
+
+
+def vocabulary_size(config: TokenizerConfig) -> int:
+    """The ids of a tokenizer, as far as its settings tell; the user is told of an assumption."""
+    n_ids, whose = GPT2_IDS, "as GPT-2 has"
+    if config.kind == "character":
+        n_ids, whose = CHARACTERS, "as many characters as a text in one alphabet has"
+    if not config.vocab_size and config.kind != "gpt2":
+        say(
+            f"vocabulary: {n_ids:,} ids are assumed, {whose}, since no text is read. Give another "
+            f"size with --model.vocab-size"
+        )
+    return config.vocab_size or n_ids
 
 
 def cluster_command(

@@ -10,7 +10,7 @@ from folio.cli.guides import say_next
 from folio.console import say, show
 from folio.device import Kind
 from folio.errors import UserError
-from folio.records import read_text
+from folio.records import read_plain_text
 from folio.storage import json_text
 
 
@@ -100,10 +100,7 @@ def recall(
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        lines = read_text(path).splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"--secrets {path} must be text in UTF-8: {error}.") from None
+    lines = read_plain_text(path).splitlines()
     found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if short := [line for line in found if len(line) < 4]:
         raise UserError(

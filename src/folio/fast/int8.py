@@ -1,10 +1,11 @@
 """Matmuls in int8 instead of bfloat16, twice as fast on CPUs that have such instructions.
 
-A training step makes three products of each matrix of weights, all of bytes here: numbers are
-divided by a scale, so that the largest that share it becomes 127, and rounded. What a product adds
-up over must share one. So the way forward and the gradient of what came in have one for each row.
-The gradient of the weights adds up over the rows: it takes the bytes that the way forward made of
-x, and the scale of each row goes into the gradient of y, which then has one for each column.
+A training step makes three products with each matrix of weights. Here all their factors are
+quantized: numbers are divided by a scale, so that the largest that share it becomes 127, and
+rounded. The numbers that a product sums over must share a scale, so the forward product and the
+gradient of x have a scale per row. The gradient of the weights sums over the rows: it takes x as
+the forward pass quantized it, and the scales of those rows go into the gradient of y, which then
+has a scale per column.
 Wortsman et al. 2023 (SwitchBack), https://arxiv.org/abs/2304.13013, leave that product in 16 bits.
 Here it is 1 to 2 % off, where the halves of a batch differ by 50 to 90 %.
 
@@ -30,30 +31,30 @@ MOST_ROWS = 1 << 17
 """Most rows to sum over: so many of the largest products still fit into an int32 sum."""
 
 
-class Bytes(NamedTuple):
-    """Rows of int8 values with their scales."""
+class QuantizedRows(NamedTuple):
+    """A matrix in int8 with a scale per row."""
 
     matrix: Tensor
     """(R, C) whole numbers from -127 to 127."""
     scales: Tensor
-    """(R,) by which the rows give the numbers back."""
+    """(R,) by which the rows are multiplied to give the numbers."""
 
-    def rows(self, span: slice) -> Bytes:
+    def rows(self, span: slice) -> QuantizedRows:
         """Select some of the rows."""
-        return Bytes(self.matrix[span], self.scales[span])
+        return QuantizedRows(self.matrix[span], self.scales[span])
 
 
-class Factor(NamedTuple):
-    """The quantized matrix of a matmul."""
+class QuantizedColumns(NamedTuple):
+    """A matrix in int8 with a scale per column, the right factor of a product."""
 
     matrix: Tensor
     """(C, F) int8 values."""
     scales: Tensor
-    """(F,) by which its columns give the numbers back."""
+    """(F,) by which the columns are multiplied to give the numbers."""
 
 
 class Int8Weight:
-    """Both factors of a matrix of weights, which all products of a step share."""
+    """A quantized matrix of weights, as the factor of the forward and of the backward product."""
 
     def __init__(self, weight: Tensor, new_row: Callable[[int, torch.dtype], Tensor]) -> None:
         """
@@ -62,16 +63,16 @@ class Int8Weight:
             new_row: number and dtype -> zeros of that number, where all find them that learn.
         """
 
-        def factor(columns: int) -> Factor:
+        def factor(columns: int) -> QuantizedColumns:
             matrix = new_row(weight.numel(), torch.int8).view(weight.shape)
-            return Factor(matrix, new_row(columns, torch.float32))
+            return QuantizedColumns(matrix, new_row(columns, torch.float32))
 
         n_out, n_in = weight.shape
         by_row, by_column = factor(n_out), factor(n_in)
-        self.forth = by_row._replace(matrix=by_row.matrix.t())
-        """(C, F): x -> x W^T."""
-        self.back = by_column
-        """(F, C): the gradient of that -> the gradient of x."""
+        self.forward_factor = by_row._replace(matrix=by_row.matrix.t())
+        """(C, F), a scale per row of W: x -> x W^T."""
+        self.backward_factor = by_column
+        """(F, C), a scale per column of W: the gradient of y -> the gradient of x."""
         self.ones = torch.ones(n_in)
         """The scales of x in the gradient of the weights, since its own went elsewhere."""
         self._rows = arrays(weight, by_row.matrix, by_row.scales)
@@ -93,38 +94,40 @@ class Int8Linear(torch.autograd.Function):
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         y = rows.new_empty(len(rows), len(weight))
-        x_bytes = Bytes(torch.empty(rows.shape, dtype=torch.int8), torch.empty(len(rows)))
+        x_int8 = QuantizedRows(torch.empty(rows.shape, dtype=torch.int8), torch.empty(len(rows)))
         for span in spans(len(rows), PIECE):
-            run("to_int8", *arrays(rows[span], *x_bytes.rows(span)))
-            product(x_bytes.rows(span), int8_weight.forth, y[span], bias)
-        ctx.save_for_backward(*x_bytes)
+            run("to_int8", *arrays(rows[span], *x_int8.rows(span)))
+            product(x_int8.rows(span), int8_weight.forward_factor, y[span], bias)
+        ctx.save_for_backward(*x_int8)
         ctx.has_bias, ctx.int8_weight = bias is not None, int8_weight
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        x_bytes, int8_weight = Bytes(*ctx.saved_tensors), ctx.int8_weight
+        x_int8, int8_weight = QuantizedRows(*ctx.saved_tensors), ctx.int8_weight
         gradient = gradients[0].reshape(-1, gradients[0].shape[-1]).contiguous()
         n_rows, n_out = gradient.shape
         scales, column_scales = torch.empty(n_rows), torch.empty(n_out)
         bias_gradient = gradient.new_empty(n_out)
         found = scales, column_scales, bias_gradient
-        run("measure_both_ways", *arrays(gradient, x_bytes.scales, *found))
+        run("measure_both_ways", *arrays(gradient, x_int8.scales, *found))
 
-        x_gradient = gradient.new_empty(x_bytes.matrix.shape)
+        x_gradient = gradient.new_empty(x_int8.matrix.shape)
         by_column = torch.empty(gradient.shape, dtype=torch.int8)
         for span in spans(n_rows, PIECE):
-            by_row = Bytes(torch.empty(gradient[span].shape, dtype=torch.int8), scales[span])
-            given = gradient[span], x_bytes.scales[span], by_row.scales, column_scales
+            by_row = QuantizedRows(
+                torch.empty(gradient[span].shape, dtype=torch.int8), scales[span]
+            )
+            given = gradient[span], x_int8.scales[span], by_row.scales, column_scales
             found = by_row.matrix, by_column[span]
             run("to_int8_both_ways", *arrays(*given, *found))
-            product(by_row, int8_weight.back, x_gradient[span])
+            product(by_row, int8_weight.backward_factor, x_gradient[span])
 
         weight_gradients = []
         for span in spans(n_rows, MOST_ROWS):
             weight_gradients.append(gradient.new_empty(n_out, x_gradient.shape[1]))
-            factor = Factor(x_bytes.matrix[span], int8_weight.ones)
-            product(Bytes(by_column[span].t(), column_scales), factor, weight_gradients[-1])
+            factor = QuantizedColumns(x_int8.matrix[span], int8_weight.ones)
+            product(QuantizedRows(by_column[span].t(), column_scales), factor, weight_gradients[-1])
         return (
             x_gradient.view(*gradients[0].shape[:-1], -1),
             reduce(torch.add, weight_gradients),
@@ -138,7 +141,9 @@ def spans(length: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, length)) for i in range(0, length, size)]
 
 
-def product(x: Bytes, factor: Factor, y: Tensor, bias: Tensor | None = None) -> None:
+def product(
+    x: QuantizedRows, factor: QuantizedColumns, y: Tensor, bias: Tensor | None = None
+) -> None:
     """x @ factor + bias into y, to about 1 % of its deviation.
 
     Args:
@@ -163,11 +168,11 @@ def square(x: Tensor, y: Tensor) -> None:
     matrix, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(y))
     run("columns_to_int8" if is_tall else "to_int8", *arrays(x, matrix, scales))
     matrix = matrix.t() if is_tall else matrix
-    product(Bytes(matrix, scales), Factor(matrix.t(), scales), y)
+    product(QuantizedRows(matrix, scales), QuantizedColumns(matrix.t(), scales), y)
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """(R, C) and (C, F) bytes -> (R, F) int32."""
+    """(R, C) and (C, F) int8 -> (R, F) int32."""
     sums: Tensor = torch.ops.aten._int_mm(a, b)
     return sums
 
@@ -181,14 +186,14 @@ def require() -> None:
         )
     if not is_exact():
         raise UserError(
-            "device.precision is 'int8', but this processor overflows when it adds up products "
-            "of bytes. Give another precision."
+            "device.precision is 'int8', but this processor overflows when it adds up int8 "
+            "products. Give another precision."
         )
 
 
 @cache
 def is_exact() -> bool:
-    """Whether products of the largest bytes add up; some processors do so in 16 bits."""
+    """Whether sums of the largest int8 products are exact; some processors sum in 16 bits."""
     a = torch.arange(64 * 256).view(64, 256) % 255 - 127
     b = a.sign() * 127
     return torch.equal(multiply(a.to(torch.int8), b.to(torch.int8).t()).long(), a @ b.t())

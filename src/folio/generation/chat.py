@@ -46,8 +46,8 @@ def make_prompt(
         max_tokens: of the answer.
 
     Raises:
-        UserError: they are not messages, the vocabulary lacks something, or the last message alone
-            is too long.
+        UserError: they are not messages, the vocabulary lacks something, or the last turn and what
+            the system said are too long.
     """
     said = [_checked(message) for message in messages]
     if not said or said[-1][0] == "assistant":
@@ -64,9 +64,9 @@ def make_prompt(
         n_next = next((i for i in later if rest[i - 1][0] == "assistant"), None)
         if n_next is None:
             raise UserError(
-                f"The last message has {len(token_ids):,} tokens, but the model reads "
-                f"{context_length:,} at once, {room:,} of them for the answer. Say it in fewer "
-                f"words."
+                f"The last turn, with any system message and the marks around them, has "
+                f"{len(token_ids):,} tokens, but the model reads {context_length:,} at once, "
+                f"{room:,} of them for the answer. Shorten either."
             )
         n_left_out = n_next
 

@@ -3,7 +3,8 @@ stream.
 
 The stream grows as blocks add to it. Each position is shifted and scaled to mean 0 and variance 1
 before a sublayer reads it, and once more before the head; the stream itself is left alone. This is
-the block of GPT-2, and except for GELU the model of folio.model.
+the block of GPT-2, which has GELU for ReLU and biases in queries, keys and values. The usual model
+of folio.model has these, too, and a head without a bias that shares the matrix of the embedding.
 
 Sources: Ba et al. 2016, https://arxiv.org/abs/1607.06450; before the sublayer instead of after the
 sum: Xiong et al. 2020, https://arxiv.org/abs/2002.04745

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from folio.corpus.own import is_run
 from folio.errors import UserError
 from folio.recipe.recipe import Recipe
 from folio.run.directory import Run, check_name
+from folio.storage import new_folder, visible
 
 LONGEST_STEM = 120
 """In bytes; preset and number follow, and file systems allow 255 for names beside a run's."""
@@ -35,17 +35,15 @@ def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitS
     while True:
         run = Run(folder / (name if name is not None else _new_name(recipe, folder)))
         _refuse_existing(run)
-        made = [path for path in (run.path, folder) if not path.exists()]
         with ExitStack() as held:
             try:
-                held.enter_context(run.lock())
+                held.enter_context(new_folder(run.path, run.lock_file, "run", run.exists))
             except UserError:
                 # Another command may have just taken the same number.
                 if name is None and _new_name(recipe, folder) != run.name:
                     continue
                 raise
             _refuse_existing(run)  # it may have been finished while nobody held the lock
-            held.callback(_discard_unfinished, run, made)
             return run, held.pop_all()
 
 
@@ -60,20 +58,11 @@ def _refuse_existing(run: Run) -> None:
         )
     if not run.path.is_dir():
         return
-    if is_run(run.path) or (any(run.path.iterdir()) and not run.lock_file.exists()):
+    if is_run(run.path) or (visible(run.path) and not run.lock_file.exists()):
         raise UserError(
             f"{run.path} is there and is not a run, so its files would be mixed with those of one. "
             f"Give another --name."
         )
-
-
-def _discard_unfinished(run: Run, made: list[Path]) -> None:
-    """Remove the files of a run that never came to be; its lock is held."""
-    if not run.exists() and run.path in made:
-        shutil.rmtree(run.path, ignore_errors=True)
-        with suppress(OSError):  # others may have made a run beside it
-            if run.path.parent in made:
-                run.path.parent.rmdir()
 
 
 def _new_name(recipe: Recipe, folder: Path) -> str:

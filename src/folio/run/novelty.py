@@ -14,7 +14,7 @@ from folio.storage import atomic_write, cache_folder, read_json, sha256_of
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.text import TokenText
 
-VERSION = 1
+VERSION = 2
 
 
 def guard_of(run: Run, texts: Sequence[TokenIds], tokenizer: Tokenizer, novel: int) -> Guard:

@@ -258,7 +258,7 @@ class Writer(ABC):
 
         Raises:
             UserError: the model never learned conversations, the vocabulary lacks something that
-                is said, or the last message is too long.
+                is said, or the last turn is too long with what the system said.
         """
         require_chat(self.tokenizer, self.run.word)
         length = self.config.context_length

@@ -21,7 +21,7 @@ from typing import Any
 
 from folio.corpus.files import local_path
 from folio.errors import UserError
-from folio.storage import read_json
+from folio.storage import read_json, visible
 from folio.tokenizers.sequences import Sequence
 
 FORMAT = 1
@@ -80,7 +80,7 @@ class Store:
         """
         if not self.path.is_dir():
             return
-        there = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
+        there = visible(self.path)
         begun = {self.lock_file.name, self.shards_folder.name, "parts", "lost+found"}
         if self.lock_file.name in there:
             begun.add(self.tokenizer_file.name)

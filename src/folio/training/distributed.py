@@ -24,7 +24,6 @@ Shapes:  N parameters that learn · B windows in a batch · T context length
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -44,6 +43,7 @@ from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.gradients import gradient_norm, gradient_of
 from folio.training.objective import Loss
+from folio.training.seeds import dropout_seed
 from folio.training.state import Remembers
 from folio.training.step import Gradient, Step
 from folio.workers import WorkerError
@@ -267,7 +267,7 @@ class DistributedStep:
 
     @property
     def world_size(self) -> int:
-        """As a Step: inside of this process."""
+        """Number of processes that share the work of this one, itself included."""
         return self.step.world_size
 
     @property
@@ -277,12 +277,12 @@ class DistributedStep:
 
     @property
     def peak_bytes(self) -> int:
-        """As a Step: of this process and its workers."""
+        """Peak memory of this process and its workers together, in bytes."""
         return self.step.peak_bytes
 
     @property
     def optimizer(self) -> Remembers:
-        """As a Step: the same in all processes."""
+        """The optimizer of this process, whose state is that of all others."""
         return self.step.optimizer
 
     @property
@@ -296,7 +296,7 @@ class DistributedStep:
 
     @contextmanager
     def running(self) -> Generator[None]:
-        """As a Step; begins with a look whether all have the same weights."""
+        """Compare the weights of all processes, then keep the workers running in this context."""
         with self.step.running():
             require_same_weights(self.group, self.parameters)
             yield
@@ -306,7 +306,7 @@ class DistributedStep:
         self.step.refresh()
 
     def backward(self, batch: Batch, step: int) -> Gradient:
-        """As a Step: each process its share of the windows, which may be none."""
+        """Compute the gradient of a batch, of which each process takes some windows, or none."""
         rank, world_size, n_windows = self.group.rank, self.group.world_size, len(batch.inputs)
         share = slice(n_windows * rank // world_size, n_windows * (rank + 1) // world_size)
         own = Batch(*(rows[share] for rows in batch))
@@ -315,7 +315,7 @@ class DistributedStep:
         self._flat.zero_()
         if weight:
             mask = step * world_size + rank  # another one for each process
-            torch.manual_seed(mixed(self.seed, mask))  # for the plain step, and on a GPU
+            torch.manual_seed(dropout_seed(self.seed, mask))  # for the plain step, and on a GPU
             loss = self.step.backward(own, mask).loss
             torch.cat([gradient_of(p).flatten() for p in self.parameters], out=self._flat[:-N_TOLD])
             self._flat.mul_(weight)
@@ -331,7 +331,7 @@ class DistributedStep:
         return Gradient(loss, length)
 
     def update(self, lr_scale: float, norm: float) -> None:
-        """As a Step: all move their weights alike."""
+        """Clip the gradient and update the weights, in all processes alike."""
         self.step.update(lr_scale, norm)
 
     def score(
@@ -341,7 +341,7 @@ class DistributedStep:
         protocol: str,
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
-        """As a Step: each process some of the windows, none of which may skip targets."""
+        """Measure the loss of windows, none of which may skip targets: each process reads some."""
         n, rank, world_size = len(windows), self.group.rank, self.group.world_size
         first, last = n * rank // world_size, n * (rank + 1) // world_size
         found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
@@ -355,7 +355,7 @@ class DistributedStep:
         return Score.of(of_targets, tokens[places_of(windows)], protocol, self.vocab_size)
 
     def verify(self, batch: Batch) -> None:
-        """As a Step; and all processes must have the same weights."""
+        """Check what this process trains, and that all have the same weights."""
         self.step.verify(batch)
         require_same_weights(self.group, self.parameters)
 
@@ -404,9 +404,3 @@ def add_up_nll(
     each[before : before + len(own)] = torch.from_numpy(own).to(device)
     group.reduce(each)
     return each.cpu().numpy()
-
-
-def mixed(*numbers: int) -> int:
-    """Make a 63-bit whole number that looks random, the same for the same numbers."""
-    digest = hashlib.sha256(repr(numbers).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

@@ -47,10 +47,11 @@ from folio.evaluation.score import Score, Window, places_of, score
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.distributed import ProcessGroup, add_up_nll, mixed
+from folio.training.distributed import ProcessGroup, add_up_nll
 from folio.training.fsdp_rows import Rows, own_rows, rows_of
 from folio.training.gradients import gradient_of, total_norm
 from folio.training.objective import Loss, usual_loss
+from folio.training.seeds import dropout_seed
 from folio.training.sharded_optimizer import ShardedOptimizer
 from folio.training.step import Gradient
 
@@ -140,13 +141,14 @@ class FSDPStep:
         return each[0]
 
     def backward(self, batch: Batch, step: int) -> Gradient:
-        """As a Step: each process as many windows, since all must put each block together as often;
-        what is missing is filled up with windows without targets. Memory that runs out is an error.
+        """Compute the gradient of a batch, of which each process takes as many windows, since all
+        must put each block together as often. Those that are missing have no targets. Memory that
+        runs out is an error.
         """
         own, n_targets = self._own(batch), max(batch.n_targets, 1)
         self.compute.zero_grad(set_to_none=True)
         mask = step * self.group.world_size + self.group.rank  # another one for each process
-        torch.manual_seed(mixed(self.seed, mask))
+        torch.manual_seed(dropout_seed(self.seed, mask))
         told = torch.zeros(4, device=self.device.torch)  # loss, stop, save, square of the norm
         for part in own.split(self.config.micro_batch_size or len(own.inputs)):
             inputs, targets = to_device(part, self.device.torch)  # each (B, T)
@@ -173,7 +175,7 @@ class FSDPStep:
         return [own_rows(gradient_of(p)) for p in self.parameters if p.requires_grad]
 
     def update(self, lr_scale: float, norm: float) -> None:
-        """As a Step; and all find out alike whether a weight would not be finite."""
+        """Clip the gradient and update the weights; all learn whether one would not be finite."""
         if norm > self.max_norm:
             torch._foreach_mul_(self._gradients(), self.max_norm / norm)
         self.optimizer.step(lr_scale)
@@ -185,7 +187,7 @@ class FSDPStep:
         protocol: str,
         nll: list[NDArray[np.float32]] | None = None,
     ) -> Score:
-        """As a Step: each process as many windows, the first one again where there are too few."""
+        """Measure the loss of windows: each process reads as many, maybe the first one again."""
         each = -(-len(windows) // self.group.world_size)
         first = min(self.group.rank * each, len(windows))
         own = windows[first : first + each]

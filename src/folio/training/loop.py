@@ -59,7 +59,11 @@ def _train(
     deadline = training.deadline
     stream.place = state.place
     training.step.refresh()  # the weights may be those of a checkpoint
-    clock = RunClock(state)
+    clock = RunClock(state, deadline)
+
+    def save() -> None:
+        clock.read()
+        observer.save(state)
 
     while True:
         if deadline is not None and (knot := deadline.decide(state.step, pace)):
@@ -71,12 +75,12 @@ def _train(
             try:
                 evaluation = evaluate(training, should_stop)
             except StoppedError:  # the evaluation comes when the run goes on
-                observer.save(state)
+                save()
                 return "interrupted"
             note_evaluation(state, evaluation)
             clock.read()
             observer.evaluated(state, evaluation)
-            observer.save(state)
+            save()
             if deadline is not None:
                 deadline.evaluated()
             if config.patience and state.stale_evaluations >= config.patience:
@@ -84,20 +88,20 @@ def _train(
         if state.step >= pace.last:
             return "finished"
         if should_stop():
-            observer.save(state)
+            save()
             return "interrupted"
 
         batch = stream.next_batch(config.batch_size, training.context_length)
         try:
             gradient = training.step.backward(batch, state.step)
         except WorkerError:  # the weights are those before the step
-            observer.save(state)
+            save()
             raise
         try:
             learning_rate = update_weights(training, state.step, gradient)
         except FloatingPointError:  # the weights are those before the step
             stream.place = state.place
-            observer.save(state)
+            save()
             return "non-finite"
 
         state.step += 1
@@ -107,10 +111,9 @@ def _train(
         clock.read()
         if deadline is not None:
             deadline.stepped()
-            state.used_seconds = deadline.used()
         observer.stepped(state, gradient.loss, learning_rate)
         if should_save() or (config.save_interval and state.step % config.save_interval == 0):
-            observer.save(state)
+            save()
 
 
 def is_evaluation_due(training: Training, step: int) -> bool:

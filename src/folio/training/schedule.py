@@ -25,7 +25,7 @@ class ScheduleConfig:
     of warmup."""
 
     final_fraction: float = 0.1
-    """Learning rate at the last step, as a share of the peak."""
+    """Learning rate at the end of the decay, as a share of the peak."""
 
     horizon_steps: int = 0
     """Number of steps that the shares refer to; 0 means training.max_steps. Set it to leave room
@@ -52,7 +52,7 @@ def learning_rate_share(config: ScheduleConfig, step: float, max_steps: int) -> 
         max_steps: steps of the run, overridden by `config.horizon_steps`.
 
     Returns:
-        0 to 1. The first step is above 0, the last one is final_fraction.
+        0 to 1. The decay ends with final_fraction; without one, the last step is 1.
 
     >>> config = ScheduleConfig(kind="linear", warmup_fraction=0.2, cooldown_fraction=0.5)
     >>> [round(learning_rate_share(config, step, 10), 2) for step in range(10)]

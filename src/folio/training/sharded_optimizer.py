@@ -111,7 +111,7 @@ class Piece(NamedTuple):
 
 
 class ShardedOptimizer:
-    """As Optimizer, of which each process has a part."""
+    """An optimizer whose state processes divide: each updates a part of the parameters."""
 
     def __init__(
         self,

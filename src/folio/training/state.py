@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from folio.accelerator import random_states, set_random_states
 from folio.errors import UserError
 from folio.tokens.stream import StreamPosition
+from folio.training.deadline import Deadline
 from folio.training.low_rank import merged, plain_parameters
 
 
@@ -96,17 +97,19 @@ class TrainingState:
 
 
 class RunClock:
-    """Adds the time since its last reading to a state."""
+    """Writes into a state how much time it has taken, and how much of a budget in minutes."""
 
-    def __init__(self, state: TrainingState) -> None:
-        """Start the clock."""
-        self.state, self.last = state, time.perf_counter()
+    def __init__(self, state: TrainingState, deadline: Deadline | None) -> None:
+        """Start the clock; the deadline is that of the budget."""
+        self.state, self.deadline, self.last = state, deadline, time.perf_counter()
 
     def read(self) -> None:
-        """Add the elapsed time to the state."""
+        """Add the time since the last reading, and note what is used of the budget."""
         now = time.perf_counter()
         self.state.seconds += now - self.last
         self.last = now
+        if self.deadline is not None:
+            self.state.used_seconds = self.deadline.used()
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from folio.config import Table, from_table, merge, to_table
@@ -17,7 +15,7 @@ from folio.recipe.recipe import BUDGETS, Recipe, lay_over, make_recipe
 from folio.recipe.settle import settle
 from folio.recipe.speed import measure
 from folio.recipe.watcher import Watcher
-from folio.storage import locked, storage_error
+from folio.storage import new_folder, visible
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
 from folio.tuning.rebuild import mend_journal
@@ -55,7 +53,11 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
         UserError: a different study is there, or nothing can be trained.
     """
     if not is_study(path):
-        with _reserved(path):
+        locks = locks_in(path)
+        if path.exists() and not (path.is_dir() and visible(path) <= {locks.name}):
+            raise UserError(f"{path} is there and is not a study. Give another --name.")
+        # A second command waits, as making one takes a while.
+        with new_folder(path, locks / "making", "study", partial(is_study, path), wait=True):
             if not is_study(path):  # or another command has made it while this one waited
                 study = _make(path, request, n_workers, watcher)
                 study.save()
@@ -67,34 +69,6 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
             f"--name, or go on with that one: folio tune {shlex.quote(str(path))}"
         )
     return with_trials(study, request.search.get("trials"))
-
-
-@contextmanager
-def _reserved(path: Path) -> Iterator[None]:
-    """Hold the directory of a new study; a second command waits, as making one takes a while.
-
-    Raises:
-        UserError: something else is there.
-    """
-    locks = locks_in(path)
-    if path.exists() and not (path.is_dir() and set(path.iterdir()) <= {locks}):
-        raise UserError(f"{path} is there and is not a study. Give another --name.")
-    above = [] if path.parent.exists() else [path.parent]
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    is_held = False
-    try:
-        with locked(locks / "making", f"The study {path}", wait=True):
-            is_held = True
-            yield
-    finally:
-        if is_held and not is_study(path):  # one that gave up waiting leaves it to the other
-            shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):  # others may have made something beside it
-                for folder in above:
-                    folder.rmdir()
 
 
 def with_trials(study: Study, trials: int | None) -> Study:

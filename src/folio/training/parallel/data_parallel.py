@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import hashlib
 import operator
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ from folio.tokens.stream import Batch
 from folio.training.objective import Loss
 from folio.training.parallel.capture import MAX_BYTES, CapturedStep
 from folio.training.parallel.flat_parameters import FlatParameters
+from folio.training.seeds import dropout_seed
 from folio.workers import (
     Task,
     WorkerPool,
@@ -282,7 +282,7 @@ class DataParallel:
             MicroBatch(
                 part,
                 n_targets,
-                _mix(self.seed, step, i * size),
+                dropout_seed(self.seed, step, i * size),
                 is_first=i < n,
                 n_beside=min(n, len(parts) - i // n * n),
             )
@@ -365,9 +365,3 @@ def add_up(gradients: Tensor, total: Tensor, shard: slice, is_first: bool) -> fl
     """
     arrays = calls.arrays(gradients, total)
     return float(kernels.add_up(*arrays, start=shard.start, stop=shard.stop, begins=is_first))
-
-
-def _mix(*numbers: int) -> int:
-    """Hash numbers to a 63-bit whole number."""
-    digest = hashlib.sha256(repr(numbers).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
