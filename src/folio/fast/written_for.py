@@ -27,7 +27,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.loss": "94177992af6566282c9f712cd24651cadc72600ade91999d81bc6fa5d4df2602",
     "folio.model.normalization": "30776639ae18140a2042c292a9facd2b7559a8f1cd9cd9ca01b8a84014cf9c1f",
     "folio.model.positions": "0b90e1d61316250ff53265180795e75ef275e1a958885249333fc981b4d97bfa",
-    "folio.training.optimizers": "c1bae3de6a664c2d8512029dcdbffd7513a15a7cfae504fee3f1871d1d5bba14",
+    "folio.training.optimizers": "5b168c118a041a6b966c21630024e5c1219efdd0a546338aca6727c3a7e94986",
 }
 """Module -> sha256 of its source."""
 
