@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from folio.accelerator import peak_memory, ran_out_of_memory, release, to_device
 from folio.device import Device
 from folio.errors import UserError
-from folio.fast.untouched import has_hooks
+from folio.fast.untouched import has_hooks, listeners
 from folio.model.gpt import GPT
 from folio.tokens.stream import Batch
 from folio.training.accelerated.graph import Graphed
@@ -71,7 +71,8 @@ class AcceleratedStep(PlainStep):
         ]
         self._loss, self._scale = self._gradients.new_zeros(2).unbind()
         faster = self._compiled_add() if compiled else None
-        self._add = Graphed(self._add_micro_batch, (self._gradients, self._loss), faster)
+        changes, is_heard = (self._gradients, self._loss), listeners(self.compute)
+        self._add = Graphed(self._add_micro_batch, changes, faster, is_heard)
 
     @property
     def peak_bytes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -123,7 +124,7 @@ class AcceleratedStep(PlainStep):
         body = without_head(self.compute) if self._ends_as_written else None
 
         def loss(inputs: Tensor, targets: Tensor) -> Tensor:
-            if body is None:
+            if body is None or self.loss is not self._usual_loss:
                 return self.loss(self.compute, inputs, targets)
             return self._chunked_loss(body, inputs, targets)
 
