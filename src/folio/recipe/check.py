@@ -71,7 +71,7 @@ def check(
     device = training.device
     if reason := why_plain(training.model, device):
         dtype = str(device.dtype).removeprefix("torch.")
-        tell(f"{reason}, so the plain step trains, in {dtype}, and nothing faster")
+        tell(f"{reason}, so the plain step trains, in {dtype}: slower, as it is written")
     elif device.is_fast:
         from folio.training.parallel.updates import not_sharded  # loads numba
 
