@@ -150,3 +150,11 @@ def test_weights_that_would_not_be_finite_are_left_as_they_were(text: Path):
     with pytest.raises(FloatingPointError):
         optimizer.step(closure)
     assert all(torch.equal(p, old) for p, old in zip(module.model.parameters(), before))
+
+
+def test_a_parameter_that_takes_no_part_in_the_loss_is_named(text: Path):
+    from tests.fitting import from_recipe
+
+    module, _ = from_recipe(recipe_of(text, "gpt2"))
+    with pytest.raises(UserError, match=r"take part in the loss, but token_embedding\.weight"):
+        module.configure_optimizers().step()

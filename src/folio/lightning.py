@@ -37,7 +37,7 @@ from folio.recipe.settle import settle
 from folio.recipe.watcher import Watcher
 from folio.tokens.stream import IGNORED, StreamPosition
 from folio.training.config import is_timed
-from folio.training.gradients import gradient_norm
+from folio.training.gradients import gradient_norm, gradients_of, require_gradients
 from folio.training.loop import update_weights
 from folio.training.parts import Training
 from folio.training.step import Gradient, PlainStep
@@ -184,7 +184,8 @@ class ScheduledOptimizer(torch.optim.Optimizer):
         """Assign rules to the parameters of a model."""
         config = training.optimizer_config
         step = PlainStep(model, training.device, training.config, config)
-        self.inner, self.parts, self.steps = step.optimizer, replace(training, step=step), 0
+        self.model, self.inner = model, step.optimizer
+        self.parts, self.steps = replace(training, step=step), 0
         super().__init__(self.inner.parameters, {"lr": config.learning_rate})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore
@@ -197,6 +198,7 @@ class ScheduledOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        require_gradients(gradients_of(self.model))
         norm = float(gradient_norm(self.inner.parameters))
         gradient = Gradient(0.0 if loss is None else float(loss), norm)
         learning_rate = update_weights(self.parts, self.steps, gradient)

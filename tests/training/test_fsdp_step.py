@@ -288,6 +288,25 @@ def test_float16_is_refused(tmp_path: Path):
     assert together(2, tmp_path, work) == ["told", "told"]
 
 
+def test_a_parameter_that_takes_no_part_in_the_loss_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def with_a_spare(*given: Any) -> GPT:
+        model = GPT(*given)
+        model.blocks[0].register_parameter("spare", torch.nn.Parameter(torch.zeros(4)))
+        return model
+
+    monkeypatch.setattr(build, "GPT", with_a_spare)
+
+    def work(group: ProcessGroup) -> str:
+        with pytest.raises(UserError, match=r"but blocks\.0\.spare did not"):
+            train(training_of(group, **FULL), TrainingState(), Listener())
+        distributed.barrier()
+        return "told"
+
+    assert together(2, tmp_path, work) == ["told", "told"]
+
+
 def test_a_tied_head_stays_tied(tmp_path: Path):
     def work(group: ProcessGroup) -> bool:
         training = training_of(group, **merge(FULL, {"model": {"tied_head": True}}))

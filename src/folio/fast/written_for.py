@@ -1,10 +1,10 @@
-"""Whether a plain layer still is what its fast twin was written for.
+"""Whether plain code still is what its fast twin was written for.
 
 Nobody who edits the model may be left training something else. So a layer is replaced only if its
 file is, but for line ends, the one whose digest stands here, and if nobody has put another function
-in place of one of that file's; the same holds for the rules of optimizers. After a change to one of
-these files, look whether its fast twin still does the same; then put the new digests here, which
-tests/fast/test_written_for.py prints.
+in place of one of that file's; the same holds for the rules of optimizers and the training step.
+After a change to one of these files, look whether its fast twin still does the same; then put the
+new digests here, which tests/fast/test_written_for.py prints.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, GenericAlias, ModuleType
 from typing import Any
 
 DIGESTS: dict[str, str] = {
@@ -27,11 +27,14 @@ DIGESTS: dict[str, str] = {
     "folio.model.loss": "94177992af6566282c9f712cd24651cadc72600ade91999d81bc6fa5d4df2602",
     "folio.model.normalization": "30776639ae18140a2042c292a9facd2b7559a8f1cd9cd9ca01b8a84014cf9c1f",
     "folio.model.positions": "0b90e1d61316250ff53265180795e75ef275e1a958885249333fc981b4d97bfa",
-    "folio.training.optimizers": "c1bae3de6a664c2d8512029dcdbffd7513a15a7cfae504fee3f1871d1d5bba14",
+    "folio.training.gradients": "b4a44fc150376ebab438c6b55f2a33572c9a7508bb94e39f23ac76353f95a8df",
+    "folio.training.objective": "b5348fff690993ffa2c8b518a73ddac63d54b9cf05215c1fea2eb576ab0e4ab7",
+    "folio.training.optimizers": "5b168c118a041a6b966c21630024e5c1219efdd0a546338aca6727c3a7e94986",
+    "folio.training.step": "7131dbdf9d1176904568c12632f915ada35667d8a708f4558d5a050a410c56b5",
 }
 """Module -> sha256 of its source."""
 
-HOUSE = ("folio", "torch")
+HOUSE = ("folio", "torch", "typing")
 """Packages whose functions nobody put in the place of others."""
 
 
@@ -47,15 +50,21 @@ def replaced_functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """
     named = dict(vars(module))
     for kind in [x for x in named.values() if isinstance(x, type)]:
-        if kind.__module__ == module.__name__:
+        if kind.__module__ == module.__name__ and not is_generated(kind):
             named |= {f"{kind.__name__}.{name}": x for name, x in vars(kind).items()}
     for name, x in named.items():
         if isinstance(x, FunctionType):
             is_ours = is_original(name.rpartition(".")[2], x)
         else:  # such as functools.partial
-            is_ours = not callable(x) or isinstance(x, type) or type(x).__module__ == "typing"
+            is_type = isinstance(x, type | GenericAlias) or type(x).__module__ == "typing"
+            is_ours = is_type or not callable(x)
         if not is_ours:
             yield name, x
+
+
+def is_generated(kind: type) -> bool:
+    """Whether Python writes methods of a class: of a NamedTuple or a Protocol."""
+    return issubclass(kind, tuple) or getattr(kind, "_is_protocol", False)
 
 
 def is_original(name: str, function: FunctionType) -> bool:

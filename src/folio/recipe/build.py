@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from folio.device import Device, choose_device
 from folio.errors import UserError
 from folio.evaluation.uncertainty import text_blocks
+from folio.fast.written_for import is_as_written
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.recipe.recipe import Recipe
@@ -21,6 +23,7 @@ from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.tokens.loss_mask import LossMask
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
+from folio.training import gradients, objective, step
 from folio.training.accelerated.step import AcceleratedStep
 from folio.training.distributed import ProcessGroup
 from folio.training.fsdp_step import FSDPStep
@@ -153,15 +156,25 @@ def make_step(
     model: nn.Module, device: Device, recipe: Recipe, group: ProcessGroup | None = None
 ) -> Step:
     """Build the training step: on a CPU the parallel one on all cores, on a GPU the accelerated
-    one, unless `device.fast` is off. Where several processes divide more than the windows, it is
-    this process's part.
+    one, unless `device.fast` is off or `why_plain` says why not. Where several processes divide
+    more than the windows, it is this process's part.
+
+    Raises:
+        UserError: the plain step was changed, and the processes divide the model.
     """
     config, optimizer = recipe.training, recipe.optimizer
     if group is not None and config.sharding == "full":
+        if changed := changed_file(step, gradients):
+            raise UserError(
+                f"training.sharding = full trains by training/fsdp_step.py, but {changed} was "
+                f"changed, which would not run. Give --training.sharding optimizer, or undo that."
+            )
         return FSDPStep(model, device, config, optimizer, group, recipe.seed)
     if group is not None and config.sharding == "optimizer":
         divided = ShardedOptimizer(optimizer, model, group, Replicated(group))
         return PlainStep(model, device, config, optimizer, divided)
+    if why_plain(model, device):
+        return PlainStep(model, device, config, optimizer)
     if device.is_fast:
         from folio.training.parallel.step import ParallelStep  # loads numba
 
@@ -170,6 +183,24 @@ def make_step(
         is_compiled = recipe.device.compile == "on" and device.config.kind == "cuda"
         return AcceleratedStep(model, device, config, optimizer, is_compiled)
     return PlainStep(model, device, config, optimizer)
+
+
+def why_plain(model: nn.Module, device: Device) -> str:
+    """Say why the plain step trains on a device that has a faster one; empty if it does not."""
+    if not (device.is_fast or device.is_accelerated):
+        return ""
+    if changed := changed_file(step, gradients, objective):
+        return f"{changed} was changed"
+    frozen = (name for name, p in model.named_parameters() if not p.requires_grad)
+    if device.is_fast and (name := next(frozen, None)):
+        return f"{name} is frozen"
+    return ""
+
+
+def changed_file(*modules: ModuleType) -> str:
+    """Name the first of some modules that is not what its faster twin was written for."""
+    changed = (x.__name__ for x in modules if not is_as_written(x))
+    return next((f"{name.replace('.', '/')}.py" for name in changed), "")
 
 
 def clusters_of(

@@ -25,7 +25,7 @@ from folio.device import Device, DeviceConfig, one_thread, processor_name
 from folio.errors import UserError
 from folio.fast.accelerate import is_known, not_accelerated
 from folio.model.dropout import Dropout
-from folio.recipe.build import make_step
+from folio.recipe.build import make_step, why_plain
 from folio.recipe.recipe import Recipe
 from folio.storage import cache_folder, write_json
 from folio.tokens.stream import Batch
@@ -63,13 +63,16 @@ def check(
     Args:
         training: the parts of the training.
         recipe: the recipe they were built from.
-        tell: receives a line about layers that are not accelerated.
+        tell: receives a line about what is not accelerated.
 
     Raises:
         UserError: they differ by more than the precision explains.
     """
     device = training.device
-    if device.is_fast:
+    if reason := why_plain(training.model, device):
+        dtype = str(device.dtype).removeprefix("torch.")
+        tell(f"{reason}, so the plain step trains, in {dtype}: slower, as it is written")
+    elif device.is_fast:
         from folio.training.parallel.updates import not_sharded  # loads numba
 
         slow = not_accelerated(training.model) + not_sharded(recipe.optimizer, training.model)

@@ -49,7 +49,7 @@ from folio.tokens.stream import IGNORED, Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.distributed import ProcessGroup, add_up_nll
 from folio.training.fsdp_rows import Rows, own_rows, rows_of
-from folio.training.gradients import gradient_of, total_norm
+from folio.training.gradients import gradient_of, gradients_of, require_gradients, total_norm
 from folio.training.objective import Loss, usual_loss
 from folio.training.seeds import dropout_seed
 from folio.training.sharded_optimizer import ShardedOptimizer
@@ -156,6 +156,7 @@ class FSDPStep:
                 loss = self.loss(self.compute, inputs, targets) / n_targets
                 loss.backward()
             told[0] += loss.detach()
+        require_gradients(gradients_of(self.compute))
         told[1], told[2] = self.should_stop(), self.should_save()
         told[3] = total_norm(self._gradients()).square()
         self.group.reduce(told)

@@ -5,16 +5,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from folio.errors import UserError
 
 
 def gradient_of(parameter: Tensor) -> Tensor:
     """Return the gradient, which `backward` made."""
     assert parameter.grad is not None
     return parameter.grad
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor | None]:
+    """Name -> gradient of each parameter that learns; None where `backward` made none."""
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def require_gradients(gradients: Mapping[str, Tensor | None]) -> None:
+    """Require the gradient of each parameter, by its name.
+
+    Raises:
+        UserError: a parameter has none, since the loss was computed without it.
+    """
+    if unused := [name for name, gradient in gradients.items() if gradient is None]:
+        raise UserError(
+            f"Each parameter that learns must take part in the loss, but {', '.join(unused[:3])} "
+            f"did not. Use it in forward, leave it out, or freeze it with requires_grad_(False)."
+        )
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -28,7 +48,6 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(norms)).square().sum().sqrt()
 
 
-@torch.no_grad()
 def clip_gradients(parameters: Sequence[nn.Parameter], norm: float, max_norm: float) -> None:
     """Shorten all gradients in place, if together they are longer than `max_norm`.
 

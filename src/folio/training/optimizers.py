@@ -298,9 +298,8 @@ def flatten(state: dict[str, list[Tensor]]) -> dict[str, Tensor]:
     """Concatenate the tensors of a rule's state under each name; they become views."""
     flat: dict[str, Tensor] = {}
     for name, tensors in state.items():
-        flat[name] = (
-            tensors[0] if tensors[0].dim() == 0 else torch.cat([x.flatten() for x in tensors])
-        )
+        is_one_for_all = len(tensors) == 1 and tensors[0].dim() == 0
+        flat[name] = tensors[0] if is_one_for_all else torch.cat([x.flatten() for x in tensors])
         sizes = [x.numel() for x in tensors]
         for x, own in zip(tensors, torch.split(flat[name].view(-1), sizes)):
             x.data = own.view(x.shape)

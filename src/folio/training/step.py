@@ -26,7 +26,13 @@ from folio.evaluation.score import Score, Window, score
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.gradients import clip_gradients, gradient_norm, gradient_of
+from folio.training.gradients import (
+    clip_gradients,
+    gradient_norm,
+    gradient_of,
+    gradients_of,
+    require_gradients,
+)
 from folio.training.objective import Loss, usual_loss
 from folio.training.optimizers import Optimizer
 from folio.training.python_state import require_same_state
@@ -206,15 +212,15 @@ class PlainStep:
         """Check that a rounded copy of the model still equals the model."""
         require_same_state(self.model, self.compute)
 
-    @torch.no_grad()
     def refresh(self) -> None:
         """Round the weights to the compute precision, if it is another one."""
         if self.compute is not self.model:
             for own, master in zip(self.compute.parameters(), self.model.parameters()):
-                own.copy_(master)
+                own.detach().copy_(master.detach())
 
     def _collect_gradients(self) -> None:
         """Accumulate the gradients of micro-batches in float32, if they have a lower precision."""
+        require_gradients(gradients_of(self.compute))
         if self.compute is self.model:
             return
         for own, master in zip(self.compute.parameters(), self.model.parameters()):

@@ -9,10 +9,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from folio import accelerator
 from folio.device import Device, DeviceConfig
 from folio.errors import UserError
+from folio.fast.written_for import DIGESTS
 from folio.model.gpt import GPT
 from folio.recipe.recipe import make_recipe
 from folio.tokens.stream import Batch
@@ -87,13 +89,28 @@ def test_only_the_compute_copy_has_padded_rows():
     assert torch.equal(compute.lm_head.weight[:11], model.lm_head.weight.bfloat16())
 
 
-def test_who_listens_to_the_model_hears_its_logits():
-    training = training_of(gpu())
-    expected = training.step.backward(batch_of(4), 0)
+def test_who_listens_to_the_model_hears_its_logits_at_each_step(monkeypatch: pytest.MonkeyPatch):
+    both = [training_of(gpu(fast=fast)) for fast in ("off", "on")]
     heard: list[torch.Size] = []
-    training.model.register_forward_hook(lambda *given: heard.append(given[2].shape))
-    assert training.step.backward(batch_of(4), 0) == pytest.approx(expected, rel=1e-5)
-    assert heard == [(4, 8, 11)]
+
+    def double(model: Any, given: Any, logits: torch.Tensor) -> torch.Tensor:
+        heard.append(logits.shape)
+        return 2 * logits
+
+    with graphs(monkeypatch) as recorded:
+        before = [both[1].step.backward(batch_of(4), 0) for _ in range(3)][-1]
+        (graph,), n_replays = recorded, recorded[0].n_replays
+        hooks = [training.model.register_forward_hook(double) for training in both]
+        expected = both[0].step.backward(batch_of(4), 0)
+        assert expected.loss > 1.001 * before.loss
+        for _ in range(2):
+            assert both[1].step.backward(batch_of(4), 0) == pytest.approx(expected, rel=1e-5)
+            both[1].step.verify(batch_of(4))
+        assert heard == 3 * [(4, 8, 11)] and graph.n_replays == n_replays
+        for hook in hooks:
+            hook.remove()
+        assert both[1].step.backward(batch_of(4), 0) == pytest.approx(before, rel=1e-5)
+        assert graph.n_replays == n_replays + 1
 
 
 def test_a_loss_of_the_users_own_is_taken():
@@ -103,6 +120,31 @@ def test_a_loss_of_the_users_own_is_taken():
     training.step.loss = lambda *given: 2 * usual(*given)
     found = training.step.backward(batch_of(4), 0)
     assert found == pytest.approx([2 * x for x in expected], rel=1e-5)
+
+
+def test_a_loss_of_the_users_own_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    training = training_of(gpu())
+    model, configs = copy.deepcopy(training.model), (training.config, training.optimizer_config)
+    compiled = AcceleratedStep(model, gpu(), *configs, compiled=True)
+    usual: Callable[..., Any] = training.step.loss
+    # So little that a recording is not taken for a wrong one.
+    for step in (training.step, compiled):
+        step.loss = lambda *given: 1.02 * usual(*given)
+    with graphs(monkeypatch) as recorded:
+        found = [compiled.backward(batch_of(4), 0) for _ in range(3)][-1]
+    assert len(recorded) == 1 and compiled._add.is_compiled
+    assert found == pytest.approx(training.step.backward(batch_of(4), 0), rel=1e-5)
+
+
+def test_an_edited_loss_is_what_trains(monkeypatch: pytest.MonkeyPatch):
+    expected = training_of(gpu()).step.backward(batch_of(4), 0)
+    usual = F.cross_entropy
+    monkeypatch.setattr(F, "cross_entropy", lambda *given, **named: 2 * usual(*given, **named))
+    monkeypatch.setitem(DIGESTS, "folio.model.loss", "another")
+    step = training_of(gpu()).step
+    assert isinstance(step, AcceleratedStep)
+    assert step.backward(batch_of(4), 0) == pytest.approx([2 * x for x in expected], rel=1e-5)
 
 
 def test_a_step_that_does_not_fit_has_fewer_windows_at_once():

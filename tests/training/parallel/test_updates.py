@@ -287,8 +287,21 @@ class Careless(SGD):
             w.grad = None
 
 
+class Counting(SGD):
+    """Keeps a number of each parameter, not of all."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.state["count"] = [torch.zeros(()) for _ in self.parameters]
+
+    def step(self, lr_scale: float) -> None:
+        for i, count in enumerate(self.state["count"]):
+            count += i + 1
+        super().step(lr_scale)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", [Own, Careless])
+@pytest.mark.parametrize("kind", [Own, Careless, Counting])
 def test_a_rule_without_a_twin_moves_the_weights_as_it_is_written(
     kind: type[SGD], precision: Precision, monkeypatch: pytest.MonkeyPatch
 ):
@@ -316,6 +329,8 @@ def test_a_rule_without_a_twin_moves_the_weights_as_it_is_written(
     assert optimizer.tensors.keys() == expected.tensors.keys()
     for name, tensor in expected.tensors.items():
         assert torch.equal(optimizer.tensors[name], tensor)
+        if name.endswith("count"):
+            assert tensor.tolist() == [2 * i + 2 for i in range(len(tensor))]
     # A step to infinity is taken back, the compute weights too.
     before = master.clone()
     parallel.parameters.gradients.fill_(1.0)

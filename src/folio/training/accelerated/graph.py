@@ -29,7 +29,8 @@ class Graphed:
     """A function of tensors that returns nothing, and leaves its results in tensors of its own.
 
     The first call of a shape runs it; the second records it, and from then on it is replayed.
-    Whatever fails while it is recorded is told once, and the function runs as it is written.
+    Whatever fails while it is recorded is told once, and the function runs as it is written; so it
+    does while somebody listens, since a replay calls no hooks.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Graphed:
         function: Callable[..., Any],
         changes: Sequence[Tensor] = (),
         compiled: Callable[..., Any] | None = None,
+        has_listeners: Callable[[], bool] = lambda: False,
     ) -> None:
         """Record nothing yet.
 
@@ -45,14 +47,19 @@ class Graphed:
             changes: what it adds to, if it must run before it is recorded, as what autograd calls
                 must; that is put back, and what a replay adds is compared.
             compiled: a faster version, to be recorded in its place.
+            has_listeners: called each time; if True, the function itself runs.
         """
         self.function, self.changes, self.faster = function, changes, compiled or function
+        self.has_listeners = has_listeners
         self.is_compiled, self.is_usable = compiled is not None, True
         self.seen: set[tuple[torch.Size, ...]] = set()
         self.recorded: dict[tuple[torch.Size, ...], Callable[..., None]] = {}
 
     def __call__(self, *given: Tensor) -> None:
         """Run the function, or a recording of it."""
+        if self.has_listeners():
+            self.function(*given)
+            return
         shapes = tuple(x.shape for x in given)
         if shapes not in self.recorded:
             if shapes not in self.seen or not self.is_usable or not can_record(given[0].device):
@@ -74,7 +81,7 @@ class Graphed:
             ArithmeticError: they differ by more than TOLERANCE.
         """
         shapes = tuple(x.shape for x in given)
-        if shapes in self.recorded:
+        if shapes in self.recorded and not self.has_listeners():
             self._compare(self.recorded[shapes], given)
 
     def _compare(self, call: Callable[..., None], given: Sequence[Tensor]) -> None:

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from folio.fast.untouched import is_untouched
+from folio.fast.written_for import is_as_written
+from folio.model import loss as plain_loss
 from folio.model.gpt import GPT
 from folio.tokens.stream import IGNORED
 
@@ -49,8 +51,10 @@ class PaddedHead(nn.Linear):
 
 
 def can_be_padded(model: nn.Module) -> bool:
-    """Whether a model ends as Folio wrote it: its logits are what a linear head gives."""
-    if type(model) is not GPT or not is_untouched(model):
+    """Whether a model ends as Folio wrote it: its logits are what a linear head gives, and its loss
+    is the usual one.
+    """
+    if type(model) is not GPT or not is_untouched(model) or not is_as_written(plain_loss):
         return False
     head = model.lm_head
     return type(head) is nn.Linear and cast(object, head.bias) is None and is_untouched(head)

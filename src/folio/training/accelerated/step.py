@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from folio.accelerator import peak_memory, ran_out_of_memory, release, to_device
 from folio.device import Device
 from folio.errors import UserError
-from folio.fast.untouched import has_hooks
+from folio.fast.untouched import has_hooks, listeners
 from folio.model.gpt import GPT
 from folio.tokens.stream import Batch
 from folio.training.accelerated.graph import Graphed
 from folio.training.accelerated.head import can_be_padded, chunked_loss, pad_head, without_head
 from folio.training.accelerated.rules import accelerate_rules
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.gradients import total_norm
+from folio.training.gradients import require_gradients, total_norm
 from folio.training.optimizers import Optimizer
 from folio.training.python_state import WAY_OUT
 from folio.training.step import Gradient, PlainStep
@@ -61,7 +61,7 @@ class AcceleratedStep(PlainStep):
         # A padded weight has rows of its own after those of the master weights.
         self._own = [x.detach()[: len(w)] if x.shape != w.shape else x.detach() for x, w in pairs]
         self._masters = [w.detach() for _, w in pairs]
-        self._learning = [x for x, _ in pairs if x.requires_grad]
+        self._learning = {n: x for n, x in self.compute.named_parameters() if x.requires_grad}
 
         sizes = [w.numel() for w in self.optimizer.parameters]
         self._gradients = self.optimizer.parameters[0].detach().new_zeros(sum(sizes))
@@ -71,7 +71,8 @@ class AcceleratedStep(PlainStep):
         ]
         self._loss, self._scale = self._gradients.new_zeros(2).unbind()
         faster = self._compiled_add() if compiled else None
-        self._add = Graphed(self._add_micro_batch, (self._gradients, self._loss), faster)
+        changes, is_heard = (self._gradients, self._loss), listeners(self.compute)
+        self._add = Graphed(self._add_micro_batch, changes, faster, is_heard)
 
     @property
     def peak_bytes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -102,7 +103,9 @@ class AcceleratedStep(PlainStep):
     def _add_micro_batch(self, inputs: Tensor, targets: Tensor, loss_of: Any = None) -> None:
         """Add loss and gradients of (B, T) inputs and targets to what is there."""
         loss = (loss_of or self._loss_of)(inputs, targets)  # summed over targets, in nats
-        found = torch.autograd.grad(loss * self._scale, self._learning)
+        learning = list(self._learning.values())
+        found = torch.autograd.grad(loss * self._scale, learning, allow_unused=True)
+        require_gradients(dict(zip(self._learning, found)))
         parts = [x.flatten()[: view.numel()] for x, view in zip(found, self._views)]
         self._gradients.add_(torch.cat(parts))
         self._loss.add_(loss.detach())
@@ -123,7 +126,7 @@ class AcceleratedStep(PlainStep):
         body = without_head(self.compute) if self._ends_as_written else None
 
         def loss(inputs: Tensor, targets: Tensor) -> Tensor:
-            if body is None:
+            if body is None or self.loss is not self._usual_loss:
                 return self.loss(self.compute, inputs, targets)
             return self._chunked_loss(body, inputs, targets)
 

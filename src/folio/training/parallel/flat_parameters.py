@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from folio.training.gradients import require_gradients
 from folio.training.groups import Group, parameter_groups
 from folio.workers import shared_buffer
 
@@ -79,7 +80,12 @@ class FlatParameters:
             loss, weight: scalars.
             model: a model that is attached to these parameters.
             out: (N,) output, in the precision of the model.
+
+        Raises:
+            UserError: the loss does not depend on a parameter.
         """
         parameters = dict(model.named_parameters())
-        gradients = torch.autograd.grad(loss * weight, [parameters[name] for name in self._spans])
+        learning = [parameters[name] for name in self._spans]
+        gradients = torch.autograd.grad(loss * weight, learning, allow_unused=True)
+        require_gradients(dict(zip(self._spans, gradients)))
         torch.cat([gradient.flatten() for gradient in gradients], out=out)
