@@ -141,6 +141,26 @@ def test_cells_beyond_the_header_are_text_or_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    "before", ["sep=;\r\n", "\ufeffsep=;\n", '\n"SEP=;"\n', "\n", " \n\n", ";;\n", '"";""\n']
+)
+def test_a_table_begins_where_its_text_does(tmp_path: Path, before: str):
+    table = before + 'id;text\n1,5;"Two, or three"\n'
+    corpus = read(write(tmp_path, "a.csv", table), text_column="text")
+    assert [document.text for document in corpus.documents] == ["Two, or three"]
+    assert corpus.documents[0].source.endswith(f"a.csv, line {table.count(chr(10))}")
+    dropped = {"other columns": 3}
+    if "=" in before:
+        dropped["the line that names the delimiter"] = len(before.lstrip("\ufeff\n"))
+    assert corpus.record()["ledger_bytes"]["dropped"] == dropped
+
+
+@pytest.mark.parametrize("before", ["", "sep=\t\n", "\n", "\t\n"])
+def test_tab_separated_text_begins_after_empty_lines(tmp_path: Path, before: str):
+    assert texts(write(tmp_path, "a.tsv", f"{before}id\ttext\n1\tOne, two\n")) == ["One, two"]
+    assert texts(write(tmp_path, "b.tsv", f"{before}1\t2\n")) == ["1\t2\n"]
+
+
+@pytest.mark.parametrize(
     "tag", ["title", "script", "style", "iframe", "textarea", "object", "select"]
 )
 @pytest.mark.parametrize("broken", ["", "<p>unclosed"], ids=["well-formed", "broken"])

@@ -36,7 +36,7 @@ def straightforward(texts: list[str], share: float) -> set[tuple[int, int]]:
         group = [i for i, own in enumerate(of) if line in own]
         pairs = combinations(group, 2) if len(group) <= 4 else pairwise(group)
         shared.update({pair: len(line) for pair in pairs})
-    sizes = [sum(map(len, own)) for own in of]
+    sizes = [sum(map(len, set(own))) for own in of]
     return {(a, b) for (a, b), n in shared.items() if n >= share * min(sizes[a], sizes[b])}
 
 
@@ -56,6 +56,15 @@ def test_shards_find_what_all_lines_in_memory_find(
         assert found.characters.sum() == sum(map(len, everything))
         assert found.n_different == len(set(everything))
         assert found.different_characters == sum(map(len, set(everything)))
+
+
+def test_a_text_that_repeats_its_lines_is_contained_in_one_that_has_them():
+    refrain, verses = LINES[0], LINES[1:6]
+    with closing(Lines(2)) as found:
+        found.read(0, [f"{refrain}\n" * 10])
+        found.read(1, ["\n".join([refrain, *verses])])
+        found.compare()
+        assert list(found.contained(1.0)) == [(0, 1)]
 
 
 def test_a_line_that_comes_again_a_thousand_times_is_one_row():

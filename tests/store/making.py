@@ -84,5 +84,5 @@ def content(store: Store) -> dict[str, bytes]:
     return {
         name: path.read_bytes()
         for name, path in named.items()
-        if not name.startswith("parts") and name != "lock"
+        if not name.startswith("parts") and not name.endswith("lock")
     }

@@ -5,6 +5,9 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +144,37 @@ def test_what_a_killed_process_left_is_removed(sources: Path, one: Store, tmp_pa
     store.shards_folder.mkdir(parents=True)
     (store.shards_folder / f".{key}.bin.abc").write_bytes(b"half")
     (store.shards_folder / f".{key}.unpacked").mkdir()
+    (store.shards_folder / f"{key}.lock").write_text("process 1 on a machine")
     assert content(make(store.path, sources)[0]) == content(one)
+
+
+def test_of_two_commands_that_need_a_shard_one_makes_it_and_the_other_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:  # one file in two places is one shard
+        folder.mkdir()
+        lines = (json.dumps({"text": text}) for text in TEXTS)
+        (folder / "texts.jsonl").write_text("\n".join(lines))
+    alone, _ = make(tmp_path / "alone", *folders)
+    writing = worker.writing
+    with ThreadPoolExecutor(1) as pool:
+        others: list[Future[Any]] = []
+
+        @contextmanager
+        def meanwhile(*given: Any) -> Generator[Any]:
+            with writing(*given) as writer:
+                if not others:
+                    others.append(Future())
+                    others[0] = pool.submit(make, tmp_path / "both", *folders, part="2/2")
+                    wait(others, timeout=0.2)
+                yield writer
+
+        monkeypatch.setattr(worker, "writing", meanwhile)
+        store, first = make(tmp_path / "both", *folders, part="1/2")
+        _, second = others[0].result()
+    assert (first.n_made, second.n_made, second.n_found) == (1, 0, 1)
+    assert content(store) == content(alone)
 
 
 def test_a_new_file_makes_one_shard_more_with_the_same_vocabulary(tmp_path: Path):

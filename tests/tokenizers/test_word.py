@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
-from folio.tokenizers.word import EXPRESSIONS, Punctuation, WordTokenizer
+from folio.tokenizers.config import TokenizerConfig, train_tokenizer
+from folio.tokenizers.word import EXPRESSIONS, Punctuation, WordTokenizer, whole_words
 
 TEXT = "The cat sat. The dog didn't sit: the dog's “ran” away! ΣΑΣ हिन्दी 3.5 + 漢字"
 ALL = [
@@ -57,6 +58,33 @@ def test_ids_go_to_the_special_tokens(tokenizer: WordTokenizer):
 )
 def test_punctuation_is_treated_as_asked(punctuation: Punctuation, words: list[str]):
     assert WordTokenizer([], punctuation=punctuation).split("Don't stop, it ' s “5”!") == words
+
+
+@every_tokenizer
+@given(parts=st.lists(st.text("aΣ1'’-。字\u093f \n")))
+def test_pieces_of_whole_words_have_the_words_of_the_whole(
+    tokenizer: WordTokenizer, parts: list[str]
+):
+    pieces = list(whole_words(parts, tokenizer.punctuation))
+    assert "".join(pieces) == "".join(parts)
+    assert [word for piece in pieces for word in tokenizer.split(piece)] == tokenizer.split(
+        "".join(parts)
+    )
+
+
+def test_a_vocabulary_learned_from_pieces_has_whole_words():
+    documents = [["I do", "n't kn", "ow, do"], ["n't I"]]
+    learned = train_tokenizer(TokenizerConfig(kind="word", vocab_size=9), documents)
+    words = [piece.decode() for piece in learned.pieces[:-2]]
+    assert words == ["I", ",", "do", "don't", "know", "n't"]
+
+
+def test_text_without_spaces_does_not_wait_for_its_end():
+    assert list(whole_words(["从前，有", "座山。山", "里"], "drop")) == [
+        "从前，",
+        "有座山。",
+        "山里",
+    ]
 
 
 def test_rare_words_are_left_out_and_counted():

@@ -3,7 +3,7 @@
     copies      equal text
     near        Jaccard similarity of the sets of word 5-grams at or above a threshold.
                 MinHash signatures in bands (LSH) propose the pairs, the actual sets confirm them
-    contained   at least half of the shorter document occurs line by line in the other
+    contained   at least half of the distinct lines of the shorter document occur in the other
 
 Families are the connected components. They depend on contents alone, not on names or order.
 """
@@ -45,8 +45,8 @@ class DuplicatesConfig:
     """Words per shingle; two documents are compared by their shingles."""
 
     contained: float = 0.5
-    """Share of a document's lines, by length, that must occur in another to join its family; 1.01
-    turns this off."""
+    """Share of a document's distinct lines, by length, that must occur in another to join its
+    family; 1.01 turns this off."""
 
     remove: Literal["none", "exact", "near"] = "none"
     """What is left out of the training text: nothing, exact copies, or all of a family except its

@@ -1,6 +1,6 @@
 """Finds lines that occur in several places, and the documents that share them.
 
-Memory holds two numbers per document; the hashes of the lines, and of the pairs of documents, go
+Memory holds three numbers per document; the hashes of the lines, and of the pairs of documents, go
 through shards (corpus/shards.py).
 """
 
@@ -30,6 +30,8 @@ class Lines:
         """(D,) number of lines of each document."""
         self.characters = np.zeros(n_documents, np.int64)
         """(D,) number of characters in these lines."""
+        self.distinct_characters = np.zeros(n_documents, np.int64)
+        """(D,) the same, each distinct line counted once; known after `compare`."""
         self.n_different = self.different_characters = 0
         """Distinct lines and their characters; known after `compare`."""
         self._lines = Shards(document=np.uint32, length=np.uint32)
@@ -52,6 +54,7 @@ class Lines:
             # Threads read the documents in any order, and a pair is a pair only as a < b.
             rows = rows[np.lexsort((rows["document"], rows["key"]))]
             rows = rows[_new(rows["key"], rows["document"])]
+            np.add.at(self.distinct_characters, rows["document"], rows["length"])
             different = rows[_new(rows["key"])]
             self.n_different += len(different)
             self.different_characters += int(different["length"].sum(dtype=np.int64))
@@ -59,12 +62,15 @@ class Lines:
                 self._pairs.add(mixed(a.astype(np.uint64) << np.uint64(32) | b), a, b, shared)
 
     def contained(self, share: float) -> Iterator[tuple[int, int]]:
-        """Pairs a < b of which one contains at least that share of the other's lines, by length."""
+        """Pairs a < b of which one contains at least that share of the other's distinct lines, by
+        length.
+        """
         for rows in self._pairs:
             first = np.flatnonzero(_new(rows["key"]))
             shared = np.add.reduceat(rows["shared"], first, dtype=np.int64)
             a, b = rows["a"][first], rows["b"][first]
-            enough = shared >= share * np.minimum(self.characters[a], self.characters[b])
+            sizes = self.distinct_characters
+            enough = shared >= share * np.minimum(sizes[a], sizes[b])
             yield from zip(a[enough].tolist(), b[enough].tolist())
 
     def close(self) -> None:

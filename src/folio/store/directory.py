@@ -5,6 +5,7 @@ A store is a folder:
     store.json                  the settings that decide the bytes of its shards
     tokenizer.json
     shards/KEY.bin, .documents, .json       one shard: ids, one row per document, its record
+    shards/KEY.lock             held by the process that makes the shard
     parts/1-of-3.json           the keys of the shards that one command made
     train.bin, validation.bin   what a training reads
     index.json                  counts; written last

@@ -252,7 +252,8 @@ def _make_shards(
             "seconds": options.time_limit_seconds * len(group.paths) + group.n_bytes * PER_BYTE,
         }
         try:
-            return _Done(key, True, worker.ask(request)["failed"])
+            answer = worker.ask(request)
+            return _Done(key, answer["made"], answer["failed"])
         except LostError as error:
             return _Done(key, True, f"its process was lost, since {error}")
 

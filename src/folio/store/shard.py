@@ -55,6 +55,11 @@ class Shard:
         """One row for each document."""
         return self.folder / f"{self.key}.documents"
 
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that makes it."""
+        return self.folder / f"{self.key}.lock"
+
     def is_complete(self) -> bool:
         """Whether it is there, as far as sizes tell."""
         try:

@@ -20,6 +20,7 @@ from folio.corpus.processes import requests
 from folio.corpus.reading import ReadingOptions
 from folio.corpus.streaming import RefusedError, texts_of, unpacked_files
 from folio.errors import UserError
+from folio.storage import locked
 from folio.store.shard import Shard, writing
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
@@ -69,6 +70,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     """Learn a vocabulary or make a shard; say why where that is impossible."""
     options = from_table(ReadingOptions, request["options"])
     told: list[str] = []
+    made = False
     try:
         if "into" in request:
             config = from_table(TokenizerConfig, request["tokenizer"])
@@ -77,10 +79,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         else:
             tokenizer = _vocabulary(request["vocabulary"])
             shard = Shard(Path(request["folder"]), request["key"])
-            make_shard(shard, request["paths"], options, tokenizer, request["sequence"])
+            with locked(shard.lock_file, f"The shard {shard.key}", wait=True):
+                if made := not shard.is_complete():  # by another command, of the same files
+                    make_shard(shard, request["paths"], options, tokenizer, request["sequence"])
     except UserError as error:
-        return {"failed": str(error), "told": told}
-    return {"failed": None, "told": told}
+        return {"failed": str(error), "told": told, "made": made}
+    return {"failed": None, "told": told, "made": made}
 
 
 @cache
@@ -141,7 +145,7 @@ def make_shard(
     """Write the files of a shard; a file that cannot be read is left out whole, and noted.
 
     Args:
-        shard: where it is written.
+        shard: where it is written; it must be locked, since what others left there is removed.
         paths: the files, in their order.
         options: how they are read.
         tokenizer: the vocabulary.

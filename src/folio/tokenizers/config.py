@@ -193,10 +193,10 @@ def _learn_byte_pairs(config: TokenizerConfig, documents: Documents) -> Tokenize
 
 
 def _learn_words(config: TokenizerConfig, documents: Documents) -> Tokenizer:
-    from folio.tokenizers.word import WordTokenizer
+    from folio.tokenizers.word import WordTokenizer, whole_words
 
     return WordTokenizer.train(
-        _texts(config, documents),
+        (text for pieces in documents for text in whole_words(pieces, config.punctuation)),
         config.vocab_size,
         min_count=config.min_count,
         punctuation=config.punctuation,
@@ -215,7 +215,7 @@ def _load_file(config: TokenizerConfig, documents: Documents) -> Tokenizer:
 
 
 def _texts(config: TokenizerConfig, documents: Documents) -> Iterator[str]:
-    """Pieces that can be split into words separately."""
+    """Pieces whose chunks are those of the whole."""
     from folio.tokenizers.bpe.patterns import safe_pieces
 
     for pieces in documents:

@@ -6,7 +6,7 @@ The oldest and simplest vocabulary: easy to inspect, but it loses the spaces and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from folio.tokenizers.base import (
     said_template,
     template_entry,
 )
-from folio.tokenizers.bpe.patterns import safe_pieces, with_our_classes
+from folio.tokenizers.bpe.patterns import with_our_classes
 
 Punctuation = Literal["separate", "drop", "keep"]
 
@@ -75,7 +75,7 @@ class WordTokenizer(Tokenizer):
                 f"Choose one of {', '.join(EXPRESSIONS)}."
             )
         self.words = words
-        self.punctuation = punctuation
+        self.punctuation: Punctuation = punctuation
         self.lowercase = lowercase
         self.has_chat = has_chat
         names = (UNKNOWN, END_OF_DOCUMENT, *added)
@@ -100,7 +100,7 @@ class WordTokenizer(Tokenizer):
         """Take the most frequent words; ties are broken alphabetically.
 
         Args:
-            texts: documents, or pieces cut between words (`patterns.safe_pieces`).
+            texts: documents, or pieces cut between words (`whole_words`).
             vocab_size: largest number of ids, including the two special tokens.
             min_count: words that occur less often are left out.
             punctuation: see `EXPRESSIONS`.
@@ -144,8 +144,8 @@ class WordTokenizer(Tokenizer):
         unknown = self.special_tokens[UNKNOWN]
         return np.array([self._id_of.get(word, unknown) for word in self.split(text)], self.dtype)
 
-    def encode_stream(self, texts: Iterable[str]):
-        return map(self.encode_ordinary, safe_pieces(texts))
+    def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
+        return map(self.encode_ordinary, whole_words(texts, self.punctuation))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -203,6 +203,27 @@ class WordTokenizer(Tokenizer):
     def load(cls, path: Path | str) -> WordTokenizer:
         """Read the tokenizer.json of a word vocabulary."""
         return cls.from_json(read_json(Path(path)), str(path))
+
+
+def whole_words(parts: Iterable[str], punctuation: Punctuation) -> Iterator[str]:
+    """Regroup the parts of a text into pieces that end between words; memory holds a part and the
+    word that it begins.
+
+    >>> list(whole_words(["I do", "n't kn", "ow. W", "hy?"], "separate"))
+    ['I ', "don't ", 'know. ', 'Why?']
+    """
+    # After such a character no word goes on.
+    between = with_our_classes(r"\s" if punctuation == "keep" else r"(?!['’])[\s\p{P}\p{S}]")
+    waiting: list[str] = []
+    for part in parts:
+        last = between.search(part[::-1])
+        end = len(part) - last.start() if last else 0
+        if end:
+            yield "".join([*waiting, part[:end]])
+            waiting = []
+        waiting.append(part[end:])
+    if rest := "".join(waiting):
+        yield rest
 
 
 def _lower(text: str) -> str:

@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
-from folio.tokenizers.bpe.patterns import PATTERNS
+from folio.tokenizers.bpe import tokenizer as bpe
+from folio.tokenizers.bpe.patterns import PATTERNS, safe_pieces
 from folio.tokenizers.bpe.rules import encode_slowly
 from folio.tokenizers.bpe.standard_json import written
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
@@ -41,6 +43,14 @@ ADVERSARIAL = [
 ]
 # Classes of these differ between Unicode versions; see test_unicode_classes.
 settled = st.characters(min_codepoint=0, max_codepoint=0x24FF, exclude_categories=["Cs", "Cn"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_pieces() -> Iterator[None]:
+    """Streams that are cut although the texts here are short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe, "safe_pieces", partial(safe_pieces, n_characters=4))
+        yield
 
 
 @cache

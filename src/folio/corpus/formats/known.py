@@ -85,8 +85,8 @@ FORMATS = (
         extra="parquet",
         revision=5,
     ),
-    Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False),
-    Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False),
+    Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False, revision=4),
+    Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False, revision=4),
     Format(
         "jsonl",
         (".jsonl", ".ndjson"),

@@ -1,33 +1,55 @@
 """CSV and TSV: the text column, one document per row.
 
-TSV has no quotes. In CSV a quote that never ends, or ends inside a word, is a character.
+The header is the first row with text; a line `sep=;` before it, as Excel writes, names the
+delimiter. TSV has no quotes. In CSV a quote that never ends, or ends inside a word, is a character.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "message", "story", "article")
 """Names of text columns, tried in this order if the user names none."""
+_NAMED_DELIMITER = re.compile(r'"?sep=([^\w"\r\n])"?\s*', re.IGNORECASE)
 
 
 def read_csv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
     """Read the text of each row; a table without a text column is one document."""
     csv.field_size_limit(1 << 30)
-    first = next(lines, "")  # csv.Sniffer takes minutes for a cell of a megabyte
-    delimiter = max(",;\t|", key=first.count)
-    yield from _read_rows(_Rows(first, lines, delimiter, notes), column, delimiter, notes)
+    number, first, delimiter = _begin(lines, notes)
+    if not delimiter:  # csv.Sniffer takes minutes for a cell of a megabyte
+        delimiter = max(",;\t|", key=first.count)
+    rows = _Rows(first, lines, delimiter, notes, number)
+    yield from _read_rows(rows, column, delimiter, notes)
 
 
 def read_tsv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passage]:
     """Read the text of each row of tab-separated cells."""
-    rows = ((i, line.rstrip("\r\n").split("\t")) for i, line in enumerate(lines, 1))
-    yield from _read_rows(rows, column, "\t", notes)
+    number, first, delimiter = _begin(lines, notes)
+    delimiter = delimiter or "\t"
+    numbered = enumerate(chain([first], lines), number)
+    rows = ((i, line.rstrip("\r\n").split(delimiter)) for i, line in numbered)
+    yield from _read_rows(rows, column, delimiter, notes)
+
+
+def _begin(lines: Iterator[str], notes: Notes) -> tuple[int, str, str]:
+    """The number of the first line with text, that line, and the delimiter named before it."""
+    number, delimiter = 0, ""
+    for number, line in enumerate(lines, 1):
+        named = _NAMED_DELIMITER.fullmatch(line)
+        if named and not delimiter:
+            delimiter = named[1]
+            notes.drop("the line that names the delimiter", line)
+        elif not line.isspace():
+            return number, line, delimiter
+    return number, "", delimiter
 
 
 def _read_rows(
@@ -35,7 +57,7 @@ def _read_rows(
 ) -> Iterator[Passage]:
     """Read the text of rows, each given with the number of its last line."""
     rows = iter(rows)
-    _, header = next(rows, (0, []))
+    header = next((row for _, row in rows if any(map(str.strip, row))), [])
     chosen = column or choose_column(header)
     if column and column not in header:
         raise UserError(
@@ -73,12 +95,15 @@ class _Rows:
     resumes after it: no lone quote swallows the rows after it.
     """
 
-    def __init__(self, first: str, lines: Iterator[str], delimiter: str, notes: Notes) -> None:
+    def __init__(
+        self, first: str, lines: Iterator[str], delimiter: str, notes: Notes, number: int
+    ) -> None:
+        """`number` is that of the first line."""
         self.waiting = deque([first] if first else [])
         self.lines = lines
         self.delimiter = delimiter
         self.notes = notes
-        self.number = 0
+        self.number = number - 1
         self.taken: list[str] = []  # lines of the current row
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
