@@ -105,6 +105,41 @@ def test_masks_keep_the_length_and_hide_what_is_long_enough():
     assert "Rosalind" not in shown and "1234567" not in shown and len(shown) == 24
 
 
+GIVEN = ["P@ssw0rd1", "pass.w@rd9", "$%&/()=?+", "नमस्तेदुनिया", "a@bcdef.gh", "two words, one secret"]
+
+
+@pytest.mark.parametrize("string", GIVEN)
+def test_no_more_than_two_characters_of_a_given_string_are_shown_whatever_it_is_made_of(
+    string: str,
+):
+    for hidden in (masked(string, personal_module.GIVEN), Mask([string])(f"- {string} -")[2:-2]):
+        assert len(hidden) == len(string) and set(hidden[2:]) <= {"•", " "}
+
+
+def test_of_an_address_the_first_letters_and_the_end_are_shown_and_a_single_letter_is_not():
+    for address, hidden in (
+        ("jane.doe@mail.example.org", "j•••••••@m•••••••••••.org"),
+        ("a_b.c+d@e.f.gh", "a••••••@e••.gh"),
+        ("a@b.org", "•@b.org"),
+    ):
+        (found,) = find_personal(address)
+        assert masked(found.string, found.kind) == hidden
+
+
+def test_a_secret_is_hidden_wherever_the_edges_of_what_is_shown_cut_it():
+    strings = ["quarrelsome-kite", "jane.doe@mail.example.org", "तितली-पतंग"]
+    mask = Mask(strings)
+    for string in strings:
+        text = f"The word is {string}, they say."
+        for start in range(len(text)):
+            for stop in range(start + 1, len(text) + 1):
+                for shown in (text[start:stop], f"\ufffd{text[start:stop]}\ufffd"):
+                    hidden = mask(shown)
+                    assert len(hidden) == len(shown)
+                    assert not any(string[i : i + 3] in hidden for i in range(len(string) - 2))
+        assert mask(text).startswith("The word is ") and mask(text).endswith(", they say.")
+
+
 SECRET = "quarrelsome-kite"
 
 

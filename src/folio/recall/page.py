@@ -188,13 +188,9 @@ def _shaded(recall: Recall, sample: Sample, places: list[str]) -> str:
 def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
     symbols, n = match.query.symbols, len(match.codes)
     begins = [*match.starts.tolist(), len(symbols)]
-    whole = recall.mask(to_text(symbols))
-
-    def words(start: int, stop: int) -> str:
-        if len(whole) == n:  # else there are bytes that are not text
-            return escape(whole[start:stop])
-        return escape(recall.mask(to_text(symbols[begins[start] : begins[stop]])))
-
+    # One at a time, since of bytes that are not text several may become one character, or none.
+    characters = [to_text(symbols[start:stop])[:1] for start, stop in pairwise(begins)]
+    whole = recall.mask("".join(characters))
     # Of each character 0 for plain, 1 for nearly, and 2 and more for a span of its own.
     kinds = np.zeros(n, np.int64)
     for start, stop in nearly_spans(match, recall.sources.text, recall.length):
@@ -207,7 +203,7 @@ def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
     for start, stop in pairwise(cuts):
         kind = int(kinds[start])
         if kind < 2:
-            text = words(start, stop)
+            text = escape(whole[start:stop])
             html.append(f'<span class="near">{text}</span>' if kind else text)
             continue
         span = spans[kind - 2]
@@ -217,7 +213,7 @@ def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
         tint = round(min(70, 12 + 50 * size / recall.length))
         html.append(
             f'<mark tabindex="0" data-place="{len(places) - 1}" style="--share: {tint}%" '
-            f'title="{size} characters">{words(start, stop)}</mark>'
+            f'title="{size} characters">{escape(whole[start:stop])}</mark>'
         )
     return "".join(html)
 
