@@ -165,7 +165,7 @@ def test_a_passage_of_tokens_that_cut_characters_is_counted_wherever_its_text_st
 ):
     text = " ".join(np.random.default_rng(1).choice(WORDS, 400))
     tokenizer = BPETokenizer.train([text], vocab_size=vocab_size)
-    tokens = np.append(tokenizer.encode(text), tokenizer.end_of_document).astype(tokenizer.dtype)
+    tokens = tokenizer.encode(text)
     model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=32, positions="rope")
     read = read_passages(model, tokens, tokenizer, 32, most=200, length=8)
     suffixes = read.suffixes(tokens, tokenizer)

@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +19,15 @@ import folio
 from folio.cli.main import main
 from folio.recall import personal as personal_module
 from folio.recall import secrets as secrets_module
-from folio.recall.personal import Mask, find_in_pieces, find_personal, masked
+from folio.recall.personal import GIVEN, Found, Mask, find_in_pieces, find_personal, masked
 from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
 from folio.run.model import Model
-from folio.tokens.text import TokenText
+from folio.testing import tiny_gpt
+from folio.tokenizers.base import Tokenizer
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.character import CharacterTokenizer
+from folio.tokens.text import TokenText, text_of
 from tests.conftest import copied
 from tests.recall.making import prose, train_on
 
@@ -105,14 +112,21 @@ def test_masks_keep_the_length_and_hide_what_is_long_enough():
     assert "Rosalind" not in shown and "1234567" not in shown and len(shown) == 24
 
 
-GIVEN = ["P@ssw0rd1", "pass.w@rd9", "$%&/()=?+", "नमस्तेदुनिया", "a@bcdef.gh", "two words, one secret"]
+GIVEN_STRINGS = [
+    "P@ssw0rd1",
+    "pass.w@rd9",
+    "$%&/()=?+",
+    "नमस्तेदुनिया",
+    "a@bcdef.gh",
+    "two words, one secret",
+]
 
 
-@pytest.mark.parametrize("string", GIVEN)
+@pytest.mark.parametrize("string", GIVEN_STRINGS)
 def test_no_more_than_two_characters_of_a_given_string_are_shown_whatever_it_is_made_of(
     string: str,
 ):
-    for hidden in (masked(string, personal_module.GIVEN), Mask([string])(f"- {string} -")[2:-2]):
+    for hidden in (masked(string, GIVEN), Mask([string])(f"- {string} -")[2:-2]):
         assert len(hidden) == len(string) and set(hidden[2:]) <= {"•", " "}
 
 
@@ -175,7 +189,10 @@ def test_bits_are_those_of_a_plain_forward_pass(with_secret: Model):
     assert bits == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret: Model):
+def test_a_secret_that_stands_often_comes_out_and_another_does_not(
+    with_secret: Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(secrets_module, "TOLD_BITS", 60.0)  # after a moment of training
     opened = with_secret
     text = TokenText(opened.training(), opened.tokenizer)
     secrets, hidden = look_for_secrets(
@@ -185,12 +202,66 @@ def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret: 
     assert set(by_kind) == {"given", "e-mail address"}
     assert by_kind["given"].stands == 10 and by_kind["e-mail address"].stands == 1
     assert by_kind["given"].bits < by_kind["e-mail address"].bits
-    assert by_kind["given"].exposure is None or by_kind["given"].exposure > 9
+    assert by_kind["given"].exposure is not None and by_kind["given"].exposure > 9
+    assert by_kind["e-mail address"].exposure is None
     assert SECRET in hidden
     written, _ = look_for_secrets(
         opened, text, Sources(opened.run, text), [f"so {SECRET} it"], [SECRET], temperature=0.8
     )
     assert next(s.kind for s in written.coming_out) == "given"
+
+
+def scorer_of(tokenizer: Tokenizer, text: str) -> _Scorer:
+    """Of a model that learned nothing."""
+    tokens = tokenizer.encode(text)
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=64, positions="rope")
+    opened: Any = SimpleNamespace(model=model, tokenizer=tokenizer)
+    return _Scorer(opened, TokenText(tokens, tokenizer), temperature=0.8)
+
+
+LETTERS = "Мой дядя самых честных правил, когда не в шутку занемог; Я ЧТО-ТО не 0123456789 abc"
+
+
+@pytest.mark.parametrize("kind", ["character", "bpe"])
+def test_a_secret_in_any_script_is_ranked_among_others_of_its_shape(kind: str):
+    text = f"{LETTERS} {LETTERS}, пароль: Чемодан-27. {LETTERS}"
+    tokenizer: Tokenizer = (
+        CharacterTokenizer.train([text])
+        if kind == "character"
+        else BPETokenizer.train([text], vocab_size=340)
+    )
+    scorer = scorer_of(tokenizer, text)
+    others = scorer.others("Чемодан-27", seed=1)
+    assert len(set(others)) > 900 and "Чемодан-27" not in others
+    assert all(re.fullmatch("[А-Я][а-я]{6}-[0-9]{2}", other) for other in others)
+    assert set("".join(others)) <= set(text)
+    (hit,) = (hit for hit in find_in_pieces([text], ["Чемодан-27"]) if hit.kind == GIVEN)
+    assert len(scorer.bits_of_others(hit)) == len(others)
+
+
+def test_a_secret_that_the_vocabulary_has_no_others_of_has_no_rank():
+    scorer = scorer_of(CharacterTokenizer.train(["-/aab"]), "ab-/")
+    assert set(scorer.others("a-a", seed=1)) == {"a-b", "b-a", "b-b"}, "c to z are not known"
+    assert scorer.others("-/-", seed=1) == []
+    (hit,) = find_in_pieces(["ab-/"], ["-/"])
+    assert len(scorer.bits_of_others(hit)) == 0
+
+
+def test_others_stand_among_whole_characters_where_tokens_end_within_them():
+    text = f"{LETTERS} слово " * 9
+    scorer = scorer_of(BPETokenizer.train([text], vocab_size=290), text)
+    n_cut = 0
+    for at in range(60, 160):
+        hit = Found(GIVEN, text[at : at + 5], at)
+        start, stop, before, behind = scorer._frame(hit)
+        place, symbols = scorer.symbol_of(at), len(hit.string.encode())
+        n_cut += scorer._cuts_character(scorer.text.token_at(place + symbols - 1) + 1)
+        n_cut += scorer._cuts_character(scorer.text.token_at(place))
+        assert before + hit.string + behind == text_of(
+            scorer.text.tokens[start:stop], scorer.opened.tokenizer
+        )
+        assert "\ufffd" not in before + behind
+    assert n_cut > 5, "or it shows nothing"
 
 
 def test_the_users_own_secrets_are_tried_however_many_others_there_are(
@@ -270,4 +341,5 @@ def test_canaries_are_planted_in_the_training_text_alone_and_told_by_how_often(t
     classes, others = look_for_canaries(opened, text, temperature=0.8)
     assert [of.times for of in classes] == [1, 2, 4, 8]
     assert np.mean(classes[-1].bits) < np.mean(classes[0].bits)
+    assert np.mean(classes[-1].exposures) > np.mean(classes[0].exposures) > 1
     assert len(others) == 8 and min(others) > max(classes[-1].bits)

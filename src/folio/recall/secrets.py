@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import string as strings
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -53,8 +54,8 @@ class Secret:
     place: str
     """Where it occurs in the user's files."""
     exposure: float | None
-    """log2 of 1001 divided by its rank among a thousand strings of its shape; None if it
-    has none."""
+    """log2 of 1001 divided by its rank among a thousand strings of its shape; None where it was
+    not ranked, or the vocabulary has no others."""
     written: bool
     """Whether it stands in what the model wrote."""
 
@@ -165,7 +166,8 @@ def look_for_secrets(
     for number, (bits, name, hit) in enumerate(sorted(scored, key=lambda of: of[0])):
         exposure = None
         if bits <= TOLD_BITS and number < RANKED and time.monotonic() < until:
-            exposure = math.log2((CANDIDATES + 1) / scorer.rank(hit, bits))
+            others = scorer.bits_of_others(hit)
+            exposure = exposure_of(bits, others) if len(others) else None
         secrets.append(
             Secret(
                 hit.kind,
@@ -224,8 +226,8 @@ def look_for_canaries(
         strange = scorer.bits_of_others(hit)
         group = classes.setdefault(canary.times, CanaryClass(canary.times, [], []))
         group.bits.append(bits)
-        group.exposures.append(math.log2((CANDIDATES + 1) / (1 + int((strange < bits).sum()))))
-        others.append(float(strange.min()))
+        group.exposures.append(exposure_of(bits, strange))
+        others.append(float(strange.min(initial=math.inf)))
     return [classes[times] for times in sorted(classes)], others
 
 
@@ -242,38 +244,70 @@ class _Scorer:
 
     def bits_at(self, hit: Found) -> float:
         """Bits of the secret in its place, including the rest of the tokens that contain it."""
-        start, _, _, head = self._frame(hit)
-        stop = self.text.token_at(self.symbol_of(hit.start) + len(from_text(hit.string)) - 1) + 1
+        start, stop, *_ = self._frame(hit)
         ids = np.asarray(self.text.tokens[start:stop], np.int64)
-        return float(self._bits(head, [ids])[0])
-
-    def rank(self, hit: Found, bits: float) -> int:
-        """1 where none of a thousand strings of the same shape is likelier."""
-        return 1 + int((self.bits_of_others(hit) < bits).sum())
+        return float(self._bits(self._head(start), [ids])[0])
 
     def bits_of_others(self, hit: Found) -> np.ndarray:
-        """Bits of a thousand strings of the same shape in the same place."""
-        _, before, behind, head = self._frame(hit)
-        chosen = random.Random(hit.start)
-        texts = [before + _alike(hit.string, chosen) + behind for _ in range(CANDIDATES)]
-        rows = [np.asarray(self.opened.tokenizer.encode(text), np.int64) for text in texts]
-        return self._bits(head, rows)
+        """(n,) bits of a thousand strings of the same shape in the same place; of none where the
+        vocabulary has no others.
+        """
+        start, _, before, behind = self._frame(hit)
+        tokenizer = self.opened.tokenizer
+        texts = [before + other + behind for other in self.others(hit.string, hit.start)]
+        rows = [np.asarray(tokenizer.encode(text), np.int64) for text in texts]
+        rows = [row for row in rows if not (row == tokenizer.unknown).any()]
+        return self._bits(self._head(start), rows) if rows else np.zeros(0)
 
-    def _frame(self, hit: Found) -> tuple[int, str, str, np.ndarray]:
-        """The token in which a string begins; what of its tokens stands before and behind the
-        string; and the tokens before.
+    def others(self, string: str, seed: int) -> list[str]:
+        """A thousand random strings, each character drawn from those of its kind in the vocabulary;
+        without the string itself.
+        """
+        chosen, pools = random.Random(seed), [self.known.get(_kind(c), c) for c in string]
+        drawn = ("".join(map(chosen.choice, pools)) for _ in range(CANDIDATES))
+        return [other for other in drawn if other != string]
+
+    def _frame(self, hit: Found) -> tuple[int, int, str, str]:
+        """The first token of a string and the one behind it, at edges of characters; and what their
+        text has before and behind the string.
         """
         first = self.symbol_of(hit.start)
         last = first + len(from_text(hit.string))
         start, stop = self.text.token_at(first), self.text.token_at(last - 1) + 1
-        begin = int(self.text.places_of(np.array([start]))[0])
-        end = len(self.text)
-        if stop < len(self.text.tokens):
-            end = int(self.text.places_of(np.array([stop]))[0])
-        before = to_text(self.text.between(begin, first))
-        behind = to_text(self.text.between(last, end))
-        head = np.asarray(self.text.tokens[max(0, start - self.context // 2) : start], np.int64)
-        return start, before, behind, head
+        while self._cuts_character(start):
+            start -= 1
+        while self._cuts_character(stop):
+            stop += 1
+        before = to_text(self.text.between(self._place_of(start), first))
+        behind = to_text(self.text.between(last, self._place_of(stop)))
+        return start, stop, before, behind
+
+    def _place_of(self, token: int) -> int:
+        """Where a token begins; for the one behind the last, where the text ends."""
+        if token == len(self.text.tokens):
+            return len(self.text)
+        return int(self.text.places_of(np.array([token]))[0])
+
+    def _cuts_character(self, token: int) -> bool:
+        """Whether a token begins inside a character."""
+        place = self._place_of(token)
+        return bool((self.text.between(place, place + 1) & 0xC0 == 0x80).any())
+
+    def _head(self, start: int) -> np.ndarray:
+        """The tokens before one, half a context of them."""
+        return np.asarray(self.text.tokens[max(0, start - self.context // 2) : start], np.int64)
+
+    @cached_property
+    def known(self) -> dict[tuple[str, str, bool], str]:
+        """The letters and digits of the vocabulary, by kind."""
+        tokenizer, found = self.opened.tokenizer, dict[tuple[str, str, bool], str]()
+        special = set(tokenizer.special_tokens.values())
+        pieces = [piece for i, piece in enumerate(tokenizer.pieces) if i not in special]
+        text = "".join(piece.decode("utf-8", errors="ignore") for piece in pieces)
+        for character in sorted(set(text)):
+            if (kind := _kind(character))[0][0] in "LMN":
+                found[kind] = found.get(kind, "") + character
+        return found
 
     def _bits(self, head: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Bits of each row of tokens after the same prefix."""
@@ -314,13 +348,20 @@ class _Scorer:
         return KVCache(model.config, batch_size, like=model.lm_head.weight)
 
 
-def _alike(string: str, chosen: random.Random) -> str:
-    """A random string of the same shape: digits replace digits, letters replace letters."""
+def exposure_of(bits: float, others: np.ndarray) -> float:
+    """log2 of how many strings there are for each one that is as likely, itself included.
 
-    def other(character: str) -> str:
-        for kind in (strings.digits, strings.ascii_lowercase, strings.ascii_uppercase):
-            if character in kind:
-                return chosen.choice(kind)
-        return character
+    >>> exposure_of(3.0, np.array([2.0, 5.0, 6.0]))
+    1.0
+    """
+    return math.log2((len(others) + 1) / (1 + int((others < bits).sum())))
 
-    return "".join(map(other, string))
+
+def _kind(character: str) -> tuple[str, str, bool]:
+    """Its category, its script, and whether it is ASCII.
+
+    >>> _kind("я"), _kind("7")
+    (('Ll', 'CYRILLIC', False), ('Nd', 'DIGIT', True))
+    """
+    script = unicodedata.name(character, "").partition(" ")[0]
+    return unicodedata.category(character), script, character.isascii()
