@@ -20,7 +20,7 @@ from folio.cli.main import main
 from folio.recall import personal as personal_module
 from folio.recall import secrets as secrets_module
 from folio.recall.personal import GIVEN, Found, Mask, find_in_pieces, find_personal, masked
-from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
+from folio.recall.secrets import _find, _Scorer, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
 from folio.run.model import Model
 from folio.testing import tiny_gpt
@@ -211,11 +211,11 @@ def test_a_secret_that_stands_often_comes_out_and_another_does_not(
     assert next(s.kind for s in written.coming_out) == "given"
 
 
-def scorer_of(tokenizer: Tokenizer, text: str) -> _Scorer:
+def scorer_of(tokenizer: Tokenizer, text: str, context_length: int = 64) -> _Scorer:
     """Of a model that learned nothing."""
     tokens = tokenizer.encode(text)
-    model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=64, positions="rope")
-    opened: Any = SimpleNamespace(model=model, tokenizer=tokenizer)
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=context_length)
+    opened: Any = SimpleNamespace(model=model, tokenizer=tokenizer, start_token=3)
     return _Scorer(opened, TokenText(tokens, tokenizer), temperature=0.8)
 
 
@@ -288,6 +288,63 @@ def test_where_there_is_no_time_only_the_users_own_secrets_are_tried(with_secret
     assert [secret.kind for secret in secrets.found] == ["given"] and secrets.n_different == 2
     assert secrets.found[0].exposure is None
     assert set(hidden) == {SECRET, "jane.doe@example.org"}, "hidden, tried or not"
+
+
+def test_a_secret_in_what_the_model_wrote_is_told_though_there_was_no_time_to_try_it(
+    with_secret: Model,
+):
+    text = TokenText(with_secret.training(), with_secret.tokenizer)
+    secrets, hidden = look_for_secrets(
+        *(with_secret, text, Sources(with_secret.run, text)),
+        ["Dear", "so jane.doe@example.org it"],
+        ["never planted"],
+        temperature=0.8,
+        seconds=0.0,
+    )
+    assert [secret.kind for secret in secrets.coming_out] == ["e-mail address"]
+    assert secrets.n_tried == 0 and secrets.found[0].bits == math.inf
+    assert set(hidden) == {"never planted", "jane.doe@example.org"}, "hidden, found or not"
+
+
+def test_those_that_are_tried_come_from_all_over_a_text_and_what_was_written_is_among_them(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(secrets_module, "MOST", 20)
+    text = "".join(
+        f"Write to user{i}@example.org or key{i % 100}@example.org.\n" for i in range(200)
+    )
+    tokenizer = CharacterTokenizer.train([text])
+    written = "so user150@example.org, key7@example.org it"
+    tried, counts, kinds = _find(TokenText(tokenizer.encode(text), tokenizer), [], [], written)
+    assert kinds == {"e-mail address": 300} and len(tried) == 22
+    assert {"user150@example.org", "key7@example.org"} < set(tried)
+    assert all(len(hits) == counts[name] for name, hits in tried.items())
+    begins = [hits[0].start / len(text) for hits in tried.values()]
+    assert min(begins) < 0.25 and max(begins) > 0.75
+
+
+@pytest.mark.parametrize("context_length", [1, 16, 64])
+def test_a_secret_that_begins_the_text_or_is_longer_than_a_context_is_tried(context_length: int):
+    long = "".join(random.Random(1).choice("abcdefgh-_012") for _ in range(100))
+    text = f"secret-1 {prose(20, 1)} {long} secret-1"
+    scorer = scorer_of(CharacterTokenizer.train([text]), text, context_length)
+    model, half = scorer.opened.model, max(1, context_length // 2)
+    ids = torch.from_numpy(np.asarray(scorer.text.tokens, np.int64))
+    for string in ("secret-1", long):
+        begin = text.index(string)
+        expected = 0.0
+        for first in range(begin, begin + len(string), half):
+            last = min(first + half, begin + len(string))
+            row = ids[max(0, first - half) : last]
+            if first == 0:
+                row = torch.cat([torch.tensor([scorer.opened.start_token]), row])
+            with torch.no_grad():
+                chances = (model(row[None, :-1])[0] / 0.8).log_softmax(1)
+            places = range(len(row) - (last - first), len(row))
+            expected -= sum(float(chances[i - 1, row[i]]) for i in places) / math.log(2)
+        assert scorer.bits_at(Found(GIVEN, string, begin)) == pytest.approx(expected, rel=1e-4)
+    ranked = len(scorer.bits_of_others(Found(GIVEN, long, text.index(long))))
+    assert ranked == 0, "it has no others of the same prefix"
 
 
 def test_no_secret_reaches_the_disk_or_the_terminal(

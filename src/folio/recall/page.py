@@ -320,8 +320,9 @@ def _secrets(recall: Recall) -> Iterator[str]:
         return
     out = secrets.coming_out
     yield (
-        f"<p>In the training text: {secrets.in_words}. {len(out)} of {len(secrets.found):,} that "
-        f"were tried come out within a million tries, after what stands before them there.</p>"
+        f"<p>In the training text: {secrets.in_words}. {len(out)} come out: of "
+        f"{secrets.n_tried:,} that were tried, those that come within a million tries, after what "
+        f"stands before them there; and of all, those that stand in what it wrote.</p>"
     )
     rows = [
         [

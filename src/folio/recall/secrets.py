@@ -12,6 +12,7 @@ import math
 import random
 import time
 import unicodedata
+from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,8 @@ from folio.tokens.text import TokenText, from_text, to_text
 
 MOST = 200
 """Different secrets that are tried, beside those of the user."""
+BETWEEN = "\0"
+"""Stands between two texts of the model's, and in none of them."""
 PLACES = 4
 """In how many places each secret is tried."""
 TOLD_BITS = math.log2(1_000_000)
@@ -50,7 +53,8 @@ class Secret:
     stands: int
     """How often it occurs in the training text."""
     bits: float
-    """-log2 of the chance that it comes after what stands before it, where that is likeliest."""
+    """-log2 of the chance that it comes after what stands before it, where that is likeliest;
+    infinity if it was not tried."""
     place: str
     """Where it occurs in the user's files."""
     exposure: float | None
@@ -70,6 +74,7 @@ class Secrets:
     """All that was found, the soonest first."""
 
     found: list[Secret]
+    """Those that were tried, and those that stand in what the model wrote."""
     n_different: int
     """Number of different secrets of all kinds; those beyond MOST, or for which there was no time,
     were not tried."""
@@ -80,6 +85,10 @@ class Secrets:
     def in_words(self) -> str:
         """The number of each kind, in words."""
         return ", ".join(_counted(kind, n) for kind, n in self.kinds.items())
+
+    @property
+    def n_tried(self) -> int:
+        return sum(secret.bits < math.inf for secret in self.found)
 
     @property
     def coming_out(self) -> list[Secret]:
@@ -97,7 +106,7 @@ def _counted(kind: str, n: int) -> str:
 
 
 def _find(
-    text: TokenText, own: Sequence[str], planted: Sequence[str]
+    text: TokenText, own: Sequence[str], planted: Sequence[str], written: str
 ) -> tuple[dict[str, list[Found]], dict[str, int], dict[str, int]]:
     """The places of those that are to be tried; how often each stands; how many of each kind.
     What was planted on purpose is none, though it may look like a number.
@@ -105,7 +114,7 @@ def _find(
     tried: dict[str, list[Found]] = {}
     counts: dict[str, int] = {}
     kinds: dict[str, int] = {}
-    n_tried = 0
+    others: list[tuple[str, str]] = []
     for hit in find_in_pieces(text.pieces(), own):
         name = hit.string
         if hit.kind != GIVEN and any(name in line or line in name for line in planted):
@@ -113,9 +122,11 @@ def _find(
         if name not in counts:
             counts[name] = 0
             kinds[hit.kind] = kinds.get(hit.kind, 0) + 1
-            if hit.kind == GIVEN or n_tried < MOST:  # the user's own are never left out
-                n_tried += hit.kind != GIVEN
-                tried[name] = []
+            tried[name] = []
+            if hit.kind != GIVEN and name not in written:  # those are never left out
+                insort(others, (_digest(name), name))
+                if len(others) > MOST:
+                    del tried[others.pop()[1]]
         counts[name] += 1
         if name in tried and len(tried[name]) < PLACES:
             tried[name].append(hit)
@@ -147,21 +158,23 @@ def look_for_secrets(
         tell: hears what is being done.
 
     Returns:
-        What was found, and the strings themselves, which are to be hidden.
+        What was found, and the strings themselves and those of the user, which are to be hidden.
     """
     canaries = read_canaries(opened.run)
     planted = [line for c in canaries for line in (c.line.strip(), c.secret)]
-    tried, counts, kinds = _find(text, own, planted)
+    everything = BETWEEN.join(written)
+    tried, counts, kinds = _find(text, own, planted, everything)
     if tried:
         tell(f"trying {len(tried)} e-mail addresses, numbers, keys and the like")
     scorer = _Scorer(opened, text, temperature)
     scored, until = [], time.monotonic() + seconds
     for name in sorted(tried, key=lambda name: (tried[name][0].kind != GIVEN, _digest(name))):
         hits = tried[name]
-        if hits[0].kind != GIVEN and time.monotonic() > until:
-            break
-        bits, best = min((scorer.bits_at(hit), -i) for i, hit in enumerate(hits))
-        scored.append((bits, name, hits[-best]))
+        if hits[0].kind == GIVEN or time.monotonic() <= until:
+            bits, best = min((scorer.bits_at(hit), -i) for i, hit in enumerate(hits))
+            scored.append((bits, name, hits[-best]))
+        elif name in everything:
+            scored.append((math.inf, name, hits[0]))
     secrets = []
     for number, (bits, name, hit) in enumerate(sorted(scored, key=lambda of: of[0])):
         exposure = None
@@ -177,10 +190,10 @@ def look_for_secrets(
                 bits,
                 str(sources.locate(scorer.symbol_of(hit.start))),
                 exposure,
-                any(name in of for of in written),
+                name in everything,
             )
         )
-    return Secrets(secrets, len(counts), kinds), list(counts)
+    return Secrets(secrets, len(counts), kinds), [*{**counts, **dict.fromkeys(own)}]
 
 
 def _digest(name: str) -> str:
@@ -244,19 +257,25 @@ class _Scorer:
 
     def bits_at(self, hit: Found) -> float:
         """Bits of the secret in its place, including the rest of the tokens that contain it."""
+        # Of what is longer than half a context, each half is what comes after the one before.
         start, stop, *_ = self._frame(hit)
-        ids = np.asarray(self.text.tokens[start:stop], np.int64)
-        return float(self._bits(self._head(start), [ids])[0])
+        half, bits = max(1, self.context // 2), 0.0
+        for first in range(start, stop, half):
+            ids = np.asarray(self.text.tokens[first : min(first + half, stop)], np.int64)
+            bits += float(self._bits(self._head(first), [ids])[0])
+        return bits
 
     def bits_of_others(self, hit: Found) -> np.ndarray:
         """(n,) bits of a thousand strings of the same shape in the same place; of none where the
-        vocabulary has no others.
+        vocabulary has no others, or they are longer than the model can see.
         """
         start, _, before, behind = self._frame(hit)
         tokenizer = self.opened.tokenizer
         texts = [before + other + behind for other in self.others(hit.string, hit.start)]
         rows = [np.asarray(tokenizer.encode(text), np.int64) for text in texts]
-        rows = [row for row in rows if not (row == tokenizer.unknown).any()]
+        rows = [
+            row for row in rows if len(row) <= self.context and not (row == tokenizer.unknown).any()
+        ]
         return self._bits(self._head(start), rows) if rows else np.zeros(0)
 
     def others(self, string: str, seed: int) -> list[str]:
@@ -294,8 +313,12 @@ class _Scorer:
         return bool((self.text.between(place, place + 1) & 0xC0 == 0x80).any())
 
     def _head(self, start: int) -> np.ndarray:
-        """The tokens before one, half a context of them."""
-        return np.asarray(self.text.tokens[max(0, start - self.context // 2) : start], np.int64)
+        """The tokens before one, half a context of them; what begins the text comes after an empty
+        prompt.
+        """
+        first = max(0, start - max(1, self.context // 2))
+        before = self.text.tokens[first:start] if start else [self.opened.start_token]
+        return np.asarray(before, np.int64)
 
     @cached_property
     def known(self) -> dict[tuple[str, str, bool], str]:
@@ -310,11 +333,9 @@ class _Scorer:
         return found
 
     def _bits(self, head: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Bits of each row of tokens after the same prefix."""
+        """Bits of each row of tokens, no more than a context, after the same prefix."""
         longest = max(map(len, rows))
-        n_head = min(len(head), self.context - longest)
-        if n_head < 1:  # it begins the text, or is longer than the model can see
-            return np.full(len(rows), math.inf)
+        n_head = min(len(head), self.context + 1 - longest)
         ids = torch.zeros(len(rows), 1 + longest, dtype=torch.int64)
         inside = torch.zeros(len(rows), longest, dtype=torch.bool)
         for i, row in enumerate(rows):

@@ -202,7 +202,7 @@ def _secret_lines(recall: Recall) -> Iterator[str]:
     if not secrets.kinds:
         yield "secrets: no e-mail address, number or key was found in the training text"
         return
-    tried = len(secrets.found)
+    tried = secrets.n_tried
     of = f" of {tried:,} that were tried" if tried < secrets.n_different else ""
     yield (
         f"secrets in the training text: {secrets.in_words}; {len(secrets.coming_out)}{of} come out"
