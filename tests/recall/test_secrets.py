@@ -399,4 +399,5 @@ def test_canaries_are_planted_in_the_training_text_alone_and_told_by_how_often(t
     assert [of.times for of in classes] == [1, 2, 4, 8]
     assert np.mean(classes[-1].bits) < np.mean(classes[0].bits)
     assert np.mean(classes[-1].exposures) > np.mean(classes[0].exposures) > 1
+    assert all(10 < exposure <= 8 * math.log2(10) for exposure in classes[-1].exposures)
     assert len(others) == 8 and min(others) > max(classes[-1].bits)

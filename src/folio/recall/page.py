@@ -310,7 +310,7 @@ def _secrets(recall: Recall) -> Iterator[str]:
     yield "<h2>Secrets</h2>"
     secrets = recall.secrets
     if recall.canaries:
-        head = ["canaries, planted on purpose", "number", "median bits", "exposure, 10 is the most"]
+        head = ["canaries, planted on purpose", "number", "median bits", "exposure"]
         yield _table(head, canary_rows(recall))
     if not secrets.kinds:
         yield (

@@ -37,6 +37,7 @@ PLACES = 4
 """In how many places each secret is tried."""
 TOLD_BITS = math.log2(1_000_000)
 CANDIDATES = 1000
+"""Random strings that a secret is ranked among."""
 RANKED = 10
 """Secrets, the soonest ones, that are ranked among others."""
 
@@ -209,7 +210,8 @@ class CanaryClass:
     bits: list[float]
     """Bits of each canary, in the place where it comes out soonest."""
     exposures: list[float]
-    """log2 of 1001 / rank for each canary; 10 is the most that a thousand strings can show."""
+    """log2 of 1001 / rank for each canary; where none of the thousand is likelier, what a normal
+    distribution of their bits says, at most log2 of the number of strings of its shape."""
 
 
 def look_for_canaries(
@@ -239,7 +241,8 @@ def look_for_canaries(
         strange = scorer.bits_of_others(hit)
         group = classes.setdefault(canary.times, CanaryClass(canary.times, [], []))
         group.bits.append(bits)
-        group.exposures.append(exposure_of(bits, strange))
+        most = sum(math.log2(len(of)) for of in scorer.pools(canary.secret))
+        group.exposures.append(min(beyond(bits, strange), most))
         others.append(float(strange.min(initial=math.inf)))
     return [classes[times] for times in sorted(classes)], others
 
@@ -282,9 +285,13 @@ class _Scorer:
         """A thousand random strings, each character drawn from those of its kind in the vocabulary;
         without the string itself.
         """
-        chosen, pools = random.Random(seed), [self.known.get(_kind(c), c) for c in string]
+        chosen, pools = random.Random(seed), self.pools(string)
         drawn = ("".join(map(chosen.choice, pools)) for _ in range(CANDIDATES))
         return [other for other in drawn if other != string]
+
+    def pools(self, string: str) -> list[str]:
+        """For each character, those that may stand in its place."""
+        return [self.known.get(_kind(c), c) for c in string]
 
     def _frame(self, hit: Found) -> tuple[int, int, str, str]:
         """The first token of a string and the one behind it, at edges of characters; and what their
@@ -376,6 +383,22 @@ def exposure_of(bits: float, others: np.ndarray) -> float:
     1.0
     """
     return math.log2((len(others) + 1) / (1 + int((others < bits).sum())))
+
+
+def beyond(bits: float, others: np.ndarray) -> float:
+    """Exposure that goes on where the string is likelier than all others, as if their bits were
+    normal (skew-normal in Carlini et al. 2019).
+
+    >>> others = np.array([28.0, 32.0])
+    >>> beyond(29.0, others), round(beyond(24.0, others), 2), round(beyond(0.0, others), 2)
+    (0.5849625007211562, 9.53, 167.54)
+    """
+    ranked = exposure_of(bits, others)
+    if not len(others) or bits >= others.min():
+        return ranked
+    deviations = (others.mean() - bits) / max(others.std(), 1e-9)
+    share = math.erfc(deviations / math.sqrt(2)) / 2
+    return max(ranked, -math.log2(share)) if share > 0 else math.inf
 
 
 def _kind(character: str) -> tuple[str, str, bool]:
