@@ -49,7 +49,7 @@ class ByHeart:
     """How many passages of the training text, and of new text, the model knows by heart."""
 
     prefix_characters: float
-    """Mean length of a prefix in characters."""
+    """Characters of the shortest prefix, half a context, on the average."""
     suffix_characters: float
     n_patterns: int
     """Number of passages of the training text that are left out as patterns: rules, columns."""

@@ -128,10 +128,10 @@ def _passages(recall: Recall) -> Iterator[str]:
         return
     yield (
         f"<p>{heart.text['at once'].of:,} passages of the training text, of "
-        f"{heart.suffix_characters:.0f} characters each after the {heart.prefix_characters:.0f} "
-        f"before them, and {heart.new['at once'].of:,} of text that it never read. The further "
-        f"to the left, the surer it goes on with a passage; the distance between the two is how "
-        f"well it recognizes what it read.</p>"
+        f"{heart.suffix_characters:.0f} characters each after at least the "
+        f"{heart.prefix_characters:.0f} before them, and {heart.new['at once'].of:,} of text that "
+        f"it never read. The further to the left, the surer it goes on with a passage; the "
+        f"distance between the two is how well it recognizes what it read.</p>"
     )
     yield bits_picture(
         [("passages that it read", "model", heart.bits), ("new ones", "new", heart.new_bits)]

@@ -136,7 +136,7 @@ def lines_of(recall: Recall) -> Iterator[str]:
     yield f"{verdict.sentence}\n{verdict.advice}\n"
     if heart.text["at once"].of:
         head = [
-            f"passages of {heart.suffix_characters:.0f} characters, after the "
+            f"passages of {heart.suffix_characters:.0f} characters, after at least the "
             f"{heart.prefix_characters:.0f} before them",
             *TRIES,
         ]
