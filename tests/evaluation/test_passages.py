@@ -12,7 +12,7 @@ import torch
 
 from folio.evaluation import passages
 from folio.evaluation.passages import is_pattern, pattern_windows, read_passages
-from folio.evaluation.repeats import count_spans
+from folio.evaluation.repeats import count_repeats, count_spans
 from folio.generation.engine import generate
 from folio.generation.readers import PlainReader
 from folio.generation.sampling import SamplingConfig
@@ -22,7 +22,7 @@ from folio.testing import tiny_gpt
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
-from folio.tokens.text import from_text
+from folio.tokens.text import TokenText, from_text, to_text
 
 VERSE = "".join(
     f"The {i % 7}th line of verse {i % 5} sings of {i % 11} winds.\n" for i in range(90)
@@ -140,6 +140,50 @@ def test_suffixes_have_the_characters_asked_for_or_all_that_fit():
         n = len(tokenizer.decode(suffix))
         assert n >= 7 or len(suffix) == 6
         assert len(tokenizer.decode(suffix[:-1])) < 7
+
+
+WORDS = [
+    "река",
+    "камень",
+    "окно",
+    "сад",
+    "письмо",
+    "утро",
+    "свеча",
+    "тень",
+    "мост",
+    "лето",
+    "🌊🌊",
+    "窗户花园",
+    "早晨蜡烛",
+]
+
+
+@pytest.mark.parametrize("vocab_size", [262, 300])
+def test_a_passage_of_tokens_that_cut_characters_is_counted_wherever_its_text_stands(
+    vocab_size: int,
+):
+    text = " ".join(np.random.default_rng(1).choice(WORDS, 400))
+    tokenizer = BPETokenizer.train([text], vocab_size=vocab_size)
+    tokens = tokenizer.encode(text)
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=32, positions="rope")
+    read = read_passages(model, tokens, tokenizer, 32, most=200, length=8)
+    suffixes = read.suffixes(tokens, tokenizer)
+    edges = [symbols[0] & 0xC0 == 0x80 or "\ufffd" in to_text(symbols) for symbols in suffixes]
+    assert 5 < sum(edges) < len(edges) - 5, "some of both, or this shows nothing"
+    counts = count_repeats(TokenText(tokens, tokenizer), suffixes, 5)
+    for i, (symbols, found) in enumerate(zip(suffixes, counts.tolist())):
+        assert symbols.tolist() == [*tokenizer.decode_bytes(read.suffix(tokens, i))]
+        passage = to_text(symbols).strip("\ufffd")[:5]
+        expected = sum(text.startswith(passage, at) for at in range(len(text)))
+        assert len(passage) == 5 and found == expected
+    assert max(counts) > 5
+
+
+def test_no_suffixes_of_no_passages():
+    tokenizer = CharacterTokenizer.train(["ab"])
+    tokens = tokenizer.encode("abab")
+    assert read_passages(tiny_gpt(), tokens, tokenizer, 8).suffixes(tokens, tokenizer) == []
 
 
 def test_a_text_shorter_than_a_context_has_no_passages():

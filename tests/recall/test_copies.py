@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from folio.evaluation.matching import Blocks, Match, Query, find_matches
+from folio.evaluation.matching import Match, Query, find_matches
 from folio.evaluation.shares import share_of
 from folio.recall.blocks import blocks_of, queries_of
 from folio.recall.copies import covered, longest_copy, measure_copies, nearly_spans, spans_of
@@ -144,4 +144,3 @@ def test_blocks_of_a_text_in_few_documents_keep_to_their_documents():
     text = training(TEXT, prose(100, seed=9))
     blocks = blocks_of(text)
     assert len(TEXT) + 1 in blocks.stops.tolist()
-    assert isinstance(blocks, Blocks)

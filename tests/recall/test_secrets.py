@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +19,15 @@ import folio
 from folio.cli.main import main
 from folio.recall import personal as personal_module
 from folio.recall import secrets as secrets_module
-from folio.recall.personal import Mask, find_in_pieces, find_personal, masked
-from folio.recall.secrets import _Scorer, look_for_canaries, look_for_secrets
+from folio.recall.personal import GIVEN, Found, Mask, find_in_pieces, find_personal, masked
+from folio.recall.secrets import _find, _Scorer, look_for_canaries, look_for_secrets
 from folio.recall.sources import Sources
 from folio.run.model import Model
-from folio.tokens.text import TokenText
+from folio.testing import tiny_gpt
+from folio.tokenizers.base import Tokenizer
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.character import CharacterTokenizer
+from folio.tokens.text import TokenText, text_of
 from tests.conftest import copied
 from tests.recall.making import prose, train_on
 
@@ -105,6 +112,48 @@ def test_masks_keep_the_length_and_hide_what_is_long_enough():
     assert "Rosalind" not in shown and "1234567" not in shown and len(shown) == 24
 
 
+GIVEN_STRINGS = [
+    "P@ssw0rd1",
+    "pass.w@rd9",
+    "$%&/()=?+",
+    "नमस्तेदुनिया",
+    "a@bcdef.gh",
+    "two words, one secret",
+]
+
+
+@pytest.mark.parametrize("string", GIVEN_STRINGS)
+def test_no_more_than_two_characters_of_a_given_string_are_shown_whatever_it_is_made_of(
+    string: str,
+):
+    for hidden in (masked(string, GIVEN), Mask([string])(f"- {string} -")[2:-2]):
+        assert len(hidden) == len(string) and set(hidden[2:]) <= {"•", " "}
+
+
+def test_of_an_address_the_first_letters_and_the_end_are_shown_and_a_single_letter_is_not():
+    for address, hidden in (
+        ("jane.doe@mail.example.org", "j•••••••@m•••••••••••.org"),
+        ("a_b.c+d@e.f.gh", "a••••••@e••.gh"),
+        ("a@b.org", "•@b.org"),
+    ):
+        (found,) = find_personal(address)
+        assert masked(found.string, found.kind) == hidden
+
+
+def test_a_secret_is_hidden_wherever_the_edges_of_what_is_shown_cut_it():
+    strings = ["quarrelsome-kite", "jane.doe@mail.example.org", "तितली-पतंग"]
+    mask = Mask(strings)
+    for string in strings:
+        text = f"The word is {string}, they say."
+        for start in range(len(text)):
+            for stop in range(start + 1, len(text) + 1):
+                for shown in (text[start:stop], f"\ufffd{text[start:stop]}\ufffd"):
+                    hidden = mask(shown)
+                    assert len(hidden) == len(shown)
+                    assert not any(string[i : i + 3] in hidden for i in range(len(string) - 2))
+        assert mask(text).startswith("The word is ") and mask(text).endswith(", they say.")
+
+
 SECRET = "quarrelsome-kite"
 
 
@@ -140,7 +189,10 @@ def test_bits_are_those_of_a_plain_forward_pass(with_secret: Model):
     assert bits == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret: Model):
+def test_a_secret_that_stands_often_comes_out_and_another_does_not(
+    with_secret: Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(secrets_module, "TOLD_BITS", 60.0)  # after a moment of training
     opened = with_secret
     text = TokenText(opened.training(), opened.tokenizer)
     secrets, hidden = look_for_secrets(
@@ -150,12 +202,66 @@ def test_a_secret_that_stands_often_comes_out_and_another_does_not(with_secret: 
     assert set(by_kind) == {"given", "e-mail address"}
     assert by_kind["given"].stands == 10 and by_kind["e-mail address"].stands == 1
     assert by_kind["given"].bits < by_kind["e-mail address"].bits
-    assert by_kind["given"].exposure is None or by_kind["given"].exposure > 9
+    assert by_kind["given"].exposure is not None and by_kind["given"].exposure > 9
+    assert by_kind["e-mail address"].exposure is None
     assert SECRET in hidden
     written, _ = look_for_secrets(
         opened, text, Sources(opened.run, text), [f"so {SECRET} it"], [SECRET], temperature=0.8
     )
     assert next(s.kind for s in written.coming_out) == "given"
+
+
+def scorer_of(tokenizer: Tokenizer, text: str, context_length: int = 64) -> _Scorer:
+    """Of a model that learned nothing."""
+    tokens = tokenizer.encode(text)
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size, context_length=context_length)
+    opened: Any = SimpleNamespace(model=model, tokenizer=tokenizer, start_token=3)
+    return _Scorer(opened, TokenText(tokens, tokenizer), temperature=0.8)
+
+
+LETTERS = "Мой дядя самых честных правил, когда не в шутку занемог; Я ЧТО-ТО не 0123456789 abc"
+
+
+@pytest.mark.parametrize("kind", ["character", "bpe"])
+def test_a_secret_in_any_script_is_ranked_among_others_of_its_shape(kind: str):
+    text = f"{LETTERS} {LETTERS}, пароль: Чемодан-27. {LETTERS}"
+    tokenizer: Tokenizer = (
+        CharacterTokenizer.train([text])
+        if kind == "character"
+        else BPETokenizer.train([text], vocab_size=340)
+    )
+    scorer = scorer_of(tokenizer, text)
+    others = scorer.others("Чемодан-27", seed=1)
+    assert len(set(others)) > 900 and "Чемодан-27" not in others
+    assert all(re.fullmatch("[А-Я][а-я]{6}-[0-9]{2}", other) for other in others)
+    assert set("".join(others)) <= set(text)
+    (hit,) = (hit for hit in find_in_pieces([text], ["Чемодан-27"]) if hit.kind == GIVEN)
+    assert len(scorer.bits_of_others(hit)) == len(others)
+
+
+def test_a_secret_that_the_vocabulary_has_no_others_of_has_no_rank():
+    scorer = scorer_of(CharacterTokenizer.train(["-/aab"]), "ab-/")
+    assert set(scorer.others("a-a", seed=1)) == {"a-b", "b-a", "b-b"}, "c to z are not known"
+    assert scorer.others("-/-", seed=1) == []
+    (hit,) = find_in_pieces(["ab-/"], ["-/"])
+    assert len(scorer.bits_of_others(hit)) == 0
+
+
+def test_others_stand_among_whole_characters_where_tokens_end_within_them():
+    text = f"{LETTERS} слово " * 9
+    scorer = scorer_of(BPETokenizer.train([text], vocab_size=290), text)
+    n_cut = 0
+    for at in range(60, 160):
+        hit = Found(GIVEN, text[at : at + 5], at)
+        start, stop, before, behind = scorer._frame(hit)
+        place, symbols = scorer.symbol_of(at), len(hit.string.encode())
+        n_cut += scorer._cuts_character(scorer.text.token_at(place + symbols - 1) + 1)
+        n_cut += scorer._cuts_character(scorer.text.token_at(place))
+        assert before + hit.string + behind == text_of(
+            scorer.text.tokens[start:stop], scorer.opened.tokenizer
+        )
+        assert "\ufffd" not in before + behind
+    assert n_cut > 5, "or it shows nothing"
 
 
 def test_the_users_own_secrets_are_tried_however_many_others_there_are(
@@ -182,6 +288,63 @@ def test_where_there_is_no_time_only_the_users_own_secrets_are_tried(with_secret
     assert [secret.kind for secret in secrets.found] == ["given"] and secrets.n_different == 2
     assert secrets.found[0].exposure is None
     assert set(hidden) == {SECRET, "jane.doe@example.org"}, "hidden, tried or not"
+
+
+def test_a_secret_in_what_the_model_wrote_is_told_though_there_was_no_time_to_try_it(
+    with_secret: Model,
+):
+    text = TokenText(with_secret.training(), with_secret.tokenizer)
+    secrets, hidden = look_for_secrets(
+        *(with_secret, text, Sources(with_secret.run, text)),
+        ["Dear", "so jane.doe@example.org it"],
+        ["never planted"],
+        temperature=0.8,
+        seconds=0.0,
+    )
+    assert [secret.kind for secret in secrets.coming_out] == ["e-mail address"]
+    assert secrets.n_tried == 0 and secrets.found[0].bits == math.inf
+    assert set(hidden) == {"never planted", "jane.doe@example.org"}, "hidden, found or not"
+
+
+def test_those_that_are_tried_come_from_all_over_a_text_and_what_was_written_is_among_them(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(secrets_module, "MOST", 20)
+    text = "".join(
+        f"Write to user{i}@example.org or key{i % 100}@example.org.\n" for i in range(200)
+    )
+    tokenizer = CharacterTokenizer.train([text])
+    written = "so user150@example.org, key7@example.org it"
+    tried, counts, kinds = _find(TokenText(tokenizer.encode(text), tokenizer), [], [], written)
+    assert kinds == {"e-mail address": 300} and len(tried) == 22
+    assert {"user150@example.org", "key7@example.org"} < set(tried)
+    assert all(len(hits) == counts[name] for name, hits in tried.items())
+    begins = [hits[0].start / len(text) for hits in tried.values()]
+    assert min(begins) < 0.25 and max(begins) > 0.75
+
+
+@pytest.mark.parametrize("context_length", [1, 16, 64])
+def test_a_secret_that_begins_the_text_or_is_longer_than_a_context_is_tried(context_length: int):
+    long = "".join(random.Random(1).choice("abcdefgh-_012") for _ in range(100))
+    text = f"secret-1 {prose(20, 1)} {long} secret-1"
+    scorer = scorer_of(CharacterTokenizer.train([text]), text, context_length)
+    model, half = scorer.opened.model, max(1, context_length // 2)
+    ids = torch.from_numpy(np.asarray(scorer.text.tokens, np.int64))
+    for string in ("secret-1", long):
+        begin = text.index(string)
+        expected = 0.0
+        for first in range(begin, begin + len(string), half):
+            last = min(first + half, begin + len(string))
+            row = ids[max(0, first - half) : last]
+            if first == 0:
+                row = torch.cat([torch.tensor([scorer.opened.start_token]), row])
+            with torch.no_grad():
+                chances = (model(row[None, :-1])[0] / 0.8).log_softmax(1)
+            places = range(len(row) - (last - first), len(row))
+            expected -= sum(float(chances[i - 1, row[i]]) for i in places) / math.log(2)
+        assert scorer.bits_at(Found(GIVEN, string, begin)) == pytest.approx(expected, rel=1e-4)
+    ranked = len(scorer.bits_of_others(Found(GIVEN, long, text.index(long))))
+    assert ranked == 0, "it has no others of the same prefix"
 
 
 def test_no_secret_reaches_the_disk_or_the_terminal(
@@ -235,4 +398,6 @@ def test_canaries_are_planted_in_the_training_text_alone_and_told_by_how_often(t
     classes, others = look_for_canaries(opened, text, temperature=0.8)
     assert [of.times for of in classes] == [1, 2, 4, 8]
     assert np.mean(classes[-1].bits) < np.mean(classes[0].bits)
+    assert np.mean(classes[-1].exposures) > np.mean(classes[0].exposures) > 1
+    assert all(10 < exposure <= 8 * math.log2(10) for exposure in classes[-1].exposures)
     assert len(others) == 8 and min(others) > max(classes[-1].bits)

@@ -23,7 +23,7 @@ from torch import nn
 
 from folio.evaluation.score import BATCH_TOKENS
 from folio.tokenizers.base import TokenIds, Tokenizer
-from folio.tokens.text import text_of
+from folio.tokens.text import Symbols, TokenText, characters
 from folio.tokens.token_file import let_go
 
 LENGTH = 50
@@ -70,9 +70,14 @@ class Passages:
         start = self.starts[i] + self.prefix
         return tokens[start : start + self.sizes[i]]
 
-    def suffix_texts(self, tokens: TokenIds, tokenizer: Tokenizer) -> list[str]:
-        """The suffixes decoded to strings."""
-        return [text_of(self.suffix(tokens, i), tokenizer) for i in range(len(self))]
+    def suffixes(self, tokens: TokenIds, tokenizer: Tokenizer) -> list[Symbols]:
+        """The symbols of each suffix, which may begin or end inside a character."""
+        if not len(self):
+            return []
+        ids = [self.suffix(tokens, i) for i in range(len(self))]
+        text = TokenText(np.concatenate(ids), tokenizer)
+        ends = text.places_of(np.cumsum(self.sizes)[:-1])
+        return np.split(text.between(0, len(text)), ends)
 
 
 def read_passages(
@@ -254,9 +259,9 @@ def is_pattern(codes: NDArray[np.int64]) -> bool:
     return len(np.unique(runs, axis=0)) < PATTERN * len(runs)
 
 
-def patterns_of(texts: Sequence[str]) -> NDArray[np.bool_]:
+def patterns_of(passages: Sequence[Symbols]) -> NDArray[np.bool_]:
     """(N,) which of some passages are patterns."""
-    return np.array([is_pattern(np.array([*map(ord, text)], np.int64)) for text in texts], bool)
+    return np.array([is_pattern(characters(symbols)[0]) for symbols in passages], bool)
 
 
 def _numbers(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.corpus.fingerprints import BASE, mixed, rolling_hashes
-from folio.tokens.text import BREAK, Symbols, TokenText, from_text
+from folio.tokens.text import BREAK, Symbols, TokenText, characters
 
 FILTER_BITS = 20
 OFTEN = 5
@@ -48,12 +48,18 @@ def count_spans(chunks: Iterable[Symbols], spans: Sequence[Symbols]) -> NDArray[
 
 
 def count_repeats(
-    text: TokenText, suffixes: Sequence[str], length: int, every: int = 1
+    text: TokenText, suffixes: Sequence[Symbols], length: int, every: int = 1
 ) -> NDArray[np.int64]:
-    """(N,) how often the first characters of each suffix occur in the training text, or in one in
-    `every` of its chunks.
+    """(N,) how often the first `length` characters that begin in each suffix occur in the training
+    text, or in one in `every` of its chunks.
     """
-    return count_spans(text.chunks(every), [from_text(suffix[:length]) for suffix in suffixes])
+    return count_spans(text.chunks(every), [_first(suffix, length) for suffix in suffixes])
+
+
+def _first(symbols: Symbols, length: int) -> Symbols:
+    """The symbols of the first characters that begin in a text."""
+    edges = np.append(characters(symbols)[1], len(symbols))
+    return symbols[edges[0] : edges[min(length, len(edges) - 1)]]
 
 
 def _overlapping(chunks: Iterable[Symbols], more: int) -> Iterator[Symbols]:

@@ -18,7 +18,7 @@ from folio.recall.config import RecallConfig
 from folio.recall.sources import Sources
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds, Tokenizer
-from folio.tokens.text import TokenText, text_of
+from folio.tokens.text import TokenText, characters, text_of
 
 TRIES = {"at once": 1, "in 100 tries": 100, "in a million": 1_000_000}
 REPEATS = ((1, 1), (2, 2), (3, 5), (6, 1 << 62))
@@ -49,7 +49,7 @@ class ByHeart:
     """How many passages of the training text, and of new text, the model knows by heart."""
 
     prefix_characters: float
-    """Mean length of a prefix in characters."""
+    """Characters of the shortest prefix, half a context, on the average."""
     suffix_characters: float
     n_patterns: int
     """Number of passages of the training text that are left out as patterns: rules, columns."""
@@ -120,12 +120,13 @@ def learn_by_heart(
 
     tokens, held_out = opened.training(), opened.validation()
     old, new = read(tokens, "training"), read(held_out, "validation")
-    suffixes = old.suffix_texts(tokens, tokenizer)
+    suffixes = old.suffixes(tokens, tokenizer)
     pattern = patterns_of(suffixes)
+    sizes = [len(characters(suffix)[1]) for suffix in suffixes]
     places = text.places_of(old.starts + old.prefix)
     families = color_at(blocks_of(text, list(sources.families)), places)
 
-    of_new = new.suffix_texts(held_out, tokenizer)
+    of_new = new.suffixes(held_out, tokenizer)
     new_pattern = patterns_of(of_new)
     new_text = TokenText(held_out, tokenizer)
     new_places = new_text.places_of(new.starts + new.prefix)
@@ -141,7 +142,7 @@ def learn_by_heart(
     likeliest = likeliest[(old.within(1_000_000) & ~pattern)[likeliest]][:WORST]
     return ByHeart(
         prefix_characters=old.prefix * text.n_characters / max(len(tokens), 1),
-        suffix_characters=float(np.mean([len(s) for s in suffixes])) if suffixes else 0.0,
+        suffix_characters=float(np.mean(sizes)) if sizes else 0.0,
         n_patterns=int(pattern.sum()),
         patterns=_shares(old, pattern, families),
         text=_shares(old, plain, families),
@@ -151,7 +152,9 @@ def learn_by_heart(
         new_bits=new.bits[really_new].tolist(),
         by_repeats=_by_repeats(old, ~pattern, repeats),
         told_apart=told_apart(old.bits[plain], new.bits[really_new]),
-        worst=[_known(i, old, places, repeats, tokens, tokenizer) for i in likeliest.tolist()],
+        worst=[
+            _known(i, old, sizes[i], places, repeats, tokens, tokenizer) for i in likeliest.tolist()
+        ],
         documents=_documents(old, plain, places, sources),
     )
 
@@ -213,6 +216,7 @@ def _documents(
 def _known(
     i: int,
     passages: Passages,
+    n_characters: int,
     places: NDArray[np.int64],
     repeats: NDArray[np.int64],
     tokens: TokenIds,
@@ -220,12 +224,14 @@ def _known(
 ) -> Known:
     begin = int(passages.starts[i])
     middle = begin + passages.prefix
+    # A token may end inside a character, which is decoded as a whole.
+    whole = text_of(tokens[begin : middle + int(passages.sizes[i])], tokenizer)
     return Known(
         token=middle,
         place=int(places[i]),
         bits=float(passages.bits[i]),
         at_once=bool(passages.at_once[i]),
         repeats=int(repeats[i]),
-        prefix=text_of(tokens[begin:middle], tokenizer),
-        suffix=text_of(passages.suffix(tokens, i), tokenizer),
+        prefix=whole[:-n_characters],
+        suffix=whole[-n_characters:],
     )

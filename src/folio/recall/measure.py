@@ -104,8 +104,8 @@ def measure_recall(
         tell: hears what is being done.
 
     Raises:
-        UserError: the training text is too short for a passage, or has few documents for a twin,
-            or the twin asked for cannot be trained as the run was.
+        UserError: the training text has few documents for a twin, or the twin asked for cannot be
+            trained as the run was.
     """
     if config.twin:
         check_twin(opened.run)

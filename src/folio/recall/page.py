@@ -128,10 +128,10 @@ def _passages(recall: Recall) -> Iterator[str]:
         return
     yield (
         f"<p>{heart.text['at once'].of:,} passages of the training text, of "
-        f"{heart.suffix_characters:.0f} characters each after the {heart.prefix_characters:.0f} "
-        f"before them, and {heart.new['at once'].of:,} of text that it never read. The further "
-        f"to the left, the surer it goes on with a passage; the distance between the two is how "
-        f"well it recognizes what it read.</p>"
+        f"{heart.suffix_characters:.0f} characters each after at least the "
+        f"{heart.prefix_characters:.0f} before them, and {heart.new['at once'].of:,} of text that "
+        f"it never read. The further to the left, the surer it goes on with a passage; the "
+        f"distance between the two is how well it recognizes what it read.</p>"
     )
     yield bits_picture(
         [("passages that it read", "model", heart.bits), ("new ones", "new", heart.new_bits)]
@@ -188,13 +188,9 @@ def _shaded(recall: Recall, sample: Sample, places: list[str]) -> str:
 def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
     symbols, n = match.query.symbols, len(match.codes)
     begins = [*match.starts.tolist(), len(symbols)]
-    whole = recall.mask(to_text(symbols))
-
-    def words(start: int, stop: int) -> str:
-        if len(whole) == n:  # else there are bytes that are not text
-            return escape(whole[start:stop])
-        return escape(recall.mask(to_text(symbols[begins[start] : begins[stop]])))
-
+    # One at a time, since of bytes that are not text several may become one character, or none.
+    characters = [to_text(symbols[start:stop])[:1] for start, stop in pairwise(begins)]
+    whole = recall.mask("".join(characters))
     # Of each character 0 for plain, 1 for nearly, and 2 and more for a span of its own.
     kinds = np.zeros(n, np.int64)
     for start, stop in nearly_spans(match, recall.sources.text, recall.length):
@@ -207,7 +203,7 @@ def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
     for start, stop in pairwise(cuts):
         kind = int(kinds[start])
         if kind < 2:
-            text = words(start, stop)
+            text = escape(whole[start:stop])
             html.append(f'<span class="near">{text}</span>' if kind else text)
             continue
         span = spans[kind - 2]
@@ -217,7 +213,7 @@ def _shaded_match(recall: Recall, match: Match, places: list[str]) -> str:
         tint = round(min(70, 12 + 50 * size / recall.length))
         html.append(
             f'<mark tabindex="0" data-place="{len(places) - 1}" style="--share: {tint}%" '
-            f'title="{size} characters">{words(start, stop)}</mark>'
+            f'title="{size} characters">{escape(whole[start:stop])}</mark>'
         )
     return "".join(html)
 
@@ -314,7 +310,7 @@ def _secrets(recall: Recall) -> Iterator[str]:
     yield "<h2>Secrets</h2>"
     secrets = recall.secrets
     if recall.canaries:
-        head = ["canaries, planted on purpose", "number", "median bits", "exposure, 10 is the most"]
+        head = ["canaries, planted on purpose", "number", "median bits", "exposure"]
         yield _table(head, canary_rows(recall))
     if not secrets.kinds:
         yield (
@@ -324,8 +320,9 @@ def _secrets(recall: Recall) -> Iterator[str]:
         return
     out = secrets.coming_out
     yield (
-        f"<p>In the training text: {secrets.in_words}. {len(out)} of {len(secrets.found):,} that "
-        f"were tried come out within a million tries, after what stands before them there.</p>"
+        f"<p>In the training text: {secrets.in_words}. {len(out)} come out: of "
+        f"{secrets.n_tried:,} that were tried, those that come within a million tries, after what "
+        f"stands before them there; and of all, those that stand in what it wrote.</p>"
     )
     rows = [
         [

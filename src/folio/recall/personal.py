@@ -11,6 +11,9 @@ from dataclasses import dataclass
 CARRIED = 400
 """Characters that are looked at again with the next piece, so that nothing is cut in two."""
 
+HIDDEN = "•"
+MOST_KEPT = 2
+"""Characters of a secret that its mask shows."""
 GIVEN = "given"
 """The kind of the strings that the user calls secrets."""
 _PATTERNS = {
@@ -108,31 +111,54 @@ def _lines_with(hint: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
 def masked(string: str, kind: str = "") -> str:
     """Mask nearly all characters of a secret; the length is kept.
 
-    >>> masked("jane@mail.org", "e-mail address"), masked("+49 30 1234567")
-    ('j•••@m•••.org', '+4• •• •••••••')
+    >>> masked("jane@mail.org", "e-mail address"), masked("+49 30 1234567"), masked("pass.w@rd9")
+    ('j•••@m•••.org', '+4• •• •••••••', 'pa••••••••')
     """
-    if kind == "e-mail address" or "@" in string:
+    if kind == "e-mail address":
         head, dot, top = string.rpartition(".")
-        return re.sub(r"(?<=[^\W_])[\w+-]", "•", head) + dot + top
-    kept = 2 if len(string) > 6 else 1
-    return string[:kept] + re.sub(r"\w", "•", string[kept:])
+        return re.sub(r"^.(?=@)|(?<=[^@])[^@]", HIDDEN, head) + dot + top
+    kept = MOST_KEPT if len(string) > 6 else 1
+    return string[:kept] + re.sub(r"\S", HIDDEN, string[kept:])
 
 
 class Mask:
     """Hides, in any text that is shown, what looks like a secret and what the user called one."""
 
     def __init__(self, strings: Sequence[str]) -> None:
-        """Strings that are hidden wherever they stand."""
+        """Strings that are hidden wherever they stand, also where an edge of a text cuts them."""
         longest_first = sorted({s for s in strings if s}, key=len, reverse=True)
         self.own = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self.joined = "\0".join(["", *longest_first, ""])
+        self.longest = len(longest_first[0]) if longest_first else 0
 
     def __call__(self, text: str) -> str:
         """The text, of the same length."""
-        text = self.own.sub(lambda match: masked(match[0]), text)
-        for found in sorted(find_personal(text), key=lambda found: found.start):
-            stop = found.start + len(found.string)
-            text = text[: found.start] + masked(found.string, found.kind) + text[stop:]
-        return text
+        own = [Found(GIVEN, match[0], match.start()) for match in self.own.finditer(text)]
+        hidden = [*text]
+        for found in [*own, *find_personal(text)]:
+            for place, shown in enumerate(masked(found.string, found.kind), found.start):
+                if shown == HIDDEN:
+                    hidden[place] = HIDDEN
+        first, last = self._cut(text)
+        hidden[:first] = HIDDEN * first
+        hidden[last:] = HIDDEN * (len(text) - last)
+        return "".join(hidden)
+
+    def _cut(self, text: str) -> tuple[int, int]:
+        """Start and stop of what an edge of the text does not cut out of a secret. MOST_KEPT
+        characters of one may be left, as its mask leaves them.
+        """
+        whole = text.strip("\ufffd")  # halves of characters
+        start = len(text) - len(text.lstrip("\ufffd"))
+        if len(whole) > MOST_KEPT and whole in self.joined:
+            return 0, 0
+        first, last = 0, len(text)
+        for n in range(MOST_KEPT + 1, min(len(whole), self.longest)):
+            if f"{whole[:n]}\0" in self.joined:
+                first = start + n
+            if f"\0{whole[-n:]}" in self.joined:
+                last = start + len(whole) - n
+        return first, last
 
 
 def _with_last(pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:

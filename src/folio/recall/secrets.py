@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import string as strings
 import time
+import unicodedata
+from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -29,10 +31,13 @@ from folio.tokens.text import TokenText, from_text, to_text
 
 MOST = 200
 """Different secrets that are tried, beside those of the user."""
+BETWEEN = "\0"
+"""Stands between two texts of the model's, and in none of them."""
 PLACES = 4
 """In how many places each secret is tried."""
 TOLD_BITS = math.log2(1_000_000)
 CANDIDATES = 1000
+"""Random strings that a secret is ranked among."""
 RANKED = 10
 """Secrets, the soonest ones, that are ranked among others."""
 
@@ -49,12 +54,13 @@ class Secret:
     stands: int
     """How often it occurs in the training text."""
     bits: float
-    """-log2 of the chance that it comes after what stands before it, where that is likeliest."""
+    """-log2 of the chance that it comes after what stands before it, where that is likeliest;
+    infinity if it was not tried."""
     place: str
     """Where it occurs in the user's files."""
     exposure: float | None
-    """log2 of 1001 divided by its rank among a thousand strings of its shape; None if it
-    has none."""
+    """log2 of 1001 divided by its rank among a thousand strings of its shape; None where it was
+    not ranked, or the vocabulary has no others."""
     written: bool
     """Whether it stands in what the model wrote."""
 
@@ -69,6 +75,7 @@ class Secrets:
     """All that was found, the soonest first."""
 
     found: list[Secret]
+    """Those that were tried, and those that stand in what the model wrote."""
     n_different: int
     """Number of different secrets of all kinds; those beyond MOST, or for which there was no time,
     were not tried."""
@@ -79,6 +86,10 @@ class Secrets:
     def in_words(self) -> str:
         """The number of each kind, in words."""
         return ", ".join(_counted(kind, n) for kind, n in self.kinds.items())
+
+    @property
+    def n_tried(self) -> int:
+        return sum(secret.bits < math.inf for secret in self.found)
 
     @property
     def coming_out(self) -> list[Secret]:
@@ -96,7 +107,7 @@ def _counted(kind: str, n: int) -> str:
 
 
 def _find(
-    text: TokenText, own: Sequence[str], planted: Sequence[str]
+    text: TokenText, own: Sequence[str], planted: Sequence[str], written: str
 ) -> tuple[dict[str, list[Found]], dict[str, int], dict[str, int]]:
     """The places of those that are to be tried; how often each stands; how many of each kind.
     What was planted on purpose is none, though it may look like a number.
@@ -104,7 +115,7 @@ def _find(
     tried: dict[str, list[Found]] = {}
     counts: dict[str, int] = {}
     kinds: dict[str, int] = {}
-    n_tried = 0
+    others: list[tuple[str, str]] = []
     for hit in find_in_pieces(text.pieces(), own):
         name = hit.string
         if hit.kind != GIVEN and any(name in line or line in name for line in planted):
@@ -112,9 +123,11 @@ def _find(
         if name not in counts:
             counts[name] = 0
             kinds[hit.kind] = kinds.get(hit.kind, 0) + 1
-            if hit.kind == GIVEN or n_tried < MOST:  # the user's own are never left out
-                n_tried += hit.kind != GIVEN
-                tried[name] = []
+            tried[name] = []
+            if hit.kind != GIVEN and name not in written:  # those are never left out
+                insort(others, (_digest(name), name))
+                if len(others) > MOST:
+                    del tried[others.pop()[1]]
         counts[name] += 1
         if name in tried and len(tried[name]) < PLACES:
             tried[name].append(hit)
@@ -146,26 +159,29 @@ def look_for_secrets(
         tell: hears what is being done.
 
     Returns:
-        What was found, and the strings themselves, which are to be hidden.
+        What was found, and the strings themselves and those of the user, which are to be hidden.
     """
     canaries = read_canaries(opened.run)
     planted = [line for c in canaries for line in (c.line.strip(), c.secret)]
-    tried, counts, kinds = _find(text, own, planted)
+    everything = BETWEEN.join(written)
+    tried, counts, kinds = _find(text, own, planted, everything)
     if tried:
         tell(f"trying {len(tried)} e-mail addresses, numbers, keys and the like")
     scorer = _Scorer(opened, text, temperature)
     scored, until = [], time.monotonic() + seconds
     for name in sorted(tried, key=lambda name: (tried[name][0].kind != GIVEN, _digest(name))):
         hits = tried[name]
-        if hits[0].kind != GIVEN and time.monotonic() > until:
-            break
-        bits, best = min((scorer.bits_at(hit), -i) for i, hit in enumerate(hits))
-        scored.append((bits, name, hits[-best]))
+        if hits[0].kind == GIVEN or time.monotonic() <= until:
+            bits, best = min((scorer.bits_at(hit), -i) for i, hit in enumerate(hits))
+            scored.append((bits, name, hits[-best]))
+        elif name in everything:
+            scored.append((math.inf, name, hits[0]))
     secrets = []
     for number, (bits, name, hit) in enumerate(sorted(scored, key=lambda of: of[0])):
         exposure = None
         if bits <= TOLD_BITS and number < RANKED and time.monotonic() < until:
-            exposure = math.log2((CANDIDATES + 1) / scorer.rank(hit, bits))
+            others = scorer.bits_of_others(hit)
+            exposure = exposure_of(bits, others) if len(others) else None
         secrets.append(
             Secret(
                 hit.kind,
@@ -175,10 +191,10 @@ def look_for_secrets(
                 bits,
                 str(sources.locate(scorer.symbol_of(hit.start))),
                 exposure,
-                any(name in of for of in written),
+                name in everything,
             )
         )
-    return Secrets(secrets, len(counts), kinds), list(counts)
+    return Secrets(secrets, len(counts), kinds), [*{**counts, **dict.fromkeys(own)}]
 
 
 def _digest(name: str) -> str:
@@ -194,7 +210,8 @@ class CanaryClass:
     bits: list[float]
     """Bits of each canary, in the place where it comes out soonest."""
     exposures: list[float]
-    """log2 of 1001 / rank for each canary; 10 is the most that a thousand strings can show."""
+    """log2 of 1001 / rank for each canary; where none of the thousand is likelier, what a normal
+    distribution of their bits says, at most log2 of the number of strings of its shape."""
 
 
 def look_for_canaries(
@@ -224,8 +241,9 @@ def look_for_canaries(
         strange = scorer.bits_of_others(hit)
         group = classes.setdefault(canary.times, CanaryClass(canary.times, [], []))
         group.bits.append(bits)
-        group.exposures.append(math.log2((CANDIDATES + 1) / (1 + int((strange < bits).sum()))))
-        others.append(float(strange.min()))
+        most = sum(math.log2(len(of)) for of in scorer.pools(canary.secret))
+        group.exposures.append(min(beyond(bits, strange), most))
+        others.append(float(strange.min(initial=math.inf)))
     return [classes[times] for times in sorted(classes)], others
 
 
@@ -242,45 +260,89 @@ class _Scorer:
 
     def bits_at(self, hit: Found) -> float:
         """Bits of the secret in its place, including the rest of the tokens that contain it."""
-        start, _, _, head = self._frame(hit)
-        stop = self.text.token_at(self.symbol_of(hit.start) + len(from_text(hit.string)) - 1) + 1
-        ids = np.asarray(self.text.tokens[start:stop], np.int64)
-        return float(self._bits(head, [ids])[0])
-
-    def rank(self, hit: Found, bits: float) -> int:
-        """1 where none of a thousand strings of the same shape is likelier."""
-        return 1 + int((self.bits_of_others(hit) < bits).sum())
+        # Of what is longer than half a context, each half is what comes after the one before.
+        start, stop, *_ = self._frame(hit)
+        half, bits = max(1, self.context // 2), 0.0
+        for first in range(start, stop, half):
+            ids = np.asarray(self.text.tokens[first : min(first + half, stop)], np.int64)
+            bits += float(self._bits(self._head(first), [ids])[0])
+        return bits
 
     def bits_of_others(self, hit: Found) -> np.ndarray:
-        """Bits of a thousand strings of the same shape in the same place."""
-        _, before, behind, head = self._frame(hit)
-        chosen = random.Random(hit.start)
-        texts = [before + _alike(hit.string, chosen) + behind for _ in range(CANDIDATES)]
-        rows = [np.asarray(self.opened.tokenizer.encode(text), np.int64) for text in texts]
-        return self._bits(head, rows)
+        """(n,) bits of a thousand strings of the same shape in the same place; of none where the
+        vocabulary has no others, or they are longer than the model can see.
+        """
+        start, _, before, behind = self._frame(hit)
+        tokenizer = self.opened.tokenizer
+        texts = [before + other + behind for other in self.others(hit.string, hit.start)]
+        rows = [np.asarray(tokenizer.encode(text), np.int64) for text in texts]
+        rows = [
+            row for row in rows if len(row) <= self.context and not (row == tokenizer.unknown).any()
+        ]
+        return self._bits(self._head(start), rows) if rows else np.zeros(0)
 
-    def _frame(self, hit: Found) -> tuple[int, str, str, np.ndarray]:
-        """The token in which a string begins; what of its tokens stands before and behind the
-        string; and the tokens before.
+    def others(self, string: str, seed: int) -> list[str]:
+        """A thousand random strings, each character drawn from those of its kind in the vocabulary;
+        without the string itself.
+        """
+        chosen, pools = random.Random(seed), self.pools(string)
+        drawn = ("".join(map(chosen.choice, pools)) for _ in range(CANDIDATES))
+        return [other for other in drawn if other != string]
+
+    def pools(self, string: str) -> list[str]:
+        """For each character, those that may stand in its place."""
+        return [self.known.get(_kind(c), c) for c in string]
+
+    def _frame(self, hit: Found) -> tuple[int, int, str, str]:
+        """The first token of a string and the one behind it, at edges of characters; and what their
+        text has before and behind the string.
         """
         first = self.symbol_of(hit.start)
         last = first + len(from_text(hit.string))
         start, stop = self.text.token_at(first), self.text.token_at(last - 1) + 1
-        begin = int(self.text.places_of(np.array([start]))[0])
-        end = len(self.text)
-        if stop < len(self.text.tokens):
-            end = int(self.text.places_of(np.array([stop]))[0])
-        before = to_text(self.text.between(begin, first))
-        behind = to_text(self.text.between(last, end))
-        head = np.asarray(self.text.tokens[max(0, start - self.context // 2) : start], np.int64)
-        return start, before, behind, head
+        while self._cuts_character(start):
+            start -= 1
+        while self._cuts_character(stop):
+            stop += 1
+        before = to_text(self.text.between(self._place_of(start), first))
+        behind = to_text(self.text.between(last, self._place_of(stop)))
+        return start, stop, before, behind
+
+    def _place_of(self, token: int) -> int:
+        """Where a token begins; for the one behind the last, where the text ends."""
+        if token == len(self.text.tokens):
+            return len(self.text)
+        return int(self.text.places_of(np.array([token]))[0])
+
+    def _cuts_character(self, token: int) -> bool:
+        """Whether a token begins inside a character."""
+        place = self._place_of(token)
+        return bool((self.text.between(place, place + 1) & 0xC0 == 0x80).any())
+
+    def _head(self, start: int) -> np.ndarray:
+        """The tokens before one, half a context of them; what begins the text comes after an empty
+        prompt.
+        """
+        first = max(0, start - max(1, self.context // 2))
+        before = self.text.tokens[first:start] if start else [self.opened.start_token]
+        return np.asarray(before, np.int64)
+
+    @cached_property
+    def known(self) -> dict[tuple[str, str, bool], str]:
+        """The letters and digits of the vocabulary, by kind."""
+        tokenizer, found = self.opened.tokenizer, dict[tuple[str, str, bool], str]()
+        special = set(tokenizer.special_tokens.values())
+        pieces = [piece for i, piece in enumerate(tokenizer.pieces) if i not in special]
+        text = "".join(piece.decode("utf-8", errors="ignore") for piece in pieces)
+        for character in sorted(set(text)):
+            if (kind := _kind(character))[0][0] in "LMN":
+                found[kind] = found.get(kind, "") + character
+        return found
 
     def _bits(self, head: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Bits of each row of tokens after the same prefix."""
+        """Bits of each row of tokens, no more than a context, after the same prefix."""
         longest = max(map(len, rows))
-        n_head = min(len(head), self.context - longest)
-        if n_head < 1:  # it begins the text, or is longer than the model can see
-            return np.full(len(rows), math.inf)
+        n_head = min(len(head), self.context + 1 - longest)
         ids = torch.zeros(len(rows), 1 + longest, dtype=torch.int64)
         inside = torch.zeros(len(rows), longest, dtype=torch.bool)
         for i, row in enumerate(rows):
@@ -314,13 +376,36 @@ class _Scorer:
         return KVCache(model.config, batch_size, like=model.lm_head.weight)
 
 
-def _alike(string: str, chosen: random.Random) -> str:
-    """A random string of the same shape: digits replace digits, letters replace letters."""
+def exposure_of(bits: float, others: np.ndarray) -> float:
+    """log2 of how many strings there are for each one that is as likely, itself included.
 
-    def other(character: str) -> str:
-        for kind in (strings.digits, strings.ascii_lowercase, strings.ascii_uppercase):
-            if character in kind:
-                return chosen.choice(kind)
-        return character
+    >>> exposure_of(3.0, np.array([2.0, 5.0, 6.0]))
+    1.0
+    """
+    return math.log2((len(others) + 1) / (1 + int((others < bits).sum())))
 
-    return "".join(map(other, string))
+
+def beyond(bits: float, others: np.ndarray) -> float:
+    """Exposure that goes on where the string is likelier than all others, as if their bits were
+    normal (skew-normal in Carlini et al. 2019).
+
+    >>> others = np.array([28.0, 32.0])
+    >>> beyond(29.0, others), round(beyond(24.0, others), 2), round(beyond(0.0, others), 2)
+    (0.5849625007211562, 9.53, 167.54)
+    """
+    ranked = exposure_of(bits, others)
+    if not len(others) or bits >= others.min():
+        return ranked
+    deviations = (others.mean() - bits) / max(others.std(), 1e-9)
+    share = math.erfc(deviations / math.sqrt(2)) / 2
+    return max(ranked, -math.log2(share)) if share > 0 else math.inf
+
+
+def _kind(character: str) -> tuple[str, str, bool]:
+    """Its category, its script, and whether it is ASCII.
+
+    >>> _kind("я"), _kind("7")
+    (('Ll', 'CYRILLIC', False), ('Nd', 'DIGIT', True))
+    """
+    script = unicodedata.name(character, "").partition(" ")[0]
+    return unicodedata.category(character), script, character.isascii()

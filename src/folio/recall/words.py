@@ -136,7 +136,7 @@ def lines_of(recall: Recall) -> Iterator[str]:
     yield f"{verdict.sentence}\n{verdict.advice}\n"
     if heart.text["at once"].of:
         head = [
-            f"passages of {heart.suffix_characters:.0f} characters, after the "
+            f"passages of {heart.suffix_characters:.0f} characters, after at least the "
             f"{heart.prefix_characters:.0f} before them",
             *TRIES,
         ]
@@ -202,7 +202,7 @@ def _secret_lines(recall: Recall) -> Iterator[str]:
     if not secrets.kinds:
         yield "secrets: no e-mail address, number or key was found in the training text"
         return
-    tried = len(secrets.found)
+    tried = secrets.n_tried
     of = f" of {tried:,} that were tried" if tried < secrets.n_different else ""
     yield (
         f"secrets in the training text: {secrets.in_words}; {len(secrets.coming_out)}{of} come out"

@@ -30,7 +30,7 @@ from folio.run.baselines import (
 from folio.run.model import Model
 from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
-from folio.tokens.text import CHUNK_TOKENS, TokenText
+from folio.tokens.text import CHUNK_TOKENS, TokenText, characters
 
 PASSAGES = 512
 SHARE_OF_RUN = 0.02
@@ -165,12 +165,13 @@ def _share(
 ) -> Share | None:
     if not len(read):
         return None
-    suffixes = read.suffix_texts(tokens, opened.tokenizer)
+    suffixes = read.suffixes(tokens, opened.tokenizer)
     counted: NDArray[np.bool_] = ~patterns_of(suffixes)
     suspects = np.flatnonzero(counted & read.at_once)
     if len(suspects):  # read the text only if there is something to look up
-        shortest = min(len(suffixes[i]) for i in suspects.tolist())
-        repeats = count_repeats(text, [suffixes[i] for i in suspects.tolist()], shortest, every)
+        said = [suffixes[i] for i in suspects.tolist()]
+        shortest = min(len(characters(symbols)[1]) for symbols in said)
+        repeats = count_repeats(text, said, shortest, every)
         # In a part of the text as much less often; but once is its own place.
         often = max(most_often / every, min(most_often, 1))
         counted[suspects[repeats > often]] = False
