@@ -18,7 +18,7 @@ from folio.errors import UserError
 from folio.evaluation.shares import Share
 from folio.recall import measure as measure_module
 from folio.recall.config import RecallConfig
-from folio.recall.measure import measure_recall, write_samples
+from folio.recall.measure import Recall, measure_recall, write_samples
 from folio.recall.page import recall_page, write_report
 from folio.recall.sources import Sources
 from folio.recall.words import lines_of, record_of, verdict_of
@@ -52,6 +52,12 @@ def learned(made: Path) -> Model:
     return folio.load(copied(made).path)
 
 
+@pytest.fixture(scope="module")
+def measured(made: Path) -> Recall:
+    """What that run recalls."""
+    return measure_recall(folio.load(made), SMALL)
+
+
 def copied_from(opened: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the run write what a Markov chain of order 20 would."""
     text = TokenText(opened.training(), opened.tokenizer)
@@ -70,6 +76,19 @@ def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: M
     assert "no text that it wrote has the" in verdict_of(short).sentence, (
         "nobody knows whether it copies"
     )
+
+
+def test_where_no_new_text_was_compared_no_share_of_it_is_told(measured: Recall):
+    none = dict.fromkeys(measured.heart.new, Share(0, 0, 0.0))
+    for known in (Share(1, 500, 0.002), Share(50, 500, 0.01)):
+        text = measured.heart.text | {"in 100 tries": known}
+        heart = replace(measured.heart, text=text, new=none, new_bits=[], told_apart=None)
+        recall = replace(measured, heart=heart)
+        sentence = verdict_of(recall).sentence
+        assert "no passage of new text was there to compare with" in sentence
+        assert "chance" not in sentence and "new text 0" not in sentence
+        told = "\n".join(lines_of(recall)) + recall_page(recall)
+        assert "new text, 0 passages" not in told and "never read" not in told
 
 
 def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):

@@ -126,12 +126,16 @@ def _passages(recall: Recall) -> Iterator[str]:
     if not heart.bits:
         yield "<p>No document is long enough for a passage and a prefix.</p>"
         return
+    compared = "No passage of new text was there to compare with."
+    if n_new := heart.new["at once"].of:
+        compared = (
+            f"Beside them are {n_new:,} of text that it never read: the distance between the two "
+            f"is how well it recognizes what it read."
+        )
     yield (
         f"<p>{heart.text['at once'].of:,} passages of the training text, of "
         f"{heart.suffix_characters:.0f} characters each after the {heart.prefix_characters:.0f} "
-        f"before them, and {heart.new['at once'].of:,} of text that it never read. The further "
-        f"to the left, the surer it goes on with a passage; the distance between the two is how "
-        f"well it recognizes what it read.</p>"
+        f"before them. The further to the left, the surer it goes on with a passage. {compared}</p>"
     )
     yield bits_picture(
         [("passages that it read", "model", heart.bits), ("new ones", "new", heart.new_bits)]

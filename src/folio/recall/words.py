@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from folio.evaluation.shares import Share
+from folio.evaluation.shares import Share, of_new_text
 from folio.recall.copies import Copies
 from folio.recall.heart import TRIES
 from folio.recall.measure import Recall
@@ -85,7 +85,8 @@ def _verdict(recall: Recall) -> Verdict:
         return Verdict(
             "by heart",
             f"It learned, and knows {known.count:,} of {known.of:,} passages by heart "
-            f"({known.value:.1%}): they come within 100 tries, and of new text {new.value:.1%}.",
+            f"({known.value:.1%}): they come within 100 tries, and "
+            f"{of_new_text(new.count, new.of)}.",
             f"Train with dropout: {again} --model.residual-dropout 0.2 (or --training.goldfish 8)",
         )
     if not recall.learned:
@@ -106,8 +107,8 @@ def _verdict(recall: Recall) -> Verdict:
     found = "Nothing of its text was found by heart"
     if known.count:
         found = (
-            f"{known.count} of {known.of:,} passages were found by heart, and {new.count} of "
-            f"{new.of:,} of new text, which chance explains"
+            f"{known.count} of {known.of:,} passages were found by heart, and "
+            f"{of_new_text(new.count, new.of)}{', which chance can explain' if new.of else ''}"
         )
     copies = "it copies no more than the author does" if copied.count else "it copies nothing"
     if not copied.of:
@@ -142,8 +143,9 @@ def lines_of(recall: Recall) -> Iterator[str]:
         ]
         rows = [
             [f"  its training text, {heart.text['at once'].of:,} passages", *_cells(heart.text)],
-            [f"  new text, {heart.new['at once'].of:,} passages", *_cells(heart.new)],
         ]
+        if new := heart.new["at once"].of:
+            rows.append([f"  new text, {new:,} passages", *_cells(heart.new)])
         if repeated := heart.repeated["at once"].of:
             name = f"  of its text, {repeated:,} that stand more than 5 times"
             rows.insert(1, [name, *_cells(heart.repeated)])

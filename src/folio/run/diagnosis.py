@@ -10,6 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
+from folio.evaluation.shares import of_new_text
 from folio.run.metrics import Event, of_kind
 
 Verdict = Literal[
@@ -305,7 +306,7 @@ def _by_heart(curves: Curves, commands: Commands) -> Diagnosis | None:
         return Diagnosis(
             "by heart",
             f"it says {known['count']} of {known['of']} passages of its training text word for "
-            f"word, and {new['count']} of {new['of']} of new text. The training loss is "
+            f"word, and {of_new_text(new['count'], new['of'])}. The training loss is "
             f"{training:.3f}, the validation loss {validation:.3f}.",
             commands.regularized(training__max_steps=max(last["step"] // 4, 1)),
         )
