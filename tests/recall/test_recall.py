@@ -71,15 +71,46 @@ def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: M
     assert verdict.kind == "learned" and verdict.sentence.startswith("It learned.")
     assert recall.heart.text["in a million"].count == 0 < recall.heart.text["at once"].of
     assert recall.model.copied.count == 0 < recall.model.copied.of
-    assert verdict.sentence.endswith("and it copies nothing.")
-    short = replace(recall, model=replace(recall.model, copied=Share(0, 0, 0.0)))
-    assert "no text that it wrote has the" in verdict_of(short).sentence, (
-        "nobody knows whether it copies"
+    assert verdict.sentence.endswith("and no copy was found in what it wrote.")
+
+
+NOBODY = Share(0, 0, 0.0)
+
+
+@pytest.mark.parametrize("tried", [True, False], ids=["passages", "no passages"])
+@pytest.mark.parametrize(
+    ("model", "author", "words"),
+    [
+        (NOBODY, Share(9, 900, 0.001), "no text that it wrote has the 20 characters of a copy"),
+        (Share(0, 900, 0.0), Share(9, 900, 0.001), "no copy was found in what it wrote"),
+        (Share(9, 900, 0.001), Share(9, 900, 0.001), "it copies no more than the author does"),
+        (  # by more than the error, and too little to be said to copy
+            Share(18, 1000, 0.003),
+            Share(0, 900, 0.0),
+            "1.8 % ± 0.3 of what it wrote is copied; of the author's own pages 0 stands",
+        ),
+        (Share(18, 1000, 0.003), NOBODY, "copied; no text of the author is long enough"),
+        (Share(900, 1000, 0.003), NOBODY, "20 characters in a row and more; no text of the author"),
+    ],
+)
+def test_of_copies_the_verdict_says_what_the_table_shows(
+    measured: Recall, model: Share, author: Share, words: str, tried: bool
+):
+    heart = measured.heart
+    if not tried:
+        none = dict.fromkeys(heart.text, NOBODY)
+        heart = replace(heart, text=none, repeated=none, n_patterns=0, bits=[])
+    recall = replace(
+        measured,
+        heart=heart,
+        model=replace(measured.model, copied=model),
+        author=replace(measured.author, copied=author),
     )
+    assert words in verdict_of(recall).sentence
 
 
 def test_where_no_new_text_was_compared_no_share_of_it_is_told(measured: Recall):
-    none = dict.fromkeys(measured.heart.new, Share(0, 0, 0.0))
+    none = dict.fromkeys(measured.heart.new, NOBODY)
     for known in (Share(1, 500, 0.002), Share(50, 500, 0.01)):
         text = measured.heart.text | {"in 100 tries": known}
         heart = replace(measured.heart, text=text, new=none, new_bits=[], told_apart=None)

@@ -76,8 +76,7 @@ def _verdict(recall: Recall) -> Verdict:
         return Verdict(
             "copies",
             f"It copies: {copied.value:.0%} of what it writes stands in its text, "
-            f"{recall.length} characters in a row and more; of the author's own pages "
-            f"{author.value:.1%} stands in the others.",
+            f"{recall.length} characters in a row and more; {_of_author(author)}.",
             f"Train for fewer minutes, on more text, or with dropout: {again} "
             f"--model.residual-dropout 0.2",
         )
@@ -92,15 +91,15 @@ def _verdict(recall: Recall) -> Verdict:
     if not recall.learned:
         return Verdict(
             "nothing",
-            "It has learned nothing yet: bare frequencies predict new text as well. So it copies "
-            "nothing.",
+            f"It has learned nothing yet: bare frequencies predict new text as well. Of copies: "
+            f"{_of_copies(recall)}.",
             f"Train it for longer: folio resume {recall.run} --minutes 10",
         )
     if not heart.text["at once"].of and not heart.repeated["at once"].of:
         return Verdict(
             "learned",
-            "It learned: what it writes is not copied. No passage could be tried: the documents, "
-            "or what the model sees at once, are too short.",
+            f"It learned, and {_of_copies(recall)}. No passage could be tried: the documents, "
+            f"or what the model sees at once, are too short.",
             f"Try shorter ones: folio recall {recall.run} --length 20, or train a model that sees "
             f"more: {again} --model.context-length 64",
         )
@@ -110,10 +109,7 @@ def _verdict(recall: Recall) -> Verdict:
             f"{known.count} of {known.of:,} passages were found by heart, and "
             f"{of_new_text(new.count, new.of)}{', which chance can explain' if new.of else ''}"
         )
-    copies = "it copies no more than the author does" if copied.count else "it copies nothing"
-    if not copied.of:
-        copies = f"no text that it wrote has the {recall.length} characters of a copy"
-    sentence = f"It learned. {found}, and {copies}."
+    sentence = f"It learned. {found}, and {_of_copies(recall)}."
     advice = f"Let it write: folio sample {recall.run}"
     if (often := heart.repeated["in 100 tries"]).count:
         sentence += (
@@ -125,6 +121,25 @@ def _verdict(recall: Recall) -> Verdict:
             f"--corpus.duplicates.remove near"
         )
     return Verdict("learned", sentence, advice)
+
+
+def _of_copies(recall: Recall) -> str:
+    """What was found of copies, as a clause."""
+    copied, author = recall.model.copied, recall.author.copied
+    if not copied.of:
+        return f"no text that it wrote has the {recall.length} characters of a copy"
+    if not copied.count:
+        return "no copy was found in what it wrote"
+    if copied.value <= author.value:
+        return "it copies no more than the author does"
+    return f"{copied} of what it wrote is copied; {_of_author(author)}"
+
+
+def _of_author(copied: Share) -> str:
+    """The yardstick of copies, as a clause."""
+    if not copied.of:
+        return "no text of the author is long enough to compare with"
+    return f"of the author's own pages {copied} stands in the others"
 
 
 def lines_of(recall: Recall) -> Iterator[str]:
