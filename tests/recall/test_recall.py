@@ -99,7 +99,8 @@ def test_of_copies_the_verdict_says_what_the_table_shows(
     heart = measured.heart
     if not tried:
         none = dict.fromkeys(heart.text, NOBODY)
-        heart = replace(heart, text=none, repeated=none, n_patterns=0, bits=[])
+        nothing = replace(heart, text=none, repeated=none, new=none, patterns=none, n_patterns=0)
+        heart = replace(nothing, suffix_characters=0.0, by_repeats=[], bits=[])
     recall = replace(
         measured,
         heart=heart,
@@ -107,6 +108,40 @@ def test_of_copies_the_verdict_says_what_the_table_shows(
         author=replace(measured.author, copied=author),
     )
     assert words in verdict_of(recall).sentence
+
+
+@pytest.mark.parametrize(
+    ("often", "patterns", "words"),
+    [
+        (240, 0, "240 stand more than five times"),
+        (0, 60, "60 are patterns (rules, columns)"),
+        (240, 60, "240 stand more than five times and 60 are patterns (rules, columns)"),
+        (0, 0, "the documents, or what the model sees at once, are too short"),
+    ],
+)
+def test_where_no_passage_counts_the_true_reason_is_told(
+    measured: Recall, often: int, patterns: int, words: str
+):
+    of = measured.heart
+    heart = replace(
+        of,
+        text=dict.fromkeys(of.text, NOBODY),
+        repeated=dict.fromkeys(of.text, Share(often // 2, often, 0.1)),
+        patterns=dict.fromkeys(of.text, Share(patterns // 2, patterns, 0.1)),
+        n_patterns=patterns,
+        bits=[],
+        suffix_characters=of.suffix_characters if often or patterns else 0.0,
+    )
+    recall = replace(measured, heart=heart)
+    printed, page = "\n".join(lines_of(recall)), recall_page(recall)
+    for told in (verdict_of(recall).sentence, printed, page):
+        assert words in told
+        assert ("too short" in told) == (not often and not patterns)
+    row = re.search(r"240 that stand more than 5 times +120  50\.0 %", printed)
+    assert (row is not None) == bool(often)
+    assert ("of it, more than 5 times there" in page) == bool(often)
+    assert ("it goes on with 50% of them in 100 tries" in printed) == bool(patterns)
+    assert ("--length 20" in printed) == (not often and not patterns)
 
 
 def test_where_no_new_text_was_compared_no_share_of_it_is_told(measured: Recall):

@@ -68,7 +68,7 @@ class Recall:
     training_characters: int
     times_read: float
     learned: bool
-    """Whether its loss is below that of bare frequencies; an untrained model copies nothing."""
+    """Whether its loss is below that of bare frequencies; True where nobody looked."""
     heart: ByHeart
     model: Copies
     """What the model's own writing copies."""

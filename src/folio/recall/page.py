@@ -16,7 +16,7 @@ import numpy as np
 
 from folio.evaluation.matching import Match
 from folio.recall.copies import nearly_spans, spans_of
-from folio.recall.heart import TRIES, Known
+from folio.recall.heart import TRIES, ByHeart, Known
 from folio.recall.measure import Recall, Sample
 from folio.recall.personal import masked
 from folio.recall.pictures import STYLE, Line, bits_picture, novelty_picture
@@ -29,6 +29,7 @@ from folio.recall.words import (
     copy_rows,
     gain_in_words,
     how_often,
+    none_counted,
     record_of,
     tries_of,
     verdict_of,
@@ -123,9 +124,37 @@ def _with_options(advice: str) -> str:
 def _passages(recall: Recall) -> Iterator[str]:
     heart = recall.heart
     yield "<h2>What it knows by heart</h2>"
-    if not heart.bits:
-        yield "<p>No document is long enough for a passage and a prefix.</p>"
+    if why := none_counted(heart):
+        yield f"<p>{why}.</p>"
+    else:
+        yield from _read_and_new(heart)
+    if not heart.suffix_characters:
         return
+    rows = []
+    for name, shares in (
+        ("its training text", heart.text),
+        ("of it, more than 5 times there", heart.repeated),
+        ("new text", heart.new),
+        ("patterns, left out above", heart.patterns),
+    ):
+        total = shares["at once"].of
+        if not total:
+            continue
+        bound = "0" if total < 100 else f"0, below {300 / total:.1f} %"
+        cells = [str(share) if share.count else bound for share in shares.values()]
+        rows.append([name, f"{total:,}", *cells])
+    yield _table(["", "passages", *TRIES], rows)
+    if not heart.by_repeats:
+        return
+    yield "<h3>By how often a passage stands in the training text</h3>"
+    rows = [
+        [name, f"{n:,}", f"{bits:.0f}", f"{share:.1%}"] for name, n, bits, share in heart.by_repeats
+    ]
+    yield _table(["stands", "passages", "median bits", "at once"], rows)
+
+
+def _read_and_new(heart: ByHeart) -> Iterator[str]:
+    """How sure it is of passages of its text, beside those of new text."""
     compared = "No passage of new text was there to compare with."
     if n_new := heart.new["at once"].of:
         compared = (
@@ -142,25 +171,6 @@ def _passages(recall: Recall) -> Iterator[str]:
         if heart.new_bits
         else [("passages that it read", "model", heart.bits)]
     )
-    rows = []
-    for name, shares in (
-        ("its training text", heart.text),
-        ("of it, more than 5 times there", heart.repeated),
-        ("new text", heart.new),
-        ("patterns, left out above", heart.patterns),
-    ):
-        total = shares["at once"].of
-        if not total:
-            continue
-        bound = "0" if total < 100 else f"0, below {300 / total:.1f} %"
-        cells = [str(share) if share.count else bound for share in shares.values()]
-        rows.append([name, f"{total:,}", *cells])
-    yield _table(["", "passages", *TRIES], rows)
-    yield "<h3>By how often a passage stands in the training text</h3>"
-    rows = [
-        [name, f"{n:,}", f"{bits:.0f}", f"{share:.1%}"] for name, n, bits, share in heart.by_repeats
-    ]
-    yield _table(["stands", "passages", "median bits", "at once"], rows)
 
 
 def _samples(recall: Recall, places: list[str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from folio.evaluation.shares import Share, of_new_text
 from folio.recall.copies import Copies
-from folio.recall.heart import TRIES
+from folio.recall.heart import TRIES, ByHeart
 from folio.recall.measure import Recall
 from folio.recall.secrets import CANDIDATES, Secret
 from folio.recall.twin import TRIES as TWIN_TRIES
@@ -91,19 +91,11 @@ def _verdict(recall: Recall) -> Verdict:
     if not recall.learned:
         return Verdict(
             "nothing",
-            f"It has learned nothing yet: bare frequencies predict new text as well. Of copies: "
+            f"It has learned nothing yet: bare frequencies predict new text as well; "
             f"{_of_copies(recall)}.",
             f"Train it for longer: folio resume {recall.run} --minutes 10",
         )
-    if not heart.text["at once"].of and not heart.repeated["at once"].of:
-        return Verdict(
-            "learned",
-            f"It learned, and {_of_copies(recall)}. No passage could be tried: the documents, "
-            f"or what the model sees at once, are too short.",
-            f"Try shorter ones: folio recall {recall.run} --length 20, or train a model that sees "
-            f"more: {again} --model.context-length 64",
-        )
-    found = "Nothing of its text was found by heart"
+    found = none_counted(heart) or "Nothing of its text was found by heart"
     if known.count:
         found = (
             f"{known.count} of {known.of:,} passages were found by heart, and "
@@ -111,6 +103,11 @@ def _verdict(recall: Recall) -> Verdict:
         )
     sentence = f"It learned. {found}, and {_of_copies(recall)}."
     advice = f"Let it write: folio sample {recall.run}"
+    if not heart.suffix_characters:
+        advice = (
+            f"Try shorter ones: folio recall {recall.run} --length 20, or train a model that sees "
+            f"more: {again} --model.context-length 64"
+        )
     if (often := heart.repeated["in 100 tries"]).count:
         sentence += (
             f" But of {often.of:,} passages that stand more than five times it knows "
@@ -121,6 +118,22 @@ def _verdict(recall: Recall) -> Verdict:
             f"--corpus.duplicates.remove near"
         )
     return Verdict("learned", sentence, advice)
+
+
+def none_counted(heart: ByHeart) -> str:
+    """Why no passage of the training text counts, as a clause; empty where some do."""
+    if heart.text["at once"].of:
+        return ""
+    if not heart.suffix_characters:
+        return (
+            "No passage could be tried, as the documents, or what the model sees at once, are too "
+            "short"
+        )
+    often = heart.repeated["at once"].of
+    left_out = [f"{often:,} stand more than five times"] if often else []
+    if heart.n_patterns:
+        left_out.append(f"{heart.n_patterns:,} are patterns (rules, columns)")
+    return f"No passage counts: {' and '.join(left_out)}"
 
 
 def _of_copies(recall: Recall) -> str:
@@ -150,26 +163,27 @@ def lines_of(recall: Recall) -> Iterator[str]:
         f"read {how_often(recall.times_read)}\n"
     )
     yield f"{verdict.sentence}\n{verdict.advice}\n"
-    if heart.text["at once"].of:
+    rows = [
+        [f"  {name.format(shares['at once'].of)}", *_cells(shares)]
+        for name, shares in (
+            ("its training text, {:,} passages", heart.text),
+            ("of its text, {:,} that stand more than 5 times", heart.repeated),
+            ("new text, {:,} passages", heart.new),
+        )
+        if shares["at once"].of
+    ]
+    if rows:
         head = [
             f"passages of {heart.suffix_characters:.0f} characters, after the "
             f"{heart.prefix_characters:.0f} before them",
             *TRIES,
         ]
-        rows = [
-            [f"  its training text, {heart.text['at once'].of:,} passages", *_cells(heart.text)],
-        ]
-        if new := heart.new["at once"].of:
-            rows.append([f"  new text, {new:,} passages", *_cells(heart.new)])
-        if repeated := heart.repeated["at once"].of:
-            name = f"  of its text, {repeated:,} that stand more than 5 times"
-            rows.insert(1, [name, *_cells(heart.repeated)])
         yield _right(head, rows)
-        if heart.n_patterns:
-            yield (
-                f"  {heart.n_patterns:,} more are patterns (rules, columns): left out; it goes on "
-                f"with {heart.patterns['in 100 tries'].value:.0%} of them in 100 tries"
-            )
+    if heart.n_patterns:
+        yield (
+            f"  {heart.n_patterns:,} passages are patterns (rules, columns): left out; it goes on "
+            f"with {heart.patterns['in 100 tries'].value:.0%} of them in 100 tries"
+        )
     n = sum(len(match.codes) for sample in recall.samples for match in sample.matches)
     head = [
         f"copies, in {n:,} characters that it wrote at {recall.config.temperature:g}",
