@@ -65,9 +65,8 @@ def copied_from(opened: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure_module, "write_samples", lambda *_: pieces)
 
 
-def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: Model):
-    recall = measure_recall(learned, SMALL)
-    verdict = verdict_of(recall)
+def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(measured: Recall):
+    recall, verdict = measured, verdict_of(measured)
     assert verdict.kind == "learned" and verdict.sentence.startswith("It learned.")
     assert recall.heart.text["in a million"].count == 0 < recall.heart.text["at once"].of
     assert recall.model.copied.count == 0 < recall.model.copied.of

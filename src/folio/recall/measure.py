@@ -22,7 +22,7 @@ from folio.generation.row import Row
 from folio.generation.sampling import SamplingConfig
 from folio.notebook import html_frame
 from folio.recall.against import with_kept_text
-from folio.recall.blocks import blocks_of, queries_of
+from folio.recall.blocks import blocks_of, queries_of, yardstick_of
 from folio.recall.config import RecallConfig
 from folio.recall.copies import Copies, measure_copies
 from folio.recall.heart import ByHeart, learn_by_heart
@@ -248,20 +248,21 @@ def look_up(
         written: what the model wrote.
         text, sources: the training text and its documents.
     """
-    blocks = blocks_of(text, list(sources.families))
+    families = list(sources.families)
+    yardstick = yardstick_of(text, families)
     queries = {
         "model": [
             Query(part, number)
             for number, symbols in enumerate(written)
             for part in split_at_breaks(symbols)
         ],
-        "author": queries_of(text, blocks, AUTHOR_SYMBOLS, exclude_own=True),
+        "author": queries_of(text, blocks_of(text, families), AUTHOR_SYMBOLS, yardstick),
         "held out": [],
     }
     validation = TokenText(opened.validation(), opened.tokenizer)
     if len(validation):
         of_validation = blocks_of(validation, opened.run.families("validation"))
-        queries["held out"] = queries_of(validation, of_validation, HELD_OUT_SYMBOLS, False)
+        queries["held out"] = queries_of(validation, of_validation, HELD_OUT_SYMBOLS)
     everything = [query for of in queries.values() for query in of]
-    found = iter(find_matches(everything, text.chunks(), blocks))
+    found = iter(find_matches(everything, text.chunks(), yardstick))
     return {name: [next(found) for _ in of] for name, of in queries.items()}

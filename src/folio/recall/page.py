@@ -241,7 +241,7 @@ def _place(recall: Recall, start: int, stop: int, elsewhere: bool) -> str:
     together, edges = recall.mask("".join(parts)), [*accumulate(map(len, parts), initial=0)]
     before, at, behind = (together[a:b] for a, b in pairwise(edges))
     where = _linked(recall, recall.sources.locate(start))
-    more = " It stands in another document, too." if elsewhere else ""
+    more = " It stands elsewhere in the text, too." if elsewhere else ""
     return (
         f"<p>{where}.{more}</p><blockquote>{escape(before)}<b>{escape(at)}</b>"
         f"{escape(behind)}</blockquote>"
