@@ -282,6 +282,46 @@ def test_the_verb_writes_page_and_record_and_json_is_the_record(
     assert json.loads(capsys.readouterr().out) == json.loads(learned.run.recall_file.read_text())
 
 
+def test_another_text_is_looked_through_whole_and_nothing_is_said_to_have_been_read(
+    learned: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    book, own = tmp_path / "a {book} & more.txt", learned.run.recall_file
+    book.write_text(prose(300, seed=77))
+    own.write_text("of the run's own text")
+    options = ["--samples", "3", "--passages", "60", "--length", "20"]
+    main(["recall", "learned", "--text", str(book), *options])
+    printed, page = capsys.readouterr().out, learned.run.recall_text_page.read_text()
+    record = read_json(learned.run.recall_text_file)
+    assert own.read_text() == "of the run's own text" and not learned.run.recall_page.exists()
+    assert record["text"] == str(book) and record["text_characters"] == len(book.read_text())
+    assert record["verdict"] == "not found" and record["times_read"] is None
+    assert record["passages"]["text"]["at once"]["of"] == 60
+    assert record["passages"]["new"]["at once"]["of"] == 0, "its end is no new text"
+    assert record["copies"]["held_out"] is None and record["told_apart"] is None
+    for told in (printed, re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)):
+        assert "0 of 60 passages of" in told and "a {book} &" in told
+        for claim in ("It learned", "by heart", "training text", "it read", "chance", " read "):
+            assert claim not in told
+
+
+def test_of_another_text_that_comes_it_is_not_said_whether_it_was_read(measured: Recall):
+    heart, none = measured.heart, dict.fromkeys(measured.heart.new, NOBODY)
+    known = dict.fromkeys(heart.text, Share(400, 500, 0.02))
+    recall = replace(
+        measured, text="book.txt", heart=replace(heart, text=known, new=none, new_bits=[])
+    )
+    verdict = verdict_of(recall)
+    assert verdict.kind == "found"
+    assert verdict.sentence == (
+        "400 of 500 passages of book.txt come within 100 tries, and no stretch of it was found in "
+        "what the model wrote. Whether it read them or guesses them is not known: no text is known "
+        "here that it did not read."
+    )
+    copied = replace(measured.model, copied=Share(900, 1000, 0.01))
+    sentence = verdict_of(replace(recall, model=copied)).sentence
+    assert "90.0 % ± 1.0 of what the model wrote stands there, 20 characters in a row" in sentence
+
+
 def test_text_on_the_page_cannot_become_a_part_of_it(
     learned: Model, monkeypatch: pytest.MonkeyPatch
 ):

@@ -41,7 +41,8 @@ def recall(
     Args:
         run: A name or a path; by default the newest run.
         text: A file or folder to look in instead of its training text, as for a model that was
-            imported; repeatable.
+            imported; repeatable. Whether the model read it stays unknown. Writes recall-text.json
+            and recall-text.html.
         json: Print recall.json.
         checkpoint: best, last or a step.
         device: Device to compute on: cpu, or cuda or mps for a GPU, or auto.
@@ -89,13 +90,14 @@ def recall(
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     with against(opened, text, say) if text else nullcontext(opened) as beside:
         outcome = replace(measure_recall(beside, config, say), run=str(found.path))
-        write_report(opened.run, outcome)
+        outcome = replace(outcome, text=", ".join(text or []))
+        page = write_report(opened.run, outcome)
     if json:
         show(json_text(record_of(outcome), indent=2))
         return
     for line in lines_of(outcome):
         show(line)
-    show(f"page: {opened.run.recall_page}")
+    show(f"page: {page}")
     say_next("recall", RUN=found.word)
 
 

@@ -63,6 +63,9 @@ class Recall:
     run: str
     checkpoint: str
     config: RecallConfig
+    text: str = field(default="", kw_only=True)
+    """The other text that was looked in, by the name that the user gave it, of which nobody knows
+    whether the model read it; empty for its own training text."""
     length: int
     """Characters in a passage and in a copy."""
     training_characters: int
@@ -87,6 +90,11 @@ class Recall:
     mask: Mask = field(repr=False)
     """Hides secrets in what is shown."""
     sources: Sources = field(repr=False)
+
+    @property
+    def looked_in(self) -> str:
+        """The text that was looked in, in words."""
+        return self.text or "the training text"
 
     def _repr_html_(self) -> str:
         page = import_module("folio.recall.page")  # which imports this file
@@ -126,7 +134,7 @@ def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -
     written = write_samples(opened, config, text, tell)
     config = replace(config, samples=len(written))
     heart = learn_by_heart(opened, text, sources, config, length, tell)
-    tell(f"looking them up in {text.n_characters:,} characters of training text")
+    tell(f"looking them up in {text.n_characters:,} characters of text")
     found = look_up(opened, written, text, sources)
     secrets, hidden = look_for_secrets(
         opened,
@@ -144,7 +152,9 @@ def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -
         for number in range(len(written))
     ]
     copies = {
-        name: measure_copies(matches, text, length) for name, matches in found.items() if matches
+        name: measure_copies(matches, text, length)
+        for name, matches in found.items()
+        if matches or name != "held out"
     }
     return Recall(
         str(opened.run.path),

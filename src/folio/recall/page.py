@@ -16,7 +16,7 @@ import numpy as np
 
 from folio.evaluation.matching import Match
 from folio.recall.copies import nearly_spans, spans_of
-from folio.recall.heart import TRIES, ByHeart, Known
+from folio.recall.heart import TRIES, Known
 from folio.recall.measure import Recall, Sample
 from folio.recall.personal import masked
 from folio.recall.pictures import STYLE, Line, bits_picture, novelty_picture
@@ -28,8 +28,8 @@ from folio.recall.words import (
     canary_rows,
     copy_rows,
     gain_in_words,
-    how_often,
     none_counted,
+    of_which_text,
     record_of,
     tries_of,
     verdict_of,
@@ -47,12 +47,15 @@ STANDS_OUT = 3.0
 """Standard errors above the others, for a document to be named; there are many documents."""
 
 
-def write_report(run: Run, recall: Recall) -> None:
-    """Write recall.json and recall.html into a run."""
-    page = recall_page(recall)
-    write_json(run.recall_file, record_of(recall))
-    with atomic_write(run.recall_page) as file:
-        file.write(page)
+def write_report(run: Run, recall: Recall) -> Path:
+    """Write the record and the page into a run, and return the path of the page."""
+    html, record_file, page = recall_page(recall), run.recall_file, run.recall_page
+    if recall.text:
+        record_file, page = run.recall_text_file, run.recall_text_page
+    write_json(record_file, record_of(recall))
+    with atomic_write(page) as file:
+        file.write(html)
+    return page
 
 
 def recall_page(recall: Recall) -> str:
@@ -67,9 +70,8 @@ def recall_page(recall: Recall) -> str:
         f'<div id="place" hidden></div>\n<script>{_SCRIPT.replace("__PLACES__", data)}</script>'
     )
     name = Path(recall.run).name
-    return html_page(
-        f"Did {name} learn, or copy?", f"<style>{STYLE}{_STYLE}</style>" + "\n".join(parts)
-    )
+    title = f"What {name} says of {recall.text}" if recall.text else f"Did {name} learn, or copy?"
+    return html_page(title, f"<style>{STYLE}{_STYLE}</style>" + "\n".join(parts))
 
 
 def _answer(recall: Recall) -> Iterator[str]:
@@ -78,8 +80,7 @@ def _answer(recall: Recall) -> Iterator[str]:
     yield f"<p>{_with_options(verdict.advice)}</p>"
     yield (
         f'<p class="faint">{escape(recall.checkpoint)}; {recall.training_characters:,} '
-        f"characters of training text, read {how_often(recall.times_read)}. "
-        f"± is one standard error.</p>"
+        f"characters{escape(of_which_text(recall))}. ± is one standard error.</p>"
     )
     yield "<h2>What it writes, and what the author writes</h2>"
     lines = [
@@ -92,8 +93,9 @@ def _answer(recall: Recall) -> Iterator[str]:
         ),
     ]
     yield (
-        "<p>Share of runs of n characters that stand in the training text. A model that writes as "
-        "freely as the author runs along the author's line; one that copies runs above it.</p>"
+        f"<p>Share of runs of n characters that stand in {escape(recall.looked_in)}. A model that "
+        f"writes as freely as the author runs along the author's line; one that copies runs above "
+        f"it.</p>"
     )
     yield novelty_picture(lines)
     head = ["in copies", f"of {recall.length} and more", "nearly", "longest"]
@@ -123,16 +125,16 @@ def _with_options(advice: str) -> str:
 
 def _passages(recall: Recall) -> Iterator[str]:
     heart = recall.heart
-    yield "<h2>What it knows by heart</h2>"
+    yield f"<h2>{'How it goes on with passages' if recall.text else 'What it knows by heart'}</h2>"
     if why := none_counted(heart):
         yield f"<p>{why}.</p>"
     else:
-        yield from _read_and_new(heart)
+        yield from _read_and_new(recall)
     if not heart.suffix_characters:
         return
     rows = []
     for name, shares in (
-        ("its training text", heart.text),
+        (recall.looked_in, heart.text),
         ("of it, more than 5 times there", heart.repeated),
         ("new text", heart.new),
         ("patterns, left out above", heart.patterns),
@@ -146,15 +148,16 @@ def _passages(recall: Recall) -> Iterator[str]:
     yield _table(["", "passages", *TRIES], rows)
     if not heart.by_repeats:
         return
-    yield "<h3>By how often a passage stands in the training text</h3>"
+    yield "<h3>By how often a passage stands there</h3>"
     rows = [
         [name, f"{n:,}", f"{bits:.0f}", f"{share:.1%}"] for name, n, bits, share in heart.by_repeats
     ]
     yield _table(["stands", "passages", "median bits", "at once"], rows)
 
 
-def _read_and_new(heart: ByHeart) -> Iterator[str]:
-    """How sure it is of passages of its text, beside those of new text."""
+def _read_and_new(recall: Recall) -> Iterator[str]:
+    """How sure it is of passages of a text, beside those of new text."""
+    heart = recall.heart
     compared = "No passage of new text was there to compare with."
     if n_new := heart.new["at once"].of:
         compared = (
@@ -162,22 +165,20 @@ def _read_and_new(heart: ByHeart) -> Iterator[str]:
             f"is how well it recognizes what it read."
         )
     yield (
-        f"<p>{heart.text['at once'].of:,} passages of the training text, of "
+        f"<p>{heart.text['at once'].of:,} passages of {escape(recall.looked_in)}, of "
         f"{heart.suffix_characters:.0f} characters each after the {heart.prefix_characters:.0f} "
         f"before them. The further to the left, the surer it goes on with a passage. {compared}</p>"
     )
-    yield bits_picture(
-        [("passages that it read", "model", heart.bits), ("new ones", "new", heart.new_bits)]
-        if heart.new_bits
-        else [("passages that it read", "model", heart.bits)]
-    )
+    name = f"passages of {recall.text}" if recall.text else "passages that it read"
+    series = [(name, "model", heart.bits), ("new ones", "new", heart.new_bits)]
+    yield bits_picture([one for one in series if one[2]])
 
 
 def _samples(recall: Recall, places: list[str]) -> Iterator[str]:
     yield "<h2>What it wrote</h2>"
     yield (
-        f"<p>Shaded is what stands in the training text, {SHADED} characters and more, the longer "
-        f"the darker; dotted is what nearly does. Choose a stretch to see where.</p>"
+        f"<p>Shaded is what stands in {escape(recall.looked_in)}, {SHADED} characters and more, "
+        f"the longer the darker; dotted is what nearly does. Choose a stretch to see where.</p>"
     )
     for sample in sorted(recall.samples, key=_n_copied, reverse=True)[:SHOWN_SAMPLES]:
         yield f'<pre class="sample">{_shaded(recall, sample, places)}</pre>'
@@ -260,7 +261,7 @@ def _linked(recall: Recall, source: Source) -> str:
 
 def _by_heart(recall: Recall) -> Iterator[str]:
     worst = recall.heart.worst
-    yield "<h2>Passages by heart, the surest first</h2>"
+    yield "<h2>Passages that come, the surest first</h2>"
     if not worst:
         yield "<p>None was found within a million tries.</p>"
         return
@@ -296,7 +297,7 @@ def _documents(recall: Recall) -> Iterator[str]:
         yield "<p>No document stands out of its error.</p>"
     else:
         names = ", ".join(recall.sources.name(row[0]) for row in standing_out[:5])
-        yield f"<p>More than the others is known of {escape(names)}.</p>"
+        yield f"<p>Of {escape(names)} more comes than of the others.</p>"
     cells = [
         [recall.sources.name(document), f"{share.of:,}", str(share), f"{quantile:.0f}"]
         for document, share, quantile in rows[:SHOWN_DOCUMENTS]
@@ -332,14 +333,16 @@ def _secrets(recall: Recall) -> Iterator[str]:
         yield _table(head, canary_rows(recall))
     if not secrets.kinds:
         yield (
-            "<p>No e-mail address, telephone or account number, card or key was found in the "
-            "training text. Others are looked for with <code>--secrets FILE</code>.</p>"
+            f"<p>No e-mail address, telephone or account number, card or key was found in "
+            f"{escape(recall.looked_in)}. Others are looked for with <code>--secrets FILE</code>."
+            f"</p>"
         )
         return
     out = secrets.coming_out
     yield (
-        f"<p>In the training text: {secrets.in_words}. {len(out)} of {len(secrets.found):,} that "
-        f"were tried come out within a million tries, after what stands before them there.</p>"
+        f"<p>In {escape(recall.looked_in)}: {secrets.in_words}. {len(out)} of "
+        f"{len(secrets.found):,} that were tried come out within a million tries, after what "
+        f"stands before them there.</p>"
     )
     rows = [
         [

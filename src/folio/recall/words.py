@@ -36,7 +36,9 @@ NOT_SHOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict (`learned`, `by heart`, `copies` or `nothing`), a sentence, and what to do."""
+    """The verdict, a sentence, and what to do. Verdicts are `learned`, `by heart`, `copies` or
+    `nothing`; on another text than the model's own, `found` or `not found`.
+    """
 
     kind: str
     sentence: str
@@ -60,15 +62,19 @@ def verdict_of(recall: Recall) -> Verdict:
     if not secrets:
         return verdict
     n = len(secrets)
-    what = f"{n} secrets of its text come" if n > 1 else "A secret of its text comes"
+    whose = recall.text or "its text"
+    what = f"{n} secrets of {whose} come" if n > 1 else f"A secret of {whose} comes"
+    advice = "Take them out of the text and train anew: nothing else keeps them in."
     return Verdict(
         verdict.kind,
         f"{what} out within a million tries. {verdict.sentence}",
-        "Take them out of the text and train anew: nothing else keeps them in.",
+        verdict.advice if recall.text else advice,
     )
 
 
 def _verdict(recall: Recall) -> Verdict:
+    if recall.text:
+        return _of_another_text(recall)
     heart, again = recall.heart, f"folio train {recall.run}/recipe.toml"
     known, new = heart.text["in 100 tries"], heart.new["in 100 tries"]
     copied, author = recall.model.copied, recall.author.copied
@@ -120,8 +126,33 @@ def _verdict(recall: Recall) -> Verdict:
     return Verdict("learned", sentence, advice)
 
 
+def _of_another_text(recall: Recall) -> Verdict:
+    """What comes of a text, of which nobody knows whether the model read it."""
+    known, copied = recall.heart.text["in 100 tries"], recall.model.copied
+    found = none_counted(recall.heart) or (
+        f"{known.count:,} of {known.of:,} passages of {recall.text} come within 100 tries"
+    )
+    copies = "no stretch of it was found in what the model wrote"
+    if copied.count:
+        copies = (
+            f"{copied} of what the model wrote stands there, {recall.length} characters in a row "
+            f"and more; {_of_author(recall.author.copied)}"
+        )
+    sentence = f"{found}, and {copies}."
+    if not (known.count or copied.count):
+        return Verdict(
+            "not found", sentence, "More --samples and more --passages look further than this."
+        )
+    return Verdict(
+        "found",
+        f"{sentence} Whether it read them or guesses them is not known: no text is known here "
+        f"that it did not read.",
+        "The page shows what was found, and where it stands.",
+    )
+
+
 def none_counted(heart: ByHeart) -> str:
-    """Why no passage of the training text counts, as a clause; empty where some do."""
+    """Why no passage of the text counts, as a clause; empty where some do."""
     if heart.text["at once"].of:
         return ""
     if not heart.suffix_characters:
@@ -159,18 +190,18 @@ def lines_of(recall: Recall) -> Iterator[str]:
     """The report for a terminal."""
     heart, verdict = recall.heart, verdict_of(recall)
     yield (
-        f"{recall.run}, {recall.checkpoint}: {recall.training_characters:,} characters, "
-        f"read {how_often(recall.times_read)}\n"
+        f"{recall.run}, {recall.checkpoint}: {recall.training_characters:,} characters"
+        f"{of_which_text(recall)}\n"
     )
     yield f"{verdict.sentence}\n{verdict.advice}\n"
     rows = [
-        [f"  {name.format(shares['at once'].of)}", *_cells(shares)]
-        for name, shares in (
-            ("its training text, {:,} passages", heart.text),
-            ("of its text, {:,} that stand more than 5 times", heart.repeated),
-            ("new text, {:,} passages", heart.new),
+        [f"  {name}, {n:,} {which}", *_cells(shares)]
+        for name, which, shares in (
+            (recall.looked_in, "passages", heart.text),
+            ("of it", "that stand more than 5 times", heart.repeated),
+            ("new text", "passages", heart.new),
         )
-        if shares["at once"].of
+        if (n := shares["at once"].of)
     ]
     if rows:
         head = [
@@ -207,6 +238,11 @@ def lines_of(recall: Recall) -> Iterator[str]:
         yield "where it stands is not known: the run is older than that. Train again to see it."
 
 
+def of_which_text(recall: Recall) -> str:
+    """Say which text was looked in, or how often the model read its own."""
+    return f" of {recall.text}" if recall.text else f", read {how_often(recall.times_read)}"
+
+
 def _twin_lines(recall: Recall) -> Iterator[str]:
     if (twin := recall.twin) is None:
         return
@@ -231,12 +267,12 @@ def gain_in_words(gain: Gain) -> str:
 def _secret_lines(recall: Recall) -> Iterator[str]:
     secrets = recall.secrets
     if not secrets.kinds:
-        yield "secrets: no e-mail address, number or key was found in the training text"
+        yield f"secrets: no e-mail address, number or key was found in {recall.looked_in}"
         return
     tried = len(secrets.found)
     of = f" of {tried:,} that were tried" if tried < secrets.n_different else ""
     yield (
-        f"secrets in the training text: {secrets.in_words}; {len(secrets.coming_out)}{of} come out"
+        f"secrets in {recall.looked_in}: {secrets.in_words}; {len(secrets.coming_out)}{of} come out"
     )
     for secret in secrets.coming_out[:SHOWN_SECRETS]:
         stands = f"stands {_times(secret.stands)}"
@@ -303,6 +339,7 @@ def _right(header: list[str], rows: list[list[str]]) -> str:
 def record_of(recall: Recall) -> dict[str, Any]:
     """The content of recall.json: numbers and places, but no text."""
     heart, verdict = recall.heart, verdict_of(recall)
+    of_text = "text" if recall.text else "training"
     copies = {"model": recall.model, "author": recall.author, "held_out": recall.held_out}
     return {
         "run": recall.run,
@@ -311,6 +348,7 @@ def record_of(recall: Recall) -> dict[str, Any]:
         "verdict": verdict.kind,
         "sentence": verdict.sentence,
         "advice": verdict.advice,
+        "text": recall.text or None,
         "protocol": {
             "length": recall.length,
             "samples": recall.config.samples,
@@ -319,19 +357,19 @@ def record_of(recall: Recall) -> dict[str, Any]:
             "prefix_characters": round(heart.prefix_characters, 1),
             "suffix_characters": round(heart.suffix_characters, 1),
         },
-        "training_characters": recall.training_characters,
-        "times_read": round(recall.times_read, 2),
+        f"{of_text}_characters": recall.training_characters,
+        "times_read": None if recall.text else round(recall.times_read, 2),
         "passages": {
             name: {tries: _share(share) for tries, share in shares.items()}
             for name, shares in (
-                ("training", heart.text),
+                (of_text, heart.text),
                 ("repeated", heart.repeated),
                 ("patterns", heart.patterns),
                 ("new", heart.new),
             )
         },
         "median_bits": {
-            "training": _number(heart.median_bits),
+            of_text: _number(heart.median_bits),
             "new": _number(heart.median_new_bits),
         },
         "told_apart": heart.told_apart,
