@@ -25,6 +25,9 @@ FEWEST_BLOCKS = 16
 """With fewer families than this, long texts are cut into stretches until there are about so
 many."""
 
+SURE = 2.0
+"""Standard errors beyond which a difference is said to be one."""
+
 TELLING = 0.02
 """Share of a loss; if two standard errors are more, models that differ by that much cannot be told
 apart."""
