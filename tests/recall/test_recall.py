@@ -21,7 +21,7 @@ from folio.recall.config import RecallConfig
 from folio.recall.measure import Recall, measure_recall, write_samples
 from folio.recall.page import recall_page, write_report
 from folio.recall.sources import Sources
-from folio.recall.words import lines_of, record_of, verdict_of
+from folio.recall.words import copy_rows, lines_of, record_of, verdict_of
 from folio.recipe.recipe import make_recipe
 from folio.recipe.start import started
 from folio.recipe.train import train_recipe
@@ -176,15 +176,19 @@ def test_what_is_written_off_is_said_with_its_place(
     assert sum(name in page for name in names) >= 3
 
 
-def test_a_memorized_text_is_known_by_heart(tmp_path: Path):
+def test_a_memorized_text_is_known_by_heart_and_the_guard_keeps_copies_short(tmp_path: Path):
     path = tmp_path / "short.txt"
     path.write_text(prose(100, seed=1))
     opened = train_on(path, "heart", steps=500, model={"context_length": 32})
-    recall = measure_recall(opened, RecallConfig(samples=4, length=12))
+    recall = measure_recall(opened, RecallConfig(samples=4, length=12, novel=10))
     assert recall.heart.text["at once"].value > 0.5
     assert recall.heart.text["in 100 tries"].value > 0.7
     assert recall.heart.new["in 100 tries"].value < 0.3
     assert verdict_of(recall).kind in ("copies", "by heart")
+    (_, free), (guarded, cells), *_ = copy_rows(recall)
+    assert guarded == "what it wrote with --novel 10"
+    assert int(free[-1]) > 30 > int(cells[-1]), "ten letters, and the signs between them"
+    assert record_of(recall)["copies"]["guarded"]["longest"] == int(cells[-1])
     worst = recall.heart.worst[0]
     source = recall.sources.locate(worst.place)
     assert path.read_text()[source.offset :].startswith(worst.suffix)
@@ -340,7 +344,14 @@ def test_in_python_it_is_the_same(learned: Model):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"samples": 1}, {"temperature": 0}, {"passages": 0}, {"length": 3}, {"seed": 0}],
+    [
+        {"samples": 1},
+        {"temperature": 0},
+        {"passages": 0},
+        {"length": 3},
+        {"seed": 0},
+        {"novel": -1},
+    ],
     ids=str,
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]):

@@ -28,6 +28,7 @@ def recall(
     secrets: Path | None = None,
     show_secrets: bool = False,
     twin: bool = False,
+    novel: int = 0,
     seconds: float = 60.0,
     seed: int = 1,
 ) -> None:
@@ -55,6 +56,8 @@ def recall(
         show_secrets: Print secrets that come out as they are. They never go into a file.
         twin: Also train two models of the same recipe, on one half of the documents each, to see
             what reading a document changes. Takes as long as the run did.
+        novel: Let it write as much once more, as `folio sample --novel N` does, to see what that
+            leaves of copies.
         seconds: Time for each of writing, reading passages and trying secrets. A large model does
             less of each in that time, and the report says how much.
         seed: Seed of the writing, and of the halves.
@@ -79,11 +82,14 @@ def recall(
         secrets=_lines(secrets) if secrets is not None else (),
         show_secrets=show_secrets,
         twin=twin,
+        novel=novel,
         seconds=seconds,
         seed=seed,
     )
     if twin and text:
         raise UserError("--twin trains on the text of the run, and --text is another. Give one.")
+    if novel and text:
+        raise UserError("--novel guards the text of the run, and --text is another. Give one.")
     chosen = choose_device(DeviceConfig(kind=device, precision="float32"))
     opened = open_run(found, checkpoint, chosen)
     for complaint in opened.complaints:

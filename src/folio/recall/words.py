@@ -78,7 +78,7 @@ def _verdict(recall: Recall) -> Verdict:
     heart, again = recall.heart, f"folio train {recall.run}/recipe.toml"
     known, new = heart.text["in 100 tries"], heart.new["in 100 tries"]
     copied, author = recall.model.copied, recall.author.copied
-    if copied.value > FEWEST_COPIED and copied.above(author):
+    if is_copying(copied, author):
         return Verdict(
             "copies",
             f"It copies: {copied.value:.0%} of what it writes stands in its text, "
@@ -124,6 +124,11 @@ def _verdict(recall: Recall) -> Verdict:
             f"--corpus.duplicates.remove near"
         )
     return Verdict("learned", sentence, advice)
+
+
+def is_copying(copied: Share, author: Share) -> bool:
+    """Whether so much of what was written is copied as the author and chance do not explain."""
+    return copied.value > FEWEST_COPIED and copied.above(author)
 
 
 def _of_another_text(recall: Recall) -> Verdict:
@@ -309,10 +314,10 @@ def tries_of(secret: Secret) -> str:
 
 def copy_rows(recall: Recall) -> list[tuple[str, list[str]]]:
     """The model, the author and the held-out text, with copies, near copies and the longest."""
-    rows = [
-        ("what it wrote", recall.model),
-        ("the author, each part against the others", recall.author),
-    ]
+    rows = [("what it wrote", recall.model)]
+    if recall.guarded is not None:
+        rows.append((f"what it wrote with --novel {recall.config.novel}", recall.guarded))
+    rows.append(("the author, each part against the others", recall.author))
     if recall.held_out is not None:
         rows.append(("the author, new text", recall.held_out))
 
@@ -340,7 +345,12 @@ def record_of(recall: Recall) -> dict[str, Any]:
     """The content of recall.json: numbers and places, but no text."""
     heart, verdict = recall.heart, verdict_of(recall)
     of_text = "text" if recall.text else "training"
-    copies = {"model": recall.model, "author": recall.author, "held_out": recall.held_out}
+    copies = {
+        "model": recall.model,
+        "guarded": recall.guarded,
+        "author": recall.author,
+        "held_out": recall.held_out,
+    }
     return {
         "run": recall.run,
         "secrets": _secrets(recall),
@@ -354,6 +364,7 @@ def record_of(recall: Recall) -> dict[str, Any]:
             "samples": recall.config.samples,
             "temperature": recall.config.temperature,
             "seed": recall.config.seed,
+            "novel": recall.config.novel,
             "prefix_characters": round(heart.prefix_characters, 1),
             "suffix_characters": round(heart.suffix_characters, 1),
         },
