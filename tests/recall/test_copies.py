@@ -11,6 +11,7 @@ from folio.evaluation.matching import Blocks, Match, Query, find_matches
 from folio.evaluation.shares import share_of
 from folio.recall.blocks import blocks_of, color_at, queries_of, yardstick_of
 from folio.recall.copies import covered, longest_copy, measure_copies, nearly_spans, spans_of
+from folio.recall.words import is_copying
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.text import TokenText, from_text
@@ -155,6 +156,31 @@ def test_new_text_that_is_the_old_one_again_is_a_copy_however_short_it_is():
         found = find_matches(queries, text.chunks(), blocks_of(text), plain=True)
         copied = measure_copies(found, text, 50).copied
         assert (copied.value if copied.of else None) == share
+
+
+def test_what_the_author_himself_wrote_is_hardly_ever_called_a_copy():
+    """Twelve new documents of an author with eight stock phrases, twenty times."""
+    random.seed(3)
+
+    def letters(n: int) -> str:
+        return "".join(random.choices("abcdefghijklmnopqrstuvwxyz ", k=n))
+
+    n_alarms, shares = 0, []
+    for _ in range(20):
+        phrases = [letters(60) for _ in range(8)]
+        documents = [
+            letters(50) + random.choice(phrases) * (random.random() < 0.4) for _ in range(30)
+        ]
+        text = training(*documents[:18])
+        blocks = yardstick_of(text)
+        author = queries_of(text, blocks_of(text), 10**6, blocks)
+        new = [Query(from_text(document), number) for number, document in enumerate(documents[18:])]
+        found = find_matches([*author, *new], text.chunks(), blocks, plain=True)
+        copied = measure_copies(found[len(author) :], text, 50).copied
+        shares.append(copied.value)
+        n_alarms += is_copying(copied, measure_copies(found[: len(author)], text, 50).copied)
+    assert n_alarms <= 1
+    assert np.mean(shares) > 0.1, "so that only the yardstick speaks for him"
 
 
 def test_the_error_of_a_share_is_what_its_spread_over_samples_is():
