@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import folio
 from folio.cli.main import main
 from folio.errors import UserError
+from folio.evaluation.passages import read_passages
 from folio.evaluation.shares import Share
 from folio.recall import measure as measure_module
 from folio.recall.config import RecallConfig
@@ -193,6 +195,28 @@ def test_a_memorized_text_is_known_by_heart_and_the_guard_keeps_copies_short(tmp
     source = recall.sources.locate(worst.place)
     assert path.read_text()[source.offset :].startswith(worst.suffix)
     assert Path(source.document).name == "short.txt"
+
+
+def test_the_more_often_a_passage_stands_the_surer_it_comes(tmp_path: Path):
+    plants = {n: [prose(12, 1000 * n + i)[:66] for i in range(5)][: 64 // n] for n in (1, 4, 16)}
+    plants[64] = [prose(12, 64_000)[:66]]
+    pieces = [text for n, texts in plants.items() for text in texts for _ in range(n)]
+    random.Random(1).shuffle(pieces)
+    path = tmp_path / "planted.txt"
+    path.write_text("\n".join(pieces))
+    opened = train_on(path, "planted", 200, optimizer={"learning_rate": 2e-2})
+    medians, at_once = list[float](), list[int]()
+    for texts in plants.values():
+        read = [
+            read_passages(
+                opened.model, opened.tokenizer.encode(text), opened.tokenizer, 64, length=30
+            )
+            for text in texts
+        ]
+        medians.append(float(np.median([of.bits[0] for of in read])))
+        at_once.append(sum(int(of.at_once[0]) for of in read))
+    assert medians == sorted(medians, reverse=True)
+    assert (at_once[0], at_once[-1]) == (0, 1), (medians, at_once)
 
 
 def test_goldfish_keeps_a_text_that_is_read_often_from_being_known_whole(tmp_path: Path):
