@@ -186,12 +186,12 @@ class Run:
 
     @property
     def recall_text_file(self) -> Path:
-        """The results of `folio recall --text`, which looks in another text."""
+        """The results of `folio recall --text FILE`, which looks in another text."""
         return self.path / "recall-text.json"
 
     @property
     def recall_text_page(self) -> Path:
-        """The results of `folio recall --text` as a page."""
+        """The results of `folio recall --text FILE` as a page."""
         return self.path / "recall-text.html"
 
     @property
