@@ -434,7 +434,6 @@ def test_recall_looks_in_the_text_that_the_user_names(
         ("evaluate mine", "was imported, so its training text is not known"),
         ("recall mine", "folio recall mine --text FILE"),
         ("recall mine --twin --text x.txt", "--twin trains on the text of the run"),
-        ("recall mine --novel 40 --text x.txt", "--novel guards the text of the run"),
         ("sample mine --novel 40", "was imported"),
         ("resume mine", "has no training text to go on with"),
         ("evaluate mine --text a", "a second one is needed"),

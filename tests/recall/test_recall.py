@@ -22,8 +22,9 @@ from folio.recall import measure as measure_module
 from folio.recall.config import RecallConfig
 from folio.recall.measure import Recall, measure_recall, write_samples
 from folio.recall.page import recall_page, write_report
+from folio.recall.record import record_of
 from folio.recall.sources import Sources
-from folio.recall.words import copy_rows, lines_of, record_of, verdict_of
+from folio.recall.words import copy_rows, lines_of, verdict_of
 from folio.recipe.recipe import make_recipe
 from folio.recipe.start import started
 from folio.recipe.train import train_recipe
@@ -330,6 +331,9 @@ def test_another_text_is_looked_through_whole_and_nothing_is_said_to_have_been_r
         assert "0 of 60 passages of" in told and "a {book} &" in told
         for claim in ("It learned", "by heart", "training text", "it read", "chance", " read "):
             assert claim not in told
+    with pytest.raises(SystemExit):
+        main(["recall", "learned", "--text", str(book), "--novel", "40"])
+    assert "--novel guards the text of the run" in capsys.readouterr().err
 
 
 def test_of_another_text_that_comes_it_is_not_said_whether_it_was_read(measured: Recall):
@@ -341,13 +345,17 @@ def test_of_another_text_that_comes_it_is_not_said_whether_it_was_read(measured:
     verdict = verdict_of(recall)
     assert verdict.kind == "found"
     assert verdict.sentence == (
-        "400 of 500 passages of book.txt come within 100 tries, and no stretch of it was found in "
-        "what the model wrote. Whether it read them or guesses them is not known: no text is known "
-        "here that it did not read."
+        "400 of 500 passages of book.txt come within 100 tries, and no copy was found in what it "
+        "wrote. Whether it read them or guesses them is not known: no text is known here that it "
+        "did not read."
     )
     copied = replace(measured.model, copied=Share(900, 1000, 0.01))
     sentence = verdict_of(replace(recall, model=copied)).sentence
-    assert "90.0 % ± 1.0 of what the model wrote stands there, 20 characters in a row" in sentence
+    assert "90.0 % ± 1.0 of what it wrote stands there, 20 characters in a row" in sentence
+    poem = replace(heart, text=none, repeated=known, new=none, bits=[], new_bits=[])
+    verdict = verdict_of(replace(recall, heart=poem))
+    assert verdict.kind == "found"
+    assert "Of 500 that stand there more than five times 400 come." in verdict.sentence
 
 
 def test_text_on_the_page_cannot_become_a_part_of_it(

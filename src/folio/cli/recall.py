@@ -71,7 +71,8 @@ def recall(
     from folio.recall.config import RecallConfig
     from folio.recall.measure import measure_recall
     from folio.recall.page import write_report
-    from folio.recall.words import lines_of, record_of
+    from folio.recall.record import record_of
+    from folio.recall.words import lines_of
     from folio.run.opening import open_run
 
     config = RecallConfig(

@@ -20,6 +20,7 @@ from folio.recall.heart import TRIES, Known
 from folio.recall.measure import Recall, Sample
 from folio.recall.personal import masked
 from folio.recall.pictures import STYLE, Line, bits_picture, novelty_picture
+from folio.recall.record import record_of
 from folio.recall.secrets import Secret
 from folio.recall.sources import Source
 from folio.recall.twin import TRIES as TWIN_TRIES
@@ -30,7 +31,6 @@ from folio.recall.words import (
     gain_in_words,
     none_counted,
     of_which_text,
-    record_of,
     tries_of,
     verdict_of,
 )
