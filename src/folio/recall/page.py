@@ -166,8 +166,9 @@ def _read_and_new(recall: Recall) -> Iterator[str]:
         )
     yield (
         f"<p>{heart.text['at once'].of:,} passages of {escape(recall.looked_in)}, of "
-        f"{heart.suffix_characters:.0f} characters each after the {heart.prefix_characters:.0f} "
-        f"before them. The further to the left, the surer it goes on with a passage. {compared}</p>"
+        f"{heart.suffix_characters:.0f} characters each after at least the "
+        f"{heart.prefix_characters:.0f} before them. The further to the left, the surer it goes on "
+        f"with a passage. {compared}</p>"
     )
     name = f"passages of {recall.text}" if recall.text else "passages that it read"
     series = [(name, "model", heart.bits), ("new ones", "new", heart.new_bits)]
