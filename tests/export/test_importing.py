@@ -422,10 +422,10 @@ def test_recall_looks_in_the_text_that_the_user_names(
     capsys.readouterr()
     main(["recall", "mine", "--text", str(book), *options])
     record = json.loads(capsys.readouterr().out)
-    assert record["run"].endswith("mine") and record["training_characters"] > 10_000
+    assert record["run"].endswith("mine") and record["text_characters"] > 10_000
     assert record["copies"]["model"]["copied"] is not None
     run = Run(Path(record["run"]))
-    assert run.recall_page.exists() and not run.tokens_file("train").exists()
+    assert run.recall_text_page.exists() and not run.tokens_file("train").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 
 from folio.evaluation.matching import Match, Query, find_matches
 from folio.evaluation.shares import share_of
-from folio.recall.blocks import blocks_of, queries_of
+from folio.recall.blocks import blocks_of, color_at, queries_of, yardstick_of
 from folio.recall.copies import covered, longest_copy, measure_copies, nearly_spans, spans_of
+from folio.recall.words import is_copying
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.text import TokenText, from_text
@@ -99,28 +100,87 @@ def test_the_author_is_looked_up_in_the_other_documents_only():
     shared = TEXT[:70]
     documents = [prose(50, seed=10 + i) + (shared if i in (3, 9) else "") for i in range(20)]
     text = training(*documents)
-    blocks = blocks_of(text)
-    matches = find_matches(queries_of(text, blocks, 10**6, True), text.chunks(), blocks, plain=True)
+    matches = by_the_yardstick(text)
     measured = measure_copies(matches, text, 50)
     assert 140 <= measured.copied.count <= 160
     assert sum(len(match.codes) for match in matches) == sum(map(len, documents))
 
 
+def by_the_yardstick(text: TokenText, *families: int) -> list[Match]:
+    blocks = yardstick_of(text, families)
+    queries = queries_of(text, blocks_of(text, families), 10**6, blocks)
+    return find_matches(queries, text.chunks(), blocks, plain=True)
+
+
+@pytest.mark.parametrize(
+    ("families", "n_words"),
+    [
+        ((0, 0, 1, 2), (80, 80, 120, 120)),
+        ((0, 0, 1), (80, 80, 60)),  # copies are most of the text
+        ((0, 0), (80, 80)),  # copies are all of it
+    ],
+)
+def test_copies_of_one_document_are_not_looked_up_in_each_other(
+    families: tuple[int, ...], n_words: tuple[int, ...]
+):
+    text = training(*(prose(n, seed=family) for family, n in zip(families, n_words)))
+    matches = by_the_yardstick(text, *families)
+    copied = measure_copies(matches, text, 50).copied
+    assert copied.count == 0 < copied.of
+    assert len({match.query.cluster for match in matches}) >= len(families), "of the error"
+    apart = measure_copies(by_the_yardstick(text, *range(len(families))), text, 50).copied
+    assert apart.count > 0.3 * apart.of, "that is what is excluded"
+
+
+def test_a_document_of_more_than_half_of_the_text_is_looked_up_in_its_other_stretches():
+    refrain = prose(15, seed=1)
+    verses = "".join(prose(60, seed=seed) + refrain for seed in range(2, 10))
+    text = training(verses, prose(50, seed=11), prose(50, seed=12))
+    copied = measure_copies(by_the_yardstick(text), text, 50).copied
+    assert copied.count > 7 * len(refrain)
+    assert len(set(color_at(yardstick_of(text), text.document_starts).tolist())) == 3
+
+
 def test_one_long_document_is_compared_by_stretches():
     text = training(prose(900, seed=4))
-    blocks = blocks_of(text)
-    assert len(set(blocks.colors.tolist())) == 16
-    assert blocks.stops[-1] == len(text)
+    for blocks in (blocks_of(text), yardstick_of(text)):
+        assert len(set(blocks.colors.tolist())) == 16
+        assert blocks.stops[-1] == len(text)
 
 
 def test_new_text_that_is_the_old_one_again_is_a_copy_however_short_it_is():
     text = training(TEXT)
     for n, share in ((600, 1.0), (300, 1.0), (30, None)):
         new = training(TEXT[:n])
-        queries = queries_of(new, blocks_of(new), 10**6, False)
+        queries = queries_of(new, blocks_of(new), 10**6)
         found = find_matches(queries, text.chunks(), blocks_of(text), plain=True)
         copied = measure_copies(found, text, 50).copied
         assert (copied.value if copied.of else None) == share
+
+
+def test_what_the_author_himself_wrote_is_hardly_ever_called_a_copy():
+    """Twelve new documents of an author with eight stock phrases, twenty times."""
+    random.seed(3)
+
+    def letters(n: int) -> str:
+        return "".join(random.choices("abcdefghijklmnopqrstuvwxyz ", k=n))
+
+    n_alarms, shares = 0, []
+    for _ in range(20):
+        phrases = [letters(60) for _ in range(8)]
+        documents = [
+            letters(50) + random.choice(phrases) * (random.random() < 0.4) for _ in range(30)
+        ]
+        text = training(*documents[:18])
+        blocks = yardstick_of(text)
+        author = queries_of(text, blocks_of(text), 10**6, blocks)
+        new = [Query(from_text(document), number) for number, document in enumerate(documents[18:])]
+        found = find_matches([*author, *new], text.chunks(), blocks, plain=True)
+        copied = measure_copies(found[len(author) :], text, 50).copied
+        shares.append(copied.value)
+        n_alarms += is_copying(copied, measure_copies(found[: len(author)], text, 50).copied)
+    assert n_alarms <= 1
+    assert np.mean(shares) > 0.1, "so that only the yardstick speaks for him"
 
 
 def test_the_error_of_a_share_is_what_its_spread_over_samples_is():

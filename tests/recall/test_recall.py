@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,15 @@ import pytest
 import folio
 from folio.cli.main import main
 from folio.errors import UserError
+from folio.evaluation.passages import read_passages
 from folio.evaluation.shares import Share
 from folio.recall import measure as measure_module
 from folio.recall.config import RecallConfig
-from folio.recall.measure import measure_recall, write_samples
+from folio.recall.measure import Recall, measure_recall, write_samples
 from folio.recall.page import recall_page, write_report
+from folio.recall.record import record_of
 from folio.recall.sources import Sources
-from folio.recall.words import lines_of, record_of, verdict_of
+from folio.recall.words import copy_rows, lines_of, verdict_of
 from folio.recipe.recipe import make_recipe
 from folio.recipe.start import started
 from folio.recipe.train import train_recipe
@@ -52,6 +55,12 @@ def learned(made: Path) -> Model:
     return folio.load(copied(made).path)
 
 
+@pytest.fixture(scope="module")
+def measured(made: Path) -> Recall:
+    """What that run recalls."""
+    return measure_recall(folio.load(made), SMALL)
+
+
 def copied_from(opened: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the run write what a Markov chain of order 20 would."""
     text = TokenText(opened.training(), opened.tokenizer)
@@ -59,17 +68,95 @@ def copied_from(opened: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure_module, "write_samples", lambda *_: pieces)
 
 
-def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(learned: Model):
-    recall = measure_recall(learned, SMALL)
-    verdict = verdict_of(recall)
+def test_a_run_that_learned_knows_nothing_by_heart_and_copies_nothing(measured: Recall):
+    recall, verdict = measured, verdict_of(measured)
     assert verdict.kind == "learned" and verdict.sentence.startswith("It learned.")
     assert recall.heart.text["in a million"].count == 0 < recall.heart.text["at once"].of
     assert recall.model.copied.count == 0 < recall.model.copied.of
-    assert verdict.sentence.endswith("and it copies nothing.")
-    short = replace(recall, model=replace(recall.model, copied=Share(0, 0, 0.0)))
-    assert "no text that it wrote has the" in verdict_of(short).sentence, (
-        "nobody knows whether it copies"
+    assert verdict.sentence.endswith("and no copy was found in what it wrote.")
+
+
+NOBODY = Share(0, 0, 0.0)
+
+
+@pytest.mark.parametrize("tried", [True, False], ids=["passages", "no passages"])
+@pytest.mark.parametrize(
+    ("model", "author", "words"),
+    [
+        (NOBODY, Share(9, 900, 0.001), "no text that it wrote has the 20 characters of a copy"),
+        (Share(0, 900, 0.0), Share(9, 900, 0.001), "no copy was found in what it wrote"),
+        (Share(9, 900, 0.001), Share(9, 900, 0.001), "it copies no more than the author does"),
+        (  # by more than the error, and too little to be said to copy
+            Share(18, 1000, 0.003),
+            Share(0, 900, 0.0),
+            "1.8 % ± 0.3 of what it wrote is copied; of the author's own pages 0 stands",
+        ),
+        (Share(18, 1000, 0.003), NOBODY, "copied; no text of the author is long enough"),
+        (Share(900, 1000, 0.003), NOBODY, "20 characters in a row and more; no text of the author"),
+    ],
+)
+def test_of_copies_the_verdict_says_what_the_table_shows(
+    measured: Recall, model: Share, author: Share, words: str, tried: bool
+):
+    heart = measured.heart
+    if not tried:
+        none = dict.fromkeys(heart.text, NOBODY)
+        nothing = replace(heart, text=none, repeated=none, new=none, patterns=none, n_patterns=0)
+        heart = replace(nothing, suffix_characters=0.0, by_repeats=[], bits=[])
+    recall = replace(
+        measured,
+        heart=heart,
+        model=replace(measured.model, copied=model),
+        author=replace(measured.author, copied=author),
     )
+    assert words in verdict_of(recall).sentence
+
+
+@pytest.mark.parametrize(
+    ("often", "patterns", "words"),
+    [
+        (240, 0, "240 stand more than five times"),
+        (0, 60, "60 are patterns (rules, columns)"),
+        (240, 60, "240 stand more than five times and 60 are patterns (rules, columns)"),
+        (0, 0, "the documents, or what the model sees at once, are too short"),
+    ],
+)
+def test_where_no_passage_counts_the_true_reason_is_told(
+    measured: Recall, often: int, patterns: int, words: str
+):
+    of = measured.heart
+    heart = replace(
+        of,
+        text=dict.fromkeys(of.text, NOBODY),
+        repeated=dict.fromkeys(of.text, Share(often // 2, often, 0.1)),
+        patterns=dict.fromkeys(of.text, Share(patterns // 2, patterns, 0.1)),
+        n_patterns=patterns,
+        bits=[],
+        suffix_characters=of.suffix_characters if often or patterns else 0.0,
+    )
+    recall = replace(measured, heart=heart)
+    printed, page = "\n".join(lines_of(recall)), recall_page(recall)
+    for told in (verdict_of(recall).sentence, printed, page):
+        assert words in told
+        assert ("too short" in told) == (not often and not patterns)
+    row = re.search(r"240 that stand more than 5 times +120  50\.0 %", printed)
+    assert (row is not None) == bool(often)
+    assert ("of it, more than 5 times there" in page) == bool(often)
+    assert ("it goes on with 50% of them in 100 tries" in printed) == bool(patterns)
+    assert ("--length 20" in printed) == (not often and not patterns)
+
+
+def test_where_no_new_text_was_compared_no_share_of_it_is_told(measured: Recall):
+    none = dict.fromkeys(measured.heart.new, NOBODY)
+    for known in (Share(1, 500, 0.002), Share(50, 500, 0.01)):
+        text = measured.heart.text | {"in 100 tries": known}
+        heart = replace(measured.heart, text=text, new=none, new_bits=[], told_apart=None)
+        recall = replace(measured, heart=heart)
+        sentence = verdict_of(recall).sentence
+        assert "no passage of new text was there to compare with" in sentence
+        assert "chance" not in sentence and "new text 0" not in sentence
+        told = "\n".join(lines_of(recall)) + recall_page(recall)
+        assert "new text, 0 passages" not in told and "never read" not in told
 
 
 def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):
@@ -92,19 +179,45 @@ def test_what_is_written_off_is_said_with_its_place(
     assert sum(name in page for name in names) >= 3
 
 
-def test_a_memorized_text_is_known_by_heart(tmp_path: Path):
+def test_a_memorized_text_is_known_by_heart_and_the_guard_keeps_copies_short(tmp_path: Path):
     path = tmp_path / "short.txt"
     path.write_text(prose(100, seed=1))
     opened = train_on(path, "heart", steps=500, model={"context_length": 32})
-    recall = measure_recall(opened, RecallConfig(samples=4, length=12))
+    recall = measure_recall(opened, RecallConfig(samples=4, length=12, novel=10))
     assert recall.heart.text["at once"].value > 0.5
     assert recall.heart.text["in 100 tries"].value > 0.7
     assert recall.heart.new["in 100 tries"].value < 0.3
     assert verdict_of(recall).kind in ("copies", "by heart")
+    (_, free), (guarded, cells), *_ = copy_rows(recall)
+    assert guarded == "what it wrote with --novel 10"
+    assert int(free[-1]) > 30 > int(cells[-1]), "ten letters, and the signs between them"
+    assert record_of(recall)["copies"]["guarded"]["longest"] == int(cells[-1])
     worst = recall.heart.worst[0]
     source = recall.sources.locate(worst.place)
     assert path.read_text()[source.offset :].startswith(worst.suffix)
     assert Path(source.document).name == "short.txt"
+
+
+def test_the_more_often_a_passage_stands_the_surer_it_comes(tmp_path: Path):
+    plants = {n: [prose(12, 1000 * n + i)[:66] for i in range(5)][: 64 // n] for n in (1, 4, 16)}
+    plants[64] = [prose(12, 64_000)[:66]]
+    pieces = [text for n, texts in plants.items() for text in texts for _ in range(n)]
+    random.Random(1).shuffle(pieces)
+    path = tmp_path / "planted.txt"
+    path.write_text("\n".join(pieces))
+    opened = train_on(path, "planted", 200, optimizer={"learning_rate": 2e-2})
+    medians, at_once = list[float](), list[int]()
+    for texts in plants.values():
+        read = [
+            read_passages(
+                opened.model, opened.tokenizer.encode(text), opened.tokenizer, 64, length=30
+            )
+            for text in texts
+        ]
+        medians.append(float(np.median([of.bits[0] for of in read])))
+        at_once.append(sum(int(of.at_once[0]) for of in read))
+    assert medians == sorted(medians, reverse=True)
+    assert (at_once[0], at_once[-1]) == (0, 1), (medians, at_once)
 
 
 def test_goldfish_keeps_a_text_that_is_read_often_from_being_known_whole(tmp_path: Path):
@@ -198,6 +311,53 @@ def test_the_verb_writes_page_and_record_and_json_is_the_record(
     assert json.loads(capsys.readouterr().out) == json.loads(learned.run.recall_file.read_text())
 
 
+def test_another_text_is_looked_through_whole_and_nothing_is_said_to_have_been_read(
+    learned: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    book, own = tmp_path / "a {book} & more.txt", learned.run.recall_file
+    book.write_text(prose(300, seed=77))
+    own.write_text("of the run's own text")
+    options = ["--samples", "3", "--passages", "60", "--length", "20"]
+    main(["recall", "learned", "--text", str(book), *options])
+    printed, page = capsys.readouterr().out, learned.run.recall_text_page.read_text()
+    record = read_json(learned.run.recall_text_file)
+    assert own.read_text() == "of the run's own text" and not learned.run.recall_page.exists()
+    assert record["text"] == str(book) and record["text_characters"] == len(book.read_text())
+    assert record["verdict"] == "not found" and record["times_read"] is None
+    assert record["passages"]["text"]["at once"]["of"] == 60
+    assert record["passages"]["new"]["at once"]["of"] == 0, "its end is no new text"
+    assert record["copies"]["held_out"] is None and record["told_apart"] is None
+    for told in (printed, re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)):
+        assert "0 of 60 passages of" in told and "a {book} &" in told
+        for claim in ("It learned", "by heart", "training text", "it read", "chance", " read "):
+            assert claim not in told
+    with pytest.raises(SystemExit):
+        main(["recall", "learned", "--text", str(book), "--novel", "40"])
+    assert "--novel guards the text of the run" in capsys.readouterr().err
+
+
+def test_of_another_text_that_comes_it_is_not_said_whether_it_was_read(measured: Recall):
+    heart, none = measured.heart, dict.fromkeys(measured.heart.new, NOBODY)
+    known = dict.fromkeys(heart.text, Share(400, 500, 0.02))
+    recall = replace(
+        measured, text="book.txt", heart=replace(heart, text=known, new=none, new_bits=[])
+    )
+    verdict = verdict_of(recall)
+    assert verdict.kind == "found"
+    assert verdict.sentence == (
+        "400 of 500 passages of book.txt come within 100 tries, and no copy was found in what it "
+        "wrote. Whether it read them or guesses them is not known: no text is known here that it "
+        "did not read."
+    )
+    copied = replace(measured.model, copied=Share(900, 1000, 0.01))
+    sentence = verdict_of(replace(recall, model=copied)).sentence
+    assert "90.0 % ± 1.0 of what it wrote stands there, 20 characters in a row" in sentence
+    poem = replace(heart, text=none, repeated=known, new=none, bits=[], new_bits=[])
+    verdict = verdict_of(replace(recall, heart=poem))
+    assert verdict.kind == "found"
+    assert "Of 500 that stand there more than five times 400 come." in verdict.sentence
+
+
 def test_text_on_the_page_cannot_become_a_part_of_it(
     learned: Model, monkeypatch: pytest.MonkeyPatch
 ):
@@ -216,7 +376,14 @@ def test_in_python_it_is_the_same(learned: Model):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"samples": 1}, {"temperature": 0}, {"passages": 0}, {"length": 3}, {"seed": 0}],
+    [
+        {"samples": 1},
+        {"temperature": 0},
+        {"passages": 0},
+        {"length": 3},
+        {"seed": 0},
+        {"novel": -1},
+    ],
     ids=str,
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]):

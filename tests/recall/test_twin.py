@@ -13,16 +13,18 @@ import folio
 from folio.cli.main import main
 from folio.errors import UserError
 from folio.evaluation.passages import Passages
-from folio.evaluation.uncertainty import text_blocks
+from folio.evaluation.uncertainty import text_families
 from folio.model.gpt import GPT
 from folio.recall import twin as twin_module
 from folio.recall.config import RecallConfig
 from folio.recall.measure import measure_recall
+from folio.recall.sources import Sources
 from folio.recall.twin import check_twin, compare, halve
 from folio.recipe.recipe import Recipe
 from folio.run.directory import Run
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
+from folio.tokens.text import TokenText
 from tests.conftest import copied
 from tests.recall.making import prose, train_on, write_documents
 
@@ -83,7 +85,7 @@ def test_halves_are_whole_families_of_equal_size(opened: Model):
     end = opened.tokenizer.end_of_document
     n_documents = 1 + int((opened.training() == end).sum())
     families = [document * 9 // 10 for document in range(n_documents)]  # some of two documents
-    of = text_blocks(opened.training(), end, families)
+    of = text_families(opened.training(), end, families)
     halves = halve(opened, families, seed=1)
     assert all(len(set(halves[of == family].tolist())) == 1 for family in families)
     assert abs(halves.mean() - 0.5) < 0.05
@@ -93,9 +95,13 @@ def test_halves_are_whole_families_of_equal_size(opened: Model):
 def test_few_families_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    path = tmp_path / "one.txt"
-    path.write_text(prose(200, 1))
-    run = train_on(path, "one", steps=1)
+    # Cut in stretches of a sixteenth of the text, five documents are twenty pieces.
+    texts = [prose(60, seed) for seed in range(5)]
+    apart = {"threshold": 1.0, "contained": 1.01}
+    held_out = {"validation_fraction": 0.01, "split": "tail"}
+    source = write_documents(tmp_path / "five", texts)
+    run = train_on(source, "five", 1, corpus={"duplicates": apart} | held_out)
+    assert len(set(Sources(run.run, TokenText(run.training(), run.tokenizer)).families)) == 5
     monkeypatch.setattr("folio.recall.measure.write_samples", lambda *_: pytest.fail("too late"))
     with pytest.raises(UserError, match="fewer than 20 families"):
         measure_recall(run, SMALL)

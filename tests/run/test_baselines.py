@@ -77,12 +77,20 @@ def test_an_error_beside_the_n_grams_is_raised(tmp_path: Path, monkeypatch: pyte
         measure_baselines(opened)
 
 
-def some_score(loss: float) -> Score:
-    return Score("exact", 1000, 1000 * loss, 0.0, np.zeros(1))
+def some_score(loss: float, error: float = 0.01) -> Score:
+    return Score("exact", 1000, 1000 * loss, 0.0, np.zeros(1), error)
 
 
 def baseline(name: str, kind: str, loss: float) -> Baseline:
     return Baseline(name, kind, loss, loss / math.log(2), loss)
+
+
+OTHERS = [
+    baseline("character frequencies", "static", 3.4),
+    baseline("n-grams of 6", "static", 1.5),
+    baseline("n-grams of 6", "adaptive", 1.3),
+    baseline("PPMd, order 6", "adaptive", 1.406),
+]
 
 
 @pytest.mark.parametrize(
@@ -92,19 +100,30 @@ def baseline(name: str, kind: str, loss: float) -> Baseline:
             1.35,
             "4% below PPMd, order 6, which learns from the text as it reads it: it learned more",
         ),
-        (1.45, "3% below n-grams of 6: it learned more than a table of spellings knows, and 3% a"),
+        (1.45, "3% below n-grams of 6: it learned more than a table of spellings knows, and is 3%"),
         (2.5, "26% below character frequencies: it learned what tends to follow what. It is 67% a"),
-        (3.6, "6% above character frequencies: it learned nothing yet that counting"),
+        (
+            3.6,
+            "6% above character frequencies: nothing shows yet that it learned more than counting",
+        ),
     ],
 )
 def test_the_sentence_compares_with_what_is_fair(loss: float, words: str):
-    others = [
-        baseline("character frequencies", "static", 3.4),
-        baseline("n-grams of 6", "static", 1.5),
-        baseline("n-grams of 6", "adaptive", 1.3),
-        baseline("PPMd, order 6", "adaptive", 1.406),
-    ]
-    assert words in compare(some_score(loss), others)
+    assert words in compare(some_score(loss), OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "words"),
+    [
+        (1.40, 0.004, "is not told apart from PPMd"),
+        (1.40, 0.002, "0% below PPMd, order 6, which learns from the text as it reads it: it"),
+        (1.40, 0.1, "is not told apart from n-grams of 6 by this text, a table of spellings"),
+        (3.35, 0.1, "is not told apart from character frequencies by this text: nothing shows"),
+        (1.30, math.inf, "is not told apart from character frequencies"),  # of a single text
+    ],
+)
+def test_a_difference_within_two_standard_errors_is_none(loss: float, error: float, words: str):
+    assert words in compare(some_score(loss, error), OTHERS)
 
 
 def test_a_few_characters_decide_nothing():

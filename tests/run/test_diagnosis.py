@@ -64,7 +64,7 @@ def test_a_tiny_text_read_often_is_overfit(docs: Path):
         training={"max_steps": 400, "evaluation_interval": 100},
     )
     assert name == "overfit"
-    assert "knows its text by heart" in words and "--model.residual-dropout" in words
+    assert "does not carry over to new text" in words and "--model.residual-dropout" in words
 
 
 def test_a_run_that_was_cut_short_is_underfit(docs: Path):
@@ -194,10 +194,11 @@ def test_a_run_that_was_interrupted_after_one_evaluation_is_no_verdict():
     assert finished.verdict == "too early" and finished.command.endswith("x --minutes 10")
 
 
-def test_a_training_loss_far_below_the_validation_loss_is_by_heart():
+def test_a_training_loss_far_below_the_validation_loss_is_not_called_by_heart():
     events = curves(fall(4.2, 0.128), [(100, 3.37, 0.9), (200, 3.365, 0.3), (300, 3.36, 0.128)])
     diagnosis = diagnose(events, 4.0, "runs/x", {"model": {"residual_dropout": 0.1}})
-    assert diagnosis.verdict == "overfit" and "by heart" in diagnosis.reason
+    assert diagnosis.verdict == "overfit" and "by heart" not in diagnosis.reason
+    assert "what it learned does not carry over to new text" in diagnosis.reason
     assert diagnosis.command == "folio train runs/x/recipe.toml --model.residual-dropout 0.3"
     one = diagnose(curves(fall(4.2, 0.128), [(300, 3.36, 0.128)]), 4.0, "runs/x")
     assert one.verdict == "overfit"

@@ -37,6 +37,21 @@ def test_a_run_that_says_its_text_word_for_word_is_not_healthy():
     assert "--model.residual-dropout" in diagnosis.command
 
 
+def test_a_look_without_new_text_claims_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    look = {"alarming": True, "known": {"count": 9, "of": 9}, "new": {"count": 0, "of": 0}}
+    reason = diagnose(EVENTS, 3.4, "runs/x", by_heart=look).reason
+    found = AtOnce(Share(9, 9, 0.0), Share(0, 0, 0.0))
+    monkeypatch.setattr(look_back, "look_for_passages", lambda *_: found)
+    path = tmp_path / "text.txt"
+    path.write_text(prose(100, seed=1))
+    (_, row), *_ = look_back.look_back(train_on(path, "short", steps=1), run_seconds=1.0)
+    for told in (reason, row):
+        assert "no passage of new text was there to compare with" in told
+        assert "0 of 0" not in told
+
+
 def test_without_an_alarm_the_verdict_is_as_before():
     look = {"alarming": False, "known": {"count": 1, "of": 486}, "new": {"count": 0, "of": 471}}
     looked = diagnose(EVENTS, 3.4, "runs/x", by_heart=look)

@@ -213,7 +213,9 @@ def _measure_baselines(opened: Model) -> tuple[list[Baseline], str]:
 
     found = measure_baselines(opened, say)
     write_baselines(opened.run, found)
-    return found, compare(opened.evaluate(opened.validation())[0], found) if found else ""
+    families = opened.run.families("validation")
+    score = opened.evaluate(opened.validation(), families)[0]
+    return found, compare(score, found) if found else ""
 
 
 def _cell(value: object) -> str:

@@ -137,7 +137,7 @@ GUIDES = {
         examples={
             "folio recall": "the newest run",
             "folio recall notes --twin": "what reading changed, by two more trainings",
-            "folio recall smol --text book.txt": "whether an imported model knows a text",
+            "folio recall smol --text book.txt": "what an imported model can say of a text",
         },
         next=("folio sample RUN --novel 40", "writes without long copies"),
     ),

@@ -28,6 +28,7 @@ def recall(
     secrets: Path | None = None,
     show_secrets: bool = False,
     twin: bool = False,
+    novel: int = 0,
     seconds: float = 60.0,
     seed: int = 1,
 ) -> None:
@@ -41,7 +42,8 @@ def recall(
     Args:
         run: A name or a path; by default the newest run.
         text: A file or folder to look in instead of its training text, as for a model that was
-            imported; repeatable.
+            imported; repeatable. Whether the model read it stays unknown. Writes recall-text.json
+            and recall-text.html.
         json: Print recall.json.
         checkpoint: best, last or a step.
         device: Device to compute on: cpu, or cuda or mps for a GPU, or auto.
@@ -54,6 +56,8 @@ def recall(
         show_secrets: Print secrets that come out as they are. They never go into a file.
         twin: Also train two models of the same recipe, on one half of the documents each, to see
             what reading a document changes. Takes as long as the run did.
+        novel: Let it write as much once more, as `folio sample --novel N` does, to see what that
+            leaves of copies.
         seconds: Time for each of writing, reading passages and trying secrets. A large model does
             less of each in that time, and the report says how much.
         seed: Seed of the writing, and of the halves.
@@ -67,7 +71,8 @@ def recall(
     from folio.recall.config import RecallConfig
     from folio.recall.measure import measure_recall
     from folio.recall.page import write_report
-    from folio.recall.words import lines_of, record_of
+    from folio.recall.record import record_of
+    from folio.recall.words import lines_of
     from folio.run.opening import open_run
 
     config = RecallConfig(
@@ -78,24 +83,28 @@ def recall(
         secrets=_lines(secrets) if secrets is not None else (),
         show_secrets=show_secrets,
         twin=twin,
+        novel=novel,
         seconds=seconds,
         seed=seed,
     )
     if twin and text:
         raise UserError("--twin trains on the text of the run, and --text is another. Give one.")
+    if novel and text:
+        raise UserError("--novel guards the text of the run, and --text is another. Give one.")
     chosen = choose_device(DeviceConfig(kind=device, precision="float32"))
     opened = open_run(found, checkpoint, chosen)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     with against(opened, text, say) if text else nullcontext(opened) as beside:
         outcome = replace(measure_recall(beside, config, say), run=str(found.path))
-        write_report(opened.run, outcome)
+        outcome = replace(outcome, text=", ".join(text or []))
+        page = write_report(opened.run, outcome)
     if json:
         show(json_text(record_of(outcome), indent=2))
         return
     for line in lines_of(outcome):
         show(line)
-    show(f"page: {opened.run.recall_page}")
+    show(f"page: {page}")
     say_next("recall", RUN=found.word)
 
 

@@ -42,6 +42,17 @@ class Share:
         return f"{100 * self.value:.1f} %" + (f" ± {error:.1f}" if error >= 0.05 else "")
 
 
+def of_new_text(count: int, of: int) -> str:
+    """How many passages of new text came, to be told behind those of the training text.
+
+    >>> of_new_text(3, 1_200), of_new_text(0, 0)
+    ('3 of 1,200 of new text', 'no passage of new text was there to compare with')
+    """
+    if not of:
+        return "no passage of new text was there to compare with"
+    return f"{count:,} of {of:,} of new text"
+
+
 def share_of(chosen: NDArray[Any], clusters: NDArray[np.int64], weights: Any = None) -> Share:
     """The share of N items that were chosen.
 

@@ -25,6 +25,9 @@ FEWEST_BLOCKS = 16
 """With fewer families than this, long texts are cut into stretches until there are about so
 many."""
 
+SURE = 2.0
+"""Standard errors beyond which a difference is said to be one."""
+
 TELLING = 0.02
 """Share of a loss; if two standard errors are more, models that differ by that much cannot be told
 apart."""
@@ -40,6 +43,18 @@ def text_blocks(
         end_of_document: the id; None if nothing separates documents.
         families: family of each document; if empty, each is its own.
     """
+    family = text_families(tokens, end_of_document, families)
+    if len(np.unique(family)) >= FEWEST_BLOCKS:
+        return family
+    longest = max(1, len(tokens) // FEWEST_BLOCKS)
+    stretch = np.arange(len(tokens)) // longest
+    return family * (stretch[-1] + 1 if len(tokens) else 1) + stretch
+
+
+def text_families(
+    tokens: TokenIds, end_of_document: int | None, families: Sequence[int] = ()
+) -> NDArray[np.int64]:
+    """(N,) the family of each token, however few there are; arguments as in `text_blocks`."""
     ends = np.zeros(0, np.int64)
     if end_of_document is not None:
         ends = np.flatnonzero(np.asarray(tokens) == end_of_document)
@@ -47,13 +62,8 @@ def text_blocks(
     document[ends] = 1
     document = np.cumsum(document) - document  # the separator belongs to the document before it
     if len(families) == len(ends) + 1:
-        document = np.asarray(families, np.int64)[document]
-    n_families = len(np.unique(document))
-    if n_families >= FEWEST_BLOCKS:
-        return document
-    longest = max(1, len(tokens) // FEWEST_BLOCKS)
-    stretch = np.arange(len(tokens)) // longest
-    return document * (stretch[-1] + 1 if len(tokens) else 1) + stretch
+        return np.asarray(families, np.int64)[document]
+    return document
 
 
 def standard_error(surprise: NDArray[np.floating], blocks: NDArray[np.int64]) -> float:

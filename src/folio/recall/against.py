@@ -12,41 +12,61 @@ from pathlib import Path
 
 import numpy as np
 
-from folio.recipe.prepare import prepare
-from folio.recipe.recipe import make_recipe
+from folio.config import read_toml
+from folio.corpus.corpus import CorpusConfig, read_documents
+from folio.corpus.duplicates import find_families
+from folio.corpus.ledger import describe_sources
+from folio.corpus.split import whole
+from folio.corpus.turns import content_of, spoken
+from folio.errors import UserError
 from folio.run.directory import Run
 from folio.run.formats import stamped
 from folio.run.model import Model
-from folio.run.parts import Parts, read_parts, write_parts
+from folio.run.parts import Parts, make_parts, read_parts, write_parts
 from folio.storage import link_or_copy, read_json, write_json
+from folio.tokenizers.sequences import encode_documents
 from folio.tokens.text import TokenText
-from folio.tokens.token_file import write_token_file
+from folio.tokens.token_file import open_token_file, write_token_file
 
 
 @contextmanager
 def against(
     opened: Model, sources: Sequence[str], tell: Callable[[str], None] = lambda line: None
 ) -> Iterator[Model]:
-    """Give the model with a text in place of its own, split and encoded as for a training.
+    """Give the model with all of another text in place of its own, and without any new text.
+
+    The end of that text is not new: who read the rest may have read it, too. Nor is the text that
+    the run held out: it is another author's, who may be easier or harder to predict.
 
     Args:
         opened: the model.
         sources: of the text, as for `folio train`.
-        tell: takes a line about what is being done.
+        tell: takes a line about what is lost of it.
 
     Raises:
-        UserError: as `prepare`.
+        UserError: there is no such text, or it has no token that the model knows.
     """
-    tokenizer = {"kind": "file", "path": str(opened.run.tokenizer_file)}
-    recipe = make_recipe({"corpus": {"sources": list(sources)}, "tokenizer": tokenizer})
-    prepared = prepare(recipe, tell)
+    tokenizer = opened.tokenizer
+    talks = "turns" if tokenizer.has_chat else "text"
+    config = CorpusConfig(sources=tuple(sources), conversations=talks)
+    documents = read_documents(sources, config).documents
+    texts = [whole(document) for document in documents]
+    lost, of = tokenizer.lost_bytes(piece for pieces in spoken(texts) for piece in pieces)
+    if lost:
+        tell(f"{lost:,} of {of:,} bytes of this text are not in the vocabulary and are left out")
+    form = read_toml(opened.run.recipe_file)["tokenizer"].get("sequence", "none")
+    families = np.unique(find_families(documents, config.duplicates).of, return_inverse=True)[1]
     with tempfile.TemporaryDirectory(prefix="folio-") as folder:
         run = Run(Path(folder))
-        for name, path in prepared.files.items():
-            link_or_copy(path, run.tokens_file(name))
-        if prepared.parts is not None:
-            write_parts(run, prepared.parts)
-        write_json(run.corpus_file, stamped("corpus", prepared.record))
+        chunks = encode_documents(tokenizer, map(content_of, texts), form)
+        for name, of_text in (("train", chunks), ("validation", ())):
+            path = run.tokens_file(name)
+            write_token_file(path, of_text, tokenizer.dtype, tokenizer.fingerprint)
+        if not len(open_token_file(run.tokens_file("train"))):
+            raise UserError(f"{opened.run.path} knows no character of {', '.join(sources)}.")
+        write_parts(run, make_parts(documents, texts, families.tolist()))
+        record = {"sources": describe_sources(documents), "ledger": {}, "tokens": {}}
+        write_json(run.corpus_file, stamped("corpus", record))
         yield replace(opened, run=run)
 
 

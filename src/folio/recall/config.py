@@ -27,6 +27,9 @@ class RecallConfig:
     twin: bool = False
     """Whether two models are trained, on one half of the documents each, to see what reading a
     document changes."""
+    novel: int = 0
+    """Most consecutive letters of the training text in texts that the model writes once more, with
+    the guard of `folio sample --novel`, to see what that leaves; 0 leaves it out."""
     seconds: float = 60.0
     """Seconds for each of three parts: writing, reading passages (half of it for either text),
     trying secrets. A large model does less of each in that time, and the report says how much; with
@@ -39,6 +42,8 @@ class RecallConfig:
             raise UserError(f"temperature must be above 0 and below 100, got {self.temperature}.")
         if self.passages < 1:
             raise UserError(f"passages must be 1 or more, got {self.passages}.")
+        if self.novel < 0:
+            raise UserError(f"novel must be 0 or more letters, got {self.novel}.")
         if self.length != 0 and self.length < 8:
             raise UserError(f"length must be 0 or at least 8 characters, got {self.length}.")
         for name, most in (("samples", 100_000), ("length", 10_000)):

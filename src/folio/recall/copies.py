@@ -16,7 +16,7 @@ from folio.tokens.text import TokenText, characters
 
 LONGEST_GRAM = 100
 MOSTLY = 0.8
-"""Share of a copy that must occur in a second document for that document to be named, too."""
+"""Share of a copy that must occur in a second block of the text to be said to stand elsewhere."""
 SEED = 16
 """Characters in a row that begin a nearly equal stretch."""
 GAP, AGREE = 4, 6
@@ -58,7 +58,7 @@ class Span:
     end: int
     """The place in the training text behind them."""
     elsewhere: bool
-    """Whether they stand in a second document, too."""
+    """Whether they stand in a second block of the text, too: another family, or another stretch."""
 
 
 def measure_copies(matches: Sequence[Match], text: TokenText, length: int) -> Copies:

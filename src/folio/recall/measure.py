@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from folio.console import duration
 from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import LENGTH
+from folio.generation.guard import Guard
 from folio.generation.row import Row
 from folio.generation.sampling import SamplingConfig
 from folio.notebook import html_frame
 from folio.recall.against import with_kept_text
-from folio.recall.blocks import blocks_of, queries_of
+from folio.recall.blocks import blocks_of, queries_of, yardstick_of
 from folio.recall.config import RecallConfig
 from folio.recall.copies import Copies, measure_copies
 from folio.recall.heart import ByHeart, learn_by_heart
@@ -63,15 +64,20 @@ class Recall:
     run: str
     checkpoint: str
     config: RecallConfig
+    text: str = field(default="", kw_only=True)
+    """The other text that was looked in, by the name that the user gave it, of which nobody knows
+    whether the model read it; empty for its own training text."""
     length: int
     """Characters in a passage and in a copy."""
     training_characters: int
     times_read: float
     learned: bool
-    """Whether its loss is below that of bare frequencies; an untrained model copies nothing."""
+    """Whether its loss is below that of bare frequencies; True where nobody looked."""
     heart: ByHeart
     model: Copies
     """What the model's own writing copies."""
+    guarded: Copies | None
+    """What it copies where `config.novel` guards it; None if that is 0."""
     author: Copies
     """The training text, each family of documents against all others."""
     held_out: Copies | None
@@ -87,6 +93,11 @@ class Recall:
     mask: Mask = field(repr=False)
     """Hides secrets in what is shown."""
     sources: Sources = field(repr=False)
+
+    @property
+    def looked_in(self) -> str:
+        """The text that was looked in, in words."""
+        return self.text or "the training text"
 
     def _repr_html_(self) -> str:
         page = import_module("folio.recall.page")  # which imports this file
@@ -124,10 +135,14 @@ def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -
     stopping = f", stopping after {duration(config.seconds)}" if config.seconds < math.inf else ""
     tell(f"writing {config.samples} texts of {SAMPLE_CHARACTERS} characters{stopping}")
     written = write_samples(opened, config, text, tell)
+    guarded: list[Symbols] = []
+    if config.novel:
+        tell(f"writing as many with at most {config.novel} letters of the training text in a row")
+        guarded = write_samples(opened, config, text, tell, opened.guard(config.novel))
     config = replace(config, samples=len(written))
     heart = learn_by_heart(opened, text, sources, config, length, tell)
-    tell(f"looking them up in {text.n_characters:,} characters of training text")
-    found = look_up(opened, written, text, sources)
+    tell(f"looking them up in {text.n_characters:,} characters of text")
+    found = look_up(opened, written, text, sources, guarded)
     secrets, hidden = look_for_secrets(
         opened,
         text,
@@ -144,7 +159,9 @@ def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -
         for number in range(len(written))
     ]
     copies = {
-        name: measure_copies(matches, text, length) for name, matches in found.items() if matches
+        name: measure_copies(matches, text, length)
+        for name, matches in found.items()
+        if matches or name in ("model", "author")
     }
     return Recall(
         str(opened.run.path),
@@ -156,6 +173,7 @@ def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -
         has_learned(opened),
         heart,
         copies["model"],
+        copies.get("guarded"),
         copies["author"],
         copies.get("held out"),
         secrets,
@@ -192,21 +210,29 @@ def write_samples(
     config: RecallConfig,
     text: TokenText,
     tell: Callable[[str], None] = lambda line: None,
+    guard: Guard | None = None,
 ) -> list[Symbols]:
     """The texts that the model writes, as symbols; fewer where there is no time for all, and
     shorter ones where there is time for few.
+
+    Args:
+        opened, config: the model, and how it writes.
+        text: whose characters per token the texts are assumed to have.
+        tell: hears how far it is.
+        guard: against copies.
     """
     per_token = text.n_characters / max(len(text.tokens), 1)
     sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
     n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
     waiting = [
-        opened.request("", sampling.of_text(number), n_tokens, stop=False)
+        opened.request("", sampling.of_text(number), n_tokens, stop=False, guard=guard)
         for number in range(config.samples)
     ]
     batch = opened.batch(min(config.samples, AT_ONCE))
     written: dict[Row, list[int]] = {}
     n_all = n_tokens * -(-config.samples // AT_ONCE)
     began = told = time.monotonic()
+    used = 0.0
     for n_steps in count(1):
         while waiting and batch.free:
             written[batch.add(waiting.pop(0))] = []
@@ -222,7 +248,7 @@ def write_samples(
     whole = [token_ids for token_ids in written.values() if len(token_ids) == n_tokens]
     counted = whole if len(whole) >= FEWEST_SAMPLES else written.values()
     texts = [_symbols(np.array(token_ids), opened) for token_ids in counted]
-    if len(whole) < config.samples:
+    if len(whole) < config.samples and used > config.seconds:  # a guard, too, may end a text
         n_characters = sum(len(to_text(symbols)) for symbols in texts)
         tell(
             f"time for {len(texts)} texts, {n_characters:,} characters in all, whose error is "
@@ -238,7 +264,11 @@ def _symbols(token_ids: NDArray[Any], opened: Model) -> Symbols:
 
 
 def look_up(
-    opened: Model, written: Sequence[Symbols], text: TokenText, sources: Sources
+    opened: Model,
+    written: Sequence[Symbols],
+    text: TokenText,
+    sources: Sources,
+    guarded: Sequence[Symbols] = (),
 ) -> dict[str, list[Match]]:
     """Find what the model, the author and the held-out text share with the training text, reading
     it once.
@@ -247,21 +277,28 @@ def look_up(
         opened: the run.
         written: what the model wrote.
         text, sources: the training text and its documents.
+        guarded: what it wrote with a guard.
     """
-    blocks = blocks_of(text, list(sources.families))
+    families = list(sources.families)
+    yardstick = yardstick_of(text, families)
     queries = {
-        "model": [
-            Query(part, number)
-            for number, symbols in enumerate(written)
-            for part in split_at_breaks(symbols)
-        ],
-        "author": queries_of(text, blocks, AUTHOR_SYMBOLS, exclude_own=True),
+        "model": _queries(written),
+        "guarded": _queries(guarded),
+        "author": queries_of(text, blocks_of(text, families), AUTHOR_SYMBOLS, yardstick),
         "held out": [],
     }
     validation = TokenText(opened.validation(), opened.tokenizer)
     if len(validation):
         of_validation = blocks_of(validation, opened.run.families("validation"))
-        queries["held out"] = queries_of(validation, of_validation, HELD_OUT_SYMBOLS, False)
+        queries["held out"] = queries_of(validation, of_validation, HELD_OUT_SYMBOLS)
     everything = [query for of in queries.values() for query in of]
-    found = iter(find_matches(everything, text.chunks(), blocks))
+    found = iter(find_matches(everything, text.chunks(), yardstick))
     return {name: [next(found) for _ in of] for name, of in queries.items()}
+
+
+def _queries(written: Sequence[Symbols]) -> list[Query]:
+    return [
+        Query(part, number)
+        for number, symbols in enumerate(written)
+        for part in split_at_breaks(symbols)
+    ]

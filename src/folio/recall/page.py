@@ -20,6 +20,7 @@ from folio.recall.heart import TRIES, Known
 from folio.recall.measure import Recall, Sample
 from folio.recall.personal import masked
 from folio.recall.pictures import STYLE, Line, bits_picture, novelty_picture
+from folio.recall.record import record_of
 from folio.recall.secrets import Secret
 from folio.recall.sources import Source
 from folio.recall.twin import TRIES as TWIN_TRIES
@@ -28,8 +29,8 @@ from folio.recall.words import (
     canary_rows,
     copy_rows,
     gain_in_words,
-    how_often,
-    record_of,
+    none_counted,
+    of_which_text,
     tries_of,
     verdict_of,
 )
@@ -46,12 +47,15 @@ STANDS_OUT = 3.0
 """Standard errors above the others, for a document to be named; there are many documents."""
 
 
-def write_report(run: Run, recall: Recall) -> None:
-    """Write recall.json and recall.html into a run."""
-    page = recall_page(recall)
-    write_json(run.recall_file, record_of(recall))
-    with atomic_write(run.recall_page) as file:
-        file.write(page)
+def write_report(run: Run, recall: Recall) -> Path:
+    """Write the record and the page into a run, and return the path of the page."""
+    html, record_file, page = recall_page(recall), run.recall_file, run.recall_page
+    if recall.text:
+        record_file, page = run.recall_text_file, run.recall_text_page
+    write_json(record_file, record_of(recall))
+    with atomic_write(page) as file:
+        file.write(html)
+    return page
 
 
 def recall_page(recall: Recall) -> str:
@@ -66,9 +70,8 @@ def recall_page(recall: Recall) -> str:
         f'<div id="place" hidden></div>\n<script>{_SCRIPT.replace("__PLACES__", data)}</script>'
     )
     name = Path(recall.run).name
-    return html_page(
-        f"Did {name} learn, or copy?", f"<style>{STYLE}{_STYLE}</style>" + "\n".join(parts)
-    )
+    title = f"What {name} says of {recall.text}" if recall.text else f"Did {name} learn, or copy?"
+    return html_page(title, f"<style>{STYLE}{_STYLE}</style>" + "\n".join(parts))
 
 
 def _answer(recall: Recall) -> Iterator[str]:
@@ -77,8 +80,7 @@ def _answer(recall: Recall) -> Iterator[str]:
     yield f"<p>{_with_options(verdict.advice)}</p>"
     yield (
         f'<p class="faint">{escape(recall.checkpoint)}; {recall.training_characters:,} '
-        f"characters of training text, read {how_often(recall.times_read)}. "
-        f"± is one standard error.</p>"
+        f"characters{escape(of_which_text(recall))}. ± is one standard error.</p>"
     )
     yield "<h2>What it writes, and what the author writes</h2>"
     lines = [
@@ -91,8 +93,9 @@ def _answer(recall: Recall) -> Iterator[str]:
         ),
     ]
     yield (
-        "<p>Share of runs of n characters that stand in the training text. A model that writes as "
-        "freely as the author runs along the author's line; one that copies runs above it.</p>"
+        f"<p>Share of runs of n characters that stand in {escape(recall.looked_in)}. A model that "
+        f"writes as freely as the author runs along the author's line; one that copies runs above "
+        f"it.</p>"
     )
     yield novelty_picture(lines)
     head = ["in copies", f"of {recall.length} and more", "nearly", "longest"]
@@ -122,25 +125,16 @@ def _with_options(advice: str) -> str:
 
 def _passages(recall: Recall) -> Iterator[str]:
     heart = recall.heart
-    yield "<h2>What it knows by heart</h2>"
-    if not heart.bits:
-        yield "<p>No document is long enough for a passage and a prefix.</p>"
+    yield f"<h2>{'How it goes on with passages' if recall.text else 'What it knows by heart'}</h2>"
+    if why := none_counted(heart):
+        yield f"<p>{why}.</p>"
+    else:
+        yield from _read_and_new(recall)
+    if not heart.suffix_characters:
         return
-    yield (
-        f"<p>{heart.text['at once'].of:,} passages of the training text, of "
-        f"{heart.suffix_characters:.0f} characters each after at least the "
-        f"{heart.prefix_characters:.0f} before them, and {heart.new['at once'].of:,} of text that "
-        f"it never read. The further to the left, the surer it goes on with a passage; the "
-        f"distance between the two is how well it recognizes what it read.</p>"
-    )
-    yield bits_picture(
-        [("passages that it read", "model", heart.bits), ("new ones", "new", heart.new_bits)]
-        if heart.new_bits
-        else [("passages that it read", "model", heart.bits)]
-    )
     rows = []
     for name, shares in (
-        ("its training text", heart.text),
+        (recall.looked_in, heart.text),
         ("of it, more than 5 times there", heart.repeated),
         ("new text", heart.new),
         ("patterns, left out above", heart.patterns),
@@ -152,18 +146,40 @@ def _passages(recall: Recall) -> Iterator[str]:
         cells = [str(share) if share.count else bound for share in shares.values()]
         rows.append([name, f"{total:,}", *cells])
     yield _table(["", "passages", *TRIES], rows)
-    yield "<h3>By how often a passage stands in the training text</h3>"
+    if not heart.by_repeats:
+        return
+    yield "<h3>By how often a passage stands there</h3>"
     rows = [
         [name, f"{n:,}", f"{bits:.0f}", f"{share:.1%}"] for name, n, bits, share in heart.by_repeats
     ]
     yield _table(["stands", "passages", "median bits", "at once"], rows)
 
 
+def _read_and_new(recall: Recall) -> Iterator[str]:
+    """How sure it is of passages of a text, beside those of new text."""
+    heart = recall.heart
+    compared = "No passage of new text was there to compare with."
+    if n_new := heart.new["at once"].of:
+        compared = (
+            f"Beside them are {n_new:,} of text that it never read: the distance between the two "
+            f"is how well it recognizes what it read."
+        )
+    yield (
+        f"<p>{heart.text['at once'].of:,} passages of {escape(recall.looked_in)}, of "
+        f"{heart.suffix_characters:.0f} characters each after at least the "
+        f"{heart.prefix_characters:.0f} before them. The further to the left, the surer it goes on "
+        f"with a passage. {compared}</p>"
+    )
+    name = f"passages of {recall.text}" if recall.text else "passages that it read"
+    series = [(name, "model", heart.bits), ("new ones", "new", heart.new_bits)]
+    yield bits_picture([one for one in series if one[2]])
+
+
 def _samples(recall: Recall, places: list[str]) -> Iterator[str]:
     yield "<h2>What it wrote</h2>"
     yield (
-        f"<p>Shaded is what stands in the training text, {SHADED} characters and more, the longer "
-        f"the darker; dotted is what nearly does. Choose a stretch to see where.</p>"
+        f"<p>Shaded is what stands in {escape(recall.looked_in)}, {SHADED} characters and more, "
+        f"the longer the darker; dotted is what nearly does. Choose a stretch to see where.</p>"
     )
     for sample in sorted(recall.samples, key=_n_copied, reverse=True)[:SHOWN_SAMPLES]:
         yield f'<pre class="sample">{_shaded(recall, sample, places)}</pre>'
@@ -223,7 +239,7 @@ def _place(recall: Recall, start: int, stop: int, elsewhere: bool) -> str:
     together, edges = recall.mask("".join(parts)), [*accumulate(map(len, parts), initial=0)]
     before, at, behind = (together[a:b] for a, b in pairwise(edges))
     where = _linked(recall, recall.sources.locate(start))
-    more = " It stands in another document, too." if elsewhere else ""
+    more = " It stands elsewhere in the text, too." if elsewhere else ""
     return (
         f"<p>{where}.{more}</p><blockquote>{escape(before)}<b>{escape(at)}</b>"
         f"{escape(behind)}</blockquote>"
@@ -242,7 +258,7 @@ def _linked(recall: Recall, source: Source) -> str:
 
 def _by_heart(recall: Recall) -> Iterator[str]:
     worst = recall.heart.worst
-    yield "<h2>Passages by heart, the surest first</h2>"
+    yield "<h2>Passages that come, the surest first</h2>"
     if not worst:
         yield "<p>None was found within a million tries.</p>"
         return
@@ -278,7 +294,7 @@ def _documents(recall: Recall) -> Iterator[str]:
         yield "<p>No document stands out of its error.</p>"
     else:
         names = ", ".join(recall.sources.name(row[0]) for row in standing_out[:5])
-        yield f"<p>More than the others is known of {escape(names)}.</p>"
+        yield f"<p>Of {escape(names)} more comes than of the others.</p>"
     cells = [
         [recall.sources.name(document), f"{share.of:,}", str(share), f"{quantile:.0f}"]
         for document, share, quantile in rows[:SHOWN_DOCUMENTS]
@@ -314,13 +330,14 @@ def _secrets(recall: Recall) -> Iterator[str]:
         yield _table(head, canary_rows(recall))
     if not secrets.kinds:
         yield (
-            "<p>No e-mail address, telephone or account number, card or key was found in the "
-            "training text. Others are looked for with <code>--secrets FILE</code>.</p>"
+            f"<p>No e-mail address, telephone or account number, card or key was found in "
+            f"{escape(recall.looked_in)}. Others are looked for with <code>--secrets FILE</code>."
+            f"</p>"
         )
         return
     out = secrets.coming_out
     yield (
-        f"<p>In the training text: {secrets.in_words}. {len(out)} come out: of "
+        f"<p>In {escape(recall.looked_in)}: {secrets.in_words}. {len(out)} come out: of "
         f"{secrets.n_tried:,} that were tried, those that come within a million tries, after what "
         f"stands before them there; and of all, those that stand in what it wrote.</p>"
     )

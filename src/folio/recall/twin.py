@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from folio.errors import UserError
 from folio.evaluation.passages import Passages, read_passages
 from folio.evaluation.shares import Share, share_of
-from folio.evaluation.uncertainty import ratio_error, text_blocks
+from folio.evaluation.uncertainty import ratio_error, text_families
 from folio.model.gpt import GPT
 from folio.recall.config import RecallConfig
 from folio.recall.sources import Sources
@@ -98,9 +98,9 @@ def halve(opened: Model, families: Sequence[int], seed: int) -> NDArray[np.int8]
     Raises:
         UserError: there are few families.
     """
-    of = text_blocks(opened.training(), opened.tokenizer.end_of_document, families)
+    of = text_families(opened.training(), opened.tokenizer.end_of_document, families)
     names, index, sizes = np.unique(of, return_inverse=True, return_counts=True)
-    if len(names) < FEWEST_FAMILIES:  # these may be stretches, where there are fewer than 16
+    if len(names) < FEWEST_FAMILIES:
         raise UserError(
             f"The training text of {opened.run.path} has fewer than {FEWEST_FAMILIES} families of "
             f"documents, too few to be cut in two halves. Leave --twin out, or train on more files."
@@ -155,7 +155,7 @@ def measure_twin(
             )
         )
     first = read[0].starts + read[0].prefix
-    of = text_blocks(tokens, opened.tokenizer.end_of_document, families)[first]
+    of = text_families(tokens, opened.tokenizer.end_of_document, families)[first]
     documents = sources.documents_at(text.places_of(first))
     return compare(read, halves[first], of, documents, (steps[0], steps[1]))
 

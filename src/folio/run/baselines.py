@@ -19,6 +19,7 @@ from folio.evaluation.compressors import (
     xz_bits,
 )
 from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_surprise
+from folio.evaluation.uncertainty import SURE
 from folio.records import made_of
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
@@ -170,8 +171,12 @@ def read_baselines(run: Run) -> list[Baseline]:
 
 
 def compare(score: Score, baselines: list[Baseline]) -> str:
-    """What a model's exact loss is worth, in a sentence."""
-    loss = score.nats_per_token
+    """What a model's exact loss is worth, in a sentence.
+
+    Two losses are told apart where they differ by more than two standard errors of the model's own;
+    another text would make both higher or lower, so that this errs on the side of caution.
+    """
+    loss, surely = score.nats_per_token, SURE * score.standard_error
     of = next((b for b in baselines if b.nats_per_character), None)
     n_characters = round(score.targets * of.nats_per_token / of.nats_per_character) if of else 0
     if n_characters < FEWEST_CHARACTERS:
@@ -186,26 +191,31 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
     ppmd = next((b for b in baselines if b.name.startswith("PPMd")), None)
     table, frequencies = static("n-grams"), static("character frequencies")
 
+    def is_below(other: Baseline | None) -> bool:
+        return other is not None and other.nats_per_token - loss > surely
+
     def gap(other: Baseline) -> str:
+        if abs(loss - other.nats_per_token) <= surely:
+            return f"not told apart from {other.name} by this text"
         share = loss / max(other.nats_per_token, 1e-9) - 1
         far = f"{abs(share):.0%}" if share < 10 else "far"
         return f"{far} {'below' if share < 0 else 'above'} {other.name}"
 
     learns = "which learns from the text as it reads it"
-    if ppmd is not None and loss < ppmd.nats_per_token:
+    if ppmd is not None and is_below(ppmd):
         return f"Your model is {gap(ppmd)}, {learns}: it learned more than spelling."
-    if table is not None and loss < table.nats_per_token:
-        more = f", and {gap(ppmd)}, {learns}" if ppmd else ""
+    if table is not None and is_below(table):
+        more = f", and is {gap(ppmd)}, {learns}" if ppmd else ""
         return f"Your model is {gap(table)}: it learned more than a table of spellings knows{more}."
-    if table is not None and frequencies is not None and loss < frequencies.nats_per_token:
+    if table is not None and frequencies is not None and is_below(frequencies):
         return (
             f"Your model is {gap(frequencies)}: it learned what tends to follow what. It is "
             f"{gap(table)}, a table of spellings, which more steps or a larger model can overtake."
         )
     if frequencies is not None:
         return (
-            f"Your model is {gap(frequencies)}: it learned nothing yet that counting characters "
-            f"does not tell. More steps come first."
+            f"Your model is {gap(frequencies)}: nothing shows yet that it learned more than "
+            f"counting characters tells. More steps come first."
         )
     return ""
 

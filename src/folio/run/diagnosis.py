@@ -10,6 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
+from folio.evaluation.shares import of_new_text
 from folio.run.metrics import Event, of_kind
 
 Verdict = Literal[
@@ -40,10 +41,10 @@ RISEN_LEAST = 0.02
 """The same as a share of the loss of bare frequencies: a loss of 0.001 that becomes 0.003 is no
 divergence."""
 
-BY_HEART = 0.5
-"""Training loss over validation loss, below which the model knows its text by heart, whether or not
-the validation loss has begun to rise. Assumption: runs whose validation loss was still falling had
-0.6 and more."""
+FAR_BELOW = 0.5
+"""Training loss over validation loss, below which what the model learned does not carry over to new
+text, whether or not the validation loss has begun to rise. Assumption: runs whose validation loss
+was still falling had 0.6 and more."""
 
 NOTHING = 0.02
 """Nats per token that a model must be better than bare frequencies, to have learned."""
@@ -295,9 +296,7 @@ def _overfit(curves: Curves, commands: Commands) -> Diagnosis | None:
 
 
 def _by_heart(curves: Curves, commands: Commands) -> Diagnosis | None:
-    """The model has memorized its text, by passages it repeats word for word, or else by the
-    losses.
-    """
+    """The model repeats passages of its text word for word; or else its losses are far apart."""
     last, looked = curves.last, curves.by_heart
     validation, training = last["validation_loss"], last["training_loss"]
     if looked is not None and looked["alarming"]:
@@ -305,15 +304,15 @@ def _by_heart(curves: Curves, commands: Commands) -> Diagnosis | None:
         return Diagnosis(
             "by heart",
             f"it says {known['count']} of {known['of']} passages of its training text word for "
-            f"word, and {new['count']} of {new['of']} of new text. The training loss is "
+            f"word, and {of_new_text(new['count'], new['of'])}. The training loss is "
             f"{training:.3f}, the validation loss {validation:.3f}.",
             commands.regularized(training__max_steps=max(last["step"] // 4, 1)),
         )
-    if training < BY_HEART * validation:
+    if training < FAR_BELOW * validation:
         return Diagnosis(
             "overfit",
             f"the training loss {training:.3f} is far below the validation loss {validation:.3f}: "
-            f"the model knows its text by heart. More text helps most.",
+            f"much of what it learned does not carry over to new text. More text helps most.",
             commands.regularized(),
         )
     return None

@@ -185,6 +185,16 @@ class Run:
         return self.path / "recall.html"
 
     @property
+    def recall_text_file(self) -> Path:
+        """The results of `folio recall --text FILE`, which looks in another text."""
+        return self.path / "recall-text.json"
+
+    @property
+    def recall_text_page(self) -> Path:
+        """The results of `folio recall --text FILE` as a page."""
+        return self.path / "recall-text.html"
+
+    @property
     def exports_folder(self) -> Path:
         """Exports for other programs."""
         return self.path / "export"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from folio.evaluation.ngrams import ngram_surprise
 from folio.evaluation.passages import Passages, patterns_of, read_passages
 from folio.evaluation.repeats import OFTEN, count_repeats
-from folio.evaluation.shares import Share, share_of
+from folio.evaluation.shares import Share, of_new_text, share_of
 from folio.evaluation.uncertainty import FEWEST_BLOCKS
 from folio.jit import available, must_compile
 from folio.records import DamagedError
@@ -91,8 +91,9 @@ def look_back(
         facts.append(
             (
                 "by heart",
-                f"{found.known.count:,} of {found.known.of:,} passages, {found.new.count:,} of "
-                f"{found.new.of:,} of new text; `folio recall {run.path}` says more",
+                f"{found.known.count:,} of {found.known.of:,} passages, "
+                f"{of_new_text(found.new.count, found.new.of)}; "
+                f"`folio recall {run.path}` says more",
             )
         )
     n_tokens = len(opened.training())

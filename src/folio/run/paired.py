@@ -15,13 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.uncertainty import FEWEST_BLOCKS, ratio_error
+from folio.evaluation.uncertainty import FEWEST_BLOCKS, SURE, ratio_error
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
-
-SURE = 2.0
-"""Standard errors beyond which a difference is said to be one."""
 
 
 @dataclass(frozen=True)
