@@ -16,6 +16,7 @@ from folio.recipe.expected_loss import (
     RULE,
     TrainingBudget,
     anchor_file,
+    are_apart,
     read_anchors,
     training_budget,
 )
@@ -153,7 +154,8 @@ def _loss(candidate: Candidate, anchors: list[tuple[TrainingBudget, float]]) -> 
 def measure_anchors(
     prepared: Prepared, device: Device, tell: Callable[[str], None]
 ) -> list[tuple[TrainingBudget, float]]:
-    """The anchors of a text, measured once and then kept beside its tokens.
+    """The anchors of a text, measured once and then kept beside its tokens; none if it is too short
+    for them.
 
     Their settings are the same for every text, whatever the user's are.
     """
@@ -162,11 +164,17 @@ def measure_anchors(
         return known
     settings: Table = {"size": ANCHOR_SIZE, "model": {"vocab_size": prepared.tokenizer.vocab_size}}
     recipe, training = make_recipe(settings), prepared.training()
-    anchors = []
-    for steps in ANCHOR_STEPS:
-        tell(f"{steps} steps of {ANCHOR_SIZE}, to see how this text is learned")
-        loss = trial_loss(recipe, device, steps, training, prepared.validation())
-        budget = training_budget(recipe.model, recipe.training.batch_size, steps, len(training))
+    budgets = [
+        training_budget(recipe.model, recipe.training.batch_size, steps, len(training))
+        for steps in ANCHOR_STEPS
+    ]
+    if not are_apart(budgets):
+        tell(f"no loss is predicted: {len(training):,} tokens are too few to see how it falls")
+        return []
+    anchors: list[tuple[TrainingBudget, float]] = []
+    for budget in budgets:
+        tell(f"{budget.steps} steps of {ANCHOR_SIZE}, to see how this text is learned")
+        loss = trial_loss(recipe, device, budget.steps, training, prepared.validation())
         anchors.append((budget, loss))
     write_json(
         anchor_file(path),
