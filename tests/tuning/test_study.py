@@ -291,6 +291,22 @@ def test_without_a_second_seed_nothing_is_tied():
     assert count_tied([[1.0], [1.0], []]) == 1 and count_tied([]) == 0
 
 
+def test_a_recipe_that_diverges_with_another_seed_comes_last_and_is_no_noise(
+    finished: Study, monkeypatch: pytest.MonkeyPatch
+):
+    study = replace(finished, config=replace(finished.config, repeats=1))
+    best, other = (row.number for row in look(study, study.connect()).best)
+    for n_repeated, number, reason in ((1, best, "non-finite"), (2, other, "finished")):
+        monkeypatch.setattr("folio.tuning.outcome.REPEATED", n_repeated)
+        repeat = shutil.copytree(study.trial_run(number).path, study.repeat_run(number, 2).path)
+        metrics = repeat / "metrics.jsonl"
+        metrics.write_text(metrics.read_text().replace('"finished"', f'"{reason}"'))
+        outcome = look(study, study.connect())
+        assert [row.number for row in outcome.best] == [other, best]
+    assert outcome.best[1].losses[1] == math.inf
+    assert outcome.noise == 0 and outcome.n_tied == 1  # of the two that are the same run
+
+
 # ---- identity ------------------------------------------------------------------------------
 
 

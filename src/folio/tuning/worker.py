@@ -236,7 +236,11 @@ def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bo
 
 
 def final_loss(study: Study, run: Run) -> float:
-    """The best validation loss of a run in the study's unit; infinite before an evaluation."""
+    """The best validation loss of a run in the study's unit; infinite before an evaluation, and
+    where it diverged.
+    """
+    if any(end["reason"] == "non-finite" for end in run.events("end")):
+        return math.inf
     losses = [event["validation_loss"] for event in run.events("evaluation")]
     return min(losses, default=math.inf) * loss_scale(study, run)
 
