@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from folio import __version__, device, jit, storage
-from folio.device import ROOT, cores, machine_memory, processor_name
+from folio.device import ROOT, UNKNOWN_MEMORY, cores, machine_memory, processor_name
 from folio.run.directory import list_runs, runs_folder
 
 Facts = dict[str, Any]
@@ -89,12 +89,13 @@ def machine(root: Path = ROOT) -> Facts:
     Args:
         root: where to look for /proc and /sys.
     """
+    memory = machine_memory(root)
     found: Facts = {
         "processor": processor_name(),
         "instructions": instruction_sets(root),
         "cores": cores(root),
         "cores of the machine": os.cpu_count(),
-        "memory gigabytes": round(machine_memory(root) / GIGABYTE, 1),
+        "memory gigabytes": round(memory / GIGABYTE, 1) if memory < UNKNOWN_MEMORY else None,
         "graphics cards": graphics_cards(),
     }
     if hasattr(os, "getloadavg"):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from folio.config import Table
-from folio.device import Device
+from folio.device import UNKNOWN_MEMORY, Device
 from folio.planning.trial import trial_loss
 from folio.recipe.build import choose_for
 from folio.recipe.expected_loss import (
@@ -71,7 +71,8 @@ class Plan:
     minutes: float
     n_training: int
     n_validation: int
-    memory_limit: int
+    memory_limit: int | None
+    """In bytes; None if unknown."""
     rows: list[Row]
 
     @property
@@ -130,11 +131,12 @@ def make_plan(
     anchors: list[tuple[TrainingBudget, float]] = []
     if not begins and "train.mask" not in prepared.files:  # a mask changes the losses
         anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)
+    limit = found[0].memory_limit
     return Plan(
         minutes,
         len(prepared.training()),
         len(prepared.validation()),
-        found[0].memory_limit,
+        limit if limit < UNKNOWN_MEMORY else None,
         [Row(candidate, _loss(candidate, anchors)) for candidate in found],
     )
 
