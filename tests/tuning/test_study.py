@@ -228,16 +228,17 @@ def test_the_same_request_is_the_same_study_and_another_is_refused(make_study: M
         make_study({"optimizer": {"learning_rate": {"low": 1e-5, "high": 1.0, "log": True}}})
 
 
+@pytest.mark.parametrize("step_seconds", [0.01, 13.5])
 def test_minutes_for_the_whole_study_are_frozen_as_epochs_of_a_trial(
-    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_seconds: float
 ):
-    monkeypatch.setattr(making, "measure", lambda *given: Throughput(0.01, 0.1))
+    monkeypatch.setattr(making, "measure", lambda *given: Throughput(step_seconds, 0.1))
     recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
     request = Request(recipe=recipe, space=SPACE, minutes=1.0, search={"trials": 8, "repeats": 0})
     study = ensure_study(tmp_path / "study", request, 2, Watcher())
     # Eight trials of half their cost on two workers: 30 s for one, 3 of them for evaluations.
-    tokens = 27 / 0.01 * 4 * 16
-    assert study.recipe.training.max_epochs == pytest.approx(tokens / 19_599, abs=0.01)
+    tokens = 27 / step_seconds * 4 * 16
+    assert study.recipe.training.max_epochs == pytest.approx(tokens / 19_599, rel=0.005)
     assert study.config.evaluations == 9
 
 
