@@ -109,7 +109,8 @@ def resume_run(
             write_recipe(run, recipe)
         if budget is None:  # only now: until then it is what the run goes on by
             run.pace_file.unlink(missing_ok=True)
-        return train_in(run, recipe, training, watcher, should_stop, budget, clock)
+        anew = bool(changes and ends) and ends[-1]["reason"] == "patience"
+        return train_in(run, recipe, training, watcher, should_stop, budget, clock, anew)
 
 
 def train_or_go_on(
@@ -162,10 +163,15 @@ def _words(table: Table, prefix: str = "") -> Iterator[str]:
 
 
 def _is_complete(run: Run, recipe: Recipe) -> bool:
+    """Whether a run has ended, and all that follows training is written; the card comes last."""
     ends = run.events("end")
-    return bool(ends) and (
-        ends[-1]["reason"] == "patience"
-        or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
+    return (
+        bool(ends)
+        and run.card_file.exists()
+        and (
+            ends[-1]["reason"] == "patience"
+            or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
+        )
     )
 
 
