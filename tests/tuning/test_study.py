@@ -125,6 +125,24 @@ def test_a_trial_whose_worker_is_alive_is_left_to_it(make_study: MakeStudy):
     assert len(states(study)) == 2
 
 
+def test_a_trial_that_ends_between_a_look_and_its_lock_is_left_as_it_is(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+):
+    study, lock = make_study(trials=1), Study.lock
+    trial, run = trial_of(begin(study)), study.trial_run(0)
+
+    def tell_first(own: Study, run: Run) -> Any:
+        trial.study.tell(trial, 1.5)
+        return lock(own, run)
+
+    monkeypatch.setattr(Study, "lock", tell_first)
+    assert claim(study, study.connect(), set()) == "wait"
+    assert states(study) == [TrialState.COMPLETE]
+    held = lock(study, run)
+    assert held is not None, "it was given back"
+    held.close()
+
+
 def test_a_run_that_ended_before_it_was_told_is_told_and_not_trained_again(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ):

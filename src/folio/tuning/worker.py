@@ -101,6 +101,10 @@ def claim(
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         for frozen in running:
             if held := study.lock(study.trial_run(frozen.number)):
+                now = optuna_study.get_trials(deepcopy=False)[frozen.number]
+                if now.state != TrialState.RUNNING:  # its worker told the result just now
+                    held.close()
+                    continue
                 # Optuna has no public way to a trial that another process asked for.
                 trial = Trial(optuna_study, frozen._trial_id)
                 return _trial_job(study, trial, held)
