@@ -299,6 +299,12 @@ def test_a_folder_of_hidden_files_is_a_place_for_a_run_and_stays_where_none_was_
         assert (tmp_path / "x" / ".DS_Store").exists()
 
 
+def test_names_of_other_cases_are_taken_as_on_disks_that_know_no_case(book: Path, tmp_path: Path):
+    (tmp_path / "Book-modern-3").mkdir()
+    with new_run(recipe_of(book), None, tmp_path) as run:
+        assert run.name == "book-modern-4"
+
+
 def test_a_name_that_exists_is_refused(book: Path, whole: Run):
     with pytest.raises(UserError, match="folio resume whole"):
         train_recipe(recipe_of(book), "whole", Watcher())
