@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,6 +193,29 @@ def test_cores_and_memory_are_what_the_container_gives(
     assert device.cores(tmp_path) == n_cores and device.machine_memory(tmp_path) == n_bytes
     monkeypatch.setenv("OMP_NUM_THREADS", "1,2")
     assert device.cores(tmp_path) == 1
+
+
+def test_windows_is_asked_for_its_memory_which_is_else_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    class Windows:
+        """MEMORYSTATUSEX, by its documentation."""
+
+        tells = 1
+
+        def GlobalMemoryStatusEx(self, pointer: Any) -> int:  # noqa: N802
+            size, _, total = struct.unpack_from("<IIQ", pointer._obj)
+            assert size == 64 and not total
+            struct.pack_into("<IIQ", pointer._obj, 0, size, 40, 8 << 30)
+            return self.tells
+
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(sys, "platform", "win32")
+    kernel32 = Windows()
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel32), raising=False)
+    assert device.machine_memory(tmp_path) == 8 << 30
+    kernel32.tells = 0
+    assert device.machine_memory(tmp_path) == device.UNKNOWN_MEMORY
 
 
 def test_cores_are_counted_where_nothing_but_their_number_is_known(

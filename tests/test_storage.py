@@ -64,6 +64,31 @@ def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path: Path):
     assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
 
 
+@pytest.mark.parametrize("platform", ["win32", "linux"])
+def test_windows_renames_what_another_program_reads_when_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+):
+    replace, readers = os.replace, [PermissionError(errno.EACCES, "is read")] * 2
+
+    def after_readers(source: Path, target: Path) -> None:
+        if readers:
+            raise readers.pop()
+        replace(source, target)
+
+    path = tmp_path / "a.json"
+    write_json(path, "old")
+    monkeypatch.setattr(storage.os, "replace", after_readers)
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(sys, "platform", platform)
+    if platform == "win32":
+        write_json(path, "new")
+        monkeypatch.setattr(storage, "READ_SECONDS", -1.0)
+        readers.append(PermissionError(errno.EACCES, "is read"))
+    with pytest.raises(UserError, match=r"a\.json cannot be written"):
+        write_json(path, "newest")
+    assert read_json(path) == ("new" if platform == "win32" else "old")
+
+
 def test_json_survives_and_damage_is_named(tmp_path: Path):
     path = tmp_path / "a.json"
     write_json(path, {"ä": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -48,6 +49,23 @@ def test_stopping_is_left_to_the_first_process():
         os.kill(pid, stop)
     assert pool.run(0, [1, 2]) == [1, 2]
     pool.close()
+
+
+def test_where_not_all_workers_can_be_started_none_is_left(monkeypatch: pytest.MonkeyPatch):
+    fork, started = os.fork, list[int]()
+
+    def no_second() -> int:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(fork())
+        return started[0]
+
+    monkeypatch.setattr(os, "fork", no_second)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    with pytest.raises(UserError, match=r"could not be started \(Resource.*--device.threads 1"):
+        ProcessPool(3, [[lambda number, message: message]], lambda: None)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before
+    assert has_ended(started[0])
 
 
 def test_a_killed_worker_is_one_clear_line():

@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from folio import accelerator, jit
 from folio.errors import UserError
+from folio.process import physical_memory
 from folio.storage import cache_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import torch
 
 ROOT = Path("/")
+
+UNKNOWN_MEMORY = 1 << 62
+"""Bytes; what fits is then not known beforehand, so nothing is refused or divided for it."""
 
 RULE = 1
 """Version of the measurement and the choice; results remembered for another version are measured
@@ -386,15 +390,15 @@ def cores(root: Path = ROOT) -> int:
 
 def machine_memory(root: Path = ROOT) -> int:
     """Bytes of memory that this process may use: limited by the machine, its containers, and
-    `ulimit`.
+    `ulimit`. UNKNOWN_MEMORY where none of them tells.
 
     Args:
         root: as in `cores`.
     """
     try:
-        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    except (AttributeError, ValueError, OSError):  # unknown on Windows
-        limits = [1 << 62]
+        limits = [physical_memory()]
+    except (AttributeError, ValueError, OSError):
+        limits = [UNKNOWN_MEMORY]
     for folder in _cgroups("memory", root):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
             limits += [int(word) for word in _words(folder / name) if word.isdecimal()]

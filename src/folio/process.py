@@ -1,4 +1,4 @@
-"""Memory of this process and of those that it forked, and their end."""
+"""Memory of the machine, of this process and of those that it forked, and their end."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ def peak_memory(children: Iterable[int] = ()) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def physical_memory() -> int:
+    """Bytes of memory of the whole machine.
+
+    Raises:
+        AttributeError, ValueError, OSError: the system does not tell.
+    """
+    if sys.platform != "win32":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # MEMORYSTATUSEX is 64 bytes: its own size and the load share the first eight, and the physical
+    # memory is in the next. (Never tried on Windows.)
+    status = (ctypes.c_uint64 * 8)(64)
+    if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        raise OSError("Windows does not tell its memory")
+    return status[1]
 
 
 def running_children() -> list[int]:

@@ -11,8 +11,10 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -40,6 +42,9 @@ TOLD = [
     *([QUOTA] if QUOTA else []),
 ]
 """Errors of a disk that libraries report only in words."""
+
+READ_SECONDS = 5.0
+"""How long other programs may read what is to be renamed; Windows alone minds."""
 
 _ASKING = threading.Lock()
 
@@ -75,7 +80,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(file_mode())
-        os.replace(temporary, path)
+        rename(temporary, path)
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
@@ -83,6 +88,22 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file or a folder its final name, in the place of a file that has it.
+
+    On Windows, nothing is renamed that another program reads, such as a virus scanner, so it is
+    tried for some seconds. (Folio was never tried on Windows.)
+    """
+    until = time.monotonic() + READ_SECONDS
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 def write_json(path: Path, value: Any) -> None:

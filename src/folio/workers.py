@@ -125,19 +125,30 @@ class ProcessPool:
     def __init__(self, world_size: int, tasks: Sequence[Task], prepare: Callable[[], None]) -> None:
         self.tasks = tasks
         self.others: list[tuple[int, Line]] = []
-        for rank in range(1, world_size):
-            ours, theirs = Pipe()
-            parent = os.getpid()
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-            pid = os.fork()
+        # A worker is not stopped before it leaves that to this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            for rank in range(1, world_size):
+                self._fork(rank, prepare)
+        except OSError as error:
+            self.close()
+            raise WorkerError(
+                f"{world_size - 1} processes that compute parts of each step could not be started "
+                f"({error.strerror}). Fewer processes: --device.threads 1."
+            ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _fork(self, rank: int, prepare: Callable[[], None]) -> None:
+        ours, theirs = Pipe()
+        with theirs:
+            parent, pid = os.getpid(), os.fork()
             if pid == 0:
                 try:
-                    _serve(theirs, parent, rank, tasks, prepare)
+                    _serve(theirs, parent, rank, self.tasks, prepare)
                 finally:
                     os._exit(0)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-            self.others.append((pid, Line(ours, pid)))
+        self.others.append((pid, Line(ours, pid)))
 
     def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
         """Run a task; an error in any worker is raised here, after all have answered."""

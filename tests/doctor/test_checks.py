@@ -81,6 +81,28 @@ def test_no_secret_and_no_home_is_told():
     assert found == {"FOLIO_API_KEY": "(set)", "FOLIO_RUNS": "~/runs", "OMP_NUM_THREADS": "3"}
 
 
+@pytest.mark.parametrize(
+    ("home", "path", "told"),
+    [("/", "/work/runs", "/work/runs"), ("/home/al", "/home/alice:/home/al", "/home/alice:~")],
+)
+def test_a_home_is_a_whole_folder_and_of_somebody(
+    home: str, path: str, told: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Path, "home", lambda: Path(home))
+    assert checks.shown(path) == told
+
+
+def test_a_driver_that_hangs_takes_nothing_else_away(monkeypatch: pytest.MonkeyPatch):
+    def hang(words: list[str], timeout: float, **options: object) -> None:
+        raise subprocess.TimeoutExpired(words, timeout)
+
+    monkeypatch.setattr(checks.shutil, "which", lambda name: name)
+    monkeypatch.setattr(checks.subprocess, "run", hang)
+    found = checks.machine()
+    assert found["cores"] >= 1 and found["graphics cards"] is None
+    assert "timed out after 2 seconds" in found["nvidia-smi"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of this kind")
 def test_a_run_that_is_being_written_is_named_with_its_process():
     run = Run(runs_folder() / "mine")

@@ -25,6 +25,9 @@ IN_ORDER: dict[str, dict[str, Any]] = {
 
 def test_a_machine_in_order_has_nothing_slow():
     assert reasons(IN_ORDER) == []
+    report = deepcopy(IN_ORDER)
+    report["machine"]["memory gigabytes"] = None  # unknown
+    assert reasons(report) == []
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_is_a_user_error_and_nothing_is_left(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(targets.os, "replace", full)
+    monkeypatch.setattr(targets, "rename", full)
     with pytest.raises(UserError, match="disk is full"):
         export_run(opened, "hf", out=tmp_path / "x" / "hf")
     assert not (tmp_path / "x" / "hf").exists() or not list((tmp_path / "x" / "hf").iterdir())

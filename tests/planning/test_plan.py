@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from folio.cli.main import main
 from folio.cli.plan import parse_bytes
 from folio.errors import UserError
-from folio.planning.plan import Plan, Row
+from folio.planning.plan import Plan, Row, measure_anchors
 from folio.recipe.expected_loss import RULE
 from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
@@ -120,6 +122,17 @@ def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
     assert rates[0] / rates[2] == pytest.approx(4.85 / 0.82, rel=0.25)
     assert sizes[0]["loss"] is not None and sizes[5]["loss"] is None, "few steps predict nothing"
     assert sizes[5]["loss_band"] is None
+
+
+def test_a_text_that_is_too_short_for_anchors_is_told_and_they_are_not_measured(tmp_path: Path):
+    prepared: Any = SimpleNamespace(
+        files={"train": tmp_path / "train.bin"},
+        tokenizer=SimpleNamespace(vocab_size=50),
+        training=lambda: range(3000),
+    )
+    told: list[str] = []
+    assert measure_anchors(prepared, cast(Any, None), told.append) == []
+    assert told == ["no loss is predicted: 3,000 tokens are too few to see how it falls"]
 
 
 @pytest.mark.parametrize("text", ["8", "GB", "8 apples", ""])

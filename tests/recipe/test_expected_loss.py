@@ -11,6 +11,7 @@ import pytest
 
 from folio.model.config import ModelConfig
 from folio.recipe.expected_loss import (
+    ANCHOR_STEPS,
     RULE,
     LossRule,
     TrainingBudget,
@@ -85,9 +86,26 @@ def test_the_blocks_are_what_does_not_depend_on_the_vocabulary():
     assert small == large > 0
 
 
+def write_anchors(tokens: Path, text_tokens: int) -> list[tuple[TrainingBudget, float]]:
+    anchors = [
+        (TrainingBudget(500_000, 4096, steps, text_tokens), loss)
+        for steps, loss in zip(ANCHOR_STEPS, (2.5, 2.25))
+    ]
+    entries = [{"effort": asdict(budget), "loss": loss} for budget, loss in anchors]
+    write_json(anchor_file(tokens), entries)
+    return anchors
+
+
 def test_anchors_stand_beside_the_tokens_or_are_unknown(tmp_path: Path):
     tokens = tmp_path / "train.bin"
     assert read_anchors(tokens) == []
-    budget = TrainingBudget(1, 2, 3, 4)
-    write_json(anchor_file(tokens), [{"effort": asdict(budget), "loss": 2.5}])
-    assert read_anchors(tokens) == [(budget, 2.5)]
+    written = write_anchors(tokens, 10**6)
+    assert read_anchors(tokens) == written
+
+
+@pytest.mark.parametrize("text_tokens", [500, 3000, 10_000])
+def test_anchors_of_a_text_that_both_know_by_heart_predict_nothing(
+    tmp_path: Path, text_tokens: int
+):
+    write_anchors(tmp_path / "train.bin", text_tokens)
+    assert read_anchors(tmp_path / "train.bin") == []

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from folio.config import merge, read_toml
+from folio.config import Table, merge, read_toml
+from folio.errors import UserError
 from folio.recipe.budget import CommandClock
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
@@ -135,14 +136,29 @@ def test_what_was_computed_once_is_computed_again_after_a_kill(book: Path):
             assert weights_of(again) == weights_of(run)
 
 
-def test_a_resumed_run_has_what_was_left_of_its_minutes(book: Path):
+@pytest.mark.parametrize("changes", [{}, {"save_interval": 2}, {"evaluation_interval": 10}])
+def test_a_resumed_run_has_what_was_left_of_its_minutes(book: Path, changes: Table):
     with pytest.raises(Killed):
         train_for_minutes(book, "killed", 25, training={"save_interval": 1})
     run = Run(book.parent / "runs" / "killed")
-    used = run.newest()[0].state["used_seconds"]
+    used, knots = run.newest()[0].state["used_seconds"], read_pace(run.pace_file)
     clock = ScriptedClock(2.0)
-    resume_run(run, {}, SlowMachine(clock), clock=clock)
+    resume_run(run, {"training": changes}, SlowMachine(clock), clock=clock)
     assert used + clock.seconds == pytest.approx(15 - 2 - 0.75, abs=1.6)
+    resumed = read_pace(run.pace_file)
+    assert knots and resumed and resumed[1][: len(knots[1])] == knots[1]
+
+
+def test_changes_that_are_refused_leave_a_run_its_clock(book: Path):
+    with pytest.raises(Killed):
+        train_for_minutes(book, "killed", 25)
+    run = Run(book.parent / "runs" / "killed")
+    before = run.pace_file.read_text(), run.recipe_file.read_text()
+    with pytest.raises(UserError, match="batch_size"):
+        resume_run(run, {"training": {"max_steps": 60, "batch_size": 0}}, Watcher())
+    assert (run.pace_file.read_text(), run.recipe_file.read_text()) == before
+    resume_run(run, {"training": {"max_steps": 60}}, SlowMachine(ScriptedClock(1.0)))
+    assert run.newest()[0].step == 60 and not run.pace_file.exists()
 
 
 def test_a_decision_that_was_cut_off_on_the_disk_never_counted(book: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,8 @@ from folio.recipe.resume import resume_run, train_or_go_on
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run
+from folio.training import loop
+from folio.training.parts import Evaluation
 from folio.training.state import TrainingState
 from tests.conftest import INT8, turn_kernels
 
@@ -160,6 +163,39 @@ def test_after_damage_the_newest_whole_checkpoint_goes_on_to_the_same_bytes(book
     assert steps == sorted(set(steps))
 
 
+def test_a_run_that_was_killed_before_its_card_was_written_goes_on_to_its_end(whole: Run):
+    expected = weights_of(whole, 40)
+
+    class Dying(Watcher):
+        def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+            assert not whole.card_file.exists(), "that of an earlier end"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume_run(whole, {"training": {"max_steps": 44}}, Dying())
+    whole.held_out_file.unlink()
+    assert resumed(whole, {"training": {"max_steps": 40}}, Watcher()).state.step == 40
+    assert whole.held_out_file.exists() and whole.card_file.exists()
+    whole.card_file.unlink()
+    assert resumed(whole, {}, Watcher()).ending == "finished"
+    assert weights_of(whole, 40) == expected and resume_run(whole, {}, Watcher()) is None
+
+
+def test_patience_that_was_lost_stays_lost_until_more_is_asked_for(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    losses = chain((2.0, 3.0, 3.0, 3.0), repeat(1.0))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Evaluation(next(losses), 1.0, 0.05))
+    changes = {"training": {"evaluation_interval": 5, "patience": 2}}
+    run = train_recipe(recipe_of(book, **changes), "patient", Watcher()).run
+    assert resume_run(run, {}, Watcher()) is None
+    run.card_file.unlink()
+    again = resumed(run, {}, Watcher())
+    assert (again.ending, again.state.step) == ("patience", 15)
+    longer = resumed(run, {"training": {"max_steps": 30}}, Watcher())
+    assert (longer.ending, longer.state.step) == ("finished", 30)
+
+
 def test_a_run_without_a_checkpoint_begins_again(book: Path, whole: Run):
     expected = weights_of(whole, 40)
     shutil.rmtree(whole.checkpoints_folder)
@@ -261,6 +297,12 @@ def test_a_folder_of_hidden_files_is_a_place_for_a_run_and_stays_where_none_was_
         with new_run(recipe_of(book), "x", tmp_path) as run:
             assert run.path == tmp_path / "x"
         assert (tmp_path / "x" / ".DS_Store").exists()
+
+
+def test_names_of_other_cases_are_taken_as_on_disks_that_know_no_case(book: Path, tmp_path: Path):
+    (tmp_path / "Book-modern-3").mkdir()
+    with new_run(recipe_of(book), None, tmp_path) as run:
+        assert run.name == "book-modern-4"
 
 
 def test_a_name_that_exists_is_refused(book: Path, whole: Run):

@@ -89,14 +89,14 @@ def test_training_goes_on_while_a_checkpoint_of_the_same_bytes_is_written(
 def test_a_full_disk_ends_a_training_beside_it_as_it_would_have_before_it(
     book: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
 ):
-    rename, run = os.rename, Run(runs_folder() / "full")
+    rename, run = checkpoint_module.rename, Run(runs_folder() / "full")
 
     def full(source: Path, target: Path) -> None:
         if target.name == f"step-{fatal:08d}":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         rename(source, target)
 
-    monkeypatch.setattr(checkpoint_module.os, "rename", full)
+    monkeypatch.setattr(checkpoint_module, "rename", full)
     with pytest.raises(UserError, match=f"disk is full: .*step-{fatal:08d} could not be written"):
         trained(book, "full", "on")
     assert newest_checkpoint(run.checkpoints_folder)[0] is not None

@@ -125,6 +125,24 @@ def test_a_trial_whose_worker_is_alive_is_left_to_it(make_study: MakeStudy):
     assert len(states(study)) == 2
 
 
+def test_a_trial_that_ends_between_a_look_and_its_lock_is_left_as_it_is(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+):
+    study, lock = make_study(trials=1), Study.lock
+    trial, run = trial_of(begin(study)), study.trial_run(0)
+
+    def tell_first(own: Study, run: Run) -> Any:
+        trial.study.tell(trial, 1.5)
+        return lock(own, run)
+
+    monkeypatch.setattr(Study, "lock", tell_first)
+    assert claim(study, study.connect(), set()) == "wait"
+    assert states(study) == [TrialState.COMPLETE]
+    held = lock(study, run)
+    assert held is not None, "it was given back"
+    held.close()
+
+
 def test_a_run_that_ended_before_it_was_told_is_told_and_not_trained_again(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ):
@@ -228,16 +246,17 @@ def test_the_same_request_is_the_same_study_and_another_is_refused(make_study: M
         make_study({"optimizer": {"learning_rate": {"low": 1e-5, "high": 1.0, "log": True}}})
 
 
+@pytest.mark.parametrize("step_seconds", [0.01, 13.5])
 def test_minutes_for_the_whole_study_are_frozen_as_epochs_of_a_trial(
-    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_seconds: float
 ):
-    monkeypatch.setattr(making, "measure", lambda *given: Throughput(0.01, 0.1))
+    monkeypatch.setattr(making, "measure", lambda *given: Throughput(step_seconds, 0.1))
     recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
     request = Request(recipe=recipe, space=SPACE, minutes=1.0, search={"trials": 8, "repeats": 0})
     study = ensure_study(tmp_path / "study", request, 2, Watcher())
     # Eight trials of half their cost on two workers: 30 s for one, 3 of them for evaluations.
-    tokens = 27 / 0.01 * 4 * 16
-    assert study.recipe.training.max_epochs == pytest.approx(tokens / 19_599, abs=0.01)
+    tokens = 27 / step_seconds * 4 * 16
+    assert study.recipe.training.max_epochs == pytest.approx(tokens / 19_599, rel=0.005)
     assert study.config.evaluations == 9
 
 
@@ -289,6 +308,22 @@ def test_ties_are_within_what_seeds_explain(far: float, n_tied: int):
 
 def test_without_a_second_seed_nothing_is_tied():
     assert count_tied([[1.0], [1.0], []]) == 1 and count_tied([]) == 0
+
+
+def test_a_recipe_that_diverges_with_another_seed_comes_last_and_is_no_noise(
+    finished: Study, monkeypatch: pytest.MonkeyPatch
+):
+    study = replace(finished, config=replace(finished.config, repeats=1))
+    best, other = (row.number for row in look(study, study.connect()).best)
+    for n_repeated, number, reason in ((1, best, "non-finite"), (2, other, "finished")):
+        monkeypatch.setattr("folio.tuning.outcome.REPEATED", n_repeated)
+        repeat = shutil.copytree(study.trial_run(number).path, study.repeat_run(number, 2).path)
+        metrics = repeat / "metrics.jsonl"
+        metrics.write_text(metrics.read_text().replace('"finished"', f'"{reason}"'))
+        outcome = look(study, study.connect())
+        assert [row.number for row in outcome.best] == [other, best]
+    assert outcome.best[1].losses[1] == math.inf
+    assert outcome.noise == 0 and outcome.n_tied == 1  # of the two that are the same run
 
 
 # ---- identity ------------------------------------------------------------------------------

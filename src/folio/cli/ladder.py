@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Annotated, Any
@@ -316,8 +317,8 @@ def _scaled_up(corpus: tuple[str, ...], minutes: float | None, name: str) -> Non
     from folio.console import stop_requested
     from folio.recipe.train import train_recipe
 
-    with stop_requested() as should_stop:
-        result = train_recipe(recipe, name, TerminalWatcher(), should_stop)
+    with stop_requested() as should_stop, closing(TerminalWatcher()) as watcher:
+        result = train_recipe(recipe, name, watcher, should_stop)
     print_result(result)
 
 
@@ -362,7 +363,8 @@ def _ablation(
                 run_name = f"ladder-9-{change.name}-{seed}"
                 settings = ablation.settings_of(change, seed, paths, max_steps)
                 say(f"{change.name}, seed {seed}: {change.what}")
-                run, complete = ensure_run(run_name, settings, TerminalWatcher(), should_stop)
+                with closing(TerminalWatcher()) as watcher:
+                    run, complete = ensure_run(run_name, settings, watcher, should_stop)
                 if not complete:
                     say("interrupted; the same command goes on from here")
                     return

@@ -122,9 +122,11 @@ def _measure_hunger(prepared: Prepared, recipe: Recipe) -> Starvation:
 def plan_table(found: Plan) -> str:
     """A table with one row per size."""
     header = ["size", "parameters", "memory", "tokens/s", "tokens", "epochs", "predicted loss"]
+    limit = found.memory_limit
     lines = [
         f"{found.n_training:,} tokens to train on, {found.minutes:g} minutes, "
-        f"{found.memory_limit / 1e9:.1f} GB of memory; loss in nats per token, roughly",
+        f"{f'{limit / 1e9:.1f} GB of' if limit else 'unknown'} memory; loss in nats per token, "
+        f"roughly",
         "",
         table(header, [_cells(row) for row in found.rows]),
     ]

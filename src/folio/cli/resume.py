@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from folio.cli.overrides import Repeatable, Words, settings_table, split_words
 from folio.config import merge, split_names
 from folio.errors import UserError
@@ -42,7 +44,7 @@ def resume(
     from folio.recipe.resume import resume_run
 
     clock = CommandClock(process_seconds())
-    with stop_requested() as should_stop:
-        watcher = TerminalWatcher(tell_device=True)
+    watcher = TerminalWatcher(tell_device=True)
+    with stop_requested() as should_stop, closing(watcher):
         result = resume_run(found, table, watcher, should_stop, clock)
     leave_with(result, json, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -97,6 +98,6 @@ def train(
     from folio.recipe.resume import train_or_go_on
 
     clock = CommandClock(process_seconds())
-    with stop_requested() as should_stop:
-        result = train_or_go_on(recipe, name, TerminalWatcher(), should_stop, table, clock)
+    with stop_requested() as should_stop, closing(TerminalWatcher()) as watcher:
+        result = train_or_go_on(recipe, name, watcher, should_stop, table, clock)
     leave_with(result, json)

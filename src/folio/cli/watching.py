@@ -81,8 +81,14 @@ class TerminalWatcher(Watcher):
         assert self.progress is not None
         if self.loss is not None:  # the last evaluation came after it
             self._update(state)
-        self.progress.__exit__(None, None, None)
+        self.close()
         say(f"{ENDINGS[ending]} after {state.step:,} steps and {duration(state.seconds)}")
+
+    def close(self) -> None:
+        """Stop the bar, so that what comes next, such as an error, stands below it."""
+        if self.progress is not None:
+            self.progress.__exit__(None, None, None)
+            self.progress = None
 
 
 def ended(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from folio import __version__, device, jit, storage
-from folio.device import ROOT, cores, machine_memory, processor_name
+from folio.device import ROOT, UNKNOWN_MEMORY, cores, machine_memory, processor_name
 from folio.run.directory import list_runs, runs_folder
 
 Facts = dict[str, Any]
@@ -89,14 +89,18 @@ def machine(root: Path = ROOT) -> Facts:
     Args:
         root: where to look for /proc and /sys.
     """
+    memory = machine_memory(root)
     found: Facts = {
         "processor": processor_name(),
         "instructions": instruction_sets(root),
         "cores": cores(root),
         "cores of the machine": os.cpu_count(),
-        "memory gigabytes": round(machine_memory(root) / GIGABYTE, 1),
-        "graphics cards": graphics_cards(),
+        "memory gigabytes": round(memory / GIGABYTE, 1) if memory < UNKNOWN_MEMORY else None,
     }
+    try:
+        found["graphics cards"] = graphics_cards()
+    except (OSError, subprocess.SubprocessError) as error:  # the driver hangs or does not fit
+        found |= {"graphics cards": None, "nvidia-smi": str(error)}
     if hasattr(os, "getloadavg"):
         found["load"] = round(os.getloadavg()[0], 1)
     return found
@@ -191,7 +195,7 @@ def instruction_sets(root: Path = ROOT) -> list[str] | None:
 
 
 def graphics_cards() -> list[str]:
-    """Names of NVIDIA's cards, from their driver."""
+    """Names of NVIDIA's cards, from their driver; OSError and SubprocessError are its failures."""
     if (tool := shutil.which("nvidia-smi")) is None:
         return []
     words = [tool, "--query-gpu=name", "--format=csv,noheader"]
@@ -229,5 +233,6 @@ def shown(path: object) -> str:
     '~/notes'
     """
     with suppress(RuntimeError):
-        return str(path).replace(str(Path.home()), "~")
+        if (home := Path.home()).name:  # "/" is nobody's
+            return re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", str(path))
     return str(path)

@@ -39,7 +39,7 @@ def _processor(report: dict[str, Facts]) -> Iterator[str]:
     sets = machine.get("instructions")
     if sets is not None and not {"avx2", "asimd"} & set(sets):
         yield "The processor has no AVX2, so kernels compute two numbers at once in place of eight."
-    if machine.get("memory gigabytes", LEAST_MEMORY) < LEAST_MEMORY:
+    if (machine.get("memory gigabytes") or LEAST_MEMORY) < LEAST_MEMORY:
         yield f"There are {machine['memory gigabytes']} GB of memory: take --size nano or micro."
     if machine.get("graphics cards") and "+cpu" in str(versions.get("torch")):
         yield (

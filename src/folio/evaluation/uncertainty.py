@@ -123,11 +123,13 @@ def seed_noise(groups: Sequence[Sequence[float]]) -> SeedNoise | None:
     """The noise between seeds, pooled over recipes; None if each has one run at most.
 
     Args:
-        groups: the losses of each recipe, one per seed.
+        groups: the losses of each recipe, one per seed; a recipe of which a run diverged says
+            nothing about the others.
 
-    >>> seed_noise([[1.0, 3.0], [5.0, 7.0], [9.0]])
+    >>> seed_noise([[1.0, 3.0], [5.0, 7.0], [9.0], [1.0, math.inf]])
     SeedNoise(deviation=1.4142135623730951, freedom=2)
     """
+    groups = [group for group in groups if all(map(math.isfinite, group))]
     freedom = sum(len(group) - 1 for group in groups if group)
     if not freedom:
         return None

@@ -5,7 +5,6 @@ A format of your own is an entry in `TARGETS`, and one file.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from folio.export.page import HTML
 from folio.export.target import Exported, Target
 from folio.export.verify import Verified, verify
 from folio.run.model import Model
-from folio.storage import storage_error
+from folio.storage import rename, storage_error
 
 TARGETS: dict[str, Target] = {"hf": HF, "gguf": GGUF, "html": HTML}
 
@@ -78,4 +77,4 @@ def _move(source: Path, target: Path, replace: bool) -> None:
         )
     for path, final in moves.items():
         final.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, final)
+        rename(path, final)

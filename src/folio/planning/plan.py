@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from folio.config import Table
-from folio.device import Device
+from folio.device import UNKNOWN_MEMORY, Device
 from folio.planning.trial import trial_loss
 from folio.recipe.build import choose_for
 from folio.recipe.expected_loss import (
@@ -16,6 +16,7 @@ from folio.recipe.expected_loss import (
     RULE,
     TrainingBudget,
     anchor_file,
+    are_apart,
     read_anchors,
     training_budget,
 )
@@ -70,7 +71,8 @@ class Plan:
     minutes: float
     n_training: int
     n_validation: int
-    memory_limit: int
+    memory_limit: int | None
+    """In bytes; None if unknown."""
     rows: list[Row]
 
     @property
@@ -129,11 +131,12 @@ def make_plan(
     anchors: list[tuple[TrainingBudget, float]] = []
     if not begins and "train.mask" not in prepared.files:  # a mask changes the losses
         anchors = measure_anchors(prepared, choose_for(found[0].recipe), tell)
+    limit = found[0].memory_limit
     return Plan(
         minutes,
         len(prepared.training()),
         len(prepared.validation()),
-        found[0].memory_limit,
+        limit if limit < UNKNOWN_MEMORY else None,
         [Row(candidate, _loss(candidate, anchors)) for candidate in found],
     )
 
@@ -153,7 +156,8 @@ def _loss(candidate: Candidate, anchors: list[tuple[TrainingBudget, float]]) -> 
 def measure_anchors(
     prepared: Prepared, device: Device, tell: Callable[[str], None]
 ) -> list[tuple[TrainingBudget, float]]:
-    """The anchors of a text, measured once and then kept beside its tokens.
+    """The anchors of a text, measured once and then kept beside its tokens; none if it is too short
+    for them.
 
     Their settings are the same for every text, whatever the user's are.
     """
@@ -162,11 +166,17 @@ def measure_anchors(
         return known
     settings: Table = {"size": ANCHOR_SIZE, "model": {"vocab_size": prepared.tokenizer.vocab_size}}
     recipe, training = make_recipe(settings), prepared.training()
-    anchors = []
-    for steps in ANCHOR_STEPS:
-        tell(f"{steps} steps of {ANCHOR_SIZE}, to see how this text is learned")
-        loss = trial_loss(recipe, device, steps, training, prepared.validation())
-        budget = training_budget(recipe.model, recipe.training.batch_size, steps, len(training))
+    budgets = [
+        training_budget(recipe.model, recipe.training.batch_size, steps, len(training))
+        for steps in ANCHOR_STEPS
+    ]
+    if not are_apart(budgets):
+        tell(f"no loss is predicted: {len(training):,} tokens are too few to see how it falls")
+        return []
+    anchors: list[tuple[TrainingBudget, float]] = []
+    for budget in budgets:
+        tell(f"{budget.steps} steps of {ANCHOR_SIZE}, to see how this text is learned")
+        loss = trial_loss(recipe, device, budget.steps, training, prepared.validation())
         anchors.append((budget, loss))
     write_json(
         anchor_file(path),

@@ -27,6 +27,10 @@ from folio.storage import read_json
 
 ANCHOR_SIZE = "nano"
 ANCHOR_STEPS = (150, 500)
+LEAST_FALL = 0.1
+"""The scale of a text is the fall between its anchors divided by that of their shortfalls, which is
+1.6 on a million tokens, 0.38 on 20,000, and nearly 0 where both have read the text until no repeat
+teaches anything. Below this it would be mostly noise."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,17 @@ def anchor_file(training_file: Path) -> Path:
     return training_file.with_name("anchors.json")
 
 
+def are_apart(budgets: Sequence[TrainingBudget]) -> bool:
+    """Whether two anchors differ enough to tell how quickly the loss of their text falls."""
+    short, longer = map(RULE.shortfall, budgets)
+    return short - longer >= LEAST_FALL
+
+
 def read_anchors(training_file: Path) -> list[tuple[TrainingBudget, float]]:
-    """The anchors of a text; empty if `folio plan` has not measured them."""
+    """The anchors of a text; empty if `folio plan` has not measured them, or they tell nothing."""
     try:
         table = read_json(anchor_file(training_file))
-        return [(TrainingBudget(**anchor["effort"]), float(anchor["loss"])) for anchor in table]
-    except (UserError, KeyError, TypeError):
+        found = [(TrainingBudget(**anchor["effort"]), float(anchor["loss"])) for anchor in table]
+        return found if are_apart([budget for budget, _ in found]) else []
+    except (UserError, KeyError, TypeError, ValueError):
         return []

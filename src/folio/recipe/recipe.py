@@ -27,6 +27,8 @@ from folio.training.schedule import ScheduleConfig
 TABLES = ("corpus", "tokenizer", "model", "optimizer", "schedule", "training", "device")
 """Tables that the recipe of every run has, whatever the version that wrote it."""
 BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
+EITHER = {"evaluations": "evaluation_interval", "evaluation_interval": "evaluations"}
+"""Settings of [training] that say the same in two ways."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,18 +114,21 @@ def lay_over(*layers: Table) -> Table:
     """Lay tables of settings over each other.
 
     A layer that sets a budget replaces the budgets of earlier layers: `--minutes 2` must not keep
-    the recipe's steps. One that names a run to begin with replaces what an earlier one says of
-    another.
+    the recipe's steps; nor must an interval between evaluations keep its number of them. One that
+    names a run to begin with replaces what an earlier one says of another.
     """
     table: Table = {}
     for layer in layers:
         if "run" in layer.get("start", {}) and "start" in table:
             table = begins_anew(table)
-        if any(name in layer.get("training", {}) for name in BUDGETS):
-            below = table.get("training", {})
-            table["training"] = {k: v for k, v in below.items() if k not in BUDGETS}
+        given, below = layer.get("training", {}), table.get("training", {})
+        replaced = [other for name, other in EITHER.items() if given.get(name)]
+        if any(name in given for name in BUDGETS):
+            replaced += BUDGETS
             if "pace" in table.get("schedule", {}):  # it belongs to the budget below
                 table["schedule"] = {k: v for k, v in table["schedule"].items() if k != "pace"}
+        if below:
+            table["training"] = {k: v for k, v in below.items() if k not in replaced}
         table = merge(table, layer)
     return table
 

@@ -66,13 +66,17 @@ def _refuse_existing(run: Run) -> None:
 
 
 def _new_name(recipe: Recipe, folder: Path) -> str:
-    """<corpus>-<preset>-<number>, with the first number after the existing ones."""
+    """<corpus>-<preset>-<number>, with the first number after the existing ones.
+
+    Names that differ in case alone are one name, as they are to the disks of macOS and Windows.
+    """
     first = recipe.corpus.sources[0]
     stem = "stdin" if first == "-" else re.sub(r"[^\w.-]+", "-", Path(first).stem).strip("-.")
     stem = stem.encode("utf-8")[:LONGEST_STEM].decode("utf-8", errors="ignore")
     base = f"{stem or 'text'}-{recipe.preset}"
     taken = [0]
-    for path in folder.glob(f"{base}-*"):
-        if (number := path.name.removeprefix(f"{base}-")).isdecimal():
+    for path in folder.glob("*-*"):
+        name, _, number = path.name.rpartition("-")
+        if name.casefold() == base.casefold() and number.isdecimal():
             taken.append(int(number))
     return f"{base}-{max(taken) + 1}"

@@ -41,7 +41,10 @@ def restore(
 
 
 def forget_later(run: Run, state: TrainingState, checkpoint: Checkpoint | None) -> None:
-    """Remove what a run has of later than what was restored: damaged checkpoints, and events."""
+    """Remove what a run has of later than what was restored: damaged checkpoints, events, and the
+    card, which says that it has ended.
+    """
+    run.card_file.unlink(missing_ok=True)
     for path in list_checkpoints(run.checkpoints_folder):
         if checkpoint is None or path.name > checkpoint.path.name:
             shutil.rmtree(path, ignore_errors=True)

@@ -13,7 +13,14 @@ from folio.loggers.logger import require_installed
 from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_at_end
 from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
-from folio.recipe.recipe import Recipe, make_recipe, read_recipe, with_pace, write_recipe
+from folio.recipe.recipe import (
+    BUDGETS,
+    Recipe,
+    make_recipe,
+    read_recipe,
+    with_pace,
+    write_recipe,
+)
 from folio.recipe.reopen import reopen
 from folio.recipe.settle import with_absolute_paths
 from folio.recipe.start import contradictions
@@ -95,10 +102,15 @@ def resume_run(
         ends = run.events("end")
         if ends and ends[-1]["reason"] == "non-finite":
             watcher.tell(f"warning: this run ended with {diagnose_run(run)}")
+        training = reopen(run, recipe, device, group)  # it fails here, or never
+        if budget is not None:
+            write_pace(run.pace_file, budget, training.pace.knots)
         if recipe != before:
             write_recipe(run, recipe)
-        training = reopen(run, recipe, device, group)
-        return train_in(run, recipe, training, watcher, should_stop, budget, clock)
+        if budget is None:  # only now: until then it is what the run goes on by
+            run.pace_file.unlink(missing_ok=True)
+        anew = bool(changes and ends) and ends[-1]["reason"] == "patience"
+        return train_in(run, recipe, training, watcher, should_stop, budget, clock, anew)
 
 
 def train_or_go_on(
@@ -151,10 +163,15 @@ def _words(table: Table, prefix: str = "") -> Iterator[str]:
 
 
 def _is_complete(run: Run, recipe: Recipe) -> bool:
+    """Whether a run has ended, and all that follows training is written; the card comes last."""
     ends = run.events("end")
-    return bool(ends) and (
-        ends[-1]["reason"] == "patience"
-        or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
+    return (
+        bool(ends)
+        and run.card_file.exists()
+        and (
+            ends[-1]["reason"] == "patience"
+            or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
+        )
     )
 
 
@@ -222,24 +239,21 @@ def _with_budget(
     clock: CommandClock,
 ) -> tuple[Recipe, TimeBudget | None]:
     """The recipe with its old steps, or with those of a changed budget; and what to keep by the
-    clock.
+    clock. Nothing is written.
     """
-    if not changes:
-        if (paced := read_pace(run.pace_file)) is None:
-            return recipe, None
+    budget = None
+    if (paced := read_pace(run.pace_file)) is not None:
         budget, knots = paced
-        write_pace(run.pace_file, budget, knots)  # without a truncated last line
-        return with_pace(recipe, knots), budget
-    run.pace_file.unlink(missing_ok=True)
+        recipe = with_pace(recipe, knots)
+    if not changes:
+        return recipe, budget
     longer = make_recipe(to_table(recipe), {"training": changes})
     at_end = read_at_end({part: run.tokens_file(part) for part in READ_AT_END})
     frozen = freeze_budget(
         longer, device, *texts, clock, read_at_end=at_end, tell=watcher.tell, from_step=done
     )
-    if frozen.time is not None:
-        write_pace(run.pace_file, frozen.time, Pace.of(frozen.recipe.schedule.pace, 0).knots)
     _tell_of_a_rise(recipe, frozen.recipe, done, watcher)
-    return frozen.recipe, frozen.time
+    return frozen.recipe, frozen.time if any(name in changes for name in BUDGETS) else budget
 
 
 def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) -> None:

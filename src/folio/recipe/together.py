@@ -73,6 +73,7 @@ def follow(group: ProcessGroup, should_stop: Callable[[], bool]) -> Result | Non
             raise UserError(
                 f"it finds step {state.step} of {run.path} where the first one has {told['step']}"
             )
+        state.stale_evaluations = told["stale_evaluations"]
     except UserError as error:
         raise UserError(
             f"process {group.rank} of {group.world_size}, on {socket.gethostname()}: {error}"

@@ -102,6 +102,7 @@ def train_in(
     should_stop: Callable[[], bool],
     budget: TimeBudget | None,
     clock: CommandClock,
+    with_new_patience: bool = False,
 ) -> Result:
     """Train a locked run, new or resumed.
 
@@ -109,16 +110,21 @@ def train_in(
         run, recipe, training: the run and what it consists of.
         watcher, should_stop, clock: as in train_recipe.
         budget: the budget to keep by the clock; None if the steps are fixed.
+        with_new_patience: whether evaluations before this count no longer towards
+            `training.patience`.
     """
     check(training, recipe, watcher.tell)
     state, checkpoint = restore(run, training, watcher.tell)
     forget_later(run, state, checkpoint)
+    if with_new_patience:
+        state.stale_evaluations = 0
     training = with_deadline(training, budget, state, clock)
     state.cores = cores()
     with observing(run, recipe, training, state, watcher) as observers:
         watcher.begin(run, training, state)
         if (group := join()) is not None:
-            group.tell({"run": str(run.path.resolve()), "step": state.step})
+            own = {"step": state.step, "stale_evaluations": state.stale_evaluations}
+            group.tell({"run": str(run.path.resolve()), **own})
             group.note_run(run.name)
         try:
             ending = train_along(group, recipe, training, state, observers, should_stop)

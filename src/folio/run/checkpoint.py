@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from folio.errors import UserError
 from folio.records import DamagedError
 from folio.run.formats import require_readable, stamped
-from folio.storage import file_mode, read_json, sha256_of, storage_error, sync_folder, write_json
+from folio.storage import (
+    file_mode,
+    read_json,
+    rename,
+    sha256_of,
+    storage_error,
+    sync_folder,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,7 +145,7 @@ def save_checkpoint(
             for name in names
         }
         write_json(partial / MANIFEST, stamped("checkpoint", manifest | {OWN_CODE: own_code}))
-        os.rename(partial, final)
+        rename(partial, final)
         sync_folder(folder)
     except Exception as error:  # also from a library: never leave half a checkpoint
         shutil.rmtree(partial, ignore_errors=True)

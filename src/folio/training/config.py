@@ -206,11 +206,11 @@ def budget_steps(config: TrainingConfig, context_length: int, targets_per_epoch:
 
     >>> budget_steps(TrainingConfig(batch_size=2, max_tokens=100), 10, 1000)
     5
+    >>> budget_steps(TrainingConfig(max_epochs=0.0001), 10, 1000)
+    1
     """
     per_step = config.batch_size * context_length
-    budgets = [
-        config.max_steps,
-        -(-config.max_tokens // per_step),
-        -(-int(config.max_epochs * targets_per_epoch) // per_step),
-    ]
+    in_epochs = config.max_epochs * targets_per_epoch
+    n_targets = max(int(in_epochs), in_epochs > 0)  # 0 would be no budget
+    budgets = [config.max_steps, -(-config.max_tokens // per_step), -(-n_targets // per_step)]
     return min((steps for steps in budgets if steps > 0), default=0)

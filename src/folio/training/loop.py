@@ -83,8 +83,9 @@ def _train(
             save()
             if deadline is not None:
                 deadline.evaluated()
-            if config.patience and state.stale_evaluations >= config.patience:
-                return "patience"
+        # Also where a run was killed after it had lost its patience.
+        if config.patience and state.stale_evaluations >= config.patience:
+            return "patience"
         if state.step >= pace.last:
             return "finished"
         if should_stop():

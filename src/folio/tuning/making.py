@@ -121,8 +121,8 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
         evaluating = EVALUATIONS[1] * speed.evaluation_seconds
         steps = (request.minutes * 60 * n_workers / n_full - evaluating) / speed.step_seconds
         tokens = steps * recipe.training.batch_size * recipe.model.context_length
-        epochs = round(tokens / (len(texts[0]) - 1), 2)
-        if epochs <= 0:
+        epochs = float(f"{tokens / (len(texts[0]) - 1):.3g}")  # few of a large text
+        if steps < 1:
             raise UserError(
                 f"{request.minutes:g} minutes are too few for {config.trials} trials on this "
                 f"machine. Give fewer --trials, more minutes, or --epochs."

@@ -21,7 +21,7 @@ from folio.console import say
 from folio.errors import UserError
 from folio.run.directory import Run
 from folio.run.metrics import Event
-from folio.storage import link_or_copy
+from folio.storage import link_or_copy, rename
 from folio.tuning.journal import cut_torn_line, open_journal
 from folio.tuning.study import Study, flat, loss_scale
 
@@ -69,7 +69,7 @@ def mend_journal(study: Study) -> None:
         n = _take_up_trials(study, own)
         cut_torn_line(mended)
         link_or_copy(journal, aside)
-        mended.replace(journal)  # only now: a kill before it leaves the old one to be mended
+        rename(mended, journal)  # only now: a kill before it leaves the old one to be mended
     say(
         f"warning: {journal}, line {number}, is damaged. It is kept as {aside}, and {n} trials are "
         f"taken up from their runs."

@@ -101,6 +101,10 @@ def claim(
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         for frozen in running:
             if held := study.lock(study.trial_run(frozen.number)):
+                now = optuna_study.get_trials(deepcopy=False)[frozen.number]
+                if now.state != TrialState.RUNNING:  # its worker told the result just now
+                    held.close()
+                    continue
                 # Optuna has no public way to a trial that another process asked for.
                 trial = Trial(optuna_study, frozen._trial_id)
                 return _trial_job(study, trial, held)
@@ -236,7 +240,11 @@ def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bo
 
 
 def final_loss(study: Study, run: Run) -> float:
-    """The best validation loss of a run in the study's unit; infinite before an evaluation."""
+    """The best validation loss of a run in the study's unit; infinite before an evaluation, and
+    where it diverged.
+    """
+    if any(end["reason"] == "non-finite" for end in run.events("end")):
+        return math.inf
     losses = [event["validation_loss"] for event in run.events("evaluation")]
     return min(losses, default=math.inf) * loss_scale(study, run)
 
