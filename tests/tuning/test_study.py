@@ -31,7 +31,7 @@ from folio.training.parallel.step import ParallelStep  # noqa: E402
 from folio.training.step import Gradient  # noqa: E402
 from folio.tuning import making, worker  # noqa: E402
 from folio.tuning.making import ensure_study, with_trials  # noqa: E402
-from folio.tuning.outcome import count_tied, look  # noqa: E402
+from folio.tuning.outcome import look  # noqa: E402
 from folio.tuning.page import summary, write_best, write_page  # noqa: E402
 from folio.tuning.study import Request, Study, StudyConfig, open_study  # noqa: E402
 from folio.tuning.worker import claim, work  # noqa: E402
@@ -295,35 +295,6 @@ def test_no_two_trials_draw_the_same_numbers(make_study: MakeStudy):
         for number in range(20)
     }
     assert len(drawn) == 20 and max(drawn) - min(drawn) > 0.5
-
-
-@pytest.mark.parametrize(("far", "n_tied"), [(0.027, 3), (0.028, 2)])
-def test_ties_are_within_what_seeds_explain(far: float, n_tied: int):
-    # Four pairs with deviation 0.01: so is the standard error of a difference of two means of two,
-    # and with four degrees of freedom 2.776 of them hold 95 %.
-    means = [1.0, 1.01, 1.0 + far, 1.1]
-    pairs = [[m - 0.01 / 2**0.5, m + 0.01 / 2**0.5] for m in means]
-    assert count_tied([*pairs, []]) == n_tied
-
-
-def test_without_a_second_seed_nothing_is_tied():
-    assert count_tied([[1.0], [1.0], []]) == 1 and count_tied([]) == 0
-
-
-def test_a_recipe_that_diverges_with_another_seed_comes_last_and_is_no_noise(
-    finished: Study, monkeypatch: pytest.MonkeyPatch
-):
-    study = replace(finished, config=replace(finished.config, repeats=1))
-    best, other = (row.number for row in look(study, study.connect()).best)
-    for n_repeated, number, reason in ((1, best, "non-finite"), (2, other, "finished")):
-        monkeypatch.setattr("folio.tuning.outcome.REPEATED", n_repeated)
-        repeat = shutil.copytree(study.trial_run(number).path, study.repeat_run(number, 2).path)
-        metrics = repeat / "metrics.jsonl"
-        metrics.write_text(metrics.read_text().replace('"finished"', f'"{reason}"'))
-        outcome = look(study, study.connect())
-        assert [row.number for row in outcome.best] == [other, best]
-    assert outcome.best[1].losses[1] == math.inf
-    assert outcome.noise == 0 and outcome.n_tied == 1  # of the two that are the same run
 
 
 # ---- identity ------------------------------------------------------------------------------

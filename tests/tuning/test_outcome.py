@@ -1,0 +1,43 @@
+"""What a study found: which trial is best, and which are as good."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("optuna", reason="folio tune needs Optuna: pip install foliolm[tune]")
+
+from folio.tuning.outcome import count_tied, look
+from folio.tuning.study import Study
+
+
+@pytest.mark.parametrize(("far", "n_tied"), [(0.027, 3), (0.028, 2)])
+def test_ties_are_within_what_seeds_explain(far: float, n_tied: int):
+    # Four pairs with deviation 0.01: so is the standard error of a difference of two means of two,
+    # and with four degrees of freedom 2.776 of them hold 95 %.
+    means = [1.0, 1.01, 1.0 + far, 1.1]
+    pairs = [[m - 0.01 / 2**0.5, m + 0.01 / 2**0.5] for m in means]
+    assert count_tied([*pairs, []]) == n_tied
+
+
+def test_without_a_second_seed_nothing_is_tied():
+    assert count_tied([[1.0], [1.0], []]) == 1 and count_tied([]) == 0
+
+
+def test_a_recipe_that_diverges_with_another_seed_comes_last_and_is_no_noise(
+    finished: Study, monkeypatch: pytest.MonkeyPatch
+):
+    study = replace(finished, config=replace(finished.config, repeats=1))
+    best, other = (row.number for row in look(study, study.connect()).best)
+    for n_repeated, number, reason in ((1, best, "non-finite"), (2, other, "finished")):
+        monkeypatch.setattr("folio.tuning.outcome.REPEATED", n_repeated)
+        repeat = shutil.copytree(study.trial_run(number).path, study.repeat_run(number, 2).path)
+        metrics = repeat / "metrics.jsonl"
+        metrics.write_text(metrics.read_text().replace('"finished"', f'"{reason}"'))
+        outcome = look(study, study.connect())
+        assert [row.number for row in outcome.best] == [other, best]
+    assert outcome.best[1].losses[1] == math.inf
+    assert outcome.noise == 0 and outcome.n_tied == 1  # of the two that are the same run
