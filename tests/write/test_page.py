@@ -268,6 +268,31 @@ def test_the_text_stays_in_the_browser_for_each_run(opening: Opening):
     assert opening(name="another").run(TEXT) == ""
 
 
+def test_a_click_on_a_branch_that_is_still_empty_loses_nothing(opening: Opening):
+    page = opening(milliseconds=60_000)
+    page.type("Kept.")
+    page.key("Ctrl+Shift+Enter")
+    page.wait(f"{ROWS}.length === 4")
+    page.click("#tree li:nth-child(2)")
+    page.wait(f"{ROWS}.length === 1")
+    page.reload()
+    written(page, "Kept.")
+
+
+def test_a_kept_text_that_cannot_be_read_is_never_written_over(opening: Opening, tmp_path: Path):
+    page = opening()
+    key = f"folio write {tmp_path.name}"
+    page.wait(f"localStorage.getItem({json.dumps(key)})")  # the empty one
+    page.run(f"localStorage.setItem({json.dumps(key)}, '{{')")
+    page.reload()
+    page.wait(f"{STATUS}.includes('This browser still keeps it')")
+    page.type("New.")
+    page.wait("Object.values(localStorage).some((one) => one.includes('New.'))")
+    page.reload()
+    written(page, "New.")
+    assert page.run(f"localStorage.getItem({json.dumps(key)})") == "{"
+
+
 def test_what_the_model_says_is_never_markup(opening: Opening):
     page = opening(hostile=True)
     n = page.run("document.querySelectorAll('img, script, textarea').length")

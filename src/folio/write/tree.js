@@ -45,7 +45,15 @@ class Tree {
     for (; node.parent; node = node.parent) node.parent.recent = node;
   }
 
+  // A node, or what is left in the tree of the way to it.
+  still(node) {
+    const path = this.path(node), there = (one) => (one.parent ? one.parent.children.includes(one) : one === this.root);
+    const gone = path.findIndex((one) => !there(one));
+    return gone < 0 ? node : path[gone - 1] || this.root;
+  }
+
   go(node) {
+    node = this.still(node);
     this.typed = null;
     this.remember(node);
     if (node === this.current) return;
@@ -96,12 +104,18 @@ class Tree {
     this.typed = n < text.length ? this.current : null;
   }
 
+  // Take a node away with all that is behind it.
+  remove(node) {
+    const { parent } = node;
+    parent.children = parent.children.filter((one) => one !== node);
+    if (parent.recent === node) parent.recent = null;
+  }
+
   // Take the current node away again, which came last and has nothing behind it.
   drop() {
     const { parent, children } = this.current;
     if (!parent || children.length) return;
-    parent.children.splice(parent.children.indexOf(this.current), 1);
-    if (parent.recent === this.current) parent.recent = null;
+    this.remove(this.current);
     this.past.length = this.at--;
     this.typed = null;
     if (this.current !== parent) this.go(parent);
@@ -154,7 +168,7 @@ class Tree {
       nodes.push({ parent: node.parent && number.get(node.parent), text: node.text, by: node.by });
       waiting.push(...node.children.slice().reverse());
     }
-    return { nodes, current: number.get(this.current) };
+    return { nodes, current: number.get(this.still(this.current)) };
   }
 
   static fromJSON(value) {

@@ -200,6 +200,7 @@
     stop();
     before = tree.root.children.length ? tree : null;
     tree = other;
+    side.begin([]);
     follow({ quiet: true });
   }
 
@@ -208,6 +209,7 @@
     if (!tree.undo() && before) {
       tree = before;
       before = null;
+      side.begin([]);
     }
     follow();
   }
@@ -249,9 +251,9 @@
   function wrote() { // it came to its end, or was stopped
     $("write").textContent = "Write on";
     if (!tree.current.text && tree.current.parent) tree.drop();
-    for (const node of side.nodes.filter((one) => !one.text && one.parent))
-      node.parent.children.splice(node.parent.children.indexOf(node), 1);
-    if (side.nodes.some((node) => !node.text)) side.begin(side.nodes.filter((node) => node.text));
+    const empty = side.nodes.filter((node) => !node.text);
+    empty.forEach((node) => tree.remove(node));
+    if (empty.length) side.begin(side.nodes.filter((node) => node.text));
     keepSoon();
   }
 
@@ -440,7 +442,7 @@
     tree = kept.tree;
     settings.values = kept.settings;
   }
-  engine.ready.then(say, (error) => status.fail(error, "page"));
+  engine.ready.then((text) => say(store.unread || text), (error) => status.fail(error, "page"));
   paper.field.focus();
   follow({ quiet: true });
   branches.show(tree);
