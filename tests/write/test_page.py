@@ -143,6 +143,16 @@ def test_sliders_reach_the_model_and_a_change_asks_again(opening: Opening):
     assert settings == expected | {"max_tokens": settings["max_tokens"]}
 
 
+def test_no_character_is_cut_in_two_where_a_part_of_a_long_text_is_looked_at(opening: Opening):
+    page = opening()
+    page.send("Input.insertText", text="x" + "\U0001f600" * 8000)  # each at an odd place
+    for at, begins in ((16_001, "\U0001f600"), (0, "x")):
+        put_caret(page, at)
+        looks = "asked.filter((one) => one.kind === 'look' && one.text.length > 3000)"
+        page.wait(f"{looks}.some((one) => one.text.startsWith('{begins}'))")
+    assert page.run("asked.every((one) => one.text.isWellFormed())")
+
+
 def test_a_request_is_left_when_the_text_changes(opening: Opening):
     page = opening(milliseconds=60_000)
     page.type("A")

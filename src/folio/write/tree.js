@@ -6,11 +6,17 @@
 // What a textarea makes of line ends, so that its offsets are ours.
 const clean = (text) => text.replace(/\r\n?/g, "\n");
 
+// A place in a text, or the one before it where a pair would be cut in two.
+const beforePair = (text, at) => (at && /[\ud800-\udbff]/.test(text[at - 1]) ? at - 1 : at);
+
+// The beginning of a text, as much as is shown.
+const shortened = (text, most) => (text.length > most ? `${text.slice(0, beforePair(text, most))} \u2026` : text);
+
 // How many characters two texts have in common at their beginnings, no half of a pair.
 function commonStart(a, b) {
   let n = 0;
   while (n < a.length && n < b.length && a[n] === b[n]) n++;
-  return n && /[\ud800-\udbff]/.test(a[n - 1]) ? n - 1 : n;
+  return beforePair(a, n);
 }
 
 class Tree {

@@ -68,13 +68,14 @@
   // Where the part of a long text that is looked at begins, the same while somebody types.
   function beginning(text, at) {
     const from = Math.max(0, Math.floor(at / STRETCH) - REACH) * STRETCH;
-    return from - (/\s\S*$/.exec(text.slice(Math.max(0, from - 100), from)) || [""])[0].length;
+    const word = /\s\S*$/.exec(text.slice(Math.max(0, from - 100), from)) || [""];
+    return beforePair(text, from - word[0].length);
   }
 
   function look() {
     looking.start(async (signal) => {
       const text = paper.field.value, from = beginning(text, paper.field.selectionStart);
-      const to = Math.min(text.length, from + (2 * REACH + 1) * STRETCH);
+      const to = beforePair(text, Math.min(text.length, from + (2 * REACH + 1) * STRETCH));
       const found = await engine.look(text.slice(from, to), signal);
       if (signal.aborted) return;
       const { tokens } = found;
