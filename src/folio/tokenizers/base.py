@@ -118,6 +118,10 @@ class Tokenizer(ABC):
     def encode_ordinary(self, text: str) -> TokenIds:
         """Token ids of a text; whatever looks like a special token is plain text."""
 
+    def normalize(self, text: str) -> str:
+        """Return the text that is cut into tokens, where it is another one than that given."""
+        return text
+
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return a standard tokenizer.json, which the `tokenizers` library can load."""

@@ -134,11 +134,12 @@ class WordTokenizer(Tokenizer):
         kept: Any = {"punctuation": self.punctuation, "lowercase": self.lowercase}
         return WordTokenizer(self.words, added=added, has_chat=True, **kept)
 
+    def normalize(self, text: str) -> str:
+        return _lower(text) if self.lowercase else text
+
     def split(self, text: str) -> list[str]:
         """The words of a text, known and unknown."""
-        return with_our_classes(EXPRESSIONS[self.punctuation]).findall(
-            _lower(text) if self.lowercase else text
-        )
+        return with_our_classes(EXPRESSIONS[self.punctuation]).findall(self.normalize(text))
 
     def encode_ordinary(self, text: str) -> TokenIds:
         unknown = self.special_tokens[UNKNOWN]
