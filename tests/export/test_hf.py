@@ -106,6 +106,30 @@ def test_transformers_writes_what_folio_writes(kind: str, settings: dict[str, An
     assert opened.tokenizer.unknown is None or opened.tokenizer.unknown not in made
 
 
+def test_padding_that_our_own_class_would_read_as_text_is_refused(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN | {"norm_placement": "both"})
+    folder, _, _ = export_run(opened, "hf")
+    token_ids, whole = some_ids(opened), torch.ones(2, 30, dtype=torch.long)
+    left, right = whole.clone(), whole.clone()
+    left[0, :3] = right[0, -3:] = 0
+    settings: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
+    settings |= {"temperature": None, "top_k": None}
+    with quiet():
+        model = their_model(folder, trust=True)
+        assert torch.equal(
+            model.generate(token_ids, attention_mask=whole, **settings),
+            model.generate(token_ids, **settings),
+        )
+        for mask in (left, right):
+            with pytest.raises(ValueError, match="reads no padding"):
+                model.generate(token_ids, attention_mask=mask, **settings)
+        with pytest.raises(ValueError, match="reads no padding"):
+            model(token_ids, attention_mask=left)
+        assert torch.equal(  # what stands behind a text is not seen
+            model(token_ids, attention_mask=right).logits, model(token_ids).logits
+        )
+
+
 def _greedy() -> Any:
     from folio.generation.sampling import SamplingConfig
 
