@@ -169,7 +169,7 @@ def test_the_card_says_what_was_read_how_well_and_what_is_known_by_heart(tmp_pat
     del corpus["imported"]
     ledger = {"characters_in": 2100, "training": 1800, "validation": 200}
     corpus["ledger"] = ledger | {"dropped": {"not printable": 100}}
-    corpus["sources"] = [{"source": "book.txt"}]
+    corpus["sources"] = [{"source": "/home/alice/private/book.txt"}]
     write_json(run.corpus_file, corpus)
     loss = {"name": "validation", "protocol": "exact", "nats_per_token": 1.5, "targets": 199}
     write_json(run.held_out_file, [loss])
@@ -184,6 +184,7 @@ def test_the_card_says_what_was_read_how_well_and_what_is_known_by_heart(tmp_pat
         "read 40 tokens at once; behind them Folio goes on from the last half of its window.",
     ):
         assert words in card
+    assert "alice" not in card
     found = {"sentence": "It learned.", "copies": {"model": {"copied": 0.25}}}
     write_json(run.recall_file, found | {"checkpoint": opened.checkpoint.path.name})
     folder, _, _ = export_run(opened, "hf")
