@@ -23,6 +23,7 @@ from folio.tokenizers.base import (
     chat_tokens_lacking,
     said_template,
     template_entry,
+    unknown_message,
 )
 from folio.tokenizers.bpe.patterns import safe_pieces, with_our_classes
 
@@ -144,6 +145,10 @@ class WordTokenizer(Tokenizer):
     def encode_ordinary(self, text: str) -> TokenIds:
         unknown = self.special_tokens[UNKNOWN]
         return np.array([self._id_of.get(word, unknown) for word in self.split(text)], self.dtype)
+
+    def describe_unknown(self, text: str) -> str:
+        strange = dict.fromkeys(word for word in self.split(text) if word not in self._id_of)
+        return unknown_message([repr(word[:40]) for word in strange])
 
     def encode_stream(self, texts: Iterable[str]):
         return map(self.encode_ordinary, safe_pieces(texts))
