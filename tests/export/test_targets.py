@@ -97,7 +97,7 @@ def test_a_folder_that_is_named_by_dots_is_that_folder(
     export_run(opened, "hf", out=Path(out))
     assert {path.parent for path in (tmp_path / "there").rglob("config.json")} == {meant}
     (meant / "README.md").write_text("my own")
-    with pytest.raises(UserError, match="README.md would be replaced"):
+    with pytest.raises(UserError, match=r"README\.md would be replaced"):
         export_run(opened, "hf", out=Path(out))
     assert (meant / "README.md").read_text() == "my own"
 
