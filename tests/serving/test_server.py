@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from folio.cli.main import main
-from tests.serving.running import PATIENCE, Running, folio_serve, post, received, wait_for
+from folio.serving.served import Served
+from tests.export.making import MODERN, random_run
+from tests.serving.running import PATIENCE, Running, folio_serve, post, received, serving, wait_for
 
 
 def working(running: Running) -> int:
@@ -70,3 +73,12 @@ def test_two_runs_of_one_name_cannot_be_told_apart(
 ):
     monkeypatch.setenv("FOLIO_RUNS", str(runs))
     assert "have the same" in fails(capfd, "tiny", str(runs / "tiny"))
+
+
+def test_models_are_listed_after_a_training_that_goes_on_replaced_their_checkpoints(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN)
+    with serving({"made": Served("made", opened)}) as running:
+        before = running.ask("/v1/models").json
+        shutil.rmtree(opened.checkpoint.path)
+        assert running.ask("/v1/models").json == before
+        assert running.ask("/v1/models/made").json == before["data"][0]
