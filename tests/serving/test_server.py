@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from folio.cli.main import main
+from folio.errors import UserError
 from folio.serving.served import Served
+from folio.serving.server import serve
 from tests.export.making import MODERN, random_run
 from tests.serving.running import PATIENCE, Running, folio_serve, post, received, serving, wait_for
 
@@ -54,6 +56,13 @@ def test_other_machines_need_a_key(
     monkeypatch.setenv("FOLIO_RUNS", str(runs))
     for host in ("0.0.0.0", "::", "192.168.0.7"):
         assert "--api-key" in fails(capfd, "tiny", "--host", host)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", " secret", "secret\n", "se\0cret"])
+def test_a_key_that_no_header_carries_is_refused(key: str):
+    with pytest.raises(UserError, match="must be ASCII without spaces around it") as refused:
+        serve({}, port=0, key=key, begun=lambda *_: pytest.fail("it listens"))
+    assert key not in str(refused.value)
 
 
 def test_a_port_that_is_taken_is_an_error_with_a_way_out(
