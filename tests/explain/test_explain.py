@@ -27,6 +27,7 @@ from folio.explain.tensors import print_tensors
 from folio.model.attention import Attention
 from folio.run.model import Model
 from tests.conftest import copied, write_book
+from tests.export.making import random_run
 
 TEXT = "The 3th line\n"
 
@@ -295,3 +296,12 @@ def test_what_stands_in_the_training_text_is_underlined(opened: Model, book: Pat
     assert page_module.copied_pieces(opened, opened.tokenizer.encode("sings winds").tolist()) == [
         0
     ] * len("sings winds")
+
+
+def test_rows_that_pad_a_vocabulary_are_no_alternatives(tmp_path: Path):
+    opened = random_run(tmp_path, vocab_size=400)
+    assert opened.tokenizer.vocab_size < 100
+    trace = look_at(opened, "The cat")
+    for i in range(7):
+        assert all(token_id < 100 for token_id, _ in trace.alternatives(i))
+    write_page(opened, "The cat", tmp_path / "page.html")

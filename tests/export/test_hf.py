@@ -106,6 +106,30 @@ def test_transformers_writes_what_folio_writes(kind: str, settings: dict[str, An
     assert opened.tokenizer.unknown is None or opened.tokenizer.unknown not in made
 
 
+def test_padding_that_our_own_class_would_read_as_text_is_refused(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN | {"norm_placement": "both"})
+    folder, _, _ = export_run(opened, "hf")
+    token_ids, whole = some_ids(opened), torch.ones(2, 30, dtype=torch.long)
+    left, right = whole.clone(), whole.clone()
+    left[0, :3] = right[0, -3:] = 0
+    settings: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
+    settings |= {"temperature": None, "top_k": None}
+    with quiet():
+        model = their_model(folder, trust=True)
+        assert torch.equal(
+            model.generate(token_ids, attention_mask=whole, **settings),
+            model.generate(token_ids, **settings),
+        )
+        for mask in (left, right):
+            with pytest.raises(ValueError, match="reads no padding"):
+                model.generate(token_ids, attention_mask=mask, **settings)
+        with pytest.raises(ValueError, match="reads no padding"):
+            model(token_ids, attention_mask=left)
+        assert torch.equal(  # what stands behind a text is not seen
+            model(token_ids, attention_mask=right).logits, model(token_ids).logits
+        )
+
+
 def _greedy() -> Any:
     from folio.generation.sampling import SamplingConfig
 
@@ -145,7 +169,7 @@ def test_the_card_says_what_was_read_how_well_and_what_is_known_by_heart(tmp_pat
     del corpus["imported"]
     ledger = {"characters_in": 2100, "training": 1800, "validation": 200}
     corpus["ledger"] = ledger | {"dropped": {"not printable": 100}}
-    corpus["sources"] = [{"source": "book.txt"}]
+    corpus["sources"] = [{"source": "/home/alice/private/book.txt"}]
     write_json(run.corpus_file, corpus)
     loss = {"name": "validation", "protocol": "exact", "nats_per_token": 1.5, "targets": 199}
     write_json(run.held_out_file, [loss])
@@ -160,6 +184,7 @@ def test_the_card_says_what_was_read_how_well_and_what_is_known_by_heart(tmp_pat
         "read 40 tokens at once; behind them Folio goes on from the last half of its window.",
     ):
         assert words in card
+    assert "alice" not in card
     found = {"sentence": "It learned.", "copies": {"model": {"copied": 0.25}}}
     write_json(run.recall_file, found | {"checkpoint": opened.checkpoint.path.name})
     folder, _, _ = export_run(opened, "hf")

@@ -123,7 +123,7 @@ def test_what_the_model_cannot_read_is_said(name: str, prompt: str, tmp_path: Pa
     script = "try { encodePrompt(tokenizer, given.text, null, 0) } catch (e) { return e.message }"
     strange = '"?"' if name == "character" else '"dog"'
     message = in_node(path, script, text=prompt)
-    assert message.startswith(f"The training text does not have {strange}, so the model cannot")
+    assert message.startswith(f"The vocabulary lacks {strange}, so the model cannot")
 
 
 @pytest.mark.parametrize("settings", [SHAPE, MODERN], ids=["gpt2", "modern"])

@@ -87,6 +87,21 @@ def test_a_file_goes_where_it_is_told_or_into_a_folder(tmp_path: Path):
     assert {p.name for p in tmp_path.iterdir()} == {"made", "a", "b.gguf", "Modelfile", "c"}
 
 
+@pytest.mark.parametrize("out", ["..", "x/..", "."])
+def test_a_folder_that_is_named_by_dots_is_that_folder(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened, meant = random_run(tmp_path, **MODERN), (tmp_path / "there" / "here" / out).resolve()
+    (tmp_path / "there" / "here" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "there" / "here")
+    export_run(opened, "hf", out=Path(out))
+    assert {path.parent for path in (tmp_path / "there").rglob("config.json")} == {meant}
+    (meant / "README.md").write_text("my own")
+    with pytest.raises(UserError, match=r"README\.md would be replaced"):
+        export_run(opened, "hf", out=Path(out))
+    assert (meant / "README.md").read_text() == "my own"
+
+
 @pytest.mark.parametrize(
     ("to", "out", "mine"),
     [

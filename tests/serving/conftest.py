@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_token_file(run.tokens_file(part), [token_ids], tokenizer.dtype, tokenizer.fingerprint)
     record = read_json(run.corpus_file)
     del record["imported"]
-    write_json(run.corpus_file, record | {"sources": [{"source": "book.txt"}]})
+    write_json(run.corpus_file, record | {"sources": [{"source": "/home/alice/book.txt"}]})
     one = np.zeros(1, np.int64)
     write_parts(run, Parts(one, one, one + len(text), one))
     return folder

@@ -74,6 +74,16 @@ def test_a_streamed_answer_is_the_same_bit_by_bit(client: openai.OpenAI):
         assert all(len(token.top_logprobs) == 2 for token in tokens[index])
 
 
+def test_an_answer_can_be_sent_back_as_it_came(client: openai.OpenAI, running: Running):
+    first = {"role": "user", "content": "Why?"}
+    asked: Any = {"model": "talks", "messages": [first], "seed": 5, "max_tokens": 5}
+    answer = running.ask("/v1/chat/completions", asked).json["choices"][0]["message"]
+    parsed = client.chat.completions.create(**asked).choices[0].message
+    for message in (answer, parsed):  # the client sends on what was set, null included
+        second: Any = asked | {"messages": [first, message, {"role": "user", "content": "So?"}]}
+        assert client.chat.completions.create(**second).choices[0].finish_reason
+
+
 def test_no_one_is_made_to_speak_for_others(client: openai.OpenAI, talks: Model):
     special = set(talks.tokenizer.special_tokens)
     got = client.chat.completions.create(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -12,6 +13,8 @@ import torch
 
 from folio.run.model import Model
 from folio.serving.served import Served
+from folio.tokenizers.word import WordTokenizer
+from tests.export.making import MODERN, random_run
 from tests.serving.conftest import COPIED_SEED
 from tests.serving.running import LONG, Running, post, serving, wait_for
 
@@ -329,3 +332,10 @@ def test_probabilities_of_alternatives_are_those_of_a_distribution(server: Runni
     for top in got["choices"][0]["logprobs"]["top_logprobs"]:
         assert sum(map(math.exp, top.values())) <= 1 + 1e-5
         assert list(top.values()) == sorted(top.values(), reverse=True)
+
+
+def test_places_in_an_echo_are_those_in_the_prompt_as_it_was_sent(tmp_path: Path):
+    tokenizer = WordTokenizer.train(["hello , world"], 5)
+    with serving({"tiny": Served("tiny", random_run(tmp_path, tokenizer, **MODERN))}) as words:
+        got = words.complete("hello,  world", echo=True, logprobs=0, max_tokens=0)["choices"][0]
+    assert got["text"] == "hello,  world" and got["logprobs"]["text_offset"] == [0, 5, 6]

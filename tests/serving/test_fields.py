@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from folio.serving.asked import completion_of
-from folio.serving.fields import Fields
+from folio.serving.fields import Fields, parse
 from folio.serving.limits import Limits
 from folio.serving.refusals import RequestError
 
@@ -54,12 +55,13 @@ def test_a_field_that_is_wrong_or_not_supported_is_refused_by_its_name(name: str
 
 def test_what_is_refused_may_be_given_as_what_happens_anyway():
     neutral = {"best_of": 1, "suffix": "", "logit_bias": {}, "presence_penalty": 0.0}
-    nothing = dict.fromkeys(WRONG)
-    assert (
-        asked(**neutral, frequency_penalty=0, user="me")
-        == asked()
-        == asked(**{name: value for name, value in nothing.items() if name != "prompt"})
-    )
+    assert asked(**neutral, frequency_penalty=0, user="me") == asked()
+
+
+def test_null_counts_as_missing_in_every_object():
+    inside = {"stream": True, "stream_options": {"include_usage": None, "more": None}}
+    nulls = json.dumps(dict.fromkeys(WRONG) | inside | {"prompt": "x"})
+    assert asked(**parse(nulls.encode())) == asked(stream=True)
 
 
 def test_a_prompt_is_a_text_token_ids_or_a_list_of_either():

@@ -6,14 +6,21 @@ import math
 import random
 import re
 import threading
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from folio.evaluation.score import strided_windows, surprise_of_each
 from folio.run.model import Model
 from folio.serving.copied import SHORTEST, Copied, CopyFinder
+from folio.serving.looking import look
 from folio.serving.reading import read
+from folio.serving.served import Served
+from folio.tokenizers import from_table
+from folio.tokenizers.word import WordTokenizer
+from tests.export.making import MODERN, TOKENIZERS, random_run
 from tests.serving.running import Running
 
 
@@ -51,6 +58,44 @@ def test_characters_of_several_tokens_have_their_place_in_a_look(server: Running
     assert look["copied"] == [] and look["searched"] is False, "its text is not known"
 
 
+def looked_at(opened: Model, text: str) -> dict[str, Any]:
+    """What /look answers, without a server."""
+    served = Served("made", opened)
+    token_ids, n_before = served.token_ids(text)
+    scores = [score for part in read(opened, token_ids, 8) for score in part]
+    return look(served, text, token_ids[n_before:], scores[n_before:], None)
+
+
+@pytest.mark.parametrize("name", ["bytes", "word", "NFC", "NFD"])
+def test_tokens_are_the_text_from_their_starts_on(name: str, tmp_path: Path):
+    texts = ["A", "\u00e9", "e\u0301", "漢"]
+    if name == "word":
+        texts = ["Hello", ",", " the", "  cat", " sat", "  ."]
+        tokenizer = WordTokenizer.train(["hello , the cat sat ."], 9, lowercase=True)
+    elif name == "bytes":
+        tokenizer, texts = TOKENIZERS["bytes"], ["A", "\u00e9", "漢"]
+    else:
+        table = TOKENIZERS["bpe-qwen2"].to_json() | {"normalizer": {"type": name}}
+        tokenizer = from_table(table, "a test")
+    opened, text = random_run(tmp_path, tokenizer, **MODERN), "".join(texts)
+    tokens = looked_at(opened, text)["tokens"]
+    assert [token["text"] for token in tokens] == texts
+    assert [token["start"] for token in tokens] == [0, *accumulate(map(len, texts[:-1]))]
+    nats = [
+        one.log_probability or 0.0 for one in opened.score_tokens(tokenizer.encode(text).tolist())
+    ]
+    told = [token["logprob"] or 0.0 for token in tokens]
+    assert sum(told) == pytest.approx(sum(nats), abs=1e-3)
+
+
+def test_a_word_is_parted_from_what_stands_before_it_and_an_end_is_no_text(tmp_path: Path):
+    opened = random_run(tmp_path, WordTokenizer.train(["the cat"], 4), **MODERN)
+    found = looked_at(opened, "the cat")
+    assert {text for text, _ in found["next"]} == {" the", " cat", ""}
+    begun = looked_at(opened, "")["next"]
+    assert {text for text, _ in begun} == {"the", "cat", ""}
+
+
 def test_what_cannot_be_looked_at_is_refused(server: Running):
     for wanted, param in [
         ({"text": "x" * 20_000}, "text"),
@@ -75,7 +120,7 @@ def test_a_copied_span_is_found_with_its_place(server: Running, tiny: Model):
     assert look["searched"] is True
     (span,) = look["copied"]
     assert (span["start"], span["end"]) == (12, 92)
-    assert span["source"].endswith("book.txt, character 1,000")
+    assert span["source"] == "book.txt, character 1,000"
 
 
 def test_every_long_enough_copy_is_found_wherever_it_begins(tiny: Model):

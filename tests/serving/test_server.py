@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import Any
 import pytest
 
 from folio.cli.main import main
-from tests.serving.running import PATIENCE, Running, folio_serve, post, received, wait_for
+from folio.errors import UserError
+from folio.serving.served import Served
+from folio.serving.server import serve
+from tests.export.making import MODERN, random_run
+from tests.serving.running import PATIENCE, Running, folio_serve, post, received, serving, wait_for
 
 
 def working(running: Running) -> int:
@@ -53,6 +58,13 @@ def test_other_machines_need_a_key(
         assert "--api-key" in fails(capfd, "tiny", "--host", host)
 
 
+@pytest.mark.parametrize("key", ["schlüssel", " secret", "secret\n", "se\0cret"])
+def test_a_key_that_no_header_carries_is_refused(key: str):
+    with pytest.raises(UserError, match="must be ASCII without spaces around it") as refused:
+        serve({}, port=0, key=key, begun=lambda *_: pytest.fail("it listens"))
+    assert key not in str(refused.value)
+
+
 def test_a_port_that_is_taken_is_an_error_with_a_way_out(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
@@ -70,3 +82,12 @@ def test_two_runs_of_one_name_cannot_be_told_apart(
 ):
     monkeypatch.setenv("FOLIO_RUNS", str(runs))
     assert "have the same" in fails(capfd, "tiny", str(runs / "tiny"))
+
+
+def test_models_are_listed_after_a_training_that_goes_on_replaced_their_checkpoints(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN)
+    with serving({"made": Served("made", opened)}) as running:
+        before = running.ask("/v1/models").json
+        shutil.rmtree(opened.checkpoint.path)
+        assert running.ask("/v1/models").json == before
+        assert running.ask("/v1/models/made").json == before["data"][0]

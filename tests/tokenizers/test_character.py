@@ -49,7 +49,7 @@ def test_ids_follow_the_code_points_and_the_vocabulary_is_that_of_the_text():
 def test_an_unknown_character_becomes_unk_and_in_a_prompt_is_shown():
     tokenizer = CharacterTokenizer.train(["ab"])
     assert tokenizer.encode("axb").tolist() == [0, 2, 1]
-    with pytest.raises(UserError, match=r"does not have 'x' \(U\+0078\)"):
+    with pytest.raises(UserError, match=r"lacks 'x' \(U\+0078\)"):
         tokenizer.encode_prompt("axb")
 
 

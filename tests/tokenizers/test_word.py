@@ -116,3 +116,14 @@ def test_bad_settings_are_refused():
         with pytest.raises(UserError, match="damaged"):
             WordTokenizer.from_json(table)
     assert set(EXPRESSIONS) == {"separate", "drop", "keep"}
+
+
+def test_an_error_names_five_unknown_words_at_most_each_once():
+    tokenizer = WordTokenizer.train(["the cat"], 4)
+    with pytest.raises(UserError, match="lacks 'dog', so the model"):
+        tokenizer.encode_prompt("the cat " * 1000 + "dog dog")
+    with pytest.raises(UserError, match=r"lacks 'a', 'b', 'c', 'd', 'e', \.\.\., so"):
+        tokenizer.encode_prompt(" ".join("abcdef") + "x" * 10_000)
+    with pytest.raises(UserError) as caught:
+        tokenizer.encode_prompt("x" * 10_000)
+    assert len(str(caught.value)) < 200

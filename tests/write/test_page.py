@@ -143,6 +143,16 @@ def test_sliders_reach_the_model_and_a_change_asks_again(opening: Opening):
     assert settings == expected | {"max_tokens": settings["max_tokens"]}
 
 
+def test_no_character_is_cut_in_two_where_a_part_of_a_long_text_is_looked_at(opening: Opening):
+    page = opening()
+    page.send("Input.insertText", text="x" + "\U0001f600" * 8000)  # each at an odd place
+    for at, begins in ((16_001, "\U0001f600"), (0, "x")):
+        put_caret(page, at)
+        looks = "asked.filter((one) => one.kind === 'look' && one.text.length > 3000)"
+        page.wait(f"{looks}.some((one) => one.text.startsWith('{begins}'))")
+    assert page.run("asked.every((one) => one.text.isWellFormed())")
+
+
 def test_a_request_is_left_when_the_text_changes(opening: Opening):
     page = opening(milliseconds=60_000)
     page.type("A")
@@ -266,6 +276,31 @@ def test_the_text_stays_in_the_browser_for_each_run(opening: Opening):
     page.key("Ctrl+z")  # its steps are gone, its tree is not
     written(page, "Kept.")
     assert opening(name="another").run(TEXT) == ""
+
+
+def test_a_click_on_a_branch_that_is_still_empty_loses_nothing(opening: Opening):
+    page = opening(milliseconds=60_000)
+    page.type("Kept.")
+    page.key("Ctrl+Shift+Enter")
+    page.wait(f"{ROWS}.length === 4")
+    page.click("#tree li:nth-child(2)")
+    page.wait(f"{ROWS}.length === 1")
+    page.reload()
+    written(page, "Kept.")
+
+
+def test_a_kept_text_that_cannot_be_read_is_never_written_over(opening: Opening, tmp_path: Path):
+    page = opening()
+    key = f"folio write {tmp_path.name}"
+    page.wait(f"localStorage.getItem({json.dumps(key)})")  # the empty one
+    page.run(f"localStorage.setItem({json.dumps(key)}, '{{')")
+    page.reload()
+    page.wait(f"{STATUS}.includes('This browser still keeps it')")
+    page.type("New.")
+    page.wait("Object.values(localStorage).some((one) => one.includes('New.'))")
+    page.reload()
+    written(page, "New.")
+    assert page.run(f"localStorage.getItem({json.dumps(key)})") == "{"
 
 
 def test_what_the_model_says_is_never_markup(opening: Opening):

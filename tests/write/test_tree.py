@@ -101,6 +101,19 @@ def test_the_other_branch_is_the_one_beside_the_nearest_fork():
     assert outcome["shown"] == ["", "a", "ab", "ac", "ab", "ac", "ab", "ac"]
 
 
+def test_who_goes_to_a_node_that_is_gone_comes_to_what_is_left_of_its_way():
+    script = """
+    const tree = new Tree(), other = new Tree();
+    tree.edit("a", false);
+    const gone = tree.add(tree.current, "b", "model"), below = tree.add(gone, "c", "model");
+    tree.remove(gone);
+    const found = [below, gone, other.root].map((node) => (tree.go(node), tree.text()));
+    tree.past[tree.at] = below;
+    return [...found, Tree.fromJSON(JSON.parse(JSON.stringify(tree))).text()];
+    """
+    assert run_in_node(TREE, script) == ["a", "a", "", "a"]
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -90,7 +90,8 @@ def look_at(opened: Model, text: str) -> ForwardTrace:
     device = next(model.parameters()).device
     with attention_seen(model) as layers:
         logits = model(torch.tensor([token_ids], device=device))[0]  # (T, V)
-    log_probabilities = logits.float().log_softmax(dim=1).cpu()
+    # Rows that only pad the head share in the probabilities, and are no tokens.
+    log_probabilities = logits.float().log_softmax(dim=1)[:, : tokenizer.vocab_size].cpu()
     pieces = [tokenizer.decode([token_id]) for token_id in token_ids]
     return ForwardTrace(token_ids, pieces, log_probabilities, layers, left_out)
 

@@ -57,9 +57,7 @@ def facts(opened: Model) -> Iterator[tuple[str, str]]:
     if "imported" in corpus:
         yield "training text", f"not known; the model comes from {corpus['imported']['name']}"
     else:
-        sources = [Path(source["source"]).name for source in corpus["sources"]]
-        more = f" and {len(sources) - 5:,} more" if sources[5:] else ""
-        yield "training text", ", ".join(sources[:5]) + more
+        yield "training text", _names(corpus["sources"])
     yield "parameters", f"{config.n_parameters:,}"
     yield "shape", f"{config.n_layers} layers, {config.n_heads} heads, width {config.d_model}"
     context = f"{config.context_length:,} tokens; behind them it goes on from the last half"
@@ -67,6 +65,12 @@ def facts(opened: Model) -> Iterator[tuple[str, str]]:
     yield "tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"
     yield "checkpoint", f"step {opened.checkpoint.step:,}"
     yield from losses(opened)
+
+
+def _names(sources: list[dict[str, Any]]) -> str:
+    """Name the first files; where they lie is nobody's business who gets the model."""
+    names = [Path(source["source"]).name for source in sources]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if names[5:] else "")
 
 
 def losses(opened: Model) -> Iterator[tuple[str, str]]:
@@ -106,9 +110,7 @@ def _ledger(opened: Model) -> Iterator[str]:
     if imported := corpus.get("imported"):
         yield f"Imported from {imported['name']}; Folio does not know its training text."
     else:
-        sources = [source["source"] for source in corpus["sources"]]
-        more = f" and {len(sources) - 5:,} more" if len(sources) > 5 else ""
-        yield f"Trained on {', '.join(sources[:5])}{more}."
+        yield f"Trained on {_names(corpus['sources'])}."
         yield ""
         dropped = "".join(f" + {n:,} dropped ({why})" for why, n in ledger["dropped"].items())
         yield (

@@ -17,6 +17,7 @@ ACTIVATIONS = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu2": lambda x: F.relu(x).square(),
 }
+NO_PADDING = "This model reads no padding: give it texts of one length, or one after the other."
 
 
 class FolioConfig(PretrainedConfig):
@@ -146,12 +147,19 @@ class FolioForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, input_ids: Tensor, **others: Any
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
     ) -> dict[str, Any]:
         """Folio reads the last context again, for want of a cache."""
+        if attention_mask is not None and not attention_mask.all():
+            raise ValueError(NO_PADDING)
         return {"input_ids": input_ids[:, -self.c["context_length"] :]}
 
-    def forward(self, input_ids: Tensor, **others: Any) -> CausalLMOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
+    ) -> CausalLMOutput:
+        """Padding behind a text changes nothing, since no position sees later ones."""
+        if attention_mask is not None and (attention_mask.int().diff() > 0).any():
+            raise ValueError(NO_PADDING)
         x, t = self.token_embedding(input_ids), input_ids.shape[1]
         if self.c["scale_embeddings"]:
             x = x * self.c["d_model"] ** 0.5

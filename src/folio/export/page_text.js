@@ -83,7 +83,7 @@ function encodePrompt(tokenizer, text, begin, start) {
   const ids = tokenizer.encode(text);
   if (tokenizer.unknown !== undefined && ids.includes(tokenizer.unknown)) {
     const strange = [...new Set(tokenizer.parts(text))].filter((part) => tokenizer.encode(part)[0] === tokenizer.unknown);
-    throw new Error(`The training text does not have ${strange.slice(0, 5).map((s) => JSON.stringify(s)).join(", ")}, so the model cannot read it. Leave it out of the prompt.`);
+    throw new Error(`The vocabulary lacks ${strange.slice(0, 5).map((s) => JSON.stringify(s)).join(", ")}, so the model cannot read it. Leave it out of the prompt.`);
   }
   if (tokenizer.lacks && tokenizer.lacks(text)) throw new Error("The prompt has bytes that the vocabulary lacks. Leave them out.");
   const prompt = begin === null ? ids : [begin, ...ids];

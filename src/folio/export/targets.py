@@ -49,6 +49,8 @@ def export_run(
     final = out or opened.run.exports_folder / name
     if Path(name).suffix and final.suffix != Path(name).suffix:  # a folder for the file
         final = final / name
+    if final.name == "..":  # beside which nothing can be staged
+        final = final.resolve()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=final.parent) as folder:

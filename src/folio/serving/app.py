@@ -33,6 +33,8 @@ class App:
         self.n_connections = n_connections
         self.finders = {name: CopyFinder(one.opened) for name, one in served.items()}
         self.pages = {name: page(served, name) for name in served}
+        # Once: a training that goes on may take the checkpoint away.
+        self.cards = {name: _card(one) for name, one in served.items()}
 
     def routes(self) -> Starlette:
         """Return the ASGI application."""
@@ -83,11 +85,11 @@ class App:
 
     async def models(self, request: Request) -> Response:
         """All runs that are served."""
-        return json_response({"object": "list", "data": [_card(m) for m in self.served.values()]})
+        return json_response({"object": "list", "data": [*self.cards.values()]})
 
     async def model(self, request: Request) -> Response:
         """Describe one model."""
-        return json_response(_card(choose(self.served, request.path_params["name"])))
+        return json_response(self.cards[choose(self.served, request.path_params["name"]).name])
 
     async def health(self, request: Request) -> Response:
         """Whether the server lives, and how busy it is."""

@@ -13,7 +13,7 @@ from folio.serving.reading import read
 from folio.serving.refusals import RequestError
 from folio.serving.reply import Reply
 from folio.serving.served import Served
-from folio.serving.transcript import Piece, Token, Transcript, texts_of, token_text
+from folio.serving.transcript import Piece, Token, Transcript, ends_of, token_text
 
 
 class Completion(Reply):
@@ -110,13 +110,11 @@ class Completion(Reply):
         tokens = []
         if scores is not None:
             token_ids, n_before = self.prompts[number]
-            offset = 0
-            texts = texts_of(self.served.opened.tokenizer, token_ids[n_before:])
-            for scored, added in zip(scores[n_before:], texts):
+            ends = ends_of(self.served.opened.tokenizer, text, token_ids[n_before:])
+            for scored, offset in zip(scores[n_before:-1], [0, *ends]):
                 tokens.append(
                     Token(scored.token_id, scored.log_probability, scored.alternatives, offset)
                 )
-                offset += len(added)
         if self.asked.echo or finish:
             yield Piece(text, tokens, finish=finish)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -144,7 +145,8 @@ class Table:
             if length < SHORTEST or pattern_windows(codes[start:end], length)[0]:
                 continue
             source = self.sources.locate(place + int(starts[start]) - first)
-            found.append(Copied(start, end, str(source)))
+            named = replace(source, document=Path(source.document).name)  # to whoever asks
+            found.append(Copied(start, end, str(named)))
         return found
 
 

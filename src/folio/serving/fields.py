@@ -17,10 +17,10 @@ _NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false
 
 
 class Fields:
-    """The fields of a request; null counts as missing."""
+    """The fields of a request."""
 
     def __init__(self, body: dict[str, Any]) -> None:
-        self.left = {name: value for name, value in body.items() if value is not None}
+        self.left = dict(body)
 
     def take(self, name: str, default: Any = None) -> Any:
         """Take a field of any type."""
@@ -120,7 +120,7 @@ async def read_fields(request: Request, limits: Limits) -> Fields:
             f"The body took more than {limits.body_seconds:g} seconds to arrive.",
             headers={"Connection": "close"},
         ) from None
-    return Fields(_parse(data))
+    return Fields(parse(data))
 
 
 async def _read(request: Request, most: int) -> bytes:
@@ -140,15 +140,20 @@ async def _read(request: Request, most: int) -> bytes:
     return bytes(data)
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def parse(data: bytes) -> dict[str, Any]:
+    """The JSON object of a body; in each object, null counts as missing.
+
+    Raises:
+        RequestError: it is none.
+    """
+
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        if len(dict(pairs)) < len(pairs):
             raise ValueError("an object has a name twice")
-        return found
+        return {name: value for name, value in pairs if value is not None}
 
     try:
         text = data.decode("utf-8")

@@ -16,7 +16,8 @@ from folio.serving.limits import Limits
 from folio.serving.reading import read
 from folio.serving.refusals import RequestError
 from folio.serving.served import Served
-from folio.serving.transcript import Alternatives, texts_of, token_text
+from folio.serving.transcript import Alternatives, ends_of, token_text
+from folio.tokenizers.base import Tokenizer
 
 ALTERNATIVES = 8
 
@@ -62,41 +63,59 @@ def answer_look(text: str, served: Served, finder: CopyFinder, engine: Engine) -
                 scores += event
             else:
                 copied = event
-        return look(served, token_ids[n_before:], scores[n_before:], copied)
+        return look(served, text, token_ids[n_before:], scores[n_before:], copied)
 
     return Answer(engine, ticket, make=make)
 
 
 def look(
-    served: Served, token_ids: list[int], scores: list[Scored], copied: list[Copied] | None
+    served: Served,
+    text: str,
+    token_ids: list[int],
+    scores: list[Scored],
+    copied: list[Copied] | None,
 ) -> dict[str, Any]:
-    """The answer for the page.
+    """The answer for the page; tokens that are a part of a character are one with those that end
+    it.
 
     Args:
         served: the model.
-        token_ids: (T,) of the text.
+        text: that is looked at.
+        token_ids: (T,) of it.
         scores: (T + 1,) of them and of the end.
         copied: None where that is not known.
     """
-    tokens, start = [], 0
-    for text, scored in zip(texts_of(served.opened.tokenizer, token_ids), scores):
-        tokens.append(
-            {
-                "text": text,
-                "start": start,
-                "logprob": scored.log_probability,
-                "top": _with_texts(served, scored.alternatives),
-            }
-        )
-        start += len(text)
+    tokenizer = served.opened.tokenizer
+    tokens: list[dict[str, Any]] = []
+    start, parts = 0, list[Scored]()
+    for end, scored in zip(ends_of(tokenizer, text, token_ids), scores):
+        parts.append(scored)
+        if end > start:
+            nats = [part.log_probability for part in parts]
+            tokens.append(
+                {
+                    "text": text[start:end],
+                    "start": start,
+                    "logprob": None if nats[0] is None else sum(n for n in nats if n is not None),
+                    "top": _with_texts(tokenizer, parts[0].alternatives, not start),
+                }
+            )
+            start, parts = end, []
     return {
         "tokens": tokens,
-        "next": _with_texts(served, scores[-1].alternatives),
+        "next": _with_texts(tokenizer, scores[-1].alternatives, not start),
         "copied": [vars(span) for span in copied or ()],
         "searched": copied is not None,
     }
 
 
-def _with_texts(served: Served, best: Alternatives) -> list[list[Any]]:
-    tokenizer = served.opened.tokenizer
-    return [[token_text(tokenizer, token_id), math.exp(value)] for token_id, value in best]
+def _with_texts(tokenizer: Tokenizer, best: Alternatives, first: bool) -> list[list[Any]]:
+    """Tokens as each would stand there, at the beginning or behind others; a special one is no
+    text.
+    """
+    special = set(tokenizer.special_tokens.values())
+    between = "" if first else tokenizer.separator.decode()
+    return [
+        ["" if i in special else between + token_text(tokenizer, i), math.exp(value)]
+        for i, value in best
+    ]

@@ -51,12 +51,17 @@ def serve(
         begun: is told the address, when it is listened at, and what answers there.
 
     Raises:
-        UserError: the address cannot be had, or a key is missing.
+        UserError: the address cannot be had, or a key is missing or cannot be sent.
     """
     if not is_loopback(host) and not key:
         raise UserError(
             f"At {host} other machines reach this server, so it needs a key: give --api-key or "
             f"set FOLIO_API_KEY, or leave --host out."
+        )
+    if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise UserError(
+            "The key must be ASCII without spaces around it, as headers carry it; give another "
+            "--api-key or FOLIO_API_KEY."
         )
     limits = limits or Limits()
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # that a client left is no warning

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from folio.generation.row import FINISHED, Drawn
 from folio.tokenizers.base import TextDecoder, Tokenizer
@@ -75,6 +77,27 @@ def texts_of(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[str]:
     if texts:
         texts[-1] += decoder.end()
     return texts
+
+
+def ends_of(tokenizer: Tokenizer, text: str, token_ids: Sequence[int]) -> list[int]:
+    """Where each token of a text ends in it, in characters; a token inside a character ends where
+    the one before it does.
+    """
+    normal, at = tokenizer.normalize(text), 0
+    ends = []
+    for added in texts_of(tokenizer, token_ids):
+        if tokenizer.separator:  # words; what stands between them is no token
+            added = added.strip()
+            at = normal.index(added, at)
+        at += len(added)
+        ends.append(at)
+    if normal == text:
+        return ends
+    starts = [i for i, c in enumerate(text) if not i or unicodedata.category(c)[0] != "M"]
+    places = [0]  # in the text, of each place in the normal one
+    for start, end in pairwise([*starts, len(text)]):
+        places += [end] * len(tokenizer.normalize(text[start:end]))
+    return [places[min(end, len(places) - 1)] for end in ends]
 
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:

@@ -86,6 +86,14 @@ def said_template(model: Mapping[str, Any], source: str) -> bool:
     return CHAT_KEY in model
 
 
+def unknown_message(names: Sequence[str]) -> str:
+    """The error for a prompt with characters or words of these names, of which five are told."""
+    return (
+        f"The vocabulary lacks {', '.join(names[:5])}{', ...' if names[5:] else ''}, so "
+        f"the model cannot read it. Leave it out of the prompt."
+    )
+
+
 class Tokenizer(ABC):
     """Converts text to token ids and back."""
 
@@ -117,6 +125,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode_ordinary(self, text: str) -> TokenIds:
         """Token ids of a text; whatever looks like a special token is plain text."""
+
+    def normalize(self, text: str) -> str:
+        """Return the text that is cut into tokens, where it is another one than that given."""
+        return text
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -245,7 +257,7 @@ class Tokenizer(ABC):
 
     def describe_unknown(self, text: str) -> str:
         """Describe what the vocabulary lacks of this text."""
-        return f"The prompt {text!r} has words that the training text does not have."
+        return f"The prompt {text[:40]!r} has what the training text does not have. Leave it out."
 
     def decode(self, token_ids: ArrayLike, skip_special: bool = False) -> str:
         """Text of some token ids; invalid UTF-8 becomes U+FFFD.

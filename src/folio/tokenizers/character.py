@@ -22,6 +22,7 @@ from folio.tokenizers.base import (
     chat_tokens_lacking,
     said_template,
     template_entry,
+    unknown_message,
 )
 
 CODE_POINTS = 0x110000
@@ -71,11 +72,7 @@ class CharacterTokenizer(Tokenizer):
 
     def describe_unknown(self, text: str) -> str:
         strange = sorted(set(text) - set(self.characters))
-        shown = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in strange[:5])
-        return (
-            f"The training text does not have {shown}{', ...' if strange[5:] else ''}, so the "
-            f"model cannot read it. Leave it out of the prompt."
-        )
+        return unknown_message([f"{c!r} (U+{ord(c):04X})" for c in strange])
 
     def with_chat(self) -> CharacterTokenizer:
         added = [*self.special_tokens][2:]

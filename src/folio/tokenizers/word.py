@@ -23,6 +23,7 @@ from folio.tokenizers.base import (
     chat_tokens_lacking,
     said_template,
     template_entry,
+    unknown_message,
 )
 from folio.tokenizers.bpe.patterns import with_our_classes
 
@@ -134,15 +135,20 @@ class WordTokenizer(Tokenizer):
         kept: Any = {"punctuation": self.punctuation, "lowercase": self.lowercase}
         return WordTokenizer(self.words, added=added, has_chat=True, **kept)
 
+    def normalize(self, text: str) -> str:
+        return _lower(text) if self.lowercase else text
+
     def split(self, text: str) -> list[str]:
         """The words of a text, known and unknown."""
-        return with_our_classes(EXPRESSIONS[self.punctuation]).findall(
-            _lower(text) if self.lowercase else text
-        )
+        return with_our_classes(EXPRESSIONS[self.punctuation]).findall(self.normalize(text))
 
     def encode_ordinary(self, text: str) -> TokenIds:
         unknown = self.special_tokens[UNKNOWN]
         return np.array([self._id_of.get(word, unknown) for word in self.split(text)], self.dtype)
+
+    def describe_unknown(self, text: str) -> str:
+        strange = dict.fromkeys(word for word in self.split(text) if word not in self._id_of)
+        return unknown_message([repr(word[:40]) for word in strange])
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[TokenIds]:
         return map(self.encode_ordinary, whole_words(texts, self.punctuation))

@@ -57,7 +57,7 @@ class Branches {
     this.list.replaceChildren(...this.rows.map((row) => {
       const item = document.createElement("li"), text = row.nodes.map((node) => node.text).join("");
       const words = text.trim().replace(/\s+/g, " ");
-      item.textContent = words.length > BEGINNING ? `${words.slice(0, BEGINNING)} \u2026` : words || (row.nodes[0].parent ? "\u21b5" : "(the beginning)");
+      item.textContent = shortened(words, BEGINNING) || (row.nodes[0].parent ? "\u21b5" : "(the beginning)");
       item.setAttribute("role", "treeitem");
       item.setAttribute("aria-level", row.level);
       item.setAttribute("aria-selected", row.here);

@@ -15,7 +15,7 @@ class Copied {
     this.section.querySelector("ul").replaceChildren(...spans.slice(0, LISTED).map(({ start, end, source }) => {
       const item = document.createElement("li"), button = document.createElement("button");
       button.type = "button";
-      button.textContent = end - start > QUOTED ? `${text.slice(start, start + QUOTED)} \u2026` : text.slice(start, end);
+      button.textContent = shortened(text.slice(start, end), QUOTED);
       button.onclick = () => this.select(start, end);
       item.append(button, ` ${source}`);
       return item;

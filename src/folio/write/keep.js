@@ -26,15 +26,23 @@ class Store {
     this.run = run;
     this.key = `folio write ${run}`;
     this.kept = null; // what this page last read or wrote
+    this.unread = ""; // says where a text stays that cannot be read
   }
 
-  // What was kept; null where there is nothing, or nothing that can be read.
+  // What was kept; null where there is nothing. What cannot be read stays, and this page takes another key.
   load() {
-    try {
-      this.kept = localStorage.getItem(this.key);
-      return this.kept && unpacked(this.kept);
-    } catch {
-      return null;
+    for (let n = 2; ; n++) {
+      try {
+        this.kept = localStorage.getItem(this.key);
+      } catch {
+        return null;
+      }
+      try {
+        return this.kept && unpacked(this.kept);
+      } catch (error) {
+        this.unread = `${error.message} This browser still keeps it, under "${this.key}".`;
+        this.key = `folio write ${this.run} (${n})`;
+      }
     }
   }
 

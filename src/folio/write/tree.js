@@ -6,11 +6,17 @@
 // What a textarea makes of line ends, so that its offsets are ours.
 const clean = (text) => text.replace(/\r\n?/g, "\n");
 
+// A place in a text, or the one before it where a pair would be cut in two.
+const beforePair = (text, at) => (at && /[\ud800-\udbff]/.test(text[at - 1]) ? at - 1 : at);
+
+// The beginning of a text, as much as is shown.
+const shortened = (text, most) => (text.length > most ? `${text.slice(0, beforePair(text, most))} \u2026` : text);
+
 // How many characters two texts have in common at their beginnings, no half of a pair.
 function commonStart(a, b) {
   let n = 0;
   while (n < a.length && n < b.length && a[n] === b[n]) n++;
-  return n && /[\ud800-\udbff]/.test(a[n - 1]) ? n - 1 : n;
+  return beforePair(a, n);
 }
 
 class Tree {
@@ -45,7 +51,15 @@ class Tree {
     for (; node.parent; node = node.parent) node.parent.recent = node;
   }
 
+  // A node, or what is left in the tree of the way to it.
+  still(node) {
+    const path = this.path(node), there = (one) => (one.parent ? one.parent.children.includes(one) : one === this.root);
+    const gone = path.findIndex((one) => !there(one));
+    return gone < 0 ? node : path[gone - 1] || this.root;
+  }
+
   go(node) {
+    node = this.still(node);
     this.typed = null;
     this.remember(node);
     if (node === this.current) return;
@@ -96,12 +110,18 @@ class Tree {
     this.typed = n < text.length ? this.current : null;
   }
 
+  // Take a node away with all that is behind it.
+  remove(node) {
+    const { parent } = node;
+    parent.children = parent.children.filter((one) => one !== node);
+    if (parent.recent === node) parent.recent = null;
+  }
+
   // Take the current node away again, which came last and has nothing behind it.
   drop() {
     const { parent, children } = this.current;
     if (!parent || children.length) return;
-    parent.children.splice(parent.children.indexOf(this.current), 1);
-    if (parent.recent === this.current) parent.recent = null;
+    this.remove(this.current);
     this.past.length = this.at--;
     this.typed = null;
     if (this.current !== parent) this.go(parent);
@@ -154,7 +174,7 @@ class Tree {
       nodes.push({ parent: node.parent && number.get(node.parent), text: node.text, by: node.by });
       waiting.push(...node.children.slice().reverse());
     }
-    return { nodes, current: number.get(this.current) };
+    return { nodes, current: number.get(this.still(this.current)) };
   }
 
   static fromJSON(value) {

@@ -68,13 +68,14 @@
   // Where the part of a long text that is looked at begins, the same while somebody types.
   function beginning(text, at) {
     const from = Math.max(0, Math.floor(at / STRETCH) - REACH) * STRETCH;
-    return from - (/\s\S*$/.exec(text.slice(Math.max(0, from - 100), from)) || [""])[0].length;
+    const word = /\s\S*$/.exec(text.slice(Math.max(0, from - 100), from)) || [""];
+    return beforePair(text, from - word[0].length);
   }
 
   function look() {
     looking.start(async (signal) => {
       const text = paper.field.value, from = beginning(text, paper.field.selectionStart);
-      const to = Math.min(text.length, from + (2 * REACH + 1) * STRETCH);
+      const to = beforePair(text, Math.min(text.length, from + (2 * REACH + 1) * STRETCH));
       const found = await engine.look(text.slice(from, to), signal);
       if (signal.aborted) return;
       const { tokens } = found;
@@ -200,6 +201,7 @@
     stop();
     before = tree.root.children.length ? tree : null;
     tree = other;
+    side.begin([]);
     follow({ quiet: true });
   }
 
@@ -208,6 +210,7 @@
     if (!tree.undo() && before) {
       tree = before;
       before = null;
+      side.begin([]);
     }
     follow();
   }
@@ -249,9 +252,9 @@
   function wrote() { // it came to its end, or was stopped
     $("write").textContent = "Write on";
     if (!tree.current.text && tree.current.parent) tree.drop();
-    for (const node of side.nodes.filter((one) => !one.text && one.parent))
-      node.parent.children.splice(node.parent.children.indexOf(node), 1);
-    if (side.nodes.some((node) => !node.text)) side.begin(side.nodes.filter((node) => node.text));
+    const empty = side.nodes.filter((node) => !node.text);
+    empty.forEach((node) => tree.remove(node));
+    if (empty.length) side.begin(side.nodes.filter((node) => node.text));
     keepSoon();
   }
 
@@ -440,7 +443,7 @@
     tree = kept.tree;
     settings.values = kept.settings;
   }
-  engine.ready.then(say, (error) => status.fail(error, "page"));
+  engine.ready.then((text) => say(store.unread || text), (error) => status.fail(error, "page"));
   paper.field.focus();
   follow({ quiet: true });
   branches.show(tree);

@@ -185,7 +185,7 @@ class BPETokenizer(Tokenizer):
         return self._encode_ordinary(text, self._encode_chunks)
 
     def _encode_ordinary(self, text: str, encode: Callable[[str], TokenIds]) -> TokenIds:
-        text = self._normalize(text)
+        text = self.normalize(text)
         if self._contents.found_in_text:
             return self._encode_around(text, self._contents.found_in_text, encode)
         return encode(text)
@@ -197,7 +197,7 @@ class BPETokenizer(Tokenizer):
             UserError: the vocabulary lacks a byte of the text.
         """
         byte_ids = self._contents.rules.byte_ids
-        present = set(self._normalize(text).encode("utf-8", "surrogatepass"))
+        present = set(self.normalize(text).encode("utf-8", "surrogatepass"))
         if lacking := [value for value in sorted(present) if byte_ids[value] < 0]:
             raise UserError(
                 f"The vocabulary lacks the byte {lacking[0]:#04x}, which the text "
@@ -213,7 +213,7 @@ class BPETokenizer(Tokenizer):
             return 0, 0
         counts = np.zeros(256, np.int64)
         for text in texts:
-            data = self._normalize(text).encode("utf-8", "surrogatepass")
+            data = self.normalize(text).encode("utf-8", "surrogatepass")
             counts += np.bincount(np.frombuffer(data, np.uint8), minlength=256)
         return int(counts[lacking].sum()), int(counts.sum())
 
@@ -226,7 +226,7 @@ class BPETokenizer(Tokenizer):
         """Token ids of each text, computed on two threads if there are enough."""
         if self._contents.found_in_text:
             return [self.encode_ordinary(text) for text in texts]
-        texts = [self._normalize(text) for text in texts]
+        texts = [self.normalize(text) for text in texts]
         if self._encoder is None:
             return [self._encode_slowly(text) for text in texts]
         return [ids.astype(self.dtype) for ids in self._encoder.encode_batch(texts)]
@@ -236,13 +236,13 @@ class BPETokenizer(Tokenizer):
         if self._contents.found_in_text:  # a cut could split their names
             return iter([self.encode_ordinary("".join(texts))])
         if self._contents.normalization:
-            texts = map(self._normalize, _cut_before_ascii(texts))
+            texts = map(self.normalize, _cut_before_ascii(texts))
         pieces = safe_pieces(texts)
         if self._encoder is None:
             return map(self._encode_slowly, pieces)
         return (ids.astype(self.dtype) for ids in self._encoder.encode_stream(pieces))
 
-    def _normalize(self, text: str) -> str:
+    def normalize(self, text: str) -> str:
         form: Any = self._contents.normalization
         return unicodedata.normalize(form, text) if form else text
 
