@@ -51,6 +51,19 @@ def test_a_glob_of_folders_gives_what_is_in_them_once(tmp_path: Path):
     assert names(tmp_path / "**", tmp_path) == ["c1/a.txt", "c2/sub/b.txt", "d/c.txt"]
 
 
+def test_a_folder_that_a_glob_finds_anywhere_is_read_and_nothing_is_read_twice(tmp_path: Path):
+    for name in ("vol1.txt", "vol2/a.txt", "vol2/vol3/b.txt", "vol2/vol4.log", "x/raw/c.txt"):
+        write(tmp_path, name, name)
+    findings = Findings()
+    found = find_files(str(tmp_path / "**" / "vol*"), findings, everything=False)
+    assert sorted(str(Path(file.name).relative_to(tmp_path)) for file in found) == [
+        "vol1.txt", "vol2/a.txt", "vol2/vol3/b.txt", "vol2/vol4.log"
+    ]  # fmt: skip
+    assert not findings.skipped  # the glob names vol4.log
+    assert names(tmp_path / "**" / "raw", tmp_path) == ["x/raw/c.txt"]
+    assert len(names(tmp_path / "**", tmp_path)) == 5
+
+
 def test_archives_are_looked_through_and_archives_in_them(tmp_path: Path):
     inner = tmp_path / "inner.zip"
     with zipfile.ZipFile(inner, "w") as file:
