@@ -4,6 +4,7 @@ import errno
 import gzip
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,24 @@ def test_a_full_disk_is_not_a_damaged_archive(tmp_path: Path, monkeypatch: pytes
     for name in ("a.txt.gz", "b.zip"):
         with pytest.raises(StorageError, match="The disk is full"):
             list(find_files(str(tmp_path / name), Findings(), everything=False))
+
+
+def test_a_packed_file_that_cannot_be_read_is_left_out_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    packed = {"a.zip", "b.tar.gz", "c.txt.gz"}
+    for name in ("a.txt", *packed):
+        write(tmp_path, name, "text")
+    opened = Path.open
+
+    def forbidden(path: Path, *args: Any, **named: Any) -> Any:  # as root, modes forbid nothing
+        if path.name in packed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **named)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    reading = read_documents([str(tmp_path)], CorpusConfig())
+    assert [document.text for document in reading.documents] == ["text"]
+    assert {Path(name).name for name in reading.findings.refused} == packed
+    assert set(reading.findings.refused.values()) == {"it cannot be read: Permission denied"}
+    assert reading.findings.dropped == {"files that are left out": len(packed) * len("text")}

@@ -69,8 +69,8 @@ def members(
     Raises:
         UserError: not an archive, damaged, or a bomb; earlier members have already been yielded.
     """
-    unpack = _zip_members if _is_zip(archive) else _tar_members
     try:
+        unpack = _zip_members if _is_zip(archive) else _tar_members
         yield from unpack(archive, wanted, expansion)
     except UserError:
         raise
@@ -94,6 +94,8 @@ def unpacked(path: Path, expansion: Expansion) -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return f"it cannot be read: {error.strerror}"
     kind = what_is_file(path)
     return (
         f"it is {kind}"

@@ -266,7 +266,7 @@ def _opened(
 def _of_archive(
     archive: SourceFile, findings: Findings, everything: bool, expansion: Expansion, depth: int
 ) -> Iterator[SourceFile]:
-    name, n_unpacked = archive.name, 0
+    name, n_bytes, n_unpacked = archive.name, archive.path.stat().st_size, 0
 
     def wanted(member: str, n_bytes: int) -> bool:
         nonlocal n_unpacked
@@ -291,8 +291,10 @@ def _of_archive(
     except StorageError:
         raise
     except UserError as error:
-        findings.refuse(name, str(error))
-    findings.unpack(archive.path.stat().st_size, n_unpacked)
+        left_out = 0 if n_unpacked else n_bytes
+        findings.refuse(name, str(error), left_out)
+        n_unpacked += left_out
+    findings.unpack(n_bytes, n_unpacked)
 
 
 def printable(name: str) -> str:
