@@ -146,7 +146,9 @@ def _zip_members(
                     with file.open(info) as member:
                         alone = Expansion(info.compress_size)
                         yield _kept(name, _keep(member, expansion, alone))
-                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+                except UserError:  # a bomb, or the disk
+                    raise
+                except _DAMAGED as error:
                     yield Member(name, None, info.file_size, f"it is damaged ({error})")
 
 
