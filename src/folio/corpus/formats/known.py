@@ -63,7 +63,7 @@ FORMATS = (
         "subtitles",
         (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
         "subtitles.read_subtitles",
-        revision=5,
+        revision=6,
     ),
     Format(
         "json",
