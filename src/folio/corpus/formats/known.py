@@ -71,7 +71,7 @@ FORMATS = (
         "chats.read_json",
         settings=("text_column", "chat_times", "conversations"),
         laid_out=False,
-        revision=5,
+        revision=6,
     ),
     Format(
         "parquet",
