@@ -42,6 +42,27 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path):
     assert texts(tmp_path / "a.tar") == ["A note.", "A chapter.\n"]
 
 
+def test_a_tar_is_read_behind_its_end_and_a_damaged_header_and_the_rest_is_told(tmp_path: Path):
+    def tar(*names: str) -> bytearray:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as file:
+            for name in names:
+                info = tarfile.TarInfo(f"{name}.txt")
+                info.size = len(name)
+                file.addfile(info, io.BytesIO(name.encode()))
+        return bytearray(packed.getvalue())
+
+    assert texts(write(tmp_path, "ab.tar", bytes(tar("a") + tar("b")))) == ["a", "b"]
+    damaged = tar("c", "d", "e")
+    damaged[2 * 512] ^= 1  # the header of d
+    corpus = read(write(tmp_path, "cde.tar", bytes(damaged) + b"no tar"))
+    assert [document.text for document in corpus.documents] == ["c", "e"]
+    (warning,) = corpus.reading.warnings()
+    assert "cde.tar/bytes of no member is left out: a header is damaged" in warning
+    ledger = corpus.record()["ledger_bytes"]
+    assert ledger["dropped"] == {"files that are left out": 2 * 512 + len("no tar")}
+
+
 @pytest.mark.parametrize(
     "text", ["Старый фонарь горел. ", "Der Wärter zündete sie an. ", "老灯塔的看守人。"]
 )

@@ -4,6 +4,7 @@ import errno
 import gzip
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,19 @@ def test_a_glob_of_folders_gives_what_is_in_them_once(tmp_path: Path):
     assert names(tmp_path / "**", tmp_path) == ["c1/a.txt", "c2/sub/b.txt", "d/c.txt"]
 
 
+def test_a_folder_that_a_glob_finds_anywhere_is_read_and_nothing_is_read_twice(tmp_path: Path):
+    for name in ("vol1.txt", "vol2/a.txt", "vol2/vol3/b.txt", "vol2/vol4.log", "x/raw/c.txt"):
+        write(tmp_path, name, name)
+    findings = Findings()
+    found = find_files(str(tmp_path / "**" / "vol*"), findings, everything=False)
+    assert sorted(str(Path(file.name).relative_to(tmp_path)) for file in found) == [
+        "vol1.txt", "vol2/a.txt", "vol2/vol3/b.txt", "vol2/vol4.log"
+    ]  # fmt: skip
+    assert not findings.skipped  # the glob names vol4.log
+    assert names(tmp_path / "**" / "raw", tmp_path) == ["x/raw/c.txt"]
+    assert len(names(tmp_path / "**", tmp_path)) == 5
+
+
 def test_archives_are_looked_through_and_archives_in_them(tmp_path: Path):
     inner = tmp_path / "inner.zip"
     with zipfile.ZipFile(inner, "w") as file:
@@ -90,3 +104,24 @@ def test_a_full_disk_is_not_a_damaged_archive(tmp_path: Path, monkeypatch: pytes
     for name in ("a.txt.gz", "b.zip"):
         with pytest.raises(StorageError, match="The disk is full"):
             list(find_files(str(tmp_path / name), Findings(), everything=False))
+
+
+def test_a_packed_file_that_cannot_be_read_is_left_out_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    packed = {"a.zip", "b.tar.gz", "c.txt.gz"}
+    for name in ("a.txt", *packed):
+        write(tmp_path, name, "text")
+    opened = Path.open
+
+    def forbidden(path: Path, *args: Any, **named: Any) -> Any:  # as root, modes forbid nothing
+        if path.name in packed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **named)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    reading = read_documents([str(tmp_path)], CorpusConfig())
+    assert [document.text for document in reading.documents] == ["text"]
+    assert {Path(name).name for name in reading.findings.refused} == packed
+    assert set(reading.findings.refused.values()) == {"it cannot be read: Permission denied"}
+    assert reading.findings.dropped == {"files that are left out": len(packed) * len("text")}

@@ -101,6 +101,31 @@ def test_an_encrypted_member(folder: Path):
     assert "encrypted" in refusal(folder, "a.zip/a.txt")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_loses_no_other_and_a_damaged_part_is_told(folder: Path, method: int):
+    def damaged(part: str) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as file:
+            file.writestr(part, random.Random(1).randbytes(1000))
+            file.writestr("b.txt", "The other member is read.")
+        data = bytearray(buffer.getvalue())
+        data[100:900] = bytes(800)
+        return bytes(data)
+
+    making.write(folder, "a.zip", damaged("a.txt"))
+    making.write(folder, "b.epub", damaged("META-INF/container.xml"))
+    assert "The other member is read." in [d.text for d in read(folder).documents]
+    assert "damaged" in refusal(folder, "a.zip/a.txt")
+    assert "its part META-INF/container.xml is damaged" in refusal(folder, "b.epub")
+
+
+def test_a_part_that_is_packed_in_an_unknown_way_is_not_encrypted(folder: Path):
+    data = bytearray(making.zip_of({"META-INF/container.xml": b"x" * 100}))
+    data[8] = data[data.index(b"PK\1\2") + 10] = 99  # the method of compression
+    making.write(folder, "b.epub", bytes(data))
+    assert "compression method is not supported" in refusal(folder, "b.epub")
+
+
 def test_archives_nested_without_end(folder: Path):
     data = making.zip_of({"a.txt": "deep"})
     for i in range(6):

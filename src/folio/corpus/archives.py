@@ -69,8 +69,8 @@ def members(
     Raises:
         UserError: not an archive, damaged, or a bomb; earlier members have already been yielded.
     """
-    unpack = _zip_members if _is_zip(archive) else _tar_members
     try:
+        unpack = _zip_members if _is_zip(archive) else _tar_members
         yield from unpack(archive, wanted, expansion)
     except UserError:
         raise
@@ -94,6 +94,8 @@ def unpacked(path: Path, expansion: Expansion) -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return f"it cannot be read: {error.strerror}"
     kind = what_is_file(path)
     return (
         f"it is {kind}"
@@ -144,16 +146,32 @@ def _zip_members(
                     with file.open(info) as member:
                         alone = Expansion(info.compress_size)
                         yield _kept(name, _keep(member, expansion, alone))
-                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+                except UserError:  # a bomb, or the disk
+                    raise
+                except _DAMAGED as error:
                     yield Member(name, None, info.file_size, f"it is damaged ({error})")
 
 
 def _tar_members(
     archive: Path, wanted: Callable[[str, int], bool], expansion: Expansion
 ) -> Iterator[Member]:
+    n_strays = 0
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+            try:
+                return super().frombuf(buf, encoding, errors)
+            except tarfile.TarError:
+                nonlocal n_strays
+                n_strays += len(buf) if any(buf) else 0
+                raise
+
     with _decompressed(archive) as stream:
         counted: Any = _Counted(stream, expansion)
-        with tarfile.open(fileobj=counted, mode="r|") as file:
+        # Another tar may follow the zeros at the end of one, and whole members a damaged header.
+        with tarfile.open(fileobj=counted, mode="r|", tarinfo=Header, ignore_zeros=True) as file:
+            number = -1
             for number, info in enumerate(file):
                 if number >= ARCHIVE_MEMBERS:
                     raise UserError(f"it has more than {ARCHIVE_MEMBERS:,} members")
@@ -167,6 +185,11 @@ def _tar_members(
                     member = file.extractfile(info)
                     assert member is not None
                     yield _kept(info.name, _keep(member))
+    if n_strays and number < 0:
+        raise tarfile.ReadError("no header of a member")
+    if n_strays:
+        why = "a header is damaged, or something else than a tar follows"
+        yield Member("bytes of no member", None, n_strays, why)
 
 
 def _kept(name: str, path: Path) -> Member:

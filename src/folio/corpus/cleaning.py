@@ -3,16 +3,16 @@
 unicode              NFC: one code for one character
 control characters   invisible ones are dropped, direction marks among them
 whitespace           one kind of line end and space, none before a line end, one empty line
-boilerplate          lines that come back in many files are dropped: menus, legal notices
+boilerplate          lines with which many files begin or end are dropped: menus, legal notices
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from folio.corpus.document import Pieces
@@ -25,7 +25,11 @@ SHOWN = 3
 
 BOILERPLATE_FILES = 5
 BOILERPLATE_SHARE = 0.3
-"""A line that occurs in so many files, and in at least this share of them, is boilerplate."""
+"""A line is boilerplate if it stands at one place in so many files, and in at least this share of
+them. Places are counted from the start or the end: ordinary lines, such as "Yes." or `else:`, recur
+in many files, but hardly ever at one place."""
+EDGE_LINES = 50
+"""How many lines at the start and at the end of a file may be boilerplate."""
 BOILERPLATE_SAMPLE = 200
 """How many files are searched, chosen by their content."""
 BOILERPLATE_CHARACTERS = (2, 300)
@@ -59,7 +63,8 @@ class CleaningConfig:
     """One kind of line end and space, no spaces before a line end, one empty line at most."""
 
     boilerplate: bool = True
-    """Drop lines that recur in a third of the files, and in at least five."""
+    """Drop lines near the start or the end of a file that stand at the same place in a third of the
+    files, and in at least five."""
 
 
 @dataclass
@@ -83,7 +88,7 @@ class Tally:
 
 
 def cleaned(
-    pieces: Pieces, config: CleaningConfig, boilerplate: frozenset[str] = frozenset()
+    pieces: Pieces, config: CleaningConfig, boilerplate: frozenset[int] = frozenset()
 ) -> Pieces:
     """The same text, cleaned each time it is read."""
     return lambda: clean(pieces(), config, boilerplate)
@@ -92,7 +97,7 @@ def cleaned(
 def clean(
     pieces: Iterable[str],
     config: CleaningConfig,
-    boilerplate: frozenset[str] = frozenset(),
+    boilerplate: frozenset[int] = frozenset(),
     tally: Tally | None = None,
     source: str = "",
     places: Sequence[int] = (),
@@ -103,14 +108,14 @@ def clean(
     Args:
         pieces: the text.
         config: which steps to take.
-        boilerplate: lines to drop, without the spaces around them.
+        boilerplate: numbers of the lines to drop, from 0; empty lines do not count.
         tally: counts the changes; None if they have been counted before.
         source: the name that examples show.
         places: character positions in the text, ascending ...
         moved: ... and receives the same positions in the cleaned text.
     """
     tally = tally or Tally()
-    n_characters = held = 0
+    n_characters = held = n_lines = 0
     for block in _blocks(pieces, places):
         if block is None:
             if moved is not None:
@@ -122,7 +127,7 @@ def clean(
         if config.unicode:
             text = _composed(text, tally, source)
         if boilerplate and config.boilerplate:
-            text = _without_boilerplate(text, boilerplate, tally)
+            text, n_lines = _without_boilerplate(text, boilerplate, n_lines, tally)
         if config.whitespace:
             n_bytes = _size(text)
             text = _plain_spaces(text, tally, source)
@@ -143,26 +148,59 @@ def clean(
         yield "\n"
 
 
-def find_boilerplate(documents: Sequence[tuple[str, Pieces]]) -> frozenset[str]:
-    """Find lines that recur in many documents.
+def find_boilerplate(
+    documents: Sequence[tuple[str, Pieces]], config: CleaningConfig
+) -> frozenset[tuple[int, str]]:
+    """Find lines that stand at the same place in many documents.
 
     Args:
         documents: the sha256 and the text of each; the sample is chosen by sha256.
+        config: how the lines are cleaned before they are compared.
+
+    Returns:
+        Each line with its place: 0, 1, ... from the start, -1, -2, ... from the end.
     """
     sample = sorted(documents, key=lambda document: document[0])[:BOILERPLATE_SAMPLE]
-    seen: Counter[str] = Counter()
+    seen: Counter[tuple[int, str]] = Counter()
     shortest, longest = BOILERPLATE_CHARACTERS
     for _, pieces in sample:
-        lines: set[str] = set()
-        for block in _blocks(pieces(), ()):
-            lines.update(map(str.strip, (block or "").splitlines()))
+        _, edges = _edges(pieces(), config, ())
         seen.update(
-            line
-            for line in lines
+            (place, line)
+            for place, line in edges
             if shortest <= len(line) <= longest and any(map(str.isalnum, line))
         )
     enough = max(BOILERPLATE_FILES, BOILERPLATE_SHARE * len(sample))
-    return frozenset(line for line, count in seen.items() if count >= enough)
+    return frozenset(found for found, count in seen.items() if count >= enough)
+
+
+def boilerplate_lines(
+    pieces: Iterable[str],
+    config: CleaningConfig,
+    boilerplate: frozenset[tuple[int, str]],
+    places: Sequence[int] = (),
+) -> frozenset[int]:
+    """The numbers of the lines of a document that are boilerplate, for `clean`."""
+    if not boilerplate:
+        return frozenset()
+    n_lines, edges = _edges(pieces, config, places)
+    return frozenset(place % n_lines for place, line in edges if (place, line) in boilerplate)
+
+
+def _edges(
+    pieces: Iterable[str], config: CleaningConfig, places: Sequence[int]
+) -> tuple[int, list[tuple[int, str]]]:
+    """The number of lines that are not empty, and the first and the last of them, cleaned."""
+    n_lines = 0
+    first: list[tuple[int, str]] = []
+    last: deque[str] = deque(maxlen=EDGE_LINES)
+    for text in clean(pieces, replace(config, boilerplate=False), places=places):
+        for line in filter(None, map(str.strip, text.splitlines())):
+            if n_lines < EDGE_LINES:
+                first.append((n_lines, line))
+            last.append(line)
+            n_lines += 1
+    return n_lines, first + list(zip(range(-len(last), 0), last))
 
 
 # ---- steps -----------------------------------------------------------------------------
@@ -212,15 +250,20 @@ def _plain_spaces(text: str, tally: Tally, source: str) -> str:
     return text
 
 
-def _without_boilerplate(text: str, boilerplate: frozenset[str], tally: Tally) -> str:
+def _without_boilerplate(
+    text: str, boilerplate: frozenset[int], n_lines: int, tally: Tally
+) -> tuple[str, int]:
+    """The text that is kept, and the number of lines so far."""
     kept = []
     for line in text.splitlines(keepends=True):
-        if line.strip() in boilerplate:
-            tally.dropped["boilerplate"] += _size(line)
-            tally.note("boilerplate", 1, line.strip)
-        else:
-            kept.append(line)
-    return "".join(kept)
+        if not line.isspace():
+            n_lines += 1
+            if n_lines - 1 in boilerplate:
+                tally.dropped["boilerplate"] += _size(line)
+                tally.note("boilerplate", 1, line.strip)
+                continue
+        kept.append(line)
+    return "".join(kept), n_lines
 
 
 def _around(text: str, pattern: re.Pattern[str], source: str) -> str:

@@ -227,7 +227,7 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
     if codec or (codec := _wide(data)):
         return data[len(mark) :].decode(codec, errors="replace")
     if named and _NO_ASCII.match(named):  # its bytes are all below 128, as those of ASCII
-        with suppress(LookupError, UnicodeDecodeError):
+        with suppress(LookupError, ValueError):
             return data.decode(named)
     with suppress(UnicodeDecodeError):
         return data.decode("utf-8")
@@ -238,7 +238,8 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
         notes.warnings.append(_replaced(n_damaged))
         return DAMAGED.sub(REPLACED, text)
     if named:
-        with suppress(LookupError):
+        # Some codecs of Python decode no text, or take no `replace`; a name may hold a NUL.
+        with suppress(LookupError, ValueError):
             return data.decode(named, errors="replace")
     guessed = guess(whole_characters(data[: 1 << 20])) or "cp1252"
     notes.warnings.append(guess_note(guessed))

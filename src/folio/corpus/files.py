@@ -146,11 +146,13 @@ def _files_of(source: str, findings: Findings, everything: bool) -> Iterator[Sou
     """The files of a path or a glob, packed as they lie there."""
     path = local_path(source)
     if not os.path.lexists(path) and glob.has_magic(str(path)):
-        for match in _matches(path, findings):
-            if not match.is_dir():
+        matches = [Path(m) for m in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        apart = frozenset(matches)  # "**" also matches what is inside its folders
+        for match in _without_own(matches, findings):
+            if match.is_dir():
+                yield from _of_folder(match, findings, everything, apart)
+            else:
                 yield from _of_file(match, findings, everything, named=True)
-            elif "**" not in source:  # "**" also matches what is inside its folders
-                yield from _of_folder(match, findings, everything)
         return
     if path.is_dir():
         yield from _of_folder(path, findings, everything)
@@ -166,7 +168,7 @@ def is_source(source: str) -> bool:
     return glob.has_magic(str(path)) and bool(glob.glob(str(path), recursive=True))  # noqa: PTH207
 
 
-def _matches(pattern: Path, findings: Findings) -> Iterator[Path]:
+def _without_own(matches: Sequence[Path], findings: Findings) -> Iterator[Path]:
     """What a glob matches, except what Folio itself wrote."""
     own: dict[Path, bool] = {}
 
@@ -178,7 +180,7 @@ def _matches(pattern: Path, findings: Findings) -> Iterator[Path]:
                 findings.own.append(printable(str(folder)))
         return own[folder]
 
-    for match in map(Path, sorted(glob.glob(str(pattern), recursive=True))):  # noqa: PTH207
+    for match in matches:
         if is_own(match if match.is_dir() else match.parent):
             continue
         if is_page(match):
@@ -187,7 +189,11 @@ def _matches(pattern: Path, findings: Findings) -> Iterator[Path]:
             yield match
 
 
-def _of_folder(folder: Path, findings: Findings, everything: bool) -> Iterator[SourceFile]:
+def _of_folder(
+    folder: Path, findings: Findings, everything: bool, apart: frozenset[Path] = frozenset()
+) -> Iterator[SourceFile]:
+    """The files of a folder, except the files and folders that are taken apart from it."""
+
     def refuse(error: OSError) -> None:
         findings.refuse(str(error.filename), f"it cannot be read: {error.strerror}")
 
@@ -195,7 +201,10 @@ def _of_folder(folder: Path, findings: Findings, everything: bool) -> Iterator[S
         findings.own.append(printable(str(folder)))
         return
     for root, folders, names in os.walk(folder, onerror=refuse):  # does not follow links
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:], names = (
+            sorted(n for n in inside if not n.startswith(".") and Path(root, n) not in apart)
+            for inside in (folders, names)
+        )
         for name in folders:
             if Path(root, name).is_symlink():
                 findings.refuse(
@@ -205,9 +214,7 @@ def _of_folder(folder: Path, findings: Findings, everything: bool) -> Iterator[S
         own = [name for name in folders if is_own_folder(Path(root, name))]
         findings.own += [printable(str(Path(root, name))) for name in own]
         folders[:] = [name for name in folders if name not in own]
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
+        for name in names:
             if is_page(Path(root, name)):
                 findings.own.append(printable(str(Path(root, name))))
                 continue
@@ -259,7 +266,7 @@ def _opened(
 def _of_archive(
     archive: SourceFile, findings: Findings, everything: bool, expansion: Expansion, depth: int
 ) -> Iterator[SourceFile]:
-    name, n_unpacked = archive.name, 0
+    name, n_bytes, n_unpacked = archive.name, archive.path.stat().st_size, 0
 
     def wanted(member: str, n_bytes: int) -> bool:
         nonlocal n_unpacked
@@ -284,8 +291,10 @@ def _of_archive(
     except StorageError:
         raise
     except UserError as error:
-        findings.refuse(name, str(error))
-    findings.unpack(archive.path.stat().st_size, n_unpacked)
+        left_out = 0 if n_unpacked else n_bytes
+        findings.refuse(name, str(error), left_out)
+        n_unpacked += left_out
+    findings.unpack(n_bytes, n_unpacked)
 
 
 def printable(name: str) -> str:

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from folio.console import say
-from folio.corpus.cleaning import CleaningConfig, Tally, clean, cleaned, find_boilerplate
+from folio.corpus.cleaning import (
+    CleaningConfig,
+    Tally,
+    boilerplate_lines,
+    clean,
+    cleaned,
+    find_boilerplate,
+)
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
 from folio.corpus.files import Findings, SourceFile, find_files, is_plain
@@ -277,25 +284,19 @@ def _clean_into(reading: Reading, found: Sequence[_Found], config: CleaningConfi
     chosen = [f.laid_out or (config.apply_to == "all" and not f.is_conversation) for f in found]
     if config.apply_to == "none":
         chosen = [False] * len(found)
-    boilerplate: frozenset[str] = frozenset()
+    boilerplate: frozenset[tuple[int, str]] = frozenset()
     if config.boilerplate:
         boilerplate = find_boilerplate(
-            [(f.content, f.pieces) for f, is_chosen in zip(found, chosen) if is_chosen]
+            [(f.content, f.pieces) for f, is_chosen in zip(found, chosen) if is_chosen], config
         )
     for f, is_chosen in zip(found, chosen):
         places = f.places
         if is_chosen:
             moved: list[int] = []
-            counted = clean(
-                f.pieces(),
-                config,
-                boilerplate,
-                reading.tally,
-                f.name,
-                [at for at, _ in places],
-                moved,
-            )
-            document = make_document(f.name, cleaned(f.pieces, config, boilerplate), counted)
+            starts = [at for at, _ in places]
+            lines = boilerplate_lines(f.pieces(), config, boilerplate, starts)
+            counted = clean(f.pieces(), config, lines, reading.tally, f.name, starts, moved)
+            document = make_document(f.name, cleaned(f.pieces, config, lines), counted)
             places = [(at, name) for at, (_, name) in zip(moved, places)]
         else:
             document = f.document or make_document(f.name, f.pieces)

@@ -205,6 +205,14 @@ def test_a_list_of_records_gives_their_texts(tmp_path: Path):
     assert texts(write(tmp_path, "a.json", json.dumps({"data": records}))) == ["One.", "Two."]
 
 
+@pytest.mark.parametrize("more", [{}, {"author": "Ann"}])
+def test_articles_with_dates_are_records_and_no_chat(tmp_path: Path, more: dict[str, str]):
+    news = [
+        {"date": f"2026-01-0{n}", "title": f"No {n}", "text": f"Day {n}.", **more} for n in (2, 1)
+    ]
+    assert texts(write(tmp_path, "a.json", json.dumps(news))) == ["Day 2.", "Day 1."]
+
+
 def test_json_of_no_known_kind_is_refused_in_words(tmp_path: Path):
     with pytest.raises(UserError, match=r"--corpus\.text-column"):
         texts(write(tmp_path, "a.json", json.dumps({"name": "x", "version": "1"})))

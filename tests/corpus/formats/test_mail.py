@@ -280,6 +280,21 @@ def test_a_mail_against_the_rules_still_gives_its_text(tmp_path: Path, head: str
     assert "Größe" in text_of(tmp_path, f"{head}Subject: x\n\nDie Größe.\n")[0]
 
 
+@pytest.mark.parametrize(
+    "charset",
+    ["charset=undefined", "charset=idna", 'charset="a\0b"', "charset*=a\0b'en'x", "charset*=x''y"],
+)
+def test_no_name_of_a_charset_loses_a_mailbox(tmp_path: Path, charset: str):
+    said = f"From a@b Mon\nContent-Type: text/plain; {charset}\n\nDie Größe.\n\n"
+    attached = said.replace("text/plain", "text/x-log")
+    mails = said + attached + f"From a@b Mon\n{MAIL}"
+    path = write(tmp_path, "a.mbox", mails.encode("cp1252"))
+    reading = read_documents([str(path)], CorpusConfig())
+    said, after = (document.text for document in reading.documents)
+    assert "Die Gr" in said and after == "Wir kommen gegen sieben. Schön!\n"
+    assert reading.tally.dropped["attachments"] == len("Die Größe.\n\n")
+
+
 @pytest.mark.parametrize("name", ["a.mht", "a.mhtml"])
 def test_a_saved_page_is_read_as_a_page(tmp_path: Path, name: str):
     page = PAGE.format("Hello.</p><pre>&gt; kept\n--\nend</pre><p>")

@@ -72,6 +72,20 @@ def test_cues_against_the_rules_are_read(tmp_path: Path, cues: str):
     assert read(write(tmp_path, "a.srt", cues)) == ["One.\nTwo.\n"]
 
 
+@pytest.mark.parametrize(
+    "cues",
+    [
+        "1\n0:01 --> 0:02\nOne,\n\nTwo.\n\n2\n0:03 --> 0:04\nThree.\n",
+        "1\n0:01 --> 0:02\n\nOne,\nTwo.\n2\n0:03 --> 0:04\nThree.\n",
+        "1\n0:01 --> 0:02\nOne,\nTwo.\n\n2\n0:03 --> 0:04\nThree.\n".replace("\n", "\r\r\n"),
+        "WEBVTT\n\n0:01 --> 0:02\n \nOne,\nTwo.\n\nNOTE mine\n\n0:03 --> 0:04\nThree.\n",
+    ],
+    ids=["an empty line inside", "an empty line before", "doubled returns", "a space"],
+)
+def test_no_line_of_a_cue_is_lost(tmp_path: Path, cues: str):
+    assert read(write(tmp_path, "a.srt", cues)) == ["One, Two.\nThree.\n"]
+
+
 def test_prose_that_is_named_as_subtitles_are_is_read(tmp_path: Path):
     prose = "The boat left at dawn,\nthey say.\n"
     assert read(write(tmp_path, "a.srt", prose)) == [prose]

@@ -18,6 +18,7 @@ from folio.errors import UserError
 _CHAT_MARKS = ("ts", "date", "timestamp", "timestamp_ms", "date_unixtime", "role", "sender")
 """Each message of an export has one of these keys."""
 _SAID = ("text", "content")
+_SPEAKERS = ("role", "from", "speaker", "sender", "sender_name", "user")
 _LISTS_OF_CHATS = ("chats", "left_chats")
 """Keys of Telegram's export of everything."""
 _SAID_IN_SLACK = ("thread_broadcast", "me_message", "file_share", "file_comment")
@@ -133,10 +134,13 @@ def _message_of(node: dict[str, Any]) -> dict[str, Any]:
 
 def _is_chat(value: Any) -> bool:
     """Whether a list holds messages; the first ones may be reports of the service."""
-    return _is_records(value) and any(
-        any(mark in message for mark in _CHAT_MARKS) and any(key in message for key in _SAID)
-        for message in value[:FIRST_MESSAGES]
-    )
+    return _is_records(value) and any(map(_is_message, value[:FIRST_MESSAGES]))
+
+
+def _is_message(record: dict[str, Any]) -> bool:
+    """Whether a record says when, what and who; one without a speaker may be an article."""
+    is_spoken = any(key in record for key in _SPEAKERS) or isinstance(record.get("author"), dict)
+    return is_spoken and all(any(key in record for key in keys) for keys in (_CHAT_MARKS, _SAID))
 
 
 def _is_records(value: Any) -> bool:

@@ -63,7 +63,7 @@ FORMATS = (
         "subtitles",
         (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
         "subtitles.read_subtitles",
-        revision=5,
+        revision=6,
     ),
     Format(
         "json",
@@ -71,7 +71,7 @@ FORMATS = (
         "chats.read_json",
         settings=("text_column", "chat_times", "conversations"),
         laid_out=False,
-        revision=5,
+        revision=6,
     ),
     Format(
         "parquet",

@@ -6,6 +6,7 @@ import codecs
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from email import policy
 from email.message import Message
 from email.parser import BytesParser
@@ -89,7 +90,7 @@ def read_saved_page(data: bytes, notes: Notes) -> Iterator[Passage]:
         if part.get_content_type() == "text/html":
             yield Passage(html_text(_content(part, notes), notes))
         elif not part.is_multipart():
-            notes.dropped["attachments"] += len(str(part.get_payload()))
+            notes.dropped["attachments"] += _packed_bytes(part)
 
 
 def _messages(path: Path, notes: Notes) -> Iterator[bytes]:
@@ -199,9 +200,8 @@ def _said(part: Message, notes: Notes) -> str:
     if kind.startswith("multipart/") and (found := _unannounced(part, kind)) is not None:
         return _said(found, notes)
     if not _is_text(part, kind):
-        raw = part.get_payload()
         reason = "encrypted text" if kind in _ENCRYPTED else "attachments"
-        notes.dropped[reason] += len(raw) if isinstance(raw, str) else 0
+        notes.dropped[reason] += _packed_bytes(part)
         return ""
     text = _content(part, notes)
     if kind == "text/html":
@@ -251,7 +251,7 @@ def _plainest(alternatives: list[Message], notes: Notes) -> Message:
             if _is_text(p, p.get_content_type()):
                 notes.drop("the same message in another form", _content(p, Notes()))
             elif not p.is_multipart():
-                notes.dropped["attachments"] += len(str(p.get_payload()))
+                notes.dropped["attachments"] += _packed_bytes(p)
     return chosen
 
 
@@ -273,8 +273,20 @@ def _payload(part: Message) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
+def _packed_bytes(part: Message) -> int:
+    """Size of a part as it lies in the message, in bytes."""
+    try:
+        packed = part.get_payload()
+    except (TypeError, ValueError):  # `email` decodes 8-bit text, and knows no such character set
+        packed = _payload(part)
+    return len(packed) if isinstance(packed, str | bytes) else 0
+
+
 def _content(part: Message, notes: Notes) -> str:
-    return decode(_payload(part), part.get_content_charset(), notes)
+    named = None
+    with suppress(ValueError):  # a name with a NUL
+        named = part.get_content_charset()
+    return decode(_payload(part), named, notes)
 
 
 def _page_text(page: str, notes: Notes) -> str:

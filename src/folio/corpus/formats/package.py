@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import lzma
 import posixpath
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -15,6 +17,10 @@ from folio.corpus.limits import Expansion
 from folio.errors import UserError
 
 READ_BYTES = 1 << 20
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
+    NotImplementedError,
+)  # fmt: skip
 DESCRIBING = frozenset((
     "descr", "title", "alt", "string", "string-value", "prompt", "promptTitle", "error",
     "errorTitle",
@@ -28,7 +34,7 @@ class Package:
     def __init__(self, data: bytes) -> None:
         try:
             self.zip = zipfile.ZipFile(io.BytesIO(data))
-        except (zipfile.BadZipFile, ValueError):
+        except _DAMAGED:
             kind = what_is(data[:512])
             raise UserError(f"it is {kind or 'damaged, or not a zip'}") from None
         self.expansion = Expansion(len(data))
@@ -52,11 +58,13 @@ class Package:
                     parts.append(block)
         except KeyError:
             raise UserError(f"it has no part {name}") from None
+        except UserError:
+            raise
+        except NotImplementedError as error:
+            raise UserError(f"its part {name} cannot be unpacked: {error}") from None
         except RuntimeError:
             raise UserError("it is encrypted; save it without a password") from None
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
+        except _DAMAGED:
             raise UserError(f"its part {name} is damaged") from None
         return b"".join(parts)
 

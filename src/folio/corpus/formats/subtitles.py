@@ -1,6 +1,6 @@
 """Subtitles: what is said, without times; one sentence per line.
 
-SRT, WebVTT and SBV separate cues by empty lines; SubStation Alpha (ASS, SSA) and MicroDVD have one
+SRT, WebVTT and SBV put a time before each cue; SubStation Alpha (ASS, SSA) and MicroDVD have one
 per line. Files are told apart by their content, since any of them may be named `.srt`.
 """
 
@@ -26,7 +26,9 @@ _MICRODVD = re.compile(r"^\{\d+\}\{\d*\}", re.MULTILINE)
 
 def read_subtitles(data: bytes, notes: Notes) -> Iterator[Passage]:
     """Read the text, one sentence per line; a line that begins with a dash has another speaker."""
-    text = decode(data, None, notes).replace("\r\n", "\n").replace("\r", "\n")
+    text = decode(data, None, notes)
+    for line_end in ("\r\r\n", "\r\n", "\r"):
+        text = text.replace(line_end, "\n")
     if _ALPHA.search(text):
         lines = _one_a_line(text, _ALPHA, r"\\[Nn]", notes)
     elif _MICRODVD.match(text.lstrip("\ufeff\n ")):
@@ -53,7 +55,8 @@ def read_subtitles(data: bytes, notes: Notes) -> Iterator[Passage]:
 
 
 def _blocks(text: str, notes: Notes) -> Iterator[str]:
-    """The lines of cues that are separated by empty lines; some programs leave those out."""
+    """The lines of cues: a cue ends before the next one, in WebVTT also at an empty line."""
+    is_vtt = text.lstrip("\ufeff").startswith("WEBVTT")
     lines = text.split("\n")
     is_time = [_TIME.match(line) is not None for line in lines]
     is_first = True  # in its block
@@ -63,7 +66,8 @@ def _blocks(text: str, notes: Notes) -> Iterator[str]:
             notes.drop("styles and comments", _TIME.sub("", line))
             in_cue, is_first = True, False
         elif not line.strip():
-            in_cue, is_first = False, True
+            in_cue = in_cue and not (is_vtt and line == "")
+            is_first = not in_cue
         elif i + 1 < len(lines) and is_time[i + 1] and (is_first or line.strip().isdecimal()):
             notes.drop("names of cues", "" if line.strip().isdecimal() else line)
         elif in_cue:
