@@ -143,6 +143,8 @@ def test_lines_that_recur_at_different_places_are_no_boilerplate():
         f"Novel {i}\n" + f"Said {i}.\n" * i + "Yes.\nNo.\n" + f"Then {i}.\n" * i for i in range(9)
     ]
     assert not recurring(novels)
+    tutorials = [f"Part {i}\n" + "".join(f"a{j}{i}\nelse:\n" for j in range(5)) for i in range(9)]
+    assert not recurring(tutorials)
     menus = [f"Page {i}\nHome\n" + f"Text {i}.\n" * i + "The end" for i in range(9)]
     assert recurring(menus) == {"Home", "The end"}
 

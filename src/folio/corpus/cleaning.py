@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -25,9 +25,9 @@ SHOWN = 3
 
 BOILERPLATE_FILES = 5
 BOILERPLATE_SHARE = 0.3
-"""A line is boilerplate if it stands at one place in so many files, and in at least this share of
-them. Places are counted from the start or the end: ordinary lines, such as "Yes." or `else:`, recur
-in many files, but hardly ever at one place."""
+"""A line is boilerplate if it stands at one place in so many files, in at least this share of them,
+and with at least this share of all its occurrences. Places are counted from the start or the end.
+Ordinary lines, such as "Yes." or `else:`, recur in many files, but at many places."""
 EDGE_LINES = 50
 """How many lines at the start and at the end of a file may be boilerplate."""
 BOILERPLATE_SAMPLE = 200
@@ -163,15 +163,20 @@ def find_boilerplate(
     sample = sorted(documents, key=lambda document: document[0])[:BOILERPLATE_SAMPLE]
     seen: Counter[tuple[int, str]] = Counter()
     shortest, longest = BOILERPLATE_CHARACTERS
+    everywhere: Counter[str] = Counter()
     for _, pieces in sample:
-        _, edges = _edges(pieces(), config, ())
+        lines = list(_lines(pieces(), config, ()))
+        everywhere.update(lines)
         seen.update(
             (place, line)
-            for place, line in edges
+            for place, line in _edges(lines)
             if shortest <= len(line) <= longest and any(map(str.isalnum, line))
         )
-    enough = max(BOILERPLATE_FILES, BOILERPLATE_SHARE * len(sample))
-    return frozenset(found for found, count in seen.items() if count >= enough)
+
+    def enough(line: str) -> float:
+        return max(BOILERPLATE_FILES, BOILERPLATE_SHARE * max(len(sample), everywhere[line]))
+
+    return frozenset((place, line) for (place, line), n in seen.items() if n >= enough(line))
 
 
 def boilerplate_lines(
@@ -183,24 +188,20 @@ def boilerplate_lines(
     """The numbers of the lines of a document that are boilerplate, for `clean`."""
     if not boilerplate:
         return frozenset()
-    n_lines, edges = _edges(pieces, config, places)
-    return frozenset(place % n_lines for place, line in edges if (place, line) in boilerplate)
+    lines = list(_lines(pieces, config, places))
+    return frozenset(at[0] % len(lines) for at in _edges(lines) if at in boilerplate)
 
 
-def _edges(
-    pieces: Iterable[str], config: CleaningConfig, places: Sequence[int]
-) -> tuple[int, list[tuple[int, str]]]:
-    """The number of lines that are not empty, and the first and the last of them, cleaned."""
-    n_lines = 0
-    first: list[tuple[int, str]] = []
-    last: deque[str] = deque(maxlen=EDGE_LINES)
+def _lines(pieces: Iterable[str], config: CleaningConfig, places: Sequence[int]) -> Iterator[str]:
+    """The lines that are not empty, cleaned."""
     for text in clean(pieces, replace(config, boilerplate=False), places=places):
-        for line in filter(None, map(str.strip, text.splitlines())):
-            if n_lines < EDGE_LINES:
-                first.append((n_lines, line))
-            last.append(line)
-            n_lines += 1
-    return n_lines, first + list(zip(range(-len(last), 0), last))
+        yield from filter(None, map(str.strip, text.splitlines()))
+
+
+def _edges(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """The first and the last lines with their places."""
+    last = lines[-EDGE_LINES:]
+    return [*enumerate(lines[:EDGE_LINES]), *zip(range(-len(last), 0), last)]
 
 
 # ---- steps -----------------------------------------------------------------------------
