@@ -205,7 +205,7 @@ def test_a_wrong_setting_of_generate_names_the_nearest(model: folio.Model):
         model.generate(temprature=0.5)  # type: ignore[call-arg]
     with pytest.raises(folio.UserError, match="temperature must be a number, got 'hot'"):
         model.generate(temperature="hot")  # type: ignore[arg-type]
-    with pytest.raises(folio.UserError, match="does not have 'ß'"):
+    with pytest.raises(folio.UserError, match="lacks 'ß'"):
         model.generate("ß")
 
 
