@@ -117,7 +117,7 @@ _STYLE = f"""
   --tint: 44% }} }}
 body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 72rem; margin: 0 auto;
   padding: 2rem 1.25rem 4rem; color: var(--ink); background: var(--ground) }}
-h1 {{ font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem }}
+h1 {{ font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere }}
 h2 {{ font-size: 1.2rem; margin: 2.5rem 0 .75rem }}
 p {{ max-width: 48rem }}
 a {{ color: var(--accent) }}

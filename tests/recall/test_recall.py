@@ -322,7 +322,7 @@ def test_another_text_is_looked_through_whole_and_nothing_is_said_to_have_been_r
     printed, page = capsys.readouterr().out, learned.run.recall_text_page.read_text()
     record = read_json(learned.run.recall_text_file)
     assert own.read_text() == "of the run's own text" and not learned.run.recall_page.exists()
-    assert record["text"] == str(book) and record["text_characters"] == len(book.read_text())
+    assert record["text"] == book.name and record["text_characters"] == len(book.read_text())
     assert record["verdict"] == "not found" and record["times_read"] is None
     assert record["passages"]["text"]["at once"]["of"] == 60
     assert record["passages"]["new"]["at once"]["of"] == 0, "its end is no new text"
@@ -331,6 +331,7 @@ def test_another_text_is_looked_through_whole_and_nothing_is_said_to_have_been_r
         assert "0 of 60 passages of" in told and "a {book} &" in told
         for claim in ("It learned", "by heart", "training text", "it read", "chance", " read "):
             assert claim not in told
+    assert str(book) not in page, "a page that is shared names no folders"
     with pytest.raises(SystemExit):
         main(["recall", "learned", "--text", str(book), "--novel", "40"])
     assert "--novel guards the text of the run" in capsys.readouterr().err

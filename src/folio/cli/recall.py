@@ -97,7 +97,7 @@ def recall(
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
     with against(opened, text, say) if text else nullcontext(opened) as beside:
         outcome = replace(measure_recall(beside, config, say), run=str(found.path))
-        outcome = replace(outcome, text=", ".join(text or []))
+        outcome = replace(outcome, text=", ".join(Path(word).name or word for word in text or []))
         page = write_report(opened.run, outcome)
     if json:
         show(json_text(record_of(outcome), indent=2))

@@ -65,8 +65,8 @@ class Recall:
     checkpoint: str
     config: RecallConfig
     text: str = field(default="", kw_only=True)
-    """The other text that was looked in, by the name that the user gave it, of which nobody knows
-    whether the model read it; empty for its own training text."""
+    """The names of the other texts that were looked in, without their folders; nobody knows
+    whether the model read them. Empty for its own training text."""
     length: int
     """Characters in a passage and in a copy."""
     training_characters: int
