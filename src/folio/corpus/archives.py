@@ -16,7 +16,6 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -24,16 +23,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from folio.corpus.formats.magic import what_is_file
+from folio.corpus.formats.package import DAMAGED
 from folio.corpus.limits import ARCHIVE_MEMBERS, DICTIONARY_BYTES, Expansion
 from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
 
 READ_BYTES = 1 << 20
 _FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
-_DAMAGED = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
-    NotImplementedError, ValueError, UnicodeDecodeError, RuntimeError,
-)  # fmt: skip
+_DAMAGED = (*DAMAGED, tarfile.TarError, RuntimeError)
 
 
 @contextmanager

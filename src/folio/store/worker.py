@@ -70,7 +70,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     """Learn a vocabulary or make a shard; say why where that is impossible."""
     options = from_table(ReadingOptions, request["options"])
     told: list[str] = []
-    made = False
+    made, failed = False, None
     try:
         if "into" in request:
             config = from_table(TokenizerConfig, request["tokenizer"])
@@ -83,8 +83,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
                 if made := not shard.is_complete():  # by another command, of the same files
                     make_shard(shard, request["paths"], options, tokenizer, request["sequence"])
     except UserError as error:
-        return {"failed": str(error), "told": told, "made": made}
-    return {"failed": None, "told": told, "made": made}
+        failed = str(error)
+    return {"failed": failed, "told": told, "made": made}
 
 
 @cache

@@ -17,10 +17,11 @@ from folio.corpus.limits import Expansion
 from folio.errors import UserError
 
 READ_BYTES = 1 << 20
-_DAMAGED = (
+DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
     NotImplementedError,
 )  # fmt: skip
+"""What `zipfile` raises for a zip that is damaged, or packed in an unknown way."""
 DESCRIBING = frozenset((
     "descr", "title", "alt", "string", "string-value", "prompt", "promptTitle", "error",
     "errorTitle",
@@ -34,7 +35,7 @@ class Package:
     def __init__(self, data: bytes) -> None:
         try:
             self.zip = zipfile.ZipFile(io.BytesIO(data))
-        except _DAMAGED:
+        except DAMAGED:
             kind = what_is(data[:512])
             raise UserError(f"it is {kind or 'damaged, or not a zip'}") from None
         self.expansion = Expansion(len(data))
@@ -64,7 +65,7 @@ class Package:
             raise UserError(f"its part {name} cannot be unpacked: {error}") from None
         except RuntimeError:
             raise UserError("it is encrypted; save it without a password") from None
-        except _DAMAGED:
+        except DAMAGED:
             raise UserError(f"its part {name} is damaged") from None
         return b"".join(parts)
 
