@@ -11,9 +11,9 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "folio"
 ORDER = (
     "errors records config console storage report curves blocks notebook pictures jit accelerator",
-    "process device workers corpus tokenizers tokens model fast evaluation store generation run",
-    "training loggers recipe planning tuning explain recall ladder write export serving lightning",
-    "doctor cli testing",
+    "process device workers corpus tokenizers tokens model ngrams fast evaluation store generation",
+    "run training loggers recipe planning tuning explain recall ladder write export serving",
+    "lightning doctor cli testing",
 )
 ROOMS = " ".join(ORDER).split()
 FRONT_DOOR = {"__init__", "__main__"}

@@ -15,15 +15,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from folio.console import say
 from folio.errors import UserError
 from folio.records import DamagedError, Record, read_text
+
+if TYPE_CHECKING:  # a command says its first word without loading numpy
+    from numpy.typing import NDArray
 
 try:
     import fcntl
@@ -154,6 +157,30 @@ def read_json(path: Path, kind: type = object) -> Any:
     if kind is list and not all(isinstance(item, dict) for item in value):
         raise DamagedError(path, "it must hold a list of tables")
     return value
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name, as safetensors, atomically."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    with atomic_write(path, "wb") as file:
+        file.write(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read what `write_arrays` wrote.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(path, str(error)) from None
 
 
 def storage_error(error: Exception, path: Path) -> StorageError:

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.discounts import ALPHABET, discounts_of
 from folio.jit import kernel
-from folio.tokens.text import Bytes
+from folio.ngrams.discounts import discounts_of
+from folio.tokens.text import ALPHABET, Bytes
 
 DEPTH = 12
 """How many bytes before a place it is sorted by; orders go up to one more."""

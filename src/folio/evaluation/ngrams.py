@@ -21,9 +21,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.discounts import ALPHABET, Discounts, discounts_of
 from folio.jit import available
-from folio.tokens.text import Bytes
+from folio.ngrams.discounts import Discounts, discounts_of
+from folio.tokens.text import ALPHABET, Bytes
 
 ORDERS = (2, 3, 4, 5, 6, 7, 8, 10, 12)
 FIRST_ORDER = 6

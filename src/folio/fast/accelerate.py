@@ -31,6 +31,7 @@ from folio.model.positions import (
     RotaryPositions,
     SinusoidalPositions,
 )
+from folio.ngrams.gpt import GPTWithNGrams
 
 FAST: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: FastLinear,
@@ -47,7 +48,14 @@ FAST: dict[type[nn.Module], type[nn.Module]] = {
 }
 """Plain layer -> the same for processors."""
 
-AS_FAST_AS_PLAIN = (GPT, nn.ModuleList, nn.Identity, NoPositions, SinusoidalPositions)
+AS_FAST_AS_PLAIN = (
+    GPT,
+    GPTWithNGrams,
+    nn.ModuleList,
+    nn.Identity,
+    NoPositions,
+    SinusoidalPositions,
+)
 """Layers that need no twin."""
 
 KNOWN = frozenset((*FAST, *AS_FAST_AS_PLAIN))

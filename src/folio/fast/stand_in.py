@@ -15,6 +15,7 @@ from folio.fast.packing import Precision
 from folio.fast.written_for import is_as_written
 from folio.model import kv_cache
 from folio.model.gpt import GPT
+from folio.ngrams.gpt import GPTWithNGrams
 
 
 def decoder_for(
@@ -35,9 +36,14 @@ def decoder_for(
 def applies(model: nn.Module) -> TypeGuard[GPT]:
     """Whether `Decoder` can stand in for a model.
 
-    That takes a GPT in float32 on the CPU of which no layer was changed, and kernels.
+    That takes a GPT in float32 on the CPU of which no layer was changed, and kernels. It knows
+    nothing of n-grams beside a model.
     """
-    if type(model) is not GPT or not is_known(model) or not is_as_written(kv_cache):
+    if (
+        type(model) not in (GPT, GPTWithNGrams)
+        or not is_known(model)
+        or not is_as_written(kv_cache)
+    ):
         return False
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
         return False

@@ -16,8 +16,10 @@ from folio.fast.packing import Precision
 from folio.fast.stand_in import decoder_for
 from folio.generation.reader import Reader
 from folio.generation.sliding import slide_for
+from folio.generation.with_ngrams import ReaderWithNGrams
 from folio.model.gpt import GPT
 from folio.model.kv_cache import CacheRow, KVCache
+from folio.ngrams.gpt import GPTWithNGrams
 
 
 class PlainReader:
@@ -63,6 +65,8 @@ def reader_for(model: GPT, compiled: bool | None = None, weights: Precision = "f
         UserError: only the compiled step has that precision, and it cannot be taken.
     """
     decoder = decoder_for(model, compiled, weights)
+    if decoder is not None and isinstance(model, GPTWithNGrams):
+        return ReaderWithNGrams(decoder, model.ngrams, model.weights)
     if decoder is not None:
         return decoder
     if weights != "float32":

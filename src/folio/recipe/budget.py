@@ -51,6 +51,9 @@ LOOK_SHARE, LOOK_SECONDS = 2 * SHARE_OF_RUN, 2.0
 FIRST_STEPS = 12
 """The first plan has at least so many steps, if an idle machine had time for them."""
 
+NGRAM_TOKENS_PER_SECOND = 4e5
+"""At which n-grams are counted at the end of a run; one thread had 6e5."""
+
 READ_AT_END = {"elsewhere": 1, "test": 2, "old": 1}
 """How often each text is read at the end of a run: the test text by the best and the last
 checkpoint."""
@@ -123,6 +126,9 @@ def freeze_budget(
         speed = speed or measure(recipe, device, training, validation)
         seconds = 60 * minutes
         end, look = END_SECONDS, look_seconds(seconds)
+        if recipe.ngrams.order:  # the validation text by the model, and beside them
+            read_at_end += 2 * len(validation)
+            end += len(training) / NGRAM_TOKENS_PER_SECOND
         end += speed.evaluation_seconds * read_at_end / (2 * len(validation))
         left = seconds - clock.used() - end - look
         recipe, speed = sample_less(recipe, speed, left, len(validation))

@@ -18,6 +18,7 @@ from folio.process import peak_memory
 from folio.recipe.budget import END_SECONDS
 from folio.recipe.memory import memory_limit
 from folio.recipe.recipe import Recipe
+from folio.run.add_ngrams import add_ngrams
 from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
@@ -26,6 +27,7 @@ from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
 from folio.run.inline import run_html
 from folio.run.look_back import look_back
 from folio.run.model import Model
+from folio.run.ngrams import in_words
 from folio.run.opening import open_run
 from folio.run.prediction import Estimate, compare_with_prediction
 from folio.storage import write_json
@@ -88,10 +90,12 @@ def finish(
     """
     held_out: list[HeldOut] = []
     looked: list[tuple[str, str]] = []
-    sample = ""
+    sample, counted = "", None
     no_room = whole_model_does_not_fit(recipe, training.device)
     if ending != "interrupted" and not no_room and not should_stop():
         opened = open_run(run, device=training.device)
+        if recipe.ngrams.order and (counted := add_ngrams(opened, recipe.ngrams.order)):
+            opened, best_validation_nll = open_run(run, device=training.device), None
         of_best = evaluate_held_out(opened, training.device, best_validation_nll)
         held_out = list(of_best)
         if state.best_step < state.step and run.tokens_file("test").exists():
@@ -112,6 +116,7 @@ def finish(
     draw_loss(run)
     diagnosis = diagnose_run(run)
     rows = facts(run, recipe, ending, state, held_out, looked)
+    rows += [("n-grams", in_words(counted))] if counted else []
     measured = Estimate(
         max_steps=training.pace.planned,
         memory_bytes=_peak_bytes(training),

@@ -13,6 +13,7 @@ from folio.corpus.corpus import CorpusConfig
 from folio.device import DeviceConfig
 from folio.errors import UserError
 from folio.model.config import ModelConfig
+from folio.ngrams.config import NGramConfig
 from folio.recipe.presets import preset_table, usual_rates
 from folio.recipe.start import StartConfig, begins_anew, started
 from folio.run.directory import Run
@@ -39,7 +40,8 @@ class Recipe:
     """
 
     preset: str = "modern"
-    """The family of the model: `gpt2` (the textbook) or `modern` (Qwen3's graph)."""
+    """The family of the model: `gpt2` (the textbook), `modern` (Qwen3's graph), or `research`
+    (modern beside counted n-grams)."""
 
     size: str = "nano"
     """nano, micro, mini, baby, small or medium."""
@@ -55,6 +57,7 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    ngrams: NGramConfig = field(default_factory=NGramConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
     @classmethod

@@ -114,6 +114,7 @@ def train_in(
             `training.patience`.
     """
     check(training, recipe, watcher.tell)
+    run.weights_file.unlink(missing_ok=True)  # until its end, the run has none
     state, checkpoint = restore(run, training, watcher.tell)
     forget_later(run, state, checkpoint)
     if with_new_patience:

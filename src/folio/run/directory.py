@@ -160,6 +160,16 @@ class Run:
         return self.path / "by_heart.json"
 
     @property
+    def ngrams_file(self) -> Path:
+        """The n-grams of the training text, of a run that counts them."""
+        return self.path / "tokens" / "ngrams.safetensors"
+
+    @property
+    def weights_file(self) -> Path:
+        """How much n-grams count beside the model, known at the end of training."""
+        return self.path / "ngrams.json"
+
+    @property
     def canaries_file(self) -> Path:
         """The canaries planted in the training text."""
         return self.path / "canaries.json"

@@ -16,9 +16,12 @@ from folio.fast.decoder import Decoder
 from folio.fast.machine_code import can_be_had
 from folio.fast.packing import Precision
 from folio.fast.written_for import model_is_as_written
+from folio.generation.reader import Reader
+from folio.generation.with_ngrams import ReaderWithNGrams
 from folio.model.config import ModelConfig
 from folio.run.checkpoint import Checkpoint, list_checkpoints
 from folio.run.directory import Run
+from folio.run.ngrams import read_ngrams
 from folio.run.writer import CompiledWriter, Writer
 from folio.tokenizers import Tokenizer, load
 
@@ -45,13 +48,15 @@ def open_run(run: Run, which: str = "best", device: Device | None = None) -> Mod
             another than the one that was trained.
     """
     from folio.model.gpt import GPT
+    from folio.ngrams.gpt import GPTWithNGrams
     from folio.run.model import Model
     from folio.run.own_code import require_same_code
 
     checkpoint, tensors, complaints = _read(run, which, Checkpoint.model_tensors)
     config = from_table(ModelConfig, checkpoint.config)
     tokenizer = _tokenizer(run, config)
-    model = GPT(config)
+    counted = read_ngrams(run)
+    model = GPT(config) if counted is None else GPTWithNGrams(config, *counted)
     complaints += require_same_code(model, checkpoint)
     model.load_state_dict(_with_tied_head(tensors, config))
     model.eval().requires_grad_(False)
@@ -85,7 +90,10 @@ def open_to_write(
         return replace(open_run(run, which), weights=weights)
     tokenizer = _tokenizer(run, config)
     model = ModelArrays(config, _with_tied_head(arrays, config))
-    return CompiledWriter(run, checkpoint, Decoder(model, weights, cores()), tokenizer, complaints)
+    reader: Reader = Decoder(model, weights, cores())
+    if (counted := read_ngrams(run)) is not None:
+        reader = ReaderWithNGrams(reader, *counted)
+    return CompiledWriter(run, checkpoint, config, reader, tokenizer, complaints)
 
 
 def _tokenizer(run: Run, config: ModelConfig) -> Tokenizer:

@@ -15,7 +15,7 @@ from folio.corpus.document import Document, Part
 from folio.corpus.ledger import entry_numbers
 from folio.records import DamagedError, made_of
 from folio.run.directory import Run
-from folio.storage import atomic_write, read_json
+from folio.storage import read_arrays, read_json, write_arrays
 
 
 @dataclass(frozen=True)
@@ -52,25 +52,19 @@ def make_parts(
 
 def write_parts(run: Run, parts: Parts) -> None:
     """Write the parts into the run."""
-    from safetensors.numpy import save
-
     table = np.stack([parts.source, parts.start, parts.stop], axis=1)
-    with atomic_write(run.parts_file, "wb") as file:
-        file.write(save({"parts": np.ascontiguousarray(table), "families": parts.families}))
+    write_arrays(run.parts_file, {"parts": table, "families": parts.families})
 
 
 def read_parts(run: Run) -> Parts | None:
     """Read the parts of a run; None if it is too old to have them."""
     if not run.parts_file.exists():
         return None
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
-
+    arrays = read_arrays(run.parts_file)
     try:
-        tensors = load_file(run.parts_file)
-        source, start, stop = tensors["parts"].T
-        return Parts(source, start, stop, tensors["families"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        source, start, stop = arrays["parts"].T
+        return Parts(source, start, stop, arrays["families"])
+    except (KeyError, ValueError) as error:
         raise DamagedError(run.parts_file, str(error)) from None
 
 

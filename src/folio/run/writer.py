@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from folio.config import from_table
 from folio.errors import UserError
-from folio.fast.decoder import Decoder
 from folio.generation.batch import Batch
 from folio.generation.chat import Message, answer, make_prompt
 from folio.generation.engine import in_step, require_length, write
@@ -341,14 +340,15 @@ class CompiledWriter(Writer):
 
     run: Run
     checkpoint: Checkpoint
-    decoder: Decoder
+    shape: ModelConfig
+    compiled: Reader
     tokenizer: Tokenizer
     complaints: list[str]
 
     @property
     def config(self) -> ModelConfig:
-        return self.decoder.config
+        return self.shape
 
     def reader(self, compiled: bool | None = None) -> Reader:
         assert compiled is not False, "there is no other one"
-        return self.decoder
+        return self.compiled

@@ -19,6 +19,8 @@ from folio.tokens.token_file import let_go
 
 Symbols = NDArray[np.int16]
 Bytes = NDArray[np.uint8]
+ALPHABET = 256
+"""Number of byte values; 0 ends a document."""
 """UTF-8 bytes, with 0 for BREAK, which no text has."""
 
 BREAK = 256

@@ -1,10 +1,6 @@
-"""What both n-gram models share: their alphabet, and the Kneser-Ney discounts."""
+"""What all n-gram models share: the Kneser-Ney discounts."""
 
 from __future__ import annotations
-
-ALPHABET = 256
-"""Number of byte values; 0 ends a document."""
-
 
 Discounts = tuple[float, float, float]
 

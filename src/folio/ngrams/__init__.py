@@ -1,0 +1,1 @@
+"""N-grams of the training text, counted once, and a GPT that is read beside them."""

@@ -1,0 +1,19 @@
+"""Whether n-grams are counted beside a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from folio.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class NGramConfig:
+    """N-grams of the training text, beside which the model is read once it is trained."""
+
+    order: int = 0
+    """Most tokens of an n-gram; 0 counts none. 10 suits characters and byte pairs: what a longer
+    one knows is in few texts, and its tree is larger."""
+
+    def __post_init__(self) -> None:
+        require(self, "ngrams", "0 to 20", lambda x: 0 <= x <= 20, "order")

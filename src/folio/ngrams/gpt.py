@@ -1,0 +1,41 @@
+"""A GPT that is read beside the n-grams of its training text."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from folio.model.config import ModelConfig
+from folio.model.gpt import GPT
+from folio.model.kv_cache import KVCache
+from folio.ngrams.table import NGrams
+from folio.ngrams.weights import Weights
+
+
+class GPTWithNGrams(GPT):
+    """Predicts the next token by the product of what a GPT and n-grams say (weights.py).
+
+    The n-grams see what the model sees: the tokens of the window, and those in the cache.
+    """
+
+    def __init__(self, config: ModelConfig, ngrams: NGrams, weights: Weights) -> None:
+        """Build a GPT, whose weights are to be loaded, beside n-grams."""
+        super().__init__(config)
+        self.ngrams, self.weights = ngrams, weights
+        self._read: WeakKeyDictionary[KVCache, Tensor] = WeakKeyDictionary()
+        """The last tokens in each cache: (B, n)."""
+
+    def forward(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Compute the logits of the next token at every position; as `GPT.forward`."""
+        before = token_ids[:, :0]
+        if cache is not None and cache.length:
+            before = self._read[cache][:, -cache.length :]
+        logits = super().forward(token_ids, cache)
+        seen = torch.cat((before, token_ids), dim=1)
+        if cache is not None:
+            self._read[cache] = seen[:, max(0, seen.shape[1] - self.ngrams.order) :]
+        found = self.ngrams.probabilities(seen.cpu().numpy())[:, before.shape[1] :]
+        log_probabilities = torch.from_numpy(found).to(logits.device).log()
+        return self.weights.product(logits.float(), log_probabilities)

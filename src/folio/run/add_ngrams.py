@@ -1,0 +1,62 @@
+"""The n-grams beside a run's model: counted, and weighed on the validation text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from folio.evaluation.score import places_of, sampled_windows
+from folio.fast.accelerate import accelerate
+from folio.ngrams.fit import best_weights, held_out_loss, read_both
+from folio.ngrams.table import count_ngrams
+from folio.run.held_out import counted_targets
+from folio.run.model import Model
+from folio.storage import write_json
+
+MOST_LOGITS = 1 << 23
+"""Logits by which the weights are found, which are two numbers: 125,000 targets of 67 characters,
+1,024 of 8,192 byte pairs."""
+FEWEST_TARGETS = 256
+"""Of fewer, two weights would be noise."""
+
+
+def add_ngrams(opened: Model, order: int) -> dict[str, Any] | None:
+    """Count the n-grams of what a run learned from, and find the weights that are best on the
+    validation text; from then on the run is opened with them.
+
+    Args:
+        opened: the run, its model without n-grams.
+        order: most tokens of an n-gram.
+
+    Returns:
+        The content of ngrams.json, losses in nats per token: `without` them, and `with`, by weights
+        that were found on the other half of the text. None if the text is too short.
+    """
+    run, config = opened.run, opened.model.config
+    tokens: NDArray[np.int64] = np.asarray(opened.validation(), np.int64)
+    *old, new = reversed(opened.learned())
+    ngrams = count_ngrams(np.concatenate([*old, new]) if old else new, order, config.vocab_size)
+    n_targets = min(MOST_LOGITS // config.vocab_size, len(tokens) - 1)
+    windows = sampled_windows(len(tokens), config.context_length, n_targets)
+    on_processor = opened.model.lm_head.weight.device.type == "cpu"
+    model = accelerate(opened.model) if on_processor else opened.model
+    read = read_both(model, ngrams, tokens, [(w.start, w.length) for w in windows])
+    if (counted := counted_targets(opened, "validation")) is not None:
+        read = read.of(counted[places_of(windows) - 1])
+    if len(read.targets) < FEWEST_TARGETS:
+        return None
+    record = {
+        "order": ngrams.order,
+        "ngrams": len(ngrams),
+        "step": opened.checkpoint.step,
+        "weights": best_weights(*read)._asdict(),
+        "targets": len(read.targets),
+        "without": float(F.cross_entropy(read.model, read.targets)),
+        "with": held_out_loss(read),
+    }
+    ngrams.save(run.ngrams_file)
+    write_json(run.weights_file, record)
+    return record

@@ -1,0 +1,50 @@
+"""The n-grams beside a run's model, as add_ngrams.py left them; free of torch, without which a run
+writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from folio.ngrams.table import NGrams
+from folio.ngrams.weights import Weights
+from folio.records import DamagedError
+from folio.run.directory import Run
+from folio.storage import read_json
+
+
+def read_ngrams(run: Run) -> tuple[NGrams, Weights] | None:
+    """Read the n-grams of a run and their weights; None if it has none, or they were not weighed
+    yet.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    if (record := read_weights(run)) is None:
+        return None
+    try:
+        weights = Weights(float(record["weights"]["model"]), float(record["weights"]["ngrams"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(run.weights_file, f"it lacks {error}") from None
+    return NGrams.load(run.ngrams_file), weights
+
+
+def read_weights(run: Run) -> dict[str, Any] | None:
+    """Read ngrams.json; None if the run has none."""
+    return read_json(run.weights_file, dict) if run.weights_file.exists() else None
+
+
+def in_words(record: Mapping[str, Any]) -> str:
+    """Say what n-grams do for a model.
+
+    Args:
+        record: the content of ngrams.json.
+    """
+    weights = record["weights"]
+    return (
+        f"{record['ngrams']:,} of up to {record['order']} tokens beside the model, whose "
+        f"probabilities to the power of {weights['model']:.2f} are multiplied with theirs to "
+        f"{weights['ngrams']:.2f}: validation {record['without']:.4f} nats per token without them, "
+        f"{record['with']:.4f} with them, by powers from the other half of that text"
+    )
