@@ -13,7 +13,7 @@ from folio.recipe.presets import SIZES
 from folio.recipe.recipe import Recipe, make_recipe
 from scripts.docs.markdown import plain
 
-PRESETS = ("modern", "gpt2")
+PRESETS = ("modern", "gpt2", "research")
 TOP = "recipe"
 """The heading above the settings that are in no table."""
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from folio.ngrams.discounts import discounts_of
 from folio.storage import read_arrays, write_arrays
-from folio.tokenizers.base import TokenIds
 
 MOST = 1 << 24
 """Tokens that are counted, the last ones of a longer text: the tree takes some 25 bytes for each,
@@ -137,7 +136,8 @@ class _Step:
         self.children, self.tokens, self.vocab_size = children, level.tokens, vocab_size
         self.first = np.cumsum(children) - children
         parents = np.repeat(np.arange(len(children)), children)
-        self.keys = parents * vocab_size + level.tokens  # ascending
+        keys = parents * vocab_size + level.tokens
+        self.keys = np.append(keys, np.iinfo(np.int64).max)  # ascending, and never at the end
         taken = discounts[np.minimum(level.counts, 3) - 1]
         total = np.maximum(np.bincount(parents, level.counts, len(children)), 1)
         self.gains = ((level.counts - taken) / total[parents]).astype(np.float32)
@@ -149,7 +149,7 @@ class _Step:
     def find(self, parents: Whole, tokens: Whole) -> Whole:
         """Find the children of some nodes by their tokens; UNSEEN where there is none."""
         keys = parents * self.vocab_size + tokens
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        places = np.searchsorted(self.keys, keys)
         return np.where((parents >= 0) & (self.keys[places] == keys), places, UNSEEN)
 
     def add(self, found: NDArray[np.float32], nodes: Whole) -> None:
@@ -164,7 +164,7 @@ class _Step:
         found[np.repeat(rows, n), self.tokens[children]] += self.gains[children]
 
 
-def count_ngrams(tokens: TokenIds, order: int, vocab_size: int) -> NGrams:
+def count_ngrams(tokens: NDArray[np.integer], order: int, vocab_size: int) -> NGrams:
     """Count the n-grams of a text.
 
     Args:
@@ -174,26 +174,25 @@ def count_ngrams(tokens: TokenIds, order: int, vocab_size: int) -> NGrams:
     """
     text = np.asarray(tokens[-MOST:], np.int64)
     nodes: list[Whole] = [np.zeros(len(text), np.int64)]
-    often: list[NDArray[np.bool_]] = [np.ones(1, np.bool_)]  # each node: stands more than once
+    often: list[NDArray[np.bool_]] = [np.ones(1, np.bool_)]  # nodes, and UNSEEN: stands twice
     found: list[tuple[Whole, Whole]] = []  # of each level: keys, and how often each stands
     for n in range(1, order + 1):
         ending = np.full(len(text), UNSEEN)
         places = np.arange(n - 1, len(text))  # where an n-gram ends
         if n > 2:  # what stands before its last token and after its first
             inner = nodes[n - 2][places - 1]
-            places = places[(inner >= 0) & often[n - 2][inner]]
+            places = places[often[n - 2][inner]]
         parents = nodes[n - 1][places - 1] if n > 1 else nodes[0]
         keys, ending[places], counts = np.unique(
             parents * vocab_size + text[places], return_inverse=True, return_counts=True
         )
         found.append((keys, counts))
         nodes.append(ending)
-        often.append(counts > 1)
+        often.append(np.append(counts > 1, False))
     levels, discounts = list[Level](), list[Any]()
     for n, (keys, counts) in enumerate(found, 1):
-        longer = nodes[n + 1] if n < order else None
-        if longer is not None:
-            counts = _tokens_before(nodes[n], longer, len(keys))
+        if n < order:  # nothing stands before the first place
+            counts = _tokens_before(nodes[n][n:], nodes[n + 1][n:], len(keys))
         left_out = max(len(text) - n + 1, 0) - int((nodes[n] >= 0).sum())  # each stands once
         ones, twos, threes, fours = ((counts == k).sum() for k in (1, 2, 3, 4))
         discounts.append(discounts_of(int(ones) + left_out, int(twos), int(threes), int(fours)))
@@ -206,8 +205,8 @@ def _tokens_before(nodes: Whole, longer: Whole, n_nodes: int) -> Whole:
     """(n_nodes,) before each n-gram how many different tokens stand.
 
     Args:
-        nodes: (N,) the n-gram that ends at each place.
-        longer: (N,) the same of one token more; one that is left out stands once.
+        nodes: the n-gram that ends at each place that has something before it.
+        longer: the same of one token more; one that is left out stands once.
         n_nodes: number of n-grams.
     """
     end_of = np.zeros(longer.max(initial=UNSEEN) + 1, np.int64)

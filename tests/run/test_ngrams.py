@@ -1,0 +1,169 @@
+"""A run that counts n-grams is read beside them, whichever verb reads it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import folio
+from folio import jit
+from folio.errors import UserError
+from folio.generation.sampling import SamplingConfig
+from folio.model.gpt import GPT
+from folio.ngrams.gpt import GPTWithNGrams
+from folio.ngrams.table import NGrams, count_ngrams
+from folio.recipe.recipe import Recipe
+from folio.recipe.resume import resume_run
+from folio.recipe.watcher import Watcher
+from folio.run.directory import Run
+from folio.run.model import Model
+from folio.run.ngrams import read_weights
+from folio.run.opening import open_run, open_to_write
+from folio.run.writer import CompiledWriter, Writer
+from folio.training.state import TrainingState
+from tests.recall.making import prose, train_on
+
+ORDER = 6
+
+
+def trained(folder: Path, steps: int = 6, words: int = 3000, **settings: Any) -> Model:
+    path = folder / "book.txt"
+    path.write_text(prose(words, seed=1))
+    return train_on(path, "counted", steps=steps, ngrams={"order": ORDER}, **settings)
+
+
+class Watching(Watcher):
+    """Notes at each step whether the run has n-grams."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run, self.weighed = run, list[bool]()
+
+    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
+        self.weighed.append(self.run.weights_file.exists())
+
+
+def text_of(opened: Writer, compiled: bool | None = None) -> str:
+    """Longer than the context of 64."""
+    config = SamplingConfig(temperature=1.0, seed=3)
+    drawn = opened.write(["river"], config, 150, stop=False, compiled=compiled)
+    return "".join(token.text for _, token in drawn)
+
+
+def test_the_end_of_training_counts_weighs_and_tells(tmp_path: Path):
+    opened = trained(tmp_path)
+    record, network = read_weights(opened.run), opened.model
+    assert record is not None and isinstance(network, GPTWithNGrams)
+    counted = count_ngrams(opened.training(), ORDER, opened.config.vocab_size)
+    assert (record["order"], record["ngrams"]) == (ORDER, len(counted))
+    assert record["weights"] == network.weights._asdict()
+    assert record["with"] < record["without"] - 0.3, "six steps know less than counting"
+
+    held_out = json.loads(opened.run.held_out_file.read_text())[0]["nats_per_token"]
+    exact = opened.evaluate(opened.validation())[0].nats_per_token
+    assert abs(held_out - exact) < 1e-4 and abs(exact - record["with"]) < 0.02
+    card = opened.run.card_file.read_text()
+    assert f"{len(counted):,} of up to {ORDER} tokens" in card and f"{record['with']:.4f}" in card
+
+
+def test_the_loss_is_that_of_the_product(tmp_path: Path):
+    opened = trained(tmp_path)
+    network = opened.model
+    assert isinstance(network, GPTWithNGrams)
+    ids = np.asarray(opened.validation()[:65], np.int64)
+    score, nll = opened.score(opened.validation()[:65])
+    with torch.no_grad():
+        logits = GPT.forward(network, torch.from_numpy(ids[None, :64]))[0]
+    counted = torch.from_numpy(network.ngrams.probabilities(ids[None, :64])[0]).log()
+    expected = F.cross_entropy(
+        network.weights.product(logits, counted), torch.from_numpy(ids[1:]), reduction="none"
+    )
+    np.testing.assert_allclose(nll, expected.numpy(), atol=1e-4)
+    assert score.targets == 64
+
+
+def test_a_seed_writes_one_text_however_it_is_read(tmp_path: Path):
+    opened = trained(tmp_path)
+    text = text_of(opened, compiled=False)
+    assert text == text_of(opened) and len(set(text)) > 10
+    one, other = opened.generate_batch(["river", "a"], seed=3, max_tokens=20)
+    assert one == opened.generate("river", seed=3, max_tokens=20)
+    assert other == opened.generate("a", seed=4, max_tokens=20)
+    if jit.available():
+        writer = open_to_write(opened.run)
+        assert isinstance(writer, CompiledWriter)
+        assert text_of(writer) == text
+    opened.run.weights_file.unlink()
+    assert text_of(open_run(opened.run)) != text
+
+
+def test_while_a_run_trains_on_it_is_read_without_them(tmp_path: Path):
+    run = trained(tmp_path).run
+    before = read_weights(run)
+    watcher = Watching(run)
+    resume_run(run, {"training": {"max_steps": 9}}, watcher)
+    after = read_weights(run)
+    assert before is not None and after is not None
+    assert watcher.weighed == [False] * 3
+    assert run.events("step")[-1]["step"] == 9
+
+
+def test_of_a_text_too_short_to_weigh_them_there_are_none(tmp_path: Path):
+    opened = trained(tmp_path, words=300)
+    assert len(opened.validation()) < 257
+    assert not opened.run.weights_file.exists()
+    assert not isinstance(opened.model, GPTWithNGrams)
+
+
+def test_old_text_that_is_kept_is_counted_too(tmp_path: Path):
+    first = trained(tmp_path)
+    path = tmp_path / "other.txt"
+    path.write_text(prose(3000, seed=2).upper())
+    result = folio.train(
+        str(path), name="on", start={"run": str(first.run.path), "keep": 0.5}, ngrams={"order": 3}
+    )
+    opened = folio.load(str(result.run.path))
+    network, (new, old) = opened.model, opened.learned()
+    assert isinstance(network, GPTWithNGrams)
+    expected = count_ngrams(np.concatenate([old, new]), 3, opened.config.vocab_size)
+    rows = np.asarray(old[None, :60], np.int64)
+    np.testing.assert_array_equal(network.ngrams.probabilities(rows), expected.probabilities(rows))
+
+
+@pytest.mark.parametrize("content", ["{}", '{"weights": {"model": 1.0}}', '{"weights": 3}', "[]"])
+def test_damaged_weights_are_named(content: str, tmp_path: Path):
+    run = trained(tmp_path).run
+    run.weights_file.write_text(content)
+    with pytest.raises(UserError, match=r"ngrams\.json is damaged"):
+        open_run(run)
+
+
+def test_lost_ngrams_are_named(tmp_path: Path):
+    run = trained(tmp_path).run
+    run.ngrams_file.unlink()
+    with pytest.raises(UserError, match=r"ngrams\.safetensors"):
+        open_run(run)
+
+
+def test_the_preset_is_modern_with_ngrams():
+    research, modern = Recipe.of(preset="research"), Recipe.of(preset="modern")
+    assert research.model == modern.model and research.optimizer == modern.optimizer
+    assert (research.ngrams.order, modern.ngrams.order) == (10, 0)
+    with pytest.raises(UserError, match=r"ngrams\.order must be 0 to 20, got 21"):
+        Recipe.of(ngrams={"order": 21})
+
+
+def test_a_tree_of_byte_pairs_is_one_too(tmp_path: Path):
+    opened = trained(tmp_path, tokenizer={"kind": "bpe", "vocab_size": 300})
+    network = opened.model
+    assert isinstance(network, GPTWithNGrams) and network.ngrams.vocab_size == 300
+    record = opened.evaluate(opened.validation())[0].record(opened.tokenizer)
+    assert math.isfinite(record["bits_per_byte"])
+    assert isinstance(NGrams.load(opened.run.ngrams_file), NGrams)
