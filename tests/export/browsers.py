@@ -17,7 +17,9 @@ const data = JSON.parse(found("data"));
 const kernel = fromBase64(given.slow ? "" : data.kernel);
 const weights = loadWeights(data.tensors, fromBase64(found("weights")), kernel);
 const model = new Model({ ...data.config, ...data.derived }, weights);
-const makeWorker = () => new Engine(data, found("weights"), found("seen"));
+const ngrams = data.ngrams && new NGrams(data.ngrams, fromBase64(found("ngrams")));
+const reader = new Reader(model, data.never, ngrams);
+const makeWorker = () => new Engine(data, ...["weights", "ngrams", "seen"].map(found));
 const tokenizer = makeTokenizer(data.tokenizer);
 """
 LOGITS = "return given.ids.map((id) => Array.from(model.read(id)));"

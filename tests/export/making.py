@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from folio.config import merge
 from folio.export.foreign import Foreign
 from folio.export.importing import write_run
+from folio.export.ngrams import Counted
 from folio.export.targets import export_run
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
+from folio.ngrams.table import count_ngrams
+from folio.ngrams.weights import Weights
 from folio.run.model import Model
 from folio.run.opening import open_run
+from folio.storage import write_json
 from folio.tokenizers import Tokenizer, from_table
 from folio.tokenizers.bpe.patterns import PATTERNS
 from folio.tokenizers.bpe.standard_json import written
@@ -88,13 +94,43 @@ def random_tensors(config: ModelConfig, seed: int = 0) -> dict[str, torch.Tensor
 
 
 def random_run(
-    folder: Path, tokenizer: Tokenizer | str = "character", name: str = "made", **settings: Any
+    folder: Path,
+    tokenizer: Tokenizer | str = "character",
+    name: str = "made",
+    **settings: Any,
 ) -> Model:
     if isinstance(tokenizer, str):
         tokenizer = TOKENIZERS[tokenizer]
     config = ModelConfig(**merge(SHAPE, {"vocab_size": tokenizer.vocab_size}, settings))
     foreign = Foreign("a test", config, random_tensors(config), tokenizer)
     return open_run(write_run(foreign, name, folder, {"name": "a test", "sha256": ""}))
+
+
+def text_of(n_ids: int) -> NDArray[np.int64]:
+    """A random text in which many tokens follow the first one, and a passage of 20 comes 300 times,
+    at its end, so that n-grams have numbers beyond a byte.
+    """
+    text: NDArray[np.int64] = np.random.default_rng(0).integers(0, n_ids, 4000)
+    text[::2] = 0
+    return np.concatenate([text, np.tile(text[100:120], 300)])
+
+
+def counted(n_ids: int, vocab_size: int) -> Counted:
+    """N-grams of that text."""
+    ngrams = count_ngrams(text_of(n_ids).astype(np.uint32), 5, vocab_size)
+    weights, losses = Weights(0.7, 0.6), {"targets": 4096, "without": 2.5, "with": 1.75}
+    record = {"order": 5, "ngrams": len(ngrams), "step": 0, "weights": weights._asdict(), **losses}
+    return Counted(ngrams, weights, record)
+
+
+def random_run_beside_ngrams(
+    folder: Path, tokenizer: Tokenizer | str = "character", name: str = "made", **settings: Any
+) -> Model:
+    opened = random_run(folder, tokenizer, name, **settings)
+    beside = counted(opened.tokenizer.vocab_size, opened.config.vocab_size)
+    beside.ngrams.save(opened.run.ngrams_file)
+    write_json(opened.run.weights_file, beside.record)
+    return open_run(opened.run)
 
 
 def export_both(folder: Path, kind: str, **settings: Any) -> Path:

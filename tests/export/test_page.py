@@ -48,7 +48,7 @@ return [given.texts.map((text) => tokenizer.encode(text)),
         Array.from(tokenizer.pieces, (piece) => Array.from(piece))];
 """
 GREEDY = """
-const reader = new Reader(model, data.never), ids = given.ids.slice();
+const ids = given.ids.slice();
 while (ids.length < given.ids.length + given.n) {
   const logits = reader.step(ids, ids.length);
   if (logits) ids.push(draw(logits, { temperature: 0 }));

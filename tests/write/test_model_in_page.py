@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from folio.export import page
 from folio.export.targets import export_run
-from tests.export.making import MODERN, random_run
+from folio.run.model import Model
+from tests.export.making import MODERN, random_run, random_run_beside_ngrams
 from tests.export.test_page import greedy
 from tests.write.chromium import Browser
 from tests.write.test_page import GHOST, HERE, set_slider, written
@@ -16,9 +18,18 @@ from tests.write.test_page import GHOST, HERE, set_slider, written
 pytestmark = pytest.mark.xdist_group("chromium")  # one browser is enough
 
 
-@pytest.mark.parametrize("name", ["character", "bpe-gpt2"])
-def test_the_ghost_is_the_text_of_folio(browser: Browser, name: str, tmp_path: Path):
-    opened = random_run(tmp_path, name, name=f"made-{name}", **MODERN)
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("character", random_run),
+        ("bpe-gpt2", random_run),
+        ("bpe-gpt2", random_run_beside_ngrams),
+    ],
+)
+def test_the_ghost_is_the_text_of_folio(
+    browser: Browser, name: str, made: Callable[..., Model], tmp_path: Path
+):
+    opened = made(tmp_path, name, name=f"{made.__name__}-{name}", **MODERN)
     path, _, _ = export_run(opened, "html", out=tmp_path / "page.html")
     assert "default-src 'none'" in path.read_text(encoding="utf-8")
     model = page.read_page_file(path).model()

@@ -17,6 +17,7 @@ def export(
     type: str = "",
     out: Path | None = None,
     checkpoint: str = "best",
+    alone: bool = False,
     json: bool = False,
 ) -> None:
     """Export a model for other programs: folio export [RUN] --to hf|gguf|html
@@ -25,7 +26,8 @@ def export(
     else our own class beside it), with tokenizer and card; gguf is a file for llama.cpp, with a
     Modelfile for Ollama; html is one page that writes with the model in any browser, offline. The
     result is read back and compared with the run: token ids on texts of many kinds, logits and loss
-    on the run's own text. What a format cannot represent is refused.
+    on the run's own text. What a format cannot represent is refused. The n-grams of a run that
+    counts them go along to hf and html, and with them pieces of the training text; gguf has none.
 
     Args:
         run: A name or a path; by default the newest run.
@@ -33,6 +35,7 @@ def export(
         type: Type of the weights: f32 (the default), f16, bf16, and for gguf q8_0. A page has int8.
         out: The folder or file to write; by default in export/ of the run.
         checkpoint: best, last or a step.
+        alone: Leave out the n-grams beside the model; the loss without them is told.
         json: Print what was written and compared as JSON.
     """
     from folio.run.directory import find_run
@@ -45,7 +48,7 @@ def export(
     opened = open_run(found, checkpoint)
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    path, exported, verified = export_run(opened, to, type, out)
+    path, exported, verified = export_run(opened, to, type, out, alone)
     for note in exported.notes:
         say(note)
     if json:

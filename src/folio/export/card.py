@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from folio.config import read_toml
+from folio.export.ngrams import left_out
 from folio.run.model import Model
 from folio.storage import read_json
 
@@ -75,9 +76,15 @@ def _names(sources: list[dict[str, Any]]) -> str:
 
 def losses(opened: Model) -> Iterator[tuple[str, str]]:
     """List the losses of this checkpoint on held-out texts, with their protocol."""
+    step, alone = opened.checkpoint.step, left_out(opened)
+    if alone is not None:  # all other losses are of the model beside its n-grams
+        if alone["step"] == step:
+            said = f"{alone['without']:.4f} nats per token over {alone['targets']:,} targets"
+            yield "loss, validation (without n-grams)", said
+        return
     file = opened.run.held_out_file
     for text in read_json(file, list) if file.exists() else []:
-        if text.get("step", opened.checkpoint.step) != opened.checkpoint.step:
+        if text.get("step", step) != step:
             continue
         yield (
             f"loss, {text['name']} ({text['protocol']})",
@@ -88,6 +95,8 @@ def losses(opened: Model) -> Iterator[tuple[str, str]]:
 def _recall(opened: Model) -> Iterator[tuple[str, str]]:
     """Say what this checkpoint knows by heart and copies, where somebody looked."""
     run, step = opened.run, opened.checkpoint.step
+    if left_out(opened) is not None:  # this, too, was measured beside them
+        return
     record: dict[str, Any] = read_json(run.recall_file, dict) if run.recall_file.exists() else {}
     if record and record["checkpoint"] == opened.checkpoint.path.name:
         yield "folio recall", record["sentence"]

@@ -10,8 +10,10 @@ from folio.config import from_table
 from folio.errors import UserError
 from folio.export.forms import Tensors
 from folio.export.graphs import FIELD_OF, Graph
+from folio.export.ngrams import Counted
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
+from folio.ngrams.gpt import GPTWithNGrams
 from folio.tokenizers.base import Tokenizer
 
 MOST = 1 << 40
@@ -20,17 +22,21 @@ MOST = 1 << 40
 
 @dataclass(frozen=True)
 class Foreign:
-    """Holds config, float32 weights and tokenizer."""
+    """Holds config, float32 weights, tokenizer, and n-grams where there are some."""
 
     source: str
     """The path by which errors name it."""
     config: ModelConfig
     tensors: Tensors
     tokenizer: Tokenizer
+    counted: Counted | None = None
 
     def model(self) -> GPT:
         """Build the model, in evaluation mode."""
-        model = GPT(self.config)
+        if (beside := self.counted) is None:
+            model = GPT(self.config)
+        else:
+            model = GPTWithNGrams(self.config, beside.ngrams, beside.weights)
         tensors = dict(self.tensors)
         if self.config.tied_head:
             tensors["lm_head.weight"] = tensors["token_embedding.weight"]

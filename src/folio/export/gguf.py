@@ -16,6 +16,7 @@ from folio.export.gguf_reading import read_gguf_model
 from folio.export.gguf_vocabulary import vocabulary_settings
 from folio.export.graphs import find_graph, what_would_leave
 from folio.export.names import to_theirs
+from folio.export.ngrams import ngrams_of
 from folio.export.quantize import BLOCK, pack
 from folio.export.target import Exported, Target, has_words, weights_of
 from folio.run.directory import Run
@@ -55,6 +56,12 @@ def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
     Raises:
         UserError: llama.cpp has no such graph or tokenizer.
     """
+    if (counted := ngrams_of(opened)) is not None:
+        raise UserError(
+            f"llama.cpp has no graph for a model beside n-grams, and this run is read beside "
+            f"{len(counted.ngrams):,} of them. Give --alone to export the model without them, or "
+            f"--to hf, which takes both along."
+        )
     kind_of_tensor, kind_of_file = TYPES[kind]
     vocabulary = vocabulary_settings(opened.tokenizer)
     config, tensors = forms.without_padding(*weights_of(opened), opened.tokenizer.vocab_size)

@@ -1,6 +1,7 @@
 """`--to hf`: a folder that transformers loads, and everything that reads its files.
 
-Models that no class of transformers says get our own beside them, `modeling_folio.py`.
+Models that no class of transformers says get our own beside them, `modeling_folio.py`; so do those
+that are read beside n-grams, of which no class of transformers knows.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from folio.export.card import TAGS, model_card
 from folio.export.forms import Tensors
 from folio.export.graphs import find_graph
 from folio.export.hf_graphs import GRAPHS, graph_settings
+from folio.export.hf_ngrams import ngrams_settings, ngrams_tensors
 from folio.export.hf_reading import read_folder
 from folio.export.names import to_theirs
+from folio.export.ngrams import go_along, ngrams_of
 from folio.export.target import Exported, Target, has_words, weights_of
 from folio.model.config import ModelConfig
 from folio.run.model import Model
@@ -43,8 +46,9 @@ def write_hf(opened: Model, kind: str, out: Path) -> Exported:
     """
     tokenizer = opened.tokenizer
     config, tensors = forms.without_padding(*weights_of(opened), tokenizer.vocab_size)
-    graph = find_graph(GRAPHS, config)
-    notes: list[str] = []
+    counted = ngrams_of(opened)
+    graph = None if counted else find_graph(GRAPHS, config)
+    notes = [go_along(counted.ngrams)] if counted else []
     if graph is None:
         name, settings, named = "folio", own_settings(config), tensors
         notes.append(
@@ -59,8 +63,12 @@ def write_hf(opened: Model, kind: str, out: Path) -> Exported:
         named = to_theirs(graph.rows, config, tensors)
     settings |= {"model_type": name, "use_cache": graph is not None, **special_ids(tokenizer)}
     settings |= {"dtype": NAMES[kind], "torch_dtype": NAMES[kind]}
+    tensors = {k: v.to(TYPES[kind]) for k, v in named.items()}
+    if counted is not None:
+        settings["ngrams"] = ngrams_settings(counted)
+        tensors |= ngrams_tensors(counted.ngrams)  # whole numbers, in any type of weights
     write_json(out / "config.json", settings)
-    write_safetensors(out / "model.safetensors", {k: v.to(TYPES[kind]) for k, v in named.items()})
+    write_safetensors(out / "model.safetensors", tensors)
     write_json(out / "tokenizer.json", standard_tokenizer(tokenizer))
     write_json(out / "tokenizer_config.json", tokenizer_config(tokenizer, config))
     write_json(out / "generation_config.json", generation_config(tokenizer))

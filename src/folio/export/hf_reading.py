@@ -26,6 +26,7 @@ from folio.export.hf_graphs import (
     QWEN3_GRAPH,
     READ_AS,
 )
+from folio.export.hf_ngrams import PREFIX, read_ngrams_of
 from folio.export.names import to_ours
 from folio.model.config import ModelConfig
 from folio.storage import read_json
@@ -62,9 +63,7 @@ def read_folder(folder: Path) -> Foreign:
     tensors = read_weights(folder)
     n_numbers = sum(tensor.numel() for tensor in tensors.values())
     if kind == "folio" and isinstance(settings.get("folio"), dict):
-        config = from_table(ModelConfig, settings["folio"], "folio.")
-        require_numbers(config, n_numbers, source)
-        return Foreign(source, config, tensors, read_tokenizer(folder, settings))
+        return _read_own(folder, settings, tensors)
     if not isinstance(kind, str) or kind not in GRAPH_OF:
         raise UserError(
             f"{source} is a model of type {kind!r}. Folio computes {', '.join(GRAPH_OF)} and its "
@@ -80,6 +79,18 @@ def read_folder(folder: Path) -> Foreign:
         to_ours(graph.rows, config, named, source),
         read_tokenizer(folder, settings),
     )
+
+
+def _read_own(folder: Path, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Foreign:
+    """Read what `modeling_folio.py` computes, with the n-grams that may lie beside the weights."""
+    source, counted = str(folder), None
+    config = from_table(ModelConfig, settings["folio"], "folio.")
+    weights = {name: x for name, x in tensors.items() if not name.startswith(PREFIX)}
+    require_numbers(config, sum(x.numel() for x in weights.values()), source)
+    said = settings.get("ngrams") or {}
+    if said or len(weights) < len(tensors):
+        counted = read_ngrams_of(said, tensors, config.vocab_size, source)
+    return Foreign(source, config, weights, read_tokenizer(folder, settings), counted)
 
 
 def _config(
@@ -213,7 +224,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is not a complete safetensors file: {error}.") from None
     for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS and not BUFFERS.search(name):
+        is_weight = not BUFFERS.search(name) and not name.startswith(PREFIX)
+        if is_weight and tensor.dtype not in FLOATS:
             raise UserError(
                 f"{path} has {name} as {tensor.dtype}; Folio reads f32, f16 and bf16. Take the "
                 f"model as it was before it was quantized."

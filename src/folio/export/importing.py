@@ -90,6 +90,8 @@ def import_run(
     for tensor_name, tensor in foreign.tensors.items():
         if not tensor.isfinite().all():
             raise UserError(f"{path} has weights that are not finite numbers, in {tensor_name}.")
+    if (beside := foreign.counted) is not None:
+        tell(f"n-grams: {len(beside.ngrams):,} beside the model come with it")
     folder = folder or runs_folder()
     origin = {"name": path.resolve().name, "sha256": _digest(path)}
     return write_run(foreign, name or _free_name(path, folder), folder, origin)
@@ -126,7 +128,7 @@ def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str])
     """Make a run at step 0.
 
     Args:
-        foreign: config, weights and tokenizer.
+        foreign: config, weights, tokenizer, and n-grams where there are some.
         name: of the run.
         folder: of the runs.
         origin: for corpus.json.
@@ -138,6 +140,9 @@ def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str])
             recipe, tokenizer=replace(recipe.tokenizer, path=str(run.tokenizer_file.resolve()))
         )
         save_checkpoint(run.checkpoints_folder, 0, asdict(config), {"step": 0}, foreign.tensors, {})
+        if (beside := foreign.counted) is not None:
+            beside.ngrams.save(run.ngrams_file)
+            write_json(run.weights_file, beside.record)
         record = {
             "documents": 0,
             "sources": [],

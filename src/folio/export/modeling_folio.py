@@ -1,9 +1,10 @@
-"""A GPT as Folio trains it, for transformers: any of its shapes, without a cache.
+"""A GPT as Folio trains it, for transformers: any of its shapes, without a cache, and the n-grams
+of its training text where it is read beside them.
 
 AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,17 @@ NO_PADDING = "This model reads no padding: give it texts of one length, or one a
 
 
 class FolioConfig(PretrainedConfig):
-    """The config; Folio's own settings are under `folio`."""
+    """The config; Folio's own settings are under `folio`, those of n-grams under `ngrams`."""
 
     model_type = "folio"
 
-    def __init__(self, folio: dict[str, Any] | None = None, **others: Any) -> None:
-        self.folio = folio or {}
+    def __init__(
+        self,
+        folio: dict[str, Any] | None = None,
+        ngrams: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> None:
+        self.folio, self.ngrams = folio or {}, ngrams
         super().__init__(**others)
 
 
@@ -123,6 +129,80 @@ class Positions(nn.Module):
         self.weight = nn.Parameter(torch.zeros(c["context_length"], c["d_model"]))
 
 
+class Step(NamedTuple):
+    """From n-grams, the parents, to those of one token more, their children."""
+
+    n_children: Tensor
+    first: Tensor
+    """Of each parent: its first child; the others follow."""
+    tokens: Tensor
+    """The last token of each child."""
+    keys: Tensor
+    """Of each child: number of the parent * V + token, ascending."""
+    gains: Tensor
+    """Of each child: its own part of the probability of its last token."""
+    rests: Tensor
+    """Of each parent: the weight that is left to what fewer tokens say."""
+
+
+class NGrams(nn.Module):
+    """(B, T) token ids -> (B, T, V) probabilities of the next token, by counting in the training
+    text what followed the last tokens: interpolated Kneser-Ney with three discounts (Chen &
+    Goodman 1999, https://doi.org/10.1006/csla.1999.0128).
+
+    The n-grams of n tokens are level n of a tree; the children of one are those of a token more
+    that begin with it. They are kept as whole numbers, which no type of weights rounds.
+    """
+
+    def __init__(self, c: dict[str, Any]) -> None:
+        super().__init__()
+        self.c = c
+        self.steps: list[Step] = []
+        for n, size in enumerate(c["sizes"], 1):
+            for name in ("tokens", "counts", "children"):
+                self.register_buffer(f"{name}_{n}", torch.zeros(size, dtype=torch.int32))
+
+    def derive(self) -> list[Step]:
+        """Probabilities from counts, in float64 on the CPU."""
+        steps, children = [], torch.tensor(self.c["sizes"][:1])  # of the empty n-gram
+        for n, discounts in enumerate(self.c["discounts"], 1):
+            level = (getattr(self, f"{name}_{n}") for name in ("tokens", "counts", "children"))
+            tokens, counts, following = (x.cpu().long() for x in level)
+            taken = torch.tensor(discounts, dtype=torch.float64)[counts.clamp(max=3) - 1]
+            parents = torch.arange(len(children)).repeat_interleave(children)
+            zeros = torch.zeros(len(children), dtype=torch.float64)
+            total = zeros.index_add(0, parents, counts.double()).clamp(min=1)
+            gains = ((counts - taken) / total[parents]).float()
+            rests = (zeros.index_add(0, parents, taken) / total).float()
+            keys = parents * self.c["vocab_size"] + tokens
+            steps.append(Step(children, children.cumsum(0) - children, tokens, keys, gains, rests))
+            children = following
+        return steps
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        token_ids, device, v = token_ids.long(), token_ids.device, self.c["vocab_size"]
+        if not self.steps or self.steps[0].keys.device != device:
+            self.steps = [Step(*(x.to(device) for x in step)) for step in self.derive()]
+        p = torch.full((token_ids.numel(), v), 1 / v, dtype=torch.float32, device=device)
+        ending = torch.zeros_like(token_ids)  # the n-gram that ends at each place; -1 for none
+        for n, step in enumerate(self.steps):
+            rows = (ending.flatten() >= 0).nonzero()[:, 0]
+            parents = ending.flatten()[rows]
+            rows, parents = (x[step.n_children[parents] > 0] for x in (rows, parents))
+            many = step.n_children[parents]
+            # Children of one parent follow each other; so do they here, from `begin` on.
+            begin = many.cumsum(0) - many
+            children = (step.first[parents] - begin).repeat_interleave(many)
+            children = children + torch.arange(len(children), device=device)
+            p[rows] *= step.rests[parents, None]
+            p[rows.repeat_interleave(many), step.tokens[children]] += step.gains[children]
+            before = F.pad(ending[:, :-1], (1, 0), value=-1 if n else 0)
+            keys = before * v + token_ids
+            found = torch.searchsorted(step.keys, keys).clamp(max=len(step.keys) - 1)
+            ending = found.where((before >= 0) & (step.keys[found] == keys), -1)
+        return p.unflatten(0, token_ids.shape)
+
+
 class FolioForCausalLM(PreTrainedModel, GenerationMixin):
     """(B, T) token ids -> (B, T, V) logits."""
 
@@ -138,6 +218,7 @@ class FolioForCausalLM(PreTrainedModel, GenerationMixin):
         normed_inside = c["norm_placement"] in ("pre", "both")
         self.final_norm = make_norm(c, c["d_model"]) if normed_inside else nn.Identity()
         self.lm_head = nn.Linear(c["d_model"], c["vocab_size"], bias=False)
+        self.ngrams = NGrams(config.ngrams) if config.ngrams else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -169,4 +250,9 @@ class FolioForCausalLM(PreTrainedModel, GenerationMixin):
             x = x + torch.stack(waves(t, self.c["d_model"], 10_000.0), -1).flatten(1).to(x)
         for block in self.blocks:
             x = block(x)
-        return CausalLMOutput(logits=self.lm_head(self.final_norm(x)))
+        logits = self.lm_head(self.final_norm(x))
+        if self.ngrams is not None:  # p = model ^ a * n-grams ^ b / what makes the sum 1
+            weights = self.ngrams.c["weights"]
+            log_p = self.ngrams(input_ids)[:, :, : logits.shape[2]].log()
+            logits = weights["model"] * logits.float() + weights["ngrams"] * log_p
+        return CausalLMOutput(logits=logits)

@@ -3,8 +3,9 @@
 The page is that of `write/`; here the model is put into it. `page_engine.js` asks, and in a worker
 `page_worker.js` answers: `page_text.js` makes tokens of a text, `page_reader.js` has
 `page_model.js` read what is new of them, with the matrices of `page_weights.js`, int8 with one
-scale a row, and `page_sampling.js` draws. These scripts are the same in every page, so tests run
-them; an export compares what is its own, the weights and the tokenizer.
+scale a row, beside n-grams if there are some (`page_ngrams.js`), and `page_sampling.js` draws.
+These scripts are the same in every page, so tests run them; an export compares what is its own, the
+weights, the tokenizer and the n-grams.
 
 Shapes:  R rows · K columns, padded with zeros to a multiple of eight
 """
@@ -32,8 +33,10 @@ from folio.export import forms
 from folio.export.card import facts
 from folio.export.foreign import Foreign
 from folio.export.forms import Tensors
+from folio.export.ngrams import go_along, ngrams_of
 from folio.export.page_copies import RUN, WINDOW, windows_filter
 from folio.export.page_kernel import kernel_bytes
+from folio.export.page_ngrams import pack_ngrams, unpack_ngrams
 from folio.export.target import Exported, Target, weights_of
 from folio.model.config import ModelConfig
 from folio.run.model import Model
@@ -48,7 +51,8 @@ from folio.write.page import writing_page
 MOST_PARAMETERS = 25_000_000
 """Largest model in a page, which is then about 35 MB; browsers still open that at once."""
 WORKER = tuple(
-    f"page_{part}.js" for part in ("weights", "model", "reader", "sampling", "text", "worker")
+    f"page_{part}.js"
+    for part in ("weights", "model", "ngrams", "reader", "sampling", "text", "worker")
 )
 """Scripts of the page's worker; the last one receives what the page asks."""
 COLUMNS = 8
@@ -74,11 +78,14 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
             f"it along with folio export --to gguf or --to hf."
         )
     table, weights = pack_tensors(tensors)
+    counted = ngrams_of(opened)
+    counts, tree = pack_ngrams(counted, opened.run.word) if counted else (None, b"")
     seen = windows_filter(opened) if opened.has_text and opened.tokenizer.lossless else None
     data = {
         "config": asdict(config),
         "derived": {"head_width": config.head_width, "key_value_heads": config.key_value_heads},
         "tensors": table,
+        "ngrams": counts,
         "tokenizer": tokenizer_data(opened.tokenizer),
         "begin": opened.tokenizer.begin,
         "start": opened.start_token,
@@ -98,6 +105,7 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
         engine=_beside("page_engine.js"),
         inert={
             "weights": _text(weights),
+            "ngrams": _text(tree),
             "seen": "" if seen is None else _text(seen.tobytes()),
             "worker": "\n" + "".join(map(_beside, WORKER)),
         },
@@ -106,13 +114,16 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
     with atomic_write(out) as file:
         file.write(page)
     notes = ["weights are int8, a scale for each row; the page holds the whole model, open it"]
+    if counted is not None:
+        notes.append(go_along(counted.ngrams))
+        notes.append(f"they are {len(_text(tree)) / 1e6:.1f} MB of the page")
     if seen is None:
         notes.append("the page does not say how much of a text is copied from the training text")
     return Exported("a page", notes)
 
 
 def read_page_file(path: Path) -> Foreign:
-    """Read the model that a page holds, its weights as the page computes with them."""
+    """Read the model that a page holds, its weights and n-grams as the page computes with them."""
     page = path.read_text(encoding="utf-8")
 
     def part(name: str) -> str:
@@ -124,7 +135,9 @@ def read_page_file(path: Path) -> Foreign:
     data = json.loads(part("data"))
     tokenizer = tokenizer_from_table(data["tokenizer"]["table"], str(path))
     tensors = unpack_tensors(data["tensors"], b64decode(part("weights")))
-    return Foreign(str(path), from_table(ModelConfig, data["config"]), tensors, tokenizer)
+    tree, config = b64decode(part("ngrams")), from_table(ModelConfig, data["config"])
+    counted = unpack_ngrams(data["ngrams"], tree) if data["ngrams"] else None
+    return Foreign(str(path), config, tensors, tokenizer, counted)
 
 
 def pack_tensors(tensors: Tensors) -> tuple[list[dict[str, Any]], bytes]:
@@ -216,6 +229,8 @@ def source_of_copies(opened: Model) -> str:
 def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> Iterator[tuple[str, str]]:
     yield from facts(opened)
     yield "weights", "int8, one scale a row"
+    if (counted := ngrams_of(opened)) is not None:
+        yield "n-grams", go_along(counted.ngrams)
     if seen is not None:
         share = float(np.unpackbits(seen).mean())
         wrong = max(share ** (RUN - WINDOW + 1), 1e-12)

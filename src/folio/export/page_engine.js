@@ -44,7 +44,7 @@ function makeEngine(data) {
     for (const job of jobs.values()) job.failed(new Error(`The model cannot run in this browser: ${event.message || "it forbids workers"}.`));
     jobs.clear();
   };
-  const ready = ask("load", { data, weights: text("weights"), seen: text("seen") })
+  const ready = ask("load", { data, weights: text("weights"), ngrams: text("ngrams"), seen: text("seen") })
     .then((fast) => fast ? "" : "This browser has no WebAssembly, so the model is slower.");
   return {
     ready,

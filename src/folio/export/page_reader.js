@@ -16,8 +16,9 @@ function windowStart(n, context) {
 
 // Reads texts; of the next one, only what it has not in common with the one before.
 class Reader {
-  constructor(model, never) {
+  constructor(model, never, ngrams = null) {
     this.model = model;
+    this.ngrams = ngrams; // or nothing
     this.never = never; // tokens
     this.start = 0; // of the window
     this.held = []; // tokens in the model's cache
@@ -45,6 +46,7 @@ class Reader {
     held.length = this.model.length = same;
     held.push(ids[start + same]);
     const last = same + 1 === n - start, logits = this.model.read(ids[start + same], last);
+    if (last && this.ngrams) this.ngrams.readBeside(logits, ids, start, n);
     if (last) for (const token of this.never) logits[token] = -Infinity;
     return logits;
   }

@@ -24,9 +24,10 @@ function likeliestOf(p, n) {
 }
 
 class Engine {
-  constructor(data, weights, seen) {
+  constructor(data, weights, ngrams, seen) {
     const loaded = loadWeights(data.tensors, fromBase64(weights), fromBase64(data.kernel));
-    const reader = () => new Reader(new Model({ ...data.config, ...data.derived }, loaded), data.never);
+    const counted = data.ngrams && new NGrams(data.ngrams, fromBase64(ngrams));
+    const reader = () => new Reader(new Model({ ...data.config, ...data.derived }, loaded), data.never, counted);
     this.data = data;
     this.fast = loaded.fast;
     this.looking = reader(); // one does not forget what the other has read
@@ -128,13 +129,13 @@ class Engine {
   }
 }
 
-async function work({ id, kind, text, settings, data, weights, seen }) {
+async function work({ id, kind, text, settings, data, weights, ngrams, seen }) {
   if (kind === "leave") return alive.delete(id);
   alive.add(id);
   try {
     let done = null;
     if (kind === "load") {
-      engine = new Engine(data, weights, seen);
+      engine = new Engine(data, weights, ngrams, seen);
       done = engine.fast;
     } else if (kind === "look") done = await engine.look(text, id);
     else done = await engine.complete(text, settings, id, (token) => postMessage({ id, token }));

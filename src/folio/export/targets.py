@@ -6,12 +6,14 @@ A format of your own is an entry in `TARGETS`, and one file.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from folio.config import unknown_name
 from folio.errors import UserError
 from folio.export.gguf import GGUF
 from folio.export.hf import HF
+from folio.export.ngrams import left_out, stay_behind, without_ngrams
 from folio.export.page import HTML
 from folio.export.target import Exported, Target
 from folio.export.verify import Verified, verify
@@ -22,7 +24,7 @@ TARGETS: dict[str, Target] = {"hf": HF, "gguf": GGUF, "html": HTML}
 
 
 def export_run(
-    opened: Model, to: str, kind: str = "", out: Path | None = None
+    opened: Model, to: str, kind: str = "", out: Path | None = None, alone: bool = False
 ) -> tuple[Path, Exported, Verified]:
     """Write a run for another program, read it back, and compare the two.
 
@@ -31,6 +33,7 @@ def export_run(
         to: a name in TARGETS.
         kind: type of the weights; empty takes the target's first.
         out: where to; a file or folder beside the run's checkpoints where none is given.
+        alone: leave out the n-grams beside the model, if there are some.
 
     Returns:
         What was written where, and how far it is from the run.
@@ -45,6 +48,8 @@ def export_run(
     kind = kind or target.types[0]
     if kind not in target.types:
         raise UserError(f"--type {kind} is not of {to}, which has {', '.join(target.types)}.")
+    if alone:
+        opened = without_ngrams(opened)
     name = target.default_name(opened.run, kind)
     final = out or opened.run.exports_folder / name
     if Path(name).suffix and final.suffix != Path(name).suffix:  # a folder for the file
@@ -60,6 +65,8 @@ def export_run(
             _move(Path(folder), final.parent, replace=out is None or target.is_ours(final))
     except OSError as error:
         raise storage_error(error, final) from error
+    if (record := left_out(opened)) is not None:
+        exported = replace(exported, notes=[stay_behind(record), *exported.notes])
     return final, exported, verified
 
 

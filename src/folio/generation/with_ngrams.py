@@ -56,7 +56,8 @@ class ReaderWithNGrams:
             cache.tokens = seen[-self.ngrams.order :]
         logits = self.reader.read(token_ids, [cache.cache for cache in caches])
         each = [self.ngrams.probabilities(np.array([c.tokens]))[:, -1] for c in caches]
-        return self.weights.product(logits, np.log(np.concatenate(each)))
+        found = np.concatenate(each)[:, : logits.shape[-1]]  # they may know more ids
+        return self.weights.product(logits, np.log(found))
 
     def forget(self, cache: CacheWithTokens, n: int) -> bool:
         return self.reader.forget(cache.cache, n)

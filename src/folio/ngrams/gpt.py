@@ -21,7 +21,9 @@ class GPTWithNGrams(GPT):
     """
 
     def __init__(self, config: ModelConfig, ngrams: NGrams, weights: Weights) -> None:
-        """Build a GPT, whose weights are to be loaded, beside n-grams."""
+        """Build a GPT, whose weights are to be loaded, beside n-grams, which may know more ids: an
+        exported model has no rows that only pad its vocabulary.
+        """
         super().__init__(config)
         self.ngrams, self.weights = ngrams, weights
         self._read: WeakKeyDictionary[KVCache, Tensor] = WeakKeyDictionary()
@@ -37,5 +39,6 @@ class GPTWithNGrams(GPT):
         if cache is not None:
             self._read[cache] = seen[:, max(0, seen.shape[1] - self.ngrams.order) :]
         found = self.ngrams.probabilities(seen.cpu().numpy())[:, before.shape[1] :]
+        found = found[..., : logits.shape[-1]]
         log_probabilities = torch.from_numpy(found).to(logits.device).log()
         return self.weights.product(logits.float(), log_probabilities)
