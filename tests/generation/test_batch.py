@@ -87,11 +87,11 @@ def test_log_probabilities_are_the_models_own_whatever_changes_the_draw():
         ((_, drawn),) = batch.step()
         with torch.no_grad():
             expected = model(torch.tensor([text]))[0, -1].double().log_softmax(0)
-        assert drawn.log_probability == pytest.approx(expected[drawn.token_id].item(), abs=1e-5)
+        assert drawn.log_probability == pytest.approx(expected[drawn.token_id].item(), abs=1e-4)
         order = [i for i in expected.argsort(descending=True).tolist() if i >= 20]
         assert [i for i, _ in drawn.alternatives] == order[:4]
         for token_id, value in drawn.alternatives:
-            assert value == pytest.approx(expected[token_id].item(), abs=1e-5)
+            assert value == pytest.approx(expected[token_id].item(), abs=1e-4)
         text = [*text, drawn.token_id]
 
 
