@@ -227,3 +227,10 @@ def test_minutes_that_are_too_few_are_told_at_once(book: Path):
 
     train_recipe(recipe_of(book, training={"minutes": 0.05}), "few", Listening())
     assert any("3 s are few here" in line and "which leaves" in line for line in told)
+
+
+def test_counting_and_weighing_ngrams_has_its_time_within_the_minutes(book: Path):
+    run = train_for_minutes(book, "counted", ngrams={"order": 4})
+    planned, *_ = read_toml(run.recipe_file)["schedule"]["pace"]
+    fewer = 49 - int(planned.partition(":")[2])
+    assert fewer * STEP == pytest.approx(EVALUATION, abs=STEP), "the text is read twice once more"

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import folio
 from folio import jit
+from folio.cli.main import main
 from folio.errors import UserError
 from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
@@ -167,3 +168,14 @@ def test_a_tree_of_byte_pairs_is_one_too(tmp_path: Path):
     record = opened.evaluate(opened.validation())[0].record(opened.tokenizer)
     assert math.isfinite(record["bits_per_byte"])
     assert isinstance(NGrams.load(opened.run.ngrams_file), NGrams)
+
+
+def test_evaluating_and_listing_tell_both_losses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    record = read_weights(trained(tmp_path).run)
+    assert record is not None
+    for command in (["evaluate", "counted"], ["runs"]):
+        main(command)
+        shown = capsys.readouterr().out
+        assert "n-grams" in shown and f"{record['with']:.4f}" in shown, command

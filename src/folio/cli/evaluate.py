@@ -80,6 +80,7 @@ def evaluate(
     found = find_run(run)
 
     from folio.device import choose_device
+    from folio.run.ngrams import in_words, read_weights
     from folio.run.opening import open_run
 
     opened = open_run(found, checkpoint)
@@ -116,6 +117,8 @@ def evaluate(
     names = [name for name in COLUMNS if name in records[0] and not (given and name == "text")]
     rows = [[_cell(record.get(name, "-")) for name in names] for record in records]
     show(table([name.replace("_", " ") for name in names], rows))
+    if record := read_weights(found):
+        show(f"\nn-grams: {in_words(record)}")
     if others:
         head = ["baseline, validation text", "kind", "nats per character", "bits per byte"]
         cells = [

@@ -113,7 +113,7 @@ def rows_of(facts: list[dict[str, Any]]) -> list[list[str]]:
     """The cells of a table, one row for each run."""
     rows = []
     for fact in facts:
-        loss = fact["best_validation_loss"]
+        loss, beside = fact["best_validation_loss"], fact["loss_with_ngrams"]
         rows.append(
             [
                 fact["run"],
@@ -121,7 +121,8 @@ def rows_of(facts: list[dict[str, Any]]) -> list[list[str]]:
                 f"{fact['parameters']:,}",
                 f"{fact['step']}/{fact['max_steps']}",
                 duration(fact["seconds"]),
-                "-" if loss is None else f"{loss:.4f}",
+                ("-" if loss is None else f"{loss:.4f}")
+                + (f" ({beside:.4f} with n-grams)" if beside else ""),
                 fact["state"],
             ]
         )

@@ -173,35 +173,37 @@ def count_ngrams(tokens: NDArray[np.integer], order: int, vocab_size: int) -> NG
         vocab_size: V.
     """
     text = np.asarray(tokens[-MOST:], np.int64)
-    nodes: list[Whole] = [np.zeros(len(text), np.int64)]
-    often: list[NDArray[np.bool_]] = [np.ones(1, np.bool_)]  # nodes, and UNSEEN: stands twice
-    found: list[tuple[Whole, Whole]] = []  # of each level: keys, and how often each stands
+    found: list[tuple[Whole, Whole]] = []  # of each level: keys, and how often each was counted
+    left_out: list[int] = []
+    inner = nodes = np.zeros(len(text), np.int32)  # the n-grams of two shorter levels at each place
+    inner_often = often = np.ones(1, np.bool_)  # of each of them: stands more than once
     for n in range(1, order + 1):
-        ending = np.full(len(text), UNSEEN)
         places = np.arange(n - 1, len(text))  # where an n-gram ends
-        if n > 2:  # what stands before its last token and after its first
-            inner = nodes[n - 2][places - 1]
-            places = places[often[n - 2][inner]]
-        parents = nodes[n - 1][places - 1] if n > 1 else nodes[0]
-        keys, ending[places], counts = np.unique(
+        if n > 2:  # without its first and its last token
+            places = places[inner_often[inner[places - 1]]]
+        parents = nodes[places - 1].astype(np.int64) if n > 1 else 0
+        keys, which, counts = np.unique(
             parents * vocab_size + text[places], return_inverse=True, return_counts=True
         )
+        ending = np.full(len(text), UNSEEN, np.int32)
+        ending[places] = which
+        if n > 1:
+            shorter, _ = found[-1]
+            found[-1] = shorter, _tokens_before(nodes[n - 1 :], ending[n - 1 :], len(shorter))
         found.append((keys, counts))
-        nodes.append(ending)
-        often.append(np.append(counts > 1, False))
+        left_out.append(max(len(text) - n + 1, 0) - len(places))  # each stands once
+        inner, nodes = nodes, ending
+        inner_often, often = often, np.append(counts > 1, False)  # at the end for UNSEEN
     levels, discounts = list[Level](), list[Any]()
     for n, (keys, counts) in enumerate(found, 1):
-        if n < order:  # nothing stands before the first place
-            counts = _tokens_before(nodes[n][n:], nodes[n + 1][n:], len(keys))
-        left_out = max(len(text) - n + 1, 0) - int((nodes[n] >= 0).sum())  # each stands once
-        ones, twos, threes, fours = ((counts == k).sum() for k in (1, 2, 3, 4))
-        discounts.append(discounts_of(int(ones) + left_out, int(twos), int(threes), int(fours)))
+        ones, twos, threes, fours = (int((counts == k).sum()) for k in (1, 2, 3, 4))
+        discounts.append(discounts_of(ones + left_out[n - 1], twos, threes, fours))
         parents = found[n][0] // vocab_size if n < order else np.zeros(0, np.int64)
         levels.append(Level(keys % vocab_size, counts, np.bincount(parents, minlength=len(keys))))
     return NGrams(vocab_size, levels, np.array(discounts))
 
 
-def _tokens_before(nodes: Whole, longer: Whole, n_nodes: int) -> Whole:
+def _tokens_before(nodes: NDArray[np.int32], longer: NDArray[np.int32], n_nodes: int) -> Whole:
     """(n_nodes,) before each n-gram how many different tokens stand.
 
     Args:

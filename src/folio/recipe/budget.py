@@ -14,6 +14,7 @@ from pathlib import Path
 
 from folio.console import duration
 from folio.device import Device
+from folio.ngrams.table import MOST
 from folio.recipe.compiling import choose_compile
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
 from folio.recipe.recipe import Recipe
@@ -128,7 +129,7 @@ def freeze_budget(
         end, look = END_SECONDS, look_seconds(seconds)
         if recipe.ngrams.order:  # the validation text by the model, and beside them
             read_at_end += 2 * len(validation)
-            end += len(training) / NGRAM_TOKENS_PER_SECOND
+            end += min(len(training), MOST) / NGRAM_TOKENS_PER_SECOND
         end += speed.evaluation_seconds * read_at_end / (2 * len(validation))
         left = seconds - clock.used() - end - look
         recipe, speed = sample_less(recipe, speed, left, len(validation))

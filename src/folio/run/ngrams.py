@@ -1,17 +1,19 @@
 """The n-grams beside a run's model, as add_ngrams.py left them; free of torch, without which a run
-writes.
+writes, and at first of numpy, without which runs are listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
 from folio.records import DamagedError
 from folio.run.directory import Run
 from folio.storage import read_json
+
+if TYPE_CHECKING:
+    from folio.ngrams.table import NGrams
 
 
 def read_ngrams(run: Run) -> tuple[NGrams, Weights] | None:
@@ -21,6 +23,8 @@ def read_ngrams(run: Run) -> tuple[NGrams, Weights] | None:
     Raises:
         UserError: they are damaged.
     """
+    from folio.ngrams.table import NGrams
+
     if (record := read_weights(run)) is None:
         return None
     try:
