@@ -1,12 +1,14 @@
 """Several models as one: the mean of their probabilities, and a model that learns that mean.
 
     python -m bench.ensemble RUN RUN RUN
-    python -m bench.ensemble RUN RUN RUN --distil 0.5
+    python -m bench.ensemble RUN RUN RUN --distil 0.5 --ngrams 10
 
 The runs share their text and their tokenizer; they differ by their seeds. Printed is the exact
 loss on the test text, or on the validation text where there is no test text. To distil is to train
 one more model of the first run's recipe, whose targets are half what follows in the text and half
 what the mean of the others expects there (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
+With `--ngrams` each loss is told beside counted n-grams of the training text, too, each half of the
+text by weights from the other half (`ngrams/fit.py`).
 
 Shapes:  N tokens · B windows · T context length · V vocabulary
 """
@@ -28,10 +30,12 @@ from folio.device import choose_device
 from folio.evaluation.score import (
     Window,
     batches_of,
-    exact_score,
     exact_windows,
     strided_windows,
 )
+from folio.model.gpt import GPT
+from folio.ngrams.fit import Read, held_out_loss
+from folio.ngrams.table import count_ngrams
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.recipe.watcher import Watcher
@@ -51,17 +55,26 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--distil", type=float, default=0.0, help="weight of the mean, to 1")
     parser.add_argument("--seed", type=int, default=11, help="of the model that learns it")
+    parser.add_argument("--ngrams", type=int, default=0, help="their order")
     options = parser.parse_args()
     members = [open_run(find_run(run)) for run in options.runs]
     text = held_out(members[0])
     windows = exact_windows(len(text), members[0].model.config.context_length)
-    tables = [probabilities(member, text, windows) for member in members]
+    tables = [probabilities(member.model, text, windows) for member in members]
+    counted = expected_by_ngrams(members[0], options.ngrams, text, windows)
+
+    def tell(name: str, table: Tensor) -> None:
+        beside = (
+            "" if counted is None else f", beside n-grams {loss_beside(table, counted, text):.4f}"
+        )
+        print(f"{name}: {mean_loss(table, text):.4f}{beside}", flush=True)
+
     for member, table in zip(members, tables):
-        print(f"{member.run.path}: {mean_loss(table, text):.4f}")
-    together = mean_loss(mean_of(tables), text)
-    print(f"mean probability of {len(members)}: {together:.4f}", flush=True)
+        tell(str(member.run.path), table)
+    tell(f"mean probability of {len(members)}", mean_of(tables))
     if options.distil:
-        distil(members, options.distil, options.seed, text)
+        model = distil(members, options.distil, options.seed)
+        tell(f"distilled with weight {options.distil}", probabilities(model, text, windows))
 
 
 def held_out(member: Model) -> TokenIds:
@@ -69,13 +82,32 @@ def held_out(member: Model) -> TokenIds:
     return open_token_file(path) if path.exists() else member.validation()
 
 
-def probabilities(member: Model, tokens: TokenIds, windows: list[Window]) -> Tensor:
-    """(N, V) what a member expects at each place; 0 at the first."""
-    found = torch.zeros(len(tokens), member.model.config.vocab_size)
+def probabilities(model: GPT, tokens: TokenIds, windows: list[Window]) -> Tensor:
+    """(N, V) what a model expects at each place; 0 at the first."""
+    found = torch.zeros(len(tokens), model.config.vocab_size)
     with torch.no_grad():
         for inputs, _, scored, places in batches_of(tokens, windows):
-            found[places[scored]] = member.model(torch.from_numpy(inputs)).softmax(2)[scored]
+            found[places[scored]] = model(torch.from_numpy(inputs)).softmax(2)[scored]
     return found
+
+
+def expected_by_ngrams(
+    member: Model, order: int, tokens: TokenIds, windows: list[Window]
+) -> Tensor | None:
+    """(N, V) what the n-grams of the training text expect; None without n-grams."""
+    if not order:
+        return None
+    ngrams = count_ngrams(member.training(), order, member.config.vocab_size)
+    found = torch.zeros(len(tokens), ngrams.vocab_size)
+    for inputs, _, scored, places in batches_of(tokens, windows):
+        found[places[scored]] = torch.from_numpy(ngrams.probabilities(inputs))[scored]
+    return found
+
+
+def loss_beside(probabilities: Tensor, counted: Tensor, tokens: TokenIds) -> float:
+    """Nats per token of a model beside n-grams."""
+    targets = torch.from_numpy(tokens[1:].astype(np.int64))
+    return held_out_loss(Read(probabilities[1:].log(), counted[1:].log(), targets))
 
 
 def mean_of(tables: Iterable[Tensor]) -> Tensor:
@@ -123,12 +155,12 @@ class Report(Watcher):
         print(f"step {state.step}: validation {losses}, {state.seconds:.0f} s", flush=True)
 
 
-def distil(members: list[Model], weight: float, seed: int, text: TokenIds) -> None:
+def distil(members: list[Model], weight: float, seed: int) -> GPT:
     """Train the model that learns from the text and from the mean of the members."""
     ids = members[0].training()
     length = members[0].model.config.context_length
     windows = strided_windows(len(ids), length)
-    expected = mean_of(probabilities(member, ids, windows) for member in members).bfloat16()
+    expected = mean_of(probabilities(member.model, ids, windows) for member in members).bfloat16()
     true = torch.from_numpy(ids.astype(np.int64))
 
     def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -146,8 +178,9 @@ def distil(members: list[Model], weight: float, seed: int, text: TokenIds) -> No
     training.step.loss = loss
     training = replace(training, stream=Places(ids, training.stream))  # type: ignore[arg-type]
     train(training, TrainingState(), Report())
-    final = exact_score(training.model.eval(), text, length)
-    print(f"distilled with weight {weight}: {final.nats_per_token:.4f}")
+    model = training.model.eval()
+    assert isinstance(model, GPT)
+    return model
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_the_calibration_finds_the_rule_that_made_the_runs():
 
 
 def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_them(
-    book: Path, capsys: pytest.CaptureFixture[str]
+    book: Path,
 ):
     settings: dict[str, Any] = {
         "model": {"n_layers": 1, "d_model": 16, "n_heads": 2, "context_length": 16},
@@ -69,21 +69,25 @@ def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_t
         members.append(open_run(result.run))
     text = ensemble.held_out(members[0])
     windows = exact_windows(len(text), 16)
-    tables = [ensemble.probabilities(member, text, windows) for member in members]
+    tables = [ensemble.probabilities(member.model, text, windows) for member in members]
     one, other, both = (
         ensemble.mean_loss(table, text) for table in (*tables, ensemble.mean_of(tables))
     )
     assert one == pytest.approx(result_of(members[0]), abs=1e-4)
     assert both < (one + other) / 2
-    ensemble.distil(members, 0.0, seed=1, text=text)  # which is to learn from the text alone
-    assert printed_loss(capsys) == pytest.approx(one, abs=1e-3)
-    ensemble.distil(members, 0.9, seed=3, text=text)
+    distilled = [  # the first is to learn from the text alone
+        ensemble.probabilities(ensemble.distil(members, weight, seed), text, windows)
+        for weight, seed in ((0.0, 1), (0.9, 3))
+    ]
+    like_one, like_both = (ensemble.mean_loss(table, text) for table in distilled)
+    assert like_one == pytest.approx(one, abs=1e-3)
     counts = count_tokens(members[0].training(), 100)
-    assert both < printed_loss(capsys) < frequency_loss(counts, text)
+    assert both < like_both < frequency_loss(counts, text)
 
-
-def printed_loss(capsys: pytest.CaptureFixture[str]) -> float:
-    return float(capsys.readouterr().out.split()[-1])
+    counted = ensemble.expected_by_ngrams(members[0], 4, text, windows)
+    assert counted is not None and ensemble.expected_by_ngrams(members[0], 0, text, windows) is None
+    beside = ensemble.loss_beside(tables[0], counted, text)
+    assert beside < min(one, ensemble.mean_loss(counted, text)) + 0.01
 
 
 def result_of(member: Model) -> float:

@@ -47,8 +47,7 @@ def in_words(record: Mapping[str, Any]) -> str:
     """
     weights = record["weights"]
     return (
-        f"{record['ngrams']:,} of up to {record['order']} tokens beside the model, whose "
-        f"probabilities to the power of {weights['model']:.2f} are multiplied with theirs to "
-        f"{weights['ngrams']:.2f}: validation {record['without']:.4f} nats per token without them, "
-        f"{record['with']:.4f} with them, by powers from the other half of that text"
+        f"{record['ngrams']:,} of up to {record['order']} tokens, to the power of "
+        f"{weights['ngrams']:.2f} beside the model's {weights['model']:.2f}: validation "
+        f"{record['without']:.4f} nats per token without them, {record['with']:.4f} with them"
     )
