@@ -127,9 +127,12 @@ def test_old_text_that_is_kept_is_counted_too(tmp_path: Path):
     first = trained(tmp_path)
     path = tmp_path / "other.txt"
     path.write_text(prose(3000, seed=2).upper())
-    result = folio.train(
-        str(path), name="on", start={"run": str(first.run.path), "keep": 0.5}, ngrams={"order": 3}
-    )
+    settings: dict[str, Any] = {
+        "start": {"run": str(first.run.path), "keep": 0.5},
+        "training": {"max_steps": 6},
+        "device": {"kind": "cpu", "threads": 1},
+    }
+    result = folio.train(str(path), name="on", ngrams={"order": 3}, **settings)
     opened = folio.load(str(result.run.path))
     network, (new, old) = opened.model, opened.learned()
     assert isinstance(network, GPTWithNGrams)

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from folio.ngrams.discounts import discounts_of
 from folio.storage import read_arrays, write_arrays
 
-MOST = 1 << 24
-"""Tokens that are counted, the last ones of a longer text: the tree takes some 25 bytes for each,
-and counting three times as much."""
+MOST = 1 << 22
+"""Tokens that are counted, the last ones of a longer text: for each there are about two n-grams, of
+12 bytes on disk and 32 in memory."""
 UNSEEN = -1
 """Stands for the node of an n-gram that is not in the tree."""
 
-Whole = NDArray[np.int64]
+Whole = NDArray[np.integer[Any]]
 
 
 class Level(NamedTuple):
@@ -60,11 +60,12 @@ class NGrams:
             levels: of 1 ... n tokens.
             discounts: (n, 3) of each level, for counts of 1, of 2, and of 3 and more.
         """
-        self.vocab_size, self.levels, self.discounts = vocab_size, levels, discounts
+        self.vocab_size, self.discounts = vocab_size, discounts
+        self.levels = [Level(*(part.astype(np.int32) for part in level)) for level in levels]
         root = Level(*(np.array([x]) for x in (0, 0, len(levels[0].tokens))))
         self._steps = [
             _Step(shorter.children, level, by, vocab_size)
-            for shorter, level, by in zip([root, *levels], levels, discounts)
+            for shorter, level, by in zip([root, *self.levels], self.levels, discounts)
         ]
         alone = np.full((1, vocab_size), 1 / vocab_size, np.float32)
         self._steps[0].add(alone, np.zeros(1, np.int64))
@@ -120,7 +121,7 @@ class NGrams:
         """
         arrays = read_arrays(path)
         levels = [
-            Level(*(arrays[f"{name}.{n}"].astype(np.int64) for name in Level._fields))
+            Level(*(arrays[f"{name}.{n}"] for name in Level._fields))
             for n in range(1, len(arrays["discounts"]) + 1)
         ]
         return cls(int(arrays["vocab_size"][0]), levels, arrays["discounts"])
@@ -134,7 +135,7 @@ class _Step:
     ) -> None:
         """Take the number of children of each node, and the children."""
         self.children, self.tokens, self.vocab_size = children, level.tokens, vocab_size
-        self.first = np.cumsum(children) - children
+        self.first = (np.cumsum(children) - children).astype(np.int32)
         parents = np.repeat(np.arange(len(children)), children)
         keys = parents * vocab_size + level.tokens
         self.keys = np.append(keys, np.iinfo(np.int64).max)  # ascending, and never at the end
