@@ -16,7 +16,7 @@ Shapes:  N tokens · B windows · T context length · V vocabulary
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +48,9 @@ from folio.tokens.token_file import open_token_file
 from folio.training.loop import train
 from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
+
+Expect = Callable[[NDArray[np.int64]], Tensor]
+"""(B, T) token ids -> (B, T, V) probabilities of the next."""
 
 
 def main() -> None:
@@ -84,11 +87,8 @@ def held_out(member: Model) -> TokenIds:
 
 def probabilities(model: GPT, tokens: TokenIds, windows: list[Window]) -> Tensor:
     """(N, V) what a model expects at each place; 0 at the first."""
-    found = torch.zeros(len(tokens), model.config.vocab_size)
-    with torch.no_grad():
-        for inputs, _, scored, places in batches_of(tokens, windows):
-            found[places[scored]] = model(torch.from_numpy(inputs)).softmax(2)[scored]
-    return found
+    size = model.config.vocab_size
+    return expected(lambda ids: model(torch.from_numpy(ids)).softmax(2), size, tokens, windows)
 
 
 def expected_by_ngrams(
@@ -98,9 +98,16 @@ def expected_by_ngrams(
     if not order:
         return None
     ngrams = count_ngrams(member.training(), order, member.config.vocab_size)
-    found = torch.zeros(len(tokens), ngrams.vocab_size)
+    size = ngrams.vocab_size
+    return expected(lambda ids: torch.from_numpy(ngrams.probabilities(ids)), size, tokens, windows)
+
+
+@torch.no_grad()
+def expected(expect: Expect, vocab_size: int, tokens: TokenIds, windows: list[Window]) -> Tensor:
+    """(N, V) what is expected at each place; 0 at the first."""
+    found = torch.zeros(len(tokens), vocab_size)
     for inputs, _, scored, places in batches_of(tokens, windows):
-        found[places[scored]] = torch.from_numpy(ngrams.probabilities(inputs))[scored]
+        found[places[scored]] = expect(inputs)[scored]
     return found
 
 

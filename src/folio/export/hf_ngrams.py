@@ -43,7 +43,7 @@ def ngrams_settings(counted: Counted) -> dict[str, Any]:
 def ngrams_tensors(ngrams: NGrams) -> Tensors:
     """Give the tree as tensors of whole numbers, three a level."""
     return {
-        f"{PREFIX}{name}_{n}": torch.from_numpy(array.astype(np.int32))
+        f"{PREFIX}{name}_{n}": torch.from_numpy(array)
         for n, level in enumerate(ngrams.levels, 1)
         for name, array in level._asdict().items()
     }
@@ -76,7 +76,7 @@ def read_ngrams_of(
 def _read(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], n_ids: int) -> Counted:
     vocab_size = int(settings["vocab_size"])
     discounts = np.array(settings["discounts"], np.float64)
-    weights = Weights(*(float(settings["weights"][name]) for name in Weights._fields))
+    weights = Weights.of(settings["weights"])
     losses = {key: float(settings[key]) for key in LOSSES}
     levels = [
         Level(*(_whole(tensors[f"{PREFIX}{name}_{n}"]) for name in Level._fields))

@@ -11,7 +11,7 @@ from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
 from folio.run.model import Model
-from folio.run.ngrams import read_weights
+from folio.run.ngrams import both_losses, read_weights
 
 
 class Counted(NamedTuple):
@@ -61,7 +61,4 @@ def stay_behind(record: Mapping[str, Any]) -> str:
     Args:
         record: the content of ngrams.json.
     """
-    return (
-        f"the {record['ngrams']:,} n-grams beside the model are left out: validation "
-        f"{record['without']:.4f} nats per token without them, {record['with']:.4f} with them"
-    )
+    return f"the {record['ngrams']:,} n-grams beside the model are left out: {both_losses(record)}"

@@ -75,7 +75,7 @@ def unpack_ngrams(table: dict[str, Any], packed: bytes) -> Counted:
     ends = np.cumsum(table["sizes"])[:-1]
     levels = [Level(*parts) for parts in zip(*(np.split(array, ends) for array in arrays))]
     ngrams = NGrams(table["vocab_size"], levels, np.array(table["discounts"]))
-    return Counted(ngrams, Weights(**table["weights"]), {})
+    return Counted(ngrams, Weights.of(table["weights"]), {})
 
 
 def _kind(vocab_size: int) -> type[np.unsignedinteger[Any]]:

@@ -9,7 +9,8 @@ Each is right where the other errs, so that the product of what they say is bett
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 
 class Weights(NamedTuple):
@@ -17,6 +18,11 @@ class Weights(NamedTuple):
 
     model: float
     ngrams: float
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Self:
+        """Read the exponents by name, as `_asdict` gives them."""
+        return cls(*(float(table[name]) for name in cls._fields))
 
     def product(self, model: Any, ngrams: Any) -> Any:
         """Multiply: two (..., V) logits or log-probabilities, tensors or arrays, to logits."""

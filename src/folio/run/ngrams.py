@@ -28,7 +28,7 @@ def read_ngrams(run: Run) -> tuple[NGrams, Weights] | None:
     if (record := read_weights(run)) is None:
         return None
     try:
-        weights = Weights(float(record["weights"]["model"]), float(record["weights"]["ngrams"]))
+        weights = Weights.of(record["weights"])
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(run.weights_file, f"it lacks {error}") from None
     return NGrams.load(run.ngrams_file), weights
@@ -48,6 +48,13 @@ def in_words(record: Mapping[str, Any]) -> str:
     weights = record["weights"]
     return (
         f"{record['ngrams']:,} of up to {record['order']} tokens, to the power of "
-        f"{weights['ngrams']:.2f} beside the model's {weights['model']:.2f}: validation "
-        f"{record['without']:.4f} nats per token without them, {record['with']:.4f} with them"
+        f"{weights['ngrams']:.2f} beside the model's {weights['model']:.2f}: {both_losses(record)}"
+    )
+
+
+def both_losses(record: Mapping[str, Any]) -> str:
+    """Say the losses without and with n-grams; `record` as in `in_words`."""
+    return (
+        f"validation {record['without']:.4f} nats per token without them, "
+        f"{record['with']:.4f} with them"
     )
