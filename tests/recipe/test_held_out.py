@@ -13,6 +13,7 @@ from folio.corpus.leakage import measure_leakage
 from folio.corpus.split import whole
 from folio.recipe import prepare
 from folio.recipe.prepare import clean_tokens
+from folio.run import add_ngrams
 from folio.run.held_out import HeldOut, too_small
 from folio.tokenizers import load
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
@@ -118,3 +119,22 @@ def first_is_best(state: TrainingState, evaluation: Evaluation) -> None:
     state.evaluated_step = state.step
     if not state.best_step:
         state.best_step, state.best_validation_loss = state.step, evaluation.validation_loss
+
+
+@pytest.mark.parametrize("ngrams", [{}, {"order": 3}])
+def test_where_evaluations_read_a_sample_the_end_of_a_run_reads_no_more(
+    book: Path, ngrams: dict[str, int], monkeypatch: pytest.MonkeyPatch
+):
+    """Else a long text would take longer at the end than all of the minutes."""
+    monkeypatch.setattr(add_ngrams, "FEWEST_TARGETS", 10)
+    training = SETTINGS["training"] | {"validation_sample": 64, "page": True}
+    corpus = {"split": "tail", "test_fraction": 0.1}
+    settings = SETTINGS | {"training": training, "corpus": corpus, "ngrams": ngrams}
+    result = folio.train(str(book), name="sampled", **settings)
+    targets = {text.name: text.targets for text in result.held_out}
+    assert 48 < targets["validation"] <= 64 and 48 < targets["test"] <= 64
+    last = result.run.events("evaluation")[-1]
+    if not ngrams and result.state.best_step == last["step"]:
+        assert result.held_out[0].nats_per_token == pytest.approx(last["validation_loss"], rel=1e-5)
+    learned = json.loads(result.run.learned_file.read_text().splitlines()[-1])
+    assert all(np.isfinite(loss) for loss, _ in learned["classes"].values())

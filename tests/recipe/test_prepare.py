@@ -15,6 +15,7 @@ from folio.recipe.build import build
 from folio.recipe.evaluations import evaluation_interval
 from folio.recipe.prepare import Prepared, prepare
 from folio.recipe.recipe import make_recipe
+from folio.recipe.sizing import Candidate
 from folio.recipe.speed import Throughput, steps_in
 from folio.training.config import TrainingConfig
 
@@ -112,16 +113,38 @@ def test_evaluations_cost_about_a_twentieth_but_there_are_some():
 def test_where_evaluations_would_take_much_of_the_minutes_they_read_less_of_the_training_text():
     recipe, speed = make_recipe({}), Throughput(step_seconds=0.1, evaluation_seconds=4.0)
     assert sample_less(recipe, speed, 600.0, 160_000) == (recipe, speed)
-    smaller, faster = sample_less(recipe, speed, 20.0, 160_000)
+    smaller, faster = sample_less(recipe, speed, 60.0, 160_000)
     assert smaller.training.evaluation_sample == 20_000
+    assert smaller.training.validation_sample == 0
     assert faster.evaluation_seconds == 4.0 * 180 / 320
     wanted = make_recipe({"training": {"evaluation_sample": 80_000}})
-    kept, halved = sample_less(wanted, speed, 20.0, 160_000)
+    kept, halved = sample_less(wanted, speed, 60.0, 160_000)
     assert kept == wanted and halved.evaluation_seconds == 3.0
     # A large model: half of all would be too dear, and so would be an eighth.
-    least, much_faster = sample_less(recipe, replace(speed, evaluation_seconds=10.0), 20.0, 160_000)
+    least, much_faster = sample_less(recipe, replace(speed, evaluation_seconds=10.0), 20.0, 120_000)
     assert least.training.evaluation_sample == 2048
-    assert much_faster.evaluation_seconds == pytest.approx(10.0 * 162_048 / 320_000)
+    assert much_faster.evaluation_seconds == pytest.approx(10.0 * 122_048 / 240_000)
+
+
+def test_of_a_validation_text_that_would_take_much_of_the_minutes_they_read_a_sample():
+    recipe, speed = make_recipe({}), Throughput(step_seconds=0.1, evaluation_seconds=600.0)
+    changed, faster = sample_less(recipe, speed, 300.0, 2_500_000)
+    config = changed.training
+    assert 4 * faster.evaluation_seconds == pytest.approx(300 / 4, rel=0.01)
+    assert config.validation_sample == pytest.approx(8 * config.evaluation_sample, abs=8)
+    n_read = config.validation_sample + config.evaluation_sample
+    assert faster.evaluation_seconds == pytest.approx(600 * n_read / 5_000_000)
+    # The best step is chosen by it, so it is never small; and what is asked for is kept.
+    assert sample_less(recipe, speed, 3.0, 2_500_000)[0].training.validation_sample == 131_072
+    asked = make_recipe({"training": {"validation_sample": 5000}})
+    assert sample_less(asked, speed, 300.0, 2_500_000)[0].training.validation_sample == 5000
+
+
+def test_a_size_is_not_refused_because_a_long_validation_text_takes_long_to_read():
+    recipe = make_recipe({"model": {"vocab_size": 100}})
+    speed = Throughput(step_seconds=0.1, evaluation_seconds=600.0)
+    candidate = Candidate(recipe, speed, True, 5.0, 25_000_000, 2_500_000, 0, 1 << 40)
+    assert candidate.steps == pytest.approx(3000 * 3 / 4, rel=0.2)
 
 
 def test_steps_leave_time_for_evaluations():

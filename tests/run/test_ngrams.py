@@ -23,6 +23,7 @@ from folio.ngrams.table import NGrams, count_ngrams
 from folio.recipe.recipe import Recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.watcher import Watcher
+from folio.run import add_ngrams
 from folio.run.directory import Run
 from folio.run.model import Model
 from folio.run.ngrams import read_weights
@@ -182,3 +183,11 @@ def test_evaluating_and_listing_tell_both_losses(
         main(command)
         shown = capsys.readouterr().out
         assert "n-grams" in shown and f"{record['with']:.4f}" in shown, command
+
+
+def test_a_vocabulary_as_large_as_they_come_has_ngrams_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(add_ngrams, "MOST_LOGITS", 1)  # so few that no target would be read
+    record = read_weights(trained(tmp_path).run)
+    assert record is not None and record["targets"] >= add_ngrams.FEWEST_TARGETS

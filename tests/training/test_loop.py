@@ -243,6 +243,19 @@ def test_a_smaller_sample_of_the_training_text_leaves_the_validation_loss_as_it_
     assert less.training_loss == pytest.approx(usual.training_loss, abs=0.5)
 
 
+def test_a_sample_of_the_validation_text_is_spread_over_it_and_the_rest_is_not_read(
+    training_of: MakeTraining,
+):
+    training = training_of(training={"validation_sample": 16})
+    found, whole = evaluate(training), evaluate(training_of())
+    assert found.validation_nll is not None and whole.validation_nll is not None
+    read = ~np.isnan(found.validation_nll)
+    assert 8 < read.sum() <= 16 and read[:4].any() and read[-4:].any()
+    np.testing.assert_allclose(found.validation_nll[read], whole.validation_nll[read], rtol=1e-5)
+    assert found.validation_loss == pytest.approx(whole.validation_nll[read].mean(), rel=1e-5)
+    assert 0 < found.standard_error < math.inf
+
+
 def test_stopping_saves_first(training_of: MakeTraining):
     listener, state = Listener(), TrainingState()
     assert train(training_of(), state, listener, lambda: state.step == 7) == "interrupted"

@@ -240,15 +240,15 @@ def nll_of(
 
 
 def sampled_windows(n_tokens: int, context_length: int, n_targets: int) -> list[Window]:
-    """An evenly spaced selection of the exact windows with about `n_targets` targets; always the
-    same.
+    """An evenly spaced selection of the exact windows with about `n_targets` targets, all of them
+    with 0; always the same.
 
     >>> sampled_windows(n_tokens=9, context_length=2, n_targets=4)
     [Window(start=0, length=2, skip=0), Window(start=6, length=2, skip=0)]
     """
     starts = range(0, n_tokens - 1, context_length)  # a long text has millions of windows
     wanted = max(1, round(n_targets / context_length))
-    if wanted < len(starts):
+    if n_targets and wanted < len(starts):
         starts = [starts[i] for i in np.linspace(0, len(starts) - 1, wanted).astype(int)]
     return [Window(start, min(context_length, n_tokens - 1 - start)) for start in starts]
 

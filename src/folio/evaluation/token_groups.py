@@ -65,7 +65,7 @@ class TokenGroups:
 
     def losses(self, nll: NDArray[np.floating]) -> tuple[Losses, Losses]:
         """The losses of the classes and of the places that occur, from the (N - 1,) nats of each
-        target.
+        target, nan being one that was not read.
         """
         return self._means(nll, self.classes, CLASSES), self._means(nll, self.places, PLACES)
 
@@ -74,7 +74,7 @@ class TokenGroups:
     ) -> Losses:
         found: Losses = {}
         for index, name in enumerate(names):
-            inside = groups == index
+            inside = (groups == index) & ~np.isnan(nll)
             if not inside.any():
                 continue
             texts, each = self.clusters[inside], nll[inside].astype(np.float64)

@@ -7,7 +7,7 @@ model; training/deadline.py then corrects that plan by the clock while the run t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from folio.recipe.compiling import choose_compile
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
 from folio.recipe.recipe import Recipe
 from folio.recipe.speed import Throughput, evaluation_now, measure
+from folio.run.held_out import OLD_TARGETS
 from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
@@ -39,6 +40,9 @@ SMALL_SAMPLE = 16_384
 SMALLEST_SAMPLE = 2048
 """The same if even one evaluation with SMALL_SAMPLE would be expensive, for large models in a few
 minutes."""
+FEWEST_VALIDATION = 1 << 17
+"""Tokens of validation text that are always read, and so the whole of a short one: the best step is
+chosen by them, and they are what a loss is told on."""
 
 END_SECONDS = 0.7
 """Measured on an idle machine: from the last evaluation to the end of the command, for opening the
@@ -101,7 +105,7 @@ def freeze_budget(
     validation: TokenIds,
     clock: CommandClock | None = None,
     speed: Throughput | None = None,
-    read_at_end: int = 0,
+    read_at_end: Sequence[int] = (),
     tell: Callable[[str], None] = lambda line: None,
     from_step: int = 0,
 ) -> Frozen:
@@ -114,7 +118,7 @@ def freeze_budget(
         clock: clock of the command, for a budget in minutes; None starts it now.
         speed: the recipe's speed on this machine, if known; a budget in minutes measures it
             otherwise.
-        read_at_end: tokens of further held-out texts, which are read after training.
+        read_at_end: tokens of each further held-out text that is read after training.
         tell: receives a line about what fits into the minutes.
         from_step: steps that a resumed run has already made.
     """
@@ -126,13 +130,14 @@ def freeze_budget(
         clock = clock or CommandClock()
         speed = speed or measure(recipe, device, training, validation)
         seconds = 60 * minutes
+        recipe, sampling = sample_less(recipe, speed, seconds - clock.used(), len(validation))
+        read = [min(n, recipe.training.validation_sample or n) for n in read_at_end]
         end, look = END_SECONDS, look_seconds(seconds)
         if recipe.ngrams.order:  # the validation text by the model, and beside them
-            read_at_end += 2 * len(validation)
+            read += 2 * [recipe.training.validation_sample or len(validation)]
             end += min(len(training), MOST) / NGRAM_TOKENS_PER_SECOND
-        end += speed.evaluation_seconds * read_at_end / (2 * len(validation))
-        left = seconds - clock.used() - end - look
-        recipe, speed = sample_less(recipe, speed, left, len(validation))
+        end += speed.evaluation_seconds * sum(read) / (2 * len(validation))
+        left, speed = seconds - clock.used() - end - look, sampling
         budget = TimeBudget(
             seconds,
             speed.step_seconds,
@@ -147,7 +152,8 @@ def freeze_budget(
         recipe = choose_compile(recipe, device, left)
         return Frozen(recipe, speed, budget)
     if not recipe.schedule.pace:  # with a pace, evaluations follow the progress
-        interval = evaluation_interval(config, steps, length, len(validation))
+        n_read = config.validation_sample or len(validation)
+        interval = evaluation_interval(config, steps, length, n_read)
         config = replace(config, evaluation_interval=interval, evaluations=0)
     recipe = replace(recipe, training=_fixed(config, steps))
     return Frozen(choose_compile(recipe, device))
@@ -223,7 +229,8 @@ def with_deadline(
 def sample_less(
     recipe: Recipe, speed: Throughput, seconds: float, n_validation: int
 ) -> tuple[Recipe, Throughput]:
-    """Let evaluations read less of the training text if the usual ones would be expensive.
+    """Let evaluations read less of the training text if the usual ones would be expensive, and if
+    that is not enough, less of a long validation text.
 
     Args:
         recipe: a recipe whose evaluations read as much training as validation text.
@@ -232,33 +239,42 @@ def sample_less(
         n_validation: tokens of the validation text.
 
     Returns:
-        The recipe with `training.evaluation_sample`, and the speed with its evaluations.
+        The recipe with `training.evaluation_sample` and `training.validation_sample`, and the speed
+        with its evaluations.
     """
-    sample = recipe.training.evaluation_sample
+    config = recipe.training
+    sample, n_read = config.evaluation_sample, config.validation_sample or n_validation
+    token_seconds = speed.evaluation_seconds / n_validation / 2
     most = MOST_EVALUATION_SHARE * seconds
-
-    def seconds_with(sample: int) -> float:
-        return speed.evaluation_seconds * (n_validation + sample) / n_validation / 2
-
-    if not sample and EVALUATIONS[0] * speed.evaluation_seconds > most:
-        sample = min(max(n_validation // 8, SMALL_SAMPLE), n_validation)
-        if seconds_with(sample) > most:
-            sample = min(SMALLEST_SAMPLE, n_validation)
-    if not sample:
-        return recipe, speed
-    config = replace(recipe.training, evaluation_sample=sample)
-    faster = replace(speed, evaluation_seconds=seconds_with(sample))
+    affordable = int(most / EVALUATIONS[0] / token_seconds)
+    if not sample and 2 * n_read > affordable:
+        sample = min(max(n_read // 8, SMALL_SAMPLE), n_read)
+        if token_seconds * (n_read + sample) > most:
+            sample = min(SMALLEST_SAMPLE, n_read)
+    too_much = n_read + sample > affordable and n_read > FEWEST_VALIDATION
+    if too_much and not config.validation_sample:
+        n_read = min(max(affordable * 8 // 9, FEWEST_VALIDATION), n_read)
+        sample = config.evaluation_sample or n_read // 8
+    if n_read < n_validation:
+        config = replace(config, validation_sample=n_read)
+    if sample:
+        config = replace(config, evaluation_sample=sample)
+    faster = replace(speed, evaluation_seconds=token_seconds * (n_read + (sample or n_read)))
     return replace(recipe, training=config), faster
 
 
-def read_at_end(files: Mapping[str, Path]) -> int:
-    """Tokens that are read after training, in addition to the validation text.
+def read_at_end(files: Mapping[str, Path]) -> list[int]:
+    """Tokens of each reading after training, in addition to the validation text.
 
     Args:
         files: token files, by part of the text.
     """
-    there = [(files[part], n) for part, n in READ_AT_END.items() if part in files]
-    return sum(n * len(open_token_file(path)) for path, n in there if path.exists())
+    found = list[int]()
+    for part, n in READ_AT_END.items():
+        if part in files and files[part].exists():
+            n_tokens = len(open_token_file(files[part]))
+            found += n * [min(n_tokens, OLD_TARGETS) if part == "old" else n_tokens]
+    return found
 
 
 def _fixed(config: TrainingConfig, steps: int) -> TrainingConfig:

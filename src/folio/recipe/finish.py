@@ -90,16 +90,17 @@ def finish(
     """
     held_out: list[HeldOut] = []
     looked: list[tuple[str, str]] = []
-    sample, counted = "", None
+    sample, counted, n_read = "", None, recipe.training.validation_sample
     no_room = whole_model_does_not_fit(recipe, training.device)
     if ending != "interrupted" and not no_room and not should_stop():
         opened = open_run(run, device=training.device)
         if recipe.ngrams.order and (counted := add_ngrams(opened, recipe.ngrams.order)):
             opened, best_validation_nll = open_run(run, device=training.device), None
-        of_best = evaluate_held_out(opened, training.device, best_validation_nll)
+        of_best = evaluate_held_out(opened, training.device, best_validation_nll, n_read)
         held_out = list(of_best)
         if state.best_step < state.step and run.tokens_file("test").exists():
-            last = evaluate_on(open_run(run, "last", training.device), "test", training.device)
+            opened_last = open_run(run, "last", training.device)
+            last = evaluate_on(opened_last, "test", training.device, n_read)
             held_out += [replace(last, name="test, last step")] if last else []
         held_out += losses_before(run)
         step = {"step": opened.checkpoint.step}  # the others say in their names which it is

@@ -20,7 +20,7 @@ from folio.recipe.recipe import Recipe
 from folio.run.checkpoint import Checkpoint, Tensors, checkpoint_name, open_checkpoint
 from folio.run.directory import Run
 from folio.run.fine_tuning import write_start
-from folio.run.held_out import OLD_TEXT, HeldOut, evaluate_on
+from folio.run.held_out import OLD_TARGETS, OLD_TEXT, HeldOut, evaluate_on
 from folio.run.model import Model
 from folio.run.opening import open_run
 from folio.storage import cache_folder
@@ -126,7 +126,7 @@ def open_origin(
         files |= _taken_over(opened, "train", "kept", start.sha256, tokenizer)
     before = None
     if run.tokens_file("validation").exists():
-        before = evaluate_on(opened, "validation", device)
+        before = evaluate_on(opened, "validation", device, OLD_TARGETS)
     if before is not None:
         files |= _taken_over(opened, "validation", "old", start.sha256, tokenizer)
         before = replace(before, name=OLD_TEXT)

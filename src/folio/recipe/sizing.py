@@ -15,7 +15,7 @@ from folio.accelerator import ran_out_of_memory
 from folio.config import Table
 from folio.console import duration
 from folio.device import Device
-from folio.recipe.budget import DEFAULT_MINUTES
+from folio.recipe.budget import DEFAULT_MINUTES, sample_less
 from folio.recipe.build import choose_for, fit_vocabulary
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
@@ -103,8 +103,10 @@ class Candidate:
     @property
     def steps(self) -> int:
         """Steps that fit into the budget, evaluations included."""
-        config, length = self.recipe.training, self.recipe.model.context_length
-        return steps_in(self.minutes * 60, self.speed, config, length, self.n_validation)
+        seconds, length = self.minutes * 60, self.recipe.model.context_length
+        recipe, speed = sample_less(self.recipe, self.speed, seconds, self.n_validation)
+        n_read = recipe.training.validation_sample or self.n_validation
+        return steps_in(seconds, speed, recipe.training, length, n_read)
 
     @property
     def tokens_per_step(self) -> int:

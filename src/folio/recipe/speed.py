@@ -150,8 +150,9 @@ def evaluation_now(training: Training) -> float:
     """
     at_once = batch_tokens_on(training.device.torch)
     watch, n_targets = _read_piece(training, training.step.world_size * at_once)
-    n = len(training.validation) - 1
-    return watch.clock / n_targets * (n + (training.config.evaluation_sample or n))
+    config = training.config
+    n = config.validation_sample or len(training.validation) - 1
+    return watch.clock / n_targets * (n + (config.evaluation_sample or n))
 
 
 def _read_piece(training: Training, about: int) -> tuple[Stopwatch, int]:

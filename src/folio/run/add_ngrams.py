@@ -16,9 +16,9 @@ from folio.run.held_out import counted_targets
 from folio.run.model import Model
 from folio.storage import write_json
 
-MOST_LOGITS = 1 << 23
-"""Logits by which the weights are found, which are two numbers: 125,000 targets of 67 characters,
-1,024 of 8,192 byte pairs."""
+MOST_TARGETS, MOST_LOGITS = 1 << 17, 1 << 24
+"""Targets by which the weights are found, which are two numbers: as many as these logits, which are
+held twice in float32: 2,048 of 8,192 byte pairs. Never fewer than twice FEWEST_TARGETS."""
 FEWEST_TARGETS = 256
 """Of fewer, two weights would be noise."""
 
@@ -39,7 +39,9 @@ def add_ngrams(opened: Model, order: int) -> dict[str, Any] | None:
     tokens: NDArray[np.int64] = np.asarray(opened.validation(), np.int64)
     *old, new = reversed(opened.learned())
     ngrams = count_ngrams(np.concatenate([*old, new]) if old else new, order, config.vocab_size)
-    n_targets = min(MOST_LOGITS // config.vocab_size, len(tokens) - 1)
+    n_targets = min(
+        max(MOST_LOGITS // config.vocab_size, 2 * FEWEST_TARGETS), MOST_TARGETS, len(tokens) - 1
+    )
     windows = sampled_windows(len(tokens), config.context_length, n_targets)
     on_processor = opened.model.lm_head.weight.device.type == "cpu"
     model = accelerate(opened.model) if on_processor else opened.model

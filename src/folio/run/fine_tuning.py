@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from folio.config import read_toml
 from folio.run.directory import Run
 from folio.run.formats import require_readable, stamped
 from folio.run.held_out import BEFORE, OLD_TEXT, HeldOut
@@ -36,6 +37,8 @@ def losses_before(run: Run) -> list[HeldOut]:
         error = event.get("standard_error")
         tokens = run.corpus()["tokens"]
         n_targets = tokens.get("counted", {}).get("validation", tokens["validation"] - 1)
+        n_read = read_toml(run.recipe_file)["training"].get("validation_sample") or n_targets
+        n_targets = min(n_targets, n_read)
         error = float("inf") if error is None else error
         found.append(HeldOut("validation", n_targets, event["validation_loss"], error))
     record = read_json(run.start_file, dict)

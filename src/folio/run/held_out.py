@@ -19,6 +19,8 @@ from folio.tokens.token_file import open_token_file
 
 OLD_TEXT = "old text"
 """Name of the text held out by the run that this one began with."""
+OLD_TARGETS = 1 << 17
+"""Of that text, which are read before training and after it, in windows evenly spaced."""
 BEFORE = ", before"
 """Suffix of a text's name for the loss of the weights that the run began with."""
 NAMES = {"old": OLD_TEXT}
@@ -58,46 +60,56 @@ def evaluate_held_out(
     opened: Model,
     device: Device | None = None,
     validation_nll: NDArray[np.float32] | None = None,
+    sample: int = 0,
 ) -> list[HeldOut]:
     """Score each held-out text of a run once, in windows side by side.
 
     Args:
         opened: the run.
         device: as in `Model.score`.
-        validation_nll: (N - 1,) nats of the validation targets, if they are known already.
+        validation_nll: (N - 1,) nats of the validation targets, if they are known already; nan
+            where they were not read.
+        sample: targets of each text that are read, in windows evenly spaced; 0 reads all.
     """
     run, validation = opened.run, opened.validation()
     if len(validation) < 2:
         return []
     nll = validation_nll
     if nll is None:
-        _, nll = opened.score(validation, device)
+        nll = opened.nats(validation, device, sample)
     blocks = _blocks(opened, validation, run.families("validation"))
-    counted = counted_targets(opened, "validation")
-    if counted is None:
-        counted = np.ones(len(nll), np.bool_)
+    counted = _counted(opened, "validation", nll)
     texts = [_held_out("validation", nll[counted], blocks[counted])]
     if run.tokens_file("clean").exists():
         clean = (open_token_file(run.tokens_file("clean"))[1:] == 1) & counted
         if 0 < clean.sum() < counted.sum():
             texts.append(_held_out("clean part", nll[clean], blocks[clean]))
-    others = (evaluate_on(opened, name, device) for name in ("elsewhere", "test", "old"))
+    others = [evaluate_on(opened, name, device, sample) for name in ("elsewhere", "test")]
+    others += [evaluate_on(opened, "old", device, OLD_TARGETS)]  # as before training
     return texts + [text for text in others if text]
 
 
-def evaluate_on(opened: Model, name: str, device: Device | None = None) -> HeldOut | None:
-    """Score the text of one token file of a run; None if the run has no such file."""
+def evaluate_on(
+    opened: Model, name: str, device: Device | None = None, sample: int = 0
+) -> HeldOut | None:
+    """Score the text of one token file of a run; None if the run has no such file. `sample` as in
+    `evaluate_held_out`.
+    """
     path = opened.run.tokens_file(name)
     tokens = open_token_file(path, opened.tokenizer.fingerprint) if path.exists() else ()
     if len(tokens) < 2:
         return None
-    _, nll = opened.score(tokens, device)
+    nll = opened.nats(tokens, device, sample)
     blocks = _blocks(opened, tokens, opened.run.families(name))
-    if (counted := counted_targets(opened, name)) is not None:
-        if not counted.any():
-            return None
-        nll, blocks = nll[counted], blocks[counted]
-    return _held_out(NAMES.get(name, name), nll, blocks)
+    if not (counted := _counted(opened, name, nll)).any():
+        return None
+    return _held_out(NAMES.get(name, name), nll[counted], blocks[counted])
+
+
+def _counted(opened: Model, name: str, nll: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N - 1,) which targets of a text count and were read."""
+    was_read, counted = ~np.isnan(nll), counted_targets(opened, name)
+    return was_read if counted is None else was_read & counted
 
 
 def counted_targets(opened: Model, name: str) -> NDArray[np.bool_] | None:

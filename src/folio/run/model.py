@@ -21,6 +21,7 @@ from folio.evaluation.score import (
     nll_of,
     places_of,
     read_once,
+    sampled_windows,
 )
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
@@ -151,6 +152,21 @@ class Model(Writer):
         return self._read(
             tokens, exact_windows(len(tokens), self.model.config.context_length), device
         )
+
+    def nats(
+        self, tokens: TokenIds, device: Device | None = None, sample: int = 0
+    ) -> NDArray[np.float32]:
+        """(N - 1,) the nats of each target by the exact protocol, nan where it is not read.
+
+        Args:
+            tokens, device: as in `score`.
+            sample: targets that are read, in windows that are evenly spaced; 0 reads all.
+        """
+        length = self.model.config.context_length
+        windows = sampled_windows(len(tokens), length, sample)
+        nll = np.full(len(tokens) - 1, np.nan, np.float32)
+        nll[places_of(windows) - 1] = self._read(tokens, windows, device)[1]
+        return nll
 
     def _read(
         self, tokens: TokenIds, windows: list[Window], device: Device | None

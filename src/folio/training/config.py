@@ -75,6 +75,10 @@ class TrainingConfig:
     """Tokens of training text that each evaluation reads in addition to the validation text; 0
     takes as many as that has, or fewer if they would take much of the minutes."""
 
+    validation_sample: int = 0
+    """Tokens of validation text that each evaluation reads, in windows that are evenly spaced over
+    it; 0 reads all of them, or fewer if they would take much of the minutes."""
+
     patience: int = 0
     """Stop after so many evaluations above the best validation loss with none better between them;
     a rise within the standard error of the loss does not count. 0 never stops early."""

@@ -13,7 +13,6 @@ from folio.evaluation.score import (
     BATCH_TOKENS,
     Score,
     Window,
-    exact_windows,
     places_of,
     sampled_windows,
 )
@@ -28,7 +27,8 @@ class StoppedError(Exception):
 
 
 def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
-    """Exact loss of the validation text, and loss of a sample of the training text.
+    """Exact loss of the validation text or of a sample of it, and loss of a sample of the training
+    text.
 
     Args:
         training: whose model is evaluated.
@@ -38,26 +38,36 @@ def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False
         StoppedError: it said yes.
     """
     length, validation = training.context_length, training.validation
-    windows = exact_windows(len(validation), length)
-    exact, nll = _score(
-        training.step, validation, windows, "exact", training.validation_mask, should_stop
-    )
-    error = exact.standard_error
+    mask = training.validation_mask
+    windows = _windows(validation, length, training.config.validation_sample, mask)
+    exact, nats = _score(training.step, validation, windows, "exact", mask, should_stop)
+    error, places = exact.standard_error, places_of(windows)
     if training.validation_cluster is not None:
-        cluster, of_each = training.validation_cluster[1:], nll
-        if training.validation_mask is not None:
-            counted = training.validation_mask[1:] == 1
-            cluster, of_each = cluster[counted], nll[counted]
+        cluster, of_each = training.validation_cluster[places], nats
+        if mask is not None:
+            counted = mask[places] == 1
+            cluster, of_each = cluster[counted], nats[counted]
         error = ratio_error(np.bincount(cluster, of_each), np.bincount(cluster))
+    nll = np.full(len(validation) - 1, np.nan, np.float32)
+    nll[places - 1] = nats
     stream = training.stream
-    n_sampled = training.config.evaluation_sample or len(validation) - 1
-    sampled = sampled_windows(len(stream.tokens), length, n_sampled)
-    mask = stream.loss_mask
-    if mask is not None and not mask[places_of(sampled)].any():  # where the first one counts
-        start = int(mask[1:].argmax()) // length * length
-        sampled = [Window(start, min(length, len(mask) - 1 - start))]
-    sample, _ = _score(training.step, stream.tokens, sampled, "sample", mask, should_stop)
+    n_sampled = training.config.evaluation_sample or len(places)
+    sampled = _windows(stream.tokens, length, n_sampled, stream.loss_mask)
+    sample, _ = _score(
+        training.step, stream.tokens, sampled, "sample", stream.loss_mask, should_stop
+    )
     return Evaluation(exact.nats_per_token, sample.nats_per_token, error, nll)
+
+
+def _windows(
+    tokens: TokenIds, length: int, n_targets: int, mask: NDArray[np.uint8] | None
+) -> list[Window]:
+    """Windows with about `n_targets` targets, 0 being all of them; at least one that counts."""
+    windows = sampled_windows(len(tokens), length, n_targets)
+    if mask is not None and not mask[places_of(windows)].any():  # where the first one counts
+        start = int(mask[1:].argmax()) // length * length
+        windows = [Window(start, min(length, len(mask) - 1 - start))]
+    return windows
 
 
 def _score(

@@ -28,14 +28,15 @@ class Evaluation:
     """Losses at one step, both without dropout, in nats per token."""
 
     validation_loss: float
-    """Exact loss on the validation targets that count."""
+    """Exact loss on the validation targets that count, or on those in `validation_sample`."""
     training_loss: float
     """Loss on windows spread over the training text, always the same ones: as many tokens as the
     validation text, or `training.evaluation_sample`."""
     standard_error: float = 0.0
     """Standard error of the validation loss, over its texts."""
     validation_nll: NDArray[np.float32] | None = field(default=None, compare=False)
-    """(N - 1,) float32 nats of each validation target, in order, whether it counts or not."""
+    """(N - 1,) float32 nats of each validation target, in order, whether it counts or not; nan
+    where it was not read."""
 
 
 class Observer(Protocol):
