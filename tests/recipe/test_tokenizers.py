@@ -82,6 +82,61 @@ def test_what_is_open_goes_by_the_size_of_the_text(
     assert resolve(resolved, n_characters) == (resolved, "")
 
 
+@pytest.mark.parametrize(
+    ("minutes", "n_characters", "vocab_size"),
+    [
+        (5.0, 10**9, 8192),
+        (5.0, 4_500_000, 4096),
+        (1.0, 10**9, 4096),
+        (40.0, 10**9, 16_384),
+        (1e-9, 10**9, 1024),
+        (1e4, 10**9, 32_768),
+        (0.0, 10**9, 32_768),
+    ],
+)
+def test_on_a_processor_the_time_limits_the_vocabulary(
+    minutes: float, n_characters: int, vocab_size: int
+):
+    resolved, words = resolve(TokenizerConfig(kind="bpe"), n_characters, minutes)
+    assert resolved.vocab_size == vocab_size
+    assert ("minutes" in words) == (vocab_size < 32_768 and n_characters == 10**9)
+
+
+@pytest.mark.parametrize(
+    ("training", "device", "has_gpu", "expected"),
+    [
+        ({}, {}, False, 5.0),
+        ({"minutes": 2}, {"kind": "cpu"}, True, 2.0),
+        ({"minutes": 2}, {}, True, 0.0),
+        ({"minutes": 2}, {"kind": "cuda"}, True, 0.0),
+        ({"max_steps": 9}, {}, False, 0.0),
+    ],
+)
+def test_a_vocabulary_is_limited_by_minutes_of_a_processor_alone(
+    training: dict[str, Any],
+    device: dict[str, Any],
+    has_gpu: bool,
+    expected: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    given = list[float]()
+
+    def resolving(config: TokenizerConfig, n_characters: int, minutes: float) -> Any:
+        given.append(minutes)
+        return resolve(config, n_characters)
+
+    monkeypatch.setattr("folio.recipe.prepare.resolve", resolving)
+    monkeypatch.setattr("folio.accelerator.available", lambda kind: has_gpu)
+    path = tmp_path / "a.txt"
+    path.write_text("ab " * 3000)
+    recipe = make_recipe(
+        {"corpus": {"sources": [str(path)]}, "training": training, "device": device}
+    )
+    prepare(recipe, lambda line: None)
+    assert given == [expected]
+
+
 def test_merges_are_learned_from_the_training_part_alone(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("ab " * 300 + "xyz " * 25)

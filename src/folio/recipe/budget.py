@@ -23,7 +23,7 @@ from folio.run.held_out import OLD_TARGETS
 from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
-from folio.training.config import TrainingConfig, budget_steps
+from folio.training.config import DEFAULT_MINUTES, TrainingConfig, budget_steps
 from folio.training.deadline import (
     MOST_EVALUATION_SHARE,
     Deadline,
@@ -32,8 +32,6 @@ from folio.training.deadline import (
 )
 from folio.training.parts import Training
 from folio.training.state import TrainingState
-
-DEFAULT_MINUTES = 5.0
 
 SMALL_SAMPLE = 16_384
 """Tokens of training text whose loss is within about 0.02 of that of the whole."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folio import accelerator
 from folio.corpus.canaries import Canary, make_canaries, plant
 from folio.corpus.corpus import Corpus, read_corpus
 from folio.corpus.document import Part
@@ -30,6 +31,7 @@ from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.loss_mask import LossMask, example, open_loss_masks, write_loss_mask
 from folio.tokens.token_file import VERSION, open_token_file, write_token_file
+from folio.training.config import DEFAULT_MINUTES, is_timed
 
 LEAKS = 0.01
 """Share of the validation text that occurs in the training text above which the user is warned."""
@@ -85,7 +87,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         return Prepared(*open_store(store, recipe.corpus, recipe.tokenizer), [], None, [])
     corpus = read_corpus(recipe.corpus)
     training, validation = corpus.split.training, corpus.split.validation
-    config, choice = resolve(recipe.tokenizer, sum(map(len, training)))
+    config, choice = resolve(recipe.tokenizer, sum(map(len, training)), _minutes(recipe))
     if choice:
         tell(choice)
     tokenizer = _make_tokenizer(config, corpus, tell)
@@ -301,6 +303,16 @@ def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -
             f"canaries.json has them, and folio recall says how soon they come out. Do not pass on "
             f"such a model as if it had none."
         )
+
+
+def _minutes(recipe: Recipe) -> float:
+    """That a processor has for the training; 0 where it is not limited in time, or has a GPU."""
+    if not is_timed(recipe.training):
+        return 0.0
+    kinds = ("cuda", "mps") if recipe.device.kind == "auto" else (recipe.device.kind,)
+    if any(kind != "cpu" and accelerator.available(kind) for kind in kinds):
+        return 0.0
+    return recipe.training.minutes or DEFAULT_MINUTES
 
 
 def clean_tokens(

@@ -15,7 +15,7 @@ from folio.accelerator import ran_out_of_memory
 from folio.config import Table
 from folio.console import duration
 from folio.device import Device
-from folio.recipe.budget import DEFAULT_MINUTES, sample_less
+from folio.recipe.budget import sample_less
 from folio.recipe.build import choose_for, fit_vocabulary
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
@@ -23,6 +23,7 @@ from folio.recipe.presets import SIZES
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.recipe.speed import Throughput, matmul_flops, measure, steps_in, token_flops
 from folio.tokenizers.base import TokenIds
+from folio.training.config import DEFAULT_MINUTES
 
 TOKENS_PER_PARAMETER = 1.4
 """Least tokens to train on per parameter, repeats included. On tiny Shakespeare mini drew level

@@ -23,6 +23,14 @@ CHARACTERS_PER_ID = 1200
 """Assumption: as in that measurement, 4,096 ids for 4.5 million characters. Even rare ids then
 occur often enough to be learned."""
 SMALLEST, LARGEST = 1024, 32_768
+IDS_IN_FIVE_MINUTES = 8192
+"""Most ids for a training of five minutes on a processor, where each costs a row of products at
+every token: with 4,096, 8,192 and 16,384 ids a model of 17 MB of documentation had 1.547, 1.525 and
+1.604 bits per byte (docs/experiments.md, "Longer texts in five minutes")."""
+LONGER = 1 / 3
+"""Power of the time by which there may be more of them. An assumption: the best vocabulary grows
+more slowly than the model (Tao et al. 2024, https://arxiv.org/abs/2407.13623), and that as the root
+of the time."""
 MEANT_FOR = {
     "vocab_size": ("bpe", "word"),
     "pattern": ("bpe",),
@@ -128,12 +136,15 @@ class TokenizerConfig:
         return (END_OF_DOCUMENT,) if self.sequence == "none" else (END_OF_DOCUMENT, BEGIN, END)
 
 
-def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig, str]:
+def resolve(
+    config: TokenizerConfig, n_characters: int, minutes: float = 0.0
+) -> tuple[TokenizerConfig, str]:
     """Fill in what the config leaves open.
 
     Args:
         config: as the user gave it.
         n_characters: size of the training text.
+        minutes: that a processor has for the training, if it is limited in time.
 
     Returns:
         The config without `auto` and without a size of 0, and a line that says what was chosen
@@ -157,9 +168,13 @@ def resolve(config: TokenizerConfig, n_characters: int) -> tuple[TokenizerConfig
     size = SMALLEST
     while size < min(LARGEST, n_characters / CHARACTERS_PER_ID):
         size *= 2
+    reason = f"the training text has {n_characters:,} characters"
+    most = IDS_IN_FIVE_MINUTES * (minutes / 5) ** LONGER if minutes else LARGEST
+    while size > max(most, SMALLEST):
+        size //= 2
+        reason = f"a processor cannot learn more in {minutes:g} minutes"
     return replace(config, kind=kind, vocab_size=size), (
-        f"tokenizer: {kind} with {size:,} ids, since the training text has {n_characters:,} "
-        f"characters"
+        f"tokenizer: {kind} with {size:,} ids, since {reason}"
     )
 
 

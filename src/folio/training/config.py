@@ -13,6 +13,8 @@ from folio.errors import UserError
 
 OPTIMIZERS: dict[str, Any] = dict.fromkeys(("adamw", "sgd", "muon"))
 """The table of rules, filled in by `training/optimizers.py`; here its names suffice."""
+DEFAULT_MINUTES = 5.0
+"""If no budget is given."""
 MOST_MINUTES = 5_000_000
 """Nearly ten years."""
 LOGGERS = ("tensorboard", "wandb", "mlflow")
