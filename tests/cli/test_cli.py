@@ -132,10 +132,11 @@ def test_evaluation_takes_other_texts(folio: Folio, trained: Run, tmp_path: Path
     assert json.loads(folio("evaluate", str(other), "--json").out)[0] == record
 
 
+@pytest.mark.parametrize("text", ["file", "validation"])
 def test_a_large_model_reads_a_sample_of_a_long_text(
-    folio: Folio, trained: Run, book: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, folio: Folio, trained: Run, book: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    ask = ("evaluate", "trained", str(book), "--json")
+    ask = ("evaluate", "trained", *([str(book)] if text == "file" else []), "--json")
     everything = folio(*ask)
     monkeypatch.setattr("folio.cli.evaluate.MOST_WORK", 1e6)
     sample = folio(*ask)

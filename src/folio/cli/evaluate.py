@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from folio.run.model import Model
 
 MOST_WORK = 8e12
-"""Parameters of a model times the tokens that it reads of texts that are named: of 135 million
-parameters some four minutes of two cores without bfloat16."""
+"""Parameters of a model times the tokens that it reads of a text: of 135 million parameters some
+four minutes of two cores without bfloat16."""
 COLUMNS = (
     "text",
     "protocol",
@@ -68,9 +68,9 @@ def evaluate(
         adaptive: Read the validation text once more, learning after each window as compressors do,
             by a mixture of copies with different learning rates. Must not be compared with an exact
             loss.
-        whole: Read all of the files. Without it a large model reads a sample of long ones, windows
-            that are evenly spaced over them: as much as one of 135 million parameters reads in a
-            few minutes. The standard error tells what that leaves open.
+        whole: Read all of each text. Without it of a long one a sample is read, windows that are
+            evenly spaced over it: as much as a model of its size reads in a few minutes. The
+            standard error tells what that leaves open.
     """
     from folio.run.directory import find_run
 
@@ -87,11 +87,11 @@ def evaluate(
     chosen = choose_device(_as_trained(read_toml(found.recipe_file)["device"], device))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    most = math.inf if whole else MOST_WORK / opened.model.config.n_parameters
     if files or text:
-        most = math.inf if whole else MOST_WORK / opened.model.config.n_parameters
         records = _evaluate_texts(opened, chosen, files, text, encoding, most)
     else:
-        records = _evaluate_held_out(opened, chosen)
+        records = _evaluate_held_out(opened, chosen, most)
     if adaptive:
         from folio.run.adaptive import evaluate_adaptive
 
@@ -164,11 +164,7 @@ def _evaluate_texts(
         mask = np.concatenate(list(loss_mask(tokens, tokenizer)))
         say(f"of the conversations the answers count: {mask[1:].sum():,} of {len(tokens):,} tokens")
     names = [*files, *([text] if text else [])]
-    if 2 * len(tokens) > most:
-        say(
-            f"{most / 2 / len(tokens):.0%} of the {len(tokens):,} tokens are read, in windows that "
-            f"are evenly spaced, since the model is large; --whole reads all"
-        )
+    _tell_of_a_sample(len(tokens), most)
     records = [
         {"text": names, **score.record(tokenizer)}
         for score in opened.evaluate(tokens, device=device, loss_mask=mask, most=most)
@@ -192,13 +188,24 @@ def without_lost_bytes(record: Table, share: float) -> Table:
     return kept | {"unknown_share": share}
 
 
-def _evaluate_held_out(opened: Model, device: Device) -> list[Table]:
+def _tell_of_a_sample(n_tokens: int, most: float) -> None:
+    """Say how much of a text is read, if that is not all of it."""
+    if 2 * n_tokens > most:
+        say(
+            f"{most / 2 / n_tokens:.0%} of the {n_tokens:,} tokens are read, in windows that are "
+            f"evenly spaced, since the text is long for such a model; --whole reads all"
+        )
+
+
+def _evaluate_held_out(opened: Model, device: Device, most: float) -> list[Table]:
     """Score the validation text by both protocols, and the other held-out texts."""
     from folio.run.held_out import evaluate_held_out, score_validation
 
-    scores, nll = score_validation(opened, device)
+    _tell_of_a_sample(len(opened.validation()), most)
+    scores, nll = score_validation(opened, device, most)
     records = [{"text": "validation", **score.record(opened.tokenizer)} for score in scores]
-    held_out = evaluate_held_out(opened, device, nll)[1:]
+    sample = 0 if math.isinf(most) else max(int(most / 2), 1)
+    held_out = evaluate_held_out(opened, device, nll, sample)[1:]
     return records + [{"text": text.name, **text.record()} for text in held_out]
 
 

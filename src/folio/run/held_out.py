@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -120,11 +121,11 @@ def counted_targets(opened: Model, name: str) -> NDArray[np.bool_] | None:
 
 
 def score_validation(
-    opened: Model, device: Device | None
+    opened: Model, device: Device | None, most: float = math.inf
 ) -> tuple[list[Score], NDArray[np.float32]]:
     """`Model.scores` of the targets that count in the validation text."""
     families, counted = opened.run.families("validation"), counted_targets(opened, "validation")
-    return opened.scores(opened.validation(), families, device, counted)
+    return opened.scores(opened.validation(), families, device, counted, most)
 
 
 def too_small(texts: Sequence[HeldOut]) -> str:

@@ -115,13 +115,12 @@ class Model(Writer):
         most: float = math.inf,
     ) -> tuple[list[Score], NDArray[np.float32]]:
         """Score by both protocols, exact first; also returns (N - 1,) the nats of each target by
-        the exact one. A window in both is read once.
+        the exact one, nan where it is not read. A window in both is read once.
 
         Args:
             tokens, families, device: as in `evaluate`.
             counted: (N - 1,) which targets the scores are of; None is all.
-            most: tokens that are read; of a longer text, some windows are, evenly spaced, and the
-                nats are those of their targets.
+            most: tokens that are read; of a longer text, some windows are, evenly spaced.
         """
         exact, strided = both_protocols(len(tokens), self.model.config.context_length, most)
         read = read_once(exact, strided)
@@ -134,7 +133,7 @@ class Model(Writer):
                 places, nll = places[counted[places - 1]], nll[counted[places - 1]]
             targets, vocab_size = np.asarray(tokens[places]), self.model.config.vocab_size
             scores.append(Score.of(nll, targets, name, vocab_size, blocks[places]))
-        return scores, nll_of(exact, read, whole)
+        return scores, _spread(len(tokens), exact, nll_of(exact, read, whole))
 
     def score(
         self, tokens: TokenIds, device: Device | None = None
@@ -164,9 +163,7 @@ class Model(Writer):
         """
         length = self.model.config.context_length
         windows = sampled_windows(len(tokens), length, sample)
-        nll = np.full(len(tokens) - 1, np.nan, np.float32)
-        nll[places_of(windows) - 1] = self._read(tokens, windows, device)[1]
-        return nll
+        return _spread(len(tokens), windows, self._read(tokens, windows, device)[1])
 
     def _read(
         self, tokens: TokenIds, windows: list[Window], device: Device | None
@@ -188,3 +185,10 @@ class Model(Writer):
         """
         self.tokenizer.decode(token_ids)
         return [*score_tokens(self.model, token_ids, n_alternatives, self.never_drawn())]
+
+
+def _spread(n_tokens: int, windows: list[Window], nats: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N - 1,) the nats of each target of a text, from (n,) those of the windows that were read."""
+    nll = np.full(n_tokens - 1, np.nan, np.float32)
+    nll[places_of(windows) - 1] = nats
+    return nll
