@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from torch import Tensor, distributed
+from torch.profiler import ProfilerActivity, profile
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from folio.device import Device, DeviceConfig
@@ -25,7 +26,7 @@ from folio.recipe.recipe import Recipe, make_recipe
 from folio.training.distributed import DistributedStep, ProcessGroup
 from folio.training.fsdp_step import FSDPStep
 from folio.training.step import PlainStep
-from tests.recipe.test_memory import peak_of, profiled_memory
+from tests.recipe.test_memory import peak_of
 
 N = 4
 SHAPE = {"n_layers": 4, "n_heads": 2, "d_model": 64, "context_length": 8, "vocab_size": 64}
@@ -115,11 +116,14 @@ def test_no_more_is_whole_at_a_time_than_is_counted(group: ProcessGroup):
     training = build(recipe, device, tokens, tokens, group=group)
     batch = training.stream.next_batch(N, 8)  # a window for each process
     training.step.backward(batch, 0)
-    with profiled_memory() as found:
-        training.step.backward(batch, 0)
+    peak = 0
+    for _ in range(3):  # on a busy machine the profiler has been seen to miss what was taken
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+            training.step.backward(batch, 0)
+        peak = max(peak, peak_of(found))
     gradients = 4 * recipe.model.n_parameters / N
     counted = gathered_bytes(recipe, 2, N) + gradients + 8 * saved_bytes(recipe.model)
-    assert 0.6 * counted < peak_of(found) <= counted
+    assert 0.6 * counted < peak <= counted
 
 
 def held_after_a_step(recipe: Recipe, device: Device, group: ProcessGroup) -> int:

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed
+from torch.profiler import ProfilerActivity, profile
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from folio.config import merge
@@ -28,7 +29,7 @@ from folio.training.loop import train
 from folio.training.parts import Training
 from folio.training.state import TrainingState, load_model_tensors, model_tensors
 from folio.workers import WorkerError, forks
-from tests.recipe.test_memory import peak_of, profiled_memory
+from tests.recipe.test_memory import peak_of
 from tests.training import test_distributed
 from tests.training.test_distributed import training_of
 from tests.training.test_loop import Listener
@@ -201,7 +202,7 @@ def test_only_the_first_process_ever_has_the_whole_model(rank: int, most: float)
     changes = merge(FULL, KINDS["adamw"], {"model": shape})
     distributed.init_process_group("fake", rank=rank, world_size=64, store=FakeStore())
     try:
-        with profiled_memory() as found:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
             training = training_of(ProcessGroup(rank, 64, FakeStore()), **changes)
             training.step.refresh()
     finally:

@@ -242,7 +242,7 @@ def sample_less(
     """
     config = recipe.training
     sample, n_read = config.evaluation_sample, config.validation_sample or n_validation
-    token_seconds = speed.evaluation_seconds / n_validation / 2
+    token_seconds = max(speed.evaluation_seconds, 1e-9) / n_validation / 2
     most = MOST_EVALUATION_SHARE * seconds
     affordable = int(most / EVALUATIONS[0] / token_seconds)
     if not sample and 2 * n_read > affordable:
