@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from folio.evaluation import dynamic
 from folio.evaluation.dynamic import HALVED_AT, RATES, Adaptation, mix
 from folio.evaluation.score import strided_windows, surprise_of_each
+from folio.evaluation.token_bits import n_bits
 from folio.testing import tiny_gpt
+from tests.evaluation.bits import nats_of
 
 RANDOM = np.random.default_rng(0)
 TRAINING = RANDOM.integers(0, 11, 300).astype(np.uint8)
@@ -31,6 +33,15 @@ def test_without_steps_it_is_the_strided_loss(adaptation: Adaptation):
     reading = adaptation.read(TEXT, ())
     np.testing.assert_allclose(reading.nats, expected, rtol=1e-5)
     assert reading.shares == [1.0]
+
+
+def test_the_odds_of_each_copy_are_those_of_its_tokens(adaptation: Adaptation):
+    reading = adaptation.read(LONG)
+    there = ~np.isnan(reading.of_each)
+    assert (~np.isnan(reading.odds) == there[:, :, None]).all()
+    assert reading.odds.shape == (len(RATES) + 1, len(LONG), n_bits(11))
+    for odds, nats, here in zip(reading.odds, reading.of_each, there):
+        np.testing.assert_allclose(nats_of(odds[here], LONG[here], 11), nats[here], atol=1e-5)
 
 
 def test_it_learns_what_repeats(adaptation: Adaptation):
@@ -90,7 +101,7 @@ def test_windows_are_half_a_context_unless_that_is_short(monkeypatch: pytest.Mon
 
 def test_steps_that_ruin_a_copy_do_not_ruin_the_mixture(adaptation: Adaptation):
     reading = adaptation.read(TEXT, (1e30,))
-    assert np.isinf(reading.of_each[1]).any()
+    assert np.isinf(reading.of_each[1]).any() and not np.isnan(reading.odds[:, 1:]).any()
     assert np.nanmean(reading.nats) < np.nanmean(reading.of_each[0]) + 0.02
 
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from folio.cli.main import main
 from folio.evaluation.compressors import has_ppmd, ppmd_bits, xz_bits
 from folio.evaluation.score import Score
-from folio.run import baselines
+from folio.jit import available
+from folio.run import adaptive, baselines
+from folio.run.adaptive import evaluate_adaptive
 from folio.run.baselines import Baseline, compare, measure_baselines
+from folio.tokenizers.base import TokenIds
 from tests.recall.making import prose, train_on
 
 NEEDS_PPMD = pytest.mark.skipif(not has_ppmd(), reason="the extra baselines is not installed")
@@ -146,17 +150,53 @@ def test_the_verb_prints_and_keeps_them(tmp_path: Path, capsys: pytest.CaptureFi
     assert records[0]["protocol"] == "exact"
 
 
+@pytest.mark.skipif(not available(), reason="needs numba")
+@pytest.mark.parametrize("kind", ["character", "bpe"])
 def test_an_adaptive_loss_is_named_as_one_and_comes_after_the_exact_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ):
     path = tmp_path / "text.txt"
     path.write_text(prose(300, 1))
-    train_on(path, "short", steps=5)
+    size = {"vocab_size": 290} if kind == "bpe" else {}
+    train_on(path, "short", steps=5, tokenizer={"kind": kind, **size})
     main(["evaluate", "short", "--adaptive", "--json"])
     records = json.loads(capsys.readouterr().out)
     protocols = [record["protocol"] for record in records]
     assert protocols[0] == "exact"
     assert protocols[-2:] == ["adaptive", "adaptive, with n-grams"]
-    exact, mixed = records[0], records[-1]
-    assert mixed["targets"] == exact["targets"]
-    assert mixed["nats_per_token"] < exact["nats_per_token"]
+    exact, adaptive, mixed = records[0], *records[-2:]
+    assert mixed["targets"] == adaptive["targets"] == exact["targets"]
+    assert mixed["nats_per_token"] < adaptive["nats_per_token"] < exact["nats_per_token"]
+
+
+def test_without_kernels_nothing_is_mixed_in_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    opened, said = train_on(path, "short", steps=1), list[str]()
+    monkeypatch.setenv("FOLIO_JIT", "off")
+    scores = evaluate_adaptive(opened, tell=said.append)
+    assert [score.protocol for score in scores] == ["adaptive"]
+    assert "no n-grams are mixed in" in said[-1]
+
+
+def test_of_a_long_training_text_the_end_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    opened, said, given = train_on(path, "short", steps=1), list[str](), list[int]()
+
+    def mixed(training: TokenIds, text: TokenIds, *_: object) -> NDArray[np.float64]:
+        given.append(len(training))
+        assert (training == opened.training()[-len(training) :]).all()
+        return np.ones(len(text))
+
+    module = pytest.importorskip("folio.evaluation.context_mixing")
+    monkeypatch.setattr(module, "read_with_counts", mixed)
+    for counted, words in ((100, "the last 100 of "), (1 << 21, "counting all tokens")):
+        monkeypatch.setattr(adaptive, "COUNTED", counted)
+        evaluate_adaptive(opened, tell=said.append)
+        assert words in said[-1]
+    assert given == [100, len(opened.training())]

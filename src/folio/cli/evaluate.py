@@ -66,8 +66,8 @@ def evaluate(
         baselines: Also measure simpler models on the validation text: character frequencies,
             n-grams, xz, PPMd.
         adaptive: Read the validation text once more, learning after each window as compressors do,
-            by a mixture of copies with different learning rates. Must not be compared with an exact
-            loss.
+            by a mixture of copies with different learning rates, alone and mixed with counts. Must
+            not be compared with an exact loss.
         whole: Read all of each text. Without it of a long one a sample is read, windows that are
             evenly spaced over it: as much as a model of its size reads in a few minutes. The
             standard error tells what that leaves open.

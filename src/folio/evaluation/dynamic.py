@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from folio.device import one_thread
 from folio.evaluation.score import Window, batches_of, sampled_windows, strided_windows
+from folio.evaluation.token_bits import log_odds, n_bits
 from folio.tokenizers.base import TokenIds
 from folio.workers import ProcessPool, forks, shared_buffer
 
@@ -49,8 +50,10 @@ STATISTICS_TARGETS = 16_384
 PULL = 0.002
 """Share of the way back to the trained weights that each step goes."""
 
-Workers = Callable[[Sequence[int], range], list[NDArray[np.float64]]]
-"""Have some copies read some windows: (n,) nats of the targets, by each of the copies."""
+Read = tuple[NDArray[np.float64], NDArray[np.float32]]
+"""(n,) nats of some targets, and (n, bits) log-odds that each of their bits is 1."""
+Workers = Callable[[Sequence[int], range], list[Read]]
+"""Have some copies read some windows: what each of the copies says of the targets."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Reading:
     """(N,) of each token by the mixture; nan for the first, which nothing predicts."""
     of_each: NDArray[np.float64]
     """(K, N) by each copy, the one that does not learn first; nan from where it has left on."""
+    odds: NDArray[np.float32]
+    """(K, N, bits) that each bit of a token is 1, as log-odds by each copy; nan as in `of_each`."""
     shares: list[float]
     """(K,) that each copy had in the mixture, on average."""
 
@@ -78,6 +83,7 @@ class Adaptation:
         """
         self.model, self.context_length = _learning_copy(model), context_length
         self.roots = _roots(self.model, training, context_length)
+        self.vocab_size = _vocab_size(self.model)
 
     @one_thread()
     def read(
@@ -99,22 +105,25 @@ class Adaptation:
         windows = strided_windows(len(tokens), length)
         copies = [_Copy(self.model, rate, self.roots) for rate in (0.0, *rates)]
         of_each = np.full((len(copies), len(tokens)), np.nan)
+        odds = np.full((*of_each.shape, n_bits(self.vocab_size)), np.nan, np.float32)
         learning, place = list(range(1, len(copies))), 1
         begin, n = 0, len(windows)
         ends = sorted({*(math.ceil(share * n) for share in HALVED_AT), n})
         with _workers(copies, np.asarray(tokens), windows, world_size) as read:
             for end in ends:
                 going = [0, *learning]
-                nats = np.stack(read(going, range(begin, end)))  # (copies, n)
-                of_each[going, place : place + nats.shape[1]] = nats
-                begin, place = end, place + nats.shape[1]
+                answers = read(going, range(begin, end))
+                now = slice(place, place + len(answers[0][0]))
+                for i, (nats, said) in zip(going, answers, strict=True):
+                    of_each[i, now], odds[i, now] = nats, said
+                begin, place = end, now.stop
                 learning.sort(key=lambda i: float(of_each[i, 1:place].sum()))
                 if end < n:
                     learning = learning[: (len(learning) + 1) // 2]
                     left = ", ".join(f"{copies[i].rate:g}" for i in sorted(learning))
                     tell(f"{place:,} of {len(tokens):,} tokens; going on at rates {left}")
         nats, shares = mix([each[1:] for each in of_each], COPIES_FORGET)
-        return Reading(np.append(np.nan, nats), of_each, shares)
+        return Reading(np.append(np.nan, nats), of_each, odds, shares)
 
 
 class _Copy:
@@ -128,18 +137,21 @@ class _Copy:
             shared = shared_buffer(parameter.numel(), parameter.dtype).view(parameter.shape)
             parameter.data = shared.copy_(parameter.data)
 
-    def read(self, tokens: TokenIds, windows: Sequence[Window]) -> NDArray[np.float64]:
-        """(n,) nats of the targets of some windows, of each before learning from it; infinite where
-        the steps were too large for the model.
+    def read(self, tokens: TokenIds, windows: Sequence[Window]) -> Read:
+        """Say what is expected of the targets of some windows, of each before learning from it. The
+        nats are infinite, and the odds even, where the steps were too large for the model.
         """
-        found = []
+        found, odds = list[NDArray[np.float64]](), list[NDArray[np.float32]]()
         with torch.set_grad_enabled(self.rate > 0):
             for window in windows:
-                nats = _window(self.model, tokens, window)
+                logits, targets = _window(self.model, tokens, window)
+                nats = F.cross_entropy(logits, targets, reduction="none")
                 found.append(nats.detach().double().numpy())
+                odds.append(log_odds(logits.detach(), targets).numpy())
                 if self.rate:
                     self._learn(nats.mean())
-        return np.nan_to_num(np.concatenate(found), nan=np.inf, posinf=np.inf)
+        nats = np.nan_to_num(np.concatenate(found), nan=np.inf, posinf=np.inf)
+        return nats, np.concatenate(odds)
 
     @torch.no_grad()
     def _learn(self, loss: Tensor) -> None:
@@ -157,18 +169,18 @@ def _workers(
 ) -> Iterator[Workers]:
     """Have processes at hand that read; any of them may go on with any copy."""
 
-    def read(rank: int, message: tuple[Sequence[int], range]) -> list[NDArray[np.float64]]:
+    def read(rank: int, message: tuple[Sequence[int], range]) -> list[Read]:
         numbers, places = message
         return [copies[i].read(tokens, [windows[place] for place in places]) for i in numbers]
 
     n = min(world_size, len(copies)) if forks() else 1
     pool = ProcessPool(n, [[read]], lambda: None)
 
-    def share_out(numbers: Sequence[int], places: range) -> list[NDArray[np.float64]]:
+    def share_out(numbers: Sequence[int], places: range) -> list[Read]:
         hands = [numbers[rank::n] for rank in range(n)]
         answers = pool.run(0, [(hand, places) for hand in hands])
         found = {
-            i: nats for hand, of in zip(hands, answers) for i, nats in zip(hand, of, strict=True)
+            i: said for hand, of in zip(hands, answers) for i, said in zip(hand, of, strict=True)
         }
         return [found[i] for i in numbers]
 
@@ -218,12 +230,18 @@ def _learning_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).cpu().float().eval().requires_grad_(True)
 
 
-def _window(model: nn.Module, tokens: TokenIds, window: Window) -> Tensor:
-    """(n,) nats of the targets of a window that count."""
+@one_thread()
+@torch.no_grad()
+def _vocab_size(model: nn.Module) -> int:
+    return model(torch.zeros(1, 1, dtype=torch.long)).shape[2]
+
+
+def _window(model: nn.Module, tokens: TokenIds, window: Window) -> tuple[Tensor, Tensor]:
+    """(n, V) logits at the targets of a window that count, and (n,) the targets."""
     inputs, targets, scored, _ = next(batches_of(tokens, [window]))
-    logits = model(torch.from_numpy(inputs))[0]  # (T, V)
-    nats = F.cross_entropy(logits.float(), torch.from_numpy(targets[0]), reduction="none")
-    return nats[torch.from_numpy(scored[0])]
+    count = torch.from_numpy(scored[0])
+    logits = model(torch.from_numpy(inputs))[0].float()  # (T, V)
+    return logits[count], torch.from_numpy(targets[0])[count]
 
 
 @one_thread()
@@ -235,8 +253,8 @@ def _roots(model: nn.Module, training: TokenIds, context_length: int) -> list[Te
     squares = [torch.zeros_like(parameter) for parameter in parameters]
     windows = sampled_windows(len(training), context_length, STATISTICS_TARGETS)
     for window in windows:
-        nats = _window(model, training, window)
-        for square, gradient in zip(squares, torch.autograd.grad(nats.mean(), parameters)):
+        loss = F.cross_entropy(*_window(model, training, window))
+        for square, gradient in zip(squares, torch.autograd.grad(loss, parameters)):
             square.add_(gradient.square())
     n_weights = sum(square.numel() for square in squares)
     usual = math.sqrt(sum(float(s.sum()) for s in squares) / len(windows) / n_weights)

@@ -1,5 +1,5 @@
-"""Scores the validation text with a model that learns from it while reading, alone and with
-n-grams.
+"""Scores the validation text with a model that learns from it while reading, alone and mixed with
+n-grams and other counts, which learn from it as well.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.errors import UserError
-from folio.evaluation.dynamic import RATES, Adaptation, mix
-from folio.evaluation.ngrams import choose_order, ngram_surprise
+from folio.evaluation.dynamic import RATES, Adaptation, Reading
 from folio.evaluation.score import Score
+from folio.jit import available
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
-from folio.tokens.text import TokenText
+
+COUNTED = 1 << 21
+"""Tokens of the training text that are counted, the last ones of a longer one."""
 
 
 def evaluate_adaptive(
@@ -29,8 +31,8 @@ def evaluate_adaptive(
         tell: hears what is being done.
 
     Returns:
-        `adaptive`, strided; and where a token is a character, that mixed with n-grams, which learn
-        from the text as well.
+        `adaptive`, strided; and where there are kernels, that mixed with n-grams and other counts,
+        which learn from the text as well.
 
     Raises:
         UserError: there is no validation text, or only the answers of conversations count in it.
@@ -46,23 +48,32 @@ def evaluate_adaptive(
     adaptation = Adaptation(opened.model, training, opened.model.config.context_length)
     vocab_size = opened.tokenizer.vocab_size
     tell(f"reading {len(tokens):,} tokens by {len(RATES) + 1} copies of the model")
-    nats = adaptation.read(tokens, RATES, world_size, tell).nats[1:]
-    scores = [_score("adaptive", nats, tokens, vocab_size)]
-    if opened.tokenizer.kind == "character":
-        mixed, shares = mix([nats, _ngrams(opened)[1:]])
-        tell(f"the model had {shares[0]:.0%} of the mixture")
-        scores.append(_score("adaptive, with n-grams", mixed, tokens, vocab_size))
+    reading = adaptation.read(tokens, RATES, world_size, tell)
+    scores = [_score("adaptive", reading.nats[1:], tokens, vocab_size)]
+    if available():
+        nats = _with_counts(opened, tokens, reading, adaptation.vocab_size, tell)
+        scores.append(_score("adaptive, with n-grams", nats[1:], tokens, vocab_size))
+    else:
+        tell("without numba, or with FOLIO_JIT=off, no n-grams are mixed in, which takes kernels")
     return scores
 
 
-def _ngrams(opened: Model) -> NDArray[np.float64]:
-    """(N,) nats of each validation token by byte n-grams that learn while they read."""
-    training = TokenText(opened.training(), opened.tokenizer).whole()
-    validation = TokenText(opened.validation(), opened.tokenizer)
-    nats = ngram_surprise(training, validation.whole(), choose_order(training))["adaptive"]
-    return np.add.reduceat(
-        nats.astype(np.float64), validation.places_of(np.arange(len(validation.tokens)))
-    )
+def _with_counts(
+    opened: Model,
+    tokens: TokenIds,
+    reading: Reading,
+    vocab_size: int,
+    tell: Callable[[str], None],
+) -> NDArray[np.float64]:
+    """(N,) nats of each validation token by the copies and counts together."""
+    from folio.evaluation.context_mixing import read_with_counts
+
+    training, tokenizer = opened.training(), opened.tokenizer
+    counted = training[-COUNTED:]
+    of = f"the last {COUNTED:,} of {len(training):,}" if len(counted) < len(training) else "all"
+    tell(f"counting {of} tokens of the training text, and mixing them in")
+    pieces = [(tokenizer.separator + piece).decode(errors="replace") for piece in tokenizer.pieces]
+    return read_with_counts(counted, tokens, reading.odds, pieces, vocab_size)
 
 
 def _score(protocol: str, nats: NDArray[np.float64], tokens: TokenIds, vocab_size: int) -> Score:
