@@ -56,6 +56,8 @@ FIRST_STEPS = 12
 
 NGRAM_TOKENS_PER_SECOND = 4e5
 """At which n-grams are counted at the end of a run; one thread had 6e5."""
+NGRAM_READINGS = 2
+"""Readings of the validation text at the end of a run with n-grams, in time of the model alone."""
 
 READ_AT_END = {"elsewhere": 1, "test": 2, "old": 1}
 """How often each text is read at the end of a run: the test text by the best and the last
@@ -131,8 +133,8 @@ def freeze_budget(
         recipe, sampling = sample_less(recipe, speed, seconds - clock.used(), len(validation))
         read = [min(n, recipe.training.validation_sample or n) for n in read_at_end]
         end, look = END_SECONDS, look_seconds(seconds)
-        if recipe.ngrams.order:  # the validation text by the model, and beside them
-            read += 2 * [recipe.training.validation_sample or len(validation)]
+        if recipe.ngrams.order:
+            read += NGRAM_READINGS * [recipe.training.validation_sample or len(validation)]
             end += min(len(training), MOST) / NGRAM_TOKENS_PER_SECOND
         end += speed.evaluation_seconds * sum(read) / (2 * len(validation))
         left, speed = seconds - clock.used() - end - look, sampling
@@ -244,7 +246,8 @@ def sample_less(
     sample, n_read = config.evaluation_sample, config.validation_sample or n_validation
     token_seconds = max(speed.evaluation_seconds, 1e-9) / n_validation / 2
     most = MOST_EVALUATION_SHARE * seconds
-    affordable = int(most / EVALUATIONS[0] / token_seconds)
+    n_readings = EVALUATIONS[0] + (NGRAM_READINGS if recipe.ngrams.order else 0)
+    affordable = int(most / n_readings / token_seconds)
     if not sample and 2 * n_read > affordable:
         sample = min(max(n_read // 8, SMALL_SAMPLE), n_read)
         if token_seconds * (n_read + sample) > most:
