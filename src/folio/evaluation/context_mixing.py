@@ -132,7 +132,7 @@ class ContextMixing:
         n_slots = min(1 << (4 * n_tokens).bit_length(), MOST_SLOTS)
         self.histories = np.zeros((_N_CONTEXTS, n_slots, 4), np.uint8)
         self.frequencies = np.zeros((_N_CONTEXTS, n_slots), np.float32)
-        """Of a 1, less a half."""
+        """(C, slots) how often the bit was 1 in each context, as a frequency less a half."""
         zeros, ones = np.indices((LONGEST_COUNT + 1, LONGEST_COUNT + 1))
         guess = (ones + 0.4) / (zeros + ones + 0.8)
         self.guesses = np.repeat(np.stack([guess, 0 * guess], axis=2)[None], _N_CONTEXTS, axis=0)

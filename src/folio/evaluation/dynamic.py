@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from folio.device import one_thread
 from folio.evaluation.score import Window, batches_of, sampled_windows, strided_windows
 from folio.evaluation.token_bits import log_odds, n_bits
+from folio.model.gpt import GPT
 from folio.tokenizers.base import TokenIds
 from folio.workers import ProcessPool, forks, shared_buffer
 
@@ -73,7 +74,7 @@ class Reading:
 class Adaptation:
     """How a model moves while it reads."""
 
-    def __init__(self, model: nn.Module, training: TokenIds, context_length: int) -> None:
+    def __init__(self, model: GPT, training: TokenIds, context_length: int) -> None:
         """Measure the size of the gradients on the training text.
 
         Args:
@@ -83,7 +84,6 @@ class Adaptation:
         """
         self.model, self.context_length = _learning_copy(model), context_length
         self.roots = _roots(self.model, training, context_length)
-        self.vocab_size = _vocab_size(self.model)
 
     @one_thread()
     def read(
@@ -105,7 +105,7 @@ class Adaptation:
         windows = strided_windows(len(tokens), length)
         copies = [_Copy(self.model, rate, self.roots) for rate in (0.0, *rates)]
         of_each = np.full((len(copies), len(tokens)), np.nan)
-        odds = np.full((*of_each.shape, n_bits(self.vocab_size)), np.nan, np.float32)
+        odds = np.full((*of_each.shape, n_bits(self.model.config.vocab_size)), np.nan, np.float32)
         learning, place = list(range(1, len(copies))), 1
         begin, n = 0, len(windows)
         ends = sorted({*(math.ceil(share * n) for share in HALVED_AT), n})
@@ -226,14 +226,8 @@ def mix(
     return nats, (total / max(len(chances), 1)).tolist()
 
 
-def _learning_copy(model: nn.Module) -> nn.Module:
+def _learning_copy(model: GPT) -> GPT:
     return copy.deepcopy(model).cpu().float().eval().requires_grad_(True)
-
-
-@one_thread()
-@torch.no_grad()
-def _vocab_size(model: nn.Module) -> int:
-    return model(torch.zeros(1, 1, dtype=torch.long)).shape[2]
 
 
 def _window(model: nn.Module, tokens: TokenIds, window: Window) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,6 @@ from folio.ngrams.discounts import discounts_of
 ORDER = 9
 _MIX, _OTHER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x94D049BB133111EB)
 _HALF = np.uint64(32)
-_LARGEST = LARGEST
 
 COUNT, FIRST, NEXT, PARENT, TOKEN = 0, 1, 2, 3, 4
 """Columns of the nodes: how often the n-gram was counted, its first child, its next sibling, its
@@ -52,7 +51,7 @@ class LearningNGrams:
         self.n_nodes = np.array([order])
 
     def learn(self, token_ids: NDArray[np.integer]) -> None:
-        """Read (n,) tokens."""
+        """Count (n,) tokens that follow those read before."""
         _learn(token_ids.astype(np.int64), 0, len(token_ids), self._tree())
 
     def predict(self, token_ids: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -127,7 +126,7 @@ def _predict(token_ids, vocab_size, discounts, tree, odds):
             one, other = mass[d + 1], mass[d] - mass[d + 1]
             if token >> (bits - 1 - d) & 1 == 0:
                 one, other = other, one
-            odds[i, d] = min(max(np.log(one / other), -_LARGEST), _LARGEST)
+            odds[i, d] = min(max(np.log(one / other), -LARGEST), LARGEST)
         _learn(token_ids, i, i + 1, tree)
 
 

@@ -263,6 +263,17 @@ def places_of(windows: list[Window]) -> NDArray[np.int64]:
     return np.concatenate(spans)
 
 
+def spread(n_tokens: int, windows: list[Window], nats: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N - 1,) the nats of each target of a text, nan where no window reads it.
+
+    >>> spread(5, [Window(2, 2)], np.array([0.5, 0.25], np.float32)).tolist()
+    [nan, nan, 0.5, 0.25]
+    """
+    each = np.full(n_tokens - 1, np.nan, np.float32)
+    each[places_of(windows) - 1] = nats
+    return each
+
+
 def excerpt(tokens: TokenIds, windows: list[Window]) -> tuple[TokenIds, list[Window]]:
     """Only the tokens that some windows read, and the windows with positions in these tokens.
 

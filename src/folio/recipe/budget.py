@@ -23,7 +23,7 @@ from folio.run.held_out import OLD_TARGETS
 from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
-from folio.training.config import DEFAULT_MINUTES, TrainingConfig, budget_steps
+from folio.training.config import TrainingConfig, budget_steps, minutes_of
 from folio.training.deadline import (
     MOST_EVALUATION_SHARE,
     Deadline,
@@ -125,7 +125,7 @@ def freeze_budget(
     config, length = recipe.training, recipe.model.context_length
     # If old text is mixed in, an epoch of the new text takes more targets.
     steps = budget_steps(config, length, round((len(training) - 1) / (1 - recipe.start.kept)))
-    minutes = config.minutes or (0.0 if steps else DEFAULT_MINUTES)
+    minutes = minutes_of(config)
     if minutes:
         clock = clock or CommandClock()
         speed = speed or measure(recipe, device, training, validation)

@@ -31,7 +31,7 @@ from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.loss_mask import LossMask, example, open_loss_masks, write_loss_mask
 from folio.tokens.token_file import VERSION, open_token_file, write_token_file
-from folio.training.config import DEFAULT_MINUTES, is_timed
+from folio.training.config import minutes_of
 
 LEAKS = 0.01
 """Share of the validation text that occurs in the training text above which the user is warned."""
@@ -307,12 +307,11 @@ def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -
 
 def _minutes(recipe: Recipe) -> float:
     """That a processor has for the training; 0 where it is not limited in time, or has a GPU."""
-    if not is_timed(recipe.training):
-        return 0.0
+    minutes = minutes_of(recipe.training)
     kinds = ("cuda", "mps") if recipe.device.kind == "auto" else (recipe.device.kind,)
-    if any(kind != "cpu" and accelerator.available(kind) for kind in kinds):
+    if minutes and any(kind != "cpu" and accelerator.available(kind) for kind in kinds):
         return 0.0
-    return recipe.training.minutes or DEFAULT_MINUTES
+    return minutes
 
 
 def clean_tokens(

@@ -51,7 +51,7 @@ def evaluate_adaptive(
     reading = adaptation.read(tokens, RATES, world_size, tell)
     scores = [_score("adaptive", reading.nats[1:], tokens, vocab_size)]
     if available():
-        nats = _with_counts(opened, tokens, reading, adaptation.vocab_size, tell)
+        nats = _with_counts(opened, tokens, reading, tell)
         scores.append(_score("adaptive, with n-grams", nats[1:], tokens, vocab_size))
     else:
         tell("without numba, or with FOLIO_JIT=off, no n-grams are mixed in, which takes kernels")
@@ -62,7 +62,6 @@ def _with_counts(
     opened: Model,
     tokens: TokenIds,
     reading: Reading,
-    vocab_size: int,
     tell: Callable[[str], None],
 ) -> NDArray[np.float64]:
     """(N,) nats of each validation token by the copies and counts together."""
@@ -73,7 +72,7 @@ def _with_counts(
     of = f"the last {COUNTED:,} of {len(training):,}" if len(counted) < len(training) else "all"
     tell(f"counting {of} tokens of the training text, and mixing them in")
     pieces = [(tokenizer.separator + piece).decode(errors="replace") for piece in tokenizer.pieces]
-    return read_with_counts(counted, tokens, reading.odds, pieces, vocab_size)
+    return read_with_counts(counted, tokens, reading.odds, pieces, opened.model.config.vocab_size)
 
 
 def _score(protocol: str, nats: NDArray[np.float64], tokens: TokenIds, vocab_size: int) -> Score:

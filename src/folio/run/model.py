@@ -22,6 +22,7 @@ from folio.evaluation.score import (
     places_of,
     read_once,
     sampled_windows,
+    spread,
 )
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
@@ -133,7 +134,7 @@ class Model(Writer):
                 places, nll = places[counted[places - 1]], nll[counted[places - 1]]
             targets, vocab_size = np.asarray(tokens[places]), self.model.config.vocab_size
             scores.append(Score.of(nll, targets, name, vocab_size, blocks[places]))
-        return scores, _spread(len(tokens), exact, nll_of(exact, read, whole))
+        return scores, spread(len(tokens), exact, nll_of(exact, read, whole))
 
     def score(
         self, tokens: TokenIds, device: Device | None = None
@@ -163,7 +164,7 @@ class Model(Writer):
         """
         length = self.model.config.context_length
         windows = sampled_windows(len(tokens), length, sample)
-        return _spread(len(tokens), windows, self._read(tokens, windows, device)[1])
+        return spread(len(tokens), windows, self._read(tokens, windows, device)[1])
 
     def _read(
         self, tokens: TokenIds, windows: list[Window], device: Device | None
@@ -185,10 +186,3 @@ class Model(Writer):
         """
         self.tokenizer.decode(token_ids)
         return [*score_tokens(self.model, token_ids, n_alternatives, self.never_drawn())]
-
-
-def _spread(n_tokens: int, windows: list[Window], nats: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N - 1,) the nats of each target of a text, from (n,) those of the windows that were read."""
-    nll = np.full(n_tokens - 1, np.nan, np.float32)
-    nll[places_of(windows) - 1] = nats
-    return nll

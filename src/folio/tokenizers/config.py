@@ -165,13 +165,13 @@ def resolve(
     if config.vocab_size or kind not in MEANT_FOR["vocab_size"]:
         choice = "" if kind == config.kind else f"tokenizer: {kind}, since its settings are given"
         return replace(config, kind=kind), choice
-    size = SMALLEST
-    while size < min(LARGEST, n_characters / CHARACTERS_PER_ID):
+    wanted, most, size = n_characters / CHARACTERS_PER_ID, float(LARGEST), SMALLEST
+    if minutes:
+        most = min(IDS_IN_FIVE_MINUTES * (minutes / 5) ** LONGER, LARGEST)
+    while size < wanted and 2 * size <= most:
         size *= 2
     reason = f"the training text has {n_characters:,} characters"
-    most = IDS_IN_FIVE_MINUTES * (minutes / 5) ** LONGER if minutes else LARGEST
-    while size > max(most, SMALLEST):
-        size //= 2
+    if size < wanted and most < LARGEST:
         reason = f"a processor cannot learn more in {minutes:g} minutes"
     return replace(config, kind=kind, vocab_size=size), (
         f"tokenizer: {kind} with {size:,} ids, since {reason}"

@@ -201,10 +201,15 @@ class OptimizerConfig:
         require(self, "optimizer", "above 0", lambda x: x > 0, "epsilon")
 
 
+def minutes_of(config: TrainingConfig) -> float:
+    """The budget in minutes, DEFAULT_MINUTES where no budget is given; 0 where there is another."""
+    given = config.max_steps or config.max_tokens or config.max_epochs
+    return config.minutes or (0.0 if given else DEFAULT_MINUTES)
+
+
 def is_timed(config: TrainingConfig) -> bool:
     """Whether a budget is in minutes, as it is where none is given."""
-    given = config.max_steps or config.max_tokens or config.max_epochs
-    return bool(config.minutes or not given)
+    return minutes_of(config) > 0
 
 
 def budget_steps(config: TrainingConfig, context_length: int, targets_per_epoch: int) -> int:

@@ -15,6 +15,7 @@ from folio.evaluation.score import (
     Window,
     places_of,
     sampled_windows,
+    spread,
 )
 from folio.evaluation.uncertainty import ratio_error
 from folio.tokenizers.base import TokenIds
@@ -48,15 +49,14 @@ def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False
             counted = mask[places] == 1
             cluster, of_each = cluster[counted], nats[counted]
         error = ratio_error(np.bincount(cluster, of_each), np.bincount(cluster))
-    nll = np.full(len(validation) - 1, np.nan, np.float32)
-    nll[places - 1] = nats
     stream = training.stream
     n_sampled = training.config.evaluation_sample or len(places)
     sampled = _windows(stream.tokens, length, n_sampled, stream.loss_mask)
     sample, _ = _score(
         training.step, stream.tokens, sampled, "sample", stream.loss_mask, should_stop
     )
-    return Evaluation(exact.nats_per_token, sample.nats_per_token, error, nll)
+    each = spread(len(validation), windows, nats)
+    return Evaluation(exact.nats_per_token, sample.nats_per_token, error, each)
 
 
 def _windows(
