@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def test_a_work_begins_when_all_are_done_with_the_one_before(
 
 def test_a_worker_killed_before_a_meeting_is_one_clear_line():
     pool = ProcessPool(2, [[lambda number, _: number and os._exit(1), lambda *_: 0]], lambda: None)
-    with pytest.raises(UserError, match="was killed"):
+    with pytest.raises(UserError, match="ended with status 1"):
         pool.run(0, [1, 2])
     pool.close()
 
@@ -144,6 +145,36 @@ def test_threads_raise_an_error_after_all_have_answered():
     with pytest.raises(MemoryError):
         pool.run(0, [0.0, 0.3])
     assert finished.is_set()  # nothing still writes to what the next request reads
+    pool.close()
+
+
+def die(rank: int, message: int) -> None:
+    if rank and message:
+        os.kill(os.getpid(), message)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (signal.SIGKILL, "step was killed, perhaps for want of memory. Go on"),
+        (signal.SIGBUS, "step crashed (Bus error). Go on"),
+    ],
+)
+def test_how_a_worker_ended_is_told(how: int, told: str):
+    pool = ProcessPool(3, [[die]], lambda: None)
+    with pytest.raises(WorkerError, match=re.escape(told)):
+        pool.run(0, [0, 0, how])
+    pool.close()
+
+
+def test_an_error_outside_of_a_task_is_shown(capfd: pytest.CaptureFixture[str]):
+    def prepare() -> None:
+        raise OSError("no room")
+
+    pool = ProcessPool(2, [[die]], prepare)
+    with pytest.raises(WorkerError, match="step ended with status 1"):
+        pool.run(0, [0, 0])
+    assert "OSError: no room" in capfd.readouterr().err
     pool.close()
 
 

@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -144,10 +145,14 @@ class ProcessPool:
         with theirs:
             parent, pid = os.getpid(), os.fork()
             if pid == 0:
+                status = 1
                 try:
                     _serve(theirs, parent, rank, self.tasks, prepare)
+                    status = 0
+                except BaseException:
+                    os.write(2, traceback.format_exc().encode())
                 finally:
-                    os._exit(0)
+                    os._exit(status)
         self.others.append((pid, Line(ours, pid)))
 
     def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
@@ -166,9 +171,10 @@ class ProcessPool:
             replies = [_work_off(self.tasks[task], 0, messages[0], barrier)]
             replies += [line.receive() for line in lines]
         except (EOFError, ConnectionError):
+            ends = ", ".join(filter(None, map(_end_of, (pid for pid, _ in self.others))))
             raise WorkerError(
-                "A process that computed a part of each step was killed, perhaps for want of "
-                "memory. Go on with: folio resume. Fewer processes: --device.threads 1."
+                f"A process that computed a part of each step {ends or 'ended'}. Go on with: folio "
+                f"resume. Fewer processes: --device.threads 1."
             ) from None
         return _answers(replies)
 
@@ -185,6 +191,21 @@ class ProcessPool:
                 time.sleep(0.001)
         self.others = []
         return peak
+
+
+def _end_of(child: int) -> str:
+    """How a child ended, in words; empty if it has not."""
+    for _ in range(100):  # its connection is closed a little earlier
+        with suppress(ChildProcessError):
+            if (found := os.waitpid(child, os.WNOHANG)) != (0, 0):
+                status = os.waitstatus_to_exitcode(found[1])
+                if status == -signal.SIGKILL:
+                    return "was killed, perhaps for want of memory"
+                if status < 0:
+                    return f"crashed ({signal.strsignal(-status)})"
+                return f"ended with status {status}"
+        time.sleep(0.001)
+    return ""
 
 
 def _has_left(child: int) -> bool:

@@ -346,7 +346,7 @@ def test_copied_text_is_named_with_its_source(opening: Opening):
         "copied text book.txt, character 7"
     )
     underlined = "[...document.querySelectorAll('#behind .copied')].map((e) => e.textContent)"
-    assert "".join(page.run(underlined)) == "copied text"
+    page.wait(f"{underlined}.join('') === 'copied text'")  # is painted a frame later
 
 
 def test_colours_grow_with_surprise_and_can_be_turned_off(opening: Opening):
