@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 from folio.cli.main import main
-from folio.evaluation.compressors import has_ppmd, ppmd_bits, xz_bits
+from folio.evaluation.compressors import has_ppmd, ppmd_bits, ppmd_bits_apart, xz_bits
 from folio.evaluation.score import Score
 from folio.jit import available
 from folio.run import adaptive, baselines
 from folio.run.adaptive import evaluate_adaptive
 from folio.run.baselines import Baseline, compare, measure_baselines
 from folio.tokenizers.base import TokenIds
+from folio.tokens.text import Bytes
 from tests.recall.making import prose, train_on
 
 NEEDS_PPMD = pytest.mark.skipif(not has_ppmd(), reason="the extra baselines is not installed")
@@ -37,6 +40,50 @@ def test_ppmd_of_tiny_shakespeare_is_what_others_measured(shakespeare: Path):
     cut = len(data) * 9 // 10
     nats = ppmd_bits(data[:cut], data[cut:]) * math.log(2) / (len(data) - cut)
     assert round(nats, 3) == 1.406
+
+
+@NEEDS_PPMD
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_ppmd_apart_learns_from_the_first_text_alone():
+    import pyppmd
+
+    texts = [np.frombuffer(prose(n, seed).encode(), np.uint8) for n, seed in ((300, 1), (40, 2))]
+    before, piece = texts
+    known, text = piece[:5], piece[5:]
+
+    def size(*texts: Bytes) -> int:
+        encoder = pyppmd.Ppmd7Encoder(16, 1 << 20)
+        return sum(len(encoder.encode(x.tobytes())) for x in texts) + len(encoder.flush())
+
+    once = 8 * (size(before, known, text) - size(before, known))
+    assert ppmd_bits_apart(before, [(known, text)]) == once
+    assert ppmd_bits_apart(before, [(known, text)] * 3) == 3 * once
+    assert ppmd_bits(before, np.tile(piece, 3), order=16) < 3 * once  # which knows it then
+
+
+@NEEDS_PPMD
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_ppmd_apart_reads_the_windows_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(900, 1), encoding="utf-8")
+    opened = train_on(path, "short", steps=1)
+    given: list[list[str]] = []
+
+    def bits(before: Bytes, pieces: Sequence[tuple[Bytes, Bytes]], goes_on: object) -> int:
+        given.append([x.tobytes().decode() for piece in pieces for x in piece])
+        return 8
+
+    monkeypatch.setattr(baselines, "ppmd_bits_apart", bits)
+    found = [b for b in measure_baselines(opened) if "windows" in b.name]
+    text, length = opened.tokenizer.decode(opened.validation()), opened.model.config.context_length
+    starts = range(0, len(text) - 1, length)
+    assert given == [[x for i in starts for x in (text[i], text[i + 1 : i + 1 + length])]]
+    (one,) = found
+    assert one.kind == "static" and one.bits_per_byte == pytest.approx(8 / (len(text) - 1))
+    monkeypatch.setattr(baselines, "WINDOWS_APART", 2)
+    (sampled,) = [b for b in measure_baselines(opened) if "windows" in b.name]
+    assert given[1] == [*given[0][:2], *given[0][-2:]]
+    assert sampled.nats_per_token == pytest.approx(8 * math.log(2) / len(given[1][1] + given[1][3]))
 
 
 def test_each_is_on_the_same_text_and_the_frequencies_are_those_of_the_characters(tmp_path: Path):
@@ -128,6 +175,12 @@ def test_the_sentence_compares_with_what_is_fair(loss: float, words: str):
 )
 def test_a_difference_within_two_standard_errors_is_none(loss: float, error: float, words: str):
     assert words in compare(some_score(loss, error), OTHERS)
+
+
+def test_what_counts_best_is_the_table_of_spellings():
+    apart = baseline("PPMd, order 16, in the model's windows", "static", 1.44)
+    words = "1% above PPMd, order 16, in the model's windows, a table of spellings"
+    assert words in compare(some_score(1.45, 0.001), [*OTHERS, apart])
 
 
 def test_a_few_characters_decide_nothing():

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import lzma
-from collections.abc import Callable, Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from folio.tokens.text import Bytes
 
 PPMD_ORDER = 6
+PPMD_ORDER_APART = 16
+"""For pieces that do not help each other, where a long context is worth more."""
 PPMD_MEMORY = 256 << 20
 PPMD_READS = 128 << 20
 """In bytes; of the first text only the end is read, until the table of contexts is full."""
@@ -72,6 +75,50 @@ def ppmd_bits(
         encoder.encode(chunk)
     sizes = [len(encoder.encode(chunk)) for chunk in _chunks((text,), goes_on)]
     return 8 * (sum(sizes) + len(encoder.flush()) - ends)
+
+
+def ppmd_bits_apart(
+    before: Bytes,
+    pieces: Sequence[tuple[Bytes, Bytes]],
+    goes_on: Callable[[], bool] = lambda: True,
+    order: int = PPMD_ORDER_APART,
+) -> int:
+    """Compressed size in bits of pieces of a text, of which none helps with another: each is read
+    by a copy of a PPMd that has read the first text, in a process forked for it.
+
+    Args:
+        before: as in `ppmd_bits`.
+        pieces: of each, what stands before it, which is known and not counted, and what is counted.
+        goes_on: as in `xz_bits`.
+        order: as in `ppmd_bits`.
+    """
+    import pyppmd
+
+    encoder = pyppmd.Ppmd7Encoder(order, PPMD_MEMORY)
+    for chunk in _chunks((before[-PPMD_READS:],), goes_on):
+        encoder.encode(chunk)
+
+    def size(*texts: Bytes) -> int:
+        return sum(len(encoder.encode(chunk)) for chunk in _chunks(texts, goes_on)) + len(
+            encoder.flush()
+        )
+
+    def added(known: Bytes, text: Bytes) -> int:
+        return _in_a_fork(lambda: size(known, text)) - _in_a_fork(lambda: size(known))
+
+    return 8 * sum(added(known, text) for known, text in pieces if goes_on())
+
+
+def _in_a_fork(work: Callable[[], int]) -> int:
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=lambda: theirs.send(work()))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    finally:
+        process.join()
 
 
 def has_ppmd() -> bool:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folio.evaluation.compressors import (
     PPMD_ORDER,
+    PPMD_ORDER_APART,
     PPMD_READS,
     XZ_READS,
     has_ppmd,
     ppmd_bits,
+    ppmd_bits_apart,
     xz_bits,
 )
 from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_surprise
@@ -34,6 +37,10 @@ T = TypeVar("T")
 FEWEST_CHARACTERS = 300
 """Of a validation text on which a model is compared with others; a compressor ends at a whole byte,
 which is a hundredth of so many."""
+
+WINDOWS_APART = 1024
+"""Of the validation text, evenly spaced, which PPMd reads apart; each takes some ten
+milliseconds."""
 
 LITTLE = 6_000_000
 """Size of a training text, in symbols, up to which a run measures n-grams at its end; takes
@@ -100,7 +107,8 @@ def measure_baselines(
         if not has_ppmd():
             tell("PPMd is not installed: pip install 'foliolm[baselines]'")
         tell(f"xz{' and PPMd' if has_ppmd() else ''}, in a thread of their own")
-        compressed = _beside(lambda goes_on: _compressors(before, held_out, goes_on))
+        pieces = _windows(validation, held_out.text, opened.model.config.context_length)
+        compressed = _beside(lambda goes_on: _compressors(before, held_out, pieces, goes_on))
     uniform, frequencies = _characters(training, validation)
     found = [
         held_out.baseline("every character as likely", "static", uniform),
@@ -119,7 +127,33 @@ def measure_baselines(
     return found + compressed()
 
 
-def _compressors(before: Bytes, held_out: _HeldOut, goes_on: Callable[[], bool]) -> list[Baseline]:
+class _Piece(NamedTuple):
+    """What a model reads at once."""
+
+    known: Bytes
+    """The text of the first token, which is no target."""
+    text: Bytes
+    """The text of the others."""
+    targets: int
+
+
+def _windows(validation: TokenText, text: Bytes, context_length: int) -> list[_Piece]:
+    """Windows of a validation text, all of them or WINDOWS_APART."""
+    from folio.evaluation.score import sampled_windows
+
+    n = len(validation.tokens)
+    windows = sampled_windows(n, context_length, WINDOWS_APART * context_length)
+    edges = np.array([(w.start, w.start + 1, w.start + w.length + 1) for w in windows])
+    ends = np.append(validation.places_of(np.arange(n)), len(text))
+    return [
+        _Piece(text[a:b], text[b:c], w.length)
+        for w, (a, b, c) in zip(windows, ends[edges].tolist())
+    ]
+
+
+def _compressors(
+    before: Bytes, held_out: _HeldOut, pieces: list[_Piece], goes_on: Callable[[], bool]
+) -> list[Baseline]:
     """Compress; a compressor that reads only the end of a long training text says so in its
     name.
     """
@@ -133,6 +167,13 @@ def _compressors(before: Bytes, held_out: _HeldOut, goes_on: Callable[[], bool])
         bits = ppmd_bits(before, held_out.text, goes_on)
         of = f"PPMd, order {PPMD_ORDER}"
         found.append(held_out.baseline(name(of, PPMD_READS), "adaptive", bits * math.log(2)))
+        if sys.platform == "linux":  # where a process can be forked at any time
+            bits = ppmd_bits_apart(before, [(p.known, p.text) for p in pieces], goes_on)
+            text = np.concatenate([p.text for p in pieces])
+            characters = int(np.count_nonzero((text & 0xC0) != 0x80))
+            read = _HeldOut(text, characters, sum(p.targets for p in pieces))
+            of = f"PPMd, order {PPMD_ORDER_APART}, in the model's windows"
+            found.append(read.baseline(name(of, PPMD_READS), "static", bits * math.log(2)))
     return found
 
 
@@ -188,8 +229,10 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
     def static(name: str) -> Baseline | None:
         return next((b for b in baselines if b.name.startswith(name) and b.kind == "static"), None)
 
-    ppmd = next((b for b in baselines if b.name.startswith("PPMd")), None)
-    table, frequencies = static("n-grams"), static("character frequencies")
+    ppmd = next((b for b in baselines if b.name.startswith("PPMd") and b.kind == "adaptive"), None)
+    counting = [b for b in map(static, ("n-grams", "PPMd")) if b]
+    table = min(counting, key=lambda b: b.nats_per_token, default=None)
+    frequencies = static("character frequencies")
 
     def is_below(other: Baseline | None) -> bool:
         return other is not None and other.nats_per_token - loss > surely
