@@ -102,7 +102,7 @@ def evaluate(
     others: list[Baseline] = []
     sentence = ""
     if baselines:
-        others, sentence = _measure_baselines(opened)
+        others, sentence = _measure_baselines(opened, chosen, most)
     common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
     records = [common | record for record in records]
     if json:
@@ -217,14 +217,16 @@ def _as_trained(recorded: Table, kind: Kind) -> DeviceConfig:
     return DeviceConfig(kind=kind, precision=precision)
 
 
-def _measure_baselines(opened: Model) -> tuple[list[Baseline], str]:
-    """Measure simpler models on the validation text, and compare them with the model."""
+def _measure_baselines(opened: Model, device: Device, most: float) -> tuple[list[Baseline], str]:
+    """Measure simpler models on the validation text, and compare them with the model, which reads
+    `most` tokens of a long one.
+    """
     from folio.run.baselines import compare, measure_baselines, write_baselines
 
     found = measure_baselines(opened, say)
     write_baselines(opened.run, found)
     families = opened.run.families("validation")
-    score = opened.evaluate(opened.validation(), families)[0]
+    score = opened.evaluate(opened.validation(), families, device, most=most)[0]
     return found, compare(score, found) if found else ""
 
 
