@@ -37,6 +37,9 @@ from folio.corpus.statistics import describe
 from folio.corpus.tika_server import tika_server
 from folio.errors import UserError
 
+LONGEST_NAME = 255
+"""In characters, of a file on most systems; what is longer is a text."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
@@ -317,6 +320,11 @@ def _no_text(sources: Sequence[str], reading: Reading) -> str:
 
 
 def _no_such_source(source: str, path: Path) -> str:
+    if len(source) > LONGEST_NAME or "\n" in source:
+        return (
+            f"There is no file, folder or built-in corpus '{printable(source[:40])}...'. If that "
+            f"is the text itself, put it into a file, or pipe it to: folio train -"
+        )
     siblings = []
     if path.parent.is_dir():
         siblings = [str(p.relative_to(path.parent)) for p in path.parent.iterdir()]
