@@ -74,7 +74,7 @@ class Reading:
     @cached_property
     def nll(self) -> NDArray[np.float32]:
         """(N - 1,) nats of each target."""
-        return self.opened.score(self.tokens)[1]
+        return self.opened.nats(self.tokens)
 
     @cached_property
     def spelled(self) -> bytes | None:
