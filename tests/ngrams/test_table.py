@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from folio.errors import UserError
-from folio.ngrams import table
 from folio.ngrams.discounts import discounts_of
 from folio.ngrams.table import NGrams, count_ngrams
 
@@ -108,13 +107,3 @@ def test_a_damaged_file_is_named(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"ngrams\.safetensors is damaged"):
         NGrams.load(path)
-
-
-def test_of_a_text_too_long_to_count_the_end_is(monkeypatch: pytest.MonkeyPatch):
-    text = np.random.default_rng(4).integers(0, 4, 300)
-    end = count_ngrams(text[-100:], 4, 4)
-    monkeypatch.setattr(table, "MOST", 100)
-    rows = text[None, :50]
-    np.testing.assert_array_equal(
-        count_ngrams(text, 4, 4).probabilities(rows), end.probabilities(rows)
-    )

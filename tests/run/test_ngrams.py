@@ -35,10 +35,13 @@ from tests.recall.making import prose, train_on
 ORDER = 6
 
 
-def trained(folder: Path, steps: int = 6, words: int = 3000, **settings: Any) -> Model:
+def trained(
+    folder: Path, steps: int = 6, words: int = 3000, tokens: int = 1 << 22, **settings: Any
+) -> Model:
     path = folder / "book.txt"
     path.write_text(prose(words, seed=1))
-    return train_on(path, "counted", steps=steps, ngrams={"order": ORDER}, **settings)
+    ngrams = {"order": ORDER, "tokens": tokens}
+    return train_on(path, "counted", steps=steps, ngrams=ngrams, **settings)
 
 
 class Watching(Watcher):
@@ -190,3 +193,13 @@ def test_a_vocabulary_as_large_as_they_come_has_ngrams_too(
     monkeypatch.setattr(add_ngrams, "MOST_LOGITS", 1)  # so few that no target would be read
     record = read_weights(trained(tmp_path).run)
     assert record is not None and record["targets"] >= add_ngrams.FEWEST_TARGETS
+
+
+def test_of_a_long_text_the_last_tokens_are_counted(tmp_path: Path):
+    opened = trained(tmp_path, tokens=2000)
+    assert isinstance(opened.model, GPTWithNGrams)
+    rows, size = np.asarray(opened.validation()[:60])[None], opened.model.config.vocab_size
+    of_the_end = count_ngrams(opened.training()[-2000:], ORDER, size).probabilities(rows)
+    np.testing.assert_array_equal(opened.model.ngrams.probabilities(rows), of_the_end)
+    record = read_weights(opened.run)
+    assert record is not None and record["tokens"] == 2000 < len(opened.training())

@@ -26,9 +26,6 @@ from numpy.typing import NDArray
 from folio.ngrams.discounts import discounts_of
 from folio.storage import read_arrays, write_arrays
 
-MOST = 1 << 22
-"""Tokens that are counted, the last ones of a longer text: for each there are about two n-grams, of
-12 bytes on disk and 32 in memory."""
 UNSEEN = -1
 """Stands for the node of an n-gram that is not in the tree."""
 
@@ -169,11 +166,11 @@ def count_ngrams(tokens: NDArray[np.integer], order: int, vocab_size: int) -> NG
     """Count the n-grams of a text.
 
     Args:
-        tokens: (N,) token ids, one or more; of more than MOST, the last ones.
+        tokens: (N,) token ids, one or more.
         order: most tokens of an n-gram, 1 or more.
         vocab_size: V.
     """
-    text = np.asarray(tokens[-MOST:], np.int64)
+    text = np.asarray(tokens, np.int64)
     found: list[tuple[Whole, Whole]] = []  # of each level: keys, and how often each was counted
     left_out: list[int] = []
     inner = nodes = np.zeros(len(text), np.int32)  # the n-grams of two shorter levels at each place

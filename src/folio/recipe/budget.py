@@ -14,7 +14,6 @@ from pathlib import Path
 
 from folio.console import duration
 from folio.device import Device
-from folio.ngrams.table import MOST
 from folio.recipe.compiling import choose_compile
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
 from folio.recipe.recipe import Recipe
@@ -135,7 +134,7 @@ def freeze_budget(
         end, look = END_SECONDS, look_seconds(seconds)
         if recipe.ngrams.order:
             read += NGRAM_READINGS * [recipe.training.validation_sample or len(validation)]
-            end += min(len(training), MOST) / NGRAM_TOKENS_PER_SECOND
+            end += min(len(training), recipe.ngrams.tokens) / NGRAM_TOKENS_PER_SECOND
         end += speed.evaluation_seconds * sum(read) / (2 * len(validation))
         left, speed = seconds - clock.used() - end - look, sampling
         budget = TimeBudget(

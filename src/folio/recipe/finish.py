@@ -94,7 +94,7 @@ def finish(
     no_room = whole_model_does_not_fit(recipe, training.device)
     if ending != "interrupted" and not no_room and not should_stop():
         opened = open_run(run, device=training.device)
-        if recipe.ngrams.order and (counted := add_ngrams(opened, recipe.ngrams.order)):
+        if recipe.ngrams.order and (counted := add_ngrams(opened, recipe.ngrams)):
             opened, best_validation_nll = open_run(run, device=training.device), None
         of_best = evaluate_held_out(opened, training.device, best_validation_nll, n_read)
         held_out = list(of_best)

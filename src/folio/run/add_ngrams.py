@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from folio.evaluation.score import places_of, sampled_windows
 from folio.fast.accelerate import accelerate
+from folio.ngrams.config import NGramConfig
 from folio.ngrams.fit import best_weights, held_out_loss, read_both
 from folio.ngrams.table import count_ngrams
 from folio.run.held_out import counted_targets
@@ -23,26 +24,27 @@ FEWEST_TARGETS = 256
 """Of fewer, two weights would be noise."""
 
 
-def add_ngrams(opened: Model, order: int) -> dict[str, Any] | None:
+def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     """Count the n-grams of what a run learned from, and find the weights that are best on the
     validation text; from then on the run is opened with them.
 
     Args:
         opened: the run, its model without n-grams.
-        order: most tokens of an n-gram.
+        config: their order, and how many tokens are counted.
 
     Returns:
         The content of ngrams.json, losses in nats per token: `without` them, and `with`, by weights
         that were found on the other half of the text. None if the text is too short.
     """
-    run, config = opened.run, opened.model.config
+    run, shape = opened.run, opened.model.config
     tokens: NDArray[np.int64] = np.asarray(opened.validation(), np.int64)
     *old, new = reversed(opened.learned())
-    ngrams = count_ngrams(np.concatenate([*old, new]) if old else new, order, config.vocab_size)
+    text = (np.concatenate([*old, new]) if old else new)[-config.tokens :]
+    ngrams = count_ngrams(text, config.order, shape.vocab_size)
     n_targets = min(
-        max(MOST_LOGITS // config.vocab_size, 2 * FEWEST_TARGETS), MOST_TARGETS, len(tokens) - 1
+        max(MOST_LOGITS // shape.vocab_size, 2 * FEWEST_TARGETS), MOST_TARGETS, len(tokens) - 1
     )
-    windows = sampled_windows(len(tokens), config.context_length, n_targets)
+    windows = sampled_windows(len(tokens), shape.context_length, n_targets)
     on_processor = opened.model.lm_head.weight.device.type == "cpu"
     model = accelerate(opened.model) if on_processor else opened.model
     read = read_both(model, ngrams, tokens, [(w.start, w.length) for w in windows])
@@ -53,6 +55,7 @@ def add_ngrams(opened: Model, order: int) -> dict[str, Any] | None:
     record = {
         "order": ngrams.order,
         "ngrams": len(ngrams),
+        "tokens": len(text),
         "step": opened.checkpoint.step,
         "weights": best_weights(*read)._asdict(),
         "targets": len(read.targets),
