@@ -70,7 +70,7 @@ def test_a_run_on_an_accelerator_is_that_of_a_processor(book: Path, gpu: Acceler
     said = []
     for device in ("cpu", "mps"):  # what a model is asked afterwards it answers on either
         opened = open_run(there.run, "best", device_of(device))
-        score = opened.evaluate(opened.validation()[:200])[0]
+        score, _ = opened.score(opened.validation()[:200])
         look = look_at(opened, "The 3rd line")
         ids = np.array(opened.validation()[:20])
         scorer = _Scorer(opened, TokenText(ids, opened.tokenizer), 1.0)

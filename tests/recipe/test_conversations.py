@@ -240,10 +240,10 @@ def test_old_text_beside_conversations_counts_whole(base: Run, chats: Path):
     texts = {t["name"]: t for t in json.loads(run.held_out_file.read_text())}
     assert texts["old text"]["targets"] == len(old.validation()) - 1
     tokens = np.asarray(old.validation())
-    found = model.evaluate(tokens)[0].nats_per_token  # the same ids in the larger vocabulary
+    found = model.score(tokens)[0].nats_per_token  # the same ids in the larger vocabulary
     assert texts["old text"]["nats_per_token"] == pytest.approx(found, abs=1e-5)
     assert texts["old text, before"]["nats_per_token"] == pytest.approx(
-        old.evaluate(old.validation())[0].nats_per_token, abs=1e-5
+        old.score(old.validation())[0].nats_per_token, abs=1e-5
     )
 
 

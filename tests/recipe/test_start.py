@@ -82,10 +82,10 @@ def test_it_begins_with_the_best_weights_of_the_run_and_tells_their_loss(base: R
 
     own, old = folio.load("tuned").validation(), model.validation()
     expected = {
-        "validation, before": model.evaluate(own)[0].nats_per_token,
-        "old text, before": model.evaluate(old)[0].nats_per_token,
-        "validation": folio.load("tuned").evaluate(own)[0].nats_per_token,
-        "old text": folio.load("tuned").evaluate(old)[0].nats_per_token,
+        "validation, before": model.score(own)[0].nats_per_token,
+        "old text, before": model.score(old)[0].nats_per_token,
+        "validation": folio.load("tuned").score(own)[0].nats_per_token,
+        "old text": folio.load("tuned").score(old)[0].nats_per_token,
     }
     texts = json.loads(run.held_out_file.read_text())
     found = {t["name"]: t["nats_per_token"] for t in texts}
@@ -233,8 +233,8 @@ def test_windows_may_be_shorter_than_those_of_the_run_and_its_losses_are_of_such
     ids = torch.from_numpy(own.validation()[:length].astype("int64"))[None]
     assert torch.equal(first.model(ids), own.model(ids))
     texts = {t["name"]: t["nats_per_token"] for t in json.loads(short.held_out_file.read_text())}
-    whole = own.evaluate(own.validation())[0].nats_per_token
-    shorter = first.evaluate(own.validation())[0].nats_per_token
+    whole = own.score(own.validation())[0].nats_per_token
+    shorter = first.score(own.validation())[0].nats_per_token
     assert texts["old text, before"] == pytest.approx(shorter, abs=1e-5) and shorter != whole
     batches = [read_toml(r.recipe_file)["training"]["batch_size"] for r in (run, short)]
     assert batches[1] == 2 * batches[0]
@@ -396,7 +396,7 @@ def test_lora_changes_each_matrix_of_the_blocks_by_its_rank_and_nothing_else(bas
     # What is evaluated while training, by corrections, is what the merged checkpoint gives.
     opened = folio.load("lora", STEPS)
     assert run.events("evaluation")[-1]["validation_loss"] == pytest.approx(
-        opened.evaluate(opened.validation())[0].nats_per_token, abs=1e-5
+        opened.score(opened.validation())[0].nats_per_token, abs=1e-5
     )
 
 

@@ -83,7 +83,7 @@ def test_the_loss_is_that_of_the_product(tmp_path: Path):
     network = opened.model
     assert isinstance(network, GPTWithNGrams)
     ids = np.asarray(opened.validation()[:65], np.int64)
-    nll = opened.nats(opened.validation()[:65])
+    score, nll = opened.score(opened.validation()[:65])
     with torch.no_grad():
         logits = GPT.forward(network, torch.from_numpy(ids[None, :64]))[0]
     counted = torch.from_numpy(network.ngrams.probabilities(ids[None, :64])[0]).log()
@@ -91,6 +91,7 @@ def test_the_loss_is_that_of_the_product(tmp_path: Path):
         network.weights.product(logits, counted), torch.from_numpy(ids[1:]), reduction="none"
     )
     np.testing.assert_allclose(nll, expected.numpy(), atol=1e-4)
+    assert score.targets == 64
 
 
 def test_a_seed_writes_one_text_however_it_is_read(tmp_path: Path):

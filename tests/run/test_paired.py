@@ -55,7 +55,7 @@ def test_the_difference_is_that_of_the_losses_with_the_error_of_pairs(made: dict
     assert found.difference == pytest.approx(expected, rel=1e-5) and expected < 0
     assert found.texts >= 16
     # Slowly and by hand: the difference of each sixteenth of the text, around their mean.
-    nll = [opened.nats(opened.validation()).astype(float) for opened in (first, second)]
+    nll = [opened.score(opened.validation())[1].astype(float) for opened in (first, second)]
     length = len(nll[0]) + 1
     stretch = (np.arange(length) * 16 // length)[1:]
     each = [(nll[1] - nll[0])[stretch == i].mean() for i in range(16)]
@@ -95,7 +95,7 @@ def test_the_first_of_several_runs_is_opened_and_read_once(
     made: dict[str, Run], monkeypatch: pytest.MonkeyPatch
 ):
     opened, read, told = list[str](), list[str](), list[str]()
-    open_run, score = opening.open_run, Model.nats
+    open_run, score = opening.open_run, Model.score
 
     def counted_open(run: Run) -> Model:
         opened.append(run.name)
@@ -108,7 +108,7 @@ def test_the_first_of_several_runs_is_opened_and_read_once(
     names = ["one", "again", "other", "bpe", "short"]
     pairs = [differences([made["one"], made[name]], told.append)[0] for name in names[1:]]
     monkeypatch.setattr(opening, "open_run", counted_open)
-    monkeypatch.setattr(Model, "nats", counted_score)
+    monkeypatch.setattr(Model, "score", counted_score)
     assert differences([made[name] for name in names], told.append) == pairs
     assert sorted(opened) == sorted(names) and sorted(read) == ["again", "bpe", "one", "short"]
 

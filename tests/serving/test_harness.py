@@ -102,5 +102,5 @@ def test_the_harness_gets_texts_until_a_string(harness: Any, tiny: Model):
 
 def log_likelihood(opened: Model, begin: str, end: str) -> float:
     """As `folio evaluate` has it."""
-    nats = opened.nats(opened.tokenizer.encode(begin + end))
+    _, nats = opened.score(opened.tokenizer.encode(begin + end))
     return -float(nats[len(begin) - 1 :].sum())

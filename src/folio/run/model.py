@@ -17,6 +17,7 @@ from folio.evaluation.score import (
     Score,
     Window,
     both_protocols,
+    exact_windows,
     nll_of,
     places_of,
     read_once,
@@ -99,7 +100,7 @@ class Model(Writer):
         Args:
             tokens: (N,) of one or several documents.
             families: of each document, as in text_blocks.
-            device: as in `nats`.
+            device: as in `score`.
             loss_mask: (N,) 1 for each token that counts; None lets all count.
             most: as in `scores`.
         """
@@ -135,15 +136,30 @@ class Model(Writer):
             scores.append(Score.of(nll, targets, name, vocab_size, blocks[places]))
         return scores, spread(len(tokens), exact, nll_of(exact, read, whole))
 
+    def score(
+        self, tokens: TokenIds, device: Device | None = None
+    ) -> tuple[Score, NDArray[np.float32]]:
+        """Read a text by the exact protocol.
+
+        Args:
+            tokens: (N,) of one or several documents.
+            device: in whose precision the text is read; on a processor by as many processes as
+                it has threads. None reads here, as the model is.
+
+        Returns:
+            The score, and (N - 1,) the nats of each target, in order.
+        """
+        return self._read(
+            tokens, exact_windows(len(tokens), self.model.config.context_length), device
+        )
+
     def nats(
         self, tokens: TokenIds, device: Device | None = None, sample: int = 0
     ) -> NDArray[np.float32]:
         """(N - 1,) the nats of each target by the exact protocol, nan where it is not read.
 
         Args:
-            tokens: (N,) of one or several documents.
-            device: in whose precision the text is read; on a processor by as many processes as
-                it has threads. None reads here, as the model is.
+            tokens, device: as in `score`.
             sample: targets that are read, in windows that are evenly spaced; 0 reads all.
         """
         length = self.model.config.context_length

@@ -74,7 +74,7 @@ class Reading:
     @cached_property
     def nll(self) -> NDArray[np.float32]:
         """(N - 1,) nats of each target."""
-        return self.opened.nats(self.tokens)
+        return self.opened.score(self.tokens)[1]
 
     @cached_property
     def spelled(self) -> bytes | None:
