@@ -7,8 +7,8 @@ The runs share their text and their tokenizer; they differ by their seeds. Print
 loss on the test text, or on the validation text where there is no test text. To distil is to train
 one more model of the first run's recipe, whose targets are half what follows in the text and half
 what the mean of the others expects there (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
-With `--ngrams` each loss is told beside counted n-grams of the training text, too, each half of the
-text by weights from the other half (`ngrams/fit.py`).
+With `--ngrams` each loss is told beside counted n-grams of the training text and of the window, too,
+each half of the text by weights from the other half (`ngrams/fit.py`).
 
 Shapes:  N tokens · B windows · T context length · V vocabulary
 """
@@ -34,8 +34,10 @@ from folio.evaluation.score import (
     strided_windows,
 )
 from folio.model.gpt import GPT
+from folio.ngrams.config import NGramConfig
 from folio.ngrams.fit import Read, held_out_loss
 from folio.ngrams.table import count_ngrams
+from folio.ngrams.window import expected_in_window
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.recipe.watcher import Watcher
@@ -98,8 +100,12 @@ def expected_by_ngrams(
     if not order:
         return None
     ngrams = count_ngrams(member.training(), order, member.config.vocab_size)
-    size = ngrams.vocab_size
-    return expected(lambda ids: torch.from_numpy(ngrams.probabilities(ids)), size, tokens, windows)
+    k, size = NGramConfig().window, ngrams.vocab_size
+
+    def expect(ids: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(expected_in_window(ngrams, ids, k, ids.shape[1]))
+
+    return expected(expect, size, tokens, windows)
 
 
 @torch.no_grad()

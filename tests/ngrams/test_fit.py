@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from folio.ngrams.fit import Read, best_weights, held_out_loss, read_both
 from folio.ngrams.table import count_ngrams
 from folio.ngrams.weights import Weights
+from folio.ngrams.window import expected_in_window
 from folio.testing import tiny_gpt
 
 
@@ -61,5 +62,8 @@ def test_windows_are_read_by_both():
     torch.testing.assert_close(read.model[8:], logits)
     expected = ngrams.probabilities(tokens[None, 16:21])[0]
     np.testing.assert_allclose(read.ngrams[8:].exp().numpy(), expected, atol=1e-6)
+    other = read_both(model, ngrams, tokens, [(0, 8), (16, 5)], k=2.0)
+    in_window = expected_in_window(ngrams, tokens[None, 16:21], 2.0, 5)[0]
+    np.testing.assert_allclose(other.ngrams[8:].exp().numpy(), in_window, atol=1e-6)
     kept = read.of(np.arange(13) % 2 == 0)
     assert kept.targets.tolist() == read.targets[::2].tolist()

@@ -20,10 +20,11 @@ from folio.model.kv_cache import KVCache
 from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.table import count_ngrams
 from folio.ngrams.weights import Weights
+from folio.ngrams.window import expected_in_window
 from folio.testing import tiny_gpt
 
 TEXT = np.random.default_rng(1).integers(0, 11, 300)
-WEIGHTS = Weights(0.6, 0.5)
+WEIGHTS = Weights(0.6, 0.5, window=3.0)
 
 
 def model_of(
@@ -41,8 +42,12 @@ def rows(n: int = 3) -> torch.Tensor:
 
 
 def expected(model: GPTWithNGrams, alone: GPT, ids: torch.Tensor) -> torch.Tensor:
-    found = torch.from_numpy(model.ngrams.probabilities(ids.numpy())).log()
-    return 0.6 * alone(ids) + 0.5 * found
+    return 0.6 * alone(ids) + 0.5 * counted(model, ids)
+
+
+def counted(model: GPTWithNGrams, ids: torch.Tensor) -> torch.Tensor:
+    """(B, T, V) log-probabilities of the n-grams in their windows."""
+    return torch.from_numpy(expected_in_window(model.ngrams, ids.numpy(), 3.0, ids.shape[1])).log()
 
 
 @torch.no_grad()
@@ -86,7 +91,7 @@ def test_the_fast_layers_take_it_and_the_state_is_that_of_a_gpt():
 def test_in_bfloat16_the_ngrams_are_as_they_were():
     model, alone = model_of()
     rounded = model.bfloat16()(rows())
-    found = torch.from_numpy(model.ngrams.probabilities(rows().numpy())).log()
+    found = counted(model, rows())
     torch.testing.assert_close(rounded, 0.6 * alone.bfloat16()(rows()).float() + 0.5 * found)
 
 
@@ -121,8 +126,9 @@ def test_what_slid_out_of_a_window_is_forgotten(compiled: bool | None):
     reader.read([text[:8].tolist()], [cache])
     assert reader.forget(cache, 5)
     (found,) = reader.read([[int(text[8])]], [cache])
-    few = model.ngrams.probabilities(text[None, 5:9])[0, -1]
-    many = model.ngrams.probabilities(text[None, :9])[0, -1]
+    few, many = (
+        expected_in_window(model.ngrams, text[None, start:9], 3.0, 1)[0, 0] for start in (5, 0)
+    )
     assert np.abs(few - many).max() > 1e-3
     # Keys and values of what stayed know of what left, the n-grams do not.
     with torch.no_grad():

@@ -18,8 +18,10 @@ from folio.cli.main import main
 from folio.errors import UserError
 from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
+from folio.ngrams.config import NGramConfig
 from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.table import NGrams, count_ngrams
+from folio.ngrams.window import expected_in_window
 from folio.recipe.recipe import Recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.watcher import Watcher
@@ -86,7 +88,9 @@ def test_the_loss_is_that_of_the_product(tmp_path: Path):
     score, nll = opened.score(opened.validation()[:65])
     with torch.no_grad():
         logits = GPT.forward(network, torch.from_numpy(ids[None, :64]))[0]
-    counted = torch.from_numpy(network.ngrams.probabilities(ids[None, :64])[0]).log()
+    k = network.weights.window
+    assert k == NGramConfig().window > 0
+    counted = torch.from_numpy(expected_in_window(network.ngrams, ids[None, :64], k, 64)[0]).log()
     expected = F.cross_entropy(
         network.weights.product(logits, counted), torch.from_numpy(ids[1:]), reduction="none"
     )

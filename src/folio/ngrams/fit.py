@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
+from folio.ngrams.window import expected_in_window
 
 ROUNDS = 20
 """Of Newton's method, which takes about five."""
@@ -41,7 +42,11 @@ class Read(NamedTuple):
 
 @torch.inference_mode()
 def read_both(
-    model: nn.Module, ngrams: NGrams, tokens: NDArray[np.int64], windows: Sequence[tuple[int, int]]
+    model: nn.Module,
+    ngrams: NGrams,
+    tokens: NDArray[np.int64],
+    windows: Sequence[tuple[int, int]],
+    k: float = 0.0,
 ) -> Read:
     """Read some windows of a text by a model and by n-grams.
 
@@ -50,13 +55,14 @@ def read_both(
         ngrams: of the same vocabulary.
         tokens: (N,) token ids.
         windows: where each begins, and its number of targets; the inputs are as many.
+        k: how the windows themselves count, as in window.py.
     """
     device = next(model.parameters()).device
     each: list[Read] = []
     for start, length in windows:
         ids = tokens[start : start + length][None]
         logits = model(torch.from_numpy(ids).to(device))[0].float().cpu()
-        expected = torch.from_numpy(ngrams.probabilities(ids)[0]).log()
+        expected = torch.from_numpy(expected_in_window(ngrams, ids, k, length)[0]).log()
         targets = torch.from_numpy(tokens[start + 1 : start + length + 1])
         each.append(Read(logits, expected, targets))
     return Read(*map(torch.cat, zip(*each)))

@@ -12,12 +12,14 @@ from folio.model.gpt import GPT
 from folio.model.kv_cache import KVCache
 from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
+from folio.ngrams.window import expected_in_window
 
 
 class GPTWithNGrams(GPT):
     """Predicts the next token by the product of what a GPT and n-grams say (weights.py).
 
-    The n-grams see what the model sees: the tokens of the window, and those in the cache.
+    The n-grams see what the model sees: the tokens of the window, and those in the cache. These
+    are counted, too (window.py).
     """
 
     def __init__(self, config: ModelConfig, ngrams: NGrams, weights: Weights) -> None:
@@ -27,7 +29,7 @@ class GPTWithNGrams(GPT):
         super().__init__(config)
         self.ngrams, self.weights = ngrams, weights
         self._read: WeakKeyDictionary[KVCache, Tensor] = WeakKeyDictionary()
-        """The last tokens in each cache: (B, n)."""
+        """The tokens in each cache: (B, n)."""
 
     def forward(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Compute the logits of the next token at every position; as `GPT.forward`."""
@@ -37,8 +39,9 @@ class GPTWithNGrams(GPT):
         logits = super().forward(token_ids, cache)
         seen = torch.cat((before, token_ids), dim=1)
         if cache is not None:
-            self._read[cache] = seen[:, max(0, seen.shape[1] - self.ngrams.order) :]
-        found = self.ngrams.probabilities(seen.cpu().numpy())[:, before.shape[1] :]
+            self._read[cache] = seen
+        k, n_last = self.weights.window, token_ids.shape[1]
+        found = expected_in_window(self.ngrams, seen.cpu().numpy(), k, n_last)
         found = found[..., : logits.shape[-1]]
         log_probabilities = torch.from_numpy(found).to(logits.device).log()
         return self.weights.product(logits.float(), log_probabilities)

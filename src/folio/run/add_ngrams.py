@@ -47,7 +47,8 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     windows = sampled_windows(len(tokens), shape.context_length, n_targets)
     on_processor = opened.model.lm_head.weight.device.type == "cpu"
     model = accelerate(opened.model) if on_processor else opened.model
-    read = read_both(model, ngrams, tokens, [(w.start, w.length) for w in windows])
+    spans = [(w.start, w.length) for w in windows]
+    read = read_both(model, ngrams, tokens, spans, config.window)
     if (counted := counted_targets(opened, "validation")) is not None:
         read = read.of(counted[places_of(windows) - 1])
     if len(read.targets) < FEWEST_TARGETS:
@@ -57,7 +58,7 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
         "ngrams": len(ngrams),
         "tokens": len(text),
         "step": opened.checkpoint.step,
-        "weights": best_weights(*read)._asdict(),
+        "weights": best_weights(*read)._replace(window=config.window)._asdict(),
         "targets": len(read.targets),
         "without": float(F.cross_entropy(read.model, read.targets)),
         "with": held_out_loss(read),

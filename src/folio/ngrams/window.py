@@ -1,0 +1,78 @@
+"""What stands in the window itself, beside what stood in the training text.
+
+A text repeats its own names and words more than any other text does. So where the last tokens stood
+in the window before, what followed them there is mixed in: by Witten and Bell's rule (1991,
+https://doi.org/10.1109/18.87000, method C), by which that counts the more, the more often they
+stood there and the fewer different tokens followed:
+
+    p(token) = (count + k * different * p_shorter(token)) / (total + k * different)
+
+first after the last token, then after the last two, and so on, beginning with the n-grams of the
+training text. k falls with the number of tokens, since a longer context is surer.
+
+Shapes:  B windows · T positions · R positions at the end that are asked for · V vocabulary
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folio.ngrams.table import NGrams
+
+LONGEST = 6
+"""Most tokens of a context."""
+FALLS = 0.75
+"""Of k, with each token more."""
+
+
+def expected_in_window(
+    ngrams: NGrams, token_ids: NDArray[Any], k: float, n_last: int
+) -> NDArray[np.float32]:
+    """Predict the next token at the last positions of some windows.
+
+    Args:
+        ngrams: of the training text.
+        token_ids: (B, T) below V; nothing is known of what stood before them.
+        k: of one token; 0 leaves the windows out.
+        n_last: R, at most T.
+
+    Returns:
+        (B, R, V) probabilities.
+    """
+    near = token_ids[:, max(0, token_ids.shape[1] - n_last - ngrams.order) :]
+    found = ngrams.probabilities(near)[:, near.shape[1] - n_last :]
+    if k:
+        for rows, ids in zip(found, token_ids):
+            mix_in_window(rows, ids, k)
+    return found
+
+
+def mix_in_window(found: NDArray[np.float32], token_ids: NDArray[Any], k: float) -> None:
+    """Turn what n-grams expect into what they expect in this window.
+
+    Args:
+        found: (R, V) probabilities of the token after each of the last R positions; changed.
+        token_ids: (T,) the window.
+        k: of one token, above 0.
+    """
+    ids, first = np.asarray(token_ids, np.int64), len(token_ids) - len(found)
+    earlier = np.tri(len(found), len(ids), first - 1, bool)
+    here, there = np.nonzero(earlier & (ids[first:, None] == ids))
+    here += first  # (n,) positions, and (n,) earlier ones that end the same tokens
+    for n in range(LONGEST):
+        same = there >= n
+        here, there = here[same], there[same]
+        same = ids[here - n] == ids[there - n]
+        here, there = here[same], there[same]
+        keys, counts = np.unique(
+            (here - first) * found.shape[1] + ids[there + 1], return_counts=True
+        )
+        rows, tokens = np.divmod(keys, found.shape[1])
+        kept = k * FALLS**n * np.bincount(rows, minlength=len(found))
+        whole = np.maximum(np.bincount(rows, counts, len(found)) + kept, 1)
+        seen = kept > 0
+        found[seen] *= (kept / whole)[seen, None]
+        found[rows, tokens] += counts / whole[rows]
