@@ -7,8 +7,8 @@ The runs share their text and their tokenizer; they differ by their seeds. Print
 loss on the test text, or on the validation text where there is no test text. To distil is to train
 one more model of the first run's recipe, whose targets are half what follows in the text and half
 what the mean of the others expects there (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
-With `--ngrams` each loss is told beside counted n-grams of the training text and of the window, too,
-each half of the text by weights from the other half (`ngrams/fit.py`).
+With `--ngrams` each loss is told beside n-grams of the training text and of the window, too, each
+half of the text by weights from the other half (`ngrams/fit.py`).
 
 Shapes:  N tokens · B windows · T context length · V vocabulary
 """
