@@ -139,6 +139,8 @@ def test_the_standard_error_is_pooled_over_all_rows():
     pooled = math.sqrt(sum(stdev(r.losses) ** 2 for r in rows) / 3)  # equal sizes: a plain mean
     assert compare(rows)["rope"].standard_error == pytest.approx(pooled * math.sqrt(2 / 3))
     assert compare(rows)["rope"].difference == pytest.approx(-0.18)
+    beside = row("n-grams", 0.8, 0.8, 0.8)  # whose seeds hardly differ
+    assert compare([*rows, beside])["rope"] == compare(rows)["rope"]
 
 
 @pytest.mark.parametrize(
