@@ -2,10 +2,11 @@
 
     folio ladder all --seeds 3 --json > docs/ladder/steps.json
     folio ladder 9 --json > docs/ladder/ablation.json
+    folio ladder 9 --minutes 0.75 --json > docs/ladder/ablation-time.json
     folio tune recipes/tune-baby.toml ... --json > docs/ladder/study.json    (the rest stands there)
     python scripts/make_ladder_page.py
 
-No number on the page is typed: losses come from the three files, tensors are computed here.
+No number on the page is typed: losses come from the four files, tensors are computed here.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ Record = dict[str, Any]
 def main() -> None:
     steps = json.loads((DOCS / "ladder" / "steps.json").read_text(encoding="utf-8"))
     rows = json.loads((DOCS / "ladder" / "ablation.json").read_text(encoding="utf-8"))
+    timed = json.loads((DOCS / "ladder" / "ablation-time.json").read_text(encoding="utf-8"))
     study = json.loads((DOCS / "ladder" / "study.json").read_text(encoding="utf-8"))
-    (DOCS / "ladder.md").write_text(page(steps, rows, study), encoding="utf-8")
+    (DOCS / "ladder.md").write_text(page(steps, rows, timed, study), encoding="utf-8")
     draw_dots(
         DOCS / "ladder" / "steps.svg",
         [Dots(f"{r['step']}  {r['idea']}", r["validation_losses"], r["expected"]) for r in steps],
@@ -56,9 +58,10 @@ def main() -> None:
     )
 
 
-def page(steps: list[Record], rows: list[Record], study: Record) -> str:
+def page(steps: list[Record], rows: list[Record], timed: list[Record], study: Record) -> str:
     """docs/ladder.md."""
     parts = [beginning(), attention(), climbing(steps), scaling_up(study), later(rows)]
+    parts.append(at_equal_time(timed))
     return "\n\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -213,16 +216,11 @@ def later(rows: list[Record]) -> list[str]:
         f"rate and order of reading, {seeds} seeds; Muon has a rate of its own for its matrices, "
         f"{base.optimizer.matrix_learning_rate}. `folio ladder 9 --only rope` repeats a row. The "
         f"same steps are not the same time, the rate was not tuned for each row, and other sizes "
-        f"may differ.",
-        "| change | parameters | validation loss | difference | seen |\n"
-        "| --- | --- | --- | --- | --- |\n"
-        + "\n".join(
-            f"| [{r['what']}]({r['source']}) | {r['parameters']:,} "
-            f"| {spread(r['validation_losses'])} | "
-            + (f"{r['difference']:+.3f}" if "difference" in r else "")
-            + f" | {r.get('verdict', '')} |"
-            for r in rows
-        ),
+        f"may differ. The last rows are what was kept of it, n-grams of the training text, which "
+        f"are counted once the model is trained, and both. The loss beside n-grams is that of "
+        f"model and n-grams together, each half of the held-out text by weights from the other "
+        f"half; what was counted is not among the parameters.",
+        ablation(rows),
         "![Validation loss of each change beside the baseline](ladder/ablation.svg)",
         *(
             f"**{verdict.capitalize()}**: {'; '.join(r['what'] for r in found)}."
@@ -232,6 +230,41 @@ def later(rows: list[Record]) -> list[str]:
         "A difference counts where it is above three standard errors, the deviation between seeds "
         "pooled over all rows.",
     ]
+
+
+def at_equal_time(rows: list[Record]) -> list[str]:
+    minutes = f"{rows[0]['minutes']:.15g}"
+    seeds = len(rows[0]["validation_losses"])
+    return [
+        "### At equal time",
+        f"`folio ladder 9 --minutes {minutes}` trains each row for {minutes} minutes in place of "
+        f"{MAX_STEPS:,} steps, {seeds} seeds. The time is that of the whole run, from reading the "
+        f"text to the card, with the evaluation and the counting of n-grams, so that a row whose "
+        f"step takes longer makes fewer of them. Rows at equal time depend on the machine and on "
+        f"what else runs on it.",
+        ablation(rows, timed=True),
+    ]
+
+
+def ablation(rows: list[Record], timed: bool = False) -> str:
+    """The table of step 9, with the mean number of steps where the time was equal."""
+    columns = ["change", "parameters", "validation loss", "difference", "seen"]
+    cells = [
+        [
+            f"[{r['what']}]({r['source']})",
+            f"{r['parameters']:,}",
+            spread(r["validation_losses"]),
+            f"{r['difference']:+.3f}" if "difference" in r else "",
+            r.get("verdict", ""),
+        ]
+        for r in rows
+    ]
+    if timed:
+        columns.insert(2, "steps")
+        for row, r in zip(cells, rows, strict=True):
+            row.insert(2, f"{mean(r['steps']):,.0f}")
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 VERDICTS = ("helps", "hurts", "no difference seen")

@@ -19,13 +19,14 @@ FOLDER = ROOT / "docs" / "ladder"
 RESULTS = json.loads((FOLDER / "steps.json").read_text(encoding="utf-8"))
 STUDY = json.loads((FOLDER / "study.json").read_text(encoding="utf-8"))
 ROWS = json.loads((FOLDER / "ablation.json").read_text(encoding="utf-8"))
+TIMED = json.loads((FOLDER / "ablation-time.json").read_text(encoding="utf-8"))
 LOSS = {record["step"]: mean(record["validation_losses"]) for record in RESULTS}
 
 
 def test_the_page_is_the_one_that_the_results_make():
     script = runpy.run_path(str(ROOT / "scripts" / "make_ladder_page.py"))
     page = (ROOT / "docs" / "ladder.md").read_text(encoding="utf-8")
-    assert page == script["page"](RESULTS, ROWS, STUDY)
+    assert page == script["page"](RESULTS, ROWS, TIMED, STUDY)
 
 
 def test_the_results_are_of_these_models():
@@ -34,7 +35,15 @@ def test_the_results_are_of_these_models():
         n_parameters = sum(p.numel() for p in build_model(step, sizes).parameters())
         assert (record["step"], record["parameters"]) == (step.number, n_parameters)
         assert (record["idea"], record["expected"]) == (step.idea, step.expected)
-    assert [row["row"] for row in ROWS] == [change.name for change in CHANGES]
+    for rows in (ROWS, TIMED):
+        assert [row["row"] for row in rows] == [change.name for change in CHANGES]
+
+
+def test_each_row_at_equal_time_had_the_same_minutes_and_says_how_many_steps_it_made():
+    (minutes,) = {row["minutes"] for row in TIMED}
+    assert minutes > 0
+    for row in TIMED:
+        assert len(row["steps"]) == len(row["validation_losses"]) == 3
 
 
 def test_each_step_reaches_the_loss_of_the_course_with_three_seeds():

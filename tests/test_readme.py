@@ -92,7 +92,7 @@ def test_the_ladder_commands_are_those_that_exist(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(ladder, name, lambda *given, name=name: done.append(name))
     for command in block_with("sh", "folio ladder").splitlines():
         main(shlex.split(command, comments=True)[1:])
-    assert done == ["_list", "_one", "_all", "_ablation", "_page", "_check_own"]
+    assert done == ["_list", "_one", "_all", "_ablation", "_ablation", "_page", "_check_own"]
 
 
 def test_the_python_example_runs(capfd: pytest.CaptureFixture[str]):

@@ -13,6 +13,7 @@ import pytest
 from folio.config import merge
 from folio.ladder import scaled_up
 from folio.ladder.steps import STEPS
+from folio.recipe.recipe import read_recipe
 from folio.run.directory import Run, runs_folder
 from tests.cli.conftest import Folio, caller
 
@@ -121,12 +122,39 @@ def test_step_9_repeats_a_row_beside_the_baseline(folio: Folio, book: Path):
     assert code == 2 and "with another training.max_steps" in err
 
 
+def test_step_9_at_equal_time_says_how_many_steps_each_row_made(folio: Folio, book: Path):
+    flags = (str(book), "--only", "rope", "--seeds", "1")
+    assert folio("9", *flags, "--max-steps", "2")[0] == 0  # whose runs are others
+    code, out, _ = folio("9", *flags, "--minutes", "0.02")
+    assert code == 0
+    header, *lines = out.splitlines()[:3]
+    assert header.split()[:4] == ["row", "parameters", "steps", "validation"]
+    picture = (runs_folder() / "ladder-9.svg").read_text(encoding="utf-8")
+    assert "What newer papers changed, 0.02 minutes each" in picture
+    run = Run(runs_folder() / "ladder-9-0.02min-rope-1")
+    made = run.events("end")[-1]["step"]
+    assert lines[1].split()[2] == f"{made:,}"
+    timed, other = read_recipe(run), read_recipe(Run(runs_folder() / "ladder-9-rope-1"))
+    assert (timed.model, timed.optimizer) == (other.model, other.optimizer)
+    assert timed.training.confidence_penalty == other.training.confidence_penalty == 0
+    code, again, err = folio("9", *flags, "--minutes", "0.02", "--json")
+    assert code == 0 and "exists; remove it to train it again" in err
+    assert [(r["row"], r["minutes"]) for r in json.loads(again)] == [("gpt2", 0.02), ("rope", 0.02)]
+    assert json.loads(again)[1]["steps"] == [made]
+    run.pace_file.write_text(run.pace_file.read_text().replace('"seconds": 1.2', '"seconds": 1.3'))
+    code, _, err = folio("9", *flags, "--minutes", "0.02")
+    assert code == 2 and "with another training.minutes" in err
+
+
 MISTAKES = {
     "10": "There is no step '10'",
     "3 --minutes 3": "--minutes is for folio ladder 7",
     "--json": "--json is for",
     "all --only rope": "--only is for folio ladder 9",
     "9 --only roop": "Did you mean 'rope'?",
+    "9 --minutes 1 --max-steps 2": "--minutes and --max-steps are both budgets",
+    "9 --minutes 0": "--minutes must be above 0, got 0",
+    "all --minutes 1": "--minutes is for folio ladder 7 or 9",
     "3 --seed -1": "--seed must be 0 or more, got -1",
     "3 --max-steps 0": "at least 1",
     "8": "there is no run ladder-7",

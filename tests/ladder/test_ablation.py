@@ -12,14 +12,24 @@ import pytest
 from folio.config import Table, read_toml
 from folio.errors import UserError
 from folio.ladder import scaled_up
-from folio.ladder.ablation import BASELINE, CHANGES, Change, Row, compare, find_change, settings_of
+from folio.ladder.ablation import (
+    BASELINE,
+    CHANGES,
+    Budget,
+    Change,
+    Row,
+    compare,
+    find_change,
+    settings_of,
+)
 from folio.recipe.recipe import Recipe, make_recipe
+from folio.run.directory import check_name
 
 ROOT = Path(__file__).parents[2]
 
 
-def recipe(change: Change, seed: int = 1) -> Recipe:
-    return make_recipe(settings_of(change, seed, ["shakespeare"], 100))
+def recipe(change: Change, seed: int = 1, budget: Budget | None = None) -> Recipe:
+    return make_recipe(settings_of(change, seed, ["shakespeare"], budget or Budget(100)))
 
 
 def leaves(table: Table, prefix: str = "") -> Table:
@@ -44,13 +54,48 @@ CHANGED = {
     "untied": {"model.tied_head": False},
     "wsd": {"schedule.kind": "linear"},
     "muon": {"optimizer.kind": "muon"},
+    "n-grams": {"ngrams.order": 10},
 }
+
+
+def changed(before: Recipe, after: Recipe) -> Table:
+    base, other = leaves(asdict(before)), leaves(asdict(after))
+    return {key: other[key] for key in base if base[key] != other[key]}
 
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_row_differs_from_the_baseline_in_what_it_names_and_nothing_else(name: str):
-    base, other = leaves(asdict(recipe(BASELINE))), leaves(asdict(recipe(find_change(name))))
-    assert {key: other[key] for key in base if base[key] != other[key]} == CHANGED[name]
+    assert changed(recipe(BASELINE), recipe(find_change(name))) == CHANGED[name]
+
+
+def test_what_was_kept_is_modern_with_muon_and_a_plateau():
+    modern, kept = recipe(find_change("modern")), recipe(find_change("kept"))
+    assert changed(modern, kept) == {"optimizer.kind": "muon", "schedule.kind": "linear"}
+
+
+def test_all_is_what_was_kept_beside_n_grams():
+    assert changed(recipe(find_change("kept")), recipe(find_change("all"))) == {"ngrams.order": 10}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=[change.name for change in CHANGES])
+def test_a_row_at_equal_time_has_the_minutes_and_nothing_else_changed(change: Change):
+    timed = recipe(change, budget=Budget(minutes=0.75))
+    assert changed(recipe(change), timed) == {
+        "training.max_steps": 0,
+        "training.minutes": 0.75,
+        # One evaluation, at the end, as with equal steps; there it is told by the last of them.
+        "training.evaluations": 1,
+        "training.evaluation_interval": 0,
+    }
+
+
+def test_each_row_budget_and_seed_has_a_run_of_its_own():
+    budgets = [Budget(), *(Budget(minutes=m) for m in (0.75, 0.7500001, 1.0, 10.0, 1e6))]
+    names = [b.run_name(change, s) for b in budgets for change in CHANGES for s in (1, 11)]
+    assert len(set(names)) == len(names)
+    assert "ladder-9-0.75min-muon-1" in names and "ladder-9-10min-muon-1" in names
+    for name in names:
+        check_name(name)
 
 
 def test_the_baseline_is_gpt2s_block():
@@ -65,11 +110,12 @@ def test_the_baseline_is_gpt2s_block():
     assert (base.optimizer.kind, base.schedule.kind) == ("adamw", "cosine")
 
 
-def test_every_row_but_the_last_has_its_claim_checked():
-    assert [change.name for change in CHANGES][1:-1] == list(CHANGED)
+def test_every_row_but_those_of_several_changes_has_its_claim_checked():
+    several = ("gpt2", "modern", "kept", "all")
+    assert [c.name for c in CHANGES if c.name not in several] == list(CHANGED)
 
 
-def test_the_last_row_is_the_preset_modern():
+def test_modern_is_the_preset():
     model = recipe(find_change("modern")).model
     assert (model.positions, model.normalization, model.activation) == ("rope", "rmsnorm", "swiglu")
     assert model.qk_norm and not model.bias
@@ -93,6 +139,8 @@ def test_the_standard_error_is_pooled_over_all_rows():
     pooled = math.sqrt(sum(stdev(r.losses) ** 2 for r in rows) / 3)  # equal sizes: a plain mean
     assert compare(rows)["rope"].standard_error == pytest.approx(pooled * math.sqrt(2 / 3))
     assert compare(rows)["rope"].difference == pytest.approx(-0.18)
+    beside = row("n-grams", 0.8, 0.8, 0.8)  # whose seeds hardly differ
+    assert compare([*rows, beside])["rope"] == compare(rows)["rope"]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from contextlib import closing
 from pathlib import Path
-from statistics import stdev
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
+from folio.cli.overrides import check_budget
 from folio.console import duration, say, show, table
 from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
@@ -38,7 +39,7 @@ FLAGS = {
     # flag: the steps that it is for
     "seeds": ("all", "9"),
     "max_steps": (*(str(step.number) for step in STEPS), "all", "9", "check", PAGE),
-    "minutes": ("7",),
+    "minutes": ("7", "9"),
     "only": ("9",),
     "name": ("7", "8"),
     "json": (*(str(step.number) for step in STEPS), "all", "9"),
@@ -74,7 +75,8 @@ def ladder(
         seed: Seed of weights and order; equal seeds give equal numbers.
         seeds: For all and 9: train each with this many seeds, from --seed on.
         max_steps: Optimizer steps of each training, for a quick look.
-        minutes: For 7: how long to train.
+        minutes: For 7 and 9: how long to train, for 9 each row, in place of 1,000 steps. What a row
+            reaches then depends on the machine and on what else runs on it.
         only: For 9: only this row, and the baseline; repeatable.
         name: For 7 and 8: name of the run.
         page: Train 0 to 6 and write one offline page: curves, what each step changes in the code,
@@ -104,7 +106,8 @@ def ladder(
         _endless(name or scaled_up.RUN_NAME)
     elif step == "9":
         chosen = range(seed, seed + (seeds or 3))
-        _ablation(sources, chosen, max_steps or ablation.MAX_STEPS, only, json, out)
+        budget = ablation.Budget(max_steps or ablation.MAX_STEPS, minutes)
+        _ablation(sources, chosen, budget, only, json, out)
     else:
         _one(STEPS[int(step)], sources, seed, max_steps, json)
 
@@ -119,6 +122,10 @@ def _check(step: str | None, given: dict[str, Any], seed: int) -> None:
             )
         if flag in ("seeds", "max_steps") and value is not None and value < 1:
             raise UserError(f"--{flag.replace('_', '-')} must be at least 1, got {value}.")
+    if (minutes := given.get("minutes")) is not None:
+        check_budget("--minutes", minutes)
+        if given.get("max_steps") is not None:
+            raise UserError("--minutes and --max-steps are both budgets. Leave one of them out.")
     if name := given.get("name"):
         check_name(name)
     if seed < 0:
@@ -288,8 +295,8 @@ def _record(step: Step, results: list[LadderResult]) -> dict[str, Any]:
 
 
 def _mean_and_deviation(values: list[float]) -> str:
-    mean = f"{sum(values) / len(values):.4f}"
-    return f"{mean} ± {stdev(values):.4f}" if len(values) > 1 else mean
+    middle = f"{mean(values):.4f}"
+    return f"{middle} ± {stdev(values):.4f}" if len(values) > 1 else middle
 
 
 # ---- steps 7 to 9 ------------------------------------------------------------------------
@@ -337,7 +344,7 @@ def _endless(name: str) -> None:
 def _ablation(
     sources: tuple[str, ...],
     seeds: range,
-    max_steps: int,
+    budget: ablation.Budget,
     only: list[str] | None,
     json: bool,
     out: Path | None,
@@ -360,8 +367,8 @@ def _ablation(
     with stop_requested() as should_stop:
         for seed in seeds:
             for change in changes:
-                run_name = f"ladder-9-{change.name}-{seed}"
-                settings = ablation.settings_of(change, seed, paths, max_steps)
+                run_name = budget.run_name(change, seed)
+                settings = ablation.settings_of(change, seed, paths, budget)
                 say(f"{change.name}, seed {seed}: {change.what}")
                 with closing(TerminalWatcher()) as watcher:
                     run, complete = ensure_run(run_name, settings, watcher, should_stop)
@@ -374,19 +381,25 @@ def _ablation(
     draw_dots(
         path,
         [Dots(row.change.what, row.losses) for row in rows],
-        title=f"What newer papers changed, {max_steps:,} steps each",
+        title=f"What newer papers changed, {budget} each",
         x_label="validation loss (nats per character)",
         level=(ablation.BASELINE.what, rows[0].mean),
     )
-    records = ablation.records(rows)
+    records = ablation.records(rows, budget)
     if json:
         show(json_text(records, indent=2))
         return
-    header = ["row", "parameters", "validation", "difference", "", "change"]
+    show(f"{_rows(records, budget.minutes is not None)}\n\n{path}")
+
+
+def _rows(records: list[dict[str, Any]], timed: bool) -> str:
+    """The table of step 9; with what each row made of its time, where that was equal."""
+    header = ["row", "parameters", *(["steps"] * timed), "validation", "difference", "", "change"]
     cells = [
         [
             r["row"],
             f"{r['parameters']:,}",
+            *([f"{mean(r['steps']):,.0f}"] * timed),
             _mean_and_deviation(r["validation_losses"]),
             f"{r['difference']:+.4f}" if "difference" in r else "",
             r.get("verdict", ""),
@@ -394,4 +407,4 @@ def _ablation(
         ]
         for r in records
     ]
-    show(f"{table(header, cells)}\n\n{path}")
+    return table(header, cells)

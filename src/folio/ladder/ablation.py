@@ -1,8 +1,11 @@
-"""Step 9: what newer papers changed, one change at a time.
+"""Step 9: what newer papers changed, one change at a time, and what was kept of it.
 
 Every run is an ordinary one, `folio train` with a few settings, and differs from the first only in
-the change that its row names: text, order of reading, steps and learning rate are the same. Whether
-a change pays at another size, length or learning rate is another question.
+the change that its row names: text, order of reading, budget and learning rate are the same.
+Whether a change pays at another size, length or learning rate is another question.
+
+The budget is equal steps, or equal time, of which a slow step makes fewer. Rows at equal time
+depend on the machine and on what else runs on it.
 
 Free of torch, so that the list appears at once.
 """
@@ -62,6 +65,13 @@ BASELINE = Change(
     "https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf",
     {},
 )
+
+KEPT: Table = {
+    "preset": "modern",
+    "optimizer": {"kind": "muon"},
+    "schedule": {"kind": "linear"},
+}
+NGRAMS: Table = {"ngrams": {"order": 10}}
 
 CHANGES = (
     BASELINE,
@@ -138,6 +148,26 @@ CHANGES = (
         "https://arxiv.org/abs/2505.09388",
         {"preset": "modern"},
     ),
+    Change(
+        "kept",
+        "the preset modern, Muon, and a plateau",
+        # Of the part that gives most; the sources of the other two are those of their own rows.
+        "https://kellerjordan.github.io/posts/muon/",
+        KEPT,
+    ),
+    Change(
+        "n-grams",
+        "GPT-2's block beside n-grams of 10 tokens",
+        "https://doi.org/10.1006/csla.1999.0128",
+        NGRAMS,
+    ),
+    Change(
+        "all",
+        "the preset modern, Muon, and a plateau, beside n-grams of 10 tokens",
+        # Of the product of the two probabilities.
+        "https://doi.org/10.1214/ss/1177013825",
+        merge(KEPT, NGRAMS),
+    ),
 )
 
 
@@ -154,12 +184,46 @@ def find_change(name: str) -> Change:
     raise UserError(unknown_name("row", name, names) + f" There are {', '.join(names)}.")
 
 
-def settings_of(change: Change, seed: int, sources: Sequence[str], max_steps: int) -> Table:
+@dataclass(frozen=True)
+class Budget:
+    """What each row has: equal steps, or equal time.
+
+    >>> str(Budget()), str(Budget(minutes=0.75))
+    ('1,000 steps', '0.75 minutes')
+    """
+
+    max_steps: int = MAX_STEPS
+    minutes: float | None = None
+    """For the whole run, from reading the text to its card, in place of the steps."""
+
+    @property
+    def settings(self) -> Table:
+        """Settings of [training], with one evaluation, at the end."""
+        if self.minutes is None:
+            return {"max_steps": self.max_steps, "evaluation_interval": self.max_steps}
+        return {"minutes": self.minutes, "evaluations": 1}
+
+    def run_name(self, change: Change, seed: int) -> str:
+        """Name the run of a change; runs of equal steps and of other minutes have other names.
+
+        >>> Budget().run_name(BASELINE, 1), Budget(minutes=0.75).run_name(BASELINE, 1)
+        ('ladder-9-gpt2-1', 'ladder-9-0.75min-gpt2-1')
+        """
+        time = "" if self.minutes is None else f"{self.minutes:.15g}min-"
+        return f"ladder-9-{time}{change.name}-{seed}"
+
+    def __str__(self) -> str:
+        if self.minutes is None:
+            return f"{self.max_steps:,} steps"
+        return f"{self.minutes:.15g} minutes"
+
+
+def settings_of(change: Change, seed: int, sources: Sequence[str], budget: Budget) -> Table:
     """Return the settings of one run, for `make_recipe`."""
     run: Table = {
         "seed": seed,
         "corpus": {"sources": list(sources)},
-        "training": {"max_steps": max_steps, "evaluation_interval": max_steps},
+        "training": budget.settings,
     }
     return merge(BASE, change.settings, run)
 
@@ -171,8 +235,12 @@ class Row:
     change: Change
     n_parameters: int
     losses: list[float]
-    """Exact validation loss in nats per token at the end, for each seed."""
+    """Validation loss in nats per token at the end, for each seed; of model and n-grams together
+    where a row has both."""
     seconds: list[float] = field(default_factory=list)
+    """Of training, without what follows it, such as counting n-grams, for each seed."""
+    steps: list[int] = field(default_factory=list)
+    """Made until the end, for each seed."""
 
     @property
     def mean(self) -> float:
@@ -212,7 +280,8 @@ def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
     """Compare every row with the baseline, which must be among them.
 
     The deviation between seeds is assumed to be the same in all rows, since three seeds per row say
-    little about it and all rows together say more.
+    little about it and all rows together say more. Those beside n-grams, which hardly differ by
+    their seeds, do not count for it.
 
     >>> rows = [Row(BASELINE, 1, [1.50, 1.52]), Row(find_change("rope"), 1, [1.40, 1.42])]
     >>> rope = compare(rows)["rope"]
@@ -220,8 +289,9 @@ def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
     (-0.1, 0.0141, 'helps')
     """
     (baseline,) = [row for row in rows if row.change is BASELINE]
-    freedom = sum(len(row.losses) - 1 for row in rows)
-    squares = sum((loss - row.mean) ** 2 for row in rows for loss in row.losses)
+    models = [row for row in rows if "ngrams" not in row.change.settings]
+    freedom = sum(len(row.losses) - 1 for row in models)
+    squares = sum((loss - row.mean) ** 2 for row in models for loss in row.losses)
     comparisons = {}
     for row in rows:
         if row is baseline:
@@ -234,8 +304,8 @@ def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
     return comparisons
 
 
-def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return what --json prints: one object per row."""
+def records(rows: Sequence[Row], budget: Budget) -> list[dict[str, Any]]:
+    """Return what --json prints: one object per row, which names the minutes if it had some."""
     comparisons = compare(rows)
     found = []
     for row in rows:
@@ -248,7 +318,10 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "mean": row.mean,
             "deviation": row.deviation,
             "seconds": row.seconds,
+            "steps": row.steps,
         }
+        if budget.minutes is not None:
+            record["minutes"] = budget.minutes
         if other := comparisons.get(row.change.name):
             record |= {
                 "difference": other.difference,

@@ -15,6 +15,8 @@ from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
+from folio.run.ngrams import read_weights
+from folio.training.pace_file import read_pace
 
 
 def ensure_run(
@@ -38,7 +40,7 @@ def ensure_run(
         return run, train_recipe(make_recipe(table), name, watcher, should_stop).ending != (
             "interrupted"
         )
-    if different := differences(table, read_toml(run.recipe_file)):
+    if different := differences(table, _asked(run, table)):
         raise UserError(
             f"The run {run.path} exists with another {', '.join(different)}. Move it away, or "
             f"name another folder for runs in FOLIO_RUNS."
@@ -46,6 +48,19 @@ def ensure_run(
     watcher.tell(f"{run.path} exists; remove it to train it again")
     result = resume_run(run, {}, watcher, should_stop)
     return run, result is None or result.ending != "interrupted"
+
+
+def _asked(run: Run, table: Table) -> Table:
+    """The settings of a run; with the minutes of `table`, which its recipe names in steps, if it
+    had these.
+    """
+    found: Table = read_toml(run.recipe_file)
+    minutes = table.get("training", {}).get("minutes", 0.0)
+    if (paced := read_pace(run.pace_file)) is not None:
+        budget, _ = paced
+        if (budget.seconds, budget.from_step) == (60 * minutes, 0):
+            found["training"]["minutes"] = minutes
+    return found
 
 
 def differences(wanted: Table, found: Table, prefix: str = "") -> list[str]:
@@ -65,12 +80,21 @@ def differences(wanted: Table, found: Table, prefix: str = "") -> list[str]:
 
 
 def row_of(change: Change, runs: Sequence[Run]) -> Row:
-    """Collect the results of the runs of a change, one per seed."""
+    """Collect the results of the runs of a change, one per seed.
+
+    The loss of a run with n-grams is that of model and n-grams together, each half of the held-out
+    text by weights from the other half; of a text too short for weights it is the model's.
+    """
     ends = [run.events("evaluation")[-1] for run in runs]
     recipe = read_recipe(runs[0])
+    beside = [read_weights(run) for run in runs]
     return Row(
         change,
         recipe.model.n_parameters,
-        [event["validation_loss"] for event in ends],
+        [
+            record["with"] if record else event["validation_loss"]
+            for record, event in zip(beside, ends, strict=True)
+        ],
         [event["seconds"] for event in ends],
+        [event["step"] for event in ends],
     )
