@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -34,8 +35,7 @@ from folio.evaluation.score import (
     strided_windows,
 )
 from folio.model.gpt import GPT
-from folio.ngrams.config import NGramConfig
-from folio.ngrams.fit import Read, held_out_loss
+from folio.ngrams.fit import Read, fit
 from folio.ngrams.table import count_ngrams
 from folio.ngrams.window import expected_in_window
 from folio.recipe.build import build
@@ -95,17 +95,20 @@ def probabilities(model: GPT, tokens: TokenIds, windows: list[Window]) -> Tensor
 
 def expected_by_ngrams(
     member: Model, order: int, tokens: TokenIds, windows: list[Window]
-) -> Tensor | None:
-    """(N, V) what the n-grams of the training text expect; None without n-grams."""
+) -> Callable[[float], Tensor] | None:
+    """For each k of `ngrams/window.py` (N, V) what n-grams expect; None without n-grams."""
     if not order:
         return None
     ngrams = count_ngrams(member.training(), order, member.config.vocab_size)
-    k, size = NGramConfig().window, ngrams.vocab_size
 
-    def expect(ids: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(expected_in_window(ngrams, ids, k, ids.shape[1]))
+    @cache
+    def at(k: float) -> Tensor:
+        def expect(ids: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(expected_in_window(ngrams, ids, k, ids.shape[1]))
 
-    return expected(expect, size, tokens, windows)
+        return expected(expect, ngrams.vocab_size, tokens, windows)
+
+    return at
 
 
 @torch.no_grad()
@@ -117,10 +120,13 @@ def expected(expect: Expect, vocab_size: int, tokens: TokenIds, windows: list[Wi
     return found
 
 
-def loss_beside(probabilities: Tensor, counted: Tensor, tokens: TokenIds) -> float:
+def loss_beside(
+    probabilities: Tensor, counted: Callable[[float], Tensor], tokens: TokenIds
+) -> float:
     """Nats per token of a model beside n-grams."""
     targets = torch.from_numpy(tokens[1:].astype(np.int64))
-    return held_out_loss(Read(probabilities[1:].log(), counted[1:].log(), targets))
+    model = probabilities[1:].log()
+    return fit(lambda k: Read(model, counted(k)[1:].log(), targets)).loss
 
 
 def mean_of(tables: Iterable[Tensor]) -> Tensor:

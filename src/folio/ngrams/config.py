@@ -14,10 +14,9 @@ class NGramConfig:
     order: int = 0
     """Most tokens of an n-gram; 0 counts none. 10 suits characters and byte pairs: what a longer
     one knows is in few texts, and its tree is larger."""
-    window: float = 8.0
-    """How much they prefer the training text to what stands in the window itself: k of
-    `ngrams/window.py`. 0 leaves out what stands in the window. 8 is best for tiny Shakespeare, and
-    half and twice as much hardly worse (docs/experiments.md)."""
+    window: bool = True
+    """Whether what stands in the window itself counts, too (`ngrams/window.py`); how much is found
+    on the validation text."""
     tokens: int = 1 << 22
     """Most tokens that are counted, the last ones of a longer text. For each there are about two
     n-grams, of 12 bytes on disk and 32 in memory, and it takes some 2 microseconds. Of 100 MB of
@@ -25,5 +24,4 @@ class NGramConfig:
 
     def __post_init__(self) -> None:
         require(self, "ngrams", "0 to 20", lambda x: 0 <= x <= 20, "order")
-        require(self, "ngrams", "0 or more", lambda x: x >= 0, "window")
         require(self, "ngrams", "1 or more", lambda x: x >= 1, "tokens")

@@ -18,6 +18,7 @@ from folio.recipe.compiling import choose_compile
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
 from folio.recipe.recipe import Recipe
 from folio.recipe.speed import Throughput, evaluation_now, measure
+from folio.run.add_ngrams import targets_weighed
 from folio.run.held_out import OLD_TARGETS
 from folio.run.look_back import SHARE_OF_RUN
 from folio.tokenizers.base import TokenIds
@@ -55,6 +56,8 @@ FIRST_STEPS = 12
 
 NGRAM_TOKENS_PER_SECOND = 4e5
 """At which n-grams are counted at the end of a run; one thread had 6e5."""
+NGRAM_TARGETS_PER_SECOND, NGRAM_LOGITS_PER_SECOND = 1.4e4, 2.2e6
+"""At which one thread finds what n-grams expect, and the weights by which they are read."""
 NGRAM_READINGS = 2
 """Readings of the validation text at the end of a run with n-grams, in time of the model alone."""
 
@@ -135,6 +138,9 @@ def freeze_budget(
         if recipe.ngrams.order:
             read += NGRAM_READINGS * [recipe.training.validation_sample or len(validation)]
             end += min(len(training), recipe.ngrams.tokens) / NGRAM_TOKENS_PER_SECOND
+            n_weighed = targets_weighed(recipe.model.vocab_size, len(validation))
+            end += n_weighed / NGRAM_TARGETS_PER_SECOND
+            end += n_weighed * recipe.model.vocab_size / NGRAM_LOGITS_PER_SECOND
         end += speed.evaluation_seconds * sum(read) / (2 * len(validation))
         left, speed = seconds - clock.used() - end - look, sampling
         budget = TimeBudget(

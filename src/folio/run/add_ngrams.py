@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from folio.evaluation.score import places_of, sampled_windows
 from folio.fast.accelerate import accelerate
 from folio.ngrams.config import NGramConfig
-from folio.ngrams.fit import best_weights, held_out_loss, read_both
+from folio.ngrams.fit import WINDOWS, fit, read_both
 from folio.ngrams.table import count_ngrams
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
@@ -22,6 +22,12 @@ MOST_TARGETS, MOST_LOGITS = 1 << 17, 1 << 24
 held twice in float32: 2,048 of 8,192 byte pairs. Never fewer than twice FEWEST_TARGETS."""
 FEWEST_TARGETS = 256
 """Of fewer, two weights would be noise."""
+
+
+def targets_weighed(vocab_size: int, n_tokens: int) -> int:
+    """How many targets of a validation text of so many tokens are read to find the weights."""
+    most = max(MOST_LOGITS // vocab_size, 2 * FEWEST_TARGETS)
+    return min(most, MOST_TARGETS, n_tokens - 1)
 
 
 def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
@@ -41,27 +47,26 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     *old, new = reversed(opened.learned())
     text = (np.concatenate([*old, new]) if old else new)[-config.tokens :]
     ngrams = count_ngrams(text, config.order, shape.vocab_size)
-    n_targets = min(
-        max(MOST_LOGITS // shape.vocab_size, 2 * FEWEST_TARGETS), MOST_TARGETS, len(tokens) - 1
-    )
+    n_targets = targets_weighed(shape.vocab_size, len(tokens))
     windows = sampled_windows(len(tokens), shape.context_length, n_targets)
     on_processor = opened.model.lm_head.weight.device.type == "cpu"
     model = accelerate(opened.model) if on_processor else opened.model
-    spans = [(w.start, w.length) for w in windows]
-    read = read_both(model, ngrams, tokens, spans, config.window)
-    if (counted := counted_targets(opened, "validation")) is not None:
-        read = read.of(counted[places_of(windows) - 1])
-    if len(read.targets) < FEWEST_TARGETS:
+    read_at = read_both(model, ngrams, tokens, [(w.start, w.length) for w in windows])
+    counted, places = counted_targets(opened, "validation"), places_of(windows) - 1
+    chosen = np.ones(len(places), np.bool_) if counted is None else counted[places]
+    alone = read_at(0.0).of(chosen)
+    if len(alone.targets) < FEWEST_TARGETS:
         return None
+    found = fit(lambda k: read_at(k).of(chosen), WINDOWS if config.window else (0.0,))
     record = {
         "order": ngrams.order,
         "ngrams": len(ngrams),
         "tokens": len(text),
         "step": opened.checkpoint.step,
-        "weights": best_weights(*read)._replace(window=config.window)._asdict(),
-        "targets": len(read.targets),
-        "without": float(F.cross_entropy(read.model, read.targets)),
-        "with": held_out_loss(read),
+        "weights": found.weights._asdict(),
+        "targets": len(alone.targets),
+        "without": float(F.cross_entropy(alone.model, alone.targets)),
+        "with": found.loss,
     }
     ngrams.save(run.ngrams_file)
     write_json(run.weights_file, record)
