@@ -64,16 +64,16 @@ def test_the_k_with_the_smallest_loss_is_chosen_for_each_half_by_the_other():
     generator = torch.Generator().manual_seed(2)
 
     def read_at(k: float) -> Read:
-        """The best for the first half is 4, for the second 32."""
+        """The best for the first half is 4, for the second 20."""
         n = len(read.targets)
-        off = torch.where(torch.arange(n) < n // 2, abs(k - 4), abs(k - 32))[:, None]
+        off = torch.where(torch.arange(n) < n // 2, abs(k - 4), abs(k - 20))[:, None]
         noise = torch.randn(read.ngrams.shape, generator=generator.manual_seed(2))
         return read._replace(ngrams=(read.ngrams + 0.05 * off * noise).log_softmax(1))
 
     found = fit(read_at)
     half = np.arange(len(read.targets)) < len(read.targets) // 2
     total = 0.0
-    for part, k in ((half, 32.0), (~half, 4.0)):  # each by the other's
+    for part, k in ((half, 20.0), (~half, 4.0)):  # each by the other's
         weights = best_weights(*read_at(k).of(~part))
         total += loss(read_at(k).of(part), weights) / 2
     assert abs(found.loss - total) < 1e-4

@@ -19,28 +19,28 @@ windows = st.lists(st.integers(0, V - 1), min_size=1, max_size=40)
 START = np.array([0.4, 0.3, 0.2, 0.1], np.float32)
 
 
-def by_definition(window: Window, k: float) -> NDArray[np.float64]:
+def by_definition(window: Window, k: float, order: int) -> NDArray[np.float64]:
     """(V,) what follows a window, by searching it for its own end."""
     p = START.astype(np.float64)
-    for n in range(1, 7):
+    for n in range(1, order + 1):
         end = window[-n:]
         ends = [i for i in range(n - 1, len(window) - 1) if window[i - n + 1 : i + 1] == end]
         if not ends or len(window) < n:
             break
         counts = Counter(window[i + 1] for i in ends)
-        kept = k * 0.75 ** (n - 1) * len(counts)
+        kept = k / n * len(counts)
         p *= kept / (len(ends) + kept)
         for token, count in counts.items():
             p[token] += count / (len(ends) + kept)
     return p
 
 
-@given(windows, st.sampled_from([0.5, 3.0, 8.0]))
-def test_probabilities_are_those_of_the_definition(window: Window, k: float):
+@given(windows, st.sampled_from([0.5, 3.0, 8.0]), st.integers(1, 8))
+def test_probabilities_are_those_of_the_definition(window: Window, k: float, order: int):
     found = np.tile(START, (len(window), 1))
-    mix_in_window(found, np.array(window), k)
+    mix_in_window(found, np.array(window), k, order)
     for i, row in enumerate(found):
-        np.testing.assert_allclose(row, by_definition(window[: i + 1], k), rtol=1e-5)
+        np.testing.assert_allclose(row, by_definition(window[: i + 1], k, order), rtol=1e-5)
         np.testing.assert_allclose(row.sum(), 1, rtol=1e-5)
 
 

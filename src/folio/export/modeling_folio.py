@@ -207,19 +207,19 @@ class NGrams(nn.Module):
         return p
 
     def mix_in_window(self, p: Tensor, ids: Tensor, k: float) -> None:
-        """Mix into (T, V) probabilities what followed the same one to six tokens in the window
-        before, by the rule of Witten and Bell (1991, https://doi.org/10.1109/18.87000, method C).
+        """Mix into (T, V) probabilities what followed the same last tokens in the window before, by
+        the rule of Witten and Bell (1991, https://doi.org/10.1109/18.87000, method C).
         """
         t, v = p.shape
         here, there = (ids[:, None] == ids).tril(-1).nonzero().unbind(1)
-        for n in range(6):
+        for n in range(len(self.c["sizes"])):
             here, there = (x[there >= n] for x in (here, there))
             same = ids[here - n] == ids[there - n]
             here, there = here[same], there[same]
             keys, counts = torch.unique(here * v + ids[there + 1], return_counts=True)
             rows, tokens = keys // v, keys % v
             zeros = torch.zeros(t, dtype=torch.float64, device=p.device)
-            kept = k * 0.75**n * zeros.index_add(0, rows, torch.ones_like(rows).double())
+            kept = k / (n + 1) * zeros.index_add(0, rows, torch.ones_like(rows).double())
             whole = (zeros.index_add(0, rows, counts.double()) + kept).clamp(min=1)
             p *= torch.where(kept > 0, kept / whole, 1.0).float()[:, None]
             p[rows, tokens] += (counts / whole[rows]).float()

@@ -25,10 +25,10 @@ ROUNDS = 20
 """Of Newton's method, which takes about four."""
 START = (0.65, 0.4)
 """Exponents to begin with, near to what models have."""
-WINDOWS = tuple(float(2**i) for i in range(7))
-"""Numbers k that are tried: 1 for sources in byte pairs, 8 for a good model of plays in characters,
-64 for a poor one (docs/experiments.md)."""
-USUAL = 8.0
+WINDOWS = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0)
+"""Numbers k that are tried: a good model and a text that repeats itself have small ones
+(docs/experiments.md)."""
+USUAL = 6.0
 """The k by which the exponents are found, by which the others are compared."""
 
 
@@ -75,7 +75,7 @@ def read_both(
         found = [rows.copy() for rows in alone]
         for rows, ids in zip(found, inputs):
             if k:
-                mix_in_window(rows, ids, k)
+                mix_in_window(rows, ids, k, ngrams.order)
         return Read(read[0], torch.from_numpy(np.concatenate(found)).log_(), read[1])
 
     return read_at

@@ -5,10 +5,10 @@ in the window before, what followed them there is mixed in: by Witten and Bell's
 https://doi.org/10.1109/18.87000, method C), by which that counts the more, the more often they
 stood there and the fewer different tokens followed:
 
-    p(token) = (count + k * different * p_shorter(token)) / (total + k * different)
+    p(token) = (count + k / n * different * p_shorter(token)) / (total + k / n * different)
 
-first after the last token, then after the last two, and so on, beginning with the n-grams of the
-training text. k falls with the number of tokens, since a longer context is surer.
+after the last n tokens: first n = 1, then 2, and so on, beginning with the n-grams of the training
+text. They divide k, since a longer context is surer.
 
 Shapes:  B windows · T positions · R positions at the end that are asked for · V vocabulary
 """
@@ -22,11 +22,6 @@ from numpy.typing import NDArray
 
 from folio.ngrams.table import NGrams
 
-LONGEST = 6
-"""Most tokens of a context."""
-FALLS = 0.75
-"""Of k, with each token more."""
-
 
 def expected_in_window(
     ngrams: NGrams, token_ids: NDArray[Any], k: float, n_last: int
@@ -36,7 +31,7 @@ def expected_in_window(
     Args:
         ngrams: of the training text.
         token_ids: (B, T) below V; nothing is known of what stood before them.
-        k: of one token; 0 leaves the windows out.
+        k: as above; 0 leaves the windows out.
         n_last: R, at most T.
 
     Returns:
@@ -46,23 +41,26 @@ def expected_in_window(
     found = ngrams.probabilities(near)[:, near.shape[1] - n_last :]
     if k:
         for rows, ids in zip(found, token_ids):
-            mix_in_window(rows, ids, k)
+            mix_in_window(rows, ids, k, ngrams.order)
     return found
 
 
-def mix_in_window(found: NDArray[np.float32], token_ids: NDArray[Any], k: float) -> None:
+def mix_in_window(
+    found: NDArray[np.float32], token_ids: NDArray[Any], k: float, order: int
+) -> None:
     """Turn what n-grams expect into what they expect in this window.
 
     Args:
         found: (R, V) probabilities of the token after each of the last R positions; changed.
         token_ids: (T,) the window.
-        k: of one token, above 0.
+        k: as above, over 0.
+        order: most tokens of a context.
     """
     ids, first = np.asarray(token_ids, np.int64), len(token_ids) - len(found)
     earlier = np.tri(len(found), len(ids), first - 1, bool)
     here, there = np.nonzero(earlier & (ids[first:, None] == ids))
     here += first  # (n,) positions, and (n,) earlier ones that end the same tokens
-    for n in range(LONGEST):
+    for n in range(order):
         same = there >= n
         here, there = here[same], there[same]
         same = ids[here - n] == ids[there - n]
@@ -71,7 +69,7 @@ def mix_in_window(found: NDArray[np.float32], token_ids: NDArray[Any], k: float)
             (here - first) * found.shape[1] + ids[there + 1], return_counts=True
         )
         rows, tokens = np.divmod(keys, found.shape[1])
-        kept = k * FALLS**n * np.bincount(rows, minlength=len(found))
+        kept = k / (n + 1) * np.bincount(rows, minlength=len(found))
         whole = np.maximum(np.bincount(rows, counts, len(found)) + kept, 1)
         seen = kept > 0
         found[seen] *= (kept / whole)[seen, None]
