@@ -2,11 +2,15 @@
 
     python -m bench.ensemble RUN RUN RUN
     python -m bench.ensemble RUN RUN RUN --distil 0.5 --ngrams 10
+    python -m bench.ensemble RUN RUN RUN --distil 0.8 --written 1000000 --max-steps 6000 --decay 0.4
 
 The runs share their text and their tokenizer; they differ by their seeds. Printed is the exact
 loss on the test text, or on the validation text where there is no test text. To distil is to train
 one more model of the first run's recipe, whose targets are half what follows in the text and half
 what the mean of the others expects there (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
+`--written` has the others write text together, which none of them has learned by heart: the one
+model reads it beside the true text, and learns there what they expect alone.
+
 With `--ngrams` each loss is told beside n-grams of the training text and of the window, too, each
 half of the text by weights from the other half (`ngrams/fit.py`).
 
@@ -19,6 +23,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from folio.config import read_toml
+from folio.config import Table, merge, read_toml
 from folio.device import choose_device
 from folio.evaluation.score import (
     Window,
@@ -34,6 +39,7 @@ from folio.evaluation.score import (
     exact_windows,
     strided_windows,
 )
+from folio.generation.readers import reader_for
 from folio.model.gpt import GPT
 from folio.ngrams.fit import Read, fit
 from folio.ngrams.table import count_ngrams
@@ -51,6 +57,8 @@ from folio.training.loop import train
 from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
 
+TEXTS = 128
+"""That are written at once."""
 Expect = Callable[[NDArray[np.int64]], Tensor]
 """(B, T) token ids -> (B, T, V) probabilities of the next."""
 
@@ -59,6 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Several models as one.")
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--distil", type=float, default=0.0, help="weight of the mean, to 1")
+    parser.add_argument("--written", type=int, default=0, help="tokens that the runs write for it")
+    parser.add_argument("--max-steps", type=int, default=0, help="of its training")
+    parser.add_argument("--decay", type=float, default=0.0, help="of its matrices")
     parser.add_argument("--seed", type=int, default=11, help="of the model that learns it")
     parser.add_argument("--ngrams", type=int, default=0, help="their order")
     options = parser.parse_args()
@@ -78,7 +89,13 @@ def main() -> None:
         tell(str(member.run.path), table)
     tell(f"mean probability of {len(members)}", mean_of(tables))
     if options.distil:
-        model = distil(members, options.distil, options.seed)
+        written = written_by(members, n, options.seed) if (n := options.written) else None
+        changes: Table = {"training": {}, "optimizer": {}}
+        if n_steps := options.max_steps:
+            changes["training"] = {"max_steps": n_steps, "evaluation_interval": n_steps}
+        if options.decay:
+            changes["optimizer"] = {"matrix_weight_decay": options.decay}
+        model = distil(members, options.distil, options.seed, written, changes)
         tell(f"distilled with weight {options.distil}", probabilities(model, text, windows))
 
 
@@ -174,11 +191,54 @@ class Report(Watcher):
         print(f"step {state.step}: validation {losses}, {state.seconds:.0f} s", flush=True)
 
 
-def distil(members: list[Model], weight: float, seed: int) -> GPT:
-    """Train the model that learns from the text and from the mean of the members."""
+def written_by(members: list[Model], n_tokens: int, seed: int) -> TokenIds:
+    """Have the members write together, by the mean of their probabilities: TEXTS texts that go on
+    from places of the training text.
+    """
+    random, ids = np.random.default_rng(seed), members[0].training()
+    half, size = members[0].model.config.context_length // 2, ids.dtype
+    readers = [reader_for(member.model) for member in members]
+    starts = random.integers(0, len(ids) - half, TEXTS)
+    ends, written = np.stack([ids[start : start + half] for start in starts]), list[Any]()
+    never = members[0].never_drawn()
+    while half * len(written) * TEXTS < n_tokens:  # after each half of a window anew
+        caches, new = [reader.caches(TEXTS) for reader in readers], ends.tolist()
+        drawn = list[Any]()
+        for _ in range(half):
+            logits = [torch.from_numpy(r.read(new, c)) for r, c in zip(readers, caches)]
+            chances = torch.stack(logits).softmax(2).mean(0)  # (TEXTS, V)
+            chances[:, never] = 0
+            until = chances.double().cumsum(1).numpy()
+            point = random.random((TEXTS, 1)) * until[:, -1:]
+            drawn.append((until <= point).sum(1))
+            new = drawn[-1][:, None].tolist()
+        ends = np.stack(drawn, 1)
+        written.append(ends)
+    return np.concatenate(written, 1).reshape(-1)[:n_tokens].astype(size)
+
+
+def distil(
+    members: list[Model],
+    weight: float,
+    seed: int,
+    written: TokenIds | None = None,
+    changes: Table | None = None,
+) -> GPT:
+    """Train the model that learns from the text and from the mean of the members.
+
+    Args:
+        members: those who are asked.
+        weight: of what they expect in the training text, to 1.
+        seed: of the model.
+        written: (N,) tokens that they wrote, in which only what they expect counts.
+        changes: settings of the training that differ from the members'.
+    """
     ids = members[0].training()
-    length = members[0].model.config.context_length
+    n_true, length = len(ids), members[0].model.config.context_length
     windows = strided_windows(len(ids), length)
+    if written is not None:
+        ids = np.concatenate([ids, written])
+        windows += [w._replace(start=w.start + n_true) for w in exact_windows(len(written), length)]
     expected = mean_of(probabilities(member.model, ids, windows) for member in members).bfloat16()
     true = torch.from_numpy(ids.astype(np.int64))
 
@@ -187,11 +247,13 @@ def distil(members: list[Model], weight: float, seed: int) -> GPT:
         counts = targets != IGNORED
         scores = F.log_softmax(model(true[inputs])[counts].float(), 1)  # (n, V)
         places = targets[counts]
-        hard = scores.gather(1, true[places][:, None]).sum()
-        soft = (scores * expected[places]).sum()
-        return -(1 - weight) * hard - weight * soft
+        hard = scores.gather(1, true[places][:, None])[:, 0]
+        soft = (scores * expected[places]).sum(1)
+        share = torch.where(places < n_true, weight, 1.0)
+        return -((1 - share) * hard + share * soft).sum()
 
-    recipe = replace(make_recipe(read_toml(members[0].run.recipe_file)), seed=seed)
+    recipe = make_recipe(merge(read_toml(members[0].run.recipe_file), changes or {}))
+    recipe = replace(recipe, seed=seed)
     device = choose_device(recipe.device)
     training: Training = build(recipe, device, ids, members[0].validation())
     training.step.loss = loss

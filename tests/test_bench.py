@@ -84,6 +84,14 @@ def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_t
     counts = count_tokens(members[0].training(), 100)
     assert both < like_both < frequency_loss(counts, text)
 
+    written = ensemble.written_by(members, 3000, seed=1)
+    assert len(written) == 3000 and written.max() < members[0].tokenizer.vocab_size
+    alike = frequency_loss(counts, text) - frequency_loss(counts, written)
+    assert abs(alike) < 0.5, "what they wrote has other characters"
+    more = ensemble.distil(members, 0.9, 3, written, {"training": {"max_steps": 90}})
+    loss_of_more = ensemble.mean_loss(ensemble.probabilities(more, text, windows), text)
+    assert loss_of_more < like_both
+
     counted = ensemble.expected_by_ngrams(members[0], 4, text, windows)
     assert counted is not None and ensemble.expected_by_ngrams(members[0], 0, text, windows) is None
     beside = ensemble.loss_beside(tables[0], counted, text)
