@@ -207,7 +207,7 @@ def written_by(members: list[Model], n_tokens: int, seed: int) -> TokenIds:
         for _ in range(half):
             logits = [torch.from_numpy(r.read(new, c)) for r, c in zip(readers, caches)]
             chances = torch.stack(logits).softmax(2).mean(0)  # (TEXTS, V)
-            chances[:, never] = 0
+            chances[:, torch.from_numpy(never)] = 0
             until = chances.double().cumsum(1).numpy()
             point = random.random((TEXTS, 1)) * until[:, -1:]
             drawn.append((until <= point).sum(1))
