@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,9 +40,8 @@ from folio.evaluation.score import (
 )
 from folio.generation.readers import reader_for
 from folio.model.gpt import GPT
-from folio.ngrams.fit import Read, fit
+from folio.ngrams import fit
 from folio.ngrams.table import count_ngrams
-from folio.ngrams.window import expected_in_window
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.recipe.watcher import Watcher
@@ -80,9 +78,10 @@ def main() -> None:
     counted = expected_by_ngrams(members[0], options.ngrams, text, windows)
 
     def tell(name: str, table: Tensor) -> None:
-        beside = (
-            "" if counted is None else f", beside n-grams {loss_beside(table, counted, text):.4f}"
-        )
+        beside = ""
+        if counted is not None:
+            loss = loss_beside(table, counted, options.ngrams, text, windows)
+            beside = f", beside n-grams {loss:.4f}"
         print(f"{name}: {mean_loss(table, text):.4f}{beside}", flush=True)
 
     for member, table in zip(members, tables):
@@ -112,20 +111,13 @@ def probabilities(model: GPT, tokens: TokenIds, windows: list[Window]) -> Tensor
 
 def expected_by_ngrams(
     member: Model, order: int, tokens: TokenIds, windows: list[Window]
-) -> Callable[[float], Tensor] | None:
-    """For each k of `ngrams/window.py` (N, V) what n-grams expect; None without n-grams."""
+) -> Tensor | None:
+    """(N, V) what the n-grams of the training text expect; None without n-grams."""
     if not order:
         return None
     ngrams = count_ngrams(member.training(), order, member.config.vocab_size)
-
-    @cache
-    def at(k: float) -> Tensor:
-        def expect(ids: NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(expected_in_window(ngrams, ids, k, ids.shape[1]))
-
-        return expected(expect, ngrams.vocab_size, tokens, windows)
-
-    return at
+    size = ngrams.vocab_size
+    return expected(lambda ids: torch.from_numpy(ngrams.probabilities(ids)), size, tokens, windows)
 
 
 @torch.no_grad()
@@ -138,12 +130,22 @@ def expected(expect: Expect, vocab_size: int, tokens: TokenIds, windows: list[Wi
 
 
 def loss_beside(
-    probabilities: Tensor, counted: Callable[[float], Tensor], tokens: TokenIds
+    probabilities: Tensor, counted: Tensor, order: int, tokens: TokenIds, windows: list[Window]
 ) -> float:
-    """Nats per token of a model beside n-grams."""
-    targets = torch.from_numpy(tokens[1:].astype(np.int64))
-    model = probabilities[1:].log()
-    return fit(lambda k: Read(model, counted(k)[1:].log(), targets)).loss
+    """Nats per token of a model beside n-grams of some order, which count the windows, too."""
+    ids = tokens.astype(np.int64)
+    read = [
+        fit.Window(
+            ids[w.start : (end := w.start + w.length)],
+            probabilities[w.start + 1 : end + 1].log(),
+            counted[w.start + 1 : end + 1].numpy(),
+            torch.from_numpy(ids[w.start + 1 : end + 1]),
+            np.ones(w.length, np.bool_),
+            order,
+        )
+        for w in windows
+    ]
+    return fit.fit(read).loss
 
 
 def mean_of(tables: Iterable[Tensor]) -> Tensor:

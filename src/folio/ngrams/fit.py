@@ -8,7 +8,7 @@ Shapes:  n targets · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,10 @@ USUAL = 6.0
 """The k by which the exponents are found, by which the others are compared."""
 
 
+MOST_TRIED = 128
+"""Windows on which the k are compared, evenly spaced."""
+
+
 class Read(NamedTuple):
     """What a model and n-grams expected at each of n targets."""
 
@@ -42,43 +46,67 @@ class Read(NamedTuple):
     targets: Tensor
     """(n,) the tokens that followed."""
 
-    def of(self, chosen: NDArray[np.bool_]) -> Read:
-        """Keep some of the targets, by (n,) flags."""
-        kept = torch.from_numpy(chosen)
-        return Read(*(part[kept] for part in self))
+
+class Window(NamedTuple):
+    """A window of T tokens, of which n have a target that counts."""
+
+    token_ids: NDArray[np.int64]
+    """(T,) what was read."""
+    model: Tensor
+    """(n, V) logits."""
+    alone: NDArray[np.float32]
+    """(T, V) probabilities of the n-grams of the training text alone."""
+    targets: Tensor
+    """(n,) the tokens that followed."""
+    counts: NDArray[np.bool_]
+    """(T,) whether each target counts."""
+    order: int
+    """Of the n-grams."""
+
+    def expected(self, k: float) -> NDArray[np.float32]:
+        """(n, V) probabilities of the n-grams with this k of window.py."""
+        found = self.alone
+        if k:
+            found = found.copy()
+            mix_in_window(found, self.token_ids, k, self.order)
+        return found[self.counts]
 
 
-ReadAt = Callable[[float], Read]
-"""What was read, for each k of window.py; 0 for n-grams of the training text alone."""
+def join(windows: Sequence[Window], k: float) -> Read:
+    """What was read in some windows, with one k; 0 for n-grams of the training text alone."""
+    return Read(
+        torch.cat([window.model for window in windows]),
+        torch.from_numpy(np.concatenate([window.expected(k) for window in windows])).log_(),
+        torch.cat([window.targets for window in windows]),
+    )
 
 
 @torch.inference_mode()
 def read_both(
-    model: nn.Module, ngrams: NGrams, tokens: NDArray[np.int64], windows: Sequence[tuple[int, int]]
-) -> ReadAt:
+    model: nn.Module,
+    ngrams: NGrams,
+    tokens: NDArray[np.int64],
+    spans: Sequence[tuple[int, int]],
+    counted: NDArray[np.bool_] | None = None,
+) -> list[Window]:
     """Read some windows of a text by a model and by n-grams.
 
     Args:
         model: (B, T) token ids to (B, T, V) logits, in evaluation mode.
         ngrams: of the same vocabulary.
         tokens: (N,) token ids.
-        windows: where each begins, and its number of targets; the inputs are as many.
+        spans: where each window begins, and its number of targets; the inputs are as many.
+        counted: (N - 1,) which targets count; None for all.
     """
-    device = next(model.parameters()).device
-    inputs = [tokens[start : start + length] for start, length in windows]
-    each = [model(torch.from_numpy(ids[None]).to(device))[0].float().cpu() for ids in inputs]
-    alone = [ngrams.probabilities(ids[None])[0] for ids in inputs]
-    targets = np.concatenate([tokens[start + 1 : start + 1 + n] for start, n in windows])
-    read = torch.cat(each), torch.from_numpy(targets)
-
-    def read_at(k: float) -> Read:
-        found = [rows.copy() for rows in alone]
-        for rows, ids in zip(found, inputs):
-            if k:
-                mix_in_window(rows, ids, k, ngrams.order)
-        return Read(read[0], torch.from_numpy(np.concatenate(found)).log_(), read[1])
-
-    return read_at
+    device, windows = next(model.parameters()).device, list[Window]()
+    for start, length in spans:
+        ids, follow = (tokens[i : i + length] for i in (start, start + 1))
+        counts = np.ones(length, np.bool_) if counted is None else counted[start : start + length]
+        logits = model(torch.from_numpy(ids[None]).to(device))[0].float().cpu()
+        alone, kept = ngrams.probabilities(ids[None])[0], torch.from_numpy(counts)
+        targets = torch.from_numpy(follow)[kept]
+        windows.append(Window(ids, logits[kept], alone, targets, counts, ngrams.order))
+    return windows
 
 
 class Fit(NamedTuple):
@@ -90,33 +118,28 @@ class Fit(NamedTuple):
     """Nats per token, of each half of the text by the weights that are best on the other half."""
 
 
-def fit(read_at: ReadAt, windows: Sequence[float] = WINDOWS) -> Fit:
-    """Find the exponents and the k with the smallest loss; which k is told by the exponents that
-    are best for the usual one.
+def fit(windows: Sequence[Window], tried: Sequence[float] = WINDOWS) -> Fit:
+    """Find the exponents and the k with the smallest loss, on a text and on each half of it.
 
     Args:
-        read_at: what was read.
-        windows: numbers k, of which one is chosen.
+        windows: two or more, which have targets.
+        tried: numbers k, of which one is chosen.
     """
-    usual = read_at(USUAL if USUAL in windows else windows[0])
-    n = len(usual.targets)
-    first = np.arange(n) < n // 2
-    parts = np.ones(n, np.bool_), first, ~first
-    exponents = [best_weights(*usual.of(part)) for part in parts]
-    losses = [
-        [_loss(read.of(part), of) for part, of in zip(parts, exponents)]
-        for read in map(read_at, windows)
-    ]
-    found = list[Weights]()
-    for part, of_part in zip(parts, zip(*losses)):
-        k = windows[int(np.argmin(of_part))]
-        found.append(best_weights(*read_at(k).of(part))._replace(window=k))
-    best, of_first, of_second = found
-    total = sum(
-        _loss(read_at(weights.window).of(half), weights) * int(half.sum())
-        for half, weights in ((first, of_second), (~first, of_first))
-    )
-    return Fit(best, total / n)
+    halves = windows[: len(windows) // 2], windows[len(windows) // 2 :]
+    nats = n = 0.0
+    for half, other in (halves, halves[::-1]):
+        weights = _best_of(other, tried)
+        read = join(half, weights.window)
+        nats, n = nats + _loss(read, weights) * len(read.targets), n + len(read.targets)
+    return Fit(_best_of(windows, tried), nats / n)
+
+
+def _best_of(windows: Sequence[Window], tried: Sequence[float]) -> Weights:
+    """The exponents and the k; which k is told by the exponents that are best for the usual one."""
+    some = windows[:: max(1, len(windows) // MOST_TRIED)]
+    usual = best_weights(*join(some, USUAL if USUAL in tried else tried[0]))
+    k = min(tried, key=lambda k: _loss(join(some, k), usual)) if len(tried) > 1 else tried[0]
+    return best_weights(*join(windows, k))._replace(window=k)
 
 
 def best_weights(model: Tensor, ngrams: Tensor, targets: Tensor) -> Weights:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from folio.evaluation.score import places_of, sampled_windows
+from folio.evaluation.score import sampled_windows
 from folio.fast.accelerate import accelerate
 from folio.ngrams.config import NGramConfig
-from folio.ngrams.fit import WINDOWS, fit, read_both
+from folio.ngrams.fit import WINDOWS, fit, join, read_both
 from folio.ngrams.table import count_ngrams
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
@@ -51,13 +51,12 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     windows = sampled_windows(len(tokens), shape.context_length, n_targets)
     on_processor = opened.model.lm_head.weight.device.type == "cpu"
     model = accelerate(opened.model) if on_processor else opened.model
-    read_at = read_both(model, ngrams, tokens, [(w.start, w.length) for w in windows])
-    counted, places = counted_targets(opened, "validation"), places_of(windows) - 1
-    chosen = np.ones(len(places), np.bool_) if counted is None else counted[places]
-    alone = read_at(0.0).of(chosen)
-    if len(alone.targets) < FEWEST_TARGETS:
+    spans, counted = [w[:2] for w in windows], counted_targets(opened, "validation")
+    read = read_both(model, ngrams, tokens, spans, counted)
+    read = [window for window in read if len(window.targets)]
+    if len(read) < 2 or sum(len(window.targets) for window in read) < FEWEST_TARGETS:
         return None
-    found = fit(lambda k: read_at(k).of(chosen), WINDOWS if config.window else (0.0,))
+    alone, found = join(read, 0.0), fit(read, WINDOWS if config.window else (0.0,))
     record = {
         "order": ngrams.order,
         "ngrams": len(ngrams),
