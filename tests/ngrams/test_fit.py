@@ -89,7 +89,9 @@ class Repeating(NamedTuple):
 
     def expected(self, k: float) -> NDArray[np.float32]:
         noise = torch.randn(self.read.ngrams.shape, generator=torch.Generator().manual_seed(2))
-        return (self.read.ngrams + 0.3 * abs(np.log2(k / self.k)) * noise).softmax(1).numpy()
+        return (
+            (self.read.ngrams + 0.3 * abs(np.log2(max(k, 0.1) / self.k)) * noise).softmax(1).numpy()
+        )
 
 
 def test_the_k_with_the_smallest_loss_is_chosen_for_each_half_by_the_other():

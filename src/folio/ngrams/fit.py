@@ -25,8 +25,8 @@ ROUNDS = 20
 """Of Newton's method, which takes about four."""
 START = (0.65, 0.4)
 """Exponents to begin with, near to what models have."""
-WINDOWS = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0)
-"""Numbers k that are tried: a good model and a text that repeats itself have small ones
+WINDOWS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0)
+"""Numbers k that are tried; a good model and a text that repeats itself have small ones, 0 is none
 (docs/experiments.md)."""
 USUAL = 6.0
 """The k by which the exponents are found, by which the others are compared."""
