@@ -30,8 +30,6 @@ WINDOWS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0)
 (docs/experiments.md)."""
 USUAL = 6.0
 """The k by which the exponents are found, by which the others are compared."""
-
-
 MOST_TRIED = 128
 """Windows on which the k are compared, evenly spaced."""
 
