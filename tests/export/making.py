@@ -118,7 +118,7 @@ def text_of(n_ids: int) -> NDArray[np.int64]:
 def counted(n_ids: int, vocab_size: int) -> Counted:
     """N-grams of that text."""
     ngrams = count_ngrams(text_of(n_ids).astype(np.uint32), 5, vocab_size)
-    weights, losses = Weights(0.7, 0.6, window=2.0), {"targets": 4096, "without": 2.5, "with": 1.75}
+    weights, losses = Weights(0.7, 0.6), {"targets": 4096, "without": 2.5, "with": 1.75}
     record = {"order": 5, "ngrams": len(ngrams), "step": 0, "weights": weights._asdict(), **losses}
     return Counted(ngrams, weights, record)
 

@@ -21,7 +21,6 @@ from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
 from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.weights import Weights
-from folio.ngrams.window import expected_in_window
 from folio.run.model import Model
 from folio.run.opening import open_run
 from folio.storage import read_json, write_json
@@ -78,8 +77,7 @@ def test_counts_are_not_rounded_where_weights_are(tmp_path: Path):
     assert model.lm_head.weight.dtype == torch.bfloat16
     token_ids, n = seen_ids(opened), opened.tokenizer.vocab_size
     assert isinstance(opened.model, GPTWithNGrams)
-    windows = expected_in_window(opened.model.ngrams, token_ids.numpy(), 2.0, token_ids.shape[1])
-    expected = torch.from_numpy(windows)
+    expected = torch.from_numpy(opened.model.ngrams.probabilities(token_ids.numpy()))
     torch.testing.assert_close(model.ngrams(token_ids), expected, rtol=1e-5, atol=0)
     ours = opened.model(token_ids)[:, :, :n]
     torch.testing.assert_close(model(token_ids).logits, ours, rtol=0, atol=0.1)
@@ -153,7 +151,6 @@ DAMAGES = [
     (damaged("discounts", lambda x: [[0, 0, 0]] * 5), "a discount is 0 or above the count"),
     (damaged("discounts", lambda x: "none"), "could not convert"),
     (damaged("weights", lambda x: {"model": "1e999", "ngrams": 1}), "not finite"),
-    (damaged("weights", lambda x: {**x, "window": -1}), "the weight of the window is below 0"),
     (damaged("tokens_2", lambda x: x.flip(0)), "do not ascend"),
     (damaged("tokens_2", lambda x: x + 1000), "do not ascend below the number of ids"),
     (damaged("tokens_2", lambda x: x.float()), "not of whole numbers"),

@@ -24,7 +24,7 @@ from folio.ngrams.window import expected_in_window
 from folio.testing import tiny_gpt
 
 TEXT = np.random.default_rng(1).integers(0, 11, 300)
-WEIGHTS = Weights(0.6, 0.5, window=3.0)
+WEIGHTS = Weights(0.6, 0.5)
 
 
 def model_of(
@@ -42,12 +42,8 @@ def rows(n: int = 3) -> torch.Tensor:
 
 
 def expected(model: GPTWithNGrams, alone: GPT, ids: torch.Tensor) -> torch.Tensor:
-    return 0.6 * alone(ids) + 0.5 * counted(model, ids)
-
-
-def counted(model: GPTWithNGrams, ids: torch.Tensor) -> torch.Tensor:
-    """(B, T, V) log-probabilities of the n-grams in their windows."""
-    return torch.from_numpy(expected_in_window(model.ngrams, ids.numpy(), 3.0, ids.shape[1])).log()
+    found = torch.from_numpy(model.ngrams.probabilities(ids.numpy())).log()
+    return 0.6 * alone(ids) + 0.5 * found
 
 
 @torch.no_grad()
@@ -91,7 +87,7 @@ def test_the_fast_layers_take_it_and_the_state_is_that_of_a_gpt():
 def test_in_bfloat16_the_ngrams_are_as_they_were():
     model, alone = model_of()
     rounded = model.bfloat16()(rows())
-    found = counted(model, rows())
+    found = torch.from_numpy(model.ngrams.probabilities(rows().numpy())).log()
     torch.testing.assert_close(rounded, 0.6 * alone.bfloat16()(rows()).float() + 0.5 * found)
 
 
@@ -126,9 +122,8 @@ def test_what_slid_out_of_a_window_is_forgotten(compiled: bool | None):
     reader.read([text[:8].tolist()], [cache])
     assert reader.forget(cache, 5)
     (found,) = reader.read([[int(text[8])]], [cache])
-    few, many = (
-        expected_in_window(model.ngrams, text[None, start:9], 3.0, 1)[0, 0] for start in (5, 0)
-    )
+    few = model.ngrams.probabilities(text[None, 5:9])[0, -1]
+    many = model.ngrams.probabilities(text[None, :9])[0, -1]
     assert np.abs(few - many).max() > 1e-3
     # Keys and values of what stayed know of what left, the n-grams do not.
     with torch.no_grad():
@@ -138,3 +133,21 @@ def test_what_slid_out_of_a_window_is_forgotten(compiled: bool | None):
         other.forget(of_model, 5)
         (logits,) = other.read([[int(text[8])]], [of_model])
     np.testing.assert_allclose(found, 0.6 * logits + 0.5 * np.log(few), atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_text_is_read_with_what_stands_in_its_windows_and_written_without():
+    alone = tiny_gpt()
+    ngrams, to_read = count_ngrams(TEXT, 4, 11), Weights(0.7, 0.4, window=3.0)
+    model = GPTWithNGrams(alone.config, ngrams, WEIGHTS, to_read)
+    model.load_state_dict(alone.state_dict())
+    model.eval()
+    torch.testing.assert_close(model(rows()), expected(model, alone, rows()))
+    ids = rows()
+    in_windows = torch.from_numpy(expected_in_window(ngrams, ids.numpy(), 3.0, 8)).log()
+    reading = model.reading()
+    torch.testing.assert_close(reading(ids), 0.7 * alone(ids) + 0.4 * in_windows)
+    cache, first = KVCache(model.config, 3, like=model.lm_head.weight), reading(ids)
+    parts = [reading(ids[:, :5], cache), reading(ids[:, 5:], cache)]
+    torch.testing.assert_close(torch.cat(parts, 1), first)
+    assert model.weights == WEIGHTS and reading.lm_head.weight is model.lm_head.weight

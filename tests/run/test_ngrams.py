@@ -88,11 +88,11 @@ def test_the_loss_is_that_of_the_product(tmp_path: Path):
     score, nll = opened.score(opened.validation()[:65])
     with torch.no_grad():
         logits = GPT.forward(network, torch.from_numpy(ids[None, :64]))[0]
-    k = network.weights.window
-    assert k in WINDOWS
+    k = network.to_read.window
+    assert k in WINDOWS and network.weights.window == 0
     counted = torch.from_numpy(expected_in_window(network.ngrams, ids[None, :64], k, 64)[0]).log()
     expected = F.cross_entropy(
-        network.weights.product(logits, counted), torch.from_numpy(ids[1:]), reduction="none"
+        network.to_read.product(logits, counted), torch.from_numpy(ids[1:]), reduction="none"
     )
     np.testing.assert_allclose(nll, expected.numpy(), atol=1e-4)
     assert score.targets == 64

@@ -10,6 +10,7 @@ from typing import Any
 from folio.config import read_toml
 from folio.export.ngrams import left_out
 from folio.run.model import Model
+from folio.run.ngrams import read_weights
 from folio.storage import read_json
 
 TAGS = "tags: [folio, from-scratch]"
@@ -76,11 +77,13 @@ def _names(sources: list[dict[str, Any]]) -> str:
 
 def losses(opened: Model) -> Iterator[tuple[str, str]]:
     """List the losses of this checkpoint on held-out texts, with their protocol."""
-    step, alone = opened.checkpoint.step, left_out(opened)
-    if alone is not None:  # all other losses are of the model beside its n-grams
-        if alone["step"] == step:
-            said = f"{alone['without']:.4f} nats per token over {alone['targets']:,} targets"
-            yield "loss, validation (without n-grams)", said
+    step, record = opened.checkpoint.step, read_weights(opened.run)
+    # All other losses are of the model beside its n-grams, and what stands in the window.
+    if record and (left_out(opened) is not None or "reading" in record):
+        which = "without" if left_out(opened) is not None else "with"
+        if record["step"] == step:
+            said = f"{record[which]:.4f} nats per token over {record['targets']:,} targets"
+            yield f"loss, validation ({which} n-grams)", said
         return
     file = opened.run.held_out_file
     for text in read_json(file, list) if file.exists() else []:

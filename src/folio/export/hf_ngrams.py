@@ -84,8 +84,6 @@ def _read(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], n_ids: int
     ]
     if not all(map(math.isfinite, (*weights, *losses.values()))):
         raise ValueError("a weight or a loss is not finite")
-    if weights.window < 0:
-        raise ValueError("the weight of the window is below 0")
     if not n_ids <= vocab_size <= MOST_IDS:
         raise ValueError(f"they are of {vocab_size:,} ids, and the model of {n_ids:,}")
     if problem := _problem(levels, discounts, n_ids):

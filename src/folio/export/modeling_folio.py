@@ -200,29 +200,7 @@ class NGrams(nn.Module):
             keys = before * v + token_ids
             found = torch.searchsorted(step.keys, keys).clamp(max=len(step.keys) - 1)
             ending = found.where((before >= 0) & (step.keys[found] == keys), -1)
-        p = p.unflatten(0, token_ids.shape)
-        if k := self.c["weights"].get("window", 0.0):
-            for rows, ids in zip(p, token_ids):
-                self.mix_in_window(rows, ids, k)
-        return p
-
-    def mix_in_window(self, p: Tensor, ids: Tensor, k: float) -> None:
-        """Mix into (T, V) probabilities what followed the same last tokens in the window before, by
-        the rule of Witten and Bell (1991, https://doi.org/10.1109/18.87000, method C).
-        """
-        t, v = p.shape
-        here, there = (ids[:, None] == ids).tril(-1).nonzero().unbind(1)
-        for n in range(len(self.c["sizes"])):
-            here, there = (x[there >= n] for x in (here, there))
-            same = ids[here - n] == ids[there - n]
-            here, there = here[same], there[same]
-            keys, counts = torch.unique(here * v + ids[there + 1], return_counts=True)
-            rows, tokens = keys // v, keys % v
-            zeros = torch.zeros(t, dtype=torch.float64, device=p.device)
-            kept = k / (n + 1) * zeros.index_add(0, rows, torch.ones_like(rows).double())
-            whole = (zeros.index_add(0, rows, counts.double()) + kept).clamp(min=1)
-            p *= torch.where(kept > 0, kept / whole, 1.0).float()[:, None]
-            p[rows, tokens] += (counts / whole[rows]).float()
+        return p.unflatten(0, token_ids.shape)
 
 
 class FolioForCausalLM(PreTrainedModel, GenerationMixin):

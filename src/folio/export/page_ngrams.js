@@ -47,23 +47,6 @@ class NGrams {
     return ngram;
   }
 
-  // Mix into p what followed the same last tokens in the window ids[start ... n - 1] before, by the rule of Witten and
-  // Bell (1991, https://doi.org/10.1109/18.87000, method C).
-  mixInWindow(ids, start, n) {
-    const { p, weights, discounts } = this;
-    let ends = []; // where the last tokens stood before
-    for (let i = start; i < n - 1; i++) ends.push(i);
-    for (let known = 0; known < discounts.length; known++) {
-      ends = ends.filter((i) => i - known >= start && ids[i - known] === ids[n - 1 - known]);
-      if (!ends.length) return;
-      const counts = new Map();
-      for (const i of ends) counts.set(ids[i + 1], (counts.get(ids[i + 1]) || 0) + 1);
-      const kept = weights.window / (known + 1) * counts.size, whole = ends.length + kept;
-      for (let id = 0; id < p.length; id++) p[id] *= kept / whole;
-      for (const [id, count] of counts) p[id] += count / whole;
-    }
-  }
-
   // Multiply what the model expects after ids[start ... n - 1] with what stood there in the text: logits to logits.
   readBeside(logits, ids, start, n) {
     const { p, tokens, counts, discounts, weights } = this;
@@ -81,7 +64,6 @@ class NGrams {
       for (let id = 0; id < p.length; id++) p[id] *= rest / total;
       for (let i = begin; i < end; i++) p[tokens[i]] += (counts[i] - taken(i)) / total;
     }
-    if (weights.window) this.mixInWindow(ids, start, n);
     for (let id = 0; id < logits.length; id++) logits[id] = weights.model * logits[id] + weights.ngrams * Math.log(p[id]);
   }
 }

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from folio.generation.reader import Cache, Reader
 from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
-from folio.ngrams.window import expected_in_window
 
 
 @dataclass
 class CacheWithTokens:
-    """What a reader knows of a text, and the tokens of it."""
+    """What a reader knows of a text, and the last tokens of it."""
 
     cache: Cache
     tokens: list[int] = field(default_factory=list[int])
@@ -53,10 +52,10 @@ class ReaderWithNGrams:
     ) -> NDArray[np.float32]:
         for ids, cache in zip(token_ids, caches):
             n_kept = min(cache.length, len(cache.tokens))
-            cache.tokens = [*cache.tokens[len(cache.tokens) - n_kept :], *ids]
+            seen = [*cache.tokens[len(cache.tokens) - n_kept :], *ids]
+            cache.tokens = seen[-self.ngrams.order :]
         logits = self.reader.read(token_ids, [cache.cache for cache in caches])
-        k, windows = self.weights.window, [np.array([cache.tokens]) for cache in caches]
-        each = [expected_in_window(self.ngrams, ids, k, n_last=1)[:, 0] for ids in windows]
+        each = [self.ngrams.probabilities(np.array([c.tokens]))[:, -1] for c in caches]
         found = np.concatenate(each)[:, : logits.shape[-1]]  # they may know more ids
         return self.weights.product(logits, np.log(found))
 

@@ -15,7 +15,7 @@ from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
-from folio.run.ngrams import read_weights
+from folio.run.ngrams import read_weights, told_loss
 from folio.training.pace_file import read_pace
 
 
@@ -92,7 +92,7 @@ def row_of(change: Change, runs: Sequence[Run]) -> Row:
         change,
         recipe.model.n_parameters,
         [
-            record["with"] if record else event["validation_loss"]
+            told_loss(record) if record else event["validation_loss"]
             for record, event in zip(beside, ends, strict=True)
         ],
         [event["seconds"] for event in ends],

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from folio.evaluation.score import sampled_windows
 from folio.fast.accelerate import accelerate
 from folio.ngrams.config import NGramConfig
-from folio.ngrams.fit import WINDOWS, fit, join, read_both
+from folio.ngrams.fit import fit, join, read_both
 from folio.ngrams.table import count_ngrams
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
@@ -56,7 +56,7 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     read = [window for window in read if len(window.targets)]
     if len(read) < 2 or sum(len(window.targets) for window in read) < FEWEST_TARGETS:
         return None
-    alone, found = join(read, 0.0), fit(read, WINDOWS if config.window else (0.0,))
+    alone, found = join(read, 0.0), fit(read, (0.0,))
     record = {
         "order": ngrams.order,
         "ngrams": len(ngrams),
@@ -67,6 +67,9 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
         "without": float(F.cross_entropy(alone.model, alone.targets)),
         "with": found.loss,
     }
+    if config.window:
+        reading = fit(read)
+        record |= {"reading": reading.weights._asdict(), "reading_loss": reading.loss}
     ngrams.save(run.ngrams_file)
     write_json(run.weights_file, record)
     return record

@@ -33,6 +33,7 @@ from folio.generation.readers import reader_for
 from folio.generation.scoring import Scored, score_tokens
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
+from folio.ngrams.gpt import GPTWithNGrams
 from folio.run.checkpoint import Checkpoint
 from folio.run.directory import Run
 from folio.run.writer import Writer
@@ -170,6 +171,8 @@ class Model(Writer):
         self, tokens: TokenIds, windows: list[Window], device: Device | None
     ) -> tuple[Score, NDArray[np.float32]]:
         model, world_size = self.model, 1
+        if isinstance(model, GPTWithNGrams):
+            model = model.reading()
         if device is not None:
             model = copy.deepcopy(model).to(device.torch, device.dtype)
             world_size = device.config.threads if device.config.kind == "cpu" else 1

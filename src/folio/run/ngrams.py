@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from folio.ngrams.table import NGrams
 
 
-def read_ngrams(run: Run) -> tuple[NGrams, Weights] | None:
-    """Read the n-grams of a run and their weights; None if it has none, or they were not weighed
-    yet.
+def read_ngrams(run: Run) -> tuple[NGrams, Weights, Weights] | None:
+    """Read the n-grams of a run and their weights, to write and to read; None if it has none, or
+    they were not weighed yet.
 
     Raises:
         UserError: they are damaged.
@@ -28,15 +28,21 @@ def read_ngrams(run: Run) -> tuple[NGrams, Weights] | None:
     if (record := read_weights(run)) is None:
         return None
     try:
-        weights = Weights.of(record["weights"])
+        to_write = Weights.of(record["weights"])
+        to_read = Weights.of(record.get("reading", record["weights"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(run.weights_file, f"it lacks {error}") from None
-    return NGrams.load(run.ngrams_file), weights
+    return NGrams.load(run.ngrams_file), to_write, to_read
 
 
 def read_weights(run: Run) -> dict[str, Any] | None:
     """Read ngrams.json; None if the run has none."""
     return read_json(run.weights_file, dict) if run.weights_file.exists() else None
+
+
+def told_loss(record: Mapping[str, Any]) -> float:
+    """Nats per token of the held-out text, as the run reads it; `record` as in `in_words`."""
+    return record.get("reading_loss", record["with"])
 
 
 def in_words(record: Mapping[str, Any]) -> str:
@@ -54,7 +60,8 @@ def in_words(record: Mapping[str, Any]) -> str:
 
 def both_losses(record: Mapping[str, Any]) -> str:
     """Say the losses without and with n-grams; `record` as in `in_words`."""
+    window = f", {record['reading_loss']:.4f} with the window" if "reading" in record else ""
     return (
         f"validation {record['without']:.4f} nats per token without them, "
-        f"{record['with']:.4f} with them"
+        f"{record['with']:.4f} with them{window}"
     )

@@ -92,7 +92,8 @@ def open_to_write(
     model = ModelArrays(config, _with_tied_head(arrays, config))
     reader: Reader = Decoder(model, weights, cores())
     if (counted := read_ngrams(run)) is not None:
-        reader = ReaderWithNGrams(reader, *counted)
+        ngrams, to_write, _ = counted
+        reader = ReaderWithNGrams(reader, ngrams, to_write)
     return CompiledWriter(run, checkpoint, config, reader, tokenizer, complaints)
 
 
