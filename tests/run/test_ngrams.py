@@ -15,7 +15,9 @@ from torch.nn import functional as F
 import folio
 from folio import jit
 from folio.cli.main import main
+from folio.config import Table
 from folio.errors import UserError
+from folio.export.card import losses
 from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
 from folio.ngrams.fit import WINDOWS
@@ -28,7 +30,7 @@ from folio.recipe.watcher import Watcher
 from folio.run import add_ngrams
 from folio.run.directory import Run
 from folio.run.model import Model
-from folio.run.ngrams import read_weights
+from folio.run.ngrams import read_weights, told_loss
 from folio.run.opening import open_run, open_to_write
 from folio.run.writer import CompiledWriter, Writer
 from folio.training.state import TrainingState
@@ -38,12 +40,12 @@ ORDER = 6
 
 
 def trained(
-    folder: Path, steps: int = 6, words: int = 3000, tokens: int = 1 << 22, **settings: Any
+    folder: Path, steps: int = 6, words: int = 3000, ngrams: Table | None = None, **settings: Any
 ) -> Model:
     path = folder / "book.txt"
     path.write_text(prose(words, seed=1))
-    ngrams = {"order": ORDER, "tokens": tokens}
-    return train_on(path, "counted", steps=steps, ngrams=ngrams, **settings)
+    counted = {"order": ORDER} | (ngrams or {})
+    return train_on(path, "counted", steps=steps, ngrams=counted, **settings)
 
 
 class Watching(Watcher):
@@ -201,10 +203,26 @@ def test_a_vocabulary_as_large_as_they_come_has_ngrams_too(
 
 
 def test_of_a_long_text_the_last_tokens_are_counted(tmp_path: Path):
-    opened = trained(tmp_path, tokens=2000)
+    opened = trained(tmp_path, ngrams={"tokens": 2000})
     assert isinstance(opened.model, GPTWithNGrams)
     rows, size = np.asarray(opened.validation()[:60])[None], opened.model.config.vocab_size
     of_the_end = count_ngrams(opened.training()[-2000:], ORDER, size).probabilities(rows)
     np.testing.assert_array_equal(opened.model.ngrams.probabilities(rows), of_the_end)
     record = read_weights(opened.run)
     assert record is not None and record["tokens"] == 2000 < len(opened.training())
+
+
+def test_a_run_without_the_window_reads_as_it_writes(tmp_path: Path):
+    opened = trained(tmp_path, ngrams={"window": False})
+    assert isinstance(opened.model, GPTWithNGrams)
+    assert opened.model.to_read == opened.model.weights and opened.model.to_read.window == 0
+    record = read_weights(opened.run)
+    assert record is not None and told_loss(record) == record["with"]
+
+
+def test_a_card_tells_the_loss_of_what_leaves_which_knows_nothing_of_the_window(tmp_path: Path):
+    opened = trained(tmp_path)
+    record = read_weights(opened.run)
+    assert record is not None and told_loss(record) == record["reading_loss"] != record["with"]
+    said = f"{record['with']:.4f} nats per token over {record['targets']:,} targets"
+    assert list(losses(opened)) == [("loss, validation (with n-grams)", said)]
