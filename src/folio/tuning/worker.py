@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import sys
 import threading
 import time
@@ -316,6 +317,8 @@ def _tell_failure(trial: Trial, error: Exception) -> None:
 def main() -> None:
     """Work on the study of a directory until standard input ends."""
     gone = threading.Event()
+    if _has_ended():  # which a thread could hear too late
+        gone.set()
     threading.Thread(target=_wait_for_end, args=(gone,), daemon=True).start()
     with output(), stop_requested() as asked:
         try:
@@ -323,6 +326,14 @@ def main() -> None:
         except UserError as error:
             say(f"error: {error}")
             sys.exit(2)
+
+
+def _has_ended() -> bool:
+    """Whether standard input has ended already; False where nobody can tell, as on Windows."""
+    with suppress(OSError):
+        ready, _, _ = select.select([0], [], [], 0)
+        return bool(ready) and not os.read(0, 1024)
+    return False
 
 
 def _wait_for_end(gone: threading.Event) -> None:
