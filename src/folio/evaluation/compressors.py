@@ -10,6 +10,7 @@ import importlib.util
 import lzma
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,12 +68,10 @@ def ppmd_bits(
     """
     import pyppmd
 
-    encoder = pyppmd.Ppmd7Encoder(order, PPMD_MEMORY)
+    encoder = _ppmd_after(before, goes_on, order)
     # Output comes as soon as it is known, so the first text need not be compressed alone; what is
     # still buffered is as much as an empty text leaves.
     ends = len(pyppmd.Ppmd7Encoder(order, 1 << 16).flush())
-    for chunk in _chunks((before[-PPMD_READS:],), goes_on):
-        encoder.encode(chunk)
     sizes = [len(encoder.encode(chunk)) for chunk in _chunks((text,), goes_on)]
     return 8 * (sum(sizes) + len(encoder.flush()) - ends)
 
@@ -92,11 +91,7 @@ def ppmd_bits_apart(
         goes_on: as in `xz_bits`.
         order: as in `ppmd_bits`.
     """
-    import pyppmd
-
-    encoder = pyppmd.Ppmd7Encoder(order, PPMD_MEMORY)
-    for chunk in _chunks((before[-PPMD_READS:],), goes_on):
-        encoder.encode(chunk)
+    encoder = _ppmd_after(before, goes_on, order)
 
     def size(*texts: Bytes) -> int:
         return sum(len(encoder.encode(chunk)) for chunk in _chunks(texts, goes_on)) + len(
@@ -107,6 +102,16 @@ def ppmd_bits_apart(
         return _in_a_fork(lambda: size(known, text)) - _in_a_fork(lambda: size(known))
 
     return 8 * sum(added(known, text) for known, text in pieces if goes_on())
+
+
+def _ppmd_after(before: Bytes, goes_on: Callable[[], bool], order: int) -> Any:
+    """A PPMd that has read the end of a text."""
+    import pyppmd
+
+    encoder = pyppmd.Ppmd7Encoder(order, PPMD_MEMORY)
+    for chunk in _chunks((before[-PPMD_READS:],), goes_on):
+        encoder.encode(chunk)
+    return encoder
 
 
 def _in_a_fork(work: Callable[[], int]) -> int:

@@ -79,8 +79,9 @@ def losses(opened: Model) -> Iterator[tuple[str, str]]:
     """List the losses of this checkpoint on held-out texts, with their protocol."""
     step, record = opened.checkpoint.step, read_weights(opened.run)
     # All other losses are of the model beside its n-grams, and what stands in the window.
-    if record and (left_out(opened) is not None or "reading" in record):
-        which = "without" if left_out(opened) is not None else "with"
+    alone = left_out(opened) is not None
+    if record and (alone or "reading" in record):
+        which = "without" if alone else "with"
         if record["step"] == step:
             said = f"{record[which]:.4f} nats per token over {record['targets']:,} targets"
             yield f"loss, validation ({which} n-grams)", said

@@ -59,7 +59,7 @@ class Window(NamedTuple):
     counts: NDArray[np.bool_]
     """(T,) whether each target counts."""
     order: int
-    """Of the n-grams."""
+    """Most tokens of an n-gram."""
 
     def expected(self, k: float) -> NDArray[np.float32]:
         """(n, V) probabilities of the n-grams with this k of window.py."""
@@ -111,7 +111,7 @@ class Fit(NamedTuple):
     """What was found on a text."""
 
     weights: Weights
-    """The best ones."""
+    """Those with the smallest loss on the whole text."""
     loss: float
     """Nats per token, of each half of the text by the weights that are best on the other half."""
 
@@ -134,9 +134,11 @@ def fit(windows: Sequence[Window], tried: Sequence[float] = WINDOWS) -> Fit:
 
 def _best_of(windows: Sequence[Window], tried: Sequence[float]) -> Weights:
     """The exponents and the k; which k is told by the exponents that are best for the usual one."""
-    some = windows[:: max(1, len(windows) // MOST_TRIED)]
-    usual = best_weights(*join(some, USUAL if USUAL in tried else tried[0]))
-    k = min(tried, key=lambda k: _loss(join(some, k), usual)) if len(tried) > 1 else tried[0]
+    k = tried[0]
+    if len(tried) > 1:
+        some = windows[:: max(1, len(windows) // MOST_TRIED)]
+        usual = best_weights(*join(some, USUAL))
+        k = min(tried, key=lambda k: _loss(join(some, k), usual))
     return best_weights(*join(windows, k))._replace(window=k)
 
 

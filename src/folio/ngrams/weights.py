@@ -24,8 +24,8 @@ class Weights(NamedTuple):
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Self:
         """Read the numbers by name, as `_asdict` gives them; older files have no `window`."""
-        found = {name: float(table[name]) for name in cls._fields if name != "window"}
-        return cls(**found, window=float(table.get("window", 0.0)))
+        model, ngrams = float(table["model"]), float(table["ngrams"])
+        return cls(model, ngrams, float(table.get("window", 0.0)))
 
     def product(self, model: Any, ngrams: Any) -> Any:
         """Multiply: two (..., V) logits or log-probabilities, tensors or arrays, to logits."""

@@ -18,10 +18,10 @@ from folio.run.model import Model
 from folio.storage import write_json
 
 MOST_TARGETS, MOST_LOGITS = 1 << 17, 1 << 24
-"""Targets by which the weights are found, which are two numbers: as many as these logits, which are
-held twice in float32: 2,048 of 8,192 byte pairs. Never fewer than twice FEWEST_TARGETS."""
+"""Targets by which the weights are found, which are three numbers: as many as these logits, which
+are held twice in float32: 2,048 of 8,192 byte pairs. Never fewer than twice FEWEST_TARGETS."""
 FEWEST_TARGETS = 256
-"""Of fewer, two weights would be noise."""
+"""Of fewer, the weights would be noise."""
 
 
 def targets_weighed(vocab_size: int, n_tokens: int) -> int:
@@ -36,11 +36,12 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
 
     Args:
         opened: the run, its model without n-grams.
-        config: their order, and how many tokens are counted.
+        config: their order, how many tokens are counted, and whether the window counts.
 
     Returns:
         The content of ngrams.json, losses in nats per token: `without` them, and `with`, by weights
-        that were found on the other half of the text. None if the text is too short.
+        that were found on the other half of the text; `reading_loss` where the window counts, too.
+        None if the text is too short.
     """
     run, shape = opened.run, opened.model.config
     tokens: NDArray[np.int64] = np.asarray(opened.validation(), np.int64)
