@@ -137,7 +137,7 @@ def test_a_large_model_reads_a_sample_of_a_long_text(
 ):
     ask = ("evaluate", "trained", *([str(book)] if text == "file" else []), "--json")
     everything = folio(*ask)
-    monkeypatch.setattr("folio.cli.evaluate.MOST_WORK", 1e6)
+    monkeypatch.setattr("folio.run.model.MOST_WORK", 1e6)
     sample = folio(*ask)
     assert "% of the" in sample.err and "--whole" in sample.err and not everything.err
     some, of = (json.loads(said.out)[0]["targets"] for said in (sample, everything))

@@ -19,7 +19,13 @@ from folio.evaluation.score import Score
 from folio.jit import available
 from folio.run import adaptive, baselines
 from folio.run.adaptive import evaluate_adaptive
-from folio.run.baselines import Baseline, compare, measure_baselines
+from folio.run.baselines import (
+    Baseline,
+    compare,
+    compare_reading,
+    measure_baselines,
+    measure_ppmd,
+)
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import Bytes
 from tests.recall.making import prose, train_on
@@ -213,7 +219,7 @@ def test_an_adaptive_loss_is_named_as_one_and_comes_after_the_exact_one(
     size = {"vocab_size": 290} if kind == "bpe" else {}
     train_on(path, "short", steps=5, tokenizer={"kind": kind, **size})
     main(["evaluate", "short", "--adaptive", "--json"])
-    records = json.loads(capsys.readouterr().out)
+    records = [r for r in json.loads(capsys.readouterr().out) if "perplexity" in r]
     protocols = [record["protocol"] for record in records]
     assert protocols[0] == "exact"
     assert protocols[-2:] == ["adaptive", "adaptive, with n-grams"]
@@ -253,3 +259,82 @@ def test_of_a_long_training_text_the_end_is_counted(
         evaluate_adaptive(opened, tell=said.append)
         assert words in said[-1]
     assert given == [100, len(opened.training())]
+
+
+def test_of_a_long_validation_text_the_beginning_is_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FOLIO_JIT", "off")
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    opened, said = train_on(path, "short", steps=1), list[str]()
+    (score,) = evaluate_adaptive(opened, tell=said.append, most=100.5)
+    assert score.targets == 99
+    assert said[0].startswith(f"reading the first 100 of {len(opened.validation()):,} tokens by 9")
+    assert (
+        score.counts == np.bincount(opened.validation()[1:100], minlength=len(score.counts))
+    ).all()
+    (score,) = evaluate_adaptive(opened, tell=said.append, most=1e9)
+    assert score.targets == len(opened.validation()) - 1
+
+
+@NEEDS_PPMD
+def test_ppmd_is_measured_on_what_an_adaptive_model_reads(tmp_path: Path):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    opened = train_on(path, "short", steps=1)
+    training, text = (opened.tokenizer.decode(x) for x in (opened.training(), opened.validation()))
+    before, beginning = (np.frombuffer(x.encode(), np.uint8) for x in (training, text[:100]))
+    found = measure_ppmd(opened, 100)
+    for order, one in zip((6, 16), found, strict=True):
+        assert one.name == f"PPMd, order {order}, the first 100 tokens"
+        assert one.kind == "adaptive"
+        bits = ppmd_bits(before, beginning, order=order)
+        assert one.bits_per_byte == pytest.approx(bits / 100)
+        assert one.nats_per_token == pytest.approx(bits * math.log(2) / 99)
+    assert [one.name for one in measure_ppmd(opened, len(text))] == [
+        "PPMd, order 6",
+        "PPMd, order 16",
+    ]
+
+
+def test_without_ppmd_an_adaptive_loss_stands_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    opened, said = train_on(path, "short", steps=1), list[str]()
+    monkeypatch.setattr(baselines, "has_ppmd", lambda: False)
+    assert measure_ppmd(opened, 100, said.append) == []
+    assert "pip install 'foliolm[baselines]'" in said[0]
+    assert compare_reading(some_score(1.0), []) == ""
+
+
+def test_an_adaptive_loss_is_compared_with_the_better_compressor():
+    others = [
+        baseline("PPMd, order 6", "adaptive", 2.0),
+        baseline("PPMd, order 16", "adaptive", 1.6),
+    ]
+    assert "is 25% below PPMd, order 16." in compare_reading(some_score(1.2), others)
+    assert "is 25% above PPMd, order 16." in compare_reading(some_score(2.0), others)
+
+
+@NEEDS_PPMD
+@pytest.mark.skipif(not available(), reason="needs numba")
+def test_the_verb_compares_an_adaptive_loss_with_ppmd_and_reads_all_if_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    opened = train_on(path, "short", steps=1)
+    work = 600 * opened.model.config.n_parameters
+    monkeypatch.setattr("folio.run.model.MOST_WORK", work)
+    main(["evaluate", "short", "--adaptive"])
+    out = capsys.readouterr().out
+    assert "PPMd, order 16, the first 100 tokens" in out and "Learning as it reads" in out
+    main(["evaluate", "short", "--adaptive", "--baselines", "--whole", "--json"])
+    records = json.loads(capsys.readouterr().out)
+    names = [record["name"] for record in records if "name" in record]
+    assert names.count("PPMd, order 6") == names.count("PPMd, order 16") == 1
+    learning = [record for record in records if record["protocol"] == "adaptive, with n-grams"]
+    assert learning[0]["targets"] == len(opened.validation()) - 1

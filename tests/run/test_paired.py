@@ -64,6 +64,29 @@ def test_the_difference_is_that_of_the_losses_with_the_error_of_pairs(made: dict
     assert "one is better than short by" in found.in_words("short", "one")
 
 
+def test_of_a_long_text_two_models_read_the_same_windows(
+    made: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+):
+    first, second = folio.load(made["short"].path), folio.load(made["one"].path)
+    context_length, n = first.config.context_length, len(first.validation())
+    monkeypatch.setattr("folio.run.model.MOST_WORK", first.config.n_parameters * (n // 2))
+    found = compare(Reading(first), Reading(second))
+    nll = [opened.nats(opened.validation(), sample=n // 2) for opened in (first, second)]
+    read = ~np.isnan(nll[0])
+    assert n // 2 - context_length <= read.sum() <= n // 2 + context_length
+    expected = float((nll[1] - nll[0])[read].mean())
+    assert found is not None and found.difference == pytest.approx(expected, rel=1e-5)
+    assert expected < 0 and 0 < found.standard_error < 0.2
+    # Other tokens have no windows in common, so that all of the text is read.
+    other = folio.load(made["bpe"].path)
+    found = compare(Reading(first), Reading(other))
+    whole = [
+        opened.evaluate(opened.validation())[0].record(opened.tokenizer)["bits_per_byte"]
+        for opened in (first, other)
+    ]
+    assert found is not None and found.difference == pytest.approx(whole[1] - whole[0], abs=0.01)
+
+
 def test_models_with_different_vocabularies_are_compared_by_byte(made: dict[str, Run]):
     first, second = folio.load(made["one"].path), folio.load(made["bpe"].path)
     found = compare(Reading(first), Reading(second))
@@ -95,20 +118,20 @@ def test_the_first_of_several_runs_is_opened_and_read_once(
     made: dict[str, Run], monkeypatch: pytest.MonkeyPatch
 ):
     opened, read, told = list[str](), list[str](), list[str]()
-    open_run, score = opening.open_run, Model.score
+    open_run, nats = opening.open_run, Model.nats
 
     def counted_open(run: Run) -> Model:
         opened.append(run.name)
         return open_run(run)
 
-    def counted_score(self: Model, *arguments: Any) -> Any:
+    def counted_nats(self: Model, *arguments: Any, **named: Any) -> Any:
         read.append(self.run.name)
-        return score(self, *arguments)
+        return nats(self, *arguments, **named)
 
     names = ["one", "again", "other", "bpe", "short"]
     pairs = [differences([made["one"], made[name]], told.append)[0] for name in names[1:]]
     monkeypatch.setattr(opening, "open_run", counted_open)
-    monkeypatch.setattr(Model, "score", counted_score)
+    monkeypatch.setattr(Model, "nats", counted_nats)
     assert differences([made[name] for name in names], told.append) == pairs
     assert sorted(opened) == sorted(names) and sorted(read) == ["again", "bpe", "one", "short"]
 

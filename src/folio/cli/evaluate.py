@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from folio.run.baselines import Baseline
     from folio.run.model import Model
 
-MOST_WORK = 8e12
-"""Parameters of a model times the tokens that it reads of a text: of 135 million parameters some
-four minutes of two cores without bfloat16."""
-NGRAM_WORK = 500
-"""What n-grams cost for each of their tokens and each id of the vocabulary, as so many parameters.
-With 16,384 ids they take twenty times as long as a model of 5 million."""
+ADAPTIVE_WORK = 6
+"""What a token costs with --adaptive, as so many that are read: some ten minutes are allowed."""
 COLUMNS = (
     "text",
     "protocol",
@@ -69,11 +65,11 @@ def evaluate(
         baselines: Also measure simpler models on the validation text: character frequencies,
             n-grams, xz, PPMd.
         adaptive: Read the validation text once more, learning after each window as compressors do,
-            by a mixture of copies with different learning rates, alone and mixed with counts. Must
-            not be compared with an exact loss.
+            by a mixture of copies with different learning rates, alone and mixed with counts; and
+            by PPMd. Must not be compared with an exact loss.
         whole: Read all of each text. Without it of a long one a sample is read, windows that are
             evenly spaced over it: as much as a model of its size reads in a few minutes. The
-            standard error tells what that leaves open.
+            standard error tells what that leaves open. --adaptive reads its beginning.
     """
     from folio.run.directory import find_run
 
@@ -90,25 +86,22 @@ def evaluate(
     chosen = choose_device(_as_trained(read_toml(found.recipe_file)["device"], device))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    work, record = opened.model.config.n_parameters, read_weights(found)
-    if record:
-        work += NGRAM_WORK * record["order"] * opened.model.config.vocab_size
-    most = math.inf if whole else MOST_WORK / work
+    record, most = read_weights(found), math.inf if whole else opened.read_in_minutes
     if files or text:
         records = _evaluate_texts(opened, chosen, files, text, encoding, most)
     else:
         records = _evaluate_held_out(opened, chosen, most)
-    if adaptive:
-        from folio.run.adaptive import evaluate_adaptive
-
-        records += [
-            {"text": "validation", **score.record(opened.tokenizer)}
-            for score in evaluate_adaptive(opened, chosen.config.threads, say)
-        ]
     others: list[Baseline] = []
-    sentence = ""
+    sentences: list[str] = []
     if baselines:
         others, sentence = _measure_baselines(opened, chosen, most)
+        sentences.append(sentence)
+    if adaptive:
+        learning, compressed, sentence = _evaluate_adaptive(opened, chosen, whole)
+        known = {baseline.name for baseline in others}
+        others += [baseline for baseline in compressed if baseline.name not in known]
+        records += learning
+        sentences.append(sentence)
     common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
     records = [common | record for record in records]
     if json:
@@ -131,7 +124,7 @@ def evaluate(
             [b.name, b.kind, f"{b.nats_per_character:.4f}", f"{b.bits_per_byte:.4f}"]
             for b in others
         ]
-        show(f"\n{table(head, cells)}\n\n{sentence}")
+        show(f"\n{table(head, cells)}\n\n{' '.join(filter(None, sentences))}")
     say_next("evaluate", RUN=found.word)
 
 
@@ -234,6 +227,20 @@ def _measure_baselines(opened: Model, device: Device, most: float) -> tuple[list
     families = opened.run.families("validation")
     score = opened.evaluate(opened.validation(), families, device, most=most)[0]
     return found, compare(score, found) if found else ""
+
+
+def _evaluate_adaptive(
+    opened: Model, device: Device, whole: bool
+) -> tuple[list[Table], list[Baseline], str]:
+    """Score the validation text, or its beginning, learning from it, and compare with PPMd."""
+    from folio.run.adaptive import evaluate_adaptive
+    from folio.run.baselines import compare_reading, measure_ppmd
+
+    most = math.inf if whole else max(opened.read_in_minutes // ADAPTIVE_WORK, 2)
+    scores = evaluate_adaptive(opened, device.config.threads, say, most)
+    records = [{"text": "validation", **score.record(opened.tokenizer)} for score in scores]
+    others = measure_ppmd(opened, scores[-1].targets + 1, say)
+    return records, others, compare_reading(scores[-1], others)
 
 
 def _cell(value: object) -> str:

@@ -17,9 +17,11 @@ import numpy as np
 from folio.tokens.text import Bytes
 
 PPMD_ORDER = 6
-PPMD_ORDER_APART = 16
-"""For pieces that do not help each other, where a long context is worth more."""
-PPMD_MEMORY = 256 << 20
+PPMD_ORDER_LONG = 16
+"""Where a long context is worth more: for sources and documentation that repeat themselves, and for
+pieces that do not help each other."""
+PPMD_MEMORY = 1 << 30
+"""In bytes, at most."""
 PPMD_READS = 128 << 20
 """In bytes; of the first text only the end is read, until the table of contexts is full."""
 XZ_READS = 16 << 20
@@ -80,7 +82,7 @@ def ppmd_bits_apart(
     before: Bytes,
     pieces: Sequence[tuple[Bytes, Bytes]],
     goes_on: Callable[[], bool] = lambda: True,
-    order: int = PPMD_ORDER_APART,
+    order: int = PPMD_ORDER_LONG,
 ) -> int:
     """Compressed size in bits of pieces of a text, of which none helps with another: each is read
     by a copy of a PPMd that has read the first text, in a process forked for it.

@@ -4,6 +4,7 @@ n-grams and other counts, which learn from it as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +22,10 @@ COUNTED = 1 << 21
 
 
 def evaluate_adaptive(
-    opened: Model, world_size: int = 1, tell: Callable[[str], None] = lambda line: None
+    opened: Model,
+    world_size: int = 1,
+    tell: Callable[[str], None] = lambda line: None,
+    most: float = math.inf,
 ) -> list[Score]:
     """Read the validation text with gradient steps in between.
 
@@ -29,6 +33,7 @@ def evaluate_adaptive(
         opened: the model; it is not changed.
         world_size: processes; the numbers do not depend on it.
         tell: hears what is being done.
+        most: tokens that are read, from the beginning on; two or more.
 
     Returns:
         `adaptive`, strided; and where there are kernels, that mixed with n-grams and other counts,
@@ -42,12 +47,14 @@ def evaluate_adaptive(
             f"--adaptive reads whole texts, but of the conversations of {opened.run.path} only the "
             f"answers count. Leave it out."
         )
-    tokens, training = np.asarray(opened.validation()), opened.training()
-    if len(tokens) < 2:
+    whole, training = opened.validation(), opened.training()
+    if len(whole) < 2:
         raise UserError(f"The run {opened.run.path} has no validation text to read.")
+    tokens = np.asarray(whole[: int(min(most, len(whole)))])
     adaptation = Adaptation(opened.model, training, opened.model.config.context_length)
     vocab_size = opened.tokenizer.vocab_size
-    tell(f"reading {len(tokens):,} tokens by {len(RATES) + 1} copies of the model")
+    of = f"the first {len(tokens):,} of {len(whole):,}" if len(tokens) < len(whole) else "all"
+    tell(f"reading {of} tokens by {len(RATES) + 1} copies of the model")
     reading = adaptation.read(tokens, RATES, world_size, tell)
     scores = [_score("adaptive", reading.nats[1:], tokens, vocab_size)]
     if available():

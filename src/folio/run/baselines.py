@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from folio.evaluation.compressors import (
     PPMD_ORDER,
-    PPMD_ORDER_APART,
+    PPMD_ORDER_LONG,
     PPMD_READS,
     XZ_READS,
     has_ppmd,
@@ -107,7 +107,9 @@ def measure_baselines(
         if not has_ppmd():
             tell("PPMd is not installed: pip install 'foliolm[baselines]'")
         tell(f"xz{' and PPMd' if has_ppmd() else ''}, in a thread of their own")
-        pieces = _windows(validation, held_out.text, opened.model.config.context_length)
+        pieces = list[_Piece]()
+        if has_ppmd() and sys.platform == "linux":  # where a process can be forked at any time
+            pieces = _windows(validation, held_out.text, opened.model.config.context_length)
         compressed = _beside(lambda goes_on: _compressors(before, held_out, pieces, goes_on))
     uniform, frequencies = _characters(training, validation)
     found = [
@@ -125,6 +127,35 @@ def measure_baselines(
         total = float(nats.sum(dtype=np.float64))
         found.append(held_out.baseline(f"n-grams of {order}{chosen}", kind, total))
     return found + compressed()
+
+
+def measure_ppmd(
+    opened: Model, n_tokens: int, tell: Callable[[str], None] = lambda line: None
+) -> list[Baseline]:
+    """Measure PPMd, with shorter and with longer contexts, on the tokens that `--adaptive` reads.
+
+    Args:
+        opened: the run.
+        n_tokens: of the beginning of its validation text; two or more.
+        tell: as in `measure_baselines`.
+
+    Returns:
+        The baselines; none where PPMd is not installed.
+    """
+    if not has_ppmd():
+        tell("PPMd, which reads like this, is not installed: pip install 'foliolm[baselines]'")
+        return []
+    tell("PPMd, on the same text")
+    whole, found = opened.validation(), list[Baseline]()
+    before = TokenText(opened.training(), opened.tokenizer).whole()
+    text = TokenText(whole[:n_tokens], opened.tokenizer)
+    held_out = _HeldOut(text.whole(), text.n_characters, n_tokens - 1)
+    part = f", the first {n_tokens:,} tokens" if n_tokens < len(whole) else ""
+    for order in (PPMD_ORDER, PPMD_ORDER_LONG):
+        nats = ppmd_bits(before, held_out.text, order=order) * math.log(2)
+        name = _named(f"PPMd, order {order}{part}", before, PPMD_READS)
+        found.append(held_out.baseline(name, "adaptive", nats))
+    return found
 
 
 class _Piece(NamedTuple):
@@ -154,27 +185,29 @@ def _windows(validation: TokenText, text: Bytes, context_length: int) -> list[_P
 def _compressors(
     before: Bytes, held_out: _HeldOut, pieces: list[_Piece], goes_on: Callable[[], bool]
 ) -> list[Baseline]:
-    """Compress; a compressor that reads only the end of a long training text says so in its
-    name.
-    """
-
-    def name(of: str, reads: int) -> str:
-        return of if len(before) <= reads else f"{of}, after the last {reads >> 20} MB"
-
-    bits = xz_bits(before, held_out.text, goes_on)
-    found = [held_out.baseline(name("xz -9e", XZ_READS), "adaptive", bits * math.log(2))]
+    """Compress the held-out text; by PPMd also its pieces, if there are some, each by itself."""
+    nats = xz_bits(before, held_out.text, goes_on) * math.log(2)
+    found = [held_out.baseline(_named("xz -9e", before, XZ_READS), "adaptive", nats)]
     if has_ppmd():
-        bits = ppmd_bits(before, held_out.text, goes_on)
-        of = f"PPMd, order {PPMD_ORDER}"
-        found.append(held_out.baseline(name(of, PPMD_READS), "adaptive", bits * math.log(2)))
-        if sys.platform == "linux":  # where a process can be forked at any time
-            bits = ppmd_bits_apart(before, [(p.known, p.text) for p in pieces], goes_on)
-            text = np.concatenate([p.text for p in pieces])
-            characters = int(np.count_nonzero((text & 0xC0) != 0x80))
-            read = _HeldOut(text, characters, sum(p.targets for p in pieces))
-            of = f"PPMd, order {PPMD_ORDER_APART}, in the model's windows"
-            found.append(read.baseline(name(of, PPMD_READS), "static", bits * math.log(2)))
+        nats = ppmd_bits(before, held_out.text, goes_on) * math.log(2)
+        name = _named(f"PPMd, order {PPMD_ORDER}", before, PPMD_READS)
+        found.append(held_out.baseline(name, "adaptive", nats))
+    if pieces:
+        apart = [(p.known, p.text) for p in pieces]
+        nats = ppmd_bits_apart(before, apart, goes_on) * math.log(2)
+        text = np.concatenate([p.text for p in pieces])
+        characters = int(np.count_nonzero((text & 0xC0) != 0x80))
+        read = _HeldOut(text, characters, sum(p.targets for p in pieces))
+        of = f"PPMd, order {PPMD_ORDER_LONG}, in the model's windows"
+        found.append(read.baseline(_named(of, before, PPMD_READS), "static", nats))
     return found
+
+
+def _named(compressor: str, before: Bytes, reads: int) -> str:
+    """The name of a compressor, which says so if it reads only the end of the training text."""
+    if len(before) <= reads:
+        return compressor
+    return f"{compressor}, after the last {reads >> 20} MB"
 
 
 def _beside(work: Callable[[Callable[[], bool]], T]) -> Callable[[], T]:
@@ -261,6 +294,16 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
             f"counting characters tells. More steps come first."
         )
     return ""
+
+
+def compare_reading(score: Score, others: list[Baseline]) -> str:
+    """What an adaptive loss is worth, in a sentence, beside compressors that read the same."""
+    best = min(others, key=lambda b: b.nats_per_token, default=None)
+    if best is None:
+        return ""
+    share = score.nats_per_token / best.nats_per_token - 1
+    where = "below" if share < 0 else "above"
+    return f"Learning as it reads, your model is {abs(share):.0%} {where} {best.name}."
 
 
 def _characters(training: TokenText, validation: TokenText) -> tuple[float, float]:

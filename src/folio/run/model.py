@@ -40,6 +40,13 @@ from folio.run.writer import Writer
 from folio.tokenizers import Tokenizer
 from folio.tokenizers.base import TokenIds
 
+MOST_WORK = 8e12
+"""Parameters of a model times the tokens that it reads of a text: of 135 million parameters some
+four minutes of two cores without bfloat16."""
+NGRAM_WORK = 500
+"""What n-grams cost for each of their tokens and each id of the vocabulary, as so many parameters.
+With 16,384 ids they take twenty times as long as a model of 5 million."""
+
 
 @dataclass(frozen=True, repr=False)
 class Model(Writer):
@@ -71,6 +78,14 @@ class Model(Writer):
     @property
     def config(self) -> ModelConfig:
         return self.model.config
+
+    @property
+    def read_in_minutes(self) -> int:
+        """How many tokens the model reads in a few minutes."""
+        work = self.config.n_parameters
+        if isinstance(self.model, GPTWithNGrams):
+            work += NGRAM_WORK * self.model.ngrams.order * self.config.vocab_size
+        return max(int(MOST_WORK / work), 2)
 
     def reader(self, compiled: bool | None = None) -> Reader:
         """What computes logits; rebuilt after the model was changed, except through `.data`, which

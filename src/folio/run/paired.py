@@ -54,6 +54,7 @@ class Reading:
 
     def __init__(self, opened: Model) -> None:
         self.opened, self.tokenizer = opened, opened.tokenizer
+        self._nll: dict[int, NDArray[np.float32]] = {}
 
     @cached_property
     def tokens(self) -> TokenIds:
@@ -71,10 +72,11 @@ class Reading:
         counted = counted_targets(self.opened, "validation")
         return True if counted is None else counted
 
-    @cached_property
-    def nll(self) -> NDArray[np.float32]:
-        """(N - 1,) nats of each target."""
-        return self.opened.score(self.tokens)[1]
+    def nll(self, sample: int) -> NDArray[np.float32]:
+        """(N - 1,) nats of each target; nan where it is not among a sample, 0 being all."""
+        if sample not in self._nll:
+            self._nll[sample] = self.opened.nats(self.tokens, sample=sample)
+        return self._nll[sample]
 
     @cached_property
     def spelled(self) -> bytes | None:
@@ -87,7 +89,8 @@ class Reading:
 def compare(first: Reading, second: Reading) -> Paired | None:
     """Compare the losses of two models; None if they held out different texts.
 
-    Models with one vocabulary are compared by token, others by byte.
+    Models with one vocabulary are compared by token, others by byte. Of a long text models with one
+    vocabulary and one length of context read the same windows, as much as takes a few minutes.
     """
     same = first.tokenizer.fingerprint == second.tokenizer.fingerprint
     if same and not np.array_equal(first.tokens, second.tokens):
@@ -96,11 +99,16 @@ def compare(first: Reading, second: Reading) -> Paired | None:
         return None
     begin = max(int(first.n_bytes[0]), int(second.n_bytes[0]))  # the first token is no target
     families, nats, sizes = first.opened.run.families("validation"), list[Any](), list[Any]()
+    length = first.opened.config.context_length
+    alike = same and length == second.opened.config.context_length
+    most = min(first.opened.read_in_minutes, second.opened.read_in_minutes)
+    sample = most if alike and len(first.tokens) > most else 0
     for of in (first, second):
+        nll = of.nll(sample)
         starts = np.cumsum(of.n_bytes) - of.n_bytes  # (N,) first byte of each token
         blocks = _blocks(of.tokens, of.tokenizer.end_of_document, families, starts)[1:]
-        kept = (starts[1:] >= begin) & of.counted
-        nats.append(np.bincount(blocks, of.nll * kept))
+        kept = (starts[1:] >= begin) & of.counted & ~np.isnan(nll)
+        nats.append(np.bincount(blocks, np.where(kept, nll, 0.0)))
         sizes.append(np.bincount(blocks, kept if same else of.n_bytes[1:] * kept))
     difference = nats[1] - nats[0]
     scale = 1.0 if same else 1 / math.log(2)
