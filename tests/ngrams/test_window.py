@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from folio.ngrams.table import count_ngrams
 from folio.ngrams.weights import Weights
-from folio.ngrams.window import expected_in_window, mix_in_window
+from folio.ngrams.window import count_window, expected_in_window, mix_in
 
 V = 4
 Window = list[int]
@@ -38,7 +38,7 @@ def by_definition(window: Window, k: float, order: int) -> NDArray[np.float64]:
 @given(windows, st.sampled_from([0.5, 3.0, 8.0]), st.integers(1, 8))
 def test_probabilities_are_those_of_the_definition(window: Window, k: float, order: int):
     found = np.tile(START, (len(window), 1))
-    mix_in_window(found, np.array(window), k, order)
+    mix_in(found, count_window(np.array(window), len(window), order), k)
     for i, row in enumerate(found):
         np.testing.assert_allclose(row, by_definition(window[: i + 1], k, order), rtol=1e-5)
         np.testing.assert_allclose(row.sum(), 1, rtol=1e-5)

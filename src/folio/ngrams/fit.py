@@ -9,6 +9,8 @@ Shapes:  n targets · V vocabulary
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ from torch.nn import functional as F
 
 from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
-from folio.ngrams.window import mix_in_window
+from folio.ngrams.window import Followed, count_window, mix_in
 
 ROUNDS = 20
 """Of Newton's method, which takes about four."""
@@ -45,7 +47,8 @@ class Read(NamedTuple):
     """(n,) the tokens that followed."""
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True)
+class Window:
     """A window of T tokens, of which n have a target that counts."""
 
     token_ids: NDArray[np.int64]
@@ -61,12 +64,17 @@ class Window(NamedTuple):
     order: int
     """Most tokens of an n-gram."""
 
+    @cached_property
+    def followed(self) -> list[Followed]:
+        """What stands in the window, which every k has in common."""
+        return count_window(self.token_ids, len(self.token_ids), self.order)
+
     def expected(self, k: float) -> NDArray[np.float32]:
         """(n, V) probabilities of the n-grams with this k of window.py."""
         found = self.alone
         if k:
             found = found.copy()
-            mix_in_window(found, self.token_ids, k, self.order)
+            mix_in(found, self.followed, k)
         return found[self.counts]
 
 
