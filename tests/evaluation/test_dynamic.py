@@ -44,6 +44,14 @@ def test_the_odds_of_each_copy_are_those_of_its_tokens(adaptation: Adaptation):
         np.testing.assert_allclose(nats_of(odds[here], LONG[here], 11), nats[here], atol=1e-5)
 
 
+def test_it_tells_how_far_it_is_and_which_rates_go_on(adaptation: Adaptation):
+    told = list[str]()
+    adaptation.read(LONG, tell=told.append)
+    assert sum("going on at rates" in line for line in told) == 2 and len(told) == 8
+    read = [int(line.split(" of 240 tokens")[0]) for line in told]
+    assert read == sorted(set(read)) and read[-1] < len(LONG)
+
+
 def test_it_learns_what_repeats(adaptation: Adaptation):
     still, moved = adaptation.read(TEXT, (3e-3,)).of_each
     assert np.nanmean(moved[60:]) < np.nanmean(still[60:]) - 0.2

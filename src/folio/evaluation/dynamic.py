@@ -41,6 +41,8 @@ that does not learn."""
 HALVED_AT = (1 / 32, 1 / 8)
 """Shares of the text, after which the worse half of the copies that learn leaves: two read most of
 it, so that eight cost little more than two would."""
+TOLD_AT = tuple(eighth / 8 for eighth in range(2, 8))
+"""Shares of the text, after which it is told how much was read."""
 SHORTEST = 128
 """Tokens of a window, unless the model sees fewer. Otherwise it is half a context: it is read twice
 as often, and learning sooner is worth more than what stands farther back."""
@@ -99,7 +101,7 @@ class Adaptation:
             tokens: (N,) at least two.
             rates: ascending, above 0.
             world_size: processes that share the copies; the numbers do not depend on it.
-            tell: hears which copies go on.
+            tell: hears which copies go on, and how much was read.
         """
         length = max(self.context_length // 2, min(self.context_length, SHORTEST))
         windows = strided_windows(len(tokens), length)
@@ -108,7 +110,8 @@ class Adaptation:
         odds = np.full((*of_each.shape, n_bits(self.model.config.vocab_size)), np.nan, np.float32)
         learning, place = list(range(1, len(copies))), 1
         begin, n = 0, len(windows)
-        ends = sorted({*(math.ceil(share * n) for share in HALVED_AT), n})
+        halved_at = {math.ceil(share * n) for share in HALVED_AT} - {n}
+        ends = sorted({*halved_at, *(math.ceil(share * n) for share in TOLD_AT), n})
         with _workers(copies, np.asarray(tokens), windows, world_size) as read:
             for end in ends:
                 going = [0, *learning]
@@ -117,11 +120,14 @@ class Adaptation:
                 for i, (nats, said) in zip(going, answers, strict=True):
                     of_each[i, now], odds[i, now] = nats, said
                 begin, place = end, now.stop
-                learning.sort(key=lambda i: float(of_each[i, 1:place].sum()))
-                if end < n:
+                so_far = f"{place:,} of {len(tokens):,} tokens"
+                if end in halved_at:
+                    learning.sort(key=lambda i: float(of_each[i, 1:place].sum()))
                     learning = learning[: (len(learning) + 1) // 2]
                     left = ", ".join(f"{copies[i].rate:g}" for i in sorted(learning))
-                    tell(f"{place:,} of {len(tokens):,} tokens; going on at rates {left}")
+                    tell(f"{so_far}; going on at rates {left}")
+                elif end < n:
+                    tell(so_far)
         nats, shares = mix([each[1:] for each in of_each], COPIES_FORGET)
         return Reading(np.append(np.nan, nats), of_each, odds, shares)
 
