@@ -298,6 +298,26 @@ def test_ppmd_is_measured_on_what_an_adaptive_model_reads(tmp_path: Path):
     ]
 
 
+@NEEDS_PPMD
+def test_what_ppmd_was_measured_on_already_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "text.txt"
+    path.write_text(prose(300, 1))
+    opened, orders = train_on(path, "short", steps=1), list[int]()
+    known = measure_ppmd(opened, len(opened.validation()))
+
+    def bits(before: Bytes, text: Bytes, goes_on: object, order: int) -> int:
+        orders.append(order)
+        return 8
+
+    monkeypatch.setattr(baselines, "ppmd_bits", bits)
+    found = measure_ppmd(opened, len(opened.validation()), known=known[:1])
+    assert found[0] is known[0] and orders == [16]
+    measure_ppmd(opened, 100, known=known)  # another text
+    assert orders == [16, 6, 16]
+
+
 def test_without_ppmd_an_adaptive_loss_stands_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -317,6 +337,8 @@ def test_an_adaptive_loss_is_compared_with_the_better_compressor():
     ]
     assert "is 25% below PPMd, order 16." in compare_reading(some_score(1.2), others)
     assert "is 25% above PPMd, order 16." in compare_reading(some_score(2.0), others)
+    nothing = baseline("PPMd, order 16", "adaptive", 0.0)  # of two bytes that it expected
+    assert "is far above PPMd, order 16." in compare_reading(some_score(2.0), [nothing])
 
 
 @NEEDS_PPMD

@@ -97,9 +97,8 @@ def evaluate(
         others, sentence = _measure_baselines(opened, chosen, most)
         sentences.append(sentence)
     if adaptive:
-        learning, compressed, sentence = _evaluate_adaptive(opened, chosen, whole)
-        known = {baseline.name for baseline in others}
-        others += [baseline for baseline in compressed if baseline.name not in known]
+        learning, compressed, sentence = _evaluate_adaptive(opened, chosen, whole, others)
+        others += [baseline for baseline in compressed if baseline not in others]
         records += learning
         sentences.append(sentence)
     common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
@@ -230,16 +229,18 @@ def _measure_baselines(opened: Model, device: Device, most: float) -> tuple[list
 
 
 def _evaluate_adaptive(
-    opened: Model, device: Device, whole: bool
+    opened: Model, device: Device, whole: bool, known: list[Baseline]
 ) -> tuple[list[Table], list[Baseline], str]:
-    """Score the validation text, or its beginning, learning from it, and compare with PPMd."""
+    """Score the validation text, or its beginning, learning from it, and compare with PPMd, which
+    may be among what is known already.
+    """
     from folio.run.adaptive import evaluate_adaptive
     from folio.run.baselines import compare_reading, measure_ppmd
 
     most = math.inf if whole else max(opened.read_in_minutes // ADAPTIVE_WORK, 2)
     scores = evaluate_adaptive(opened, device.config.threads, say, most)
     records = [{"text": "validation", **score.record(opened.tokenizer)} for score in scores]
-    others = measure_ppmd(opened, scores[-1].targets + 1, say)
+    others = measure_ppmd(opened, scores[-1].targets + 1, say, known)
     return records, others, compare_reading(scores[-1], others)
 
 

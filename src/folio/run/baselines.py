@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -130,7 +130,10 @@ def measure_baselines(
 
 
 def measure_ppmd(
-    opened: Model, n_tokens: int, tell: Callable[[str], None] = lambda line: None
+    opened: Model,
+    n_tokens: int,
+    tell: Callable[[str], None] = lambda line: None,
+    known: Sequence[Baseline] = (),
 ) -> list[Baseline]:
     """Measure PPMd, with shorter and with longer contexts, on the tokens that `--adaptive` reads.
 
@@ -138,6 +141,7 @@ def measure_ppmd(
         opened: the run.
         n_tokens: of the beginning of its validation text; two or more.
         tell: as in `measure_baselines`.
+        known: what was measured already, which is not measured again.
 
     Returns:
         The baselines; none where PPMd is not installed.
@@ -152,9 +156,9 @@ def measure_ppmd(
     held_out = _HeldOut(text.whole(), text.n_characters, n_tokens - 1)
     part = f", the first {n_tokens:,} tokens" if n_tokens < len(whole) else ""
     for order in (PPMD_ORDER, PPMD_ORDER_LONG):
-        nats = ppmd_bits(before, held_out.text, order=order) * math.log(2)
         name = _named(f"PPMd, order {order}{part}", before, PPMD_READS)
-        found.append(held_out.baseline(name, "adaptive", nats))
+        same = next((baseline for baseline in known if baseline.name == name), None)
+        found.append(same or _ppmd(name, before, held_out, order))
     return found
 
 
@@ -189,9 +193,8 @@ def _compressors(
     nats = xz_bits(before, held_out.text, goes_on) * math.log(2)
     found = [held_out.baseline(_named("xz -9e", before, XZ_READS), "adaptive", nats)]
     if has_ppmd():
-        nats = ppmd_bits(before, held_out.text, goes_on) * math.log(2)
         name = _named(f"PPMd, order {PPMD_ORDER}", before, PPMD_READS)
-        found.append(held_out.baseline(name, "adaptive", nats))
+        found.append(_ppmd(name, before, held_out, PPMD_ORDER, goes_on))
     if pieces:
         apart = [(p.known, p.text) for p in pieces]
         nats = ppmd_bits_apart(before, apart, goes_on) * math.log(2)
@@ -201,6 +204,17 @@ def _compressors(
         of = f"PPMd, order {PPMD_ORDER_LONG}, in the model's windows"
         found.append(read.baseline(_named(of, before, PPMD_READS), "static", nats))
     return found
+
+
+def _ppmd(
+    name: str,
+    before: Bytes,
+    held_out: _HeldOut,
+    order: int,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> Baseline:
+    nats = ppmd_bits(before, held_out.text, goes_on, order) * math.log(2)
+    return held_out.baseline(name, "adaptive", nats)
 
 
 def _named(compressor: str, before: Bytes, reads: int) -> str:
@@ -273,9 +287,7 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
     def gap(other: Baseline) -> str:
         if abs(loss - other.nats_per_token) <= surely:
             return f"not told apart from {other.name} by this text"
-        share = loss / max(other.nats_per_token, 1e-9) - 1
-        far = f"{abs(share):.0%}" if share < 10 else "far"
-        return f"{far} {'below' if share < 0 else 'above'} {other.name}"
+        return _gap(loss, other)
 
     learns = "which learns from the text as it reads it"
     if ppmd is not None and is_below(ppmd):
@@ -301,9 +313,13 @@ def compare_reading(score: Score, others: list[Baseline]) -> str:
     best = min(others, key=lambda b: b.nats_per_token, default=None)
     if best is None:
         return ""
-    share = score.nats_per_token / best.nats_per_token - 1
-    where = "below" if share < 0 else "above"
-    return f"Learning as it reads, your model is {abs(share):.0%} {where} {best.name}."
+    return f"Learning as it reads, your model is {_gap(score.nats_per_token, best)}."
+
+
+def _gap(loss: float, other: Baseline) -> str:
+    share = loss / max(other.nats_per_token, 1e-9) - 1
+    far = f"{abs(share):.0%}" if share < 10 else "far"
+    return f"{far} {'below' if share < 0 else 'above'} {other.name}"
 
 
 def _characters(training: TokenText, validation: TokenText) -> tuple[float, float]:
