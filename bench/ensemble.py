@@ -42,6 +42,7 @@ from folio.generation.readers import reader_for
 from folio.model.gpt import GPT
 from folio.ngrams import fit
 from folio.ngrams.table import count_ngrams
+from folio.ngrams.window import count_targets
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.recipe.watcher import Watcher
@@ -80,7 +81,7 @@ def main() -> None:
     def tell(name: str, table: Tensor) -> None:
         beside = ""
         if counted is not None:
-            loss = loss_beside(table, counted, options.ngrams, text, windows)
+            loss = loss_beside(table, counted, text, windows)
             beside = f", beside n-grams {loss:.4f}"
         print(f"{name}: {mean_loss(table, text):.4f}{beside}", flush=True)
 
@@ -130,22 +131,18 @@ def expected(expect: Expect, vocab_size: int, tokens: TokenIds, windows: list[Wi
 
 
 def loss_beside(
-    probabilities: Tensor, counted: Tensor, order: int, tokens: TokenIds, windows: list[Window]
+    probabilities: Tensor, counted: Tensor, tokens: TokenIds, windows: list[Window]
 ) -> float:
-    """Nats per token of a model beside n-grams of some order, which count the windows, too."""
+    """Nats per token of a model beside n-grams, where the windows count, too."""
     ids = tokens.astype(np.int64)
-    read = [
-        fit.Window(
-            ids[w.start : (end := w.start + w.length)],
-            probabilities[w.start + 1 : end + 1].log(),
-            counted[w.start + 1 : end + 1].numpy(),
-            torch.from_numpy(ids[w.start + 1 : end + 1]),
-            np.ones(w.length, np.bool_),
-            order,
-        )
-        for w in windows
-    ]
-    return fit.fit(read).loss
+    read = list[fit.Read]()
+    for window in windows:
+        places = slice(window.start + 1, window.start + window.length + 1)
+        targets = ids[places]
+        counts = count_targets(ids[window.start : places.stop - 1], targets)
+        tables = (probabilities[places].log(), counted[places].log())
+        read.append(fit.Read(*tables, torch.from_numpy(targets), counts))
+    return fit.fit(read).loss_in_windows
 
 
 def mean_of(tables: Iterable[Tensor]) -> Tensor:

@@ -94,7 +94,7 @@ def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_t
 
     counted = ensemble.expected_by_ngrams(members[0], 4, text, windows)
     assert counted is not None and ensemble.expected_by_ngrams(members[0], 0, text, windows) is None
-    beside = ensemble.loss_beside(tables[0], counted, 4, text, windows)
+    beside = ensemble.loss_beside(tables[0], counted, text, windows)
     assert beside < min(one, ensemble.mean_loss(counted, text)) + 0.01
 
 

@@ -20,7 +20,7 @@ from folio.model.kv_cache import KVCache
 from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.table import count_ngrams
 from folio.ngrams.weights import Weights
-from folio.ngrams.window import expected_in_window
+from folio.ngrams.window import WindowRule, count_window, mix_in
 from folio.testing import tiny_gpt
 
 TEXT = np.random.default_rng(1).integers(0, 11, 300)
@@ -138,16 +138,19 @@ def test_what_slid_out_of_a_window_is_forgotten(compiled: bool | None):
 @torch.no_grad()
 def test_a_text_is_read_with_what_stands_in_its_windows_and_written_without():
     alone = tiny_gpt()
-    ngrams, to_read = count_ngrams(TEXT, 4, 11), Weights(0.7, 0.4, window=3.0)
-    model = GPTWithNGrams(alone.config, ngrams, WEIGHTS, to_read)
+    ngrams, rule = count_ngrams(TEXT, 4, 11), WindowRule(3.0, 1)
+    model = GPTWithNGrams(alone.config, ngrams, WEIGHTS, rule)
     model.load_state_dict(alone.state_dict())
     model.eval()
-    torch.testing.assert_close(model(rows()), expected(model, alone, rows()))
-    ids = rows()
-    in_windows = torch.from_numpy(expected_in_window(ngrams, ids.numpy(), 3.0, 8)).log()
+    ids = torch.tensor([[1, 2, 1, 2, 1, 2, 3, 1], [5, 5, 5, 5, 5, 5, 5, 5], [*range(8)]])
+    torch.testing.assert_close(model(ids), expected(model, alone, ids))
+    in_windows = model(ids).softmax(2)
+    for rows, window in zip(in_windows.numpy(), ids.numpy()):
+        mix_in(rows, count_window(window, 8), rule)
     reading = model.reading()
-    torch.testing.assert_close(reading(ids), 0.7 * alone(ids) + 0.4 * in_windows)
+    torch.testing.assert_close(reading(ids), in_windows.log())
+    assert not torch.allclose(reading(ids).softmax(2), model(ids).softmax(2))
     cache, first = KVCache(model.config, 3, like=model.lm_head.weight), reading(ids)
     parts = [reading(ids[:, :5], cache), reading(ids[:, 5:], cache)]
     torch.testing.assert_close(torch.cat(parts, 1), first)
-    assert model.weights == WEIGHTS and reading.lm_head.weight is model.lm_head.weight
+    assert not model.is_reading and reading.lm_head.weight is model.lm_head.weight

@@ -23,6 +23,15 @@ def prose(n_words: int, seed: int) -> str:
     return " ".join(words)
 
 
+def with_names(text: str) -> str:
+    """A text in which each few words repeat a name that stands nowhere else."""
+    words, draw = text.split(), random.Random(1)
+    for i in range(0, len(words), 8):
+        name = "".join(draw.choices("abcdefgh", k=8))
+        words[i : i + 8 : 3] = [name] * len(words[i : i + 8 : 3])
+    return " ".join(words)
+
+
 def write_documents(folder: Path, texts: list[str]) -> Path:
     folder.mkdir(exist_ok=True)
     for number, text in enumerate(texts):

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 import folio
 from folio import jit
@@ -20,22 +19,23 @@ from folio.errors import UserError
 from folio.export.card import losses
 from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
-from folio.ngrams.fit import WINDOWS
+from folio.ngrams.fit import RULES
 from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.table import NGrams, count_ngrams
-from folio.ngrams.window import expected_in_window
+from folio.ngrams.window import count_targets, mix_in_targets
 from folio.recipe.recipe import Recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.watcher import Watcher
 from folio.run import add_ngrams
 from folio.run.directory import Run
+from folio.run.in_window import score_in_windows
 from folio.run.model import Model
 from folio.run.ngrams import read_weights, told_loss
 from folio.run.opening import open_run, open_to_write
 from folio.run.writer import CompiledWriter, Writer
 from folio.storage import write_json
 from folio.training.state import TrainingState
-from tests.recall.making import prose, train_on
+from tests.recall.making import prose, train_on, with_names
 
 ORDER = 6
 
@@ -44,7 +44,7 @@ def trained(
     folder: Path, steps: int = 6, words: int = 3000, ngrams: Table | None = None, **settings: Any
 ) -> Model:
     path = folder / "book.txt"
-    path.write_text(prose(words, seed=1))
+    path.write_text(with_names(prose(words, seed=1)))
     counted = {"order": ORDER} | (ngrams or {})
     return train_on(path, "counted", steps=steps, ngrams=counted, **settings)
 
@@ -75,10 +75,11 @@ def test_the_end_of_training_counts_weighs_and_tells(tmp_path: Path):
     assert (record["order"], record["ngrams"]) == (ORDER, len(counted))
     assert record["weights"] == network.weights._asdict()
     assert record["with"] < record["without"] - 0.3, "six steps know less than counting"
+    assert record["window"]["loss"] < record["with"] - 0.1, "its names stand nowhere else"
 
     held_out = json.loads(opened.run.held_out_file.read_text())[0]["nats_per_token"]
     exact = opened.evaluate(opened.validation())[0].nats_per_token
-    assert abs(held_out - exact) < 1e-4 and abs(exact - record["with"]) < 0.02
+    assert abs(held_out - exact) < 1e-4 and abs(exact - told_loss(record)) < 0.02
     card = opened.run.card_file.read_text()
     assert f"{len(counted):,} of up to {ORDER} tokens" in card and f"{record['with']:.4f}" in card
 
@@ -91,13 +92,12 @@ def test_the_loss_is_that_of_the_product(tmp_path: Path):
     score, nll = opened.score(opened.validation()[:65])
     with torch.no_grad():
         logits = GPT.forward(network, torch.from_numpy(ids[None, :64]))[0]
-    k = network.to_read.window
-    assert k in WINDOWS and network.weights.window == 0
-    counted = torch.from_numpy(expected_in_window(network.ngrams, ids[None, :64], k, 64)[0]).log()
-    expected = F.cross_entropy(
-        network.to_read.product(logits, counted), torch.from_numpy(ids[1:]), reduction="none"
-    )
-    np.testing.assert_allclose(nll, expected.numpy(), atol=1e-4)
+    counted = torch.from_numpy(network.ngrams.probabilities(ids[None, :64])[0]).log()
+    product = network.weights.product(logits, counted).softmax(1)
+    of_targets = product.gather(1, torch.from_numpy(ids[1:, None]))[:, 0].double().numpy()
+    assert network.rule is not None and network.rule in RULES
+    expected = -np.log(mix_in_targets(of_targets, count_targets(ids[:64], ids[1:]), network.rule))
+    np.testing.assert_allclose(nll, expected, atol=1e-4)
     assert score.targets == 64
 
 
@@ -179,8 +179,9 @@ def test_a_tree_of_byte_pairs_is_one_too(tmp_path: Path):
     opened = trained(tmp_path, tokenizer={"kind": "bpe", "vocab_size": 300})
     network = opened.model
     assert isinstance(network, GPTWithNGrams) and network.ngrams.vocab_size == 300
-    record = opened.evaluate(opened.validation())[0].record(opened.tokenizer)
-    assert math.isfinite(record["bits_per_byte"])
+    score, nll = opened.score(opened.validation())
+    assert math.isfinite(score.record(opened.tokenizer)["bits_per_byte"])
+    assert score_in_windows(opened, opened.validation(), nll) is None, "it reads so anyway"
     assert isinstance(NGrams.load(opened.run.ngrams_file), NGrams)
 
 
@@ -192,7 +193,16 @@ def test_evaluating_and_listing_tell_both_losses(
     for command in (["evaluate", "counted"], ["runs"]):
         main(command)
         shown = capsys.readouterr().out
-        assert "n-grams" in shown and f"{record['with']:.4f}" in shown, command
+        assert "n-grams" in shown and f"{told_loss(record):.4f}" in shown, command
+
+
+def test_a_window_that_does_not_help_does_not_count(tmp_path: Path):
+    path = tmp_path / "book.txt"
+    path.write_text(prose(3000, seed=1))  # whose words come as they were drawn
+    opened = train_on(path, "even", steps=6, ngrams={"order": ORDER})
+    record = read_weights(opened.run)
+    assert record is not None and "window" not in record
+    assert isinstance(opened.model, GPTWithNGrams) and opened.model.rule is None
 
 
 def test_a_vocabulary_as_large_as_they_come_has_ngrams_too(
@@ -216,7 +226,7 @@ def test_of_a_long_text_the_last_tokens_are_counted(tmp_path: Path):
 def test_a_run_without_the_window_reads_as_it_writes(tmp_path: Path):
     opened = trained(tmp_path, ngrams={"window": False})
     assert isinstance(opened.model, GPTWithNGrams)
-    assert opened.model.to_read == opened.model.weights and opened.model.to_read.window == 0
+    assert opened.model.rule is None
     record = read_weights(opened.run)
     assert record is not None and told_loss(record) == record["with"]
 
@@ -225,8 +235,8 @@ def test_a_card_tells_the_loss_of_what_leaves_which_knows_nothing_of_the_window(
     opened = trained(tmp_path)
     record = read_weights(opened.run)
     assert record is not None
-    record["reading_loss"] = record["with"] / 2
+    record["window"]["loss"] = record["with"] / 2
     write_json(opened.run.weights_file, record)
-    assert told_loss(record) == record["reading_loss"]
+    assert told_loss(record) == record["window"]["loss"]
     said = f"{record['with']:.4f} nats per token over {record['targets']:,} targets"
     assert list(losses(opened)) == [("loss, validation (with n-grams)", said)]

@@ -80,7 +80,7 @@ def losses(opened: Model) -> Iterator[tuple[str, str]]:
     step, record = opened.checkpoint.step, read_weights(opened.run)
     # All other losses are of the model beside its n-grams, and what stands in the window.
     alone = left_out(opened) is not None
-    if record and (alone or "reading" in record):
+    if record and (alone or "window" in record):
         which = "without" if alone else "with"
         if record["step"] == step:
             said = f"{record[which]:.4f} nats per token over {record['targets']:,} targets"

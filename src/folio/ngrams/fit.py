@@ -1,7 +1,7 @@
-"""The best weights of a model and n-grams, on a held-out text.
+"""The best weights of a model and n-grams, and the best rule for a window, on a held-out text.
 
-The loss of their product is convex in the two exponents, so that Newton's method finds the best.
-How much what stands in the window counts is one of a few numbers, WINDOWS.
+The loss of the product is convex in the two exponents, so that Newton's method finds the best. The
+rule is one of a few; what it is mixed with is known by then.
 
 Shapes:  n targets · V vocabulary
 """
@@ -9,31 +9,33 @@ Shapes:  n targets · V vocabulary
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
-from folio.ngrams.window import Followed, count_window, mix_in
+from folio.ngrams.window import WindowRule, count_targets, mix_in_targets
 
 ROUNDS = 20
 """Of Newton's method, which takes about four."""
 START = (0.65, 0.4)
 """Exponents to begin with, near to what models have."""
-WINDOWS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0)
-"""Numbers k that are tried; a good model and a text that repeats itself have small ones, 0 is none
-(docs/experiments.md)."""
-USUAL = 6.0
-"""The k by which the exponents are found, by which the others are compared."""
-MOST_TRIED = 128
-"""Windows on which the k are compared, evenly spaced."""
+RULES = [
+    WindowRule(float(k), shortest)
+    for shortest, k in product(
+        (1, 2, 3, 4), (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+    )
+]
+"""Rules that are tried: byte pairs begin with one token and k = 10 to 30, characters with three; a
+text that does not repeat itself has a large k (docs/experiments.md)."""
+
+MOST_TRIED = 1 << 15
+"""Targets by which a rule is found, evenly spaced."""
 
 
 class Read(NamedTuple):
@@ -45,46 +47,14 @@ class Read(NamedTuple):
     """(n, V) log-probabilities."""
     targets: Tensor
     """(n,) the tokens that followed."""
+    counts: NDArray[np.int32]
+    """(n, LONGEST, 3) of `count_targets`, in the window of each."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """A window of T tokens, of which n have a target that counts."""
-
-    token_ids: NDArray[np.int64]
-    """(T,) what was read."""
-    model: Tensor
-    """(n, V) logits."""
-    alone: NDArray[np.float32]
-    """(T, V) probabilities of the n-grams of the training text alone."""
-    targets: Tensor
-    """(n,) the tokens that followed."""
-    counts: NDArray[np.bool_]
-    """(T,) whether each target counts."""
-    order: int
-    """Most tokens of an n-gram."""
-
-    @cached_property
-    def followed(self) -> list[Followed]:
-        """What stands in the window, which every k has in common."""
-        return count_window(self.token_ids, len(self.token_ids), self.order)
-
-    def expected(self, k: float) -> NDArray[np.float32]:
-        """(n, V) probabilities of the n-grams with this k of window.py."""
-        found = self.alone
-        if k:
-            found = found.copy()
-            mix_in(found, self.followed, k)
-        return found[self.counts]
-
-
-def join(windows: Sequence[Window], k: float) -> Read:
-    """What was read in some windows, with one k; 0 for n-grams of the training text alone."""
-    return Read(
-        torch.cat([window.model for window in windows]),
-        torch.from_numpy(np.concatenate([window.expected(k) for window in windows])).log_(),
-        torch.cat([window.targets for window in windows]),
-    )
+def join(parts: Sequence[Read]) -> Read:
+    """What was read in some windows."""
+    model, ngrams, targets = (torch.cat(tensors) for tensors in [*zip(*parts)][:3])
+    return Read(model, ngrams, targets, np.concatenate([part.counts for part in parts]))
 
 
 @torch.inference_mode()
@@ -94,7 +64,7 @@ def read_both(
     tokens: NDArray[np.int64],
     spans: Sequence[tuple[int, int]],
     counted: NDArray[np.bool_] | None = None,
-) -> list[Window]:
+) -> list[Read]:
     """Read some windows of a text by a model and by n-grams.
 
     Args:
@@ -104,50 +74,63 @@ def read_both(
         spans: where each window begins, and its number of targets; the inputs are as many.
         counted: (N - 1,) which targets count; None for all.
     """
-    device, windows = next(model.parameters()).device, list[Window]()
+    device, windows = next(model.parameters()).device, list[Read]()
     for start, length in spans:
         ids, follow = (tokens[i : i + length] for i in (start, start + 1))
-        counts = np.ones(length, np.bool_) if counted is None else counted[start : start + length]
+        kept = np.ones(length, np.bool_) if counted is None else counted[start : start + length]
         logits = model(torch.from_numpy(ids[None]).to(device))[0].float().cpu()
-        alone, kept = ngrams.probabilities(ids[None])[0], torch.from_numpy(counts)
-        targets = torch.from_numpy(follow)[kept]
-        windows.append(Window(ids, logits[kept], alone, targets, counts, ngrams.order))
+        alone = torch.from_numpy(ngrams.probabilities(ids[None])[0][kept]).log_()
+        targets = torch.from_numpy(follow[kept])
+        counts = count_targets(ids, follow)[kept]
+        windows.append(Read(logits[torch.from_numpy(kept)], alone, targets, counts))
     return windows
 
 
 class Fit(NamedTuple):
-    """What was found on a text."""
+    """What was found on a text. Each half of it is told by the numbers of the other half."""
 
     weights: Weights
     """Those with the smallest loss on the whole text."""
     loss: float
-    """Nats per token, of each half of the text by the weights that are best on the other half."""
+    """Nats per token, by the weights."""
+    rule: WindowRule
+    """That with the smallest loss on the whole text, beside these weights."""
+    loss_in_windows: float
+    """Nats per token, by weights and rule."""
 
 
-def fit(windows: Sequence[Window], tried: Sequence[float] = WINDOWS) -> Fit:
-    """Find the exponents and the k with the smallest loss, on a text and on each half of it.
+def fit(windows: Sequence[Read]) -> Fit:
+    """Find weights and rule with the smallest loss, on a text and on each half of it.
 
     Args:
         windows: two or more, which have targets.
-        tried: numbers k, of which one is chosen.
     """
-    halves = windows[: len(windows) // 2], windows[len(windows) // 2 :]
-    nats = n = 0.0
-    for half, other in (halves, halves[::-1]):
-        weights = _best_of(other, tried)
-        read = join(half, weights.window)
-        nats, n = nats + _loss(read, weights) * len(read.targets), n + len(read.targets)
-    return Fit(_best_of(windows, tried), nats / n)
+    middle = len(windows) // 2
+    halves = [join(windows[:middle]), join(windows[middle:])]
+    of_halves = [best_weights(*half[:3]) for half in halves]
+    alone, mixed = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
+    for half, other, weights in zip(halves, halves[::-1], of_halves[::-1]):
+        rule = best_rule(likelihoods(other, weights), other.counts)
+        alone.append(likelihoods(half, weights))
+        mixed.append(mix_in_targets(alone[-1], half.counts, rule))
+    whole = join(halves)
+    weights = best_weights(*whole[:3])
+    rule = best_rule(likelihoods(whole, weights), whole.counts)
+    losses = [float(-np.log(np.concatenate(parts)).mean()) for parts in (alone, mixed)]
+    return Fit(weights, losses[0], rule, losses[1])
 
 
-def _best_of(windows: Sequence[Window], tried: Sequence[float]) -> Weights:
-    """The exponents and the k; which k is told by the exponents that are best for the usual one."""
-    k = tried[0]
-    if len(tried) > 1:
-        some = windows[:: max(1, len(windows) // MOST_TRIED)]
-        usual = best_weights(*join(some, USUAL))
-        k = min(tried, key=lambda k: _loss(join(some, k), usual))
-    return best_weights(*join(windows, k))._replace(window=k)
+def likelihoods(read: Read, weights: Weights) -> NDArray[np.float64]:
+    """(n,) the probability of each target by the product."""
+    logits = weights.product(read.model, read.ngrams)
+    return logits.softmax(1)[torch.arange(len(logits)), read.targets].double().numpy()
+
+
+def best_rule(expected: NDArray[np.float64], counts: NDArray[np.int32]) -> WindowRule:
+    """Find the rule with the smallest loss; arguments as for `mix_in_targets`."""
+    apart = max(1, len(expected) // MOST_TRIED)
+    expected, counts = expected[::apart], counts[::apart]
+    return max(RULES, key=lambda rule: np.log(mix_in_targets(expected, counts, rule)).sum())
 
 
 def best_weights(model: Tensor, ngrams: Tensor, targets: Tensor) -> Weights:
@@ -175,8 +158,3 @@ def best_weights(model: Tensor, ngrams: Tensor, targets: Tensor) -> Weights:
         if move.abs().max() < 1e-5:
             break
     return Weights(*weights.tolist())
-
-
-def _loss(read: Read, weights: Weights) -> float:
-    logits = weights.product(read.model, read.ngrams)
-    return float(F.cross_entropy(logits, read.targets))

@@ -1,4 +1,4 @@
-"""How much a model counts beside n-grams, they beside it, and the window beside them.
+"""How much a model counts beside n-grams, and they beside it.
 
 Each is right where the other errs, so that the product of what they say is better than either:
 
@@ -14,18 +14,15 @@ from typing import Any, NamedTuple, Self
 
 
 class Weights(NamedTuple):
-    """The exponents of a product, and what the n-grams know of the window."""
+    """The exponents of a product."""
 
     model: float
     ngrams: float
-    window: float = 0.0
-    """The k of `window.py`; 0 where n-grams know of the training text alone."""
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Self:
-        """Read the numbers by name, as `_asdict` gives them; older files have no `window`."""
-        model, ngrams = float(table["model"]), float(table["ngrams"])
-        return cls(model, ngrams, float(table.get("window", 0.0)))
+        """Read the numbers by name, as `_asdict` gives them."""
+        return cls(float(table["model"]), float(table["ngrams"]))
 
     def product(self, model: Any, ngrams: Any) -> Any:
         """Multiply: two (..., V) logits or log-probabilities, tensors or arrays, to logits."""

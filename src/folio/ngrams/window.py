@@ -1,17 +1,17 @@
-"""What stands in the window itself, beside what stood in the training text.
+"""What stands earlier in the window that is read, beside what a model expects.
 
 A text repeats its own names and words more than any other text does. So where the last tokens stood
 in the window before, what followed them there is mixed in: by Witten and Bell's rule (1991,
 https://doi.org/10.1109/18.87000, method C), by which that counts the more, the more often they
 stood there and the fewer different tokens followed:
 
-    p(token) = (count + k / n * different * p_shorter(token)) / (total + k / n * different)
+    p(token) = (count + k * different * p_shorter(token)) / (total + k * different)
 
-after the last n tokens: first n = 1, then 2, and so on, beginning with the n-grams of the training
-text. They divide k, since a longer context is surer.
+after the last n tokens, from the shortest n that counts on; before it, p is what the model expects.
+Two or three characters stand everywhere, so that their n begins later than that of byte pairs.
 
-Shapes:  B windows · T positions · R positions at the end that are asked for · V vocabulary · m
-different tokens, after each of the positions that have some
+Shapes:  T tokens of a window · R positions at its end that are asked for · V vocabulary · m
+different tokens, after each of the positions that have some · n targets
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.ngrams.table import NGrams
+LONGEST = 10
+"""Most tokens that are looked for."""
+
+
+class WindowRule(NamedTuple):
+    """How much it counts."""
+
+    k: float
+    shortest: int
+    """Fewest tokens that are looked for, 1 to LONGEST."""
 
 
 class Followed(NamedTuple):
@@ -36,45 +45,22 @@ class Followed(NamedTuple):
     """(m,) how often."""
 
 
-def expected_in_window(
-    ngrams: NGrams, token_ids: NDArray[Any], k: float, n_last: int
-) -> NDArray[np.float32]:
-    """Predict the next token at the last positions of some windows.
-
-    Args:
-        ngrams: of the training text.
-        token_ids: (B, T) below V; nothing is known of what stood before them.
-        k: as above; 0 leaves the windows out.
-        n_last: R, at most T.
-
-    Returns:
-        (B, R, V) probabilities.
-    """
-    near = token_ids[:, max(0, token_ids.shape[1] - n_last - ngrams.order) :]
-    found = ngrams.probabilities(near)[:, near.shape[1] - n_last :]
-    if k:
-        for rows, ids in zip(found, token_ids):
-            mix_in(rows, count_window(ids, n_last, ngrams.order), k)
-    return found
-
-
-def count_window(token_ids: NDArray[Any], n_last: int, order: int) -> list[Followed]:
+def count_window(token_ids: NDArray[Any], n_last: int) -> list[Followed]:
     """Count what followed the last tokens earlier in a window.
 
     Args:
         token_ids: (T,) the window.
         n_last: R, at most T.
-        order: the most tokens, n.
 
     Returns:
-        For n = 1 ... order what followed so many.
+        For n = 1 ... LONGEST what followed so many.
     """
     ids, first = np.asarray(token_ids, np.int64), len(token_ids) - n_last
     earlier = np.tri(n_last, len(ids), first - 1, bool)
     here, there = np.nonzero(earlier & (ids[first:, None] == ids))
     here += first  # positions, and earlier ones that end the same tokens
     size, found = ids.max() + 1, list[Followed]()
-    for n in range(order):
+    for n in range(LONGEST):
         same = there >= n
         here, there = here[same], there[same]
         same = ids[here - n] == ids[there - n]
@@ -84,17 +70,54 @@ def count_window(token_ids: NDArray[Any], n_last: int, order: int) -> list[Follo
     return found
 
 
-def mix_in(found: NDArray[np.float32], window: Sequence[Followed], k: float) -> None:
-    """Turn what n-grams expect into what they expect in this window.
+def mix_in(expected: NDArray[np.float32], window: Sequence[Followed], rule: WindowRule) -> None:
+    """Turn what a model expects into what is to be expected in this window.
 
     Args:
-        found: (R, V) probabilities of the token after each of the last R positions; changed.
+        expected: (R, V) probabilities of the token after each of the last R positions; changed.
         window: from `count_window`.
-        k: as above, over 0.
+        rule: how much it counts.
     """
-    for n, (rows, tokens, counts) in enumerate(window, 1):
-        kept = k / n * np.bincount(rows, minlength=len(found))
-        whole = np.maximum(np.bincount(rows, counts, len(found)) + kept, 1)
+    for rows, tokens, counts in window[rule.shortest - 1 :]:
+        kept = rule.k * np.bincount(rows, minlength=len(expected))
+        whole = np.maximum(np.bincount(rows, counts, len(expected)) + kept, 1)
         seen = kept > 0
-        found[seen] *= (kept / whole)[seen, None]
-        found[rows, tokens] += counts / whole[rows]
+        expected[seen] *= (kept / whole)[seen, None]
+        expected[rows, tokens] += counts / whole[rows]
+
+
+def count_targets(token_ids: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.int32]:
+    """Count a whole window, as far as the probability of what did follow needs it.
+
+    Args:
+        token_ids: (T,) the window.
+        targets: (T,) the token after each.
+
+    Returns:
+        (T, LONGEST, 3): how many tokens followed so many, how many different ones, and how often
+        the target did.
+    """
+    found = np.zeros((len(token_ids), LONGEST, 3), np.int32)
+    for n, (rows, tokens, counts) in enumerate(count_window(token_ids, len(token_ids))):
+        hits = tokens == targets[rows]
+        np.add.at(found[:, n, 0], rows, counts)
+        np.add.at(found[:, n, 1], rows, 1)
+        found[rows[hits], n, 2] = counts[hits]
+    return found
+
+
+def mix_in_targets(
+    expected: NDArray[np.float64], counts: NDArray[np.int32], rule: WindowRule
+) -> NDArray[np.float64]:
+    """(n,) what `mix_in` makes of the probabilities of the targets alone.
+
+    Args:
+        expected: (n,) by the model.
+        counts: (n, LONGEST, 3) from `count_targets`.
+        rule: how much the window counts.
+    """
+    for total, different, hits in counts[:, rule.shortest - 1 :].transpose(1, 2, 0):
+        kept = rule.k * different
+        mixed = (hits + kept * expected) / np.maximum(total + kept, 1)
+        expected = np.where(different > 0, mixed, expected)
+    return expected

@@ -40,8 +40,8 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
 
     Returns:
         The content of ngrams.json, losses in nats per token: `without` them, and `with`, by weights
-        that were found on the other half of the text; `reading_loss` where the window counts, too.
-        None if the text is too short.
+        that were found on the other half of the text; `window` has the rule by which it counts, and
+        the loss then, if that is smaller. None if the text is too short.
     """
     run, shape = opened.run, opened.model.config
     tokens: NDArray[np.int64] = np.asarray(opened.validation(), np.int64)
@@ -57,7 +57,7 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     read = [window for window in read if len(window.targets)]
     if len(read) < 2 or sum(len(window.targets) for window in read) < FEWEST_TARGETS:
         return None
-    alone, found = join(read, 0.0), fit(read, (0.0,))
+    alone, found = join(read), fit(read)
     record = {
         "order": ngrams.order,
         "ngrams": len(ngrams),
@@ -68,9 +68,8 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
         "without": float(F.cross_entropy(alone.model, alone.targets)),
         "with": found.loss,
     }
-    if config.window:
-        reading = fit(read)
-        record |= {"reading": reading.weights._asdict(), "reading_loss": reading.loss}
+    if config.window and found.loss_in_windows < found.loss:
+        record["window"] = found.rule._asdict() | {"loss": found.loss_in_windows}
     ngrams.save(run.ngrams_file)
     write_json(run.weights_file, record)
     return record

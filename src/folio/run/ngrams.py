@@ -14,25 +14,27 @@ from folio.storage import read_json
 
 if TYPE_CHECKING:
     from folio.ngrams.table import NGrams
+    from folio.ngrams.window import WindowRule
 
 
-def read_ngrams(run: Run) -> tuple[NGrams, Weights, Weights] | None:
-    """Read the n-grams of a run and their weights, to write and to read; None if it has none, or
-    they were not weighed yet.
+def read_ngrams(run: Run) -> tuple[NGrams, Weights, WindowRule | None] | None:
+    """Read the n-grams of a run, their weights, and how much the window counts; None if it has
+    none, or they were not weighed yet.
 
     Raises:
         UserError: they are damaged.
     """
     from folio.ngrams.table import NGrams
+    from folio.ngrams.window import WindowRule
 
     if (record := read_weights(run)) is None:
         return None
     try:
-        to_write = Weights.of(record["weights"])
-        to_read = Weights.of(record.get("reading", record["weights"]))
+        weights, found = Weights.of(record["weights"]), record.get("window")
+        rule = WindowRule(float(found["k"]), int(found["shortest"])) if found else None
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(run.weights_file, f"it lacks {error}") from None
-    return NGrams.load(run.ngrams_file), to_write, to_read
+    return NGrams.load(run.ngrams_file), weights, rule
 
 
 def read_weights(run: Run) -> dict[str, Any] | None:
@@ -42,7 +44,7 @@ def read_weights(run: Run) -> dict[str, Any] | None:
 
 def told_loss(record: Mapping[str, Any]) -> float:
     """Nats per token of the held-out text, as the run reads it; `record` as in `in_words`."""
-    return record.get("reading_loss", record["with"])
+    return record["window"]["loss"] if "window" in record else record["with"]
 
 
 def in_words(record: Mapping[str, Any]) -> str:
@@ -60,7 +62,7 @@ def in_words(record: Mapping[str, Any]) -> str:
 
 def both_losses(record: Mapping[str, Any]) -> str:
     """Say the losses without and with n-grams; `record` as in `in_words`."""
-    window = f", {record['reading_loss']:.4f} with the window" if "reading" in record else ""
+    window = f", {told_loss(record):.4f} with the window" if "window" in record else ""
     return (
         f"validation {record['without']:.4f} nats per token without them, "
         f"{record['with']:.4f} with them{window}"

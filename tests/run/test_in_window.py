@@ -1,0 +1,80 @@
+"""What stands earlier in a window lowers the loss of any model, by a rule that is not fitted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from folio.cli.main import main
+from folio.ngrams.fit import best_rule
+from folio.ngrams.window import count_targets, count_window, mix_in
+from folio.run.in_window import score_in_windows
+from folio.run.model import Model
+from tests.recall.making import prose, train_on, with_names
+
+T = 64
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("in_window")
+    path = folder / "book.txt"
+    path.write_text(with_names(prose(3000, seed=1)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLIO_RUNS", str(folder / "runs"))
+        return train_on(path, "named", steps=20)
+
+
+def test_each_half_is_told_by_the_rule_of_the_other(opened: Model):
+    _, nll = opened.score(opened.validation())
+    found = score_in_windows(opened, opened.validation(), nll)
+    tokens = np.asarray(opened.validation(), np.int64)
+    middle, nats = len(nll) // 2, np.zeros(len(nll))
+    counts = [count_targets(tokens[i:-1][:T], tokens[i + 1 :][:T]) for i in range(0, len(nll), T)]
+    joined = np.concatenate(counts)
+    for half, other in ((slice(middle), slice(middle, None)), (slice(middle, None), slice(middle))):
+        rule = best_rule(np.exp(-nll[other].astype(np.float64)), joined[other])
+        each = list[float]()
+        for i in range(0, len(nll), T):
+            ids, targets = tokens[i:-1][:T], tokens[i + 1 :][:T]
+            with torch.no_grad():
+                expected = opened.model(torch.from_numpy(ids[None]))[0].softmax(1).numpy()
+            mix_in(expected, count_window(ids, len(ids)), rule)
+            each += expected[range(len(ids)), targets].tolist()
+        nats[half] = -np.log(each)[half]
+    assert found is not None and found.targets == len(nll)
+    assert abs(found.nats - nats.sum()) < 1e-3 * nats.sum()
+    assert found.nats < 0.9 * nll.sum(), "its names stand nowhere else"
+
+
+def test_only_what_was_read_and_counts_is_told(opened: Model):
+    tokens = opened.validation()
+    nll = opened.nats(tokens, sample=10 * T)
+    counted = np.arange(len(nll)) % 2 == 0
+    found = score_in_windows(opened, tokens, nll, counted=counted)
+    read = counted & ~np.isnan(nll)
+    assert found is not None and found.targets == read.sum() < counted.sum()
+    assert found.nats < nll[read].sum()
+
+
+def test_of_a_short_text_nobody_can_tell(opened: Model):
+    tokens = opened.validation()[:200]
+    assert score_in_windows(opened, tokens, opened.nats(tokens)) is None
+
+
+def test_evaluate_tells_it_of_the_held_out_text_and_of_others(
+    opened: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = tmp_path / "other.txt"
+    other.write_text(with_names(prose(200, seed=2)))
+    for files in ((), (str(other),)):
+        main(["evaluate", str(opened.run.path), *files, "--json"])
+        exact, strided, in_windows = json.loads(capsys.readouterr().out)[:3]
+        protocols = [record["protocol"] for record in (exact, strided, in_windows)]
+        assert protocols == ["exact", "strided", "exact, with the window"]
+        assert in_windows["targets"] == exact["targets"]
+        assert in_windows["bits_per_byte"] < 0.9 * exact["bits_per_byte"]
