@@ -26,6 +26,14 @@ def test_windows_are_longer_where_positions_need_not_be_learned():
     assert lengths == [128, 512]
 
 
+def test_windows_are_longest_where_what_stands_in_them_counts():
+    for size in SIZES:
+        modern, research = (recipe_of(family, size) for family in ("modern", "research"))
+        assert research.model.context_length >= modern.model.context_length
+    lengths = [recipe_of("research", size).model.context_length for size in ("nano", "micro")]
+    assert lengths == [512, 1024]
+
+
 def test_a_recipe_of_a_newer_format_gets_a_line_whatever_else_stands_in_it():
     assert make_recipe({"format": 1}) == make_recipe({}) == make_recipe({"format": 0})
     newer = {"format": 99, "model": {"what_is_yet_to_come": 1}}

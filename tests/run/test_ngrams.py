@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,9 @@ def test_lost_ngrams_are_named(tmp_path: Path):
 
 def test_the_preset_is_modern_with_ngrams():
     research, modern = Recipe.of(preset="research"), Recipe.of(preset="modern")
-    assert research.model == modern.model and research.optimizer == modern.optimizer
+    windows = research.model.context_length
+    assert research.model == replace(modern.model, context_length=windows)
+    assert research.optimizer == modern.optimizer and windows > modern.model.context_length
     assert (research.ngrams.order, modern.ngrams.order) == (10, 0)
     with pytest.raises(UserError, match=r"ngrams\.order must be 0 to 20, got 21"):
         Recipe.of(ngrams={"order": 21})

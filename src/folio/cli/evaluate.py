@@ -52,7 +52,8 @@ def evaluate(
     Without files, evaluates the validation text of the run, the part of it that is new to the
     training text, and out-of-domain text if the run has some. `exact` reads the text once in
     windows side by side; `strided` gives each token at least half a context, which is closer to
-    what the model can do on a long text.
+    what the model can do on a long text; `exact, with the window` mixes in what followed the same
+    tokens earlier in the window, which shows what the model does not make of its context.
 
     Args:
         run: A name or a path; by default the newest run.

@@ -66,10 +66,16 @@ class Size:
     """Context length with rotary positions, which need not be learned one by one; a step of 512
     costs a fifth more than one of 128. Learned positions are far from trained when such a model is
     done (docs/experiments.md, "Longer windows")."""
+    counted_context: int = 0
+    """Context length where what stands in the window counts (research), 0 for the usual one: longer
+    ones say more (docs/experiments.md, "What stands in a window, mixed in last")."""
 
-    def table(self, positions: str) -> Table:
-        """The settings of this size for a kind of positions."""
-        context_length = self.rotary_context if positions == "rope" else self.context_length
+    def table(self, family: Table) -> Table:
+        """The settings of this size in a family."""
+        rotary = family["model"]["positions"] == "rope"
+        context_length = self.rotary_context if rotary else self.context_length
+        if "ngrams" in family:
+            context_length = self.counted_context or context_length
         return {
             "model": {
                 "n_layers": self.n_layers,
@@ -82,8 +88,8 @@ class Size:
 
 
 SIZES = {
-    "nano": Size(4, 4, 128, 1024, 128, 128),  # 0.8 M parameters: minutes on a laptop
-    "micro": Size(4, 6, 192, 2048, 128, 512),  # 1.8 M
+    "nano": Size(4, 4, 128, 1024, 128, 128, 512),  # 0.8 M parameters: minutes on a laptop
+    "micro": Size(4, 6, 192, 2048, 128, 512, 1024),  # 1.8 M
     "mini": Size(6, 4, 256, 2048, 256, 512),  # 4.8 M
     "baby": Size(6, 6, 384, 16_384, 256, 512),  # 10.7 M: nanoGPT's "baby GPT"
     "small": Size(12, 12, 768, 16_384, 1024, 1024),  # 124 M with GPT-2's vocabulary
@@ -125,4 +131,4 @@ def preset_table(family: str, size: str) -> Table:
     for noun, name, known in (("preset", family, FAMILIES), ("size", size, SIZES)):
         if name not in known:
             raise UserError(unknown_name(noun, name, known) + f" There are {', '.join(known)}.")
-    return merge(FAMILIES[family], SIZES[size].table(FAMILIES[family]["model"]["positions"]))
+    return merge(FAMILIES[family], SIZES[size].table(FAMILIES[family]))
