@@ -97,13 +97,26 @@ def count_targets(token_ids: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.
         (T, LONGEST, 3): how many tokens followed so many, how many different ones, and how often
         the target did.
     """
-    found = np.zeros((len(token_ids), LONGEST, 3), np.int32)
-    for n, (rows, tokens, counts) in enumerate(count_window(token_ids, len(token_ids))):
-        hits = tokens == targets[rows]
-        np.add.at(found[:, n, 0], rows, counts)
-        np.add.at(found[:, n, 1], rows, 1)
-        found[rows[hits], n, 2] = counts[hits]
+    ids, follow = np.asarray(token_ids, np.int64), np.asarray(targets, np.int64)
+    found = np.zeros((len(ids), LONGEST, 3), np.int32)
+    size, ends = max(ids.max(), follow.max()) + 1, ids  # ends: a number for each end of n tokens
+    for n in range(min(LONGEST, len(ids))):
+        hits = _sum_before(ends * size + follow[n:], np.ones_like(ends))
+        found[n:, n, 0] = _sum_before(ends, np.ones_like(ends))
+        found[n:, n, 1] = _sum_before(ends, (hits == 0).astype(np.int64))
+        found[n:, n, 2] = hits
+        ends = np.unique(ends[:-1] * size + ids[n + 1 :], return_inverse=True)[1]
     return found
+
+
+def _sum_before(keys: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(m,) the sum of the values that stand earlier and have the same key."""
+    order = np.argsort(keys, kind="stable")
+    begins = np.diff(keys[order], prepend=keys.min() - 1) != 0  # a new key
+    sums = np.cumsum(values[order]) - values[order]
+    before = np.empty_like(sums)
+    before[order] = sums - sums[begins][np.cumsum(begins) - 1]
+    return before
 
 
 def mix_in_targets(
