@@ -202,3 +202,20 @@ def test_a_hook_that_is_there_from_the_start_is_trained(
         training.step.verify(peek(training))
     assert found == pytest.approx(expected, rel=1e-4)
     assert abs(found.loss - plain.loss) > 1e-3
+
+
+def test_of_a_step_too_large_to_capture_one_window_is_compared():
+    training, seen = training_of(1), list[int]()
+    step, batch = training.step, peek(training)
+    assert isinstance(step, ParallelStep) and len(batch.inputs) > 1
+    captured = step.parallel.replicas[0].backward
+    function = captured.function
+
+    def counted(*inputs: Tensor) -> Tensor:
+        seen.append(len(inputs[0]))
+        return function(*inputs)
+
+    captured.function, captured.max_bytes = counted, 0
+    step.backward(batch, 0)
+    step.verify(batch)
+    assert seen == [len(batch.inputs), 1]

@@ -94,6 +94,11 @@ class CapturedStep:
         graph.capture.replay()
         return graph.output
 
+    def gave_up(self, n_rows: int) -> bool:
+        """Whether inputs of so many rows were too large to capture."""
+        of = [graph for shapes, graph in self.graphs.items() if shapes[0][:1] == (n_rows,)]
+        return bool(of) and not any(graph.capture.can_replay for graph in of)
+
     def _make_arena(self, n_bytes: int) -> Tensor | None:
         """Return memory for a graph, if that much is allowed; all graphs share it, since one
         replays at a time.
