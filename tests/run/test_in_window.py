@@ -1,4 +1,4 @@
-"""What stands earlier in a window lowers the loss of any model, by a rule that is not fitted."""
+"""What stands earlier in a window lowers the loss of any model, by a rule found on other text."""
 
 from __future__ import annotations
 

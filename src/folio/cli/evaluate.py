@@ -142,7 +142,7 @@ def _evaluate_texts(
     from folio.corpus.corpus import CorpusConfig, read_documents
     from folio.corpus.split import whole
     from folio.corpus.turns import content_of, have_conversations, spoken
-    from folio.run.in_window import score_in_windows
+    from folio.run.in_window import scores_with_window
     from folio.tokenizers.sequences import encode_documents
     from folio.tokens.loss_mask import loss_mask
 
@@ -166,9 +166,7 @@ def _evaluate_texts(
     names = [*files, *([text] if text else [])]
     _tell_of_a_sample(len(tokens), most)
     counted = None if mask is None else mask[1:] == 1
-    scores, nll = opened.scores(tokens, (), device, counted, most)
-    in_windows = score_in_windows(opened, tokens, nll, (), counted)
-    scores += [in_windows] if in_windows else []
+    scores, _ = scores_with_window(opened, tokens, (), device, counted, most)
     records = [{"text": names, **score.record(tokenizer)} for score in scores]
     spelled = (piece for pieces in (*spoken(parts), *given) for piece in pieces)
     lost, of = tokenizer.lost_bytes(spelled)

@@ -33,7 +33,8 @@ RULES = [
 ]
 """Rules that are tried: byte pairs begin with one token and k = 10 to 30, characters with three; a
 text that does not repeat itself has a large k (docs/experiments.md)."""
-
+FEWEST_TARGETS = 256
+"""Of fewer, what is found would be noise."""
 MOST_TRIED = 1 << 15
 """Targets by which a rule is found, evenly spaced."""
 

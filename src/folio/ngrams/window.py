@@ -27,7 +27,7 @@ LONGEST = 10
 
 
 class WindowRule(NamedTuple):
-    """How much it counts."""
+    """Says how much the window counts."""
 
     k: float
     shortest: int

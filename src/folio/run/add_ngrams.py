@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from folio.evaluation.score import sampled_windows
 from folio.fast.accelerate import accelerate
 from folio.ngrams.config import NGramConfig
-from folio.ngrams.fit import fit, join, read_both
+from folio.ngrams.fit import FEWEST_TARGETS, fit, join, read_both
 from folio.ngrams.table import count_ngrams
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
@@ -20,8 +20,6 @@ from folio.storage import write_json
 MOST_TARGETS, MOST_LOGITS = 1 << 17, 1 << 24
 """Targets by which the weights are found, which are three numbers: as many as these logits, which
 are held twice in float32: 2,048 of 8,192 byte pairs. Never fewer than twice FEWEST_TARGETS."""
-FEWEST_TARGETS = 256
-"""Of fewer, the weights would be noise."""
 
 
 def targets_weighed(vocab_size: int, n_tokens: int) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from folio.device import Device
 from folio.evaluation.score import Score
 from folio.evaluation.uncertainty import TELLING, standard_error, text_blocks
-from folio.run.in_window import score_in_windows
+from folio.run.in_window import scores_with_window
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 from folio.tokens.loss_mask import open_loss_masks
@@ -124,14 +124,9 @@ def counted_targets(opened: Model, name: str) -> NDArray[np.bool_] | None:
 def score_validation(
     opened: Model, device: Device | None, most: float = math.inf
 ) -> tuple[list[Score], NDArray[np.float32]]:
-    """`Model.scores` of the targets that count in the validation text, and that where the window
-    counts, too.
-    """
+    """`scores_with_window` of the targets that count in the validation text."""
     families, counted = opened.run.families("validation"), counted_targets(opened, "validation")
-    text = opened.validation()
-    scores, nll = opened.scores(text, families, device, counted, most)
-    in_windows = score_in_windows(opened, text, nll, families, counted)
-    return scores + ([in_windows] if in_windows else []), nll
+    return scores_with_window(opened, opened.validation(), families, device, counted, most)
 
 
 def too_small(texts: Sequence[HeldOut]) -> str:

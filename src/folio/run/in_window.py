@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.device import Device
 from folio.evaluation.score import Score, exact_windows, places_of
 from folio.evaluation.uncertainty import text_blocks
-from folio.ngrams.fit import best_rule
+from folio.ngrams.fit import FEWEST_TARGETS, best_rule
 from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.window import count_targets, mix_in_targets
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 
-FEWEST_TARGETS = 256
-"""Of fewer, the rule would be noise."""
+
+def scores_with_window(
+    opened: Model,
+    tokens: TokenIds,
+    families: Sequence[int] = (),
+    device: Device | None = None,
+    counted: NDArray[np.bool_] | None = None,
+    most: float = math.inf,
+) -> tuple[list[Score], NDArray[np.float32]]:
+    """Score as `Model.scores` does, and last where the window counts, too, unless that is None."""
+    scores, nll = opened.scores(tokens, families, device, counted, most)
+    in_windows = score_in_windows(opened, tokens, nll, families, counted)
+    return [*scores, *([in_windows] if in_windows else [])], nll
 
 
 def score_in_windows(
