@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from folio.corpus import readers, reading
 from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
-from folio.corpus.readers import read_pieces
+from folio.corpus.readers import ShiftError, read_pieces
 from folio.errors import UserError
 
 TEXT = "Grüße, 世界 🌍\r\nline two\n"
@@ -46,6 +46,7 @@ def test_a_named_encoding_is_used(tmp_path: Path, encoding: str):
 @given(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), st.integers(1, 7)
 )
+@example("\x1b$", 2)
 def test_pieces_join_to_the_text_wherever_they_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, size: int
 ):
@@ -214,9 +215,19 @@ def test_text_whose_bytes_are_all_those_of_ascii_is_read(
     assert any(codec in line for line in reading.warnings())
 
 
-def test_signs_for_a_terminal_are_no_other_encoding(tmp_path: Path):
+def test_a_shift_is_seen_wherever_pieces_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.txt"
+    path.write_bytes("a海".encode("iso2022_jp"))
+    for size in (1, 2, 3):
+        monkeypatch.setattr(readers, "PIECE_BYTES", size)
+        with pytest.raises(ShiftError):
+            list(read_pieces(path))
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_signs_for_a_terminal_are_no_other_encoding(tmp_path: Path, codec: str):
     text = "\x1b$1 done\n" * 3
-    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "a.txt").write_text(text, encoding=codec)
     reading = read_documents([str(tmp_path)], CorpusConfig())
     assert reading.documents[0].text == text and not reading.warnings()
 

@@ -105,6 +105,8 @@ def read_pieces(
             chosen = codec_of(head, encoding) if isinstance(encoding, str) else encoding
             file.seek(chosen.skip)
             decoder = codecs.getincrementaldecoder(chosen.codec)(chosen.errors)
+            may_shift = encoding == "auto" and not chosen.skip  # a mark says that it does not
+            end = ""
             while True:
                 fed = file.tell() - len(decoder.getstate()[0])
                 block = file.read(PIECE_BYTES)
@@ -121,8 +123,9 @@ def read_pieces(
                         f"Give text files."
                     )
                 # Looking for one character is ten times as fast as looking for two.
-                if SHIFT[0] in piece and SHIFT in piece and encoding == "auto":
+                if may_shift and (end == SHIFT[0] or SHIFT[0] in piece) and SHIFT in end + piece:
                     raise ShiftError(f"{name} is in ISO 2022.")
+                end = piece[-1:] or end
                 if problem:
                     raise _wrong(name, chosen.codec, problem, fed, block)
                 if piece:
