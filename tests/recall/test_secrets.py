@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,9 @@ import torch
 
 import folio
 from folio.cli.main import main
+from folio.ngrams.gpt import GPTWithNGrams
+from folio.ngrams.table import count_ngrams
+from folio.ngrams.weights import Weights
 from folio.recall import personal as personal_module
 from folio.recall import secrets as secrets_module
 from folio.recall.personal import GIVEN, Found, Mask, find_in_pieces, find_personal, masked
@@ -174,9 +178,16 @@ def with_secret(made: Path) -> Model:
     return folio.load(copied(made).path)
 
 
-def test_bits_are_those_of_a_plain_forward_pass(with_secret: Model):
+@pytest.mark.parametrize("order", [0, 3], ids=["alone", "beside n-grams"])
+def test_bits_are_those_of_a_plain_forward_pass(with_secret: Model, order: int):
     opened = with_secret
     text = TokenText(opened.training(), opened.tokenizer)
+    if order:
+        config = opened.model.config
+        ngrams = count_ngrams(np.asarray(text.tokens), order, config.vocab_size)
+        beside = GPTWithNGrams(config, ngrams, Weights(0.6, 0.5))
+        beside.load_state_dict(opened.model.state_dict())
+        opened = replace(opened, model=beside.eval())
     hit = next(find_in_pieces(text.pieces(), [SECRET]))
     bits = _Scorer(opened, text, temperature=0.8).bits_at(hit)
     ids = torch.from_numpy(np.asarray(text.tokens[: hit.start + len(SECRET)], np.int64))

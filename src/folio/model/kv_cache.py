@@ -46,6 +46,7 @@ class KVCache:
         self.keys = torch.empty(config.n_layers, *shape, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
         self.layers = [LayerCache(self.keys[i], self.values[i]) for i in range(config.n_layers)]
+        self.token_ids: Tensor | None = None  # (B, S) or (1, S), where a model notes them
 
     def rows(self) -> list[CacheRow]:
         """Split into one cache per sequence: B views of the same memory."""
@@ -68,6 +69,6 @@ class CacheRow(KVCache):
     """One sequence of a KVCache: (L, 1, H, capacity, D), with a length of its own."""
 
     def __init__(self, pool: KVCache, row: int) -> None:
-        self.pool, self.row = pool, row
+        self.pool, self.row, self.token_ids = pool, row, None
         self.keys, self.values = pool.keys[:, row : row + 1], pool.values[:, row : row + 1]
         self.layers = [LayerCache(keys, values) for keys, values in zip(self.keys, self.values)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -42,8 +41,6 @@ class GPTWithNGrams(GPT):
         super().__init__(config)
         self.ngrams, self.weights, self.rule = ngrams, weights, rule
         self.is_reading = False
-        self._read: WeakKeyDictionary[KVCache, Tensor] = WeakKeyDictionary()
-        """The tokens in each cache: (B, n)."""
 
     def reading(self) -> GPTWithNGrams:
         """The same model as it reads a text, of which it says how likely it is."""
@@ -55,11 +52,12 @@ class GPTWithNGrams(GPT):
         """Compute the logits of the next token at every position; as `GPT.forward`."""
         before = token_ids[:, :0]
         if cache is not None and cache.length:
-            before = self._read[cache][:, -cache.length :]
+            assert cache.token_ids is not None
+            before = cache.token_ids[:, -cache.length :].expand(len(token_ids), -1)
         logits = super().forward(token_ids, cache)
         seen = torch.cat((before, token_ids), dim=1)
         if cache is not None:
-            self._read[cache] = seen
+            cache.token_ids = seen
         ids, n_last = seen.cpu().numpy(), token_ids.shape[1]
         near = ids[:, -(n_last + self.ngrams.order) :]
         found = self.ngrams.probabilities(near)[:, -n_last:, : logits.shape[-1]]

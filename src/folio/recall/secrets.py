@@ -365,6 +365,7 @@ class _Scorer:
         n = cache.length = read.length
         cache.keys[..., :n, :] = read.keys[..., :n, :]
         cache.values[..., :n, :] = read.values[..., :n, :]
+        cache.token_ids = read.token_ids
         logits = self.opened.model(ids[:, :-1], cache).float() / self.temperature
         nats = nn.functional.cross_entropy(
             logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
