@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from folio.accelerator import ran_out_of_memory
-from folio.config import Table, merge
+from folio.config import Table
 from folio.console import duration
 from folio.device import Device
 from folio.recipe.budget import sample_less
@@ -29,7 +29,7 @@ TOKENS_PER_PARAMETER = 2.0
 """Least tokens to train on per parameter, repeats included. On tiny Shakespeare mini drew level
 with micro at 1.4, in equal time (docs/experiments.md, "Where the next size begins to pay"), and
 micro was far ahead of nano at 2.3; of 5 MB of sources nano was far ahead of micro at 1.4 ("Rare
-tokens, and longer windows"). What holds above mini is an assumption."""
+tokens"). What holds above mini is an assumption."""
 MUON_EPOCHS = 10.0
 """Epochs that also suffice with Muon: mini was ahead of micro in equal time when they read
 python-docs 12 and 25 times, by no more than seeds differ, and behind at 4 and 8 epochs of tiny
@@ -79,15 +79,9 @@ changes there; that it begins here is an assumption between 65 ids and 4,096."""
 RARE_BETA2 = 0.999
 """AdamW's memory of squared gradients, beside Muon, for embeddings of such ids: an id that comes
 once in a hundred steps is forgotten by the 0.99 that suits characters, and then moves too far
-(docs/experiments.md, "Rare tokens, and longer windows")."""
+(docs/experiments.md, "Rare tokens")."""
 RARE_RATE = 1.5
 """Its learning rate then, times the usual one (the same entry)."""
-LONG_WINDOW = 512
-"""Tokens in a window of such ids, at least. Sources, which repeat their names, gain 4.6 % by it;
-prose loses 0.2 %, and characters, read for a minute, 2 % (the same entry)."""
-FEWEST_WINDOWS = 100
-"""Windows that a text must have for that."""
-
 SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff", "context_length")
 """A user who sets one of these has chosen a size."""
 TRIAL_SECONDS = 0.5
@@ -299,8 +293,7 @@ def size_recipe(
     if not timed or not (open_size or open_dropout):
         return make_recipe(given), None
     minutes = training.get("minutes") or DEFAULT_MINUTES
-    names: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
-    choices = [with_windows(name, given, prepared) for name in names]
+    choices: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
     recipes = (make_recipe(given, choice) for choice in choices)
     left = max(minutes - used_seconds / 60, minutes / 10)
     chosen, next_one = best_of(candidates(recipes, prepared, left, in_use))
@@ -329,31 +322,7 @@ def size_recipe(
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
     )
     speed = chosen.speed if chosen.measured else None
-    choice = choices[list(SIZES).index(size)] if open_size else choices[0]
-    return make_recipe(given, choice, settings), speed
-
-
-def with_windows(choice: Table, given: Table, prepared: Prepared) -> Table:
-    """A choice of a size, with longer windows where the text has many ids, at as many tokens a
-    step.
-
-    Not where the user set a shape or a batch, nor with learned positions, which would need more
-    training.
-    """
-    recipe, n_ids = make_recipe(given, choice), prepared.tokenizer.vocab_size
-    n_read = recipe.training.batch_size * recipe.model.context_length
-    is_given = (
-        any(name in given.get("model", {}) for name in SHAPE)
-        or "batch_size" in given.get("training", {})
-        or "run" in given.get("start", {})
-    )
-    is_short = recipe.model.context_length < LONG_WINDOW <= n_read
-    has_many = len(prepared.training()) >= FEWEST_WINDOWS * LONG_WINDOW and n_ids >= MANY_IDS
-    if is_given or not (is_short and has_many) or recipe.model.positions != "rope":
-        return choice
-    batch_size = n_read // LONG_WINDOW
-    longer = {"model": {"context_length": LONG_WINDOW}, "training": {"batch_size": batch_size}}
-    return merge(choice, longer)
+    return make_recipe(given, {"size": size, **settings}), speed
 
 
 def regularization_for(epochs: float, muon: bool) -> Regularization:
