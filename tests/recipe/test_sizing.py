@@ -224,7 +224,9 @@ def byte_pairs(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def test_rare_ids_are_remembered_for_longer_and_move_farther(
     byte_pairs: Prepared, text: MakeText, tried: list[str]
 ):
-    optimizer = chosen(minutes(0.5), byte_pairs)[0].optimizer
+    recipe, lines = chosen(minutes(0.5), byte_pairs)
+    optimizer = recipe.optimizer
+    assert "beta2 0.999, learning_rate 0.0058" in lines[0]
     assert (optimizer.beta2, optimizer.learning_rate) == (0.999, 0.0058)
     optimizer = chosen(minutes(0.5), text(1_000_000))[0].optimizer
     assert (optimizer.beta2, optimizer.learning_rate) == (0.99, 0.0039)

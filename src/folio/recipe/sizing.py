@@ -313,7 +313,9 @@ def size_recipe(
     if muon and prepared.tokenizer.vocab_size >= MANY_IDS:
         usual = chosen.recipe.optimizer.learning_rate
         rare = {"beta2": RARE_BETA2, "learning_rate": float(f"{RARE_RATE * usual:.2g}")}
-        settings["optimizer"] |= {k: x for k, x in rare.items() if k not in optimizer}
+        rare = {name: x for name, x in rare.items() if name not in optimizer}
+        settings["optimizer"] |= rare
+        words += [f"{name} {x:g}" for name, x in rare.items()]
     if regularization.penalty and "confidence_penalty" not in training:
         settings["training"] = {"confidence_penalty": regularization.penalty}
         words.append(f"confidence penalty {regularization.penalty:g}")
