@@ -112,12 +112,12 @@ def usual_rates(d_model: int, factor: float = 1.0) -> dict[str, float]:
     {'learning_rate': 0.002, 'matrix_learning_rate': 0.01}
     """
     return {
-        "learning_rate": _short(factor * RATE_TIMES_WIDTH / d_model),
-        "matrix_learning_rate": _short(factor * MATRIX_RATE_TIMES_ROOT / math.sqrt(d_model)),
+        "learning_rate": two_digits(factor * RATE_TIMES_WIDTH / d_model),
+        "matrix_learning_rate": two_digits(factor * MATRIX_RATE_TIMES_ROOT / math.sqrt(d_model)),
     }
 
 
-def _short(number: float) -> float:
+def two_digits(number: float) -> float:
     """Two digits are known, and are easier to read in a recipe."""
     return float(f"{number:.2g}")
 

@@ -19,7 +19,7 @@ from folio.recipe.budget import sample_less
 from folio.recipe.build import choose_for, fit_vocabulary
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
 from folio.recipe.prepare import Prepared
-from folio.recipe.presets import SIZES
+from folio.recipe.presets import SIZES, two_digits
 from folio.recipe.recipe import BUDGETS, Recipe, make_recipe
 from folio.recipe.speed import Throughput, matmul_flops, measure, steps_in, token_flops
 from folio.tokenizers.base import TokenIds
@@ -82,6 +82,7 @@ once in a hundred steps is forgotten by the 0.99 that suits characters, and then
 (docs/experiments.md, "Rare tokens")."""
 RARE_RATE = 1.5
 """Its learning rate then, times the usual one (the same entry)."""
+
 SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff", "context_length")
 """A user who sets one of these has chosen a size."""
 TRIAL_SECONDS = 0.5
@@ -312,7 +313,7 @@ def size_recipe(
         words.append(f"decay {regularization.matrix_decay:g}")
     if muon and prepared.tokenizer.vocab_size >= MANY_IDS:
         usual = chosen.recipe.optimizer.learning_rate
-        rare = {"beta2": RARE_BETA2, "learning_rate": float(f"{RARE_RATE * usual:.2g}")}
+        rare = {"beta2": RARE_BETA2, "learning_rate": two_digits(RARE_RATE * usual)}
         rare = {name: x for name, x in rare.items() if name not in optimizer}
         settings["optimizer"] |= rare
         words += [f"{name} {x:g}" for name, x in rare.items()]

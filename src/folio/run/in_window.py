@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,10 +20,10 @@ from folio.tokenizers.base import TokenIds
 def scores_with_window(
     opened: Model,
     tokens: TokenIds,
-    families: Sequence[int] = (),
-    device: Device | None = None,
-    counted: NDArray[np.bool_] | None = None,
-    most: float = math.inf,
+    families: Sequence[int],
+    device: Device | None,
+    counted: NDArray[np.bool_] | None,
+    most: float,
 ) -> tuple[list[Score], NDArray[np.float32]]:
     """Score as `Model.scores` does, and last where the window counts, too, unless that is None."""
     scores, nll = opened.scores(tokens, families, device, counted, most)
