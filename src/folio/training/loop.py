@@ -12,7 +12,7 @@ from folio.run.diagnosis import stale_evaluations
 from folio.tokens.stream import Batch
 from folio.training.evaluating import StoppedError, evaluate
 from folio.training.parts import Ending, Evaluation, Observer, Training
-from folio.training.schedule import learning_rate_share
+from folio.training.schedule import learning_rate_share, window_length
 from folio.training.state import RunClock, TrainingState
 from folio.training.step import Gradient
 from folio.workers import WorkerError
@@ -71,7 +71,7 @@ def _train(
             pace.append(knot)
 
         if is_evaluation_due(training, state.step) and state.step > state.evaluated_step:
-            training.step.verify(peek(training))
+            training.step.verify(peek(training, state.step))
             try:
                 evaluation = evaluate(training, should_stop)
             except StoppedError:  # the evaluation comes when the run goes on
@@ -92,7 +92,7 @@ def _train(
             save()
             return "interrupted"
 
-        batch = stream.next_batch(config.batch_size, training.context_length)
+        batch = next_batch(training, state.step)
         try:
             gradient = training.step.backward(batch, state.step)
         except WorkerError:  # the weights are those before the step
@@ -142,10 +142,17 @@ def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
         state.best_validation_loss, state.best_step = loss, state.step
 
 
-def peek(training: Training) -> Batch:
-    """Read the next batch, and leave the stream where it is."""
+def next_batch(training: Training, step: int) -> Batch:
+    """Read the batch of a step: `batch_size` windows, or as many tokens in short ones."""
+    pace, context_length = training.pace, training.context_length
+    length = window_length(training.schedule, context_length, pace.progress(step), pace.planned)
+    return training.stream.next_batch(training.config.batch_size * context_length // length, length)
+
+
+def peek(training: Training, step: int) -> Batch:
+    """Read the batch of a step, and leave the stream where it is."""
     stream, place = training.stream, training.stream.place
-    batch = stream.next_batch(training.config.batch_size, training.context_length)
+    batch = next_batch(training, step)
     stream.place = place
     return batch
 
