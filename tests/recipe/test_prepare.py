@@ -112,8 +112,12 @@ def test_evaluations_cost_about_a_twentieth_but_there_are_some():
 
 def test_where_evaluations_would_take_much_of_the_minutes_they_read_less_of_the_training_text():
     recipe, speed = make_recipe({}), Throughput(step_seconds=0.1, evaluation_seconds=4.0)
-    assert sample_less(recipe, speed, 600.0, 160_000) == (recipe, speed)
-    smaller, faster = sample_less(recipe, speed, 60.0, 160_000)
+    assert sample_less(recipe, speed, 600.0, 60_000) == (recipe, speed)
+    # No more than says something, whatever the time.
+    usual, as_usual = sample_less(recipe, speed, 600.0, 160_000)
+    assert usual.training.evaluation_sample == 65_536
+    assert as_usual.evaluation_seconds == pytest.approx(4.0 * 225_536 / 320_000)
+    smaller, faster = sample_less(recipe, speed, 40.0, 160_000)
     assert smaller.training.evaluation_sample == 20_000
     assert smaller.training.validation_sample == 0
     assert faster.evaluation_seconds == 4.0 * 180 / 320

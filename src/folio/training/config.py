@@ -75,7 +75,8 @@ class TrainingConfig:
 
     evaluation_sample: int = 0
     """Tokens of training text that each evaluation reads in addition to the validation text; 0
-    takes as many as that has, or fewer if they would take much of the minutes."""
+    takes as many as that has, but in a budget in minutes at most 65,536, and fewer if they would
+    take much of it."""
 
     validation_sample: int = 0
     """Tokens of validation text that each evaluation reads, in windows that are evenly spaced over
