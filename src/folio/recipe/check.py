@@ -86,7 +86,7 @@ def check(
     can_be_kept = is_known(training.model)
     if can_be_kept and verdict.exists():
         return
-    batch = Batch(*(rows[:N_WINDOWS, :N_TOKENS] for rows in peek(training, 0)))
+    batch = Batch(*(rows[:N_WINDOWS, :N_TOKENS] for rows in peek(training)))
     if training.stream.loss_mask is not None:  # without a counted target anything would agree
         batch = batch._replace(targets=np.roll(batch.inputs, -1, axis=1))
     found, expected = compare(training.model, device, recipe, batch)

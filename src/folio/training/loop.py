@@ -149,7 +149,7 @@ def next_batch(training: Training, step: int) -> Batch:
     return training.stream.next_batch(training.config.batch_size * context_length // length, length)
 
 
-def peek(training: Training, step: int) -> Batch:
+def peek(training: Training, step: int = 0) -> Batch:
     """Read the batch of a step, and leave the stream where it is."""
     stream, place = training.stream, training.stream.place
     batch = next_batch(training, step)
