@@ -250,7 +250,7 @@ def test_long_windows_begin_short_where_a_batch_has_few_of_them(text: MakeText, 
         recipe, lines = chosen(minutes(n), prepared)
         model, batch_size = recipe.model, recipe.training.batch_size
         found[recipe.size] = model.context_length, batch_size, recipe.schedule.short_fraction
-        told = "windows of 512, for 70 % of the steps of 128" in lines[0]
+        told = "windows of 512 (of 128 for the first 70 % of the steps)" in lines[0]
         assert told == (recipe.schedule.short_fraction > 0)
     assert found == {
         "nano": (512, 2, 0.7),

@@ -317,7 +317,7 @@ def size_recipe(
         words.append(f"size {size} ({n_parameters / 1e6:.1f} M parameters)")
     if part := chosen.recipe.schedule.short_fraction:
         short, long = chosen.recipe.schedule.short_length, chosen.recipe.model.context_length
-        words.append(f"windows of {long}, for {100 * part:g} % of the steps of {short}")
+        words.append(f"windows of {long} (of {short} for the first {100 * part:g} % of the steps)")
     muon, optimizer = chosen.recipe.optimizer.kind == "muon", given.get("optimizer", {})
     regularization = regularization_for(chosen.epochs, muon)
     settings: dict[str, Table] = {"optimizer": {}}

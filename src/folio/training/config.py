@@ -35,8 +35,8 @@ class TrainingConfig:
     """Windows of context_length tokens in each optimizer step."""
 
     micro_batch_size: int = 0
-    """Windows in memory at once; the gradients of micro-batches are accumulated. 0 takes the whole
-    batch."""
+    """Windows in memory at once, short ones too; the gradients of micro-batches are accumulated. 0
+    takes the whole batch."""
 
     confidence_penalty: float = 0.0
     """Weight of the confidence penalty: the entropy of each prediction, times this, is subtracted
