@@ -37,9 +37,10 @@ from folio.recipe.recipe import Recipe
 from folio.recipe.settle import settle
 from folio.recipe.watcher import Watcher
 from folio.tokens.stream import IGNORED, StreamPosition
+from folio.training.batches import next_batch
 from folio.training.config import is_timed
 from folio.training.gradients import gradient_norm, gradients_of, require_gradients
-from folio.training.loop import next_batch, update_weights
+from folio.training.loop import update_weights
 from folio.training.parts import Training
 from folio.training.step import Gradient, PlainStep
 

@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable
 
 from folio.run.diagnosis import stale_evaluations
-from folio.tokens.stream import Batch
+from folio.training.batches import next_batch, peek
 from folio.training.evaluating import StoppedError, evaluate
 from folio.training.parts import Ending, Evaluation, Observer, Training
-from folio.training.schedule import learning_rate_share, window_length
+from folio.training.schedule import learning_rate_share
 from folio.training.state import RunClock, TrainingState
 from folio.training.step import Gradient
 from folio.workers import WorkerError
@@ -140,21 +140,6 @@ def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
     )
     if loss < best:
         state.best_validation_loss, state.best_step = loss, state.step
-
-
-def next_batch(training: Training, step: int) -> Batch:
-    """Read the batch of a step: `batch_size` windows, or as many tokens in short ones."""
-    pace, context_length = training.pace, training.context_length
-    length = window_length(training.schedule, context_length, pace.progress(step), pace.planned)
-    return training.stream.next_batch(training.config.batch_size * context_length // length, length)
-
-
-def peek(training: Training, step: int = 0) -> Batch:
-    """Read the batch of a step, and leave the stream where it is."""
-    stream, place = training.stream, training.stream.place
-    batch = next_batch(training, step)
-    stream.place = place
-    return batch
 
 
 def update_weights(training: Training, step: int, gradient: Gradient) -> float:
