@@ -160,6 +160,8 @@ def test_sequential_rows_go_on_where_they_stood():
     first, second = windows_of(stream.next_batch(2)), windows_of(stream.next_batch(2))
     assert first == [[1, 2, 3], [13, 14, 15]]
     assert second == [[4, 5, 6], [16, 17, 18]]
+    third, fourth = (windows_of(stream.next_batch(2, width)) for width in (2, 1))
+    assert third == [[7, 8], [19, 20]] and fourth == [[9], [21]]
 
 
 def test_a_text_shorter_than_a_window_is_refused():
