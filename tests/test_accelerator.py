@@ -30,7 +30,8 @@ from folio.recipe.watcher import Watcher
 from folio.run.opening import open_run
 from folio.testing import tiny_gpt
 from folio.tokens.text import TokenText
-from folio.training.loop import peek, update_weights
+from folio.training.batches import peek
+from folio.training.loop import update_weights
 from tests.pretended import Accelerator, pretended
 
 TINY = {

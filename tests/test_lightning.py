@@ -52,6 +52,7 @@ def recipe_of(text: Path, preset: str, **model: Any) -> Recipe:
             "preset": preset,
             "corpus": {"sources": [str(text)], "validation_fraction": 0.1},
             "model": shape | model,
+            "schedule": {"short_fraction": 0.6, "short_length": 4},  # for seven steps
             "training": {"max_steps": STEPS, "batch_size": 4, "evaluation_interval": STEPS // 2},
         }
     )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from folio.recipe.recipe import Recipe
 from folio.recipe.settle import settle
 from folio.recipe.watcher import Watcher
 from folio.tokens.stream import IGNORED, StreamPosition
+from folio.training.batches import next_batch
 from folio.training.config import is_timed
 from folio.training.gradients import gradient_norm, gradients_of, require_gradients
 from folio.training.loop import update_weights
@@ -81,7 +83,7 @@ class FolioModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The mean loss of a batch over all of its targets, in every process its own share."""
-        self.trainer.datamodule.place = batch["place"]  # pyright: ignore
+        self.trainer.datamodule.load_state_dict(batch)  # pyright: ignore
         inputs, targets = batch["inputs"], batch["targets"]  # each (B, T)
         own = slice(self.global_rank, None, self.trainer.world_size)
         loss = self.parts.step.loss(self.model, inputs[own], targets[own])  # summed, in nats
@@ -115,8 +117,9 @@ class FolioData(LightningDataModule):
         """Take the parts of a training."""
         super().__init__()
         self.parts = training
-        self.place: dict[str, Any] = asdict(StreamPosition())
-        """The position behind the batch that was trained on last; goes into checkpoints."""
+        self.place, self.step = asdict(StreamPosition()), 0
+        """The position behind the batch that was trained on last, and the number of that batch;
+        both go into checkpoints."""
 
     @property
     def max_steps(self) -> int:
@@ -137,12 +140,12 @@ class FolioData(LightningDataModule):
         return DataLoader(Chunks(chunks), batch_size=None, generator=torch.Generator())
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the position."""
-        return {"place": self.place}
+        """What a checkpoint keeps: the position, and the number of batches so far."""
+        return {"place": self.place, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the position of a checkpoint."""
-        self.place = state_dict["place"]
+        self.place, self.step = state_dict["place"], state_dict.get("step", 0)  # of old ones
 
 
 class Batches(IterableDataset[dict[str, Any]]):
@@ -156,9 +159,9 @@ class Batches(IterableDataset[dict[str, Any]]):
         """Yield (B, T) inputs and targets, without end."""
         parts = self.data.parts
         parts.stream.place = StreamPosition.of(self.data.place)
-        while True:
-            batch = parts.stream.next_batch(parts.config.batch_size, parts.context_length)
-            yield batch._asdict() | {"place": asdict(parts.stream.place)}
+        for step in count(self.data.step):
+            batch = next_batch(parts, step)
+            yield batch._asdict() | {"place": asdict(parts.stream.place), "step": step + 1}
 
 
 class Chunks(Dataset[list[list[int]]]):

@@ -67,8 +67,8 @@ def shared_buffer(n: int, dtype: torch.dtype) -> Tensor:
 def keep_freed_memory() -> None:
     """Have this process keep the memory that it frees, where glibc looks after it.
 
-    A training step frees nearly all that it took, and glibc gives the end of its heap back to the
-    system, so that each step would ask for thousands of pages anew.
+    A training step, or a text that is read, frees nearly all that it took, and glibc gives the end
+    of its heap back to the system, so that each step would ask for thousands of pages anew.
     """
     if mallopt := _glibc("mallopt"):
         mallopt(M_TRIM_THRESHOLD, LARGEST_INT)

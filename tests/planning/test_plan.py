@@ -124,6 +124,24 @@ def test_large_sizes_are_not_tried_but_follow_from_the_one_before(
     assert sizes[5]["loss_band"] is None
 
 
+def test_sizes_are_measured_with_the_windows_that_a_training_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text, measured = tmp_path / "text.txt", list[Recipe]()
+    text.write_text("".join(f"{n} times {n} is {n * n}.\n" for n in range(5000)))
+
+    def measure(recipe: Recipe, *_: object) -> Throughput:
+        measured.append(recipe)
+        return Throughput(100.0, 1.0)
+
+    monkeypatch.setattr("folio.planning.plan.trial_loss", lambda *_: 3.0)
+    monkeypatch.setattr("folio.recipe.sizing.measure", measure)
+    main(["plan", str(text), "--minutes", "2"])
+    nano = measured[0]
+    assert (nano.model.context_length, nano.training.batch_size) == (512, 2)
+    assert nano.schedule.short_fraction == 0.7
+
+
 def test_a_text_that_is_too_short_for_anchors_is_told_and_they_are_not_measured(tmp_path: Path):
     prepared: Any = SimpleNamespace(
         files={"train": tmp_path / "train.bin"},

@@ -19,7 +19,7 @@ from folio.recipe.check import LEARNED, TOLERANCE, agree, check, compare
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.storage import cache_folder
-from folio.training.loop import peek
+from folio.training.batches import peek
 from folio.training.parts import Training
 from folio.training.step import Gradient
 from tests.conftest import INT8

@@ -105,20 +105,24 @@ def test_evaluations_cost_about_a_twentieth_but_there_are_some():
     config = TrainingConfig(batch_size=10)
     # 100 tokens a step; an evaluation of 1,500 tokens costs 2 * 1500 / 3 / 100 = 10 steps.
     assert evaluation_interval(config, 1000, 10, 1500) == 200  # five of them, 50 of 1,000 steps
-    assert evaluation_interval(config, 20, 10, 1500) == 5
+    assert evaluation_interval(config, 20, 10, 1500) == 7
     assert evaluation_interval(config, 100_000, 10, 1500) == 5000
     assert evaluation_interval(TrainingConfig(evaluation_interval=7), 20, 10, 1500) == 7
 
 
 def test_where_evaluations_would_take_much_of_the_minutes_they_read_less_of_the_training_text():
     recipe, speed = make_recipe({}), Throughput(step_seconds=0.1, evaluation_seconds=4.0)
-    assert sample_less(recipe, speed, 600.0, 160_000) == (recipe, speed)
-    smaller, faster = sample_less(recipe, speed, 60.0, 160_000)
+    assert sample_less(recipe, speed, 600.0, 60_000) == (recipe, speed)
+    # No more than says something, whatever the time.
+    usual, as_usual = sample_less(recipe, speed, 600.0, 160_000)
+    assert usual.training.evaluation_sample == 65_536
+    assert as_usual.evaluation_seconds == pytest.approx(4.0 * 225_536 / 320_000)
+    smaller, faster = sample_less(recipe, speed, 80.0, 160_000)
     assert smaller.training.evaluation_sample == 20_000
     assert smaller.training.validation_sample == 0
     assert faster.evaluation_seconds == 4.0 * 180 / 320
     wanted = make_recipe({"training": {"evaluation_sample": 80_000}})
-    kept, halved = sample_less(wanted, speed, 60.0, 160_000)
+    kept, halved = sample_less(wanted, speed, 120.0, 160_000)
     assert kept == wanted and halved.evaluation_seconds == 3.0
     # A large model: half of all would be too dear, and so would be an eighth.
     least, much_faster = sample_less(recipe, replace(speed, evaluation_seconds=10.0), 20.0, 120_000)
@@ -127,13 +131,13 @@ def test_where_evaluations_would_take_much_of_the_minutes_they_read_less_of_the_
 
 
 def test_of_a_validation_text_that_would_take_much_of_the_minutes_they_read_a_sample():
-    recipe, speed = make_recipe({}), Throughput(step_seconds=0.1, evaluation_seconds=600.0)
+    recipe, speed = make_recipe({}), Throughput(step_seconds=0.1, evaluation_seconds=100.0)
     changed, faster = sample_less(recipe, speed, 300.0, 2_500_000)
     config = changed.training
-    assert 4 * faster.evaluation_seconds == pytest.approx(300 / 4, rel=0.01)
+    assert 3 * faster.evaluation_seconds == pytest.approx(300 / 10, rel=0.01)
     assert config.validation_sample == pytest.approx(8 * config.evaluation_sample, abs=8)
     n_read = config.validation_sample + config.evaluation_sample
-    assert faster.evaluation_seconds == pytest.approx(600 * n_read / 5_000_000)
+    assert faster.evaluation_seconds == pytest.approx(100 * n_read / 5_000_000)
     # The best step is chosen by it, so it is never small; and what is asked for is kept.
     assert sample_less(recipe, speed, 3.0, 2_500_000)[0].training.validation_sample == 131_072
     asked = make_recipe({"training": {"validation_sample": 5000}})

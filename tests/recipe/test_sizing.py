@@ -124,15 +124,17 @@ def test_no_more_sizes_are_tried_than_must_be(text: MakeText, tried: list[str]):
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "short_fraction"),
     [
-        {"size": "mini"},
-        {"model": {"n_layers": 2}},
-        {"model": {"d_model": 64}},
-        {"model": {"context_length": 64}},
+        ({"size": "mini"}, 0.7),
+        ({"model": {"n_layers": 2}}, 0.0),
+        ({"model": {"d_model": 64}}, 0.0),
+        ({"model": {"context_length": 64}}, 0.0),
     ],
 )
-def test_a_size_or_a_shape_that_is_given_stays(given: Table, text: MakeText, tried: list[str]):
+def test_a_size_or_a_shape_that_is_given_stays(
+    given: Table, short_fraction: float, text: MakeText, tried: list[str]
+):
     prepared = text(300_000)
     found = chosen(merge(given, minutes(1000)), prepared)[0]
     asked = make_recipe(CPU, given, minutes(1000))
@@ -141,6 +143,7 @@ def test_a_size_or_a_shape_that_is_given_stays(given: Table, text: MakeText, tri
         "model": dropped,
         "optimizer": {"matrix_weight_decay": 2.0},
         "training": {"confidence_penalty": 0.1},
+        "schedule": {"short_fraction": short_fraction},
     }
     assert found == make_recipe(CPU, given, minutes(1000), regularization)
     assert found.size == asked.size
@@ -185,7 +188,7 @@ def test_dropout_decay_and_penalty_follow_the_epochs(
     found = []
     given: Table = {"size": "nano", "optimizer": {"kind": kind}}
     for n_characters in (2_000_000, 200_000, 140_000, 100_000, 40_000):
-        recipe, lines = chosen(merge(given, minutes(0.5)), text(n_characters))
+        recipe, lines = chosen(merge(given, minutes(0.6)), text(n_characters))
         model = recipe.model
         assert f"dropout {model.residual_dropout:g} " in lines[0]
         dropped = (model.embedding_dropout, model.residual_dropout, model.attention_dropout)
@@ -238,6 +241,45 @@ def test_a_rate_or_a_memory_that_is_given_stays(byte_pairs: Prepared, tried: lis
     assert (recipe.optimizer.beta2, recipe.optimizer.learning_rate) == (0.95, 1e-3)
     recipe = chosen(merge({"optimizer": {"kind": "adamw"}}, minutes(0.5)), byte_pairs)[0]
     assert (recipe.optimizer.beta2, recipe.optimizer.learning_rate) == (0.99, 0.0039)
+
+
+def test_long_windows_begin_short_where_a_batch_has_few_of_them(text: MakeText, tried: list[str]):
+    found = {}
+    prepared = text(1_000_000)
+    for n in (0.5, 5, 30, 120):
+        recipe, lines = chosen(minutes(n), prepared)
+        model, batch_size = recipe.model, recipe.training.batch_size
+        found[recipe.size] = model.context_length, batch_size, recipe.schedule.short_fraction
+        told = "windows of 512 (of 128 for the first 70 % of the steps)" in lines[0]
+        assert told == (recipe.schedule.short_fraction > 0)
+    assert found == {
+        "nano": (512, 2, 0.7),
+        "micro": (512, 4, 0.7),
+        "mini": (512, 4, 0.7),
+        "baby": (512, 32, 0.0),
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": {"context_length": 128}},
+        {"model": {"positions": "learned"}},
+        {"training": {"batch_size": 8}},
+        {"schedule": {"short_fraction": 0.0}},
+    ],
+)
+def test_windows_stay_as_they_are_if_anything_of_them_is_given(
+    given: Table, text: MakeText, tried: list[str]
+):
+    recipe = chosen(merge(given, minutes(0.5)), text(1_000_000))[0]
+    assert recipe.model.context_length == 128 and recipe.training.batch_size == 8
+    assert recipe.schedule.short_fraction == 0.0
+
+
+def test_a_short_text_is_read_in_short_windows(text: MakeText, tried: list[str]):
+    lengths = [chosen(minutes(0.5), text(n))[0].model.context_length for n in (56_000, 58_000)]
+    assert lengths == [128, 512]
 
 
 def test_without_any_budget_the_default_minutes_choose(text: MakeText, tried: list[str]):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -44,21 +45,30 @@ def test_a_permutation_favours_no_place():
     st.integers(1, 40),
     st.integers(0, 99),
     ORDERS,
-    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 40)), min_size=1, max_size=4),
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    st.integers(1, 40),
+    st.sampled_from([1, 2, 3, 64]),
 )
 def test_every_token_is_a_target_once_an_epoch_whatever_the_batches(
-    n: int, window: int, seed: int, config: StreamConfig, shapes: list[tuple[int, int]]
+    n: int,
+    window: int,
+    seed: int,
+    config: StreamConfig,
+    sizes: list[int],
+    width: int,
+    group: int,
 ):
     if n <= window:
         return
     stream = stream_of(n, window, seed, config, lanes=3)
     seen: list[int] = []
     turn = 0
-    while len(seen) < 3 * (n - 1):
-        n_windows, width = shapes[turn % len(shapes)]
-        batch = stream.next_batch(n_windows, min(width, window))
-        seen += [t for row in windows_of(batch) for t in row]
-        turn += 1
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(stream_module, "GROUP", group)
+        while len(seen) < 3 * (n - 1):
+            batch = stream.next_batch(sizes[turn % len(sizes)], min(width, window))
+            seen += [t for row in windows_of(batch) for t in row]
+            turn += 1
     for epoch in range(3):
         assert sorted(seen[epoch * (n - 1) : (epoch + 1) * (n - 1)]) == list(range(1, n))
 
@@ -75,6 +85,34 @@ def test_targets_follow_their_inputs(n: int, window: int, config: StreamConfig):
         assert (batch.targets[counted] == batch.inputs[counted] + 1).all()
         for row in windows_of(batch):
             assert row == list(range(row[0], row[0] + len(row)))
+
+
+def test_short_windows_of_a_batch_are_no_neighbours():
+    stream = stream_of(4 * 64 * 8, 8, seed=5)
+    batches = [windows_of(stream.next_batch(16, 2)) for _ in range(4 * 16)]
+    for batch in batches[:48]:
+        starts = sorted(row[0] for row in batch)
+        assert all(b - a >= 8 for a, b in pairwise(starts))
+    # Piece by piece, they are the windows that are read in the end.
+    pieces = sorted(row[0] for batch in batches[:16] for row in batch)
+    whole = stream_of(4 * 64 * 8, 8, seed=5)
+    assert pieces == sorted(
+        row[0] + 2 * k for row in windows_of(whole.next_batch(64)) for k in range(4)
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 8), (8, 2), (2, 4)])
+def test_where_the_length_changes_no_more_than_a_group_is_read_in_another_way(
+    before: int, after: int
+):
+    n = 8 * 64 * 3 + 1
+    stream = stream_of(n, 8, seed=3)
+    seen = [t for row in windows_of(stream.next_batch(100, before)) for t in row]
+    while stream.place.epoch == 0:
+        seen += [t for row in windows_of(stream.next_batch(1, after)) for t in row]
+    n_twice = len(seen) - len(set(seen))
+    assert n_twice == n - 1 - len(set(seen))
+    assert 0 < n_twice < 8 * 64
 
 
 def test_a_stream_goes_on_exactly_from_its_place():
@@ -122,6 +160,8 @@ def test_sequential_rows_go_on_where_they_stood():
     first, second = windows_of(stream.next_batch(2)), windows_of(stream.next_batch(2))
     assert first == [[1, 2, 3], [13, 14, 15]]
     assert second == [[4, 5, 6], [16, 17, 18]]
+    third, fourth = (windows_of(stream.next_batch(2, width)) for width in (2, 1))
+    assert third == [[7, 8], [19, 20]] and fourth == [[9], [21]]
 
 
 def test_a_text_shorter_than_a_window_is_refused():

@@ -17,6 +17,7 @@ from folio.config import merge
 from folio.device import Device, DeviceConfig
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
+from folio.tokens.stream import Batch
 from folio.training import evaluating, loop
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.deadline import Deadline, TimeBudget
@@ -24,7 +25,7 @@ from folio.training.loop import evaluate, note_evaluation, train, update_weights
 from folio.training.parallel.step import ParallelStep
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.state import TrainingState
-from folio.training.step import PlainStep
+from folio.training.step import Gradient, PlainStep
 from folio.workers import ProcessPool, WorkerError
 
 TWO_THREADS = DeviceConfig(kind="cpu", precision="float32", threads=2)
@@ -159,6 +160,37 @@ def test_a_model_whose_certainty_costs_stays_in_doubt(training_of: MakeTraining)
         logits = training.model.eval()(torch.from_numpy(TEXT[None, :8].astype(np.int64)))
         doubt.append(torch.distributions.Categorical(logits=logits).entropy().mean().item())
     assert doubt[0] < 0.4 and doubt[1] > 0.8
+
+
+def test_the_first_steps_read_as_many_tokens_in_short_windows(training_of: MakeTraining):
+    short = {"short_fraction": 0.5, "short_length": 2}
+    training, shapes = training_of(schedule=short, training={"max_steps": 6}), []
+    backward = training.step.backward
+
+    def noted(batch: Batch, step: int) -> Gradient:
+        shapes.append(batch.inputs.shape)
+        return backward(batch, step)
+
+    training.step.backward = noted
+    train(training, TrainingState(), Listener())
+    assert shapes == [(24, 2)] * 3 + [(6, 8)] * 3
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_a_run_that_was_stopped_goes_on_in_windows_of_the_same_length(
+    stop: int, training_of: MakeTraining
+):
+    def losses(stop: int | None) -> list[float]:
+        training = training_of(
+            schedule={"short_fraction": 0.5, "short_length": 2}, training={"max_steps": 6}
+        )
+        state, listener = TrainingState(), Listener()
+        if stop is not None:
+            assert train(training, state, listener, lambda: state.step >= stop) == "interrupted"
+        assert train(training, state, listener) == "finished"
+        return listener.losses
+
+    assert losses(stop) == losses(None)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.01])

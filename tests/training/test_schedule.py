@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from folio.config import from_table
 from folio.errors import UserError
-from folio.training.schedule import ScheduleConfig, learning_rate_share
+from folio.training.schedule import ScheduleConfig, learning_rate_share, window_length
 
 CONFIGS = st.builds(
     ScheduleConfig,
@@ -55,7 +55,17 @@ def test_after_the_horizon_the_rate_stays():
     assert learning_rate_share(config, 500, 1000) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("name", ["warmup_fraction", "cooldown_fraction", "final_fraction"])
+def test_windows_of_a_longer_run_are_short_for_as_many_steps():
+    config = ScheduleConfig(short_fraction=0.25, short_length=16, horizon_steps=200)
+    lengths = [window_length(config, 64, step, 100) for step in range(100)]
+    assert lengths == [16] * 50 + [64] * 50
+    assert window_length(config, 8, 0, 100) == 8
+
+
+SHARES = ["warmup_fraction", "cooldown_fraction", "final_fraction", "short_fraction"]
+
+
+@pytest.mark.parametrize("name", SHARES)
 def test_a_share_outside_of_0_to_1_is_refused(name: str):
     with pytest.raises(UserError, match=name):
         from_table(ScheduleConfig, {name: 1.5})

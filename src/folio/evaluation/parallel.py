@@ -12,7 +12,7 @@ from torch import nn
 from folio.device import one_thread
 from folio.evaluation.score import Score, Window, excerpt, score
 from folio.tokenizers.base import TokenIds
-from folio.workers import ProcessPool, forks
+from folio.workers import ProcessPool, forks, keep_freed_memory, return_freed_memory
 
 Part = tuple[TokenIds, list[Window], str]
 
@@ -43,6 +43,7 @@ def score_by_workers(
         nll: list[NDArray[np.float32]] = []
         return score(model, *part, nll=nll), np.concatenate(nll)
 
+    keep_freed_memory()
     if len(parts) == 1:
         answers = [read(0, parts[0])]
     else:
@@ -52,6 +53,7 @@ def score_by_workers(
                 answers = pool.run(0, parts)
             finally:
                 pool.close()
+    return_freed_memory()
     total = reduce(operator.add, (found for found, _ in answers))
     nll = np.concatenate([each for _, each in answers])
     return total, nll

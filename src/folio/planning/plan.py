@@ -24,7 +24,7 @@ from folio.recipe.memory import memory_before
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import make_recipe
-from folio.recipe.sizing import Candidate, best_of, candidates
+from folio.recipe.sizing import Candidate, best_of, candidates, with_windows
 from folio.storage import write_json
 
 FEW_STEPS = 50
@@ -122,7 +122,8 @@ def make_plan(
         UserError: as in `candidates`.
     """
     begins = bool(given.get("start", {}).get("run"))  # a run to begin with fixes the shape
-    choices: list[Table] = [{}] if begins else [{"size": size} for size in SIZES]
+    sizes: list[Table] = [{}] if begins else [{"size": size} for size in SIZES]
+    choices = [with_windows(size, given, len(prepared.training())) for size in sizes]
     recipes = (make_recipe(given, choice) for choice in choices)
     found = []
     for candidate in candidates(recipes, prepared, minutes, memory_before()):

@@ -33,6 +33,9 @@ from folio.training.deadline import (
 from folio.training.parts import Training
 from folio.training.state import TrainingState
 
+LARGE_SAMPLE = 1 << 16
+"""Tokens of training text that are read at most, since no verdict needs its loss to less than
+0.01."""
 SMALL_SAMPLE = 16_384
 """Tokens of training text whose loss is within about 0.02 of that of the whole."""
 SMALLEST_SAMPLE = 2048
@@ -234,8 +237,8 @@ def with_deadline(
 def sample_less(
     recipe: Recipe, speed: Throughput, seconds: float, n_validation: int
 ) -> tuple[Recipe, Throughput]:
-    """Let evaluations read less of the training text if the usual ones would be expensive, and if
-    that is not enough, less of a long validation text.
+    """Let evaluations read no more of the training text than says something, less if they would be
+    expensive, and if that is not enough, less of a long validation text.
 
     Args:
         recipe: a recipe whose evaluations read as much training as validation text.
@@ -248,24 +251,25 @@ def sample_less(
         with its evaluations.
     """
     config = recipe.training
-    sample, n_read = config.evaluation_sample, config.validation_sample or n_validation
+    given, n_read = config.evaluation_sample, config.validation_sample or n_validation
     token_seconds = max(speed.evaluation_seconds, 1e-9) / n_validation / 2
     most = MOST_EVALUATION_SHARE * seconds
     n_readings = EVALUATIONS[0] + (NGRAM_READINGS if recipe.ngrams.order else 0)
     affordable = int(most / n_readings / token_seconds)
-    if not sample and 2 * n_read > affordable:
-        sample = min(max(n_read // 8, SMALL_SAMPLE), n_read)
+    sample = given or min(n_read, LARGE_SAMPLE)
+    if not given and n_read + sample > affordable:
+        sample = min(max(n_read // 8, SMALL_SAMPLE), sample)
         if token_seconds * (n_read + sample) > most:
-            sample = min(SMALLEST_SAMPLE, n_read)
+            sample = min(SMALLEST_SAMPLE, sample)
     too_much = n_read + sample > affordable and n_read > FEWEST_VALIDATION
     if too_much and not config.validation_sample:
         n_read = min(max(affordable * 8 // 9, FEWEST_VALIDATION), n_read)
-        sample = config.evaluation_sample or n_read // 8
+        sample = given or min(n_read // 8, LARGE_SAMPLE)
     if n_read < n_validation:
         config = replace(config, validation_sample=n_read)
-    if sample:
+    if sample < n_read:
         config = replace(config, evaluation_sample=sample)
-    faster = replace(speed, evaluation_seconds=token_seconds * (n_read + (sample or n_read)))
+    faster = replace(speed, evaluation_seconds=token_seconds * (n_read + sample))
     return replace(recipe, training=config), faster
 
 

@@ -29,9 +29,9 @@ from folio.recipe.build import make_step, why_plain
 from folio.recipe.recipe import Recipe
 from folio.storage import cache_folder, write_json
 from folio.tokens.stream import Batch
+from folio.training.batches import peek
 from folio.training.config import OptimizerConfig
 from folio.training.fsdp_step import FSDPStep
-from folio.training.loop import peek
 from folio.training.parts import Training
 from folio.training.step import Gradient, PlainStep
 

@@ -9,7 +9,7 @@ from folio.training.deadline import MOST_EVALUATION_SHARE
 
 EVALUATION_SHARE = 0.05
 """Share of a run's time that is spent on evaluations."""
-EVALUATIONS = (4, 20)
+EVALUATIONS = (3, 20)
 """Fewest evaluations, enough for a curve, and most; still fewer if they would take more than
 MOST_EVALUATION_SHARE of a budget in minutes."""
 
@@ -18,7 +18,7 @@ def evaluations_in(seconds: float, evaluation_seconds: float) -> int:
     """How many evaluations a budget affords: at least one.
 
     >>> evaluations_in(300, 1.0), evaluations_in(30, 1.0), evaluations_in(30, 10.0)
-    (15, 4, 1)
+    (15, 3, 1)
     """
     least, most = EVALUATIONS
     evaluation_seconds = max(evaluation_seconds, 1e-9)

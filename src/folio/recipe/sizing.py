@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from folio.accelerator import ran_out_of_memory
-from folio.config import Table
+from folio.config import Table, merge
 from folio.console import duration
 from folio.device import Device
 from folio.recipe.budget import sample_less
@@ -82,6 +82,18 @@ once in a hundred steps is forgotten by the 0.99 that suits characters, and then
 (docs/experiments.md, "Rare tokens")."""
 RARE_RATE = 1.5
 """Its learning rate then, times the usual one (the same entry)."""
+
+LONG_WINDOW = 512
+"""Tokens in a window, at least: what a text repeats is further away than 128 tokens
+(docs/experiments.md, "Windows that begin short")."""
+SHORT_FRACTION = 0.7
+"""Share of the steps that read short windows, where few of the long ones make a batch (the same
+entry)."""
+FEW_WINDOWS = 8
+"""Of fewer windows, a batch says too little: of long ones only, two or four at a time, a model of
+documentation was 3 to 8 % worse (the same entry)."""
+LEAST_WINDOWS = 100
+"""Windows that a text must have, or they stay as they are; an assumption."""
 
 SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff", "context_length")
 """A user who sets one of these has chosen a size."""
@@ -294,7 +306,8 @@ def size_recipe(
     if not timed or not (open_size or open_dropout):
         return make_recipe(given), None
     minutes = training.get("minutes") or DEFAULT_MINUTES
-    choices: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
+    sizes: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
+    choices = [with_windows(size, given, len(prepared.training())) for size in sizes]
     recipes = (make_recipe(given, choice) for choice in choices)
     left = max(minutes - used_seconds / 60, minutes / 10)
     chosen, next_one = best_of(candidates(recipes, prepared, left, in_use))
@@ -302,6 +315,9 @@ def size_recipe(
     if open_size:
         n_parameters = chosen.recipe.model.n_parameters
         words.append(f"size {size} ({n_parameters / 1e6:.1f} M parameters)")
+    if part := chosen.recipe.schedule.short_fraction:
+        short, long = chosen.recipe.schedule.short_length, chosen.recipe.model.context_length
+        words.append(f"windows of {long} (of {short} for the first {100 * part:g} % of the steps)")
     muon, optimizer = chosen.recipe.optimizer.kind == "muon", given.get("optimizer", {})
     regularization = regularization_for(chosen.epochs, muon)
     settings: dict[str, Table] = {"optimizer": {}}
@@ -325,7 +341,39 @@ def size_recipe(
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
     )
     speed = chosen.speed if chosen.measured else None
-    return make_recipe(given, {"size": size, **settings}), speed
+    windows = choices[list(SIZES).index(size)] if open_size else choices[0]
+    return make_recipe(given, merge({"size": size}, windows, settings)), speed
+
+
+def with_windows(choice: Table, given: Table, n_tokens: int) -> Table:
+    """A choice of a size with the windows that suit a budget in minutes, at as many tokens a step:
+    long ones, which begin short where a batch would have few of them.
+
+    Learned positions stay as they are, since each needs training; so does what the user gave.
+
+    Args:
+        choice: nothing, or a size.
+        given: what the user gave.
+        n_tokens: length of the training text.
+    """
+    recipe = make_recipe(given, choice)
+    length = max(recipe.model.context_length, LONG_WINDOW)
+    batch_size = recipe.training.batch_size * recipe.model.context_length // length
+    is_given = (
+        any(name in given.get("model", {}) for name in SHAPE)
+        or "batch_size" in given.get("training", {})
+        or "short_fraction" in given.get("schedule", {})
+        or bool(given.get("start", {}).get("run"))
+    )
+    is_too_long = n_tokens < LEAST_WINDOWS * length
+    if is_given or is_too_long or recipe.model.positions != "rope" or batch_size >= FEW_WINDOWS:
+        return choice
+    windows: Table = {
+        "model": {"context_length": length},
+        "training": {"batch_size": batch_size},
+        "schedule": {"short_fraction": SHORT_FRACTION},
+    }
+    return merge(choice, windows)
 
 
 def regularization_for(epochs: float, muon: bool) -> Regularization:

@@ -10,9 +10,11 @@ then the two pieces at the edges of the text:
 
 So a position in the stream is two whole numbers, the epoch and the number of its targets read so
 far, and takes no memory, however long the text: the order of the windows is a function, computed on
-demand. Since the position counts targets, the number of windows in a batch may change at any time,
-and so may their length, up to the window of the order: a shorter context reads each window in
-several steps.
+demand. Since the position counts targets, the number of windows in a batch may change at any time.
+
+A shorter context reads the windows in pieces: the first piece of GROUP windows, then their second
+pieces, and so on, since a batch of neighbours would say less than one of strangers. If the length
+changes within a group, up to GROUP windows are in part read twice in that epoch, or not at all.
 
 Shapes:  B windows · T context length
 """
@@ -32,6 +34,8 @@ from folio.tokens.permutation import permute
 
 AHEAD = 1024
 """Windows that are looked up at once, since one takes as long as many."""
+GROUP = 64
+"""Windows whose pieces alternate, if shuffled; if sequential, as many as there are lanes."""
 IGNORED = -100
 """Target that adds nothing to the loss: past the end of a short window, or not to be learned."""
 
@@ -178,7 +182,7 @@ class TokenStream:
         position, first_row = self.place.position, row
         slots: list[int] = []
         while row < len(starts) and position < self.targets_per_epoch:
-            slot, offset, left = epoch.find(position)
+            slot, offset, left = epoch.find(position, width)
             slots.append(slot)
             starts[row], lengths[row] = offset, min(left, width)
             position += int(lengths[row])
@@ -201,21 +205,27 @@ class _Epoch:
         self.phase = self.phase if shuffled else 0
         self.n_whole = (stream.targets_per_epoch - self.phase) // window
         self.place_of = self._shuffle if shuffled else self._interleave
+        self.group = GROUP if shuffled else stream.lanes
         self._first_slot, self._starts = 0, np.empty(0, dtype=np.int64)
 
-    def find(self, position: int) -> tuple[int, int, int]:
-        """Slot in the order, offset in its window, and targets left in that window."""
+    def find(self, position: int, width: int) -> tuple[int, int, int]:
+        """Slot in the order, offset in its window, and targets left in that piece of `width`."""
         window, whole = self.stream.window, self.n_whole * self.stream.window
         if position < whole:
-            return position // window, position % window, window - position % window
+            group, position = divmod(position, self.group * window)
+            n = min(self.group, self.n_whole - group * self.group)  # of the last group
+            begin = position // (n * width) * width  # of the piece, in its window
+            length = min(width, window - begin)  # of the last piece
+            row, offset = divmod(position - n * begin, length)
+            return group * self.group + row, begin + offset, length - offset
         if position < whole + self.phase:
             return self.n_whole, position - whole, whole + self.phase - position
         offset = position - whole - self.phase
         return self.n_whole + 1, offset, self.stream.targets_per_epoch - position
 
     def starts(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Index of the first input of each slot's window: (n,), ascending -> (n,)."""
-        first, last = int(slots[0]), int(slots[-1])
+        """Index of the first input of each slot's window: (n,) -> (n,)."""
+        first, last = int(slots.min()), int(slots.max())
         if not self._first_slot <= first <= last < self._first_slot + len(self._starts):
             end = min(max(first + AHEAD, last + 1), self.n_whole + 2)
             self._first_slot, self._starts = first, self._find_starts(np.arange(first, end))

@@ -35,8 +35,8 @@ class TrainingConfig:
     """Windows of context_length tokens in each optimizer step."""
 
     micro_batch_size: int = 0
-    """Windows in memory at once; the gradients of micro-batches are accumulated. 0 takes the whole
-    batch."""
+    """Windows in memory at once, short ones too; the gradients of micro-batches are accumulated. 0
+    takes the whole batch."""
 
     confidence_penalty: float = 0.0
     """Weight of the confidence penalty: the entropy of each prediction, times this, is subtracted
@@ -75,7 +75,8 @@ class TrainingConfig:
 
     evaluation_sample: int = 0
     """Tokens of training text that each evaluation reads in addition to the validation text; 0
-    takes as many as that has, or fewer if they would take much of the minutes."""
+    takes as many as that has, but in a budget in minutes at most 65,536, and fewer if they would
+    take much of it."""
 
     validation_sample: int = 0
     """Tokens of validation text that each evaluation reads, in windows that are evenly spaced over

@@ -26,7 +26,7 @@ FEWEST_STEPS = 3
 SMALL_CHANGE = (0.03, 0.005)
 """A new plan that differs by less than these shares, of the remaining steps and of all steps, is
 not worth a knot."""
-MOST_EVALUATION_SHARE = 0.25
+MOST_EVALUATION_SHARE = 0.1
 """Share of the remaining time; if evaluations would take more, there are fewer of them."""
 CHANGED, NOTICEABLE = 1.25, 0.05
 """Evaluations are measured again if steps have become so many times slower or faster since, and if

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from folio.run.diagnosis import stale_evaluations
-from folio.tokens.stream import Batch
+from folio.training.batches import next_batch, peek
 from folio.training.evaluating import StoppedError, evaluate
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.schedule import learning_rate_share
@@ -71,7 +71,7 @@ def _train(
             pace.append(knot)
 
         if is_evaluation_due(training, state.step) and state.step > state.evaluated_step:
-            training.step.verify(peek(training))
+            training.step.verify(peek(training, state.step))
             try:
                 evaluation = evaluate(training, should_stop)
             except StoppedError:  # the evaluation comes when the run goes on
@@ -92,7 +92,7 @@ def _train(
             save()
             return "interrupted"
 
-        batch = stream.next_batch(config.batch_size, training.context_length)
+        batch = next_batch(training, state.step)
         try:
             gradient = training.step.backward(batch, state.step)
         except WorkerError:  # the weights are those before the step
@@ -140,14 +140,6 @@ def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
     )
     if loss < best:
         state.best_validation_loss, state.best_step = loss, state.step
-
-
-def peek(training: Training) -> Batch:
-    """Read the next batch, and leave the stream where it is."""
-    stream, place = training.stream, training.stream.place
-    batch = stream.next_batch(training.config.batch_size, training.context_length)
-    stream.place = place
-    return batch
 
 
 def update_weights(training: Training, step: int, gradient: Gradient) -> float:

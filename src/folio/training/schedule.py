@@ -1,4 +1,4 @@
-"""The learning rate as a share of its peak, which depends on the step and never on a clock."""
+"""Learning rate and length of the windows, which depend on the step and never on a clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from folio.config import require
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Linear warmup, then a decay."""
+    """Linear warmup, then a decay; and windows that may begin short."""
 
     kind: Literal["cosine", "linear"] = "cosine"
     """`cosine` decays from the end of warmup (https://arxiv.org/abs/1608.03983); `linear` stays on
@@ -27,6 +27,14 @@ class ScheduleConfig:
     final_fraction: float = 0.1
     """Learning rate at the end of the decay, as a share of the peak."""
 
+    short_fraction: float = 0.0
+    """Share of all optimizer steps, the first ones, that read short windows, and as many more of
+    them. More windows say more of a text than longer ones while a model knows little
+    (https://arxiv.org/abs/2108.06084)."""
+
+    short_length: int = 128
+    """Tokens in a short window, at most the context length."""
+
     horizon_steps: int = 0
     """Number of steps that the shares refer to; 0 means training.max_steps. Set it to leave room
     for a longer run that must have the same beginning."""
@@ -38,8 +46,9 @@ class ScheduleConfig:
     it without a clock."""
 
     def __post_init__(self) -> None:
-        shares = "warmup_fraction", "cooldown_fraction", "final_fraction"
+        shares = "warmup_fraction", "cooldown_fraction", "final_fraction", "short_fraction"
         require(self, "schedule", "a share, 0 to 1", lambda x: 0 <= x <= 1, *shares)
+        require(self, "schedule", "1 or more", lambda x: x >= 1, "short_length")
         require(self, "schedule", "0 or more", lambda x: x >= 0, "horizon_steps")
 
 
@@ -68,3 +77,14 @@ def learning_rate_share(config: ScheduleConfig, step: float, max_steps: int) -> 
     fallen = min(max((step + 1 - (horizon - falling)) / max(falling, 1), 0.0), 1.0)
     shape = (1 + math.cos(math.pi * fallen)) / 2 if config.kind == "cosine" else 1 - fallen
     return config.final_fraction + (1 - config.final_fraction) * shape
+
+
+def window_length(config: ScheduleConfig, context_length: int, step: float, max_steps: int) -> int:
+    """Tokens in each window of a step; arguments as for `learning_rate_share`.
+
+    >>> config = ScheduleConfig(short_fraction=0.5, short_length=128)
+    >>> [window_length(config, 512, step, 4) for step in range(4)]
+    [128, 128, 512, 512]
+    """
+    is_short = step < round(config.short_fraction * (config.horizon_steps or max_steps))
+    return min(config.short_length, context_length) if is_short else context_length

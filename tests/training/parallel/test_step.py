@@ -15,7 +15,8 @@ from folio.errors import UserError
 from folio.model.attention import Attention
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
-from folio.training.loop import peek, train
+from folio.training.batches import peek
+from folio.training.loop import train
 from folio.training.parallel.step import ParallelStep
 from folio.training.parts import Training
 from folio.training.state import TrainingState
