@@ -87,7 +87,8 @@ def test_targets_follow_their_inputs(n: int, window: int, config: StreamConfig):
             assert row == list(range(row[0], row[0] + len(row)))
 
 
-def test_short_windows_of_a_batch_are_no_neighbours():
+def test_short_windows_of_a_batch_are_no_neighbours(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream_module, "GROUP", 64)
     stream = stream_of(4 * 64 * 8, 8, seed=5)
     batches = [windows_of(stream.next_batch(16, 2)) for _ in range(4 * 16)]
     for batch in batches[:48]:
@@ -103,8 +104,9 @@ def test_short_windows_of_a_batch_are_no_neighbours():
 
 @pytest.mark.parametrize(("before", "after"), [(2, 8), (8, 2), (2, 4)])
 def test_where_the_length_changes_no_more_than_a_group_is_read_in_another_way(
-    before: int, after: int
+    before: int, after: int, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(stream_module, "GROUP", 64)
     n = 8 * 64 * 3 + 1
     stream = stream_of(n, 8, seed=3)
     seen = [t for row in windows_of(stream.next_batch(100, before)) for t in row]

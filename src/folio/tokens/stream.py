@@ -34,8 +34,9 @@ from folio.tokens.permutation import permute
 
 AHEAD = 1024
 """Windows that are looked up at once, since one takes as long as many."""
-GROUP = 64
-"""Windows whose pieces alternate, if shuffled; if sequential, as many as there are lanes."""
+GROUP = 1024
+"""Windows whose pieces alternate, if shuffled: so many that the optimizer has forgotten a window by
+the time its next piece comes; if sequential, as many as there are lanes."""
 IGNORED = -100
 """Target that adds nothing to the loss: past the end of a short window, or not to be learned."""
 
