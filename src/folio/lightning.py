@@ -145,7 +145,8 @@ class FolioData(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the position of a checkpoint."""
-        self.place, self.step = state_dict["place"], state_dict.get("step", 0)  # of old ones
+        # Checkpoints from before short windows have no step, and need none.
+        self.place, self.step = state_dict["place"], state_dict.get("step", 0)
 
 
 class Batches(IterableDataset[dict[str, Any]]):

@@ -122,9 +122,9 @@ def make_plan(
         UserError: as in `candidates`.
     """
     begins = bool(given.get("start", {}).get("run"))  # a run to begin with fixes the shape
-    sizes: list[Table] = [{}] if begins else [{"size": size} for size in SIZES]
-    choices = [with_windows(size, given, len(prepared.training())) for size in sizes]
-    recipes = (make_recipe(given, choice) for choice in choices)
+    choices: list[Table] = [{}] if begins else [{"size": size} for size in SIZES]
+    n_tokens = len(prepared.training())
+    recipes = (make_recipe(given, with_windows(choice, given, n_tokens)) for choice in choices)
     found = []
     for candidate in candidates(recipes, prepared, minutes, memory_before()):
         found.append(candidate)
@@ -135,7 +135,7 @@ def make_plan(
     limit = found[0].memory_limit
     return Plan(
         minutes,
-        len(prepared.training()),
+        n_tokens,
         len(prepared.validation()),
         limit if limit < UNKNOWN_MEMORY else None,
         [Row(candidate, _loss(candidate, anchors)) for candidate in found],

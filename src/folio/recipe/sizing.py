@@ -306,9 +306,9 @@ def size_recipe(
     if not timed or not (open_size or open_dropout):
         return make_recipe(given), None
     minutes = training.get("minutes") or DEFAULT_MINUTES
-    sizes: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
-    choices = [with_windows(size, given, len(prepared.training())) for size in sizes]
-    recipes = (make_recipe(given, choice) for choice in choices)
+    choices: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
+    n_tokens = len(prepared.training())
+    recipes = (make_recipe(given, with_windows(choice, given, n_tokens)) for choice in choices)
     left = max(minutes - used_seconds / 60, minutes / 10)
     chosen, next_one = best_of(candidates(recipes, prepared, left, in_use))
     size, words = chosen.recipe.size, []
@@ -341,8 +341,8 @@ def size_recipe(
         + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
     )
     speed = chosen.speed if chosen.measured else None
-    windows = choices[list(SIZES).index(size)] if open_size else choices[0]
-    return make_recipe(given, merge({"size": size}, windows, settings)), speed
+    choice = with_windows({"size": size}, given, n_tokens)
+    return make_recipe(given, choice, settings), speed
 
 
 def with_windows(choice: Table, given: Table, n_tokens: int) -> Table:
