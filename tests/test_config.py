@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 from folio.config import (
+    ELSEWHERE,
     Table,
     from_table,
     merge,
@@ -153,3 +154,10 @@ def test_a_number_of_thousands_of_digits_in_a_file_is_told_in_a_line(
     (tmp_path / "recipe.toml").write_text(f"[inner]\n{name} = {number}\n")
     with pytest.raises(UserError, match=r"not valid TOML|must be at most|must be a finite"):
         from_table(Outer, read_toml(tmp_path / "recipe.toml"))
+
+
+def test_what_other_programs_call_a_setting_is_understood():
+    for name, meant in ELSEWHERE.items():
+        flag = name.replace("_", "-")
+        with pytest.raises(UserError, match=f"'{name}'. Did you mean '{meant}'"):
+            overrides_table(Recipe, [(flag, "3")])

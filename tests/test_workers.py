@@ -18,7 +18,7 @@ import torch
 
 from folio import console, workers
 from folio.errors import UserError
-from folio.workers import ProcessPool, ThreadPool, WorkerError, shared_buffer
+from folio.workers import READ_AGAIN, ProcessPool, ThreadPool, WorkerError, shared_buffer
 from tests.forked import Forked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -156,8 +156,8 @@ def die(rank: int, message: int) -> None:
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        (signal.SIGKILL, "step was killed, perhaps for want of memory. Go on"),
-        (signal.SIGBUS, "step crashed (Bus error). Go on"),
+        (signal.SIGKILL, "worker process was killed, perhaps for want of memory. Go on"),
+        (signal.SIGBUS, "worker process crashed (Bus error). Go on"),
     ],
 )
 def test_how_a_worker_ended_is_told(how: int, told: str):
@@ -167,12 +167,19 @@ def test_how_a_worker_ended_is_told(how: int, told: str):
     pool.close()
 
 
+def test_what_can_be_done_is_what_the_command_can_do():
+    pool = ProcessPool(2, [[die]], lambda: None, READ_AGAIN)
+    with pytest.raises(WorkerError, match=r"memory\. Fewer processes: OMP_NUM_THREADS=1 before"):
+        pool.run(0, [0, signal.SIGKILL])
+    pool.close()
+
+
 def test_an_error_outside_of_a_task_is_shown(capfd: pytest.CaptureFixture[str]):
     def prepare() -> None:
         raise OSError("no room")
 
     pool = ProcessPool(2, [[die]], prepare)
-    with pytest.raises(WorkerError, match="step ended with status 1"):
+    with pytest.raises(WorkerError, match="A worker process ended with status 1"):
         pool.run(0, [0, 0])
     assert "OSError: no room" in capfd.readouterr().err
     pool.close()

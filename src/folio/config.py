@@ -214,7 +214,9 @@ def overrides_table(config_class: type, overrides: Iterable[tuple[str, str]]) ->
     for flag, text in overrides:
         name = flag.replace("-", "_")
         if name not in known:
-            raise UserError(unknown_name("setting", name, known))
+            raise UserError(
+                unknown_name("setting", name, known) + " folio train --settings lists all."
+            )
         *path, leaf = name.split(".")
         below = table
         for part in path:
@@ -259,6 +261,34 @@ def describe_type(annotation: Any) -> str:
     return " or ".join(parts)
 
 
+ELSEWHERE = {
+    "block_size": "model.context_length",
+    "seq_len": "model.context_length",
+    "max_seq_length": "model.context_length",
+    "n_layer": "model.n_layers",
+    "num_hidden_layers": "model.n_layers",
+    "n_head": "model.n_heads",
+    "num_attention_heads": "model.n_heads",
+    "n_embd": "model.d_model",
+    "hidden_size": "model.d_model",
+    "dropout": "model.residual_dropout",
+    "lr": "optimizer.learning_rate",
+    "grad_clip": "optimizer.gradient_clip",
+    "max_grad_norm": "optimizer.gradient_clip",
+    "max_iters": "training.max_steps",
+    "iters": "training.max_steps",
+    "steps": "training.max_steps",
+    "epochs": "training.max_epochs",
+    "num_train_epochs": "training.max_epochs",
+    "per_device_train_batch_size": "training.batch_size",
+    "eval_interval": "training.evaluation_interval",
+    "eval_steps": "training.evaluation_interval",
+    "warmup_ratio": "schedule.warmup_fraction",
+    "dtype": "device.precision",
+}
+"""What other programs (nanoGPT, transformers, mlx-lm) call a setting -> its name here."""
+
+
 def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
     """The message for an unknown name, with the nearest known one."""
     nearest = _nearest(name, known)
@@ -299,6 +329,8 @@ def require(
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:
     known = list(known)
+    if (meant := ELSEWHERE.get(name.replace("-", "_"))) in known:
+        return meant
     # A bare `learning-rate` means the field of that name, wherever it lives.
     for candidate in known:
         if candidate.rpartition(".")[2] == name:

@@ -296,6 +296,15 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
+def few_digits(number: float) -> str:
+    """A number with two digits, or all of a larger one.
+
+    >>> few_digits(0.123), few_digits(2.0), few_digits(12345.6)
+    ('0.12', '2', '12,346')
+    """
+    return f"{number:.2g}" if number < 10 else f"{number:,.0f}"
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Format a table with padded columns; numbers are aligned to the right.
 

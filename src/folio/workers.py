@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -54,8 +54,18 @@ CLOSE_SECONDS = 5.0
 STOP_SIGNALS = set(STOPPING)
 
 
+GO_ON = "Go on with: folio resume. Fewer processes: --device.threads 1."
+"""What can be done where workers of a training fail."""
+READ_AGAIN = "Fewer processes: OMP_NUM_THREADS=1 before the command."
+"""The same where a text is read."""
+
+
 class WorkerError(UserError):
     """A worker died or hung; its work is lost, and the pool can no longer be used."""
+
+
+class HungError(Exception):
+    """A worker neither answers nor computes."""
 
 
 def shared_buffer(n: int, dtype: torch.dtype) -> Tensor:
@@ -76,7 +86,17 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give the system back what `keep_freed_memory` kept."""
+    """Give the system back what `keep_freed_memory` kept, and from now on again what is freed.
+
+    The thresholds are then those that glibc itself comes to where large pieces are freed.
+    """
+    if mallopt := _glibc("mallopt"):
+        mallopt(M_TRIM_THRESHOLD, 2 * MMAP_THRESHOLD_BYTES)
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Give the system back what is free at the moment."""
     if malloc_trim := _glibc("malloc_trim"):
         malloc_trim(0)
 
@@ -123,8 +143,15 @@ def make_pool(world_size: int, tasks: Sequence[Task], prepare: Callable[[], None
 class ProcessPool:
     """Forked processes that end with this one, however it ends."""
 
-    def __init__(self, world_size: int, tasks: Sequence[Task], prepare: Callable[[], None]) -> None:
-        self.tasks = tasks
+    def __init__(
+        self,
+        world_size: int,
+        tasks: Sequence[Task],
+        prepare: Callable[[], None],
+        way_out: str = GO_ON,
+    ) -> None:
+        """Start them; arguments as for `make_pool`, and what can be done if one fails, in words."""
+        self.tasks, self.way_out = tasks, way_out
         self.others: list[tuple[int, Line]] = []
         # A worker is not stopped before it leaves that to this process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -134,8 +161,8 @@ class ProcessPool:
         except OSError as error:
             self.close()
             raise WorkerError(
-                f"{world_size - 1} processes that compute parts of each step could not be started "
-                f"({error.strerror}). Fewer processes: --device.threads 1."
+                f"{world_size - 1} worker processes could not be started ({error.strerror}). "
+                f"{way_out}"
             ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -155,6 +182,12 @@ class ProcessPool:
                     os._exit(status)
         self.others.append((pid, Line(ours, pid)))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def run(self, task: int, messages: Sequence[Any]) -> list[Any]:
         """Run a task; an error in any worker is raised here, after all have answered."""
         lines = [line for _, line in self.others[: len(messages) - 1]]
@@ -172,10 +205,9 @@ class ProcessPool:
             replies += [line.receive() for line in lines]
         except (EOFError, ConnectionError):
             ends = ", ".join(filter(None, map(_end_of, (pid for pid, _ in self.others))))
-            raise WorkerError(
-                f"A process that computed a part of each step {ends or 'ended'}. Go on with: folio "
-                f"resume. Fewer processes: --device.threads 1."
-            ) from None
+            raise WorkerError(f"A worker process {ends or 'ended'}. {self.way_out}") from None
+        except HungError as error:
+            raise WorkerError(f"{error} {self.way_out}") from None
         return _answers(replies)
 
     def close(self) -> int:
@@ -268,7 +300,7 @@ class Line:
         core.
 
         Raises:
-            WorkerError: the worker at the other end hangs.
+            HungError: the worker at the other end hangs.
         """
         import resource  # not on Windows
 
@@ -291,10 +323,9 @@ class Line:
             if used != before:
                 idle = 0.0
             if idle >= HUNG_SECONDS:
-                raise WorkerError(
-                    f"A process that computed a part of each step has done nothing for "
-                    f"{HUNG_SECONDS:.0f} seconds: it hangs or was stopped. Go on with: folio "
-                    f"resume. Fewer processes: --device.threads 1."
+                raise HungError(
+                    f"A worker process has done nothing for {HUNG_SECONDS:.0f} seconds: it hangs "
+                    f"or was stopped."
                 )
 
 

@@ -237,7 +237,7 @@ MISTAKES = {
     "binary file": ("train BINARY", "binary file"),
     "wrong encoding": ("train LATIN --corpus.encoding utf-8", "byte 0xfc at offset 2"),
     "unknown setting": ("train BOOK --model.n-layer 3", "Did you mean 'model.n_layers'?"),
-    "a flag of no verb": ("train BOOK --minuets 3", "Unknown setting 'minuets'"),
+    "a flag of no verb": ("train BOOK --minuets 3", "'minuets'. folio train --settings lists all."),
     "impossible shape": ("train BOOK --model.d-model 10 --model.n-heads 4", "divisible"),
     "wrong type of a flag": ("train BOOK --model.n-layers many", "must be a whole number"),
     "wrong type of minutes": ("train BOOK --minutes soon", "minutes"),

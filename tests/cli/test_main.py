@@ -25,3 +25,20 @@ def test_what_the_system_refuses_gets_one_line(
     monkeypatch.setattr("folio.cli.runs.list_runs", refuse)
     outcome = folio("runs")
     assert outcome.code == 2 and outcome.err.startswith(message) and outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["sample", "a", "b c"], "takes no further argument, got 'b c'. To go on with it: folio"),
+        (["export", "--to"], "folio export needs a value for --to. What it takes: folio export"),
+        (["explain", "a"], "folio explain needs a value for --text. What it takes: folio explain"),
+        (["train", "--minutes", "0"], "--minutes must be above 0, got 0"),
+        (["resume", "a", "--minutes", "-1"], "--minutes must be above 0, got -1"),
+    ],
+)
+def test_what_was_not_understood_is_told_with_what_to_do(
+    folio: Folio, command: list[str], message: str
+):
+    outcome = folio(*command)
+    assert outcome.code == 2 and message in outcome.err and outcome.err.count("\n") == 1

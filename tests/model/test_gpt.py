@@ -337,6 +337,8 @@ def test_more_positions_than_the_context_are_refused():
     ("shape", "message"),
     [
         ({"d_model": 10, "n_heads": 4}, "--model.d-model 12, another number of heads, or --model"),
+        ({"d_model": 128, "n_heads": 3, "positions": "rope"}, "--model.d-model 132, another"),
+        ({"d_model": 130, "n_heads": 4, "positions": "rope"}, "--model.d-model 136, another"),
         ({"head_dim": 3, "positions": "rope"}, "--model.head-dim 4"),
         ({"head_dim": -1}, "model.head_dim must be 0 or more, got -1"),
         ({"n_heads": 4, "n_kv_heads": 3}, "must be divisible by model.n_kv_heads, got 4 and 3"),

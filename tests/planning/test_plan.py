@@ -142,6 +142,30 @@ def test_sizes_are_measured_with_the_windows_that_a_training_would_have(
     assert nano.schedule.short_fraction == 0.7
 
 
+@pytest.mark.parametrize(
+    ("flag", "left_out", "size"),
+    [
+        (["--model.n-kv-heads", "4"], ["micro", "baby"], True),
+        (["--model.context-length", "64"], [], False),
+    ],
+)
+def test_what_to_try_is_the_size_that_was_best(
+    flag: list[str],
+    left_out: list[str],
+    size: bool,
+    book: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr("folio.planning.plan.trial_loss", lambda *_: 3.0)
+    monkeypatch.setattr("folio.recipe.sizing.measure", lambda *_: Throughput(0.01, 0.1))
+    main(["plan", str(book), "--minutes", "2", *flag])
+    out, err = capfd.readouterr()
+    assert [line.split()[0] for line in err.splitlines() if "is left out: " in line] == left_out
+    best = out.rpartition("is best")[0].split()[-1]
+    assert (f"--size {best}" in out.splitlines()[-1]) is size
+
+
 def test_a_text_that_is_too_short_for_anchors_is_told_and_they_are_not_measured(tmp_path: Path):
     prepared: Any = SimpleNamespace(
         files={"train": tmp_path / "train.bin"},

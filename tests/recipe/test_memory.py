@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from folio.device import Device, DeviceConfig, machine_memory
 from folio.errors import UserError
+from folio.evaluation.score import BATCH_TOKENS, exact_windows, score
 from folio.fast.accelerate import accelerate
 from folio.fast.int8 import Int8Weight
 from folio.fast.layers import FastLinear
@@ -29,6 +30,7 @@ from folio.recipe import memory
 from folio.recipe.build import build
 from folio.recipe.memory import (
     attention_bytes,
+    evaluation_bytes,
     feed_forward_bytes,
     fit_memory,
     memory_limit,
@@ -325,6 +327,19 @@ def test_memory_is_that_of_this_process():
         assert memory_in_use() - before > 40_000_000
         assert peak_memory() >= memory_in_use() > len(block)
     assert machine_memory() > peak_memory()
+
+
+@pytest.mark.parametrize("vocab_size", [8192, 30_000])
+def test_what_an_evaluation_takes_is_what_torch_takes(vocab_size: int):
+    shape = {"vocab_size": vocab_size, "n_layers": 2, "d_model": 32, "context_length": 128}
+    config = make_recipe({"model": shape}).model
+    model = accelerate(GPT(config, torch.Generator().manual_seed(0)))
+    tokens = np.random.default_rng(0).integers(0, vocab_size, BATCH_TOKENS + 1)
+    windows = exact_windows(len(tokens), 128)
+    score(model, tokens, windows, "exact")  # what is allocated once
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        score(model, tokens, windows, "exact")
+    assert peak_of(found) == pytest.approx(evaluation_bytes(config, 4), rel=0.5)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,15 @@ def test_the_vocabulary_is_that_of_the_training_part(tmp_path: Path):
     assert any("10 of 10 validation tokens are unknown" in line for line in result.warnings)
 
 
+def test_one_rare_character_of_a_long_text_is_no_warning(tmp_path: Path):
+    path = tmp_path / "text.txt"
+    words = "".join(f"the {i} of {i * i % 97} and\n" for i in range(2000))
+    path.write_text(words + "§")
+    result, _ = prepared([str(path)])
+    assert result.record["tokens"]["unknown_in_validation"] == 1
+    assert not any("unknown" in line for line in result.warnings)
+
+
 def test_the_same_text_is_encoded_once_wherever_it_lies(book: Path):
     _, first = prepared([str(book)])
     copy = book.with_name("copy.txt")
@@ -142,6 +151,9 @@ def test_of_a_validation_text_that_would_take_much_of_the_minutes_they_read_a_sa
     assert sample_less(recipe, speed, 3.0, 2_500_000)[0].training.validation_sample == 131_072
     asked = make_recipe({"training": {"validation_sample": 5000}})
     assert sample_less(asked, speed, 300.0, 2_500_000)[0].training.validation_sample == 5000
+    more = make_recipe({"training": {"validation_sample": 1_000_000}})
+    usual = sample_less(make_recipe({}), speed, 600.0, 60_000)[1]
+    assert sample_less(more, speed, 600.0, 60_000)[1] == usual, "of a text with fewer, all"
 
 
 def test_a_size_is_not_refused_because_a_long_validation_text_takes_long_to_read():

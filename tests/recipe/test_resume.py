@@ -19,7 +19,7 @@ from folio.recipe.recipe import Recipe, make_recipe, read_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.resume import resume_run, train_or_go_on
 from folio.recipe.train import train_recipe
-from folio.recipe.watcher import Watcher
+from folio.recipe.watcher import LoggingWatcher, Watcher
 from folio.run.directory import Run, find_run
 from folio.training import loop
 from folio.training.parts import Evaluation
@@ -163,6 +163,16 @@ def test_after_damage_the_newest_whole_checkpoint_goes_on_to_the_same_bytes(book
     assert steps == sorted(set(steps))
 
 
+def test_where_no_checkpoint_is_whole_none_is_removed_and_those_that_can_be_read_are(whole: Run):
+    for path in whole.checkpoints_folder.glob("*/optimizer.safetensors"):
+        path.write_bytes(b"")
+    before = sorted(whole.checkpoints_folder.rglob("*"))
+    with pytest.raises(UserError, match=r"No checkpoint of .* is whole, so it cannot go on"):
+        resume_run(whole, {"training": {"max_steps": 44}}, Watcher())
+    assert sorted(whole.checkpoints_folder.rglob("*")) == before
+    assert find_run(str(whole.path)).checkpoint("last")[0].step == 40  # its weights are whole
+
+
 def test_a_run_that_was_killed_before_its_card_was_written_goes_on_to_its_end(whole: Run):
     expected = weights_of(whole, 40)
 
@@ -201,6 +211,48 @@ def test_a_run_without_a_checkpoint_begins_again(book: Path, whole: Run):
     shutil.rmtree(whole.checkpoints_folder)
     assert resume_run(whole, {"training": {"max_steps": 40}}, Watcher()) is not None
     assert weights_of(whole, 40) == expected
+
+
+def test_a_run_that_had_not_begun_may_be_longer(book: Path):
+    changes = {"schedule": {"warmup_fraction": 0}}
+    run = train_recipe(recipe_of(book, **changes), "begun", *stop_at(10)).run
+    shutil.rmtree(run.checkpoints_folder)
+    assert resumed(run, {"training": {"max_steps": 44}}, Watcher()).state.step == 44
+
+
+def test_the_scale_of_float16_goes_on_too(book: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("folio.training.step.FLOAT16_SCALE", 2.0**60)  # halved many times
+    recipe = recipe_of(book, device={"precision": "float16", "fast": "off"})
+    whole = train_recipe(recipe, "whole", Watcher()).run
+    parts = train_recipe(recipe, "parts", *stop_at(10)).run
+    monkeypatch.setattr("folio.training.step.FLOAT16_SCALE", 2.0**14)  # fine, but another
+    resumed(parts, {}, Watcher())
+    scales = [run.checkpoint("last")[0].state["loss_scale"] for run in (whole, parts)]
+    assert 1 < scales[0] == scales[1] != 2.0**14
+    assert weights_of(parts, 40) == weights_of(whole, 40)
+
+
+def test_a_longer_run_does_not_go_back_to_short_windows(book: Path):
+    short = {"schedule": {"short_fraction": 0.5, "short_length": 4}}
+    run = train_recipe(recipe_of(book, **short), "short", Watcher()).run
+    resumed(run, {"training": {"max_steps": 80}}, Watcher())
+    recipe = read_recipe(run)
+    assert recipe.schedule.short_fraction * recipe.training.max_steps == 20
+
+
+def test_who_stops_while_windows_are_short_is_told(book: Path):
+    short = {"schedule": {"short_fraction": 0.5, "short_length": 4}}
+    told: list[str] = []
+
+    class Listener(Watcher):
+        def tell(self, line: str) -> None:
+            told.append(line)
+
+    for step in (10, 30):
+        _, should_stop = stopper = stop_at(step)
+        listener = LoggingWatcher(Listener(), stopper[0])
+        train_recipe(recipe_of(book, **short), f"stopped-{step}", listener, should_stop)
+    assert sum("windows of 4 tokens only" in line for line in told) == 1
 
 
 def test_a_resumed_run_needs_no_source_files(book: Path):

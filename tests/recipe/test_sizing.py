@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -129,7 +130,6 @@ def test_no_more_sizes_are_tried_than_must_be(text: MakeText, tried: list[str]):
         ({"size": "mini"}, 0.7),
         ({"model": {"n_layers": 2}}, 0.0),
         ({"model": {"d_model": 64}}, 0.0),
-        ({"model": {"context_length": 64}}, 0.0),
     ],
 )
 def test_a_size_or_a_shape_that_is_given_stays(
@@ -275,6 +275,44 @@ def test_windows_stay_as_they_are_if_anything_of_them_is_given(
     recipe = chosen(merge(given, minutes(0.5)), text(1_000_000))[0]
     assert recipe.model.context_length == 128 and recipe.training.batch_size == 8
     assert recipe.schedule.short_fraction == 0.0
+
+
+def test_a_context_that_is_given_leaves_the_size_open(text: MakeText, tried: list[str]):
+    prepared = text(1_000_000)
+    recipe, lines = chosen(merge({"model": {"context_length": 256}}, minutes(30)), prepared)
+    assert (recipe.size, recipe.model.context_length) == ("mini", 256) and "size mini" in lines[0]
+    _, lines = chosen(merge({"model": {"d_model": 96}}, minutes(30)), prepared)
+    assert "0.4 M parameters in your shape" in lines[0]
+
+
+def test_a_dropout_beside_a_size_leaves_open_what_else_the_minutes_choose(
+    text: MakeText, tried: list[str]
+):
+    prepared, size = text(300_000), {"size": "nano"}
+    expected = chosen(merge(size, minutes(1000)), prepared)[0]
+    dropout = {"model": {"residual_dropout": 0.3}}
+    found = chosen(merge(size, dropout, minutes(1000)), prepared)[0]
+    assert found.model.residual_dropout == 0.3 and found.model.embedding_dropout == 0.0
+    same = replace(expected.model, embedding_dropout=0.0, residual_dropout=0.3)
+    assert replace(found, model=same) == replace(expected, model=same)
+
+
+@pytest.mark.parametrize(
+    ("threads", "windows"),
+    [
+        (1, (512, 2, 0.7)),
+        (2, (512, 2, 0.7)),
+        (3, (256, 4, 0.7)),
+        (4, (256, 4, 0.7)),
+        (8, (128, 8, 0.0)),
+    ],
+)
+def test_each_thread_has_a_window_of_its_own(
+    threads: int, windows: tuple[int, int, float], text: MakeText, tried: list[str]
+):
+    recipe = chosen(merge(minutes(0.5), {"device": {"threads": threads}}), text(1_000_000))[0]
+    model, batch_size = recipe.model, recipe.training.batch_size
+    assert (model.context_length, batch_size, recipe.schedule.short_fraction) == windows
 
 
 def test_a_short_text_is_read_in_short_windows(text: MakeText, tried: list[str]):

@@ -109,7 +109,7 @@ def test_training_learns_what_can_be_learned(training_of: MakeTraining):
 def test_a_stop_is_heard_while_a_text_is_read_and_the_evaluation_comes_when_the_run_goes_on(
     training_of: MakeTraining, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluating, "BATCH_TOKENS", 16)  # two windows at once
+    monkeypatch.setattr(evaluating, "batch_tokens_on", lambda _: 16)  # two windows at once
     training, state, reads = training_of(training={"max_steps": 3}), TrainingState(), [0]
     score = training.step.score
 
@@ -251,6 +251,33 @@ def test_patience_counts_rises_above_the_standard_error_and_ignores_those_within
     assert train(training, state, listener) == "patience"
     assert [step for step, _ in listener.evaluations] == [5, 10, 15, 20, 25, 30]
     assert (state.best_step, state.best_validation_loss) == (10, 2.0)
+
+
+def test_a_loss_that_rises_while_windows_are_short_costs_no_patience(
+    monkeypatch: pytest.MonkeyPatch, training_of: MakeTraining
+):
+    losses = iter((2.0, *range(3, 9)))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Evaluation(next(losses), 1.0, 0.05))
+    training = training_of(
+        training={"patience": 2, "max_steps": 40, "evaluation_interval": 5},
+        schedule={"short_fraction": 0.5, "short_length": 2},
+    )
+    listener = Listener()
+    assert train(training, TrainingState(), listener) == "patience"
+    assert [step for step, _ in listener.evaluations] == [5, 10, 15, 20, 25]
+
+
+def test_where_a_worker_dies_in_an_evaluation_the_steps_before_it_are_saved(
+    monkeypatch: pytest.MonkeyPatch, training_of: MakeTraining
+):
+    def dies(*_: object) -> Evaluation:
+        raise WorkerError("it was killed")
+
+    monkeypatch.setattr(loop, "evaluate", dies)
+    listener = Listener()
+    with pytest.raises(WorkerError):
+        train(training_of(), TrainingState(), listener)
+    assert listener.saves == [10]
 
 
 def test_the_best_loss_is_only_ever_lowered():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from folio.console import OutputError, output, say, show
 from folio.errors import UserError
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 SUMMARY = "Train a GPT from scratch on your own text, and see what it learned."
 
@@ -151,7 +152,7 @@ def _answer(arguments: Sequence[str]) -> None:
     except OSError as error:  # a file that vanished, a full disk, a name that is too long
         _fail(_in_a_line(error))
     except CycloptsError as error:
-        _fail(" ".join(str(error).split()))
+        _fail(_not_understood(error))
     except (MemoryError, RuntimeError) as error:
         from folio.accelerator import ran_out_of_memory
 
@@ -179,6 +180,22 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     else:
         say(f"error: {message}")
     sys.exit(code)
+
+
+def _not_understood(error: CycloptsError) -> str:
+    """What the parser of the command line could not make sense of, and where it is explained."""
+    from cyclopts import MissingArgumentError, UnusedCliTokensError
+
+    verb = " ".join(("folio", *(error.command_chain or ())))
+    found = " ".join(str(error).split())
+    if isinstance(error, UnusedCliTokensError):
+        words = shlex.join(error.unused_tokens or ())
+        found = f"{verb} takes no further argument, got {words}."
+        if verb == "folio sample":
+            return f"{found} To go on with it: folio sample --prompt {words}"
+    elif isinstance(error, MissingArgumentError) and error.argument is not None:
+        found = f"{verb} needs a value for {error.keyword or error.argument.name}."
+    return f"{found} What it takes: {verb} --help"
 
 
 def _in_a_line(error: OSError) -> str:

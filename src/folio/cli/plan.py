@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from folio.cli.overrides import Words, check_budget, from_a_run, settings_table, split_words
 from folio.config import Table
-from folio.console import say, show, table
+from folio.console import few_digits, say, show, table
 from folio.errors import UserError
 from folio.storage import json_text
 
@@ -88,6 +88,7 @@ def plan(
     # Only now, since it loads torch: mistakes are answered at once.
     from folio.planning.plan import make_plan
     from folio.recipe.prepare import prepare
+    from folio.recipe.sizing import is_size_open
 
     prepared = prepare(recipe, say)
     found = make_plan(given, prepared, minutes, say)
@@ -99,6 +100,8 @@ def plan(
         words += [word for name, value in flags for word in (f"--{name}", value)]
         if from_run is not None:
             words += ["--from", from_run]
+        elif not is_size_open(given):  # part of a shape is given, so that none would be chosen
+            words += ["--size", found.best.recipe.size]
         if memory:
             words += ["--device.memory-gigabytes", f"{parse_bytes(memory) / 1e9:g}"]
         show(f"try  {shlex.join(words)}")
@@ -143,7 +146,7 @@ def _cells(row: Row) -> list[str]:
         f"{size.memory_bytes / 1e9:.2f} GB" if size.memory_bytes else "-",
         f"{size.tokens_per_second:,.0f}{'' if size.measured else ' *'}",
         f"{size.n_tokens / 1e6:,.1f} M",
-        f"{epochs:,.2g}" if epochs < 10 else f"{epochs:,.0f}",
+        few_digits(epochs),
         f"{row.loss:.2f} ± {row.loss_band:.2f}" if row.loss else "-",
     ]
 

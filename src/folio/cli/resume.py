@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from folio.cli.overrides import Repeatable, Words, settings_table, split_words
+from folio.cli.overrides import Repeatable, Words, check_budget, settings_table, split_words
 from folio.config import merge, split_names
 from folio.errors import UserError
 
@@ -29,6 +29,7 @@ def resume(
         raise UserError(f"One run at a time: {len(positional)} were given.")
     table = settings_table(flags)
     if minutes is not None:
+        check_budget("--minutes", minutes)
         table = merge(table, {"training": {"minutes": float(minutes)}})
     if log is not None:
         table = merge(table, {"training": {"log": split_names(log)}})

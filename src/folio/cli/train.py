@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from folio.cli.overrides import (
     Repeatable,
     Words,
+    check_budget,
     describe_settings,
     from_a_run,
     settings_table,
@@ -44,7 +45,8 @@ def train(
 
     Args:
         corpus: Text, or a recipe.
-        minutes: How long to train, in minutes, the whole command included.
+        minutes: How long to train, in minutes, the whole command included; 5 if no other budget
+            is given.
         name: Name of the run in runs/.
         from_run: Begin with the weights and the vocabulary of a run: its best checkpoint, or
             RUN:last or RUN:500; or with a transformers folder or a GGUF file.
@@ -61,6 +63,7 @@ def train(
     positional, flags = split_words(corpus)
     given: Table = {}
     if minutes is not None:
+        check_budget("--minutes", minutes)
         given = merge(given, {"training": {"minutes": float(minutes)}})
     if validation:
         given = merge(given, {"corpus": {"validation": validation}})

@@ -33,7 +33,7 @@ from folio.evaluation.score import Window, batches_of, sampled_windows, strided_
 from folio.evaluation.token_bits import log_odds, n_bits
 from folio.model.gpt import GPT
 from folio.tokenizers.base import TokenIds
-from folio.workers import ProcessPool, forks, shared_buffer
+from folio.workers import READ_AGAIN, ProcessPool, forks, shared_buffer
 
 RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 """Sizes of a step, as a share of the usual size of a gradient; one copy learns at each, beside one
@@ -180,7 +180,6 @@ def _workers(
         return [copies[i].read(tokens, [windows[place] for place in places]) for i in numbers]
 
     n = min(world_size, len(copies)) if forks() else 1
-    pool = ProcessPool(n, [[read]], lambda: None)
 
     def share_out(numbers: Sequence[int], places: range) -> list[Read]:
         hands = [numbers[rank::n] for rank in range(n)]
@@ -190,10 +189,8 @@ def _workers(
         }
         return [found[i] for i in numbers]
 
-    try:
+    with ProcessPool(n, [[read]], lambda: None, READ_AGAIN) as pool:
         yield share_out
-    finally:
-        pool.close()
 
 
 def mix(

@@ -12,7 +12,13 @@ from torch import nn
 from folio.device import one_thread
 from folio.evaluation.score import Score, Window, excerpt, score
 from folio.tokenizers.base import TokenIds
-from folio.workers import ProcessPool, forks, keep_freed_memory, return_freed_memory
+from folio.workers import (
+    READ_AGAIN,
+    ProcessPool,
+    forks,
+    keep_freed_memory,
+    return_freed_memory,
+)
 
 Part = tuple[TokenIds, list[Window], str]
 
@@ -44,16 +50,14 @@ def score_by_workers(
         return score(model, *part, nll=nll), np.concatenate(nll)
 
     keep_freed_memory()
-    if len(parts) == 1:
-        answers = [read(0, parts[0])]
-    else:
-        with one_thread():
-            pool = ProcessPool(len(parts), [[read]], lambda: None)
-            try:
+    try:
+        if len(parts) == 1:
+            answers = [read(0, parts[0])]
+        else:
+            with one_thread(), ProcessPool(len(parts), [[read]], lambda: None, READ_AGAIN) as pool:
                 answers = pool.run(0, parts)
-            finally:
-                pool.close()
-    return_freed_memory()
+    finally:
+        return_freed_memory()
     total = reduce(operator.add, (found for found, _ in answers))
     nll = np.concatenate([each for _, each in answers])
     return total, nll

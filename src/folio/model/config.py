@@ -97,11 +97,11 @@ class ModelConfig:
         or_none = "vocab_size", "n_kv_heads", "head_dim", "d_ff"
         require(self, "model", "0 or more", lambda x: x >= 0, *or_none)
         if not self.head_dim and self.d_model % self.n_heads:
-            fitting = self.d_model + self.n_heads - self.d_model % self.n_heads
+            unit = self.n_heads * (2 if self.positions == "rope" else 1)
             raise UserError(
                 f"model.d_model must be divisible by model.n_heads, got {self.d_model} and "
-                f"{self.n_heads}. Give --model.d-model {fitting}, another number of heads, or "
-                f"--model.head-dim."
+                f"{self.n_heads}. Give --model.d-model {-(-self.d_model // unit) * unit}, another "
+                f"number of heads, or --model.head-dim."
             )
         if self.n_heads % self.key_value_heads:
             raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from folio.config import Table
 from folio.device import UNKNOWN_MEMORY, Device
+from folio.errors import UserError
 from folio.planning.trial import trial_loss
 from folio.recipe.build import choose_for
 from folio.recipe.expected_loss import (
@@ -77,7 +78,7 @@ class Plan:
 
     @property
     def best(self) -> Candidate:
-        """The size that `folio train --minutes` chooses."""
+        """The size that `folio train --minutes` chooses, where it is open."""
         return best_of(row.candidate for row in self.rows)[0]
 
     def verdict(self) -> str:
@@ -122,9 +123,13 @@ def make_plan(
         UserError: as in `candidates`.
     """
     begins = bool(given.get("start", {}).get("run"))  # a run to begin with fixes the shape
-    choices: list[Table] = [{}] if begins else [{"size": size} for size in SIZES]
     n_tokens = len(prepared.training())
-    recipes = (make_recipe(given, with_windows(choice, given, n_tokens)) for choice in choices)
+    recipes = [make_recipe(given, with_windows({}, given, n_tokens))] if begins else []
+    for size in () if begins else SIZES:
+        try:
+            recipes.append(make_recipe(given, with_windows({"size": size}, given, n_tokens)))
+        except UserError as error:  # some settings suit some sizes only
+            tell(f"{size} is left out: {error}")
     found = []
     for candidate in candidates(recipes, prepared, minutes, memory_before()):
         found.append(candidate)

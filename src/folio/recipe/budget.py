@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from folio.console import duration
+from folio.console import duration, few_digits
 from folio.device import Device
 from folio.recipe.compiling import choose_compile
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
@@ -136,10 +136,10 @@ def freeze_budget(
         speed = speed or measure(recipe, device, training, validation)
         seconds = 60 * minutes
         recipe, sampling = sample_less(recipe, speed, seconds - clock.used(), len(validation))
-        read = [min(n, recipe.training.validation_sample or n) for n in read_at_end]
+        read = [recipe.training.tokens_read(n) for n in read_at_end]
         end, look = END_SECONDS, look_seconds(seconds)
         if recipe.ngrams.order:
-            read += NGRAM_READINGS * [recipe.training.validation_sample or len(validation)]
+            read += NGRAM_READINGS * [recipe.training.tokens_read(len(validation))]
             end += min(len(training), recipe.ngrams.tokens) / NGRAM_TOKENS_PER_SECOND
             n_weighed = targets_weighed(recipe.model.vocab_size, len(validation))
             end += n_weighed / NGRAM_TARGETS_PER_SECOND
@@ -160,7 +160,7 @@ def freeze_budget(
         recipe = choose_compile(recipe, device, left)
         return Frozen(recipe, speed, budget)
     if not recipe.schedule.pace:  # with a pace, evaluations follow the progress
-        n_read = config.validation_sample or len(validation)
+        n_read = config.tokens_read(len(validation))
         interval = evaluation_interval(config, steps, length, n_read)
         config = replace(config, evaluation_interval=interval, evaluations=0)
     recipe = replace(recipe, training=_fixed(config, steps))
@@ -205,7 +205,7 @@ def plan(
     if n * evaluation > left / 4 or step > SLOW_STEP * budget.seconds or used > budget.seconds / 2:
         tell(
             f"{duration(budget.seconds)} are few here: starting took {used:.1f} s, a step takes "
-            f"{step:.2g} s, an evaluation {evaluation:.2g} s and the end "
+            f"{few_digits(step)} s, an evaluation {few_digits(evaluation)} s and the end "
             f"{budget.seconds - used - left:.1f} s, which leaves {steps - from_step} steps"
         )
     config = replace(config, evaluations=0 if interval else n)
@@ -251,7 +251,7 @@ def sample_less(
         with its evaluations.
     """
     config = recipe.training
-    given, n_read = config.evaluation_sample, config.validation_sample or n_validation
+    given, n_read = config.evaluation_sample, config.tokens_read(n_validation)
     token_seconds = max(speed.evaluation_seconds, 1e-9) / n_validation / 2
     most = MOST_EVALUATION_SHARE * seconds
     n_readings = EVALUATIONS[0] + (NGRAM_READINGS if recipe.ngrams.order else 0)

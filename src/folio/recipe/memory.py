@@ -18,7 +18,7 @@ import torch
 from folio.accelerator import free_memory
 from folio.device import Device, machine_memory
 from folio.errors import UserError
-from folio.evaluation.score import BATCH_TOKENS
+from folio.evaluation.score import BATCH_TOKENS, CACHED_LOGITS
 from folio.fast.attention import query_blocks
 from folio.fast.calls import load, must_compile
 from folio.model.block import NORMS_AT
@@ -129,9 +129,10 @@ def plain_step_bytes(model: ModelConfig, dtype: torch.dtype, n_windows: int) -> 
 
 def evaluation_bytes(model: ModelConfig, size: int) -> int:
     """Peak bytes of one worker while it evaluates."""
-    logits = (size + 8) * model.vocab_size  # and in float32, with their log-softmax
+    v = model.vocab_size
+    in_float32 = 2 * 4 * min(CACHED_LOGITS, BATCH_TOKENS * v)  # with their log-softmax
     block = attention_bytes(model, size, size) + feed_forward_bytes(model, size, size)
-    return BATCH_TOKENS * (block + logits)
+    return BATCH_TOKENS * (block + size * v) + in_float32
 
 
 def attention_bytes(model: ModelConfig, size: int, input_size: int) -> int:

@@ -35,6 +35,9 @@ from folio.training.config import minutes_of
 
 LEAKS = 0.01
 """Share of the validation text that occurs in the training text above which the user is warned."""
+MANY_UNKNOWN = 0.001
+"""Share of the validation tokens that are unknown above which the same; in a text of characters a
+rare one or two always are."""
 CHUNK_TOKENS = 1 << 20
 """Tokens that are processed together."""
 
@@ -288,9 +291,10 @@ def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -
             f"folio corpus {shlex.join(sources[:3])}"
         )
     n_validation = record["tokens"]["validation"]
-    if n_unknown := record["tokens"]["unknown_in_validation"]:
+    n_unknown = record["tokens"]["unknown_in_validation"]
+    if n_unknown > MANY_UNKNOWN * n_validation:
         yield (
-            f"{n_unknown} of {n_validation} validation tokens are unknown "
+            f"{n_unknown:,} of {n_validation:,} validation tokens are unknown "
             f"({n_unknown / n_validation:.1%}): the vocabulary does not have them."
         )
     ledger = record["ledger"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
+from folio.errors import UserError
 from folio.recipe.origin import require_no_origin, weights_to_load
 from folio.records import DamagedError
 from folio.run.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
@@ -23,8 +24,11 @@ def restore(
     Args:
         run, training: that belong together.
         tell: takes a line about what is loaded, and what was wrong with newer ones.
+
+    Raises:
+        UserError: as of `whole_checkpoint`.
     """
-    checkpoint, complaints = newest_checkpoint(run.checkpoints_folder, DamagedError)
+    checkpoint, complaints = whole_checkpoint(run)
     if checkpoint is None:
         require_no_origin(run)
         state = TrainingState()
@@ -33,11 +37,28 @@ def restore(
         load_model_tensors(training.model, weights_to_load(run, checkpoint, training.model))
         training.step.optimizer.load(checkpoint.optimizer_tensors())
         state = TrainingState.restore(checkpoint.state, training.device.torch)
+        training.step.loss_scale = state.loss_scale or training.step.loss_scale
     for complaint in complaints:
         tell(f"warning: {complaint}")
     if checkpoint is not None and state.step:
         tell(f"going on from {checkpoint.path}")
     return state, checkpoint
+
+
+def whole_checkpoint(run: Run) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of a run, None if it has none yet; and what is wrong with newer
+    ones.
+
+    Raises:
+        UserError: there are checkpoints, and none is whole.
+    """
+    checkpoint, complaints = newest_checkpoint(run.checkpoints_folder, DamagedError)
+    if checkpoint is None and complaints:
+        raise UserError(
+            f"No checkpoint of {run.path} is whole, so it cannot go on. {complaints[0]} To train "
+            f"anew: folio train {run.recipe_file}"
+        )
+    return checkpoint, complaints
 
 
 def forget_later(run: Run, state: TrainingState, checkpoint: Checkpoint | None) -> None:

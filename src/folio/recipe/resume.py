@@ -22,14 +22,13 @@ from folio.recipe.recipe import (
     write_recipe,
 )
 from folio.recipe.reopen import reopen
+from folio.recipe.restore import whole_checkpoint
 from folio.recipe.settle import with_absolute_paths
 from folio.recipe.start import contradictions
 from folio.recipe.together import follow, leading, require_steps
 from folio.recipe.train import train_in, train_recipe
 from folio.recipe.watcher import Watcher
-from folio.records import DamagedError
 from folio.run.card import diagnose_run
-from folio.run.checkpoint import newest_checkpoint
 from folio.run.directory import Run, runs_folder
 from folio.tokenizers import load
 from folio.tokenizers.base import TokenIds
@@ -38,7 +37,7 @@ from folio.training.deadline import TimeBudget
 from folio.training.distributed import ProcessGroup, is_launched, join
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
-from folio.training.schedule import learning_rate_share
+from folio.training.schedule import learning_rate_share, window_length
 
 CHANGEABLE = ("training", "device")
 """Tables of a recipe that may change when a run is resumed."""
@@ -92,7 +91,7 @@ def resume_run(
         parts = (run.tokens_file(part) for part in ("train", "validation"))
         train_ids, validation = (open_token_file(path, fingerprint) for path in parts)
         texts = train_ids, validation
-        checkpoint, _ = newest_checkpoint(run.checkpoints_folder, DamagedError)
+        checkpoint, _ = whole_checkpoint(run)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
         wanted = before.device
         recipe, device = _on_this_machine(asked, wanted, moved, device_changes, watcher, group)
@@ -253,11 +252,14 @@ def _with_budget(
         longer, device, *texts, clock, read_at_end=at_end, tell=watcher.tell, from_step=done
     )
     _tell_of_a_rise(recipe, frozen.recipe, done, watcher)
-    return frozen.recipe, frozen.time if any(name in changes for name in BUDGETS) else budget
+    longer = _with_long_windows(recipe, frozen.recipe, done)
+    return longer, frozen.time if any(name in changes for name in BUDGETS) else budget
 
 
 def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) -> None:
     """Tell the user if a longer schedule raises the learning rate again."""
+    if not step:
+        return
     share_before, share_after = (
         learning_rate_share(r.schedule, pace.progress(step) - 1, pace.planned)
         for r in (before, after)
@@ -270,3 +272,19 @@ def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) 
             f"rise at first. A run that leaves room from the start: --schedule.horizon-steps "
             f"{after.training.max_steps}"
         )
+
+
+def _with_long_windows(before: Recipe, after: Recipe, step: int) -> Recipe:
+    """A recipe with a longer schedule, which does not go back to short windows."""
+    if not step:
+        return after
+    paces = [Pace.of(r.schedule.pace, r.training.max_steps) for r in (before, after)]
+    length_before, length_after = (
+        window_length(r.schedule, r.model.context_length, pace.progress(step) - 1, pace.planned)
+        for r, pace in zip((before, after), paces)
+    )
+    if length_after >= length_before:
+        return after
+    # As many steps as they were.
+    share = before.schedule.short_fraction * paces[0].planned / paces[1].planned
+    return replace(after, schedule=replace(after.schedule, short_fraction=share))

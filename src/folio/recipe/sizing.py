@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from folio.accelerator import ran_out_of_memory
 from folio.config import Table, merge
-from folio.console import duration
-from folio.device import Device
+from folio.console import duration, few_digits
+from folio.device import Device, cores
 from folio.recipe.budget import sample_less
 from folio.recipe.build import choose_for, fit_vocabulary
 from folio.recipe.memory import fit_memory, memory_limit, windows_that_fit
@@ -95,7 +95,7 @@ documentation was 3 to 8 % worse (the same entry)."""
 LEAST_WINDOWS = 100
 """Windows that a text must have, or they stay as they are; an assumption."""
 
-SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff", "context_length")
+SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff")
 """A user who sets one of these has chosen a size."""
 TRIAL_SECONDS = 0.5
 """Seconds of training steps in the trial of each size."""
@@ -128,7 +128,7 @@ class Candidate:
         """Steps that fit into the budget, evaluations included."""
         seconds, length = self.minutes * 60, self.recipe.model.context_length
         recipe, speed = sample_less(self.recipe, self.speed, seconds, self.n_validation)
-        n_read = recipe.training.validation_sample or self.n_validation
+        n_read = recipe.training.tokens_read(self.n_validation)
         return steps_in(seconds, speed, recipe.training, length, n_read)
 
     @property
@@ -286,8 +286,7 @@ def size_recipe(
     """Choose the size and the regularization that a budget in minutes leaves open.
 
     Args:
-        given: what the user gave. A size, a part of the shape, a dropout, a decay and a penalty in
-            it are kept, and so is everything if the budget is not in minutes.
+        given: what the user gave, which is kept; so is everything if the budget is not in minutes.
         prepared: its text.
         in_use: as in candidates.
         tell: receives a line about what was chosen, and why.
@@ -300,30 +299,30 @@ def size_recipe(
         UserError: as in candidates.
     """
     model, training = given.get("model", {}), given.get("training", {})
-    open_size = "size" not in given and not any(name in model for name in SHAPE)
-    open_dropout = not any(name.endswith("_dropout") for name in model)
-    timed = not any(training.get(name) for name in BUDGETS if name != "minutes")
-    if not timed or not (open_size or open_dropout):
+    if any(training.get(name) for name in BUDGETS if name != "minutes"):
         return make_recipe(given), None
     minutes = training.get("minutes") or DEFAULT_MINUTES
-    choices: list[Table] = [{"size": size} for size in SIZES] if open_size else [{}]
+    choices: list[Table] = [{"size": size} for size in SIZES] if is_size_open(given) else [{}]
     n_tokens = len(prepared.training())
     recipes = (make_recipe(given, with_windows(choice, given, n_tokens)) for choice in choices)
     left = max(minutes - used_seconds / 60, minutes / 10)
     chosen, next_one = best_of(candidates(recipes, prepared, left, in_use))
     size, words = chosen.recipe.size, []
-    if open_size:
-        n_parameters = chosen.recipe.model.n_parameters
-        words.append(f"size {size} ({n_parameters / 1e6:.1f} M parameters)")
+    millions = f"{chosen.recipe.model.n_parameters / 1e6:.1f} M parameters"
+    if is_size_open(given):
+        words.append(f"size {size} ({millions})")
+    elif "size" not in given:
+        words.append(f"{millions} in your shape")
     if part := chosen.recipe.schedule.short_fraction:
         short, long = chosen.recipe.schedule.short_length, chosen.recipe.model.context_length
         words.append(f"windows of {long} (of {short} for the first {100 * part:g} % of the steps)")
     muon, optimizer = chosen.recipe.optimizer.kind == "muon", given.get("optimizer", {})
     regularization = regularization_for(chosen.epochs, muon)
     settings: dict[str, Table] = {"optimizer": {}}
-    if open_dropout:
+    if not any(name.endswith("_dropout") for name in model):
         settings["model"] = dict(zip(DROPPED, regularization.dropped))
-        words.append(f"dropout {max(regularization.dropped):g} (about {chosen.epochs:.2g} epochs)")
+        epochs = few_digits(chosen.epochs)
+        words.append(f"dropout {max(regularization.dropped):g} (about {epochs} epochs)")
     if muon and "matrix_weight_decay" not in optimizer:
         settings["optimizer"]["matrix_weight_decay"] = regularization.matrix_decay
         words.append(f"decay {regularization.matrix_decay:g}")
@@ -336,20 +335,29 @@ def size_recipe(
     if regularization.penalty and "confidence_penalty" not in training:
         settings["training"] = {"confidence_penalty": regularization.penalty}
         words.append(f"confidence penalty {regularization.penalty:g}")
-    tell(
-        f"for {minutes:g} minutes: {', '.join(words)}"
-        + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
-    )
+    if words:
+        tell(
+            f"for {minutes:g} minutes: {', '.join(words)}"
+            + (f"; {next_one.recipe.size} {next_one.trouble}" if next_one else "")
+        )
     speed = chosen.speed if chosen.measured else None
     choice = with_windows({"size": size}, given, n_tokens)
     return make_recipe(given, choice, settings), speed
+
+
+def is_size_open(given: Table) -> bool:
+    """Whether a budget in minutes chooses the size: where neither it nor a part of its shape is
+    given.
+    """
+    return "size" not in given and not any(name in given.get("model", {}) for name in SHAPE)
 
 
 def with_windows(choice: Table, given: Table, n_tokens: int) -> Table:
     """A choice of a size with the windows that suit a budget in minutes, at as many tokens a step:
     long ones, which begin short where a batch would have few of them.
 
-    Learned positions stay as they are, since each needs training; so does what the user gave.
+    Each thread reads windows of its own, so that many threads have shorter ones. Learned positions
+    stay as they are, since each needs training; so does what the user gave.
 
     Args:
         choice: nothing, or a size.
@@ -357,16 +365,20 @@ def with_windows(choice: Table, given: Table, n_tokens: int) -> Table:
         n_tokens: length of the training text.
     """
     recipe = make_recipe(given, choice)
-    length = max(recipe.model.context_length, LONG_WINDOW)
-    batch_size = recipe.training.batch_size * recipe.model.context_length // length
+    n_step = recipe.training.batch_size * recipe.model.context_length
+    length = LONG_WINDOW
+    while length * (recipe.device.threads or cores()) > n_step:
+        length //= 2
+    length = max(recipe.model.context_length, length)
+    batch_size = n_step // length
     is_given = (
-        any(name in given.get("model", {}) for name in SHAPE)
+        any(name in given.get("model", {}) for name in (*SHAPE, "context_length"))
         or "batch_size" in given.get("training", {})
         or "short_fraction" in given.get("schedule", {})
         or bool(given.get("start", {}).get("run"))
     )
-    is_too_long = n_tokens < LEAST_WINDOWS * length
-    if is_given or is_too_long or recipe.model.positions != "rope" or batch_size >= FEW_WINDOWS:
+    is_too_short = n_tokens < LEAST_WINDOWS * length
+    if is_given or is_too_short or recipe.model.positions != "rope" or batch_size >= FEW_WINDOWS:
         return choice
     windows: Table = {
         "model": {"context_length": length},

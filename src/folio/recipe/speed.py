@@ -151,7 +151,7 @@ def evaluation_now(training: Training) -> float:
     at_once = batch_tokens_on(training.device.torch)
     watch, n_targets = _read_piece(training, training.step.world_size * at_once)
     config = training.config
-    n = config.validation_sample or len(training.validation) - 1
+    n = config.tokens_read(len(training.validation) - 1)
     return watch.clock / n_targets * (n + (config.evaluation_sample or n))
 
 

@@ -25,6 +25,7 @@ from folio.run.formats import stamped
 from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import link_or_copy, write_json
+from folio.training.batches import length_at
 from folio.training.config import is_timed
 from folio.training.deadline import TimeBudget
 from folio.training.distributed import join
@@ -129,6 +130,12 @@ def train_in(
             group.note_run(run.name)
         try:
             ending = train_along(group, recipe, training, state, observers, should_stop)
+            length = length_at(training, state.step)
+            if ending != "finished" and length < training.context_length:
+                watcher.tell(
+                    f"warning: so far it read windows of {length} tokens only, and writes little "
+                    f"sense beyond {length}; longer ones come when it goes on"
+                )
         finally:
             if budget is not None:
                 recipe = with_pace(recipe, training.pace.knots)

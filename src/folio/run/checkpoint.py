@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 CONFIG, STATE = "config.json", "state.json"
+FILES = (MODEL, OPTIMIZER, CONFIG, STATE)
+TO_READ = (MODEL, CONFIG, STATE)
+"""The files that whoever only reads with the model needs."""
 OWN_CODE = "own_code"
 """Entry of the manifest that is not a file."""
 
@@ -139,10 +142,9 @@ def save_checkpoint(
         _save(partial / OPTIMIZER, optimizer)
         write_json(partial / CONFIG, config)
         write_json(partial / STATE, state)
-        names = (MODEL, OPTIMIZER, CONFIG, STATE)
         manifest = {
             name: {"bytes": (partial / name).stat().st_size, "sha256": sha256_of(partial / name)}
-            for name in names
+            for name in FILES
         }
         write_json(partial / MANIFEST, stamped("checkpoint", manifest | {OWN_CODE: own_code}))
         rename(partial, final)
@@ -155,8 +157,8 @@ def save_checkpoint(
     return final
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Check every file of a checkpoint against its manifest.
+def open_checkpoint(path: Path, files: Sequence[str] = FILES) -> Checkpoint:
+    """Check files of a checkpoint against its manifest: FILES, or TO_READ.
 
     Raises:
         UserError: there is none, or a file is missing, truncated or altered.
@@ -164,17 +166,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.is_dir():
         raise UserError(f"There is no checkpoint {path}.")
     try:
-        return _open(path)
+        return _open(path, files)
     except OSError as error:  # a training may delete old ones at any moment
         raise UserError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
 
 
-def _open(path: Path) -> Checkpoint:
+def _open(path: Path, files: Sequence[str]) -> Checkpoint:
     if not (path / MANIFEST).exists():
         raise DamagedError(path, f"it must have a {MANIFEST}")
     manifest: dict[str, Any] = read_json(path / MANIFEST, dict)
     require_readable("checkpoint", manifest, path)
-    for name in (MODEL, OPTIMIZER, CONFIG, STATE):
+    for name in files:
         file, entry = path / name, manifest.get(name)
         if entry is None or not file.exists():
             raise DamagedError(path, f"it must have a {name}")
@@ -196,7 +198,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_checkpoint(
-    folder: Path, skipped: type[UserError] = UserError
+    folder: Path, skipped: type[UserError] = UserError, files: Sequence[str] = FILES
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest valid checkpoint, and what is wrong with each newer one.
 
@@ -205,11 +207,12 @@ def newest_checkpoint(
         skipped: errors for which an older one is tried. Whoever goes on from there, and removes
             what came later, skips a DamagedError alone: what a newer Folio wrote, or another user
             may read, is not lost.
+        files: as in `open_checkpoint`.
     """
     complaints: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
-            return open_checkpoint(path), complaints
+            return open_checkpoint(path, files), complaints
         except skipped as error:
             complaints.append(str(error))
     return None, complaints

@@ -13,6 +13,7 @@ from typing import Any
 
 from folio.errors import UserError
 from folio.run.checkpoint import (
+    TO_READ,
     Checkpoint,
     checkpoint_name,
     list_checkpoints,
@@ -255,12 +256,12 @@ class Run:
     # ---- checkpoints ---------------------------------------------------------------------
 
     def newest(self) -> tuple[Checkpoint, list[str]]:
-        """The newest valid checkpoint, and what is wrong with newer ones.
+        """The newest checkpoint that can be read, and what is wrong with newer ones.
 
         Raises:
             UserError: there is none.
         """
-        checkpoint, complaints = newest_checkpoint(self.checkpoints_folder)
+        checkpoint, complaints = newest_checkpoint(self.checkpoints_folder, files=TO_READ)
         if checkpoint is None:
             detail = " ".join(complaints) or "It stopped before the first one was written."
             raise UserError(f"The run {self.path} has no usable checkpoint. {detail}")
@@ -273,14 +274,14 @@ class Run:
         not.
         """
         if which not in ("best", "last"):
-            return open_checkpoint(self._step_path(which)), []
+            return open_checkpoint(self._step_path(which), TO_READ), []
         pointer = self.path / f"{which}.json"
         if which == "last" or not pointer.exists():
             return self.newest()
         try:
             entry = read_json(pointer, dict)
             require_readable("pointer", entry, pointer)
-            return open_checkpoint(self.checkpoints_folder / entry["checkpoint"]), []
+            return open_checkpoint(self.checkpoints_folder / entry["checkpoint"], TO_READ), []
         except UserError as error:
             checkpoint, complaints = self.newest()
             return checkpoint, list(dict.fromkeys([str(error), *complaints]))

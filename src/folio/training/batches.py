@@ -9,9 +9,18 @@ from folio.training.schedule import window_length
 
 def next_batch(training: Training, step: int) -> Batch:
     """Read the batch of a step: `batch_size` windows, or as many tokens in short ones."""
-    pace, context_length = training.pace, training.context_length
-    length = window_length(training.schedule, context_length, pace.progress(step), pace.planned)
-    return training.stream.next_batch(training.config.batch_size * context_length // length, length)
+    length, n_tokens = (
+        length_at(training, step),
+        training.config.batch_size * training.context_length,
+    )
+    return training.stream.next_batch(n_tokens // length, length)
+
+
+def length_at(training: Training, step: int) -> int:
+    """Tokens in each window of a step."""
+    pace = training.pace
+    progress = pace.progress(step)
+    return window_length(training.schedule, training.context_length, progress, pace.planned)
 
 
 def peek(training: Training, step: int = 0) -> Batch:

@@ -143,6 +143,10 @@ class TrainingConfig:
                 f"{self.evaluations} and {self.evaluation_interval}. Leave one of them out."
             )
 
+    def tokens_read(self, n_tokens: int) -> int:
+        """Tokens that an evaluation reads of a held-out text of so many."""
+        return min(self.validation_sample or n_tokens, n_tokens)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:

@@ -281,6 +281,15 @@ class DistributedStep:
         return self.step.peak_bytes
 
     @property
+    def loss_scale(self) -> float:
+        """What this process multiplies the loss by."""
+        return self.step.loss_scale
+
+    @loss_scale.setter
+    def loss_scale(self, scale: float) -> None:
+        self.step.loss_scale = scale
+
+    @property
     def optimizer(self) -> Remembers:
         """The optimizer of this process, whose state is that of all others."""
         return self.step.optimizer

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.evaluation.score import (
-    BATCH_TOKENS,
     Score,
     Window,
+    batch_tokens_on,
     places_of,
     sampled_windows,
     spread,
@@ -20,11 +20,24 @@ from folio.evaluation.score import (
 from folio.evaluation.uncertainty import ratio_error
 from folio.tokenizers.base import TokenIds
 from folio.training.parts import Evaluation, Training
-from folio.training.step import Step
 
 
 class StoppedError(Exception):
     """The user asked to stop while a text was read, which takes minutes on a large one."""
+
+
+def is_evaluation_due(training: Training, step: int) -> bool:
+    """Whether the losses are measured after so many steps: at intervals, or at shares of a pace
+    whose steps nobody knows beforehand; at the end in any case, and before the first step, where
+    the weights have learned already.
+    """
+    config, pace = training.config, training.pace
+    if step in (0, pace.last):
+        return True
+    if config.evaluation_interval:
+        return step % config.evaluation_interval == 0
+    done = [pace.evaluations_done(s, config.evaluations) for s in (max(step - 1, 0), step)]
+    return done[0] < done[1]
 
 
 def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
@@ -41,7 +54,7 @@ def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False
     length, validation = training.context_length, training.validation
     mask = training.validation_mask
     windows = _windows(validation, length, training.config.validation_sample, mask)
-    exact, nats = _score(training.step, validation, windows, "exact", mask, should_stop)
+    exact, nats = _score(training, validation, windows, "exact", mask, should_stop)
     error, places = exact.standard_error, places_of(windows)
     if training.validation_cluster is not None:
         cluster, of_each = training.validation_cluster[places], nats
@@ -52,9 +65,7 @@ def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False
     stream = training.stream
     n_sampled = training.config.evaluation_sample or len(places)
     sampled = _windows(stream.tokens, length, n_sampled, stream.loss_mask)
-    sample, _ = _score(
-        training.step, stream.tokens, sampled, "sample", stream.loss_mask, should_stop
-    )
+    sample, _ = _score(training, stream.tokens, sampled, "sample", stream.loss_mask, should_stop)
     each = spread(len(validation), windows, nats)
     return Evaluation(exact.nats_per_token, sample.nats_per_token, error, each)
 
@@ -71,7 +82,7 @@ def _windows(
 
 
 def _score(
-    step: Step,
+    training: Training,
     tokens: TokenIds,
     windows: list[Window],
     protocol: str,
@@ -80,7 +91,8 @@ def _score(
 ) -> tuple[Score, NDArray[np.float32]]:
     """The score of the targets that count in some windows, and (n,) the nats of each target."""
     each, scores = list[NDArray[np.float32]](), list[Score]()
-    at_once = max(1, BATCH_TOKENS // windows[0].length) * step.world_size  # one batch per worker
+    step, at_once = training.step, batch_tokens_on(training.device.torch)
+    at_once = max(1, at_once // windows[0].length) * step.world_size  # one batch per worker
     for first in range(0, len(windows), at_once):
         if should_stop():
             raise StoppedError

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 
 from folio.run.diagnosis import stale_evaluations
-from folio.training.batches import next_batch, peek
-from folio.training.evaluating import StoppedError, evaluate
+from folio.training.batches import length_at, next_batch, peek
+from folio.training.evaluating import StoppedError, evaluate, is_evaluation_due
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.schedule import learning_rate_share
 from folio.training.state import RunClock, TrainingState
@@ -71,13 +71,13 @@ def _train(
             pace.append(knot)
 
         if is_evaluation_due(training, state.step) and state.step > state.evaluated_step:
-            training.step.verify(peek(training, state.step))
             try:
-                evaluation = evaluate(training, should_stop)
-            except StoppedError:  # the evaluation comes when the run goes on
+                evaluation = _measure(training, state, should_stop)
+            except (StoppedError, WorkerError) as error:  # it comes when the run goes on
                 save()
+                if isinstance(error, WorkerError):
+                    raise
                 return "interrupted"
-            note_evaluation(state, evaluation)
             clock.read()
             observer.evaluated(state, evaluation)
             save()
@@ -108,7 +108,7 @@ def _train(
         state.step += 1
         state.tokens += batch.n_targets
         state.place = stream.place
-        state.gradient_norm = gradient.norm
+        state.gradient_norm, state.loss_scale = gradient.norm, training.step.loss_scale
         clock.read()
         if deadline is not None:
             deadline.stepped()
@@ -117,18 +117,16 @@ def _train(
             save()
 
 
-def is_evaluation_due(training: Training, step: int) -> bool:
-    """Whether the losses are measured after so many steps: at intervals, or at shares of a pace
-    whose steps nobody knows beforehand; at the end in any case, and before the first step, where
-    the weights have learned already.
-    """
-    config, pace = training.config, training.pace
-    if step in (0, pace.last):
-        return True
-    if config.evaluation_interval:
-        return step % config.evaluation_interval == 0
-    done = [pace.evaluations_done(s, config.evaluations) for s in (max(step - 1, 0), step)]
-    return done[0] < done[1]
+def _measure(
+    training: Training, state: TrainingState, should_stop: Callable[[], bool]
+) -> Evaluation:
+    """Evaluate, and note it; errors as of `evaluate`."""
+    training.step.verify(peek(training, state.step))
+    evaluation = evaluate(training, should_stop)
+    note_evaluation(state, evaluation)
+    if length_at(training, state.step) < training.context_length:
+        state.stale_evaluations = 0  # it has not learned yet what comes later in a window
+    return evaluation
 
 
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:

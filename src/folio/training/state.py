@@ -64,6 +64,8 @@ class TrainingState:
     """Number of cores of the machine that trained last."""
     best_validation_loss: float = math.inf
     best_step: int = 0
+    loss_scale: float = 0.0
+    """`Step.loss_scale` of the last step; 0 before one."""
     gradient_norm: float = 0.0
     """Norm of all gradients of the last step together, before clipping."""
     evaluated_step: int = 0

@@ -53,6 +53,8 @@ class Step(Protocol):
 
     loss: Loss
     """The loss that is minimized; it may be replaced before the step runs."""
+    loss_scale: float
+    """What the loss is multiplied by before its gradient is computed: 1 but in float16."""
 
     @property
     def world_size(self) -> int:
@@ -155,7 +157,7 @@ class PlainStep:
         self.optimizer = optimizer or Optimizer(optimizer_config, model)
         self.max_norm = optimizer_config.gradient_clip or math.inf
         self.loss: Loss = usual_loss(config.confidence_penalty)
-        self._loss_scale = FLOAT16_SCALE if device.dtype == torch.float16 else 1.0
+        self.loss_scale = FLOAT16_SCALE if device.dtype == torch.float16 else 1.0
 
     def running(self) -> AbstractContextManager[None]:
         """Start nothing: there are no workers."""
@@ -173,9 +175,9 @@ class PlainStep:
                 raise
             self.fitting_windows = -(-min(at_once, len(batch.inputs)) // 2)
         else:
-            if self._loss_scale == 1.0 or all(map(math.isfinite, found)):
+            if self.loss_scale == 1.0 or all(map(math.isfinite, found)):
                 return found
-            self._loss_scale /= 2
+            self.loss_scale /= 2
         gc.collect()  # frees the error and its traceback, which hold the step's memory
         return self.backward(batch, step)
 
@@ -185,7 +187,7 @@ class PlainStep:
         for part in batch.split(micro_batch_size):
             inputs, targets = to_device(part, self.device.torch)  # each (B, T)
             loss = self.loss(self.compute, inputs, targets)  # summed over targets, in nats
-            (loss / (n_targets / self._loss_scale)).backward()  # pyright: ignore[reportUnknownMemberType]
+            (loss / (n_targets / self.loss_scale)).backward()  # pyright: ignore[reportUnknownMemberType]
             losses.append(loss.detach())
             self._collect_gradients()
         norm = gradient_norm(self.optimizer.parameters)
@@ -225,5 +227,5 @@ class PlainStep:
             return
         for own, master in zip(self.compute.parameters(), self.model.parameters()):
             if own.requires_grad:
-                gradient, own.grad = gradient_of(own).float().div_(self._loss_scale), None
+                gradient, own.grad = gradient_of(own).float().div_(self.loss_scale), None
                 master.grad = gradient if master.grad is None else master.grad.add_(gradient)

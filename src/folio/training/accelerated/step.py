@@ -85,7 +85,7 @@ class AcceleratedStep(PlainStep):
         self._gradients.zero_()
         self._loss.zero_()
         n_targets = max(batch.n_targets, 1)
-        self._scale.fill_(self._loss_scale / n_targets)
+        self._scale.fill_(self.loss_scale / n_targets)
         try:
             for part in batch.split(micro_batch_size):
                 self._add(*to_device(part, self.device.torch))  # each (B, T)
@@ -94,8 +94,8 @@ class AcceleratedStep(PlainStep):
                 self._add.forget()
                 release()
             raise
-        if self._loss_scale != 1.0:
-            self._gradients.div_(self._loss_scale)
+        if self.loss_scale != 1.0:
+            self._gradients.div_(self.loss_scale)
         norm = total_norm([self._gradients])
         loss, length = map(float, torch.stack([self._loss, norm]).cpu().numpy())  # waits, once
         return Gradient(loss / n_targets, length)

@@ -29,7 +29,7 @@ from folio.training.parallel.memory_plan import (
     plan_memory,
     without_concatenation,
 )
-from folio.workers import return_freed_memory
+from folio.workers import trim_memory
 
 MAX_BYTES = 160_000_000
 """Largest memory of a captured step. In a larger one the time between operations matters little."""
@@ -107,7 +107,7 @@ class CapturedStep:
             return None
         if n_bytes > len(self._arena):
             self.reset()
-            return_freed_memory()  # memory of the captured step
+            trim_memory()  # memory of the captured step
             self._arena = torch.empty(n_bytes, dtype=torch.uint8)
         return self._arena
 

@@ -34,6 +34,8 @@ from folio.training.step import Gradient
 class ParallelStep:
     """The training step on all cores of a CPU."""
 
+    loss_scale = 1.0
+
     def __init__(
         self,
         model: nn.Module,
