@@ -334,7 +334,7 @@ def test_what_an_evaluation_takes_is_what_torch_takes(vocab_size: int):
     shape = {"vocab_size": vocab_size, "n_layers": 2, "d_model": 32, "context_length": 128}
     config = make_recipe({"model": shape}).model
     model = accelerate(GPT(config, torch.Generator().manual_seed(0)))
-    tokens = np.random.default_rng(0).integers(0, vocab_size, BATCH_TOKENS + 1)
+    tokens = np.random.default_rng(0).integers(0, vocab_size, BATCH_TOKENS + 1).astype(np.uint32)
     windows = exact_windows(len(tokens), 128)
     score(model, tokens, windows, "exact")  # what is allocated once
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:

@@ -67,7 +67,8 @@ class TrainingConfig:
     is given."""
 
     evaluation_interval: int = 0
-    """Steps between evaluations; with 0 evaluations take about a twentieth of the time."""
+    """Steps between evaluations. 0 chooses as many as take about a twentieth of the time, and in a
+    budget in minutes at most a tenth of it."""
 
     evaluations: int = 0
     """Number of evaluations, evenly spread; converted to evaluation_interval. 0 leaves it
