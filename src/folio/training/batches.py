@@ -9,18 +9,15 @@ from folio.training.schedule import window_length
 
 def next_batch(training: Training, step: int) -> Batch:
     """Read the batch of a step: `batch_size` windows, or as many tokens in short ones."""
-    length, n_tokens = (
-        length_at(training, step),
-        training.config.batch_size * training.context_length,
-    )
+    n_tokens = training.config.batch_size * training.context_length
+    length = length_at(training, step)
     return training.stream.next_batch(n_tokens // length, length)
 
 
 def length_at(training: Training, step: int) -> int:
     """Tokens in each window of a step."""
-    pace = training.pace
-    progress = pace.progress(step)
-    return window_length(training.schedule, training.context_length, progress, pace.planned)
+    pace, context_length = training.pace, training.context_length
+    return window_length(training.schedule, context_length, pace.progress(step), pace.planned)
 
 
 def peek(training: Training, step: int = 0) -> Batch:
