@@ -12,9 +12,10 @@ So a position in the stream is two whole numbers, the epoch and the number of it
 far, and takes no memory, however long the text: the order of the windows is a function, computed on
 demand. Since the position counts targets, the number of windows in a batch may change at any time.
 
-A shorter context reads the windows in pieces: the first piece of GROUP windows, then their second
-pieces, and so on, since a batch of neighbours would say less than one of strangers. If the length
-changes within a group, up to GROUP windows are in part read twice in that epoch, or not at all.
+A shorter context reads the windows in pieces: the first piece of each window, then the second of
+each, and so on, since neighbours say less than strangers, in a batch and in what an optimizer
+remembers. So in the epoch in which the length changes some targets are read twice, and as many not
+at all.
 
 Shapes:  B windows · T context length
 """
@@ -34,9 +35,6 @@ from folio.tokens.permutation import permute
 
 AHEAD = 1024
 """Windows that are looked up at once, since one takes as long as many."""
-GROUP = 1024
-"""Windows whose pieces alternate, if shuffled: so many that the optimizer has forgotten a window by
-the time its next piece comes; if sequential, as many as there are lanes."""
 IGNORED = -100
 """Target that adds nothing to the loss: past the end of a short window, or not to be learned."""
 
@@ -206,7 +204,8 @@ class _Epoch:
         self.phase = self.phase if shuffled else 0
         self.n_whole = (stream.targets_per_epoch - self.phase) // window
         self.place_of = self._shuffle if shuffled else self._interleave
-        self.group = GROUP if shuffled else stream.lanes
+        self.group = max(self.n_whole, 1) if shuffled else stream.lanes
+        """Windows whose pieces alternate."""
         self._first_slot, self._starts = 0, np.empty(0, dtype=np.int64)
 
     def find(self, position: int, width: int) -> tuple[int, int, int]:
