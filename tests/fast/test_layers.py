@@ -283,3 +283,39 @@ def test_large_and_small_scores_give_torchs_softmax(size: float):
     found = CausalAttention.apply(scores * 3, eye, eye, None, 0.0)  # sqrt(9) takes the 3 away
     masked = scores.masked_fill(torch.ones(9, 9, dtype=torch.bool).triu(1), float("-inf"))
     torch.testing.assert_close(found, masked.softmax(2), rtol=1e-4, atol=1e-7)
+
+
+UNCOMMON: list[nn.Module] = [
+    nn.RMSNorm(48),
+    nn.RMSNorm(48, eps=1e-5, elementwise_affine=False),
+    nn.LayerNorm(48, elementwise_affine=False),
+    nn.LayerNorm((7, 48)),
+    nn.Embedding(11, 48, padding_idx=5),
+    nn.Embedding(11, 48, scale_grad_by_freq=True),
+    nn.Embedding(11, 48, max_norm=0.5),
+]
+
+
+@pytest.mark.parametrize("layer", UNCOMMON, ids=repr)
+def test_what_the_kernels_do_not_take_is_what_torch_gives(layer: nn.Module):
+    x = torch.randn(3, 7, 48, generator=torch.Generator().manual_seed(3))
+    if isinstance(layer, nn.Embedding):
+        x = torch.randint(0, 11, (3, 7), generator=torch.Generator().manual_seed(3))
+    given = copy.deepcopy(layer)
+    ours = of_layer(given, (x,), torch.float32, fast=type(accelerate(given)) in FAST.values())
+    theirs = of_layer(layer, (x,), torch.float32)
+    assert len(ours) == len(theirs)
+    for found, expected in zip(ours, theirs):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_a_change_of_another_shape_or_layout_is_added_as_torch_adds_it(active: bool):
+    dropout = FastDropout(0.5 if active else 0.0)
+    x = torch.randn(3, 48, 48)
+    turned = torch.randn(3, 48, 48).transpose(1, 2)
+    assert not torch.isnan(add_dropped(x, torch.randn(48), dropout)).any()
+    found = add_dropped(x, turned, dropout) - x
+    kept = found != 0
+    factor = 2.0 if active else 1.0
+    torch.testing.assert_close(found[kept], factor * turned[kept], rtol=1e-4, atol=1e-5)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from folio.fast.calls import array, arrays, run, serves
 from folio.fast.functions import drop
-from folio.fast.layers import FastDropout, FastRMSNorm
+from folio.fast.layers import FastDropout, FastRMSNorm, serves_norm
 from folio.model import attention as plain
 from folio.model.dropout import Dropout
 from folio.model.kv_cache import LayerCache
@@ -43,10 +43,8 @@ class FastAttention(plain.Attention):
     def project(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values; normalize and turn the former in one pass."""
         qkv, norms = self.qkv_proj(x), (self.q_norm, self.k_norm)
-        if (
-            isinstance(self.rotary, FastRotaryPositions)
-            and all(isinstance(norm, FastRMSNorm) for norm in norms)
-            and serves(qkv)
+        if isinstance(self.rotary, FastRotaryPositions) and all(
+            isinstance(norm, FastRMSNorm) and serves_norm(norm, qkv) for norm in norms
         ):
             return RotateHeads.apply(
                 qkv,

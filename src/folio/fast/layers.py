@@ -44,7 +44,8 @@ class FastEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """(...) token ids below V -> (..., C)."""
-        if not serves(self.weight):
+        options = self.padding_idx, self.max_norm, self.scale_grad_by_freq or None
+        if not serves(self.weight) or any(option is not None for option in options):
             return super().forward(input)
         return functions.Embedding.apply(input, self.weight)
 
@@ -58,7 +59,7 @@ class FastLayerNorm(nn.LayerNorm):
 
     def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the norm of x, and x itself; see `fork`."""
-        if serves(x):
+        if serves_norm(self, x):
             return functions.LayerNorm.apply(x, self.weight, self.bias, self.eps)
         return super().forward(x), x
 
@@ -72,9 +73,15 @@ class FastRMSNorm(nn.RMSNorm):
 
     def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the norm of x, and x itself; see `fork`."""
-        if serves(x):
+        if serves_norm(self, x):
             return functions.RMSNorm.apply(x, self.weight, self.eps)
         return super().forward(x), x
+
+
+def serves_norm(norm: nn.LayerNorm | nn.RMSNorm, x: Tensor) -> bool:
+    """Whether the kernels take a norm of x: with a gain, over one dimension, and an epsilon."""
+    has_gain = norm.elementwise_affine and len(norm.normalized_shape) == 1
+    return has_gain and norm.eps is not None and serves(x)
 
 
 def fork(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,8 +105,10 @@ class FastDropout(Dropout):
 
 def add_dropped(x: Tensor, change: Tensor, dropout: nn.Module) -> Tensor:
     """x + dropout(change), in one pass where it can be."""
-    if not isinstance(dropout, FastDropout) or x.dtype != change.dtype or not serves(x):
+    is_alike = x.dtype == change.dtype and x.shape == change.shape
+    if not isinstance(dropout, FastDropout) or not is_alike or not serves(x):
         return x + dropout(change)
+    x, change = x.contiguous(), change.contiguous()
     if dropout.active:
         return functions.AddDropped.apply(x, change, dropout.draw_seeds(), dropout.p)
     return functions.Add.apply(x, change)

@@ -35,12 +35,12 @@ def parameter_groups(model: nn.Module) -> dict[Group, dict[str, nn.Parameter]]:
 def group_of(name: str, parameter: nn.Parameter) -> Group:
     """The group of a parameter.
 
-    Matrices between hidden layers are one kind, tables from or to token ids and positions
-    another, gains and biases the third.
+    Matrices between hidden layers are one kind, gains and biases another; the third are tables from
+    or to token ids and positions, and whatever else a layer may have, such as filters.
     """
     if parameter.dim() < 2:
         return "vector"
-    return "hidden" if name.startswith("blocks.") else "embedding"
+    return "hidden" if name.startswith("blocks.") and parameter.dim() == 2 else "embedding"
 
 
 def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tuple[int, ...]]:
@@ -50,4 +50,4 @@ def matrix_heights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list
         for m in model.modules()
         if isinstance(m, Attention) and isinstance(cast(object, m.qkv_proj), nn.Linear)
     }
-    return [several.get(p, (len(p),)) for p in parameters]
+    return [several.get(p, tuple(p.shape[:1]) or (1,)) for p in parameters]

@@ -161,7 +161,8 @@ class ShardedOptimizer:
                 if owner == self.group.rank:
                     weights.append(cast(nn.Parameter, tensor))  # without autograd, as it is updated
                     of_whole = members.heights[shard.parameter]
-                    heights.append(of_whole if sum(of_whole) == len(tensor) else (len(tensor),))
+                    n_rows = tensor.shape[0] if tensor.dim() else 1
+                    heights.append(of_whole if sum(of_whole) == n_rows else (n_rows,))
         return Members(weights, heights, members.weight_decay)
 
     def _lay_out(self, name: str, kind: type[Rule], members: Members, shards: Shards) -> None:

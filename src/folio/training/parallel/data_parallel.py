@@ -82,6 +82,12 @@ class Replica:
     """Takes (B, T) inputs and targets and a weight, and returns the loss summed over the targets;
     `gradients` then has its gradient times the weight."""
 
+    def seed(self, seed: int) -> None:
+        """Begin the dropout masks of a micro-batch."""
+        self.generator.manual_seed(seed)
+        if not self.backward.max_bytes:  # code of others, which may draw from torch's own
+            torch.manual_seed(seed)
+
     def shard(self, flat: Tensor) -> Tensor:
         """Return the slice of a flat buffer that this worker processes."""
         return flat[shard(len(flat), self.rank, self.world_size)]
@@ -295,7 +301,7 @@ class DataParallel:
 
     def _backward_phase(self, replica: Replica, micro_batch: MicroBatch) -> Computed:
         """Compute the gradient of a micro-batch into the replica's own buffer."""
-        replica.generator.manual_seed(micro_batch.dropout_seed)
+        replica.seed(micro_batch.dropout_seed)
         inputs, targets = map(torch.as_tensor, micro_batch.batch)
         weight = torch.tensor(1 / micro_batch.n_targets)
         loss = replica.backward(inputs, targets, weight).item() / micro_batch.n_targets

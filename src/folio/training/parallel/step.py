@@ -138,7 +138,7 @@ def _verify_phase(replica: Replica, message: tuple[MicroBatch, bool]) -> tuple[G
     weight = torch.tensor(1 / micro_batch.n_targets)
 
     def measure(backward: Callable[..., Tensor]) -> Gradient:
-        replica.generator.manual_seed(micro_batch.dropout_seed)
+        replica.seed(micro_batch.dropout_seed)
         loss = backward(inputs, targets, weight).item()
         return Gradient(loss, get_total_norm([replica.gradients.float()]).item())
 

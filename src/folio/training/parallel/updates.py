@@ -259,7 +259,8 @@ class ParallelOptimizer:
             rule.step(replica, *message)
         updated = [x for rule in self.rules.values() for x in rule.updated_by(replica)]
         # Both are NaN if any weight is. torch's largest absolute value takes 20 times as long.
-        return all(math.isfinite(y.item()) for x in updated for y in torch.aminmax(x))
+        some = [x for x in updated if x.numel()]
+        return all(math.isfinite(y.item()) for x in some for y in torch.aminmax(x))
 
     def _undo_phase(self, replica: Replica, _: Any) -> None:
         """Restore the old weights, which the rules left in the gradient buffer."""
