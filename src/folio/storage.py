@@ -109,6 +109,12 @@ def rename(source: Path, target: Path) -> None:
             time.sleep(0.05)
 
 
+def local(name: str) -> Path:
+    """The path that a user means: `~` is a home, unless a file is called so."""
+    path = Path(name)
+    return path if os.path.lexists(path) else Path(os.path.expanduser(name))  # noqa: PTH111 (raises)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; numbers as in `json_text`."""
     text = json_text(value, indent=2, ensure_ascii=False)

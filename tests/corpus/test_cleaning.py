@@ -181,3 +181,11 @@ def test_the_ledger_of_a_corpus_adds_up_in_bytes(tmp_path: Path):
     assert ledger["rewritten"]["control characters"] == 12 * len("\u200b".encode())
     total = sum(sum(ledger[part].values()) for part in ("kept", "dropped", "rewritten"))
     assert ledger["in"] == total
+
+
+def test_many_spaces_within_a_line_take_no_longer_than_as_many_letters(tmp_path: Path):
+    spaces = " " * 1_000_000  # hours, if each were looked at from each other one
+    write(tmp_path, "a.txt", f"begin{spaces}end  \nnext")
+    config = CorpusConfig(cleaning=CleaningConfig(apply_to="all"))
+    (document,) = read_documents([str(tmp_path / "a.txt")], config).documents
+    assert document.text == f"begin{spaces}end\nnext"

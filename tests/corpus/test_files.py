@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from folio.corpus import archives
 from folio.corpus.corpus import CorpusConfig, read_documents
-from folio.corpus.files import Findings, find_files
+from folio.corpus.files import Findings, find_files, local_path
 from folio.errors import UserError
 from folio.storage import StorageError
 from tests.corpus.making import write
@@ -125,3 +126,39 @@ def test_a_packed_file_that_cannot_be_read_is_left_out_as_any_other(
     assert {Path(name).name for name in reading.findings.refused} == packed
     assert set(reading.findings.refused.values()) == {"it cannot be read: Permission denied"}
     assert reading.findings.dropped == {"files that are left out": len(packed) * len("text")}
+
+
+def test_a_name_that_begins_with_a_tilde_is_a_name_and_a_home_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("~draft.txt", "~$report.txt"):
+        (tmp_path / name).write_text("text")
+        assert local_path(name) == Path(name)
+    assert local_path("~/notes.txt") == tmp_path / "home" / "notes.txt"
+    assert local_path("~nobody-of-this-name/a.txt") == Path("~nobody-of-this-name/a.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_that_is_named_as_a_page_is_refused_and_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.html")
+    findings = Findings()
+    assert list(find_files(str(tmp_path), findings, everything=False)) == []
+    assert "pipe" in findings.refused[str(tmp_path / "a.html")]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.txt").write_text("text")
+
+    def closed(path: Path) -> bool:
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return os.path.isfile(path)  # noqa: PTH113 (the other one calls this)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    found = find_files(str(tmp_path), Findings(), everything=False)
+    assert [file.path.name for file in found] == ["a.txt"]

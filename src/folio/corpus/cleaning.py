@@ -41,7 +41,7 @@ _CONTROL = re.compile(
 )
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")
 _LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-_BEFORE_LINE_END = re.compile(r"[ \t]+$", re.MULTILINE)
+_BEFORE_LINE_END = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 

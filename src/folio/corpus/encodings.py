@@ -57,6 +57,12 @@ SHIFTED = {
     b"\x1b$)C": "iso2022_kr", b"\x1b$(D": "iso2022_jp_ext", b"\x1b$B": "iso2022_jp",
     b"\x1b$@": "iso2022_jp",
 }  # fmt: skip
+SUPERSETS = {
+    "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "gb2312": "gb18030",
+    "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "tis-620": "cp874",
+}  # fmt: skip
+"""What pages and mails are written in that name the encoding on the left, as browsers take it
+(https://encoding.spec.whatwg.org)."""
 _NO_ASCII = re.compile("iso-?2022|hz|utf-?7", re.IGNORECASE)
 
 
@@ -117,7 +123,7 @@ class Damage(NamedTuple):
         if self.n_nuls > STRAY_NULS * self.n_bytes:
             return False
         enough = self.n_beyond >= CHARACTERS_PER_DAMAGE * self.n_damaged
-        return enough or self.cut_off
+        return enough or (self.cut_off and self.n_beyond > 0)
 
 
 def choose_encoding(
@@ -240,7 +246,10 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
     if named:
         # Some codecs of Python decode no text, or take no `replace`; a name may hold a NUL.
         with suppress(LookupError, ValueError):
-            return data.decode(named, errors="replace")
+            text = data.decode(SUPERSETS.get(codecs.lookup(named).name, named), errors="replace")
+            if n_replaced := text.count(REPLACED):
+                notes.warnings.append(f"{n_replaced:,} characters are not {named} as it says")
+            return text
     guessed = guess(whole_characters(data[: 1 << 20])) or "cp1252"
     notes.warnings.append(guess_note(guessed))
     return data.decode(guessed, errors="replace")

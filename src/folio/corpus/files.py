@@ -24,7 +24,7 @@ from folio.corpus.formats.known import (
 from folio.corpus.limits import ARCHIVE_DEPTH, Expansion
 from folio.corpus.own import is_own_folder, is_page, is_run
 from folio.errors import UserError
-from folio.storage import StorageError
+from folio.storage import StorageError, local
 
 FILE_URI = "file://"
 SHOWN_KINDS = 6
@@ -112,7 +112,7 @@ def local_path(source: str) -> Path:
     """
     if source.startswith(FILE_URI):
         return Path(os.fsdecode(unquote_to_bytes(source.removeprefix(FILE_URI))))
-    return Path(source).expanduser()
+    return local(source)
 
 
 def portable(source: str) -> str:
@@ -120,7 +120,7 @@ def portable(source: str) -> str:
     try:
         source.encode("utf-8")
     except UnicodeEncodeError:
-        return Path(source).expanduser().absolute().as_uri()
+        return local(source).absolute().as_uri()
     return source
 
 

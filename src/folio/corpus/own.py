@@ -5,6 +5,7 @@ learn from.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -26,13 +27,12 @@ def is_own_folder(folder: Path) -> bool:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run, a study or a store of tokens."""
-    for main, others in (
-        ("recipe.toml", _RUN_FILES),
-        ("study.toml", _STUDY_FILES),
-        ("store.json", _STORE_FILES),
-    ):
-        if (folder / main).is_file() and any((folder / name).exists() for name in others):
-            return True
+    kinds = ("recipe.toml", _RUN_FILES), ("study.toml", _STUDY_FILES), ("store.json", _STORE_FILES)
+    with suppress(OSError):  # whoever reads it says what is wrong
+        return any(
+            (folder / main).is_file() and any((folder / name).exists() for name in others)
+            for main, others in kinds
+        )
     return False
 
 
@@ -54,11 +54,11 @@ def has_picture(path: Path) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(4096)
-    except OSError:
-        return b""
+    with suppress(OSError):
+        if path.is_file():  # opening a pipe would wait for who writes
+            with path.open("rb") as file:
+                return file.read(4096)
+    return b""
 
 
 @cache

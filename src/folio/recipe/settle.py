@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from folio.config import Table
@@ -20,6 +19,7 @@ from folio.recipe.sizing import size_recipe
 from folio.recipe.speed import Throughput
 from folio.recipe.watcher import Watcher
 from folio.run.prediction import Estimate
+from folio.storage import local
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
 from folio.training.distributed import ProcessGroup
@@ -121,7 +121,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 def absolute_paths(sources: Sequence[str]) -> tuple[str, ...]:
     """Replace files by their absolute paths; built-in names and standard input are unchanged."""
-    paths = [Path(source).expanduser() for source in sources]
+    paths = [local(source) for source in sources]
     return tuple(
         str(path.resolve()) if source != "-" and path.exists() else source
         for source, path in zip(sources, paths)

@@ -15,6 +15,7 @@ from folio.errors import UserError
 from folio.model.config import ModelConfig
 from folio.run.checkpoint import Checkpoint
 from folio.run.directory import Run, find_run, runs_folder
+from folio.storage import local
 from folio.tokenizers.config import TokenizerConfig
 
 OPEN = ("embedding_dropout", "attention_dropout", "residual_dropout", "initialization_std")
@@ -123,7 +124,7 @@ def foreign_files(name: str) -> Path | None:
     """The transformers folder or GGUF file at this path; None if it is a run or nothing of the
     kind.
     """
-    path = Path(name).expanduser()
+    path = local(name)
     if any(Run(p).exists() for p in (runs_folder() / name, path)):
         return None
     is_foreign = (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file())
@@ -147,7 +148,7 @@ def _find(start: Table) -> tuple[Run, Checkpoint]:
         name, which = before, after
     wanted = start.get("sha256")
     try:
-        run = find_run(str(Path(name).expanduser()))
+        run = find_run(str(local(name)))
         checkpoint, complaints = run.checkpoint(which)
     except UserError as error:
         if not wanted:

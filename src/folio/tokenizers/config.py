@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Literal
 
 from folio.config import unknown_choice
 from folio.errors import UserError
+from folio.storage import local
 from folio.tokenizers import load
 from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, MOST_IDS, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
@@ -155,7 +155,7 @@ def resolve(
     """
     kind = config.kind_by_settings
     if config.path:
-        return replace(config, kind=kind, path=str(Path(config.path).expanduser().resolve())), ""
+        return replace(config, kind=kind, path=str(local(config.path).resolve())), ""
     if kind == "auto" and n_characters < AUTO_CHARACTERS:
         return replace(config, kind="character"), (
             f"tokenizer: characters, since the training text has {n_characters:,} of them, fewer "
