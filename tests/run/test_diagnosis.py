@@ -231,6 +231,12 @@ def test_a_loss_that_is_not_surely_below_that_of_frequencies_is_not_healthy(
     )
 
 
+def test_a_step_that_is_named_in_a_command_has_all_of_its_digits():
+    evaluations = [(1_234_567, 2.0, 1.9), (2_000_000, 2.3, 1.5)]
+    command = diagnose(curves(fall(4, 1.9), evaluations, error=0.01), 3, "x").command
+    assert command.endswith("--training.max-steps 1234567")
+
+
 def test_a_rise_within_the_standard_error_is_no_overfitting():
     evaluations = [(100, 2.3, 2.0), (200, 2.0, 1.9), (300, 2.05, 1.85)]
     assert diagnose(curves(fall(4, 1.9), evaluations, error=0.01), 3, "x").verdict == "overfit"
@@ -249,6 +255,7 @@ def test_weights_that_were_best_before_training_learned_nothing_new():
         return diagnosis.verdict, diagnosis.command
 
     assert verdict_of(0.656) == ("learning nothing", "folio corpus letters.txt")
+    assert verdict_of(0.8) == ("learning nothing", "folio corpus letters.txt")
     assert verdict_of(0.640)[0] == "healthy"
 
 

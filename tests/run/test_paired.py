@@ -100,6 +100,21 @@ def test_models_with_different_vocabularies_are_compared_by_byte(made: dict[str,
     assert back is not None and back.difference == pytest.approx(-found.difference)
 
 
+def test_a_text_that_only_one_vocabulary_reads_apart_ends_no_comparison(
+    made: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+):
+    blocks, ends = paired._blocks, iter((1000, 999))  # pyright: ignore[reportPrivateUsage]
+
+    def edged(*given: Any) -> Any:
+        found = blocks(*given)
+        found[-1] = next(ends)
+        return found
+
+    monkeypatch.setattr(paired, "_blocks", edged)
+    first, second = (Reading(folio.load(made[name].path)) for name in ("one", "bpe"))
+    assert compare(first, second) is not None
+
+
 def test_what_cannot_be_compared_is_said(made: dict[str, Run], monkeypatch: pytest.MonkeyPatch):
     told: list[str] = []
     (found,) = differences([made["one"], made["other"]], told.append)

@@ -41,3 +41,15 @@ def test_a_recipe_that_diverges_with_another_seed_comes_last_and_is_no_noise(
         assert [row.number for row in outcome.best] == [other, best]
     assert outcome.best[1].losses[1] == math.inf
     assert outcome.noise == 0 and outcome.n_tied == 1  # of the two that are the same run
+
+
+def test_a_trial_that_was_not_repeated_yet_comes_after_those_that_were(
+    finished: Study, monkeypatch: pytest.MonkeyPatch
+):
+    study = replace(finished, config=replace(finished.config, repeats=1))
+    best, other = (row.number for row in look(study, study.connect()).best)
+    monkeypatch.setattr("folio.tuning.outcome.REPEATED", 2)
+    shutil.copytree(study.trial_run(other).path, study.repeat_run(other, 2).path)
+    found = look(study, study.connect()).best
+    assert [row.number for row in found] == [other, best]
+    assert len(found[0].losses) == 2

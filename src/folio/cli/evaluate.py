@@ -77,6 +77,8 @@ def evaluate(
     # `folio evaluate book.txt` means the newest run and a file.
     if run is not None and Path(run).is_file():
         files, run = (run, *files), None
+    if adaptive and (files or text):
+        raise UserError("--adaptive reads the validation text of the run. Leave other texts out.")
     found = find_run(run)
 
     from folio.device import choose_device

@@ -156,7 +156,8 @@ class Commands:
     def anew(self, **settings: Any) -> str:
         """Train another run with some settings changed; `__` stands for the dot."""
         flags = (
-            f" --{name.replace('__', '.').replace('_', '-')} {value:g}"
+            f" --{name.replace('__', '.').replace('_', '-')} "
+            f"{value if isinstance(value, int) else format(value, 'g')}"
             for name, value in settings.items()
         )
         return f"folio train {shlex.quote(self.run + '/recipe.toml')}{''.join(flags)}"
@@ -278,6 +279,8 @@ def _nothing(curves: Curves, commands: Commands) -> Diagnosis | None:
 
 def _overfit(curves: Curves, commands: Commands) -> Diagnosis | None:
     best, last = curves.best, curves.last
+    if not best["step"]:  # it learned nothing to keep
+        return None
     lowest, validation, training = (
         best["validation_loss"],
         last["validation_loss"],

@@ -98,18 +98,20 @@ def compare(first: Reading, second: Reading) -> Paired | None:
     if not same and (first.spelled is None or first.spelled != second.spelled):
         return None
     begin = max(int(first.n_bytes[0]), int(second.n_bytes[0]))  # the first token is no target
-    families, nats, sizes = first.opened.run.families("validation"), list[Any](), list[Any]()
+    families, read = first.opened.run.families("validation"), list[Any]()
     length = first.opened.config.context_length
     alike = same and length == second.opened.config.context_length
     most = min(first.opened.read_in_minutes, second.opened.read_in_minutes)
     sample = most if alike and len(first.tokens) > most else 0
     for of in (first, second):
         nll = of.nll(sample)
+        blocks = _blocks(of.tokens, of.tokenizer.end_of_document, families, of.n_bytes)[1:]
         starts = np.cumsum(of.n_bytes) - of.n_bytes  # (N,) first byte of each token
-        blocks = _blocks(of.tokens, of.tokenizer.end_of_document, families, starts)[1:]
         kept = (starts[1:] >= begin) & of.counted & ~np.isnan(nll)
-        nats.append(np.bincount(blocks, np.where(kept, nll, 0.0)))
-        sizes.append(np.bincount(blocks, kept if same else of.n_bytes[1:] * kept))
+        sizes = kept if same else of.n_bytes[1:] * kept
+        read.append((blocks, np.where(kept, nll, 0.0), sizes))
+    n_blocks = max(int(blocks.max()) for blocks, *_ in read) + 1
+    nats, sizes = ([np.bincount(blocks, of[i], n_blocks) for blocks, *of in read] for i in range(2))
     difference = nats[1] - nats[0]
     scale = 1.0 if same else 1 / math.log(2)
     return Paired(
@@ -121,22 +123,23 @@ def compare(first: Reading, second: Reading) -> Paired | None:
 
 
 def _blocks(
-    tokens: TokenIds, end: int | None, families: Sequence[int], starts: NDArray[Any]
+    tokens: TokenIds, end: int | None, families: Sequence[int], n_bytes: NDArray[Any]
 ) -> NDArray[np.int64]:
     """(N,) the text of each token: a family of documents, or a stretch of a long one, measured in
-    bytes, so that they are the same for every vocabulary.
+    bytes, so that they are the same for every vocabulary, but for a token on the edge of two.
 
     Args:
         tokens: (N,) documents with `end` between them.
         end: the token that ends a document, if there is one.
         families: the family of each document; if empty, each is its own.
-        starts: (N,) the first byte of each token.
+        n_bytes: (N,) bytes of each token.
     """
     ends = (tokens == end).astype(np.int64) if end is not None else np.zeros(len(tokens), np.int64)
     document = np.cumsum(ends) - ends  # the separator belongs to the document before it
     if len(families) == ends.sum() + 1:
         document = np.asarray(families, np.int64)[document]
     if len(np.unique(document)) < FEWEST_BLOCKS:
-        stretch = starts * FEWEST_BLOCKS // (int(starts[-1]) + 1)
+        ends_at = np.cumsum(n_bytes)
+        stretch = (ends_at - n_bytes) * FEWEST_BLOCKS // max(int(ends_at[-1]), 1)
         document = document * FEWEST_BLOCKS + stretch
     return document

@@ -99,7 +99,7 @@ def look(study: Study, optuna_study: optuna.Study) -> Outcome:
         rows[trial.number].losses.extend(losses)
         seconds += sum(run.events("end")[-1]["seconds"] for run in done)
     complete = [row for row in rows if row.state == "complete"]
-    best = sorted(complete, key=lambda row: (math.isinf(row.mean), not row.losses, row.mean))
+    best = sorted(complete, key=lambda row: (math.isinf(row.mean), len(row.losses) < 2, row.mean))
     noise = seed_noise([row.losses for row in best])
     ended = [row for row in rows if row.tokens]
     full = max((row.tokens for row in complete), default=0)
