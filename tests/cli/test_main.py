@@ -33,7 +33,11 @@ def test_what_the_system_refuses_gets_one_line(
         (["sample", "a", "b c"], "takes no further argument, got 'b c'. To go on with it: folio"),
         (["export", "--to"], "folio export needs a value for --to. What it takes: folio export"),
         (["explain", "a"], "folio explain needs a value for --text. What it takes: folio explain"),
-        (["evaluate", "a", "--text", "b", "--adaptive"], "--adaptive reads the validation text of"),
+        (["sample", "nowhere", "--prompt", "- The"], "There is no run"),
+        (
+            ["evaluate", "a", "--text", "-b", "--adaptive"],
+            "--adaptive reads the validation",
+        ),
         (["train", "--minutes", "0"], "--minutes must be above 0, got 0"),
         (["resume", "a", "--minutes", "-1"], "--minutes must be above 0, got -1"),
     ],

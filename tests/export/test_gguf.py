@@ -12,6 +12,7 @@ import torch
 
 from folio.config import merge
 from folio.errors import UserError
+from folio.export.gguf import WRITTEN_BY
 from folio.export.gguf_file import read_gguf
 from folio.export.gguf_graphs import GRAPHS
 from folio.export.targets import export_run
@@ -158,7 +159,7 @@ def test_all_keys_that_llama_cpp_asks_for_are_there(graph: str, tmp_path: Path):
     settings, tokenizer, of_model, of_tokenizer = KEYS[graph]
     opened = random_run(tmp_path, tokenizer, **settings)
     said, _ = read_gguf(export_run(opened, "gguf")[0])
-    general = {f"general.{key}" for key in ("architecture", "name", "file_type")}
+    general = {f"general.{key}" for key in ("architecture", "name", "file_type")} | {WRITTEN_BY}
     expected = {f"{graph}.{key}" for key in of_model}
     assert said.keys() == general | expected | {
         f"tokenizer.ggml.{key}" for key in TOKEN_KEYS | of_tokenizer

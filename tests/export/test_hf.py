@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from folio.config import merge
 from folio.export.card import model_card
@@ -225,3 +226,20 @@ def test_config_says_what_transformers_and_older_readers_ask_for(tmp_path: Path)
     opened = random_run(tmp_path, name="dropped", **merge(SHAPE, dropouts))
     config = read_json(export_run(opened, "hf")[0] / "config.json")
     assert [config[f"{part}_pdrop"] for part in ("embd", "resid", "attn")] == [0.1, 0.2, 0.3]
+
+
+def test_labels_bring_the_loss_and_more_tokens_than_positions_an_error(tmp_path: Path):
+    opened = random_run(tmp_path, **SHAPE | {"activation": "relu2", "positions": "learned"})
+    folder, _, _ = export_run(opened, "hf")
+    theirs = their_model(folder, trust=True)
+    length = opened.model.config.context_length
+    ids = torch.randint(
+        0, opened.tokenizer.vocab_size, (2, length), generator=torch.Generator().manual_seed(1)
+    )
+    labels = ids.clone()
+    labels[0, :5] = -100
+    found = theirs(ids, labels=labels)
+    expected = F.cross_entropy(found.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    assert found.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    with pytest.raises(ValueError, match=f"has learned {length} positions, and the text has"):
+        theirs(torch.zeros(1, length + 1, dtype=torch.int64))

@@ -87,6 +87,16 @@ def test_a_file_goes_where_it_is_told_or_into_a_folder(tmp_path: Path):
     assert {p.name for p in tmp_path.iterdir()} == {"made", "a", "b.gguf", "Modelfile", "c"}
 
 
+def test_a_file_of_others_beside_an_export_is_kept(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN)
+    for name in ("a.gguf", "b.gguf", "a.gguf"):
+        export_run(opened, "gguf", out=tmp_path / name)
+    (tmp_path / "mine.gguf").write_text("precious")
+    with pytest.raises(UserError, match="would be replaced, and no export wrote it"):
+        export_run(opened, "gguf", out=tmp_path / "mine.gguf")
+    assert (tmp_path / "mine.gguf").read_text() == "precious"
+
+
 @pytest.mark.parametrize("out", ["..", "x/..", "."])
 def test_a_folder_that_is_named_by_dots_is_that_folder(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -90,6 +90,15 @@ def test_n_gives_that_many_texts_each_with_a_seed_of_its_own(client: openai.Open
     assert streamed == [choice.text for choice in several.choices]
 
 
+def test_without_a_seed_equal_prompts_get_texts_of_their_own(client: openai.OpenAI):
+    wanted: dict[str, Any] = {"model": "tiny", "prompt": ["The "] * 4, "max_tokens": 30}
+    found = client.completions.create(**wanted, best_of=1)
+    assert len({choice.text for choice in found.choices}) == 4
+    seeded = client.completions.create(**wanted, seed=5)
+    assert len({choice.text for choice in seeded.choices}) == 1
+    assert client.completions.create(**wanted, n=2, best_of=2).choices[7].index == 7
+
+
 def test_thirty_at_once_with_one_seed_write_what_one_alone_writes(
     client: openai.OpenAI, lasting: int
 ):

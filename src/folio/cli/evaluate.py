@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from folio.cli.guides import say_next
 from folio.config import Table, read_toml
@@ -38,7 +40,7 @@ COLUMNS = (
 def evaluate(
     run: str | None = None,
     *files: str,
-    text: str = "",
+    text: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
     json: bool = False,
     checkpoint: str = "best",
     device: Kind = "cpu",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
@@ -15,7 +18,7 @@ from folio.records import read_plain_text
 def explain(
     run: str | None = None,
     *,
-    text: str,
+    text: Annotated[str, Parameter(allow_leading_hyphen=True)],
     out: Path | None = None,
     tensors: bool = False,
     checkpoint: str = "best",

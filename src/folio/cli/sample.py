@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 1_000_000
 """In one command, which keeps a record of each in memory."""
+Text = Annotated[str, Parameter(allow_leading_hyphen=True)]
 Strings = Annotated[
     list[str], Parameter(consume_multiple=False, negative=(), allow_leading_hyphen=True)
 ]
@@ -30,7 +31,7 @@ Strings = Annotated[
 def sample(
     run: str | None = None,
     *,
-    prompt: str = "",
+    prompt: Text = "",
     samples: int = 1,
     max_tokens: int = 500,
     forever: bool = False,

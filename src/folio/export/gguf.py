@@ -29,6 +29,8 @@ TYPES = {"f32": (F32, 0), "f16": (F16, 1), "q8_0": (Q8_0, 7), "bf16": (BF16, 32)
 CONTEXT_MULTIPLE = 256
 """llama.cpp rounds a context up to it, and ends where learned positions are fewer."""
 MODELFILE = "PARAMETER temperature 0.8\nPARAMETER num_ctx"
+WRITTEN_BY = "folio.export"
+"""A key of each file, near its beginning, by which it is known as one that may be replaced."""
 
 
 OLLAMA_TEMPLATE = "".join(
@@ -90,6 +92,7 @@ def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
         "general.architecture": graph.name,
         "general.name": opened.run.name,
         "general.file_type": kind_of_file,
+        WRITTEN_BY: True,
         **{f"{graph.name}.{key}": value for key, value in graph.settings(config).items()},
         **vocabulary,
     }
@@ -120,11 +123,21 @@ def _name(run: Run, kind: str) -> str:
     return f"{run.name}-{kind}.gguf"
 
 
+def _is_ours(path: Path) -> bool:
+    modelfile = path.with_name("Modelfile")
+    if modelfile.exists() and not has_words(modelfile, MODELFILE):
+        return False
+    if not path.is_file() or has_words(modelfile, f"FROM ./{path.name}\n"):
+        return True
+    with path.open("rb") as file:
+        return WRITTEN_BY.encode() in file.read(4096)
+
+
 GGUF = Target(
     summary="a file for llama.cpp and Ollama",
     types=tuple(TYPES),
     write=write_gguf_file,
     read=read_gguf_model,
     default_name=_name,
-    is_ours=lambda path: has_words(path.with_name("Modelfile"), MODELFILE),
+    is_ours=_is_ours,
 )

@@ -236,12 +236,28 @@ class FolioForCausalLM(PreTrainedModel, GenerationMixin):
         return {"input_ids": input_ids[:, -self.c["context_length"] :]}
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **others: Any,
     ) -> CausalLMOutput:
-        """Padding behind a text changes nothing, since no position sees later ones."""
+        """Padding behind a text changes nothing, since no position sees later ones.
+
+        Args:
+            input_ids: (B, T), at most as many positions as were learned, if they were.
+            attention_mask: (B, T).
+            labels: (B, T) usually the ids themselves, -100 where none counts; with them comes the
+                mean loss of each but the first, given those before it.
+        """
         if attention_mask is not None and (attention_mask.int().diff() > 0).any():
             raise ValueError(NO_PADDING)
         x, t = self.token_embedding(input_ids), input_ids.shape[1]
+        if self.c["positions"] == "learned" and t > self.c["context_length"]:
+            most = self.c["context_length"]
+            raise ValueError(
+                f"The model has learned {most} positions, and the text has {t} tokens."
+            )
         if self.c["scale_embeddings"]:
             x = x * self.c["d_model"] ** 0.5
         if self.c["positions"] == "learned":
@@ -255,4 +271,8 @@ class FolioForCausalLM(PreTrainedModel, GenerationMixin):
             weights = self.ngrams.c["weights"]
             log_p = self.ngrams(input_ids)[:, :, : logits.shape[2]].log()
             logits = weights["model"] * logits.float() + weights["ngrams"] * log_p
-        return CausalLMOutput(logits=logits)
+        loss = None
+        if labels is not None:
+            rows = logits[:, :-1].flatten(0, 1).float()
+            loss = F.cross_entropy(rows, labels[:, 1:].flatten())
+        return CausalLMOutput(loss=loss, logits=logits)

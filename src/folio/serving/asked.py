@@ -71,8 +71,9 @@ def completion_of(body: Fields, limits: Limits) -> AskedCompletion:
     alternatives = body.whole("logprobs", None, 0, MOST_ALTERNATIVES)
     max_tokens = body.whole("max_tokens", 16, 0, limits.max_tokens)
     body.only("suffix", "")
-    body.only("best_of", 1)
+    best_of = body.take("best_of", None)
     asked = common(body, max_tokens, alternatives)
+    Fields({} if best_of is None else {"best_of": best_of}).only("best_of", asked["n"])
     n_texts = len(prompts) * asked["n"]
     if n_texts > limits.prompts:
         refuse("prompt", f"times n must be {limits.prompts} texts at most", n_texts)

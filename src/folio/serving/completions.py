@@ -66,8 +66,10 @@ class Completion(Reply):
                 steps = partial(read, self.served.opened, token_ids, asked.alternatives or 0)
                 self.prompt_of[Reading(name, steps)] = number
             for i in range(asked.n if asked.max_tokens else 0):
+                # The same seed gives a prompt the same text, beside others or not.
+                text = number * asked.n + i if asked.seed is None else i
                 request = self.served.request(
-                    asked.prompts[number], config.of_text(i), asked.max_tokens
+                    asked.prompts[number], config.of_text(text), asked.max_tokens
                 )
                 echo = len(self.echoes[number])
                 transcript = Transcript(self.served.opened.tokenizer, request.after, echo)
