@@ -229,8 +229,9 @@ def test_config_says_what_transformers_and_older_readers_ask_for(tmp_path: Path)
 
 
 def test_labels_bring_the_loss_and_more_tokens_than_positions_an_error(tmp_path: Path):
-    opened = random_run(tmp_path, **SHAPE | {"activation": "relu2", "positions": "learned"})
+    opened = random_run(tmp_path, **SHAPE | {"norm_placement": "post", "positions": "learned"})
     folder, _, _ = export_run(opened, "hf")
+    assert (folder / "modeling_folio.py").exists()
     theirs = their_model(folder, trust=True)
     length = opened.model.config.context_length
     ids = torch.randint(
