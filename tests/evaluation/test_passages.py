@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from folio.evaluation import passages
-from folio.evaluation.passages import is_pattern, pattern_windows, read_passages
+from folio.evaluation.passages import Passages, is_pattern, pattern_windows, read_passages
 from folio.evaluation.repeats import count_repeats, count_spans
 from folio.generation.engine import generate
 from folio.generation.readers import PlainReader
@@ -178,6 +178,13 @@ def test_a_passage_of_tokens_that_cut_characters_is_counted_wherever_its_text_st
         expected = sum(text.startswith(passage, at) for at in range(len(text)))
         assert len(passage) == 5 and found == expected
     assert max(counts) > 5
+
+
+def test_what_is_said_at_once_comes_within_any_number_of_tries():
+    n = np.arange(3)
+    read = Passages(n, 4, n + 1, np.array([9.0, 9.0, 5.0]), np.array([True, False, False]))
+    assert read.within(100).tolist() == [True, False, True]
+    assert read.within(1000).all()
 
 
 def test_no_suffixes_of_no_passages():

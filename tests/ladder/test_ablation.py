@@ -157,6 +157,14 @@ def test_only_what_stands_out_of_the_noise_gets_a_verdict(losses: tuple[float, .
     assert compare([row("gpt2", 0.99, 1.00, 1.01), row("rope", *losses)])["rope"].verdict == verdict
 
 
+def test_two_seeds_say_little_of_how_far_seeds_lie_apart():
+    # Of two degrees of freedom, and so 4.3 standard errors in place of 3.
+    rows = [row("gpt2", 1.500, 1.504), row("rope", 1.510, 1.514)]
+    assert compare(rows)["rope"].verdict == "no difference seen"
+    rows = [row("gpt2", 1.500, 1.504), row("rope", 1.514, 1.518)]
+    assert compare(rows)["rope"].verdict == "hurts"
+
+
 def test_one_seed_gets_no_verdict():
     assert compare([row("gpt2", 1.0), row("rope", 0.5)])["rope"].verdict == "one seed does not tell"
 

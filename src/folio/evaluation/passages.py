@@ -62,8 +62,10 @@ class Passages:
         return len(self.starts)
 
     def within(self, tries: int) -> NDArray[np.bool_]:
-        """(N,) whether it is expected to appear within so many tries."""
-        return self.bits <= math.log2(tries)
+        """(N,) whether it is expected to appear within so many tries; the first one may take the
+        likeliest token each time.
+        """
+        return (self.bits <= math.log2(tries)) | self.at_once
 
     def suffix(self, tokens: TokenIds, i: int) -> TokenIds:
         """The tokens of a suffix."""

@@ -12,14 +12,14 @@ Free of torch, so that the list appears at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
 from folio.config import Table, merge, unknown_name
 from folio.errors import UserError
+from folio.evaluation.uncertainty import seed_noise, student_quantile
 
 MAX_STEPS = 1000
 
@@ -261,17 +261,19 @@ class Comparison:
     """Difference of the means in nats per token; negative is better."""
     standard_error: float | None
     """Standard error of the difference; None if no row has two seeds."""
+    freedom: int = 0
+    """Degrees of freedom of that error."""
 
     @property
     def verdict(self) -> str:
         """The verdict in words.
 
-        Only three standard errors count as a difference: among so many rows, one in twenty would
-        exceed two by chance.
+        Only three standard errors count as a difference, more where few seeds say how large they
+        are: among so many rows, one in twenty would exceed two by chance.
         """
         if self.standard_error is None:
             return "one seed does not tell"
-        if abs(self.difference) <= 3 * self.standard_error:
+        if abs(self.difference) <= max(3.0, student_quantile(self.freedom)) * self.standard_error:
             return "no difference seen"
         return "helps" if self.difference < 0 else "hurts"
 
@@ -289,18 +291,16 @@ def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
     (-0.1, 0.0141, 'helps')
     """
     (baseline,) = [row for row in rows if row.change is BASELINE]
-    models = [row for row in rows if "ngrams" not in row.change.settings]
-    freedom = sum(len(row.losses) - 1 for row in models)
-    squares = sum((loss - row.mean) ** 2 for row in models for loss in row.losses)
+    noise = seed_noise([r.losses for r in rows if "ngrams" not in r.change.settings])
     comparisons = {}
     for row in rows:
         if row is baseline:
             continue
-        error = None
-        if freedom:
-            share = 1 / len(row.losses) + 1 / len(baseline.losses)
-            error = math.sqrt(squares / freedom * share)
-        comparisons[row.change.name] = Comparison(row.mean - baseline.mean, error)
+        found = Comparison(row.mean - baseline.mean, None)
+        if noise is not None:
+            error = noise.error(len(row.losses), len(baseline.losses))
+            found = replace(found, standard_error=error, freedom=noise.freedom)
+        comparisons[row.change.name] = found
     return comparisons
 
 
