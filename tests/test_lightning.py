@@ -80,14 +80,17 @@ def by_the_loop(training: Training) -> Heard:
 
 
 @pytest.mark.parametrize(
-    ("preset", "changes"),
-    [("gpt2", {}), ("modern", {}), ("gpt2", {"residual_dropout": 0.2})],
+    ("preset", "changes", "sample"),
+    [("gpt2", {}, 0), ("modern", {}, 64), ("gpt2", {"residual_dropout": 0.2}, 0)],
     ids=["gpt2", "modern", "dropout"],
 )
-def test_losses_are_those_of_the_loop(text: Path, preset: str, changes: dict[str, Any]):
+def test_losses_are_those_of_the_loop(
+    text: Path, preset: str, changes: dict[str, Any], sample: int
+):
     from tests.fitting import Losses, fit, from_recipe
 
     recipe = recipe_of(text, preset, **changes)
+    recipe = replace(recipe, training=replace(recipe.training, validation_sample=sample))
     expected = by_the_loop(from_recipe(recipe)[0].parts)
     losses, parts = Losses(), from_recipe(recipe)
     fit(parts, losses)

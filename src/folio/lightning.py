@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from folio.device import DeviceConfig
 from folio.errors import UserError
-from folio.evaluation.score import BATCH_TOKENS, Window, exact_windows, score
+from folio.evaluation.score import BATCH_TOKENS, Window, sampled_windows, score
 from folio.recipe.budget import freeze_budget
 from folio.recipe.build import build
 from folio.recipe.recipe import Recipe
@@ -134,7 +134,9 @@ class FolioData(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """Lists of windows of the validation text, as `folio train` reads them."""
         length = self.parts.context_length
-        windows = [list(w) for w in exact_windows(len(self.parts.validation), length)]
+        n_targets = self.parts.config.validation_sample
+        sample = sampled_windows(len(self.parts.validation), length, n_targets)
+        windows = [list(window) for window in sample]
         at_once = max(1, BATCH_TOKENS // length)
         chunks = [windows[i : i + at_once] for i in range(0, len(windows), at_once)]
         return DataLoader(Chunks(chunks), batch_size=None, generator=torch.Generator())
