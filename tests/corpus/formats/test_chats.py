@@ -213,6 +213,24 @@ def test_articles_with_dates_are_records_and_no_chat(tmp_path: Path, more: dict[
     assert texts(write(tmp_path, "a.json", json.dumps(news))) == ["Day 2.", "Day 1."]
 
 
+def test_lines_of_records_that_are_named_json_are_read_as_lines(tmp_path: Path):
+    lines = [json.dumps({"stars": i, "text": f'review {i}\u2028"quoted"'}) for i in range(5)]
+    assert texts(write(tmp_path, "reviews.json", "\n".join(lines) + "\n")) == [
+        f'review {i}\u2028"quoted"' for i in range(5)
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_title_above_paragraphs_is_not_taken_for_the_text(tmp_path: Path, name: str):
+    def read(record: object) -> list[str]:
+        return texts(write(tmp_path, name, json.dumps([record] if name == "a.json" else record)))
+
+    with pytest.raises(UserError, match=r"the records have 'title', 'paragraphs'\. Name one"):
+        read({"title": "A", "paragraphs": [{"context": "A long story."}, {"context": "An end."}]})
+    story = "A story of some length."
+    assert read({"abstract": story, "authors": [{"name": "A. B."}]}) == [story]
+
+
 def test_json_of_no_known_kind_is_refused_in_words(tmp_path: Path):
     with pytest.raises(UserError, match=r"--corpus\.text-column"):
         texts(write(tmp_path, "a.json", json.dumps({"name": "x", "version": "1"})))

@@ -11,7 +11,13 @@ from typing import Any
 
 from folio.corpus.encodings import decode
 from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation, in_order, plain
-from folio.corpus.formats.jsonl import Record, drop_other_fields, strings, texts_of_records
+from folio.corpus.formats.jsonl import (
+    Record,
+    drop_other_fields,
+    read_jsonl,
+    strings,
+    texts_of_records,
+)
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
@@ -39,10 +45,14 @@ def read_json(
     Raises:
         UserError: not JSON, or no text was recognized in it.
     """
+    text = decode(data, None, notes)
     try:
-        root = json.loads(decode(data, None, notes))
+        root = json.loads(text)
     except (ValueError, RecursionError):
-        raise UserError("it is not JSON") from None
+        if not _is_json_lines(text):
+            raise UserError("it is not JSON") from None
+        yield from read_jsonl(iter(text.split("\n")), text_column, notes, conversations)
+        return
     chats = [] if text_column else list(_chats(root, notes))
     if chats:
         n_bytes = 0
@@ -73,6 +83,14 @@ def read_json(
         for i, record in enumerate(root, 1)
     )
     yield from texts_of_records(sized, text_column, notes, conversations)
+
+
+def _is_json_lines(text: str) -> bool:
+    """Whether its first line is a record by itself, as in what is rightly called .jsonl."""
+    try:
+        return isinstance(json.loads(text.lstrip().partition("\n")[0]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _chats(root: Any, notes: Notes) -> Iterator[list[Any]]:

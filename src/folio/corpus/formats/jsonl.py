@@ -132,7 +132,14 @@ def _choose(values: list[Any]) -> str:
     if known:
         return next(key for key in known if counts[key] >= most / 2)
     converses = any(isinstance(v, dict) and set(v) & set(CONVERSATION_KEYS) for v in values)
-    return next(iter(counts)) if len(counts) == 1 and not converses else ""
+    if len(counts) != 1 or converses:
+        return ""
+    (only,) = counts
+    records = [value for value in values if isinstance(value, dict)]
+    n_only = sum(len(record.get(only) or "") for record in records)
+    deeper = [x for record in records for x in record.values() if isinstance(x, dict | list)]
+    # A title above paragraphs is not the text.
+    return only if n_only >= sum(map(len, strings(deeper))) else ""
 
 
 def _text(value: Any, chosen: str, notes: Notes) -> str:
