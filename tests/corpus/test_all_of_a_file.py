@@ -144,6 +144,23 @@ def test_messages_and_instructions_are_texts(tmp_path: Path):
     assert texts(path, conversations="text") == expected
 
 
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ('id,text,tag\n1,"He said \\"hi\\", and left",x\n2,b,y\n', ['He said "hi", and left', "b"]),
+        ('id,text\n1,"In \\"C:\\new\\"\ntwo lines"\n2,b\n', ['In "C:\\new"\ntwo lines', "b"]),
+        ('id,text\n1,"C:\\new\\"\n2,b\n', ["C:\\new\\", "b"]),
+        ('id, text, tag\n1, "hello, there", x\n2, b, y\n', ["hello, there", "b"]),
+    ],
+)
+def test_quotes_of_csv_are_those_of_the_program_that_wrote_it(
+    tmp_path: Path, table: str, expected: list[str]
+):
+    corpus = read(write(tmp_path, "a.csv", table))
+    assert [document.text for document in corpus.documents] == expected
+    assert not any("quotes" in warning for warning in corpus.reading.warnings())
+
+
 def test_tsv_has_no_quotes_and_a_lone_quote_of_csv_takes_in_no_rows(tmp_path: Path):
     cells = [f'"Sentence {i}' if i == 5 else f"Sentence {i}" for i in range(20)]
     tsv = "id\ttext\n" + "".join(f"{i}\t{cell}\n" for i, cell in enumerate(cells))

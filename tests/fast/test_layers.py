@@ -285,15 +285,15 @@ def test_large_and_small_scores_give_torchs_softmax(size: float):
     torch.testing.assert_close(found, masked.softmax(2), rtol=1e-4, atol=1e-7)
 
 
-UNCOMMON: list[nn.Module] = [
+UNCOMMON: tuple[nn.Module, ...] = (
     nn.RMSNorm(48),
     nn.RMSNorm(48, eps=1e-5, elementwise_affine=False),
     nn.LayerNorm(48, elementwise_affine=False),
-    nn.LayerNorm((7, 48)),
+    nn.LayerNorm([7, 48]),
     nn.Embedding(11, 48, padding_idx=5),
     nn.Embedding(11, 48, scale_grad_by_freq=True),
     nn.Embedding(11, 48, max_norm=0.5),
-]
+)
 
 
 @pytest.mark.parametrize("layer", UNCOMMON, ids=repr)

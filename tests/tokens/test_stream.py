@@ -86,7 +86,7 @@ def test_short_windows_come_from_all_over_the_text():
     whole = {row[0] for row in windows_of(stream_of(2048, 8, seed=5).next_batch(255)) if row}
     stream = stream_of(2048, 8, seed=5)
     for k in range(4):  # all first pieces, then all second ones
-        pieces = [row for batch in range(51) for row in windows_of(stream.next_batch(5, 2))]
+        pieces = [row for _ in range(51) for row in windows_of(stream.next_batch(5, 2))]
         assert {row[0] - 2 * k for row in pieces} == whole and len(pieces) == len(whole)
 
 

@@ -7,16 +7,18 @@ delimiter. TSV has no quotes. In CSV a quote that never ends, or ends inside a w
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "message", "story", "article")
 """Names of text columns, tried in this order if the user names none."""
+MOST_LINES = 100
+"""Of a cell whose quotes are escaped."""
 _NAMED_DELIMITER = re.compile(r'"?sep=([^\w"\r\n])"?\s*', re.IGNORECASE)
 
 
@@ -34,7 +36,7 @@ def read_tsv(lines: Iterator[str], column: str, notes: Notes) -> Iterator[Passag
     """Read the text of each row of tab-separated cells."""
     number, first, delimiter = _begin(lines, notes)
     delimiter = delimiter or "\t"
-    numbered = enumerate(chain([first], lines), number)
+    numbered = enumerate(itertools.chain([first], lines), number)
     rows = ((i, line.rstrip("\r\n").split(delimiter)) for i, line in numbered)
     yield from _read_rows(rows, column, delimiter, notes)
 
@@ -102,6 +104,7 @@ class _Rows:
         self.waiting = deque([first] if first else [])
         self.lines = lines
         self.delimiter = delimiter
+        self.is_spaced = 0 < first.count(delimiter) == first.count(delimiter + " ")
         self.notes = notes
         self.number = number - 1
         self.taken: list[str] = []  # lines of the current row
@@ -116,8 +119,10 @@ class _Rows:
             except csv.Error as error:
                 if "field larger" in str(error):
                     raise UserError(f"line {self.number} is not CSV: {error}") from None
-                n_lone += 1
-                row = self._unquoted()
+                row = self._escaped()
+                if row is None:
+                    n_lone += 1
+                    row = self._unquoted()
                 reader = self._reader()
             if row is None:
                 break
@@ -127,7 +132,11 @@ class _Rows:
             self.notes.warnings.append(f"{n_lone:,} quotes without an end were read as characters")
 
     def _reader(self) -> Iterator[list[str]]:
-        return csv.reader(self._lines(), delimiter=self.delimiter, strict=True)
+        return self._parsed(self._lines())
+
+    def _parsed(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        spaced = self.is_spaced
+        return csv.reader(lines, delimiter=self.delimiter, strict=True, skipinitialspace=spaced)
 
     def _lines(self) -> Iterator[str]:
         while True:
@@ -138,9 +147,24 @@ class _Rows:
             self.taken.append(line)
             yield line
 
+    def _escaped(self) -> list[str] | None:
+        """The row, if its quotes are written \\" as by MySQL and Spark; None if not."""
+        if '\\"' not in self.taken[0]:
+            return None
+        self._put_back(self.taken)
+        self.taken = []
+        lines = (line.replace('\\"', '""') for line in itertools.islice(self._lines(), MOST_LINES))
+        try:
+            return next(self._parsed(lines), None)
+        except csv.Error:
+            return None
+
+    def _put_back(self, lines: Sequence[str]) -> None:
+        self.waiting.extendleft(reversed(lines))
+        self.number -= len(lines)
+
     def _unquoted(self) -> list[str]:
         first, *rest = self.taken
-        self.waiting.extendleft(reversed(rest))
-        self.number -= len(rest)
+        self._put_back(rest)
         plain: Sequence[str] = [first.rstrip("\r\n")]
         return next(csv.reader(plain, delimiter=self.delimiter, quoting=csv.QUOTE_NONE), [])

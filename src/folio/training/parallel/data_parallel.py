@@ -86,7 +86,7 @@ class Replica:
         """Begin the dropout masks of a micro-batch."""
         self.generator.manual_seed(seed)
         if not self.backward.max_bytes:  # code of others, which may draw from torch's own
-            torch.manual_seed(seed)
+            torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
 
     def shard(self, flat: Tensor) -> Tensor:
         """Return the slice of a flat buffer that this worker processes."""
