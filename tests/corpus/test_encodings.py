@@ -29,4 +29,4 @@ def test_a_name_stands_for_what_browsers_read_by_it(named: str, written_in: str,
 def test_what_is_not_in_the_encoding_that_is_named_is_told():
     notes = Notes()
     assert decode(b"caf\xe9 \x81", "iso-8859-1", notes) == "café \ufffd"
-    assert notes.warnings == ["1 characters are not iso-8859-1 as it says"]
+    assert notes.warnings == ["1 byte is not iso-8859-1, as it says, and became U+FFFD"]

@@ -247,8 +247,11 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
         # Some codecs of Python decode no text, or take no `replace`; a name may hold a NUL.
         with suppress(LookupError, ValueError):
             text = data.decode(SUPERSETS.get(codecs.lookup(named).name, named), errors="replace")
-            if n_replaced := text.count(REPLACED):
-                notes.warnings.append(f"{n_replaced:,} characters are not {named} as it says")
+            if n := text.count(REPLACED):
+                bytes_are = "byte is" if n == 1 else "bytes are"
+                notes.warnings.append(
+                    f"{n:,} {bytes_are} not {named}, as it says, and became U+FFFD"
+                )
             return text
     guessed = guess(whole_characters(data[: 1 << 20])) or "cp1252"
     notes.warnings.append(guess_note(guessed))
