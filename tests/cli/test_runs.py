@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,15 @@ def test_a_comparison_reads_the_events_of_each_run_once(
     outcome = folio("runs", "--compare", *names, "--page")
     assert outcome.code == 0 and "░ muon-character\n" in outcome.out, outcome.err
     assert read == names
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(folio: Folio, tmp_path: Path):
+    paths = []
+    for folder, name in (("a", "adamw-character"), ("b", "muon-character")):
+        (tmp_path / folder).mkdir()
+        paths.append(str(copied(OLDER / name).path.rename(tmp_path / folder / "trial-1")))
+    outcome = folio("runs", "--compare", *paths, "--json")
+    facts = json.loads(outcome.out)
+    assert [fact["run"] for fact in facts] == paths
+    assert [fact["same_recipe"] for fact in facts] == [[path] for path in paths]
+    assert f"with {paths[0]} and {paths[1]}" in outcome.err

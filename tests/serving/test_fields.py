@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from folio.serving.asked import completion_of
+from folio.serving.chat import messages_of
 from folio.serving.fields import Fields, parse
 from folio.serving.limits import Limits
 from folio.serving.refusals import RequestError
@@ -96,3 +97,10 @@ def test_a_long_value_is_not_sent_back():
     with pytest.raises(RequestError) as caught:
         asked(**{"y" * 10_000: 1})
     assert len(caught.value.message) < 200
+
+
+def test_what_was_wrong_in_a_list_is_named():
+    with pytest.raises(RequestError, match="none of them empty, got an empty one"):
+        asked(stop="")
+    with pytest.raises(RequestError, match="nothing else, got one with role, content, name"):
+        messages_of([{"role": "user", "content": "x", "name": "bob"}])

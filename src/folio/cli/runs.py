@@ -12,7 +12,7 @@ from folio.cli.outputs import check_output
 from folio.console import duration, say, show, table
 from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
-from folio.run.directory import Run, find_run, list_runs, runs_folder
+from folio.run.directory import Run, find_run, labels_of, list_runs, runs_folder
 from folio.run.summary import facts_of
 from folio.storage import json_text
 
@@ -77,7 +77,10 @@ def _compare(compared: list[Run], page: bool, json: bool, picture: Path) -> None
     from folio.run.seeds import group_by_recipe, over_seeds
 
     events = [run.events() for run in compared]
-    facts = [facts_of(run, of) for run, of in zip(compared, events)]
+    facts = [
+        facts_of(run, of) | {"run": label}
+        for run, of, label in zip(compared, events, labels_of(compared))
+    ]
     series = validation_series(compared, events)
     if series:
         draw_comparison(series, picture)

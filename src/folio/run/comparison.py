@@ -13,7 +13,7 @@ from folio.curves import Series, svg_curves
 from folio.errors import UserError
 from folio.pictures import Curve, draw_curves
 from folio.report import html_page, html_table
-from folio.run.directory import Run
+from folio.run.directory import Run, labels_of
 from folio.run.metrics import Event, of_kind
 from folio.storage import atomic_write
 
@@ -49,10 +49,11 @@ def differences(compared: Sequence[Run], tell: Callable[[str], None]) -> list[Di
     from folio.run.opening import open_run
     from folio.run.paired import Reading, compare
 
-    first, found, reading = compared[0], list[Difference](), None
-    for run in compared[1:]:
-        tell(f"reading the held-out text with {first.name} and {run.name}")
-        names = f"{first.name} and {run.name}"
+    (first, *others), (name, *labels) = compared, labels_of(compared)
+    found, reading = list[Difference](), None
+    for run, label in zip(others, labels):
+        names = f"{name} and {label}"
+        tell(f"reading the held-out text with {names}")
         try:
             reading = reading or Reading(open_run(first))
             paired = compare(reading, Reading(open_run(run)))
@@ -63,7 +64,7 @@ def differences(compared: Sequence[Run], tell: Callable[[str], None]) -> list[Di
             words = f"{names} hold out different texts, so their losses cannot be compared"
             found.append(Difference(words, None))
         else:
-            found.append(Difference(paired.in_words(first.name, run.name), paired))
+            found.append(Difference(paired.in_words(name, label), paired))
     return found
 
 
@@ -75,11 +76,11 @@ def validation_series(compared: Sequence[Run], events: Sequence[Sequence[Event]]
         events: of each, from metrics.jsonl.
     """
     series = list[Series]()
-    for run, of in zip(compared, events):
+    for label, of in zip(labels_of(compared), events):
         evaluations = of_kind(of, "evaluation")
         series.append(
             Series(
-                run.name,
+                label,
                 [event["step"] for event in evaluations],
                 [event["validation_loss"] for event in evaluations],
                 [event.get("standard_error") or 0.0 for event in evaluations],

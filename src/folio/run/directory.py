@@ -302,6 +302,12 @@ class Run:
         return self.checkpoints_folder / checkpoint_name(int(which))
 
 
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """The name of each run; its path, where another one is called so, as trials of two studies."""
+    names = [run.name for run in runs]
+    return [run.name if names.count(run.name) == 1 else str(run.path) for run in runs]
+
+
 def list_runs(folder: Path | None = None) -> list[Run]:
     """All runs in a folder, sorted by last write."""
     folder = folder or runs_folder()

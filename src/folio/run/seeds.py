@@ -17,7 +17,7 @@ from typing import Any
 
 from folio.config import read_toml
 from folio.evaluation.uncertainty import SeedNoise, seed_noise
-from folio.run.directory import Run
+from folio.run.directory import Run, labels_of
 
 CHANCE = ("seed", "device")
 """Entries of a recipe that do not make it another one. So are the steps that a clock decided."""
@@ -52,7 +52,7 @@ def group_by_recipe(compared: Sequence[Run], facts: Sequence[dict[str, Any]]) ->
         facts: of each, as `facts_of` gives them.
     """
     groups, seen = dict[str, Seeds](), set[tuple[str, int]]()
-    for run, fact in zip(compared, facts):
+    for run, label, fact in zip(compared, labels_of(compared), facts):
         loss = fact["best_validation_loss"]
         if loss is None or not math.isfinite(loss):
             continue
@@ -63,7 +63,7 @@ def group_by_recipe(compared: Sequence[Run], facts: Sequence[dict[str, Any]]) ->
         seen.add((same, recipe["seed"]))
         text = _text_of({key: recipe[key] for key in ("corpus", "tokenizer")})
         group = groups.setdefault(same, Seeds([], [], fact["standard_error"], text))
-        group.names.append(run.name)
+        group.names.append(label)
         group.losses.append(loss)
     return list(groups.values())
 

@@ -64,7 +64,10 @@ def messages_of(value: Any) -> list[dict[str, str]]:
     messages = []
     for message in value:
         if type(message) is not dict or set(message) != {"role", "content"}:
-            refuse("messages", "must be objects with role and content and nothing else", message)
+            found = (
+                f"one with {', '.join(message) or 'neither'}" if type(message) is dict else message
+            )
+            refuse("messages", "must be objects with role and content and nothing else", found)
         role, content = message["role"], message["content"]
         if type(content) is list:
             content = "".join(map(_part, content))

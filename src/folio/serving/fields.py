@@ -57,12 +57,15 @@ class Fields:
     def texts(self, name: str, most: int) -> tuple[str, ...]:
         """Take a string or a list of strings, none of them empty."""
         value = self.take(name, [])
-        value = [value] if type(value) is str else value
-        if type(value) is not list or not all(type(text) is str and text for text in value):
-            refuse(name, "must be a text or a list of texts, none of them empty", value)
-        if len(value) > most:
-            refuse(name, f"must be {most} texts at most", f"{len(value)} texts")
-        return tuple(value)
+        texts = [value] if type(value) is str else value
+        if type(texts) is not list or not all(type(text) is str and text for text in texts):
+            found = (
+                "an empty one" if value == "" or (type(value) is list and "" in value) else value
+            )
+            refuse(name, "must be a text or a list of texts, none of them empty", found)
+        if len(texts) > most:
+            refuse(name, f"must be {most} texts at most", f"{len(texts)} texts")
+        return tuple(texts)
 
     def only(self, name: str, neutral: Any) -> None:
         """Take an unsupported field, which may only have its neutral value."""
