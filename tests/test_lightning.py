@@ -100,6 +100,19 @@ def test_losses_are_those_of_the_loop(
     assert losses.training[-1] < losses.training[0]
 
 
+def test_windows_are_short_for_a_share_of_the_steps_however_many_batches_one_takes(text: Path):
+    from folio.lightning import Batches
+    from tests.fitting import from_recipe
+
+    _, data = from_recipe(recipe_of(text, "modern"))
+    for accumulated in (1, 3):
+        trainer: Any = SimpleNamespace(accumulate_grad_batches=accumulated)
+        data.trainer = trainer
+        batches = iter(Batches(data))
+        lengths = [next(batches)["inputs"].shape[1] for _ in range(STEPS * accumulated)]
+        assert lengths == [4] * 7 * accumulated + [16] * 5 * accumulated
+
+
 @pytest.mark.parametrize("preset", ["gpt2", "modern"])
 def test_a_checkpoint_goes_on_where_it_was_saved(text: Path, tmp_path: Path, preset: str):
     from tests.fitting import Losses, ModelCheckpoint, fit, from_recipe

@@ -162,9 +162,11 @@ class Batches(IterableDataset[dict[str, Any]]):
         """Yield (B, T) inputs and targets, without end."""
         parts = self.data.parts
         parts.stream.place = StreamPosition.of(self.data.place)
-        for step in count(self.data.step):
-            batch = next_batch(parts, step)
-            yield batch._asdict() | {"place": asdict(parts.stream.place), "step": step + 1}
+        trainer = self.data.trainer
+        batches_a_step = trainer.accumulate_grad_batches if trainer else 1
+        for number in count(self.data.step):
+            batch = next_batch(parts, number // batches_a_step)
+            yield batch._asdict() | {"place": asdict(parts.stream.place), "step": number + 1}
 
 
 class Chunks(Dataset[list[list[int]]]):
