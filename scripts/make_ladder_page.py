@@ -227,7 +227,8 @@ def later(rows: list[Record]) -> list[str]:
             for verdict, found in groups.items()
             if found
         ),
-        "A difference counts where it is above three standard errors, the deviation between seeds "
+        "A difference counts where it is above three standard errors (more where few seeds say "
+        "how large they are), the deviation between seeds "
         "pooled over all rows.",
     ]
 
