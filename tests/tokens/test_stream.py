@@ -83,10 +83,11 @@ def test_targets_follow_their_inputs(n: int, window: int, config: StreamConfig):
 
 
 def test_short_windows_come_from_all_over_the_text():
-    whole = {row[0] for row in windows_of(stream_of(2048, 8, seed=5).next_batch(255)) if row}
-    stream = stream_of(2048, 8, seed=5)
+    n = 8 * 3000
+    whole = {row[0] for row in windows_of(stream_of(n, 8, seed=5).next_batch(2999))}
+    stream = stream_of(n, 8, seed=5)
     for k in range(4):  # all first pieces, then all second ones
-        pieces = [row for _ in range(51) for row in windows_of(stream.next_batch(5, 2))]
+        pieces = windows_of(stream.next_batch(2999, 2))
         assert {row[0] - 2 * k for row in pieces} == whole and len(pieces) == len(whole)
 
 
