@@ -121,8 +121,9 @@ def load(run: str | Path | None = None, checkpoint: str | int = "best") -> Model
     """
     from folio.run.directory import find_run
     from folio.run.opening import open_run
+    from folio.storage import local
 
-    return open_run(find_run(None if run is None else str(Path(run).expanduser())), str(checkpoint))
+    return open_run(find_run(None if run is None else str(local(str(run)))), str(checkpoint))
 
 
 def measure_recall(

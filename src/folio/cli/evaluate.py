@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from folio.cli.guides import say_next
+from folio.cli.overrides import Text
 from folio.config import Table, read_toml
 from folio.console import say, show, table
 from folio.device import DeviceConfig, Kind
@@ -40,7 +39,7 @@ COLUMNS = (
 def evaluate(
     run: str | None = None,
     *files: str,
-    text: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
+    text: Text = "",
     json: bool = False,
     checkpoint: str = "best",
     device: Kind = "cpu",

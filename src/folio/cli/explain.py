@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
+from folio.cli.overrides import Text
 from folio.console import say, show
 from folio.corpus.own import has_page
 from folio.device import Kind, device_of
@@ -18,7 +16,7 @@ from folio.records import read_plain_text
 def explain(
     run: str | None = None,
     *,
-    text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    text: Text,
     out: Path | None = None,
     tensors: bool = False,
     checkpoint: str = "best",

@@ -15,7 +15,9 @@ from folio.training.config import MOST_MINUTES
 if TYPE_CHECKING:
     from folio.recipe.recipe import Recipe
 
-Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
+Text = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""What may begin with a hyphen, as a line of a dialogue does, or standard input."""
+Words = Text
 """A positional argument, or a flag that the verb does not know itself."""
 Repeatable = Annotated[list[str], Parameter(consume_multiple=False, negative=())]
 """A flag that takes one value and may be given again."""

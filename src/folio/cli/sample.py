@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from folio.cli.conversation import BESIDE_CHAT, converse
 from folio.cli.guides import say_next
+from folio.cli.overrides import Text
 from folio.config import Table, to_table
 from folio.console import say, show
 from folio.device import Kind, device_of
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 1_000_000
 """In one command, which keeps a record of each in memory."""
-Text = Annotated[str, Parameter(allow_leading_hyphen=True)]
 Strings = Annotated[
     list[str], Parameter(consume_multiple=False, negative=(), allow_leading_hyphen=True)
 ]

@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
+from folio.cli.overrides import Repeatable, Text
 from folio.config import from_table
 from folio.console import Progress, say, show, table
 from folio.corpus.own import has_page
@@ -31,8 +32,6 @@ SHOWN_ON_PAGE = 1500
 BACKGROUNDS = ("blue", "green", "magenta", "cyan", "yellow")
 ALL = "all"
 
-Repeatable = Annotated[list[str], Parameter(consume_multiple=False, negative=())]
-Text = Annotated[str, Parameter(allow_leading_hyphen=True)]  # "-" is standard input
 Encoding = Annotated[str, Parameter(name=("--encoding", "--corpus.encoding"))]
 
 tokenizer = App(

@@ -251,15 +251,15 @@ def _with_budget(
     frozen = freeze_budget(
         longer, device, *texts, clock, read_at_end=at_end, tell=watcher.tell, from_step=done
     )
-    _tell_of_a_rise(recipe, frozen.recipe, done, watcher)
-    longer = _with_long_windows(recipe, frozen.recipe, done)
+    longer = frozen.recipe
+    if done:
+        _tell_of_a_rise(recipe, longer, done, watcher)
+        longer = _with_long_windows(recipe, longer, done)
     return longer, frozen.time if any(name in changes for name in BUDGETS) else budget
 
 
 def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) -> None:
     """Tell the user if a longer schedule raises the learning rate again."""
-    if not step:
-        return
     share_before, share_after = (
         learning_rate_share(r.schedule, pace.progress(step) - 1, pace.planned)
         for r in (before, after)
@@ -276,8 +276,6 @@ def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) 
 
 def _with_long_windows(before: Recipe, after: Recipe, step: int) -> Recipe:
     """A recipe with a longer schedule, which does not go back to short windows."""
-    if not step:
-        return after
     paces = [Pace.of(r.schedule.pace, r.training.max_steps) for r in (before, after)]
     length_before, length_after = (
         window_length(r.schedule, r.model.context_length, pace.progress(step) - 1, pace.planned)
