@@ -142,6 +142,33 @@ def test_each_process_of_several_computes_a_share_of_every_batch(text: Path):
     assert sum(losses) / 2 == pytest.approx(float(module.training_step(batch, 0)), abs=1e-6)
 
 
+def test_several_processes_log_the_validation_loss_of_all_of_the_text(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from tests.fitting import FolioModule, from_recipe
+
+    monkeypatch.setattr("folio.lightning.BATCH_TOKENS", 64)  # so that there are many chunks
+    module, data = from_recipe(recipe_of(text, "gpt2"))
+    read, targets, logged = list[list[float]](), list[list[float]](), list[float]()
+    module.log = lambda _, value, **__: logged.append(value)  # pyright: ignore
+    module.all_gather = lambda own: torch.stack([torch.tensor(r, dtype=own.dtype) for r in read])
+    for n_ranks in (1, 5):
+        for rank in range(n_ranks):
+            trainer: Any = SimpleNamespace(world_size=n_ranks, global_rank=rank)
+            data.trainer = trainer
+            module.__class__ = type("Rank", (FolioModule,), {"trainer": trainer})
+            for chunk in data.val_dataloader():
+                module.validation_step(chunk, 0)
+            read.append(list(module._read))
+            if rank < n_ranks - 1:
+                module._read = [0.0, 0]
+        module.on_validation_epoch_end()
+        targets.append([own[1] for own in read])
+        read.clear()
+    assert logged[1] == pytest.approx(logged[0], abs=1e-12)
+    assert sum(targets[1]) == targets[0][0] and max(targets[1]) < targets[0][0] / 3
+
+
 def test_what_only_the_loop_does_is_refused(text: Path):
     from tests.fitting import from_recipe
 

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from folio.device import DeviceConfig
 from folio.errors import UserError
@@ -99,9 +99,12 @@ class FolioModule(LightningModule):
         self._read[1] += found.targets
 
     def on_validation_epoch_end(self) -> None:
-        """Log the exact loss of the validation text."""
-        nats, n_targets = self._read
-        self._read = [0.0, 0]
+        """Log the exact loss of the validation text, of which each process read its share."""
+        read, self._read = self._read, [0.0, 0]
+        if self.trainer.world_size > 1:
+            shares = self.all_gather(torch.tensor(read, dtype=torch.float64, device=self.device))
+            read = shares.sum(0).tolist()  # pyright: ignore
+        nats, n_targets = read
         if n_targets:
             self.log("val_loss", nats / n_targets, prog_bar=True)
 
@@ -132,14 +135,18 @@ class FolioData(LightningDataModule):
         return DataLoader(Batches(self), batch_size=None, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Lists of windows of the validation text, as `folio train` reads them."""
+        """Lists of windows of the validation text, as `folio train` reads them, each list by one
+        of the processes.
+        """
         length = self.parts.context_length
         n_targets = self.parts.config.validation_sample
         sample = sampled_windows(len(self.parts.validation), length, n_targets)
         windows = [list(window) for window in sample]
         at_once = max(1, BATCH_TOKENS // length)
         chunks = [windows[i : i + at_once] for i in range(0, len(windows), at_once)]
-        return DataLoader(Chunks(chunks), batch_size=None, generator=torch.Generator())
+        rank, n_ranks = (t.global_rank, t.world_size) if (t := self.trainer) else (0, 1)
+        own = Chunks(chunks[rank::n_ranks])
+        return DataLoader(own, batch_size=None, generator=torch.Generator())
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the position, and the number of batches so far."""
@@ -169,20 +176,18 @@ class Batches(IterableDataset[dict[str, Any]]):
             yield batch._asdict() | {"place": asdict(parts.stream.place), "step": number + 1}
 
 
-class Chunks(Dataset[list[list[int]]]):
-    """A list as torch's loaders want it."""
+class Chunks(IterableDataset[list[list[int]]]):
+    """A list as torch's loaders want it, without an index: by that the Trainer would share it out
+    once more, and read windows twice where there is no even share.
+    """
 
     def __init__(self, chunks: list[list[list[int]]]) -> None:
         """Hold chunks of windows."""
         self.chunks = chunks
 
-    def __len__(self) -> int:
-        """Return the number of chunks."""
-        return len(self.chunks)
-
-    def __getitem__(self, index: int) -> list[list[int]]:
-        """Return the start, length and skip of each window."""
-        return self.chunks[index]
+    def __iter__(self) -> Iterator[list[list[int]]]:
+        """Yield the start, length and skip of each window of each chunk."""
+        return iter(self.chunks)
 
 
 class ScheduledOptimizer(torch.optim.Optimizer):

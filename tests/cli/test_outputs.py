@@ -9,8 +9,10 @@ import pytest
 from folio.cli.outputs import check_output
 from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
+from folio.ladder.steps import STEPS
 from folio.pictures import Curve, draw_curves
 from folio.report import html_page
+from folio.run.directory import runs_folder
 from tests.cli.conftest import Folio
 
 
@@ -53,3 +55,25 @@ def test_a_vocabulary_is_written_over_an_earlier_one_only(folio: Folio, tmp_path
     learn = ("tokenizer", "train", str(tmp_path / "book.txt"), "--vocab-size", "260", "--out")
     assert [folio(*learn, str(tmp_path / "tok")).code for _ in range(2)] == [0, 0]
     assert "an earlier result" in folio(*learn, str(tmp_path / "package.json")).err
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "words"),
+    [
+        (("evaluate", "mine", "--baselines"), "mine/baselines.json", "character frequencies"),
+        (("recall", "mine", "--samples", "2", "--passages", "20"), "mine/recall.html", "passages"),
+        (("ladder", "all", "BOOK", "--max-steps", "2"), "ladder.svg", STEPS[6].idea),
+    ],
+    ids=["evaluate", "recall", "ladder"],
+)
+def test_what_was_measured_is_shown_where_it_cannot_be_written(
+    folio: Folio, book: Path, command: tuple[str, ...], place: str, words: str
+):
+    if "mine" in command:
+        shape = ("--model.n-layers", "1", "--model.d-model", "16", "--model.n-heads", "2")
+        steps = ("--training.max-steps", "2", "--tokenizer.kind", "character")
+        plain = "--device.fast", "off"
+        assert not folio("train", str(book), "--name", "mine", *shape, *steps, *plain).code
+    (runs_folder() / place / "in the way").mkdir(parents=True)
+    outcome = folio(*(str(book) if word == "BOOK" else word for word in command))
+    assert outcome.code == 2 and words in outcome.out and place in outcome.err

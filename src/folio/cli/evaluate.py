@@ -83,6 +83,7 @@ def evaluate(
     found = find_run(run)
 
     from folio.device import choose_device
+    from folio.run.baselines import write_baselines
     from folio.run.ngrams import in_words, read_weights
     from folio.run.opening import open_run
 
@@ -95,14 +96,15 @@ def evaluate(
         records = _evaluate_texts(opened, chosen, files, text, encoding, most)
     else:
         records = _evaluate_held_out(opened, chosen, most)
-    others: list[Baseline] = []
+    measured: list[Baseline] = []
     sentences: list[str] = []
     if baselines:
-        others, sentence = _measure_baselines(opened, chosen, most)
+        measured, sentence = _measure_baselines(opened, chosen, most)
         sentences.append(sentence)
+    others = list(measured)
     if adaptive:
-        learning, compressed, sentence = _evaluate_adaptive(opened, chosen, whole, others)
-        others += [baseline for baseline in compressed if baseline not in others]
+        learning, compressed, sentence = _evaluate_adaptive(opened, chosen, whole, measured)
+        others += [baseline for baseline in compressed if baseline not in measured]
         records += learning
         sentences.append(sentence)
     common = {"run": str(found.path), "checkpoint": opened.checkpoint.path.name}
@@ -112,23 +114,33 @@ def evaluate(
             common | {"text": "validation", "protocol": b.kind, **b.record()} for b in others
         ]
         show(json_text(records, indent=2))
-        return
-    given = [*files, *([repr(text[:40])] if text else [])]
-    what = ", ".join(given) or "validation text"
-    show(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
-    names = [name for name in COLUMNS if name in records[0] and not (given and name == "text")]
+    else:
+        given = [*files, *([repr(text[:40])] if text else [])]
+        what = ", ".join(given) or "validation text"
+        show(f"{found.path}, {opened.checkpoint.path.name}, {what}\n")
+        _show_scores(records, with_text=not given)
+        if record:
+            show(f"\nn-grams: {in_words(record)}")
+        if others:
+            show(f"\n{_table_of(others)}\n\n{' '.join(filter(None, sentences))}")
+    if baselines:  # last: what took minutes is seen also where nothing can be written
+        write_baselines(found, measured)
+    if not json:
+        say_next("evaluate", RUN=found.word)
+
+
+def _show_scores(records: list[Table], with_text: bool) -> None:
+    names = [name for name in COLUMNS if name in records[0] and (with_text or name != "text")]
     rows = [[_cell(record.get(name, "-")) for name in names] for record in records]
     show(table([name.replace("_", " ") for name in names], rows))
-    if record:
-        show(f"\nn-grams: {in_words(record)}")
-    if others:
-        head = ["baseline, validation text", "kind", "nats per character", "bits per byte"]
-        cells = [
-            [b.name, b.kind, f"{b.nats_per_character:.4f}", f"{b.bits_per_byte:.4f}"]
-            for b in others
-        ]
-        show(f"\n{table(head, cells)}\n\n{' '.join(filter(None, sentences))}")
-    say_next("evaluate", RUN=found.word)
+
+
+def _table_of(baselines: list[Baseline]) -> str:
+    head = ["baseline, validation text", "kind", "nats per character", "bits per byte"]
+    cells = [
+        [b.name, b.kind, f"{b.nats_per_character:.4f}", f"{b.bits_per_byte:.4f}"] for b in baselines
+    ]
+    return table(head, cells)
 
 
 def _evaluate_texts(
@@ -223,10 +235,9 @@ def _measure_baselines(opened: Model, device: Device, most: float) -> tuple[list
     """Measure simpler models on the validation text, and compare them with the model, which reads
     `most` tokens of a long one.
     """
-    from folio.run.baselines import compare, measure_baselines, write_baselines
+    from folio.run.baselines import compare, measure_baselines
 
     found = measure_baselines(opened, say)
-    write_baselines(opened.run, found)
     families = opened.run.families("validation")
     score = opened.evaluate(opened.validation(), families, device, most=most)[0]
     return found, compare(score, found) if found else ""

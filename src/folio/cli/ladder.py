@@ -248,6 +248,19 @@ def _all(
         results = [_climb(step, text, seed, max_steps) for seed in seeds]
         records.append(_record(step, results))
     comparable = sources == ("shakespeare",) and max_steps is None
+    header = ["step", "parameters", "validation", "course", "time", "idea"]
+    rows = [
+        [
+            str(r["step"]),
+            f"{r['parameters']:,}",
+            _mean_and_deviation(r["validation_losses"]),
+            f"{r['expected']}" if comparable else "",
+            duration(sum(r["seconds"])),
+            r["idea"],
+        ]
+        for r in records
+    ]
+    show(json_text(records, indent=2) if json else f"{table(header, rows)}\n")
     path = out or runs_folder() / "ladder.svg"
     draw_dots(
         path,
@@ -263,22 +276,8 @@ def _all(
         x_label="validation loss (nats per character)",
         expected_label="the course",
     )
-    if json:
-        show(json_text(records, indent=2))
-        return
-    header = ["step", "parameters", "validation", "course", "time", "idea"]
-    rows = [
-        [
-            str(r["step"]),
-            f"{r['parameters']:,}",
-            _mean_and_deviation(r["validation_losses"]),
-            f"{r['expected']}" if comparable else "",
-            duration(sum(r["seconds"])),
-            r["idea"],
-        ]
-        for r in records
-    ]
-    show(f"{table(header, rows)}\n\n{path}")
+    if not json:
+        show(path)
 
 
 def _record(step: Step, results: list[LadderResult]) -> dict[str, Any]:
@@ -377,6 +376,9 @@ def _ablation(
                     return
                 runs[change.name].append(run)
     rows = [row_of(change, runs[change.name]) for change in changes]
+    records = ablation.records(rows, budget)
+    timed = budget.minutes is not None
+    show(json_text(records, indent=2) if json else f"{_rows(records, timed)}\n")
     path = out or runs_folder() / "ladder-9.svg"
     draw_dots(
         path,
@@ -385,11 +387,8 @@ def _ablation(
         x_label="validation loss (nats per character)",
         level=(ablation.BASELINE.what, rows[0].mean),
     )
-    records = ablation.records(rows, budget)
-    if json:
-        show(json_text(records, indent=2))
-        return
-    show(f"{_rows(records, budget.minutes is not None)}\n\n{path}")
+    if not json:
+        show(path)
 
 
 def _rows(records: list[dict[str, Any]], timed: bool) -> str:

@@ -98,12 +98,11 @@ def recall(
     with against(opened, text, say) if text else nullcontext(opened) as beside:
         outcome = replace(measure_recall(beside, config, say), run=str(found.path))
         outcome = replace(outcome, text=", ".join(Path(word).name or word for word in text or []))
-        page = write_report(opened.run, outcome)
+    # Shown first: what took minutes is seen also where nothing can be written.
+    show(json_text(record_of(outcome), indent=2) if json else "\n".join(lines_of(outcome)))
+    page = write_report(opened.run, outcome)
     if json:
-        show(json_text(record_of(outcome), indent=2))
         return
-    for line in lines_of(outcome):
-        show(line)
     show(f"page: {page}")
     say_next("recall", RUN=found.word)
 

@@ -67,6 +67,11 @@ class Reading:
         return self.tokenizer.bytes_per_token[self.tokens]
 
     @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """(N + 1,) first byte of each token, and behind the last one the bytes of all."""
+        return np.concatenate(([0], np.cumsum(self.n_bytes, dtype=np.int64)))
+
+    @cached_property
     def counted(self) -> NDArray[np.bool_] | bool:
         """(N - 1,) which targets count."""
         counted = counted_targets(self.opened, "validation")
@@ -105,9 +110,8 @@ def compare(first: Reading, second: Reading) -> Paired | None:
     sample = most if alike and len(first.tokens) > most else 0
     for of in (first, second):
         nll = of.nll(sample)
-        blocks = _blocks(of.tokens, of.tokenizer.end_of_document, families, of.n_bytes)[1:]
-        starts = np.cumsum(of.n_bytes) - of.n_bytes  # (N,) first byte of each token
-        kept = (starts[1:] >= begin) & of.counted & ~np.isnan(nll)
+        blocks = _blocks(of.tokens, of.tokenizer.end_of_document, families, of.starts)[1:]
+        kept = (of.starts[1:-1] >= begin) & of.counted & ~np.isnan(nll)
         sizes = kept if same else of.n_bytes[1:] * kept
         read.append((blocks, np.where(kept, nll, 0.0), sizes))
     n_blocks = max(int(blocks.max()) for blocks, *_ in read) + 1
@@ -123,7 +127,7 @@ def compare(first: Reading, second: Reading) -> Paired | None:
 
 
 def _blocks(
-    tokens: TokenIds, end: int | None, families: Sequence[int], n_bytes: NDArray[Any]
+    tokens: TokenIds, end: int | None, families: Sequence[int], starts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """(N,) the text of each token: a family of documents, or a stretch of a long one, measured in
     bytes, so that they are the same for every vocabulary, but for a token on the edge of two.
@@ -132,14 +136,13 @@ def _blocks(
         tokens: (N,) documents with `end` between them.
         end: the token that ends a document, if there is one.
         families: the family of each document; if empty, each is its own.
-        n_bytes: (N,) bytes of each token.
+        starts: (N + 1,) first byte of each token, and behind the last one the bytes of all.
     """
     ends = (tokens == end).astype(np.int64) if end is not None else np.zeros(len(tokens), np.int64)
     document = np.cumsum(ends) - ends  # the separator belongs to the document before it
     if len(families) == ends.sum() + 1:
         document = np.asarray(families, np.int64)[document]
     if len(np.unique(document)) < FEWEST_BLOCKS:
-        ends_at = np.cumsum(n_bytes)
-        stretch = (ends_at - n_bytes) * FEWEST_BLOCKS // max(int(ends_at[-1]), 1)
+        stretch = starts[:-1] * FEWEST_BLOCKS // max(int(starts[-1]), 1)
         document = document * FEWEST_BLOCKS + stretch
     return document
