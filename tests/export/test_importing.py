@@ -234,8 +234,9 @@ def test_a_longer_context_is_cut_and_said(tmp_path: Path):
     assert cut.model.config.context_length == 10
     token_ids = test_hf.some_ids(opened, t=10)
     torch.testing.assert_close(cut.model(token_ids), opened.model(token_ids))
-    with pytest.raises(UserError, match="knows 60 positions; --context 61 is more"):
-        imported(folder, tmp_path, "longer", context=61)
+    for context in (61, -5):
+        with pytest.raises(UserError, match="--context must be 1 to 60, the positions that"):
+            imported(folder, tmp_path, "longer", context=context)
     said: list[str] = []
     long = random_run(tmp_path, name="long", **merge(MODERN, {"context_length": 1500}))
     imported(export_run(long, "hf")[0], tmp_path, "capped", tell=said.append)

@@ -76,8 +76,8 @@ def import_run(
     """
     foreign = read_foreign(path)
     own = foreign.config.context_length
-    if context > own:
-        raise UserError(f"{path} knows {own:,} positions; --context {context:,} is more.")
+    if not 0 <= context <= own:
+        raise UserError(f"--context must be 1 to {own:,}, the positions that {path} knows, or 0.")
     if not context and own > MOST_CONTEXT:
         tell(f"context: {MOST_CONTEXT:,} of {own:,} positions; --context takes more")
     foreign = foreign.with_context(context or MOST_CONTEXT)
@@ -93,7 +93,8 @@ def import_run(
     if (beside := foreign.counted) is not None:
         tell(f"n-grams: {len(beside.ngrams):,} beside the model come with it")
     folder = folder or runs_folder()
-    origin = {"name": path.resolve().name, "sha256": _digest(path)}
+    weights = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    origin = {"name": path.resolve().name, "sha256": " ".join(map(sha256_of, weights))}
     return write_run(foreign, name or _free_name(path, folder), folder, origin)
 
 
@@ -176,11 +177,6 @@ def _recipe(foreign: Foreign) -> Recipe:
             "device": {"precision": "float32"},
         }
     )
-
-
-def _digest(path: Path) -> str:
-    """Compute the sha256 of the file with the weights."""
-    return sha256_of(next(iter(sorted(path.glob("*.safetensors")))) if path.is_dir() else path)
 
 
 def _free_name(path: Path, folder: Path) -> str:
