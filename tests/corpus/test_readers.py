@@ -176,6 +176,28 @@ def test_a_guess_is_the_usual_encoding_where_another_reads_the_same(tmp_path: Pa
     assert "read as cp1252" in reading.warnings()[0]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "El niño salió de casa por la mañana; llovía en la montaña y nadie lo sabía."),
+        ("cp1252", "Não há razão para a ação: a irmã do avô já não está lá, só o irmão."),
+        ("cp1252", "På øen er der æbler. Han så på vejen, og så løb hun over den grønne bro."),
+        ("cp1252", "Il ragazzo uscì di casa la mattina presto, perché il treno partiva alle sette."),
+        ("cp1252", "L’élève était à l’école, où il a vu le maître : « Ça va ? », dit‑elle."),
+        ("cp850", "El niño salió de casa por la mañana; llovía en la montaña y nadie lo sabía."),
+        ("iso8859-2", "Dnes večer půjdu s přáteli do města, kde se hraje nová hra; číšník přinesl účet."),
+        ("cp1250", "Zażółć gęślą jaźń; dziś pójdę do księgarni, bo źle się czuję."),
+        ("mac-roman", "L'élève était à l'école, où il a vu le maître et la forêt."),
+        ("koi8-r", "Мальчик вышел из дома утром, и никто не знал, куда он шёл."),
+    ],
+)
+def test_letters_are_those_that_were_written(tmp_path: Path, encoding: str, text: str):
+    spelled = (text + "\n").encode(encoding, "ignore")
+    (tmp_path / "a.txt").write_bytes(spelled * 3)
+    (document,) = read_documents([str(tmp_path / "a.txt")], CorpusConfig()).documents
+    assert "".join(document.pieces()) == spelled.decode(encoding) * 3
+
+
 def test_why_a_file_is_left_out_is_a_sentence(tmp_path: Path):
     for name in ("a.txt", "b.csv"):
         (tmp_path / name).write_bytes(b"\x7fELF\0\0")
@@ -188,7 +210,7 @@ def test_why_a_file_is_left_out_is_a_sentence(tmp_path: Path):
 def test_without_the_guesser_the_encoding_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(sys.modules, "charset_normalizer", None)
+    monkeypatch.setitem(sys.modules, "chardet", None)
     (tmp_path / "a.txt").write_bytes("Grüße".encode("cp1252"))
     with pytest.raises(UserError, match=r"--corpus\.encoding latin-1"):
         read_documents([str(tmp_path / "a.txt")], CorpusConfig())

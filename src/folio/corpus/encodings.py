@@ -30,13 +30,6 @@ STRAY = 0.001
 encoding."""
 STRAY_NULS = 0.01
 """Share of NULs above which a file is not text: programs have a tenth and more."""
-AS_GOOD = 0.92
-"""Windows is preferred to old Macintosh if its coherence reaches this share of the other's: they
-differ only in capitals and a few letters, and far more files were written on Windows."""
-WINDOWS_OF_MAC = {
-    "mac_cyrillic": "cp1251", "mac_greek": "cp1253", "mac_latin2": "cp1250",
-    "mac_turkish": "cp1254", "mac_roman": "cp1252", "mac_iceland": "cp1252",
-}  # fmt: skip
 LATIN = 0.5
 """Share of bytes beyond ASCII below which a text is probably in Latin letters."""
 
@@ -279,24 +272,17 @@ def _wide(data: bytes) -> str:
 def guess(sample: bytes) -> str | None:
     """Return the encoding that makes most sense of some bytes; None if none does."""
     try:
-        from charset_normalizer import from_bytes
+        from chardet import EncodingEra, detect
     except ImportError:
         return None
     if b"\0" in sample:
         return None
-    readings = from_bytes(sample)
-    best = readings.best()
-    if best is None:
+    era = EncodingEra.ALL & ~EncodingEra.MAINFRAME
+    found = detect(sample, encoding_era=era, max_bytes=max(len(sample), 1), compat_names=False)
+    if found["encoding"] is None:
         return None
-    for other in readings:
-        if other.encoding == WINDOWS_OF_MAC.get(best.encoding):
-            as_clean = other.chaos < best.chaos + 0.005
-            if as_clean and other.coherence >= AS_GOOD * best.coherence:
-                return other.encoding
-    with suppress(UnicodeDecodeError):  # prefer the usual one if it reads the same
-        if sample.decode("cp1252") == str(best):
-            return "cp1252"
-    return best.encoding
+    codec = codecs.lookup(found["encoding"]).name
+    return SUPERSETS.get(codec, codec)
 
 
 def whole_characters(sample: bytes) -> bytes:
