@@ -182,10 +182,16 @@ def test_a_guess_is_the_usual_encoding_where_another_reads_the_same(tmp_path: Pa
         ("cp1252", "El niño salió de casa por la mañana; llovía en la montaña y nadie lo sabía."),
         ("cp1252", "Não há razão para a ação: a irmã do avô já não está lá, só o irmão."),
         ("cp1252", "På øen er der æbler. Han så på vejen, og så løb hun over den grønne bro."),
-        ("cp1252", "Il ragazzo uscì di casa la mattina presto, perché il treno partiva alle sette."),
+        (
+            "cp1252",
+            "Il ragazzo uscì di casa la mattina presto, perché il treno partiva alle sette.",
+        ),
         ("cp1252", "L’élève était à l’école, où il a vu le maître : « Ça va ? », dit‑elle."),
         ("cp850", "El niño salió de casa por la mañana; llovía en la montaña y nadie lo sabía."),
-        ("iso8859-2", "Dnes večer půjdu s přáteli do města, kde se hraje nová hra; číšník přinesl účet."),
+        (
+            "iso8859-2",
+            "Dnes večer půjdu s přáteli do města, kde se hraje nová hra; číšník přinesl účet.",
+        ),
         ("cp1250", "Zażółć gęślą jaźń; dziś pójdę do księgarni, bo źle się czuję."),
         ("mac-roman", "L'élève était à l'école, où il a vu le maître et la forêt."),
         ("koi8-r", "Мальчик вышел из дома утром, и никто не знал, куда он шёл."),
