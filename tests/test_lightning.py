@@ -151,7 +151,10 @@ def test_several_processes_log_the_validation_loss_of_all_of_the_text(
     module, data = from_recipe(recipe_of(text, "gpt2"))
     read, targets, logged = list[list[float]](), list[list[float]](), list[float]()
     module.log = lambda _, value, **__: logged.append(value)  # pyright: ignore
-    gathered: Any = lambda own: torch.stack([torch.tensor(r, dtype=own.dtype) for r in read])
+
+    def gathered(own: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.tensor(each, dtype=own.dtype) for each in read])
+
     monkeypatch.setattr(module, "all_gather", gathered)
     for n_ranks in (1, 5):
         for rank in range(n_ranks):
