@@ -66,7 +66,7 @@ class CorpusConfig:
 
     text_column: str = ""
     """The csv column, jsonl key or xml element that holds the text; by default text, content, body,
-    ... and all elements."""
+    ... and all elements. `answer.body` is a key of a record inside the record."""
 
     documents: Literal["files", "lines"] = "files"
     """Whether a document of plain text is a file or a line. Marks such as <|endoftext|> always

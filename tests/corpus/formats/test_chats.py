@@ -231,6 +231,20 @@ def test_a_title_above_paragraphs_is_not_taken_for_the_text(tmp_path: Path, name
     assert read({"abstract": story, "authors": [{"name": "A. B."}]}) == [story]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_text_inside_a_record_of_a_record_has_a_name_that_the_error_gives(
+    tmp_path: Path, name: str
+):
+    record = {"id": "7", "lang": "en", "text": {"body": "A long story.", "by": {"name": "A. B."}}}
+    path = write(tmp_path, name, json.dumps([record] if name == "a.json" else record))
+    with pytest.raises(UserError, match=r"'text\.body', 'text\.by\.name'"):
+        texts(path)
+    assert texts(path, text_column="text.body") == ["A long story."]
+    corpus = read_corpus(CorpusConfig(sources=(str(path),), text_column="text.body"))
+    dropped = corpus.record()["ledger_bytes"]["dropped"]
+    assert (dropped["other columns"], dropped["other fields"]) == (len("7en"), len("A. B."))
+
+
 def test_json_of_no_known_kind_is_refused_in_words(tmp_path: Path):
     with pytest.raises(UserError, match=r"--corpus\.text-column"):
         texts(write(tmp_path, "a.json", json.dumps({"name": "x", "version": "1"})))

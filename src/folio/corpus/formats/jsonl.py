@@ -43,7 +43,8 @@ def texts_of_records(
 
     Args:
         records: the records of a file.
-        column: the key of the text, if the user named one.
+        column: the key of the text, if the user named one; of a record inside the record, with a
+            dot between the keys, as in `answer.body`.
         notes: records what is left out.
         conversations: `turns` if they are to be kept apart from text.
 
@@ -69,7 +70,7 @@ def texts_of_records(
             n_without += 1
             notes.dropped["records without text"] += record.n_bytes
             if isinstance(record.value, dict):
-                seen.update(list(record.value))
+                seen.update(_columns(record.value))
     if n and n_without == n and seen and chosen not in seen:
         names = ", ".join(repr(name) for name, _ in seen.most_common(12))
         raise UserError(
@@ -142,17 +143,35 @@ def _choose(values: list[Any]) -> str:
     return only if n_only >= sum(map(len, strings(deeper))) else ""
 
 
+def _columns(record: dict[str, Any]) -> Iterator[str]:
+    """The keys of a record; of the records in it, their keys behind a dot."""
+    for key, value in record.items():
+        if isinstance(value, dict) and value:
+            yield from (f"{key}.{name}" for name in _columns(value))
+        else:
+            yield key
+
+
+def _find(record: dict[str, Any], column: str) -> tuple[str, Any]:
+    """Find a column: its key in the record itself, and its value; None if there is none."""
+    key, dot, rest = column.partition(".")
+    if column in record or not dot or not isinstance(record.get(key), dict):
+        return column, record.get(column)
+    return key, _find(record[key], rest)[1]
+
+
 def _text(value: Any, chosen: str, notes: Notes) -> str:
     """The text of a record; everything else in it is counted."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
         return ""
-    text, used = "", {chosen}
-    if isinstance(value.get(chosen), str):
-        text = value[chosen]
-    elif isinstance(value.get(chosen), list):
-        text = conversation(value[chosen])
+    key, found = _find(value, chosen)
+    text, used = "", {key}
+    if isinstance(found, str):
+        text = found
+    elif isinstance(found, list):
+        text = conversation(found)
     else:
         for key in CONVERSATION_KEYS:
             if not text and isinstance(value.get(key), list):
