@@ -90,6 +90,20 @@ def opened(tmp_path: Path) -> Model:
     return random_run(tmp_path, CHAT, **MODERN)
 
 
+def test_of_a_very_long_one_little_more_than_all_is_encoded(monkeypatch: pytest.MonkeyPatch):
+    long = said(*("abcd" for _ in range(2001)))
+    encoded: list[int] = []
+    ordinary = CharacterTokenizer.encode_ordinary
+
+    def encode(self: CharacterTokenizer, text: str) -> Any:
+        encoded.append(len(text))
+        return ordinary(self, text)
+
+    monkeypatch.setattr(CharacterTokenizer, "encode_ordinary", encode)
+    assert shown(long)[1] == 1996
+    assert sum(encoded) < 2 * sum(len(each["content"]) for each in long)
+
+
 def with_head(opened: Model, order: list[str]) -> None:
     """Make some tokens the likeliest everywhere, in this order."""
     with torch.no_grad():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -10,7 +13,8 @@ import pytest
 
 from folio.generation.chat import make_prompt
 from folio.run.model import Model
-from folio.serving.chat import chat_of
+from folio.serving import app
+from folio.serving.chat import Conversation, chat_of
 from folio.serving.fields import Fields
 from folio.serving.limits import Limits
 from folio.serving.refusals import RequestError
@@ -18,7 +22,7 @@ from folio.serving.served import Served
 from folio.tokenizers.character import CharacterTokenizer
 from tests.export.making import MODERN, random_run
 from tests.serving.conftest import LETTERS
-from tests.serving.running import Running, serving
+from tests.serving.running import PATIENCE, Running, serving
 
 SAID: Any = [{"role": "user", "content": "Why is it so?"}]
 WANTED: dict[str, Any] = {"model": "talks", "messages": SAID, "seed": 5, "max_tokens": 20}
@@ -141,3 +145,23 @@ def test_a_content_in_parts_is_their_text():
     parts = [{"type": "text", "text": "Why "}, {"type": "text", "text": "so?"}]
     asked = chat_of(Fields({"messages": [{"role": "user", "content": parts}]}), Limits())
     assert asked.messages == [{"role": "user", "content": "Why so?"}]
+
+
+def test_others_are_answered_while_a_conversation_is_encoded(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+):
+    begun, known = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def slow(*arguments: Any) -> Conversation:
+        begun.set()
+        in_time.append(known.wait(10))
+        return Conversation(*arguments)
+
+    monkeypatch.setattr(app, "Conversation", slow)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(running.ask, "/v1/chat/completions", json.dumps(WANTED).encode())
+        assert begun.wait(PATIENCE)
+        assert running.ask("/health").json["status"] == "ok"
+        known.set()
+        assert asked.result().status == 200 and in_time == [True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from folio.run.model import Model
 from folio.serving.served import Served
+from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.word import WordTokenizer
 from tests.export.making import MODERN, random_run
 from tests.serving.conftest import COPIED_SEED
@@ -348,3 +350,28 @@ def test_places_in_an_echo_are_those_in_the_prompt_as_it_was_sent(tmp_path: Path
     with serving({"tiny": Served("tiny", random_run(tmp_path, tokenizer, **MODERN))}) as words:
         got = words.complete("hello,  world", echo=True, logprobs=0, max_tokens=0)["choices"][0]
     assert got["text"] == "hello,  world" and got["logprobs"]["text_offset"] == [0, 5, 6]
+
+
+def test_a_prompt_is_encoded_once_for_all_of_its_texts(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+):
+    encoded: list[str] = []
+    ordinary = CharacterTokenizer.encode_ordinary
+
+    def encode(self: CharacterTokenizer, text: str) -> Any:
+        encoded.append(text)
+        return ordinary(self, text)
+
+    monkeypatch.setattr(CharacterTokenizer, "encode_ordinary", encode)
+    client.completions.create(model="tiny", prompt="The river", max_tokens=3, n=4, seed=1)
+    assert encoded == ["The river"]
+
+
+@pytest.mark.parametrize("prompt", [" ", "\n\u00a0", ["the river", " "]])
+def test_a_prompt_without_a_token_is_refused(tmp_path: Path, prompt: Any):
+    tokenizer = WordTokenizer.train(["the river and the sea"], 40)
+    opened = random_run(tmp_path, tokenizer, "words", **MODERN)
+    with serving({"words": Served("words", opened)}) as running:
+        body = json.dumps({"prompt": prompt, "max_tokens": 3}).encode()
+        answer = running.ask("/v1/completions", body)
+    assert answer.status == 400 and answer.error["param"] == "prompt"

@@ -56,6 +56,13 @@ def test_tricks_of_other_pages_are_refused(server: Running, headers: dict[str, s
     assert server.metric("tokens_total") == before
 
 
+@pytest.mark.parametrize(
+    "kind", ['application/json; charset="UTF-8"', "Application/JSON;profile=x; charset=utf8"]
+)
+def test_json_may_be_named_with_parameters(server: Running, kind: str):
+    assert server.ask("/v1/completions", body(), headers={"Content-Type": kind}).status == 200
+
+
 def test_a_preflight_gets_no_leave(server: Running):
     for headers in ({"Origin": "http://evil.example"}, {"Origin": server.url}):
         answer = server.ask(

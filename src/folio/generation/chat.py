@@ -7,6 +7,7 @@ together with what it answered; what a system said first stays.
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -55,20 +56,23 @@ def make_prompt(
     n_first = next((i for i, (role, _) in enumerate(said) if SPEAKERS[role] == role), 0)
     fixed, rest = said[:n_first], said[n_first:]
     room = min(max_tokens, max(1, context_length // ROOM))
-    n_left_out = 0
-    while True:
-        token_ids = prompt_ids(tokenizer, turns_of([*fixed, *rest[n_left_out:]]))
-        if len(token_ids) + room <= context_length:
-            return Prompt(token_ids, n_left_out)
-        later = (i for i in range(n_left_out + 1, len(rest)) if rest[i][0] != "assistant")
-        n_next = next((i for i in later if rest[i - 1][0] == "assistant"), None)
-        if n_next is None:
-            raise UserError(
-                f"The last turn, with any system message and the marks around them, has "
-                f"{len(token_ids):,} tokens, but the model reads {context_length:,} at once, "
-                f"{room:,} of them for the answer. Shorten either."
-            )
-        n_left_out = n_next
+    # All may stay, or what stands before a turn that follows an answer goes.
+    after_answers = (i for i in range(1, len(rest)) if rest[i - 1][0] == "assistant")
+    starts = [0, *(i for i in after_answers if rest[i][0] != "assistant")]
+    made: dict[int, TokenIds] = {}
+
+    def fits(start: int) -> bool:
+        made[start] = prompt_ids(tokenizer, turns_of([*fixed, *rest[start:]]))
+        return len(made[start]) + room <= context_length
+
+    found = bisect_left(starts, True, key=fits)  # what is shorter fits, too
+    if found == len(starts):
+        raise UserError(
+            f"The last turn, with any system message and the marks around them, has "
+            f"{len(made[starts[-1]]):,} tokens, but the model reads {context_length:,} at once, "
+            f"{room:,} of them for the answer. Shorten either."
+        )
+    return Prompt(made[starts[found]], starts[found])
 
 
 def answer_request(

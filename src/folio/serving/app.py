@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -68,13 +69,16 @@ class App:
         """Continue prompts: POST /v1/completions."""
         self.engine.counts.requests += 1
         asked = completion_of(await read_fields(request, self.limits), self.limits)
-        return Completion(asked, choose(self.served, asked.model)).answer(self.engine)
+        # Elsewhere: a prompt of many thousand tokens takes a while, and others are served.
+        reply = await run_in_threadpool(Completion, asked, choose(self.served, asked.model))
+        return reply.answer(self.engine)
 
     async def chat(self, request: Request) -> Response:
         """Answer in a conversation: POST /v1/chat/completions."""
         self.engine.counts.requests += 1
         asked = chat_of(await read_fields(request, self.limits), self.limits)
-        return Conversation(asked, choose(self.served, asked.model)).answer(self.engine)
+        reply = await run_in_threadpool(Conversation, asked, choose(self.served, asked.model))
+        return reply.answer(self.engine)
 
     async def look(self, request: Request) -> Response:
         """Look at a text, for the page."""

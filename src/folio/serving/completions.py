@@ -69,7 +69,7 @@ class Completion(Reply):
                 # The same seed gives a prompt the same text, beside others or not.
                 text = number * asked.n + i if asked.seed is None else i
                 request = self.served.request(
-                    asked.prompts[number], config.of_text(text), asked.max_tokens
+                    asked.prompts[number], token_ids, config.of_text(text), asked.max_tokens
                 )
                 echo = len(self.echoes[number])
                 transcript = Transcript(self.served.opened.tokenizer, request.after, echo)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from email.message import Message
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
@@ -109,8 +110,10 @@ async def read_fields(request: Request, limits: Limits) -> Fields:
     Raises:
         RequestError: it is not a JSON object, too long, or too slow.
     """
-    kind, _, options = request.headers.get("content-type", "").lower().partition(";")
-    if kind.strip() != "application/json" or options.strip() not in ("", "charset=utf-8"):
+    head = Message()
+    head["content-type"] = request.headers.get("content-type", "")
+    charset = head.get_content_charset("utf-8")
+    if head.get_content_type() != "application/json" or charset not in ("utf-8", "utf8"):
         raise RequestError(415, "The body must be JSON: Content-Type: application/json.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestError(415, "The body must not be compressed.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from folio.errors import UserError
 from folio.generation.guard import Guard
@@ -37,7 +37,7 @@ class Served:
         """The tokens of a prompt, and how many stand before those that it has itself.
 
         Raises:
-            RequestError: it has a character or an id that the vocabulary lacks.
+            RequestError: it has a character or an id that the vocabulary lacks, or no token.
         """
         tokenizer = self.opened.tokenizer
         if isinstance(prompt, str):
@@ -45,8 +45,11 @@ class Served:
                 token_ids = self.opened.prompt_ids(prompt)
             except UserError as error:
                 raise RequestError(400, str(error), param="prompt") from None
-            own = tokenizer.encode(prompt) if prompt else ()
-            return token_ids, len(token_ids) - len(own)
+            if not token_ids:
+                raise RequestError(
+                    400, "prompt has no token of this vocabulary. Write a word.", param="prompt"
+                )
+            return token_ids, 1 if not prompt or tokenizer.begin is not None else 0
         for token_id in prompt:
             if not 0 <= token_id < tokenizer.vocab_size:
                 raise RequestError(
@@ -57,9 +60,12 @@ class Served:
                 )
         return prompt, 0
 
-    def request(self, prompt: Prompt, config: SamplingConfig, max_tokens: int) -> Request:
-        """Build the request to write a text; errors as in `token_ids`."""
-        return self.opened.request(prompt, config, max_tokens, guard=self.guard)
+    def request(
+        self, prompt: Prompt, token_ids: Sequence[int], config: SamplingConfig, max_tokens: int
+    ) -> Request:
+        """Build the request to write a text after a prompt, which has these tokens."""
+        request = self.opened.request(token_ids, config, max_tokens, guard=self.guard)
+        return replace(request, after=prompt) if isinstance(prompt, str) else request
 
 
 def choose(served: Mapping[str, Served], name: str | None) -> Served:
