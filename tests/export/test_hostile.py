@@ -302,6 +302,7 @@ def test_a_header_of_many_bytes_is_refused(folder: Path):
     "index", [{}, {"weight_map": ["x"]}, {"weight_map": {"a": 1}}, {"weight_map": {"a": "../b"}}]
 )
 def test_an_index_that_lies_is_refused(index: dict[str, Any], folder: Path):
+    (folder / "model.safetensors").unlink()
     write_json(folder / "model.safetensors.index.json", index)
     refused(folder, "model.safetensors.index.json")
 

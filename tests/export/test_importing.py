@@ -218,6 +218,7 @@ def test_a_vocabulary_in_two_files_is_read_as_gpt2_published_it(tmp_path: Path):
     lines = ["#version: 0.2", *(" ".join(merge) for merge in model["merges"]), ""]
     (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
     assert imported(folder, tmp_path).tokenizer.fingerprint == opened.tokenizer.fingerprint
     (folder / "merges.txt").write_text("a b c\n", encoding="utf-8")
     with pytest.raises(UserError, match="is damaged"):

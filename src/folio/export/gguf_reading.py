@@ -73,10 +73,12 @@ def _settings(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_others(table: dict[str, Any], source: str) -> None:
-    if table.get("rope.scaling.type", "none") != "none":
+    kind = table.get("rope.scaling.type")
+    factors = [table.get(key, 1.0) for key in ("rope.scaling.factor", "rope.scale_linear")]
+    if kind not in (None, "none") or (kind is None and any(x not in (0, 1) for x in factors)):
         raise UserError(
-            f"{source} scales its rotary positions ({table['rope.scaling.type']!r}), which Folio "
-            f"does not compute."
+            f"{source} scales its rotary positions ({kind or 'linear'!r}), which Folio does not "
+            f"compute."
         )
     if table.get("use_parallel_residual"):
         raise UserError(f"{source} has a parallel residual, which Folio does not compute.")

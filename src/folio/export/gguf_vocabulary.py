@@ -164,7 +164,7 @@ def _standard(
     special = {token["content"] for token in added if token["special"]}
     left_out = (CONTROL, USER_DEFINED, UNUSED)
     roles = {"end": _name(settings, "eos_token_id", tokens)}
-    if settings.get(f"{K}add_bos_token"):
+    if settings.get(f"{K}add_bos_token", pattern == "llama3"):  # llama.cpp's own default there
         roles["begin"] = _name(settings, "bos_token_id", tokens)
     model = {
         "type": "BPE",

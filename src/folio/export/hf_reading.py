@@ -27,7 +27,7 @@ from folio.export.hf_graphs import (
     READ_AS,
 )
 from folio.export.hf_ngrams import PREFIX, read_ngrams_of
-from folio.export.names import to_ours
+from folio.export.names import require_shapes, to_ours
 from folio.model.config import ModelConfig
 from folio.storage import read_json
 from folio.tokenizers import from_table as tokenizer_from_table
@@ -87,6 +87,7 @@ def _read_own(folder: Path, settings: dict[str, Any], tensors: dict[str, Tensor]
     config = from_table(ModelConfig, settings["folio"], "folio.")
     weights = {name: x for name, x in tensors.items() if not name.startswith(PREFIX)}
     require_numbers(config, sum(x.numel() for x in weights.values()), source)
+    require_shapes(config, weights, source)
     said = settings.get("ngrams") or {}
     if said or len(weights) < len(tensors):
         counted = read_ngrams_of(said, tensors, config.vocab_size, source)
@@ -115,14 +116,21 @@ def _config(
             )
         others["bias"] = any(name.endswith(".bias") for name in tensors)
     if "rope" in graph.needs["positions"]:
-        others["rope_base"] = _rope_base(settings, source)
+        others["rope_base"] = _rope_base(settings, 0.25 if graph is NEOX_GRAPH else 1.0, source)
     return read_config(graph, table, others, n, source)
 
 
-def _rope_base(settings: Mapping[str, Any], source: str) -> float:
-    said = (settings.get(key) for key in ("rope_theta", "rotary_emb_base"))
-    base = next((value for value in said if value is not None), 10_000.0)
-    partial = settings.get("rotary_pct", settings.get("partial_rotary_factor", 1.0))
+def _rope_base(settings: Mapping[str, Any], usual_part: float, source: str) -> float:
+    """The base of the rotary frequencies; refuse what rotates a part of each head, as GPT-NeoX does
+    where its settings do not say how much.
+    """
+
+    def said(*keys: str, default: float) -> float:
+        values = (settings.get(key) for key in keys)
+        return next((value for value in values if value is not None), default)
+
+    base = said("rope_theta", "rotary_emb_base", default=10_000.0)
+    partial = said("rotary_pct", "partial_rotary_factor", default=usual_part)
     for key in ("rope_parameters", "rope_scaling"):
         rope = settings.get(key)
         if not isinstance(rope, dict):
@@ -172,10 +180,10 @@ def _renamed(
     if not config.tied_head:
         return named
     (embedding,) = (row.theirs for row in graph.rows if row.ours == "token_embedding")
-    matrix = named.get(f"{embedding}.weight")
     for name in [name for name in named if name.startswith(heads)]:
         head = named.pop(name)
-        if matrix is not None and not torch.equal(head, matrix):
+        matrix = named.setdefault(f"{embedding}.weight", head)  # one of two equal names was saved
+        if not torch.equal(head, matrix):
             raise UserError(
                 f"{source} says tie_word_embeddings, but its {name} is another matrix than its "
                 f"embedding. Set tie_word_embeddings to false, if the head is meant."
@@ -194,14 +202,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
-    if index.exists():
+    is_one = (folder / names[0]).exists()  # as in transformers, whatever an old index says
+    if index.exists() and not is_one:
         shards = _table(index).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(v, str) for v in shards.values()):
             raise UserError(f"{index} is damaged: it has no weight_map.")
         names = sorted(set(shards.values()))
         if strange := [name for name in names if Path(name).name != name]:
             raise UserError(f"{index} names a file outside of its folder: {strange[0]!r}.")
-    elif not (folder / names[0]).exists():
+    elif not is_one:
         if pickles := sorted(path.name for glob in PICKLES for path in folder.glob(glob)):
             raise UserError(
                 f"{folder} has its weights as a pickle ({pickles[0]}), which can run any code when "
@@ -281,10 +290,21 @@ def _published_in_two(folder: Path) -> dict[str, Any]:
     """Read GPT-2's vocab.json and merges.txt as a tokenizer.json."""
     from folio.tokenizers.bpe.standard_json import splitter
 
+    settings = folder / "tokenizer_config.json"
+    kind = _table(settings).get("tokenizer_class") if settings.exists() else None
+    if kind not in (None, "GPT2Tokenizer", "GPT2TokenizerFast"):
+        raise UserError(
+            f"{folder} has its tokenizer as vocab.json and merges.txt, which do not say how a "
+            f"{kind} splits a text. Load it with transformers' AutoTokenizer and save it again: "
+            f"then there is a tokenizer.json, which does."
+        )
     vocabulary = _table(folder / "vocab.json")
     _require_settings(folder / "merges.txt")
     lines = (folder / "merges.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-    special = [{"content": n, "id": i} for n, i in vocabulary.items() if n == END_OF_DOCUMENT]
+    more = folder / "added_tokens.json"
+    added = {n: i for n, i in vocabulary.items() if n == END_OF_DOCUMENT}
+    added |= _table(more) if more.exists() else {}
+    special = [{"content": name, "id": i} for name, i in added.items()]
     merges = [line for line in lines if line and not line.startswith("#version")]
     model = {"type": "BPE", "vocab": vocabulary, "merges": merges}
     return {"added_tokens": special, "pre_tokenizer": splitter("gpt2"), "model": model}
@@ -307,18 +327,29 @@ def _roles(folder: Path, settings: Mapping[str, Any], table: Mapping[str, Any]) 
     if isinstance(table.get("model"), dict) and CHAT_KEY in table["model"]:
         ends = [name for name in ends if name != END]  # of a turn
     roles = {"end": next((name for name in ends if name in name_of.values()), END_OF_DOCUMENT)}
-    if begin := _begin(table.get("post_processor")):
-        roles["begin"] = begin
+    begin = _begin(table.get("post_processor"))
+    if begin or BEGIN in name_of.values():
+        roles["begin"] = begin or ""  # a name alone puts nothing before a text
     defaults = {"end": END_OF_DOCUMENT, "begin": BEGIN}
     return {role: name for role, name in roles.items() if name != defaults[role]}
 
 
 def _begin(processor: Any) -> str | None:
-    """Find the special token that a post-processor puts before a text."""
+    """Find the special token that a post-processor puts before a text.
+
+    Raises:
+        UserError: it puts more around a text than that.
+    """
     if not isinstance(processor, dict):
         return None
-    if processor.get("type") == "Sequence":
+    kind = processor.get("type")
+    if kind == "Sequence":
         return next(filter(None, map(_begin, processor["processors"])), None)
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        raise UserError(
+            f"Its tokenizer.json puts tokens before and behind each text ({kind}), which Folio "
+            f"does not do."
+        )
     first = (processor.get("single") or [None])[0]
     special = first.get("SpecialToken") if isinstance(first, dict) else None
     return special["id"] if special else None

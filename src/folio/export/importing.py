@@ -94,7 +94,10 @@ def import_run(
         tell(f"n-grams: {len(beside.ngrams):,} beside the model come with it")
     folder = folder or runs_folder()
     weights = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    origin = {"name": path.resolve().name, "sha256": " ".join(map(sha256_of, weights))}
+    origin = {
+        "name": _own_name(path),
+        "sha256": " ".join(map(sha256_of, weights)),
+    }
     return write_run(foreign, name or _free_name(path, folder), folder, origin)
 
 
@@ -179,9 +182,14 @@ def _recipe(foreign: Foreign) -> Recipe:
     )
 
 
+def _own_name(path: Path) -> str:
+    """Name of a folder, or of a file as the user names it: what a link leads to may be a number."""
+    return path.name if path.is_file() else path.resolve().name
+
+
 def _free_name(path: Path, folder: Path) -> str:
     """Name a run as its files; with a number where a run has that name already."""
-    stem = path.resolve().name.removesuffix(".gguf")
+    stem = _own_name(path).removesuffix(".gguf")
     base = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:100] or "imported"
     names = (base if number == 1 else f"{base}-{number}" for number in range(1, 10_000))
     return next(name for name in names if not Run(folder / name).exists())

@@ -144,6 +144,25 @@ def to_ours(
     return found
 
 
+def require_shapes(config: ModelConfig, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors, by our names, that are not those of a config.
+
+    Raises:
+        UserError: one is missing, has another shape, or is not known.
+    """
+    shapes = shapes_of(config)
+    for name in sorted(shapes.keys() | tensors.keys()):
+        if name not in tensors:
+            raise UserError(f"{source} lacks the tensor {name}; it may be cut short.")
+        if name not in shapes:
+            raise UserError(f"{source} has the tensor {name}, which its config does not have.")
+        if tensors[name].shape != shapes[name]:
+            raise UserError(
+                f"{source}: {name} of {tuple(tensors[name].shape)} does not fit the shape that its "
+                f"config says, {tuple(shapes[name])}."
+            )
+
+
 def _parameters(
     rows: tuple[Row, ...], config: ModelConfig
 ) -> Iterator[tuple[str, tuple[str, ...], Way]]:

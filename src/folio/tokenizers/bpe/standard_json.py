@@ -208,7 +208,7 @@ def _roles(
     usual = {"begin": BEGIN, "end": END_OF_DOCUMENT}
     given = dict(model.get("roles") or {})
     roles = {role: name for role, name in given.items() if name != usual[role]}
-    if unknown := [name for name in roles.values() if name not in special_tokens]:
+    if unknown := [name for name in roles.values() if name and name not in special_tokens]:
         raise UserError(f"{source} is damaged: its special tokens do not have {unknown[0]!r}.")
     return roles
 
