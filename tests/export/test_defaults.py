@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from folio.errors import UserError
 from folio.export.gguf_file import read_gguf, write_gguf
 from folio.export.targets import export_run
+from folio.generation.sampling import SamplingConfig
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
 from tests.export.conftest import BY_TRANSFORMERS
@@ -100,6 +101,21 @@ def test_two_files_are_the_vocabulary_of_gpt2_alone(tmp_path: Path):
         imported(folder, tmp_path, "other")
 
 
+def test_each_of_several_ends_ends_a_text_and_is_exported(tmp_path: Path):
+    folder = export_run(random_run(tmp_path, "lines", **MODERN), "hf")[0]
+    table = read_json(folder / "tokenizer.json")
+    ids = [t["id"] for t in table["added_tokens"] if t["special"]][:3]
+    changed(folder / "generation_config.json", eos_token_id=ids)
+    opened = imported(folder, tmp_path)
+    assert opened.tokenizer.ends == tuple(ids)
+    assert opened.request([0], SamplingConfig()).stop_tokens == tuple(ids)
+    again = export_run(opened, "hf")[0]
+    assert read_json(again / "generation_config.json")["eos_token_id"] == ids
+    assert imported(again, tmp_path, "again").tokenizer.ends == tuple(ids)
+    by_gguf = imported(export_run(opened, "gguf")[0], tmp_path, "by-gguf")
+    assert by_gguf.tokenizer.ends == tuple(ids)
+
+
 @pytest.mark.parametrize("change", ["d_ff", "n_layers", "missing", "transposed"])
 def test_weights_of_our_own_class_that_do_not_fit_leave_nothing(tmp_path: Path, change: str):
     opened = random_run(tmp_path, **MODERN | {"activation": "relu2"})
@@ -114,7 +130,9 @@ def test_weights_of_our_own_class_that_do_not_fit_leave_nothing(tmp_path: Path, 
         tensors[name] = tensors[name].T.contiguous()
     else:
         own = table["folio"]
-        write_json(folder / "config.json", table | {"folio": own | {change: max(own[change] - 1, 1)}})
+        write_json(
+            folder / "config.json", table | {"folio": own | {change: max(own[change] - 1, 1)}}
+        )
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(UserError, match=r"does not fit the shape|lacks|does not have|tensors hold"):
         imported(folder, tmp_path)

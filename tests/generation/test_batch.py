@@ -119,7 +119,7 @@ def test_a_text_ends_by_its_stop_token_or_by_its_length():
     model, config = tiny_gpt(), SamplingConfig(temperature=1.0, seed=1)
     tokens = write_plainly(model, [1], config, 100)
     stop = tokens[20]
-    by_stop = alone(model, Request(prompt=[1], config=config, stop_token=stop))
+    by_stop = alone(model, Request(prompt=[1], config=config, stop_tokens=[stop]))
     assert [d.token_id for d in by_stop] == tokens[: tokens.index(stop) + 1]
     assert [d.ended for d in by_stop] == [None] * tokens.index(stop) + ["stop"]
     by_length = alone(model, Request(prompt=[1], config=config, max_tokens=7))

@@ -34,7 +34,7 @@ def written(token_ids: list[int], stops: list[str], begin: int = 0) -> list[Piec
             return logits
 
     batch = Batch(Wanting(MODEL), 1, tokenizer=BYTES)
-    batch.add(Request(prompt=[0], config=config, max_tokens=len(token_ids), stop_token=END))
+    batch.add(Request(prompt=[0], config=config, max_tokens=len(token_ids), stop_tokens=[END]))
     transcript = Transcript(BYTES, begin=begin)
     pieces = []
     while batch.rows:

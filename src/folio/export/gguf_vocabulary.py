@@ -14,7 +14,7 @@ from typing import Any
 
 from folio.errors import UserError
 from folio.tokenizers import TYPES
-from folio.tokenizers.base import CHAT_TOKENS, END_OF_DOCUMENT, UNKNOWN, Tokenizer
+from folio.tokenizers.base import CHAT_TOKENS, END_OF_DOCUMENT, OTHER_END, UNKNOWN, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.chat import END, jinja_template
 
@@ -25,6 +25,8 @@ SPACE = "\u2581"
 """The character that represents a space."""
 K = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"
+OTHER_ENDS = ("eot_token_id", "eom_token_id")
+"""Keys of what ends a text for llama.cpp beside `eos_token_id`."""
 
 
 def vocabulary_settings(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -51,9 +53,11 @@ def vocabulary_settings(tokenizer: Tokenizer) -> dict[str, Any]:
             f"--tokenizer.kind bpe."
         )
     begin, end = tokenizer.begin, tokenizer.end_of_document
+    others = dict(zip(OTHER_ENDS, tokenizer.ends[1:]))
     if tokenizer.has_chat:
         settings[TEMPLATE] = jinja_template(tokenizer)
-        settings[f"{K}eot_token_id"] = tokenizer.special_id(END)
+        others = {"eot_token_id": tokenizer.special_id(END)}
+    settings |= {K + name: token_id for name, token_id in others.items()}
     return settings | {
         f"{K}bos_token_id": end if begin is None else begin,
         f"{K}eos_token_id": end,
@@ -164,6 +168,10 @@ def _standard(
     special = {token["content"] for token in added if token["special"]}
     left_out = (CONTROL, USER_DEFINED, UNUSED)
     roles = {"end": _name(settings, "eos_token_id", tokens)}
+    for number, key in enumerate(OTHER_ENDS, 2):
+        name = _name(settings, key, tokens)
+        if name not in (None, END, *roles.values()):  # of a turn in our own template
+            roles[f"{OTHER_END}{number}"] = name
     if settings.get(f"{K}add_bos_token", pattern == "llama3"):  # llama.cpp's own default there
         roles["begin"] = _name(settings, "bos_token_id", tokens)
     model = {

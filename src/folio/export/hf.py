@@ -146,9 +146,9 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """
     never = {} if tokenizer.unknown is None else {"suppress_tokens": [tokenizer.unknown]}
     ids: dict[str, Any] = special_ids(tokenizer)
-    if tokenizer.has_chat:
-        ends = [ids["eos_token_id"], tokenizer.special_id(END)]
-        ids["eos_token_id"] = [end for end in ends if end is not None]
+    ends = [*tokenizer.ends, *([tokenizer.special_id(END)] if tokenizer.has_chat else [])]
+    if len(ends) > 1 or tokenizer.has_chat:
+        ids["eos_token_id"] = ends
     return {**ids, "do_sample": True, "temperature": 0.8, "top_k": 0, **never}
 
 

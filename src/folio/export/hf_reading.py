@@ -31,7 +31,7 @@ from folio.export.names import require_shapes, to_ours
 from folio.model.config import ModelConfig
 from folio.storage import read_json
 from folio.tokenizers import from_table as tokenizer_from_table
-from folio.tokenizers.base import BEGIN, CHAT_KEY, END_OF_DOCUMENT, Tokenizer
+from folio.tokenizers.base import BEGIN, CHAT_KEY, END_OF_DOCUMENT, OTHER_END, Tokenizer
 from folio.tokenizers.chat import END, jinja_template
 
 GRAPH_OF = {
@@ -326,12 +326,14 @@ def _roles(folder: Path, settings: Mapping[str, Any], table: Mapping[str, Any]) 
         ends += [name_of.get(i, "") for i in (ids if isinstance(ids, list) else [ids])]
     if isinstance(table.get("model"), dict) and CHAT_KEY in table["model"]:
         ends = [name for name in ends if name != END]  # of a turn
-    roles = {"end": next((name for name in ends if name in name_of.values()), END_OF_DOCUMENT)}
+    ends = list(dict.fromkeys(name for name in ends if name in name_of.values()))
+    roles = {"end": ends[0] if ends else END_OF_DOCUMENT}
+    roles |= {f"{OTHER_END}{number}": name for number, name in enumerate(ends[1:], 2)}
     begin = _begin(table.get("post_processor"))
     if begin or BEGIN in name_of.values():
         roles["begin"] = begin or ""  # a name alone puts nothing before a text
     defaults = {"end": END_OF_DOCUMENT, "begin": BEGIN}
-    return {role: name for role, name in roles.items() if name != defaults[role]}
+    return {role: name for role, name in roles.items() if name != defaults.get(role)}
 
 
 def _begin(processor: Any) -> str | None:

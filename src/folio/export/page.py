@@ -89,7 +89,7 @@ def write_page_file(opened: Model, kind: str, out: Path) -> Exported:
         "tokenizer": tokenizer_data(opened.tokenizer),
         "begin": opened.tokenizer.begin,
         "start": opened.start_token,
-        "end": opened.tokenizer.end_of_document,
+        "ends": opened.tokenizer.ends,
         "never": [] if opened.tokenizer.unknown is None else [opened.tokenizer.unknown],
         "kernel": _text(kernel_bytes()),
         "copies": None

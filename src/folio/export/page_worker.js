@@ -117,7 +117,7 @@ class Engine {
         const logits = await this.read(this.writing, ids, ids.length, job);
         if (!logits) return null;
         const id = draw(logits, settings, random);
-        if (id === data.end) break;
+        if (data.ends.includes(id)) break;
         ids.push(id);
         if (this.hidden.has(id)) continue;
         const piece = (between ? tokenizer.separator : "") + decode(id);

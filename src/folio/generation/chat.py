@@ -100,7 +100,7 @@ def answer_request(
         return draw(logits, config, generator)
 
     return Request(
-        prompt=token_ids, config=config, max_tokens=max_tokens, stop_token=end, draw=draw_text
+        prompt=token_ids, config=config, max_tokens=max_tokens, stop_tokens=(end,), draw=draw_text
     )
 
 

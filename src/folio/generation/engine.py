@@ -46,7 +46,8 @@ def generate(
     require_length(max_tokens)
     if max_tokens == 0:
         return
-    first = Request(prompt=[0], config=config, max_tokens=max_tokens, stop_token=stop_token)
+    stops = () if stop_token is None else (stop_token,)
+    first = Request(prompt=[0], config=config, max_tokens=max_tokens, stop_tokens=stops)
     requests = [
         replace(first, prompt=prompt, config=config.of_text(number))
         for number, prompt in enumerate(prompts)

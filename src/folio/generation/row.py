@@ -9,7 +9,7 @@ Shapes:  V vocabulary
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -37,7 +37,7 @@ Draw = Callable[[Logits, SamplingConfig, random.Random], int]
 """(V,) logits to a token, or FINISHED where none may come, as `sampling.draw`."""
 
 Ended = Literal["stop", "length"]
-"""Why a text ended: by its stop token, a stop string or a `draw` that found none; by its length."""
+"""Why a text ended: by a stop token, a stop string or a `draw` that found none; by its length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class Request:
     """How tokens are drawn; the seed is that of this text alone."""
     max_tokens: int | None = None
     """The text ends after so many, 1 or more; None is without end."""
-    stop_token: int | None = None
-    """The token that ends the text."""
+    stop_tokens: Collection[int] = ()
+    """Tokens that end the text."""
     after: str = ""
     """The text of the prompt."""
     draw: Draw = draw
@@ -134,7 +134,7 @@ class Row:
         self._go_on_from(token_id)
         text = self._text_of(token_id)
         ended: Ended | None = None
-        if token_id in (FINISHED, self.request.stop_token):
+        if token_id == FINISHED or token_id in self.request.stop_tokens:
             ended = "stop"
         elif self.n_drawn == self.request.max_tokens:
             ended = "length"

@@ -294,7 +294,7 @@ class Writer(ABC):
             prompt=self.prompt_ids(prompt) if is_text else prompt,
             config=config,
             max_tokens=max_tokens,
-            stop_token=self.tokenizer.end_of_document if stop else None,
+            stop_tokens=self.tokenizer.ends if stop else (),
             after=prompt if is_text else self.tokenizer.decode(prompt, skip_special=True),
             draw=draw if guard is None else guard.of_text(),
         )

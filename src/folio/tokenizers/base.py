@@ -30,6 +30,8 @@ MOST_IDS = 1 << 24
 END_OF_DOCUMENT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 BEGIN, END = "<bos>", "<eos>"
+OTHER_END = "end_"
+"""Before a number: the role of a special token that ends a text, beside the one called `end`."""
 CHAT_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
 """Mark who speaks, and the end of each turn; see chat.py."""
 CHAT_KEY = "conversations"
@@ -112,6 +114,8 @@ class Tokenizer(ABC):
     """Name of the special token that begins a document, if the vocabulary has one."""
     end_name: str = END_OF_DOCUMENT
     """Name of the special token between documents."""
+    other_end_names: Sequence[str] = ()
+    """Special tokens that end a text, too; models from elsewhere may have learned several."""
 
     has_chat: bool = False
     """Whether its tokenizer.json declares the chat template."""
@@ -174,6 +178,12 @@ class Tokenizer(ABC):
     def end_of_document(self) -> int | None:
         """The id of the token between documents."""
         return self.special_tokens.get(self.end_name)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids that end a text."""
+        names = (self.end_name, *self.other_end_names)
+        return tuple(self.special_tokens[name] for name in names if name in self.special_tokens)
 
     @property
     def unknown(self) -> int | None:

@@ -52,7 +52,8 @@ class Contents(NamedTuple):
     """Added tokens that match their own name in any text before anything else."""
     roles: Mapping[str, str] = MappingProxyType({})
     """Names of the special tokens that begin and end a document (keys `begin` and `end`), if they
-    differ from ours. Stored beside the counts."""
+    differ from ours, and of others that end a text, too (keys with OTHER_END and a number). Stored
+    beside the counts."""
     has_chat: bool = False
     """Whether the file declares the chat template."""
 
@@ -207,7 +208,7 @@ def _roles(
 ) -> dict[str, str]:
     usual = {"begin": BEGIN, "end": END_OF_DOCUMENT}
     given = dict(model.get("roles") or {})
-    roles = {role: name for role, name in given.items() if name != usual[role]}
+    roles = {role: name for role, name in given.items() if name != usual.get(role)}
     if unknown := [name for name in roles.values() if name and name not in special_tokens]:
         raise UserError(f"{source} is damaged: its special tokens do not have {unknown[0]!r}.")
     return roles

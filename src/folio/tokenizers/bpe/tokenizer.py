@@ -18,6 +18,7 @@ from folio.tokenizers.base import (
     END,
     END_OF_DOCUMENT,
     MOST_IDS,
+    OTHER_END,
     TokenIds,
     Tokenizer,
     chat_tokens_lacking,
@@ -75,6 +76,9 @@ class BPETokenizer(Tokenizer):
         self.has_chat = contents.has_chat
         self.begin_name = contents.roles.get("begin", BEGIN)
         self.end_name = contents.roles.get("end", END_OF_DOCUMENT)
+        self.other_end_names = [
+            name for role, name in contents.roles.items() if role.startswith(OTHER_END)
+        ]
 
     # ---- construction --------------------------------------------------------------------
 
