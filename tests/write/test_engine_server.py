@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from folio.serving.limits import Limits
 from tests.export.browsers import run_in_node
 
 ENGINE = (files("folio.write") / "engine_server.js").read_text(encoding="utf-8")
@@ -53,6 +54,13 @@ def test_a_stream_is_read_wherever_it_is_cut(at: int, end: str):
     answer = ask(COMPLETE, stream.replace("\n", end), at)
     expected = [(0, "a"), (1, "\u6f22"), (0, "\U0001f600")]
     assert answer["heard"] == [{"index": i, "text": text} for i, text in expected]
+
+
+def test_of_a_long_text_its_end_is_sent_in_whole_characters():
+    long = COMPLETE.replace('"A"', '"A" + "\U0001f600".repeat(1e6) + "B"')
+    prompt = ask(long, "data: [DONE]\n\n")["sent"][0][1]["prompt"]
+    assert prompt == "\U0001f600" * 29_999 + "B"
+    assert len(prompt.encode()) < Limits().body_bytes / 2
 
 
 def test_what_says_nothing_is_not_asked_for():

@@ -7,6 +7,7 @@
 "use strict";
 
 const KEPT_KEY = "folio key"; // until the tab is closed
+const MOST_PROMPT = 60000; // in UTF-16 units, of 3 bytes at most
 
 async function ask(path, body, signal) {
   const headers = { "Content-Type": "application/json" }, key = sessionStorage.getItem(KEPT_KEY);
@@ -48,6 +49,12 @@ function placesOf(text) {
   return (n) => places[Math.min(n, places.length - 1)];
 }
 
+// The end of a text, all that a model reads of it; a body has a limit. No character is cut in two.
+function endOf(text) {
+  const end = text.slice(-MOST_PROMPT);
+  return end.length < text.length && /^[\uDC00-\uDFFF]/.test(end) ? end.slice(1) : end;
+}
+
 // The data of server-sent events, which may be cut anywhere.
 async function* eventsOf(stream) {
   const reader = stream.getReader(), decoder = new TextDecoder();
@@ -75,7 +82,7 @@ function makeEngine({ model }) {
     },
 
     async complete(text, settings, signal, onToken) {
-      const body = { model, prompt: text, stream: true };
+      const body = { model, prompt: endOf(text), stream: true };
       for (const [name, value] of Object.entries(settings)) {
         const neutral = { seed: 0, min_p: 0, top_k: 0 }[name];
         if (value !== neutral) body[name] = value; // what says nothing is not asked for
