@@ -122,6 +122,19 @@ def test_both_ways_agree_on_any_text_in_parts_of_any_size(
             np.testing.assert_allclose(plain[kind], compiled[kind], 0, CLOSE)
 
 
+def test_both_ways_agree_on_short_texts_in_which_few_contexts_recur():
+    random.seed(3)
+    for _ in range(150):
+        letters = random.choice([b"ab", b"abc", bytes(range(97, 123))])
+        training, text = (
+            np.array(random.choices(letters, k=random.randint(1, 60)), np.uint8) for _ in "ab"
+        )
+        order = random.randint(1, 12)
+        plain, compiled = (ngram_surprise(training, text, order, plain=p) for p in (True, False))
+        for kind in ("static", "adaptive"):
+            np.testing.assert_allclose(plain[kind], compiled[kind], 0, CLOSE)
+
+
 @BOTH
 def test_the_order_that_is_chosen_predicts_best_of_its_neighbours(plain: bool):
     chosen = random.Random(3)

@@ -74,6 +74,8 @@ def test_ppmd_apart_reads_the_windows_of_the_model(tmp_path: Path, monkeypatch: 
     path.write_text(prose(900, 1), encoding="utf-8")
     opened = train_on(path, "short", steps=1)
     given: list[list[str]] = []
+    (real,) = [b for b in measure_baselines(opened) if "windows" in b.name]
+    assert 0.5 < real.bits_per_byte < 8
 
     def bits(before: Bytes, pieces: Sequence[tuple[Bytes, Bytes]], goes_on: object) -> int:
         given.append([x.tobytes().decode() for piece in pieces for x in piece])
@@ -360,3 +362,12 @@ def test_the_verb_compares_an_adaptive_loss_with_ppmd_and_reads_all_if_asked(
     assert names.count("PPMd, order 6") == names.count("PPMd, order 16") == 1
     learning = [record for record in records if record["protocol"] == "adaptive, with n-grams"]
     assert learning[0]["targets"] == len(opened.validation()) - 1
+
+
+@NEEDS_PPMD
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_what_ends_a_document_is_no_character(tmp_path: Path):
+    for number in range(60):
+        (tmp_path / f"{number}.txt").write_text(prose(3, number))
+    for each in measure_baselines(train_on(tmp_path, "documents", steps=1)):
+        assert each.nats_per_character == pytest.approx(each.bits_per_byte * math.log(2)), each

@@ -127,3 +127,13 @@ def test_an_error_names_five_unknown_words_at_most_each_once():
     with pytest.raises(UserError) as caught:
         tokenizer.encode_prompt("x" * 10_000)
     assert len(str(caught.value)) < 200
+
+
+def test_the_mark_of_a_conversation_is_no_word():
+    text = "say <|user|> and <|end|> twice <|user|>"
+    tokenizer = WordTokenizer.train([text], 20, punctuation="keep").with_chat()
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_json()))
+    for name in ("<|user|>", "<|assistant|>", "<|end|>"):
+        assert theirs.token_to_id(name) == tokenizer.special_id(name)
+    with pytest.raises(UserError, match=r"<\|user\|> is a word"):
+        WordTokenizer(["<|user|>"], punctuation="keep").with_chat()

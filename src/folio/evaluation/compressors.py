@@ -95,10 +95,9 @@ def ppmd_bits_apart(
     """
     encoder = _ppmd_after(before, goes_on, order)
 
-    def size(*texts: Bytes) -> int:
-        return sum(len(encoder.encode(chunk)) for chunk in _chunks(texts, goes_on)) + len(
-            encoder.flush()
-        )
+    def size(*texts: Bytes) -> int:  # in a fork, in which other threads have ended
+        sizes = [len(encoder.encode(chunk)) for chunk in _chunks(texts, lambda: True)]
+        return sum(sizes) + len(encoder.flush())
 
     def added(known: Bytes, text: Bytes) -> int:
         return _in_a_fork(lambda: size(known, text)) - _in_a_fork(lambda: size(known))

@@ -95,7 +95,7 @@ class CompiledNGrams:
         queries = (asking, starts, cursor, rising, known)
         for keys, shared in self._sorted():
             _pass(self.text, self.first, keys, shared, order, table, queries)
-        _end(self.text, self.first, order, table, queries)
+        _end(self.text, self.first, table, queries)
         of_counts[:, 1] += np.cumsum(of_counts[:, ONCE_FROM_HERE])
 
     def _sorted(self) -> Iterator[Sorted]:
@@ -235,8 +235,8 @@ def _pass(text, first, keys, shared, order, table, queries):
 
 
 @kernel()
-def _end(text, first, order, table, queries):
-    for depth in range(order - 1, -1, -1):
+def _end(text, first, table, queries):
+    for depth in range(queries[2][DEEPEST], -1, -1):  # those that are open
         _close(text, first, depth, table, queries)
 
 

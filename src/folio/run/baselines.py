@@ -199,7 +199,7 @@ def _compressors(
         apart = [(p.known, p.text) for p in pieces]
         nats = ppmd_bits_apart(before, apart, goes_on) * math.log(2)
         text = np.concatenate([p.text for p in pieces])
-        characters = int(np.count_nonzero((text & 0xC0) != 0x80))
+        characters = int(np.count_nonzero(((text & 0xC0) != 0x80) & (text != 0)))
         read = _HeldOut(text, characters, sum(p.targets for p in pieces))
         of = f"PPMd, order {PPMD_ORDER_LONG}, in the model's windows"
         found.append(read.baseline(_named(of, before, PPMD_READS), "static", nats))

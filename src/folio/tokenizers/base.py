@@ -44,10 +44,12 @@ CHAT_KEY: the standard has no place for it, and the `tokenizers` library ignores
 
 
 def added_tokens(
-    special_tokens: dict[str, int], found_in_text: Mapping[str, int] | None = None
+    special_tokens: dict[str, int],
+    found_in_text: Mapping[str, int] | None = None,
+    normalized: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """The `added_tokens` of a standard tokenizer.json: special tokens, and tokens that match their
-    own name in text, in the order of their ids.
+    own name in text, some of them in the normalized text, in the order of their ids.
     """
     everything = special_tokens | dict(found_in_text or {})
     return [
@@ -57,7 +59,7 @@ def added_tokens(
             "single_word": False,
             "lstrip": False,
             "rstrip": False,
-            "normalized": False,
+            "normalized": name in normalized,
             "special": name in special_tokens,
         }
         for name, token_id in sorted(everything.items(), key=lambda item: item[1])

@@ -15,6 +15,7 @@ import numpy as np
 from folio.errors import UserError
 from folio.storage import read_json
 from folio.tokenizers.base import (
+    CHAT_TOKENS,
     END_OF_DOCUMENT,
     UNKNOWN,
     TokenIds,
@@ -118,9 +119,9 @@ class WordTokenizer(Tokenizer):
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(empty.split(text))
-        # The name of a special token in the text is not a word.
-        words = [word for word in counts if counts[word] >= min_count]
-        words = [word for word in words if word not in empty.special_tokens]
+        # The name of a special token in the text is not a word; conversations may come later.
+        names = {*empty.special_tokens, *CHAT_TOKENS}
+        words = [word for word in counts if counts[word] >= min_count and word not in names]
         words.sort(key=lambda word: (-counts[word], word))
         del words[vocab_size - 2 :]
         tokenizer = cls(words, punctuation=punctuation, lowercase=lowercase)
@@ -131,6 +132,11 @@ class WordTokenizer(Tokenizer):
 
     def with_chat(self) -> WordTokenizer:
         added = [*self.special_tokens][2:]
+        if text := [name for name in chat_tokens_lacking(added) if name in self.words]:
+            raise UserError(
+                f"In this vocabulary {text[0]} is a word, so no conversation can be written with "
+                f"it. Train another one, or take --corpus.conversations text."
+            )
         added += chat_tokens_lacking(added)
         kept: Any = {"punctuation": self.punctuation, "lowercase": self.lowercase}
         return WordTokenizer(self.words, added=added, has_chat=True, **kept)

@@ -1,5 +1,6 @@
 """The tokenizer as a whole: files that other libraries read, special tokens, errors."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -80,6 +81,27 @@ def test_of_two_equal_merges_the_last_one_holds_as_in_the_tokenizers_library():
 def test_ids_that_are_not_in_the_order_of_the_merges_are_refused_for_tiktoken():
     with pytest.raises(UserError, match="order of the merges"):
         BPETokenizer.from_json(with_merges("b c", "a b")).to_tiktoken()
+
+
+@pytest.mark.parametrize("form", [None, "NFC", "NFKC"])
+def test_added_tokens_are_found_as_in_the_tokenizers_library(form: str | None):
+    table = BPETokenizer.train(["hug pug <tool bug"], 261, special_tokens=()).to_json()
+    names = {"<tool>": False, "ﬁx": False, "Å": True, "<tool": True}
+    table["normalizer"] = {"type": form} if form else None
+    table["added_tokens"] += [
+        {"id": 261 + i, "content": name, "normalized": normalized, "special": False}
+        | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+        for i, (name, normalized) in enumerate(names.items())
+    ]
+    tokenizer = BPETokenizer.from_json(table)
+    again = BPETokenizer.from_json(tokenizer.to_json())
+    theirs = in_tokenizers(tokenizer)
+    parts = ["<tool>", "\u0338", "＜tool＞", "ﬁx", "fix", "A\u030a", "Å", "<tool", " hug"]
+    for text in map("".join, itertools.product(parts, repeat=3)):
+        ids = tokenizer.encode(text).tolist()
+        assert ids == theirs.encode(text).ids == again.encode(text).tolist(), text
+    with pytest.raises(UserError, match="no added tokens"):
+        tokenizer.to_tiktoken()
 
 
 def python(script: str) -> str:

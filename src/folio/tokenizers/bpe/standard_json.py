@@ -50,6 +50,8 @@ class Contents(NamedTuple):
     place for it, and the `tokenizers` library ignores it."""
     found_in_text: Mapping[str, int] = MappingProxyType({})
     """Added tokens that match their own name in any text before anything else."""
+    normalized_names: frozenset[str] = frozenset()
+    """Those of them that are found in the normalized text; the others, in the text as it is."""
     roles: Mapping[str, str] = MappingProxyType({})
     """Names of the special tokens that begin and end a document (keys `begin` and `end`), if they
     differ from ours, and of others that end a text, too (keys with OTHER_END and a number). Stored
@@ -94,7 +96,9 @@ def to_standard(contents: Contents) -> dict[str, Any]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added_tokens(contents.special_tokens, contents.found_in_text),
+        "added_tokens": added_tokens(
+            contents.special_tokens, contents.found_in_text, contents.normalized_names
+        ),
         "normalizer": normalizer,
         "pre_tokenizer": splitter(contents.pattern),
         "post_processor": None,
@@ -166,6 +170,7 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
                 f"Use a byte-level tokenizer.json."
             )
     added: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    normalized: set[str] = set()
     for token in table.get("added_tokens") or []:
         is_special = bool(token.get("special", True))
         if not is_special and any(token.get(key) for key in AROUND):
@@ -174,6 +179,8 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
                 f"({' or '.join(AROUND)}), which Folio does not do."
             )
         added[is_special][token["content"]] = token["id"]
+        if not is_special and token.get("normalized"):
+            normalized.add(token["content"])
     vocabulary: dict[str, int] = dict(model["vocab"])  # no Record: what it lacks has its own error
     rules = rules_from_names(
         vocabulary, model["merges"], source, ignore_merges=bool(model.get("ignore_merges"))
@@ -191,6 +198,7 @@ def _from_standard(table: Mapping[str, Any], source: str) -> Contents:
         normalization=normalizer["type"] if normalizer else None,
         merge_counts=_merge_counts(model, source),
         found_in_text=added[False],
+        normalized_names=frozenset(normalized),
         roles=_roles(model, added[True], source),
         has_chat=_has_chat(model, added[True], source),
     )

@@ -189,10 +189,22 @@ class BPETokenizer(Tokenizer):
         return self._encode_ordinary(text, self._encode_chunks)
 
     def _encode_ordinary(self, text: str, encode: Callable[[str], TokenIds]) -> TokenIds:
-        text = self.normalize(text)
-        if self._contents.found_in_text:
-            return self._encode_around(text, self._contents.found_in_text, encode)
-        return encode(text)
+        """Encode around names that stand for themselves: as `tokenizers` does, some are found in
+        the text as it is, and the others in the normalized rest.
+        """
+        in_text, in_rest = self._names
+
+        def encode_rest(rest: str) -> TokenIds:
+            rest = self.normalize(rest)
+            return self._encode_around(rest, in_rest, encode) if in_rest else encode(rest)
+
+        return self._encode_around(text, in_text, encode_rest) if in_text else encode_rest(text)
+
+    @cached_property
+    def _names(self) -> tuple[dict[str, int], dict[str, int]]:
+        names, normalized = self._contents.found_in_text, self._contents.normalized_names
+        in_text = {name: i for name, i in names.items() if name not in normalized}
+        return in_text, {self.normalize(name): names[name] for name in normalized}
 
     def encode_prompt(self, text: str) -> TokenIds:
         """Token ids of a text that the vocabulary must cover completely.
@@ -277,16 +289,16 @@ class BPETokenizer(Tokenizer):
         """Convert to a tiktoken encoding with the same ids.
 
         Raises:
-            UserError: the ids are not in the order of the merges, which tiktoken needs.
+            UserError: tiktoken has no such vocabulary.
         """
         import tiktoken
 
         new_ids = self._contents.rules.new_ids
-        lacks = (self._contents.rules.byte_ids < 0).any()
-        if self._contents.normalization or lacks or (np.diff(new_ids) <= 0).any():
+        lacks = (self._contents.rules.byte_ids < 0).any() or (np.diff(new_ids) <= 0).any()
+        if self._contents.normalization or self._contents.found_in_text or lacks:
             raise UserError(
                 "tiktoken cannot run this vocabulary: it needs all bytes, ids in the order of the "
-                "merges, and no normalization."
+                "merges, no normalization, and no added tokens that stand for themselves in a text."
             )
         special = set(self.special_tokens.values())
         return tiktoken.Encoding(
