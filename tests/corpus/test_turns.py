@@ -112,13 +112,32 @@ def test_they_are_texts_where_the_user_wants_that(tmp_path: Path):
     assert document.text == "as it was"
 
 
-def test_conversations_in_which_tools_speak_are_left_out_and_told(tmp_path: Path):
-    strange = {"messages": [*ASKED, {"role": "tool", "content": "42"}]}
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([*ASKED, {"role": "tool", "content": "42"}], "conversations in which others speak"),
+        (said(("user", "Why?")), "conversations without an answer"),
+        (
+            [ASKED[0], {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}],
+            "conversations whose answers have no text",
+        ),
+    ],
+)
+def test_conversations_from_which_no_answer_is_learned_are_left_out_and_told(
+    tmp_path: Path, messages: Any, why: str
+):
+    strange = {"messages": messages}
     corpus = read(write(tmp_path, "a.jsonl", jsonl([strange, *talks(3)])))
     assert len(corpus.documents) == 3
-    dropped = corpus.record()["ledger_bytes"]["dropped"]
-    assert dropped["conversations in which others speak"] == len(jsonl([strange]))
-    assert any("1 of 4 records, which are left out" in line for line in corpus.reading.warnings())
+    assert corpus.record()["ledger_bytes"]["dropped"][why] == len(jsonl([strange]))
+    assert any(f"1 of 4 records are {why}" in line for line in corpus.reading.warnings())
+
+
+def test_roles_in_capitals_numbers_and_texts_in_an_object_are_read(tmp_path: Path):
+    record = {"messages": [{"role": "User", "content": {"type": "text", "text": "Why?"}}]}
+    record["messages"].append({"role": "Assistant", "content": 7})
+    corpus = read(write(tmp_path, "a.jsonl", jsonl([record, *talks(3)])))
+    assert [Turn("user", "Why?"), Turn("assistant", "7")] in contents(corpus)
 
 
 turn_texts = st.text(st.characters(codec="utf-8", exclude_characters=MARKS), max_size=9)

@@ -65,8 +65,8 @@ def turns_of(messages: Iterable[tuple[str, str]]) -> Conversation:
 def messages_in(record: Any) -> list[tuple[str, str]] | None:
     """Role and text of each message of a record; None if it is not a conversation.
 
-    A conversation has `messages`, at least one of them an assistant's, or `prompt` and
-    `completion`, as texts or as messages. Roles may be others than those of SPEAKERS.
+    A conversation has `messages`, or `prompt` and `completion`, as texts or as messages. Roles may
+    be others than those of SPEAKERS, and nobody may answer.
     """
     if not isinstance(record, dict):
         return None
@@ -78,14 +78,19 @@ def messages_in(record: Any) -> list[tuple[str, str]] | None:
             return [("user", prompt), ("assistant", completion)]
         if isinstance(prompt, list) and isinstance(completion, list):
             said = [*prompt, *completion]
-    if not isinstance(said, list):
+    if not isinstance(said, list) or not said:
         return None
     messages: list[tuple[str, str]] = []
     for message in said:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             return None
-        messages.append((message["role"], plain(message.get("content"))))
-    return messages if any(role == "assistant" for role, _ in messages) else None
+        messages.append((message["role"].lower(), plain(message.get("content"))))
+    return messages
+
+
+def is_answered(messages: Iterable[tuple[str, str]]) -> bool:
+    """Whether an assistant speaks in some messages."""
+    return any(role == "assistant" for role, _ in messages)
 
 
 def marked(turns: Sequence[Turn]) -> str:

@@ -84,12 +84,12 @@ def plain(content: Any) -> str:
     """The text of a message, which may have several parts; pictures and tool calls are skipped."""
     if isinstance(content, str):
         return content
+    if isinstance(content, int | float) and not isinstance(content, bool):
+        return str(content)
+    if isinstance(content, dict):
+        return plain(content.get("text"))
     if isinstance(content, list):
-        return "".join(
-            part if isinstance(part, str) else plain(part.get("text"))
-            for part in content
-            if isinstance(part, str | dict)
-        )
+        return "".join(plain(part) for part in content if isinstance(part, str | dict))
     return ""
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from folio.corpus.formats.conversations import CONVERSATION_KEYS, conversation, instruction
 from folio.corpus.formats.passage import Notes, Passage
 from folio.corpus.formats.tables import TEXT_COLUMNS
-from folio.corpus.turns import SPEAKERS, marked, messages_in, turns_of
+from folio.corpus.turns import SPEAKERS, is_answered, marked, messages_in, turns_of
 from folio.errors import UserError
 
 FIRST_RECORDS = 1000
@@ -19,6 +19,7 @@ FIRST_CHARACTERS = 1 << 24
 """In characters; the key is chosen from as many, or from a thousand records."""
 BAD_LINES = 0.01
 """Share of lines that may be invalid JSON; one line always may."""
+OTHERS_SPEAK = "conversations in which others speak"
 
 
 class Record(NamedTuple):
@@ -54,14 +55,20 @@ def texts_of_records(
     coming = iter(records)
     first = list(_first(coming))
     chosen = column or _choose([record.value for record in first])
-    n = n_without = n_others = 0
-    seen: Counter[str] = Counter()
+    n = n_without = 0
+    seen, left_out = Counter[str](), Counter[str]()
+    talks = conversations == "turns" and not column
+    answered = talks and any(is_answered(messages_in(record.value) or ()) for record in first)
     for record in itertools.chain(first, coming):
         n += 1
-        if conversations == "turns" and not column and (said := messages_in(record.value)):
-            if text := _turns(record, said, notes):
+        said = messages_in(record.value) if talks else None
+        if said and (answered or is_answered(said)):
+            if why := _why_left_out(said):
+                notes.dropped[why] += record.n_bytes
+                left_out[why] += 1
+            else:
+                text = _turns(record, said, notes)
                 yield Passage(text, record.place, document=True, conversation=True)
-            n_others += not text
             continue
         text = _text(record.value, chosen, notes)
         if text:
@@ -77,9 +84,9 @@ def texts_of_records(
             f"{first[0].place} has no text in '{chosen or 'text'}'; the records have {names}. "
             f"Name one with --corpus.text-column"
         )
-    if n_others:
-        others = f"speak in {n_others:,} of {n:,} records, which are left out"
-        notes.warnings.append(f"others than {', '.join(SPEAKERS)} {others}")
+    for why, count in left_out.items():
+        who = f" than {', '.join(SPEAKERS)}" if why == OTHERS_SPEAK else ""
+        notes.warnings.append(f"{count:,} of {n:,} records are {why}{who}; they are left out")
     if n_without:
         key = f" in '{chosen}'" if chosen else ""
         notes.warnings.append(f"{n_without:,} of {n:,} records have no text{key}")
@@ -187,11 +194,19 @@ def _text(value: Any, chosen: str, notes: Notes) -> str:
     return text
 
 
-def _turns(record: Record, said: Sequence[tuple[str, str]], notes: Notes) -> str:
-    """A conversation with its marks; empty, and counted, if it has other speakers."""
+def _why_left_out(said: Sequence[tuple[str, str]]) -> str:
+    """Name what keeps a conversation from being learned; empty if nothing does."""
     if any(role not in SPEAKERS for role, _ in said):
-        notes.dropped["conversations in which others speak"] += record.n_bytes
-        return ""
+        return OTHERS_SPEAK
+    if not is_answered(said):
+        return "conversations without an answer"
+    if not any(role == "assistant" and text for role, text in said):
+        return "conversations whose answers have no text"
+    return ""
+
+
+def _turns(record: Record, said: Sequence[tuple[str, str]], notes: Notes) -> str:
+    """A conversation with its marks."""
     table = record.value
     used = {"messages"} if "messages" in table else {"prompt", "completion"}
     n_known = sum(len(text.encode("utf-8", "replace")) for message in said for text in message)
