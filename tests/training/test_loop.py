@@ -19,6 +19,7 @@ from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.tokens.stream import Batch
 from folio.training import evaluating, loop
+from folio.training.batches import next_batch
 from folio.training.config import TrainingConfig, budget_steps
 from folio.training.deadline import Deadline, TimeBudget
 from folio.training.loop import evaluate, note_evaluation, train, update_weights
@@ -104,6 +105,18 @@ def test_training_learns_what_can_be_learned(training_of: MakeTraining):
     assert [step for step, _ in listener.evaluations] == [40, 80, 90] == listener.saves
     assert state.step == 90 and listener.endings == ["finished"]
     assert state.best_validation_loss == min(e.validation_loss for _, e in listener.evaluations)
+
+
+def test_a_batch_of_questions_alone_moves_no_weight_and_has_no_loss(training_of: MakeTraining):
+    training, listener = training_of(training={"max_steps": 60}), Listener()
+    training.stream.loss_mask = np.zeros(len(TEXT) - 60, np.uint8)
+    training.stream.loss_mask[-40:] = 1
+    moved, update = list[int](), training.step.update
+    training.step.update = lambda *how: (moved.append(1), update(*how))[1]  # pyright: ignore
+    counted = [next_batch(training, step).n_targets for step in range(60)]
+    train(training, TrainingState(), listener)
+    assert min(listener.losses) > 0
+    assert len(listener.losses) == len(moved) == np.count_nonzero(counted) < 40
 
 
 def test_a_stop_is_heard_while_a_text_is_read_and_the_evaluation_comes_when_the_run_goes_on(

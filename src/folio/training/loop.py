@@ -93,13 +93,17 @@ def _train(
             return "interrupted"
 
         batch = next_batch(training, state.step)
-        try:
-            gradient = training.step.backward(batch, state.step)
+        try:  # a batch of questions alone teaches nothing
+            gradient = (
+                training.step.backward(batch, state.step) if batch.n_targets else Gradient(0.0, 0.0)
+            )
         except WorkerError:  # the weights are those before the step
             save()
             raise
         try:
-            learning_rate = update_weights(training, state.step, gradient)
+            learning_rate = (
+                update_weights(training, state.step, gradient) if batch.n_targets else 0.0
+            )
         except FloatingPointError:  # the weights are those before the step
             stream.place = state.place
             save()
@@ -112,7 +116,8 @@ def _train(
         clock.read()
         if deadline is not None:
             deadline.stepped()
-        observer.stepped(state, gradient.loss, learning_rate)
+        if batch.n_targets:
+            observer.stepped(state, gradient.loss, learning_rate)
         if should_save() or (config.save_interval and state.step % config.save_interval == 0):
             save()
 
