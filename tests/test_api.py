@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import torch
 
 import folio
 from folio.generation.sampling import SamplingConfig, SamplingSettings
@@ -146,6 +147,26 @@ class Counting(folio.Observer):
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
         self.ending = ending
+
+
+@pytest.mark.parametrize("fast", ["auto", "off"])
+def test_torch_is_left_as_it_was(book: Path, fast: str):
+    def state() -> tuple[int, float, float]:
+        halved = float(torch.tensor(1e-40) * 0.5)
+        return torch.get_num_threads(), halved, float(torch.rand(1, generator=None))
+
+    threads, device = torch.get_num_threads(), {"threads": 1, "fast": fast}
+    try:
+        for flushes in (False, True):
+            torch.set_num_threads(2)
+            torch.set_flush_denormal(flushes)
+            torch.manual_seed(5)
+            before = state()
+            torch.manual_seed(5)
+            folio.train(book, **(TINY | {"device": TINY.get("device", {}) | device}))
+            assert state() == before
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_an_observer_hears_each_step(book: Path):

@@ -106,6 +106,14 @@ def test_a_linked_file_survives_its_source(tmp_path: Path):
     assert target.read_text() == "x"
 
 
+def test_of_a_link_the_file_is_linked(tmp_path: Path):
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "cache").symlink_to(tmp_path / "a")
+    link_or_copy(tmp_path / "cache", tmp_path / "b")
+    (tmp_path / "a").unlink()
+    assert (tmp_path / "b").read_text() == "x"
+
+
 def test_sha256_agrees_with_the_published_value(tmp_path: Path):
     path = tmp_path / "a"
     path.write_bytes(b"abc")  # FIPS 180-2, appendix B.1

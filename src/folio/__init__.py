@@ -90,6 +90,7 @@ def train(
     from folio.config import split_names
     from folio.export.importing import with_run
     from folio.notebook import in_notebook, interrupts
+    from folio.process import torch_as_before
     from folio.recipe.recipe import lay_over, make_recipe, source_layers
     from folio.recipe.start import started
     from folio.recipe.train import train_recipe
@@ -100,7 +101,8 @@ def train(
     table = started(with_run(lay_over(*source_layers(sources), budget, shown, settings)))
     recipe = make_recipe(table)
     asked, observers = should_stop or (lambda: False), [] if observer is None else [observer]
-    with interrupts() if in_notebook() else nullcontext(lambda: False) as interrupted:
+    hear = interrupts() if in_notebook() else nullcontext(lambda: False)
+    with torch_as_before(), hear as interrupted:
         if in_notebook():
             from folio.recipe.live_cell import LiveCell
 

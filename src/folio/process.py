@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -90,3 +90,17 @@ def account(name: str) -> dict[str, int]:
         return {}
     words = [line.split() for line in lines]
     return {row[0].rstrip(":"): int(row[1]) << 10 for row in words if row[2:] == ["kB"]}
+
+
+@contextmanager
+def torch_as_before() -> Generator[None]:
+    """Leave behind torch's threads, random numbers and way with denormal numbers as they were."""
+    import torch
+
+    threads, flushes = torch.get_num_threads(), bool(torch.tensor(1e-40) * 0.5 == 0)
+    try:
+        with torch.random.fork_rng(devices=()):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushes)

@@ -253,12 +253,12 @@ def sha256_of(path: Path) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it to another file system."""
+    """Hard-link a file, or copy it to another file system; of a link, what it leads to."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         try:
-            os.link(source, target)
+            os.link(source.resolve(), target)
         except OSError:
             shutil.copyfile(source, target)
     except OSError as error:
