@@ -56,6 +56,11 @@ def test_a_null_is_no_setting(folder: Path, tmp_path: Path):
     imported(folder, tmp_path)
 
 
+def test_a_context_of_fewer_than_no_positions_is_refused(folder: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="--context must be 1 to"):
+        imported(folder, tmp_path, context=-5)
+
+
 def test_a_head_stands_for_the_embedding_where_both_are_one(tmp_path: Path):
     (tmp_path / "theirs").mkdir()
     model = theirs("Llama", tmp_path / "theirs", tie_word_embeddings=True, **LLAMA_SHAPE)

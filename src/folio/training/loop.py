@@ -55,9 +55,8 @@ def _train(
     should_stop: Callable[[], bool],
     should_save: Callable[[], bool],
 ) -> Ending:
-    config, stream, pace = training.config, training.stream, training.pace
-    deadline = training.deadline
-    stream.place = state.place
+    config, pace, deadline = training.config, training.pace, training.deadline
+    training.stream.place = state.place
     training.step.refresh()  # the weights may be those of a checkpoint
     clock = RunClock(state, deadline)
 
@@ -93,30 +92,26 @@ def _train(
             return "interrupted"
 
         batch = next_batch(training, state.step)
-        try:  # a batch of questions alone teaches nothing
-            gradient = (
-                training.step.backward(batch, state.step) if batch.n_targets else Gradient(0.0, 0.0)
-            )
+        try:
+            gradient = training.step.backward(batch, state.step)
         except WorkerError:  # the weights are those before the step
             save()
             raise
         try:
-            learning_rate = (
-                update_weights(training, state.step, gradient) if batch.n_targets else 0.0
-            )
+            learning_rate = update_weights(training, state.step, gradient)
         except FloatingPointError:  # the weights are those before the step
-            stream.place = state.place
+            training.stream.place = state.place
             save()
             return "non-finite"
 
         state.step += 1
         state.tokens += batch.n_targets
-        state.place = stream.place
+        state.place = training.stream.place
         state.gradient_norm, state.loss_scale = gradient.norm, training.step.loss_scale
         clock.read()
         if deadline is not None:
             deadline.stepped()
-        if batch.n_targets:
+        if batch.n_targets:  # all of it may be questions
             observer.stepped(state, gradient.loss, learning_rate)
         if should_save() or (config.save_interval and state.step % config.save_interval == 0):
             save()
@@ -156,5 +151,6 @@ def update_weights(training: Training, step: int, gradient: Gradient) -> float:
         raise FloatingPointError("the loss or a gradient is not finite")
     pace = training.pace
     lr_scale = learning_rate_share(training.schedule, pace.progress(step + 1) - 1, pace.planned)
-    training.step.update(lr_scale, gradient.norm)
+    if gradient.norm:  # else no target counted, and old momentum is no reason to move
+        training.step.update(lr_scale, gradient.norm)
     return lr_scale * training.optimizer_config.learning_rate
