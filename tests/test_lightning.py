@@ -113,11 +113,13 @@ def test_windows_are_short_for_a_share_of_the_steps_however_many_batches_one_tak
         assert lengths == [4] * 7 * accumulated + [16] * 5 * accumulated
 
 
-@pytest.mark.parametrize("preset", ["gpt2", "modern"])
-def test_a_checkpoint_goes_on_where_it_was_saved(text: Path, tmp_path: Path, preset: str):
+@pytest.mark.parametrize(("preset", "dropout"), [("gpt2", 0.0), ("modern", 0.0), ("gpt2", 0.3)])
+def test_a_checkpoint_goes_on_where_it_was_saved(
+    text: Path, tmp_path: Path, preset: str, dropout: float
+):
     from tests.fitting import Losses, ModelCheckpoint, fit, from_recipe
 
-    recipe, whole = recipe_of(text, preset), Losses()
+    recipe, whole = recipe_of(text, preset, residual_dropout=dropout), Losses()
     kept = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
     fit(from_recipe(recipe), whole, kept)
     rest, parts = Losses(), from_recipe(recipe)

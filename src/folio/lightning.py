@@ -5,7 +5,11 @@
     from folio.recipe.recipe import make_recipe
 
     module, data = from_recipe(make_recipe({"training": {"max_steps": 200}}))
-    Trainer(max_steps=data.max_steps, logger=False).fit(module, data)
+    every = data.parts.config.evaluation_interval  # steps; without these two there is no val_loss
+    trainer = Trainer(
+        max_steps=data.max_steps, val_check_interval=every, check_val_every_n_epoch=None
+    )
+    trainer.fit(module, data)
 
 Model, batches and their order, loss, optimizer, clipping and schedule are those of `folio train`,
 so the losses are, too. Precision, devices and checkpoints are the Trainer's: give it neither
@@ -149,13 +153,17 @@ class FolioData(LightningDataModule):
         return DataLoader(own, batch_size=None, generator=torch.Generator())
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the position, and the number of batches so far."""
-        return {"place": self.place, "step": self.step}
+        """What a checkpoint keeps: the position, the number of batches so far, and what dropout on
+        a processor draws from.
+        """
+        return {"place": self.place, "step": self.step, "random": torch.get_rng_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the position of a checkpoint."""
         # Checkpoints from before short windows have no step, and need none.
         self.place, self.step = state_dict["place"], state_dict.get("step", 0)
+        if "random" in state_dict:
+            torch.set_rng_state(state_dict["random"])
 
 
 class Batches(IterableDataset[dict[str, Any]]):
