@@ -34,7 +34,7 @@ from folio.tokenizers import load
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.deadline import TimeBudget
-from folio.training.distributed import ProcessGroup, is_launched, join
+from folio.training.distributed import Processes, is_launched, join
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
 from folio.training.schedule import learning_rate_share, window_length
@@ -183,7 +183,7 @@ def _on_this_machine(
     moved: bool,
     changes: dict[str, Any],
     watcher: Watcher,
-    group: ProcessGroup | None,
+    group: Processes | None,
 ) -> tuple[Recipe, Device]:
     """Use the run's original device as far as this machine has it.
 

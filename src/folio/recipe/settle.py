@@ -22,7 +22,7 @@ from folio.run.prediction import Estimate
 from folio.storage import local
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 
 
 class Settled(NamedTuple):
@@ -45,7 +45,7 @@ def settle(
     watcher: Watcher,
     given: Table | None = None,
     clock: CommandClock | None = None,
-    group: ProcessGroup | None = None,
+    group: Processes | None = None,
 ) -> Settled:
     """Prepare the text, and resolve all that a recipe leaves open, except the budget.
 

@@ -47,7 +47,7 @@ from folio.evaluation.score import Score, Window, places_of, score
 from folio.tokenizers.base import TokenIds
 from folio.tokens.stream import IGNORED, Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.distributed import ProcessGroup, add_up_nll
+from folio.training.distributed import Processes, add_up_nll
 from folio.training.fsdp_rows import Rows, own_rows, rows_of
 from folio.training.gradients import gradient_of, gradients_of, require_gradients, total_norm
 from folio.training.objective import Loss, usual_loss
@@ -67,7 +67,7 @@ class FSDPStep:
         device: Device,
         config: TrainingConfig,
         optimizer_config: OptimizerConfig,
-        group: ProcessGroup,
+        group: Processes,
         seed: int,
     ) -> None:
         """Divide a model.
@@ -130,14 +130,14 @@ class FSDPStep:
             start, stop = rows_of(whole.shape, rank, world_size)
             rows = torch.empty(stop - start)
             if len(rows):
-                self.group.pass_on(rows, 0, rank)
+                self.group.send(rows, 0, rank)
             return rows
         each = [
             whole.view(-1)[slice(*rows_of(whole.shape, n, world_size))] for n in range(world_size)
         ]
         for other, rows in enumerate(each):
             if other and len(rows):
-                self.group.pass_on(rows, 0, other)
+                self.group.send(rows, 0, other)
         return each[0]
 
     def backward(self, batch: Batch, step: int) -> Gradient:
@@ -159,7 +159,7 @@ class FSDPStep:
         require_gradients(gradients_of(self.compute))
         told[1], told[2] = self.should_stop(), self.should_save()
         told[3] = total_norm(self._gradients()).square()
-        self.group.reduce(told)
+        self.group.all_reduce(told)
         loss, stop, save, square = map(float, told.cpu().numpy())
         self.stopping, self.saving = self.stopping or stop > 0, save > 0
         return Gradient(loss, math.sqrt(square))
