@@ -30,7 +30,7 @@ DIGESTS: dict[str, str] = {
     "folio.training.gradients": "b4a44fc150376ebab438c6b55f2a33572c9a7508bb94e39f23ac76353f95a8df",
     "folio.training.objective": "b5348fff690993ffa2c8b518a73ddac63d54b9cf05215c1fea2eb576ab0e4ab7",
     "folio.training.optimizers": "5b168c118a041a6b966c21630024e5c1219efdd0a546338aca6727c3a7e94986",
-    "folio.training.step": "fc172a3e1ab4d40a4826d77bbca5c59265ff6db4a97e62d66c645139cab34d6e",
+    "folio.training.step": "98d4bea441bf3b6af26a1c9cecf0997c7571e40e32d2f89a5bab3bdaa4f9a0b6",
 }
 """Module -> sha256 of its source."""
 

@@ -28,8 +28,8 @@ class StoppedError(Exception):
 
 def is_evaluation_due(training: Training, step: int) -> bool:
     """Whether the losses are measured after so many steps: at intervals, or at shares of a pace
-    whose steps nobody knows beforehand; at the end in any case, and before the first step, where
-    the weights have learned already.
+    whose steps nobody knows beforehand; at the end and at step 0 in any case. The loop skips a step
+    that was evaluated already, and step 0 of random weights.
     """
     config, pace = training.config, training.pace
     if step in (0, pace.last):

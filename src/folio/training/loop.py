@@ -130,7 +130,7 @@ def _measure(
 
 
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
-    """Keep the best loss, and count the evaluations since."""
+    """Keep the best loss, and count the evaluations that are worse than it."""
     state.evaluated_step = state.step
     loss, best = evaluation.validation_loss, state.best_validation_loss
     state.stale_evaluations = stale_evaluations(

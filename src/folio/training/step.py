@@ -1,8 +1,9 @@
 """A training step: the gradient of a batch, then the update of the weights by it.
 
 `PlainStep` is the textbook version, in one process with torch alone: forward, `loss.backward()`,
-clip, update. Accelerators and `--device.fast off` use it. `parallel/` does the same on all cores of
-a processor, faster.
+clip, update. `--device.fast off` uses it, and so does any device whose faster step does not apply
+(`why_plain` in recipe/build.py). `parallel/` computes the same on all cores of a processor,
+`accelerated/` on a GPU.
 
 Shapes:  B windows in a batch · T context length · V vocabulary
 """
