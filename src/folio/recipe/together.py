@@ -18,7 +18,7 @@ from folio.recipe.finish import Result
 from folio.recipe.recipe import Recipe, read_recipe
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import restore
-from folio.recipe.watcher import Both, Watcher
+from folio.recipe.watcher import Observers, Watcher
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.training.distributed import DistributedStep, Processes, leave
@@ -99,7 +99,7 @@ def train_along(
         should_stop: whether this one was asked to stop; then all do.
     """
     timer = SaveTimer(training.config.save_minutes)
-    observer = Both(observer, timer)
+    observer = Observers(observer, timer)
     if group is None:
         return train(training, state, observer, should_stop, timer.is_due)
     step, own, seed = training.step, training.step.optimizer, recipe.seed
@@ -118,7 +118,7 @@ def train_along(
         leave()
 
 
-class Gathered(Both):
+class Gathered(Observers):
     """Has what the processes divide put together before an observer saves it."""
 
     def __init__(
