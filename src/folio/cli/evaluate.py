@@ -83,14 +83,14 @@ def evaluate(
     found = find_run(run)
 
     from folio.device import choose_device
-    from folio.run.ngrams import in_words, read_weights
+    from folio.run.ngrams import in_words, read_ngram_weights
     from folio.run.opening import open_run
 
     opened = open_run(found, checkpoint)
     chosen = choose_device(_as_trained(read_toml(found.recipe_file)["device"], device))
     for complaint in opened.complaints:
         say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    record, most = read_weights(found), math.inf if whole else opened.read_in_minutes
+    record, most = read_ngram_weights(found), math.inf if whole else opened.read_in_minutes
     if files or text:
         records = _evaluate_texts(opened, chosen, files, text, encoding, most)
     else:
