@@ -18,7 +18,7 @@ from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
 from folio.tokens.goldfish import dropped
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 from tests.export.making import MODERN, TOKENIZERS, random_run
 from tests.recipe.test_resume import recipe_of
 from tests.recipe.test_start import DEVICE, Listener

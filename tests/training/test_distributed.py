@@ -23,7 +23,8 @@ from folio.device import Device
 from folio.errors import UserError
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
-from folio.tokens.stream import IGNORED, Batch, StreamConfig, TokenStream
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import Batch, StreamConfig, TokenStream
 from folio.training.distributed import DistributedStep, Processes
 from folio.training.loop import train
 from folio.training.parts import Training

@@ -24,7 +24,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.feed_forward": "48d8263f63c4b1d0c96530776c738de43abb06a1960362fb0cec5074e8df5526",
     "folio.model.gpt": "5ab445a930a5eb6ddc00015c57c515f3e5c8c20384a4d636581d63e8f9290639",
     "folio.model.kv_cache": "96804eb1cc9f0d9be58ca38b16ec58754557632f0f20f48267b0f6b5993ac8d9",
-    "folio.model.loss": "94177992af6566282c9f712cd24651cadc72600ade91999d81bc6fa5d4df2602",
+    "folio.model.loss": "6ea75c2423e385390726683c0aa4460f9049489972a9565a57d2553c0bafae90",
     "folio.model.normalization": "30776639ae18140a2042c292a9facd2b7559a8f1cd9cd9ca01b8a84014cf9c1f",
     "folio.model.positions": "0b90e1d61316250ff53265180795e75ef275e1a958885249333fc981b4d97bfa",
     "folio.training.gradients": "b4a44fc150376ebab438c6b55f2a33572c9a7508bb94e39f23ac76353f95a8df",

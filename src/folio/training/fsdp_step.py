@@ -45,7 +45,8 @@ from folio.device import Device
 from folio.errors import UserError
 from folio.evaluation.score import Score, Window, places_of, score
 from folio.tokenizers.base import TokenIds
-from folio.tokens.stream import IGNORED, Batch
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.distributed import Processes, add_up_nll
 from folio.training.fsdp_rows import Rows, own_rows, rows_of

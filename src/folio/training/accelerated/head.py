@@ -24,7 +24,7 @@ from folio.fast.untouched import is_untouched
 from folio.fast.written_for import is_as_written
 from folio.model import loss as plain_loss
 from folio.model.gpt import GPT
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 
 MULTIPLE = 128
 """Of which the padded vocabulary is a multiple. nanoGPT reports a quarter more speed for 50,304
