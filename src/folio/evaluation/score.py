@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from folio.accelerator import ran_out_of_memory, release, to_device
 from folio.errors import UserError
-from folio.evaluation.uncertainty import ratio_error, standard_error
+from folio.evaluation.uncertainty import standard_error
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 BATCH_TOKENS = 4096
@@ -89,8 +89,9 @@ class Score:
         Args:
             nll: (n,) the nats of each target.
             targets: (n,) their ids.
-            protocol, blocks: as in `score`, the latter (n,) per target.
+            protocol: the name of their list of windows.
             vocab_size: V of the model.
+            blocks: (n,) which targets belong together, for the standard error.
         """
         nats = nll.astype(np.float64)
         counts = np.bincount(targets, minlength=vocab_size)
@@ -293,7 +294,6 @@ def score(
     tokens: TokenIds,
     windows: list[Window],
     protocol: str,
-    blocks: NDArray[np.int64] | None = None,
     nll: list[NDArray[np.float32]] | None = None,
 ) -> Score:
     """Read the windows without dropout and sum the cross-entropy.
@@ -303,7 +303,6 @@ def score(
         tokens: (N,) token ids.
         windows: what to read.
         protocol: the name of this list of windows.
-        blocks: (N,) which tokens belong together, for the standard error.
         nll: receives the nats of each target, in the order of the windows, as arrays.
 
     Raises:
@@ -312,24 +311,14 @@ def score(
     if not windows or len(tokens) < 2:
         raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
     nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
-    of_blocks, in_blocks = np.zeros(0), np.zeros(0)
-    index = np.zeros(0, np.int64)
-    if blocks is not None:
-        _, index = np.unique(blocks, return_inverse=True)
-        of_blocks, in_blocks = np.zeros((2, int(index.max()) + 1))
-    for part, targets, places, vocab_size in _token_nll(model, tokens, windows):
+    for part, targets, _, vocab_size in _token_nll(model, tokens, windows):
         nats += part.sum().item()
         squares += part.square().sum().item()
         n_targets += len(part)
         if nll is not None:
             nll.append(part.float().numpy())
         counts = np.bincount(targets, minlength=vocab_size) + (counts if len(counts) else 0)
-        if blocks is not None:
-            where = index[places]
-            of_blocks += np.bincount(where, part.numpy(), len(of_blocks))
-            in_blocks += np.bincount(where, minlength=len(of_blocks))
-    error = None if blocks is None else ratio_error(of_blocks, in_blocks)
-    return Score(protocol, n_targets, nats, squares, counts, error)
+    return Score(protocol, n_targets, nats, squares, counts)
 
 
 def token_nll(model: nn.Module, tokens: TokenIds, windows: list[Window]) -> NDArray[np.float32]:
@@ -399,24 +388,9 @@ def _read(
     return torch.cat(nats), logits.shape[1]
 
 
-def exact_score(
-    model: nn.Module,
-    tokens: TokenIds,
-    context_length: int,
-    blocks: NDArray[np.int64] | None = None,
-) -> Score:
+def exact_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
     """Score the whole text once, in windows side by side."""
-    return score(model, tokens, exact_windows(len(tokens), context_length), "exact", blocks)
-
-
-def strided_score(
-    model: nn.Module,
-    tokens: TokenIds,
-    context_length: int,
-    blocks: NDArray[np.int64] | None = None,
-) -> Score:
-    """Score the whole text, each target with at least half a context before it."""
-    return score(model, tokens, strided_windows(len(tokens), context_length), "strided", blocks)
+    return score(model, tokens, exact_windows(len(tokens), context_length), "exact")
 
 
 def batch_tokens_on(device: torch.device) -> int:
