@@ -78,7 +78,7 @@ class Score:
     @classmethod
     def of(
         cls,
-        nll: NDArray[np.float32],
+        nll: NDArray[np.floating],
         targets: TokenIds,
         protocol: str,
         vocab_size: int,
