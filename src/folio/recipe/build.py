@@ -19,7 +19,7 @@ from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
-from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
+from folio.tokens.goldfish import TOKENS_BEFORE
 from folio.tokens.loss_mask import LossMask
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
@@ -139,8 +139,7 @@ def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = N
     """Build the stream of (N,) token ids in the order that a recipe says; `loss_mask` as in
     TokenStream.
     """
-    usual = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
-    before = recipe.training.goldfish_before or usual
+    before = recipe.training.goldfish_before or TOKENS_BEFORE  # settle.py writes that of a run
     return TokenStream(
         tokens,
         window=recipe.model.context_length,

@@ -23,7 +23,7 @@ from folio.recipe.recipe import (
 )
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import whole_checkpoint
-from folio.recipe.settle import with_absolute_paths
+from folio.recipe.settle import with_absolute_paths, with_goldfish_before
 from folio.recipe.start import contradictions
 from folio.recipe.together import follow, leading, require_steps
 from folio.recipe.train import train_in, train_recipe
@@ -87,9 +87,9 @@ def resume_run(
         device_changes = overrides.get("device", {})
         asked = make_recipe(to_table(before), {"training": apart, "device": device_changes})
         require_installed(asked.training.log)
-        fingerprint = load(run.tokenizer_file).fingerprint
+        tokenizer = load(run.tokenizer_file)
         parts = (run.tokens_file(part) for part in ("train", "validation"))
-        train_ids, validation = (open_token_file(path, fingerprint) for path in parts)
+        train_ids, validation = (open_token_file(path, tokenizer.fingerprint) for path in parts)
         texts = train_ids, validation
         checkpoint, _ = whole_checkpoint(run)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
@@ -97,6 +97,7 @@ def resume_run(
         recipe, device = _on_this_machine(asked, wanted, moved, device_changes, watcher, group)
         done = checkpoint.step if checkpoint else 0
         recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
+        recipe = with_goldfish_before(recipe, tokenizer)
         require_steps(group, budget is not None)
         ends = run.events("end")
         if ends and ends[-1]["reason"] == "non-finite":
