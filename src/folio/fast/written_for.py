@@ -27,9 +27,9 @@ DIGESTS: dict[str, str] = {
     "folio.model.loss": "6ea75c2423e385390726683c0aa4460f9049489972a9565a57d2553c0bafae90",
     "folio.model.normalization": "30776639ae18140a2042c292a9facd2b7559a8f1cd9cd9ca01b8a84014cf9c1f",
     "folio.model.positions": "0b90e1d61316250ff53265180795e75ef275e1a958885249333fc981b4d97bfa",
-    "folio.training.gradients": "b4a44fc150376ebab438c6b55f2a33572c9a7508bb94e39f23ac76353f95a8df",
+    "folio.training.gradients": "3fa058e50748eee9bb934537f3b577962387f280fcfa2ce6a80e1dd955dbe65c",
     "folio.training.objective": "b5348fff690993ffa2c8b518a73ddac63d54b9cf05215c1fea2eb576ab0e4ab7",
-    "folio.training.optimizers": "5b168c118a041a6b966c21630024e5c1219efdd0a546338aca6727c3a7e94986",
+    "folio.training.optimizers": "c0f752b20694146312b6b6dc0760a5c39a5629676f14c0bfb337733198b8ef1b",
     "folio.training.step": "98d4bea441bf3b6af26a1c9cecf0997c7571e40e32d2f89a5bab3bdaa4f9a0b6",
 }
 """Module -> sha256 of its source."""

@@ -37,7 +37,7 @@ from folio.training.deadline import TimeBudget
 from folio.training.distributed import Processes, is_launched, join
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
-from folio.training.schedule import learning_rate_share, window_length
+from folio.training.schedule import lr_scale_at, window_length
 
 CHANGEABLE = ("training", "device")
 """Tables of a recipe that may change when a run is resumed."""
@@ -262,7 +262,7 @@ def _with_budget(
 def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) -> None:
     """Tell the user if a longer schedule raises the learning rate again."""
     share_before, share_after = (
-        learning_rate_share(r.schedule, pace.progress(step) - 1, pace.planned)
+        lr_scale_at(r.schedule, pace.progress(step) - 1, pace.planned)
         for r in (before, after)
         for pace in [Pace.of(r.schedule.pace, r.training.max_steps)]
     )

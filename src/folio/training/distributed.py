@@ -334,10 +334,10 @@ class DistributedStep:
             if p.grad is None:
                 p.grad = torch.empty_like(p)
             p.grad.copy_(gradient.view(p.shape))
-        norm = gradient_norm(self.parameters)
-        loss, stop, save, length = map(float, torch.cat([told, norm[None]]).cpu().numpy())
+        found = torch.cat([told, gradient_norm(self.parameters)[None]])
+        loss, stop, save, norm = map(float, found.cpu().numpy())
         self.stopping, self.saving = self.stopping or stop > 0, save > 0
-        return Gradient(loss, length)
+        return Gradient(loss, norm)
 
     def update(self, lr_scale: float, norm: float) -> None:
         """Clip the gradient and update the weights, in all processes alike."""

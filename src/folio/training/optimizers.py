@@ -63,7 +63,7 @@ class Rule:
 
 
 class AdamW(Rule):
-    """Steps whose length hardly depends on that of the gradient, with decoupled weight decay.
+    """Steps whose size hardly depends on that of the gradient, with decoupled weight decay.
 
         m <- beta1 m + (1 - beta1) g
         v <- beta2 v + (1 - beta2) g^2
@@ -128,7 +128,7 @@ class Muon(Rule):
         m <- momentum m + (1 - momentum) g
         o <- orthogonalize(momentum m + (1 - momentum) g)        as Nesterov looks at m
         v <- beta2 v + (1 - beta2) mean(o^2) of each row         how far each neuron moved lately
-        o <- o / sqrt(v), times what gives it the length it had
+        o <- o / sqrt(v), times what gives it the norm it had
         w <- w - lr decay w where that shrinks w as o does - lr sqrt(max(1, R / C)) o
 
     So directions with small gradients move as far as those with large ones, all neurons move about
@@ -188,8 +188,8 @@ def orthogonalize(x: Tensor) -> Tensor:
     for i, coefficients in enumerate(SQUARE_POLYNOMIALS if rows == columns else LONG_POLYNOMIALS):
         s = x @ x.T if rows <= columns else x.T @ x
         if i == 0:
-            length = largest_singular_value(s)
-            x, s = x / length, s / length.square()
+            norm = largest_singular_value(s)
+            x, s = x / norm, s / norm.square()
         factor = torch.zeros_like(s)
         for c in reversed(coefficients):  # Horner: ((... s + c) s + b) s + a
             factor = factor @ s

@@ -150,7 +150,7 @@ def bring_into_range(x: Array, low: Number, high: Number) -> None:
 
 
 @kernel(fastmath=True)
-def inverse_lengths(gram: Array, gram_squared: Array, tiny: Number, y: Array) -> None:
+def inverse_norms(gram: Array, gram_squared: Array, tiny: Number, y: Array) -> None:
     """Compute one over the eighth root of the sum of the eighth powers of all singular values.
 
     Args:
@@ -168,8 +168,8 @@ def inverse_lengths(gram: Array, gram_squared: Array, tiny: Number, y: Array) ->
             for k in range(side):
                 number = even * load(gram_squared[i, r, k])
                 total += number * number
-        length = math.sqrt(trace * math.sqrt(math.sqrt(total)))
-        y[i] = ONE / length if length > ZERO else ZERO
+        norm = math.sqrt(trace * math.sqrt(math.sqrt(total)))
+        y[i] = ONE / norm if norm > ZERO else ZERO
 
 
 @kernel(fastmath=True)

@@ -22,7 +22,7 @@ WARM_UPS = 3
 
 TOLERANCE = 0.05
 """Largest difference of what a recording leaves from what the function does, relative to its
-length: in bfloat16, compiled kernels, and atomic additions in another order, stay below 0.03."""
+norm: in bfloat16, compiled kernels, and atomic additions in another order, stay below 0.03."""
 
 
 class Graphed:
@@ -93,9 +93,9 @@ class Graphed:
             found.append([x.to("cpu", copy=True) for x in self.changes])
             put_back()
         for x, y in zip(*found):
-            off, length = (float(total_norm([z])) for z in (x - y, x))
-            if not off <= TOLERANCE * length:
-                raise ArithmeticError(f"a replay is off by {off:.3g} of {length:.3g}")
+            off, norm = (float(total_norm([z])) for z in (x - y, x))
+            if not off <= TOLERANCE * norm:
+                raise ArithmeticError(f"a replay is off by {off:.3g} of {norm:.3g}")
 
     def _keep(self, device: torch.device) -> Callable[[], None]:
         """Keep what the function changes, and the random state; returns what puts both back."""

@@ -45,7 +45,7 @@ class GraphedRule(Rule):
 
         Args:
             rule: the rule as it is written.
-            move: takes the rule, and scalars on the device: the share of the peak learning rate,
+            move: takes the rule, and scalars on the device: the factor on the peak learning rate,
                 and the number of steps, this one included.
         """
         super().__init__(Members(rule.parameters, rule.heights, rule.weight_decay), rule.config)
@@ -130,8 +130,8 @@ def orthogonalize_stack(x: Tensor) -> Tensor:
     for i, coefficients in enumerate(SQUARE_POLYNOMIALS if rows == columns else LONG_POLYNOMIALS):
         s = x @ x.mT if rows <= columns else x.mT @ x  # (S, M, M)
         if i == 0:  # as `largest_singular_value`
-            length = _square_sum(s @ s).sqrt().clamp(min=EPSILON) ** 0.25
-            x, s = x / length, s / length.square()
+            norm = _square_sum(s @ s).sqrt().clamp(min=EPSILON) ** 0.25
+            x, s = x / norm, s / norm.square()
         factor = _horner(s, coefficients)
         x = factor @ x if rows <= columns else x @ factor
     return x

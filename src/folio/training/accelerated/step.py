@@ -96,9 +96,9 @@ class AcceleratedStep(PlainStep):
             raise
         if self.loss_scale != 1.0:
             self._gradients.div_(self.loss_scale)
-        norm = total_norm([self._gradients])
-        loss, length = map(float, torch.stack([self._loss, norm]).cpu().numpy())  # waits, once
-        return Gradient(loss / n_targets, length)
+        found = torch.stack([self._loss, total_norm([self._gradients])])
+        loss, norm = map(float, found.cpu().numpy())  # waits for the GPU, once
+        return Gradient(loss / n_targets, norm)
 
     def _add_micro_batch(self, inputs: Tensor, targets: Tensor, loss_of: Any = None) -> None:
         """Add loss and gradients of (B, T) inputs and targets to what is there."""

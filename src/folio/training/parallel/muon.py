@@ -280,7 +280,7 @@ def polynomial(gram: Tensor, coefficients: Sequence[float], is_first: bool) -> T
     """
     gram_squared = torch.bmm(gram, gram)
     none = gram.new_empty(0, dtype=torch.float32)
-    scales = inverse_lengths(gram, gram_squared) if is_first else none
+    scales = inverse_norms(gram, gram_squared) if is_first else none
     *others, a, b, c = coefficients
     factor = combine(gram, gram_squared, (a, b, c), scales, is_last=not others)
     while others:
@@ -290,7 +290,7 @@ def polynomial(gram: Tensor, coefficients: Sequence[float], is_first: bool) -> T
     return factor
 
 
-def inverse_lengths(gram: Tensor, gram_squared: Tensor) -> Tensor:
+def inverse_norms(gram: Tensor, gram_squared: Tensor) -> Tensor:
     """Compute one over `optimizers.largest_singular_value` of matrices.
 
     Args:
@@ -301,7 +301,7 @@ def inverse_lengths(gram: Tensor, gram_squared: Tensor) -> Tensor:
     """
     y = gram.new_empty(len(gram), dtype=torch.float32)
     given = *calls.arrays(gram, gram_squared), np.float32(TINY)
-    calls.call(kernels.inverse_lengths, *given, *calls.arrays(y))
+    calls.call(kernels.inverse_norms, *given, *calls.arrays(y))
     return y
 
 
