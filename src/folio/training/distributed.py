@@ -266,9 +266,9 @@ class DistributedStep:
         """(N + 3,) gradients; the loss, and how many were asked to stop, and want to save."""
 
     @property
-    def world_size(self) -> int:
-        """Number of processes that share the work of this one, itself included."""
-        return self.step.world_size
+    def n_workers(self) -> int:
+        """Workers of this process that share its part of a batch, itself included."""
+        return self.step.n_workers
 
     @property
     def fitting_windows(self) -> int:
@@ -277,7 +277,7 @@ class DistributedStep:
 
     @property
     def peak_bytes(self) -> int:
-        """Peak memory of this process and its workers together, in bytes."""
+        """Peak memory of the workers of this process together in bytes; 0 where it is unknown."""
         return self.step.peak_bytes
 
     @property

@@ -92,7 +92,7 @@ def _score(
     """The score of the targets that count in some windows, and (n,) the nats of each target."""
     each, scores = list[NDArray[np.float32]](), list[Score]()
     step, at_once = training.step, batch_tokens_on(training.device.torch)
-    at_once = max(1, at_once // windows[0].length) * step.world_size  # one batch per worker
+    at_once = max(1, at_once // windows[0].length) * step.n_workers  # one batch per worker
     for first in range(0, len(windows), at_once):
         if should_stop():
             raise StoppedError

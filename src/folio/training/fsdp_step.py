@@ -60,7 +60,7 @@ from folio.training.step import Gradient
 class FSDPStep:
     """A Step by processes that divide weights, gradients and optimizer state."""
 
-    world_size, peak_bytes, fitting_windows, loss_scale = 1, 0, 0, 1.0
+    n_workers, peak_bytes, fitting_windows, loss_scale = 1, 0, 0, 1.0
 
     def __init__(
         self,

@@ -58,8 +58,8 @@ class Step(Protocol):
     """What the loss is multiplied by before its gradient is computed: 1 but in float16."""
 
     @property
-    def world_size(self) -> int:
-        """Number of processes that share the work, this one included."""
+    def n_workers(self) -> int:
+        """Workers of this process that share its part of a batch, itself included."""
         ...
 
     @property
@@ -69,7 +69,9 @@ class Step(Protocol):
 
     @property
     def peak_bytes(self) -> int:
-        """Peak memory of all processes together in bytes, once they have run."""
+        """Peak memory of these workers together in bytes, once they have run; 0 where
+        it is unknown.
+        """
         ...
 
     @property
@@ -133,7 +135,7 @@ half as much from the first batch on whose gradients it makes too large."""
 class PlainStep:
     """The textbook step: one process, one model, torch alone."""
 
-    world_size, peak_bytes, fitting_windows = 1, 0, 0
+    n_workers, peak_bytes, fitting_windows = 1, 0, 0
 
     def __init__(
         self,
