@@ -22,7 +22,7 @@ from torch import Tensor
 
 from folio.fast.written_for import is_as_written
 from folio.training import optimizers
-from folio.training.accelerated.graph import Graphed
+from folio.training.accelerated.graph import CudaGraphed
 from folio.training.config import OptimizerConfig
 from folio.training.gradients import gradient_of
 from folio.training.groups import Members
@@ -38,7 +38,7 @@ from folio.training.optimizers import (
 
 
 class GraphedRule(Rule):
-    """A rule that moves by an accelerated function, recorded as a CUDA graph."""
+    """A rule that moves by an accelerated function, captured as a CUDA graph."""
 
     def __init__(self, rule: Rule, move: Callable[[Any, Tensor, Tensor], None]) -> None:
         """Stand for a rule, whose state is kept.
@@ -55,7 +55,7 @@ class GraphedRule(Rule):
         def by_numbers(numbers: Tensor) -> None:
             move(rule, numbers[0], numbers[1])
 
-        self.move = Graphed(by_numbers)
+        self.move = CudaGraphed(by_numbers)
 
     def step(self, lr_scale: float) -> None:
         """Update the parameters as the rule does."""
