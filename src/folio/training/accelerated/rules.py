@@ -5,7 +5,7 @@ one shape, so that one operation computes what a loop over them would. Both keep
 rules that they stand for, and take the learning rate and the number of steps as tensors, so that
 neither is baked into a CUDA graph.
 
-Shapes:  S matrices · R x C each · M the smaller side
+Shapes:  N matrices of one shape, (out, in) each · M the smaller side
 """
 
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
@@ -107,10 +107,10 @@ def _move(
     lr_scale: Tensor,
     config: OptimizerConfig,
 ) -> None:
-    """Update S matrices (R, C) by (S, R, C), as `Muon._move` does one."""
+    """Update N matrices (out, in) by (N, out, in), as `Muon._move` does one."""
     lr, w = lr_scale * config.matrix_learning_rate, torch.stack(matrices)
     if config.matrix_beta2 < 1:
-        v = torch.stack(mean_squares)  # (S, R, 1)
+        v = torch.stack(mean_squares)  # (N, out, 1)
         v.lerp_(o.square().mean(2, keepdim=True), 1 - config.matrix_beta2)
         torch._foreach_copy_(mean_squares, v.unbind())
         even = o / (v.sqrt() + EPSILON)
@@ -124,11 +124,11 @@ def _move(
 
 
 def orthogonalize_stack(x: Tensor) -> Tensor:
-    """Compute `optimizers.orthogonalize` of each of (S, R, C) matrices, with S matmuls at once."""
+    """Compute `optimizers.orthogonalize` of (N, out, in) matrices, with N matmuls at once."""
     rows, columns = x.shape[1:]
     x = x / x.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     for i, coefficients in enumerate(SQUARE_POLYNOMIALS if rows == columns else LONG_POLYNOMIALS):
-        s = x @ x.mT if rows <= columns else x.mT @ x  # (S, M, M)
+        s = x @ x.mT if rows <= columns else x.mT @ x  # (N, M, M)
         if i == 0:  # as `largest_singular_value`
             norm = _square_sum(s @ s).sqrt().clamp(min=EPSILON) ** 0.25
             x, s = x / norm, s / norm.square()
@@ -138,7 +138,7 @@ def orthogonalize_stack(x: Tensor) -> Tensor:
 
 
 def _horner(s: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """(S, M, M) -> a + b s + c s^2 and so on."""
+    """(N, M, M) -> a + b s + c s^2 and so on."""
     *others, last = coefficients
     factor = s * last
     for i, c in enumerate(reversed(others)):
@@ -148,7 +148,7 @@ def _horner(s: Tensor, coefficients: Sequence[float]) -> Tensor:
 
 
 def _square_sum(x: Tensor) -> Tensor:
-    """(S, R, C) -> (S, 1, 1), the sum of the squares of each matrix."""
+    """(N, out, in) -> (N, 1, 1), the sum of the squares of each matrix."""
     return x.square().sum((1, 2), keepdim=True)
 
 
