@@ -201,7 +201,7 @@ def require_no_origin(run: Run) -> None:
     """Refuse to restart with random weights a run that began with those of another.
 
     Raises:
-        UserError: it did, and no checkpoint is left.
+        UserError: the run began with another run's weights, and has no usable checkpoint.
     """
     if run.start_file.exists():
         raise UserError(

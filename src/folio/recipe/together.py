@@ -138,7 +138,7 @@ def require_steps(group: Processes | None, is_timed: bool) -> None:
     """Refuse a budget in minutes where several processes train: each has a clock of its own.
 
     Raises:
-        UserError: it is one.
+        UserError: several processes were started with a budget in minutes.
     """
     if group is not None and is_timed:
         raise UserError(

@@ -49,9 +49,9 @@ from folio.training.step import Gradient, Step
 from folio.workers import WorkerError
 
 TIMEOUT_SECONDS = 600.0
-"""Without an answer of the others, after which a process gives up. FOLIO_TIMEOUT has another."""
+"""Seconds without an answer after which a process gives up; FOLIO_TIMEOUT overrides it."""
 PREPARING = timedelta(days=1)
-"""For which the others wait until the first one has prepared the text."""
+"""How long the others wait while the first process prepares the text."""
 N_TOLD = 3
 """Numbers beside the gradients in what is added up."""
 STOPPED = 75

@@ -49,7 +49,7 @@ def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False
         should_stop: asked again and again while texts are read.
 
     Raises:
-        StoppedError: it said yes.
+        StoppedError: should_stop() returned True.
     """
     length, validation = training.context_length, training.validation
     mask = training.validation_mask

@@ -112,7 +112,7 @@ class FSDPStep:
         at the same time.
 
         Raises:
-            WorkerError: one does not.
+            WorkerError: a process died or hung before it came here.
         """
         assert not self._has_begun, "the whole model has older weights by now"
         self._has_begun = True
@@ -214,7 +214,7 @@ class FSDPStep:
         by tensor; all must come here at the same time.
 
         Raises:
-            WorkerError: one does not.
+            WorkerError: a process died or hung before it came here.
         """
         with torch.no_grad(), self.group.together():
             for whole, divided in zip(self.model.parameters(), self.parameters):

@@ -287,7 +287,7 @@ class Optimizer:
         """Restore what `tensors` had, in this or in the parallel optimizer.
 
         Raises:
-            UserError: it was another optimizer, or one of other weights.
+            UserError: names or shapes differ from this optimizer's.
         """
         require_same_tensors(self.tensors, tensors, "optimizer")
         for name, own in self.tensors.items():

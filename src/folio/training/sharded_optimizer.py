@@ -230,7 +230,7 @@ class ShardedOptimizer:
         tensor; all must come here at the same time.
 
         Raises:
-            WorkerError: one does not.
+            WorkerError: a process died or hung before it came here.
         """
         self._gathered = {name: x for name in self._shapes if (x := self._whole(name)) is not None}
         try:
@@ -262,7 +262,7 @@ class ShardedOptimizer:
         """Restore the own part of what `tensors` gave, in this or another optimizer.
 
         Raises:
-            UserError: it was another optimizer, or one of other weights.
+            UserError: names or shapes differ from this optimizer's.
         """
         require_same_tensors(self._shapes, tensors, "optimizer")
         for name, own in self.state.items():

@@ -128,8 +128,8 @@ class Step(Protocol):
 
 
 FLOAT16_SCALE = 2.0**16
-"""Times which the loss is multiplied in float16, where most gradients would be too small for it;
-half as much from the first batch on whose gradients it makes too large."""
+"""Factor on the loss in float16, in which most gradients would otherwise be too small; halved
+whenever gradients overflow."""
 
 
 class PlainStep:

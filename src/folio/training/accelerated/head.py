@@ -27,8 +27,8 @@ from folio.model.gpt import GPT
 from folio.tokens.ignored import IGNORED
 
 MULTIPLE = 128
-"""Of which the padded vocabulary is a multiple. nanoGPT reports a quarter more speed for 50,304
-rows in place of 50,257 on an A100."""
+"""The padded vocabulary is a multiple of this. nanoGPT reports a quarter more speed for 50,304 rows
+in place of 50,257 on an A100."""
 
 NUMBERS = 1 << 28
 """Logits of a chunk: 1 GB in float32, twice over."""

@@ -27,7 +27,7 @@ from folio.training.python_state import WAY_OUT
 from folio.training.step import Gradient, PlainStep
 
 BACKEND = "inductor"
-"""Of torch.compile."""
+"""The backend that torch.compile uses."""
 
 
 class AcceleratedStep(PlainStep):
