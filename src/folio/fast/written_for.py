@@ -19,9 +19,9 @@ from typing import Any
 
 DIGESTS: dict[str, str] = {
     "folio.model.attention": "18c7c3dccb075c3f251e4007f7fb284ae9e86b23484c7236a498146d5ee92dd4",
-    "folio.model.block": "2ee064606bc0b4c3ad3d45154cddbb93d00faa57eb9b05fcb574bca5c02b6b7e",
+    "folio.model.block": "3c0e11fb6ebfe132c94119d5b742c6581aa8ccb85b243c29114561da0b9e8c31",
     "folio.model.dropout": "e2d8305c01a5bc5d8604dfb0c6d8688ad7e90258fe316d210dc426f4c5485480",
-    "folio.model.feed_forward": "48d8263f63c4b1d0c96530776c738de43abb06a1960362fb0cec5074e8df5526",
+    "folio.model.feed_forward": "a0ca4dd29558822255682f1c30155b59af6a2e561bbf67b9e328f0d4e43afe55",
     "folio.model.gpt": "5ab445a930a5eb6ddc00015c57c515f3e5c8c20384a4d636581d63e8f9290639",
     "folio.model.kv_cache": "96804eb1cc9f0d9be58ca38b16ec58754557632f0f20f48267b0f6b5993ac8d9",
     "folio.model.loss": "6ea75c2423e385390726683c0aa4460f9049489972a9565a57d2553c0bafae90",
