@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.cli.overrides import Text
 from folio.config import Table, read_toml
@@ -88,8 +89,7 @@ def evaluate(
 
     opened = open_run(found, checkpoint)
     chosen = choose_device(_as_trained(read_toml(found.recipe_file)["device"], device))
-    for complaint in opened.complaints:
-        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    say_complaints(opened)
     record, most = read_ngram_weights(found), math.inf if whole else opened.read_in_minutes
     if files or text:
         records = _evaluate_texts(opened, chosen, files, text, encoding, most)
