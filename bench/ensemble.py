@@ -50,7 +50,8 @@ from folio.run.directory import find_run
 from folio.run.model import Model
 from folio.run.opening import open_run
 from folio.tokenizers.base import TokenIds
-from folio.tokens.stream import IGNORED, Batch, StreamPosition, TokenStream
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import Batch, StreamPosition, TokenStream
 from folio.tokens.token_file import open_token_file
 from folio.training.loop import train
 from folio.training.parts import Evaluation, Training

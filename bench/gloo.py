@@ -27,7 +27,7 @@ from folio.model.gpt import GPT
 from folio.planning.step_cost import GRADIENT_BYTES
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.tokens.stream import Batch
-from folio.training.distributed import DistributedStep, ProcessGroup
+from folio.training.distributed import DistributedStep, Processes
 from folio.training.step import PlainStep
 from folio.workers import ProcessPool
 
@@ -76,7 +76,7 @@ def recipe_of(size: str) -> Recipe:
     return make_recipe(given, {"training": {"batch_size": WINDOWS[size]}})
 
 
-def times(group: ProcessGroup, size: str, rounds: int) -> tuple[float, float, float]:
+def times(group: Processes, size: str, rounds: int) -> tuple[float, float, float]:
     """Seconds of an all-reduce, of a plain step of a share, and of a step together."""
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -91,7 +91,7 @@ def times(group: ProcessGroup, size: str, rounds: int) -> tuple[float, float, fl
     row = torch.zeros(recipe.model.n_parameters)
 
     def alone() -> None:
-        group.reduce(row)
+        group.all_reduce(row)
 
     def computing() -> None:
         step.update(1.0, step.backward(half, 1).norm)
@@ -102,18 +102,18 @@ def times(group: ProcessGroup, size: str, rounds: int) -> tuple[float, float, fl
     return tuple(typical(group, work, rounds) for work in (alone, computing, whole))  # type: ignore[return-value]
 
 
-def typical(group: ProcessGroup, work: Callable[[], None], rounds: int) -> float:
+def typical(group: Processes, work: Callable[[], None], rounds: int) -> float:
     """Seconds, the lowest tenth; all begin together."""
     found, flag = [], torch.zeros(1)
     for _ in range(rounds + 2):
-        group.reduce(flag)
+        group.all_reduce(flag)
         begin = time.perf_counter()
         work()
         found.append(time.perf_counter() - begin)
     return float(np.percentile(found[2:], 10))
 
 
-def together(n: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
+def together(n: int, work: Callable[[Processes], Any]) -> list[Any]:
     """The answers of n processes, of which this is the first."""
     with tempfile.TemporaryDirectory() as folder:
 
@@ -123,7 +123,7 @@ def together(n: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
                 "gloo", store=store, rank=rank, world_size=n, timeout=timedelta(seconds=300)
             )
             try:
-                return work(ProcessGroup(rank, n, store))
+                return work(Processes(rank, n, store))
             finally:
                 distributed.destroy_process_group()
 

@@ -166,7 +166,7 @@ def correct(bench: Bench) -> Table:
     def run(preset: str, device: Device, how: str = "plain") -> tuple[Tensor, list[float]]:
         training = by(bench.training(preset, TINY, device, vocab_size=300), how)
         batch = training.stream.next_batch(4)
-        for _ in range(3):  # as written, recorded, replayed
+        for _ in range(3):  # as written, captured, replayed
             training.step.backward(batch, 0)
         gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
         flat = torch.cat([g.flatten().float().cpu() for g in gradients])

@@ -71,7 +71,7 @@ def loss_of(name: str, path: Path) -> tuple[float, float]:
 
     import folio
     from folio.corpus.corpus import CorpusConfig, read_documents
-    from folio.evaluation.score import exact_windows, surprise_of_each
+    from folio.evaluation.score import exact_windows, token_nll
     from folio.evaluation.uncertainty import standard_error, text_blocks
     from folio.tokenizers.sequences import encode_documents
 
@@ -80,9 +80,9 @@ def loss_of(name: str, path: Path) -> tuple[float, float]:
     texts = (document.pieces() for document in documents)
     tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts)))
     windows = exact_windows(len(tokens), opened.model.config.context_length)
-    surprise = surprise_of_each(opened.model, tokens, windows)[1:].astype(np.float64)
+    nll = token_nll(opened.model, tokens, windows)[1:].astype(np.float64)
     blocks = text_blocks(tokens, opened.tokenizer.end_of_document)[1:]
-    return float(surprise.mean()), standard_error(surprise, blocks)
+    return float(nll.mean()), standard_error(nll, blocks)
 
 
 def measure(folder: Path, notes: Path, split: str, seed: int) -> dict[str, Any]:

@@ -46,8 +46,10 @@ from torch import Tensor
 
 from folio.device import cores, matrix_rate, processor_name
 from folio.export.gguf import write_gguf_file
-from folio.generation.engine import generate
+from folio.generation.batch import Batch
+from folio.generation.engine import in_step
 from folio.generation.readers import reader_for
+from folio.generation.row import Request
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
@@ -241,7 +243,8 @@ def folio_sampler(model: GPT, precision: str, prompts: list[list[int]]) -> Sampl
 
     def sample(n_tokens: int) -> float:
         greedy = SamplingConfig(temperature=0)
-        steps = generate(reader, prompts, greedy, max_tokens=n_tokens)
+        requests = [Request(prompt=x, config=greedy, max_tokens=n_tokens) for x in prompts]
+        steps = in_step(Batch(reader, len(prompts)), requests)
         next(steps)
         start = time.perf_counter()
         assert len(list(steps)) == n_tokens - 1

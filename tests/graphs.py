@@ -1,7 +1,7 @@
-"""A double of CUDA's graphs on the processor: what is called while it records is called again.
+"""A double of CUDA's graphs on the processor: what is called while it captures is called again.
 
-As on a GPU, recording changes no tensor, and reading a number, which would wait, is an error. The
-tensors that operations make while it records are those into which a replay writes.
+As on a GPU, capturing changes no tensor, and reading a number, which would wait, is an error. The
+tensors that operations make while it captures are those into which a replay writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Graph(TorchDispatchMode):
         self.before: list[tuple[Tensor, Tensor]] = []
         """Tensors that were written to, with what they held."""
         self.own: set[int] = set()
-        """Addresses of the tensors that were made while recording."""
+        """Addresses of the tensors that were made while capturing."""
         self.n_replays = 0
 
     def __torch_dispatch__(
@@ -51,7 +51,7 @@ class Graph(TorchDispatchMode):
         return found
 
     def put_back(self) -> None:
-        """Undo what recording did."""
+        """Undo what capturing did."""
         for x, old in reversed(self.before):
             x.copy_(old)
 
@@ -79,23 +79,23 @@ class Stream:
 
 @contextmanager
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Generator[list[Graph]]:
-    """Have the processor record graphs; yields those that were recorded."""
-    recorded: list[Graph] = []
+    """Have the processor capture graphs; yields those that were captured."""
+    captured: list[Graph] = []
 
     @contextmanager
-    def record(graph: Graph) -> Generator[None]:
+    def capture(graph: Graph) -> Generator[None]:
         try:
             with graph:
                 yield
         finally:
             with torch.no_grad():
                 graph.put_back()
-        recorded.append(graph)
+        captured.append(graph)
 
-    monkeypatch.setattr(graph_module, "can_record", lambda device: True)
+    monkeypatch.setattr(graph_module, "can_capture", lambda device: True)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", record)
-    yield recorded
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    yield captured

@@ -227,6 +227,8 @@ def test_a_wrong_setting_of_generate_names_the_nearest(model: folio.Model):
         model.generate(temprature=0.5)  # type: ignore[call-arg]
     with pytest.raises(folio.UserError, match="temperature must be a number, got 'hot'"):
         model.generate(temperature="hot")  # type: ignore[arg-type]
+    with pytest.raises(folio.UserError, match="max_tokens must be 0 or more, got -1"):
+        model.generate(max_tokens=-1)
     with pytest.raises(folio.UserError, match="lacks 'ß'"):
         model.generate("ß")
 

@@ -65,3 +65,8 @@ def test_importing_folio_and_its_overview_load_the_standard_library_alone(code: 
     known = {name for name in loaded if name.partition(".")[0] in sys.stdlib_module_names}
     assert loaded - known == MAY_LOAD[code]
     assert not {"asyncio", "email", "http", "inspect", "socket", "ssl", "unittest"} & known
+
+
+def test_the_model_and_its_loss_load_no_text():
+    loaded = modules_after("import folio.model.gpt, folio.model.loss")
+    assert not {"folio.corpus", "folio.tokenizers", "folio.tokens.stream"} & loaded

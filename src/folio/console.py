@@ -296,6 +296,15 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
+def byte_size(n_bytes: float) -> str:
+    """A number of bytes as GB (10^9) or MB (10^6).
+
+    >>> byte_size(1_250_000_000), byte_size(640_000_000)
+    ('1.2 GB', '640 MB')
+    """
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
 def few_digits(number: float) -> str:
     """A number with two digits, or all of a larger one.
 

@@ -40,7 +40,8 @@ from folio.recipe.build import build
 from folio.recipe.recipe import Recipe
 from folio.recipe.settle import settle
 from folio.recipe.watcher import Watcher
-from folio.tokens.stream import IGNORED, StreamPosition
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import StreamPosition
 from folio.training.batches import next_batch
 from folio.training.config import is_timed
 from folio.training.gradients import gradient_norm, gradients_of, require_gradients

@@ -157,3 +157,17 @@ def test_a_verb_that_takes_settings_completes_each_of_them_once():
     names = list(inspect.signature(as_a_shell_sees(train)).parameters)
     assert len(set(names)) == len(names)
     assert {setting.name.replace(".", "_") for setting in settings(Recipe)} < set(names)
+
+
+def test_the_verbs_that_take_settings_and_no_others_complete_them():
+    from folio.cli.completion import as_a_shell_sees
+
+    verbs = {verb: function_of(verb) for verb in VERBS}
+    offered = {
+        verb: inspect.signature(as_a_shell_sees(found)).parameters
+        for verb, found in verbs.items()
+        if inspect.isfunction(found)
+    }
+    assert {"sample", "evaluate"} < offered.keys()
+    takers = {verb for verb, names in offered.items() if "model_n_layers" in names}
+    assert takers == {"train", "plan", "resume", "corpus", "tokens", "tune"}

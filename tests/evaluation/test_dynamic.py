@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from folio.evaluation import dynamic
 from folio.evaluation.dynamic import HALVED_AT, RATES, Adaptation, mix
-from folio.evaluation.score import strided_windows, surprise_of_each
+from folio.evaluation.score import strided_windows, token_nll
 from folio.evaluation.token_bits import n_bits
 from folio.testing import tiny_gpt
 from tests.evaluation.bits import nats_of
@@ -29,7 +29,7 @@ def adaptation() -> Adaptation:
 
 
 def test_without_steps_it_is_the_strided_loss(adaptation: Adaptation):
-    expected = surprise_of_each(adaptation.model, TEXT, strided_windows(len(TEXT), 8))
+    expected = token_nll(adaptation.model, TEXT, strided_windows(len(TEXT), 8))
     reading = adaptation.read(TEXT, ())
     np.testing.assert_allclose(reading.nats, expected, rtol=1e-5)
     assert reading.shares == [1.0]

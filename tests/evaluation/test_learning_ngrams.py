@@ -24,7 +24,7 @@ TEXT = np.random.default_rng(0).choice(LETTERS, 900, p=[0.5, 0.3, 0.1, 0.1])
 def test_they_say_what_dictionaries_say(order: int, cut: int):
     plain = PlainNGrams(order)
     plain.learn(TEXT[:cut])
-    expected = plain.surprise(TEXT[cut:], adaptive=True)
+    expected = plain.nll(TEXT[cut:], adaptive=True)
     table = LearningNGrams(ALPHABET, len(TEXT), order)
     table.learn(TEXT[:cut])
     odds = table.predict(TEXT[cut:])

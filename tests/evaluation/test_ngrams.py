@@ -14,7 +14,7 @@ from folio.evaluation.ngrams import (
     ALPHABET,
     choose_order,
     discounts_of,
-    ngram_surprise,
+    ngram_nll,
 )
 from folio.tokens.text import Bytes
 
@@ -77,7 +77,7 @@ def probability(
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_static_chances_are_those_of_the_definition(order: int, plain: bool):
     training, text = some(TEXT), some("that mat ate the zebra")
-    nats = ngram_surprise(training, text, order, plain)["static"]
+    nats = ngram_nll(training, text, order, plain)["static"]
     history = [*training.tolist(), 0]
     counts = by_definition(history, order)
     for byte, found in zip(text.tolist(), nats.tolist()):
@@ -89,7 +89,7 @@ def test_static_chances_are_those_of_the_definition(order: int, plain: bool):
 @BOTH
 def test_adaptive_chances_are_those_of_a_table_that_read_all_before(plain: bool):
     training, text = some(TEXT), some("a zebra, a zebra, a zebra")
-    found = ngram_surprise(training, text, 4, plain)["adaptive"]
+    found = ngram_nll(training, text, 4, plain)["adaptive"]
     discounting = by_definition([*training.tolist(), 0], 4)
     for i in range(len(text)):
         before = [*training.tolist(), 0, *text[:i].tolist()]
@@ -102,7 +102,7 @@ def test_adaptive_chances_are_those_of_a_table_that_read_all_before(plain: bool)
 def test_chances_of_all_bytes_sum_to_one(plain: bool):
     def chance(byte: int) -> float:
         text = np.array([*b"the c", byte], np.uint8)
-        return math.exp(-ngram_surprise(some(TEXT), text, 4, plain)["static"][-1])
+        return math.exp(-ngram_nll(some(TEXT), text, 4, plain)["static"][-1])
 
     assert sum(map(chance, range(ALPHABET))) == pytest.approx(1.0, rel=1e-5)
 
@@ -116,8 +116,8 @@ def test_both_ways_agree_on_any_text_in_parts_of_any_size(
     drawn = np.array([random.choice([97, 98, 255, 0]) for _ in range(1500)], np.uint8)
     training, text = np.concatenate([drawn[:1300], some(TEXT * 5), drawn[700:900]]), drawn[850:]
     for order in (1, 4, 6, 13):
-        plain = ngram_surprise(training, text, order, plain=True)
-        compiled = ngram_surprise(training, text, order, plain=False)
+        plain = ngram_nll(training, text, order, plain=True)
+        compiled = ngram_nll(training, text, order, plain=False)
         for kind in ("static", "adaptive"):
             np.testing.assert_allclose(plain[kind], compiled[kind], 0, CLOSE)
 
@@ -130,7 +130,7 @@ def test_both_ways_agree_on_short_texts_in_which_few_contexts_recur():
             np.array(random.choices(letters, k=random.randint(1, 60)), np.uint8) for _ in "ab"
         )
         order = random.randint(1, 12)
-        plain, compiled = (ngram_surprise(training, text, order, plain=p) for p in (True, False))
+        plain, compiled = (ngram_nll(training, text, order, plain=p) for p in (True, False))
         for kind in ("static", "adaptive"):
             np.testing.assert_allclose(plain[kind], compiled[kind], 0, CLOSE)
 
@@ -144,7 +144,7 @@ def test_the_order_that_is_chosen_predicts_best_of_its_neighbours(plain: bool):
     cut = len(text) - len(text) // 10
 
     def loss(n: int) -> float:
-        return float(ngram_surprise(text[:cut], text[cut:], n, plain=True)["static"].sum())
+        return float(ngram_nll(text[:cut], text[cut:], n, plain=True)["static"].sum())
 
     assert 2 <= order <= 12
     assert loss(order) <= min(loss(2), loss(6), loss(12)) + 1e-3

@@ -13,7 +13,6 @@ import torch
 from folio.evaluation import passages
 from folio.evaluation.passages import Passages, is_pattern, pattern_windows, read_passages
 from folio.evaluation.repeats import count_repeats, count_spans
-from folio.generation.engine import generate
 from folio.generation.readers import PlainReader
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -23,6 +22,7 @@ from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.text import TokenText, from_text, to_text
+from tests.generation.writing import write_ids
 
 VERSE = "".join(
     f"The {i % 7}th line of verse {i % 5} sings of {i % 11} winds.\n" for i in range(90)
@@ -64,7 +64,7 @@ def test_at_once_is_what_greedy_generation_says(kind: str, positions: str):
     said = []
     for i in range(len(read)):
         prompt = tokens[read.starts[i] : read.starts[i] + read.prefix].astype(np.int64)
-        steps = generate(
+        steps = write_ids(
             PlainReader(model),
             [prompt.tolist()],
             SamplingConfig(temperature=0),

@@ -19,7 +19,7 @@ from folio.evaluation.score import (
     nll_of,
     read_once,
     sampled_windows,
-    strided_score,
+    score,
     strided_windows,
 )
 from folio.testing import tiny_gpt
@@ -28,7 +28,7 @@ from folio.tokenizers.character import CharacterTokenizer
 TOKENS = np.random.default_rng(0).integers(0, 11, 29).astype(np.uint8)
 
 
-def surprise_of(model: nn.Module, context: np.ndarray, target: int) -> float:
+def nll_of_target(model: nn.Module, context: np.ndarray, target: int) -> float:
     logits = model(torch.tensor(context.astype(np.int64))[None])[0, -1]
     return -F.log_softmax(logits.double(), dim=0)[target].item()
 
@@ -38,7 +38,7 @@ def test_exact_is_the_mean_over_every_token_but_the_first_token_by_token():
     expected = []
     for i in range(1, len(TOKENS)):
         begin = (i - 1) // 8 * 8  # windows of the context length, side by side
-        expected.append(surprise_of(model, TOKENS[begin:i], TOKENS[i]))
+        expected.append(nll_of_target(model, TOKENS[begin:i], TOKENS[i]))
     result = exact_score(model, TOKENS, 8)
     assert result.targets == 28
     assert result.nats_per_token == pytest.approx(np.mean(expected), rel=1e-5)
@@ -49,10 +49,11 @@ def test_exact_is_the_mean_over_every_token_but_the_first_token_by_token():
 def test_strided_gives_each_token_at_least_half_a_context():
     model = tiny_gpt(initialization_std=0.5)
     expected = []
-    for window in strided_windows(len(TOKENS), 8):
+    windows = strided_windows(len(TOKENS), 8)
+    for window in windows:
         for i in range(window.start + window.skip + 1, window.start + window.length + 1):
-            expected.append(surprise_of(model, TOKENS[window.start : i], TOKENS[i]))
-    result = strided_score(model, TOKENS, 8)
+            expected.append(nll_of_target(model, TOKENS[window.start : i], TOKENS[i]))
+    result = score(model, TOKENS, windows, "strided")
     assert result.targets == 28
     assert result.nats_per_token == pytest.approx(np.mean(expected), rel=1e-5)
 

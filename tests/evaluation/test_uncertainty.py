@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from folio.evaluation.score import exact_score, exact_windows, surprise_of_each
+from folio.evaluation.score import exact_score, exact_windows, token_nll
 from folio.evaluation.uncertainty import (
     FEWEST_BLOCKS,
     seed_noise,
@@ -18,9 +18,9 @@ from folio.testing import tiny_gpt
 TOKENS = np.random.default_rng(0).integers(0, 11, 29).astype(np.uint8)
 
 
-def test_the_surprise_of_each_token_sums_to_the_score():
+def test_the_nll_of_each_token_sums_to_the_score():
     model = tiny_gpt(initialization_std=0.5)
-    each = surprise_of_each(model, TOKENS, exact_windows(len(TOKENS), 8))
+    each = token_nll(model, TOKENS, exact_windows(len(TOKENS), 8))
     assert np.isnan(each[0]) and not np.isnan(each[1:]).any()
     assert each[1:].sum() == pytest.approx(exact_score(model, TOKENS, 8).nats, rel=1e-5)
 
@@ -32,14 +32,14 @@ def test_the_error_is_that_of_drawing_texts_again():
     def draw() -> tuple[np.ndarray, np.ndarray]:
         lengths = random.integers(20, 200, 60)
         levels = random.normal(2.0, 0.5, 60)
-        surprise = np.concatenate([random.normal(m, 1.0, n) for m, n in zip(levels, lengths)])
-        return surprise, np.repeat(np.arange(60), lengths)
+        nll = np.concatenate([random.normal(m, 1.0, n) for m, n in zip(levels, lengths)])
+        return nll, np.repeat(np.arange(60), lengths)
 
     draws = [draw() for _ in range(300)]
-    truth = float(np.std([surprise.mean() for surprise, _ in draws]))
+    truth = float(np.std([nll.mean() for nll, _ in draws]))
     estimates = [standard_error(*one) for one in draws]
     assert float(np.mean(estimates)) == pytest.approx(truth, rel=0.1)
-    naive = np.mean([surprise.std() / len(surprise) ** 0.5 for surprise, _ in draws])
+    naive = np.mean([nll.std() / len(nll) ** 0.5 for nll, _ in draws])
     assert naive < truth / 3  # as if tokens were independent
 
 

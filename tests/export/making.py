@@ -129,7 +129,7 @@ def random_run_beside_ngrams(
     opened = random_run(folder, tokenizer, name, **settings)
     beside = counted(opened.tokenizer.vocab_size, opened.config.vocab_size)
     beside.ngrams.save(opened.run.ngrams_file)
-    write_json(opened.run.weights_file, beside.record)
+    write_json(opened.run.ngram_weights_file, beside.record)
     return open_run(opened.run)
 
 

@@ -100,9 +100,9 @@ def test_an_import_brings_the_n_grams_back(settings: dict[str, Any], tmp_path: P
     one, _, _ = export_run(opened, "hf")
     told: list[str] = []
     back = open_run(import_run(one, "back", folder=tmp_path, tell=told.append))
-    n = read_json(opened.run.weights_file)["ngrams"]
+    n = read_json(opened.run.ngram_weights_file)["ngrams"]
     assert told == [f"n-grams: {n:,} beside the model come with it"]
-    assert read_json(back.run.weights_file) == read_json(opened.run.weights_file)
+    assert read_json(back.run.ngram_weights_file) == read_json(opened.run.ngram_weights_file)
     token_ids, n = seen_ids(opened), opened.tokenizer.vocab_size
     torch.testing.assert_close(back.model(token_ids), opened.model(token_ids)[:, :, :n])
     text = SamplingConfig(temperature=0.0)
@@ -191,7 +191,7 @@ def test_n_grams_that_are_written_wrong_are_found(
 def test_the_card_and_the_notes_say_that_pieces_of_the_text_go_along(tmp_path: Path):
     opened = beside(tmp_path)
     folder, exported, _ = export_run(opened, "hf")
-    n = read_json(opened.run.weights_file)["ngrams"]
+    n = read_json(opened.run.ngram_weights_file)["ngrams"]
     said = f"{n:,} n-grams go along, {PIECES_OF_THE_TEXT}"
     assert said in exported.notes
     assert f"- {said}." in (folder / "README.md").read_text(encoding="utf-8")
@@ -214,7 +214,7 @@ def test_a_model_alone_leaves_as_one_without_n_grams(to: str, graph: str, tmp_pa
     for file in (opened.run.held_out_file, opened.run.by_heart_file):
         write_json(file, [])  # what was measured beside n-grams
     path, exported, _ = export_run(opened, to, alone=True)
-    n = read_json(opened.run.weights_file)["ngrams"]
+    n = read_json(opened.run.ngram_weights_file)["ngrams"]
     lost = f"the {n:,} n-grams beside the model are left out: validation 2.5000 nats per token"
     assert exported.graph == graph
     assert exported.notes[0] == f"{lost} without them, 1.7500 with them"

@@ -16,7 +16,6 @@ from folio.export import page
 from folio.export.page_copies import filter_of
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
-from folio.generation.engine import generate
 from folio.generation.readers import PlainReader
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
@@ -24,6 +23,7 @@ from tests.export.browsers import in_node
 from tests.export.making import LLAMA, MODERN, NEOX, SHAPE, TOKENIZERS, random_run
 from tests.export.test_graphs import FIELDS
 from tests.export.test_hf import describe, some_ids
+from tests.generation.writing import write_ids
 
 SHAPES: list[dict[str, Any]] = [
     SHAPE,
@@ -64,7 +64,7 @@ return Array.from(copiedCharacters(given.text, { ...data.copies, bits }));
 def greedy(model: Any, opened: Any, prompt: list[int], n: int) -> list[int]:
     unknown = np.arange(opened.tokenizer.vocab_size) == opened.tokenizer.unknown
     config = SamplingConfig(temperature=0)
-    steps = generate(PlainReader(model), [prompt], config, max_tokens=n, excluded=unknown)
+    steps = write_ids(PlainReader(model), [prompt], config, max_tokens=n, excluded=unknown)
     return [int(step[0]) for step in steps]
 
 

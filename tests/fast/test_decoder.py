@@ -20,12 +20,12 @@ from folio.fast import decoder as decoding
 from folio.fast.decoder import MOST_TOKENS, Cache
 from folio.fast.packing import Precision
 from folio.fast.stand_in import applies, arrays_of, decoder_for
-from folio.generation.engine import generate
 from folio.generation.readers import reader_for
 from folio.generation.sampling import SamplingConfig
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from tests.forked import Forked
+from tests.generation.writing import write_ids
 
 # V, context, H, C, F all different, and no power of two among those that loops run over.
 SMALL = ModelConfig(vocab_size=37, context_length=11, n_layers=2, n_heads=3, d_model=30, d_ff=52)
@@ -232,7 +232,7 @@ def test_a_text_is_that_of_the_model_alone_and_beside_29_others_far_past_the_ful
     def texts(number: int, n_texts: int, compiled: bool) -> list[list[int]]:
         config = SamplingConfig(temperature=temperature, seed=2 + number)
         some, reader = prompts[number : number + n_texts], reader_for(model, compiled)
-        steps = generate(reader, some, config, max_tokens=60)
+        steps = write_ids(reader, some, config, max_tokens=60)
         return np.stack(list(steps)).T.tolist()
 
     together = texts(0, 30, True)

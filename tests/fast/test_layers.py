@@ -22,7 +22,7 @@ from folio.model.attention import causal_attention_written_out
 from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.model.positions import LearnedPositions
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 from tests.model.test_gpt import check_dropout
 
 pytest.importorskip("numba")

@@ -9,13 +9,14 @@ import torch
 
 from folio.errors import UserError
 from folio.generation.batch import Batch
-from folio.generation.engine import FINISHED, generate, write
+from folio.generation.engine import FINISHED, write
 from folio.generation.readers import PlainReader
 from folio.generation.row import Request
 from folio.generation.sampling import SamplingConfig
 from folio.model.gpt import GPT
 from folio.testing import tiny_gpt
 from tests.generation.plain import write_in_one_pass, write_plainly
+from tests.generation.writing import write_ids
 
 GREEDY = SamplingConfig(temperature=0)
 WILD = SamplingConfig(temperature=1.0, seed=1)
@@ -24,7 +25,7 @@ WILD = SamplingConfig(temperature=1.0, seed=1)
 def run(
     model: GPT, prompts: list[list[int]], config: SamplingConfig = GREEDY, **more: Any
 ) -> list[list[int]]:
-    return np.stack(list(generate(PlainReader(model), prompts, config, **more)), axis=1).tolist()
+    return np.stack(list(write_ids(PlainReader(model), prompts, config, **more)), axis=1).tolist()
 
 
 @pytest.mark.parametrize("positions", ["none", "learned", "sinusoidal", "rope"])
@@ -80,7 +81,7 @@ def test_a_seed_names_a_text_and_none_makes_new_ones():
 
 
 def test_a_sequence_ends_at_its_stop_token_and_the_others_go_on():
-    rows = run(tiny_gpt(), [[1], [1], [1]], WILD, max_tokens=200, stop_token=5)
+    rows = run(tiny_gpt(), [[1], [1], [1]], WILD, max_tokens=200, stop_tokens=[5])
     ends = [row.index(5) for row in rows]
     assert len(set(ends)) > 1
     for row, end in zip(rows, ends):
@@ -97,15 +98,12 @@ def test_excluded_tokens_are_never_made():
 
 
 def test_without_a_limit_text_is_endless():
-    assert len(list(islice(generate(PlainReader(tiny_gpt()), [[1]], GREEDY), 100))) == 100
+    assert len(list(islice(write_ids(PlainReader(tiny_gpt()), [[1]], GREEDY), 100))) == 100
 
 
-def test_no_tokens_and_no_prompt():
-    assert list(generate(PlainReader(tiny_gpt()), [[1]], GREEDY, max_tokens=0)) == []
+def test_a_text_begins_with_a_token():
     with pytest.raises(UserError, match="empty"):
-        next(generate(PlainReader(tiny_gpt()), [[]], GREEDY))
-    with pytest.raises(UserError, match="max_tokens must be 0 or more, got -1"):
-        next(generate(PlainReader(tiny_gpt()), [[1]], GREEDY, max_tokens=-1))
+        next(write_ids(PlainReader(tiny_gpt()), [[]], GREEDY))
 
 
 def test_a_context_of_one_token_still_writes():

@@ -43,5 +43,5 @@ def test_a_text_too_short_for_weights_leaves_the_models_loss(tmp_path: Path):
     text = tmp_path / "short.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 40, encoding="utf-8")
     run, row = trained("n-grams", text)  # 1,800 characters, of which 180 are held out
-    assert not run.weights_file.exists()
+    assert not run.ngram_weights_file.exists()
     assert row.losses == [run.events("evaluation")[-1]["validation_loss"]]

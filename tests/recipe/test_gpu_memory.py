@@ -21,7 +21,7 @@ from folio.recipe.parameter_memory import gathered_bytes, parameter_bytes
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.training.accelerated.step import AcceleratedStep
 from folio.training.config import SHARDINGS
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.training.optimizers import Optimizer
 
 SMALL = {"n_layers": 12, "n_heads": 12, "d_model": 768, "context_length": 1024}
@@ -109,8 +109,8 @@ def test_a_model_that_is_too_large_for_a_card_is_told_in_a_line(card: dict[str, 
     assert "threads" not in str(told.value) and "sharding" not in str(told.value)
 
 
-def processes(n: int) -> ProcessGroup:
-    return ProcessGroup(0, n, FakeStore())
+def processes(n: int) -> Processes:
+    return Processes(0, n, FakeStore())
 
 
 def test_of_several_processes_each_takes_its_share_of_windows_and_of_what_is_divided():

@@ -20,7 +20,7 @@ from folio.recipe.watcher import Watcher
 from folio.run.checkpoint import list_checkpoints
 from folio.run.directory import Run, runs_folder
 from folio.training import distributed
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.workers import forks
 from tests.recipe.test_resume import recipe_of
 from tests.training import test_distributed
@@ -32,10 +32,10 @@ SHORT: dict[str, Any] = {
 }
 
 
-def launched(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[Any]:
+def launched(n: int, folder: Path, work: Callable[[Processes], Any]) -> list[Any]:
     """The answers of n processes, of which this is the first; each is in a group."""
 
-    def joined(group: ProcessGroup) -> Any:
+    def joined(group: Processes) -> Any:
         distributed._joined = group  # pyright: ignore[reportPrivateUsage]
         try:
             return work(group)
@@ -60,7 +60,7 @@ def test_two_processes_stop_together_and_one_and_three_go_on(book: Path, tmp_pat
     whole = train_or_go_on(recipe, "whole", Watcher())
     assert whole is not None
 
-    def begin(group: ProcessGroup) -> Any:
+    def begin(group: Processes) -> Any:
         asked = count()  # once in each step
         result = train_or_go_on(
             recipe, "ours", Watcher(), lambda: group.rank == 1 and next(asked) >= 2
@@ -72,7 +72,7 @@ def test_two_processes_stop_together_and_one_and_three_go_on(book: Path, tmp_pat
     assert [p.name for p in list_checkpoints(run.checkpoints_folder)] == ["step-00000003"]
     assert [event["step"] for event in run.events("end")] == [3]
 
-    def go_on(group: ProcessGroup) -> Any:
+    def go_on(group: Processes) -> Any:
         asked = count()
         result = resume_run(run, {}, Watcher(), lambda: group.rank == 2 and next(asked) >= 2)
         return result and (result.ending, result.state.step)
@@ -87,7 +87,7 @@ def test_two_processes_stop_together_and_one_and_three_go_on(book: Path, tmp_pat
 def test_only_the_first_process_writes(book: Path, tmp_path: Path):
     recipe = recipe_of(book, **SHORT)
 
-    def work(group: ProcessGroup) -> list[str]:
+    def work(group: Processes) -> list[str]:
         written: list[str] = []
         if group.rank:  # a hook cannot be taken back, but this process ends
             sys.addaudithook(lambda event, args: written.extend(writes(event, args)))
@@ -117,7 +117,7 @@ def writes(event: str, arguments: tuple[Any, ...]) -> list[str]:
 def test_a_mistake_is_told_by_the_first_process_and_ends_all(tmp_path: Path):
     recipe = recipe_of(tmp_path / "nofile.txt", **SHORT)
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         try:
             return train_or_go_on(recipe, "ours", Watcher())
         except UserError as error:
@@ -133,7 +133,7 @@ def test_a_process_that_does_not_see_the_run_says_where(
 ):
     recipe = recipe_of(book, **SHORT)
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         try:
             if group.rank:
                 monkeypatch.setattr(Run, "exists", lambda run: False)
@@ -153,7 +153,7 @@ def test_saves_by_the_clock_are_made_by_the_first_process_at_the_step_of_all(
     changes = {"save_minutes": 1e-9, "keep_checkpoints": 20, "save_in_background": "on"}
     recipe = recipe_of(book, model=SHORT["model"], training=SHORT["training"] | changes)
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         result = train_or_go_on(recipe, "ours", Watcher())
         return result and (result.ending, result.state.step)
 

@@ -23,7 +23,7 @@ from folio.recipe.parameter_memory import (
     windows_at_once,
 )
 from folio.recipe.recipe import Recipe, make_recipe
-from folio.training.distributed import DistributedStep, ProcessGroup
+from folio.training.distributed import DistributedStep, Processes
 from folio.training.fsdp_step import FSDPStep
 from folio.training.step import PlainStep
 from tests.recipe.test_memory import peak_of
@@ -77,10 +77,10 @@ def test_processes_share_a_batch_and_a_micro_batch_is_no_more_than_a_share():
 
 
 @pytest.fixture
-def group() -> Generator[ProcessGroup]:
+def group() -> Generator[Processes]:
     """The first of four processes, of which the others are not there and nobody waits for."""
     distributed.init_process_group("fake", rank=0, world_size=N, store=FakeStore())
-    yield ProcessGroup(0, N, FakeStore())
+    yield Processes(0, N, FakeStore())
     distributed.destroy_process_group()
 
 
@@ -90,7 +90,7 @@ def group() -> Generator[ProcessGroup]:
     [("none", "adamw"), ("optimizer", "adamw"), ("optimizer", "sgd"), ("full", "adamw")],
 )
 def test_a_process_holds_what_is_counted(
-    sharding: str, kind: str, precision: Any, group: ProcessGroup
+    sharding: str, kind: str, precision: Any, group: Processes
 ):
     recipe = recipe_of(sharding, kind)
     device = Device(DeviceConfig(kind="cpu", precision=precision, threads=1, fast="off"), "test")
@@ -101,7 +101,7 @@ def test_a_process_holds_what_is_counted(
     assert held / recipe.model.n_parameters == pytest.approx(counted, rel=0.01)
 
 
-def test_the_owner_of_a_matrix_has_it_beside_its_rows(group: ProcessGroup):
+def test_the_owner_of_a_matrix_has_it_beside_its_rows(group: Processes):
     recipe = recipe_of("full", "muon")
     device = Device(DeviceConfig(kind="cpu", precision="float32", threads=1, fast="off"), "test")
     held = held_after_a_step(recipe, device, group)
@@ -109,7 +109,7 @@ def test_the_owner_of_a_matrix_has_it_beside_its_rows(group: ProcessGroup):
     assert held / recipe.model.n_parameters == pytest.approx(counted, rel=0.05)
 
 
-def test_no_more_is_whole_at_a_time_than_is_counted(group: ProcessGroup):
+def test_no_more_is_whole_at_a_time_than_is_counted(group: Processes):
     recipe = recipe_of("full", batch_size=4)
     device = Device(DeviceConfig(kind="cpu", precision="bfloat16", threads=1, fast="off"), "test")
     tokens = np.zeros(100, np.uint8)
@@ -126,7 +126,7 @@ def test_no_more_is_whole_at_a_time_than_is_counted(group: ProcessGroup):
     assert 0.6 * counted < peak <= counted
 
 
-def held_after_a_step(recipe: Recipe, device: Device, group: ProcessGroup) -> int:
+def held_after_a_step(recipe: Recipe, device: Device, group: Processes) -> int:
     """Bytes of weights, gradients and optimizer, but for the whole model of the first process."""
     tokens = np.zeros(100, np.uint8)
     training = build(recipe, device, tokens, tokens, group=group)

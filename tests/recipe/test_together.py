@@ -16,7 +16,7 @@ from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, find_run
 from folio.training import distributed
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.workers import forks
 from tests.recipe.test_resume import recipe_of, stop_at
 from tests.training.test_fsdp_step import together
@@ -34,7 +34,7 @@ def weights_of(run: Run) -> dict[str, Any]:
 def begin(recipe: Recipe, folder: Path) -> None:
     """Train by two processes, until the first of them is asked to stop."""
 
-    def work(group: ProcessGroup) -> str:
+    def work(group: Processes) -> str:
         watcher, should_stop = stop_at(3)
         distributed._joined = group  # pyright: ignore[reportPrivateUsage]
         try:

@@ -13,12 +13,13 @@ from folio.cli.main import main
 from folio.config import read_toml
 from folio.recipe.build import make_stream
 from folio.recipe.recipe import make_recipe
+from folio.recipe.resume import resume_run
 from folio.recipe.start import started
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
 from folio.tokens.goldfish import dropped
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 from tests.export.making import MODERN, TOKENIZERS, random_run
 from tests.recipe.test_resume import recipe_of
 from tests.recipe.test_start import DEVICE, Listener
@@ -45,6 +46,16 @@ def test_a_loaded_vocabulary_is_asked_what_it_is_made_of(kind: str, before: int,
         assert set(ignored) == set(places) & set(range(start + 1, start + 1 + len(row)))
         found += len(ignored)
     assert found
+
+
+@pytest.mark.parametrize(("kind", "before"), [("character", 50), ("bpe", 13)])
+def test_a_run_that_begins_to_leave_targets_out_asks_its_vocabulary_too(
+    kind: str, before: int, book: Path
+):
+    recipe = recipe_of(book, tokenizer={"kind": kind}, training={"max_steps": 1})
+    run = train_recipe(recipe, "plain", Watcher()).run
+    resume_run(run, {"training": {"max_steps": 2, "goldfish": 4}}, Watcher())
+    assert make_recipe(read_toml(run.recipe_file)).training.goldfish_before == before
 
 
 def test_bytes_that_a_vocabulary_lacks_are_told_and_give_no_bits_per_byte(

@@ -31,7 +31,7 @@ from folio.run import add_ngrams
 from folio.run.directory import Run
 from folio.run.in_window import score_in_windows
 from folio.run.model import Model
-from folio.run.ngrams import read_weights, told_loss
+from folio.run.ngrams import read_ngram_weights, told_loss
 from folio.run.opening import open_run, open_to_write
 from folio.run.writer import CompiledWriter, Writer
 from folio.storage import write_json
@@ -58,7 +58,7 @@ class Watching(Watcher):
         self.run, self.weighed = run, list[bool]()
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-        self.weighed.append(self.run.weights_file.exists())
+        self.weighed.append(self.run.ngram_weights_file.exists())
 
 
 def text_of(opened: Writer, compiled: bool | None = None) -> str:
@@ -70,7 +70,7 @@ def text_of(opened: Writer, compiled: bool | None = None) -> str:
 
 def test_the_end_of_training_counts_weighs_and_tells(tmp_path: Path):
     opened = trained(tmp_path)
-    record, network = read_weights(opened.run), opened.model
+    record, network = read_ngram_weights(opened.run), opened.model
     assert record is not None and isinstance(network, GPTWithNGrams)
     counted = count_ngrams(opened.training(), ORDER, opened.config.vocab_size)
     assert (record["order"], record["ngrams"]) == (ORDER, len(counted))
@@ -113,16 +113,16 @@ def test_a_seed_writes_one_text_however_it_is_read(tmp_path: Path):
         writer = open_to_write(opened.run)
         assert isinstance(writer, CompiledWriter)
         assert text_of(writer) == text
-    opened.run.weights_file.unlink()
+    opened.run.ngram_weights_file.unlink()
     assert text_of(open_run(opened.run)) != text
 
 
 def test_while_a_run_trains_on_it_is_read_without_them(tmp_path: Path):
     run = trained(tmp_path).run
-    before = read_weights(run)
+    before = read_ngram_weights(run)
     watcher = Watching(run)
     resume_run(run, {"training": {"max_steps": 9}}, watcher)
-    after = read_weights(run)
+    after = read_ngram_weights(run)
     assert before is not None and after is not None
     assert watcher.weighed == [False] * 3
     assert run.events("step")[-1]["step"] == 9
@@ -131,7 +131,7 @@ def test_while_a_run_trains_on_it_is_read_without_them(tmp_path: Path):
 def test_of_a_text_too_short_to_weigh_them_there_are_none(tmp_path: Path):
     opened = trained(tmp_path, words=300)
     assert len(opened.validation()) < 257
-    assert not opened.run.weights_file.exists()
+    assert not opened.run.ngram_weights_file.exists()
     assert not isinstance(opened.model, GPTWithNGrams)
 
 
@@ -156,7 +156,7 @@ def test_old_text_that_is_kept_is_counted_too(tmp_path: Path):
 @pytest.mark.parametrize("content", ["{}", '{"weights": {"model": 1.0}}', '{"weights": 3}', "[]"])
 def test_damaged_weights_are_named(content: str, tmp_path: Path):
     run = trained(tmp_path).run
-    run.weights_file.write_text(content)
+    run.ngram_weights_file.write_text(content)
     with pytest.raises(UserError, match=r"ngrams\.json is damaged"):
         open_run(run)
 
@@ -191,7 +191,7 @@ def test_a_tree_of_byte_pairs_is_one_too(tmp_path: Path):
 def test_evaluating_and_listing_tell_both_losses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    record = read_weights(trained(tmp_path).run)
+    record = read_ngram_weights(trained(tmp_path).run)
     assert record is not None
     for command in (["evaluate", "counted"], ["runs"]):
         main(command)
@@ -203,7 +203,7 @@ def test_a_window_that_does_not_help_does_not_count(tmp_path: Path):
     path = tmp_path / "book.txt"
     path.write_text(prose(3000, seed=1))  # whose words come as they were drawn
     opened = train_on(path, "even", steps=6, ngrams={"order": ORDER})
-    record = read_weights(opened.run)
+    record = read_ngram_weights(opened.run)
     assert record is not None and "window" not in record
     assert isinstance(opened.model, GPTWithNGrams) and opened.model.rule is None
 
@@ -212,7 +212,7 @@ def test_a_vocabulary_as_large_as_they_come_has_ngrams_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(add_ngrams, "MOST_LOGITS", 1)  # so few that no target would be read
-    record = read_weights(trained(tmp_path).run)
+    record = read_ngram_weights(trained(tmp_path).run)
     assert record is not None and record["targets"] >= add_ngrams.FEWEST_TARGETS
 
 
@@ -222,7 +222,7 @@ def test_of_a_long_text_the_last_tokens_are_counted(tmp_path: Path):
     rows, size = np.asarray(opened.validation()[:60])[None], opened.model.config.vocab_size
     of_the_end = count_ngrams(opened.training()[-2000:], ORDER, size).probabilities(rows)
     np.testing.assert_array_equal(opened.model.ngrams.probabilities(rows), of_the_end)
-    record = read_weights(opened.run)
+    record = read_ngram_weights(opened.run)
     assert record is not None and record["tokens"] == 2000 < len(opened.training())
 
 
@@ -230,16 +230,16 @@ def test_a_run_without_the_window_reads_as_it_writes(tmp_path: Path):
     opened = trained(tmp_path, ngrams={"window": False})
     assert isinstance(opened.model, GPTWithNGrams)
     assert opened.model.rule is None
-    record = read_weights(opened.run)
+    record = read_ngram_weights(opened.run)
     assert record is not None and told_loss(record) == record["with"]
 
 
 def test_a_card_tells_the_loss_of_what_leaves_which_knows_nothing_of_the_window(tmp_path: Path):
     opened = trained(tmp_path)
-    record = read_weights(opened.run)
+    record = read_ngram_weights(opened.run)
     assert record is not None
     record["window"]["loss"] = record["with"] / 2
-    write_json(opened.run.weights_file, record)
+    write_json(opened.run.ngram_weights_file, record)
     assert told_loss(record) == record["window"]["loss"]
     said = f"{record['with']:.4f} nats per token over {record['targets']:,} targets"
     assert list(losses(opened)) == [("loss, validation (with n-grams)", said)]

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from folio.errors import UserError
-from folio.evaluation.score import exact_score, strided_score
-from folio.evaluation.uncertainty import text_blocks
+from folio.evaluation.score import exact_windows, places_of, score, strided_windows
+from folio.evaluation.uncertainty import standard_error, text_blocks
 from folio.run import directory
 from folio.run.checkpoint import Checkpoint
 from folio.run.directory import Run
@@ -68,12 +69,14 @@ def test_both_protocols_are_those_that_are_read_one_by_one(tmp_path: Path):
     tokens = np.random.default_rng(0).integers(0, opened.tokenizer.vocab_size, 210, np.uint16)
     scores, nll = opened.scores(tokens)
     blocks = text_blocks(tokens, opened.tokenizer.end_of_document)
-    for found, function in zip(scores, (exact_score, strided_score)):
-        expected = function(opened.model, tokens, 40, blocks)
-        assert (found.protocol, found.targets) == (expected.protocol, expected.targets)
+    for found, windows_of in zip(scores, (exact_windows, strided_windows)):
+        windows, each = windows_of(len(tokens), 40), list[NDArray[np.float32]]()
+        expected = score(opened.model, tokens, windows, found.protocol, nll=each)
+        error = standard_error(np.concatenate(each), blocks[places_of(windows)])
+        assert found.targets == expected.targets
         assert found.nats == pytest.approx(expected.nats, rel=1e-6)
         assert found.squares == pytest.approx(expected.squares, rel=1e-5)
-        assert found.standard_error == pytest.approx(expected.standard_error, rel=1e-4)
+        assert found.standard_error == pytest.approx(error, rel=1e-4)
         assert (found.counts == expected.counts).all()
     assert nll.sum() == pytest.approx(scores[0].nats, rel=1e-5) and len(nll) == 209
 

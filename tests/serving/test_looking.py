@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from folio.evaluation.score import strided_windows, surprise_of_each
+from folio.evaluation.score import strided_windows, token_nll
 from folio.run.model import Model
 from folio.serving.copied import SHORTEST, Copied, CopyFinder
 from folio.serving.looking import look
@@ -29,7 +29,7 @@ def test_a_text_is_scored_as_folio_evaluate_scores_it(tiny: Model):
         token_ids = tiny.training()[:n]
         scores = [score for part in read(tiny, token_ids.tolist(), 3) for score in part]
         assert len(scores) == n + 1
-        nats = surprise_of_each(tiny.model, token_ids, strided_windows(n, 64))
+        nats = token_nll(tiny.model, token_ids, strided_windows(n, 64))
         told = [scored.log_probability for scored in scores[:-1]]
         assert told[0] is None and told[1:] == pytest.approx((-nats[1:]).tolist(), abs=1e-4)
         assert len(scores[-1].alternatives) == 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from folio.tokens.goldfish import dropped
-from folio.tokens.stream import IGNORED, StreamConfig, TokenStream
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import StreamConfig, TokenStream
 
 RANDOM = np.random.default_rng(0)
 

@@ -12,8 +12,9 @@ from folio.errors import UserError
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens import loss_mask as module
+from folio.tokens.ignored import IGNORED
 from folio.tokens.loss_mask import example, loss_mask, open_loss_masks, write_loss_mask
-from folio.tokens.stream import IGNORED, StreamConfig, TokenStream
+from folio.tokens.stream import StreamConfig, TokenStream
 from folio.tokens.token_file import write_token_file
 
 CHAT = CharacterTokenizer("abc \n").with_chat()

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from folio.tokens.ignored import IGNORED
 from folio.tokens.mixture import Mixture
-from folio.tokens.stream import IGNORED, Batch, StreamConfig, StreamPosition, TokenStream
+from folio.tokens.stream import Batch, StreamConfig, StreamPosition, TokenStream
 
 OLD = 1000
 """Tokens of the old text are numbers from here on."""

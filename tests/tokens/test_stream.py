@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from folio.errors import UserError
 from folio.tokens import stream as stream_module
+from folio.tokens.ignored import IGNORED
 from folio.tokens.permutation import permute
-from folio.tokens.stream import IGNORED, Batch, StreamConfig, StreamPosition, TokenStream
+from folio.tokens.stream import Batch, StreamConfig, StreamPosition, TokenStream
 
 ORDERS = st.sampled_from([StreamConfig(order="shuffled"), StreamConfig(order="sequential")])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,18 @@ class Machine:
             self.seconds += seconds / n * self.slowdown(self.seconds)
 
 
+def budget_of(
+    seconds: float,
+    step: float = STEP,
+    evaluation: float = EVALUATION,
+    end: float = END,
+    **more: Any,
+) -> TimeBudget:
+    return TimeBudget(
+        seconds=seconds, step_seconds=step, evaluation_seconds=evaluation, end_seconds=end, **more
+    )
+
+
 def spend(
     minutes: float, slowdown: Slowdown, step: float = STEP, first: int = 0
 ) -> tuple[float, Pace]:
@@ -46,7 +59,7 @@ def spend(
     begin = machine.seconds
     machine.compute(1.0)  # the first plan is made by the clock, of a second of steps
     slow = machine.seconds - begin
-    budget = TimeBudget(60 * minutes, step, EVALUATION, END, sample_seconds=1.0)
+    budget = budget_of(60 * minutes, step, sample_seconds=1.0)
     left = budget.for_steps(machine.seconds, slow)
     pace = Pace([Knot(0, first or max(1, int((left / slow - 4 * EVALUATION) / step)))])
     deadline = Deadline(budget, 4, lambda: machine.seconds)
@@ -105,7 +118,7 @@ def test_a_first_plan_of_a_few_steps_is_made_anew_before_it_ends(minutes: float,
 
 def test_a_budget_in_steps_beside_the_minutes_is_never_exceeded():
     now = 0.0
-    budget = TimeBudget(60.0, STEP, EVALUATION, END, most_steps=100)
+    budget = budget_of(60.0, most_steps=100)
     deadline, pace = Deadline(budget, 4, lambda: now), Pace([Knot(0, 50)])
     for step in range(1, 30):
         now += STEP
@@ -117,7 +130,7 @@ def test_a_budget_in_steps_beside_the_minutes_is_never_exceeded():
 
 def test_a_resumed_run_decides_nothing_before_the_last_decision_that_is_recorded():
     now = 10.0
-    deadline = Deadline(TimeBudget(60.0, 1.0, 1.0, 1.0), 4, lambda: now)
+    deadline = Deadline(budget_of(60.0, 1.0, 1.0, 1.0), 4, lambda: now)
     pace = Pace([Knot(0, 40), Knot(20, 30)])
     for step in range(5, 25):
         now += 4.0
@@ -132,7 +145,7 @@ def test_a_resumed_run_decides_nothing_before_the_last_decision_that_is_recorded
 
 def test_when_the_time_is_over_the_run_ends_at_this_step():
     now = 0.0
-    deadline, pace = Deadline(TimeBudget(10.0, 1.0, 1.0, 1.0), 1, lambda: now), Pace([Knot(0, 9)])
+    deadline, pace = Deadline(budget_of(10.0, 1.0, 1.0, 1.0), 1, lambda: now), Pace([Knot(0, 9)])
     for _ in range(1, 5):
         now += 5.0
         deadline.stepped()
@@ -159,7 +172,7 @@ def evaluate_when_due(
 
 def test_evaluations_that_became_dearer_are_made_less_often():
     machine = Machine(lambda t: 1.0)
-    budget = TimeBudget(60.0, STEP, EVALUATION, END)
+    budget = budget_of(60.0)
     deadline, pace = Deadline(budget, 8, lambda: machine.seconds), Pace([Knot(0, 650)])
 
     def is_due(step: int) -> bool:
@@ -173,7 +186,7 @@ def test_evaluations_that_became_dearer_are_made_less_often():
 @pytest.mark.parametrize("interval", [20, 100])
 def test_evaluations_at_an_interval_of_ones_own_are_in_the_budget(interval: int):
     machine = Machine(lambda t: 1.0)
-    budget = TimeBudget(60.0, STEP, EVALUATION, END)
+    budget = budget_of(60.0)
     deadline, pace = Deadline(budget, 0, lambda: machine.seconds, interval), Pace([Knot(0, 700)])
     evaluate_when_due(machine, deadline, pace, lambda step: step % interval == 0, EVALUATION)
     assert machine.seconds == pytest.approx(60.0 - END, rel=0.03)

@@ -23,8 +23,9 @@ from folio.device import Device
 from folio.errors import UserError
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
-from folio.tokens.stream import IGNORED, Batch, StreamConfig, TokenStream
-from folio.training.distributed import DistributedStep, ProcessGroup
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import Batch, StreamConfig, TokenStream
+from folio.training.distributed import DistributedStep, Processes
 from folio.training.loop import train
 from folio.training.parts import Training
 from folio.training.state import TrainingState
@@ -50,7 +51,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def training_of(group: ProcessGroup | None = None, /, **changes: Any) -> Training:
+def training_of(group: Processes | None = None, /, **changes: Any) -> Training:
     fixed = {"device": {"kind": "cpu", "precision": "float32", "threads": 1, "fast": "on"}}
     recipe = make_recipe(merge(TINY, fixed, changes))
     device = Device(recipe.device, "test")
@@ -58,7 +59,7 @@ def training_of(group: ProcessGroup | None = None, /, **changes: Any) -> Trainin
 
 
 def together(
-    n: int, folder: Path, work: Callable[[ProcessGroup], Any], timeout_seconds: float = 120
+    n: int, folder: Path, work: Callable[[Processes], Any], timeout_seconds: float = 120
 ) -> list[Any]:
     """The answers of n processes, of which this is the first."""
 
@@ -67,7 +68,7 @@ def together(
         wait = timedelta(seconds=timeout_seconds)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=n, timeout=wait)
         try:
-            return work(ProcessGroup(rank, n, store))
+            return work(Processes(rank, n, store))
         finally:
             if distributed.is_initialized():  # a whole run has left it
                 distributed.destroy_process_group()
@@ -80,7 +81,7 @@ def together(
 
 
 def distribute(
-    training: Training, group: ProcessGroup, *asked: Callable[[], bool]
+    training: Training, group: Processes, *asked: Callable[[], bool]
 ) -> tuple[Training, DistributedStep]:
     step = DistributedStep(training.step, training.model, group, 3, 11, *asked)
     return replace(training, step=step), step
@@ -98,7 +99,7 @@ def test_any_number_of_processes_gives_one_curve(kind: str, n: int, tmp_path: Pa
     train(alone, TrainingState(), listener)
     _, losses, evaluations = outcome(alone, listener)
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, own = training_of(**KINDS[kind]), Listener()
         training, step = distribute(training, group)
         assert train(training, TrainingState(), own, lambda: step.stopping) == "finished"
@@ -131,7 +132,7 @@ def test_the_rows_of_all_processes_are_together_those_of_one(
     model.weight.grad = torch.zeros(1, 1)
     steps = [cast(Any, Reading()) for _ in range(world_size)]
     groups = [
-        SimpleNamespace(rank=rank, world_size=world_size, reduce=lambda row: None)
+        SimpleNamespace(rank=rank, world_size=world_size, all_reduce=lambda row: None)
         for rank in range(world_size)
     ]
     all_of_them = [
@@ -151,7 +152,7 @@ def test_the_rows_of_all_processes_are_together_those_of_one(
 def test_a_process_without_windows_moves_its_weights_as_the_others_do(tmp_path: Path):
     changes = KINDS["adamw plain"] | {"training": {"batch_size": 2}}
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, own = training_of(**changes), Listener()
         training, _ = distribute(training, group)
         train(training, TrainingState(), own)
@@ -165,7 +166,7 @@ def test_a_process_without_windows_moves_its_weights_as_the_others_do(tmp_path: 
 
 
 def test_all_stop_after_the_same_step_where_one_is_asked_to(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, state = training_of(**KINDS["adamw plain"]), TrainingState()
         training, step = distribute(training, group, lambda: group.rank == 1 and state.step == 3)
         listener = Listener()
@@ -176,7 +177,7 @@ def test_all_stop_after_the_same_step_where_one_is_asked_to(tmp_path: Path):
 
 
 def test_all_save_after_the_same_step_where_the_clock_of_one_says_so(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, state = training_of(**KINDS["adamw plain"]), TrainingState()
         is_due = [lambda: False, lambda: group.rank == 1 and state.step == 3]
         training, step = distribute(training, group, *is_due)
@@ -188,7 +189,7 @@ def test_all_save_after_the_same_step_where_the_clock_of_one_says_so(tmp_path: P
 
 
 def test_all_end_at_the_step_where_one_has_no_finite_gradient(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, state = training_of(**KINDS["adamw plain"]), TrainingState()
         training, step = distribute(training, group)
         usual = step.loss
@@ -201,7 +202,7 @@ def test_all_end_at_the_step_where_one_has_no_finite_gradient(tmp_path: Path):
 
 
 def test_memory_that_runs_out_in_one_process_changes_nothing_for_the_others(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, listener = training_of(**KINDS["adamw plain"]), Listener()
         training, step = distribute(training, group)
         usual = step.loss
@@ -223,7 +224,7 @@ def test_memory_that_runs_out_in_one_process_changes_nothing_for_the_others(tmp_
 
 
 def test_processes_that_have_come_apart_are_told_so(tmp_path: Path):
-    def work(group: ProcessGroup) -> str:
+    def work(group: Processes) -> str:
         training, _ = distribute(training_of(**KINDS["adamw plain"]), group)
         with torch.no_grad():
             next(training.model.parameters())[0, 0] += 1e-6 * group.rank
@@ -235,7 +236,7 @@ def test_processes_that_have_come_apart_are_told_so(tmp_path: Path):
 
 
 def test_a_process_that_dies_is_named_and_the_weights_are_saved(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, state = training_of(**KINDS["adamw plain"]), TrainingState()
         training, step = distribute(training, group)
         usual = step.loss
@@ -260,7 +261,7 @@ def test_a_process_that_dies_is_named_and_the_weights_are_saved(tmp_path: Path):
 def test_a_process_that_hangs_is_named_and_the_weights_are_saved(tmp_path: Path):
     hung = tmp_path / "hung"
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, state = training_of(**KINDS["adamw plain"]), TrainingState()
         training, step = distribute(training, group)
         usual = step.loss

@@ -22,7 +22,7 @@ from folio.config import merge
 from folio.errors import UserError
 from folio.model.gpt import GPT
 from folio.recipe import build
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.training.fsdp_rows import rows_of
 from folio.training.fsdp_step import FSDPStep
 from folio.training.loop import train
@@ -55,7 +55,7 @@ def test_the_rows_of_all_processes_are_those_of_torch_chunk(rows: int, width: in
     assert [weights.view(-1)[each].tolist() for each in found] == chunks
 
 
-def together(n: int, folder: Path, work: Callable[[ProcessGroup], Any]) -> list[Any]:
+def together(n: int, folder: Path, work: Callable[[Processes], Any]) -> list[Any]:
     """The answers of n processes. A fork must not inherit what is left of an earlier group: to free
     that it would wait for threads which only its parent has.
     """
@@ -75,7 +75,7 @@ def step_of(training: Training) -> FSDPStep:
     return training.step
 
 
-def run(group: ProcessGroup, changes: dict[str, Any], state: TrainingState, last: int = 100) -> Any:
+def run(group: Processes, changes: dict[str, Any], state: TrainingState, last: int = 100) -> Any:
     """Losses and evaluations; and where they are gathered, weights and optimizer."""
     training, listener = training_of(group, **changes), Listener()
     train(training, state, listener, lambda: state.step >= last)
@@ -97,7 +97,7 @@ def test_losses_weights_and_state_are_those_of_one_process(kind: str, n: int, tm
     alone = training_of(None, **changes)
     train(alone, TrainingState(), listener)
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         return run(group, changes, TrainingState())
 
     (losses, tensors), *others = together(n, tmp_path, work)
@@ -137,7 +137,7 @@ def test_what_two_began_one_process_and_three_go_on_with(tmp_path: Path):
     ((_, tensors), at), _ = begun
     weights, optimizer = ({n: torch.from_numpy(x) for n, x in some.items()} for some in tensors)
 
-    def go_on(group: ProcessGroup | None) -> list[float]:
+    def go_on(group: Processes | None) -> list[float]:
         training, own = training_of(group, **changes), Listener()
         load_model_tensors(training.model, weights)
         training.step.optimizer.load(optimizer)
@@ -153,7 +153,7 @@ def test_what_two_began_one_process_and_three_go_on_with(tmp_path: Path):
 def test_each_process_has_its_share_of_weights_gradients_and_state_in_bytes(tmp_path: Path):
     changes = merge(FULL, KINDS["adamw"], {"model": {"n_layers": 2, "d_model": 32}})
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training = training_of(group, **changes)
         step = step_of(training)
         train(training, TrainingState(), Listener())
@@ -178,7 +178,7 @@ def test_all_begin_with_the_weights_and_tables_of_one_process_to_the_bit(
     changes = merge(FULL, {"model": {"positions": positions, "tied_head": True, "n_layers": 2}})
     alone = training_of(None, **changes).model
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training = training_of(group, **changes)
         is_there = [not p.is_meta for p in training.model.parameters()]
         step = step_of(training)
@@ -203,7 +203,7 @@ def test_only_the_first_process_ever_has_the_whole_model(rank: int, most: float)
     distributed.init_process_group("fake", rank=rank, world_size=64, store=FakeStore())
     try:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-            training = training_of(ProcessGroup(rank, 64, FakeStore()), **changes)
+            training = training_of(Processes(rank, 64, FakeStore()), **changes)
             training.step.refresh()
     finally:
         distributed.destroy_process_group()
@@ -215,7 +215,7 @@ def test_only_the_first_process_ever_has_the_whole_model(rank: int, most: float)
 def test_a_step_that_would_not_be_finite_changes_no_weight(tmp_path: Path):
     changes = merge(FULL, KINDS["muon"])
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training = training_of(group, **changes)
         step = step_of(training)
         step.refresh()
@@ -233,7 +233,7 @@ def test_a_step_that_would_not_be_finite_changes_no_weight(tmp_path: Path):
 
 
 def test_all_stop_after_the_same_step_where_one_is_asked_to(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, state, listener = training_of(group, **FULL), TrainingState(), Listener()
         step = step_of(training)
         step.should_stop = lambda: group.rank == 1 and state.step == 3
@@ -244,7 +244,7 @@ def test_all_stop_after_the_same_step_where_one_is_asked_to(tmp_path: Path):
 
 
 def test_all_save_after_the_same_step_where_the_clock_of_one_says_so(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, state, listener = training_of(group, **FULL), TrainingState(), Listener()
         step = step_of(training)
         step.should_save = lambda: group.rank == 1 and state.step == 3
@@ -255,7 +255,7 @@ def test_all_save_after_the_same_step_where_the_clock_of_one_says_so(tmp_path: P
 
 
 def test_a_process_that_dies_within_a_block_is_named(tmp_path: Path):
-    def work(group: ProcessGroup) -> None:
+    def work(group: Processes) -> None:
         training, state = training_of(group, **FULL), TrainingState()
         step = step_of(training)
         usual = step.loss
@@ -279,7 +279,7 @@ told: list[bool] = []
 
 
 def test_float16_is_refused(tmp_path: Path):
-    def work(group: ProcessGroup) -> str:
+    def work(group: Processes) -> str:
         with pytest.raises(UserError, match="float16"):
             training_of(group, **merge(FULL, {"device": {"precision": "float16"}}))
         distributed.barrier()  # whoever leaves while another still connects is an error there
@@ -298,7 +298,7 @@ def test_a_parameter_that_takes_no_part_in_the_loss_is_named(
 
     monkeypatch.setattr(build, "GPT", with_a_spare)
 
-    def work(group: ProcessGroup) -> str:
+    def work(group: Processes) -> str:
         with pytest.raises(UserError, match=r"but blocks\.0\.spare did not"):
             train(training_of(group, **FULL), TrainingState(), Listener())
         distributed.barrier()
@@ -308,7 +308,7 @@ def test_a_parameter_that_takes_no_part_in_the_loss_is_named(
 
 
 def test_a_tied_head_stays_tied(tmp_path: Path):
-    def work(group: ProcessGroup) -> bool:
+    def work(group: Processes) -> bool:
         training = training_of(group, **merge(FULL, {"model": {"tied_head": True}}))
         train(training, TrainingState(), Listener())
         model: Any = step_of(training).compute

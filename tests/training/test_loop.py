@@ -144,7 +144,8 @@ def test_a_stop_is_heard_while_a_text_is_read_and_the_evaluation_comes_when_the_
 def test_what_an_evaluation_used_of_the_minutes_is_saved_when_the_run_is_stopped(
     when: str, monkeypatch: pytest.MonkeyPatch
 ):
-    budget, now = TimeBudget(60.0, 1.0, 1.0, 0.0), [1.0]
+    budget = TimeBudget(seconds=60.0, step_seconds=1.0, evaluation_seconds=1.0, end_seconds=0.0)
+    now = [1.0]
     training = build(make_recipe(TINY), CPU, TEXT[:-60], TEXT[-60:])
     training = replace(training, deadline=Deadline(budget, 3, lambda: now[0]))
     state, saved = TrainingState(), list[float]()

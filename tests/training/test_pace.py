@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from folio.errors import UserError
 from folio.training.pace import Knot, Pace
-from folio.training.schedule import ScheduleConfig, learning_rate_share
+from folio.training.schedule import ScheduleConfig, lr_scale_at
 
 
 @st.composite
@@ -53,8 +53,7 @@ def test_the_rate_never_jumps_and_ends_at_its_final_share(
 ):
     config = ScheduleConfig(kind=kind, warmup_fraction=0.0, cooldown_fraction=1.0)
     shares = [
-        learning_rate_share(config, pace.progress(step + 1) - 1, pace.planned)
-        for step in range(pace.last)
+        lr_scale_at(config, pace.progress(step + 1) - 1, pace.planned) for step in range(pace.last)
     ]
     assert shares[-1] == pytest.approx(config.final_fraction)
     assert all(a >= b for a, b in pairwise(shares))

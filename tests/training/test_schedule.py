@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from folio.config import from_table
 from folio.errors import UserError
-from folio.training.schedule import ScheduleConfig, learning_rate_share, window_length
+from folio.training.schedule import ScheduleConfig, lr_scale_at, window_length
 
 CONFIGS = st.builds(
     ScheduleConfig,
@@ -21,7 +21,7 @@ CONFIGS = st.builds(
 
 @given(CONFIGS, st.integers(1, 300))
 def test_the_share_stays_in_bounds_and_rises_then_falls(config: ScheduleConfig, n: int):
-    shares = [learning_rate_share(config, step, n) for step in range(n)]
+    shares = [lr_scale_at(config, step, n) for step in range(n)]
     assert all(0 < share <= 1 or config.final_fraction == 0 for share in shares)
     top = shares.index(max(shares))
     assert shares[: top + 1] == sorted(shares[: top + 1])
@@ -30,7 +30,7 @@ def test_the_share_stays_in_bounds_and_rises_then_falls(config: ScheduleConfig, 
 
 def test_cosine_is_half_way_down_in_the_middle():
     config = ScheduleConfig(warmup_fraction=0.2, final_fraction=0.1)
-    shares = [learning_rate_share(config, step, 100) for step in range(100)]
+    shares = [lr_scale_at(config, step, 100) for step in range(100)]
     assert shares[19] == 1.0
     assert shares[59] == pytest.approx(0.55)
     assert shares[99] == pytest.approx(0.1)
@@ -40,19 +40,19 @@ def test_cosine_is_half_way_down_in_the_middle():
 @pytest.mark.parametrize("without", [{"cooldown_fraction": 0.0}, {"warmup_fraction": 1.0}])
 def test_without_a_decay_the_last_step_is_at_the_peak(without: dict[str, float]):
     config = from_table(ScheduleConfig, {"kind": "linear"} | without)
-    assert learning_rate_share(config, 99, 100) == 1.0
+    assert lr_scale_at(config, 99, 100) == 1.0
 
 
 def test_a_horizon_gives_a_shorter_run_the_beginning_of_a_longer_one():
     config = ScheduleConfig(horizon_steps=200)
-    short = [learning_rate_share(config, step, 100) for step in range(100)]
-    long = [learning_rate_share(ScheduleConfig(), step, 200) for step in range(100)]
+    short = [lr_scale_at(config, step, 100) for step in range(100)]
+    long = [lr_scale_at(ScheduleConfig(), step, 200) for step in range(100)]
     assert short == long
 
 
 def test_after_the_horizon_the_rate_stays():
     config = ScheduleConfig(horizon_steps=10)
-    assert learning_rate_share(config, 500, 1000) == pytest.approx(0.1)
+    assert lr_scale_at(config, 500, 1000) == pytest.approx(0.1)
 
 
 def test_windows_of_a_longer_run_are_short_for_as_many_steps():

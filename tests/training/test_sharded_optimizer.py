@@ -17,7 +17,7 @@ from folio.recipe.recipe import make_recipe
 from folio.recipe.together import Gathered
 from folio.training import optimizers
 from folio.training.config import TrainingConfig
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.training.loop import train
 from folio.training.optimizers import OPTIMIZERS, Optimizer, Rule
 from folio.training.parts import Training
@@ -51,7 +51,7 @@ def state_of(training: Training) -> Generator[dict[str, Tensor]]:
         yield optimizer.tensors
 
 
-def trained(group: ProcessGroup, changes: dict[str, Any], **how: Any) -> tuple[Any, ...]:
+def trained(group: Processes, changes: dict[str, Any], **how: Any) -> tuple[Any, ...]:
     """Weights, losses and evaluations, then the state of the optimizer where it is whole."""
     training, listener = training_of(group, **changes), Listener()
     train(distribute(training, group)[0], TrainingState(), listener)
@@ -64,7 +64,7 @@ def trained(group: ProcessGroup, changes: dict[str, Any], **how: Any) -> tuple[A
 def test_weights_losses_and_the_gathered_state_are_those_of_an_undivided_group_to_the_bit(
     kind: str, n: int, tmp_path: Path
 ):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         return trained(group, settings(kind)), trained(group, settings(kind, SHARDING))
 
     ((*whole, state), (*divided, gathered)), *others = together(n, tmp_path, work)
@@ -76,7 +76,7 @@ def test_weights_losses_and_the_gathered_state_are_those_of_an_undivided_group_t
 
 
 def goes_on(
-    group: ProcessGroup | None, changes: dict[str, Any], saved: tuple[Any, Any, TrainingState]
+    group: Processes | None, changes: dict[str, Any], saved: tuple[Any, Any, TrainingState]
 ) -> Any:
     weights, state, at = saved
     training, listener = training_of(group, **changes), Listener()
@@ -93,7 +93,7 @@ def test_what_two_began_one_and_three_go_on_with_as_if_nothing_had_been_divided(
 ):
     shorter = {"training": {"max_steps": 3}}
 
-    def begin(group: ProcessGroup) -> Any:
+    def begin(group: Processes) -> Any:
         training, state = training_of(group, **settings(kind, SHARDING, shorter)), TrainingState()
         train(distribute(training, group)[0], state, Listener())
         with state_of(training) as tensors:
@@ -102,7 +102,7 @@ def test_what_two_began_one_and_three_go_on_with_as_if_nothing_had_been_divided(
 
     saved, _ = together(2, tmp_path, begin)
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         divided, whole = settings(kind, SHARDING), settings(kind)
         return goes_on(group, divided, saved) == goes_on(group, whole, saved)
 
@@ -115,7 +115,7 @@ def test_what_two_began_one_and_three_go_on_with_as_if_nothing_had_been_divided(
 def test_each_process_has_its_share_of_the_state_in_bytes(kind: str, n: int, tmp_path: Path):
     changes = settings(kind, SHARDING, {"model": {"n_layers": 2, "d_model": 32}})
 
-    def work(group: ProcessGroup) -> int:
+    def work(group: Processes) -> int:
         optimizer = training_of(group, **changes).step.optimizer
         assert isinstance(optimizer, ShardedOptimizer)
         assert not any(x.is_meta for x in optimizer.state.values())
@@ -131,7 +131,7 @@ def test_each_process_has_its_share_of_the_state_in_bytes(kind: str, n: int, tmp
 
 
 def test_a_step_that_would_not_be_finite_in_one_process_changes_no_weight_in_any(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training = training_of(group, **settings("muon", SHARDING))
         optimizer = training.step.optimizer
         assert isinstance(optimizer, ShardedOptimizer)
@@ -170,7 +170,7 @@ def test_a_rule_that_looks_at_all_gradients_sees_them_all(
     monkeypatch.setitem(OPTIMIZERS, "pulling", Pulling)
     changes = merge(PLAIN, {"optimizer": {"kind": "pulling"}})
 
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         return trained(group, changes), trained(group, merge(changes, SHARDING))
 
     ((*whole, state), (*divided, gathered)), _ = together(2, tmp_path, work)
@@ -180,7 +180,7 @@ def test_a_rule_that_looks_at_all_gradients_sees_them_all(
 
 
 def test_before_training_the_whole_state_is_that_of_a_new_optimizer(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training = training_of(group, **settings("muon", SHARDING))
         return {name: x.clone() for name, x in training.step.optimizer.tensors.items()}
 
@@ -192,7 +192,7 @@ def test_before_training_the_whole_state_is_that_of_a_new_optimizer(tmp_path: Pa
 
 
 def test_where_a_process_is_gone_nothing_is_saved_since_its_part_is_gone_too(tmp_path: Path):
-    def work(group: ProcessGroup) -> Any:
+    def work(group: Processes) -> Any:
         training, listener = training_of(group, **settings("adamw", SHARDING)), Listener()
         parts = training.step.optimizer
         assert isinstance(parts, ShardedOptimizer)

@@ -19,7 +19,8 @@ from folio.recipe.build import build
 from folio.recipe.presets import FAMILIES, SIZES
 from folio.recipe.recipe import make_recipe
 from folio.testing import tiny_gpt
-from folio.tokens.stream import IGNORED, Batch
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import Batch
 from folio.training import step as step_module
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.loop import train, update_weights

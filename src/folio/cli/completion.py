@@ -34,11 +34,12 @@ def completing(app: App, verbs: Iterable[tuple[str, str]]) -> App:
 def as_a_shell_sees(verb: Callable[..., None]) -> Callable[..., None]:
     """A function with the signature of a verb, in which RUN has names and settings are flags."""
     hints = get_type_hints(verb, include_extras=True)
-    parameters = []
+    parameters, takes_settings = [], False
     for name, given in inspect.signature(verb).parameters.items():
+        takes_settings |= given.kind is given.VAR_POSITIONAL and hints[name] == Words
         hint = Annotated[str, Parameter(completer=run_names)] if name == "run" else hints[name]
         parameters.append(given.replace(annotation=hint))
-    if Words in hints.values():
+    if takes_settings:
         parameters += [flag for flag in setting_flags() if flag.name not in hints]
 
     def complete(*words: Any, **flags: Any) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
-from folio.cli.overrides import Words, settings_table, split_words
+from folio.cli.overrides import Repeatable, Words, settings_table, split_words
 from folio.config import Table, merge
 from folio.console import say, show
 from folio.corpus.own import has_page
@@ -19,7 +16,7 @@ from folio.storage import json_text
 
 def corpus(
     *sources: Words,
-    validation: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
+    validation: Repeatable | None = None,
     html: Path | None = None,
     json: bool = False,
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.cli.overrides import Text
 from folio.config import Table, read_toml
@@ -84,14 +85,13 @@ def evaluate(
 
     from folio.device import choose_device
     from folio.run.baselines import write_baselines
-    from folio.run.ngrams import in_words, read_weights
+    from folio.run.ngrams import in_words, read_ngram_weights
     from folio.run.opening import open_run
 
     opened = open_run(found, checkpoint)
     chosen = choose_device(_as_trained(read_toml(found.recipe_file)["device"], device))
-    for complaint in opened.complaints:
-        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
-    record, most = read_weights(found), math.inf if whole else opened.read_in_minutes
+    say_complaints(opened)
+    record, most = read_ngram_weights(found), math.inf if whole else opened.read_in_minutes
     if files or text:
         records = _evaluate_texts(opened, chosen, files, text, encoding, most)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
 from folio.cli.overrides import Text
@@ -48,8 +49,7 @@ def explain(
     from folio.run.opening import open_run
 
     opened = open_run(found, checkpoint, device_of(device))
-    for complaint in opened.complaints:
-        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    say_complaints(opened)
     if tensors:
         look = look_at(opened, words)
         show(print_tensors(look))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.console import say, show
 from folio.storage import json_text
@@ -46,8 +47,7 @@ def export(
     from folio.run.opening import open_run
 
     opened = open_run(found, checkpoint)
-    for complaint in opened.complaints:
-        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    say_complaints(opened)
     path, exported, verified = export_run(opened, to, type, out, alone)
     for note in exported.notes:
         say(note)

@@ -6,13 +6,11 @@ import shlex
 from contextlib import closing
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
-from folio.cli.overrides import check_budget
+from folio.cli.overrides import Repeatable, check_budget
 from folio.console import duration, say, show, table
 from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
@@ -54,7 +52,7 @@ def ladder(
     seeds: int | None = None,
     max_steps: int | None = None,
     minutes: float | None = None,
-    only: Annotated[list[str], Parameter(consume_multiple=False, negative=())] | None = None,
+    only: Repeatable | None = None,
     name: str | None = None,
     page: bool = False,
     json: bool = False,

@@ -155,7 +155,7 @@ def parse_bytes(text: str) -> float:
     """Parse a size such as 8GB, to bytes.
 
     Raises:
-        UserError: something else.
+        UserError: it is not a number with a unit.
 
     >>> parse_bytes("8GB"), parse_bytes("1.5 GiB")
     (8000000000.0, 1610612736.0)

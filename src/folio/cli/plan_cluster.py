@@ -192,7 +192,7 @@ def parse_rate(flag: str, text: str) -> float:
     """Parse a bandwidth such as 100Gbit or 20GB, to bytes per second.
 
     Raises:
-        UserError: something else.
+        UserError: it is not a number above 0 with a unit.
 
     >>> parse_rate("--network", "100Gbit"), parse_rate("--link", "20 GB/s")
     (12500000000.0, 20000000000.0)

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.console import say, show
 from folio.device import Kind
@@ -93,8 +94,7 @@ def recall(
         raise UserError("--novel guards the text of the run, and --text is another. Give one.")
     chosen = choose_device(DeviceConfig(kind=device, precision="float32"))
     opened = open_run(found, checkpoint, chosen)
-    for complaint in opened.complaints:
-        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    say_complaints(opened)
     with against(opened, text, say) if text else nullcontext(opened) as beside:
         outcome = replace(measure_recall(beside, config, say), run=str(found.path))
         outcome = replace(outcome, text=", ".join(Path(word).name or word for word in text or []))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from folio.cli.complaints import say_complaints
 from folio.cli.conversation import BESIDE_CHAT, converse
 from folio.cli.guides import say_next
 from folio.cli.overrides import Text
@@ -110,8 +111,7 @@ def sample(
         seed=seed,
     )
     opened = open_to_write(find_run(run), checkpoint, weights, device_of(device))
-    for complaint in opened.complaints:
-        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    say_complaints(opened)
     if chat:
         converse(opened, config, max_tokens, prompt)
         return

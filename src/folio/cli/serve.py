@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from folio.console import say, show
+from folio.cli.complaints import say_complaints
+from folio.console import show
 from folio.errors import UserError
 
 
@@ -54,8 +55,7 @@ def serve(
     served = {}
     for one in found:
         opened = open_run(one, checkpoint)
-        for complaint in opened.complaints:
-            say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+        say_complaints(opened)
         guard = opened.guard(novel) if novel else None
         served[one.name] = Served(one.name, opened, guard)
 

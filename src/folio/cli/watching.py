@@ -11,7 +11,7 @@ from folio.recipe.watcher import ENDINGS, Watcher
 from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import too_small
-from folio.run.ngrams import in_words, read_weights
+from folio.run.ngrams import in_words, read_ngram_weights
 from folio.storage import json_text, read_json
 from folio.training.distributed import STOPPED, is_launched, join
 from folio.training.pace import Knot
@@ -162,7 +162,7 @@ def print_result(result: Result, json: bool = False) -> None:
     for text in result.held_out:
         at = f", step {state.best_step}" if text is result.held_out[0] else ""
         show(f"{text.name:<{width}}{text}{at}")
-    if record := read_weights(run):
+    if record := read_ngram_weights(run):
         show_fact("n-grams", in_words(record))
     if warning := too_small(result.held_out):
         show_fact("warning", warning)

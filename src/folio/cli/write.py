@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.console import say, show
 
@@ -38,8 +39,7 @@ def write(
     from folio.run.opening import open_run
 
     opened = open_run(found, checkpoint)
-    for complaint in opened.complaints:
-        say(f"warning: {complaint} Using {opened.checkpoint.path}.")
+    say_complaints(opened)
     path, exported, _ = export_run(opened, "html", out=out)
     for note in exported.notes:
         say(note)

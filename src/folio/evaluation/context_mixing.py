@@ -16,7 +16,7 @@ There are three sets of weights, each of which learns on its own: the first is c
 context that was seen before, the second by the bits of the token so far, the third by the token
 before. The mean of their log-odds is the prediction.
 
-Shapes:  N tokens · n of them · E experts · V vocabulary · C contexts · M longest count
+Shapes:  N tokens · n of them · E experts · V vocabulary · K contexts · M longest count
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ together."""
 ZEROS, ONES, TIMES = 0, 1, 2
 """Columns of a history: how often each bit came of late, and how often any."""
 _SURE_GUESS, _SURE_FREQUENCY, _SURE_SET, _SURE = 1e-4, 1e-3, 15.0, 1e-5
+"""Bounds on a probability by a history, on one by a frequency, on the log-odds of a set, and on the
+probability of the mixture."""
 _MIX, _OTHER = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _START = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT, _HALF = np.uint64(29), np.uint64(32)
@@ -69,8 +71,8 @@ def read_with_counts(
     Args:
         training: (m,) tokens that are read before the text, without the copies.
         text: (N,) tokens.
-        odds: (K, N, bits) log-odds by each copy that a bit is 1; nan for the first token and from
-            where a copy has left on.
+        odds: (E - 1, N, bits) log-odds by each copy that a bit is 1; nan for the first token and
+            from where a copy has left on.
         pieces: the text of each id, for words.
         vocab_size: V.
 
@@ -132,11 +134,11 @@ class ContextMixing:
         n_slots = min(1 << (4 * n_tokens).bit_length(), MOST_SLOTS)
         self.histories = np.zeros((_N_CONTEXTS, n_slots, 4), np.uint8)
         self.frequencies = np.zeros((_N_CONTEXTS, n_slots), np.float32)
-        """(C, slots) how often the bit was 1 in each context, as a frequency less a half."""
+        """(K, slots) how often the bit was 1 in each context, as a frequency less a half."""
         zeros, ones = np.indices((LONGEST_COUNT + 1, LONGEST_COUNT + 1))
         guess = (ones + 0.4) / (zeros + ones + 0.8)
         self.guesses = np.repeat(np.stack([guess, 0 * guess], axis=2)[None], _N_CONTEXTS, axis=0)
-        """(C, M + 1, M + 1, 2) after a bit history, the frequency of a 1, and how often it came."""
+        """(K, M + 1, M + 1, 2) after a bit history, the frequency of a 1, and how often it came."""
         n_rows = N_ORDERS + (1 << self.bits) + vocab_size
         self.weights = np.full((n_rows, 2 * _N_CONTEXTS + n_experts), START)
         """Those of all sets, one below the other; of experts last."""

@@ -194,15 +194,15 @@ def _workers(
 
 
 def mix(
-    surprises: Sequence[NDArray[np.float64]], forgets: float = 0.02
+    nlls: Sequence[NDArray[np.float64]], forgets: float = 0.02
 ) -> tuple[NDArray[np.float64], list[float]]:
-    """The surprise of a mixture whose shares are learned from what was read.
+    """The cross-entropy of a mixture whose shares are learned from what was read.
 
     Each predictor's share is its own before, times how likely it made the last symbol, and a little
     of an even one (fixed share, Herbster & Warmuth 1998, https://doi.org/10.1023/A:1007424614876).
 
     Args:
-        surprises: nats of each symbol, by each predictor; (N,) each, and nan from where a predictor
+        nlls: nats of each symbol, by each predictor; (N,) each, and nan from where a predictor
             has left on, whose share the others take.
         forgets: how much of the even share comes back with each symbol.
 
@@ -213,7 +213,7 @@ def mix(
     >>> bool(mix([one, other])[0].sum() < min(one.sum(), other.sum()) + np.log(2))
     True
     """
-    chances = np.exp(-np.stack(surprises, axis=1))  # (N, K)
+    chances = np.exp(-np.stack(nlls, axis=1))  # (N, K)
     present = ~np.isnan(chances)
     even = present / present.sum(axis=1, keepdims=True)
     shares = np.full(chances.shape[1], 1 / chances.shape[1])

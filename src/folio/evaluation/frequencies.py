@@ -28,6 +28,6 @@ def frequency_loss(counts: NDArray[np.int64], validation: TokenIds) -> float:
         counts: (V,) of the training text.
         validation: (N,) token ids, of which the first is no target.
     """
-    surprise = -np.log((counts + 1.0) / (counts.sum() + len(counts)))
+    nll = -np.log((counts + 1.0) / (counts.sum() + len(counts)))
     targets = count_tokens(validation[1:], len(counts))
-    return float(targets @ surprise / targets.sum())
+    return float(targets @ nll / targets.sum())

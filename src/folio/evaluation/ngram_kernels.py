@@ -48,7 +48,7 @@ class CompiledNGrams:
         """Place where the held-out text begins."""
         self._parts: list[Sorted] = []
 
-    def surprise(self, order: int) -> dict[str, NDArray[np.float32]]:
+    def nll(self, order: int) -> dict[str, NDArray[np.float32]]:
         """(n,) nats of each byte of the held-out text, without (`static`) and with learning
         (`adaptive`).
         """

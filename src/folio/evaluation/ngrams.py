@@ -53,7 +53,7 @@ class PlainNGrams:
             self._count(byte)
             self._move(byte)
 
-    def surprise(self, text: Bytes, adaptive: bool) -> NDArray[np.float64]:
+    def nll(self, text: Bytes, adaptive: bool) -> NDArray[np.float64]:
         """(n,) nats of each byte.
 
         With `adaptive` the table learns from each byte after predicting it; without, it is
@@ -103,7 +103,7 @@ class PlainNGrams:
         return p
 
 
-def ngram_surprise(
+def ngram_nll(
     training: Bytes, text: Bytes, order: int, plain: bool | None = None
 ) -> dict[str, NDArray[np.floating]]:
     """(n,) nats of each byte of a text, `static` and `adaptive`.
@@ -122,12 +122,12 @@ def choose_order(training: Bytes, plain: bool | None = None) -> int:
 
     Args:
         training: (n,) bytes; the last CHOOSING of them count.
-        plain: as in `ngram_surprise`.
+        plain: as in `ngram_nll`.
     """
     text = training[-CHOOSING:]
     cut = len(text) - len(text) // 10
-    surprise = _predictor(text[:cut], text[cut:], plain)
-    loss = cache(lambda place: float(surprise(ORDERS[place])["static"].sum()))
+    nll = _predictor(text[:cut], text[cut:], plain)
+    loss = cache(lambda place: float(nll(ORDERS[place])["static"].sum()))
     place = ORDERS.index(FIRST_ORDER)
     step = -1 if loss(place - 1) < loss(place) else 1
     while 0 <= place + step < len(ORDERS) and loss(place + step) < loss(place):
@@ -144,15 +144,15 @@ def _predictor(
     if not plain:
         from folio.evaluation.ngram_kernels import CompiledNGrams
 
-        return CompiledNGrams(training, text).surprise
+        return CompiledNGrams(training, text).nll
 
-    def surprise(order: int) -> dict[str, NDArray[np.floating]]:
+    def nll(order: int) -> dict[str, NDArray[np.floating]]:
         table = PlainNGrams(order)
         table.learn(training)
         table.learn(np.zeros(1, np.uint8))
         return {
-            "static": table.surprise(text, adaptive=False),
-            "adaptive": table.surprise(text, adaptive=True),
+            "static": table.nll(text, adaptive=False),
+            "adaptive": table.nll(text, adaptive=True),
         }
 
-    return surprise
+    return nll

@@ -210,7 +210,7 @@ def _read(
     with torch.inference_mode():
         logits = model(rows[:, :-1].to(device))[:, prefix - 1 :].float()  # (B, longest, V)
         targets = rows[:, prefix:].to(device)
-        surprising = (logits.argmax(dim=2) != targets).cpu().numpy()
+        missed = (logits.argmax(dim=2) != targets).cpu().numpy()
         # As cross-entropy: it does not hold the probabilities of all tokens.
         nats = nn.functional.cross_entropy(
             (logits / temperature).flatten(0, 1), targets.flatten(), reduction="none"
@@ -218,7 +218,7 @@ def _read(
     bits = nats.view(targets.shape).cpu().double().numpy() / math.log(2)
     place = np.arange(longest)
     inside = (place >= offsets[:, None]) & (place < ends[..., None])  # (B, J, longest)
-    return (inside @ bits[..., None])[..., 0], ~(inside & surprising[:, None]).any(axis=2)
+    return (inside @ bits[..., None])[..., 0], ~(inside & missed[:, None]).any(axis=2)
 
 
 def pattern_windows(codes: NDArray[np.int64], length: int) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""How surprised a model is by a text, by one of two protocols.
+"""The cross-entropy of a model on a text, by lists of windows.
 
 A protocol is a list of windows. Each window is read once, and scores all its targets or all but the
 first few, which then only serve as context:
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from folio.accelerator import ran_out_of_memory, release, to_device
 from folio.errors import UserError
-from folio.evaluation.uncertainty import ratio_error, standard_error
+from folio.evaluation.uncertainty import standard_error
 from folio.tokenizers.base import TokenIds, Tokenizer
 
 BATCH_TOKENS = 4096
@@ -51,7 +51,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """Surprise (cross-entropy) summed over the targets of a text."""
+    """Cross-entropy summed over the targets of a text."""
 
     protocol: str
     targets: int
@@ -78,7 +78,7 @@ class Score:
     @classmethod
     def of(
         cls,
-        nll: NDArray[np.float32],
+        nll: NDArray[np.floating],
         targets: TokenIds,
         protocol: str,
         vocab_size: int,
@@ -89,8 +89,9 @@ class Score:
         Args:
             nll: (n,) the nats of each target.
             targets: (n,) their ids.
-            protocol, blocks: as in `score`, the latter (n,) per target.
+            protocol: the name of their list of windows.
             vocab_size: V of the model.
+            blocks: (n,) which targets belong together, for the standard error.
         """
         nats = nll.astype(np.float64)
         counts = np.bincount(targets, minlength=vocab_size)
@@ -293,17 +294,15 @@ def score(
     tokens: TokenIds,
     windows: list[Window],
     protocol: str,
-    blocks: NDArray[np.int64] | None = None,
     nll: list[NDArray[np.float32]] | None = None,
 ) -> Score:
-    """Read the windows without dropout and sum the surprise.
+    """Read the windows without dropout and sum the cross-entropy.
 
     Args:
         model: maps (B, T) ids to (B, T, V) logits; its mode is restored afterwards.
         tokens: (N,) token ids.
         windows: what to read.
         protocol: the name of this list of windows.
-        blocks: (N,) which tokens belong together, for the standard error.
         nll: receives the nats of each target, in the order of the windows, as arrays.
 
     Raises:
@@ -312,29 +311,17 @@ def score(
     if not windows or len(tokens) < 2:
         raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
     nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
-    of_blocks, in_blocks = np.zeros(0), np.zeros(0)
-    index = np.zeros(0, np.int64)
-    if blocks is not None:
-        _, index = np.unique(blocks, return_inverse=True)
-        of_blocks, in_blocks = np.zeros((2, int(index.max()) + 1))
-    for surprise, targets, places, vocab_size in _surprise(model, tokens, windows):
-        nats += surprise.sum().item()
-        squares += surprise.square().sum().item()
-        n_targets += len(surprise)
+    for part, targets, _, vocab_size in _token_nll(model, tokens, windows):
+        nats += part.sum().item()
+        squares += part.square().sum().item()
+        n_targets += len(part)
         if nll is not None:
-            nll.append(surprise.float().numpy())
+            nll.append(part.float().numpy())
         counts = np.bincount(targets, minlength=vocab_size) + (counts if len(counts) else 0)
-        if blocks is not None:
-            where = index[places]
-            of_blocks += np.bincount(where, surprise.numpy(), len(of_blocks))
-            in_blocks += np.bincount(where, minlength=len(of_blocks))
-    error = None if blocks is None else ratio_error(of_blocks, in_blocks)
-    return Score(protocol, n_targets, nats, squares, counts, error)
+    return Score(protocol, n_targets, nats, squares, counts)
 
 
-def surprise_of_each(
-    model: nn.Module, tokens: TokenIds, windows: list[Window]
-) -> NDArray[np.float32]:
+def token_nll(model: nn.Module, tokens: TokenIds, windows: list[Window]) -> NDArray[np.float32]:
     """(N,) nats of each token given those before it; NaN for the first, which is not a target.
 
     Arguments and errors are those of `score`.
@@ -342,12 +329,12 @@ def surprise_of_each(
     if not windows or len(tokens) < 2:
         raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
     each = np.full(len(tokens), np.nan, np.float32)
-    for surprise, _, places, _ in _surprise(model, tokens, windows):
-        each[places] = surprise.numpy()
+    for nll, _, places, _ in _token_nll(model, tokens, windows):
+        each[places] = nll.numpy()
     return each
 
 
-def _surprise(
+def _token_nll(
     model: nn.Module, tokens: TokenIds, windows: list[Window]
 ) -> Iterator[tuple[torch.Tensor, NDArray[np.int64], NDArray[np.int64], int]]:
     """(n,) nats, ids and places of the targets of some windows, on the processor; and the size of
@@ -364,7 +351,7 @@ def _surprise(
             some = windows[first : first + at_once]
             inputs, targets, scored, places = _batch(tokens, some)
             try:
-                surprise, vocab_size = _read(model, inputs, targets, device)
+                nll, vocab_size = _read(model, inputs, targets, device)
             except (MemoryError, RuntimeError) as error:
                 if not ran_out_of_memory(error) or len(some) == 1:
                     raise
@@ -372,11 +359,11 @@ def _surprise(
                 release()
                 continue
             first += len(some)
-            waiting.append((surprise, targets, scored, places))
+            waiting.append((nll, targets, scored, places))
             if len(waiting) < together and first < len(windows):
                 continue
-            read = torch.cat([surprise for surprise, *_ in waiting]).cpu()
-            sizes = [len(surprise) for surprise, *_ in waiting]
+            read = torch.cat([nll for nll, *_ in waiting]).cpu()
+            sizes = [len(nll) for nll, *_ in waiting]
             for nats, (_, targets, scored, places) in zip(torch.split(read, sizes), waiting):
                 nats = nats[torch.from_numpy(scored).flatten()].double()
                 yield nats, targets[scored], places[scored], vocab_size
@@ -401,24 +388,9 @@ def _read(
     return torch.cat(nats), logits.shape[1]
 
 
-def exact_score(
-    model: nn.Module,
-    tokens: TokenIds,
-    context_length: int,
-    blocks: NDArray[np.int64] | None = None,
-) -> Score:
+def exact_score(model: nn.Module, tokens: TokenIds, context_length: int) -> Score:
     """Score the whole text once, in windows side by side."""
-    return score(model, tokens, exact_windows(len(tokens), context_length), "exact", blocks)
-
-
-def strided_score(
-    model: nn.Module,
-    tokens: TokenIds,
-    context_length: int,
-    blocks: NDArray[np.int64] | None = None,
-) -> Score:
-    """Score the whole text, each target with at least half a context before it."""
-    return score(model, tokens, strided_windows(len(tokens), context_length), "strided", blocks)
+    return score(model, tokens, exact_windows(len(tokens), context_length), "exact")
 
 
 def batch_tokens_on(device: torch.device) -> int:

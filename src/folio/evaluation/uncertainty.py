@@ -1,7 +1,7 @@
 """How far a loss can be trusted: its standard error over texts, not over tokens, and over seeds.
 
-The tokens of one text are surprising together, so that their number says little. Texts are what is
-drawn at random: the error is that of a ratio over clusters (Cochran 1977, "Sampling Techniques",
+The losses of the tokens of one text go together, so that their number says little. Texts are what
+is drawn at random: the error is that of a ratio over clusters (Cochran 1977, "Sampling Techniques",
 3rd edition, chapter 9A); a cluster is a family of documents, or a stretch of a long text.
 
 Another seed would have given another model of the same recipe: which of two recipes is better, only
@@ -66,26 +66,26 @@ def text_families(
     return document
 
 
-def standard_error(surprise: NDArray[np.floating], blocks: NDArray[np.int64]) -> float:
-    """Standard error of the mean surprise of a text, in nats per token; infinite for a single
-    block.
+def standard_error(nll: NDArray[np.floating], blocks: NDArray[np.int64]) -> float:
+    """Standard error of the mean cross-entropy of a text, in nats per token; infinite for a
+    single block.
 
     Args:
-        surprise: (n,) nats of each target.
+        nll: (n,) nats of each target.
         blocks: (n,) the cluster of each.
 
     >>> standard_error(np.array([1.0, 1.0, 3.0, 3.0]), np.array([0, 0, 1, 1]))
     1.0
     """
     _, index = np.unique(blocks, return_inverse=True)
-    return ratio_error(np.bincount(index, surprise), np.bincount(index))
+    return ratio_error(np.bincount(index, nll), np.bincount(index))
 
 
 def ratio_error(nats: NDArray[Any], targets: NDArray[Any]) -> float:
     """`standard_error` from the sums of blocks.
 
     Args:
-        nats: (K,) surprise summed over the targets of each block.
+        nats: (K,) cross-entropy summed over the targets of each block.
         targets: (K,) number of targets of each; blocks without a target do not count.
     """
     n_blocks = int(np.count_nonzero(targets))

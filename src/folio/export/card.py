@@ -10,7 +10,7 @@ from typing import Any
 from folio.config import read_toml
 from folio.export.ngrams import left_out
 from folio.run.model import Model
-from folio.run.ngrams import read_weights
+from folio.run.ngrams import read_ngram_weights
 from folio.storage import read_json
 
 TAGS = "tags: [folio, from-scratch]"
@@ -77,7 +77,7 @@ def _names(sources: list[dict[str, Any]]) -> str:
 
 def losses(opened: Model) -> Iterator[tuple[str, str]]:
     """List the losses of this checkpoint on held-out texts, with their protocol."""
-    step, record = opened.checkpoint.step, read_weights(opened.run)
+    step, record = opened.checkpoint.step, read_ngram_weights(opened.run)
     # All other losses are of the model beside its n-grams, and what stands in the window.
     alone = left_out(opened) is not None
     if record and (alone or "window" in record):

@@ -146,7 +146,7 @@ def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str])
         save_checkpoint(run.checkpoints_folder, 0, asdict(config), {"step": 0}, foreign.tensors, {})
         if (beside := foreign.counted) is not None:
             beside.ngrams.save(run.ngrams_file)
-            write_json(run.weights_file, beside.record)
+            write_json(run.ngram_weights_file, beside.record)
         record = {
             "documents": 0,
             "sources": [],

@@ -11,7 +11,7 @@ from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
 from folio.run.model import Model
-from folio.run.ngrams import both_losses, read_weights
+from folio.run.ngrams import both_losses, read_ngram_weights
 
 
 class Counted(NamedTuple):
@@ -28,7 +28,7 @@ def ngrams_of(opened: Model) -> Counted | None:
     model = opened.model
     if not isinstance(model, GPTWithNGrams):
         return None
-    record = read_weights(opened.run)
+    record = read_ngram_weights(opened.run)
     assert record is not None  # by which the run was opened with n-grams
     return Counted(model.ngrams, model.weights, record)
 
@@ -44,7 +44,7 @@ def without_ngrams(opened: Model) -> Model:
 
 def left_out(opened: Model) -> dict[str, Any] | None:
     """Read ngrams.json of a run whose model was opened without its n-grams; None for others."""
-    return None if ngrams_of(opened) else read_weights(opened.run)
+    return None if ngrams_of(opened) else read_ngram_weights(opened.run)
 
 
 def go_along(ngrams: NGrams) -> str:

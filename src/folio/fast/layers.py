@@ -152,6 +152,8 @@ class FastBlock(Block):
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """Change the residual stream twice: (B, T, C) -> (B, T, C)."""
         normed, x = fork(self.attention_norm, x)
-        x = self.attention_sum_norm(add_dropped(x, self._attend(normed, cache), self.dropout))
+        y = self.attention_exit_norm(self.attention(normed, cache))
+        x = self.attention_sum_norm(add_dropped(x, y, self.dropout))
         normed, x = fork(self.feed_forward_norm, x)
-        return self.feed_forward_sum_norm(add_dropped(x, self._think(normed), self.dropout))
+        y = self.feed_forward_exit_norm(self.feed_forward(normed))
+        return self.feed_forward_sum_norm(add_dropped(x, y, self.dropout))

@@ -13,7 +13,7 @@ from folio.fast.calls import serves
 from folio.fast.functions import CrossEntropy
 from folio.fast.written_for import is_as_written
 from folio.model import loss as plain
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 
 
 def next_token_loss(

@@ -19,18 +19,18 @@ from typing import Any
 
 DIGESTS: dict[str, str] = {
     "folio.model.attention": "18c7c3dccb075c3f251e4007f7fb284ae9e86b23484c7236a498146d5ee92dd4",
-    "folio.model.block": "2ee064606bc0b4c3ad3d45154cddbb93d00faa57eb9b05fcb574bca5c02b6b7e",
+    "folio.model.block": "3c0e11fb6ebfe132c94119d5b742c6581aa8ccb85b243c29114561da0b9e8c31",
     "folio.model.dropout": "e2d8305c01a5bc5d8604dfb0c6d8688ad7e90258fe316d210dc426f4c5485480",
-    "folio.model.feed_forward": "48d8263f63c4b1d0c96530776c738de43abb06a1960362fb0cec5074e8df5526",
+    "folio.model.feed_forward": "a0ca4dd29558822255682f1c30155b59af6a2e561bbf67b9e328f0d4e43afe55",
     "folio.model.gpt": "5ab445a930a5eb6ddc00015c57c515f3e5c8c20384a4d636581d63e8f9290639",
     "folio.model.kv_cache": "96804eb1cc9f0d9be58ca38b16ec58754557632f0f20f48267b0f6b5993ac8d9",
-    "folio.model.loss": "94177992af6566282c9f712cd24651cadc72600ade91999d81bc6fa5d4df2602",
+    "folio.model.loss": "6ea75c2423e385390726683c0aa4460f9049489972a9565a57d2553c0bafae90",
     "folio.model.normalization": "30776639ae18140a2042c292a9facd2b7559a8f1cd9cd9ca01b8a84014cf9c1f",
     "folio.model.positions": "0b90e1d61316250ff53265180795e75ef275e1a958885249333fc981b4d97bfa",
-    "folio.training.gradients": "b4a44fc150376ebab438c6b55f2a33572c9a7508bb94e39f23ac76353f95a8df",
+    "folio.training.gradients": "3fa058e50748eee9bb934537f3b577962387f280fcfa2ce6a80e1dd955dbe65c",
     "folio.training.objective": "b5348fff690993ffa2c8b518a73ddac63d54b9cf05215c1fea2eb576ab0e4ab7",
-    "folio.training.optimizers": "5b168c118a041a6b966c21630024e5c1219efdd0a546338aca6727c3a7e94986",
-    "folio.training.step": "fc172a3e1ab4d40a4826d77bbca5c59265ff6db4a97e62d66c645139cab34d6e",
+    "folio.training.optimizers": "4821bb311e5ef4076ab201b79ab0c3e77bf9bf0b84fbd8ff590d7e6269241b24",
+    "folio.training.step": "f499b798ad39494ca6f268f78a9d9ad02d309b81b4f9667e835d6bcabff896b8",
 }
 """Module -> sha256 of its source."""
 

@@ -1,4 +1,4 @@
-"""A model and prompts -> tokens, one of each text at a time, without end if asked.
+"""Requests -> tokens, one of each text at a time, without end if asked.
 
 All that Folio writes comes this way: `Batch` reads the texts, `Row` draws and ends each. A seed
 gives the same text whatever else is asked: how many texts, how long, by which reader.
@@ -9,50 +9,13 @@ Shapes:  B texts · V vocabulary
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folio.errors import UserError
 from folio.generation.batch import Batch
-from folio.generation.reader import Reader
 from folio.generation.row import FINISHED, Drawn, Request
-from folio.generation.sampling import Mask, SamplingConfig
-
-
-def generate(
-    reader: Reader,
-    prompts: Sequence[Sequence[int]],
-    config: SamplingConfig,
-    *,
-    max_tokens: int | None = None,
-    stop_token: int | None = None,
-    excluded: Mask | None = None,
-) -> Iterator[NDArray[np.int64]]:
-    """Continue B prompts of any length, one token each at a time.
-
-    Args:
-        reader: reads what is written, `PlainReader(model)` or another one.
-        prompts: token ids of each, one or more; only the last context_length count.
-        config: how tokens are drawn; text number n from 0 on has the seed `config.seed + n`.
-        max_tokens: how many steps; None never ends.
-        stop_token: ends a text; the others go on.
-        excluded: (V,) tokens that are never drawn.
-
-    Yields:
-        (B,) the next token of each text, FINISHED for those that ended.
-    """
-    require_length(max_tokens)
-    if max_tokens == 0:
-        return
-    stops = () if stop_token is None else (stop_token,)
-    first = Request(prompt=[0], config=config, max_tokens=max_tokens, stop_tokens=stops)
-    requests = [
-        replace(first, prompt=prompt, config=config.of_text(number))
-        for number, prompt in enumerate(prompts)
-    ]
-    yield from in_step(Batch(reader, len(prompts), excluded=excluded), requests)
 
 
 def in_step(batch: Batch, requests: Sequence[Request]) -> Iterator[NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
-from folio.run.ngrams import read_weights, told_loss
+from folio.run.ngrams import read_ngram_weights, told_loss
 from folio.training.pace_file import read_pace
 
 
@@ -87,7 +87,7 @@ def row_of(change: Change, runs: Sequence[Run]) -> Row:
     """
     ends = [run.events("evaluation")[-1] for run in runs]
     recipe = read_recipe(runs[0])
-    beside = [read_weights(run) for run in runs]
+    beside = [read_ngram_weights(run) for run in runs]
     return Row(
         change,
         recipe.model.n_parameters,

@@ -54,11 +54,7 @@ class Block(nn.Module):
             x: (B, T, C) the residual stream.
             cache: keys and values of earlier positions; extended in place by T.
         """
-        x = self.attention_sum_norm(x + self.dropout(self._attend(self.attention_norm(x), cache)))
-        return self.feed_forward_sum_norm(x + self.dropout(self._think(self.feed_forward_norm(x))))
-
-    def _attend(self, x: Tensor, cache: LayerCache | None) -> Tensor:
-        return self.attention_exit_norm(self.attention(x, cache))
-
-    def _think(self, x: Tensor) -> Tensor:
-        return self.feed_forward_exit_norm(self.feed_forward(x))
+        y = self.attention_exit_norm(self.attention(self.attention_norm(x), cache))
+        x = self.attention_sum_norm(x + self.dropout(y))
+        y = self.feed_forward_exit_norm(self.feed_forward(self.feed_forward_norm(x)))
+        return self.feed_forward_sum_norm(x + self.dropout(y))

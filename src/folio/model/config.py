@@ -49,7 +49,7 @@ class ModelConfig:
     """How positions are encoded."""
 
     rope_base: float = 10_000.0
-    """Longest wavelength of rotary positions, divided by two pi
+    """Base of the rotary frequencies: pair i of D / 2 turns by base^(-2 i / D) radians per position
     (https://arxiv.org/abs/2104.09864)."""
 
     normalization: NormalizationKind = "layernorm"

@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a nonlinearity between them: widen, bend, narrow."""
+    """Two linear layers with a nonlinearity between them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

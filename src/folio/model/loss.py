@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 
 
 def next_token_loss(

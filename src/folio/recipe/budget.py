@@ -147,14 +147,14 @@ def freeze_budget(
         end += speed.evaluation_seconds * sum(read) / (2 * len(validation))
         left, speed = seconds - clock.used() - end - look, sampling
         budget = TimeBudget(
-            seconds,
-            speed.step_seconds,
-            speed.evaluation_seconds,
-            end,
-            sample_seconds(seconds),
-            steps,
-            from_step,
-            look,
+            seconds=seconds,
+            step_seconds=speed.step_seconds,
+            evaluation_seconds=speed.evaluation_seconds,
+            end_seconds=end,
+            sample_seconds=sample_seconds(seconds),
+            most_steps=steps,
+            from_step=from_step,
+            look_seconds=look,
         )
         recipe = plan(recipe, speed, budget, clock.used(), tell)
         recipe = choose_compile(recipe, device, left)

@@ -19,13 +19,13 @@ from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.recipe.recipe import Recipe
 from folio.tokenizers.base import TokenIds, Tokenizer
-from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
+from folio.tokens.goldfish import TOKENS_BEFORE
 from folio.tokens.loss_mask import LossMask
 from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
 from folio.training import gradients, objective, step
 from folio.training.accelerated.step import AcceleratedStep
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.training.fsdp_step import FSDPStep
 from folio.training.low_rank import add_low_rank
 from folio.training.pace import Pace
@@ -69,7 +69,7 @@ def build(
     validation_cluster: NDArray[np.integer] | None = None,
     kept: TokenIds | None = None,
     masks: Mapping[str, LossMask] | None = None,
-    group: ProcessGroup | None = None,
+    group: Processes | None = None,
 ) -> Training:
     """Build the parts of a training; equal recipes give equal weights.
 
@@ -125,7 +125,7 @@ def build(
     )
 
 
-def _divided(config: ModelConfig, generator: torch.Generator, group: ProcessGroup) -> GPT:
+def _divided(config: ModelConfig, generator: torch.Generator, group: Processes) -> GPT:
     """The whole model in the first process; in the others one without values, which take theirs
     from the first (fsdp_step.py).
     """
@@ -139,8 +139,7 @@ def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = N
     """Build the stream of (N,) token ids in the order that a recipe says; `loss_mask` as in
     TokenStream.
     """
-    usual = CHARACTERS_BEFORE if recipe.tokenizer.kind == "character" else TOKENS_BEFORE
-    before = recipe.training.goldfish_before or usual
+    before = recipe.training.goldfish_before or TOKENS_BEFORE  # settle.py writes that of a run
     return TokenStream(
         tokens,
         window=recipe.model.context_length,
@@ -153,7 +152,7 @@ def make_stream(recipe: Recipe, tokens: TokenIds, loss_mask: LossMask | None = N
 
 
 def make_step(
-    model: nn.Module, device: Device, recipe: Recipe, group: ProcessGroup | None = None
+    model: nn.Module, device: Device, recipe: Recipe, group: Processes | None = None
 ) -> Step:
     """Build the training step: on a CPU the parallel one on all cores, on a GPU the accelerated
     one, unless `device.fast` is off or `why_plain` says why not. Where several processes divide

@@ -10,11 +10,11 @@ from folio.recipe.speed import matmul_flops, token_flops
 
 WORTHWHILE_SECONDS = 300.0
 """Seconds that a run must last to be compiled. Assumption: compiling a step of 12 layers takes 20
-to 40 seconds, once a process, and saves a fifth to a quarter of a step that is recorded as a CUDA
+to 40 seconds, once a process, and saves a fifth to a quarter of a step that is captured as a CUDA
 graph already, so two to three minutes earn it; a run that is twice as long gains for certain."""
 
 SHORTEST_STEP = 0.004
-"""Assumption: seconds that even a small model takes for a step, recorded as a CUDA graph."""
+"""Assumption: seconds that even a small model takes for a step, captured as a CUDA graph."""
 
 SHARE_OF_MATMULS = 0.5
 """Assumption: share of the rate of a matmul that a whole step reaches."""

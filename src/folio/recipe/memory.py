@@ -27,7 +27,7 @@ from folio.process import memory_in_use
 from folio.recipe.gpu_memory import gpu_bytes, kept_bytes
 from folio.recipe.parameter_memory import gathered_bytes, parameter_bytes, windows_at_once
 from folio.recipe.recipe import Recipe, sharded
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.training.parallel.capture import MAX_BYTES
 
 LIBRARY_BYTES = 117_000_000
@@ -215,7 +215,7 @@ def fit_memory(
     device: Device,
     in_use: int,
     tell: Callable[[str], None] = lambda line: None,
-    group: ProcessGroup | None = None,
+    group: Processes | None = None,
 ) -> tuple[Recipe, int]:
     """Choose the largest micro-batch that fits into memory.
 

@@ -11,7 +11,7 @@ from folio.recipe.finish import Result
 from folio.recipe.keep_learned import LearnedRecorder
 from folio.recipe.keep_page import PageKeeper
 from folio.recipe.recipe import Recipe
-from folio.recipe.watcher import Both, Watcher
+from folio.recipe.watcher import Observers, Watcher
 from folio.run.directory import Run
 from folio.training.parts import Observer, Training
 from folio.training.recorder import RunRecorder
@@ -19,8 +19,8 @@ from folio.training.saving import saves_in_background
 from folio.training.state import TrainingState
 
 
-class Observers(Both):
-    """All of them, in the order in which they are called: what is kept comes before what is
+class RunObservers(Observers):
+    """Those of a run, in the order in which they are called: what is kept comes before what is
     shown.
     """
 
@@ -47,7 +47,7 @@ class Observers(Both):
 @contextmanager
 def observing(
     run: Run, recipe: Recipe, training: Training, state: TrainingState, watcher: Watcher
-) -> Iterator[Observers]:
+) -> Iterator[RunObservers]:
     """Open what the settings of a training ask for, and close it however the training ends."""
     page, log = recipe.training.page, recipe.training.log
     with forwarding(log, run, flat(recipe), state.step, watcher.tell) as loggers:
@@ -55,6 +55,6 @@ def observing(
         pages: list[Observer] = [LearnedRecorder(run, training)] if page or log else []
         pages += [PageKeeper(run)] if page else []
         try:
-            yield Observers(recorder, pages, loggers, watcher)
+            yield RunObservers(recorder, pages, loggers, watcher)
         finally:
             recorder.wait()

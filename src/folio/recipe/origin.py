@@ -26,8 +26,8 @@ from folio.run.opening import open_run
 from folio.storage import cache_folder
 from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokens.token_file import open_token_file, write_token_file
-from folio.training.loop import Training
 from folio.training.low_rank import corrected
+from folio.training.parts import Training
 from folio.training.recorder import RunRecorder
 from folio.training.state import TrainingState, load_model_tensors
 
@@ -201,7 +201,7 @@ def require_no_origin(run: Run) -> None:
     """Refuse to restart with random weights a run that began with those of another.
 
     Raises:
-        UserError: it did, and no checkpoint is left.
+        UserError: the run began with another run's weights, and has no usable checkpoint.
     """
     if run.start_file.exists():
         raise UserError(

@@ -178,7 +178,7 @@ def _counted(prepared: Prepared, tell: Callable[[str], None]) -> dict[str, int]:
     example.
 
     Raises:
-        UserError: there are none.
+        UserError: no target of a text counts.
     """
     masks, counts = prepared.loss_masks(), dict[str, int]()
     for name, tokens in (("train", prepared.training()), ("validation", prepared.validation())):
@@ -234,7 +234,7 @@ def _unknown_to(
     """What a loaded vocabulary lacks of a text, as lines for the user.
 
     Raises:
-        UserError: it lacks all of it.
+        UserError: every token is unknown to the vocabulary.
     """
     named = recipe.start.run or recipe.tokenizer.path
     lost, of = tokenizer.lost_bytes(piece for pieces in spoken(parts) for piece in pieces)
@@ -310,7 +310,7 @@ def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -
 
 
 def _minutes(recipe: Recipe) -> float:
-    """That a processor has for the training; 0 where it is not limited in time, or has a GPU."""
+    """Minutes that a processor has for the training; 0 if they are unlimited, or a GPU trains."""
     minutes = minutes_of(recipe.training)
     kinds = ("cuda", "mps") if recipe.device.kind == "auto" else (recipe.device.kind,)
     if minutes and any(kind != "cpu" and accelerator.available(kind) for kind in kinds):

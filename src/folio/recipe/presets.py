@@ -118,7 +118,7 @@ def usual_rates(d_model: int, factor: float = 1.0) -> dict[str, float]:
 
 
 def two_digits(number: float) -> float:
-    """Two digits are known, and are easier to read in a recipe."""
+    """Round to two significant digits: no more are known."""
     return float(f"{number:.2g}")
 
 

@@ -10,14 +10,14 @@ from folio.run.directory import Run
 from folio.tokenizers import load
 from folio.tokens.loss_mask import open_loss_masks
 from folio.tokens.token_file import open_token_file
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.training.parts import Training
 
 MASKED = ("train", "validation", "kept")
 """Texts of which not all tokens may count."""
 
 
-def reopen(run: Run, recipe: Recipe, device: Device, group: ProcessGroup | None = None) -> Training:
+def reopen(run: Run, recipe: Recipe, device: Device, group: Processes | None = None) -> Training:
     """Build what a run trains, from its own files.
 
     Args:

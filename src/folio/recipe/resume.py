@@ -23,7 +23,7 @@ from folio.recipe.recipe import (
 )
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import whole_checkpoint
-from folio.recipe.settle import with_absolute_paths
+from folio.recipe.settle import with_absolute_paths, with_goldfish_before
 from folio.recipe.start import contradictions
 from folio.recipe.together import follow, leading, require_steps
 from folio.recipe.train import train_in, train_recipe
@@ -34,10 +34,10 @@ from folio.tokenizers import load
 from folio.tokenizers.base import TokenIds
 from folio.tokens.token_file import open_token_file
 from folio.training.deadline import TimeBudget
-from folio.training.distributed import ProcessGroup, is_launched, join
+from folio.training.distributed import Processes, is_launched, join
 from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
-from folio.training.schedule import learning_rate_share, window_length
+from folio.training.schedule import lr_scale_at, window_length
 
 CHANGEABLE = ("training", "device")
 """Tables of a recipe that may change when a run is resumed."""
@@ -87,9 +87,9 @@ def resume_run(
         device_changes = overrides.get("device", {})
         asked = make_recipe(to_table(before), {"training": apart, "device": device_changes})
         require_installed(asked.training.log)
-        fingerprint = load(run.tokenizer_file).fingerprint
+        tokenizer = load(run.tokenizer_file)
         parts = (run.tokens_file(part) for part in ("train", "validation"))
-        train_ids, validation = (open_token_file(path, fingerprint) for path in parts)
+        train_ids, validation = (open_token_file(path, tokenizer.fingerprint) for path in parts)
         texts = train_ids, validation
         checkpoint, _ = whole_checkpoint(run)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
@@ -97,6 +97,7 @@ def resume_run(
         recipe, device = _on_this_machine(asked, wanted, moved, device_changes, watcher, group)
         done = checkpoint.step if checkpoint else 0
         recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
+        recipe = with_goldfish_before(recipe, tokenizer)
         require_steps(group, budget is not None)
         ends = run.events("end")
         if ends and ends[-1]["reason"] == "non-finite":
@@ -183,7 +184,7 @@ def _on_this_machine(
     moved: bool,
     changes: dict[str, Any],
     watcher: Watcher,
-    group: ProcessGroup | None,
+    group: Processes | None,
 ) -> tuple[Recipe, Device]:
     """Use the run's original device as far as this machine has it.
 
@@ -261,7 +262,7 @@ def _with_budget(
 def _tell_of_a_rise(before: Recipe, after: Recipe, step: int, watcher: Watcher) -> None:
     """Tell the user if a longer schedule raises the learning rate again."""
     share_before, share_after = (
-        learning_rate_share(r.schedule, pace.progress(step) - 1, pace.planned)
+        lr_scale_at(r.schedule, pace.progress(step) - 1, pace.planned)
         for r in (before, after)
         for pace in [Pace.of(r.schedule.pace, r.training.max_steps)]
     )

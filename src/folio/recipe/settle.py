@@ -20,9 +20,10 @@ from folio.recipe.speed import Throughput
 from folio.recipe.watcher import Watcher
 from folio.run.prediction import Estimate
 from folio.storage import local
+from folio.tokenizers.base import Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens.goldfish import CHARACTERS_BEFORE, TOKENS_BEFORE
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 
 
 class Settled(NamedTuple):
@@ -45,7 +46,7 @@ def settle(
     watcher: Watcher,
     given: Table | None = None,
     clock: CommandClock | None = None,
-    group: ProcessGroup | None = None,
+    group: Processes | None = None,
 ) -> Settled:
     """Prepare the text, and resolve all that a recipe leaves open, except the budget.
 
@@ -68,10 +69,7 @@ def settle(
     device = choose_for(recipe)
     watcher.tell(f"device: {device}")
     recipe = replace(with_absolute_paths(recipe), device=device.config)
-    if recipe.training.goldfish and not recipe.training.goldfish_before:
-        by_character = isinstance(prepared.tokenizer, CharacterTokenizer)
-        before = CHARACTERS_BEFORE if by_character else TOKENS_BEFORE
-        recipe = replace(recipe, training=replace(recipe.training, goldfish_before=before))
+    recipe = with_goldfish_before(recipe, prepared.tokenizer)
     recipe, origin = open_origin(recipe, given, device, prepared.tokenizer, watcher.tell)
     if origin is not None:
         prepared.files.update(origin.files)
@@ -104,6 +102,15 @@ def expect(settled: Settled, recipe: Recipe, speed: Throughput | None) -> Estima
         loss=RULE.expected_loss(anchors, budget) if anchors else None,
         loss_band=RULE.band if anchors else None,
     )
+
+
+def with_goldfish_before(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
+    """Write how many tokens decide whether a target is left out, if some are."""
+    if not recipe.training.goldfish or recipe.training.goldfish_before:
+        return recipe
+    by_character = isinstance(tokenizer, CharacterTokenizer)
+    before = CHARACTERS_BEFORE if by_character else TOKENS_BEFORE
+    return replace(recipe, training=replace(recipe.training, goldfish_before=before))
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:

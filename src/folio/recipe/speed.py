@@ -128,7 +128,7 @@ def _measure(
         # forward pass costs a third of a gradient.
         fitting = EVALUATION_MEASURE_SECONDS * 3 * n_windows * length / gradient_seconds
         at_once = batch_tokens_on(trial.device.torch)
-        about = min(10 * n_windows * length, trial.step.world_size * at_once)
+        about = min(10 * n_windows * length, trial.step.n_workers * at_once)
         about = min(about, max(int(8 * fitting), length))
         rounds: list[float] = []
         begin = time.perf_counter()
@@ -149,7 +149,7 @@ def evaluation_now(training: Training) -> float:
     piece.
     """
     at_once = batch_tokens_on(training.device.torch)
-    watch, n_targets = _read_piece(training, training.step.world_size * at_once)
+    watch, n_targets = _read_piece(training, training.step.n_workers * at_once)
     config = training.config
     n = config.tokens_read(len(training.validation) - 1)
     return watch.clock / n_targets * (n + (config.evaluation_sample or n))
@@ -199,7 +199,7 @@ class Stopwatch:
         Args:
             trial: the training that computes in the block.
         """
-        n = trial.step.world_size
+        n = trial.step.n_workers
         self.is_processor = trial.device.config.kind == "cpu"
         # Rank 0 has as much to do as every other worker, on threads of its own or one.
         self.n_threads = 1 if n > 1 and forks() else n * torch.get_num_threads()

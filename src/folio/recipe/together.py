@@ -18,10 +18,10 @@ from folio.recipe.finish import Result
 from folio.recipe.recipe import Recipe, read_recipe
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import restore
-from folio.recipe.watcher import Both, Watcher
+from folio.recipe.watcher import Observers, Watcher
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
-from folio.training.distributed import DistributedStep, ProcessGroup, leave
+from folio.training.distributed import DistributedStep, Processes, leave
 from folio.training.fsdp_step import FSDPStep
 from folio.training.loop import train
 from folio.training.parts import Ending, Observer, Training
@@ -31,7 +31,7 @@ from folio.training.state import TrainingState
 
 
 @contextmanager
-def leading(group: ProcessGroup | None) -> Iterator[None]:
+def leading(group: Processes | None) -> Iterator[None]:
     """Have the others end, too, where this process ends before there is anything to train."""
     try:
         yield
@@ -43,7 +43,7 @@ def leading(group: ProcessGroup | None) -> Iterator[None]:
         group.tell({"complete": True})
 
 
-def follow(group: ProcessGroup, should_stop: Callable[[], bool]) -> Result | None:
+def follow(group: Processes, should_stop: Callable[[], bool]) -> Result | None:
     """Train along with the first process.
 
     Returns:
@@ -83,7 +83,7 @@ def follow(group: ProcessGroup, should_stop: Callable[[], bool]) -> Result | Non
 
 
 def train_along(
-    group: ProcessGroup | None,
+    group: Processes | None,
     recipe: Recipe,
     training: Training,
     state: TrainingState,
@@ -99,7 +99,7 @@ def train_along(
         should_stop: whether this one was asked to stop; then all do.
     """
     timer = SaveTimer(training.config.save_minutes)
-    observer = Both(observer, timer)
+    observer = Observers(observer, timer)
     if group is None:
         return train(training, state, observer, should_stop, timer.is_due)
     step, own, seed = training.step, training.step.optimizer, recipe.seed
@@ -118,11 +118,11 @@ def train_along(
         leave()
 
 
-class Gathered(Both):
+class Gathered(Observers):
     """Has what the processes divide put together before an observer saves it."""
 
     def __init__(
-        self, observer: Observer, parts: FSDPStep | ShardedOptimizer, group: ProcessGroup
+        self, observer: Observer, parts: FSDPStep | ShardedOptimizer, group: Processes
     ) -> None:
         super().__init__(observer)
         self.parts, self.group = parts, group
@@ -134,11 +134,11 @@ class Gathered(Both):
                 super().save(state)
 
 
-def require_steps(group: ProcessGroup | None, is_timed: bool) -> None:
+def require_steps(group: Processes | None, is_timed: bool) -> None:
     """Refuse a budget in minutes where several processes train: each has a clock of its own.
 
     Raises:
-        UserError: it is one.
+        UserError: several processes were started with a budget in minutes.
     """
     if group is not None and is_timed:
         raise UserError(

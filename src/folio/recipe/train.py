@@ -115,7 +115,7 @@ def train_in(
             `training.patience`.
     """
     check(training, recipe, watcher.tell)
-    run.weights_file.unlink(missing_ok=True)  # until its end, the run has none
+    run.ngram_weights_file.unlink(missing_ok=True)  # written anew at the end of this training
     state, checkpoint = restore(run, training, watcher.tell)
     forget_later(run, state, checkpoint)
     if with_new_patience:

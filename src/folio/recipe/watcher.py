@@ -18,7 +18,7 @@ ENDINGS: dict[Ending, str] = {
 """How a training ended, in words."""
 
 
-class Watcher:
+class Watcher(Observer):
     """An Observer that is also told what happens around the training. This one ignores
     everything.
     """
@@ -32,26 +32,9 @@ class Watcher:
     def begin(self, run: Run, training: Training, state: TrainingState) -> None:
         """Is called when training begins or resumes."""
 
-    def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
-        """Is called after each step; see Observer."""
 
-    def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
-        """Is called after each evaluation; see Observer."""
-
-    def paced(self, knot: Knot) -> None:
-        """Is called when a budget in minutes is planned again; see Observer."""
-
-    def save(self, state: TrainingState) -> None:
-        """Is called when a checkpoint is due; see Observer."""
-
-    def ended(self, state: TrainingState, ending: Ending) -> None:
-        """Is called when training ends; see Observer."""
-
-
-class Both:
-    """Forwards to the recorder first, then to the watcher, so that what is shown is already on
-    disk.
-    """
+class Observers:
+    """Forwards each call to several observers, in their order."""
 
     def __init__(self, *observers: Observer) -> None:
         self.observers = observers
@@ -77,7 +60,7 @@ class Both:
             observer.ended(state, ending)
 
 
-class LoggingWatcher(Both, Watcher):
+class LoggingWatcher(Observers, Watcher):
     """Forwards events to observers, and lines to the logger `folio` and to those who are watchers.
 
     Python prints warnings to standard error; `logging.basicConfig(level="INFO")` prints all.

@@ -56,10 +56,10 @@ def evaluate_adaptive(
     of = f"the first {len(tokens):,} of {len(whole):,}" if len(tokens) < len(whole) else "all"
     tell(f"reading {of} tokens by {len(RATES) + 1} copies of the model")
     reading = adaptation.read(tokens, RATES, world_size, tell)
-    scores = [_score("adaptive", reading.nats[1:], tokens, vocab_size)]
+    scores = [Score.of(reading.nats[1:], tokens[1:], "adaptive", vocab_size)]
     if available():
         nats = _with_counts(opened, tokens, reading, tell)
-        scores.append(_score("adaptive, with n-grams", nats[1:], tokens, vocab_size))
+        scores.append(Score.of(nats[1:], tokens[1:], "adaptive, with n-grams", vocab_size))
     else:
         tell("without numba, or with FOLIO_JIT=off, no n-grams are mixed in, which takes kernels")
     return scores
@@ -80,8 +80,3 @@ def _with_counts(
     tell(f"counting {of} tokens of the training text, and mixing them in")
     pieces = [(tokenizer.separator + piece).decode(errors="replace") for piece in tokenizer.pieces]
     return read_with_counts(counted, tokens, reading.odds, pieces, opened.model.config.vocab_size)
-
-
-def _score(protocol: str, nats: NDArray[np.float64], tokens: TokenIds, vocab_size: int) -> Score:
-    counts = np.bincount(tokens[1:].astype(np.int64), minlength=vocab_size)
-    return Score(protocol, len(nats), float(nats.sum()), float(np.square(nats).sum()), counts)

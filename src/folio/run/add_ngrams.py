@@ -69,5 +69,5 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     if config.window and found.loss_in_windows < found.loss:
         record["window"] = found.rule._asdict() | {"loss": found.loss_in_windows}
     ngrams.save(run.ngrams_file)
-    write_json(run.weights_file, record)
+    write_json(run.ngram_weights_file, record)
     return record

@@ -21,7 +21,7 @@ from folio.evaluation.compressors import (
     ppmd_bits_apart,
     xz_bits,
 )
-from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_surprise
+from folio.evaluation.ngrams import CHOOSING, FIRST_ORDER, choose_order, ngram_nll
 from folio.evaluation.uncertainty import SURE
 from folio.records import made_of
 from folio.run.directory import Run
@@ -123,7 +123,7 @@ def measure_baselines(
         tell(f"n-grams: which order{chosen}")
         order = choose_order(before)
     tell(f"n-grams of {order} bytes")
-    for kind, nats in ngram_surprise(before, held_out.text, order).items():
+    for kind, nats in ngram_nll(before, held_out.text, order).items():
         total = float(nats.sum(dtype=np.float64))
         found.append(held_out.baseline(f"n-grams of {order}{chosen}", kind, total))
     return found + compressed()

@@ -166,7 +166,7 @@ class Run:
         return self.path / "tokens" / "ngrams.safetensors"
 
     @property
-    def weights_file(self) -> Path:
+    def ngram_weights_file(self) -> Path:
         """How much n-grams count beside the model, known at the end of training."""
         return self.path / "ngrams.json"
 

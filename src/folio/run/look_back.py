@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.ngrams import ngram_surprise
+from folio.evaluation.ngrams import ngram_nll
 from folio.evaluation.passages import Passages, patterns_of, read_passages
 from folio.evaluation.repeats import OFTEN, count_repeats
 from folio.evaluation.shares import Share, of_new_text, share_of
@@ -117,7 +117,7 @@ def compile_kernels() -> None:
     """Compile what n-grams need, unless an earlier process has; it takes seconds, once."""
     if _compiles_first():
         letters = np.frombuffer(b"abcdefgh", np.uint8)
-        ngram_surprise(letters, letters, order=2, plain=False)
+        ngram_nll(letters, letters, order=2, plain=False)
 
 
 def _compiles_first() -> bool:

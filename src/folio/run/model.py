@@ -111,7 +111,7 @@ class Model(Writer):
         loss_mask: NDArray[np.uint8] | None = None,
         most: float = math.inf,
     ) -> list[Score]:
-        """Exact first, then strided.
+        """Score a text by the exact and the strided protocol, in this order.
 
         Args:
             tokens: (N,) of one or several documents.

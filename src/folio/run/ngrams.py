@@ -27,19 +27,19 @@ def read_ngrams(run: Run) -> tuple[NGrams, Weights, WindowRule | None] | None:
     from folio.ngrams.table import NGrams
     from folio.ngrams.window import WindowRule
 
-    if (record := read_weights(run)) is None:
+    if (record := read_ngram_weights(run)) is None:
         return None
     try:
         weights, found = Weights.of(record["weights"]), record.get("window")
         rule = WindowRule(float(found["k"]), int(found["shortest"])) if found else None
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(run.weights_file, f"it lacks {error}") from None
+        raise DamagedError(run.ngram_weights_file, f"it lacks {error}") from None
     return NGrams.load(run.ngrams_file), weights, rule
 
 
-def read_weights(run: Run) -> dict[str, Any] | None:
+def read_ngram_weights(run: Run) -> dict[str, Any] | None:
     """Read ngrams.json; None if the run has none."""
-    return read_json(run.weights_file, dict) if run.weights_file.exists() else None
+    return read_json(run.ngram_weights_file, dict) if run.ngram_weights_file.exists() else None
 
 
 def told_loss(record: Mapping[str, Any]) -> float:

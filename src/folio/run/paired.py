@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folio.evaluation.uncertainty import FEWEST_BLOCKS, SURE, ratio_error
+from folio.evaluation.uncertainty import FEWEST_BLOCKS, SURE, ratio_error, text_families
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
@@ -138,10 +138,7 @@ def _blocks(
         families: the family of each document; if empty, each is its own.
         starts: (N + 1,) first byte of each token, and behind the last one the bytes of all.
     """
-    ends = (tokens == end).astype(np.int64) if end is not None else np.zeros(len(tokens), np.int64)
-    document = np.cumsum(ends) - ends  # the separator belongs to the document before it
-    if len(families) == ends.sum() + 1:
-        document = np.asarray(families, np.int64)[document]
+    document = text_families(tokens, end, families)
     if len(np.unique(document)) < FEWEST_BLOCKS:
         stretch = starts[:-1] * FEWEST_BLOCKS // max(int(starts[-1]), 1)
         document = document * FEWEST_BLOCKS + stretch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from folio.console import duration
+from folio.console import byte_size, duration
 from folio.errors import UserError
 from folio.records import made_of
 from folio.run.directory import Run
@@ -51,7 +51,7 @@ def compare_with_prediction(run: Run, measured: Estimate) -> list[tuple[str, str
     write_json(run.prediction_file, both)
     rows: list[tuple[str, str]] = []
     if predicted.memory_bytes and measured.memory_bytes:
-        text = f"{in_words(predicted.memory_bytes)} predicted, {in_words(measured.memory_bytes)}"
+        text = f"{byte_size(predicted.memory_bytes)} predicted, {byte_size(measured.memory_bytes)}"
         error = measured.memory_bytes / predicted.memory_bytes
         rows.append(("memory against its prediction", f"{text} measured ({error - 1:+.0%})"))
     if predicted.seconds and measured.seconds:
@@ -64,12 +64,3 @@ def compare_with_prediction(run: Run, measured: Estimate) -> list[tuple[str, str
         text = f"{predicted.loss:.2f} ± {band:.2f} predicted, {measured.loss:.4f} measured"
         rows.append(("loss against its prediction", f"{text} ({inside} the band)"))
     return rows
-
-
-def in_words(n_bytes: float) -> str:
-    """A size in bytes as GB (10^9) or MB (10^6).
-
-    >>> in_words(1_250_000_000), in_words(640_000_000)
-    ('1.2 GB', '640 MB')
-    """
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

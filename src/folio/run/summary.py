@@ -10,7 +10,7 @@ from folio.config import from_table, read_toml
 from folio.model.config import ModelConfig
 from folio.run.directory import Run
 from folio.run.metrics import Event, of_kind
-from folio.run.ngrams import read_weights, told_loss
+from folio.run.ngrams import read_ngram_weights, told_loss
 
 
 def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:
@@ -41,6 +41,6 @@ def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:
         "best_validation_loss": best and best["validation_loss"],
         "best_step": best and best["step"],
         "standard_error": best and best.get("standard_error"),
-        "loss_with_ngrams": told_loss(record) if (record := read_weights(run)) else None,
+        "loss_with_ngrams": told_loss(record) if (record := read_ngram_weights(run)) else None,
         "state": last["reason"] if last["event"] == "end" else ended,
     }

@@ -77,7 +77,7 @@ class Store:
         """Refuse a folder with files of something else, some of which would be replaced.
 
         Raises:
-            UserError: it is one.
+            UserError: it has files, and is not a store.
         """
         if not self.path.is_dir():
             return

@@ -31,12 +31,11 @@ from numpy.typing import NDArray
 from folio.errors import UserError
 from folio.tokenizers.base import TokenIds
 from folio.tokens.goldfish import dropped
+from folio.tokens.ignored import IGNORED
 from folio.tokens.permutation import permute
 
 AHEAD = 1024
 """Windows that are looked up at once, since one takes as long as many."""
-IGNORED = -100
-"""Target that adds nothing to the loss: past the end of a short window, or not to be learned."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,11 @@ from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokens.token_file import let_go
 
 Symbols = NDArray[np.int16]
+"""UTF-8 bytes, or BREAK."""
 Bytes = NDArray[np.uint8]
-ALPHABET = 256
-"""Number of byte values; 0 ends a document."""
 """UTF-8 bytes, with 0 for BREAK, which no text has."""
+ALPHABET = 256
+"""Number of byte values, of which 0 stands for BREAK."""
 
 BREAK = 256
 CHUNK_TOKENS = 1 << 16

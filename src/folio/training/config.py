@@ -63,8 +63,8 @@ class TrainingConfig:
     """Budget in passes over the training text."""
 
     minutes: float = 0.0
-    """Budget in time: measured for some seconds, then converted to max_steps. 5 if no other budget
-    is given."""
+    """Budget in time, the whole command included: the speed is measured first, and the number of
+    steps is corrected by the clock while the run trains. 5 if no other budget is given."""
 
     evaluation_interval: int = 0
     """Steps between evaluations. 0 chooses as many as take about a twentieth of the time, and in a

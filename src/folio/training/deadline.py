@@ -37,7 +37,7 @@ MOST_SLOWDOWN = 2.0
 follows training, which a single process does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TimeBudget:
     """A budget, and what was known about the machine when it was made."""
 

@@ -49,16 +49,16 @@ from folio.training.step import Gradient, Step
 from folio.workers import WorkerError
 
 TIMEOUT_SECONDS = 600.0
-"""Without an answer of the others, after which a process gives up. FOLIO_TIMEOUT has another."""
+"""Seconds without an answer after which a process gives up; FOLIO_TIMEOUT overrides it."""
 PREPARING = timedelta(days=1)
-"""For which the others wait until the first one has prepared the text."""
+"""How long the others wait while the first process prepares the text."""
 N_TOLD = 3
 """Numbers beside the gradients in what is added up."""
 STOPPED = 75
 """Exit code of a run that was interrupted: a scheduler may start it again (EX_TEMPFAIL)."""
 
 
-class ProcessGroup:
+class Processes:
     """The processes, of which this is one."""
 
     def __init__(
@@ -102,7 +102,7 @@ class ProcessGroup:
         self.store.wait(["message"], PREPARING)
         return json.loads(self.store.get("message"))
 
-    def reduce(self, tensor: Tensor, operation: Any = distributed.ReduceOp.SUM) -> None:
+    def all_reduce(self, tensor: Tensor, operation: Any = distributed.ReduceOp.SUM) -> None:
         """Add up a tensor over all processes, in place; or whatever the operation says.
 
         Raises:
@@ -112,13 +112,13 @@ class ProcessGroup:
             distributed.all_reduce(tensor, operation)
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
-        """Overwrite a tensor by that of one process, in all of them; errors as `reduce`."""
+        """Overwrite a tensor by that of one process, in all of them; errors as `all_reduce`."""
         with self.together():
             distributed.broadcast(tensor, source)
 
-    def pass_on(self, tensor: Tensor, source: int, to: int) -> None:
+    def send(self, tensor: Tensor, source: int, to: int) -> None:
         """Send a tensor in main memory from one process to another, where it is overwritten; to be
-        called by these two. Errors as `reduce`.
+        called by these two. Errors as `all_reduce`.
         """
         with self.together():
             if self.rank == source:
@@ -126,7 +126,7 @@ class ProcessGroup:
             else:
                 distributed.recv(tensor, source)
 
-    def exchange(self, parts: list[Tensor], sizes: list[int]) -> list[Tensor]:
+    def all_to_all(self, parts: list[Tensor], sizes: list[int]) -> list[Tensor]:
         """Give each process a flat tensor, and get one of each.
 
         Args:
@@ -179,10 +179,10 @@ def is_launched() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-_joined: ProcessGroup | None = None
+_joined: Processes | None = None
 
 
-def join() -> ProcessGroup | None:
+def join() -> Processes | None:
     """Meet the processes that torchrun started with this one; None where it is alone.
 
     Raises:
@@ -208,7 +208,7 @@ def join() -> ProcessGroup | None:
     distributed.init_process_group(
         _backend(), store=store, rank=rank, world_size=world_size, timeout=timeout
     )
-    _joined = ProcessGroup(rank, world_size, store, lasting, _processes_here())
+    _joined = Processes(rank, world_size, store, lasting, _processes_here())
     return _joined
 
 
@@ -236,7 +236,7 @@ class DistributedStep:
         self,
         step: Step,
         model: nn.Module,
-        group: ProcessGroup,
+        group: Processes,
         seed: int,
         vocab_size: int,
         should_stop: Callable[[], bool] = lambda: False,
@@ -266,9 +266,9 @@ class DistributedStep:
         """(N + 3,) gradients; the loss, and how many were asked to stop, and want to save."""
 
     @property
-    def world_size(self) -> int:
-        """Number of processes that share the work of this one, itself included."""
-        return self.step.world_size
+    def n_workers(self) -> int:
+        """Workers of this process that share its part of a batch, itself included."""
+        return self.step.n_workers
 
     @property
     def fitting_windows(self) -> int:
@@ -277,7 +277,7 @@ class DistributedStep:
 
     @property
     def peak_bytes(self) -> int:
-        """Peak memory of this process and its workers together, in bytes."""
+        """Peak memory of the workers of this process together in bytes; 0 where it is unknown."""
         return self.step.peak_bytes
 
     @property
@@ -329,15 +329,15 @@ class DistributedStep:
             torch.cat([gradient_of(p).flatten() for p in self.parameters], out=self._flat[:-N_TOLD])
             self._flat.mul_(weight)
         told.copy_(torch.tensor([loss * weight, self.should_stop(), self.should_save()]))
-        self.group.reduce(self._flat)
+        self.group.all_reduce(self._flat)
         for p, gradient in zip(self.parameters, gradients):
             if p.grad is None:
                 p.grad = torch.empty_like(p)
             p.grad.copy_(gradient.view(p.shape))
-        norm = gradient_norm(self.parameters)
-        loss, stop, save, length = map(float, torch.cat([told, norm[None]]).cpu().numpy())
+        found = torch.cat([told, gradient_norm(self.parameters)[None]])
+        loss, stop, save, norm = map(float, found.cpu().numpy())
         self.stopping, self.saving = self.stopping or stop > 0, save > 0
-        return Gradient(loss, length)
+        return Gradient(loss, norm)
 
     def update(self, lr_scale: float, norm: float) -> None:
         """Clip the gradient and update the weights, in all processes alike."""
@@ -369,7 +369,7 @@ class DistributedStep:
         require_same_weights(self.group, self.parameters)
 
 
-def require_same_weights(group: ProcessGroup, parameters: Sequence[Tensor]) -> None:
+def require_same_weights(group: Processes, parameters: Sequence[Tensor]) -> None:
     """Compare the weights of all processes, to the bit; all must come here.
 
     Raises:
@@ -378,7 +378,7 @@ def require_same_weights(group: ProcessGroup, parameters: Sequence[Tensor]) -> N
     bits = [p.detach().view(torch.int32).sum(dtype=torch.int64) for p in parameters]
     numbers = torch.stack(bits)
     largest = torch.cat([numbers, -numbers])
-    group.reduce(largest, distributed.ReduceOp.MAX)
+    group.all_reduce(largest, distributed.ReduceOp.MAX)
     above, below = largest.chunk(2)
     if not torch.equal(above, -below):
         raise UserError(
@@ -389,7 +389,7 @@ def require_same_weights(group: ProcessGroup, parameters: Sequence[Tensor]) -> N
 
 
 def add_up_nll(
-    group: ProcessGroup,
+    group: Processes,
     windows: list[Window],
     first: int,
     own: NDArray[np.float32],
@@ -411,5 +411,5 @@ def add_up_nll(
     before = sum(window.length for window in windows[:first])
     each = torch.zeros(sum(window.length for window in windows), device=device)
     each[before : before + len(own)] = torch.from_numpy(own).to(device)
-    group.reduce(each)
+    group.all_reduce(each)
     return each.cpu().numpy()

@@ -28,8 +28,8 @@ class StoppedError(Exception):
 
 def is_evaluation_due(training: Training, step: int) -> bool:
     """Whether the losses are measured after so many steps: at intervals, or at shares of a pace
-    whose steps nobody knows beforehand; at the end in any case, and before the first step, where
-    the weights have learned already.
+    whose steps nobody knows beforehand; at the end and at step 0 in any case. The loop skips a step
+    that was evaluated already, and step 0 of random weights.
     """
     config, pace = training.config, training.pace
     if step in (0, pace.last):
@@ -49,7 +49,7 @@ def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False
         should_stop: asked again and again while texts are read.
 
     Raises:
-        StoppedError: it said yes.
+        StoppedError: should_stop() returned True.
     """
     length, validation = training.context_length, training.validation
     mask = training.validation_mask
@@ -92,7 +92,7 @@ def _score(
     """The score of the targets that count in some windows, and (n,) the nats of each target."""
     each, scores = list[NDArray[np.float32]](), list[Score]()
     step, at_once = training.step, batch_tokens_on(training.device.torch)
-    at_once = max(1, at_once // windows[0].length) * step.world_size  # one batch per worker
+    at_once = max(1, at_once // windows[0].length) * step.n_workers  # one batch per worker
     for first in range(0, len(windows), at_once):
         if should_stop():
             raise StoppedError

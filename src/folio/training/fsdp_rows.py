@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.training.gradients import gradient_of
 from folio.training.shards import Shard, Shards
 
@@ -47,7 +47,7 @@ def own_rows(tensor: Tensor) -> Tensor:
 class Rows:
     """The Exchange of processes that have some rows of each parameter."""
 
-    def __init__(self, group: ProcessGroup, device: torch.device) -> None:
+    def __init__(self, group: Processes, device: torch.device) -> None:
         self.group, self.nothing = group, torch.zeros(0, device=device)
         self.local: list[tuple[nn.Parameter, Tensor]] = []
         """Parameters of which this process moves its rows, with these."""
@@ -95,7 +95,7 @@ class Rows:
         parts = [self._flat(own_rows(given(p)) for p, _ in owned) for owned in self.whole]
         owned = self.whole[self.group.rank]
         spans = [self._spans([p for p, _ in owned], rank) for rank in range(self.group.world_size)]
-        came = self.group.exchange(parts, [sum(map(_length, ends)) for ends in spans])
+        came = self.group.all_to_all(parts, [sum(map(_length, ends)) for ends in spans])
         for ends_of_all, rows_of_all in zip(spans, came):
             pieces = torch.split(rows_of_all, [*map(_length, ends_of_all)])
             for (_, weights), (start, stop), rows in zip(owned, ends_of_all, pieces):
@@ -109,7 +109,7 @@ class Rows:
             spans = self._spans([p for p, _ in owned], rank)
             parts.append(self._flat(w.view(-1)[slice(*ends)] for (_, w), ends in zip(owned, spans)))
         mine = [[own_rows(p).view(-1) for p, _ in placed] for placed in self.whole]
-        came = self.group.exchange(parts, [sum(map(len, rows)) for rows in mine])
+        came = self.group.all_to_all(parts, [sum(map(len, rows)) for rows in mine])
         for rows_of_all, values in zip(mine, came):
             for rows, moved in zip(rows_of_all, torch.split(values, [*map(len, rows_of_all)])):
                 rows.copy_(moved)

@@ -45,9 +45,10 @@ from folio.device import Device
 from folio.errors import UserError
 from folio.evaluation.score import Score, Window, places_of, score
 from folio.tokenizers.base import TokenIds
-from folio.tokens.stream import IGNORED, Batch
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import Batch
 from folio.training.config import OptimizerConfig, TrainingConfig
-from folio.training.distributed import ProcessGroup, add_up_nll
+from folio.training.distributed import Processes, add_up_nll
 from folio.training.fsdp_rows import Rows, own_rows, rows_of
 from folio.training.gradients import gradient_of, gradients_of, require_gradients, total_norm
 from folio.training.objective import Loss, usual_loss
@@ -59,7 +60,7 @@ from folio.training.step import Gradient
 class FSDPStep:
     """A Step by processes that divide weights, gradients and optimizer state."""
 
-    world_size, peak_bytes, fitting_windows, loss_scale = 1, 0, 0, 1.0
+    n_workers, peak_bytes, fitting_windows, loss_scale = 1, 0, 0, 1.0
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class FSDPStep:
         device: Device,
         config: TrainingConfig,
         optimizer_config: OptimizerConfig,
-        group: ProcessGroup,
+        group: Processes,
         seed: int,
     ) -> None:
         """Divide a model.
@@ -111,7 +112,7 @@ class FSDPStep:
         at the same time.
 
         Raises:
-            WorkerError: one does not.
+            WorkerError: a process died or hung before it came here.
         """
         assert not self._has_begun, "the whole model has older weights by now"
         self._has_begun = True
@@ -130,14 +131,14 @@ class FSDPStep:
             start, stop = rows_of(whole.shape, rank, world_size)
             rows = torch.empty(stop - start)
             if len(rows):
-                self.group.pass_on(rows, 0, rank)
+                self.group.send(rows, 0, rank)
             return rows
         each = [
             whole.view(-1)[slice(*rows_of(whole.shape, n, world_size))] for n in range(world_size)
         ]
         for other, rows in enumerate(each):
             if other and len(rows):
-                self.group.pass_on(rows, 0, other)
+                self.group.send(rows, 0, other)
         return each[0]
 
     def backward(self, batch: Batch, step: int) -> Gradient:
@@ -159,7 +160,7 @@ class FSDPStep:
         require_gradients(gradients_of(self.compute))
         told[1], told[2] = self.should_stop(), self.should_save()
         told[3] = total_norm(self._gradients()).square()
-        self.group.reduce(told)
+        self.group.all_reduce(told)
         loss, stop, save, square = map(float, told.cpu().numpy())
         self.stopping, self.saving = self.stopping or stop > 0, save > 0
         return Gradient(loss, math.sqrt(square))
@@ -213,7 +214,7 @@ class FSDPStep:
         by tensor; all must come here at the same time.
 
         Raises:
-            WorkerError: one does not.
+            WorkerError: a process died or hung before it came here.
         """
         with torch.no_grad(), self.group.together():
             for whole, divided in zip(self.model.parameters(), self.parameters):

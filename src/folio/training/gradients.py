@@ -1,4 +1,4 @@
-"""What `backward` left in the parameters: how long it is, and how to shorten it."""
+"""The gradients that `backward` left in the parameters: their norm, and clipping."""
 
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
 # (torch documents its operations on lists of tensors, but under private names.)
@@ -38,7 +38,7 @@ def require_gradients(gradients: Mapping[str, Tensor | None]) -> None:
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Scalar: the length of all gradients together."""
+    """Scalar: the L2 norm of all gradients together."""
     return total_norm([gradient_of(p) for p in parameters])
 
 
@@ -49,7 +49,7 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], norm: float, max_norm: float) -> None:
-    """Shorten all gradients in place, if together they are longer than `max_norm`.
+    """Scale all gradients down in place if their norm exceeds `max_norm`.
 
     Args:
         parameters: with gradients.

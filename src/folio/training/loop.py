@@ -12,7 +12,7 @@ from folio.run.diagnosis import stale_evaluations
 from folio.training.batches import length_at, next_batch, peek
 from folio.training.evaluating import StoppedError, evaluate, is_evaluation_due
 from folio.training.parts import Ending, Evaluation, Observer, Training
-from folio.training.schedule import learning_rate_share
+from folio.training.schedule import lr_scale_at
 from folio.training.state import RunClock, TrainingState
 from folio.training.step import Gradient
 from folio.workers import WorkerError
@@ -130,7 +130,7 @@ def _measure(
 
 
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
-    """Keep the best loss, and count the evaluations since."""
+    """Keep the best loss, and count the evaluations that are worse than it."""
     state.evaluated_step = state.step
     loss, best = evaluation.validation_loss, state.best_validation_loss
     state.stale_evaluations = stale_evaluations(
@@ -150,7 +150,7 @@ def update_weights(training: Training, step: int, gradient: Gradient) -> float:
     if not all(map(math.isfinite, gradient)):
         raise FloatingPointError("the loss or a gradient is not finite")
     pace = training.pace
-    lr_scale = learning_rate_share(training.schedule, pace.progress(step + 1) - 1, pace.planned)
+    lr_scale = lr_scale_at(training.schedule, pace.progress(step + 1) - 1, pace.planned)
     if gradient.norm:  # else no target counted, and old momentum is no reason to move
         training.step.update(lr_scale, gradient.norm)
     return lr_scale * training.optimizer_config.learning_rate

@@ -5,7 +5,7 @@ A `Rule` that is added to the table OPTIMIZERS can be named in a recipe. `parall
 the same rules for weights that several processes share; a test over the table holds the two
 together.
 
-Shapes:  R x C a matrix of weights; each row is one neuron
+Shapes:  (out, in) a matrix of weights, of which a row makes one neuron
 """
 
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
@@ -63,7 +63,7 @@ class Rule:
 
 
 class AdamW(Rule):
-    """Steps whose length hardly depends on that of the gradient, with decoupled weight decay.
+    """Steps whose size hardly depends on that of the gradient, with decoupled weight decay.
 
         m <- beta1 m + (1 - beta1) g
         v <- beta2 v + (1 - beta2) g^2
@@ -128,8 +128,8 @@ class Muon(Rule):
         m <- momentum m + (1 - momentum) g
         o <- orthogonalize(momentum m + (1 - momentum) g)        as Nesterov looks at m
         v <- beta2 v + (1 - beta2) mean(o^2) of each row         how far each neuron moved lately
-        o <- o / sqrt(v), times what gives it the length it had
-        w <- w - lr decay w where that shrinks w as o does - lr sqrt(max(1, R / C)) o
+        o <- o / sqrt(v), times what gives it the norm it had
+        w <- w - lr decay w where that shrinks w as o does - lr sqrt(max(1, out / in)) o
 
     So directions with small gradients move as far as those with large ones, all neurons move about
     equally (NorMuon), decay spares the weights that the update makes larger, and a tall matrix
@@ -160,7 +160,7 @@ class Muon(Rule):
                 self._move(matrix, orthogonalize(u), mean_square, lr)
 
     def _move(self, w: Tensor, o: Tensor, v: Tensor, lr: float) -> None:
-        """Update one matrix: (R, C), (R, C) and (R, 1)."""
+        """Update one matrix: (out, in), (out, in) and (out, 1)."""
         if self.config.matrix_beta2 < 1:
             v.lerp_(o.square().mean(1, keepdim=True), 1 - self.config.matrix_beta2)
             even = o / (v.sqrt() + EPSILON)
@@ -178,18 +178,18 @@ def orthogonalize(x: Tensor) -> Tensor:
     A polynomial of x is x times one of its gram matrix s = x x^T, or x^T x if that is smaller.
 
     Args:
-        x: (R, C) float32, of any scale.
+        x: (out, in) float32, of any scale.
 
     Returns:
-        (R, C) with the same singular vectors; 0 if x is 0.
+        (out, in) with the same singular vectors; 0 if x is 0.
     """
     rows, columns = x.shape
     x = x / x.abs().max().clamp(min=torch.finfo(x.dtype).tiny)  # powers must not overflow
     for i, coefficients in enumerate(SQUARE_POLYNOMIALS if rows == columns else LONG_POLYNOMIALS):
         s = x @ x.T if rows <= columns else x.T @ x
         if i == 0:
-            length = largest_singular_value(s)
-            x, s = x / length, s / length.square()
+            norm = largest_singular_value(s)
+            x, s = x / norm, s / norm.square()
         factor = torch.zeros_like(s)
         for c in reversed(coefficients):  # Horner: ((... s + c) s + b) s + a
             factor = factor @ s
@@ -287,7 +287,7 @@ class Optimizer:
         """Restore what `tensors` had, in this or in the parallel optimizer.
 
         Raises:
-            UserError: it was another optimizer, or one of other weights.
+            UserError: names or shapes differ from this optimizer's.
         """
         require_same_tensors(self.tensors, tensors, "optimizer")
         for name, own in self.tensors.items():

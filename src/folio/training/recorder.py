@@ -108,7 +108,9 @@ class RunRecorder:
         self._drop_old(state)
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is on the disk; errors as in `save`."""
+        """Wait until the last checkpoint is on the disk; raises what writing it raised, such as
+        UserError where the disk is full.
+        """
         if self.background is not None:
             self.background.wait()
 

@@ -53,8 +53,8 @@ class ScheduleConfig:
         require(self, "schedule", "0 or more", lambda x: x >= 0, "horizon_steps")
 
 
-def learning_rate_share(config: ScheduleConfig, step: float, max_steps: int) -> float:
-    """Share of the peak learning rate for a step.
+def lr_scale_at(config: ScheduleConfig, step: float, max_steps: int) -> float:
+    """Factor on the peak learning rate for a step.
 
     Args:
         config: the schedule.
@@ -65,7 +65,7 @@ def learning_rate_share(config: ScheduleConfig, step: float, max_steps: int) -> 
         0 to 1. The decay ends with final_fraction; without one, the last step is 1.
 
     >>> config = ScheduleConfig(kind="linear", warmup_fraction=0.2, cooldown_fraction=0.5)
-    >>> [round(learning_rate_share(config, step, 10), 2) for step in range(10)]
+    >>> [round(lr_scale_at(config, step, 10), 2) for step in range(10)]
     [0.5, 1.0, 1.0, 1.0, 1.0, 0.82, 0.64, 0.46, 0.28, 0.1]
     """
     horizon = config.horizon_steps or max_steps
@@ -81,7 +81,7 @@ def learning_rate_share(config: ScheduleConfig, step: float, max_steps: int) -> 
 
 
 def window_length(config: ScheduleConfig, context_length: int, step: float, max_steps: int) -> int:
-    """Tokens in each window of a step; arguments as for `learning_rate_share`.
+    """Tokens in each window of a step; arguments as for `lr_scale_at`.
 
     >>> config = ScheduleConfig(short_fraction=0.5, short_length=128)
     >>> [window_length(config, 512, step, 4) for step in range(4)]

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from folio.training.config import OptimizerConfig
-from folio.training.distributed import ProcessGroup
+from folio.training.distributed import Processes
 from folio.training.gradients import gradient_of, total_norm
 from folio.training.groups import Members
 from folio.training.optimizers import Optimizer, Rule, assign_rules, flatten
@@ -62,7 +62,7 @@ class Exchange(Protocol):
 class Replicated:
     """The Exchange of processes each of which has all weights and gradients."""
 
-    def __init__(self, group: ProcessGroup) -> None:
+    def __init__(self, group: Processes) -> None:
         self.group = group
         self.placed: list[list[tuple[nn.Parameter, Shard, Tensor]]] = [
             [] for _ in range(group.world_size)
@@ -117,7 +117,7 @@ class ShardedOptimizer:
         self,
         config: OptimizerConfig,
         model: nn.Module,
-        group: ProcessGroup,
+        group: Processes,
         exchange: Exchange,
         whole: nn.Module | None = None,
     ) -> None:
@@ -205,7 +205,7 @@ class ShardedOptimizer:
                 for rule in self.rules:
                     rule.step(lr_scale)
                 square += total_norm(self._changing).square()
-            self.group.reduce(square)
+            self.group.all_reduce(square)
             if square.isfinite():
                 self.exchange.send()
                 return
@@ -230,7 +230,7 @@ class ShardedOptimizer:
         tensor; all must come here at the same time.
 
         Raises:
-            WorkerError: one does not.
+            WorkerError: a process died or hung before it came here.
         """
         self._gathered = {name: x for name in self._shapes if (x := self._whole(name)) is not None}
         try:
@@ -252,7 +252,7 @@ class ShardedOptimizer:
             else:
                 values = torch.empty(sum(sizes), dtype=shape.dtype)
             if owner:
-                self.group.pass_on(values, owner, 0)
+                self.group.send(values, owner, 0)
             if whole is not None:
                 for piece, part in zip(pieces, torch.split(values, sizes)):
                     whole.view(-1)[piece.start : piece.start + piece.size] = part
@@ -262,7 +262,7 @@ class ShardedOptimizer:
         """Restore the own part of what `tensors` gave, in this or another optimizer.
 
         Raises:
-            UserError: it was another optimizer, or one of other weights.
+            UserError: names or shapes differ from this optimizer's.
         """
         require_same_tensors(self._shapes, tensors, "optimizer")
         for name, own in self.state.items():

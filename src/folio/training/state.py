@@ -72,7 +72,8 @@ class TrainingState:
     """Step of the last evaluation; before the first one 0, or -1 if the run does not begin with
     random weights, so that step 0 is evaluated, too."""
     stale_evaluations: int = 0
-    """Number of evaluations since the best one."""
+    """Evaluations that count towards `training.patience`: those above the best loss by more than
+    its standard error, since the best one."""
     recent_loss: float = 0.0
     """Sum of the training losses since the last entry in the metrics, in nats."""
     recent_steps: int = 0

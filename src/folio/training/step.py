@@ -1,8 +1,9 @@
 """A training step: the gradient of a batch, then the update of the weights by it.
 
 `PlainStep` is the textbook version, in one process with torch alone: forward, `loss.backward()`,
-clip, update. Accelerators and `--device.fast off` use it. `parallel/` does the same on all cores of
-a processor, faster.
+clip, update. `--device.fast off` uses it, and so does any device whose faster step does not apply
+(`why_plain` in recipe/build.py). `parallel/` computes the same on all cores of a processor,
+`accelerated/` on a GPU.
 
 Shapes:  B windows in a batch · T context length · V vocabulary
 """
@@ -57,8 +58,8 @@ class Step(Protocol):
     """What the loss is multiplied by before its gradient is computed: 1 but in float16."""
 
     @property
-    def world_size(self) -> int:
-        """Number of processes that share the work, this one included."""
+    def n_workers(self) -> int:
+        """Workers of this process that share its part of a batch, itself included."""
         ...
 
     @property
@@ -68,7 +69,9 @@ class Step(Protocol):
 
     @property
     def peak_bytes(self) -> int:
-        """Peak memory of all processes together in bytes, once they have run."""
+        """Peak memory of these workers together in bytes, once they have run; 0 where
+        it is unknown.
+        """
         ...
 
     @property
@@ -125,14 +128,14 @@ class Step(Protocol):
 
 
 FLOAT16_SCALE = 2.0**16
-"""Times which the loss is multiplied in float16, where most gradients would be too small for it;
-half as much from the first batch on whose gradients it makes too large."""
+"""Factor on the loss in float16, in which most gradients would otherwise be too small; halved
+whenever gradients overflow."""
 
 
 class PlainStep:
     """The textbook step: one process, one model, torch alone."""
 
-    world_size, peak_bytes, fitting_windows = 1, 0, 0
+    n_workers, peak_bytes, fitting_windows = 1, 0, 0
 
     def __init__(
         self,

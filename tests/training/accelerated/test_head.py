@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from folio.model.loss import next_token_loss, penalized_loss
 from folio.testing import tiny_gpt
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 from folio.training.accelerated import head
 from folio.training.accelerated.head import (
     PaddedHead,

@@ -97,9 +97,9 @@ def test_who_listens_to_the_model_hears_its_logits_at_each_step(monkeypatch: pyt
         heard.append(logits.shape)
         return 2 * logits
 
-    with graphs(monkeypatch) as recorded:
+    with graphs(monkeypatch) as captured:
         before = [both[1].step.backward(batch_of(4), 0) for _ in range(3)][-1]
-        (graph,), n_replays = recorded, recorded[0].n_replays
+        (graph,), n_replays = captured, captured[0].n_replays
         hooks = [training.model.register_forward_hook(double) for training in both]
         expected = both[0].step.backward(batch_of(4), 0)
         assert expected.loss > 1.001 * before.loss
@@ -128,12 +128,12 @@ def test_a_loss_of_the_users_own_is_compiled(monkeypatch: pytest.MonkeyPatch):
     model, configs = copy.deepcopy(training.model), (training.config, training.optimizer_config)
     compiled = AcceleratedStep(model, gpu(), *configs, compiled=True)
     usual: Callable[..., Any] = training.step.loss
-    # So little that a recording is not taken for a wrong one.
+    # So little that a capture is not taken for a wrong one.
     for step in (training.step, compiled):
         step.loss = lambda *given: 1.02 * usual(*given)
-    with graphs(monkeypatch) as recorded:
+    with graphs(monkeypatch) as captured:
         found = [compiled.backward(batch_of(4), 0) for _ in range(3)][-1]
-    assert len(recorded) == 1 and compiled._add.is_compiled
+    assert len(captured) == 1 and compiled._add.is_compiled
     assert found == pytest.approx(training.step.backward(batch_of(4), 0), rel=1e-5)
 
 
@@ -190,22 +190,22 @@ def test_a_replayed_run_has_the_bytes_of_one_that_is_not(kind: str, monkeypatch:
     }
     plain = training_of(gpu("bfloat16"), **changes)
     train(plain, TrainingState(), Nobody())
-    with graphs(monkeypatch) as recorded:
+    with graphs(monkeypatch) as captured:
         replayed = training_of(gpu("bfloat16"), **changes)
         train(replayed, TrainingState(), Nobody())
     assert torch.equal(weights_of(replayed), weights_of(plain))
     n_rules = {"adamw": 3, "muon": 3, "sgd": 0}[kind]
-    assert len(recorded) == 1 + n_rules  # micro-batches of a shape, and each rule
-    assert max(graph.n_replays for graph in recorded) >= 15  # two micro-batches of eight steps
+    assert len(captured) == 1 + n_rules  # micro-batches of a shape, and each rule
+    assert max(graph.n_replays for graph in captured) >= 15  # two micro-batches of eight steps
 
 
-def test_a_model_that_changes_after_it_was_recorded_is_noticed(monkeypatch: pytest.MonkeyPatch):
-    with graphs(monkeypatch) as recorded:
+def test_a_model_that_changes_after_it_was_captured_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    with graphs(monkeypatch) as captured:
         training = training_of(gpu(), model={"scale_embeddings": True, "residual_dropout": 0.3})
         batches = [batch_of(4) for _ in range(3)]
         for batch in batches:
             training.step.backward(batch, 0)
-        assert len(recorded) == 1
+        assert len(captured) == 1
         training.step.verify(batches[0])
         cast(GPT, training.model).embedding_scale = 9.0
         with pytest.raises(UserError, match=r"a replay is off by .* --device\.fast off"):
@@ -221,7 +221,7 @@ def test_a_compiled_step_is_one_graph_which_is_compiled_once(preset: str, monkey
     plain = training_of(gpu("bfloat16"), preset=preset)
     model, configs = copy.deepcopy(plain.model), (plain.config, plain.optimizer_config)
     losses = []
-    with graphs(monkeypatch) as recorded:
+    with graphs(monkeypatch) as captured:
         compiled = AcceleratedStep(model, gpu("bfloat16"), *configs, compiled=True)
         for step in (compiled, plain.step):
             sizes = [3 if i == 11 else 5 for i in range(20)]
@@ -229,4 +229,4 @@ def test_a_compiled_step_is_one_graph_which_is_compiled_once(preset: str, monkey
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     counters = torch._dynamo.utils.counters
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
-    assert len(recorded) == 2, "one of each step; the short batch runs as it is written"
+    assert len(captured) == 2, "one of each step; the short batch runs as it is written"

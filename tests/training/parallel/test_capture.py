@@ -14,7 +14,7 @@ from folio.model.config import ModelConfig
 from folio.model.gpt import GPT
 from folio.recipe.presets import FAMILIES
 from folio.recipe.recipe import make_recipe
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 from folio.training.parallel.capture import CapturedStep
 from folio.training.parallel.data_parallel import DataParallel
 from tests.conftest import INT8

@@ -15,7 +15,8 @@ from folio.evaluation.score import exact_windows, score
 from folio.model.loss import next_token_loss
 from folio.process import memory_in_use
 from folio.testing import tiny_gpt
-from folio.tokens.stream import IGNORED, Batch
+from folio.tokens.ignored import IGNORED
+from folio.tokens.stream import Batch
 from folio.training.gradients import gradient_of
 from folio.training.parallel import data_parallel
 from folio.training.parallel.data_parallel import DataParallel, add_up

@@ -15,7 +15,7 @@ from folio.testing import tiny_gpt
 from folio.training.optimizers import OPTIMIZERS, SGD, Optimizer, OptimizerConfig
 from folio.training.parallel import muon
 from folio.training.parallel.data_parallel import DataParallel
-from folio.training.parallel.muon import inverse_lengths, orthogonalize
+from folio.training.parallel.muon import inverse_norms, orthogonalize
 from folio.training.parallel.updates import ParallelOptimizer, UnshardedRule
 from tests.conftest import INT8, NEEDS_INT8
 
@@ -130,7 +130,7 @@ def test_a_matrix_is_divided_by_hardly_more_than_its_largest_singular_value(scal
     x[2] = 0
     square = x @ x.mT
     largest = torch.linalg.svdvals(x)[:, 0]
-    inverse = inverse_lengths(square, square @ square)
+    inverse = inverse_norms(square, square @ square)
     ratios = 1 / (inverse * largest)[:2]
     assert (ratios >= 1).all() and (ratios < 1.2).all()
     assert inverse[2] == 0

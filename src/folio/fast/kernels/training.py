@@ -6,7 +6,8 @@ torch makes one for each operation, and takes up to five times as long for a sma
 Imports numba, and is imported by the parallel step alone. Arrays hold float32, or bfloat16 as
 `numbers.py` reads it.
 
-Shapes:  N numbers in a row · R x C a matrix, of which a row makes one neuron
+Shapes:  n numbers in a row · R rows · N matrices of one shape, (out, in) each, of which a row makes
+         one neuron · M the smaller side
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def add_up(rows: Array, total: Array, start: int, stop: int, begins: bool) -> Nu
     """Add up rows between two positions; returns the squared norm of the sum.
 
     Args:
-        rows: (R, N).
-        total: (N,) float32, to which they are added, or which they become.
+        rows: (R, n).
+        total: (n,) float32, to which they are added, or which they become.
         start, stop: the places.
         begins: whether it becomes the sum.
     """
@@ -74,9 +75,9 @@ def adamw(
     """Take a step of AdamW.
 
     Args:
-        weights, gradients, means, mean_squares: (N,) float32, changed in place; the gradients
+        weights, gradients, means, mean_squares: (n,) float32, changed in place; the gradients
             become the weights as they were.
-        compute: (N,), the weights are written to it too; or empty.
+        compute: (n,), the weights are written to it too; or empty.
         scale: of the gradients.
         rate: over 1 - beta1^n, the correction of the mean in step n.
         decay: times the weight, what it loses.
@@ -108,8 +109,8 @@ def nesterov(
     """Momenta learn from gradients; `ahead` are the next ones, as Nesterov looks at them.
 
     Args:
-        gradients, momenta: (S, R, C) float32; the momenta are changed in place.
-        ahead: (S, R, C), written.
+        gradients, momenta: (N, out, in) float32; the momenta are changed in place.
+        ahead: (N, out, in), written.
         numbers: (3,) float32, of which the first is the scale of the gradients.
         momentum: how much of it is kept, float32.
     """
@@ -129,7 +130,7 @@ def bring_into_range(x: Array, low: Number, high: Number) -> None:
     """Multiply matrices whose largest number is outside of a range by powers of two.
 
     Args:
-        x: (S, R, C), changed in place; denormal numbers alone become 0.
+        x: (N, out, in), changed in place; denormal numbers alone become 0.
         low, high: the range, float32.
     """
     n, rows, columns = x.shape
@@ -150,13 +151,13 @@ def bring_into_range(x: Array, low: Number, high: Number) -> None:
 
 
 @kernel(fastmath=True)
-def inverse_lengths(gram: Array, gram_squared: Array, tiny: Number, y: Array) -> None:
+def inverse_norms(gram: Array, gram_squared: Array, tiny: Number, y: Array) -> None:
     """Compute one over the eighth root of the sum of the eighth powers of all singular values.
 
     Args:
-        gram, gram_squared: (S, M, M), of matrices.
+        gram, gram_squared: (N, M, M), of matrices.
         tiny: float32, so that nothing is divided by 0.
-        y: (S,) float32, written; 0 of a matrix that is 0.
+        y: (N,) float32, written; 0 of a matrix that is 0.
     """
     n, side, _ = gram.shape
     for i in range(n):
@@ -168,8 +169,8 @@ def inverse_lengths(gram: Array, gram_squared: Array, tiny: Number, y: Array) ->
             for k in range(side):
                 number = even * load(gram_squared[i, r, k])
                 total += number * number
-        length = math.sqrt(trace * math.sqrt(math.sqrt(total)))
-        y[i] = ONE / length if length > ZERO else ZERO
+        norm = math.sqrt(trace * math.sqrt(math.sqrt(total)))
+        y[i] = ONE / norm if norm > ZERO else ZERO
 
 
 @kernel(fastmath=True)
@@ -186,9 +187,9 @@ def combine(
     """a I + b s + c s^2.
 
     Args:
-        gram, gram_squared: (S, M, M), s of each matrix and its square.
-        y: (S, M, M), written.
-        scales: (S,) float32 that the matrices are yet to be multiplied by; or empty.
+        gram, gram_squared: (N, M, M), s of each matrix and its square.
+        y: (N, M, M), written.
+        scales: (N,) float32 that the matrices are yet to be multiplied by; or empty.
         a, b, c: float32.
         is_last: whether the outcome is to be multiplied by it too.
     """
@@ -221,11 +222,11 @@ def apply_update(
     """Subtract updates whose rows are made even, and what decays.
 
     Args:
-        weights: (S, R, C) float32, changed in place.
-        old: (S, R, C) float32, the weights as they were are written to it.
-        updates: (S, R, C), close to orthogonal.
-        mean_squares: (S, R, 1) float32 of the updates of late, which learn from these.
-        compute: (S, R, C), the weights are written to it too; or empty.
+        weights: (N, out, in) float32, changed in place.
+        old: (N, out, in) float32, the weights as they were are written to it.
+        updates: (N, out, in), close to orthogonal.
+        mean_squares: (N, out, 1) float32 of the updates of late, which learn from these.
+        compute: (N, out, in), the weights are written to it too; or empty.
         numbers: (3,) float32; the second times `taller` is that of the update, the third, the
             decay, that of the weight.
         taller: float32.

@@ -17,7 +17,7 @@ less, and `tests/training/accelerated/` holds the two together. A step is:
 Files, in the order of a step:
 
     step.py     AcceleratedStep, which the loop sees: gradients and loss in one buffer each
-    graph.py    a function of tensors, recorded as a CUDA graph; compiled by torch.compile
+    graph.py    a function of tensors, captured as a CUDA graph; compiled by torch.compile
     head.py     the head with a padded vocabulary, and its loss in chunks of rows
     rules.py    AdamW and Muon with few large operations
 

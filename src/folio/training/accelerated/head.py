@@ -24,11 +24,11 @@ from folio.fast.untouched import is_untouched
 from folio.fast.written_for import is_as_written
 from folio.model import loss as plain_loss
 from folio.model.gpt import GPT
-from folio.tokens.stream import IGNORED
+from folio.tokens.ignored import IGNORED
 
 MULTIPLE = 128
-"""Of which the padded vocabulary is a multiple. nanoGPT reports a quarter more speed for 50,304
-rows in place of 50,257 on an A100."""
+"""The padded vocabulary is a multiple of this. nanoGPT reports a quarter more speed for 50,304 rows
+in place of 50,257 on an A100."""
 
 NUMBERS = 1 << 28
 """Logits of a chunk: 1 GB in float32, twice over."""

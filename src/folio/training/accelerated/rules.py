@@ -5,7 +5,7 @@ one shape, so that one operation computes what a loop over them would. Both keep
 rules that they stand for, and take the learning rate and the number of steps as tensors, so that
 neither is baked into a CUDA graph.
 
-Shapes:  S matrices · R x C each · M the smaller side
+Shapes:  N matrices of one shape, (out, in) each · M the smaller side
 """
 
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from folio.fast.written_for import is_as_written
 from folio.training import optimizers
-from folio.training.accelerated.graph import Graphed
+from folio.training.accelerated.graph import CudaGraphed
 from folio.training.config import OptimizerConfig
 from folio.training.gradients import gradient_of
 from folio.training.groups import Members
@@ -38,14 +38,14 @@ from folio.training.optimizers import (
 
 
 class GraphedRule(Rule):
-    """A rule that moves by an accelerated function, recorded as a CUDA graph."""
+    """A rule that moves by an accelerated function, captured as a CUDA graph."""
 
     def __init__(self, rule: Rule, move: Callable[[Any, Tensor, Tensor], None]) -> None:
         """Stand for a rule, whose state is kept.
 
         Args:
             rule: the rule as it is written.
-            move: takes the rule, and scalars on the device: the share of the peak learning rate,
+            move: takes the rule, and scalars on the device: the factor on the peak learning rate,
                 and the number of steps, this one included.
         """
         super().__init__(Members(rule.parameters, rule.heights, rule.weight_decay), rule.config)
@@ -55,7 +55,7 @@ class GraphedRule(Rule):
         def by_numbers(numbers: Tensor) -> None:
             move(rule, numbers[0], numbers[1])
 
-        self.move = Graphed(by_numbers)
+        self.move = CudaGraphed(by_numbers)
 
     def step(self, lr_scale: float) -> None:
         """Update the parameters as the rule does."""
@@ -107,10 +107,10 @@ def _move(
     lr_scale: Tensor,
     config: OptimizerConfig,
 ) -> None:
-    """Update S matrices (R, C) by (S, R, C), as `Muon._move` does one."""
+    """Update N matrices (out, in) by (N, out, in), as `Muon._move` does one."""
     lr, w = lr_scale * config.matrix_learning_rate, torch.stack(matrices)
     if config.matrix_beta2 < 1:
-        v = torch.stack(mean_squares)  # (S, R, 1)
+        v = torch.stack(mean_squares)  # (N, out, 1)
         v.lerp_(o.square().mean(2, keepdim=True), 1 - config.matrix_beta2)
         torch._foreach_copy_(mean_squares, v.unbind())
         even = o / (v.sqrt() + EPSILON)
@@ -124,21 +124,21 @@ def _move(
 
 
 def orthogonalize_stack(x: Tensor) -> Tensor:
-    """Compute `optimizers.orthogonalize` of each of (S, R, C) matrices, with S matmuls at once."""
+    """Compute `optimizers.orthogonalize` of (N, out, in) matrices, with N matmuls at once."""
     rows, columns = x.shape[1:]
     x = x / x.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     for i, coefficients in enumerate(SQUARE_POLYNOMIALS if rows == columns else LONG_POLYNOMIALS):
-        s = x @ x.mT if rows <= columns else x.mT @ x  # (S, M, M)
+        s = x @ x.mT if rows <= columns else x.mT @ x  # (N, M, M)
         if i == 0:  # as `largest_singular_value`
-            length = _square_sum(s @ s).sqrt().clamp(min=EPSILON) ** 0.25
-            x, s = x / length, s / length.square()
+            norm = _square_sum(s @ s).sqrt().clamp(min=EPSILON) ** 0.25
+            x, s = x / norm, s / norm.square()
         factor = _horner(s, coefficients)
         x = factor @ x if rows <= columns else x @ factor
     return x
 
 
 def _horner(s: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """(S, M, M) -> a + b s + c s^2 and so on."""
+    """(N, M, M) -> a + b s + c s^2 and so on."""
     *others, last = coefficients
     factor = s * last
     for i, c in enumerate(reversed(others)):
@@ -148,7 +148,7 @@ def _horner(s: Tensor, coefficients: Sequence[float]) -> Tensor:
 
 
 def _square_sum(x: Tensor) -> Tensor:
-    """(S, R, C) -> (S, 1, 1), the sum of the squares of each matrix."""
+    """(N, out, in) -> (N, 1, 1), the sum of the squares of each matrix."""
     return x.square().sum((1, 2), keepdim=True)
 
 

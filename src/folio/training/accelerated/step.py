@@ -17,7 +17,7 @@ from folio.errors import UserError
 from folio.fast.untouched import has_hooks, listeners
 from folio.model.gpt import GPT
 from folio.tokens.stream import Batch
-from folio.training.accelerated.graph import Graphed
+from folio.training.accelerated.graph import CudaGraphed
 from folio.training.accelerated.head import can_be_padded, chunked_loss, pad_head, without_head
 from folio.training.accelerated.rules import accelerate_rules
 from folio.training.config import OptimizerConfig, TrainingConfig
@@ -27,7 +27,7 @@ from folio.training.python_state import WAY_OUT
 from folio.training.step import Gradient, PlainStep
 
 BACKEND = "inductor"
-"""Of torch.compile."""
+"""The backend that torch.compile uses."""
 
 
 class AcceleratedStep(PlainStep):
@@ -72,7 +72,7 @@ class AcceleratedStep(PlainStep):
         self._loss, self._scale = self._gradients.new_zeros(2).unbind()
         faster = self._compiled_add() if compiled else None
         changes, is_heard = (self._gradients, self._loss), listeners(self.compute)
-        self._add = Graphed(self._add_micro_batch, changes, faster, is_heard)
+        self._add = CudaGraphed(self._add_micro_batch, changes, faster, is_heard)
 
     @property
     def peak_bytes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -91,14 +91,14 @@ class AcceleratedStep(PlainStep):
                 self._add(*to_device(part, self.device.torch))  # each (B, T)
         except (MemoryError, RuntimeError) as error:
             if ran_out_of_memory(error):
-                self._add.forget()
+                self._add.reset()
                 release()
             raise
         if self.loss_scale != 1.0:
             self._gradients.div_(self.loss_scale)
-        norm = total_norm([self._gradients])
-        loss, length = map(float, torch.stack([self._loss, norm]).cpu().numpy())  # waits, once
-        return Gradient(loss / n_targets, length)
+        found = torch.stack([self._loss, total_norm([self._gradients])])
+        loss, norm = map(float, found.cpu().numpy())  # waits for the GPU, once
+        return Gradient(loss / n_targets, norm)
 
     def _add_micro_batch(self, inputs: Tensor, targets: Tensor, loss_of: Any = None) -> None:
         """Add loss and gradients of (B, T) inputs and targets to what is there."""
@@ -141,7 +141,7 @@ class AcceleratedStep(PlainStep):
         return add
 
     def verify(self, batch: Batch) -> None:
-        """Check that the copy equals the model, and that recordings still compute what it does."""
+        """Check that the copy equals the model, and that captures still compute what it does."""
         super().verify(batch)
         n_windows = self.fitting_windows or self.config.micro_batch_size or len(batch.inputs)
         try:

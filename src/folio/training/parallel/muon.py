@@ -5,7 +5,7 @@ small matmul takes longer to start than to compute; each worker updates its own;
 matmuls runs in kernels. A matrix that is longer than wide is read only twice: its further gram
 matrices follow from the first one, and it is multiplied by all polynomials at the end.
 
-Shapes:  R x C a matrix · M the smaller side · S matrices of one shape
+Shapes:  N matrices of one shape, (out, in) each · M the smaller side
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Stack:
     """Consecutive matrices of one shape, as views of the flat buffers."""
 
     weights: Tensor
-    """(S, R, C) master weights."""
+    """(N, out, in) master weights."""
     gradients: Tensor
     momenta: Tensor
     mean_squares: Tensor
-    """(S, R, 1) mean squared update of each neuron."""
+    """(N, out, 1) mean squared update of each neuron."""
     compute: Tensor
-    """(S, R, C) compute weights; empty if the master weights are used."""
+    """(N, out, in) compute weights; empty if the master weights are used."""
 
 
 Job = list[list[Stack]]
@@ -72,7 +72,7 @@ class ShardedMuon:
         """Assign matrices to workers.
 
         Args:
-            parameter: (N,) master weights and gradients, in memory that all workers see.
+            parameter: (n,) master weights and gradients, in memory that all workers see.
             members: the matrices in it.
             config: learning rate, momentum and decay.
             parallel: the workers, and the precision of their device.
@@ -180,7 +180,7 @@ def nesterov(stacks: list[Stack], momentum: float, dtype: torch.dtype, numbers: 
         dtype, numbers: as for `update_matrices`.
 
     Returns:
-        (S, R, C), Nesterov momenta.
+        (N, out, in), Nesterov momenta.
     """
     lengths = [len(stack.weights) for stack in stacks]
     first = stacks[0].weights
@@ -196,7 +196,7 @@ def apply_update(stack: Stack, updates: Tensor, config: OptimizerConfig, numbers
 
     Args:
         stack: its weights are updated; its gradients become the old weights.
-        updates: (S, R, C), close to orthogonal.
+        updates: (N, out, in), close to orthogonal.
         config: whether rows are scaled evenly and decay is cautious.
         numbers: as for `update_matrices`.
     """
@@ -215,7 +215,7 @@ def orthogonalize(stacks: list[Tensor], in_int8: bool = False) -> list[Tensor]:
     A polynomial of a matrix is the matrix times one of its gram matrix, which is M x M.
 
     Args:
-        stacks: (S, R, C) each, with the same smaller side M; all square or none. Any scale:
+        stacks: (N, out, in) each, with the same smaller side M; all square or none. Any scale:
             matrices outside RANGE are rescaled in place.
         in_int8: whether the gram matrices of long ones are computed in int8: fast/int8.py.
     """
@@ -233,21 +233,21 @@ def bring_into_range(x: Tensor) -> None:
     Without it, momenta of 1e-9 came out as NaN, since float32 cannot hold their eighth powers.
 
     Args:
-        x: (S, R, C). A matrix of denormal numbers only, which other operations treat as 0, becomes
-            0.
+        x: (N, out, in). A matrix of denormal numbers only, which other operations treat as 0,
+            becomes 0.
     """
     calls.call(kernels.bring_into_range, *calls.arrays(x), *map(np.float32, RANGE))
 
 
 def _orthogonalize_square(x: Tensor) -> Tensor:
-    """(S, M, M) -> the same shape; all matmuls are equally cheap."""
+    """(N, M, M) -> the same shape; all matmuls are equally cheap."""
     for i, coefficients in enumerate(SQUARE_POLYNOMIALS):
         x = torch.bmm(polynomial(torch.bmm(x, x.mT), coefficients, is_first=i == 0), x)
     return x
 
 
 def _orthogonalize_long(stacks: list[Tensor], in_int8: bool) -> list[Tensor]:
-    """(S, R, C) each -> the same shapes."""
+    """(N, out, in) each -> the same shapes."""
     m, lengths = min(stacks[0].shape[1:]), [len(x) for x in stacks]
     gram = stacks[0].new_empty(sum(lengths), m, m)
     for x, out in zip(stacks, torch.split(gram, lengths)):
@@ -271,16 +271,16 @@ def polynomial(gram: Tensor, coefficients: Sequence[float], is_first: bool) -> T
     """Compute the factor that turns a matrix x into a x + b x^3 + c x^5, and so on.
 
     Args:
-        gram: (S, M, M), the gram matrix of x.
+        gram: (N, M, M), the gram matrix of x.
         coefficients: an odd number of them, three or more.
         is_first: whether x must still be divided by its norm.
 
     Returns:
-        (S, M, M).
+        (N, M, M).
     """
     gram_squared = torch.bmm(gram, gram)
     none = gram.new_empty(0, dtype=torch.float32)
-    scales = inverse_lengths(gram, gram_squared) if is_first else none
+    scales = inverse_norms(gram, gram_squared) if is_first else none
     *others, a, b, c = coefficients
     factor = combine(gram, gram_squared, (a, b, c), scales, is_last=not others)
     while others:
@@ -290,18 +290,18 @@ def polynomial(gram: Tensor, coefficients: Sequence[float], is_first: bool) -> T
     return factor
 
 
-def inverse_lengths(gram: Tensor, gram_squared: Tensor) -> Tensor:
+def inverse_norms(gram: Tensor, gram_squared: Tensor) -> Tensor:
     """Compute one over `optimizers.largest_singular_value` of matrices.
 
     Args:
-        gram, gram_squared: (S, M, M), gram matrix and its square.
+        gram, gram_squared: (N, M, M), gram matrix and its square.
 
     Returns:
-        (S,) float32; 0 for a matrix of zeros.
+        (N,) float32; 0 for a matrix of zeros.
     """
     y = gram.new_empty(len(gram), dtype=torch.float32)
     given = *calls.arrays(gram, gram_squared), np.float32(TINY)
-    calls.call(kernels.inverse_lengths, *given, *calls.arrays(y))
+    calls.call(kernels.inverse_norms, *given, *calls.arrays(y))
     return y
 
 
@@ -315,13 +315,13 @@ def combine(
     """Compute a + b s + c s^2, with s and s^2 given.
 
     Args:
-        gram, gram_squared: (S, M, M).
+        gram, gram_squared: (N, M, M).
         numbers: a, b and c.
-        scales: (S,) factors by which x must still be multiplied; or empty.
+        scales: (N,) factors by which x must still be multiplied; or empty.
         is_last: whether the result is multiplied by them, too.
 
     Returns:
-        (S, M, M).
+        (N, M, M).
     """
     y = torch.empty_like(gram_squared)
     arrays = calls.arrays(gram, gram_squared, y, scales)

@@ -62,8 +62,8 @@ class ParallelStep:
         self._verify = self.parallel.task(_verify_phase)
 
     @property
-    def world_size(self) -> int:
-        """Number of processes that share the work, this one included."""
+    def n_workers(self) -> int:
+        """Workers of this process that share its part of a batch, itself included."""
         return len(self.parallel.replicas)
 
     @property
@@ -101,7 +101,7 @@ class ParallelStep:
         is_replayed = not self.parallel.replicas[0].backward.gave_up(len(micro_batch.batch.inputs))
         if not is_replayed:  # Python alone trains, which takes seconds for a large batch
             micro_batch = micro_batch._replace(batch=micro_batch.batch.split(1)[0])
-        answers = self._verify([(micro_batch, is_replayed)] * self.world_size)
+        answers = self._verify([(micro_batch, is_replayed)] * self.n_workers)
         _, expected = answers[0]
         for rank, (replayed, computed) in enumerate(answers):
             for found, how in ((computed, f"in worker {rank}"), (replayed, "as it was captured")):

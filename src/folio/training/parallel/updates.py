@@ -282,7 +282,7 @@ class ParallelOptimizer:
         """Restore what `tensors` gave, in this or in the plain optimizer.
 
         Raises:
-            UserError: it was another optimizer, or one of other weights.
+            UserError: names or shapes differ from this optimizer's.
         """
         own = self.tensors
         require_same_tensors(own, tensors, "optimizer")
