@@ -17,7 +17,7 @@ from folio.config import merge
 from folio.device import Device, DeviceConfig
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
-from folio.tokens.stream import Batch
+from folio.tokens.stream import Batch, TokenStream
 from folio.training import evaluating, loop
 from folio.training.batches import next_batch
 from folio.training.config import TrainingConfig, budget_steps
@@ -109,6 +109,7 @@ def test_training_learns_what_can_be_learned(training_of: MakeTraining):
 
 def test_a_batch_of_questions_alone_moves_no_weight_and_has_no_loss(training_of: MakeTraining):
     training, listener = training_of(training={"max_steps": 60}), Listener()
+    assert isinstance(training.stream, TokenStream)
     training.stream.loss_mask = np.zeros(len(TEXT) - 60, np.uint8)
     training.stream.loss_mask[-40:] = 1
     moved, update = list[int](), training.step.update
