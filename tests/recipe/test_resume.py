@@ -206,6 +206,35 @@ def test_patience_that_was_lost_stays_lost_until_more_is_asked_for(
     assert (longer.ending, longer.state.step) == ("finished", 30)
 
 
+def test_an_evaluation_after_the_checkpoint_of_its_step_is_known_when_the_run_goes_on(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    losses = iter((3.0, 2.5, 2.0, 9.0))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Evaluation(next(losses), 1.0))
+    changes = {"training": {"save_interval": 10, "evaluation_interval": 14, "keep_checkpoints": 1}}
+    run = train_recipe(recipe_of(book, **changes), "late", Watcher()).run
+    assert [e["step"] for e in run.events("evaluation")] == [14, 28, 40]
+    longer = {"training": {"max_steps": 80, "evaluation_interval": 80}}
+    assert resumed(run, longer, *stop_at(50)).state.best_step == 40
+    assert resumed(run, {}, Watcher()).state.best_step == 40
+    opened, complaints = run.checkpoint("best")
+    assert opened.step == 40 and not complaints
+
+
+def test_an_evaluation_that_a_kill_cut_off_from_its_checkpoint_stands_once(book: Path):
+    class Dying(Watcher):
+        def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+            if state.step == 30:
+                raise KeyboardInterrupt  # between the line in the metrics and the checkpoint
+
+    recipe = recipe_of(book, training={"save_interval": 10})
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(recipe, "cut", Dying())
+    run = find_run("cut")
+    resumed(run, {}, Watcher())
+    assert [e["step"] for e in run.events("evaluation")] == [15, 30, 40]
+
+
 def test_a_run_without_a_checkpoint_begins_again(book: Path, whole: Run):
     expected = weights_of(whole, 40)
     shutil.rmtree(whole.checkpoints_folder)

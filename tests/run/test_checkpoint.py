@@ -32,8 +32,9 @@ MODEL = {"w": torch.arange(6.0).view(2, 3)}
 OPTIMIZER = {"0.exp_avg": torch.ones(2)}
 
 
-def save(folder: Path, step: int) -> Path:
-    return save_checkpoint(folder, step, {"n_layers": 1}, {"step": step}, MODEL, OPTIMIZER)
+def save(folder: Path, step: int, **state: int) -> Path:
+    state = {"step": step, **state}
+    return save_checkpoint(folder, step, {"n_layers": 1}, state, MODEL, OPTIMIZER)
 
 
 def test_what_was_saved_comes_back(tmp_path: Path):
@@ -146,6 +147,21 @@ def test_a_death_at_any_operation_leaves_the_old_checkpoint_or_the_new_one(
             "step-00000001",
             "step-00000002",
         ]
+
+
+def test_the_later_of_two_states_of_a_step_is_kept_and_a_death_leaves_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = save(tmp_path, 1, evaluated_step=0)
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, lambda *_: (_ for _ in ()).throw(Killed()))
+            with pytest.raises(Killed):
+                save(tmp_path, 1, evaluated_step=1)
+        assert open_checkpoint(before).state["evaluated_step"] == 0
+    for later in (1, 2):
+        assert save(tmp_path, 1, evaluated_step=later) == before
+        assert open_checkpoint(before).state == {"step": 1, "evaluated_step": later}
 
 
 @pytest.mark.parametrize("n_writes", range(6))

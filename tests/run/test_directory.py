@@ -41,12 +41,13 @@ def test_a_run_that_is_not_there_gets_the_nearest(tmp_path: Path):
 def test_events_after_a_step_are_set_aside_not_lost(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     events = [{"event": "step", "step": n} for n in (1, 2, 3)] + [{"event": "end", "step": 2}]
+    events += [{"event": "evaluation", "step": n} for n in (1, 2)]
     for event in events:
         append_event(path, event)
-    set_aside_events_after(path, 2)
-    assert [event["step"] for event in read_events(path)] == [1, 2]
+    set_aside_events_after(path, 2, evaluated_step=1)
+    assert read_events(path) == [*events[:2], events[4]]
     aside = read_events(tmp_path / "metrics.set-aside.jsonl")
-    assert aside == [events[2], events[3]]
+    assert aside == [*events[2:4], events[5]]
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path):

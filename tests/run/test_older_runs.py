@@ -29,7 +29,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 def back_to_step_5(run: Run) -> None:
     """As if it had been interrupted there."""
     shutil.rmtree(run.checkpoints_folder / "step-00000010")
-    set_aside_events_after(run.metrics_file, 5)
+    set_aside_events_after(run.metrics_file, 5, 5)
 
 
 def test_there_are_runs_of_each_optimizer_and_tokenizer():

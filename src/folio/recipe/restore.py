@@ -69,4 +69,4 @@ def forget_later(run: Run, state: TrainingState, checkpoint: Checkpoint | None) 
     for path in list_checkpoints(run.checkpoints_folder):
         if checkpoint is None or path.name > checkpoint.path.name:
             shutil.rmtree(path, ignore_errors=True)
-    set_aside_events_after(run.metrics_file, state.step or state.evaluated_step)
+    set_aside_events_after(run.metrics_file, state.step, state.evaluated_step)

@@ -40,8 +40,9 @@ CONFIG, STATE = "config.json", "state.json"
 FILES = (MODEL, OPTIMIZER, CONFIG, STATE)
 TO_READ = (MODEL, CONFIG, STATE)
 """The files that whoever only reads with the model needs."""
-OWN_CODE = "own_code"
-"""Entry of the manifest that is not a file."""
+OWN_CODE, LATER_STATE = "own_code", "later_state"
+"""Entries of the manifest that are not files. A later state holds in place of STATE: one file is
+replaced at once, a file and its hash are not."""
 
 RENAMED = (
     (r"^(blocks\.\d+\.\w+)\.sublayer\.", r"\1."),
@@ -121,7 +122,8 @@ def save_checkpoint(
     """Write a checkpoint into `folder`, or nothing.
 
     Returns:
-        Its path. An existing valid checkpoint of the same step is kept.
+        Its path. An existing valid checkpoint of the same step keeps its weights, and gets the
+        state, which may know of an evaluation that came after it.
 
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are intact.
@@ -130,9 +132,12 @@ def save_checkpoint(
     if final.exists():
         try:
             open_checkpoint(final)
-            return final
         except UserError:
             shutil.rmtree(final)
+        else:
+            manifest = read_json(final / MANIFEST, dict)
+            write_json(final / MANIFEST, {**manifest, LATER_STATE: state})
+            return final
     partial = folder / f".{final.name}.partial"
     try:
         for left in folder.glob(".step-*.partial"):  # by a killed process
@@ -186,7 +191,8 @@ def _open(path: Path, files: Sequence[str]) -> Checkpoint:
             )
         if sha256_of(file) != entry["sha256"]:
             raise DamagedError(path, f"the sha256 of {name} does not agree")
-    config, state = read_json(path / CONFIG, dict), read_json(path / STATE, dict)
+    config = read_json(path / CONFIG, dict)
+    state = manifest.get(LATER_STATE) or read_json(path / STATE, dict)
     return Checkpoint(path, step_of(path), config, state, manifest.get(OWN_CODE))
 
 

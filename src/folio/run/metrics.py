@@ -63,12 +63,15 @@ def parse_events(lines: str) -> list[Event]:
     return events
 
 
-def set_aside_events_after(path: Path, step: int) -> None:
-    """Move the events after a step, and any end, to a file beside; used when a run is resumed."""
+def set_aside_events_after(path: Path, step: int, evaluated_step: int) -> None:
+    """Move the events after a step, the evaluations after that of another one, and any end, to a
+    file beside; used when a run is resumed.
+    """
     kept: list[Event] = []
     moved: list[Event] = []
     for event in read_events(path):
-        late = event.get("step", 0) > step or event.get("event") == "end"
+        last = evaluated_step if event["event"] == "evaluation" else step
+        late = event.get("step", 0) > last or event["event"] == "end"
         (moved if late else kept).append(event)
     if moved:
         for event in moved:
