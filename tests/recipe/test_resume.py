@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from folio.recipe import resume
 from folio.recipe.finish import Result
 from folio.recipe.recipe import Recipe, make_recipe, read_recipe
 from folio.recipe.reserve import new_run
-from folio.recipe.resume import resume_run, train_or_go_on
+from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import LoggingWatcher, Watcher
 from folio.run.directory import Run, find_run
@@ -390,23 +389,3 @@ def test_a_name_that_exists_is_refused(book: Path, whole: Run):
     with pytest.raises(UserError, match="folio resume whole"):
         train_recipe(recipe_of(book), "whole", Watcher())
     assert find_run("whole") == whole
-
-
-@pytest.mark.parametrize("n_processes", [1, 2])
-def test_a_command_that_is_launched_again_goes_on_with_its_run(
-    book: Path, monkeypatch: pytest.MonkeyPatch, n_processes: int
-):
-    monkeypatch.chdir(book.parent)
-    given = merge(TINY, {"corpus": {"sources": [book.name]}, "training": {"max_steps": 2}})
-    begun = train_or_go_on(make_recipe(given), "again", Watcher(), given=given)
-    assert begun is not None and begun.state.step == 2
-    with pytest.raises(UserError, match="exists already"):
-        train_or_go_on(make_recipe(given), "again", Watcher(), given=given)
-    monkeypatch.setenv("WORLD_SIZE", str(n_processes))
-    if n_processes > 1:
-        alone = SimpleNamespace(rank=0, world_size=2, has_told=False, tell=lambda message: None)
-        monkeypatch.setattr("folio.recipe.resume.join", lambda: alone)
-    assert train_or_go_on(make_recipe(given), "again", Watcher(), given=given) is None
-    other = merge(given, {"training": {"max_steps": 3}})
-    with pytest.raises(UserError, match="exists already, with training"):
-        train_or_go_on(make_recipe(other), "again", Watcher(), given=other)

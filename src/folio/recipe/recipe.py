@@ -173,8 +173,13 @@ def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:
 
 def write_recipe(run: Run, recipe: Recipe) -> None:
     """Write the resolved recipe into the run directory."""
-    with atomic_write(run.recipe_file) as file:
-        head = f"# folio train {run.recipe_file}\n\n{KEY} = {FORMATS['recipe'].written}\n"
+    save_recipe(run.recipe_file, recipe)
+
+
+def save_recipe(path: Path, recipe: Recipe) -> None:
+    """Write a recipe into a file, from which `folio train` trains it."""
+    with atomic_write(path) as file:
+        head = f"# folio train {path}\n\n{KEY} = {FORMATS['recipe'].written}\n"
         file.write(head + to_toml(recipe))
 
 

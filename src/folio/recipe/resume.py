@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from folio.config import Table, to_table
+from folio.config import Table, read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
 from folio.loggers.logger import require_installed
@@ -143,13 +143,18 @@ def train_or_go_on(
         return train_recipe(recipe, name, watcher, should_stop, given=given, clock=clock)
     with leading(group):
         own = to_table(read_recipe(run))
+        # What was left open has a value there, and a budget is in steps.
+        file = run.asked_file
+        begun = to_table(make_recipe(read_toml(file))) if file.exists() else own
         wanted = to_table(with_absolute_paths(make_recipe(given or {})))
-        for setting, asked, found in contradictions(wanted, own):
-            if setting in _words(given or {}):
+        others = {setting for setting, *_ in contradictions(wanted, own)}
+        others &= set(_words(given or {}))
+        for setting, asked, found in contradictions(wanted, begun):
+            if setting in others:
                 raise UserError(
-                    f"The run {run.path} exists already, with {setting} = {found!r} where "
-                    f"{asked!r} is asked for. Give another --name, or go on with it: torchrun ... "
-                    f"-m folio resume {run.word}"
+                    f"The run {run.path} exists already, and began with {setting} = {found!r} "
+                    f"where {asked!r} is asked for. Give another --name, or go on with it: "
+                    f"torchrun ... -m folio resume {run.word}"
                 )
         return resume_run(run, {}, watcher, should_stop, clock)
 

@@ -14,10 +14,10 @@ from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
 from folio.recipe.observing import observing
 from folio.recipe.origin import kept_text
-from folio.recipe.recipe import Recipe, with_pace, write_recipe
+from folio.recipe.recipe import Recipe, save_recipe, with_pace, write_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.restore import forget_later, restore
-from folio.recipe.settle import expect, settle
+from folio.recipe.settle import expect, settle, with_absolute_paths
 from folio.recipe.together import follow, leading, require_steps, train_along
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
@@ -70,7 +70,7 @@ def train_recipe(
         texts = prepared.training(), prepared.validation()
         speed, at_end = settled.speed, read_at_end(prepared.files)
         frozen = freeze_budget(settled.recipe, device, *texts, clock, speed, at_end, watcher.tell)
-        recipe = frozen.recipe
+        asked, recipe = with_absolute_paths(recipe), frozen.recipe
         families = prepared.record["families"]["validation"]
         clusters = clusters_of(texts[1], prepared.tokenizer, families)
         kept = kept_text(prepared.files.get("kept"), recipe, prepared.tokenizer.fingerprint)
@@ -91,6 +91,7 @@ def train_recipe(
             settled.origin.begin(run, recipe, training)
         if frozen.time is not None:
             write_pace(run.pace_file, frozen.time, training.pace.knots)
+        save_recipe(run.asked_file, asked)
         write_recipe(run, recipe)  # last: from here on this is a run
         return train_in(run, recipe, training, watcher, should_stop, frozen.time, clock)
 

@@ -94,6 +94,11 @@ class Run:
         return self.path / "recipe.toml"
 
     @property
+    def asked_file(self) -> Path:
+        """The recipe as it was asked for, with what it left open; missing in a run of 0.1."""
+        return self.path / "asked.toml"
+
+    @property
     def tokenizer_file(self) -> Path:
         """The run's tokenizer, as a standard tokenizer.json."""
         return self.path / "tokenizer.json"
