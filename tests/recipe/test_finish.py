@@ -1,4 +1,4 @@
-"""What follows training, where the model is larger than the card that it was trained on."""
+"""What follows training, and where the model is larger than the card that it was trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from folio.device import Device, DeviceConfig
 from folio.recipe import finish
 from folio.recipe.finish import whole_model_does_not_fit
 from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.resume import resume_run
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
+from folio.training.parts import Ending
+from folio.training.state import TrainingState
 from tests.recall.making import prose, train_on
+from tests.recipe.test_resume import recipe_of as tiny_recipe_of
 
 
 def recipe_of(sharding: str) -> Recipe:
@@ -46,3 +52,33 @@ def test_a_run_without_that_room_ends_with_a_card_that_says_so(
     run = train_on(path, "large", steps=2).run
     assert "not read: too large" in run.card_file.read_text()
     assert run.events()[-1]["reason"] == "finished" and not run.held_out_file.exists()
+
+
+@pytest.mark.parametrize("stopped_in", ["ended", "evaluate_held_out", "write_sample", "look_back"])
+def test_what_a_signal_after_the_last_step_left_out_is_made_by_resume(
+    book: Path, monkeypatch: pytest.MonkeyPatch, stopped_in: str
+):
+    class Stopper(Watcher):
+        stopped = False
+
+        def ended(self, state: TrainingState, ending: Ending) -> None:
+            self.stopped = stopped_in == "ended"
+
+    stopper = Stopper()
+    if stopped_in != "ended":
+        real = getattr(finish, stopped_in)
+
+        def stop(*given: Any) -> Any:
+            stopper.stopped = True
+            return real(*given)
+
+        monkeypatch.setattr(finish, stopped_in, stop)
+    recipe = tiny_recipe_of(book, ngrams={"order": 3})
+    result = train_recipe(recipe, "late", stopper, lambda: stopper.stopped)
+    assert result.ending == "interrupted"
+    run = result.run
+    assert run.events("end")[-1]["reason"] == "finished"
+    again = resume_run(run, {}, Watcher())
+    assert again is not None and again.ending == "finished" and again.held_out and again.sample
+    assert run.ngram_weights_file.exists() and run.held_out_file.exists() and run.card_file.exists()
+    assert resume_run(run, {}, Watcher()) is None

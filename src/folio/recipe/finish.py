@@ -43,7 +43,7 @@ class Result:
     run: Run
     """The run directory that was written."""
     ending: Ending
-    """Why training ended."""
+    """Why training ended; `interrupted` also where that happened to what follows it."""
     state: TrainingState
     """Number of steps and tokens, seconds, and the best validation loss."""
     diagnosis: Diagnosis
@@ -86,7 +86,8 @@ def finish(
         run, recipe, ending, state, training: the parts of the run, as they are at the end.
         best_validation_nll: (N - 1,) nats by the best checkpoint, if it was just evaluated.
         sample_tokens: length of the sample.
-        should_stop: after True, everything that resuming does not need is skipped.
+        should_stop: after True, everything that resuming does not need is skipped; so is the card
+            of a training that has ended, and `folio resume` makes up for both.
     """
     held_out: list[HeldOut] = []
     looked: list[tuple[str, str]] = []
@@ -126,7 +127,10 @@ def finish(
     )
     rows += compare_with_prediction(run, measured)
     rows += [("held-out text", no_room)] if no_room else []
-    write_card(run, rows, [sample] if sample else [])
+    if ending in ("finished", "patience") and should_stop():
+        ending = "interrupted"
+    else:
+        write_card(run, rows, [sample] if sample else [])
     return Result(run, ending, state, diagnosis, sample, held_out)
 
 
