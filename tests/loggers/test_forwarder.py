@@ -10,7 +10,7 @@ from folio.config import Table, merge
 from folio.evaluation.token_groups import CLASSES
 from folio.loggers.forwarder import Forwarder, forwarding
 from folio.recipe import resume, train
-from folio.recipe.recipe import make_recipe
+from folio.recipe.recipe import make_recipe, read_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
@@ -74,6 +74,17 @@ def test_a_run_goes_on_where_it_was_logged_and_in_new_loggers_from_its_beginning
     assert other.calls[0] == "open mlflow at 10, seed 1"
     assert other.steps("train/loss") == [2, 4, 6, 8, 10, 12]
     assert other.steps("learned/letters") == other.steps("evaluation/validation_loss")
+
+
+def test_a_run_that_is_complete_is_shown_in_one_more_program_and_on_a_page(book: Path, kept: Kept):
+    run = trained(book, "complete")
+    before = run.events(), run.held_out_file.read_bytes(), run.card_file.read_bytes()
+    assert resume_run(run, {"training": {"log": ["mlflow"], "page": True}}, Watcher()) is None
+    assert kept.calls[0] == "open mlflow at 8, seed 1" and kept.calls[-1] == "close, failed False"
+    assert kept.steps("train/loss") == [2, 4, 6, 8] and kept.steps("held_out/validation") == [8]
+    assert kept.steps("evaluation/validation_loss") == [4, 8] and run.training_page.exists()
+    assert (run.events(), run.held_out_file.read_bytes(), run.card_file.read_bytes()) == before
+    assert read_recipe(run).training.log == ("mlflow",)  # there it goes on, if it does
 
 
 def test_where_a_run_is_shown_changes_no_budget(book: Path, kept: Kept):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from folio.config import flat
@@ -13,6 +13,7 @@ from folio.recipe.keep_page import PageKeeper
 from folio.recipe.recipe import Recipe
 from folio.recipe.watcher import Observers, Watcher
 from folio.run.directory import Run
+from folio.run.held_out import read_held_out
 from folio.training.parts import Observer, Training
 from folio.training.recorder import RunRecorder
 from folio.training.saving import saves_in_background
@@ -58,3 +59,15 @@ def observing(
             yield RunObservers(recorder, pages, loggers, watcher)
         finally:
             recorder.wait()
+
+
+def show_complete(run: Run, recipe: Recipe, tell: Callable[[str], None]) -> None:
+    """Show a run that is complete where its recipe says by now, from its beginning."""
+    end = run.events("end")[-1]
+    state = TrainingState(step=end["step"])
+    with forwarding(recipe.training.log, run, flat(recipe), state.step, tell) as loggers:
+        for logger in loggers:
+            logger.ended(state, end["reason"])
+            logger.finished(read_held_out(run), sample="")
+    if recipe.training.page:
+        PageKeeper(run).ended(state, end["reason"])

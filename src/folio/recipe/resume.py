@@ -13,6 +13,7 @@ from folio.loggers.logger import require_installed
 from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_at_end
 from folio.recipe.finish import Result
 from folio.recipe.memory import fit_memory, memory_before
+from folio.recipe.observing import show_complete
 from folio.recipe.recipe import (
     BUDGETS,
     Recipe,
@@ -41,7 +42,9 @@ from folio.training.schedule import lr_scale_at, window_length
 
 CHANGEABLE = ("training", "device")
 """Tables of a recipe that may change when a run is resumed."""
-APART = ("page", "log", "sharding")
+SHOWN = ("page", "log")
+"""Settings of [training] that say where a run is shown; one that is complete, too."""
+APART = (*SHOWN, "sharding")
 """Settings of [training] that say where a run is shown, and how processes divide it; a budget does
 not begin anew with them."""
 
@@ -83,6 +86,11 @@ def resume_run(
         changes = dict(overrides.get("training", {}))
         apart = {name: changes.pop(name) for name in APART if name in changes}
         if not changes and _is_complete(run, before):
+            if shown := {name: apart[name] for name in SHOWN if name in apart}:
+                shown_in = make_recipe(to_table(before), {"training": shown})
+                require_installed(shown_in.training.log)
+                write_recipe(run, shown_in)
+                show_complete(run, shown_in, watcher.tell)
             return None
         device_changes = overrides.get("device", {})
         asked = make_recipe(to_table(before), {"training": apart, "device": device_changes})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from folio.device import Device
 from folio.evaluation.score import Score
 from folio.evaluation.uncertainty import TELLING, standard_error, text_blocks
+from folio.run.directory import Run
 from folio.run.in_window import scores_with_window
 from folio.run.model import Model
+from folio.storage import read_json
 from folio.tokenizers.base import TokenIds
 from folio.tokens.loss_mask import open_loss_masks
 from folio.tokens.token_file import open_token_file
@@ -56,6 +58,15 @@ class HeldOut:
             f"{self.nats_per_token:.4f} ± {self.standard_error:.4f} nats per token "
             f"({self.targets:,} targets)"
         )
+
+
+def read_held_out(run: Run) -> list[HeldOut]:
+    """The content of held_out.json; empty if there is none."""
+    if not run.held_out_file.exists():
+        return []
+    names = [field.name for field in fields(HeldOut)]
+    records = read_json(run.held_out_file, list)
+    return [HeldOut(**{name: record[name] for name in names}) for record in records]
 
 
 def evaluate_held_out(
