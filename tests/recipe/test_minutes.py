@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,31 @@ def test_a_decision_that_was_cut_off_on_the_disk_never_counted(book: Path):
     clock = ScriptedClock(2.0)
     resume_run(run, {}, SlowMachine(clock), clock=clock)
     assert [json.loads(line) for line in run.pace_file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]\n"])
+def test_a_budget_that_is_damaged_is_one_line(tmp_path: Path, content: str):
+    path = tmp_path / "pace.jsonl"
+    path.write_text(content)
+    with pytest.raises(UserError, match="damaged: its first line must be a budget"):
+        read_pace(path)
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_run_that_is_removed_while_it_trains_is_not_made_again(book: Path, saves: bool):
+    run = train_for_minutes(book, "gone", training={"max_steps": 4})
+    clock = ScriptedClock(1.0)
+
+    class Removing(SlowMachine):
+        def stepped(self, state: Any, loss: float, learning_rate: float) -> None:
+            super().stepped(state, loss, learning_rate)
+            if state.step == 6:
+                shutil.rmtree(run.path)
+
+    more = {"minutes": 0.2, "save_interval": int(saves), "evaluation_interval": 50}
+    with pytest.raises(UserError, match="could not be written: No such file"):
+        resume_run(run, {"training": more}, Removing(clock), clock=clock)
+    assert not run.path.exists()
 
 
 def test_more_minutes_go_on_from_where_the_run_ended(book: Path):

@@ -138,7 +138,7 @@ def train_in(
                     f"sense beyond {length}; longer ones come when it goes on"
                 )
         finally:
-            if budget is not None:
+            if budget is not None and run.exists():  # and was not removed meanwhile
                 recipe = with_pace(recipe, training.pace.knots)
                 write_recipe(run, recipe)
         nll, n_sample = observers.recorder.best_validation_nll, watcher.sample_tokens

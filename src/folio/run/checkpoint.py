@@ -142,7 +142,8 @@ def save_checkpoint(
     try:
         for left in folder.glob(".step-*.partial"):  # by a killed process
             shutil.rmtree(left, ignore_errors=True)
-        partial.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)  # in a run, which may have been removed meanwhile
+        partial.mkdir()
         _save(partial / MODEL, model)
         _save(partial / OPTIMIZER, optimizer)
         write_json(partial / CONFIG, config)

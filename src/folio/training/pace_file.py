@@ -43,8 +43,8 @@ def read_pace(path: Path) -> tuple[TimeBudget, list[Knot]] | None:
     """
     if not path.exists():
         return None
-    first, *rest = path.read_text(encoding="utf-8").splitlines()
     try:
+        first, *rest = path.read_text(encoding="utf-8").splitlines()
         budget = TimeBudget(**json.loads(first)["budget"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
