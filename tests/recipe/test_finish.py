@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from folio.cli.watching import print_result
 from folio.device import Device, DeviceConfig
 from folio.recipe import finish
 from folio.recipe.finish import whole_model_does_not_fit
@@ -14,8 +16,11 @@ from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
-from folio.training.parts import Ending
+from folio.training import loop
+from folio.training.loop import update_weights
+from folio.training.parts import Ending, Training
 from folio.training.state import TrainingState
+from folio.training.step import Gradient
 from tests.recall.making import prose, train_on
 from tests.recipe.test_resume import recipe_of as tiny_recipe_of
 
@@ -82,3 +87,24 @@ def test_what_a_signal_after_the_last_step_left_out_is_made_by_resume(
     assert again is not None and again.ending == "finished" and again.held_out and again.sample
     assert run.ngram_weights_file.exists() and run.held_out_file.exists() and run.card_file.exists()
     assert resume_run(run, {}, Watcher()) is None
+
+
+def test_a_run_that_was_never_evaluated_says_which_step_was_read(
+    book: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def update(training: Training, step: int, gradient: Gradient) -> float:
+        if step == 3:
+            raise FloatingPointError
+        return update_weights(training, step, gradient)
+
+    monkeypatch.setattr(loop, "update_weights", update)
+    recipe = tiny_recipe_of(book, corpus={"test_fraction": 0.2})
+    result = train_recipe(recipe, "early", Watcher())
+    assert result.ending == "non-finite" and not result.run.events("evaluation")
+    assert [text.name for text in result.held_out] == ["validation", "test"]
+    assert json.loads(result.run.held_out_file.read_text())[0]["step"] == 3
+    assert "| best validation loss | - |" in result.run.card_file.read_text()
+    print_result(result)
+    assert "targets), step 3\n" in capsys.readouterr().out
+    print_result(result, json=True)
+    assert json.loads(capsys.readouterr().out)["best_step"] is None

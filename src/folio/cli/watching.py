@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from math import isfinite
 from typing import Any
 
 from folio.console import Progress, duration, say, show, show_fact
@@ -145,7 +146,7 @@ def print_result(result: Result, json: bool = False) -> None:
             "step": state.step,
             "seconds": state.seconds,
             "best_validation_loss": state.best_validation_loss,
-            "best_step": state.best_step,
+            "best_step": state.best_step if isfinite(state.best_validation_loss) else None,
             "held_out": [text.record() for text in result.held_out],
             "verdict": result.diagnosis.verdict,
             "reason": result.diagnosis.reason,
@@ -160,7 +161,7 @@ def print_result(result: Result, json: bool = False) -> None:
     show(f"run         {run.path}  ({', '.join(n for n in files if (run.path / n).exists())})")
     width = max([12, *(len(text.name) + 2 for text in result.held_out)])
     for text in result.held_out:
-        at = f", step {state.best_step}" if text is result.held_out[0] else ""
+        at = f", step {state.read_step}" if text is result.held_out[0] else ""
         show(f"{text.name:<{width}}{text}{at}")
     if record := read_ngram_weights(run):
         show_fact("n-grams", in_words(record))

@@ -99,7 +99,7 @@ def finish(
             opened, best_validation_nll = open_run(run, device=training.device), None
         of_best = evaluate_held_out(opened, training.device, best_validation_nll, n_read)
         held_out = list(of_best)
-        if state.best_step < state.step and run.tokens_file("test").exists():
+        if state.read_step < state.step and run.tokens_file("test").exists():
             opened_last = open_run(run, "last", training.device)
             last = evaluate_on(opened_last, "test", training.device, n_read)
             held_out += [replace(last, name="test, last step")] if last else []
@@ -229,7 +229,8 @@ def facts(
 ) -> list[tuple[str, str]]:
     """Collect the rows of the run card."""
     ledger = run.corpus()["ledger"]
-    speed = state.tokens / max(state.seconds, 1e-9)
+    speed, best = state.tokens / max(state.seconds, 1e-9), state.best_validation_loss
+    is_evaluated = math.isfinite(best)
     sources, canaries = recipe.corpus.sources, recipe.corpus.canaries
     return [
         ("text", f"{', '.join(sources[:3])}{' ...' if sources[3:] else ''}"),
@@ -242,7 +243,10 @@ def facts(
         ("model", f"{recipe.preset}, {recipe.model.n_parameters:,} parameters"),
         ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
         ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
-        ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
+        (
+            "best validation loss",
+            f"{best:.4f} at step {state.best_step:,}" if is_evaluated else "-",
+        ),
         *((f"loss, {text.name}", str(text)) for text in held_out if not text.is_before),
         *before_and_after(held_out),
         *looked,

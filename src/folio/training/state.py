@@ -79,6 +79,13 @@ class TrainingState:
     recent_steps: int = 0
     """Number of steps in `recent_loss`."""
 
+    @property
+    def read_step(self) -> int:
+        """Step of the checkpoint that is read after training: the best one, or the last one if
+        there was no evaluation.
+        """
+        return self.best_step if math.isfinite(self.best_validation_loss) else self.step
+
     def record(self, device: torch.device) -> dict[str, Any]:
         """Return the content of state.json, with torch's random state, from which dropout draws."""
         random = {kind: _encode(state) for kind, state in random_states(device).items()}
