@@ -74,7 +74,7 @@ def test_each_exported_name_is_explained_in_sentences(name: str):
 
 
 def test_train_load_generate(book: Path):
-    result = folio.train(book, name="mine", **TINY)
+    result = folio.train(book, name=Path("mine"), **TINY)
     model = folio.load(result.run.path)
     text = model.generate("The ", max_tokens=30, seed=1)
     assert isinstance(text, str) and 0 < len(text) <= 30
@@ -210,6 +210,9 @@ def test_a_recipe_is_trained_as_a_file_and_as_an_object(book: Path):
         (lambda: folio.train(model={"n_layers": "2"}), "model.n_layers"),
         (lambda: folio.train(model=3), "model"),
         (lambda: folio.train(minutes=-1), "minutes"),
+        (lambda: folio.train(folio.Recipe(), minutes=0), "minutes must be above 0, got 0."),
+        (lambda: folio.train(minutes="5"), "minutes must be a number"),  # type: ignore[arg-type]
+        (lambda: folio.train(name=5), "name must be text, got 5."),  # type: ignore[arg-type]
         (lambda: folio.train("a.txt", folio.Recipe()), "A recipe stands alone"),
         (lambda: folio.train(name="a/b"), "is not a plain name"),
         (lambda: folio.Recipe.of(size="tiny"), "Unknown size 'tiny'"),

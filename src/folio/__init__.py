@@ -52,7 +52,7 @@ first use."""
 
 def train(
     *sources: str | Path | Recipe,
-    name: str | None = None,
+    name: str | Path | None = None,
     minutes: float | None = None,
     log: str | Sequence[str] = (),
     observer: Observer | None = None,
@@ -95,11 +95,15 @@ def train(
     from folio.recipe.start import started
     from folio.recipe.train import train_recipe
     from folio.recipe.watcher import LoggingWatcher
+    from folio.training.config import check_budget
 
     budget = {} if minutes is None else {"training": {"minutes": minutes}}
     shown = {"training": {"log": split_names(log)}} if log else {}
     table = started(with_run(lay_over(*source_layers(sources), budget, shown, settings)))
     recipe = make_recipe(table)
+    if minutes is not None:
+        check_budget("minutes", minutes)
+    name = str(name) if isinstance(name, Path) else name
     asked, observers = should_stop or (lambda: False), [] if observer is None else [observer]
     hear = interrupts() if in_notebook() else nullcontext(lambda: False)
     with torch_as_before(), hear as interrupted:

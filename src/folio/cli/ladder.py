@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
-from folio.cli.overrides import Repeatable, check_budget
+from folio.cli.overrides import Repeatable
 from folio.console import duration, say, show, table
 from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
@@ -18,6 +18,7 @@ from folio.ladder import ablation, scaled_up
 from folio.ladder.steps import STEPS, Step
 from folio.run.directory import check_name
 from folio.storage import json_text
+from folio.training.config import check_budget
 
 if TYPE_CHECKING:
     from folio.ladder.training import Evaluation, LadderResult

@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from folio.config import Table, describe_type, overrides_table, settings
 from folio.console import say
 from folio.errors import UserError
-from folio.training.config import MOST_MINUTES
 
 if TYPE_CHECKING:
     from folio.recipe.recipe import Recipe
@@ -57,17 +56,6 @@ def check_workers(n: int) -> None:
     if not 1 <= n <= most:
         must = "at least 1" if n < 1 else f"at most {most}"
         raise UserError(f"--workers must be {must} here, got {n}.")
-
-
-def check_budget(flag: str, amount: float) -> None:
-    """Check minutes or epochs that a flag gives.
-
-    Raises:
-        UserError: they are not above 0, or more than any recipe may have.
-    """
-    if not 0 < amount <= MOST_MINUTES:
-        must = f"at most {MOST_MINUTES}" if amount > 0 else "above 0"
-        raise UserError(f"{flag} must be {must}, got {amount:g}.")
 
 
 def from_a_run(table: Table) -> Table:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from folio.cli.overrides import Words, check_budget, from_a_run, settings_table, split_words
+from folio.cli.overrides import Words, from_a_run, settings_table, split_words
 from folio.config import Table
 from folio.console import few_digits, say, show, table
 from folio.errors import UserError
 from folio.storage import json_text
+from folio.training.config import check_budget
 
 if TYPE_CHECKING:
     from folio.planning.plan import Plan, Row

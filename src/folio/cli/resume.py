@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from folio.cli.overrides import Repeatable, Words, check_budget, settings_table, split_words
+from folio.cli.overrides import Repeatable, Words, settings_table, split_words
 from folio.config import merge, split_names
 from folio.errors import UserError
+from folio.training.config import check_budget
 
 
 def resume(

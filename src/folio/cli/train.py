@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from folio.cli.overrides import (
     Repeatable,
     Words,
-    check_budget,
     describe_settings,
     from_a_run,
     settings_table,
@@ -20,6 +19,7 @@ from folio.config import Table, merge, split_names
 from folio.console import show
 from folio.errors import UserError
 from folio.run.directory import check_name
+from folio.training.config import check_budget
 
 
 def train(

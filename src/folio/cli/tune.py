@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from folio.cli.overrides import Words, check_budget, check_workers, settings_table, split_words
+from folio.cli.overrides import Words, check_workers, settings_table, split_words
 from folio.config import Table, read_toml
 from folio.console import say, show
 from folio.errors import UserError
 from folio.run.directory import check_name, runs_folder
 from folio.storage import LOCKS, json_text
+from folio.training.config import check_budget
 
 
 def tune(

@@ -45,6 +45,8 @@ def check_name(name: str) -> None:
     Raises:
         UserError: it is not accepted; the message says why.
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] (a script's)
+        raise UserError(f"name must be text, got {name!r}.")
     wrong = [c for c in name if not c.isprintable() or c in '/\\<>:"|?*']
     reason = None
     if not name.strip():

@@ -207,6 +207,17 @@ class OptimizerConfig:
         require(self, "optimizer", "above 0", lambda x: x > 0, "epsilon")
 
 
+def check_budget(flag: str, amount: float) -> None:
+    """Check minutes or epochs that a flag or an argument gives.
+
+    Raises:
+        UserError: they are not above 0, or more than any recipe may have.
+    """
+    if not 0 < amount <= MOST_MINUTES:
+        must = f"at most {MOST_MINUTES}" if amount > 0 else "above 0"
+        raise UserError(f"{flag} must be {must}, got {amount:g}.")
+
+
 def minutes_of(config: TrainingConfig) -> float:
     """The budget in minutes, DEFAULT_MINUTES where no budget is given; 0 where there is another."""
     given = config.max_steps or config.max_tokens or config.max_epochs
