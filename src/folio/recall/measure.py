@@ -22,7 +22,7 @@ from folio.generation.guard import Guard
 from folio.generation.row import Row
 from folio.generation.sampling import SamplingConfig
 from folio.notebook import html_frame
-from folio.recall.against import with_kept_text
+from folio.recall.against import with_old_texts
 from folio.recall.blocks import blocks_of, queries_of, yardstick_of
 from folio.recall.config import RecallConfig
 from folio.recall.copies import Copies, measure_copies
@@ -33,6 +33,7 @@ from folio.recall.sources import Sources
 from folio.recall.twin import Twin, check_twin, halve, measure_twin
 from folio.run.diagnosis import NOTHING
 from folio.run.model import Model
+from folio.run.old_texts import old_texts
 from folio.run.writer import AT_ONCE
 from folio.tokens.text import Symbols, TokenText, to_text
 
@@ -67,6 +68,8 @@ class Recall:
     text: str = field(default="", kw_only=True)
     """The names of the other texts that were looked in, without their folders; nobody knows
     whether the model read them. Empty for its own training text."""
+    missing: str = field(default="", kw_only=True)
+    """What the runs before it learned and is not there, as in `OldTexts`."""
     length: int
     """Characters in a passage and in a copy."""
     training_characters: int
@@ -110,7 +113,7 @@ def measure_recall(
     """Let the model write and go on with its text, and look both up.
 
     Args:
-        opened: the model and its run; the old text that it keeps is a part of its text.
+        opened: the model and its run; the texts of the runs before it are a part of its text.
         config: how much of it.
         tell: hears what is being done.
 
@@ -120,8 +123,10 @@ def measure_recall(
     """
     if config.twin:
         check_twin(opened.run)
-    with with_kept_text(opened) as beside:
-        return replace(_measure(beside, config, tell), run=str(opened.run.path))
+    missing = old_texts(opened.run).missing
+    with with_old_texts(opened) as beside:
+        recall = _measure(beside, config, tell)
+    return replace(recall, run=str(opened.run.path), missing=missing)
 
 
 def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -> Recall:
