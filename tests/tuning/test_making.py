@@ -81,3 +81,12 @@ def test_a_folder_of_hidden_files_is_a_place_for_a_study_and_stays_where_none_wa
         with pytest.raises(UserError, match="There is no file"):
             ensure_study(tmp_path / "study", request, 1, Watcher())
         assert (tmp_path / "study" / ".gitkeep").exists()
+
+
+@pytest.mark.parametrize("url", ["bogus://x", "sqlite:////nowhere/study.db", "sqlite://"])
+def test_a_database_that_cannot_be_opened_is_one_line(url: str, book: Path, tmp_path: Path):
+    recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
+    request = Request(recipe=recipe, space=SPACE, search={"storage": url})
+    with pytest.raises(UserError, match=f"^--storage {url} cannot be opened: ") as caught:
+        ensure_study(tmp_path / "runs" / "study", request, 1, Watcher())
+    assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()

@@ -18,6 +18,7 @@ from folio.recipe.watcher import Watcher
 from folio.storage import new_folder, visible
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
+from folio.tuning.journal import open_database
 from folio.tuning.rebuild import mend_journal
 from folio.tuning.space import parse_space
 from folio.tuning.study import (
@@ -100,6 +101,8 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
     config = from_table(StudyConfig, request.search)
     table = with_epochs(request.recipe, request.epochs)
     recipe = make_recipe(table)
+    if config.storage:
+        open_database(config.storage)  # if it cannot be opened, fail now
     if not recipe.device.threads:
         threads = max(1, cores() // n_workers)
         recipe = replace(recipe, device=replace(recipe.device, threads=threads))

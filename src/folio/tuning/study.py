@@ -182,13 +182,16 @@ class Study:
         """Open Optuna's study, or create it."""
         import optuna
 
-        from folio.tuning.journal import open_journal
+        from folio.tuning.journal import open_database, open_journal
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal = self.journal_file
+        url = self.config.storage
+        storage = (
+            open_database(url) if url else open_journal(self.journal_file, self.locks_folder())
+        )
         own = optuna.create_study(
             study_name=self.id,
-            storage=self.config.storage or open_journal(journal, self.locks_folder()),
+            storage=storage,
             pruner=self.pruner(),
             load_if_exists=True,
         )
