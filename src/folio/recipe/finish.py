@@ -23,7 +23,7 @@ from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.run.fine_tuning import before_and_after, losses_before
-from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
+from folio.run.held_out import HeldOut, evaluate_alone, evaluate_held_out, evaluate_on
 from folio.run.inline import run_html
 from folio.run.look_back import look_back
 from folio.run.model import Model
@@ -94,9 +94,12 @@ def finish(
     no_room = whole_model_does_not_fit(recipe, training.device)
     if ending != "interrupted" and not no_room and not should_stop():
         opened = open_run(run, device=training.device)
+        alone: list[HeldOut] = []
         if recipe.ngrams.order and (counted := add_ngrams(opened, recipe.ngrams)):
+            if recipe.start.run:
+                alone = evaluate_alone(opened, training.device, best_validation_nll, n_read)
             opened, best_validation_nll = open_run(run, device=training.device), None
-        of_best = evaluate_held_out(opened, training.device, best_validation_nll, n_read)
+        of_best = evaluate_held_out(opened, training.device, best_validation_nll, n_read) + alone
         held_out = list(of_best)
         if state.best_step < state.step and run.tokens_file("test").exists():
             opened_last = open_run(run, "last", training.device)
