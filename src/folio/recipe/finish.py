@@ -230,6 +230,7 @@ def facts(
     ledger = run.corpus()["ledger"]
     speed = state.tokens / max(state.seconds, 1e-9)
     sources, canaries = recipe.corpus.sources, recipe.corpus.canaries
+    counting = " that count" if _what_counts(run) else ""
     return [
         ("text", f"{', '.join(sources[:3])}{' ...' if sources[3:] else ''}"),
         (
@@ -240,7 +241,7 @@ def facts(
         *_what_counts(run),
         ("model", f"{recipe.preset}, {recipe.model.n_parameters:,} parameters"),
         ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
-        ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
+        ("tokens read", f"{state.tokens:,}{counting} ({state.place.epoch} whole epochs)"),
         ("best validation loss", f"{state.best_validation_loss:.4f} at step {state.best_step:,}"),
         *((f"loss, {text.name}", str(text)) for text in held_out if not text.is_before),
         *before_and_after(held_out),
