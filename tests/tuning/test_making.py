@@ -16,6 +16,7 @@ from folio.errors import UserError
 from folio.recipe.watcher import Watcher
 from folio.tuning import making
 from folio.tuning.making import ensure_study
+from folio.tuning.space import DEFAULT_SPACE, MUON_SPACE, parse_space
 from folio.tuning.study import Request, Study, open_study
 from tests.tuning.studies import RECIPE, SPACE
 
@@ -90,3 +91,13 @@ def test_a_database_that_cannot_be_opened_is_one_line(url: str, book: Path, tmp_
     with pytest.raises(UserError, match=f"^--storage {url} cannot be opened: ") as caught:
         ensure_study(tmp_path / "runs" / "study", request, 1, Watcher())
     assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
+
+
+def test_a_study_of_an_older_default_space_goes_on(book: Path, tmp_path: Path):
+    recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}, "optimizer": {"kind": "muon"}})
+    old = Request(recipe=recipe, space=DEFAULT_SPACE, search={})
+    study = ensure_study(tmp_path / "study", old, 1, Watcher())
+    again = ensure_study(tmp_path / "study", Request(recipe=recipe, search={}), 1, Watcher())
+    assert again.space == study.space == parse_space(DEFAULT_SPACE)
+    new = ensure_study(tmp_path / "new", Request(recipe=recipe, search={}), 1, Watcher())
+    assert new.space == parse_space(MUON_SPACE)

@@ -11,7 +11,7 @@ import pytest
 from folio.config import merge
 from folio.errors import UserError
 from folio.recipe.recipe import make_recipe
-from folio.tuning.space import DEFAULT_SPACE, parse_space
+from folio.tuning.space import DEFAULT_SPACE, default_space, parse_space
 
 BASE = {"preset": "gpt2", "model": {"d_model": 64, "vocab_size": 65}}
 
@@ -40,11 +40,20 @@ class Draws:
         return self.random.choice(choices)
 
 
-def test_the_default_space_is_the_six_settings_with_rates_by_their_logarithm():
-    draws = Draws(1)
-    parse_space(DEFAULT_SPACE).draw(draws, BASE)
+@pytest.mark.parametrize(("optimizer", "of"), [("adamw", ""), ("sgd", ""), ("muon", "matrix_")])
+def test_the_default_space_is_the_six_settings_that_matter_with_rates_by_their_logarithm(
+    optimizer: str, of: str
+):
+    draws, base = Draws(1), merge(BASE, {"optimizer": {"kind": optimizer}})
+    drawn = parse_space(default_space(optimizer)).draw(draws, base)
     rates = {name: asked[2] for name, asked in draws.asked.items() if "optimizer" in name}
-    assert rates == {"optimizer.learning_rate": True, "optimizer.weight_decay": True}
+    names = {f"{of}learning_rate", f"{of}weight_decay"}
+    assert (
+        rates == {f"optimizer.{name}": True for name in names} and set(drawn["optimizer"]) == names
+    )
+    for name in names:
+        low, high, _ = draws.asked[f"optimizer.{name}"]
+        assert low < getattr(make_recipe(base).optimizer, name) < high
     assert set(draws.asked) - set(rates) == {
         "model.n_layers", "model.n_heads", "model.activation", "model.d_ff/d_model",
     }  # fmt: skip

@@ -20,7 +20,7 @@ from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
 from folio.tuning.journal import open_database
 from folio.tuning.rebuild import mend_journal
-from folio.tuning.space import parse_space
+from folio.tuning.space import DEFAULT_SPACE, parse_space
 from folio.tuning.study import (
     REPEATED,
     Request,
@@ -63,8 +63,10 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
                 study = _make(path, request, n_workers, watcher)
                 study.save()
                 return study
-    study = open_study(path)
-    if different := differences(request.given(), study.given):
+    study, wanted = open_study(path), request.given()
+    if request.space is None and study.given.get("space") == DEFAULT_SPACE:
+        wanted["space"] = DEFAULT_SPACE  # that of all optimizers, when the study was made
+    if different := differences(wanted, study.given):
         raise UserError(
             f"The study {path} exists with another {', '.join(different[:3])}. Give another "
             f"--name, or go on with that one: folio tune {shlex.quote(str(path))}"

@@ -47,6 +47,14 @@ DEFAULT_SPACE: Table = {
     },
 }
 """Ranges around the presets, a factor of about ten for the rates."""
+MUON_SPACE: Table = DEFAULT_SPACE | {
+    "optimizer": {
+        "matrix_learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
+        "matrix_weight_decay": {"low": 1e-2, "high": 3.0, "log": True},
+    }
+}
+"""The same with Muon, which updates the matrices between hidden layers; AdamW's settings, for the
+rest, hardly matter beside it."""
 
 RANGE_KEYS = ("low", "high", "log", "step", "choices", "times_width")
 D_MODEL, N_HEADS = "model.d_model", "model.n_heads"
@@ -142,6 +150,11 @@ class Space:
             return _fit(merge(base, drawn), drawn, widths, self.n_parameters)
         width = make_recipe(merge(base, drawn)).model.d_model
         return merge(drawn, _multiples(widths, width))
+
+
+def default_space(optimizer: str) -> Table:
+    """The space where none is given, for a kind of optimizer."""
+    return MUON_SPACE if optimizer == "muon" else DEFAULT_SPACE
 
 
 def parse_space(table: Table) -> Space:
