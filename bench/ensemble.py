@@ -74,6 +74,13 @@ def main() -> None:
     parser.add_argument("--ngrams", type=int, default=0, help="their order")
     options = parser.parse_args()
     members = [open_run(find_run(run)) for run in options.runs]
+    if talks := [
+        member.run.word for member in members if member.run.tokens_file("train.mask").exists()
+    ]:
+        raise SystemExit(
+            f"{talks[0]} learned conversations, of which only the answers count, and here all "
+            f"tokens do. Give runs of texts."
+        )
     text = held_out(members[0])
     windows = exact_windows(len(text), members[0].model.config.context_length)
     tables = [probabilities(member.model, text, windows) for member in members]

@@ -55,6 +55,16 @@ def test_the_calibration_finds_the_rule_that_made_the_runs():
         assert guess == pytest.approx(found.loss, rel=0.05)
 
 
+def test_runs_that_learned_conversations_are_no_ensemble(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = folio.train(str(book), name="talks", size="nano", training={"max_steps": 1}).run
+    run.tokens_file("train.mask").touch()
+    monkeypatch.setattr("sys.argv", ["ensemble", "talks"])
+    with pytest.raises(SystemExit, match=r"^talks learned conversations, of which "):
+        ensemble.main()
+
+
 def test_several_models_are_better_than_one_on_the_mean_and_one_can_learn_from_them(
     book: Path,
 ):

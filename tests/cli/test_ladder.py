@@ -16,6 +16,7 @@ from folio.ladder.steps import STEPS
 from folio.recipe.recipe import read_recipe
 from folio.run.directory import Run, runs_folder
 from tests.cli.conftest import Folio, caller
+from tests.recipe.test_conversations import write_chats
 
 
 @pytest.fixture
@@ -49,6 +50,14 @@ def test_a_step_shows_its_losses_and_writes(folio: Folio, book: Path):
     assert "one self-attention head" in out and "step1_head.py" in out
     sample = out[1 : out.rindex("\n\nstep 1")]
     assert len(sample) == 500
+
+
+def test_of_conversations_all_text_is_learned_and_nothing_else_is_told(
+    folio: Folio, tmp_path: Path
+):
+    code, out, err = folio("1", str(write_chats(tmp_path)), "--max-steps", "4")
+    assert code == 0 and "validation loss" in out
+    assert "conversations" not in err and "count" not in err
 
 
 def test_a_step_gives_json_and_repeats(folio: Folio, book: Path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,6 +20,7 @@ from folio.recipe.presets import SIZES, Size
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.sizing import Candidate
 from folio.recipe.speed import Throughput
+from tests.recipe.test_conversations import write_chats
 
 
 def row(size: str, tokens_per_second: float, memory_bytes: int = 10**9, n: int = 10**6) -> Row:
@@ -55,6 +58,14 @@ def test_the_smallest_size_is_best_even_where_much_speaks_against_it():
         "nano is best for 60 minutes, although it starves: 82 parameters for each token you have; "
         "micro starves: 179 parameters for each token you have."
     )
+
+
+def test_a_size_starves_of_the_tokens_that_count():
+    candidate = row("mini", 9000).candidate
+    assert candidate.unfit == ""
+    talks = replace(candidate, n_counted=10**4)
+    assert talks.parameters_per_token == candidate.recipe.model.n_parameters / 10**4
+    assert talks.unfit.endswith("parameters for each token that counts")
 
 
 SHAPE = "--model.n-layers 1 --model.d-model 16 --model.n-heads 2 --model.context-length 16"
@@ -105,6 +116,23 @@ def test_json_has_the_same_numbers_and_the_anchor_is_measured_once(
     assert first["tokens"] == first["steps"] * 4 * 16
     assert first["tokens_per_second"] == pytest.approx(6400)
     assert first["loss_band"] == pytest.approx(RULE.band * first["loss"])
+
+
+def test_of_conversations_the_tokens_that_count_are_told_and_starvation_is_refused(
+    tmp_path: Path, quick: list[int], capfd: pytest.CaptureFixture[str]
+):
+    chats = write_chats(tmp_path)
+    main(["plan", str(chats), "--json", *SMALL])
+    captured = capfd.readouterr()
+    size, record = json.loads(captured.out)["sizes"][0], captured.err
+    (counted,) = re.findall(r"conversations: ([\d,]+) of", record)
+    per_token = size["parameters"] / int(counted.replace(",", ""))
+    assert size["parameters_per_token"] == pytest.approx(per_token, rel=1e-3)
+    n_measured = len(quick)
+    with pytest.raises(SystemExit):
+        main(["plan", str(chats), "--starvation", *SMALL])
+    err = capfd.readouterr().err
+    assert "--starvation trains on all tokens" in err and len(quick) == n_measured
 
 
 def test_large_sizes_are_not_tried_but_follow_from_the_one_before(

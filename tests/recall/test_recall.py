@@ -25,10 +25,6 @@ from folio.recall.page import recall_page, write_report
 from folio.recall.record import record_of
 from folio.recall.sources import Sources
 from folio.recall.words import copy_rows, lines_of, verdict_of
-from folio.recipe.recipe import make_recipe
-from folio.recipe.start import started
-from folio.recipe.train import train_recipe
-from folio.recipe.watcher import Watcher
 from folio.run.model import Model
 from folio.run.parts import read_parts
 from folio.storage import read_json
@@ -417,23 +413,3 @@ def test_a_slow_model_writes_fewer_texts_and_the_report_says_how_many(
         write_samples(learned, replace(config, samples=n, seconds=1e9), text) for n in (3, 8)
     )
     assert [s.tolist() for s in three] == [s.tolist() for s in eight[:3]]
-
-
-def test_old_text_that_was_kept_is_a_part_of_what_is_looked_up(
-    learned: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    texts = [prose(120, 100 + seed) for seed in range(20)]
-    new = write_documents(tmp_path / "new", texts)
-    table = {"start": {"run": "learned", "keep": 0.5}, "corpus": {"sources": [str(new)]}}
-    table |= {"training": {"max_steps": 2}, "device": {"precision": "float32", "threads": 1}}
-    run = train_recipe(make_recipe(started(table)), "tuned", Watcher()).run
-    opened = folio.load(run.path)
-    copied_from(learned, monkeypatch)
-    own, old = (TokenText(of.training(), of.tokenizer) for of in (opened, learned))
-    recall = measure_recall(opened, SMALL)
-    assert recall.run == str(opened.run.path)
-    assert recall.model.copied.value > 0.95
-    source = recall.sources.locate(len(own) + 1 + 2500)
-    assert recall.training_characters == own.n_characters + old.n_characters
-    assert source.document == f"the text of {learned.run.path.resolve()}"
-    assert source.offset == old.characters_before(2500)

@@ -16,6 +16,7 @@ import folio
 from folio.config import merge, read_toml
 from folio.errors import UserError
 from folio.evaluation.score import exact_windows
+from folio.recall.measure import times_read
 from folio.recipe.recipe import make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.start import started
@@ -24,6 +25,7 @@ from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
 from folio.run.model import Model
 from folio.tokens.mixture import Mixture
+from folio.tokens.token_file import open_token_file
 from tests.conftest import copied, turn_kernels
 from tests.recipe.test_resume import recipe_of, stop_at, weights_of
 from tests.recipe.test_start import (
@@ -120,6 +122,15 @@ def slow_loss(model: Model, tokens: Any) -> float:
 
 
 # ---- what is learned ------------------------------------------------------------------------
+
+
+def test_an_epoch_has_as_many_tokens_as_count(tuned_one: Run):
+    model = folio.load("tuned", STEPS)
+    n_read = model.checkpoint.state["tokens"]
+    kept = open_token_file(tuned_one.tokens_file("kept"))  # of a text, of which all counts
+    n_targets = int(counted(model, model.training())[1:].sum()) + len(kept) - 1
+    assert times_read(model) == n_read / n_targets
+    assert f"| tokens read | {n_read:,} that count (" in tuned_one.card_file.read_text()
 
 
 def test_the_losses_of_a_run_are_those_of_its_answers(tuned_one: Run, made: tuple[Path, list[str]]):

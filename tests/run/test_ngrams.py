@@ -153,6 +153,29 @@ def test_old_text_that_is_kept_is_counted_too(tmp_path: Path):
     np.testing.assert_array_equal(network.ngrams.probabilities(rows), expected.probabilities(rows))
 
 
+def test_before_and_after_are_both_told_of_the_model_alone(tmp_path: Path):
+    first = trained(tmp_path)
+    path = tmp_path / "other.txt"
+    path.write_text(with_names(prose(3000, seed=2)))
+    settings: dict[str, Any] = {
+        "start": {"run": str(first.run.path), "keep": 0.25},
+        "training": {"max_steps": 6},
+        "device": {"kind": "cpu", "precision": "float32", "threads": 1},
+    }
+    run = folio.train(str(path), name="on", ngrams={"order": ORDER}, **settings).run
+    after = folio.load(str(run.path))
+    texts = {"new": after.validation(), "old": first.validation()}
+    for opened in (first, after):
+        opened.run.weights_file.unlink()
+    models = [folio.load(str(opened.run.path)) for opened in (first, after)]
+    card = run.card_file.read_text()
+    for name, text in texts.items():
+        before, alone = (model.score(text)[0].nats_per_token for model in models)
+        assert after.score(text)[0].nats_per_token < alone - 0.5
+        row = f"| {name} text, before and after, without n-grams | {before:.4f}, {alone:.4f}: it "
+        assert row in card
+
+
 @pytest.mark.parametrize("content", ["{}", '{"weights": {"model": 1.0}}', '{"weights": 3}', "[]"])
 def test_damaged_weights_are_named(content: str, tmp_path: Path):
     run = trained(tmp_path).run

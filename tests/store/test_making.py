@@ -313,6 +313,13 @@ def test_conversations_are_not_taken_for_text(tmp_path: Path):
     assert made.index["documents"]["training"] == 1
 
 
+def test_where_all_is_refused_the_reason_is_told(tmp_path: Path):
+    line = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (tmp_path / "talks.jsonl").write_text(f"{line}\n" * 3)
+    with pytest.raises(UserError, match=r"no text .*: talks.jsonl is left out: line 1 is a conv"):
+        make(tmp_path / "store", tmp_path / "talks.jsonl")
+
+
 def test_a_process_that_hangs_is_ended_by_its_processor_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -16,6 +16,7 @@ from folio.errors import UserError
 from folio.recipe.watcher import Watcher
 from folio.tuning import making
 from folio.tuning.making import ensure_study
+from folio.tuning.space import DEFAULT_SPACE, MUON_SPACE, parse_space
 from folio.tuning.study import Request, Study, open_study
 from tests.tuning.studies import RECIPE, SPACE
 
@@ -81,3 +82,22 @@ def test_a_folder_of_hidden_files_is_a_place_for_a_study_and_stays_where_none_wa
         with pytest.raises(UserError, match="There is no file"):
             ensure_study(tmp_path / "study", request, 1, Watcher())
         assert (tmp_path / "study" / ".gitkeep").exists()
+
+
+@pytest.mark.parametrize("url", ["bogus://x", "sqlite:////nowhere/study.db", "sqlite://"])
+def test_a_database_that_cannot_be_opened_is_one_line(url: str, book: Path, tmp_path: Path):
+    recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}})
+    request = Request(recipe=recipe, space=SPACE, search={"storage": url})
+    with pytest.raises(UserError, match=f"^--storage {url} cannot be opened: ") as caught:
+        ensure_study(tmp_path / "runs" / "study", request, 1, Watcher())
+    assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
+
+
+def test_a_study_of_an_older_default_space_goes_on(book: Path, tmp_path: Path):
+    recipe = merge(RECIPE, {"corpus": {"sources": [str(book)]}, "optimizer": {"kind": "muon"}})
+    old = Request(recipe=recipe, space=DEFAULT_SPACE, search={})
+    study = ensure_study(tmp_path / "study", old, 1, Watcher())
+    again = ensure_study(tmp_path / "study", Request(recipe=recipe, search={}), 1, Watcher())
+    assert again.space == study.space == parse_space(DEFAULT_SPACE)
+    new = ensure_study(tmp_path / "new", Request(recipe=recipe, search={}), 1, Watcher())
+    assert new.space == parse_space(MUON_SPACE)

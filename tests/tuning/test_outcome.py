@@ -12,6 +12,8 @@ pytest.importorskip("optuna", reason="folio tune needs Optuna: pip install folio
 
 from folio.tuning.outcome import count_tied, look
 from folio.tuning.study import Study
+from folio.tuning.worker import work
+from tests.tuning.studies import RECIPE, MakeStudy, never
 
 
 @pytest.mark.parametrize(("far", "n_tied"), [(0.027, 3), (0.028, 2)])
@@ -53,3 +55,15 @@ def test_a_trial_that_was_not_repeated_yet_comes_after_those_that_were(
     found = look(study, study.connect()).best
     assert [row.number for row in found] == [other, best]
     assert len(found[0].losses) == 2
+
+
+def test_what_was_saved_is_told_of_each_trial_in_full(make_study: MakeStudy):
+    sizes = {"training": {"batch_size": {"choices": [2, 16]}}}
+    study = make_study(sizes, trials=5)
+    work(study, never)
+    rows = look(study, study.connect()).rows
+    values = [row.values["training.batch_size"] for row in rows]
+    assert set(values) == {2, 16}
+    in_full = sum(RECIPE["training"]["max_steps"] * 16 * n_windows for n_windows in values)
+    share = look(study, study.connect()).share
+    assert share == pytest.approx(sum(row.tokens for row in rows) / in_full)

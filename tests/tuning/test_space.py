@@ -11,7 +11,7 @@ import pytest
 from folio.config import merge
 from folio.errors import UserError
 from folio.recipe.recipe import make_recipe
-from folio.tuning.space import DEFAULT_SPACE, parse_space
+from folio.tuning.space import DEFAULT_SPACE, default_space, parse_space
 
 BASE = {"preset": "gpt2", "model": {"d_model": 64, "vocab_size": 65}}
 
@@ -40,11 +40,20 @@ class Draws:
         return self.random.choice(choices)
 
 
-def test_the_default_space_is_the_six_settings_with_rates_by_their_logarithm():
-    draws = Draws(1)
-    parse_space(DEFAULT_SPACE).draw(draws, BASE)
+@pytest.mark.parametrize(("optimizer", "of"), [("adamw", ""), ("sgd", ""), ("muon", "matrix_")])
+def test_the_default_space_is_the_six_settings_that_matter_with_rates_by_their_logarithm(
+    optimizer: str, of: str
+):
+    draws, base = Draws(1), merge(BASE, {"optimizer": {"kind": optimizer}})
+    drawn = parse_space(default_space(optimizer)).draw(draws, base)
     rates = {name: asked[2] for name, asked in draws.asked.items() if "optimizer" in name}
-    assert rates == {"optimizer.learning_rate": True, "optimizer.weight_decay": True}
+    names = {f"{of}learning_rate", f"{of}weight_decay"}
+    assert (
+        rates == {f"optimizer.{name}": True for name in names} and set(drawn["optimizer"]) == names
+    )
+    for name in names:
+        low, high, _ = draws.asked[f"optimizer.{name}"]
+        assert low < getattr(make_recipe(base).optimizer, name) < high
     assert set(draws.asked) - set(rates) == {
         "model.n_layers", "model.n_heads", "model.activation", "model.d_ff/d_model",
     }  # fmt: skip
@@ -103,6 +112,17 @@ MISTAKES = [
     ({"model": {"n_layers": {"low": 1.5, "high": 3}}}, "must be a whole number"),
     ({"model": {"activation": {"choices": ["relu", "relo"]}}}, "Did you mean 'relu'"),
     ({"model": {"activation": {"choices": ["relu"]}}}, "two or more"),
+    ({"model": {"n_layers": {"low": 1, "high": 3, "step": -1}}}, "step in the space must be above"),
+    ({"model": {"n_layers": {"low": 1, "high": 3, "step": "a"}}}, "step .* must be a number"),
+    ({"model": {"n_layers": {"low": 1, "high": 3, "step": 0.5}}}, "step must be a whole number"),
+    ({"optimizer": {"beta1": {"low": 0.1, "high": 0.9, "step": 0.0}}}, "must be above 0"),
+    ({"model": {"d_ff": {"low": 2, "high": 4, "step": 0, "times_width": True}}}, "above 0"),
+    ({"model": {"n_layers": {"low": 1}}}, "high in the space must be a number"),
+    ({"model": {"n_layers": {"choices": 3}}}, "must be a list, got 3"),
+    ({"model": {"activation": {"choices": "relu"}}}, "must be a list, got 'relu'"),
+    ({"model": {"activation": {"choices": []}}}, "two or more"),
+    ({"model": {"activation": {"choices": [["relu"], ["gelu"]]}}}, "must be a single value"),
+    ({"model": {"n_layers": {"low": 1, "high": 3, "log": "no"}}}, "must be true or false"),
     ({"optimizer": {"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}}, "above 0"),
     ({"optimizer": {"learning_rate": {"low": "a", "high": 1.0}}}, "must be a number"),
     ({"n_parameters": 10, "model": {"d_model": {"low": 8, "high": 16}}}, "Leave one of them out"),

@@ -152,7 +152,7 @@ def _prepare(sources: tuple[str, ...]) -> Prepared:
     from folio.recipe.prepare import prepare
     from folio.recipe.recipe import make_recipe
 
-    corpus = {"sources": list(sources)}
+    corpus = {"sources": list(sources), "conversations": "text"}  # all of it is learned
     return prepare(make_recipe({"corpus": corpus, "tokenizer": {"kind": "character"}}), say)
 
 

@@ -92,6 +92,11 @@ def plan(
     from folio.recipe.sizing import is_size_open
 
     prepared = prepare(recipe, say)
+    if starvation and "train.mask" in prepared.files:
+        raise UserError(
+            "--starvation trains on all tokens of a text, and of conversations only the answers "
+            "count. Leave it out."
+        )
     found = make_plan(given, prepared, minutes, say)
     record = found.record()
     if not json:

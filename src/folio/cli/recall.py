@@ -37,7 +37,7 @@ def recall(
 
     Looks up what the model writes in its training text, and tests which passages of that text it
     continues by heart; both are compared with the author, whose documents repeat each other, too.
-    The old text that a run keeps (--from RUN --keep) is part of its training text. Writes
+    The texts of the runs that a run began with (--from) are part of its training text. Writes
     recall.json and the page recall.html into the run.
 
     Args:

@@ -69,10 +69,11 @@ def sample(
         logprobs: With --json, add the log probability of each token, and this many alternatives.
         seed: Equal seeds give equal texts, whatever their length and number; sample number 2 has
             the next seed, and so on. 0 takes a new seed each time.
-        novel: Copy at most this many consecutive letters and digits from the training text,
-            ignoring case, spaces and punctuation; 40 is a good number, 0 is no limit. This holds
-            exactly, except for what the prompt contains. It does not cover nearly equal text (one
-            changed letter is enough), shorter copies, or paraphrases.
+        novel: Copy at most this many consecutive letters and digits from the training text, and
+            from those of the runs that it began with (--from), ignoring case, spaces and
+            punctuation; 40 is a good number, 0 is no limit. This holds exactly, except for what the
+            prompt contains. It does not cover nearly equal text (one changed letter is enough),
+            shorter copies, or paraphrases.
         stop: End a text where the model ends its document.
         chat: Talk to a model that learned conversations, line by line; with --prompt, one answer.
         checkpoint: best, last or a step.

@@ -41,8 +41,8 @@ def tune(
         minutes: Budget of the whole study instead: converted to epochs by a measurement at its
             start, so that a machine that becomes busier takes longer.
         workers: Number of parallel processes; they share the cores.
-        space: The search space, in TOML; learning rate, weight decay, layers, heads, activation and
-            feed-forward width by default.
+        space: The search space, in TOML; by default learning rate and weight decay (with Muon,
+            those of the matrices), layers, heads, activation and feed-forward width.
         repeats: Further seeds for the best four at the end, to measure the noise; by default 1.
         name: Name of the study in runs/.
         storage: A database for Optuna instead of a journal, such as sqlite:///study.db.

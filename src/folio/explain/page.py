@@ -116,27 +116,29 @@ def page_data(opened: Model, trace: ForwardTrace) -> dict[str, Any]:
 
 
 def copied_pieces(opened: Model, token_ids: Sequence[int]) -> list[int]:
-    """For each token, the length of the stretch it belongs to that occurs in the training text; 0
-    if that is shorter than COPIED characters or only a pattern, or if the training text is missing.
+    """For each token, the length of the stretch it belongs to that occurs in a training text, the
+    run's own or one of the runs before it; 0 if that is shorter than COPIED characters or only a
+    pattern, or if the training text is missing.
     """
     if not opened.has_text:
         return [0] * len(token_ids)
-    training = TokenText(opened.training(), opened.tokenizer)
     text = TokenText(np.array(token_ids), opened.tokenizer)
     places = np.append(text.places_of(np.arange(len(token_ids))), len(text))
     longest = np.zeros(len(text), np.int64)
-    blocks = Blocks(np.array([len(training)]), np.zeros(1, np.int32))
     symbols = text.between(0, len(text))
     queries = [Query(part, 0) for part in split_at_breaks(symbols)]
     starts = np.flatnonzero((symbols != BREAK) & (np.append(BREAK, symbols[:-1]) == BREAK))
-    for position, match in zip(starts, find_matches(queries, training.chunks(), blocks)):
-        begins = np.append(match.starts, len(match.query.symbols))
-        flags = pattern_windows(match.codes, COPIED)
-        for i in np.flatnonzero(match.lengths >= COPIED).tolist():
-            n = int(match.lengths[i])
-            if not flags[i + 1 - n : i + 2 - COPIED].all():
-                inside = slice(position + begins[i + 1 - n], position + begins[i + 1])
-                longest[inside] = np.maximum(longest[inside], n)
+    for tokens in opened.learned():
+        training = TokenText(tokens, opened.tokenizer)
+        blocks = Blocks(np.array([len(training)]), np.zeros(1, np.int32))
+        for position, match in zip(starts, find_matches(queries, training.chunks(), blocks)):
+            begins = np.append(match.starts, len(match.query.symbols))
+            flags = pattern_windows(match.codes, COPIED)
+            for i in np.flatnonzero(match.lengths >= COPIED).tolist():
+                n = int(match.lengths[i])
+                if not flags[i + 1 - n : i + 2 - COPIED].all():
+                    inside = slice(position + begins[i + 1 - n], position + begins[i + 1])
+                    longest[inside] = np.maximum(longest[inside], n)
     return [int(longest[a:b].max(initial=0)) for a, b in pairwise(places.tolist())]
 
 

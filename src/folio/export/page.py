@@ -40,6 +40,7 @@ from folio.export.page_ngrams import pack_ngrams, unpack_ngrams
 from folio.export.target import Exported, Target, weights_of
 from folio.model.config import ModelConfig
 from folio.run.model import Model
+from folio.run.old_texts import old_texts
 from folio.storage import atomic_write
 from folio.tokenizers import from_table as tokenizer_from_table
 from folio.tokenizers.base import Tokenizer
@@ -222,6 +223,8 @@ def _to_int8(x: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
 
 def source_of_copies(opened: Model) -> str:
     """Say where copied text stands, as far as is known: windows are, and not their places."""
+    if old_texts(opened.run).files:
+        return "in what it learned from"
     sources = [Path(source["source"]).name for source in opened.run.corpus()["sources"]]
     return sources[0] if len(sources) == 1 else f"in one of {len(sources):,} documents"
 
@@ -234,11 +237,13 @@ def _facts(opened: Model, seen: NDArray[np.uint8] | None) -> Iterator[tuple[str,
     if seen is not None:
         share = float(np.unpackbits(seen).mean())
         wrong = max(share ** (RUN - WINDOW + 1), 1e-12)
+        missing = old_texts(opened.run).missing
         yield (
             "copied text",
             f"found by a filter of its windows of {WINDOW} characters: it never overlooks a "
             f"run of {RUN} or more, and takes a place for copied that is not about once in "
-            f"{_two_digits(1 / wrong)} places",
+            f"{_two_digits(1 / wrong)} places"
+            f"{f'; it does not know {missing}' if missing else ''}",
         )
 
 

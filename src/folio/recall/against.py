@@ -1,5 +1,5 @@
 """Compares a model's writing with another text than its training text: one that the user suspects
-it knows, or the old text that its run kept.
+it knows, or also with the texts of the runs before it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from folio.errors import UserError
 from folio.run.directory import Run
 from folio.run.formats import stamped
 from folio.run.model import Model
+from folio.run.old_texts import old_texts
 from folio.run.parts import Parts, make_parts, read_parts, write_parts
-from folio.storage import link_or_copy, read_json, write_json
+from folio.storage import link_or_copy, write_json
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.text import TokenText
 from folio.tokens.token_file import open_token_file, write_token_file
@@ -71,35 +72,36 @@ def against(
 
 
 @contextmanager
-def with_kept_text(opened: Model) -> Iterator[Model]:
-    """Give the model with the old text that its run kept behind the new one, as one text; as it is
-    where its run kept none.
+def with_old_texts(opened: Model) -> Iterator[Model]:
+    """Give the model with the old texts of `Model.learned` behind the new one, as one text; as it
+    is where there are none.
     """
-    new, *kept = opened.learned()
-    if not kept:
+    new, *old = opened.learned()
+    if not old:
         yield opened
         return
     run, tokenizer = opened.run, opened.tokenizer
     end = () if tokenizer.end_of_document is None else (tokenizer.end_of_document,)
     with tempfile.TemporaryDirectory(prefix="folio-") as folder:
-        both = Run(Path(folder))
-        chunks = (new, np.array(end, new.dtype), *kept)
-        write_token_file(both.tokens_file("train"), chunks, new.dtype, tokenizer.fingerprint)
+        joined = Run(Path(folder))
+        chunks = [new, *(chunk for text in old for chunk in (np.array(end, new.dtype), text))]
+        write_token_file(joined.tokens_file("train"), chunks, new.dtype, tokenizer.fingerprint)
         for name in ("tokens/validation.bin", run.canaries_file.name, run.metrics_file.name):
             if (run.path / name).exists():
-                link_or_copy(run.path / name, both.path / name)
+                link_or_copy(run.path / name, joined.path / name)
         record = run.corpus()
         if (parts := read_parts(run)) is not None:
-            old = _kept_parts(TokenText(kept[0], tokenizer), parts, len(record["sources"]))
-            write_parts(both, old)
-        name = read_json(run.start_file, dict)["run"]
-        record["sources"] = [*record["sources"], {"source": f"the text of {name}"}]
-        write_json(both.corpus_file, record)
-        yield replace(opened, run=both)
+            for number, text in enumerate(old, len(record["sources"])):
+                parts = _with_parts(parts, TokenText(text, tokenizer), number)
+            write_parts(joined, parts)
+        names = [{"source": f"the text of {name}"} for name in old_texts(run).files]
+        record["sources"] = [*record["sources"], *names]
+        write_json(joined.corpus_file, record)
+        yield replace(opened, run=joined)
 
 
-def _kept_parts(text: TokenText, parts: Parts, number: int) -> Parts:
-    """The parts of a run, and behind them one for each document of the old text, of one source."""
+def _with_parts(parts: Parts, text: TokenText, number: int) -> Parts:
+    """Some parts, and behind them one for each document of an old text, of one source."""
     starts = text.document_starts
     at = np.array([text.characters_before(int(start)) for start in starts], np.int64)
     families = parts.families.max(initial=-1) + 1 + np.arange(len(starts))

@@ -22,7 +22,7 @@ from folio.generation.guard import Guard
 from folio.generation.row import Row
 from folio.generation.sampling import SamplingConfig
 from folio.notebook import html_frame
-from folio.recall.against import with_kept_text
+from folio.recall.against import with_old_texts
 from folio.recall.blocks import blocks_of, queries_of, yardstick_of
 from folio.recall.config import RecallConfig
 from folio.recall.copies import Copies, measure_copies
@@ -32,9 +32,12 @@ from folio.recall.secrets import CanaryClass, Secrets, look_for_canaries, look_f
 from folio.recall.sources import Sources
 from folio.recall.twin import Twin, check_twin, halve, measure_twin
 from folio.run.diagnosis import NOTHING
+from folio.run.held_out import counted_targets
 from folio.run.model import Model
+from folio.run.old_texts import old_texts
 from folio.run.writer import AT_ONCE
 from folio.tokens.text import Symbols, TokenText, to_text
+from folio.tokens.token_file import open_token_file
 
 SAMPLE_CHARACTERS = 500
 FEWEST_SAMPLES = 10
@@ -67,10 +70,13 @@ class Recall:
     text: str = field(default="", kw_only=True)
     """The names of the other texts that were looked in, without their folders; nobody knows
     whether the model read them. Empty for its own training text."""
+    times_read: float = field(default=0.0, kw_only=True)
+    """As the function of this name."""
+    missing: str = field(default="", kw_only=True)
+    """What the runs before it learned and is not there, as in `OldTexts`."""
     length: int
     """Characters in a passage and in a copy."""
     training_characters: int
-    times_read: float
     learned: bool
     """Whether its loss is below that of bare frequencies; True where nobody looked."""
     heart: ByHeart
@@ -110,7 +116,7 @@ def measure_recall(
     """Let the model write and go on with its text, and look both up.
 
     Args:
-        opened: the model and its run; the old text that it keeps is a part of its text.
+        opened: the model and its run; the texts of the runs before it are a part of its text.
         config: how much of it.
         tell: hears what is being done.
 
@@ -120,14 +126,28 @@ def measure_recall(
     """
     if config.twin:
         check_twin(opened.run)
-    with with_kept_text(opened) as beside:
-        return replace(_measure(beside, config, tell), run=str(opened.run.path))
+    missing = old_texts(opened.run).missing
+    with with_old_texts(opened) as beside:
+        recall = _measure(beside, config, tell)
+    times = times_read(opened)
+    return replace(recall, run=str(opened.run.path), missing=missing, times_read=times)
+
+
+def times_read(opened: Model) -> float:
+    """How often a run's training read its text, and the old one that it kept: the targets that
+    were read, of those that count.
+    """
+    n_targets = 0
+    for part in ("train", "kept"):
+        if (file := opened.run.tokens_file(part)).exists():
+            counted = counted_targets(opened, part)
+            n_targets += len(open_token_file(file)) - 1 if counted is None else int(counted.sum())
+    return opened.checkpoint.state.get("tokens", 0) / max(n_targets, 1)
 
 
 def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -> Recall:
     """Measure the recall of a run with a single text."""
-    tokens, tokenizer = opened.training(), opened.tokenizer
-    text = TokenText(tokens, tokenizer)
+    text = TokenText(opened.training(), opened.tokenizer)
     length = config.length or usual_length(text)
     sources = Sources(opened.run, text)
     if config.twin:
@@ -169,7 +189,6 @@ def _measure(opened: Model, config: RecallConfig, tell: Callable[[str], None]) -
         config,
         length,
         text.n_characters,
-        opened.checkpoint.state.get("tokens", 0) / max(len(tokens), 1),
         has_learned(opened),
         heart,
         copies["model"],

@@ -30,6 +30,7 @@ from folio.recall.words import (
     copy_rows,
     gain_in_words,
     none_counted,
+    not_looked_in,
     of_which_text,
     tries_of,
     verdict_of,
@@ -78,6 +79,8 @@ def _answer(recall: Recall) -> Iterator[str]:
     verdict = verdict_of(recall)
     yield f'<p class="verdict">{escape(verdict.sentence)}</p>'
     yield f"<p>{_with_options(verdict.advice)}</p>"
+    if recall.missing:
+        yield f"<p>{escape(not_looked_in(recall))}</p>"
     yield (
         f'<p class="faint">{escape(recall.checkpoint)}; {recall.training_characters:,} '
         f"characters{escape(of_which_text(recall))}. ± is one standard error.</p>"

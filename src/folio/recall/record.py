@@ -31,6 +31,7 @@ def record_of(recall: Recall) -> dict[str, Any]:
         "sentence": verdict.sentence,
         "advice": verdict.advice,
         "text": recall.text or None,
+        "not_looked_in": recall.missing or None,
         "protocol": {
             "length": recall.length,
             "samples": recall.config.samples,

@@ -204,6 +204,8 @@ def lines_of(recall: Recall) -> Iterator[str]:
         f"{of_which_text(recall)}\n"
     )
     yield f"{verdict.sentence}\n{verdict.advice}\n"
+    if recall.missing:
+        yield f"{not_looked_in(recall)}\n"
     rows = [
         [f"  {name}, {n:,} {which}", *_cells(shares)]
         for name, which, shares in (
@@ -251,6 +253,11 @@ def lines_of(recall: Recall) -> Iterator[str]:
 def of_which_text(recall: Recall) -> str:
     """Say which text was looked in, or how often the model read its own."""
     return f" of {recall.text}" if recall.text else f", read {how_often(recall.times_read)}"
+
+
+def not_looked_in(recall: Recall) -> str:
+    """Say which text of the runs before it was not looked in."""
+    return f"Not looked in: {recall.missing}, which is not there any more."
 
 
 def _twin_lines(recall: Recall) -> Iterator[str]:

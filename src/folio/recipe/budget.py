@@ -273,14 +273,16 @@ def sample_less(
     return replace(recipe, training=config), faster
 
 
-def read_at_end(files: Mapping[str, Path]) -> list[int]:
+def read_at_end(files: Mapping[str, Path], n_ngrams: int) -> list[int]:
     """Tokens of each reading after training, in addition to the validation text.
 
     Args:
         files: token files, by part of the text.
+        n_ngrams: `ngrams.order`; beside n-grams the old text is read once more, by the model alone.
     """
     found = list[int]()
     for part, n in READ_AT_END.items():
+        n += part == "old" and n_ngrams > 0
         if part in files and files[part].exists():
             n_tokens = len(open_token_file(files[part]))
             found += n * [min(n_tokens, OLD_TARGETS) if part == "old" else n_tokens]

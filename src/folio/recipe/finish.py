@@ -23,7 +23,7 @@ from folio.run.card import diagnose_run, draw_loss, write_card
 from folio.run.diagnosis import Diagnosis
 from folio.run.directory import Run
 from folio.run.fine_tuning import before_and_after, losses_before
-from folio.run.held_out import HeldOut, evaluate_held_out, evaluate_on
+from folio.run.held_out import HeldOut, evaluate_alone, evaluate_held_out, evaluate_on
 from folio.run.inline import run_html
 from folio.run.look_back import look_back
 from folio.run.model import Model
@@ -95,9 +95,12 @@ def finish(
     no_room = whole_model_does_not_fit(recipe, training.device)
     if ending != "interrupted" and not no_room and not should_stop():
         opened = open_run(run, device=training.device)
+        alone: list[HeldOut] = []
         if recipe.ngrams.order and (counted := add_ngrams(opened, recipe.ngrams)):
+            if recipe.start.run:
+                alone = evaluate_alone(opened, training.device, best_validation_nll, n_read)
             opened, best_validation_nll = open_run(run, device=training.device), None
-        of_best = evaluate_held_out(opened, training.device, best_validation_nll, n_read)
+        of_best = evaluate_held_out(opened, training.device, best_validation_nll, n_read) + alone
         held_out = list(of_best)
         if state.read_step < state.step and run.tokens_file("test").exists():
             opened_last = open_run(run, "last", training.device)
@@ -232,6 +235,7 @@ def facts(
     speed, best = state.tokens / max(state.seconds, 1e-9), state.best_validation_loss
     is_evaluated = math.isfinite(best)
     sources, canaries = recipe.corpus.sources, recipe.corpus.canaries
+    counting = " that count" if _what_counts(run) else ""
     return [
         ("text", f"{', '.join(sources[:3])}{' ...' if sources[3:] else ''}"),
         (
@@ -242,7 +246,7 @@ def facts(
         *_what_counts(run),
         ("model", f"{recipe.preset}, {recipe.model.n_parameters:,} parameters"),
         ("steps", f"{state.step:,} of {recipe.training.max_steps:,} ({ending})"),
-        ("tokens read", f"{state.tokens:,} ({state.place.epoch} whole epochs)"),
+        ("tokens read", f"{state.tokens:,}{counting} ({state.place.epoch} whole epochs)"),
         (
             "best validation loss",
             f"{best:.4f} at step {state.best_step:,}" if is_evaluated else "-",

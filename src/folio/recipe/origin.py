@@ -16,6 +16,7 @@ from folio.config import Table
 from folio.device import Device, cores
 from folio.errors import UserError
 from folio.model.gpt import GPT
+from folio.ngrams.gpt import GPTWithNGrams
 from folio.recipe.recipe import Recipe
 from folio.run.checkpoint import Checkpoint, Tensors, checkpoint_name, open_checkpoint
 from folio.run.directory import Run
@@ -152,9 +153,9 @@ def open_origin(
 
 
 def _shortened(opened: Model, context_length: int) -> Model:
-    """Give a model with its first positions alone."""
+    """Give a model with its first positions alone, and without n-grams."""
     config = replace(opened.model.config, context_length=context_length)
-    if config == opened.model.config:
+    if config == opened.model.config and not isinstance(opened.model, GPTWithNGrams):
         return opened
     model, weights = GPT(config), opened.model.state_dict()
     if POSITIONS in weights:

@@ -261,7 +261,8 @@ def _with_budget(
     if not changes:
         return recipe, budget
     longer = make_recipe(to_table(recipe), {"training": changes})
-    at_end = read_at_end({part: run.tokens_file(part) for part in READ_AT_END})
+    files = {part: run.tokens_file(part) for part in READ_AT_END}
+    at_end = read_at_end(files, recipe.ngrams.order)
     frozen = freeze_budget(
         longer, device, *texts, clock, read_at_end=at_end, tell=watcher.tell, from_step=done
     )

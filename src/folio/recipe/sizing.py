@@ -122,6 +122,8 @@ class Candidate:
     memory_bytes: int
     """Peak memory with the largest micro-batch that fits."""
     memory_limit: int
+    n_counted: int | None = None
+    """Targets of the training text that count, those of answers; None if all do."""
 
     @property
     def steps(self) -> int:
@@ -161,8 +163,8 @@ class Candidate:
 
     @property
     def parameters_per_token(self) -> float:
-        """Parameters per token of the training text."""
-        return self.recipe.model.n_parameters / self.n_training
+        """Parameters per token of the training text that counts."""
+        return self.recipe.model.n_parameters / (self.n_counted or self.n_training)
 
     @property
     def impossible(self) -> str:
@@ -178,7 +180,8 @@ class Candidate:
         """What speaks against it however long it is trained; empty if nothing does."""
         if self.parameters_per_token <= PARAMETERS_PER_TOKEN:
             return self.impossible
-        ratio = f"{self.parameters_per_token:.0f} parameters for each token you have"
+        which = "you have" if self.n_counted is None else "that counts"
+        ratio = f"{self.parameters_per_token:.0f} parameters for each token {which}"
         return self.impossible or f"starves: {ratio}"
 
     @property
@@ -219,6 +222,7 @@ def candidates(
     """
     texts = training, validation = prepared.training(), prepared.validation()
     before: Candidate | None = None
+    counted = prepared.record["tokens"].get("counted", {}).get("training")
     for recipe in recipes:
         recipe = fit_vocabulary(recipe, prepared.tokenizer.vocab_size)
         device = choose_for(recipe)
@@ -229,7 +233,7 @@ def candidates(
         recipe, memory_bytes = windows_that_fit(recipe, device, limit, in_use)
         speed = expected_speed(recipe, before) if before else try_out(recipe, device, *texts)
         n = len(training), len(validation)
-        here = Candidate(recipe, speed, not before, minutes, *n, memory_bytes, limit)
+        here = Candidate(recipe, speed, not before, minutes, *n, memory_bytes, limit, counted)
         # Extrapolations are right within a factor of two; if more is missing, no trial is needed.
         # On a GPU, a small model says nothing of a larger one, which fills it.
         may_suit = here.share_of_needed > 0.5 or device.config.kind != "cpu"

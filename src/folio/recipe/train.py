@@ -68,7 +68,7 @@ def train_recipe(
         settled = settle(recipe, watcher, given, clock, group)
         prepared, device = settled.prepared, settled.device
         texts = prepared.training(), prepared.validation()
-        speed, at_end = settled.speed, read_at_end(prepared.files)
+        speed, at_end = settled.speed, read_at_end(prepared.files, recipe.ngrams.order)
         frozen = freeze_budget(settled.recipe, device, *texts, clock, speed, at_end, watcher.tell)
         asked, recipe = with_absolute_paths(recipe), frozen.recipe
         families = prepared.record["families"]["validation"]

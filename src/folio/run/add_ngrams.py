@@ -16,6 +16,7 @@ from folio.ngrams.table import count_ngrams
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
 from folio.storage import write_json
+from folio.tokens.token_file import open_token_file
 
 MOST_TARGETS, MOST_LOGITS = 1 << 17, 1 << 24
 """Targets by which the weights are found, which are three numbers: as many as these logits, which
@@ -29,7 +30,7 @@ def targets_weighed(vocab_size: int, n_tokens: int) -> int:
 
 
 def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
-    """Count the n-grams of what a run learned from, and find the weights that are best on the
+    """Count the n-grams of what a run read, and find the weights that are best on the
     validation text; from then on the run is opened with them.
 
     Args:
@@ -43,8 +44,9 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     """
     run, shape = opened.run, opened.model.config
     tokens: NDArray[np.int64] = np.asarray(opened.validation(), np.int64)
-    *old, new = reversed(opened.learned())
-    text = (np.concatenate([*old, new]) if old else new)[-config.tokens :]
+    new, kept = opened.training(), run.tokens_file("kept")
+    text = np.concatenate([open_token_file(kept), new]) if kept.exists() else new
+    text = text[-config.tokens :]
     ngrams = count_ngrams(text, config.order, shape.vocab_size)
     n_targets = targets_weighed(shape.vocab_size, len(tokens))
     windows = sampled_windows(len(tokens), shape.context_length, n_targets)

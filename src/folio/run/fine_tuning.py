@@ -8,7 +8,7 @@ from dataclasses import replace
 from folio.config import read_toml
 from folio.run.directory import Run
 from folio.run.formats import require_readable, stamped
-from folio.run.held_out import BEFORE, OLD_TEXT, HeldOut
+from folio.run.held_out import ALONE, BEFORE, OLD_TEXT, HeldOut
 from folio.storage import read_json, write_json
 
 
@@ -50,7 +50,8 @@ def losses_before(run: Run) -> list[HeldOut]:
 
 
 def before_and_after(held_out: Sequence[HeldOut]) -> list[tuple[str, str]]:
-    """Rows for the card: new and old text, before and after.
+    """Rows for the card: new and old text, before and after; of the model alone, whose n-grams are
+    counted at the end.
 
     Args:
         held_out: the losses at the end of a run and those before it began.
@@ -62,9 +63,11 @@ def before_and_after(held_out: Sequence[HeldOut]) -> list[tuple[str, str]]:
         (OLD_TEXT, "old text", "it gained", "it forgot"),
     ):
         if name in loss and (before := loss.get(name + BEFORE)) is not None:
-            gained = before - loss[name]
+            after = loss.get(name + ALONE, loss[name])
+            gained = before - after
             verdict = f"{better if gained >= 0 else worse} {abs(gained):.4f} nats per token"
+            which = ALONE if name + ALONE in loss else ""
             rows.append(
-                (f"{shown}, before and after", f"{before:.4f}, {loss[name]:.4f}: {verdict}")
+                (f"{shown}, before and after{which}", f"{before:.4f}, {after:.4f}: {verdict}")
             )
     return rows

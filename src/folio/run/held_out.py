@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ OLD_TARGETS = 1 << 17
 """Of that text, which are read before training and after it, in windows evenly spaced."""
 BEFORE = ", before"
 """Suffix of a text's name for the loss of the weights that the run began with."""
+ALONE = ", without n-grams"
+"""Suffix of a text's name for the loss of a model alone that is read beside n-grams."""
 NAMES = {"old": OLD_TEXT}
 """Token file -> name of its text, if different."""
 
@@ -102,17 +104,35 @@ def evaluate_held_out(
     return texts + [text for text in others if text]
 
 
+def evaluate_alone(
+    opened: Model,
+    device: Device | None = None,
+    validation_nll: NDArray[np.float32] | None = None,
+    sample: int = 0,
+) -> list[HeldOut]:
+    """Score new and old text without n-grams, to be compared with the loss before training; as
+    `evaluate_held_out`.
+    """
+    new = evaluate_on(opened, "validation", device, sample, validation_nll)
+    old = evaluate_on(opened, "old", device, OLD_TARGETS)
+    return [replace(text, name=text.name + ALONE) for text in (new, old) if text]
+
+
 def evaluate_on(
-    opened: Model, name: str, device: Device | None = None, sample: int = 0
+    opened: Model,
+    name: str,
+    device: Device | None = None,
+    sample: int = 0,
+    nll: NDArray[np.float32] | None = None,
 ) -> HeldOut | None:
     """Score the text of one token file of a run; None if the run has no such file. `sample` as in
-    `evaluate_held_out`.
+    `evaluate_held_out`, `nll` as its `validation_nll`.
     """
     path = opened.run.tokens_file(name)
     tokens = open_token_file(path, opened.tokenizer.fingerprint) if path.exists() else ()
     if len(tokens) < 2:
         return None
-    nll = opened.nats(tokens, device, sample)
+    nll = opened.nats(tokens, device, sample) if nll is None else nll
     blocks = _blocks(opened, tokens, opened.run.families(name))
     if not (counted := _counted(opened, name, nll)).any():
         return None

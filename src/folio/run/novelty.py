@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from folio.console import say
 from folio.errors import UserError
 from folio.generation.guard import Guard, NoveltyTable, make_table
 from folio.run.directory import Run
-from folio.storage import atomic_write, cache_folder, read_json, sha256_of
+from folio.run.old_texts import old_texts
+from folio.storage import atomic_write, cache_folder, sha256_of
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.text import TokenText
 
@@ -18,10 +20,11 @@ VERSION = 2
 
 
 def guard_of(run: Run, texts: Sequence[TokenIds], tokenizer: Tokenizer, novel: int) -> Guard:
-    """A guard against copying more than `novel` consecutive letters of what a run learned from.
+    """A guard against copying more than `novel` consecutive letters of what a run learned from, and
+    of what the runs before it did.
 
-    If the cache cannot be read or written, the table is rebuilt. If the run began with another one
-    and kept nothing of its text, the user is told that the old text is not checked.
+    If the cache cannot be read or written, the table is rebuilt. The user is told which old text is
+    not there, so that it is not checked.
 
     Args:
         run: the run of the texts.
@@ -32,14 +35,11 @@ def guard_of(run: Run, texts: Sequence[TokenIds], tokenizer: Tokenizer, novel: i
     Raises:
         UserError: novel is below 1.
     """
-    digest = sha256_of(run.tokens_file("train"))
-    if len(texts) > 1:
-        digest = f"{digest[:32]}{sha256_of(run.tokens_file('kept'))[:32]}"
-    elif run.start_file.exists():
-        say(
-            f"--novel does not know the text that {read_json(run.start_file, dict)['run']} learned "
-            f"from, which this run began with"
-        )
+    old = old_texts(run)
+    if old.missing:
+        say(f"warning: --novel cannot check {old.missing}: it is not there any more")
+    files = [run.tokens_file("train"), *old.files.values()]
+    digest = sha256("".join(map(sha256_of, files)).encode()).hexdigest()
     name = f"{digest}-{novel}-{VERSION}.bloom"
     path = cache_folder() / "novel" / name
     try:

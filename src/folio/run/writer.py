@@ -23,6 +23,7 @@ from folio.model.config import ModelConfig
 from folio.run.checkpoint import Checkpoint
 from folio.run.directory import Run
 from folio.run.novelty import guard_of
+from folio.run.old_texts import old_texts
 from folio.tokenizers import Tokenizer
 from folio.tokenizers.base import TokenIds
 from folio.tokenizers.chat import require_chat
@@ -70,10 +71,10 @@ class Writer(ABC):
         return open_token_file(self.run.tokens_file("train"), self.tokenizer.fingerprint)
 
     def learned(self) -> list[TokenIds]:
-        """All texts that the run learned from: its own, and the old one that it kept, if any."""
-        kept = self.run.tokens_file("kept")
-        old = [open_token_file(kept, self.tokenizer.fingerprint)] if kept.exists() else []
-        return [self.training(), *old]
+        """All texts that the run learned from: its own, and those of the runs before it that are
+        there.
+        """
+        return [self.training(), *map(open_token_file, old_texts(self.run).files.values())]
 
     def validation(self) -> TokenIds:
         """(N,) token ids that the run held out; errors as in `training`."""
@@ -301,7 +302,7 @@ class Writer(ABC):
 
     def guard(self, novel: int) -> Guard:
         """Make what lets no more than `novel` letters and digits in a row be written as they stand
-        in the training text, or in the old text that the run kept.
+        in the training text, or in that of a run before it.
         """
         return guard_of(self.run, self.learned(), self.tokenizer, novel)
 

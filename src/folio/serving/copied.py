@@ -1,4 +1,4 @@
-"""Which stretches of a text stand in the training text, and where.
+"""Which stretches of a text stand in the training text, or in that of a run before it, and where.
 
 The hashes of windows of the training text, at every few places, are kept in order; a text that is
 looked at is hashed at all of its places, so that what is long enough is found, and what was found
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from folio.corpus.fingerprints import rolling_hashes
 from folio.evaluation.passages import pattern_windows
+from folio.recall.against import with_old_texts
 from folio.recall.sources import Sources
 from folio.run.model import Model
 from folio.tokens.text import BREAK, Symbols, TokenText, characters, from_text
@@ -81,23 +82,9 @@ class CopyFinder:
         """
         if not self.opened.has_text or not self.opened.tokenizer.lossless:
             return None
-        text = TokenText(self.opened.training(), self.opened.tokenizer)
-        if len(text) > LARGEST:
-            return None
-        hashes, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint32)]
-        begin, kept = 0, np.zeros(0, np.int16)
-        for chunk in text.chunks():
-            kept = np.concatenate([kept, chunk])
-            n_windows = max(len(kept) - WINDOW + 1, 0)
-            here = np.arange(-begin % APART, n_windows, APART)
-            if len(here):
-                hashes.append(_hashes(kept)[here])
-                places.append((here + begin).astype(np.uint32))
-            kept, begin = kept[n_windows:], begin + n_windows
-        found = np.concatenate(hashes)
-        order = np.argsort(found, kind="stable")
-        sources = Sources(self.opened.run, text)
-        return Table(found[order], np.concatenate(places)[order], text, sources)
+        with with_old_texts(self.opened) as opened:
+            text = TokenText(opened.training(), opened.tokenizer)
+            return _table(text, Sources(opened.run, text)) if len(text) <= LARGEST else None
 
 
 @dataclass(frozen=True)
@@ -148,6 +135,23 @@ class Table:
             named = replace(source, document=Path(source.document).name)  # to whoever asks
             found.append(Copied(start, end, str(named)))
         return found
+
+
+def _table(text: TokenText, sources: Sources) -> Table:
+    """Hash a training text."""
+    hashes, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint32)]
+    begin, kept = 0, np.zeros(0, np.int16)
+    for chunk in text.chunks():
+        kept = np.concatenate([kept, chunk])
+        n_windows = max(len(kept) - WINDOW + 1, 0)
+        here = np.arange(-begin % APART, n_windows, APART)
+        if len(here):
+            hashes.append(_hashes(kept)[here])
+            places.append((here + begin).astype(np.uint32))
+        kept, begin = kept[n_windows:], begin + n_windows
+    found = np.concatenate(hashes)
+    order = np.argsort(found, kind="stable")
+    return Table(found[order], np.concatenate(places)[order], text, sources)
 
 
 def in_a_thread(make: Callable[[], Made]) -> Future[Made]:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,28 +101,33 @@ def learn_vocabulary(
         It, and lines about what was chosen.
     """
     texts: list[list[str]] = []
+    refused: list[str] = []
     if config.kind_by_settings not in LOADED:
         with tempfile.TemporaryDirectory(prefix="folio-") as folder:
             for paths in groups:
-                texts += _first_texts(
-                    paths, options, Path(folder), SAMPLE_CHARACTERS // len(groups)
-                )
+                most = SAMPLE_CHARACTERS // len(groups)
+                texts += _first_texts(paths, options, Path(folder), most, refused)
     n_characters = sum(len(piece) for pieces in texts for piece in pieces)
     if not n_characters and config.kind_by_settings not in LOADED:
-        raise UserError("There is no text in the sources from which a vocabulary could be learned.")
+        why = f": {refused[0]}" if refused else "."
+        raise UserError(
+            f"There is no text in the sources from which a vocabulary could be learned{why}"
+        )
     config, choice = resolve(config, n_characters)
     tokenizer = train_tokenizer(config, texts)
     return tokenizer, [line for line in (choice, tokenizer.note) if line]
 
 
 def _first_texts(
-    paths: list[str], options: ReadingOptions, folder: Path, most: int
+    paths: list[str], options: ReadingOptions, folder: Path, most: int, refused: list[str]
 ) -> Iterator[list[str]]:
-    """The documents of some files, each in pieces, until they have `most` characters."""
+    """The documents of some files, each in pieces, until they have `most` characters; which files
+    cannot be read is noted in `refused`.
+    """
     left = most
     for path in paths:
         for file in unpacked_files(path, Findings(), folder):
-            with suppress(RefusedError):  # told when its shard is made
+            try:
                 for pieces in texts_of(file, options):
                     taken: list[str] = []
                     for piece in pieces:
@@ -133,6 +138,8 @@ def _first_texts(
                     yield taken
                     if not left:
                         return
+            except RefusedError as error:  # told when its shard is made
+                refused.append(f"{_short(file.name, paths)} is left out: {error}")
 
 
 def make_shard(

@@ -1,4 +1,4 @@
-"""Makes Optuna's journal safe against a kill at any moment."""
+"""Opens where Optuna keeps its trials, and makes its journal safe against a kill at any moment."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 
+from folio.errors import UserError
 from folio.storage import locked
+
+IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 
 
 class JournalLock:
@@ -50,3 +53,21 @@ def open_journal(journal: Path, locks: Path) -> JournalStorage:
     lock = JournalLock(journal, locks / "journal")
     # Optuna does not export its lock interface, which is acquire and release.
     return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))  # type: ignore[arg-type]
+
+
+def open_database(url: str) -> BaseStorage:
+    """Open the database of a study, which makes its tables if it has none.
+
+    Raises:
+        UserError: there is no such database, or it cannot be reached.
+    """
+    try:
+        if url in IN_MEMORY:
+            raise ValueError("the memory of a process is not seen by the others")
+        return get_storage(url)
+    except Exception as error:  # each driver has errors of its own
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(
+            f"--storage {url} cannot be opened: {why}. Give a database such as "
+            f"sqlite:///study.db, or leave it out."
+        ) from None

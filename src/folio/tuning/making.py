@@ -18,8 +18,9 @@ from folio.recipe.watcher import Watcher
 from folio.storage import new_folder, visible
 from folio.tokenizers.base import TokenIds
 from folio.training.config import budget_steps
+from folio.tuning.journal import open_database
 from folio.tuning.rebuild import mend_journal
-from folio.tuning.space import parse_space
+from folio.tuning.space import DEFAULT_SPACE, parse_space
 from folio.tuning.study import (
     REPEATED,
     Request,
@@ -62,8 +63,10 @@ def ensure_study(path: Path, request: Request, n_workers: int, watcher: Watcher)
                 study = _make(path, request, n_workers, watcher)
                 study.save()
                 return study
-    study = open_study(path)
-    if different := differences(request.given(), study.given):
+    study, wanted = open_study(path), request.given()
+    if request.space is None and study.given.get("space") == DEFAULT_SPACE:
+        wanted["space"] = DEFAULT_SPACE  # that of all optimizers, when the study was made
+    if different := differences(wanted, study.given):
         raise UserError(
             f"The study {path} exists with another {', '.join(different[:3])}. Give another "
             f"--name, or go on with that one: folio tune {shlex.quote(str(path))}"
@@ -100,6 +103,8 @@ def _make(path: Path, request: Request, n_workers: int, watcher: Watcher) -> Stu
     config = from_table(StudyConfig, request.search)
     table = with_epochs(request.recipe, request.epochs)
     recipe = make_recipe(table)
+    if config.storage:
+        open_database(config.storage)  # if it cannot be opened, fail now
     if not recipe.device.threads:
         threads = max(1, cores() // n_workers)
         recipe = replace(recipe, device=replace(recipe.device, threads=threads))

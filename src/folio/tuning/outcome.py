@@ -72,7 +72,7 @@ class Outcome:
     seconds: float
     """Training time summed over all processes, repeats included."""
     share: float
-    """Tokens read by the trials, divided by those that all would have read in full."""
+    """Tokens read by the trials, divided by those that each would have read in full."""
 
     def record(self) -> dict[str, Any]:
         """Return what --json prints."""
@@ -102,7 +102,7 @@ def look(study: Study, optuna_study: optuna.Study) -> Outcome:
     best = sorted(complete, key=lambda row: (math.isinf(row.mean), len(row.losses) < 2, row.mean))
     noise = seed_noise([row.losses for row in best])
     ended = [row for row in rows if row.tokens]
-    full = max((row.tokens for row in complete), default=0)
+    in_full = [row.tokens * study.config.evaluations / max(row.evaluations, 1) for row in ended]
     return Outcome(
         unit=study.config.unit,
         rows=rows,
@@ -111,7 +111,7 @@ def look(study: Study, optuna_study: optuna.Study) -> Outcome:
         n_tied=count_tied([row.losses for row in best]),
         importances=_importances(optuna_study, complete),
         seconds=seconds,
-        share=sum(row.tokens for row in ended) / (full * len(ended)) if full else 1.0,
+        share=sum(row.tokens for row in ended) / sum(in_full) if ended else 1.0,
     )
 
 

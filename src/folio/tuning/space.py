@@ -47,6 +47,14 @@ DEFAULT_SPACE: Table = {
     },
 }
 """Ranges around the presets, a factor of about ten for the rates."""
+MUON_SPACE: Table = DEFAULT_SPACE | {
+    "optimizer": {
+        "matrix_learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
+        "matrix_weight_decay": {"low": 1e-2, "high": 3.0, "log": True},
+    }
+}
+"""The same with Muon, which updates the matrices between hidden layers; AdamW's settings, for the
+rest, hardly matter beside it."""
 
 RANGE_KEYS = ("low", "high", "log", "step", "choices", "times_width")
 D_MODEL, N_HEADS = "model.d_model", "model.n_heads"
@@ -144,6 +152,11 @@ class Space:
         return merge(drawn, _multiples(widths, width))
 
 
+def default_space(optimizer: str) -> Table:
+    """The space where none is given, for a kind of optimizer."""
+    return MUON_SPACE if optimizer == "muon" else DEFAULT_SPACE
+
+
 def parse_space(table: Table) -> Space:
     """Parse and check a space.
 
@@ -181,20 +194,33 @@ def _parse_parameter(name: str, given: Any, annotation: Any) -> Parameter:
             raise UserError(
                 unknown_name("key", f"{name}.{key}", [f"{name}.{k}" for k in RANGE_KEYS])
             )
-    times_width = bool(given.get("times_width", False))
-    choices = tuple(given.get("choices", ()))
-    for value in choices or (given["low"], given.get("high")):
+    for key in ("log", "times_width"):
+        if not isinstance(given.get(key, False), bool):
+            raise UserError(f"{name}.{key} in the space must be true or false, got {given[key]!r}.")
+    choices = given.get("choices", ())
+    if not isinstance(choices, (list, tuple)):
+        raise UserError(f"{name}.choices in the space must be a list, got {choices!r}.")
+    times_width = given.get("times_width", False)
+    values = [(name, value) for value in choices]
+    if "choices" not in given:
+        needed = ("low", "high", "step") if "step" in given else ("low", "high")
+        values = [(f"{name}.{key}", given.get(key)) for key in needed]
+    for key, value in values:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if (times_width or not choices) and not number:
-            raise UserError(f"{name} in the space must be a number, got {value!r}.")
+            raise UserError(f"{key} in the space must be a number, got {value!r}.")
+        if not isinstance(value, Choice):
+            raise UserError(f"{key} in the space must be a single value, got {value!r}.")
         if not times_width:
-            parse_value(str(value), annotation, name)
-    if choices or "choices" in given:
+            parse_value(str(value), annotation, key)
+    if "choices" in given:
         if len(set(map(str, choices))) < max(2, len(choices)):
             raise UserError(f"{name} in the space has choices {list(choices)}; give two or more.")
-        return Parameter(setting=name, whole=False, choices=choices, times_width=times_width)
+        return Parameter(setting=name, whole=False, choices=(*choices,), times_width=times_width)
     low, high = given["low"], given["high"]
-    log, step = bool(given.get("log", False)), given.get("step")
+    log, step = given.get("log", False), given.get("step")
+    if step is not None and not step > 0:
+        raise UserError(f"{name}.step in the space must be above 0, got {step}.")
     if not low < high or (log and (low <= 0 or step is not None)):
         raise UserError(
             f"{name} in the space goes from {low} to {high}{' by its logarithm' * log}; low is "

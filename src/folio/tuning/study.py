@@ -26,7 +26,7 @@ from folio.recipe.recipe import Recipe, make_recipe
 from folio.run.directory import Run
 from folio.run.formats import require_readable, stamped
 from folio.storage import atomic_write, locked
-from folio.tuning.space import DEFAULT_SPACE, Space, parse_space
+from folio.tuning.space import Space, default_space, parse_space
 
 if TYPE_CHECKING:
     import optuna
@@ -95,7 +95,7 @@ class Request:
     recipe: Table
     """The settings that all trials share."""
     space: Table | None = None
-    """The search space; None means DEFAULT_SPACE."""
+    """The search space; None means that of the recipe's optimizer."""
     epochs: float | None = None
     """Budget of each trial; None means the recipe's own, or 30 if it has none."""
     minutes: float | None = None
@@ -107,7 +107,8 @@ class Request:
         """The settings that define the study; its length is not among them."""
         given = {"recipe": self.recipe, "epochs": self.epochs, "minutes": self.minutes}
         given |= {name: value for name, value in self.search.items() if name != "trials"}
-        given["space"] = DEFAULT_SPACE if self.space is None else self.space
+        usual = default_space(make_recipe(self.recipe).optimizer.kind)
+        given["space"] = usual if self.space is None else self.space
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -182,13 +183,16 @@ class Study:
         """Open Optuna's study, or create it."""
         import optuna
 
-        from folio.tuning.journal import open_journal
+        from folio.tuning.journal import open_database, open_journal
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal = self.journal_file
+        url = self.config.storage
+        storage = (
+            open_database(url) if url else open_journal(self.journal_file, self.locks_folder())
+        )
         own = optuna.create_study(
             study_name=self.id,
-            storage=self.config.storage or open_journal(journal, self.locks_folder()),
+            storage=storage,
             pruner=self.pruner(),
             load_if_exists=True,
         )
