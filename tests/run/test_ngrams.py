@@ -166,7 +166,7 @@ def test_before_and_after_are_both_told_of_the_model_alone(tmp_path: Path):
     after = folio.load(str(run.path))
     texts = {"new": after.validation(), "old": first.validation()}
     for opened in (first, after):
-        opened.run.weights_file.unlink()
+        opened.run.ngram_weights_file.unlink()
     models = [folio.load(str(opened.run.path)) for opened in (first, after)]
     card = run.card_file.read_text()
     for name, text in texts.items():
