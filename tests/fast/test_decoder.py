@@ -362,3 +362,16 @@ def test_readers_of_several_threads_wait_for_each_other():
     for reader in readers:
         reader.join(timeout=60)
     assert not wrong and not any(reader.is_alive() for reader in readers)
+
+
+@pytest.mark.parametrize("context", [1, 2, 3])
+@torch.inference_mode()
+def test_a_window_of_few_tokens_slides(context: int):
+    shape = {"n_layers": 1, "n_heads": 1, "d_model": 32, "positions": "rope"}
+    model = GPT(ModelConfig(vocab_size=11, context_length=context, **shape)).eval()
+    greedy = SamplingConfig(temperature=0.0)
+    written = [
+        [*write_ids(reader_for(model, compiled), [[1]], greedy, max_tokens=8)]
+        for compiled in (True, False)
+    ]
+    assert written[0] == written[1]

@@ -248,6 +248,13 @@ def test_a_run_that_had_not_begun_may_be_longer(book: Path):
     assert resumed(run, {"training": {"max_steps": 44}}, Watcher()).state.step == 44
 
 
+def test_fewer_steps_than_were_done_are_refused(whole: Run):
+    recipe = whole.recipe_file.read_bytes()
+    with pytest.raises(UserError, match="steps already, and 1 are fewer"):
+        resume_run(whole, {"training": {"max_steps": 1}}, Watcher())
+    assert whole.recipe_file.read_bytes() == recipe
+
+
 def test_the_scale_of_float16_goes_on_too(book: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("folio.training.step.FLOAT16_SCALE", 2.0**60)  # halved many times
     recipe = recipe_of(book, device={"precision": "float16", "fast": "off"})

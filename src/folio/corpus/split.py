@@ -226,8 +226,9 @@ def set_apart(
             apart.families.append(family)
     if not apart.training:
         raise UserError(
-            "Every document is named in --validation too, so nothing is left to train on. "
-            "Give other files for one of the two."
+            "Every document has text that stands in --validation too, and is left out for that, so "
+            "nothing is left to train on. A chapter of a book keeps the whole book out: cut it out "
+            "of the book, or let --corpus.validation-fraction hold out the end of it."
         )
     return apart
 

@@ -116,7 +116,7 @@ class Decoder:
             return False
         for held in (cache.pool.keys, cache.pool.values):
             held[:, cache.row, :, :n_kept] = held[:, cache.row, :, n : cache.length]
-        if shape[fields.COSINES] != ABSENT:
+        if n_kept and shape[fields.COSINES] != ABSENT:  # else there is no such rotation
             keys = cache.pool.keys[:, cache.row, :, :n_kept]
             cosines, sines = (self._turn(place, n) for place in (fields.COSINES, fields.SINES))
             keys[:] = keys * cosines - np.roll(keys, keys.shape[-1] // 2, axis=-1) * sines

@@ -253,6 +253,9 @@ def _with_budget(
 ) -> tuple[Recipe, TimeBudget | None]:
     """The recipe with its old steps, or with those of a changed budget; and what to keep by the
     clock. Nothing is written.
+
+    Raises:
+        UserError: that budget has fewer steps than were done.
     """
     budget = None
     if (paced := read_pace(run.pace_file)) is not None:
@@ -267,6 +270,12 @@ def _with_budget(
         longer, device, *texts, clock, read_at_end=at_end, tell=watcher.tell, from_step=done
     )
     longer = frozen.recipe
+    if longer.training.max_steps < done:
+        n = longer.training.max_steps
+        raise UserError(
+            f"The run has done {done:,} steps already, and {n:,} are fewer. Give more, or train "
+            f"another run of so many: folio train {run.recipe_file} --training.max-steps {n}"
+        )
     if done:
         _tell_of_a_rise(recipe, longer, done, watcher)
         longer = _with_long_windows(recipe, longer, done)

@@ -88,7 +88,8 @@ def require_same_code(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
     here = OwnCode.of(model)
     if checkpoint.own_code is None:  # written before this was recorded
         return [
-            f"{checkpoint.path} does not say which code it was trained with; here {place} is {name}"
+            f"{checkpoint.path} does not say which code it was trained with; here {place} is "
+            f"{name}."
             for place, name in (here.layers | here.functions).items()
         ][:1]
     there = OwnCode(**checkpoint.own_code)
@@ -104,7 +105,7 @@ def require_same_code(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
             )
     return [
         f"the file of {name} is not as it was when {checkpoint.path} was trained, so it may "
-        f"compute something else"
+        f"compute something else."
         for name in there.sources | here.sources
         if there.sources.get(name) != here.sources.get(name)
     ]
