@@ -296,6 +296,15 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
+def amount(n: float, noun: str) -> str:
+    """A number of something.
+
+    >>> amount(1, "step"), amount(1200, "step"), amount(2.5, "minute")
+    ('1 step', '1,200 steps', '2.5 minutes')
+    """
+    return f"{f'{n:,}' if isinstance(n, int) else f'{n:g}'} {noun}{'s' * (n != 1)}"
+
+
 def byte_size(n_bytes: float) -> str:
     """A number of bytes as GB (10^9) or MB (10^6).
 

@@ -85,6 +85,16 @@ def test_a_fast_layer_that_computes_something_else_stops_the_run(
     assert not verdicts()
 
 
+def test_a_model_that_is_not_finite_by_torch_alone_is_not_blamed_on_the_device():
+    recipe = recipe_of()
+    training = training_of(recipe)
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(torch.nan)
+    with pytest.raises(UserError, match="By torch alone, the model has a loss of nan") as error:
+        check(training, recipe)
+    assert "--device" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("found", "expected", "agrees"),
     [

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from folio.cli.overrides import Words, from_a_run, settings_table, split_words
 from folio.config import Table
-from folio.console import few_digits, say, show, table
+from folio.console import amount, few_digits, say, show, table
 from folio.errors import UserError
 from folio.storage import json_text
 from folio.training.config import check_budget
@@ -38,8 +38,8 @@ def plan(
 ) -> None:
     """Plan before you train: folio plan CORPUS [--minutes 60] [--memory 8GB]
 
-    Measures this machine and this text for some seconds, and predicts memory, speed and loss of
-    each size. Settings are flags, as for folio train: --preset gpt2, --model.context-length 128.
+    Measures this machine and this text, for a minute at most, and predicts memory, speed and loss
+    of each size. Settings are flags, as for folio train: --preset gpt2, --model.context-length 128.
 
     With --gpus it takes a recipe or settings in place of a text, measures nothing, and predicts
     time and memory on GPUs that you do not have.
@@ -133,7 +133,7 @@ def plan_table(found: Plan) -> str:
     header = ["size", "parameters", "memory", "tokens/s", "tokens", "epochs", "predicted loss"]
     limit = found.memory_limit
     lines = [
-        f"{found.n_training:,} tokens to train on, {found.minutes:g} minutes, "
+        f"{found.n_training:,} tokens to train on, {amount(found.minutes, 'minute')}, "
         f"{f'{limit / 1e9:.1f} GB of' if limit else 'unknown'} memory; loss in nats per token, "
         f"roughly",
         "",

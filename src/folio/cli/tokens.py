@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from folio.cli.guides import say_next
 from folio.cli.overrides import Words, check_workers, settings_table, split_words
 from folio.config import Table, merge
-from folio.console import say, show
+from folio.console import amount, say, show
 from folio.errors import UserError
 from folio.storage import json_text
 
@@ -67,7 +67,7 @@ def tokens(
     if json:
         show(json_text(made.index, indent=2, ensure_ascii=False))
         return
-    show(f"{into}: {made.n_made:,} shards made, {made.n_found:,} found")
+    show(f"{into}: {amount(made.n_made, 'shard')} made, {made.n_found:,} found")
     if made.index is not None:
         counts, documents = made.index["tokens"], made.index["documents"]
         show(

@@ -6,7 +6,7 @@ import shlex
 from math import isfinite
 from typing import Any
 
-from folio.console import Progress, duration, say, show, show_fact
+from folio.console import Progress, amount, duration, say, show, show_fact
 from folio.recipe.finish import Result, sample_command
 from folio.recipe.watcher import ENDINGS, Watcher
 from folio.run.card import diagnose_run
@@ -84,7 +84,8 @@ class TerminalWatcher(Watcher):
         if self.loss is not None:  # the last evaluation came after it
             self._update(state)
         self.close()
-        say(f"{ENDINGS[ending]} after {state.step:,} steps and {duration(state.seconds)}")
+        after = f"{amount(state.step, 'step')} and {duration(state.seconds)}"
+        say(f"{ENDINGS[ending]} after {after}")
 
     def close(self) -> None:
         """Stop the bar, so that what comes next, such as an error, stands below it."""

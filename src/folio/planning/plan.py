@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from folio.config import Table
+from folio.console import amount
 from folio.device import UNKNOWN_MEMORY, Device
 from folio.errors import UserError
 from folio.planning.trial import trial_loss
@@ -88,7 +89,7 @@ class Plan:
             return f"it goes on with {best.recipe.start.run}" + (
                 f", although it {best.trouble}." if best.trouble else "."
             )
-        parts = [f"{best.recipe.size} is best for {self.minutes:g} minutes"]
+        parts = [f"{best.recipe.size} is best for {amount(self.minutes, 'minute')}"]
         if best.unfit:
             parts[0] += f", although it {best.unfit}"
         larger = [row.candidate for row in self.rows]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from folio.console import duration, few_digits
+from folio.console import amount, duration, few_digits
 from folio.device import Device
 from folio.recipe.compiling import choose_compile
 from folio.recipe.evaluations import EVALUATIONS, evaluation_interval, evaluations_in
@@ -206,7 +206,8 @@ def plan(
         tell(
             f"{duration(budget.seconds)} are few here: starting took {used:.1f} s, a step takes "
             f"{few_digits(step)} s, an evaluation {few_digits(evaluation)} s and the end "
-            f"{budget.seconds - used - left:.1f} s, which leaves {steps - from_step} steps"
+            f"{budget.seconds - used - left:.1f} s, which leaves "
+            f"{amount(steps - from_step, 'step')}"
         )
     config = replace(config, evaluations=0 if interval else n)
     schedule = replace(recipe.schedule, pace=(f"0:{steps}",))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import gc
 import hashlib
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -90,6 +91,12 @@ def check(
     if training.stream.loss_mask is not None:  # without a counted target anything would agree
         batch = batch._replace(targets=np.roll(batch.inputs, -1, axis=1))
     found, expected = compare(training.model, device, recipe, batch)
+    if not math.isfinite(expected.loss):
+        raise UserError(
+            f"By torch alone, the model has a loss of {expected.loss} before its first step: "
+            f"something that it computes is not finite. Look at layers of your own, and at the "
+            f"settings of the model."
+        )
     precise = device.config.precision == "float32"
     scale = LEARNED if recipe.start.run and not precise else 1.0
     if not agree(found, expected, device.config.precision, scale):

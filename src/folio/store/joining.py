@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.console import amount
 from folio.corpus.corpus import CorpusConfig
 from folio.corpus.shards import Shards as KeyedRows
 from folio.errors import UserError
@@ -74,7 +75,7 @@ def join(
         and (index := read_json(store.index_file, dict)).get("of") == address
     ):
         return index
-    tell(f"joining {len(shards):,} shards")
+    tell(f"joining {amount(len(shards), 'shard')}")
     refused = {name: why for record in records for name, why in record["refused"].items()}
     for name, why in list(refused.items())[:SHOWN_REFUSED]:
         tell(f"warning: {name} is left out: {why}")
