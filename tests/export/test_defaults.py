@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,10 @@ from folio.generation.sampling import SamplingConfig
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
 from tests.export.conftest import BY_TRANSFORMERS
-from tests.export.making import MODERN, export_both, random_run
+from tests.export.making import MODERN, random_run
 from tests.export.test_importing import LLAMA_SHAPE, imported, theirs
 
 pytestmark = BY_TRANSFORMERS
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_both(tmp_path_factory.mktemp("exported"), "f32", **MODERN)
-
-
-@pytest.fixture
-def folder(exported: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(exported / "hf", tmp_path / "hf"))
 
 
 def changed(path: Path, **settings: Any) -> None:

@@ -58,11 +58,6 @@ def file(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(exported / "m.gguf", tmp_path))
 
 
-@pytest.fixture
-def folder(exported: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(exported / "hf", tmp_path / "hf"))
-
-
 # ---- GGUF --------------------------------------------------------------------------------
 
 

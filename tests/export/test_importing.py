@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from folio.run.opening import open_run
 from folio.storage import read_json, write_json
 from tests.export import test_gguf, test_hf
 from tests.export.conftest import BY_TRANSFORMERS
-from tests.export.making import MODERN, SHAPE, TOKENIZERS, export_both, random_run
+from tests.export.making import MODERN, SHAPE, TOKENIZERS, random_run
 from tests.export.oracles import quiet, transformers
 
 pytestmark = BY_TRANSFORMERS
@@ -33,17 +32,6 @@ NATIVE = [settings for _, settings in test_hf.CASES]
 
 def imported(path: Path, tmp_path: Path, name: str = "back", **options: Any) -> Model:
     return open_run(import_run(path, name, folder=tmp_path, **options))
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For all tests of what is refused."""
-    return export_both(tmp_path_factory.mktemp("exported"), "f32", **MODERN)
-
-
-@pytest.fixture
-def folder(exported: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(exported / "hf", tmp_path / "hf"))
 
 
 def weights(opened: Model) -> dict[str, torch.Tensor]:

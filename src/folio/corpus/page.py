@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from folio.console import table
+from folio.console import amount, table
 from folio.report import html_bars, html_page, html_table
 
 BAR = 24
@@ -81,7 +81,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
         "files": "what you named",
     }[report["split"]]
     return [
-        f"{n_documents:,} document{'s' * (n_documents != 1)}, "
+        f"{amount(n_documents, 'document')}, "
         f"{ledger['characters_in']:,} characters, {report['different_characters']:,} different.",
         f"{families} of similar documents.",
         f"Held out: {ledger['validation']:,} characters ({share:.1%}), {held_out}.",

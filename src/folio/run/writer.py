@@ -274,6 +274,7 @@ class Writer(ABC):
         max_tokens: int | None = None,
         stop: bool = True,
         guard: Guard | None = None,
+        after: str | None = None,
     ) -> Request:
         """Say what a `batch` is to write.
 
@@ -286,17 +287,21 @@ class Writer(ABC):
             max_tokens: the text ends after so many, 1 or more, if not before; None is without end.
             stop: whether it ends where the model ends its document.
             guard: against copies.
+            after: the text of token ids, where it is known.
 
         Raises:
             UserError: the prompt has something that the vocabulary lacks.
         """
-        is_text = isinstance(prompt, str)
+        if isinstance(prompt, str):
+            prompt, after = self.prompt_ids(prompt), prompt
+        elif after is None:
+            after = self.tokenizer.decode(prompt, skip_special=True)
         return Request(
-            prompt=self.prompt_ids(prompt) if is_text else prompt,
+            prompt=prompt,
             config=config,
             max_tokens=max_tokens,
             stop_tokens=self.tokenizer.ends if stop else (),
-            after=prompt if is_text else self.tokenizer.decode(prompt, skip_special=True),
+            after=after,
             draw=draw if guard is None else guard.of_text(),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from folio.errors import UserError
 from folio.generation.guard import Guard
@@ -64,8 +64,8 @@ class Served:
         self, prompt: Prompt, token_ids: Sequence[int], config: SamplingConfig, max_tokens: int
     ) -> Request:
         """Build the request to write a text after a prompt, which has these tokens."""
-        request = self.opened.request(token_ids, config, max_tokens, guard=self.guard)
-        return replace(request, after=prompt) if isinstance(prompt, str) else request
+        after = prompt if isinstance(prompt, str) else None
+        return self.opened.request(token_ids, config, max_tokens, guard=self.guard, after=after)
 
 
 def choose(served: Mapping[str, Served], name: str | None) -> Served:
