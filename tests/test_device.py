@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import struct
 import sys
@@ -225,3 +226,22 @@ def test_cores_are_counted_where_nothing_but_their_number_is_known(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert device.cores(tmp_path) == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not fork")
+def test_a_fork_of_a_process_that_computed_computes_on_one_thread():
+    def compute() -> None:
+        assert choose_device(DeviceConfig(kind="cpu", threads=2)).config.threads == 1
+        torch.rand(1_000_000).exp().sum()
+
+    threads = torch.get_num_threads()
+    assert choose_device(DeviceConfig(kind="cpu", threads=2)).config.threads == 2
+    torch.rand(1_000_000).exp().sum()  # from here on OpenMP has threads
+    fork = multiprocessing.get_context("fork").Process(target=compute)
+    fork.start()
+    try:
+        fork.join(30)
+        assert fork.exitcode == 0
+    finally:
+        fork.kill()
+        torch.set_num_threads(threads)

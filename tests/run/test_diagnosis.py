@@ -190,8 +190,23 @@ def test_a_run_that_was_interrupted_after_one_evaluation_is_no_verdict():
     assert diagnose(events[:-1], 3.3, "runs/x").verdict == "too early"
     at_once = diagnose(curves([], [(1, 4.3, 4.2)], "interrupted"), 3.3, "runs/x")
     assert at_once.reason == "the run was interrupted; its validation loss is 4.300 at step 1."
-    finished = diagnose(curves(fall(4.2, 2.1), [(300, 2.1, 2.05)]), 3.3, "runs/x")
-    assert finished.verdict == "too early" and finished.command.endswith("x --minutes 10")
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "expected"),
+    [
+        (fall(4.2, 2.1), (300, 2.1, 2.05), "healthy"),
+        (fall(4.2, 2.1), (300, 2.9, 2.05), "healthy"),
+        (fall(4.2, 2.1, 100), (100, 2.25, 2.2), "underfit"),
+        (fall(4.2, 2.1, 100), (100, 2.9, 2.2), "healthy"),
+        (fall(4.2, 2.1), (300, 4.5, 2.05), "overfit"),
+        (fall(4.2, 3.26), (300, 3.29, 3.26), "too early"),
+    ],
+)
+def test_a_run_that_finished_has_a_verdict_from_one_evaluation(
+    training: list[float], validation: tuple[int, float, float], expected: str
+):
+    assert diagnose(curves(training, [validation], error=0.01), 3.3, "runs/x").verdict == expected
 
 
 def test_a_training_loss_far_below_the_validation_loss_is_not_called_by_heart():

@@ -122,7 +122,7 @@ def diagnose(
         return Diagnosis("too early", "there is no evaluation yet.", commands.longer(curves.ending))
     if not curves.training:
         return _too_early(curves, commands)
-    rules = (_diverging, _nothing, _overfit, _by_heart, _few, _unsure, _nothing_new, _underfit)
+    rules = (_diverging, _nothing, _overfit, _by_heart, _interrupted, _unsure, _nothing_new, _underfit)
     for rule in rules:
         if found := rule(curves, commands):
             return found
@@ -321,16 +321,14 @@ def _by_heart(curves: Curves, commands: Commands) -> Diagnosis | None:
     return None
 
 
-def _few(curves: Curves, commands: Commands) -> Diagnosis | None:
-    """The run was interrupted, or evaluated only once."""
-    if len(curves.evaluations) > 1 and curves.ending != "interrupted":
-        return None
-    return _too_early(curves, commands)
+def _interrupted(curves: Curves, commands: Commands) -> Diagnosis | None:
+    """The run was interrupted."""
+    return _too_early(curves, commands) if curves.ending == "interrupted" else None
 
 
 def _too_early(curves: Curves, commands: Commands) -> Diagnosis:
     last = curves.last
-    why = "the run was interrupted" if curves.ending == "interrupted" else "one evaluation is few"
+    why = "the run was interrupted" if curves.ending == "interrupted" else "no step is recorded"
     return Diagnosis(
         "too early",
         f"{why}; its validation loss is {last['validation_loss']:.3f} at step {last['step']}.",
@@ -372,11 +370,14 @@ def _nothing_new(curves: Curves, commands: Commands) -> Diagnosis | None:
 def _underfit(curves: Curves, commands: Commands) -> Diagnosis | None:
     last = curves.last
     validation, training = last["validation_loss"], last["training_loss"]
-    earlier = [e for e in curves.evaluations if e["step"] <= last["step"] / 2]
-    # The first evaluation may fall into the second half.
-    before = (earlier or curves.evaluations)[-1 if earlier else 0]["validation_loss"]
-    falling = before - validation > STILL_FALLING * validation
     narrow = validation - training < NARROW_GAP * validation
+    if len(curves.evaluations) == 1:  # what is near to it fell as it did
+        fall = curves.training[len(curves.training) // 2] - curves.training[-1]
+    else:
+        earlier = [e for e in curves.evaluations if e["step"] <= last["step"] / 2]
+        # The first evaluation may fall into the second half.
+        fall = (earlier or curves.evaluations)[-1 if earlier else 0]["validation_loss"] - validation
+    falling = fall > STILL_FALLING * validation
     if curves.ending == "patience" or not (falling and narrow):
         return None
     return Diagnosis(
