@@ -68,3 +68,19 @@ def test_scripts_are_counted_by_letter(tmp_path: Path, capfd: pytest.CaptureFixt
     scripts = json.loads(capfd.readouterr().out)["scripts"]
     expected = {"Latin": 4, "Greek": 1, "Cyrillic": 3, "Hebrew": 4, "Han": 2, "Kana": 2}
     assert scripts == expected | {"Hangul": 2, "emoji": 1}
+
+
+def test_what_comes_next_takes_the_text_as_it_was_given(
+    notes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    other = write(notes.parent, "other notes.txt", "Some other text. " * 30)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    main(["corpus", str(notes), "--validation", str(other), "--corpus.split", "documents"])
+    words = f"{notes} --validation '{other}' --corpus.split documents"
+    assert f"folio train {words} " in capsys.readouterr().err
+
+
+def test_a_recipe_names_its_text(notes: Path, capfd: pytest.CaptureFixture[str]):
+    recipe = write(notes.parent, "recipe.toml", f'[corpus]\nsources = ["{notes}"]\n')
+    main(["corpus", str(recipe), "--json"])
+    assert json.loads(capfd.readouterr().out)["documents"] == 32

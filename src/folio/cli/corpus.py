@@ -20,7 +20,7 @@ def corpus(
     html: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Show what is in your text: folio corpus CORPUS ...
+    """Show what is in your text: folio corpus [CORPUS ... | RECIPE.toml]
 
     Reads files, folders, globs and archives as folio train does, and reports where each byte went,
     what was cleaned, which documents are alike, and how much of the validation text occurs in the
@@ -28,23 +28,22 @@ def corpus(
     documents, --corpus.duplicates.threshold 0.7.
 
     Args:
-        sources: Text, as for folio train.
+        sources: Text or a recipe, as for folio train.
         validation: An out-of-domain file or folder to hold out, too; repeatable.
         html: The page to write; by default runs/corpus.html.
         json: Print JSON, and write no page unless --html names one.
     """
     from folio.corpus.corpus import read_corpus
     from folio.corpus.page import report_lines, report_page
-    from folio.recipe.recipe import make_recipe
+    from folio.recipe.recipe import lay_over, make_recipe, source_layers
     from folio.run.directory import runs_folder
     from folio.storage import atomic_write
 
     positional, flags = split_words(sources)
     check_output(html, "--html", has_page)
-    given: Table = {"corpus": {"sources": positional}} if positional else {}
-    if validation:
-        given = merge(given, {"corpus": {"validation": validation}})
-    config = make_recipe(given, settings_table(flags)).corpus
+    given: Table = {"corpus": {"validation": validation}} if validation else {}
+    given = merge(given, settings_table(flags))
+    config = make_recipe(lay_over(*source_layers(positional), given)).corpus
     report = read_corpus(config).report()
     if json:
         show(json_text(report, indent=2, ensure_ascii=False))
@@ -56,4 +55,6 @@ def corpus(
             file.write(report_page(report))
         say(f"{path}")
     if not json:
-        say_next("corpus", CORPUS=shlex.join(positional or config.sources))
+        held_out = [("validation", path) for path in validation or []]
+        words = [word for name, value in [*held_out, *flags] for word in (f"--{name}", value)]
+        say_next("corpus", CORPUS=shlex.join([*(positional or config.sources), *words]))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from folio import accelerator
 from folio.corpus.canaries import Canary, make_canaries, plant
-from folio.corpus.corpus import Corpus, read_corpus
+from folio.corpus.corpus import Corpus, CorpusConfig, read_corpus
 from folio.corpus.document import Part
 from folio.corpus.turns import END, content_of, have_conversations, spoken
 from folio.errors import UserError
@@ -143,7 +143,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         warnings += _unknown_to(tokenizer, prepared.training(), training, recipe)
     if canaries:
         record["ledger"]["planted"] = sum(len(c.line) * c.times for c in canaries)
-    warnings += _warnings(record, recipe.corpus.sources, len(canaries))
+    warnings += _warnings(record, recipe.corpus, len(canaries))
     write_json(folder / "corpus.json", record)  # for people who look into the cache
     return prepared
 
@@ -282,13 +282,14 @@ def _canaries(recipe: Recipe, tokenizer: Tokenizer, training: Sequence[Part]) ->
     return make_canaries(recipe.corpus.canaries, known, recipe.seed)
 
 
-def _warnings(record: dict[str, Any], sources: Sequence[str], n_canaries: int) -> Iterator[str]:
+def _warnings(record: dict[str, Any], text: CorpusConfig, n_canaries: int) -> Iterator[str]:
     """What a user should know about a text, from its entry in corpus.json."""
     if (leaked := record["leakage"]["after"]["grams"]) > LEAKS:
+        held_out = (word for path in text.validation for word in ("--validation", path))
         yield (
             f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
             f"training text too, so its loss flatters; see the loss on its clean part, and "
-            f"folio corpus {shlex.join(sources[:3])}"
+            f"{shlex.join(['folio', 'corpus', *text.sources, *held_out])}"
         )
     n_validation = record["tokens"]["validation"]
     n_unknown = record["tokens"]["unknown_in_validation"]
