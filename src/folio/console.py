@@ -326,15 +326,20 @@ def few_digits(number: float) -> str:
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Format a table with padded columns; numbers are aligned to the right.
 
-    >>> print(table(["run", "loss"], [["a", "1.5"], ["bb", "12.25"]]))
-    run   loss
-    a      1.5
-    bb   12.25
+    >>> print(table(["run", "nats per\\ntoken"], [["a", "1.5"], ["bb", "12.25"]]))
+         nats per
+    run     token
+    a         1.5
+    bb      12.25
     """
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    words = [title.split("\n") for title in header]
+    height = max(map(len, words))
+    heads = zip(*([""] * (height - len(lines)) + lines for lines in words))
     numeric = [are_numbers(column) for column in zip(*rows)] or [False] * len(header)
+    all_rows = [*heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*all_rows)]
     lines = []
-    for row in (header, *rows):
+    for row in all_rows:
         cells = [
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(row, widths, numeric)

@@ -82,15 +82,15 @@ def test_a_leaky_split_is_warned_of_and_its_clean_part_and_other_texts_are_score
     corpus = {"split": "documents", "validation": [str(story)]}
     result = folio.train(str(tmp_path / "notes"), name="run", corpus=corpus, **SETTINGS)
     losses = {text.name: text for text in result.held_out}
-    assert list(losses) == ["validation", "clean part", "elsewhere"]
+    assert list(losses) == ["validation", "novel subset", "out-of-domain"]
     best = result.state.best_validation_loss
     assert losses["validation"].nats_per_token == pytest.approx(best, rel=1e-4)
-    assert losses["elsewhere"].nats_per_token > best
-    assert losses["elsewhere"].targets == len(story.read_text()) - 1
-    assert 0 < losses["clean part"].targets < losses["validation"].targets
-    assert json.loads(result.run.held_out_file.read_text())[2]["name"] == "elsewhere"
+    assert losses["out-of-domain"].nats_per_token > best
+    assert losses["out-of-domain"].targets == len(story.read_text()) - 1
+    assert 0 < losses["novel subset"].targets < losses["validation"].targets
+    assert json.loads(result.run.held_out_file.read_text())[2]["name"] == "out-of-domain"
     card = result.run.card_file.read_text()
-    assert "loss, clean part" in card and "loss, elsewhere" in card
+    assert "loss, novel subset" in card and "loss, out-of-domain" in card
     leakage = result.run.corpus()["leakage"]["after"]
     # Each held-out document begins with that sentence; some verses come again too.
     assert 2 * len(SHARED) / losses["validation"].targets <= leakage["covered"] < 0.5

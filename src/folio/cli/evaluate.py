@@ -23,18 +23,15 @@ if TYPE_CHECKING:
 
 ADAPTIVE_WORK = 6
 """What a token costs with --adaptive, as so many that are read: some ten minutes are allowed."""
-COLUMNS = (
-    "text",
-    "protocol",
-    "targets",
-    "nats_per_token",
-    "standard_error",
-    "perplexity",
-    "bits_per_character",
-    "bits_per_byte",
-    "unknown_share",
-)
-"""Columns of the table, for records that have them."""
+COLUMNS = {
+    "targets": "targets",
+    "nats_per_token": "nats per\ntoken",
+    "perplexity": "perplexity",
+    "bits_per_character": "bits per\ncharacter",
+    "bits_per_byte": "bits per\nbyte",
+    "unknown_share": "unknown\nshare",
+}
+"""Columns of the table of scores, for records that have them, and their titles."""
 
 
 def evaluate(
@@ -130,9 +127,16 @@ def evaluate(
 
 
 def _show_scores(records: list[Table], with_text: bool) -> None:
-    names = [name for name in COLUMNS if name in records[0] and (with_text or name != "text")]
-    rows = [[_cell(record.get(name, "-")) for name in names] for record in records]
-    show(table([name.replace("_", " ") for name in names], rows))
+    """Show scores, those of one text one below the other."""
+    names = [name for name in COLUMNS if any(name in record for record in records)]
+    rows, before = list[list[str]](), None
+    for record in records:
+        protocol = record["protocol"].removeprefix("exact, ")
+        if with_text:
+            is_new, before = record["text"] != before, record["text"]
+            protocol = f"{before}, {protocol}" if is_new else f"  {protocol}"
+        rows.append([protocol, *(_cell(name, record) for name in names)])
+    show(table(["", *(COLUMNS[name] for name in names)], rows))
 
 
 def _table_of(baselines: list[Baseline]) -> str:
@@ -259,5 +263,9 @@ def _evaluate_adaptive(
     return records, others, compare_reading(scores[-1], others)
 
 
-def _cell(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else f"{value}"
+def _cell(name: str, record: Table) -> str:
+    value = record.get(name, "-")
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else value
+    with_error = name == "nats_per_token" and math.isfinite(record["standard_error"])
+    return f"{value:.4f}" + with_error * f" ± {record['standard_error']:.4f}"

@@ -288,7 +288,7 @@ def _warnings(record: dict[str, Any], text: CorpusConfig, n_canaries: int) -> It
         held_out = (word for path in text.validation for word in ("--validation", path))
         yield (
             f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
-            f"training text too, so its loss flatters; see the loss on its clean part, and "
+            f"training text too, so its loss flatters; see the loss on its novel subset, and "
             f"{shlex.join(['folio', 'corpus', *text.sources, *held_out])}"
         )
     n_validation = record["tokens"]["validation"]

@@ -122,7 +122,16 @@ def diagnose(
         return Diagnosis("too early", "there is no evaluation yet.", commands.longer(curves.ending))
     if not curves.training:
         return _too_early(curves, commands)
-    rules = (_diverging, _nothing, _overfit, _by_heart, _interrupted, _unsure, _nothing_new, _underfit)
+    rules = (
+        _diverging,
+        _nothing,
+        _overfit,
+        _by_heart,
+        _interrupted,
+        _unsure,
+        _nothing_new,
+        _underfit,
+    )
     for rule in rules:
         if found := rule(curves, commands):
             return found

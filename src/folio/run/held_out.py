@@ -29,7 +29,7 @@ BEFORE = ", before"
 """Suffix of a text's name for the loss of the weights that the run began with."""
 ALONE = ", without n-grams"
 """Suffix of a text's name for the loss of a model alone that is read beside n-grams."""
-NAMES = {"old": OLD_TEXT}
+NAMES = {"elsewhere": "out-of-domain", "old": OLD_TEXT}
 """Token file -> name of its text, if different."""
 
 
@@ -38,9 +38,9 @@ class HeldOut:
     """An exact loss on a held-out text."""
 
     name: str
-    """`validation`: all of that text; `clean part`: the part of it that is new to the training
-    text; `elsewhere`: out-of-domain text; `test`: text that no choice depends on; `old text`: the
-    validation text of the run that this one began with."""
+    """`validation`: all of that text; `novel subset`: the part of it that is new to the training
+    text; `out-of-domain`: the text of `--validation`; `test`: text that no choice depends on; `old
+    text`: the validation text of the run that this one began with."""
     targets: int
     nats_per_token: float
     standard_error: float
@@ -98,7 +98,7 @@ def evaluate_held_out(
     if run.tokens_file("clean").exists():
         clean = (open_token_file(run.tokens_file("clean"))[1:] == 1) & counted
         if 0 < clean.sum() < counted.sum():
-            texts.append(_held_out("clean part", nll[clean], blocks[clean]))
+            texts.append(_held_out("novel subset", nll[clean], blocks[clean]))
     others = [evaluate_on(opened, name, device, sample) for name in ("elsewhere", "test")]
     others += [evaluate_on(opened, "old", device, OLD_TARGETS)]  # as before training
     return texts + [text for text in others if text]
