@@ -125,6 +125,7 @@ def test_what_reads_only_the_end_of_a_long_text_says_so(
     names = [b.name for b in measure_baselines(opened)]
     assert any(re.fullmatch(r"n-grams of \d+, chosen on the last 0 MB", name) for name in names)
     assert "xz -9e, after the last 0 MB" in names
+    assert {"PPMd, order 6", "PPMd, order 16"} <= {*names}
 
 
 def test_an_error_beside_the_n_grams_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -189,6 +190,12 @@ def test_what_counts_best_is_the_table_of_spellings():
     apart = baseline("PPMd, order 16, in the model's windows", "static", 1.44)
     words = "1% above PPMd, order 16, in the model's windows, a table of spellings"
     assert words in compare(some_score(1.45, 0.001), [*OTHERS, apart])
+
+
+def test_a_compressor_that_learns_is_the_better_of_two():
+    longer = baseline("PPMd, order 16", "adaptive", 1.30)
+    words = "4% below PPMd, order 16, which learns from the text"
+    assert words in compare(some_score(1.25, 0.001), [*OTHERS, longer])
 
 
 def test_a_few_characters_decide_nothing():

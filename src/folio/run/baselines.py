@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.evaluation.compressors import (
-    PPMD_ORDER,
     PPMD_ORDER_LONG,
+    PPMD_ORDERS,
     PPMD_READS,
     XZ_READS,
     has_ppmd,
@@ -155,7 +155,7 @@ def measure_ppmd(
     text = TokenText(whole[:n_tokens], opened.tokenizer)
     held_out = _HeldOut(text.whole(), text.n_characters, n_tokens - 1)
     part = f", the first {n_tokens:,} tokens" if n_tokens < len(whole) else ""
-    for order in (PPMD_ORDER, PPMD_ORDER_LONG):
+    for order in PPMD_ORDERS:
         name = _named(f"PPMd, order {order}{part}", before, PPMD_READS)
         same = next((baseline for baseline in known if baseline.name == name), None)
         found.append(same or _ppmd(name, before, held_out, order))
@@ -192,9 +192,9 @@ def _compressors(
     """Compress the held-out text; by PPMd also its pieces, if there are some, each by itself."""
     nats = xz_bits(before, held_out.text, goes_on) * math.log(2)
     found = [held_out.baseline(_named("xz -9e", before, XZ_READS), "adaptive", nats)]
-    if has_ppmd():
-        name = _named(f"PPMd, order {PPMD_ORDER}", before, PPMD_READS)
-        found.append(_ppmd(name, before, held_out, PPMD_ORDER, goes_on))
+    for order in PPMD_ORDERS if has_ppmd() else ():
+        name = _named(f"PPMd, order {order}", before, PPMD_READS)
+        found.append(_ppmd(name, before, held_out, order, goes_on))
     if pieces:
         apart = [(p.known, p.text) for p in pieces]
         nats = ppmd_bits_apart(before, apart, goes_on) * math.log(2)
@@ -276,7 +276,8 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
     def static(name: str) -> Baseline | None:
         return next((b for b in baselines if b.name.startswith(name) and b.kind == "static"), None)
 
-    ppmd = next((b for b in baselines if b.name.startswith("PPMd") and b.kind == "adaptive"), None)
+    learning = [b for b in baselines if b.name.startswith("PPMd") and b.kind == "adaptive"]
+    ppmd = min(learning, key=lambda b: b.nats_per_token, default=None)
     counting = [b for b in map(static, ("n-grams", "PPMd")) if b]
     table = min(counting, key=lambda b: b.nats_per_token, default=None)
     frequencies = static("character frequencies")
