@@ -118,7 +118,7 @@ WHATSAPP = Format(
     takes="rows",
     settings=("chat_times",),
     laid_out=False,
-    revision=4,
+    revision=5,
 )
 OTHERS = (LINES, MARKED, WHATSAPP)
 """Formats that no file name tells."""
