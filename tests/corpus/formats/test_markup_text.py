@@ -58,6 +58,21 @@ def test_org_gives_headings_prose_code_and_tables(tmp_path: Path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (":smile:\nThen it rained.\n* Two\nSun.\n", ":smile:\nThen it rained.\nTwo\nSun.\n"),
+        (":note:\nSaid.\n:LOG:\nno\n:END:\nSun.\n", ":note:\nSaid.\nSun.\n"),
+        (":END:\nSun.\n", ":END:\nSun.\n"),
+        ("#+begin_comment\nSaid.\n* Two\nSun.\n", "Said.\nTwo\nSun.\n"),
+        ("#+begin_export html\nSaid.\n#+end_comment\n", "Said.\n#+end_comment\n"),
+        ("#+begin_comment\nno\n:smile:\n#+end_comment\nSun.\n", "Sun.\n"),
+    ],
+)
+def test_what_does_not_end_before_a_heading_hides_nothing(tmp_path: Path, lines: str, text: str):
+    assert texts(write(tmp_path, "a.org", f"* One\n{lines}")) == [f"One\n{text}"]
+
+
 LATEX = r"""\documentclass{article} % a comment
 \newcommand{\x}[1]{y}
 \title{A title}

@@ -97,7 +97,7 @@ FORMATS = (
         revision=5,
     ),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
-    Format("org", (".org",), "org.read_org", takes="rows", laid_out=False),
+    Format("org", (".org",), "org.read_org", takes="rows", laid_out=False, revision=4),
     Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=5),
     Format(
         "xml",
