@@ -163,6 +163,16 @@ def test_a_mailbox_of_windows_or_after_empty_lines_is_read(tmp_path: Path, befor
     assert bodies(tmp_path, before + mailbox) == ["One.", "Two."]
 
 
+@pytest.mark.parametrize("name", ["Inbox", "Sent.mbox/mbox"])
+def test_a_mailbox_without_a_suffix_is_found_in_a_folder_and_read_as_one(tmp_path: Path, name: str):
+    write(tmp_path, name, f"{BEGIN}Subject: x\n\nOne.\n\n{BEGIN}\nTwo.\n")
+    write(tmp_path, "Makefile", "From here: there\n")
+    for source in (tmp_path, tmp_path / name):
+        reading = read_documents([str(source)], CorpusConfig())
+        assert [document.text.rstrip("\n") for document in reading.documents] == ["One.", "Two."]
+        assert reading.findings.skipped == ({"Makefile": 1} if source == tmp_path else {})
+
+
 @pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf"])
 def test_a_mail_after_an_empty_line_is_read(tmp_path: Path, before: bytes):
     path = write(tmp_path, "a.eml", before + MAIL.encode())

@@ -46,6 +46,9 @@ class Format:
         return getattr(importlib.import_module(f"folio.corpus.formats.{module}"), function)
 
 
+MAILBOX = Format(
+    "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=7
+)
 FORMATS = (
     Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
     Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=4),
@@ -54,9 +57,7 @@ FORMATS = (
     Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=4),
     Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=5),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
-    Format(
-        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=6
-    ),
+    MAILBOX,
     Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax"),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=5),
     Format(

@@ -25,7 +25,7 @@ MOST_PARTS = 100
 parts within parts."""
 LINE_BYTES = 1 << 20
 """How much of a line is read at once."""
-_DATED = re.compile(
+ENVELOPE = re.compile(
     rb"From .*?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +"
     rb"(?:[A-Z][a-z]{2} +\d{1,2}|\d{1,2} +[A-Z][a-z]{2}) +"
     rb"(?:\d{4} +)?\d{1,2}:\d{2}(?::\d{2})?(?: +(?:[A-Z]{1,5}|[+-]\d{4}|\d{4}))*"
@@ -129,7 +129,7 @@ def _is_envelope(line: bytes, after_empty: bool, file: BinaryIO) -> bool:
     """
     if not line.startswith(b"From "):
         return False
-    if _DATED.match(line[:1000]):
+    if ENVELOPE.match(line[:1000]):
         return True
     if not after_empty:
         return False
@@ -152,7 +152,7 @@ def _body(head: list[bytes], file: BinaryIO) -> bytes:
         file.seek(begin + n_bytes)
         line = file.read(1000).lstrip(b"\r\n").partition(b"\n")[0]
         file.seek(begin)
-        if _DATED.match(line) or not line:
+        if ENVELOPE.match(line) or not line:
             return file.read(n_bytes)
     return b""
 
