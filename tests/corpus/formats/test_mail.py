@@ -50,6 +50,9 @@ def test_a_mailbox_may_begin_with_something_else(tmp_path: Path):
     assert document.text == "Wir kommen gegen sieben. Schön!\n"
 
 
+TICKET = "Your trip:\n\nFrom: Berlin\nTo: Paris\nDate: 12 March\n\nDo not forget the tickets.\n"
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -65,7 +68,13 @@ def test_a_mailbox_may_begin_with_something_else(tmp_path: Path):
         ("Yes.\n\nVon: Ben\nGesendet: Montag\nAn: Anna\n\nSo?\n", "Yes.\n"),
         ("Yes.\n\n*From:* Ben\n*Sent:* Monday\n\nSo?\n", "Yes.\n"),
         ("From: the sea\nwe came.\n", "From: the sea\nwe came.\n"),
+        ("Yes.\n\nFrom: Ben\nTo: Anna\nDate: Monday\nSubject: Rain\n\nSo?\n", "Yes.\n"),
+        ("Yes.\n\nDe: Ben <b@c.fr>\nDate: lundi\n\nSo?\n", "Yes.\n"),
+        (TICKET, TICKET),
         ("Yes.\n-- \nAnna\n\n-- \nlist\n", "Yes.\n"),
+        ("Plan:\n--\nMonday.\n--\nTuesday.\n", "Plan:\n--\nMonday.\n--\nTuesday.\n"),
+        ("Plan:\n--\nMonday.\n--\nTuesday.\n-- \nAnna\n", "Plan:\n--\nMonday.\n--\nTuesday.\n"),
+        ("Yes.\n--\nAnna\n---- Original Message ----\nSo?\n--\nBen\n", "Yes.\n"),
         ("One.\n--\n" + "A line.\n" * 30, "One.\n--\n" + "A line.\n" * 30),
         (f"Yes.\n{'_' * 47}\nPython mailing list\nhttps://l.org\n", "Yes.\n"),
         ("See:\n\nbegin 644 a.txt\n#0V%T\n`\nend\n\nBye.\n", "See:\n\nBye.\n"),

@@ -59,7 +59,7 @@ FORMATS = (
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
     MAILBOX,
     Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax"),
-    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=5),
+    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=6),
     Format(
         "subtitles",
         (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
