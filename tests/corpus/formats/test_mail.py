@@ -261,6 +261,38 @@ def test_what_a_page_quotes_is_counted(tmp_path: Path):
     assert dropped["quoted mail"] == len("On Monday:So?x")
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("markdown", "# Rain\nIt *rains*.\n", "# Rain\nIt *rains*.\n"),
+        ("enriched", "<color><param>red</param>It</color>\nrains.\n\nAnn\n", "It rains.\nAnn\n"),
+    ],
+)
+def test_a_mail_in_markdown_or_enriched_text_is_read(
+    tmp_path: Path, kind: str, body: str, said: str
+):
+    assert text_of(tmp_path, f"Content-Type: text/{kind}\n\n{body}")[0] == said
+
+
+@pytest.mark.parametrize(
+    ("status", "n_read"),
+    [
+        ("X-Mozilla-Status: 0009", 1),
+        ("X-Mozilla-Status: 0001", 2),
+        ("X-Status: AD", 1),
+        ("X-Status: unread", 2),
+    ],
+)
+def test_what_was_deleted_from_a_mailbox_is_counted(tmp_path: Path, status: str, n_read: int):
+    deleted = f"Subject: x\n{status}\n\nGone.\n\n"
+    mailbox = f"{BEGIN}{deleted}{BEGIN}\nX-Mozilla-Status: 0009 is what it says.\n"
+    path = write(tmp_path, "a.mbox", mailbox)
+    reading = read_documents([str(path)], CorpusConfig())
+    assert len(reading.documents) == n_read
+    counted = reading.tally.dropped["messages that were deleted"]
+    assert counted == (len(deleted) if n_read == 1 else 0)
+
+
 def test_an_encrypted_mail_is_counted_as_one(tmp_path: Path):
     secret = "Content-Type: application/pkcs7-mime; name=smime.p7m\n\nMIIB\n"
     _, dropped = text_of(tmp_path, mail_of(PLAIN.format("See below."), secret))

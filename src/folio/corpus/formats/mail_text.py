@@ -53,6 +53,10 @@ _PACKED = re.compile(
 )
 """Matches a uuencoded file."""
 
+_PARAMETER = re.compile(r"<param>.{0,1000}?</param>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<<|</?[\w-]{1,60}>")
+_LINE_ENDS = re.compile(r"\n+")
+
 
 def written(body: str, notes: Notes) -> str:
     """Remove the signature, quoted lines and their attributions."""
@@ -97,6 +101,20 @@ def unwrapped(text: str, joined: bool) -> str:
         lines.append(line)
         goes_on = plain and line.endswith(" ")
     return "\n".join(lines)
+
+
+def enriched(text: str, notes: Notes) -> str:
+    """The text of RFC 1896: a line end is a space unless several follow each other.
+
+    >>> enriched("<bold>Good</bold>\\nmorning <<b>.\\n\\nAnn", Notes())
+    'Good morning <b>.\\nAnn'
+    """
+    for setting in _PARAMETER.findall(text):
+        notes.drop("attributes", setting)
+    text = _TAG.sub(
+        lambda tag: "<" if tag[0] == "<<" else "", _PARAMETER.sub("", text.strip("\r\n"))
+    )
+    return _LINE_ENDS.sub(lambda ends: ends[0][1:] or " ", text.replace("\r\n", "\n"))
 
 
 def quoted_in_a_page(tag: str, given: dict[str, str | None]) -> str:
