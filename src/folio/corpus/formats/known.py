@@ -64,7 +64,7 @@ FORMATS = (
         "subtitles",
         (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
         "subtitles.read_subtitles",
-        revision=6,
+        revision=7,
     ),
     Format(
         "json",
