@@ -72,7 +72,7 @@ FORMATS = (
         "chats.read_json",
         settings=("text_column", "chat_times", "conversations"),
         laid_out=False,
-        revision=6,
+        revision=7,
     ),
     Format(
         "parquet",
