@@ -183,6 +183,16 @@ def test_messenger_gives_the_newest_first_and_escapes_bytes(tmp_path: Path):
     assert text.startswith("[2023-11-14 22:13] Zoë: ")
 
 
+def test_an_encrypted_chat_of_messenger_is_a_chat(tmp_path: Path):
+    messages = [
+        {"senderName": "Zoë", "text": "Hallo", "timestamp": 1700000000000, "type": "text"},
+        {"senderName": "Ben", "text": "Grüße", "timestamp": 1700000060000, "type": "text"},
+    ]
+    path = write(tmp_path, "a.json", json.dumps({"threadName": "Ben_1", "messages": messages}))
+    assert texts(path) == ["Zoë: Hallo\nBen: Grüße\n"]
+    assert texts(path, chat_times=True)[0].startswith("[2023-11-14 22:13] Zoë: ")
+
+
 def test_who_speaks_in_slack_and_discord_and_what_their_programs_report(tmp_path: Path):
     slack = [
         {"user": "U1", "user_profile": {"real_name": "Ulla"}, "ts": "1.0", "text":

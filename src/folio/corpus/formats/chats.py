@@ -25,7 +25,7 @@ from folio.errors import UserError
 _CHAT_MARKS = ("ts", "date", "timestamp", "timestamp_ms", "date_unixtime", "role", "sender")
 """Each message of an export has one of these keys."""
 _SAID = ("text", "content")
-_SPEAKERS = ("role", "from", "speaker", "sender", "sender_name", "user")
+_SPEAKERS = ("role", "from", "speaker", "sender", "sender_name", "senderName", "user")
 _LISTS_OF_CHATS = ("chats", "left_chats")
 """Keys of Telegram's export of everything."""
 _SAID_IN_SLACK = ("thread_broadcast", "me_message", "file_share", "file_comment")
