@@ -372,3 +372,17 @@ def test_a_page_that_a_script_would_show_is_read(tmp_path: Path):
     assert text_of(reading) == "Name|All."
     assert any("is hidden, and is read" in line for line in reading.warnings())
     assert "hidden text" not in reading.tally.dropped
+
+
+def test_a_title_that_no_reader_of_a_book_or_a_mail_displays_is_counted(tmp_path: Path):
+    page = "<html><head><title>Unknown</title></head><body>{}</body></html>"
+    parts = ("<p>It was a dark night and the</p>", "<p>rain fell.</p>")
+    book = making.epub({f"{i}.html": page.format(part) for i, part in enumerate(parts)})
+    mail = f"Content-Type: text/html\n\n{page.format(parts[1])}"
+    for name, content, text, n in (
+        ("a.epub", book, "It was a dark night and the|rain fell.", 2),
+        ("a.eml", mail, "rain fell.", 1),
+    ):
+        reading = read(tmp_path, name, content)
+        assert text_of(reading) == text
+        assert reading.tally.dropped["titles that nothing shows"] == n * len("Unknown")

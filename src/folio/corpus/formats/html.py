@@ -55,17 +55,23 @@ _SPACES = re.compile(r"[ \t\n\r\f]+")
 
 def read_html(data: bytes, notes: Notes) -> Iterator[Passage]:
     """Read the text of a page as one passage."""
-    yield Passage(html_text(decode_page(data, notes), notes))
+    yield Passage(html_text(decode_page(data, notes), notes, with_title=True))
 
 
 LeftOut = Callable[[str, dict[str, str | None]], str]
 """Tells why an element with this tag and attributes is skipped; empty if it is not."""
 
 
-def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: "") -> str:
+def html_text(
+    page: str,
+    notes: Notes,
+    left_out: LeftOut = lambda tag, given: "",
+    with_title: bool = False,
+) -> str:
     """The text of a page: blocks are separated by empty lines, cells by tabs.
 
-    Hidden text is left out unless there is no other, as on pages that a script reveals.
+    Hidden text is left out unless there is no other, as on pages that a script reveals. A browser
+    shows the title of a page; nothing shows that of a mail, or of a file in a book.
     """
 
     def unseen(tag: str, given: dict[str, str | None]) -> str:
@@ -78,10 +84,12 @@ def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: ""
     notes.dropped.update(walk.notes.dropped)
     text = walk.writer.text()
     words = _SPACES.sub(" ", "".join(walk.title)).strip()
-    if words and words not in _SPACES.sub(" ", text):
+    if words and words in _SPACES.sub(" ", text):
+        notes.drop("titles that the page says again", words)
+    elif words and with_title:
         text = f"{words}\n\n{text}"
     else:
-        notes.drop("titles that the page says again", words)
+        notes.drop("titles that nothing shows", words)
     return text.strip("\n") + "\n" if text.strip() else ""
 
 

@@ -51,14 +51,14 @@ MAILBOX = Format(
 )
 FORMATS = (
     Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
-    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=4),
+    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=5),
     Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=5),
     Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=5),
-    Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=4),
+    Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=5),
     Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=5),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
     MAILBOX,
-    Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax"),
+    Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax", revision=4),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=6),
     Format(
         "subtitles",

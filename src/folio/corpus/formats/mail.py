@@ -97,7 +97,7 @@ def read_saved_page(data: bytes, notes: Notes) -> Iterator[Passage]:
         for beside in (part.preamble, part.epilogue):
             notes.drop("what stands beside the parts", beside)
         if part.get_content_type() == "text/html":
-            yield Passage(html_text(_content(part, notes), notes))
+            yield Passage(html_text(_content(part, notes), notes, with_title=True))
         elif not part.is_multipart():
             notes.dropped["attachments"] += _packed_bytes(part)
 
