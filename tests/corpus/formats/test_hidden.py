@@ -159,6 +159,15 @@ def test_a_large_first_letter_begins_its_word(tmp_path: Path):
     assert text_of(read(tmp_path, "a.docx", word(body))) == "Drop by drop.|In a frame.|Next."
 
 
+def test_a_paragraph_whose_end_is_deleted_goes_on_in_the_next_one_of_its_body(tmp_path: Path):
+    joined = "<w:p><w:pPr><w:rPr><w:del/></w:rPr></w:pPr>{}</w:p>".format
+    cells = "".join(f"<w:tc>{joined(run(text))}</w:tc>" for text in ("A", "B"))
+    table = f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>"
+    body = f"{joined(run('One '))}<w:p>{run('line.')}</w:p>{joined(run('Two'))}{table}"
+    body += joined(run("The end."))
+    assert text_of(read(tmp_path, "a.docx", word(body))) == "One line.|Two|A\tB|The end."
+
+
 # ---- presentations ---------------------------------------------------------------------
 
 
@@ -323,6 +332,16 @@ def test_what_an_odt_hides_is_counted(tmp_path: Path, hidden: str):
     reading = read(tmp_path, "a.odt", making.zip_of({"content.xml": content}))
     assert text_of(reading) == "Shown"
     assert reading.tally.dropped["hidden text"] == len("Ghost")
+
+
+def test_a_field_that_shows_the_title_of_an_odt_is_read_and_that_of_a_picture_is_not(
+    tmp_path: Path,
+):
+    picture = "<draw:frame xmlns:draw='d' xmlns:svg='s'><svg:title>A lamp</svg:title></draw:frame>"
+    body = f"<text:p><text:title>My book</text:title> by me{picture}</text:p>"
+    reading = read(tmp_path, "a.odt", making.odt(body))
+    assert text_of(reading) == "My book by me"
+    assert reading.tally.dropped["descriptions of pictures and fields"] == len("A lamp")
 
 
 def test_workbooks_and_presentations_of_open_document_are_read(tmp_path: Path):

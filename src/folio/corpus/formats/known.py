@@ -52,8 +52,8 @@ MAILBOX = Format(
 FORMATS = (
     Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
     Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=5),
-    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=5),
-    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=5),
+    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=6),
+    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=6),
     Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=5),
     Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=5),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
@@ -99,7 +99,7 @@ FORMATS = (
     ),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
     Format("org", (".org",), "org.read_org", takes="rows", laid_out=False, revision=4),
-    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=5),
+    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=6),
     Format(
         "xml",
         (".xml", ".tei", ".fb2", ".docbook", ".dbk", ".nxml", ".rss", ".atom", ".opml", ".dita"),
