@@ -84,7 +84,7 @@ FORMATS = (
         laid_out=False,
         accounts=False,
         extra="parquet",
-        revision=5,
+        revision=6,
     ),
     Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False, revision=4),
     Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False, revision=4),
@@ -95,7 +95,7 @@ FORMATS = (
         takes="rows",
         settings=("conversations",),
         laid_out=False,
-        revision=5,
+        revision=6,
     ),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
     Format("org", (".org",), "org.read_org", takes="rows", laid_out=False, revision=4),
@@ -107,7 +107,7 @@ FORMATS = (
         "defusedxml",
         settings=("text_column",),
         laid_out=False,
-        revision=5,
+        revision=6,
     ),
 )
 LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)
