@@ -11,6 +11,7 @@ from folio.corpus.formats.whatsapp import begins_as_chat
 
 BLOCK_BYTES = 1 << 20
 LINE_BYTES = 1000
+"""How much of the first line of a file without a suffix is looked at."""
 
 
 def first_look(path: Path) -> Format | None:
@@ -42,7 +43,7 @@ def is_mailbox(name: str, path: Path) -> bool:
     """
     if PurePath(name).suffix:
         return False
-    from folio.corpus.formats.mail import ENVELOPE
+    from folio.corpus.formats.mail import ENVELOPE  # here, since few files need what it imports
 
     try:
         with path.open("rb") as file:

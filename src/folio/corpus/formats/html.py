@@ -196,7 +196,7 @@ class _Writer:
         elif self.space and self.parts and not self.parts[-1].endswith(("\n", "\t")):
             self.parts.append(" ")
         self.waiting, self.space = 0, False
-        for i in range(len(self.cells) - 1, -1, -1):
+        for i in range(len(self.cells) - 1, -1, -1):  # the cells that begin with this text
             if self.cells[i] is not None:
                 break
             self.cells[i] = self.n_line_ends

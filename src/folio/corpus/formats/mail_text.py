@@ -52,7 +52,6 @@ _PACKED = re.compile(
     re.MULTILINE,
 )
 """Matches a uuencoded file."""
-
 _PARAMETER = re.compile(r"<param>.{0,1000}?</param>", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"<<|</?[\w-]{1,60}>")
 _LINE_ENDS = re.compile(r"\n+")
