@@ -22,9 +22,10 @@ from folio.corpus.cleaning import (
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
 from folio.corpus.files import Findings, SourceFile, find_files, is_plain
-from folio.corpus.formats.first_look import first_look
+from folio.corpus.formats.first_look import first_look, is_mailbox
 from folio.corpus.formats.known import (
     LINES,
+    MAILBOX,
     MARKED_UP,
     PROSE_SUFFIXES,
     TIKA,
@@ -176,6 +177,8 @@ def reader_of(file: SourceFile, options: ReadingOptions) -> Format | None:
         if options.documents == "lines":
             return LINES
         return first_look(file.path)
+    if known is None and is_mailbox(file.kind, file.path):
+        return MAILBOX
     if known is not None and known.name in MARKED_UP and options.markup == "source":
         return None
     if known is None and options.engine == "tika" and not is_plain(file.kind):

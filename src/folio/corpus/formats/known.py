@@ -46,24 +46,25 @@ class Format:
         return getattr(importlib.import_module(f"folio.corpus.formats.{module}"), function)
 
 
+MAILBOX = Format(
+    "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=7
+)
 FORMATS = (
     Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
-    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=4),
-    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=5),
-    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=5),
-    Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=4),
+    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=5),
+    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=6),
+    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=6),
+    Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=5),
     Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=5),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
-    Format(
-        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=6
-    ),
-    Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax"),
-    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=5),
+    MAILBOX,
+    Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax", revision=4),
+    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=6),
     Format(
         "subtitles",
         (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
         "subtitles.read_subtitles",
-        revision=6,
+        revision=7,
     ),
     Format(
         "json",
@@ -71,7 +72,7 @@ FORMATS = (
         "chats.read_json",
         settings=("text_column", "chat_times", "conversations"),
         laid_out=False,
-        revision=6,
+        revision=7,
     ),
     Format(
         "parquet",
@@ -83,7 +84,7 @@ FORMATS = (
         laid_out=False,
         accounts=False,
         extra="parquet",
-        revision=5,
+        revision=6,
     ),
     Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False, revision=4),
     Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False, revision=4),
@@ -94,11 +95,11 @@ FORMATS = (
         takes="rows",
         settings=("conversations",),
         laid_out=False,
-        revision=5,
+        revision=6,
     ),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
-    Format("org", (".org",), "org.read_org", takes="rows", laid_out=False),
-    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=5),
+    Format("org", (".org",), "org.read_org", takes="rows", laid_out=False, revision=4),
+    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=6),
     Format(
         "xml",
         (".xml", ".tei", ".fb2", ".docbook", ".dbk", ".nxml", ".rss", ".atom", ".opml", ".dita"),
@@ -106,7 +107,7 @@ FORMATS = (
         "defusedxml",
         settings=("text_column",),
         laid_out=False,
-        revision=5,
+        revision=6,
     ),
 )
 LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)
@@ -118,7 +119,7 @@ WHATSAPP = Format(
     takes="rows",
     settings=("chat_times",),
     laid_out=False,
-    revision=4,
+    revision=5,
 )
 OTHERS = (LINES, MARKED, WHATSAPP)
 """Formats that no file name tells."""
