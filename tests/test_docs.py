@@ -79,6 +79,22 @@ def test_every_file_of_a_run_has_a_place(site: Path, book: Path):
         assert tokens.sub(r"tokens/train\1.bin", inside.sub(r"\1/", path)) in there, path
 
 
+def test_every_variable_that_folio_reads_has_a_place(site: Path):
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    named = set(re.findall(r"FOLIO_[A-Z_]+", "".join(sources)))
+    assert "FOLIO_CACHE" in named and named <= anchors(site, "environment")
+
+
+def test_every_folder_of_the_cache_is_on_the_page_that_says_what_stays_there():
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    folders = set(re.findall(r'cache_folder\(\) / "(\w+)"', "".join(sources)))
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
+    holding_text = {"tokens", "extracted", "members", "stdin", "novel"}
+    others = {"corpora", "gpt2", "imported", "kernels", "checks"}  # downloads, models, the machine
+    assert folders == holding_text | others
+    assert all(f"`{name}`" in page for name in holding_text)
+
+
 def test_every_room_with_errors_has_a_place_and_the_usual_ones_exist(site: Path):
     rooms = errors.by_room()
     assert len(rooms) > 15 and set(rooms) <= anchors(site, "errors")
