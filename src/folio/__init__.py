@@ -139,8 +139,7 @@ def measure_recall(
 
     Args:
         run, checkpoint: as in `load`.
-        settings: fields of RecallConfig: `samples=75, temperature=0.8, passages=4096, length=50,
-            seed=1`.
+        settings: fields of `RecallConfig`, such as `samples=20` or `twin=True`.
 
     Raises:
         UserError: there is no such run or setting.
