@@ -35,7 +35,7 @@ VERBS = {
     "tokens": "Encode text of any size into a store of tokens, by any number of processes.",
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",
     "tune": "Search for the best settings, within a budget.",
-    "explain": "See what a model makes of a text: surprise, attention, embeddings.",
+    "explain": "See what a model makes of a text: surprisal, attention, embeddings.",
     "recall": "Find out whether a model learned or copies, and what it knows by heart.",
     "export": "Export a model to transformers, llama.cpp and Ollama, or as one page.",
     "serve": "Serve models over HTTP with OpenAI's API, and a page to write on.",

@@ -57,7 +57,7 @@ def _body(results: Sequence[LadderResult], of_text: str) -> Iterator[str]:
     yield (
         f"<p>A GPT in {len(results)} steps, one idea each. Every model here was trained when this "
         f"page was made: {n_steps:,} steps on {escape(of_text)}, with the same text in the same "
-        f"order. A loss is the mean surprise at the next character of held-out text, in nats.</p>"
+        f"order. A loss is the mean surprisal of the next character of held-out text, in nats.</p>"
     )
     rows = [
         [
