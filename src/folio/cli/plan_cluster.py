@@ -76,7 +76,7 @@ def show_cluster(
 
 
 def vocabulary_size(config: TokenizerConfig) -> int:
-    """The ids of a tokenizer, as far as its settings tell; the user is told of an assumption."""
+    """The ids of a tokenizer, as far as its settings tell; an assumption is reported."""
     n_ids, whose = GPT2_IDS, "as GPT-2 has"
     if config.kind == "character":
         n_ids, whose = CHARACTERS, "as many characters as a text in one alphabet has"
