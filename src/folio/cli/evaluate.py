@@ -11,7 +11,7 @@ from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.cli.overrides import Text
 from folio.config import Table, read_toml
-from folio.console import say, show, table
+from folio.console import amount, say, show, table
 from folio.device import DeviceConfig, Kind
 from folio.errors import UserError
 from folio.storage import json_text
@@ -172,7 +172,7 @@ def _evaluate_texts(
     tokens = np.concatenate(list(encode_documents(tokenizer, texts, sequence)))
     if len(tokens) < 2:
         raise UserError(
-            f"The text has {len(tokens)} tokens; a second one is needed to be predicted."
+            f"The text has {amount(len(tokens), 'token')}; a second one is needed to be predicted."
         )
     mask = None
     if have_conversations(parts):

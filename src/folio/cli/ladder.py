@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
 from folio.cli.overrides import Repeatable
-from folio.console import duration, say, show, table
+from folio.console import amount, duration, say, show, table
 from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
 from folio.ladder import ablation, scaled_up
@@ -202,7 +202,7 @@ def _page(sources: tuple[str, ...], seed: int, max_steps: int | None, out: Path 
     text, steps = _prepare(sources), max_steps or page.MAX_STEPS
     results = []
     for step in STEPS:
-        say(f"step {step.number}: {step.idea}, {steps:,} steps")
+        say(f"step {step.number}: {step.idea}, {amount(steps, 'step')}")
         interval = max(1, steps // page.EVALUATIONS)
         results.append(climb(step, text, seed=seed, max_steps=steps, evaluation_interval=interval))
     path = out or runs_folder() / "ladder.html"
@@ -311,9 +311,10 @@ def _scaled_up(corpus: tuple[str, ...], minutes: float | None, name: str) -> Non
         say("measuring how long step 7 takes here ...")
         seconds, step_seconds = scaled_up.measure_seconds(recipe, say)
         say(
-            f"step 7 takes about {duration(seconds)} here: {recipe.training.max_steps:,} steps of "
-            f"{step_seconds:.2g} s. For less: folio ladder 7 --minutes 10. Ctrl-C saves, and "
-            f"folio resume {shlex.quote(name)} goes on."
+            f"step 7 takes about {duration(seconds)} here: "
+            f"{amount(recipe.training.max_steps, 'step')} of {step_seconds:.2g} s. For less: "
+            f"folio ladder 7 --minutes 10. Ctrl-C saves, and folio resume "
+            f"{shlex.quote(name)} goes on."
         )
     else:
         recipe = make_recipe(*layers, {"training": {"minutes": minutes}})
