@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from folio.accelerator import ran_out_of_memory, release, to_device
+from folio.console import amount
 from folio.errors import UserError
 from folio.evaluation.uncertainty import standard_error
 from folio.tokenizers.base import TokenIds, Tokenizer
@@ -309,7 +310,7 @@ def score(
         UserError: a text of fewer than two tokens has nothing to predict.
     """
     if not windows or len(tokens) < 2:
-        raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
+        raise _too_short(tokens)
     nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
     for part, targets, _, vocab_size in _token_nll(model, tokens, windows):
         nats += part.sum().item()
@@ -321,13 +322,18 @@ def score(
     return Score(protocol, n_targets, nats, squares, counts)
 
 
+def _too_short(tokens: TokenIds) -> UserError:
+    n_tokens = amount(len(tokens), "token")
+    return UserError(f"The text has {n_tokens}; at least 2 are needed for a loss.")
+
+
 def token_nll(model: nn.Module, tokens: TokenIds, windows: list[Window]) -> NDArray[np.float32]:
     """(N,) nats of each token given those before it; NaN for the first, which is not a target.
 
     Arguments and errors are those of `score`.
     """
     if not windows or len(tokens) < 2:
-        raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
+        raise _too_short(tokens)
     each = np.full(len(tokens), np.nan, np.float32)
     for nll, _, places, _ in _token_nll(model, tokens, windows):
         each[places] = nll.numpy()

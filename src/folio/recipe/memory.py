@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 
 from folio.accelerator import free_memory
+from folio.console import amount
 from folio.device import Device, machine_memory
 from folio.errors import UserError
 from folio.evaluation.score import BATCH_TOKENS, CACHED_LOGITS
@@ -238,11 +239,11 @@ def fit_memory(
     n_processes, n_here = (group.world_size, group.n_here) if group is not None else (1, 1)
     limit = memory_limit(recipe, device, n_here)
     fitting, needed = windows_that_fit(recipe, device, limit, in_use, n_processes)
-    windows = windows_at_once(fitting, n_processes)
+    windows = amount(windows_at_once(fitting, n_processes), "window")
     if needed > limit:
         threads = "fewer --device.threads, " if device.config.kind == "cpu" else ""
         raise UserError(
-            f"This training needs about {needed / 1e9:.1f} GB of memory with {windows} windows at "
+            f"This training needs about {needed / 1e9:.1f} GB of memory with {windows} at "
             f"once; {limit / 1e9:.1f} GB are allowed. Give "
             f"{_less_by_sharding(recipe, device, limit, in_use, n_processes)}a smaller --size or "
             f"--model.context-length, {threads}or a higher --device.memory-gigabytes."
@@ -250,7 +251,7 @@ def fit_memory(
     if fitting != recipe:
         shared = f", of which each process has {-(-recipe.training.batch_size // n_processes)}"
         tell(
-            f"memory: {windows} windows at once, whose gradients are added up to the batch of "
+            f"memory: {windows} at once, whose gradients are added up to the batch of "
             f"{recipe.training.batch_size}{shared if n_processes > 1 else ''}"
         )
     return fitting, needed
