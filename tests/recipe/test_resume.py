@@ -15,7 +15,6 @@ from folio.errors import UserError
 from folio.recipe import resume
 from folio.recipe.finish import Result
 from folio.recipe.recipe import Recipe, make_recipe, read_recipe
-from folio.recipe.reserve import new_run
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import LoggingWatcher, Watcher
@@ -364,35 +363,3 @@ def test_what_a_newer_folio_wrote_is_not_removed(whole: Run):
     with pytest.raises(UserError, match="newer version of Folio"):
         resume_run(whole, {"training": {"max_steps": 45}}, Watcher())
     assert sorted(path.name for path in whole.checkpoints_folder.iterdir()) == before
-
-
-def test_a_folder_of_something_else_is_no_place_for_a_run(book: Path, tmp_path: Path):
-    for file in ("README.md", "study.toml"):
-        (tmp_path / file / "x").mkdir(parents=True)
-        (tmp_path / file / "x" / file).write_text("mine")
-        with pytest.raises(UserError, match="is there and is not a run"):
-            train_recipe(recipe_of(book), "x", Watcher(), folder=tmp_path / file)
-        assert [path.name for path in (tmp_path / file / "x").iterdir()] == [file]
-
-
-def test_a_folder_of_hidden_files_is_a_place_for_a_run_and_stays_where_none_was_made(
-    book: Path, tmp_path: Path
-):
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / ".DS_Store").touch()
-    for _ in range(2):  # a lock is there, too, the second time
-        with new_run(recipe_of(book), "x", tmp_path) as run:
-            assert run.path == tmp_path / "x"
-        assert (tmp_path / "x" / ".DS_Store").exists()
-
-
-def test_names_of_other_cases_are_taken_as_on_disks_that_know_no_case(book: Path, tmp_path: Path):
-    (tmp_path / "Book-modern-3").mkdir()
-    with new_run(recipe_of(book), None, tmp_path) as run:
-        assert run.name == "book-modern-4"
-
-
-def test_a_name_that_exists_is_refused(book: Path, whole: Run):
-    with pytest.raises(UserError, match="folio resume whole"):
-        train_recipe(recipe_of(book), "whole", Watcher())
-    assert find_run("whole") == whole
