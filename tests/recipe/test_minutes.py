@@ -13,7 +13,7 @@ import pytest
 from folio.config import Table, merge, read_toml
 from folio.errors import UserError
 from folio.recipe.budget import CommandClock
-from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.recipe import Recipe, make_recipe, read_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.speed import Throughput
 from folio.recipe.train import train_recipe
@@ -215,6 +215,18 @@ def test_more_minutes_go_on_from_where_the_run_ended(book: Path):
     assert result.state.step > ended
     assert clock.seconds == pytest.approx(12 - 2 * 0.7 - 0.48 - 0.6, abs=1.2)
     assert any("goes back up" in line for line in told)
+
+
+def test_more_minutes_have_evaluations_as_a_new_run_of_them(book: Path):
+    run = train_for_minutes(book, "few")
+    assert read_recipe(run).training.evaluations == 2
+    resume_run(run, {"training": {"minutes": 2.0}}, Watcher(), lambda: True, ScriptedClock(1.0))
+    new = train_recipe(
+        recipe_of(book, training={"minutes": 2.0}), "new", Watcher(), lambda: True,
+        clock=ScriptedClock(1.0),
+    )  # fmt: skip
+    evaluations = [read_recipe(r).training.evaluations for r in (run, new.run)]
+    assert evaluations == [11, 11], "a twentieth of the time"
 
 
 def test_an_interrupt_leaves_out_what_can_be_made_up_for(book: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,43 @@ def test_training_settings_left_to_folio_are_chosen_anew(book: Path):
     assert longer is not None and longer.state.step == 44
     chosen = make_recipe(read_toml(run.recipe_file)).training
     assert chosen.log_interval == 1 and chosen.evaluation_interval >= 1
+
+
+def test_a_longer_run_evaluates_as_a_new_one_of_its_length_unless_told_how_often(book: Path):
+    open_ones = {"evaluation_interval": 0, "log_interval": 0}
+    new = train_recipe(recipe_of(book, training={**open_ones, "max_steps": 60}), "new", Watcher())
+    for given in ({}, {"evaluations": 6}, {"log_interval": 7, "evaluation_sample": 50}):
+        changes: Any = {"training": {**open_ones, "max_steps": 6, **given}}
+        run = train_recipe(recipe_of(book, **changes), None, Watcher()).run
+        resumed(run, {"training": {"max_steps": 60}}, Watcher())
+        settings = read_recipe(new.run).training
+        if "evaluations" in given:
+            given = {"evaluation_interval": 10}
+        assert read_recipe(run).training == replace(settings, **given)
+
+
+def test_a_longer_run_decides_anew_whether_it_is_worth_compiling(whole: Run):
+    text = whole.recipe_file.read_text().replace('compile = "auto"', 'compile = "off"')
+    whole.recipe_file.write_text(text)  # as of a short run on CUDA
+    resumed(whole, {"training": {"max_steps": 42}}, Watcher())
+    assert read_recipe(whole).device.compile == "auto"
+
+
+def test_how_often_a_longer_run_evaluates_is_said_in_one_of_two_ways(book: Path):
+    for number, given, changed in (
+        (1, {"evaluation_interval": 0, "evaluations": 2}, {"evaluation_interval": 7}),
+        (2, {"evaluation_interval": 7}, {"evaluations": 4}),
+    ):
+        changes: Any = {"training": {"max_steps": 6, **given}}
+        run = train_recipe(recipe_of(book, **changes), f"said-{number}", Watcher()).run
+        resumed(run, {"training": {"max_steps": 28, **changed}}, Watcher())
+        assert read_recipe(run).training.evaluation_interval == 7
+
+
+def test_a_run_that_does_not_know_what_was_asked_for_keeps_what_it_has(book: Path, whole: Run):
+    whole.asked_file.unlink()
+    resumed(whole, {"training": {"max_steps": 44}}, Watcher())
+    assert read_recipe(whole).training.evaluation_interval == 15
 
 
 def test_the_last_the_best_and_the_newest_checkpoints_are_kept(book: Path):
