@@ -267,6 +267,20 @@ def test_the_scale_of_float16_goes_on_too(book: Path, monkeypatch: pytest.Monkey
     assert weights_of(parts, 40) == weights_of(whole, 40)
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "scale"), [("float16", "float32", 1.0), ("float32", "float16", 2.0**16)]
+)
+def test_the_scale_of_float16_is_that_of_float16_alone(
+    book: Path, first: str, then: str, scale: float
+):
+    recipe = recipe_of(book, device={"precision": first, "fast": "off"})
+    run = train_recipe(recipe, "crossed", *stop_at(10)).run
+    resumed(run, {"device": {"precision": then}}, Watcher())
+    assert run.checkpoint("last")[0].state["loss_scale"] == scale
+    norms = [event["gradient_norm"] for event in run.events("step")]
+    assert max(norms[10:]) < 10 * max(norms[:10])
+
+
 def test_a_longer_run_does_not_go_back_to_short_windows(book: Path):
     short = {"schedule": {"short_fraction": 0.5, "short_length": 4}}
     run = train_recipe(recipe_of(book, **short), "short", Watcher()).run

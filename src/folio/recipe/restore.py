@@ -37,7 +37,8 @@ def restore(
         load_model_tensors(training.model, weights_to_load(run, checkpoint, training.model))
         training.step.optimizer.load(checkpoint.optimizer_tensors())
         state = TrainingState.restore(checkpoint.state, training.device.torch)
-        training.step.loss_scale = state.loss_scale or training.step.loss_scale
+        if min(state.loss_scale, training.step.loss_scale) > 1.0:  # both are in float16
+            training.step.loss_scale = state.loss_scale
     for complaint in complaints:
         tell(f"warning: {complaint}")
     if checkpoint is not None and state.step:
