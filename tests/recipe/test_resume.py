@@ -289,6 +289,23 @@ def test_a_longer_run_does_not_go_back_to_short_windows(book: Path):
     assert recipe.schedule.short_fraction * recipe.training.max_steps == 20
 
 
+def test_a_longer_run_does_not_go_back_to_short_windows_that_the_clock_made_fewer(book: Path):
+    planned_again = {"short_fraction": 0.7, "short_length": 4, "pace": ["0:100", "10:50"]}
+    recipe = recipe_of(book, schedule=planned_again, training={"max_steps": 50})
+    run = train_recipe(recipe, "fewer", *stop_at(40)).run  # short until step 37, of 70 planned
+    told: list[str] = []
+
+    class Listener(Watcher):
+        def tell(self, line: str) -> None:
+            told.append(line)
+
+    _, should_stop = stopper = stop_at(45)
+    watcher = LoggingWatcher(Listener(), stopper[0])
+    resumed(run, {"training": {"max_steps": 200}}, watcher, should_stop)
+    assert not any("windows of 4 tokens only" in line for line in told)
+    assert round(read_recipe(run).schedule.short_fraction * 200) == 40
+
+
 def test_who_stops_while_windows_are_short_is_told(book: Path):
     short = {"schedule": {"short_fraction": 0.5, "short_length": 4}}
     told: list[str] = []

@@ -361,6 +361,7 @@ def _with_long_windows(before: Recipe, after: Recipe, step: int) -> Recipe:
     )
     if length_after >= length_before:
         return after
-    # As many steps as they were.
-    share = before.schedule.short_fraction * paces[0].planned / paces[1].planned
+    wholes = [after.schedule.horizon_steps or pace.planned for pace in paces]
+    # As many steps as they were planned to be, or fewer where the clock made them fewer.
+    share = min(before.schedule.short_fraction * wholes[0], step) / wholes[1]
     return replace(after, schedule=replace(after.schedule, short_fraction=share))
