@@ -255,6 +255,17 @@ def test_fewer_steps_than_were_done_are_refused(whole: Run):
     assert whole.recipe_file.read_bytes() == recipe
 
 
+def test_a_batch_may_change_its_size_unless_its_rows_read_on_where_they_stood(book: Path):
+    for order in ("shuffled", "sequential"):
+        run = train_recipe(recipe_of(book, stream={"order": order}), order, *stop_at(10)).run
+        if order == "shuffled":
+            resumed(run, {"training": {"batch_size": 6}}, Watcher())
+            continue
+        with pytest.raises(UserError, match=r"training\.batch_size must stay 4, got 6"):
+            resume_run(run, {"training": {"batch_size": 6}}, Watcher())
+        resumed(run, {"training": {"batch_size": 4}}, Watcher())
+
+
 def test_the_scale_of_float16_goes_on_too(book: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("folio.training.step.FLOAT16_SCALE", 2.0**60)  # halved many times
     recipe = recipe_of(book, device={"precision": "float16", "fast": "off"})

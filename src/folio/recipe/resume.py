@@ -123,6 +123,7 @@ def resume_run(
         is_other = device.config != wanted
         recipe = _within_memory(run, recipe, device, fixed, is_other, watcher, group)
         done = checkpoint.step if checkpoint else 0
+        _require_same_rows(run, before, asked, done)
         recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
         recipe = with_goldfish_before(recipe, tokenizer)
         require_steps(group, budget is not None)
@@ -219,6 +220,22 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
             or (ends[-1]["reason"] == "finished" and ends[-1]["step"] >= recipe.training.max_steps)
         )
     )
+
+
+def _require_same_rows(run: Run, before: Recipe, after: Recipe, done: int) -> None:
+    """Refuse another batch size where each row of a batch reads a part of the text of its own.
+
+    Raises:
+        UserError: it changes after steps were done; text would be left out.
+    """
+    rows, wanted = before.training.batch_size, after.training.batch_size
+    if done and before.stream.order == "sequential" and rows != wanted:
+        raise UserError(
+            f"With stream.order = sequential, each of the {rows} rows of a batch is in the middle "
+            f"of a part of the text of its own, so training.batch_size must stay {rows}, got "
+            f"{wanted}. Leave it out, or train another run: folio train {run.recipe_file} "
+            f"--training.batch-size {wanted}"
+        )
 
 
 # ---- the machine -------------------------------------------------------------------------

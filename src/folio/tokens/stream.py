@@ -10,7 +10,8 @@ then the two pieces at the edges of the text:
 
 So a position in the stream is two whole numbers, the epoch and the number of its targets read so
 far, and takes no memory, however long the text: the order of the windows is a function, computed on
-demand. Since the position counts targets, the number of windows in a batch may change at any time.
+demand. Since the position counts targets, the number of windows in a batch may change at any time,
+except in sequential order, whose lanes they are.
 
 A shorter context reads the windows in pieces: the first piece of each window, then the second of
 each, and so on, since neighbours say less than strangers, in a batch and in what an optimizer
