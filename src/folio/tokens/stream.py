@@ -29,6 +29,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.console import amount
 from folio.errors import UserError
 from folio.tokenizers.base import TokenIds
 from folio.tokens.goldfish import dropped
@@ -116,10 +117,11 @@ class TokenStream:
             UserError: the text is shorter than one window.
         """
         if len(tokens) <= window:
+            shorter = max(1, len(tokens) // 4)
+            fits = f", or --model.context-length {shorter}" if shorter < len(tokens) else ""
             raise UserError(
-                f"The training text has {len(tokens)} tokens, fewer than one window of "
-                f"model.context_length = {window} and the token after it. Give more text, or "
-                f"--model.context-length {max(1, len(tokens) // 4)}."
+                f"The training text has {amount(len(tokens), 'token')}, fewer than one window of "
+                f"model.context_length = {window} and the token after it. Give more text{fits}."
             )
         self.tokens = tokens.view(np.ndarray)  # indexing a memmap itself is slow
         self.window, self.seed, self.config, self.lanes = window, seed, config, lanes
