@@ -102,7 +102,7 @@ def new_name(name: str) -> str:
 
 
 def checkpoint_name(step: int) -> str:
-    """The name of a checkpoint's folder; names sort like steps.
+    """The name of a checkpoint's folder; names of up to 99,999,999 steps sort like them.
 
     >>> checkpoint_name(500)
     'step-00000500'
@@ -201,7 +201,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints by step, oldest first; not verified."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name))
+    found = (path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name))
+    return sorted(found, key=step_of)
 
 
 def newest_checkpoint(

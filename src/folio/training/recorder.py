@@ -124,7 +124,8 @@ class RunRecorder:
         )
 
     def _append(self, event: str, state: TrainingState, **values: object) -> None:
-        common: dict[str, object] = {"event": event, "step": state.step, "tokens": state.tokens}
+        common: dict[str, object] = {"event": event, "step": state.step}
+        common |= {"max_steps": self.training.pace.last, "tokens": state.tokens}
         common["seconds"] = round(state.seconds, 3)
         append_event(self.run.metrics_file, common | values)
 
