@@ -159,6 +159,8 @@ class _Found:
     provenance: Provenance
     places: Sequence[tuple[int, str]] = ()
     laid_out: bool = False
+    furniture: bool = True
+    """See Format. Plain text is cleaned only on request, and then of that, too."""
     is_conversation: bool = False
     document: Document | None = None
     """Where its changes were counted."""
@@ -261,6 +263,7 @@ def _documents_of(file: SourceFile, task: Task, extraction: Extraction) -> Itera
             provenance,
             extraction.places,
             task.format.laid_out,
+            task.format.furniture,
             number in conversations,
         )
 
@@ -286,15 +289,15 @@ def _clean_into(reading: Reading, found: Sequence[_Found], config: CleaningConfi
         chosen = [False] * len(found)
     boilerplate: frozenset[tuple[int, str]] = frozenset()
     if config.boilerplate:
-        boilerplate = find_boilerplate(
-            [(f.content, f.pieces) for f, is_chosen in zip(found, chosen) if is_chosen], config
-        )
+        pages = [f for f, is_chosen in zip(found, chosen) if is_chosen and f.furniture]
+        boilerplate = find_boilerplate([(f.content, f.pieces) for f in pages], config)
     for f, is_chosen in zip(found, chosen):
         places = f.places
         if is_chosen:
             moved: list[int] = []
             starts = [at for at, _ in places]
-            lines = boilerplate_lines(f.pieces(), config, boilerplate, starts)
+            repeated = boilerplate if f.furniture else frozenset()
+            lines = boilerplate_lines(f.pieces(), config, repeated, starts)
             counted = clean(f.pieces(), config, lines, reading.tally, f.name, starts, moved)
             document = make_document(f.name, cleaned(f.pieces, config, lines), counted)
             places = [(at, name) for at, (_, name) in zip(moved, places)]
