@@ -56,8 +56,8 @@ class CorpusConfig:
     both. With a validation_fraction of 0 they are the only validation text."""
 
     encoding: str = "auto"
-    """Encoding of plain text, csv and jsonl. `auto` follows a byte-order mark, else takes UTF-8,
-    else guesses."""
+    """Encoding of plain text, csv and jsonl, and of other formats where they are not UTF-8 and
+    declare none. `auto` follows a byte-order mark, else takes UTF-8, else guesses."""
 
     engine: Engine = "folio"
     """Who reads formats that Folio does not know: nobody (`folio`), or Apache Tika (`tika`)."""

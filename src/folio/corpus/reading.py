@@ -213,13 +213,13 @@ def _size(file: SourceFile) -> int:
 
 
 def settings_of(known: Format, options: ReadingOptions) -> dict[str, Any]:
-    """The settings that the reader of a format takes."""
-    settings = {name: getattr(options, name) for name in known.settings}
+    """The settings on which the text that is read of a format depends."""
+    names = {"encoding", *known.settings}
     if known.takes == "rows":
-        settings |= {"text_column": options.text_column, "encoding": options.encoding}
+        names.add("text_column")
     elif known is TIKA:
-        settings = {"tika": options.tika}
-    return settings
+        names.add("tika")
+    return {name: getattr(options, name) for name in names}
 
 
 def _plain(file: SourceFile, options: ReadingOptions, reading: Reading) -> list[_Found]:
