@@ -28,6 +28,10 @@ class Format:
     """Names of the fields of ReadingOptions that the reader takes."""
     laid_out: bool = True
     """Whether the text was extracted from a layout, so that cleaning applies by default."""
+    furniture: bool = False
+    """Whether its files may repeat lines that are no text of theirs, such as menus and legal
+    notices. Letters begin and end alike, too, and readers of DOCX, ODT and slides know headers and
+    footers by themselves."""
     accounts: bool = True
     """Whether it visits all text of a file, so that whatever is neither read nor counted is
     markup."""
@@ -50,15 +54,31 @@ MAILBOX = Format(
     "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=7
 )
 FORMATS = (
-    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
-    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=5),
+    Format(
+        "pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", furniture=True, accounts=False, revision=4
+    ),
+    Format(
+        "html",
+        (".html", ".htm", ".xhtml"),
+        "html.read_html",
+        "selectolax",
+        furniture=True,
+        revision=5,
+    ),
     Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=6),
     Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=6),
-    Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=5),
+    Format("epub", (".epub",), "epub.read_epub", "selectolax", furniture=True, revision=5),
     Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=5),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
     MAILBOX,
-    Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax", revision=4),
+    Format(
+        "saved page",
+        (".mht", ".mhtml"),
+        "mail.read_saved_page",
+        "selectolax",
+        furniture=True,
+        revision=4,
+    ),
     Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=6),
     Format(
         "subtitles",
@@ -123,7 +143,7 @@ WHATSAPP = Format(
 )
 OTHERS = (LINES, MARKED, WHATSAPP)
 """Formats that no file name tells."""
-TIKA = Format("tika", (), "tika.read_tika", "tika", accounts=False)
+TIKA = Format("tika", (), "tika.read_tika", "tika", furniture=True, accounts=False)
 
 PROSE_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 CODE_SUFFIXES = (
