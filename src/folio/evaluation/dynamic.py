@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from folio.device import one_thread
-from folio.evaluation.score import Window, batches_of, sampled_windows, strided_windows
+from folio.evaluation.score import Window, sampled_windows, strided_windows
 from folio.evaluation.token_bits import log_odds, n_bits
 from folio.model.gpt import GPT
 from folio.tokenizers.base import TokenIds
@@ -235,10 +235,9 @@ def _learning_copy(model: GPT) -> GPT:
 
 def _window(model: nn.Module, tokens: TokenIds, window: Window) -> tuple[Tensor, Tensor]:
     """(n, V) logits at the targets of a window that count, and (n,) the targets."""
-    inputs, targets, scored, _ = next(batches_of(tokens, [window]))
-    count = torch.from_numpy(scored[0])
-    logits = model(torch.from_numpy(inputs))[0].float()  # (T, V)
-    return logits[count], torch.from_numpy(targets[0])[count]
+    span = tokens[window.start : window.start + window.length + 1]
+    ids = torch.from_numpy(span.astype(np.int64))
+    return model(ids[None, :-1])[0, window.skip :].float(), ids[window.skip + 1 :]
 
 
 @one_thread()
