@@ -20,7 +20,7 @@ def reference_merges(texts: list[str], pattern: str, n_merges: int) -> list[tupl
     chunks = [
         chunk.decode("utf-8", "surrogatepass") for text in texts for chunk in split(text, pattern)
     ]
-    return reference.learn_merges(reference.count_chunks(chunks), n_merges=n_merges)
+    return reference.learn_merges(reference.count_chunks(chunks), n_merges)
 
 
 def fast_merges(texts: list[str], pattern: str, n_merges: int) -> list[tuple[int, int]]:

@@ -330,7 +330,7 @@ def _learn_merges(
     """Learn the merges, and how often the pair of each occurred."""
     if not jit.available():
         chunks = (chunk for text in texts for chunk in split_slowly(text, pattern))
-        return reference.learn_merges(reference.count_chunks(chunks), n_merges=n_merges), None
+        return reference.learn_merges(reference.count_chunks(chunks), n_merges), None
     from folio.tokenizers.bpe.count import count_texts
     from folio.tokenizers.bpe.train import learn_merges
 
