@@ -180,6 +180,19 @@ def flat(config: Any) -> dict[str, bool | int | float | str]:
     return found
 
 
+def dotted(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The dotted names of what stands in a table and in those inside of it, with the values.
+
+    >>> list(dotted({"seed": 1, "model": {"n_layers": 2}}))
+    [('seed', 1), ('model.n_layers', 2)]
+    """
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", x) for inner, x in dotted(value))
+        else:
+            yield name, list(value) if isinstance(value, tuple) else value
+
+
 def to_toml(config: Any) -> str:
     """The config as the text of a TOML file."""
     import tomli_w

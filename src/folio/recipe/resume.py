@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from folio.config import Table, read_toml, to_table
+from folio.config import Table, dotted, read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
 from folio.loggers.logger import require_installed
@@ -156,7 +156,7 @@ def train_or_go_on(
         begun = to_table(make_recipe(read_toml(file))) if file.exists() else own
         wanted = to_table(with_absolute_paths(make_recipe(given or {})))
         others = {setting for setting, *_ in contradictions(wanted, own)}
-        others &= set(_words(given or {}))
+        others &= set(dict(dotted(given or {})))
         for setting, asked, found in contradictions(wanted, begun):
             if setting in others:
                 raise UserError(
@@ -165,14 +165,6 @@ def train_or_go_on(
                     f"torchrun ... -m folio resume {run.word}"
                 )
         return resume_run(run, {}, watcher, should_stop, clock)
-
-
-def _words(table: Table, prefix: str = "") -> Iterator[str]:
-    """The dotted names of what stands in a table."""
-    for name, value in table.items():
-        yield prefix + name
-        if isinstance(value, dict):
-            yield from _words(value, f"{prefix}{name}.")
 
 
 def _is_complete(run: Run, recipe: Recipe) -> bool:
