@@ -69,8 +69,6 @@ class Reading:
     """(K, N) by each copy, the one that does not learn first; nan from where it has left on."""
     odds: NDArray[np.float32]
     """(K, N, bits) that each bit of a token is 1, as log-odds by each copy; nan as in `of_each`."""
-    shares: list[float]
-    """(K,) that each copy had in the mixture, on average."""
 
 
 class Adaptation:
@@ -128,8 +126,8 @@ class Adaptation:
                     tell(f"{so_far}; going on at rates {left}")
                 elif end < n:
                     tell(so_far)
-        nats, shares = mix([each[1:] for each in of_each], COPIES_FORGET)
-        return Reading(np.append(np.nan, nats), of_each, odds, shares)
+        nats = mix([each[1:] for each in of_each], COPIES_FORGET)
+        return Reading(np.append(np.nan, nats), of_each, odds)
 
 
 class _Copy:
@@ -193,10 +191,8 @@ def _workers(
         yield share_out
 
 
-def mix(
-    nlls: Sequence[NDArray[np.float64]], forgets: float = 0.02
-) -> tuple[NDArray[np.float64], list[float]]:
-    """The cross-entropy of a mixture whose shares are learned from what was read.
+def mix(nlls: Sequence[NDArray[np.float64]], forgets: float = 0.02) -> NDArray[np.float64]:
+    """(N,) the cross-entropy of a mixture whose shares are learned from what was read, in nats.
 
     Each predictor's share is its own before, times how likely it made the last symbol, and a little
     of an even one (fixed share, Herbster & Warmuth 1998, https://doi.org/10.1023/A:1007424614876).
@@ -206,27 +202,23 @@ def mix(
             has left on, whose share the others take.
         forgets: how much of the even share comes back with each symbol.
 
-    Returns:
-        (N,) nats, and the mean share of each predictor.
-
     >>> one, other = np.array([0.1, 0.1, 3.0]), np.array([3.0, 3.0, 0.1])
-    >>> bool(mix([one, other])[0].sum() < min(one.sum(), other.sum()) + np.log(2))
+    >>> bool(mix([one, other]).sum() < min(one.sum(), other.sum()) + np.log(2))
     True
     """
     chances = np.exp(-np.stack(nlls, axis=1))  # (N, K)
     present = ~np.isnan(chances)
     even = present / present.sum(axis=1, keepdims=True)
     shares = np.full(chances.shape[1], 1 / chances.shape[1])
-    nats, total = np.zeros(len(chances)), np.zeros(chances.shape[1])
+    nats = np.zeros(len(chances))
     for i, row in enumerate(np.nan_to_num(chances)):
         shares = shares * present[i]
         shares /= shares.sum()
-        total += shares
         joint = shares * row
         p = joint.sum()
         nats[i] = -math.log(p)
         shares = (1 - forgets) * joint / p + forgets * even[i]
-    return nats, (total / max(len(chances), 1)).tolist()
+    return nats
 
 
 def _learning_copy(model: GPT) -> GPT:

@@ -50,12 +50,9 @@ class Learned(NamedTuple):
     counts: np.ndarray
     """(n,) int64: how often each pair occurred when it was merged."""
 
-    complete: bool
-    """False if the text had no more pairs to merge."""
-
 
 def learn_merges(chunks: ChunkCounts, n_merges: int) -> Learned:
-    """Repeatedly merge the most frequent pair.
+    """Repeatedly merge the most frequent pair; there are fewer merges where no pair is left.
 
     Args:
         chunks: the distinct chunks of the training text.
@@ -88,9 +85,7 @@ def learn_merges(chunks: ChunkCounts, n_merges: int) -> Learned:
         else:
             break
     n_learned = int(work.sizes[_N_MERGES])
-    return Learned(
-        work.merges[:n_learned], work.merge_counts[:n_learned], complete=n_learned == n_merges
-    )
+    return Learned(work.merges[:n_learned], work.merge_counts[:n_learned])
 
 
 class _Work(NamedTuple):
