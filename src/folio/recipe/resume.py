@@ -19,8 +19,8 @@ from folio.recipe.recipe import (
     Recipe,
     make_recipe,
     read_recipe,
+    save_recipe,
     with_pace,
-    write_recipe,
 )
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import whole_checkpoint
@@ -89,7 +89,7 @@ def resume_run(
             if shown := {name: apart[name] for name in SHOWN if name in apart}:
                 shown_in = make_recipe(to_table(before), {"training": shown})
                 require_installed(shown_in.training.log)
-                write_recipe(run, shown_in)
+                save_recipe(run.recipe_file, shown_in)
                 show_complete(run, shown_in, watcher.tell)
             return None
         device_changes = overrides.get("device", {})
@@ -114,7 +114,7 @@ def resume_run(
         if budget is not None:
             write_pace(run.pace_file, budget, training.pace.knots)
         if recipe != before:
-            write_recipe(run, recipe)
+            save_recipe(run.recipe_file, recipe)
         if budget is None:  # only now: until then it is what the run goes on by
             run.pace_file.unlink(missing_ok=True)
         anew = bool(changes and ends) and ends[-1]["reason"] == "patience"
