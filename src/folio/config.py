@@ -1,7 +1,7 @@
 """Settings: TOML and dotted flags -> frozen dataclasses, and back.
 
-This file knows no setting by name. A config is a frozen keyword-only dataclass
-whose fields are bool, int, float, str, a `Literal` of strings, a tuple of
+This file knows settings by name only in ELSEWHERE, for the messages. A config is a frozen
+keyword-only dataclass whose fields are bool, int, float, str, a `Literal` of strings, a tuple of
 strings, another config, or one of these or None.
 """
 

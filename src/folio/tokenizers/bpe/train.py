@@ -94,10 +94,9 @@ class _Work(NamedTuple):
     merges: np.ndarray  # (n_merges, 2) int32
     merge_counts: np.ndarray  # (n_merges,) int64
     token_widths: np.ndarray  # (vocab_size,) int32: bytes of each token
-    pair_with_left: (
-        np.ndarray
-    )  # (vocab_size,) int32: during a merge that makes c, the new pair (left, c)
-    pair_with_right: np.ndarray  # (vocab_size,) int32: likewise the new pair (c, right)
+    # (vocab_size,) int32 each: during a merge that makes c, the new pairs (left, c) and (c, right)
+    pair_with_left: np.ndarray
+    pair_with_right: np.ndarray
     chunk_counts: np.ndarray  # (n_chunks,) int64
     cells: np.ndarray  # (n_cells, 3) int32: one for each position
     pairs: np.ndarray  # (capacity, 2) int64
