@@ -244,7 +244,9 @@ def storage_errno(error: Exception) -> int | None:
         return error.errno
     words = str(error)
     if found := re.search(r"os error (\d+)", words):
-        return int(found[1])
+        number = int(found[1])
+        # Windows has numbers of its own, which Python turns into those of C.
+        return OSError(0, words, None, number).errno if os.name == "nt" else number
     told = (number for number in TOLD if os.strerror(number).lower() in words.lower())
     return next(told, None)
 

@@ -251,6 +251,7 @@ def test_flushing_takes_a_file_that_is_open_for_writing(
             "Error while serializing: I/O error: Permission denied (os error 13)",
             "cannot be written",
         ),
+        ("Error while serializing: Disk quota exceeded", "share of the disk is full"),
     ],
 )
 def test_an_error_of_the_library_that_saves_is_that_of_the_disk(

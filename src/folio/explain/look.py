@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -171,8 +171,6 @@ def position_tables(model: GPT) -> dict[str, Tensor]:
     """(T, C) tables that encode positions: the model's own, and the sinusoidal one for
     comparison.
     """
-    from dataclasses import replace
-
     from folio.model.positions import LearnedPositions, SinusoidalPositions
 
     config = model.config

@@ -9,6 +9,7 @@ Source of dropout: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastav
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from folio.config import Table
 from folio.recipe.recipe import Recipe
@@ -58,8 +59,6 @@ def measure_seconds(recipe: Recipe, tell: Callable[[str], None]) -> tuple[float,
     Returns:
         Seconds of the whole run, evaluations included, and of one step.
     """
-    from dataclasses import replace
-
     from folio.recipe.build import choose_for, fit_vocabulary
     from folio.recipe.prepare import prepare
     from folio.recipe.speed import measure

@@ -12,8 +12,9 @@ from folio.run.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
 from folio.run.directory import Run
 from folio.run.metrics import set_aside_events_after
 from folio.run.own_code import require_same_code
+from folio.training.low_rank import load_model_tensors
 from folio.training.parts import Training
-from folio.training.state import TrainingState, load_model_tensors
+from folio.training.state import TrainingState
 
 
 def restore(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from folio.config import Table, read_toml, to_table
+from folio.config import Table, dotted, read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
 from folio.loggers.logger import require_installed
@@ -19,8 +19,8 @@ from folio.recipe.recipe import (
     Recipe,
     make_recipe,
     read_recipe,
+    save_recipe,
     with_pace,
-    write_recipe,
 )
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import whole_checkpoint
@@ -102,7 +102,7 @@ def resume_run(
             if shown := {name: apart[name] for name in SHOWN if name in apart}:
                 shown_in = make_recipe(to_table(before), {"training": shown})
                 require_installed(shown_in.training.log)
-                write_recipe(run, shown_in)
+                save_recipe(run.recipe_file, shown_in)
                 show_complete(run, shown_in, watcher.tell)
             return None
         device_changes = overrides.get("device", {})
@@ -134,7 +134,7 @@ def resume_run(
         if budget is not None:
             write_pace(run.pace_file, budget, training.pace.knots)
         if recipe != before:
-            write_recipe(run, recipe)
+            save_recipe(run.recipe_file, recipe)
         if budget is None:  # only now: until then it is what the run goes on by
             run.pace_file.unlink(missing_ok=True)
         anew = bool(changes and ends) and ends[-1]["reason"] == "patience"
@@ -176,7 +176,7 @@ def train_or_go_on(
         begun = to_table(make_recipe(read_toml(file))) if file.exists() else own
         wanted = to_table(with_absolute_paths(make_recipe(given or {})))
         others = {setting for setting, *_ in contradictions(wanted, own)}
-        others &= set(_words(given or {}))
+        others &= set(dict(dotted(given or {})))
         for setting, asked, found in contradictions(wanted, begun):
             if setting in others:
                 raise UserError(
@@ -185,14 +185,6 @@ def train_or_go_on(
                     f"torchrun ... -m folio resume {run.word}"
                 )
         return resume_run(run, {}, watcher, should_stop, clock)
-
-
-def _words(table: Table, prefix: str = "") -> Iterator[str]:
-    """The dotted names of what stands in a table."""
-    for name, value in table.items():
-        yield prefix + name
-        if isinstance(value, dict):
-            yield from _words(value, f"{prefix}{name}.")
 
 
 def _left_open(run: Run, names: Mapping[str, Sequence[str]]) -> Table:
