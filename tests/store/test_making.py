@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 from collections.abc import Generator
@@ -21,7 +22,7 @@ from folio.errors import UserError
 from folio.recipe.expected_loss import anchor_file
 from folio.store import plan, shard, worker
 from folio.store.directory import Store
-from folio.store.making import Part
+from folio.store.making import Part, make_store
 from folio.store.shard import Shard
 from folio.tokenizers import load
 from folio.tokenizers.config import TokenizerConfig
@@ -233,6 +234,22 @@ def test_a_file_that_cannot_be_read_is_left_out_whole_and_named(
     assert sum(made.index["documents"].values()) == sum(whole.values()) - 10
     texts = texts_in(store, "train") + texts_in(store, "validation")
     assert sorted(texts) == sorted({*TEXTS, *texts} - set(TEXTS[10:20]))
+
+
+def test_a_vocabulary_is_learned_from_where_the_bytes_are(tmp_path: Path):
+    for n in range(16):
+        (tmp_path / f"{n:02}.about.txt").write_text(f"jagen {n}")
+        (tmp_path / f"{n:02}.text.txt").write_text(f"{n}: zwölf Boxkämpfer jagen " * 20)
+    told, corpus = list[str](), CorpusConfig(sources=(str(tmp_path),))
+    store = Store(tmp_path / "store")
+    make_store(store, corpus, TokenizerConfig(), 1, told.append)
+    unknown = load(store.tokenizer_file).unknown
+    assert unknown is not None and not (tokens(store, "train") == unknown).any()
+    n_characters = sum(store.index()["characters"].values())
+    found = re.search(r"has ([\d,]+) of them, .*, as a sample of ([\d,]+) shows", told[0])
+    assert found is not None
+    whole, sample = (int(number.replace(",", "")) for number in found.groups())
+    assert whole == pytest.approx(n_characters, rel=0.05) and sample <= whole
 
 
 def test_copies_are_dropped_on_demand_and_are_never_on_both_sides(tmp_path: Path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -151,9 +153,11 @@ def _begin(
         if store.settings_file.exists():
             _require_same(store, asked)
             return
+        sampled, n_bytes = _spread(groups), sum(group.n_bytes for group in groups)
         request = {
             "tokenizer": to_table(tokenizer),
-            "groups": [group.paths for group in _spread(groups)],
+            "groups": [group.paths for group in sampled],
+            "share": sum(g.n_bytes for g in sampled) / n_bytes if n_bytes else 1.0,
             "options": asdict(options),
             "into": str(store.tokenizer_file),
         }
@@ -189,13 +193,16 @@ def _require_same(store: Store, asked: dict[str, Any]) -> None:
 
 
 SAMPLED = 16
-"""Shards, evenly spread over the list, from whose files a vocabulary is learned."""
+"""Places of the text, evenly spread over its bytes, from whose shards a vocabulary is learned."""
 
 
 def _spread(groups: Sequence[Group]) -> list[Group]:
-    if len(groups) <= SAMPLED:
-        return list(groups)
-    return [groups[i * len(groups) // SAMPLED] for i in range(SAMPLED)]
+    """The shards of a sample, the smallest first, so that the others make up for what it lacks."""
+    chosen = range(len(groups))
+    if len(groups) > SAMPLED:
+        ends = list(accumulate(group.n_bytes for group in groups))
+        chosen = {bisect(ends, ends[-1] * (2 * i + 1) / (2 * SAMPLED)) for i in range(SAMPLED)}
+    return sorted((groups[i] for i in chosen), key=lambda group: group.n_bytes)
 
 
 def _keys_of(store: Store, part: Part, digest: str) -> list[str] | None:

@@ -74,7 +74,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if "into" in request:
             config = from_table(TokenizerConfig, request["tokenizer"])
-            tokenizer, told = learn_vocabulary(config, request["groups"], options)
+            groups, share = request["groups"], request["share"]
+            tokenizer, told = learn_vocabulary(config, groups, options, share)
             tokenizer.save(Path(request["into"]))
         else:
             tokenizer = _vocabulary(request["vocabulary"])
@@ -93,27 +94,37 @@ def _vocabulary(path: str) -> Tokenizer:
 
 
 def learn_vocabulary(
-    config: TokenizerConfig, groups: list[list[str]], options: ReadingOptions
+    config: TokenizerConfig, groups: list[list[str]], options: ReadingOptions, share: float = 1.0
 ) -> tuple[Tokenizer, list[str]]:
     """Learn a vocabulary from the first texts of some groups of files, or load one.
+
+    Args:
+        config: the vocabulary; what it leaves open follows from the size of the whole text.
+        groups: the paths of the files.
+        options: how they are read.
+        share: that the bytes of these files are of the bytes of all.
 
     Returns:
         It, and lines about what was chosen.
     """
     texts: list[list[str]] = []
     refused: list[str] = []
+    n_characters = 0
     if config.kind_by_settings not in LOADED:
         with tempfile.TemporaryDirectory(prefix="folio-") as folder:
-            for paths in groups:
-                most = SAMPLE_CHARACTERS // len(groups)
-                texts += _first_texts(paths, options, Path(folder), most, refused)
-    n_characters = sum(len(piece) for pieces in texts for piece in pieces)
+            for n_left, paths in zip(range(len(groups), 0, -1), groups):
+                most = (SAMPLE_CHARACTERS - n_characters) // n_left
+                for pieces in _first_texts(paths, options, Path(folder), most, refused):
+                    texts.append(pieces)
+                    n_characters += sum(map(len, pieces))
     if not n_characters and config.kind_by_settings not in LOADED:
         why = f": {refused[0]}" if refused else "."
         raise UserError(
             f"There is no text in the sources from which a vocabulary could be learned{why}"
         )
-    config, choice = resolve(config, n_characters)
+    config, choice = resolve(config, round(n_characters / share))
+    if choice and share < 1:
+        choice += f", as a sample of {n_characters:,} shows"
     tokenizer = train_tokenizer(config, texts)
     return tokenizer, [line for line in (choice, tokenizer.note) if line]
 
