@@ -25,6 +25,7 @@ from folio.store.directory import FORMAT, Store
 from folio.store.shard import Rows, Shard
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import TokenIds
+from folio.tokens.lacking import lacking, unknown_in
 from folio.tokens.token_file import let_go, open_token_file, write_token_file
 
 CHUNK_TOKENS = 1 << 20
@@ -62,7 +63,8 @@ def join(
         The content of index.json.
 
     Raises:
-        UserError: a shard is damaged; or there are too few documents to hold some out.
+        UserError: a shard is damaged; there are too few documents to hold some out; or the
+            vocabulary knows nothing of the text.
     """
     held_out = [corpus.validation_fraction, corpus.validation_tokens]
     files = [Shard(store.shards_folder, key) for key, _ in shards]
@@ -95,6 +97,11 @@ def join(
             for (key, name), record in zip(shards, records)
         ],
     }
+    # Shards that were made before this was counted do not have it.
+    lost = [record.get("lost_bytes", (0, 0)) for record in records]
+    index["tokens"]["lost_bytes"] = [sum(numbers) for numbers in zip(*lost)]
+    for line in lacking(index["tokens"], store.path):
+        tell(f"warning: {line}")
     write_json(store.index_file, index)
     return index
 
@@ -118,6 +125,7 @@ def _write(
         "tokens": {
             "training": n_tokens["train"],
             "validation": n_tokens["validation"],
+            "unknown_in_training": unknown_in(counts, tokenizer, store.path),
             "unknown_in_validation": n_unknown,
             "vocab_size": tokenizer.vocab_size,
             "tokenizer": tokenizer.fingerprint,
