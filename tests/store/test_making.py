@@ -279,9 +279,29 @@ def test_at_most_so_many_tokens_are_held_out_and_at_least_a_document(
         assert held_out == 1
     else:
         assert most / 2 < counts["validation"] <= most
-    keys = [hashlib.sha256(text.encode()).digest() for text in texts_in(store, "validation")]
     everything = read_documents([str(sources)], CorpusConfig()).documents
-    assert sorted(keys) == sorted(bytes.fromhex(d.sha256) for d in everything)[:held_out]
+    if most == 1:
+        encode = load(store.tokenizer_file).encode
+        assert counts["validation"] == min(len(encode(d.text)) for d in everything)
+    else:
+        texts = texts_in(store, "validation")
+        keys = sorted(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+        assert keys == sorted(d.sha256 for d in everything)[:held_out]
+
+
+def test_a_document_that_is_most_of_the_text_is_trained_on_wherever_its_hash_lies(tmp_path: Path):
+    def key(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    short = [f"The short text {n}." for n in range(40)]
+    long = next(t for n in range(10**5) if key(t := f"{n} is long. " * 200) < min(map(key, short)))
+    for number, text in enumerate([*short, long]):
+        (tmp_path / f"{number:02}.txt").write_text(text)
+    store, _ = make(tmp_path / "store", tmp_path, tokenizer=TokenizerConfig(kind="character"))
+    counts = store.index()["tokens"]
+    most = 0.1 * (counts["training"] + counts["validation"])
+    assert most / 2 < counts["validation"] <= most
+    assert long in texts_in(store, "train")
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,8 @@ def _sides(contents: Sequence[Content], corpus: CorpusConfig) -> list[Sides]:
     Raises:
         UserError: nothing would be left to train on, or to hold out.
     """
-    last = _last_bin(contents, corpus)
-    sides = [
-        np.where(_bins(rows) <= last, VALIDATION, TRAIN).astype(np.uint8)
-        for rows in _rows_of(contents)
-    ]
+    side_of = np.where(_held_out(contents, corpus), VALIDATION, TRAIN).astype(np.uint8)
+    sides = [side_of[_bins(rows)] for rows in _rows_of(contents)]
     if corpus.duplicates.remove == "exact":
         _mark_copies(contents, sides)
     return sides
@@ -166,9 +163,10 @@ def _bins(rows: Rows) -> NDArray[np.int64]:
     return (rows["key"] >> np.uint64(64 - BIN_BITS)).astype(np.int64)
 
 
-def _last_bin(contents: Sequence[Content], corpus: CorpusConfig) -> int:
-    """The last bin of keys that is held out: as many tokens as are asked for, or a little fewer,
-    but at least one bin that has documents.
+def _held_out(contents: Sequence[Content], corpus: CorpusConfig) -> NDArray[np.bool_]:
+    """(2^BIN_BITS,) which bins of keys are held out: as many of the first ones as have the tokens
+    that are asked for, or up to half fewer; one that has too many is passed over. The smallest bin
+    if all have too many.
     """
     tokens = np.zeros(1 << BIN_BITS)
     for rows in _rows_of(contents):
@@ -180,8 +178,16 @@ def _last_bin(contents: Sequence[Content], corpus: CorpusConfig) -> int:
             f"one has {len(filled)}. Train from the file itself, which holds out its end."
         )
     most = min(corpus.validation_fraction * tokens.sum(), corpus.validation_tokens)
-    n = int(np.searchsorted(np.cumsum(tokens[filled]), most, "right"))
-    return int(filled[min(max(n, 1), len(filled) - 1) - 1])
+    held_out, total = np.zeros(1 << BIN_BITS, np.bool_), 0
+    for number in filled.tolist():
+        if total + tokens[number] <= most:
+            held_out[number] = True
+            total += tokens[number]
+        elif total > most / 2:
+            break
+    if not total:
+        held_out[filled[np.argmin(tokens[filled])]] = True
+    return held_out
 
 
 def _mark_copies(contents: Sequence[Content], sides: list[Sides]) -> None:
