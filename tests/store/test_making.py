@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -25,6 +26,7 @@ from folio.store.directory import Store
 from folio.store.making import Part, make_store
 from folio.store.shard import Shard
 from folio.tokenizers import load
+from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.token_file import open_token_file
@@ -318,6 +320,19 @@ def test_settings_that_a_store_cannot_heed_are_refused(
 ):
     with pytest.raises(UserError, match=match):
         make(one.path, sources, **settings)
+
+
+def test_a_store_that_was_begun_with_another_vocabulary_is_not_gone_on_with(tmp_path: Path):
+    sources = write_sources(tmp_path / "sources")
+    paths = [tmp_path / f"{name}.json" for name in ("one", "two")]
+    for path, text in zip(paths, ("The words.", "The other words.")):
+        CharacterTokenizer.train([text]).save(path)
+    one, two = (TokenizerConfig(path=str(path)) for path in paths)
+    store, first = make(tmp_path / "store", sources, tokenizer=one)
+    with pytest.raises(UserError, match=r"must be that of the store .* got .*two.json"):
+        make(store.path, sources, tokenizer=two)
+    shutil.copy(paths[0], paths[1])  # the same one under another name
+    assert make(store.path, sources, tokenizer=two)[1].n_found == first.n_made
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/", "-1/2"])

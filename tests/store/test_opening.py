@@ -84,11 +84,16 @@ def test_what_a_run_notes_of_a_store_adds_up(store: Store):
     [
         ({"corpus": {"split": "tail"}}, "Settings of corpus must be left out"),
         ({"tokenizer": {"kind": "character"}}, "Settings of tokenizer must be left out"),
+        (
+            {"tokenizer": {"path": "tokenizer.json", "sequence": "line"}},
+            "tokenizer.sequence must be none, .* got line",
+        ),
     ],
 )
 def test_settings_of_the_text_belong_to_the_store(
-    store: Store, settings: dict[str, Any], match: str
+    store: Store, settings: dict[str, Any], match: str, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.chdir(store.path)
     with pytest.raises(UserError, match=match):
         folio.train(str(store.path), name="refused", **settings)
 

@@ -151,6 +151,7 @@ def _begin(
     asked = {"reading": reading_settings(options), "tokenizer": to_table(tokenizer)}
     with locked(store.lock_file, f"The store {store.path}", wait=True):
         if store.settings_file.exists():
+            store.require_vocabulary(tokenizer)
             _require_same(store, asked)
             return
         sampled, n_bytes = _spread(groups), sum(group.n_bytes for group in groups)
