@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from folio.corpus.duplicates import DuplicatesConfig
 from folio.corpus.processes import LostError, Process
 from folio.errors import UserError
 from folio.recipe.expected_loss import anchor_file
-from folio.store import plan, shard, worker
+from folio.store import lost, making, plan, shard, worker
 from folio.store.directory import Store
 from folio.store.making import Part, make_store
 from folio.store.shard import Shard
@@ -372,15 +373,58 @@ def test_where_all_is_refused_the_reason_is_told(tmp_path: Path):
         make(tmp_path / "store", tmp_path / "talks.jsonl")
 
 
+WORKER_WITH_BAD_READER = """
+import os
+from folio.corpus import streaming
+from folio.store import worker
+read = streaming.read_text_file
+def fail(path, name, *given):
+    while name.endswith("hangs.txt"):
+        pass
+    if name.endswith("crashes.txt"):
+        os._exit(1)
+    return read(path, name, *given)
+streaming.read_text_file = fail
+worker.main()
+"""
+
+
+def test_a_file_that_crashes_or_hangs_its_reader_is_left_out_alone_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "bad_reader.py").write_text(WORKER_WITH_BAD_READER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(making, "Process", lambda _, **given: Process("bad_reader", **given))
+    monkeypatch.setattr(making, "_worker", lambda: Process("bad_reader"))
+    monkeypatch.setattr(plan, "SHARD_BYTES", 1 << 20)
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for name in ("a", "crashes", "hangs", "z"):
+        (sources / f"{name}.txt").write_text(f"The text {name}.")
+    with ZipFile(sources / "packed.zip", "w") as packed:
+        for name in ("crashes", "inside"):
+            packed.writestr(f"{name}.txt", f"The text {name}.")
+    characters = TokenizerConfig(kind="character")
+    store, _ = make(tmp_path / "store", sources, tokenizer=characters, time_limit_seconds=1)
+    assert store.index()["refused"] == {
+        "crashes.txt": "its reader crashes",
+        "hangs.txt": "its reader takes too long",
+        "packed.zip/crashes.txt": "its reader crashes",
+    }
+    texts = texts_in(store, "train") + texts_in(store, "validation")
+    assert sorted(texts) == [f"The text {name}." for name in ("a", "inside", "z")]
+    assert not [path for path in store.path.rglob("*") if path.name.endswith(".reading")]
+
+
 def test_a_process_that_hangs_is_ended_by_its_processor_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    lines = ("import sys", "from folio.store.worker import at_most", "sys.stdin.readline()")
+    lines = ("import sys", "from folio.store.lost import at_most", "sys.stdin.readline()")
     (tmp_path / "hangs.py").write_text("\n".join([*lines, "with at_most(0):", "    while 1: 1"]))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(LostError, match="it took too long"):
         Process("hangs").ask({})
     before = resource.getrlimit(resource.RLIMIT_CPU)
-    with worker.at_most(3600):
+    with lost.at_most(3600):
         assert resource.getrlimit(resource.RLIMIT_CPU) != before
     assert resource.getrlimit(resource.RLIMIT_CPU) == before
