@@ -84,7 +84,9 @@ def join(
     tokenizer = load(store.tokenizer_file)
     contents = [Content(*file.open(tokenizer.fingerprint)) for file in files]
     sides = _sides(contents, corpus)
-    store.anchors_file.unlink(missing_ok=True)  # of another text
+    # Both are of another text from here on, also if this is interrupted.
+    store.index_file.unlink(missing_ok=True)
+    store.anchors_file.unlink(missing_ok=True)
     index = {
         "format": FORMAT,
         "of": address,
