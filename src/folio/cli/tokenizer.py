@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
@@ -41,6 +41,8 @@ tokenizer = App(
     help="Learn a vocabulary from text, use it, and compare several.",
     help_format="plaintext",
     result_action="return_value",
+    group_arguments=Group("Flags"),
+    group_parameters=Group("Flags"),
 )
 
 
