@@ -56,6 +56,12 @@ def test_help_of_train_names_its_corpus_and_every_setting(folio: Folio):
     assert rest.count("\n  folio train ") == 3
 
 
+@pytest.mark.parametrize("verb", ["train", "merges", "encode", "decode", "compare"])
+def test_what_a_verb_of_tokenizer_takes_is_in_one_panel(folio: Folio, verb: str):
+    page = folio("tokenizer", verb, "--help").out
+    assert "Flags" in page and not re.search("Arguments|Parameters", page)
+
+
 @every_verb
 def test_help_says_how_a_verb_is_called_what_each_flag_does_and_what_comes_next(
     folio: Folio, verb: str

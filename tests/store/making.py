@@ -31,7 +31,8 @@ class Inside(Process):
         self.ended = False
 
     def ask(self, request: dict[str, Any], limit_seconds: float | None = None) -> dict[str, Any]:
-        answer = worker._answer(json.loads(json.dumps(request)))
+        # A limit would be one of this process.
+        answer = worker._answer(json.loads(json.dumps(request | {"seconds": None})))
         return json.loads(json.dumps(answer))
 
     def end(self) -> None:

@@ -60,5 +60,7 @@ def test_a_task_that_stops_half_way_leaves_no_shard(
     assert list(theirs.shards_folder.iterdir()) == []
     other = tmp_path / "other.json"
     CharacterTokenizer.train(["abc"]).save(other)
-    with pytest.raises(UserError, match="another vocabulary"):
+    with pytest.raises(UserError, match="vocabulary must be that of the store"):
         list(WriteShard(str(theirs.path), str(other)).run([]))
+    with pytest.raises(UserError, match=r"tokenizer.sequence must be none, .* got line"):
+        list(WriteShard(str(theirs.path), str(ours.tokenizer_file), "line").run([]))

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from folio.errors import UserError
 from folio.store import joining
-from tests.store.making import make, work_inside, write_sources
+from tests.store.making import content, make, work_inside, write_sources
 
 
 def rows_in_memory() -> list[int]:
@@ -30,3 +31,26 @@ def test_rows_that_were_read_do_not_count_as_memory(
     monkeypatch.setattr(joining, "_write", look)
     make(tmp_path / "store", write_sources(tmp_path / "sources"), workers=1)
     assert len(found) > 3 and not any(found)
+
+
+def test_a_store_whose_joining_was_interrupted_is_joined_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    work_inside(monkeypatch)
+    sources = write_sources(tmp_path / "sources")
+    store, _ = make(tmp_path / "store", sources)
+    whole, write = content(store), joining.write_token_file
+
+    def interrupted(path: Path, *given: Any) -> int:
+        if path == store.tokens_file("validation"):
+            raise KeyboardInterrupt
+        return write(path, *given)
+
+    monkeypatch.setattr(joining, "write_token_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make(store.path, sources, validation_fraction=0.3)
+    monkeypatch.setattr(joining, "write_token_file", write)
+    with pytest.raises(UserError, match="is not finished"):
+        store.index()
+    make(store.path, sources)
+    assert content(store) == whole

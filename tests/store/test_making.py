@@ -3,13 +3,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -19,11 +22,12 @@ from folio.corpus.duplicates import DuplicatesConfig
 from folio.corpus.processes import LostError, Process
 from folio.errors import UserError
 from folio.recipe.expected_loss import anchor_file
-from folio.store import plan, shard, worker
+from folio.store import lost, making, plan, shard, worker
 from folio.store.directory import Store
-from folio.store.making import Part
+from folio.store.making import Part, make_store
 from folio.store.shard import Shard
 from folio.tokenizers import load
+from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokenizers.sequences import encode_documents
 from folio.tokens.token_file import open_token_file
@@ -235,6 +239,22 @@ def test_a_file_that_cannot_be_read_is_left_out_whole_and_named(
     assert sorted(texts) == sorted({*TEXTS, *texts} - set(TEXTS[10:20]))
 
 
+def test_a_vocabulary_is_learned_from_where_the_bytes_are(tmp_path: Path):
+    for n in range(16):
+        (tmp_path / f"{n:02}.about.txt").write_text(f"jagen {n}")
+        (tmp_path / f"{n:02}.text.txt").write_text(f"{n}: zwölf Boxkämpfer jagen " * 20)
+    told, corpus = list[str](), CorpusConfig(sources=(str(tmp_path),))
+    store = Store(tmp_path / "store")
+    make_store(store, corpus, TokenizerConfig(), 1, told.append)
+    unknown = load(store.tokenizer_file).unknown
+    assert unknown is not None and not (tokens(store, "train") == unknown).any()
+    n_characters = sum(store.index()["characters"].values())
+    found = re.search(r"has ([\d,]+) of them, .*, as a sample of ([\d,]+) shows", told[0])
+    assert found is not None
+    whole, sample = (int(number.replace(",", "")) for number in found.groups())
+    assert whole == pytest.approx(n_characters, rel=0.05) and sample <= whole
+
+
 def test_copies_are_dropped_on_demand_and_are_never_on_both_sides(tmp_path: Path):
     for name in ("one", "two"):
         write_sources(tmp_path / name)
@@ -262,9 +282,29 @@ def test_at_most_so_many_tokens_are_held_out_and_at_least_a_document(
         assert held_out == 1
     else:
         assert most / 2 < counts["validation"] <= most
-    keys = [hashlib.sha256(text.encode()).digest() for text in texts_in(store, "validation")]
     everything = read_documents([str(sources)], CorpusConfig()).documents
-    assert sorted(keys) == sorted(bytes.fromhex(d.sha256) for d in everything)[:held_out]
+    if most == 1:
+        encode = load(store.tokenizer_file).encode
+        assert counts["validation"] == min(len(encode(d.text)) for d in everything)
+    else:
+        texts = texts_in(store, "validation")
+        keys = sorted(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+        assert keys == sorted(d.sha256 for d in everything)[:held_out]
+
+
+def test_a_document_that_is_most_of_the_text_is_trained_on_wherever_its_hash_lies(tmp_path: Path):
+    def key(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    short = [f"The short text {n}." for n in range(40)]
+    long = next(t for n in range(10**5) if key(t := f"{n} is long. " * 200) < min(map(key, short)))
+    for number, text in enumerate([*short, long]):
+        (tmp_path / f"{number:02}.txt").write_text(text)
+    store, _ = make(tmp_path / "store", tmp_path, tokenizer=TokenizerConfig(kind="character"))
+    counts = store.index()["tokens"]
+    most = 0.1 * (counts["training"] + counts["validation"])
+    assert most / 2 < counts["validation"] <= most
+    assert long in texts_in(store, "train")
 
 
 @pytest.mark.parametrize(
@@ -281,6 +321,19 @@ def test_settings_that_a_store_cannot_heed_are_refused(
 ):
     with pytest.raises(UserError, match=match):
         make(one.path, sources, **settings)
+
+
+def test_a_store_that_was_begun_with_another_vocabulary_is_not_gone_on_with(tmp_path: Path):
+    sources = write_sources(tmp_path / "sources")
+    paths = [tmp_path / f"{name}.json" for name in ("one", "two")]
+    for path, text in zip(paths, ("The words.", "The other words.")):
+        CharacterTokenizer.train([text]).save(path)
+    one, two = (TokenizerConfig(path=str(path)) for path in paths)
+    store, first = make(tmp_path / "store", sources, tokenizer=one)
+    with pytest.raises(UserError, match=r"must be that of the store .* got .*two.json"):
+        make(store.path, sources, tokenizer=two)
+    shutil.copy(paths[0], paths[1])  # the same one under another name
+    assert make(store.path, sources, tokenizer=two)[1].n_found == first.n_made
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/", "-1/2"])
@@ -320,15 +373,58 @@ def test_where_all_is_refused_the_reason_is_told(tmp_path: Path):
         make(tmp_path / "store", tmp_path / "talks.jsonl")
 
 
+WORKER_WITH_BAD_READER = """
+import os
+from folio.corpus import streaming
+from folio.store import worker
+read = streaming.read_text_file
+def fail(path, name, *given):
+    while name.endswith("hangs.txt"):
+        pass
+    if name.endswith("crashes.txt"):
+        os._exit(1)
+    return read(path, name, *given)
+streaming.read_text_file = fail
+worker.main()
+"""
+
+
+def test_a_file_that_crashes_or_hangs_its_reader_is_left_out_alone_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "bad_reader.py").write_text(WORKER_WITH_BAD_READER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(making, "Process", lambda _, **given: Process("bad_reader", **given))
+    monkeypatch.setattr(making, "_worker", lambda: Process("bad_reader"))
+    monkeypatch.setattr(plan, "SHARD_BYTES", 1 << 20)
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for name in ("a", "crashes", "hangs", "z"):
+        (sources / f"{name}.txt").write_text(f"The text {name}.")
+    with ZipFile(sources / "packed.zip", "w") as packed:
+        for name in ("crashes", "inside"):
+            packed.writestr(f"{name}.txt", f"The text {name}.")
+    characters = TokenizerConfig(kind="character")
+    store, _ = make(tmp_path / "store", sources, tokenizer=characters, time_limit_seconds=1)
+    assert store.index()["refused"] == {
+        "crashes.txt": "its reader crashes",
+        "hangs.txt": "its reader takes too long",
+        "packed.zip/crashes.txt": "its reader crashes",
+    }
+    texts = texts_in(store, "train") + texts_in(store, "validation")
+    assert sorted(texts) == [f"The text {name}." for name in ("a", "inside", "z")]
+    assert not [path for path in store.path.rglob("*") if path.name.endswith(".reading")]
+
+
 def test_a_process_that_hangs_is_ended_by_its_processor_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    lines = ("import sys", "from folio.store.worker import at_most", "sys.stdin.readline()")
+    lines = ("import sys", "from folio.store.lost import at_most", "sys.stdin.readline()")
     (tmp_path / "hangs.py").write_text("\n".join([*lines, "with at_most(0):", "    while 1: 1"]))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(LostError, match="it took too long"):
         Process("hangs").ask({})
     before = resource.getrlimit(resource.RLIMIT_CPU)
-    with worker.at_most(3600):
+    with lost.at_most(3600):
         assert resource.getrlimit(resource.RLIMIT_CPU) != before
     assert resource.getrlimit(resource.RLIMIT_CPU) == before

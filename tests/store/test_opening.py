@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import folio
 from folio.cli.main import main
 from folio.corpus.corpus import CorpusConfig, read_documents
 from folio.errors import UserError
+from folio.recipe.prepare import prepare
 from folio.recipe.recipe import make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.watcher import Watcher
@@ -18,6 +21,10 @@ from folio.run.checkpoint import newest_checkpoint
 from folio.run.directory import Run
 from folio.store.directory import Store
 from folio.store.making import make_store
+from folio.tokenizers.base import END_OF_DOCUMENT
+from folio.tokenizers.bpe.standard_json import byte_characters
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
+from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.config import TokenizerConfig
 from tests.store.making import make, quiet, work_inside, write_sources
 
@@ -77,11 +84,16 @@ def test_what_a_run_notes_of_a_store_adds_up(store: Store):
     [
         ({"corpus": {"split": "tail"}}, "Settings of corpus must be left out"),
         ({"tokenizer": {"kind": "character"}}, "Settings of tokenizer must be left out"),
+        (
+            {"tokenizer": {"path": "tokenizer.json", "sequence": "line"}},
+            "tokenizer.sequence must be none, .* got line",
+        ),
     ],
 )
 def test_settings_of_the_text_belong_to_the_store(
-    store: Store, settings: dict[str, Any], match: str
+    store: Store, settings: dict[str, Any], match: str, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.chdir(store.path)
     with pytest.raises(UserError, match=match):
         folio.train(str(store.path), name="refused", **settings)
 
@@ -125,6 +137,55 @@ def test_a_run_goes_on_with_a_store_of_its_own_vocabulary_only(
     same = Store(tmp_path / "same")
     make_store(same, config, own, 1, quiet)
     assert folio.train(str(same.path), name="third", start=start, training={"max_steps": 1}).run
+
+
+def other_vocabulary(folder: Path, kind: str) -> Path:
+    """A vocabulary of a text without umlauts: of characters, or byte pairs without other bytes."""
+    texts, path = ["a text of 0123456789 " * 9], folder / f"{kind}.json"
+    if kind == "character":
+        CharacterTokenizer.train(texts).save(path)
+        return path
+    table = BPETokenizer.train(texts, 280, special_tokens=(END_OF_DOCUMENT,)).to_json()
+    for value in range(0x80, 256):
+        del table["model"]["vocab"][byte_characters()[value]]
+    path.write_text(json.dumps(table))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("character", [r"14 of 307 training tokens", r"1 of 21 validation tokens are unknown"]),
+        ("bpe", [r"30 of 330 bytes of the text \(9.1%\) are not in the vocabulary of .*store"]),
+    ],
+)
+def test_a_store_and_its_trainings_say_what_the_vocabulary_lacks(
+    kind: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    work_inside(monkeypatch)
+    for number in range(15):
+        (tmp_path / f"{number}.txt").write_text(f"a text of {number:02} a text ä")
+    path = other_vocabulary(tmp_path, kind)
+    store, told = Store(tmp_path / "store"), list[str]()
+    config = CorpusConfig(sources=tuple(map(str, tmp_path.glob("*.txt"))))
+    make_store(store, config, TokenizerConfig(path=str(path)), 1, told.append)
+    recipe = make_recipe({"corpus": {"sources": [str(store.path)]}})
+    for lines in (told, prepare(recipe, quiet).warnings):
+        for expected in found:
+            assert any(re.search(expected, line) for line in lines), lines
+
+
+def test_no_store_is_made_of_a_text_of_which_the_vocabulary_knows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    work_inside(monkeypatch)
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("ЖЩЯ" * (number + 1))
+    config = TokenizerConfig(path=str(other_vocabulary(tmp_path, "character")))
+    sources = tuple(tmp_path.glob("*.txt"))
+    for _ in range(2):
+        with pytest.raises(UserError, match="nothing left to learn"):
+            make(tmp_path / "store", *sources, tokenizer=config)
 
 
 def test_the_command_line_makes_a_store_and_says_how_to_go_on(

@@ -186,9 +186,13 @@ def _evaluate_texts(
     _tell_of_a_sample(len(tokens), most)
     counted = None if mask is None else mask[1:] == 1
     scores, _ = scores_with_window(opened, tokens, (), device, counted, most)
-    records = [{"text": names, **score.record(tokenizer)} for score in scores]
-    spelled = (piece for pieces in (*spoken(parts), *given) for piece in pieces)
-    lost, of = tokenizer.lost_bytes(spelled)
+    pieces = [piece for pieces in (*spoken(parts), *given) for piece in pieces]
+    lost, of = tokenizer.lost_bytes(pieces)
+    spelled = False
+    if of and not lost:  # a vocabulary that lacks bytes, but none of these
+        whole = "".join(pieces).encode("utf-8", "surrogatepass")
+        spelled = tokenizer.decode_bytes(tokens, skip_special=True) == whole
+    records = [{"text": names, **score.record(tokenizer, spelled)} for score in scores]
     if lost:
         say(
             f"warning: the vocabulary of {opened.run.path} lacks {lost:,} of the {of:,} bytes of "

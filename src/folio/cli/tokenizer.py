@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
@@ -23,7 +23,9 @@ from folio.errors import UserError
 from folio.storage import json_text
 
 if TYPE_CHECKING:
+    from folio.corpus.corpus import Corpus
     from folio.corpus.document import Part
+    from folio.corpus.split import Split
     from folio.tokenizers import Tokenizer
 
 LEARNED_KINDS = ("bpe", "word", "character", "auto")
@@ -39,6 +41,8 @@ tokenizer = App(
     help="Learn a vocabulary from text, use it, and compare several.",
     help_format="plaintext",
     result_action="return_value",
+    group_arguments=Group("Flags"),
+    group_parameters=Group("Flags"),
 )
 
 
@@ -71,7 +75,7 @@ def train(
         punctuation: For kind word: separate, drop or keep.
         lowercase: For kind word: treat "The" as "the".
         out: The file to write.
-        validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
+        validation: An out-of-domain file or folder to hold out, too; repeatable.
         encoding: Encoding of the files.
     """
     from folio.tokenizers.base import UNKNOWN
@@ -112,7 +116,7 @@ def train(
         f"{seconds:.1f} s, {meter.n_bytes / seconds / 1e6:.1f} MB/s"
     )
     if learned.unknown is not None:
-        share = learned.unknown_share(part.pieces() for part in split.validation)
+        share = learned.unknown_share(part.pieces() for part in _held_out(split))
         show(f"{UNKNOWN}: {share:.2%} of the tokens of the text that is held out")
     say_next("tokenizer", CORPUS=shlex.join(corpus), **{"tok.json": shlex.quote(str(out))})
 
@@ -233,7 +237,7 @@ def compare(
         characters: Read at most this many characters of the training part.
         html: Write a page with the table, and the text as each one tokenizes it, in colors.
         json: Print JSON.
-        validation: A file or folder to hold out, instead of a part of the corpus; repeatable.
+        validation: An out-of-domain file or folder to hold out, too; repeatable.
         encoding: Encoding of the files.
     """
     from folio.recipe.recipe import make_recipe
@@ -257,7 +261,7 @@ def compare(
 
     split = _read(corpus, encoding, validation).split
     training = _beginning(split.training, characters)
-    held_out = _beginning(split.validation, characters)
+    held_out = _beginning(_held_out(split), characters)
     vocabularies: dict[str, Tokenizer] = {}
     for name, learned in candidates(training, sizes, pattern):
         say(f"{name}{': ' + learned.note if learned.note else ''}")
@@ -302,14 +306,17 @@ class _Meter:
             self.progress.update(self.n_characters, f"{rate:.1f} MB/s")
 
 
-def _read(sources: tuple[str, ...], encoding: str, validation: list[str] | None) -> Any:
+def _read(sources: tuple[str, ...], encoding: str, validation: list[str] | None) -> Corpus:
     from folio.corpus.corpus import CorpusConfig, read_corpus
 
-    config = CorpusConfig(encoding=encoding, conversations="text")
-    if validation:  # instead of a part of the corpus
-        config = replace(config, validation=tuple(validation), validation_fraction=0.0)
+    held_out = tuple(validation or ())
+    config = CorpusConfig(encoding=encoding, conversations="text", validation=held_out)
     config = replace(config, sources=_texts(sources)) if sources else config
     return read_corpus(config, only_split=True)
+
+
+def _held_out(split: Split) -> list[Part]:
+    return [*split.validation, *split.elsewhere]
 
 
 def _texts(words: tuple[str, ...]) -> tuple[str, ...]:

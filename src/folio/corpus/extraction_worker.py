@@ -26,7 +26,7 @@ def main() -> None:
     """Answer requests until the process that asks ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of a library is not an answer
-    _limit_memory()
+    limit_memory()
     for request in requests():
         answers.write(json.dumps({"refused": _answer(request)}) + "\n")
         answers.flush()
@@ -120,7 +120,8 @@ def _positive(counts: Counter[str]) -> dict[str, int]:
     return {reason: n for reason, n in counts.items() if n > 0}
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
+    """Have this process get no more memory than WORKER_MEMORY_BYTES, where the system can."""
     try:
         import resource
     except ImportError:  # not on Windows

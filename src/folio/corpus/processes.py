@@ -164,9 +164,13 @@ class Pool(Generic[W]):
         """Call `work(process, *arguments)` as soon as a process is free."""
         return self.threads.submit(self._run, work, *arguments)
 
-    def _run(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    def worker(self) -> W:
+        """The process of this thread; a new one if it was lost."""
         worker = getattr(self.local, "worker", None)
         if worker is None or worker.ended:
             worker = self.local.worker = self.start()
             self.workers.append(worker)
-        return work(worker, *arguments)
+        return worker
+
+    def _run(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return work(self.worker(), *arguments)

@@ -119,11 +119,16 @@ class Score:
         """The exponential of the loss: among how many equally likely tokens the model hesitates."""
         return perplexity(self.nats_per_token)
 
-    def record(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def record(self, tokenizer: Tokenizer, spelled: bool = False) -> dict[str, Any]:
         """Return the numbers as `folio evaluate --json` prints them.
 
         A text with unknown characters, or a lossy tokenizer, has no bits per byte, since the model
         never predicted those bytes; the record has the share of unknown tokens instead.
+
+        Args:
+            tokenizer: the tokenizer of the text.
+            spelled: whether the tokens are known to spell the text, whatever the tokenizer loses of
+                others.
         """
         record: dict[str, Any] = {
             "protocol": self.protocol,
@@ -134,7 +139,7 @@ class Score:
         }
         counts = self.counts[: tokenizer.vocab_size]
         n_unknown = 0 if tokenizer.unknown is None else int(counts[tokenizer.unknown])
-        if tokenizer.lossless and not n_unknown:
+        if (tokenizer.lossless or spelled) and not n_unknown:
             if characters := int(counts @ tokenizer.characters_per_token):
                 record["nats_per_character"] = self.nats / characters
                 record["bits_per_character"] = self.nats / characters / math.log(2)

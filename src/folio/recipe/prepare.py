@@ -29,15 +29,13 @@ from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import encode_documents
+from folio.tokens.lacking import lacking, unknown_in
 from folio.tokens.loss_mask import LossMask, example, open_loss_masks, write_loss_mask
 from folio.tokens.token_file import VERSION, open_token_file, write_token_file
 from folio.training.config import minutes_of
 
 LEAKS = 0.01
 """Share of the validation text that occurs in the training text above which the user is warned."""
-MANY_UNKNOWN = 0.001
-"""Share of the validation tokens that are unknown above which the same; in a text of characters a
-rare one or two always are."""
 CHUNK_TOKENS = 1 << 20
 """Tokens that are processed together."""
 
@@ -87,7 +85,8 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
         UserError: as in read_corpus; or a part is too short to have targets.
     """
     if (store := store_of(recipe.corpus.sources)) is not None:
-        return Prepared(*open_store(store, recipe.corpus, recipe.tokenizer), [], None, [])
+        opened = open_store(store, recipe.corpus, recipe.tokenizer)
+        return Prepared(*opened, list(lacking(opened.record["tokens"], store.path)), None, [])
     corpus = read_corpus(recipe.corpus)
     training, validation = corpus.split.training, corpus.split.validation
     config, choice = resolve(recipe.tokenizer, sum(map(len, training)), _minutes(recipe))
@@ -126,8 +125,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     counted = {"counted": _counted(prepared, tell)} if is_masked else {}
     record |= _token_counts(prepared)
     record["tokens"] |= counted
-    if config.kind == "file":
-        warnings += _unknown_to(tokenizer, prepared.training(), training, recipe)
+    warnings += _lacking(prepared, training, recipe.start.run or recipe.tokenizer.path)
     if canaries:
         record["ledger"]["planted"] = sum(len(c.line) * c.times for c in canaries)
     warnings += _warnings(record, recipe.corpus, len(canaries))
@@ -245,39 +243,24 @@ def _counting(tokens: TokenIds, mask: LossMask | None) -> TokenIds:
     return np.concatenate([tokens[:1], tokens[1:][mask[1:] == 1]])
 
 
-def _unknown_to(
-    tokenizer: Tokenizer, token_ids: TokenIds, parts: Sequence[Part], recipe: Recipe
-) -> Iterator[str]:
-    """What a loaded vocabulary lacks of a text, as lines for the user.
+def _lacking(prepared: Prepared, parts: Sequence[Part], named: str) -> Iterator[str]:
+    """Lines about what is lost of a text; for a loaded vocabulary the record notes it, too.
 
     Raises:
         UserError: every token is unknown to the vocabulary.
     """
-    named = recipe.start.run or recipe.tokenizer.path
-    lost, of = tokenizer.lost_bytes(piece for pieces in spoken(parts) for piece in pieces)
-    if lost:
-        yield (
-            f"{lost:,} of {of:,} bytes of the training text ({lost / of:.1%}) are not in the "
-            f"vocabulary of {named}. They are left out, and never written."
-        )
-    if tokenizer.unknown is None:
-        return
-    chunks = (token_ids[i : i + CHUNK_TOKENS] for i in range(0, len(token_ids), CHUNK_TOKENS))
-    n_unknown = sum(int(np.count_nonzero(chunk == tokenizer.unknown)) for chunk in chunks)
-    if not n_unknown:
-        return
-    shown = ""
-    if isinstance(tokenizer, CharacterTokenizer):
-        lacking = tokenizer.lacking(piece for pieces in spoken(parts) for piece in pieces)
-        each = [f"{c!r} (U+{ord(c):04X}) {n:,}" for c, n in lacking.items()]
-        shown = f", {len(each):,} kinds: {', '.join(each[:8])}{', ...' if each[8:] else ''}"
-    found = (
-        f"{n_unknown:,} of {len(token_ids):,} training tokens ({n_unknown / len(token_ids):.1%}) "
-        f"are unknown to the vocabulary of {named}{shown}"
-    )
-    if n_unknown == len(token_ids):
-        raise UserError(f"{found}. There is nothing left to learn: train this text from scratch.")
-    yield f"{found}. They are read as <unk>, which is never written."
+    tokenizer, counts, kinds = prepared.tokenizer, prepared.record["tokens"], ""
+    if prepared.tokenizer_config.kind == "file":
+        lost = tokenizer.lost_bytes(piece for pieces in spoken(parts) for piece in pieces)
+        occurrences = count_tokens(prepared.training(), tokenizer.vocab_size)
+        n_unknown = unknown_in(occurrences, tokenizer, named)
+        counts |= {"lost_bytes": list(lost), "unknown_in_training": n_unknown}
+        if n_unknown and isinstance(tokenizer, CharacterTokenizer):
+            found = tokenizer.lacking(piece for pieces in spoken(parts) for piece in pieces)
+            each = [f"{c!r} (U+{ord(c):04X}) {n:,}" for c, n in found.items()]
+            shown = f"{', '.join(each[:8])}{', ...' if each[8:] else ''}"
+            kinds = f", {len(each):,} kinds: {shown}"
+    return lacking(counts, named, kinds)
 
 
 def _canaries(recipe: Recipe, tokenizer: Tokenizer, training: Sequence[Part]) -> list[Canary]:
@@ -307,13 +290,6 @@ def _warnings(record: dict[str, Any], text: CorpusConfig, n_canaries: int) -> It
             f"{leaked:.1%} of the validation text, in runs of 13 words, stands in the "
             f"training text too, so its loss flatters; see the loss on its novel subset, and "
             f"{shlex.join(['folio', 'corpus', *text.sources, *held_out])}"
-        )
-    n_validation = record["tokens"]["validation"]
-    n_unknown = record["tokens"]["unknown_in_validation"]
-    if n_unknown > MANY_UNKNOWN * n_validation:
-        yield (
-            f"{n_unknown:,} of {n_validation:,} validation tokens are unknown "
-            f"({n_unknown / n_validation:.1%}): the vocabulary does not have them."
         )
     ledger = record["ledger"]
     if ledger["dropped"]:

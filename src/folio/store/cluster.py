@@ -21,7 +21,7 @@ from folio.config import to_table
 from folio.console import say
 from folio.corpus.corpus import CorpusConfig
 from folio.errors import UserError
-from folio.storage import locked, read_json, write_json
+from folio.storage import locked, write_json
 from folio.store.directory import FORMAT, Store
 from folio.store.joining import join
 from folio.store.shard import Shard, writing
@@ -103,21 +103,17 @@ def begin(store: Store, tokenizer: Path, sequence: Sequence) -> None:
     """Make the folder of a store whose vocabulary is given.
 
     Raises:
-        UserError: it has another one, or files of something else.
+        UserError: it has another one or other sequences, or files of something else.
     """
     store.require_own_folder()
     store.shards_folder.mkdir(parents=True, exist_ok=True)
+    config = TokenizerConfig(kind="file", path=str(tokenizer), sequence=sequence)
     fingerprint = load(tokenizer).fingerprint
     with locked(store.lock_file, f"The store {store.path}", wait=True):
         if store.settings_file.exists():
-            if read_json(store.settings_file, dict)["fingerprint"] != fingerprint:
-                raise UserError(
-                    f"The store {store.path} has another vocabulary than {tokenizer}. Name "
-                    f"another folder."
-                )
+            store.require_vocabulary(config)
             return
         shutil.copyfile(tokenizer, store.tokenizer_file)
-        config = TokenizerConfig(kind="file", path=str(tokenizer), sequence=sequence)
         made = {"format": FORMAT, "tokenizer": to_table(config), "fingerprint": fingerprint}
         write_json(store.settings_file, made)
 

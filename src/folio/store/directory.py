@@ -23,6 +23,7 @@ from typing import Any
 from folio.corpus.files import local_path
 from folio.errors import UserError
 from folio.storage import read_json, visible
+from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import Sequence
 
 FORMAT = 1
@@ -89,6 +90,26 @@ class Store:
             raise UserError(
                 f"{self.path} is there and is not a store: it has {others[0]}. Give a folder of "
                 f"its own: --into FOLDER"
+            )
+
+    def require_vocabulary(self, asked: TokenizerConfig) -> None:
+        """Refuse a vocabulary that is named and is not the store's.
+
+        Raises:
+            UserError: it has other ids, or other sequences have `<bos>` and `<eos>`.
+        """
+        if not asked.path:
+            return
+        given = train_tokenizer(resolve(asked, 0)[0], ())
+        if given.fingerprint != read_json(self.settings_file, dict)["fingerprint"]:
+            raise UserError(
+                f"The vocabulary must be that of the store {self.path}, got {asked.path}. Make a "
+                f"store with that one: folio tokens SOURCES --into FOLDER --tokenizer.path FILE"
+            )
+        if asked.sequence != self.sequence:
+            raise UserError(
+                f"tokenizer.sequence must be {self.sequence}, as in the store {self.path}, got "
+                f"{asked.sequence}. Make another one: folio tokens SOURCES --into FOLDER"
             )
 
     @property

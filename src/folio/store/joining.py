@@ -25,6 +25,7 @@ from folio.store.directory import FORMAT, Store
 from folio.store.shard import Rows, Shard
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.base import TokenIds
+from folio.tokens.lacking import lacking, unknown_in
 from folio.tokens.token_file import let_go, open_token_file, write_token_file
 
 CHUNK_TOKENS = 1 << 20
@@ -62,7 +63,8 @@ def join(
         The content of index.json.
 
     Raises:
-        UserError: a shard is damaged; or there are too few documents to hold some out.
+        UserError: a shard is damaged; there are too few documents to hold some out; or the
+            vocabulary knows nothing of the text.
     """
     held_out = [corpus.validation_fraction, corpus.validation_tokens]
     files = [Shard(store.shards_folder, key) for key, _ in shards]
@@ -82,7 +84,9 @@ def join(
     tokenizer = load(store.tokenizer_file)
     contents = [Content(*file.open(tokenizer.fingerprint)) for file in files]
     sides = _sides(contents, corpus)
-    store.anchors_file.unlink(missing_ok=True)  # of another text
+    # Both are of another text from here on, also if this is interrupted.
+    store.index_file.unlink(missing_ok=True)
+    store.anchors_file.unlink(missing_ok=True)
     index = {
         "format": FORMAT,
         "of": address,
@@ -95,6 +99,11 @@ def join(
             for (key, name), record in zip(shards, records)
         ],
     }
+    # Shards that were made before this was counted do not have it.
+    lost = [record.get("lost_bytes", (0, 0)) for record in records]
+    index["tokens"]["lost_bytes"] = [sum(numbers) for numbers in zip(*lost)]
+    for line in lacking(index["tokens"], store.path):
+        tell(f"warning: {line}")
     write_json(store.index_file, index)
     return index
 
@@ -118,6 +127,7 @@ def _write(
         "tokens": {
             "training": n_tokens["train"],
             "validation": n_tokens["validation"],
+            "unknown_in_training": unknown_in(counts, tokenizer, store.path),
             "unknown_in_validation": n_unknown,
             "vocab_size": tokenizer.vocab_size,
             "tokenizer": tokenizer.fingerprint,
@@ -137,11 +147,8 @@ def _sides(contents: Sequence[Content], corpus: CorpusConfig) -> list[Sides]:
     Raises:
         UserError: nothing would be left to train on, or to hold out.
     """
-    last = _last_bin(contents, corpus)
-    sides = [
-        np.where(_bins(rows) <= last, VALIDATION, TRAIN).astype(np.uint8)
-        for rows in _rows_of(contents)
-    ]
+    side_of = np.where(_held_out(contents, corpus), VALIDATION, TRAIN).astype(np.uint8)
+    sides = [side_of[_bins(rows)] for rows in _rows_of(contents)]
     if corpus.duplicates.remove == "exact":
         _mark_copies(contents, sides)
     return sides
@@ -158,9 +165,10 @@ def _bins(rows: Rows) -> NDArray[np.int64]:
     return (rows["key"] >> np.uint64(64 - BIN_BITS)).astype(np.int64)
 
 
-def _last_bin(contents: Sequence[Content], corpus: CorpusConfig) -> int:
-    """The last bin of keys that is held out: as many tokens as are asked for, or a little fewer,
-    but at least one bin that has documents.
+def _held_out(contents: Sequence[Content], corpus: CorpusConfig) -> NDArray[np.bool_]:
+    """(2^BIN_BITS,) which bins of keys are held out: as many of the first ones as have the tokens
+    that are asked for, or up to half fewer; one that has too many is passed over. The smallest bin
+    if all have too many.
     """
     tokens = np.zeros(1 << BIN_BITS)
     for rows in _rows_of(contents):
@@ -172,8 +180,16 @@ def _last_bin(contents: Sequence[Content], corpus: CorpusConfig) -> int:
             f"one has {len(filled)}. Train from the file itself, which holds out its end."
         )
     most = min(corpus.validation_fraction * tokens.sum(), corpus.validation_tokens)
-    n = int(np.searchsorted(np.cumsum(tokens[filled]), most, "right"))
-    return int(filled[min(max(n, 1), len(filled) - 1) - 1])
+    held_out, total = np.zeros(1 << BIN_BITS, np.bool_), 0
+    for number in filled.tolist():
+        if total + tokens[number] <= most:
+            held_out[number] = True
+            total += tokens[number]
+        elif total > most / 2:
+            break
+    if not total:
+        held_out[filled[np.argmin(tokens[filled])]] = True
+    return held_out
 
 
 def _mark_copies(contents: Sequence[Content], sides: list[Sides]) -> None:

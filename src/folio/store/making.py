@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -18,14 +20,13 @@ from folio.errors import UserError
 from folio.storage import locked, read_json, storage_error, write_json
 from folio.store.directory import FORMAT, Store
 from folio.store.joining import join
+from folio.store.lost import ask
 from folio.store.plan import Group, digest_of, plan, reading_settings
 from folio.store.shard import Shard
 from folio.tokenizers import load
 from folio.tokenizers.config import TokenizerConfig
 
 MEGABYTE = 10**6
-PER_BYTE = 1 / (1 << 17)
-"""Seconds of processor time added to the limit of a file; a shard that takes more is given up."""
 SHOWN = 3
 
 
@@ -149,24 +150,19 @@ def _begin(
     asked = {"reading": reading_settings(options), "tokenizer": to_table(tokenizer)}
     with locked(store.lock_file, f"The store {store.path}", wait=True):
         if store.settings_file.exists():
+            store.require_vocabulary(tokenizer)
             _require_same(store, asked)
             return
+        sampled, n_bytes = _spread(groups), sum(group.n_bytes for group in groups)
         request = {
             "tokenizer": to_table(tokenizer),
-            "groups": [group.paths for group in _spread(groups)],
+            "groups": [group.paths for group in sampled],
+            "share": sum(g.n_bytes for g in sampled) / n_bytes if n_bytes else 1.0,
             "options": asdict(options),
+            "seconds": options.time_limit_seconds,
             "into": str(store.tokenizer_file),
         }
-        process = Process("folio.store.worker")
-        try:
-            answer = process.ask(request)
-        except LostError:
-            raise UserError(
-                f"The vocabulary could not be learned: its process died while it read "
-                f"{groups[0].name}. Give a finished one: --tokenizer.path FILE"
-            ) from None
-        finally:
-            process.end()
+        answer = _answer_to(request, store, groups[0])
         if answer["failed"]:
             raise UserError(answer["failed"])
         for line in answer["told"]:
@@ -174,6 +170,19 @@ def _begin(
         fingerprint = load(store.tokenizer_file).fingerprint
         made = {"format": FORMAT, **asked, "fingerprint": fingerprint}
         write_json(store.settings_file, made)
+
+
+def _answer_to(request: dict[str, Any], store: Store, first: Group) -> dict[str, Any]:
+    """What a process says that learns the vocabulary, with as many threads as it likes."""
+    with Pool(1, lambda: Process("folio.store.worker")) as pool:
+        note = store.path / ".reading"
+        try:
+            return pool.submit(lambda _: ask(pool.worker, request, note)).result()
+        except LostError:
+            raise UserError(
+                f"The vocabulary could not be learned: its process died while it read "
+                f"{first.name}. Give a finished one: --tokenizer.path FILE"
+            ) from None
 
 
 def _require_same(store: Store, asked: dict[str, Any]) -> None:
@@ -189,13 +198,16 @@ def _require_same(store: Store, asked: dict[str, Any]) -> None:
 
 
 SAMPLED = 16
-"""Shards, evenly spread over the list, from whose files a vocabulary is learned."""
+"""Places of the text, evenly spread over its bytes, from whose shards a vocabulary is learned."""
 
 
 def _spread(groups: Sequence[Group]) -> list[Group]:
-    if len(groups) <= SAMPLED:
-        return list(groups)
-    return [groups[i * len(groups) // SAMPLED] for i in range(SAMPLED)]
+    """The shards of a sample, the smallest first, so that the others make up for what it lacks."""
+    chosen = range(len(groups))
+    if len(groups) > SAMPLED:
+        ends = list(accumulate(group.n_bytes for group in groups))
+        chosen = {bisect(ends, ends[-1] * (2 * i + 1) / (2 * SAMPLED)) for i in range(SAMPLED)}
+    return sorted((groups[i] for i in chosen), key=lambda group: group.n_bytes)
 
 
 def _keys_of(store: Store, part: Part, digest: str) -> list[str] | None:
@@ -234,14 +246,14 @@ def _make_shards(
 
     making = defaultdict[str, Lock](Lock)  # of files that are there twice
 
-    def make(worker: Process, group: Group) -> _Done:
+    def make(_: Process, group: Group) -> _Done:
         key = group.key(options, fingerprint, sequence, FORMAT)
         with making[key]:
             if Shard(store.shards_folder, key).is_complete():
                 return _Done(key, False, None)
-            return ask(worker, key, group)
+            return make_missing(key, group)
 
-    def ask(worker: Process, key: str, group: Group) -> _Done:
+    def make_missing(key: str, group: Group) -> _Done:
         request = {
             "folder": str(store.shards_folder),
             "key": key,
@@ -249,10 +261,10 @@ def _make_shards(
             "options": asdict(options),
             "vocabulary": str(store.tokenizer_file),
             "sequence": sequence,
-            "seconds": options.time_limit_seconds * len(group.paths) + group.n_bytes * PER_BYTE,
+            "seconds": options.time_limit_seconds,
         }
         try:
-            answer = worker.ask(request)
+            answer = ask(pool.worker, request, store.shards_folder / f".{key}.reading")
             return _Done(key, answer["made"], answer["failed"])
         except LostError as error:
             return _Done(key, True, f"its process was lost, since {error}")

@@ -37,7 +37,7 @@ def open_store(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -
         UserError: they do; or the store is not finished, or damaged.
     """
     index, own = store.index(), load(store.tokenizer_file)
-    _require_settings(store, corpus, tokenizer, own)
+    _require_settings(store, corpus, tokenizer)
     files = {name: store.tokens_file(name) for name in ("train", "validation")}
     for name, count in (("train", "training"), ("validation", "validation")):
         n_tokens = len(open_token_file(files[name], own.fingerprint))
@@ -52,20 +52,14 @@ def open_store(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -
     return Opened(own, config, files, _record(store, index))
 
 
-def _require_settings(
-    store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig, own: Tokenizer
-) -> None:
+def _require_settings(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -> None:
     usual = CorpusConfig()
     if replace(corpus, sources=usual.sources) != usual:
         raise UserError(
             f"Settings of corpus must be left out for the store {store.path}, which was made with "
             f"its own. Make another one: folio tokens SOURCES --into FOLDER --corpus..."
         )
-    if tokenizer.path and load(tokenizer.path).fingerprint != own.fingerprint:
-        raise UserError(
-            f"The vocabulary must be that of the store {store.path}, got {tokenizer.path}. Make a "
-            f"store with that one: folio tokens SOURCES --into FOLDER --tokenizer.path FILE"
-        )
+    store.require_vocabulary(tokenizer)
     if not tokenizer.path and tokenizer != TokenizerConfig():
         raise UserError(
             f"Settings of tokenizer must be left out for the store {store.path}, which has its "

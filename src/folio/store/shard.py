@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,11 +112,21 @@ def writing(shard: Shard, tokenizer: Tokenizer, per: Sequence) -> Iterator[Shard
         "documents": writer.n_documents,
         "tokens": writer.n_tokens,
         "characters": writer.n_characters,
+        "lost_bytes": writer.lost_bytes.tolist(),
         "refused": writer.refused,
         "bytes": {name: file.stat().st_size for name, file in files.items()},
         "sha256": {name: sha256_of(file) for name, file in files.items()},
     }
     write_json(shard.record_file, record)
+
+
+class Mark(NamedTuple):
+    """How much a shard has."""
+
+    n_tokens: int
+    n_documents: int
+    n_characters: int
+    lost_bytes: NDArray[np.int64]
 
 
 class ShardWriter:
@@ -131,6 +141,8 @@ class ShardWriter:
         self._n_waiting = 0
         self._tokens.write(bytes(HEADER.size))
         self.n_tokens = self.n_documents = self.n_characters = 0
+        self.lost_bytes = np.zeros(2, np.int64)
+        """Those that the vocabulary lacks, and of how many; as Tokenizer.lost_bytes."""
         self.refused: dict[str, str] = {}
         """Why each file was left out that could not be read."""
 
@@ -147,16 +159,16 @@ class ShardWriter:
             if self._n_waiting >= BATCH_CHARACTERS:
                 self.flush()
 
-    def mark(self) -> tuple[int, int, int]:
+    def mark(self) -> Mark:
         """The position in the shard, to which it can `go_back`."""
         self.flush()
-        return self.n_tokens, self.n_documents, self.n_characters
+        return Mark(self.n_tokens, self.n_documents, self.n_characters, self.lost_bytes.copy())
 
-    def go_back(self, mark: tuple[int, int, int]) -> None:
+    def go_back(self, mark: Mark) -> None:
         """Forget what was added since."""
         self._waiting.clear()
         self._n_waiting = 0
-        self.n_tokens, self.n_documents, self.n_characters = mark
+        self.n_tokens, self.n_documents, self.n_characters, self.lost_bytes = mark
         for file, size in (
             (self._tokens, HEADER.size + self.n_tokens * self._tokenizer.dtype.itemsize),
             (self._rows, self.n_documents * ROW.itemsize),
@@ -175,6 +187,7 @@ class ShardWriter:
         """Encode the documents that wait, and write their ids."""
         texts, self._waiting, self._n_waiting = self._waiting, [], 0
         if texts:
+            self.lost_bytes += self._tokenizer.lost_bytes(texts)
             encoded = encode_each(self._tokenizer, texts, self._per)
             self._write(np.concatenate([part for ids in encoded for part in (ids, self._end)]))
             digests = [hashlib.sha256(text.encode("utf-8")).digest() for text in texts]
@@ -188,6 +201,7 @@ class ShardWriter:
             for piece in pieces:
                 digest.update(piece.encode("utf-8"))
                 n_characters += len(piece)
+                self.lost_bytes += self._tokenizer.lost_bytes((piece,))
                 yield piece
 
         for ids in encode_document(self._tokenizer, counted(), self._per):

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from folio.config import from_table
-from folio.corpus.files import Findings
+from folio.corpus.extraction_worker import limit_memory
+from folio.corpus.files import Findings, SourceFile
 from folio.corpus.processes import requests
 from folio.corpus.reading import ReadingOptions
 from folio.corpus.streaming import RefusedError, texts_of, unpacked_files
 from folio.errors import UserError
 from folio.storage import locked
+from folio.store.lost import Reading
 from folio.store.shard import Shard, writing
 from folio.tokenizers import Tokenizer, load
 from folio.tokenizers.config import TokenizerConfig, resolve, train_tokenizer
 from folio.tokenizers.sequences import Sequence
-
-try:
-    import resource
-except ImportError:  # Windows: a process may take any time there
-    resource = None
 
 SAMPLE_CHARACTERS = 100_000_000
 """Of the text from which a vocabulary is learned, at most; it is held in memory."""
@@ -42,28 +37,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of a library is not an answer
     for request in requests():
-        with at_most(request.get("seconds")):
-            answer = _answer(request)
-        answers.write(json.dumps(answer) + "\n")
+        if "into" not in request:  # the text from which a vocabulary is learned may take more
+            limit_memory()
+        answers.write(json.dumps(_answer(request)) + "\n")
         answers.flush()
-
-
-@contextmanager
-def at_most(seconds: float | None) -> Iterator[None]:
-    """End this process if the block takes more processor time: a reader may hang. Time by the clock
-    would also end one that waits for a busy machine or a slow disk.
-    """
-    if resource is None or seconds is None:
-        yield
-        return
-    before = soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    most = math.ceil(time.process_time() + seconds)
-    lowest = min(limit for limit in (most, soft, hard) if limit >= 0)  # -1 is none
-    resource.setrlimit(resource.RLIMIT_CPU, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_CPU, before)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -74,14 +51,19 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if "into" in request:
             config = from_table(TokenizerConfig, request["tokenizer"])
-            tokenizer, told = learn_vocabulary(config, request["groups"], options)
+            groups, share = request["groups"], request["share"]
+            with closing(Reading(request)) as reading:
+                tokenizer, told = learn_vocabulary(config, groups, options, share, reading)
             tokenizer.save(Path(request["into"]))
         else:
             tokenizer = _vocabulary(request["vocabulary"])
             shard = Shard(Path(request["folder"]), request["key"])
             with locked(shard.lock_file, f"The shard {shard.key}", wait=True):
                 if made := not shard.is_complete():  # by another command, of the same files
-                    make_shard(shard, request["paths"], options, tokenizer, request["sequence"])
+                    _clear(shard)
+                    with closing(Reading(request)) as reading:
+                        paths, sequence = request["paths"], request["sequence"]
+                        make_shard(shard, paths, options, tokenizer, sequence, reading)
     except UserError as error:
         failed = str(error)
     return {"failed": failed, "told": told, "made": made}
@@ -89,44 +71,67 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _vocabulary(path: str) -> Tokenizer:
-    return load(path)
+    tokenizer = load(path)
+    tokenizer.encode_batch([" "])  # loads its kernels, for which no file has time
+    return tokenizer
 
 
 def learn_vocabulary(
-    config: TokenizerConfig, groups: list[list[str]], options: ReadingOptions
+    config: TokenizerConfig,
+    groups: list[list[str]],
+    options: ReadingOptions,
+    share: float,
+    reading: Reading,
 ) -> tuple[Tokenizer, list[str]]:
     """Learn a vocabulary from the first texts of some groups of files, or load one.
+
+    Args:
+        config: the vocabulary; what it leaves open follows from the size of the whole text.
+        groups: the paths of the files.
+        options: how they are read.
+        share: that the bytes of these files are of the bytes of all.
+        reading: what is read.
 
     Returns:
         It, and lines about what was chosen.
     """
     texts: list[list[str]] = []
-    refused: list[str] = []
+    refused = [f"{name} is left out: {why}" for name, why in reading.without.items()]
+    n_characters = 0
     if config.kind_by_settings not in LOADED:
         with tempfile.TemporaryDirectory(prefix="folio-") as folder:
-            for paths in groups:
-                most = SAMPLE_CHARACTERS // len(groups)
-                texts += _first_texts(paths, options, Path(folder), most, refused)
-    n_characters = sum(len(piece) for pieces in texts for piece in pieces)
+            for n_left, paths in zip(range(len(groups), 0, -1), groups):
+                most = (SAMPLE_CHARACTERS - n_characters) // n_left
+                sample = _first_texts(paths, options, Path(folder), most, refused, reading)
+                for pieces in sample:
+                    texts.append(pieces)
+                    n_characters += sum(map(len, pieces))
     if not n_characters and config.kind_by_settings not in LOADED:
         why = f": {refused[0]}" if refused else "."
         raise UserError(
             f"There is no text in the sources from which a vocabulary could be learned{why}"
         )
-    config, choice = resolve(config, n_characters)
+    config, choice = resolve(config, round(n_characters / share))
+    if choice and share < 1:
+        choice += f", as a sample of {n_characters:,} shows"
     tokenizer = train_tokenizer(config, texts)
     return tokenizer, [line for line in (choice, tokenizer.note) if line]
 
 
 def _first_texts(
-    paths: list[str], options: ReadingOptions, folder: Path, most: int, refused: list[str]
+    paths: list[str],
+    options: ReadingOptions,
+    folder: Path,
+    most: int,
+    refused: list[str],
+    reading: Reading,
 ) -> Iterator[list[str]]:
     """The documents of some files, each in pieces, until they have `most` characters; which files
     cannot be read is noted in `refused`.
     """
     left = most
     for path in paths:
-        for file in unpacked_files(path, Findings(), folder):
+        for file in _files_of(path, Findings(), folder, reading):
             try:
                 for pieces in texts_of(file, options):
                     taken: list[str] = []
@@ -148,26 +153,27 @@ def make_shard(
     options: ReadingOptions,
     tokenizer: Tokenizer,
     sequence: Sequence,
+    reading: Reading,
 ) -> None:
     """Write the files of a shard; a file that cannot be read is left out whole, and noted.
 
     Args:
-        shard: where it is written; it must be locked, since what others left there is removed.
+        shard: where it is written; it must be locked.
         paths: the files, in their order.
         options: how they are read.
         tokenizer: the vocabulary.
         sequence: what gets `<bos>` and `<eos>`.
+        reading: what is read.
 
     Raises:
         UserError: the disk is full.
     """
-    unpacked = shard.folder / f".{shard.key}.unpacked"
-    _clear(shard, unpacked)
+    unpacked = _unpacked(shard)
     findings = Findings()
     try:
         with writing(shard, tokenizer, sequence) as writer:
             for path in paths:
-                for file in unpacked_files(path, findings, unpacked):
+                for file in _files_of(path, findings, unpacked, reading):
                     mark = writer.mark()
                     try:
                         for pieces in texts_of(file, options):
@@ -181,9 +187,32 @@ def make_shard(
         shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def _clear(shard: Shard, unpacked: Path) -> None:
+def _files_of(
+    path: str, findings: Findings, folder: Path, reading: Reading
+) -> Iterator[SourceFile]:
+    """A file, or the files that are packed in it, each of which is noted while it is used."""
+    files = unpacked_files(path, findings, folder)
+    size = Path(path).stat().st_size
+    while path not in reading.without:
+        with reading.of(path, size):
+            file = next(files, None)
+        if file is None:
+            return
+        if file.name not in reading.without:
+            with reading.of(file.name, file.path.stat().st_size):
+                yield file
+        else:
+            findings.refuse(file.name, reading.without[file.name])
+    findings.refuse(path, reading.without[path])
+
+
+def _unpacked(shard: Shard) -> Path:
+    return shard.folder / f".{shard.key}.unpacked"
+
+
+def _clear(shard: Shard) -> None:
     """Remove what a process that was killed has left."""
-    shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.rmtree(_unpacked(shard), ignore_errors=True)
     for left in shard.folder.glob(f".{shard.key}.*"):
         left.unlink(missing_ok=True)
 

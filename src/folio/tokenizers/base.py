@@ -104,7 +104,7 @@ class Tokenizer(ABC):
     kind: str
     """The value of tokenizer.kind in a recipe."""
     lossless: bool
-    """Whether decode(encode(text)) equals the text, as far as the vocabulary covers it."""
+    """Whether decode(encode(text)) equals any text in which no token is unknown."""
 
     separator: bytes = b""
     """What decoding puts between two tokens."""

@@ -20,7 +20,7 @@ from folio.tokenizers import load
 from folio.tokenizers.bpe import tokenizer as bpe
 from folio.tokenizers.bpe.patterns import PATTERNS, safe_pieces
 from folio.tokenizers.bpe.rules import encode_slowly
-from folio.tokenizers.bpe.standard_json import written
+from folio.tokenizers.bpe.standard_json import byte_characters, written
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.bpe.unicode_classes import class_table
 
@@ -385,3 +385,15 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path):
 
 def test_classes_of_settled_characters_cover_all_kinds():
     assert set(class_table()[:0x2500].tolist()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "lossless"), [([0xE9], False), ([0xC0, 0xC1, *range(0xF5, 0x100)], True)]
+)
+def test_a_vocabulary_loses_text_if_it_lacks_a_byte_that_utf_8_has(
+    lacking: list[int], lossless: bool
+):
+    table = BPETokenizer.train(["some text"], 260).to_json()
+    for value in lacking:
+        del table["model"]["vocab"][byte_characters()[value]]
+    assert BPETokenizer.from_json(table).lossless == lossless

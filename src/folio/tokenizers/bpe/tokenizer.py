@@ -37,6 +37,10 @@ SHORT = 1000
 """Characters, below which a prompt is encoded without kernels."""
 
 
+IN_UTF8 = [value for value in range(0xF5) if value not in (0xC0, 0xC1)]
+"""The bytes that UTF-8 has (RFC 3629); some vocabularies lack the others."""
+
+
 class Merge(NamedTuple):
     """A pair of ids, the id it is merged into, and how often it occurred in the training text when
     it was merged, if known.
@@ -70,7 +74,8 @@ class BPETokenizer(Tokenizer):
         self.special_tokens = contents.special_tokens
         self.pieces = contents.pieces
         self.pattern = contents.pattern
-        self.lossless = contents.normalization is None
+        lacks = (contents.rules.byte_ids < 0)[IN_UTF8].any()
+        self.lossless = contents.normalization is None and not lacks
         self.has_chat = contents.has_chat
         self.begin_name = contents.roles.get("begin", BEGIN)
         self.end_name = contents.roles.get("end", END_OF_DOCUMENT)
