@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from folio import accelerator, jit
 from folio.console import amount
 from folio.errors import UserError
-from folio.process import physical_memory
+from folio.process import physical_memory, usable_threads
 from folio.storage import cache_folder, read_json, write_json
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ SLOW = 0.003
 
 
 _LOADED = time.monotonic()
-
-_computes = _lacks_threads = False
-"""Whether a device was chosen; and whether that was in a process that this one is forked from."""
 
 
 Kind = Literal["auto", "cpu", "cuda", "mps"]
@@ -151,9 +148,7 @@ def choose_device(config: DeviceConfig, rows: int = 1024, width: int = 256) -> D
 
     # The optimizer's moments of rare weights decay to denormal numbers, on which CPUs are slow.
     torch.set_flush_denormal(True)
-    global _computes
-    _computes = True
-    threads = 1 if _lacks_threads else config.threads or cores()
+    threads = usable_threads(config.threads or cores())
     torch.set_num_threads(threads)
 
     available = [kind for kind in ("cuda", "mps") if accelerator.available(kind)] + ["cpu"]
@@ -357,20 +352,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _go_on_in_fork() -> None:
-    """Compute on one thread: OpenMP would wait for ever for those that did not come along."""
-    global _lacks_threads
-    if _computes:
-        import torch
-
-        _lacks_threads = True
-        torch.set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_go_on_in_fork)
 
 
 def process_seconds() -> float:

@@ -63,6 +63,32 @@ def running_children() -> list[int]:
         return []
 
 
+_computes = _lacks_threads = False
+"""Whether threads were asked for here; and whether that was before this process was forked."""
+
+
+def usable_threads(asked: int) -> int:
+    """How many threads torch may use: one in a fork of a process that computed, where OpenMP would
+    wait for ever for those that did not come along.
+    """
+    global _computes
+    _computes = True
+    return 1 if _lacks_threads else asked
+
+
+def _go_on_in_fork() -> None:
+    global _lacks_threads
+    if _computes:
+        import torch
+
+        _lacks_threads = True
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_go_on_in_fork)
+
+
 def end_with(parent: int) -> None:
     """Have Linux kill this process when its parent dies, even while it is stopped.
 

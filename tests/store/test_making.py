@@ -135,7 +135,7 @@ def test_a_killed_process_loses_one_shard_which_alone_is_made_again(
             return super().ask(request, limit_seconds)
 
     work_inside(monkeypatch, lambda: Killed("folio.store.worker"))
-    with pytest.raises(UserError, match=r"1 of \d+ shards are missing. \S+ .*it died"):
+    with pytest.raises(UserError, match=r"1 of \d+ shards could not be made: \S+ .*it died\. What"):
         make(tmp_path / "store", sources, workers=1, tokenizer=characters)
     work_inside(monkeypatch)
     store, made = make(tmp_path / "store", sources, tokenizer=characters)

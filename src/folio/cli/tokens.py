@@ -65,7 +65,8 @@ def tokens(
         store, recipe.corpus, recipe.tokenizer, workers or cores(), say, Part.parse(part)
     )
     if json:
-        show(json_text(made.index, indent=2, ensure_ascii=False))
+        record = made.index or {"made": made.n_made, "found": made.n_found}
+        show(json_text(record, indent=2, ensure_ascii=False))
         return
     show(f"{into}: {amount(made.n_made, 'shard')} made, {made.n_found:,} found")
     if made.index is not None:

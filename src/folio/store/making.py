@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from folio.config import to_table
-from folio.console import Progress
+from folio.console import Progress, amount
 from folio.corpus.corpus import CorpusConfig, reading_options
 from folio.corpus.processes import LostError, Pool, Process
 from folio.corpus.reading import ReadingOptions
@@ -282,10 +282,11 @@ def _make_shards(
             bar.update(done_bytes // MEGABYTE, f"MB  {mine[i].name}")
     failed = [f"{mine[i].name}: {r.failed}" for i, r in sorted(results.items()) if r.failed]
     if failed:
-        shown = "; ".join(failed[:SHOWN]) + ("; ..." if failed[SHOWN:] else "")
+        shown = "; ".join(why.rstrip(".") for why in failed[:SHOWN])
+        missing = f"{len(failed)} of {amount(len(mine), 'shard')}"
         raise UserError(
-            f"{len(failed)} of {len(mine)} shards are missing. {shown}. All others are kept: the "
-            f"same command makes only what is missing."
+            f"{missing} could not be made: {shown}{'; ...' if failed[SHOWN:] else ''}. What is "
+            f"made is kept: the same command makes only what is missing."
         )
     return [results[i].key for i in range(len(mine))], sum(r.made for r in results.values())
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from folio import jit
+from folio.console import amount
 from folio.errors import UserError
 from folio.tokenizers.base import (
     BEGIN,
@@ -113,7 +114,7 @@ class BPETokenizer(Tokenizer):
         if n_merges < 0:
             raise UserError(
                 f"vocab_size must be at least {vocab_size - n_merges}, the 256 bytes and "
-                f"{len(special_tokens)} special tokens, got {vocab_size}."
+                f"{amount(len(special_tokens), 'special token')}, got {vocab_size}."
             )
         merges, counts = _learn_merges(texts, pattern, n_merges)
         tokenizer = cls.from_merges(
