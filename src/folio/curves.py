@@ -7,6 +7,7 @@ shows.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -95,8 +96,7 @@ def svg_curves(
         return LEFT + (WIDTH - LEFT - RIGHT) * (value - low_x) / (high_x - low_x)
 
     def y(value: float) -> float:
-        share = (min(max(value, low), high) - low) / (high - low)
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
 
     body = [grid(y(value), words) for value, words in ticks(low, high, 6)]
     body += below([(x(value), words) for value, words in ticks(low_x, high_x, 6)], x_label)
@@ -107,14 +107,16 @@ def svg_curves(
             f'<text class="over" x="{WIDTH - RIGHT}" y="{at - 4:.1f}" text-anchor="end">'
             f"{escape(level[0])}</text>"
         )
+    lines = list[str]()
     for one, css in zip(shown, classes):
-        body += band_and_line(
+        lines += band_and_line(
             css,
             [x(value) for value in one.x],
             [y(value) for value in one.y],
             [y(value + 2 * e) for value, e in zip(one.y, one.errors)],
             [y(value - 2 * e) for value, e in zip(one.y, one.errors)],
         )
+    body.append(_within_axes("".join(lines)))
     legend = [(one.label, css) for one, css in zip(shown, classes)]
     return figure(body, legend, f"{y_label} by {x_label}. {in_words(shown)}", y_label)
 
@@ -135,13 +137,22 @@ def in_words(series: Sequence[Series]) -> str:
     return " ".join(parts)
 
 
-def height_of(series: Sequence[Series]) -> tuple[float, float]:
-    """The ends of the vertical axis: of many points, the fall of the first steps is cropped, which
-    would flatten everything after it.
+def height_of(series: Sequence[Series], levels: Iterable[float] = ()) -> tuple[float, float]:
+    """The ends of the vertical axis, without the fall of the first steps, which would flatten
+    everything after it: a twentieth of the points of a series may lie above, the first ones, or the
+    highest of a noisy series. So one that rises at its end is seen to rise.
+
+    Args:
+        series: with finite y, each at least one.
+        levels: values that must not lie below.
     """
-    values = sorted(y for one in series for y in one.y)
-    top = values[int(len(values) * 0.95)] if len(values) > 20 else values[-1]
-    low, high = _ends([values[0], top])
+    values = [y for one in series for y in one.y]
+    later = [
+        y
+        for one in series
+        for y in (sorted(one.y, reverse=True) if one.noisy else one.y)[len(one.y) // 20 :]
+    ]
+    low, high = _ends([min([*values, *levels]), max(later)])
     margin = 0.06 * (high - low)
     return low - margin, high + margin
 
@@ -219,6 +230,15 @@ def figure(
         f'<figure class="drawn">{above}<ul class="legend">{names}</ul>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(described)}">'
         f"{''.join(body)}</svg></figure>"
+    )
+
+
+def _within_axes(lines: str) -> str:
+    """Lines without what lies outside of the axes."""
+    name = f"axes-{zlib.crc32(lines.encode()):08x}"  # pictures on one page share their names
+    return (
+        f'<clipPath id="{name}"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
+        f'height="{HEIGHT - TOP - BOTTOM}"/></clipPath><g clip-path="url(#{name})">{lines}</g>'
     )
 
 
