@@ -361,5 +361,6 @@ class TextDecoder:
         return self._decoder.decode(between + piece)
 
     def end(self) -> str:
-        """Return what is still incomplete, once no more tokens come."""
+        """Return what is still incomplete; tokens that come after this begin a text anew."""
+        self._between = b""
         return self._decoder.decode(b"", final=True)
