@@ -26,6 +26,7 @@ from folio.explain.page import write_page
 from folio.explain.tensors import print_tensors
 from folio.model.attention import Attention
 from folio.run.model import Model
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from tests.conftest import copied, write_book
 from tests.export.making import random_run
 
@@ -226,6 +227,20 @@ def test_a_longer_text_is_cut_and_one_token_is_refused(opened: Model):
     assert "".join(look.pieces) == (TEXT * 3)[:16] and look.left_out == 3 * len(TEXT) - 16
     with pytest.raises(folio.errors.UserError, match="has 1 tokens; a second one"):
         look_at(opened, "T")
+
+
+def test_what_is_looked_at_is_what_the_model_reads(tmp_path: Path):
+    begun = BPETokenizer.train([TEXT * 9], 290, special_tokens=("<bos>", "<|endoftext|>"))
+    opened = random_run(tmp_path, begun, "begun")
+    explained = page_module.explain_text(opened, "The line")
+    trace = explained.trace
+    assert trace.token_ids == opened.prompt_ids("The line") and trace.pieces[0] == "<bos>"
+    scores = [scored.log_probability for scored in opened.score_tokens(trace.token_ids)]
+    assert scores[0] is None and None not in trace.surprisal[1:]
+    assert trace.surprisal[1:] == pytest.approx([-(s or 0.0) for s in scores[1:]], abs=1e-4)
+    assert repr(explained) == "Explanation('The line')"
+    data = page_module.page_data(opened, trace)
+    assert data["n_before"] == 1 and f": {len(trace.token_ids) - 1} tokens," in data["about"]
 
 
 def test_tensors_show_the_triangle(opened: Model):

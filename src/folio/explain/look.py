@@ -47,7 +47,7 @@ class ForwardTrace:
     """The result of one forward pass over a text."""
 
     token_ids: list[int]
-    """(T,) the text as token ids."""
+    """(T,) what the model reads: where its vocabulary has `<bos>`, that comes before the text."""
     pieces: list[str]
     """(T,) the text of each token."""
     log_probabilities: Tensor
@@ -56,6 +56,8 @@ class ForwardTrace:
     """One entry per layer."""
     left_out: int = 0
     """Tokens after the first T, which the model cannot read at once."""
+    n_before: int = 0
+    """Tokens that stand before those of the text."""
 
     @property
     def surprisal(self) -> list[float | None]:
@@ -80,10 +82,12 @@ def look_at(opened: Model, text: str) -> ForwardTrace:
         UserError: a text of fewer than two tokens, or with unknown characters.
     """
     model, tokenizer = opened.model, opened.tokenizer
-    token_ids = tokenizer.encode_prompt(text).tolist()
+    token_ids = opened.prompt_ids(text)
+    n_before = 1 if not text or tokenizer.begin is not None else 0
     if len(token_ids) < 2:
         raise UserError(
-            f"The text has {len(token_ids)} tokens; a second one is needed to be predicted."
+            f"The text has {len(token_ids) - n_before} tokens; a second one is needed to be "
+            f"predicted."
         )
     left_out = max(0, len(token_ids) - model.config.context_length)
     token_ids = token_ids[: model.config.context_length]
@@ -93,7 +97,7 @@ def look_at(opened: Model, text: str) -> ForwardTrace:
     # Rows that only pad the head share in the probabilities, and are no tokens.
     log_probabilities = logits.float().log_softmax(dim=1)[:, : tokenizer.vocab_size].cpu()
     pieces = [tokenizer.decode([token_id]) for token_id in token_ids]
-    return ForwardTrace(token_ids, pieces, log_probabilities, layers, left_out)
+    return ForwardTrace(token_ids, pieces, log_probabilities, layers, left_out, n_before)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Explanation:
     """The whole page as HTML."""
 
     def __repr__(self) -> str:
-        return f"Explanation({''.join(self.trace.pieces)!r})"
+        return f"Explanation({''.join(self.trace.pieces[self.trace.n_before :])!r})"
 
     def _repr_html_(self) -> str:
         return html_frame(self.page, "What the model makes of the text", height="44rem")
@@ -81,11 +81,13 @@ def page_data(opened: Model, trace: ForwardTrace) -> dict[str, Any]:
     n = min(ATTENTION_POSITIONS, len(trace.token_ids))
     return {
         "about": (
-            f"{opened.run.name}, {opened.checkpoint.path.name}: {len(trace.token_ids)} tokens, "
+            f"{opened.run.name}, {opened.checkpoint.path.name}: "
+            f"{len(trace.token_ids) - trace.n_before} tokens, "
             f"{mean:.3f} nats per token on the mean."
         ),
         "token_ids": trace.token_ids,
         "pieces": trace.pieces,
+        "n_before": trace.n_before,
         "copied": copied_pieces(opened, trace.token_ids),
         "surprisal": [None if s is None else _short(s) for s in surprisal],
         "alternatives": [
