@@ -178,10 +178,12 @@ def _collect(
 
 def _entry(drawn: Drawn, tokenizer: Tokenizer) -> Table:
     """The entry of --logprobs for a token."""
+    from folio.tokenizers.base import token_text
+
     scored = [(drawn.token_id, drawn.log_probability), *drawn.alternatives]
     first, *others = [
-        {"id": token_id, "text": tokenizer.decode([token_id]), "log_probability": log_probability}
-        for token_id, log_probability in scored
+        {"id": token_id, "text": token_text(tokenizer, token_id), "log_probability": nats}
+        for token_id, nats in scored
         if token_id >= 0
     ] or [{}]
     return first | {"alternatives": others}

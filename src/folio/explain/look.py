@@ -48,8 +48,9 @@ class ForwardTrace:
 
     token_ids: list[int]
     """(T,) what the model reads: where its vocabulary has `<bos>`, that comes before the text."""
-    pieces: list[str]
-    """(T,) the text of each token."""
+    pieces: list[bytes]
+    """(T,) the UTF-8 bytes of each token, which may be a part of a character; the name of a special
+    one."""
     log_probabilities: Tensor
     """(T, V) log probability of every token as the next one, in nats."""
     attention: list[LayerAttention]
@@ -96,7 +97,7 @@ def look_at(opened: Model, text: str) -> ForwardTrace:
         logits = model(torch.tensor([token_ids], device=device))[0]  # (T, V)
     # Rows that only pad the head share in the probabilities, and are no tokens.
     log_probabilities = logits.float().log_softmax(dim=1)[:, : tokenizer.vocab_size].cpu()
-    pieces = [tokenizer.decode([token_id]) for token_id in token_ids]
+    pieces = [tokenizer.pieces[token_id] for token_id in token_ids]
     return ForwardTrace(token_ids, pieces, log_probabilities, layers, left_out, n_before)
 
 
