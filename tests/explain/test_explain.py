@@ -195,6 +195,16 @@ def test_the_page_says_the_mean_surprise(opened: Model, tmp_path: Path):
     assert f"{np.mean(data['surprisal'][1:]):.3f} nats per token" in data["about"]
 
 
+def test_the_page_says_what_it_leaves_out(opened: Model, monkeypatch: pytest.MonkeyPatch):
+    def about(text: str) -> str:
+        return page_module.page_data(opened, look_at(opened, text))["about"]
+
+    assert "left out" not in about(TEXT) and "Attention" not in about(TEXT)
+    assert "reads 16 tokens at once; the 10 after them are left out." in about(TEXT * 2)
+    monkeypatch.setattr(page_module, "ATTENTION_POSITIONS", 5)
+    assert about(TEXT).endswith("Attention is that of the first 5.")
+
+
 def test_positions_are_the_tables_of_the_model(opened: Model, tmp_path: Path):
     write_page(opened, TEXT, tmp_path / "page.html")
     tables = {table["name"]: table for table in page_data(tmp_path / "page.html")["positions"]}

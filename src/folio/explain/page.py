@@ -88,6 +88,13 @@ def page_data(opened: Model, trace: ForwardTrace) -> dict[str, Any]:
             f"{opened.run.name}, {opened.checkpoint.path.name}: "
             f"{len(trace.token_ids) - trace.n_before} tokens, "
             f"{mean:.3f} nats per token on the mean."
+            + (
+                f" The model reads {len(trace.token_ids)} tokens at once; the {trace.left_out} "
+                f"after them are left out."
+                if trace.left_out
+                else ""
+            )
+            + (f" Attention is that of the first {n}." if n < len(trace.token_ids) else "")
         ),
         "token_ids": trace.token_ids,
         "pieces": [name(token_id) for token_id in trace.token_ids],
