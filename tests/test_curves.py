@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -90,19 +91,14 @@ def test_ticks_are_few_round_and_inside(span: tuple[float, float]):
 
 
 def test_each_series_has_a_color_and_a_dash_of_its_own():
-    assert all(f".c{i} {{ stroke-dasharray: {dash} }}" in STYLE for i, dash in enumerate(DASHES))
-    classes = [
-        a["class"]
-        for tag, a in Reader(
-            svg_curves(
-                [Series("batches", [0, 1], [2, 1], noisy=True), *[Series("a", [0, 1], [2, 1])] * 2],
-                x_label="x",
-                y_label="y",
-            )
-        ).attributes
-        if tag == "polyline"
-    ]
-    assert classes == ["line c0 noisy", "line c0", "line c1"]  # a noisy one is of the next
+    assert all(f".d{i} {{ stroke-dasharray: {dash} }}" in STYLE for i, dash in enumerate(DASHES))
+    one = Series("a", [0, 1], [2, 1])
+    drawn = svg_curves([replace(one, noisy=True), *[one] * 36], x_label="x", y_label="y")
+    noisy, *classes = [a["class"] for tag, a in Reader(drawn).attributes if tag == "polyline"]
+    assert noisy == f"{classes[0]} noisy"  # a noisy one is of the next
+    assert len(set(classes)) == 36
+    few = [str(words).split() for words in classes[:6]]  # each tells apart alone
+    assert len({words[1] for words in few}) == len({words[2] for words in few}) == 6
 
 
 def overfit() -> list[Series]:

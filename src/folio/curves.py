@@ -31,7 +31,7 @@ SHAPES = """
 STYLE = (
     SHAPES
     + "\n".join(
-        f".c{i} {{ color: var(--c{i}) }} .drawn .c{i} {{ stroke-dasharray: {dash} }}"
+        f".c{i} {{ color: var(--c{i}) }} .drawn .d{i} {{ stroke-dasharray: {dash} }}"
         for i, dash in enumerate(DASHES)
     )
     + """
@@ -247,11 +247,14 @@ def _points(places: Iterable[tuple[float, float]]) -> str:
 
 
 def _classes(series: Sequence[Series]) -> list[str]:
-    """The CSS class of each series; a noisy one has the color of the next."""
-    classes, color = list[str](), 0
+    """The CSS classes of each series, of its color and its dash, which differ for 36 of them; a
+    noisy one has the color of the next.
+    """
+    classes, number, n = list[str](), 0, len(DASHES)
     for one in series:
-        classes.append(f"c{color % len(DASHES)}" + (" noisy" if one.noisy else ""))
-        color += not one.noisy
+        color, dash = number % n, (number + number // n) % n
+        classes.append(f"c{color} d{dash}" + (" noisy" if one.noisy else ""))
+        number += not one.noisy
     return classes
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from folio.curves import Series, finite, height_of
+from folio.curves import DASHES, Series, finite, height_of
 from folio.report import COLORS, FAINT, INK
 from folio.storage import atomic_write
 
@@ -47,6 +47,7 @@ def draw_curves(
             one.x,
             one.y,
             color=COLORS[number % len(COLORS)],
+            linestyle=_line_style(number // len(COLORS)),
             label=one.label,
             marker="o" if not one.noisy and len(one.x) <= 40 else "",
             markersize=3.5,
@@ -310,6 +311,12 @@ def _write_svg(figure, file: IO[bytes]) -> None:
 
     with matplotlib.rc_context({"svg.hashsalt": "folio", "svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None}, facecolor="white")
+
+
+def _line_style(number: int) -> str | tuple[int, tuple[int, ...]]:
+    """The dash of the curves that have their colors for the first time, the second time ..."""
+    dash = DASHES[number % len(DASHES)]
+    return "-" if dash == "none" else (0, tuple(map(int, dash.split())))
 
 
 def _annotate(axes, text: str, at: tuple[float, float], **style) -> None:
