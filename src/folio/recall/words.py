@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from folio.console import columns, padded
 from folio.evaluation.shares import Share, of_new_text
 from folio.recall.heart import TRIES, ByHeart
 from folio.recall.measure import Recall
@@ -345,9 +346,9 @@ def _cells(shares: dict[str, Share]) -> list[str]:
 
 def _right(header: list[str], rows: list[list[str]]) -> str:
     """A table in which all columns except the first are aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    widths = [max(map(columns, column)) for column in zip(header, *rows)]
     lines = []
     for first, *cells in (header, *rows):
-        right = (cell.rjust(width) for cell, width in zip(cells, widths[1:]))
-        lines.append("  ".join([first.ljust(widths[0]), *right]).rstrip())
+        right = (padded(cell, width, right=True) for cell, width in zip(cells, widths[1:]))
+        lines.append("  ".join([padded(first, widths[0]), *right]).rstrip())
     return "\n".join(lines)
