@@ -116,9 +116,10 @@ def svg_curves(
             [y(value + 2 * e) for value, e in zip(one.y, one.errors)],
             [y(value - 2 * e) for value, e in zip(one.y, one.errors)],
         )
-    body.append(_within_axes("".join(lines)))
+    described = f"{y_label} by {x_label}. {in_words(shown)}"
+    body.append(_within_axes("".join(lines), described))
     legend = [(one.label, css) for one, css in zip(shown, classes)]
-    return figure(body, legend, f"{y_label} by {x_label}. {in_words(shown)}", y_label)
+    return figure(body, legend, described, y_label)
 
 
 def in_words(series: Sequence[Series]) -> str:
@@ -233,9 +234,9 @@ def figure(
     )
 
 
-def _within_axes(lines: str) -> str:
-    """Lines without what lies outside of the axes."""
-    name = f"axes-{zlib.crc32(lines.encode()):08x}"  # pictures on one page share their names
+def _within_axes(lines: str, described: str) -> str:
+    """Lines without what lies outside of the axes; what they show names the axes on a page."""
+    name = f"axes-{zlib.crc32((described + lines).encode()):08x}"
     return (
         f'<clipPath id="{name}"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
         f'height="{HEIGHT - TOP - BOTTOM}"/></clipPath><g clip-path="url(#{name})">{lines}</g>'
