@@ -250,10 +250,7 @@ MISTAKES = {
     "device that is not there": ("train BOOK --device.kind mps", "Available: cpu"),
     "name with a slash": ("train BOOK --name a/b", "not a plain name"),
     "recipe among files": ("train BOOK TOML", "A recipe stands alone"),
-    "flag without a value": (
-        "train BOOK --training.page",
-        "needs a value behind it: --training.page VALUE",
-    ),
+    "flag without a value": ("train BOOK --training.page", "--training.page VALUE"),
     "no run": ("sample", "There is no run"),
     "resume of nothing": ("resume nothing", "There is no run 'nothing'"),
     "folder that is not a run": ("evaluate FOLDER", "is not a run"),
