@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from folio.run.comparison import validation_series, write_comparison
 from folio.run.directory import Run
 from tests.axe import complaints, scrolled
 from tests.conftest import write_book
+from tests.test_curves import contrast
 from tests.write.chromium import Browser
 
 pytestmark = pytest.mark.xdist_group("chromium")  # one browser is enough
@@ -114,4 +116,57 @@ def test_keys_scroll_a_table_that_is_wider_than_the_page(browser: Browser, tmp_p
     assert page.run("document.activeElement.tabIndex") == 0  # else not in every browser
     page.key("ArrowRight")
     page.wait("document.activeElement.scrollLeft > 0")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_most_surprising_piece_can_be_read(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path, scheme: str
+):
+    page = pages["explain"].read_text(encoding="utf-8")
+    surprised = re.sub(r'"surprisal":\[null[^]]*', '"surprisal":[null' + 11 * ",20.5", page)
+    (tmp_path / "page.html").write_text(surprised, encoding="utf-8")
+    shown = browser.open(tmp_path / "page.html")
+    shown.media(prefers_color_scheme=scheme)
+    button = "document.querySelector('#text button:nth-of-type(3)')"
+    assert shown.run(f"{button}.title") == "20.50 nats"
+
+    def color(element: str, name: str) -> list[float]:
+        value = shown.run(f"getComputedStyle({element}).{name}")
+        return [float(part) for part in re.findall(r"[\d.]+", value)]
+
+    *over, alpha = color(button, "backgroundColor")
+    under, ink = color(f"{button}.closest('.card')", "backgroundColor"), color(button, "color")
+    mixed = [alpha * a + (1 - alpha) * b for a, b in zip(over, under)]
+    ground, letters = (f"#{bytes(map(round, of)).hex()}" for of in (mixed, ink))
+    assert contrast(ground, letters) >= 4.5  # axe does not judge a single letter
+    shown.close()
+
+
+def test_a_long_token_leaves_the_shares_of_others_on_their_card(
+    browser: Browser, pages: dict[str, Path]
+):
+    page = browser.open(pages["explain"])
+    page.run("data.alternatives[0][0][0] = 'long '.repeat(40)")
+    page.click("#text button:nth-of-type(2)")
+    inside = "$('alternatives').scrollWidth <= $('alternatives').parentNode.clientWidth"
+    assert page.run(inside) and page.run("$('alternatives').textContent.includes('long')")
+    page.close()
+
+
+def test_arrow_keys_choose_a_cell_and_a_token_as_the_mouse_does(
+    browser: Browser, pages: dict[str, Path]
+):
+    page = browser.open(pages["explain"])
+    page.run("$('matrix').focus()")
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        page.key(key)
+    assert "(1) to" in page.run("$('cell').textContent")
+    page.run("document.querySelector('#map [tabindex=\"0\"]').focus()")
+    before = page.run("$('near').textContent")
+    page.key("ArrowLeft")
+    page.key("ArrowDown")
+    assert page.run("$('near').textContent") != before
+    assert page.run("document.activeElement.getAttribute('aria-selected')") == "true"
+    assert page.run("document.activeElement.tabIndex") == 0
     page.close()

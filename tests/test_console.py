@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from folio import console
-from folio.console import OutputError, fitting, output, say, show, show_fact, stop_requested
+from folio.console import OutputError, fitting, output, say, show, show_fact, stop_requested, table
 from folio.storage import json_text
 
 WORK = """
@@ -194,3 +194,8 @@ def test_a_bar_shows_the_steps_and_the_loss_at_any_width(
             progress.bar.refresh()
     shown = read_all(terminal)
     assert "loss 2.345" in shown and "4000/4000" in shown and "…" not in shown
+
+
+def test_columns_of_wide_characters_stand_below_each_other():
+    first, second = table(["token", "n"], [["漢字", "1"], ["abcd", "2"]]).splitlines()[1:]
+    assert first == "漢字   1" and second == "abcd   2"  # each of the two takes two columns

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from folio.curves import DARK, DASHES, LIGHT, STYLE, Series, svg_curves, ticks
+from folio.curves import DARK, DASHES, LIGHT, STYLE, TOP, Series, height_of, svg_curves, ticks
 from tests.test_report import Reader
 
 # Machado, Oliveira and Fernandes 2009, https://doi.org/10.1109/TVCG.2009.113, severity 1.
@@ -90,16 +91,42 @@ def test_ticks_are_few_round_and_inside(span: tuple[float, float]):
 
 
 def test_each_series_has_a_color_and_a_dash_of_its_own():
-    assert all(f".c{i} {{ stroke-dasharray: {dash} }}" in STYLE for i, dash in enumerate(DASHES))
-    classes = [
-        a["class"]
-        for tag, a in Reader(
-            svg_curves(
-                [Series("batches", [0, 1], [2, 1], noisy=True), *[Series("a", [0, 1], [2, 1])] * 2],
-                x_label="x",
-                y_label="y",
-            )
-        ).attributes
-        if tag == "polyline"
+    assert all(f".d{i} {{ stroke-dasharray: {dash} }}" in STYLE for i, dash in enumerate(DASHES))
+    one = Series("a", [0, 1], [2, 1])
+    drawn = svg_curves([replace(one, noisy=True), *[one] * 36], x_label="x", y_label="y")
+    noisy, *classes = [a["class"] for tag, a in Reader(drawn).attributes if tag == "polyline"]
+    assert noisy == f"{classes[0]} noisy"  # a noisy one is of the next
+    assert len(set(classes)) == 36
+    few = [str(words).split() for words in classes[:6]]  # each tells apart alone
+    assert len({words[1] for words in few}) == len({words[2] for words in few}) == 6
+
+
+def overfit() -> list[Series]:
+    """A run of 1,000 batches, whose validation loss rises to 4."""
+    steps, at = range(1, 5001, 5), range(250, 5001, 250)
+    fall = [0.15 + 3.5 * math.exp(-step / 300) for step in steps]
+    return [
+        Series("training, each batch", steps, fall, noisy=True),
+        Series("validation", at, [1.7 + 2.3 * i / 19 for i in range(20)]),
     ]
-    assert classes == ["line c0 noisy", "line c0", "line c1"]  # a noisy one is of the next
+
+
+def test_a_series_that_rises_at_its_end_is_seen_to_rise():
+    batches, validation = overfit()
+    low, high = height_of([batches, validation])
+    assert low < 0.15 and 4 < high < 4.5
+    others = [Series("other", validation.x, [1.5] * 20)] * 20
+    assert height_of([*others, validation])[1] > 4  # beside runs that did not overfit, too
+    assert height_of([Series("a", [0, 10], [4.0, 1.0])])[1] > 4  # a fall of two points is all
+
+
+def test_the_fall_of_the_first_steps_is_cropped_and_not_drawn_level():
+    y = [9.0, 9.5, *[2.0] * 30, *[1.0] * 28]
+    one = Series("a", range(60), y)
+    assert 2 < height_of([one])[1] < 2.1 and height_of([one], [0.5])[0] < 0.5
+    drawn = svg_curves([one], x_label="x", y_label="y")
+    (line,) = [str(a["points"]) for tag, a in Reader(drawn).attributes if tag == "polyline"]
+    heights = [float(point.split(",")[1]) for point in line.split()]
+    assert heights[1] < heights[0] < TOP  # above the axes, which what they clip does not leave
+    names = [a["id"] for tag, a in Reader(drawn).attributes if tag.lower() == "clippath"]
+    assert [f'<g clip-path="url(#{name})"><polyline' in drawn for name in names] == [True]

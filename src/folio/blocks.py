@@ -42,7 +42,7 @@ def draw_blocks(
     for number, one in enumerate(series):
         for column in range(n):
             x = left + (right - left) * column / max(n - 1, 1)
-            if (y := _at(one, x)) is None:
+            if (y := _at(one, x)) is None or not low <= y <= high:
                 continue
             row = rows[_row(y, low, high, height)]
             if row[column] == " " or column % 2:  # of two at one place, each shows every other time
@@ -67,9 +67,8 @@ def _has(characters: str, encoding: str | None) -> bool:
 
 
 def _row(y: float, low: float, high: float, height: int) -> int:
-    """The row of a value, from the top; what is outside goes to the edge."""
-    share = (high - min(max(y, low), high)) / (high - low)
-    return min(int(share * height), height - 1)
+    """The row of a value between both ends, from the top."""
+    return min(int((high - y) / (high - low) * height), height - 1)
 
 
 def _at(series: Series, x: float) -> float | None:

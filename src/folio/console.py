@@ -13,6 +13,7 @@ import stat
 import sys
 import textwrap
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
@@ -131,7 +132,7 @@ def show_fact(label: str, text: str, indent: int = 12) -> None:
         room = max(shutil.get_terminal_size().columns, 2 * indent) - indent
         lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
         text = ("\n" + " " * indent).join(lines)
-    show(f"{label:<{indent}}{text}")
+    show(padded(label, indent) + text)
 
 
 def say(line: str) -> None:
@@ -336,15 +337,27 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     heads = zip(*([""] * (height - len(lines)) + lines for lines in words))
     numeric = [are_numbers(column) for column in zip(*rows)] or [False] * len(header)
     all_rows = [*heads, *rows]
-    widths = [max(map(len, column)) for column in zip(*all_rows)]
+    widths = [max(map(columns, column)) for column in zip(*all_rows)]
     lines = []
     for row in all_rows:
-        cells = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric)
-        ]
+        cells = [padded(cell, width, right) for cell, width, right in zip(row, widths, numeric)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def columns(text: str) -> int:
+    """How many columns a text takes in a terminal, where characters of East Asia are wide.
+
+    >>> columns("ab"), columns("漢字")
+    (2, 4)
+    """
+    return len(text) + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """A text with spaces before it or behind it, so that it takes so many columns."""
+    spaces = " " * (width - columns(text))
+    return spaces + text if right else text + spaces
 
 
 def are_numbers(column: Iterable[str]) -> bool:

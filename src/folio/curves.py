@@ -7,6 +7,7 @@ shows.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -30,7 +31,7 @@ SHAPES = """
 STYLE = (
     SHAPES
     + "\n".join(
-        f".c{i} {{ color: var(--c{i}) }} .drawn .c{i} {{ stroke-dasharray: {dash} }}"
+        f".c{i} {{ color: var(--c{i}) }} .drawn .d{i} {{ stroke-dasharray: {dash} }}"
         for i, dash in enumerate(DASHES)
     )
     + """
@@ -95,8 +96,7 @@ def svg_curves(
         return LEFT + (WIDTH - LEFT - RIGHT) * (value - low_x) / (high_x - low_x)
 
     def y(value: float) -> float:
-        share = (min(max(value, low), high) - low) / (high - low)
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
 
     body = [grid(y(value), words) for value, words in ticks(low, high, 6)]
     body += below([(x(value), words) for value, words in ticks(low_x, high_x, 6)], x_label)
@@ -107,16 +107,19 @@ def svg_curves(
             f'<text class="over" x="{WIDTH - RIGHT}" y="{at - 4:.1f}" text-anchor="end">'
             f"{escape(level[0])}</text>"
         )
+    lines = list[str]()
     for one, css in zip(shown, classes):
-        body += band_and_line(
+        lines += band_and_line(
             css,
             [x(value) for value in one.x],
             [y(value) for value in one.y],
             [y(value + 2 * e) for value, e in zip(one.y, one.errors)],
             [y(value - 2 * e) for value, e in zip(one.y, one.errors)],
         )
+    described = f"{y_label} by {x_label}. {in_words(shown)}"
+    body.append(_within_axes("".join(lines), described))
     legend = [(one.label, css) for one, css in zip(shown, classes)]
-    return figure(body, legend, f"{y_label} by {x_label}. {in_words(shown)}", y_label)
+    return figure(body, legend, described, y_label)
 
 
 def in_words(series: Sequence[Series]) -> str:
@@ -135,13 +138,22 @@ def in_words(series: Sequence[Series]) -> str:
     return " ".join(parts)
 
 
-def height_of(series: Sequence[Series]) -> tuple[float, float]:
-    """The ends of the vertical axis: of many points, the fall of the first steps is cropped, which
-    would flatten everything after it.
+def height_of(series: Sequence[Series], levels: Iterable[float] = ()) -> tuple[float, float]:
+    """The ends of the vertical axis, without the fall of the first steps, which would flatten
+    everything after it: a twentieth of the points of a series may lie above, the first ones, or the
+    highest of a noisy series. So one that rises at its end is seen to rise.
+
+    Args:
+        series: with finite y, each at least one.
+        levels: values that must not lie below.
     """
-    values = sorted(y for one in series for y in one.y)
-    top = values[int(len(values) * 0.95)] if len(values) > 20 else values[-1]
-    low, high = _ends([values[0], top])
+    values = [y for one in series for y in one.y]
+    later = [
+        y
+        for one in series
+        for y in (sorted(one.y, reverse=True) if one.noisy else one.y)[len(one.y) // 20 :]
+    ]
+    low, high = _ends([min([*values, *levels]), max(later)])
     margin = 0.06 * (high - low)
     return low - margin, high + margin
 
@@ -222,16 +234,28 @@ def figure(
     )
 
 
+def _within_axes(lines: str, described: str) -> str:
+    """Lines without what lies outside of the axes; what they show names the axes on a page."""
+    name = f"axes-{zlib.crc32((described + lines).encode()):08x}"
+    return (
+        f'<clipPath id="{name}"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
+        f'height="{HEIGHT - TOP - BOTTOM}"/></clipPath><g clip-path="url(#{name})">{lines}</g>'
+    )
+
+
 def _points(places: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
 
 
 def _classes(series: Sequence[Series]) -> list[str]:
-    """The CSS class of each series; a noisy one has the color of the next."""
-    classes, color = list[str](), 0
+    """The CSS classes of each series, of its color and its dash, which differ for 36 of them; a
+    noisy one has the color of the next.
+    """
+    classes, number, n = list[str](), 0, len(DASHES)
     for one in series:
-        classes.append(f"c{color % len(DASHES)}" + (" noisy" if one.noisy else ""))
-        color += not one.noisy
+        color, dash = number % n, (number + number // n) % n
+        classes.append(f"c{color} d{dash}" + (" noisy" if one.noisy else ""))
+        number += not one.noisy
     return classes
 
 

@@ -11,27 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from folio.curves import DASHES, Series, finite, height_of
 from folio.report import COLORS, FAINT, INK
 from folio.storage import atomic_write
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A line in a picture."""
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    faint: bool = False
-    """Drawn thin and pale behind the others, for noisy series."""
-    dots: bool = False
-    color: int = 0
-    """Index of its color in COLORS."""
-
-
 def draw_curves(
     path: Path,
-    curves: Sequence[Curve],
+    series: Sequence[Series],
     *,
     title: str,
     x_label: str,
@@ -44,7 +31,7 @@ def draw_curves(
 
     Args:
         path: the file.
-        curves: drawn in order.
+        series: drawn in order, without bands; each with a point that is finite.
         title, x_label, y_label: the labels.
         level: a horizontal line, with its name.
         levels: further ones; of those that are close together only one is labelled.
@@ -54,19 +41,20 @@ def draw_curves(
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for curve in curves:
-        color = COLORS[curve.color % len(COLORS)]
-        marker = "o" if curve.dots and len(curve.x) <= 40 else ""
+    number = 0
+    for one in (shown := [finite(one) for one in series]):
         axes.plot(
-            curve.x,
-            curve.y,
-            color=color,
-            label=curve.label,
-            marker=marker,
+            one.x,
+            one.y,
+            color=COLORS[number % len(COLORS)],
+            linestyle=_line_style(number // len(COLORS)),
+            label=one.label,
+            marker="o" if not one.noisy and len(one.x) <= 40 else "",
             markersize=3.5,
-            linewidth=0.8 if curve.faint else 1.8,
-            alpha=0.35 if curve.faint else 1.0,
+            linewidth=0.8 if one.noisy else 1.8,
+            alpha=0.35 if one.noisy else 1.0,
         )
+        number += not one.noisy
     named: list[float] = []
     for name, y in [level, *levels] if level is not None else levels:
         axes.axhline(y, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
@@ -86,7 +74,7 @@ def draw_curves(
         axes.plot([x], [y], "o", color=INK, markersize=5, zorder=5, linestyle="", label=name)
     _dress(axes, title, x_label, y_label)
     axes.margins(x=0.02)
-    _fit_height(axes, curves, [y for _, y in levels])
+    axes.set_ylim(height_of(shown, [y for _, y in levels]))
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     _save(figure, path)
 
@@ -325,16 +313,12 @@ def _write_svg(figure, file: IO[bytes]) -> None:
         figure.savefig(file, format="svg", metadata={"Date": None}, facecolor="white")
 
 
+def _line_style(number: int) -> str | tuple[int, tuple[int, ...]]:
+    """The dash of the curves that have their colors for the first time, the second time ..."""
+    dash = DASHES[number % len(DASHES)]
+    return "-" if dash == "none" else (0, tuple(map(int, dash.split())))
+
+
 def _annotate(axes, text: str, at: tuple[float, float], **style) -> None:
     """Put a label at a point; it may leave the frame rather than squeeze the picture."""
     axes.annotate(text, at, textcoords="offset points", ha="right", **style).set_in_layout(False)
-
-
-def _fit_height(axes, curves: Sequence[Curve], levels: Sequence[float]) -> None:
-    """Crop the fall of the first steps, which would flatten everything after it."""
-    values = sorted(y for curve in curves for y in curve.y)
-    if len(values) > 20:
-        low, high = min(values[0], *levels, values[0]), values[int(len(values) * 0.97)]
-        margin = 0.06 * (high - low)
-        if high > low:
-            axes.set_ylim(low - margin, high + margin)

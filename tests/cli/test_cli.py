@@ -250,7 +250,7 @@ MISTAKES = {
     "device that is not there": ("train BOOK --device.kind mps", "Available: cpu"),
     "name with a slash": ("train BOOK --name a/b", "not a plain name"),
     "recipe among files": ("train BOOK TOML", "A recipe stands alone"),
-    "flag without a value": ("train BOOK --seed", "needs a value"),
+    "flag without a value": ("train BOOK --training.page", "--training.page VALUE"),
     "no run": ("sample", "There is no run"),
     "resume of nothing": ("resume nothing", "There is no run 'nothing'"),
     "folder that is not a run": ("evaluate FOLDER", "is not a run"),
@@ -295,7 +295,7 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(
 
 
 SAMPLE_MISTAKES = {
-    "--top-p 0": "--temperature 0",
+    "--top-p 0": "give temperature 0",
     "--temperature -1": "0 (greedy) or more",
     "--top-k -2": "top_k must be 0",
     **dict.fromkeys(("--samples 0", "--samples 1000001"), "must be 1 to 1,000,000, got"),

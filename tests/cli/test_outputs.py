@@ -8,9 +8,10 @@ import pytest
 
 from folio.cli.outputs import check_output
 from folio.corpus.own import has_page, has_picture
+from folio.curves import Series
 from folio.errors import UserError
 from folio.ladder.steps import STEPS
-from folio.pictures import Curve, draw_curves
+from folio.pictures import draw_curves
 from folio.report import html_page
 from folio.run.directory import runs_folder
 from tests.cli.conftest import Folio
@@ -32,8 +33,8 @@ def test_a_file_of_the_user_is_not_replaced(tmp_path: Path):
 def test_an_earlier_result_of_any_name_and_what_is_empty_are_replaced(tmp_path: Path):
     for name in ("page.html", "page"):
         (tmp_path / name).write_text(html_page("Old", "<p>page</p>"))
-    curve = Curve("training", [0, 1], [2.0, 1.0])
-    draw_curves(tmp_path / "loss", [curve], title="Old", x_label="step", y_label="loss")
+    series = Series("training", [0, 1], [2.0, 1.0])
+    draw_curves(tmp_path / "loss", [series], title="Old", x_label="step", y_label="loss")
     (tmp_path / "empty.txt").touch()
     for name in ("page.html", "page", "empty.txt", "nothing.html"):
         check_output(tmp_path / name, "--out", has_page)

@@ -26,6 +26,8 @@ from folio.explain.page import write_page
 from folio.explain.tensors import print_tensors
 from folio.model.attention import Attention
 from folio.run.model import Model
+from folio.tokenizers.base import token_text
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from tests.conftest import copied, write_book
 from tests.export.making import random_run
 
@@ -193,6 +195,16 @@ def test_the_page_says_the_mean_surprise(opened: Model, tmp_path: Path):
     assert f"{np.mean(data['surprisal'][1:]):.3f} nats per token" in data["about"]
 
 
+def test_the_page_says_what_it_leaves_out(opened: Model, monkeypatch: pytest.MonkeyPatch):
+    def about(text: str) -> str:
+        return page_module.page_data(opened, look_at(opened, text))["about"]
+
+    assert "left out" not in about(TEXT) and "Attention" not in about(TEXT)
+    assert "reads 16 tokens at once; the 10 after them are left out." in about(TEXT * 2)
+    monkeypatch.setattr(page_module, "ATTENTION_POSITIONS", 5)
+    assert about(TEXT).endswith("Attention is that of the first 5.")
+
+
 def test_positions_are_the_tables_of_the_model(opened: Model, tmp_path: Path):
     write_page(opened, TEXT, tmp_path / "page.html")
     tables = {table["name"]: table for table in page_data(tmp_path / "page.html")["positions"]}
@@ -223,9 +235,37 @@ def test_the_page_is_one_file_that_asks_for_nothing(book: Path, tmp_path: Path):
 
 def test_a_longer_text_is_cut_and_one_token_is_refused(opened: Model):
     look = look_at(opened, TEXT * 3)
-    assert "".join(look.pieces) == (TEXT * 3)[:16] and look.left_out == 3 * len(TEXT) - 16
+    assert b"".join(look.pieces).decode() == (TEXT * 3)[:16] and look.left_out == 3 * len(TEXT) - 16
     with pytest.raises(folio.errors.UserError, match="has 1 token; a second one"):
         look_at(opened, "T")
+
+
+def test_what_is_looked_at_is_what_the_model_reads(tmp_path: Path):
+    begun = BPETokenizer.train([TEXT * 9], 290, special_tokens=("<bos>", "<|endoftext|>"))
+    opened = random_run(tmp_path, begun, "begun")
+    explained = page_module.explain_text(opened, "The line")
+    trace = explained.trace
+    assert trace.token_ids == opened.prompt_ids("The line") and trace.pieces[0] == b"<bos>"
+    scores = [scored.log_probability for scored in opened.score_tokens(trace.token_ids)]
+    assert scores[0] is None and None not in trace.surprisal[1:]
+    assert trace.surprisal[1:] == pytest.approx([-(s or 0.0) for s in scores[1:]], abs=1e-4)
+    assert repr(explained) == "Explanation('The line')"
+    data = page_module.page_data(opened, trace)
+    assert data["n_before"] == 1 and f": {len(trace.token_ids) - 1} tokens," in data["about"]
+
+
+def test_tokens_that_are_parts_of_characters_are_named_and_read_as_the_character(tmp_path: Path):
+    opened = random_run(tmp_path, "bytes")
+    trace = look_at(opened, "a漢é")
+    data = page_module.page_data(opened, trace)
+    parts = ["bytes:\\xe6", "bytes:\\xbc", "bytes:\\xa2", "bytes:\\xc3", "bytes:\\xa9"]
+    assert data["pieces"] == ["a", *parts]
+    assert data["readable"] == [("a", 1), ("漢", 3), ("é", 2)]
+    named = [*data["alternatives"][0], *[n for row in data["map"]["neighbours"] for n in row]]
+    assert all(name == token_text(opened.tokenizer, i) for name, _, i in named)
+    assert not any("\ufffd" in name for name, _, _ in named)
+    header = print_tensors(trace).splitlines()[1].split()
+    assert header == ["a", *(name.removeprefix("bytes:") for name in parts)]
 
 
 def test_tensors_show_the_triangle(opened: Model):

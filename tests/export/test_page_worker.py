@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from folio.export.page_copies import filter_of
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from tests.export.browsers import in_node
 from tests.export.making import MODERN, SHAPE, TEXT, random_run
 from tests.export.test_page import exported
@@ -34,32 +35,36 @@ def looked_at(path: Path, *texts: str) -> list[dict[str, Any]]:
     return in_node(path, LOOK, texts=list(texts))
 
 
-@pytest.mark.parametrize("name", ["character", "bpe-gpt2", "word"])
+@pytest.mark.parametrize("name", ["character", "bpe-gpt2", "word", "begun"])
 def test_each_token_has_the_log_probability_that_folio_gives(name: str, tmp_path: Path):
-    opened = random_run(tmp_path, name, **MODERN)
+    begun = BPETokenizer.train([TEXT], 290, special_tokens=("<bos>", "<|endoftext|>"))
+    opened = random_run(tmp_path, begun if name == "begun" else name, **MODERN)
     path, model = exported(opened)
     text = "The cat sat on the mats."
     (look,) = looked_at(path, text)
-    ids = opened.tokenizer.encode(text)
-    first = torch.tensor([[opened.start_token]])
-    logits = torch.cat([model(first)[0], model(torch.tensor([ids.tolist()]))[0]])
+    ids = opened.prompt_ids(text)
+    logits = model(torch.tensor([ids]))[0]
     if (unknown := opened.tokenizer.unknown) is not None:
         logits[:, unknown] = -math.inf
     expected = logits.log_softmax(1)
-    assert len(look["tokens"]) == len(ids)
-    for i, token in enumerate(look["tokens"]):
-        assert token["logprob"] == pytest.approx(float(expected[i, ids[i]]), abs=1e-4)
+    tokens = look["tokens"]
+    if name != "begun":  # nothing comes before the first one, as for the server
+        first = tokens.pop(0)
+        assert first["logprob"] is None and first["top"] == []
+    assert len(tokens) == len(ids) - 1
+    for i, token in enumerate(tokens):
+        assert token["logprob"] == pytest.approx(float(expected[i, ids[i + 1]]), abs=1e-4)
         likeliest = expected[i].topk(8)
         shares = [p for _, p in token["top"]]
         assert shares == pytest.approx(likeliest.values.exp().tolist(), abs=1e-4)
     following = [p for _, p in look["next"]]
-    assert following == pytest.approx(expected[len(ids)].topk(8).values.exp().tolist(), abs=1e-4)
+    assert following == pytest.approx(expected[-1].topk(8).values.exp().tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["character", "bpe-gpt2", "bpe-qwen2", "word", "bytes"])
 def test_tokens_are_the_text_from_their_starts_on(name: str, tmp_path: Path):
     path, _ = exported(random_run(tmp_path, name, **MODERN))
-    text = "The cat sat  on the mat." if name == "word" else "The 漢字 mat 😀; ёлка\n\n e\u0301 "
+    text = "The cat sat  on the mat." if name == "word" else "漢字 mat 😀; ёлка\n\n e\u0301 "
     text = "The 漢字 mat 😀 ёлка\n\n " if name == "character" else text
     (look,) = looked_at(path, text)
     starts = [token["start"] for token in look["tokens"]]
@@ -68,6 +73,7 @@ def test_tokens_are_the_text_from_their_starts_on(name: str, tmp_path: Path):
     for token in look["tokens"]:
         here = token["text"].encode("utf-16-le")
         assert utf16[2 * token["start"] :].startswith(here) and here
+    assert [i for i, token in enumerate(look["tokens"]) if token["logprob"] is None] == [0]
     texts = [token["text"] for token in look["tokens"]]
     if name == "word":
         assert texts == ["The", " cat", " sat", "  on", " the", " mat", "."]

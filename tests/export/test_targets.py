@@ -149,3 +149,11 @@ def test_a_disk_that_is_full_is_a_user_error_and_nothing_is_left(
     with pytest.raises(UserError, match="disk is full"):
         export_run(opened, "hf", out=tmp_path / "x" / "hf")
     assert not (tmp_path / "x" / "hf").exists() or not list((tmp_path / "x" / "hf").iterdir())
+
+
+def test_a_file_of_another_ending_is_no_folder_for_a_page(tmp_path: Path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("my own")
+    with pytest.raises(UserError, match=r"--out must end in \.html or be a folder, and .*mine.txt"):
+        export_run(random_run(tmp_path, **MODERN), "html", out=mine)
+    assert mine.read_text() == "my own"

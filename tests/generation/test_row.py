@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.generation.batch import Batch
+from folio.generation.engine import write
 from folio.generation.readers import PlainReader
 from folio.generation.row import Drawn, Request
 from folio.generation.sampling import SamplingConfig
@@ -37,6 +39,15 @@ READERS = {
 }
 
 
+def split_at(token_ids: list[int], end: int | None) -> list[list[int]]:
+    """The tokens before, between and behind those that end a document."""
+    parts: list[list[int]] = [[]]
+    for token_id in token_ids:
+        parts += [[]] if token_id == end else []
+        parts[-1] += [token_id] if token_id != end else []
+    return parts
+
+
 @cache
 def drawn_of(
     kind: str, after: str = "To", n: int = 60, seed: int = 1, **more: object
@@ -54,10 +65,34 @@ def drawn_of(
 @pytest.mark.parametrize("after", ["", "To be"])
 def test_the_pieces_of_a_text_are_the_text(kind: str, after: str):
     tokenizer, drawn = TOKENIZERS[kind], drawn_of(kind, after)
-    whole = tokenizer.decode([d.token_id for d in drawn], skip_special=True)
+    documents = split_at([d.token_id for d in drawn], tokenizer.end_of_document)
+    whole = "\n\n".join(tokenizer.decode(ids, skip_special=True) for ids in documents)
     between = tokenizer.separator.decode() if after else ""
     assert "".join(d.text for d in drawn) == between + whole
     assert len(whole) > 30 and (kind == "bpe" or "\ufffd" not in whole)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_behind_the_end_of_a_document_is_an_empty_line(kind: str):
+    tokenizer = TOKENIZERS[kind]
+    (end,) = tokenizer.ends
+    first, second = tokenizer.encode("To be").tolist(), tokenizer.encode("or not").tolist()
+
+    def text_of(token_ids: list[int], stop_tokens: Collection[int] = ()) -> str:
+        given = iter(token_ids)
+        batch = Batch(READERS[kind], 1, tokenizer=tokenizer)
+        request = Request(
+            prompt=[1],
+            draw=lambda *_: next(given),
+            max_tokens=len(token_ids),
+            stop_tokens=stop_tokens,
+        )
+        return "".join(drawn.text for _, drawn in write(batch, [request]))
+
+    assert text_of([*first, end, *second]) == "To be\n\nor not"
+    assert text_of([*first, end, *second], stop_tokens=(end,)) == "To be"
+    if kind == "bpe":  # half a character is not mixed with what comes after it
+        assert text_of([*tokenizer.encode("é").tolist()[:-1], end, *second]) == "\ufffd\n\nor not"
 
 
 @given(

@@ -200,7 +200,7 @@ def test_an_excluded_token_is_never_drawn():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_p": 0}, "--temperature 0"),
+        ({"top_p": 0}, "alone give temperature 0"),
         ({"top_p": 1.5}, "at most 1"),
         ({"temperature": -1}, "0 (greedy) or more"),
         ({"temperature": float("nan")}, "0 (greedy) or more"),

@@ -193,6 +193,14 @@ def test_the_lower_curve_is_drawn_lower():
     assert not any(mark in line for mark in "#o" for line in lines[1:4])
 
 
+def test_what_is_cropped_is_not_drawn_at_the_edge():
+    series = [Series("a", range(41), [9.0, 9.0, *[2.0] * 39])]
+    lines = draw_blocks(series, 60, height=9, encoding="ascii").splitlines()
+    begin = lines[0].index("|") + 1
+    assert {line[begin : begin + 1] for line in lines[:9]} <= {"", " "}
+    assert any("#" in line for line in lines[:9])
+
+
 def test_a_run_without_evaluations_has_no_curve(made: dict[str, Run]):
     series = validation_series([made["one"], made["short"]], [made["one"].events(), []])
     assert [one.label for one in series] == ["one"]

@@ -13,8 +13,9 @@ from folio.generation.batch import Batch
 from folio.generation.readers import PlainReader
 from folio.generation.row import FINISHED, Drawn, Request
 from folio.generation.sampling import SamplingConfig
-from folio.serving.transcript import Piece, Transcript, texts_of, token_text
+from folio.serving.transcript import Piece, Transcript, texts_of
 from folio.testing import tiny_gpt
+from folio.tokenizers.base import token_text
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 
 BYTES = BPETokenizer.from_merges([], special_tokens=["<|endoftext|>"])

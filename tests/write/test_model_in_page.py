@@ -46,7 +46,7 @@ def test_the_ghost_is_the_text_of_folio(
     assert len(ghost) > 10 and more.startswith(ghost)
     shown.key("Tab")
     written(shown, prompt + ghost)
-    shown.run("document.getElementById('text').setSelectionRange(1, 1)")
+    shown.run("document.getElementById('text').setSelectionRange(5, 5)")
     about = "document.getElementById('here-about').textContent"
     shown.wait(f"/stands here: .* %, .* nats/.test({about})")
     assert shown.problems() == []

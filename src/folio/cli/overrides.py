@@ -38,7 +38,7 @@ def split_words(words: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
-                raise UserError(f"--{name} needs a value, as in --{name} 1.")
+                raise UserError(f"--{name} needs a value behind it: --{name} VALUE.")
             value = rest.pop(0)
         flags.append((name, value))
     return positional, flags

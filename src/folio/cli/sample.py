@@ -119,13 +119,9 @@ def sample(
     guard = opened.guard(novel) if novel else None
     limit = None if forever else max_tokens
     written = opened.write([prompt] * samples, config, limit, stop and not forever, guard=guard)
-    texts = [prompt] * samples
     if json:
-        told: list[list[Table]] = [[] for _ in texts]
-        for number, drawn in written:
-            texts[number] += drawn.text
-            if logprobs:
-                told[number].append(_entry(drawn, opened.tokenizer))
+        namer = opened.tokenizer if logprobs else None
+        texts, told = _collect([prompt] * samples, written, namer)
         record = {"run": str(opened.run.path), "checkpoint": opened.checkpoint.path.name}
         record |= {"prompt": prompt, "texts": texts, "max_tokens": max_tokens, "stop": stop}
         record |= to_table(config) | {"novel": novel}
@@ -133,8 +129,7 @@ def sample(
     elif samples == 1:
         _stream(prompt, written)
     else:
-        for number, drawn in written:
-            texts[number] += drawn.text
+        texts, _ = _collect([prompt] * samples, written)
         for number, text in enumerate(texts, 1):
             show(f"{'' if number == 1 else chr(10)}--- {number} ---\n{text}")
     if guard is not None and guard.stuck:
@@ -154,12 +149,41 @@ def _stream(prompt: str, written: Iterator[tuple[int, Drawn]]) -> None:
     show(flush=True)
 
 
+def _collect(
+    texts: list[str], written: Iterator[tuple[int, Drawn]], namer: Tokenizer | None = None
+) -> tuple[list[str], list[list[Table]]]:
+    """Gather texts until all have ended, or until Ctrl-C: what was written by then is not lost.
+
+    Args:
+        texts: what each begins with.
+        written: numbers of texts, in the order in which they begin, and their next tokens.
+        namer: names the tokens of --logprobs; None where they are not asked for.
+
+    Returns:
+        The texts that began, and the entries of --logprobs of each.
+    """
+    told = [list[Table]() for _ in texts]
+    begun = 0
+    try:
+        for number, drawn in written:
+            begun = max(begun, number + 1)
+            texts[number] += drawn.text
+            if namer is not None:
+                told[number].append(_entry(drawn, namer))
+    except KeyboardInterrupt:
+        say(f"stopped: {begun} of {len(texts)} texts had begun, and stand here as far as they are")
+        return texts[:begun], told[:begun]
+    return texts, told
+
+
 def _entry(drawn: Drawn, tokenizer: Tokenizer) -> Table:
     """The entry of --logprobs for a token."""
+    from folio.tokenizers.base import token_text
+
     scored = [(drawn.token_id, drawn.log_probability), *drawn.alternatives]
     first, *others = [
-        {"id": token_id, "text": tokenizer.decode([token_id]), "log_probability": log_probability}
-        for token_id, log_probability in scored
+        {"id": token_id, "text": token_text(tokenizer, token_id), "log_probability": nats}
+        for token_id, nats in scored
         if token_id >= 0
     ] or [{}]
     return first | {"alternatives": others}

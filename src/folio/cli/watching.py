@@ -6,7 +6,7 @@ import shlex
 from math import isfinite
 from typing import Any
 
-from folio.console import Progress, amount, duration, say, show, show_fact
+from folio.console import Progress, amount, columns, duration, padded, say, show, show_fact
 from folio.recipe.finish import Result, sample_command
 from folio.recipe.watcher import ENDINGS, Watcher
 from folio.run.card import diagnose_run
@@ -160,10 +160,10 @@ def print_result(result: Result, json: bool = False) -> None:
         show(f"\n{result.sample.strip()}\n")
     files = [path.name for path in (run.card_file, run.picture_file, run.training_page)]
     show(f"run         {run.path}  ({', '.join(n for n in files if (run.path / n).exists())})")
-    width = max([12, *(len(text.name) + 2 for text in result.held_out)])
+    width = max([12, *(columns(text.name) + 2 for text in result.held_out)])
     for text in result.held_out:
         at = f", step {state.read_step}" if text is result.held_out[0] else ""
-        show(f"{text.name:<{width}}{text}{at}")
+        show(f"{padded(text.name, width)}{text}{at}")
     if record := read_ngram_weights(run):
         show_fact("n-grams", in_words(record))
     if warning := too_small(result.held_out):

@@ -27,7 +27,7 @@ def write(
 
     Args:
         run: A name or a path; by default the newest run.
-        out: The file to write; by default in export/ of the run.
+        out: A file that ends in .html, or a folder for it; by default export/ of the run.
         open: Open it in the browser.
         checkpoint: best, last or a step.
     """

@@ -48,15 +48,18 @@ class ForwardTrace:
     """The result of one forward pass over a text."""
 
     token_ids: list[int]
-    """(T,) the text as token ids."""
-    pieces: list[str]
-    """(T,) the text of each token."""
+    """(T,) what the model reads: where its vocabulary has `<bos>`, that comes before the text."""
+    pieces: list[bytes]
+    """(T,) the UTF-8 bytes of each token, which may be a part of a character; the name of a special
+    one."""
     log_probabilities: Tensor
     """(T, V) log probability of every token as the next one, in nats."""
     attention: list[LayerAttention]
     """One entry per layer."""
     left_out: int = 0
     """Tokens after the first T, which the model cannot read at once."""
+    n_before: int = 0
+    """Tokens that stand before those of the text."""
 
     @property
     def surprisal(self) -> list[float | None]:
@@ -81,12 +84,11 @@ def look_at(opened: Model, text: str) -> ForwardTrace:
         UserError: a text of fewer than two tokens, or with unknown characters.
     """
     model, tokenizer = opened.model, opened.tokenizer
-    token_ids = tokenizer.encode_prompt(text).tolist()
+    token_ids = opened.prompt_ids(text)
+    n_before = 1 if not text or tokenizer.begin is not None else 0
     if len(token_ids) < 2:
-        raise UserError(
-            f"The text has {amount(len(token_ids), 'token')}; a second one is needed to be "
-            f"predicted."
-        )
+        has = amount(len(token_ids) - n_before, "token")
+        raise UserError(f"The text has {has}; a second one is needed to be predicted.")
     left_out = max(0, len(token_ids) - model.config.context_length)
     token_ids = token_ids[: model.config.context_length]
     device = next(model.parameters()).device
@@ -94,8 +96,8 @@ def look_at(opened: Model, text: str) -> ForwardTrace:
         logits = model(torch.tensor([token_ids], device=device))[0]  # (T, V)
     # Rows that only pad the head share in the probabilities, and are no tokens.
     log_probabilities = logits.float().log_softmax(dim=1)[:, : tokenizer.vocab_size].cpu()
-    pieces = [tokenizer.decode([token_id]) for token_id in token_ids]
-    return ForwardTrace(token_ids, pieces, log_probabilities, layers, left_out)
+    pieces = [tokenizer.pieces[token_id] for token_id in token_ids]
+    return ForwardTrace(token_ids, pieces, log_probabilities, layers, left_out, n_before)
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +23,7 @@ from folio.explain.look import ForwardTrace, look_at, map_embeddings, position_t
 from folio.notebook import html_frame
 from folio.run.model import Model
 from folio.storage import atomic_write
+from folio.tokenizers.base import token_text
 from folio.tokens.text import BREAK, TokenText
 
 ATTENTION_POSITIONS = 64
@@ -41,7 +44,8 @@ class Explanation:
     """The whole page as HTML."""
 
     def __repr__(self) -> str:
-        return f"Explanation({''.join(self.trace.pieces)!r})"
+        text = b"".join(self.trace.pieces[self.trace.n_before :]).decode(errors="replace")
+        return f"Explanation({text!r})"
 
     def _repr_html_(self) -> str:
         return html_frame(self.page, "What the model makes of the text", height="44rem")
@@ -74,22 +78,32 @@ def write_page(opened: Model, text: str, path: Path) -> ForwardTrace:
 
 def page_data(opened: Model, trace: ForwardTrace) -> dict[str, Any]:
     """All data of the page; losses in nats, probabilities between 0 and 1."""
-    decode = opened.tokenizer.decode
+    name = partial(token_text, opened.tokenizer)
     surprisal = trace.surprisal
     mean = sum(s for s in surprisal if s is not None) / (len(surprisal) - 1)
     mapped = map_embeddings(opened, trace.token_ids)
     n = min(ATTENTION_POSITIONS, len(trace.token_ids))
     return {
         "about": (
-            f"{opened.run.name}, {opened.checkpoint.path.name}: {len(trace.token_ids)} tokens, "
+            f"{opened.run.name}, {opened.checkpoint.path.name}: "
+            f"{len(trace.token_ids) - trace.n_before} tokens, "
             f"{mean:.3f} nats per token on the mean."
+            + (
+                f" The model reads {len(trace.token_ids)} tokens at once; the {trace.left_out} "
+                f"after them are left out."
+                if trace.left_out
+                else ""
+            )
+            + (f" Attention is that of the first {n}." if n < len(trace.token_ids) else "")
         ),
         "token_ids": trace.token_ids,
-        "pieces": trace.pieces,
+        "pieces": [name(token_id) for token_id in trace.token_ids],
+        "readable": readable_pieces(trace.pieces),
+        "n_before": trace.n_before,
         "copied": copied_pieces(opened, trace.token_ids),
         "surprisal": [None if s is None else _short(s) for s in surprisal],
         "alternatives": [
-            [[decode([token_id]), _short(p), token_id] for token_id, p in trace.alternatives(i)]
+            [[name(token_id), _short(p), token_id] for token_id, p in trace.alternatives(i)]
             for i in range(len(trace.token_ids) - 1)
         ],
         "attention": [
@@ -101,11 +115,11 @@ def page_data(opened: Model, trace: ForwardTrace) -> dict[str, Any]:
         ],
         "map": {
             "token_ids": mapped.token_ids,
-            "pieces": [decode([token_id]) for token_id in mapped.token_ids],
+            "pieces": [name(token_id) for token_id in mapped.token_ids],
             "points": [[_short(x), _short(y)] for x, y in mapped.points.tolist()],
             "explained": _short(mapped.explained),
             "neighbours": [
-                [[decode([token_id]), _short(cosine), token_id] for token_id, cosine in row]
+                [[name(token_id), _short(cosine), token_id] for token_id, cosine in row]
                 for row in mapped.neighbours
             ],
         },
@@ -113,6 +127,24 @@ def page_data(opened: Model, trace: ForwardTrace) -> dict[str, Any]:
             _picture(name, table) for name, table in position_tables(opened.model).items()
         ],
     }
+
+
+def readable_pieces(pieces: Iterable[bytes]) -> list[tuple[str, int]]:
+    """The text in pieces that can be read, each with its number of tokens: those that are a part of
+    a character are one with those that end it.
+
+    >>> readable_pieces([b"a", b"\\xc3", b"\\xa9", b"\\xc3"])
+    [('a', 1), ('é', 2), ('\ufffd', 1)]
+    """
+    found, parts = list[tuple[str, int]](), list[bytes]()
+    for piece in pieces:
+        parts.append(piece)
+        with suppress(UnicodeDecodeError):
+            found.append((b"".join(parts).decode(), len(parts)))
+            parts = []
+    if parts:  # a character that the end of the context cuts
+        found.append((b"".join(parts).decode(errors="replace"), len(parts)))
+    return found
 
 
 def copied_pieces(opened: Model, token_ids: Sequence[int]) -> list[int]:

@@ -19,7 +19,7 @@ def print_tensors(trace: ForwardTrace) -> str:
     and after the softmax.
     """
     n = min(SHOWN, len(trace.token_ids))
-    pieces = [visible(piece.encode()) for piece in trace.pieces[:n]]
+    pieces = [visible(piece) for piece in trace.pieces[:n]]
     sections = [
         f"token ids, the first {n} of {len(trace.token_ids)}\n"
         + table(pieces, [[str(token_id) for token_id in trace.token_ids[:n]]]),

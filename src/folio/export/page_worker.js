@@ -68,10 +68,11 @@ class Engine {
     let same = 0; // what stands there as it did
     while (same < ids.length && ids[same] === seen.ids[same]) same++;
     seen.places.length = Math.min(seen.places.length, same);
+    seen.places[0] = { top: [], logprob: null }; // nothing comes before it
     seen.ids = ids;
-    for (let i = first; i <= ids.length; i++) {
+    for (let i = 1; i <= ids.length; i++) {
       if (seen.places[i]) continue;
-      const before = i ? ids : [start], logits = await this.read(this.looking, before, Math.max(1, i), job);
+      const logits = await this.read(this.looking, ids, i, job);
       if (!logits || seen.ids !== ids) return null;
       const p = softmax(logits), top = likeliestOf(p, ALTERNATIVES).map(([id, share]) => [this.name(id, i === first), share]);
       seen.places[i] = { top, logprob: i < ids.length ? Math.log(p[ids[i]]) : 0 };
@@ -85,10 +86,11 @@ class Engine {
     const ends = endsOf(this.tokenizer, text, ids, this.decoder()), tokens = [];
     let start = 0, logprob = 0, top = null;
     ids.forEach((id, i) => {
-      logprob += places[i].logprob;
+      const known = logprob !== null && places[i].logprob !== null;
+      logprob = known ? logprob + places[i].logprob : null;
       top = top || places[i].top;
       if (ends[i] <= start) return;
-      tokens.push({ text: text.slice(start, ends[i]), start, logprob: Math.max(logprob, -1000), top });
+      tokens.push({ text: text.slice(start, ends[i]), start, logprob: logprob && Math.max(logprob, -1000), top });
       [start, logprob, top] = [ends[i], 0, null];
     });
     return tokens;

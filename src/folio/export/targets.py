@@ -54,6 +54,9 @@ def export_run(
     name = target.default_name(opened.run, kind)
     final = out or opened.run.exports_folder / name
     if Path(name).suffix and final.suffix != Path(name).suffix:  # a folder for the file
+        if final.is_file():
+            ending = Path(name).suffix
+            raise UserError(f"--out must end in {ending} or be a folder, and {final} is a file.")
         final = final / name
     if final.name == "..":  # beside which nothing can be staged
         final = final.resolve()

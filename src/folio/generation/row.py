@@ -33,6 +33,9 @@ from folio.tokenizers.base import TextDecoder, Tokenizer
 FINISHED = -1
 """Stands in place of a token after the end of a text."""
 
+BETWEEN_DOCUMENTS = "\n\n"
+"""Shown where a text goes on behind the end of a document."""
+
 Draw = Callable[[Logits, SamplingConfig, random.Random], int]
 """(V,) logits to a token, or FINISHED where none may come, as `sampling.draw`."""
 
@@ -114,6 +117,8 @@ class Row:
         self.window = list(request.prompt[-reader.context_length :])
         self.unread = list(self.window)
         self.decoder = TextDecoder(tokenizer, request.after) if tokenizer is not None else None
+        ends = tokenizer.ends if tokenizer is not None else ()
+        self.document_ends = [end for end in ends if end not in request.stop_tokens]
         self.stoppable = StoppableText(request.config.stop_strings)
         assert tokenizer is not None or not request.config.stop_strings, "they are found in text"
         cache.length = 0
@@ -159,6 +164,8 @@ class Row:
     def _text_of(self, token_id: int) -> str:
         if self.decoder is None or token_id == FINISHED:
             return ""
+        if token_id in self.document_ends:
+            return self.stoppable.take(self.decoder.end() + BETWEEN_DOCUMENTS)
         return self.stoppable.take(self.decoder.take(token_id))
 
     def _rest_of_text(self) -> str:

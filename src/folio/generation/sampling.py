@@ -74,7 +74,7 @@ class SamplingConfig:
         if not 0 < self.top_p <= 1:
             raise UserError(
                 f"top_p must be above 0 and at most 1, got {self.top_p}. "
-                f"For the likeliest token alone give --temperature 0."
+                f"For the likeliest token alone give temperature 0."
             )
         if not 0 <= self.min_p <= 1:
             raise UserError(f"min_p must be a share, 0 to 1, got {self.min_p}.")

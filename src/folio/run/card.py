@@ -7,10 +7,12 @@ from typing import Any
 
 from folio.config import read_toml
 from folio.console import amount
-from folio.pictures import Curve, draw_curves
+from folio.curves import Series
+from folio.pictures import draw_curves
 from folio.run.baselines import read_baselines
 from folio.run.diagnosis import Diagnosis, diagnose
 from folio.run.directory import Run
+from folio.run.metrics import Event
 from folio.storage import atomic_write, read_json
 
 
@@ -30,31 +32,35 @@ def last_look(run: Run) -> dict[str, Any] | None:
     return found if found["run_step"] == ends[-1]["step"] else None
 
 
+def loss_series(
+    steps: Sequence[float], losses: Sequence[float], evaluations: Sequence[Event]
+) -> list[Series]:
+    """The losses of a run as every picture of them shows them.
+
+    Args:
+        steps, losses: of the batches.
+        evaluations: as in metrics.jsonl.
+    """
+    at = [event["step"] for event in evaluations]
+    errors = [event.get("standard_error") or 0.0 for event in evaluations]
+    return [
+        Series("training, each batch", steps, losses, noisy=True),
+        Series("training", at, [event["training_loss"] for event in evaluations]),
+        Series("validation", at, [event["validation_loss"] for event in evaluations], errors),
+    ]
+
+
 def draw_loss(run: Run) -> None:
     """Draw both curves of a run; a run without evaluations gets no picture."""
     steps, evaluations = run.events("step"), run.events("evaluation")
     if not evaluations or not steps:
         return
     best = min(evaluations, key=lambda event: event["validation_loss"])
-    at = [event["step"] for event in evaluations]
     draw_curves(
         run.picture_file,
-        [
-            Curve(
-                "training, each batch",
-                [event["step"] for event in steps],
-                [event["loss"] for event in steps],
-                faint=True,
-            ),
-            Curve("training", at, [event["training_loss"] for event in evaluations], dots=True),
-            Curve(
-                "validation",
-                at,
-                [event["validation_loss"] for event in evaluations],
-                dots=True,
-                color=1,
-            ),
-        ],
+        loss_series(
+            [event["step"] for event in steps], [event["loss"] for event in steps], evaluations
+        ),
         title=run.name,
         x_label="step",
         y_label="loss (nats per token)",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from folio import curves
 from folio.curves import Series, svg_curves
 from folio.errors import UserError
-from folio.pictures import Curve, draw_curves
+from folio.pictures import draw_curves
 from folio.report import html_page, html_table
 from folio.run.directory import Run, labels_of
 from folio.run.metrics import Event, of_kind
@@ -91,9 +91,8 @@ def validation_series(compared: Sequence[Run], events: Sequence[Sequence[Event]]
 
 def draw_comparison(series: Sequence[Series], path: Path) -> None:
     """Draw the validation losses of several runs as a picture by itself."""
-    curves = [Curve(one.label, one.x, one.y, dots=True, color=i) for i, one in enumerate(series)]
     draw_curves(
-        path, curves, title="validation loss", x_label="step", y_label="loss (nats per token)"
+        path, series, title="validation loss", x_label="step", y_label="loss (nats per token)"
     )
 
 

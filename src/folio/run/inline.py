@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 
 from folio.console import duration
-from folio.curves import Series, svg_curves
+from folio.curves import svg_curves
 from folio.notebook import html_cell
 from folio.report import html_table
-from folio.run.card import diagnose_run
+from folio.run.card import diagnose_run, loss_series
 from folio.run.directory import Run
 from folio.run.held_out import HeldOut
 from folio.run.metrics import Event, of_kind
@@ -59,20 +59,11 @@ def loss_figure(
     """Draw the losses of batches and of evaluations as a figure for a page.
 
     Args:
-        steps, losses: of the batches.
-        evaluations: as in metrics.jsonl.
+        steps, losses, evaluations: as in `loss_series`.
         level: as in `svg_curves`.
     """
-    at = [event["step"] for event in evaluations]
-    training = [event["training_loss"] for event in evaluations]
-    validation = [event["validation_loss"] for event in evaluations]
-    errors = [event.get("standard_error") or 0.0 for event in evaluations]
     return svg_curves(
-        [
-            Series("training, each batch", steps, losses, noisy=True),
-            Series("training", at, training),
-            Series("validation", at, validation, errors),
-        ],
+        loss_series(steps, losses, evaluations),
         x_label="step",
         y_label="loss (nats per token)",
         level=level,

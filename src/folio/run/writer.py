@@ -135,7 +135,8 @@ class Writer(ABC):
         Args:
             prompt: any text that the vocabulary knows; empty begins a document.
             max_tokens: the text ends after so many, if not before.
-            stop: whether it ends where the model ends its document.
+            stop: whether it ends where the model ends its document; if not, an empty line stands
+                between two documents.
             compiled: whether the compiled decoder is used; None where it can be.
             novel: at most so many letters and digits in a row as they stand in the training text;
                 0 is no limit.

@@ -13,7 +13,8 @@ from folio.serving.reading import read
 from folio.serving.refusals import RequestError
 from folio.serving.reply import Reply
 from folio.serving.served import Served
-from folio.serving.transcript import Piece, Token, Transcript, ends_of, token_text
+from folio.serving.transcript import Piece, Token, Transcript, ends_of
+from folio.tokenizers.base import token_text
 
 
 class Completion(Reply):

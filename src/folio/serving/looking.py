@@ -16,8 +16,8 @@ from folio.serving.limits import Limits
 from folio.serving.reading import read
 from folio.serving.refusals import RequestError
 from folio.serving.served import Served
-from folio.serving.transcript import Alternatives, ends_of, token_text
-from folio.tokenizers.base import Tokenizer
+from folio.serving.transcript import Alternatives, ends_of
+from folio.tokenizers.base import Tokenizer, token_text
 
 ALTERNATIVES = 8
 

@@ -98,17 +98,3 @@ def ends_of(tokenizer: Tokenizer, text: str, token_ids: Sequence[int]) -> list[i
     for start, end in pairwise([*starts, len(text)]):
         places += [end] * len(tokenizer.normalize(text[start:end]))
     return [places[min(end, len(places) - 1)] for end in ends]
-
-
-def token_text(tokenizer: Tokenizer, token_id: int) -> str:
-    """The name of a token: its text, or its bytes in OpenAI's notation if they are not text.
-
-    >>> from folio.tokenizers.bpe.tokenizer import BPETokenizer
-    >>> token_text(BPETokenizer.from_merges([]), 0xE2)
-    'bytes:\\\\xe2'
-    """
-    piece = tokenizer.pieces[token_id]
-    try:
-        return piece.decode("utf-8")
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)

@@ -361,5 +361,20 @@ class TextDecoder:
         return self._decoder.decode(between + piece)
 
     def end(self) -> str:
-        """Return what is still incomplete, once no more tokens come."""
+        """Return what is still incomplete; tokens that come after this begin a text anew."""
+        self._between = b""
         return self._decoder.decode(b"", final=True)
+
+
+def token_text(tokenizer: Tokenizer, token_id: int) -> str:
+    """The name of a token: its text, or its bytes in OpenAI's notation if they are not text.
+
+    >>> from folio.tokenizers.bpe.tokenizer import BPETokenizer
+    >>> token_text(BPETokenizer.from_merges([]), 0xE2)
+    'bytes:\\\\xe2'
+    """
+    piece = tokenizer.pieces[token_id]
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
