@@ -28,7 +28,7 @@ from folio.run.baselines import (
 )
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import Bytes
-from tests.recall.making import prose, train_on
+from tests.recall.making import go_on, prose, train_on
 
 NEEDS_PPMD = pytest.mark.skipif(not has_ppmd(), reason="the extra baselines is not installed")
 
@@ -112,6 +112,33 @@ def test_each_is_on_the_same_text_and_the_frequencies_are_those_of_the_character
     tables = [b for (name, _), b in found.items() if name.startswith("n-grams")]
     assert [b.kind for b in tables] == ["static", "adaptive"]
     assert all(b.nats_per_character < frequencies.nats_per_character for b in tables)
+
+
+def test_baselines_of_a_run_that_began_with_another_read_what_its_model_read(tmp_path: Path):
+    for name, seed in (("old", 1), ("new", 2)):
+        (tmp_path / f"{name}.txt").write_text(prose(900, seed))
+    first = train_on(tmp_path / "old.txt", "old", steps=1)
+    opened = go_on(first, tmp_path / "new.txt", "new")
+    text = opened.tokenizer.decode(opened.validation())
+    old, new = (of.tokenizer.decode(of.training()) for of in (first, opened))
+    both = f"{old}<|endoftext|>{new}"
+    assert opened.tokenizer.decode(opened.all_learned()) == both
+    assert opened.tokenizer.decode(opened.all_learned(len(new) + 5)) == both[-len(new) - 17 :]
+    # Of the place between the documents, and of a new character, one each.
+    chances = {c: (old + new).count(c) / (len(old + new) + 2) for c in set(text)}
+    found = measure_baselines(opened, quick=True)
+    (frequencies,) = [b for b in found if b.name == "character frequencies"]
+    nats = -sum(math.log(chances[c]) for c in text) / len(text)
+    assert frequencies.nats_per_character == pytest.approx(nats)
+
+
+def test_beside_what_did_not_read_all_that_the_model_did_nothing_is_said_of_learning():
+    missing = "the text of /runs/old"
+    for loss, gap in ((1.35, "4% below PPMd, order 6"), (1.45, "3% below n-grams of 6")):
+        words = f"Your model is {gap}, which did not read {missing}."
+        assert compare(some_score(loss), OTHERS, missing) == words
+    assert "6% above character frequencies, which" in compare(some_score(3.6), OTHERS, missing)
+    assert compare_reading(some_score(1.35), OTHERS[3:], missing).endswith(f"not read {missing}.")
 
 
 def test_what_reads_only_the_end_of_a_long_text_says_so(

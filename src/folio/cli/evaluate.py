@@ -240,11 +240,12 @@ def _measure_baselines(opened: Model, device: Device, most: float) -> tuple[list
     `most` tokens of a long one.
     """
     from folio.run.baselines import compare, measure_baselines
+    from folio.run.old_texts import old_texts
 
     found = measure_baselines(opened, say)
     families = opened.run.families("validation")
     score = opened.evaluate(opened.validation(), families, device, most=most)[0]
-    return found, compare(score, found) if found else ""
+    return found, compare(score, found, old_texts(opened.run).missing) if found else ""
 
 
 def _evaluate_adaptive(
@@ -255,12 +256,13 @@ def _evaluate_adaptive(
     """
     from folio.run.adaptive import evaluate_adaptive
     from folio.run.baselines import compare_reading, measure_ppmd
+    from folio.run.old_texts import old_texts
 
     most = math.inf if whole else max(opened.read_in_minutes // ADAPTIVE_WORK, 2)
     scores = evaluate_adaptive(opened, device.config.threads, say, most)
     records = [{"text": "validation", **score.record(opened.tokenizer)} for score in scores]
     others = measure_ppmd(opened, scores[-1].targets + 1, say, known)
-    return records, others, compare_reading(scores[-1], others)
+    return records, others, compare_reading(scores[-1], others, old_texts(opened.run).missing)
 
 
 def _cell(name: str, record: Table) -> str:

@@ -18,7 +18,7 @@ from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 
 COUNTED = 1 << 21
-"""Tokens of the training text that are counted, the last ones of a longer one."""
+"""Tokens of all that was learned that are counted, the last ones of more."""
 
 
 def evaluate_adaptive(
@@ -74,9 +74,9 @@ def _with_counts(
     """(N,) nats of each validation token by the copies and counts together."""
     from folio.evaluation.context_mixing import read_with_counts
 
-    training, tokenizer = opened.training(), opened.tokenizer
-    counted = training[-COUNTED:]
-    of = f"the last {COUNTED:,} of {len(training):,}" if len(counted) < len(training) else "all"
+    tokenizer = opened.tokenizer
+    counted, n_tokens = opened.all_learned(COUNTED), sum(map(len, opened.learned()))
+    of = f"the last {COUNTED:,} of {n_tokens:,}" if n_tokens > COUNTED else "all"
     tell(f"counting {of} tokens of the training text, and mixing them in")
     pieces = [(tokenizer.separator + piece).decode(errors="replace") for piece in tokenizer.pieces]
     return read_with_counts(counted, tokens, reading.odds, pieces, opened.model.config.vocab_size)
