@@ -18,6 +18,7 @@ from typing import Any
 from folio.config import read_toml
 from folio.evaluation.uncertainty import SeedNoise, seed_noise
 from folio.run.directory import Run, labels_of
+from folio.run.summary import text_of
 
 CHANCE = ("seed", "device")
 """Entries of a recipe that do not make it another one. So are the steps that a clock decided."""
@@ -33,7 +34,8 @@ class Seeds:
     text_error: float | None
     """Standard error of the first of them over texts, if it was measured."""
     text: str
-    """What must be the same for the losses of two recipes to be compared: corpus and tokenizer."""
+    """What must be the same for the losses of two recipes to be compared: settings of corpus and
+    tokenizer, and what the sources held."""
 
     @property
     def label(self) -> str:
@@ -56,12 +58,12 @@ def group_by_recipe(compared: Sequence[Run], facts: Sequence[dict[str, Any]]) ->
         loss = fact["best_validation_loss"]
         if loss is None or not math.isfinite(loss):
             continue
-        recipe = read_toml(run.recipe_file)
-        same = _text_of(_without_chance(recipe))
+        recipe, read = read_toml(run.recipe_file), text_of(run)
+        same = _in_json([_without_chance(recipe), read])
         if (same, recipe["seed"]) in seen:
             continue
         seen.add((same, recipe["seed"]))
-        text = _text_of({key: recipe[key] for key in ("corpus", "tokenizer")})
+        text = _in_json([recipe["corpus"], recipe["tokenizer"], read])
         group = groups.setdefault(same, Seeds([], [], fact["standard_error"], text))
         group.names.append(label)
         group.losses.append(loss)
@@ -76,7 +78,7 @@ def _without_chance(recipe: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _text_of(value: Any) -> str:
+def _in_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
