@@ -29,7 +29,8 @@ def run_of(
     source = {"source": entries["text"], "sha256": entries["holds"], "characters": 100}
     corpus = {"ledger": {}, "sources": [source], "tokens": {"training": 90}}
     write_json(run.corpus_file, stamped("corpus", corpus))
-    return run, {"best_validation_loss": best, "standard_error": 0.02}
+    facts = {"best_validation_loss": best, "standard_error": 0.02}
+    return run, facts | {"state": entries.get("state", "finished")}
 
 
 def grouped(*made: tuple[Run, dict[str, Any]]) -> list[Seeds]:
@@ -84,6 +85,20 @@ def test_runs_of_a_file_that_was_changed_between_them_are_not_compared(tmp_path:
     groups = grouped(*runs, *later, other)
     assert [group.names for group in groups] == [["a1", "a2"], ["b3", "b4"], ["c"]]
     assert len(over_seeds(groups)) == 2, "of the seeds of each, and of no two"
+
+
+def test_a_run_that_did_not_come_to_its_end_is_no_seed_and_is_named(tmp_path: Path):
+    ended = [run_of(tmp_path, f"a{i}", i, 1.5 + i, state="patience") for i in (1, 2)]
+    stopped = [
+        run_of(tmp_path, f"b{i}", i, 9.0, state=state)
+        for i, state in ((3, "interrupted"), (4, "non-finite"))
+    ]
+    alone = run_of(tmp_path, "c", 1, 9.0, rate=0.2, state="not ended")
+    named = "not among the seeds, being unfinished: b3 (interrupted), b4 (non-finite)"
+    assert over_seeds(grouped(*stopped, alone, *ended)) == [named, *over_seeds(grouped(*ended))]
+    assert over_seeds(grouped(*stopped)) == [named]
+    resumed = run_of(tmp_path, "d3", 3, 1.4)
+    assert [group.names for group in grouped(stopped[0], resumed, *ended)] == [["d3", "a1", "a2"]]
 
 
 def test_single_runs_say_nothing_about_seeds(tmp_path: Path):
