@@ -172,6 +172,7 @@ def look_through(text: str, said: list[str], seconds: float, read: pytest.Monkey
         training=lambda: tokens,
         learned=lambda: [tokens],
         validation=lambda: tokens,
+        run=SimpleNamespace(tokens_file=Path),
     )
     found = look_for_passages(opened, seconds)
     assert found is not None

@@ -28,6 +28,7 @@ from folio.run.baselines import (
     read_baselines,
     write_baselines,
 )
+from folio.run.held_out import counted_targets
 from folio.run.model import Model
 from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
@@ -140,7 +141,7 @@ def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None
     in_time = max(TOKENS_PER_SECOND * seconds / 4, CHUNK_TOKENS)
     every = max(math.ceil(sum(len(text.tokens) for text in texts) / in_time), 1)
 
-    def look(tokens: TokenIds, most_often: int) -> Share | None:
+    def look(tokens: TokenIds, part: str, most_often: int) -> Share | None:
         read = read_passages(
             opened.model,
             tokens,
@@ -148,13 +149,14 @@ def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None
             opened.model.config.context_length,
             most=PASSAGES,
             seconds=seconds / 4,
+            counted=counted_targets(opened, part),
         )
         return _share(read, tokens, opened, texts, most_often, every)
 
-    known = look(opened.training(), OFTEN)
+    known = look(opened.training(), "train", OFTEN)
     if known is None:
         return None
-    return AtOnce(known, look(opened.validation(), 0) or Share(0, 0, 0.0))
+    return AtOnce(known, look(opened.validation(), "validation", 0) or Share(0, 0, 0.0))
 
 
 def _share(
