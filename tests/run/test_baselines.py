@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from folio.run.baselines import (
 )
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import Bytes
-from tests.recall.making import go_on, prose, train_on
+from tests.recall.making import go_on, prose, train_on, write_documents
 
 NEEDS_PPMD = pytest.mark.skipif(not has_ppmd(), reason="the extra baselines is not installed")
 
@@ -312,6 +313,35 @@ def test_of_a_long_validation_text_the_beginning_is_learned_from(
     ).all()
     (score,) = evaluate_adaptive(opened, tell=said.append, most=1e9)
     assert score.targets == len(opened.validation()) - 1
+
+
+@pytest.mark.parametrize(
+    ("n_documents", "most"), [(1, math.inf), (1, 200), (60, math.inf), (60, 900)]
+)
+def test_the_error_of_an_adaptive_loss_is_over_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_documents: int, most: float
+):
+    monkeypatch.setattr(adaptive, "available", lambda: False)
+    texts = [prose(1200 // n_documents, seed) for seed in range(n_documents)]
+    opened = train_on(
+        write_documents(tmp_path / "texts", texts), "short", 1, corpus={"validation_fraction": 0.5}
+    )
+    given, real = list[NDArray[np.int64]](), Score.of
+
+    def of(*what: Any) -> Score:
+        given.append(what[-1])
+        return real(*what)
+
+    monkeypatch.setattr(Score, "of", of)
+    (score,) = evaluate_adaptive(opened, most=most)
+    assert score.error_over_texts is not None and 0 < score.error_over_texts < math.inf
+    tokens = opened.validation()[: score.targets + 1]
+    families = np.array(opened.run.families("validation"))
+    documents = np.cumsum(tokens == opened.tokenizer.end_of_document)
+    if len(set(documents[:-1].tolist())) >= 16:
+        assert (given[0] == families[documents[:-1]]).all(), "a separator belongs to what it ends"
+    else:
+        assert 16 <= len(set(given[0].tolist())) <= 34
 
 
 @NEEDS_PPMD
