@@ -72,7 +72,7 @@ def _blocks(opened: Model, tokens: TokenIds) -> NDArray[np.int64]:
     text.
     """
     end, families = opened.tokenizer.end_of_document, opened.run.families("validation")
-    n_documents = np.count_nonzero(tokens == end) + 1
+    n_documents = int(np.count_nonzero(tokens == end)) + 1
     return text_blocks(tokens, end, families[:n_documents])
 
 
