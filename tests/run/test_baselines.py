@@ -27,6 +27,7 @@ from folio.run.baselines import (
     measure_baselines,
     measure_ppmd,
 )
+from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import Bytes
 from tests.recall.making import go_on, prose, train_on, write_documents
@@ -232,11 +233,20 @@ def test_a_few_characters_decide_nothing():
     assert "has 3 characters, fewer than 300" in compare(few, others)
 
 
-def test_the_verb_prints_and_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_verb_prints_and_keeps_them_and_reads_the_text_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "text.txt"
     path.write_text(prose(900, 1))
-    opened = train_on(path, "short", steps=5)
+    opened, real, read = train_on(path, "short", steps=5), Model.scores, list[int]()
+
+    def scores(self: Model, tokens: TokenIds, *how: Any) -> Any:
+        read.append(len(tokens))
+        return real(self, tokens, *how)
+
+    monkeypatch.setattr(Model, "scores", scores)
     main(["evaluate", "short", "--baselines"])
+    assert read == [len(opened.validation())]
     out = capsys.readouterr().out
     assert "character frequencies" in out and "Your model is" in out
     main(["evaluate", "short", "--baselines", "--json"])
