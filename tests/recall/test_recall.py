@@ -335,7 +335,9 @@ def test_another_text_is_looked_through_whole_and_nothing_is_said_to_have_been_r
     own.write_text("of the run's own text")
     options = ["--samples", "3", "--passages", "60", "--length", "20"]
     main(["recall", "learned", "--text", str(book), *options])
-    printed, page = capsys.readouterr().out, learned.run.recall_text_page.read_text()
+    (printed, progress), page = capsys.readouterr(), learned.run.recall_text_page.read_text()
+    assert "reading passages of the text," in progress
+    assert "training text" not in progress and "validation text" not in progress
     record = read_json(learned.run.recall_text_file)
     assert own.read_text() == "of the run's own text" and not learned.run.recall_page.exists()
     assert record["text"] == book.name and record["text_characters"] == len(book.read_text())

@@ -303,6 +303,20 @@ def test_the_users_own_secrets_are_tried_however_many_others_there_are(
     assert set(hidden) == {SECRET, "jane.doe@example.org"}, "hidden, tried or not"
 
 
+def test_strings_of_the_user_that_are_not_in_the_text_are_told(
+    with_secret: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    given = tmp_path / "secrets.txt"
+    given.write_text(f"{SECRET}\n{SECRET[2:8]}\nabracadabra\n")
+    options = ["--secrets", str(given), "--samples", "2", "--passages", "20"]
+    for more, shown in (([], "ab•••••••••"), (["--show-secrets"], "abracadabra")):
+        main(["recall", str(with_secret.run.path), *options, *more])
+        told = f"not in the training text, of those given: {shown}\n"
+        assert told in capsys.readouterr().out
+    record = json.loads(with_secret.run.recall_file.read_text())
+    assert record["secrets"]["absent"] == 1 and "abracadabra" not in json.dumps(record)
+
+
 def test_where_there_is_no_time_only_the_users_own_secrets_are_tried(with_secret: Model):
     text = TokenText(with_secret.training(), with_secret.tokenizer)
     secrets, hidden = look_for_secrets(

@@ -107,7 +107,8 @@ def learn_by_heart(
     def read(tokens: TokenIds, name: str, part: str) -> Passages:
         seconds = config.seconds / 2
         stopping = f", stopping after {duration(seconds)}" if seconds < math.inf else ""
-        tell(f"reading passages of the {name} text{stopping}")
+        if len(tokens):
+            tell(f"reading passages of {name} text{stopping}")
         return read_passages(
             opened.model,
             tokens,
@@ -121,8 +122,8 @@ def learn_by_heart(
         )
 
     tokens, held_out = opened.training(), opened.validation()
-    old = read(tokens, "training", "train")
-    new = read(held_out, "validation", "validation")
+    old = read(tokens, "the", "train")
+    new = read(held_out, "new", "validation")
     suffixes = old.suffixes(tokens, tokenizer)
     pattern = patterns_of(suffixes)
     sizes = [len(characters(suffix)[1]) for suffix in suffixes]

@@ -296,6 +296,8 @@ def gain_in_words(gain: Gain) -> str:
 
 def _secret_lines(recall: Recall) -> Iterator[str]:
     secrets = recall.secrets
+    if secrets.absent:
+        yield f"not in {recall.looked_in}, of those given: {', '.join(secrets.absent)}"
     if not secrets.kinds:
         yield f"secrets: no e-mail address, number or key was found in {recall.looked_in}"
         return
