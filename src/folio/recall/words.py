@@ -79,7 +79,7 @@ def _verdict(recall: Recall) -> Verdict:
         return _of_another_text(recall)
     heart, again = recall.heart, f"folio train {recall.run}/recipe.toml"
     known, new = heart.text["in 100 tries"], heart.new["in 100 tries"]
-    if is_copying(recall):
+    if is_copying(recall.model.copied, recall.author.copied, recall.sources.known):
         return Verdict(
             "copies",
             f"It copies: {recall.model.copied.value:.0%} of what it writes stands in its text, "
@@ -127,14 +127,14 @@ def _verdict(recall: Recall) -> Verdict:
     return Verdict("learned", sentence, advice)
 
 
-def is_copying(recall: Recall) -> bool:
+def is_copying(copied: Share, author: Share, known: bool = True) -> bool:
     """Whether so much of what was written is copied as the author and chance do not explain.
 
-    Where nobody knows which documents are nearly alike, what the author copies explains nothing.
+    Where it is not `known` which documents are nearly alike, what the author copies explains
+    nothing.
     """
-    copied, author = recall.model.copied, recall.author.copied
-    above = copied.above(author, SURE_OF_COPIES) or not recall.sources.known
-    return copied.value > FEWEST_COPIED and above
+    explained = known and not copied.above(author, SURE_OF_COPIES)
+    return copied.value > FEWEST_COPIED and not explained
 
 
 def _of_another_text(recall: Recall) -> Verdict:
