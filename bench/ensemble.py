@@ -32,12 +32,7 @@ from torch.nn import functional as F
 
 from folio.config import Table, merge, read_toml
 from folio.device import choose_device
-from folio.evaluation.score import (
-    Window,
-    batches_of,
-    exact_windows,
-    strided_windows,
-)
+from folio.evaluation.score import Window, exact_windows, strided_windows
 from folio.generation.readers import reader_for
 from folio.model.gpt import GPT
 from folio.ngrams import fit
@@ -133,8 +128,9 @@ def expected_by_ngrams(
 def expected(expect: Expect, vocab_size: int, tokens: TokenIds, windows: list[Window]) -> Tensor:
     """(N, V) what is expected at each place; 0 at the first."""
     found = torch.zeros(len(tokens), vocab_size)
-    for inputs, _, scored, places in batches_of(tokens, windows):
-        found[places[scored]] = expect(inputs)[scored]
+    for start, length, skip in windows:
+        ids = tokens[start : start + length].astype(np.int64)
+        found[start + skip + 1 : start + length + 1] = expect(ids[None])[0, skip:]
     return found
 
 

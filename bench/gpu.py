@@ -44,9 +44,10 @@ from folio.training.accelerated.head import MULTIPLE, chunked_loss
 from folio.training.accelerated.rules import GraphedRule, orthogonalize_stack
 from folio.training.accelerated.step import AcceleratedStep
 from folio.training.loop import update_weights
+from folio.training.low_rank import load_model_tensors, merged
 from folio.training.optimizers import Optimizer, orthogonalize
 from folio.training.parts import Training
-from folio.training.state import TrainingState, load_model_tensors, model_tensors
+from folio.training.state import TrainingState
 
 SECONDS = 570
 WARM_UP, STEPS = 3, 20
@@ -223,7 +224,7 @@ def resume(bench: Bench) -> Table:
         for step in range(30):
             take_step(first, step)
         record = TrainingState(step=30).record(device.torch)
-        load_model_tensors(then.model, model_tensors(first.model))
+        load_model_tensors(then.model, merged(first.model))
         then.step.optimizer.load({k: x.clone() for k, x in first.step.optimizer.tensors.items()})
         TrainingState.restore(record | {"place": {"epoch": 0, "position": 0}}, device.torch)
         then.stream.place = first.stream.place

@@ -68,10 +68,11 @@ def make_notes(folder: Path, text: str) -> Path:
 def loss_of(name: str, path: Path) -> tuple[float, float]:
     """Exact loss of a run on a text, in nats per character, and its standard error."""
     import numpy as np
+    from numpy.typing import NDArray
 
     import folio
     from folio.corpus.corpus import CorpusConfig, read_documents
-    from folio.evaluation.score import exact_windows, token_nll
+    from folio.evaluation.score import exact_windows, score
     from folio.evaluation.uncertainty import standard_error, text_blocks
     from folio.tokenizers.sequences import encode_documents
 
@@ -80,7 +81,9 @@ def loss_of(name: str, path: Path) -> tuple[float, float]:
     texts = (document.pieces() for document in documents)
     tokens = np.concatenate(list(encode_documents(opened.tokenizer, texts)))
     windows = exact_windows(len(tokens), opened.model.config.context_length)
-    nll = token_nll(opened.model, tokens, windows)[1:].astype(np.float64)
+    nats = list[NDArray[np.float32]]()
+    score(opened.model, tokens, windows, "exact", nats)
+    nll = np.concatenate(nats).astype(np.float64)
     blocks = text_blocks(tokens, opened.tokenizer.end_of_document)[1:]
     return float(nll.mean()), standard_error(nll, blocks)
 

@@ -7,6 +7,8 @@ in src/folio/model/attention.py instead; nothing else has to be touched.
 Source: Gemma Team 2024, https://arxiv.org/abs/2408.00118, section 2.
 
 Shapes:  B batch · T query positions · S key positions · H heads · D head dimension · C = H * D
+
+python examples/04_own_attention.py
 """
 
 from __future__ import annotations

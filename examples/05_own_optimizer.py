@@ -5,6 +5,8 @@ name in the table OPTIMIZERS makes it an optimizer of any recipe: its checkpoint
 clipping are those of all others. Whoever goes on with such a run adds the name first.
 
 Source: Chen et al. 2023, https://arxiv.org/abs/2302.06675, algorithm 2.
+
+python examples/05_own_optimizer.py
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from folio.ladder import scaled_up
 from folio.ladder.ablation import BASE, MAX_STEPS
 from folio.ladder.sizes import Sizes
 from folio.ladder.step1_head import Head
-from folio.ladder.steps import STEPS
+from folio.ladder.steps import COURSE, STEPS
 from folio.pictures import Dots, draw_dots
 from folio.recipe.recipe import make_recipe
 from folio.tokenizers.character import CharacterTokenizer
@@ -47,7 +47,7 @@ def main() -> None:
         [Dots(f"{r['step']}  {r['idea']}", r["validation_losses"], r["expected"]) for r in steps],
         title="One idea at a time",
         x_label="validation loss (nats per character)",
-        expected_label="the course",
+        expected_label=COURSE,
     )
     draw_dots(
         DOCS / "ladder" / "ablation.svg",
@@ -85,8 +85,8 @@ def beginning() -> list[str]:
         f"A text is cut into characters, and each has a number. A window of {size} characters "
         f"holds {size} examples, since the model predicts after each of them:",
         block(examples),
-        "The loss is the surprise at the true next character, in nats: the mean of "
-        "-ln(probability given to it). A model that knows nothing of 65 characters has ln 65 = "
+        "The loss is the mean surprisal of the true next character: -ln(probability given to it), "
+        "in nats. A model that knows nothing of 65 characters has ln 65 = "
         f"{torch.tensor(65.0).log().item():.2f}.",
     ]
 
@@ -121,9 +121,8 @@ def climbing(steps: list[Record]) -> list[str]:
         "## The steps",
         f"Batch 32, context 8, width 32, AdamW, 5000 steps, characters of tiny Shakespeare. "
         f"Validation is exact: the whole held-out tenth once. Mean and deviation of {seeds} seeds. "
-        "The course is a public one that builds a GPT in these steps; its losses are as it reports "
-        "them.",
-        "| step | parameters | validation loss | the course | the idea |\n"
+        f"The steps are those of {COURSE}, whose losses are as it reports them.",
+        f"| step | parameters | validation loss | {COURSE} | the idea |\n"
         "| --- | --- | --- | --- | --- |\n"
         + "\n".join(
             f"| [{r['step']}](../src/folio/ladder/{STEPS[r['step']].module}.py) "

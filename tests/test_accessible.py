@@ -74,7 +74,7 @@ def test_axe_has_nothing_to_say(
     page.close()
 
 
-def test_axe_sees_a_faint_word_on_a_mixed_colour(browser: Browser, tmp_path: Path):
+def test_axe_sees_a_faint_word_on_a_mixed_color(browser: Browser, tmp_path: Path):
     ground = "background: color-mix(in srgb, #ffffff 50%, #eeeeee)"
     words = f'<p style="{ground}; color: #c8c8c8">Can this be read?</p>'
     (tmp_path / "faint.html").write_text(html_page("Faint", words), encoding="utf-8")

@@ -58,3 +58,12 @@ def test_the_index_of_experiments_leads_to_every_entry_once():
     anchors = [re.sub(r"[^\w\- ]", "", entry.lower()).replace(" ", "-") for entry in entries]
     index = text[: text.index("## Machines")]
     assert sorted(re.findall(r"\]\(#([^)]+)\)", index)) == sorted(anchors)
+
+
+def test_each_outcome_in_the_index_of_experiments_has_at_most_twelve_words():
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    index = text[: text.index("## Machines")]
+    outcomes = re.findall(r"^\| \d\d-\d\d \| .* \| (.*) \|$", index, re.MULTILINE)
+    assert len(outcomes) > 100
+    for outcome in outcomes:
+        assert len(re.findall(r"\S*\w\S*", outcome)) <= 12, outcome

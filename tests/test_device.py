@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from folio import device
-from folio.device import DeviceConfig, choose_device
+from folio.device import Device, DeviceConfig, choose_device
 from folio.errors import UserError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
@@ -124,6 +124,12 @@ def test_bytes_are_for_processors(monkeypatch: pytest.MonkeyPatch):
 def test_negative_threads_are_refused():
     with pytest.raises(UserError, match=r"device\.threads must be 0"):
         DeviceConfig(threads=-1)
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, "1 thread"), (2, "2 threads")])
+def test_a_single_thread_is_spoken_of_in_the_singular(threads: int, said: str):
+    config = DeviceConfig(kind="cpu", precision="float32", threads=threads)
+    assert str(Device(config, "as asked")) == f"cpu, float32, {said} (as asked)"
 
 
 def test_the_precision_is_a_type_of_torch():

@@ -38,6 +38,20 @@ def anchors(site: Path, page: str) -> set[str]:
     return links.page_of(site / "reference" / f"{page}.html").anchors
 
 
+def test_the_pages_and_the_help_use_the_words_of_the_field():
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
+    pages += (ROOT / "recipes").glob("*.toml")
+    pages += (ROOT / "src" / "folio" / "cli").glob("*.py")
+    wrong = re.compile(
+        r"mean surprise|surprise, attention|colour|\b(?:is|are) told\b|penalty on certainty"
+        r"|share\s+of\s+(?:the|every|a|each)\s+batch"
+    )
+    for path in pages:
+        if path.name != "experiments.md":  # its entries are kept as they were written
+            found = wrong.findall(path.read_text(encoding="utf-8"))
+            assert not found, (path.relative_to(ROOT).as_posix(), found)
+
+
 def test_every_verb_and_flag_has_a_place(site: Path):
     there = anchors(site, "verbs")
     commands = dict(verbs.commands())
@@ -77,6 +91,22 @@ def test_every_file_of_a_run_has_a_place(site: Path, book: Path):
     tokens = re.compile(r"^tokens/(?:validation|test|elsewhere|kept|old)(\.mask)?\.bin$")
     for path in made:
         assert tokens.sub(r"tokens/train\1.bin", inside.sub(r"\1/", path)) in there, path
+
+
+def test_every_variable_that_folio_reads_has_a_place(site: Path):
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    named = set(re.findall(r"FOLIO_[A-Z_]+", "".join(sources)))
+    assert "FOLIO_CACHE" in named and named <= anchors(site, "environment")
+
+
+def test_every_folder_of_the_cache_is_on_the_page_that_says_what_stays_there():
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    folders = set(re.findall(r'cache_folder\(\) / "(\w+)"', "".join(sources)))
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
+    holding_text = {"tokens", "extracted", "members", "stdin", "novel"}
+    others = {"corpora", "gpt2", "imported", "kernels", "checks"}  # downloads, models, the machine
+    assert folders == holding_text | others
+    assert all(f"`{name}`" in page for name in holding_text)
 
 
 def test_every_room_with_errors_has_a_place_and_the_usual_ones_exist(site: Path):
@@ -168,7 +198,7 @@ def luminance(color: str) -> float:
 
 
 @pytest.mark.parametrize(("scheme", "ground"), [("default", "#f5f5f5"), ("slate", "#272f34")])
-def test_every_colour_of_text_can_be_read_on_its_ground(scheme: str, ground: str):
+def test_every_color_of_text_can_be_read_on_its_ground(scheme: str, ground: str):
     """At least 4.5 : 1, on the ground of code, which is the nearest to the text in both schemes."""
     style = (ROOT / "docs" / "style.css").read_text(encoding="utf-8")
     (block,) = re.findall(rf'\[data-md-color-scheme="{scheme}"\] {{(.*?)}}', style, re.DOTALL)

@@ -126,6 +126,18 @@ def test_every_linked_file_exists():
         assert (ROOT / target).exists(), target
 
 
+def test_each_loss_in_the_table_of_recipes_stands_in_the_header_of_its_recipe():
+    table = README[README.index("\n## The lowest loss") : README.index("\n## Tuning")]
+    row = r"^\| (\S.*?) \| .* \| (1\.\d+)(?: ± ([\d.]+))? \| exact"
+    rows = re.findall(row, table, re.MULTILINE)
+    assert len(rows) > 5
+    header = ""
+    for recipe, loss, error in rows:
+        if recipe.startswith("`"):
+            header = (ROOT / "recipes" / f"{recipe.strip('`')}.toml").read_text(encoding="utf-8")
+        assert f"{loss} +- {error}" in header if error else loss in header, recipe
+
+
 def test_every_recipe_is_read_and_its_header_names_it():
     from folio.config import read_toml
     from folio.recipe.recipe import make_recipe

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import subprocess
 import sys
@@ -53,6 +54,24 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(UserError, match="disk is full"), atomic_write(path) as file:
         file.write("new")
     assert path.read_text() == "old"
+
+
+def test_a_file_that_cannot_be_read_is_not_said_to_be_one_that_cannot_be_written(tmp_path: Path):
+    path, chapter = tmp_path / "a.txt", tmp_path / "chapter.txt"
+    with pytest.raises(FileNotFoundError, match="chapter"), atomic_write(path) as file:
+        file.write(chapter.read_text())
+    with pytest.raises(FileNotFoundError, match="chapter"):
+        link_or_copy(chapter, path)
+    with pytest.raises(gzip.BadGzipFile), atomic_write(path, "wb") as file:
+        file.write(gzip.decompress(b"no gzip file"))
+    assert not path.exists()
+    path.write_text("a file")
+    for write in (
+        lambda target: link_or_copy(path, target),
+        lambda target: write_json(target, "not in a folder"),
+    ):
+        with pytest.raises(UserError, match=r"a\.txt/b cannot be written"):
+            write(path / "b")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")

@@ -72,7 +72,7 @@ def train(
         minutes: how long to train, counted from this call; None trains the steps of the recipe.
         log: show the run in `tensorboard`, `wandb` or `mlflow`, too; several with commas, or as a
             list.
-        observer: is told of each step, evaluation and checkpoint.
+        observer: receives each step, evaluation and checkpoint.
         should_stop: asked after each step; True saves and ends the run, as from another thread,
             which hears no interrupt.
         settings: tables and values of a recipe: `model={"n_layers": 6}, seed=2`; or
@@ -139,8 +139,7 @@ def measure_recall(
 
     Args:
         run, checkpoint: as in `load`.
-        settings: fields of RecallConfig: `samples=75, temperature=0.8, passages=4096, length=50,
-            seed=1`.
+        settings: fields of `RecallConfig`, such as `samples=20` or `twin=True`.
 
     Raises:
         UserError: there is no such run or setting.
@@ -157,7 +156,7 @@ def explain_text(
     """See what a model makes of a text, as `folio explain` does; a notebook shows the page.
 
     Args:
-        text: of two tokens or more; of a longer one than the model reads at once, the beginning.
+        text: at least two tokens; only the first context is shown of a longer one.
         run, checkpoint: as in `load`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Settings: TOML and dotted flags -> frozen dataclasses, and back.
 
-This file knows no setting by name. A config is a frozen keyword-only dataclass
-whose fields are bool, int, float, str, a `Literal` of strings, a tuple of
+This file knows settings by name only in ELSEWHERE, for the messages. A config is a frozen
+keyword-only dataclass whose fields are bool, int, float, str, a `Literal` of strings, a tuple of
 strings, another config, or one of these or None.
 """
 
@@ -178,6 +178,19 @@ def flat(config: Any) -> dict[str, bool | int | float | str]:
         is_plain = isinstance(value, (bool, int, float, str))
         found[setting.name] = value if is_plain else ", ".join(value or ())
     return found
+
+
+def dotted(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The dotted names of what stands in a table and in those inside of it, with the values.
+
+    >>> list(dotted({"seed": 1, "model": {"n_layers": 2}}))
+    [('seed', 1), ('model.n_layers', 2)]
+    """
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", x) for inner, x in dotted(value))
+        else:
+            yield name, list(value) if isinstance(value, tuple) else value
 
 
 def to_toml(config: Any) -> str:

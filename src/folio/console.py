@@ -56,8 +56,7 @@ class _Output:
     """A standard stream that reports its failure once.
 
     Characters that its encoding lacks are replaced. After a failed write its descriptor leads to
-    the
-    null device, for everyone who writes to it.
+    the null device, for everyone who writes to it.
     """
 
     def __init__(self, stream: TextIO, needed: bool) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from folio import accelerator, jit
+from folio.console import amount
 from folio.errors import UserError
 from folio.process import physical_memory
 from folio.storage import cache_folder, read_json, write_json
@@ -130,7 +131,8 @@ class Device:
         )
 
     def __str__(self) -> str:
-        threads = f", {self.config.threads} threads" if self.config.kind == "cpu" else ""
+        on_cpu = self.config.kind == "cpu"
+        threads = f", {amount(self.config.threads, 'thread')}" if on_cpu else ""
         return f"{self.config.kind}, {self.config.precision}{threads} ({self.reason})"
 
 

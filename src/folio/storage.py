@@ -64,7 +64,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` complete, or not at all.
 
     It is written beside its final name, flushed to disk and renamed; on an error the old file is
-    unchanged and nothing is left behind.
+    unchanged and nothing is left behind. An OSError of the block that names another file is passed
+    on as it is.
 
     Raises:
         UserError: the folder cannot be written, the disk is full, or what is there is no file: the
@@ -87,6 +88,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
+        if not _concerns(error, path):
+            raise
         raise storage_error(error, path) from error
     finally:
         if temporary is not None:
@@ -220,6 +223,16 @@ def storage_error(error: Exception, path: Path) -> StorageError:
     return StorageError(f"{path} could not be written: {said}.")
 
 
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether the system refused something, and no other file than the one that is written, or a
+    folder of it.
+    """
+    named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
+    ours = path, *path.parents
+    is_ours = not named or any(n in ours or n.name.startswith(f".{path.name}.") for n in named)
+    return error.errno is not None and is_ours  # unlike gzip.BadGzipFile of what is read
+
+
 def storage_errno(error: Exception) -> int | None:
     """The errno of an error; libraries in Rust and C++ give it only in words.
 
@@ -231,7 +244,9 @@ def storage_errno(error: Exception) -> int | None:
         return error.errno
     words = str(error)
     if found := re.search(r"os error (\d+)", words):
-        return int(found[1])
+        number = int(found[1])
+        # Windows has numbers of its own, which Python turns into those of C.
+        return OSError(0, words, None, number).errno if os.name == "nt" else number
     told = (number for number in TOLD if os.strerror(number).lower() in words.lower())
     return next(told, None)
 
@@ -262,6 +277,8 @@ def link_or_copy(source: Path, target: Path) -> None:
         except OSError:
             shutil.copyfile(source, target)
     except OSError as error:
+        if not _concerns(error, target):
+            raise
         raise storage_error(error, target) from error
 
 

@@ -18,6 +18,7 @@ from folio.cli.main import VERBS, make_app, modules
 from folio.cli.overrides import settings_table, split_words
 from folio.config import settings
 from folio.recipe.recipe import Recipe
+from folio.recipe.resume import CHANGEABLE
 from folio.run.directory import runs_folder
 from tests.cli.conftest import Folio
 
@@ -72,6 +73,10 @@ def test_help_says_how_a_verb_is_called_what_each_flag_does_and_what_comes_next(
         if given.kind is given.KEYWORD_ONLY and name != "from_run":
             flag = f"--{'no-' if given.default is True else ''}{name.replace('_', '-')}"
             assert re.search(rf"\n  {flag}( [A-Z.]+)?\s+\S", page), flag
+
+
+def test_help_of_resume_names_the_tables_of_settings_that_can_change(folio: Folio):
+    assert f"The settings of {' and '.join(CHANGEABLE)} can change" in folio("resume", "--help").out
 
 
 @every_verb

@@ -46,7 +46,7 @@ def test_a_step_shows_its_losses_and_writes(folio: Folio, book: Path):
     code, out, err = folio("1", str(book), "--max-steps", "4")
     assert code == 0
     assert "step 4: train loss " in err and ", validation loss " in err
-    assert "7,683" not in out and "in the course" not in out  # another text, another vocabulary
+    assert "7,683" not in out and "public course" not in out  # another text, another vocabulary
     assert "one self-attention head" in out and "step1_head.py" in out
     sample = out[1 : out.rindex("\n\nstep 1")]
     assert len(sample) == 500

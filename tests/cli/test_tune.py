@@ -53,7 +53,7 @@ def test_a_study_of_two_workers_is_shown_and_grows_when_asked(
     assert code == 0, err
     record = json.loads(out)
     assert [row["number"] for row in record["rows"]] == [0, 1, 2]
-    assert "2 trials are there already" in err and "trial 0: " not in err
+    assert "there already: 2 trials" in err and "trial 0: " not in err
     assert metrics.stat().st_mtime_ns == before
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from folio.corpus import cleaning
 from folio.corpus.cleaning import CleaningConfig, Tally, clean, find_boilerplate
 from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
-from tests.corpus.making import write
+from tests.corpus.making import docx, docx_paragraph, write
 
 TEXT = st.text(
     st.one_of(
@@ -108,6 +108,22 @@ def test_lines_that_come_back_in_many_files_are_dropped_with_examples(tmp_path: 
     assert reading.tally.changes["boilerplate"] == 12
     lines = len(b"Menu: home, about, contact\n") + len("© The Baker 1999\n".encode())
     assert reading.tally.dropped["boilerplate"] == 6 * lines
+
+
+def test_letters_keep_their_salutations_and_signatures(tmp_path: Path):
+    letters = [f"Dear Tom,\n\nIt is day {i} at sea.\n\nYours,\nAnna\n" for i in range(8)]
+    box = "".join(f"From a@b Mon Jan  1 12:00:00 2024\nSubject: x\n\n{s}\n" for s in letters)
+    write(tmp_path, "letters.mbox", box)
+    for i, letter in enumerate(letters):
+        write(tmp_path, f"{i}.eml", f"Subject: x\n\n{letter}")
+        paragraphs = "".join(map(docx_paragraph, letter.split("\n")))
+        write(tmp_path, f"{i}.docx", docx(paragraphs))
+    for apply_to in ("extracted", "all"):
+        config = CorpusConfig(cleaning=CleaningConfig(apply_to=apply_to))
+        reading = read_documents([str(tmp_path)], config)
+        assert sorted(d.text.split() for d in reading.documents) == sorted(
+            letter.split() for letter in letters for _ in range(3)
+        )
 
 
 def test_which_files_are_looked_through_for_boilerplate_does_not_depend_on_their_names(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import textwrap
 from functools import cache
 from itertools import combinations
 
@@ -155,6 +156,33 @@ def test_a_document_that_stands_in_another_belongs_to_its_family():
     assert families.near_pairs == 0 and families.contained_pairs == 2
     apart = find_families(documents, DuplicatesConfig(contained=1.01))
     assert len(set(apart.of)) == 3
+
+
+def invented(n_words: int, seed: int) -> str:
+    return " ".join(str(random.Random(seed + i).randrange(10**6)) for i in range(n_words))
+
+
+def test_a_poem_of_short_lines_belongs_to_the_family_of_the_collection():
+    poems = [textwrap.fill(invented(60, 1000 * i), 24) for i in range(20)]
+    families = find_families(documents_of([*poems, "\n\n".join(poems)]), DuplicatesConfig())
+    assert len(set(families.of)) == 1 and families.contained_pairs == 20
+
+
+def test_chapters_in_other_lines_and_cases_belong_to_the_family_of_their_book():
+    chapters = [invented(400, 1000 * i) for i in range(12)]
+    wrapped = [textwrap.fill(chapter, 72).replace(" ", ", ") for chapter in chapters]
+    texts = [*wrapped, "\n\n".join(chapters)]
+    families = find_families(documents_of(texts), DuplicatesConfig())
+    assert len(set(families.of)) == 1 and families.near_pairs == 0
+    assert len(set(find_families(documents_of(texts), DuplicatesConfig(contained=1.01)).of)) == 13
+
+
+def test_the_words_of_a_form_and_a_short_quotation_make_no_family():
+    form = [invented(40, 0), invented(40, 100)]
+    letters = [f"{form[0]} {invented(30, 1000 * i)} {form[1]}" for i in range(2, 60)]
+    quoted = invented(7, 90_000)
+    letters += [f"{quoted} {invented(2, 1000 * i)}" for i in range(70, 73)]
+    assert len(set(find_families(documents_of(letters), DuplicatesConfig()).of)) == len(letters)
 
 
 def test_versions_of_a_growing_text_are_one_family_even_when_they_are_many():

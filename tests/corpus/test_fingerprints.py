@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from folio.corpus.fingerprints import gram_hashes, line_hashes, span_hashes, word_hashes
+from folio.corpus.fingerprints import (
+    gram_hashes,
+    line_hashes,
+    span_hashes,
+    word_hashes,
+    word_starts,
+)
 
 WORDS = st.lists(st.text("abAB09_é世界ß", min_size=1, max_size=5), max_size=30)
 BETWEEN = st.sampled_from([" ", "\n", ", ", "... ", " “", "” ", "—", " « ", "、"])
@@ -21,7 +27,11 @@ def joined(hashes: Iterable[NDArray[np.uint64]]) -> list[int]:
 def slow_words(text: str) -> list[str]:
     """ASCII in lower case; each Chinese or Japanese character is a word."""
     text = re.sub(r"[A-Z]", lambda match: match[0].lower(), text)
-    return re.findall(r"[一-鿿]|(?:(?![一-鿿])[\wéß])+", text)
+    return [match[0] for match in found_words(text)]
+
+
+def found_words(text: str) -> list[re.Match[str]]:
+    return list(re.finditer(r"[一-鿿]|(?:(?![一-鿿])[\wéß])+", text))
 
 
 @given(WORDS, BETWEEN)
@@ -34,6 +44,14 @@ def test_words_hash_alike_if_and_only_if_they_are_alike(words: list[str], betwee
     for word, value in zip(expected, hashes):
         assert same.setdefault(word, value) == value
     assert len(set(same.values())) == len(same)
+
+
+@given(WORDS, BETWEEN, st.integers(1, 9))
+def test_words_begin_where_they_stand_in_the_text(words: list[str], between: str, size: int):
+    text = between + between.join(words)
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    starts = [start for found in word_starts(pieces) for start in found.tolist()]
+    assert starts == [match.start() for match in found_words(text)]
 
 
 @given(WORDS, st.integers(1, 4), st.integers(1, 9))

@@ -5,12 +5,13 @@ from contextlib import closing
 from itertools import combinations, pairwise
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.corpus import lines, shards
-from folio.corpus.lines import LINE_CHARACTERS, Lines
+from folio.corpus.lines import LINE_CHARACTERS, Lines, Overlaps
 
 LINES = [f"line {i} ".ljust(LINE_CHARACTERS + i, "x") for i in range(6)] + ["short", ""]
 TEXTS = st.lists(st.lists(st.sampled_from(LINES), max_size=8).map("\n".join), max_size=8)
@@ -55,7 +56,20 @@ def test_shards_find_what_all_lines_in_memory_find(
         assert found.counts.tolist() == [len(longer(text)) for text in texts]
         assert found.characters.sum() == sum(map(len, everything))
         assert found.n_different == len(set(everything))
-        assert found.different_characters == sum(map(len, set(everything)))
+        assert found.different_length == sum(map(len, set(everything)))
+
+
+def test_parts_that_stand_in_many_documents_and_too_few_shared_ones_can_be_left_out_of_account():
+    own, shared = [np.arange(10 * i, 10 * i + 3, dtype=np.uint64) for i in (1, 2)]
+    everywhere = np.array([1], np.uint64)
+    with closing(Overlaps(5)) as found:
+        for i, parts in enumerate([shared, shared[:2], own, shared[:1], own[:0]]):
+            parts = np.concatenate([everywhere, parts])
+            found.add(i, parts, np.ones(len(parts), np.int64))
+        found.compare(widespread=False)
+        assert found.distinct_lengths.tolist() == [4, 3, 4, 2, 1]
+        assert set(found.contained(0.5)) == {(0, 1), (0, 3), (1, 3)}
+        assert set(found.contained(0.5, 2)) == {(0, 1)}
 
 
 def test_a_text_that_repeats_its_lines_is_contained_in_one_that_has_them():
@@ -71,5 +85,5 @@ def test_a_line_that_comes_again_a_thousand_times_is_one_row():
     """A shard holds all rows of a key, so that it must not grow with the text."""
     with closing(Lines(1)) as found:
         found.read(0, [f"{LINES[0]}\n" * 1000])
-        assert sum(len(rows) for rows in found._lines) == 1
+        assert sum(len(rows) for rows in found._parts) == 1
         assert found.counts.tolist() == [1000]

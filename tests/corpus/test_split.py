@@ -9,18 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folio.corpus.corpus import CorpusConfig, read_corpus
+from folio.corpus.corpus import Corpus, CorpusConfig, read_corpus
 from folio.corpus.document import Document, Part, document_from_text, make_document
 from folio.corpus.duplicates import DuplicatesConfig, find_families
+from folio.corpus.leakage import measure_leakage
 from folio.corpus.ledger import account
 from folio.corpus.reading import Reading
 from folio.corpus.split import (
+    SHORTEST_REST,
     Split,
     SplitKind,
     set_test_aside,
     split_by_files,
     split_documents,
     whole,
+    without_held_out,
 )
 from folio.errors import UserError
 
@@ -177,7 +180,7 @@ def test_a_family_larger_than_the_validation_part_is_trained_on():
         ("aaaabbbb", "clusters", 0.5),  # none fits, so the smaller one
         ("aaaabcde", "tail", 0.04),  # of the four that are alone
         ("aaaaaaab", "tail", 0.04),
-        ("aaaaaaaa", "tail", 0.04),  # one family: nothing else is left to hold out
+        ("aaaaaaaa", "tail", 0.04),  # one family: the end of its longest, as tests below look at
     ],
 )
 def test_where_families_are_large_none_stands_on_both_sides(
@@ -229,6 +232,89 @@ def test_validation_of_another_kind_stands_beside_that_of_the_same(tmp_path: Pat
     assert len(corpus.split.training) == 27 and len(corpus.split.validation) == 3
     ledger = corpus.record()["ledger"]
     assert ledger["elsewhere"] == len(story(100_000))
+
+
+def read_folder(tmp_path: Path, texts: dict[str, str], **settings: Any) -> Corpus:
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    corpus = read_corpus(CorpusConfig(sources=(str(tmp_path),), **settings))
+    assert corpus.record()["ledger"]["characters_in"] == sum(map(len, texts.values()))
+    return corpus
+
+
+def dropped_of(corpus: Corpus) -> dict[str, list[str]]:
+    return {why: text_of(parts) for why, parts in corpus.split.dropped.items()}
+
+
+DRAFTS = {"january": story(0) + story(200), "june": story(0) + story(200) + story(400)}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"test_fraction": 0.1},
+        {"split": "tail"},
+        {"duplicates": DuplicatesConfig(remove="near")},
+    ],
+)
+def test_of_drafts_of_one_text_nothing_is_read_that_is_held_out(
+    tmp_path: Path, settings: dict[str, Any]
+):
+    corpus = read_folder(tmp_path, DRAFTS, **settings)
+    assert corpus.split.kind == "tail" and len(set(corpus.families.of)) == 1
+    for held_out in (corpus.split.validation, corpus.split.test):
+        assert measure_leakage(corpus.split.training, held_out)[0].grams == 0
+
+
+def test_of_one_family_the_end_of_the_longest_document_is_held_out_and_the_others_stay(
+    tmp_path: Path,
+):
+    corpus = read_folder(tmp_path, DRAFTS)
+    (tail,) = text_of(corpus.split.validation)
+    june = DRAFTS["june"]
+    assert len(tail) == pytest.approx(0.1 * sum(map(len, DRAFTS.values())), abs=1)
+    assert text_of(corpus.split.training) == [DRAFTS["january"], june.removesuffix(tail)]
+    assert june.endswith(tail) and not dropped_of(corpus)
+
+
+def test_chapters_lose_what_the_held_out_end_of_their_book_says_and_no_more(tmp_path: Path):
+    chapters = {f"chapter {i}": f"{story(100 * i)}\n" for i in range(10)}
+    book = "".join(chapters.values())
+    corpus = read_folder(tmp_path, {"book": book, **chapters})
+    (tail,) = text_of(corpus.split.validation)
+    left_out = "".join(dropped_of(corpus)["also in validation"])
+    assert left_out.endswith(tail) and len(left_out) < len(tail) + SHORTEST_REST
+    assert book.removesuffix(tail) in text_of(corpus.split.training)
+    assert measure_leakage(corpus.split.training, corpus.split.validation)[0].grams == 0
+
+
+def test_a_relative_keeps_what_stands_around_held_out_text_unless_it_is_a_scrap():
+    one, two = story(0), story(100).replace("in which", "IN\nWHICH")
+    documents = documents_of([f"{story(200)}\n{story(0)}\n{story(100)}", story(300), "the other"])
+    documents += documents_of([f"A scrap. {one}\nAnother scrap.\n{two}\n{story(400)}"])
+    cut = len(story(200)) + 1
+    held_out = Part(documents[0], cut, documents[0].n_characters)
+    parts = [Part(documents[0], 0, cut), *map(whole, documents[1:])]
+    family_of = {document.sha256: "alike" for document in documents}
+    split = without_held_out(Split("tail", parts, [held_out]), family_of)
+    assert text_of(split.training) == [story(200) + "\n", story(300), "the other", story(400)]
+    assert {why: text_of(gone) for why, gone in split.dropped.items()} == {
+        "also in validation": [f"A scrap. {one}\nAnother scrap.\n{two}\n"]
+    }
+    strangers = {document.sha256: document.sha256 for document in documents}
+    assert without_held_out(Split("tail", parts, [held_out]), strangers).training == parts
+
+
+def test_what_a_text_repeats_of_itself_stays_and_if_two_repeat_each_other_all_over_it_is_said(
+    tmp_path: Path,
+):
+    texts = {"a": "to be or not to be " * 50, "b": "to be or not to be " * 60}
+    corpus = read_folder(tmp_path, texts)
+    (head,), (tail,) = text_of(corpus.split.training), text_of(corpus.split.validation)
+    assert head + tail == texts["b"] and dropped_of(corpus) == {"also in validation": [texts["a"]]}
+    with pytest.raises(UserError, match="nothing is left to train on"):
+        read_folder(tmp_path, texts, split="tail")
 
 
 def test_the_test_text_of_tiny_shakespeare_is_what_others_validate_on(shakespeare: Path):

@@ -104,6 +104,15 @@ def test_what_nobody_answers_as_an_assistant_is_a_text(record: Any, tmp_path: Pa
     assert not document.is_conversation and not set(document.text) & set(MARKS)
 
 
+@pytest.mark.parametrize(("record", "turns"), RECORDS)
+def test_a_file_of_json_may_be_one_conversation(record: Any, turns: list[Turn], tmp_path: Path):
+    for i, other in enumerate([*talks(3), record]):
+        write(tmp_path, f"{i}.json", json.dumps({"id": i, **other}))
+    assert contents(read(tmp_path))[-1] == turns
+    (text,) = read(tmp_path / "0.json", conversations="text").documents
+    assert not text.is_conversation and text.text == "user: 0 a\nassistant: 0 z0\n"
+
+
 def test_they_are_texts_where_the_user_wants_that(tmp_path: Path):
     path = write(tmp_path, "a.jsonl", jsonl([{"messages": ASKED, "note": "as it was"}]))
     (document,) = read(path, conversations="text").documents

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from folio.evaluation.score import exact_score, exact_windows, token_nll
+from folio.evaluation.score import exact_windows, score
 from folio.evaluation.uncertainty import (
     FEWEST_BLOCKS,
     seed_noise,
@@ -20,9 +20,11 @@ TOKENS = np.random.default_rng(0).integers(0, 11, 29).astype(np.uint8)
 
 def test_the_nll_of_each_token_sums_to_the_score():
     model = tiny_gpt(initialization_std=0.5)
-    each = token_nll(model, TOKENS, exact_windows(len(TOKENS), 8))
-    assert np.isnan(each[0]) and not np.isnan(each[1:]).any()
-    assert each[1:].sum() == pytest.approx(exact_score(model, TOKENS, 8).nats, rel=1e-5)
+    each = list[np.ndarray]()
+    total = score(model, TOKENS, exact_windows(len(TOKENS), 8), "exact", each)
+    nats = np.concatenate(each)
+    assert len(nats) == total.targets == len(TOKENS) - 1
+    assert nats.sum() == pytest.approx(total.nats, rel=1e-5)
 
 
 def test_the_error_is_that_of_drawing_texts_again():

@@ -224,7 +224,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(book: Path, tmp_path: Path):
 def test_a_longer_text_is_cut_and_one_token_is_refused(opened: Model):
     look = look_at(opened, TEXT * 3)
     assert "".join(look.pieces) == (TEXT * 3)[:16] and look.left_out == 3 * len(TEXT) - 16
-    with pytest.raises(folio.errors.UserError, match="has 1 tokens; a second one"):
+    with pytest.raises(folio.errors.UserError, match="has 1 token; a second one"):
         look_at(opened, "T")
 
 

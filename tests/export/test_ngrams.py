@@ -114,6 +114,23 @@ def test_an_import_brings_the_n_grams_back(settings: dict[str, Any], tmp_path: P
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
+def test_an_import_that_was_killed_before_its_recipe_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    exported, _, _ = export_run(beside(tmp_path), "hf")
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "lock").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr("folio.export.importing.write_recipe", killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_run(exported, "back", folder=tmp_path)
+    assert (tmp_path / "back" / "ngrams.json").exists()
+    assert import_run(exported, "back", folder=tmp_path).exists()
+
+
 def damaged(key: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     """Changes a setting of the n-grams, or a tensor, of a folder."""
 

@@ -74,7 +74,7 @@ def test_names_and_types_that_do_not_exist_say_which_do(tmp_path: Path):
     opened = random_run(tmp_path, **MODERN)
     with pytest.raises(UserError, match="There are hf, gguf"):
         export_run(opened, "ggufs")
-    with pytest.raises(UserError, match="--type q8_0 is not of hf, which has f32, f16, bf16"):
+    with pytest.raises(UserError, match="--type must be one of f32, f16, bf16 for hf, got q8_0"):
         export_run(opened, "hf", "q8_0")
 
 

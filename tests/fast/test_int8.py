@@ -57,6 +57,19 @@ def test_a_layer_learns_nearly_what_it_learns_in_bfloat16(bias: bool):
         assert error(bias_gradient, expected) < 0.003
 
 
+@pytest.mark.parametrize("rows", [1, 50])
+@pytest.mark.parametrize(("n_in", "n_out"), [(1, 64), (96, 1), (1, 1)])
+def test_a_layer_with_a_side_of_one_learns_nearly_what_it_learns_in_bfloat16(
+    rows: int, n_in: int, n_out: int
+):
+    layer = Linear(n_in, n_out).bfloat16()
+    x, y_gradient = numbers(rows, n_in).abs(), numbers(rows, n_out, seed=2).abs()
+    usual = learn(layer, x, y_gradient)
+    layer.int8_weight = in_bytes(layer.weight.data)
+    for found, expected in zip(learn(layer, x, y_gradient), usual):
+        assert error(found, expected) < 0.1
+
+
 def test_only_what_learns_is_made_of_bytes():
     layer = Linear(96, 64).bfloat16()
     x = numbers(50, 96)

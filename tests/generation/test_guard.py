@@ -92,9 +92,8 @@ def test_no_more_than_n_letters_in_a_row_stand_in_the_training_text(
 def test_a_model_that_recites_is_stopped_after_n_letters(n: int):
     document = "It was the best of times, it was the worst of times, it was the age of wisdom" * 2
     text, tokenizer = training([document], "character")
-    texts, guard = written(text, tokenizer, n, [text.tokens.tolist()], 0.0)
+    texts, _ = written(text, tokenizer, n, [text.tokens.tolist()], 0.0)
     assert longest_match(texts[0], [document]) == n
-    assert guard.blocked > 0
 
 
 def test_case_and_punctuation_between_do_not_help():
@@ -114,7 +113,7 @@ def test_without_a_blocked_draw_the_text_is_that_of_no_guard():
         return [drawn.token_id for _, drawn in write(Batch(PlainReader(model), 1), [request])]
 
     guard = Guard(make_table([text], 30), tokenizer)
-    assert run(draw=guard.of_text()) == run() and guard.blocked == 0
+    assert run(draw=guard.of_text()) == run()
 
 
 def test_where_nothing_new_can_follow_the_document_ends():

@@ -138,6 +138,20 @@ def test_a_verdict_is_kept_until_the_sources_or_the_model_change(
     assert len(compared) == 5
 
 
+def test_the_plain_steps_verdict_is_none_on_the_fast_step_nor_on_that_of_another_numba(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    recipe = recipe_of()
+    plain = DeviceConfig(kind="cpu", precision="bfloat16", threads=1, fast="off")
+    check(build(recipe, Device(plain, "test"), TEXT[:-100], TEXT[-100:]), recipe)
+    assert len(verdicts()) == 1
+    check(training_of(recipe, "bfloat16", threads=1), recipe)
+    assert len(verdicts()) == 2
+    monkeypatch.setattr("numba.__version__", "another")
+    check(training_of(recipe, "bfloat16", threads=1), recipe)
+    assert len(verdicts()) == 3
+
+
 def test_a_cache_that_cannot_be_written_ends_no_run(monkeypatch: pytest.MonkeyPatch):
     def full(path: object, value: object) -> None:
         raise UserError("The disk is full.")

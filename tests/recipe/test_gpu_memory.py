@@ -104,7 +104,7 @@ def test_windows_are_halved_until_they_fit_into_a_card(card: dict[str, int]):
 
 def test_a_model_that_is_too_large_for_a_card_is_told_in_a_line(card: dict[str, int]):
     recipe = small(model={"n_layers": 400})
-    with pytest.raises(UserError, match=r"with 1 windows at once; 24\.0 GB are allowed") as told:
+    with pytest.raises(UserError, match=r"with 1 window at once; 24\.0 GB are allowed") as told:
         fit_memory(recipe, gpu(), 0)
     assert "threads" not in str(told.value) and "sharding" not in str(told.value)
 

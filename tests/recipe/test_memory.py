@@ -42,7 +42,8 @@ from folio.recipe.memory import (
 )
 from folio.recipe.parameter_memory import gathered_bytes
 from folio.recipe.presets import FAMILIES
-from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.recipe import Recipe, make_recipe, read_recipe
+from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.training.config import SHARDINGS, Sharding
@@ -265,8 +266,10 @@ def test_what_cannot_fit_is_one_line_that_says_what_to_do():
     recipe = make_recipe(
         {"size": "baby", "model": {"vocab_size": 100}, "device": {"memory_gigabytes": 0.01}}
     )
-    with pytest.raises(UserError, match=r"needs about .* GB .* 0\.0 GB are allowed\. .*--size"):
+    with pytest.raises(UserError, match=r"needs about .* 0\.0 GB are allowed\. Give .* --size"):
         fit_memory(recipe, cpu(), 0)
+    with pytest.raises(UserError, match=r"Give a smaller --training\.micro-batch-size, --size"):
+        fit_memory(windows_at_once(recipe, 4), cpu(), 0)
 
 
 def tiny(book: Path, **changes: object) -> Recipe:
@@ -368,3 +371,38 @@ def test_what_the_plain_step_takes_is_what_torch_takes(family: str, width: int, 
     counted = plain_step_bytes(recipe.model, device.dtype, 4) + gradients
     # What products of bfloat16 take beside their results differs from run to run.
     assert freed + peak == pytest.approx(counted, rel=0.35 if precision == "bfloat16" else 0.2)
+
+
+def test_windows_that_folio_chose_for_another_limit_are_chosen_anew_when_a_run_goes_on(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def half_a_megabyte_a_window(recipe: Recipe, *_: object) -> int:
+        return 500_000 * (recipe.training.micro_batch_size or recipe.training.batch_size)
+
+    def windows_with(gigabytes: float, **training: int) -> int:
+        changes = {"device": {"memory_gigabytes": gigabytes}, "training": training}
+        resume_run(run, changes, Watcher())
+        return read_recipe(run).training.micro_batch_size
+
+    monkeypatch.setattr("folio.recipe.memory.peak_memory_bytes", half_a_megabyte_a_window)
+    limits = {"memory_gigabytes": 0.002}
+    run = train_recipe(tiny(book, device=limits), "moved", Watcher()).run
+    assert read_recipe(run).training.micro_batch_size == 4
+    assert windows_with(0.001, max_steps=13) == 2
+    assert windows_with(0.003, max_steps=14) == 4
+    assert windows_with(0.004, max_steps=15) == 0, "the whole batch"
+    assert windows_with(0.004, max_steps=16, micro_batch_size=2) == 2
+    monkeypatch.setattr("folio.recipe.memory.memory_limit", lambda *_: 500_000)
+    resume_run(run, {"training": {"max_steps": 17}}, Watcher())
+    assert read_recipe(run).training.micro_batch_size == 1, "the same device with less memory"
+
+
+def test_windows_that_the_user_chose_stay_when_a_run_goes_on(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = {"batch_size": 8, "max_steps": 12, "evaluation_interval": 4, "micro_batch_size": 3}
+    run = train_recipe(tiny(book, training=given), "given", Watcher()).run
+    monkeypatch.setattr("folio.recipe.memory.peak_memory_bytes", lambda *_: 3_000_000)
+    changes = {"training": {"max_steps": 13}, "device": {"memory_gigabytes": 0.002}}
+    with pytest.raises(UserError, match=r"smaller --training\.micro-batch-size"):
+        resume_run(run, changes, Watcher())

@@ -13,12 +13,13 @@ import pytest
 from folio.config import Table, merge, read_toml
 from folio.errors import UserError
 from folio.recipe.budget import CommandClock
-from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.recipe import Recipe, make_recipe, read_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.speed import Throughput
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
-from folio.run.directory import Run
+from folio.run.directory import Run, find_run
+from folio.run.summary import facts_of
 from folio.training.pace_file import read_pace
 
 STEP, EVALUATION = 0.2, 0.5
@@ -102,6 +103,23 @@ def test_a_machine_that_becomes_slower_makes_fewer_steps_in_the_same_time(book: 
     # For the end, which takes no time here: twice what it takes elsewhere, since the machine is
     # slow, and the shares of the look and of the sample.
     assert clock.seconds == pytest.approx(15 - 2 * 0.7 - 0.6 - 0.75, abs=1.2)
+
+
+def test_a_run_and_its_page_tell_the_steps_that_the_clock_has_planned_last(book: Path):
+    told: list[int] = []
+
+    class Looking(SlowMachine):
+        def evaluated(self, state: Any, evaluation: Any) -> None:
+            super().evaluated(state, evaluation)
+            run = find_run("slow")
+            told.append(facts_of(run, run.events())["max_steps"])
+
+    clock = ScriptedClock(1.0)
+    recipe = recipe_of(book, training={"page": True})
+    result = train_recipe(recipe, "slow", Looking(clock), clock=clock)
+    done = result.state.step
+    assert done < 54 and told[-1] == done
+    assert f"finished: step {done} of {done}," in result.run.training_page.read_text()
 
 
 def test_the_recipe_of_the_run_repeats_it_without_a_clock(book: Path):
@@ -215,6 +233,18 @@ def test_more_minutes_go_on_from_where_the_run_ended(book: Path):
     assert result.state.step > ended
     assert clock.seconds == pytest.approx(12 - 2 * 0.7 - 0.48 - 0.6, abs=1.2)
     assert any("goes back up" in line for line in told)
+
+
+def test_more_minutes_have_evaluations_as_a_new_run_of_them(book: Path):
+    run = train_for_minutes(book, "few")
+    assert read_recipe(run).training.evaluations == 2
+    resume_run(run, {"training": {"minutes": 2.0}}, Watcher(), lambda: True, ScriptedClock(1.0))
+    new = train_recipe(
+        recipe_of(book, training={"minutes": 2.0}), "new", Watcher(), lambda: True,
+        clock=ScriptedClock(1.0),
+    )  # fmt: skip
+    evaluations = [read_recipe(r).training.evaluations for r in (run, new.run)]
+    assert evaluations == [11, 11], "a twentieth of the time"
 
 
 def test_an_interrupt_leaves_out_what_can_be_made_up_for(book: Path):

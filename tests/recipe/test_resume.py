@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from folio.errors import UserError
 from folio.recipe import resume
 from folio.recipe.finish import Result
 from folio.recipe.recipe import Recipe, make_recipe, read_recipe
-from folio.recipe.reserve import new_run
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import LoggingWatcher, Watcher
@@ -255,6 +255,17 @@ def test_fewer_steps_than_were_done_are_refused(whole: Run):
     assert whole.recipe_file.read_bytes() == recipe
 
 
+def test_a_batch_may_change_its_size_unless_its_rows_read_on_where_they_stood(book: Path):
+    for order in ("shuffled", "sequential"):
+        run = train_recipe(recipe_of(book, stream={"order": order}), order, *stop_at(10)).run
+        if order == "shuffled":
+            resumed(run, {"training": {"batch_size": 6}}, Watcher())
+            continue
+        with pytest.raises(UserError, match=r"training\.batch_size must stay 4, got 6"):
+            resume_run(run, {"training": {"batch_size": 6}}, Watcher())
+        resumed(run, {"training": {"batch_size": 4}}, Watcher())
+
+
 def test_the_scale_of_float16_goes_on_too(book: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("folio.training.step.FLOAT16_SCALE", 2.0**60)  # halved many times
     recipe = recipe_of(book, device={"precision": "float16", "fast": "off"})
@@ -267,12 +278,43 @@ def test_the_scale_of_float16_goes_on_too(book: Path, monkeypatch: pytest.Monkey
     assert weights_of(parts, 40) == weights_of(whole, 40)
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "scale"), [("float16", "float32", 1.0), ("float32", "float16", 2.0**16)]
+)
+def test_the_scale_of_float16_is_that_of_float16_alone(
+    book: Path, first: str, then: str, scale: float
+):
+    recipe = recipe_of(book, device={"precision": first, "fast": "off"})
+    run = train_recipe(recipe, "crossed", *stop_at(10)).run
+    resumed(run, {"device": {"precision": then}}, Watcher())
+    assert run.checkpoint("last")[0].state["loss_scale"] == scale
+    norms = [event["gradient_norm"] for event in run.events("step")]
+    assert max(norms[10:]) < 10 * max(norms[:10])
+
+
 def test_a_longer_run_does_not_go_back_to_short_windows(book: Path):
     short = {"schedule": {"short_fraction": 0.5, "short_length": 4}}
     run = train_recipe(recipe_of(book, **short), "short", Watcher()).run
     resumed(run, {"training": {"max_steps": 80}}, Watcher())
     recipe = read_recipe(run)
     assert recipe.schedule.short_fraction * recipe.training.max_steps == 20
+
+
+def test_a_longer_run_does_not_go_back_to_short_windows_that_the_clock_made_fewer(book: Path):
+    planned_again = {"short_fraction": 0.7, "short_length": 4, "pace": ["0:100", "10:50"]}
+    recipe = recipe_of(book, schedule=planned_again, training={"max_steps": 50})
+    run = train_recipe(recipe, "fewer", *stop_at(40)).run  # short until step 37, of 70 planned
+    told: list[str] = []
+
+    class Listener(Watcher):
+        def tell(self, line: str) -> None:
+            told.append(line)
+
+    _, should_stop = stopper = stop_at(45)
+    watcher = LoggingWatcher(Listener(), stopper[0])
+    resumed(run, {"training": {"max_steps": 200}}, watcher, should_stop)
+    assert not any("windows of 4 tokens only" in line for line in told)
+    assert round(read_recipe(run).schedule.short_fraction * 200) == 40
 
 
 def test_who_stops_while_windows_are_short_is_told(book: Path):
@@ -309,6 +351,43 @@ def test_training_settings_left_to_folio_are_chosen_anew(book: Path):
     assert longer is not None and longer.state.step == 44
     chosen = make_recipe(read_toml(run.recipe_file)).training
     assert chosen.log_interval == 1 and chosen.evaluation_interval >= 1
+
+
+def test_a_longer_run_evaluates_as_a_new_one_of_its_length_unless_told_how_often(book: Path):
+    open_ones = {"evaluation_interval": 0, "log_interval": 0}
+    new = train_recipe(recipe_of(book, training={**open_ones, "max_steps": 60}), "new", Watcher())
+    for given in ({}, {"evaluations": 6}, {"log_interval": 7, "evaluation_sample": 50}):
+        changes: Any = {"training": {**open_ones, "max_steps": 6, **given}}
+        run = train_recipe(recipe_of(book, **changes), None, Watcher()).run
+        resumed(run, {"training": {"max_steps": 60}}, Watcher())
+        settings = read_recipe(new.run).training
+        if "evaluations" in given:
+            given = {"evaluation_interval": 10}
+        assert read_recipe(run).training == replace(settings, **given)
+
+
+def test_a_longer_run_decides_anew_whether_it_is_worth_compiling(whole: Run):
+    text = whole.recipe_file.read_text().replace('compile = "auto"', 'compile = "off"')
+    whole.recipe_file.write_text(text)  # as of a short run on CUDA
+    resumed(whole, {"training": {"max_steps": 42}}, Watcher())
+    assert read_recipe(whole).device.compile == "auto"
+
+
+def test_how_often_a_longer_run_evaluates_is_said_in_one_of_two_ways(book: Path):
+    for number, given, changed in (
+        (1, {"evaluation_interval": 0, "evaluations": 2}, {"evaluation_interval": 7}),
+        (2, {"evaluation_interval": 7}, {"evaluations": 4}),
+    ):
+        changes: Any = {"training": {"max_steps": 6, **given}}
+        run = train_recipe(recipe_of(book, **changes), f"said-{number}", Watcher()).run
+        resumed(run, {"training": {"max_steps": 28, **changed}}, Watcher())
+        assert read_recipe(run).training.evaluation_interval == 7
+
+
+def test_a_run_that_does_not_know_what_was_asked_for_keeps_what_it_has(book: Path, whole: Run):
+    whole.asked_file.unlink()
+    resumed(whole, {"training": {"max_steps": 44}}, Watcher())
+    assert read_recipe(whole).training.evaluation_interval == 15
 
 
 def test_the_last_the_best_and_the_newest_checkpoints_are_kept(book: Path):
@@ -364,35 +443,3 @@ def test_what_a_newer_folio_wrote_is_not_removed(whole: Run):
     with pytest.raises(UserError, match="newer version of Folio"):
         resume_run(whole, {"training": {"max_steps": 45}}, Watcher())
     assert sorted(path.name for path in whole.checkpoints_folder.iterdir()) == before
-
-
-def test_a_folder_of_something_else_is_no_place_for_a_run(book: Path, tmp_path: Path):
-    for file in ("README.md", "study.toml"):
-        (tmp_path / file / "x").mkdir(parents=True)
-        (tmp_path / file / "x" / file).write_text("mine")
-        with pytest.raises(UserError, match="is there and is not a run"):
-            train_recipe(recipe_of(book), "x", Watcher(), folder=tmp_path / file)
-        assert [path.name for path in (tmp_path / file / "x").iterdir()] == [file]
-
-
-def test_a_folder_of_hidden_files_is_a_place_for_a_run_and_stays_where_none_was_made(
-    book: Path, tmp_path: Path
-):
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / ".DS_Store").touch()
-    for _ in range(2):  # a lock is there, too, the second time
-        with new_run(recipe_of(book), "x", tmp_path) as run:
-            assert run.path == tmp_path / "x"
-        assert (tmp_path / "x" / ".DS_Store").exists()
-
-
-def test_names_of_other_cases_are_taken_as_on_disks_that_know_no_case(book: Path, tmp_path: Path):
-    (tmp_path / "Book-modern-3").mkdir()
-    with new_run(recipe_of(book), None, tmp_path) as run:
-        assert run.name == "book-modern-4"
-
-
-def test_a_name_that_exists_is_refused(book: Path, whole: Run):
-    with pytest.raises(UserError, match="folio resume whole"):
-        train_recipe(recipe_of(book), "whole", Watcher())
-    assert find_run("whole") == whole

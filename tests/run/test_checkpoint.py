@@ -75,6 +75,14 @@ def test_damage_is_refused_and_the_newest_whole_one_is_used(tmp_path: Path, name
     assert len(complaints) == 1 and "step-00000002" in complaints[0]
 
 
+def test_checkpoints_are_in_the_order_of_their_steps_however_many_digits_those_have(tmp_path: Path):
+    steps = [99_999_990, 99_999_999, 100_000_050]
+    paths = [save(tmp_path, step) for step in steps]
+    assert list_checkpoints(tmp_path) == paths
+    newest, _ = newest_checkpoint(tmp_path)
+    assert newest is not None and newest.step == steps[-1]
+
+
 def test_only_a_damaged_checkpoint_is_passed_over_by_who_removes_what_is_later(tmp_path: Path):
     save(tmp_path, 1)
     manifest = save(tmp_path, 2) / "manifest.json"
@@ -243,6 +251,7 @@ def test_flushing_takes_a_file_that_is_open_for_writing(
             "Error while serializing: I/O error: Permission denied (os error 13)",
             "cannot be written",
         ),
+        ("Error while serializing: Disk quota exceeded", "share of the disk is full"),
     ],
 )
 def test_an_error_of_the_library_that_saves_is_that_of_the_disk(

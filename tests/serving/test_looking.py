@@ -10,9 +10,10 @@ from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from folio.evaluation.score import strided_windows, token_nll
+from folio.evaluation.score import score, strided_windows
 from folio.run.model import Model
 from folio.serving.copied import SHORTEST, Copied, CopyFinder
 from folio.serving.looking import look
@@ -27,11 +28,13 @@ from tests.serving.running import Running
 def test_a_text_is_scored_as_folio_evaluate_scores_it(tiny: Model):
     for n in (2, 50, 64, 65, 64 + 33, 300):  # the context has 64
         token_ids = tiny.training()[:n]
-        scores = [score for part in read(tiny, token_ids.tolist(), 3) for score in part]
+        scores = [scored for part in read(tiny, token_ids.tolist(), 3) for scored in part]
         assert len(scores) == n + 1
-        nats = token_nll(tiny.model, token_ids, strided_windows(n, 64))
+        nats = list[np.ndarray]()
+        score(tiny.model, token_ids, strided_windows(n, 64), "strided", nats)
         told = [scored.log_probability for scored in scores[:-1]]
-        assert told[0] is None and told[1:] == pytest.approx((-nats[1:]).tolist(), abs=1e-4)
+        expected = -np.concatenate(nats)
+        assert told[0] is None and told[1:] == pytest.approx(expected.tolist(), abs=1e-4)
         assert len(scores[-1].alternatives) == 3
 
 

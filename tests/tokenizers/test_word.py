@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
+from folio.tokenizers import load
 from folio.tokenizers.config import TokenizerConfig, train_tokenizer
 from folio.tokenizers.word import EXPRESSIONS, Punctuation, WordTokenizer, whole_words
 
@@ -37,7 +38,7 @@ def test_tokenizers_library_gives_the_same_ids(tokenizer: WordTokenizer, text: s
 @every_tokenizer
 def test_loaded_tokenizer_encodes_like_the_saved_one(tokenizer: WordTokenizer, tmp_path: Path):
     tokenizer.save(tmp_path / "tokenizer.json")
-    loaded = WordTokenizer.load(tmp_path / "tokenizer.json")
+    loaded = load(tmp_path / "tokenizer.json")
     assert loaded.fingerprint == tokenizer.fingerprint
     assert loaded.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
 

@@ -154,3 +154,9 @@ def test_sequential_rows_go_on_where_they_stood():
 def test_a_text_shorter_than_a_window_is_refused():
     with pytest.raises(UserError, match=r"8 tokens, fewer than one window.*--model.context-length"):
         stream_of(8, 8)
+
+
+def test_a_text_that_is_too_short_for_any_window_is_not_said_to_be_enough_for_a_shorter_one():
+    with pytest.raises(UserError, match=r"1 token, fewer .* Give more text\.$"):
+        stream_of(1, 8)
+    assert stream_of(2, 1).next_batch(1).n_targets == 1

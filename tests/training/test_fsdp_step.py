@@ -26,8 +26,9 @@ from folio.training.distributed import Processes
 from folio.training.fsdp_rows import rows_of
 from folio.training.fsdp_step import FSDPStep
 from folio.training.loop import train
+from folio.training.low_rank import load_model_tensors, merged
 from folio.training.parts import Training
-from folio.training.state import TrainingState, load_model_tensors, model_tensors
+from folio.training.state import TrainingState
 from folio.workers import WorkerError, forks
 from tests.recipe.test_memory import peak_of
 from tests.training import test_distributed
@@ -66,7 +67,7 @@ def together(n: int, folder: Path, work: Callable[[Processes], Any]) -> list[Any
 
 def saved(training: Training) -> tuple[dict[str, Any], ...]:
     """What a checkpoint has of weights and optimizer."""
-    tensors = model_tensors(training.model), training.step.optimizer.tensors
+    tensors = merged(training.model), training.step.optimizer.tensors
     return tuple({name: x.numpy().copy() for name, x in some.items()} for some in tensors)
 
 

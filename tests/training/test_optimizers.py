@@ -23,7 +23,11 @@ from tests.conftest import turn_kernels
 
 Precision = Literal["float32", "bfloat16"]
 SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "adamw": [{"learning_rate": 0.01, "weight_decay": 0.3, "epsilon": 0.01}],
+    "adamw": [
+        {"learning_rate": 0.01, "weight_decay": 0.3, "epsilon": 0.01},
+        {"learning_rate": 0.01, "beta1": 0.0, "beta2": 0.0},
+        {"learning_rate": 0.01, "beta1": 1 - 2e-8, "beta2": 1 - 2e-8},  # 1 in float32
+    ],
     "sgd": [
         {"learning_rate": 0.01, "weight_decay": 0.3},
         {"learning_rate": 0.01, "weight_decay": 0.3, "momentum": 0.9},
@@ -31,6 +35,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "muon": [
         {"matrix_learning_rate": 0.1, "matrix_weight_decay": 0.5},
         {"matrix_learning_rate": 0.1, "matrix_beta2": 1.0},
+        {"matrix_learning_rate": 0.1, "matrix_beta2": 1 - 2e-8, "matrix_momentum": 0.0},
         {"matrix_learning_rate": 0.1, "matrix_weight_decay": 0.5, "cautious_decay": False},
     ],
 }
@@ -51,10 +56,10 @@ def config_of(kind: str, **settings: Any) -> OptimizerConfig:
     return OptimizerConfig(kind=kind, **settings)  # type: ignore[arg-type]
 
 
-def draw_gradients(model: nn.Module, seed: int) -> None:
+def draw_gradients(model: nn.Module, seed: int, scale: float = 1.0) -> None:
     draw = torch.Generator().manual_seed(seed)
     for p in model.parameters():
-        gradient = torch.randn(p.shape, generator=draw)
+        gradient = scale * torch.randn(p.shape, generator=draw)
         p.grad = gradient if p.grad is None else p.grad.copy_(gradient)
 
 
@@ -131,7 +136,7 @@ def test_the_rule_of_the_parallel_step_moves_the_weights_as_the_plain_one_does(
     optimizer = Optimizer(config, theirs)
     for step in range(3):
         for model in (ours, theirs):
-            draw_gradients(model, step)
+            draw_gradients(model, step, scale=10.0 ** (-4 * step))
         parallel.step(1 - step / 10)
         optimizer.step(1 - step / 10)
     # Rounding lifts what has hardly any length, of which random gradients have much.

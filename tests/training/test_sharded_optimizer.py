@@ -19,10 +19,11 @@ from folio.training import optimizers
 from folio.training.config import TrainingConfig
 from folio.training.distributed import Processes
 from folio.training.loop import train
+from folio.training.low_rank import load_model_tensors, merged
 from folio.training.optimizers import OPTIMIZERS, Optimizer, Rule
 from folio.training.parts import Training
 from folio.training.sharded_optimizer import ShardedOptimizer
-from folio.training.state import TrainingState, load_model_tensors, model_tensors
+from folio.training.state import TrainingState
 from folio.workers import forks
 from tests.training.test_distributed import distribute, outcome, together, training_of
 from tests.training.test_loop import Listener
@@ -98,7 +99,7 @@ def test_what_two_began_one_and_three_go_on_with_as_if_nothing_had_been_divided(
         train(distribute(training, group)[0], state, Listener())
         with state_of(training) as tensors:
             saved = {name: x.clone() for name, x in tensors.items()} if not group.rank else {}
-        return {n: x.clone() for n, x in model_tensors(training.model).items()}, saved, state
+        return {n: x.clone() for n, x in merged(training.model).items()}, saved, state
 
     saved, _ = together(2, tmp_path, begin)
 

@@ -24,9 +24,10 @@ from folio.tokens.stream import Batch
 from folio.training import step as step_module
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.loop import train, update_weights
+from folio.training.low_rank import load_model_tensors, merged
 from folio.training.parallel.step import ParallelStep
 from folio.training.parts import Training
-from folio.training.state import TrainingState, load_model_tensors, model_tensors
+from folio.training.state import TrainingState
 from folio.training.step import PlainStep, Step
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -176,7 +177,7 @@ def test_a_run_goes_on_with_the_other_step(both_steps: list[Training]):
     for first, then in (both_steps, both_steps[::-1]):
         state = TrainingState()
         train(first, state, Nobody(), lambda state=state: state.step == 3)
-        load_model_tensors(then.model, model_tensors(first.model))
+        load_model_tensors(then.model, merged(first.model))
         then.step.optimizer.load({n: x.clone() for n, x in first.step.optimizer.tensors.items()})
         then.step.refresh()
         batch = batch_of(4)
@@ -206,7 +207,7 @@ def test_a_plain_run_that_was_stopped_goes_on_to_the_same_bytes(kind: str, preci
     record = state.record(torch.device("cpu"))
     saved = {n: x.clone() for n, x in first.step.optimizer.tensors.items()}
     then = training_of(cpu(precision=precision), **changes)
-    load_model_tensors(then.model, model_tensors(first.model))
+    load_model_tensors(then.model, merged(first.model))
     then.step.optimizer.load(saved)
     restored = TrainingState.restore(record, torch.device("cpu"))
     assert train(then, restored, Nobody()) == "finished"

@@ -269,18 +269,6 @@ def test_tokenizers_are_compared_in_bits_per_byte(make_study: MakeStudy):
     assert trial.value == pytest.approx(nats / math.log(2))  # of ASCII, a byte a character
 
 
-def test_a_tokenizer_that_lacks_characters_of_the_held_out_text_has_no_bits_per_byte(
-    make_study: MakeStudy, book: Path
-):
-    text = book.read_text(encoding="utf-8")
-    book.write_text(text[:-100] + "ø" * 100, encoding="utf-8")
-    space = {"tokenizer": {"kind": {"choices": ["character", "auto"]}}}
-    study = make_study(space, trials=1)
-    work(study, never)
-    (row,) = look(study, study.connect()).rows
-    assert row.state == "failed" and "tokens of the validation text are unknown" in row.error
-
-
 def test_a_database_takes_the_place_of_the_journal(make_study: MakeStudy, tmp_path: Path):
     study = make_study(trials=1, storage=f"sqlite:///{tmp_path}/study.db")
     work(study, never)

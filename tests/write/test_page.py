@@ -349,7 +349,7 @@ def test_copied_text_is_named_with_its_source(opening: Opening):
     page.wait(f"{underlined}.join('') === 'copied text'")  # is painted a frame later
 
 
-def test_colours_grow_with_surprise_and_can_be_turned_off(opening: Opening):
+def test_colors_grow_with_surprise_and_can_be_turned_off(opening: Opening):
     page = opening()
     page.type("a b c")
     looked(page)
@@ -357,7 +357,7 @@ def test_colours_grow_with_surprise_and_can_be_turned_off(opening: Opening):
     page.wait(f"{levels}.includes('s2')")
     classes = [one for one in page.run(levels) if re.fullmatch(r"s\d", one)]
     assert classes == ["s1", "s2"]
-    page.click("#colours")
+    page.click("#colors")
     page.wait(f"!{levels}.some((name) => /^s\\d/.test(name))")
 
 
@@ -388,7 +388,7 @@ def color(code: str) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-def test_text_is_read_on_every_colour(scheme: int):
+def test_text_is_read_on_every_color(scheme: int):
     own = (files("folio.write") / "page.css").read_text(encoding="utf-8")
     look = report.html_page("", "")
 

@@ -59,7 +59,7 @@ def converse(opened: Writer, config: SamplingConfig, max_tokens: int, prompt: st
 def answer_to(
     opened: Writer, messages: list[Message], config: SamplingConfig, max_tokens: int
 ) -> str:
-    """Show an answer as it is written; what the context has no room for any more is told."""
+    """Show an answer as it is written; what the context has no room for any more is reported."""
     from folio.generation.chat import answer, make_prompt
 
     length = opened.config.context_length

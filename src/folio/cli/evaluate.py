@@ -11,7 +11,7 @@ from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.cli.overrides import Text
 from folio.config import Table, read_toml
-from folio.console import say, show, table
+from folio.console import amount, say, show, table
 from folio.device import DeviceConfig, Kind
 from folio.errors import UserError
 from folio.storage import json_text
@@ -53,7 +53,7 @@ def evaluate(
     training text, and out-of-domain text if the run has some. `exact` reads the text once in
     windows side by side; `strided` gives each token at least half a context, which is closer to
     what the model can do on a long text; `exact, with the window` mixes in what followed the same
-    tokens earlier in the window, which shows what the model does not make of its context.
+    tokens earlier in the window, which shows how much of its context the model leaves unused.
 
     Args:
         run: A name or a path; by default the newest run.
@@ -68,9 +68,9 @@ def evaluate(
         adaptive: Read the validation text once more, learning after each window as compressors do,
             by a mixture of copies with different learning rates, alone and mixed with counts; and
             by PPMd. Must not be compared with an exact loss.
-        whole: Read all of each text. Without it of a long one a sample is read, windows that are
-            evenly spaced over it: as much as a model of its size reads in a few minutes. The
-            standard error tells what that leaves open. --adaptive reads its beginning.
+        whole: Read all of each text. Without it, only a sample of a long one is read: windows
+            evenly spaced over it, as many as a model of its size reads in a few minutes. The
+            standard error says what that leaves open. --adaptive reads the beginning.
     """
     from folio.run.directory import find_run
 
@@ -177,7 +177,7 @@ def _evaluate_texts(
     tokens = np.concatenate(list(encode_documents(tokenizer, texts, sequence)))
     if len(tokens) < 2:
         raise UserError(
-            f"The text has {len(tokens)} tokens; a second one is needed to be predicted."
+            f"The text has {amount(len(tokens), 'token')}; a second one is needed to be predicted."
         )
     mask = None
     if have_conversations(parts):

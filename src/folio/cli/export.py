@@ -36,7 +36,7 @@ def export(
         type: Type of the weights: f32 (the default), f16, bf16, and for gguf q8_0. A page has int8.
         out: The folder or file to write; by default in export/ of the run.
         checkpoint: best, last or a step.
-        alone: Leave out the n-grams beside the model; the loss without them is told.
+        alone: Leave out the n-grams beside the model; the loss without them is reported.
         json: Print what was written and compared as JSON.
     """
     from folio.run.directory import find_run

@@ -128,7 +128,7 @@ GUIDES = {
     ),
     "explain": Guide(
         examples={
-            'folio explain notes --text "To be, or not"': "a page: surprise, attention, map",
+            'folio explain notes --text "To be, or not"': "a page: surprisal, attention, map",
             'folio explain --text "To be" --tensors': "small matrices, printed here",
         },
         next=("folio evaluate RUN", "measures it on its held-out text"),

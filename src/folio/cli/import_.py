@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from folio.console import say, show
+from folio.console import amount, say, show
 
 
 def import_(path: Path, *, name: str | None = None, context: int = 0) -> None:
@@ -26,6 +26,6 @@ def import_(path: Path, *, name: str | None = None, context: int = 0) -> None:
     run = import_run(path, name, context, tell=say)
     config = open_run(run).model.config
     show(
-        f"{run.path}: {config.n_parameters:,} parameters, {config.n_layers} layers, width "
-        f"{config.d_model}, {config.vocab_size:,} ids\nLet it write: folio sample {run.word}"
+        f"{run.path}: {config.n_parameters:,} parameters, {amount(config.n_layers, 'layer')}, "
+        f"width {config.d_model}, {config.vocab_size:,} ids\nLet it write: folio sample {run.word}"
     )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
 from folio.cli.overrides import Repeatable
-from folio.console import duration, say, show, table
+from folio.console import amount, duration, say, show, table
 from folio.corpus.own import has_page, has_picture
 from folio.errors import UserError
 from folio.ladder import ablation, scaled_up
-from folio.ladder.steps import STEPS, Step
+from folio.ladder.steps import COURSE, STEPS, Step
 from folio.run.directory import check_name
 from folio.storage import json_text
 from folio.training.config import check_budget
@@ -136,9 +136,9 @@ def _list() -> str:
     rows += [[number, what, ""] for number, what in LATER.items()]
     rows[7][2] = str(scaled_up.EXPECTED)
     return (
-        f"{table(['step', 'idea', 'the course'], rows)}\n\n"
-        f"The course is a public one that builds a GPT in these steps. Its losses are of held-out\n"
-        f"tiny Shakespeare, in nats per character.\n"
+        f"{table(['step', 'idea', COURSE], rows)}\n\n"
+        f"The steps are those of {COURSE}. Its losses are of held-out tiny Shakespeare,\n"
+        f"in nats per character.\n"
         f"folio ladder 3 trains step 3, folio ladder all trains 0 to 6. Each idea's source\n"
         f"stands in its file, src/folio/ladder/step*.py. python -m folio.ladder.plain is step 1\n"
         f"without torch: plain Python that imports nothing, with its own backward pass."
@@ -185,7 +185,7 @@ def _one(
         return
     show(f"\n{sample}\n")
     comparable = sources == ("shakespeare",) and max_steps is None
-    expected = f"; in the course {step.expected}" if comparable else ""
+    expected = f"; in {COURSE} {step.expected}" if comparable else ""
     show(
         f"step {step.number}, {step.idea}: {result.n_parameters:,} parameters, validation loss "
         f"{result.validation_loss:.4f}{expected} ({duration(result.seconds)})"
@@ -202,7 +202,7 @@ def _page(sources: tuple[str, ...], seed: int, max_steps: int | None, out: Path 
     text, steps = _prepare(sources), max_steps or page.MAX_STEPS
     results = []
     for step in STEPS:
-        say(f"step {step.number}: {step.idea}, {steps:,} steps")
+        say(f"step {step.number}: {step.idea}, {amount(steps, 'step')}")
         interval = max(1, steps // page.EVALUATIONS)
         results.append(climb(step, text, seed=seed, max_steps=steps, evaluation_interval=interval))
     path = out or runs_folder() / "ladder.html"
@@ -273,7 +273,7 @@ def _all(
         ],
         title="One idea at a time",
         x_label="validation loss (nats per character)",
-        expected_label="the course",
+        expected_label=COURSE,
     )
     if not json:
         show(path)
@@ -311,9 +311,10 @@ def _scaled_up(corpus: tuple[str, ...], minutes: float | None, name: str) -> Non
         say("measuring how long step 7 takes here ...")
         seconds, step_seconds = scaled_up.measure_seconds(recipe, say)
         say(
-            f"step 7 takes about {duration(seconds)} here: {recipe.training.max_steps:,} steps of "
-            f"{step_seconds:.2g} s. For less: folio ladder 7 --minutes 10. Ctrl-C saves, and "
-            f"folio resume {shlex.quote(name)} goes on."
+            f"step 7 takes about {duration(seconds)} here: "
+            f"{amount(recipe.training.max_steps, 'step')} of {step_seconds:.2g} s. For less: "
+            f"folio ladder 7 --minutes 10. Ctrl-C saves, and folio resume "
+            f"{shlex.quote(name)} goes on."
         )
     else:
         recipe = make_recipe(*layers, {"training": {"minutes": minutes}})

@@ -29,13 +29,13 @@ VERBS = {
     "plan": "Predict which size suits your text, this machine and the time you have.",
     "resume": "Continue a run where it stopped, or train it longer.",
     "sample": "Let a trained model write.",
-    "write": "Write with it in a browser: a page with the model in it, offline.",
+    "write": "Write together with a model, on an offline page in your browser.",
     "evaluate": "Measure loss, perplexity and bits per byte of a model on a text.",
     "corpus": "Show what is in your text: formats, duplicates, and what leaks into validation.",
     "tokens": "Encode text of any size into a store of tokens, by any number of processes.",
     "tokenizer": "Learn a vocabulary from text, use it, and compare several.",
     "tune": "Search for the best settings, within a budget.",
-    "explain": "See what a model makes of a text: surprise, attention, embeddings.",
+    "explain": "See what a model makes of a text: surprisal, attention, embeddings.",
     "recall": "Find out whether a model learned or copies, and what it knows by heart.",
     "export": "Export a model to transformers, llama.cpp and Ollama, or as one page.",
     "serve": "Serve models over HTTP with OpenAI's API, and a page to write on.",
@@ -60,7 +60,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "folio VERB --help tells more; --version; --install-completion for your shell.",
+            "folio VERB --help says more; --version; --install-completion for your shell.",
         ]
     )
 

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from folio.cli.overrides import settings_table, split_words
-from folio.console import duration, say, show, table
+from folio.console import amount, duration, say, show, table
 from folio.errors import UserError
 from folio.storage import json_text
 
@@ -76,7 +76,7 @@ def show_cluster(
 
 
 def vocabulary_size(config: TokenizerConfig) -> int:
-    """The ids of a tokenizer, as far as its settings tell; the user is told of an assumption."""
+    """The ids of a tokenizer, as far as its settings tell; an assumption is reported."""
     n_ids, whose = GPT2_IDS, "as GPT-2 has"
     if config.kind == "character":
         n_ids, whose = CHARACTERS, "as many characters as a text in one alphabet has"
@@ -122,10 +122,10 @@ def cluster_table(found: ClusterPlan, name: str) -> str:
     model = recipe.model
     header = ["GPUs", "machines", "windows", "memory", "computing", "all-reduce", "tokens/s"]
     lines = [
-        f"{recipe.preset}, {model.n_layers} layers of {model.d_model}, "
+        f"{recipe.preset}, {amount(model.n_layers, 'layer')} of {model.d_model}, "
         f"{model.n_parameters / 1e6:,.0f} M parameters: "
-        f"{found.n_tokens / 1e9:,.2f} G tokens in batches of {recipe.training.batch_size} windows "
-        f"of {model.context_length}",
+        f"{found.n_tokens / 1e9:,.2f} G tokens in batches of "
+        f"{amount(recipe.training.batch_size, 'window')} of {model.context_length}",
         f"{name}, {cluster.link / 1e9:,.0f} GB/s in a machine"
         + (f", {cluster.network * 8e-9:,.0f} Gbit/s between" if cluster.n_machines > 1 else ""),
         "predicted, not measured; " + how_sure(found),

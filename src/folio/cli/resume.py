@@ -18,6 +18,8 @@ def resume(
 ) -> None:
     """Continue a run where it stopped, or longer: folio resume [RUN] [--TABLE.SETTING VALUE ...]
 
+    The settings of training and device can change; all others stay as they were.
+
     Args:
         run: A name or a path; by default the newest run.
         minutes: Train this many minutes longer.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from folio.cli.overrides import Words, check_workers, settings_table, split_words
 from folio.config import Table, read_toml
-from folio.console import say, show
+from folio.console import amount, say, show
 from folio.errors import UserError
 from folio.run.directory import check_name, runs_folder
 from folio.storage import LOCKS, json_text
@@ -92,7 +92,8 @@ def tune(
     else:
         study = ensure_study(path, request, workers, Teller())
     optuna_study = study.connect()
-    say(f"{path}: {study.config.trials} trials, {workers} at a time. Ctrl-C stops and saves.")
+    n_trials = amount(study.config.trials, "trial")
+    say(f"{path}: {n_trials}, {workers} at a time. Ctrl-C stops and saves.")
     with stop_requested() as should_stop:
         run_workers(study, optuna_study, workers, should_stop)
         stopped = should_stop()

@@ -41,7 +41,7 @@ class TerminalWatcher(Watcher):
         steps = training.pace.last
         say(
             f"{run.path}: {n_parameters:,} parameters, {epoch + 1:,} training tokens, "
-            f"{'about ' if training.deadline else ''}{steps:,} steps of {per_step:,} "
+            f"{'about ' if training.deadline else ''}{amount(steps, 'step')} of {per_step:,} "
             f"({steps * per_step * new / epoch:.1f} epochs). Ctrl-C stops and saves."
         )
         self.progress = Progress(steps, done=state.step)
@@ -54,8 +54,8 @@ class TerminalWatcher(Watcher):
         if self.fitting_windows != (fitting := self.step.fitting_windows):
             self.fitting_windows = fitting
             self.progress.line(
-                f"step {state.step}: memory ran out; {fitting} windows at once from here on, "
-                f"whose gradients are added up to the same batch"
+                f"step {state.step}: memory ran out; {amount(fitting, 'window')} at once from here "
+                f"on, whose gradients are added up to the same batch"
             )
         self.loss = loss
         self._update(state)

@@ -21,7 +21,7 @@ def write(
     """Write with a model, in a browser: folio write [RUN]
 
     One offline file with the model in it: gray text that goes on with yours, what else could
-    stand at each place, several continuations side by side, colours for what the model did not
+    stand at each place, several continuations side by side, colors for what the model did not
     expect, and what stands in the training text. Nothing leaves your machine. A model that is too
     large for a page can be served: folio serve.
 

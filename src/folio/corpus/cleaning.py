@@ -3,7 +3,7 @@
 unicode              NFC: one code for one character
 control characters   invisible ones are dropped, direction marks among them
 whitespace           one kind of line end and space, none before a line end, one empty line
-boilerplate          lines with which many files begin or end are dropped: menus, legal notices
+boilerplate          lines with which many pages begin or end are dropped: menus, legal notices
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class CleaningConfig:
     """One kind of line end and space, no spaces before a line end, one empty line at most."""
 
     boilerplate: bool = True
-    """Drop lines near the start or the end of a file that stand at the same place in a third of the
-    files, and in at least five."""
+    """Drop lines near the start or the end of a page, PDF or EPUB, or of plain text if that is
+    cleaned, that stand at the same place in a third of these files, and in at least five."""
 
 
 @dataclass

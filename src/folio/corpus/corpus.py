@@ -32,6 +32,7 @@ from folio.corpus.split import (
     split_documents,
     whole,
     without_duplicates,
+    without_held_out,
 )
 from folio.corpus.statistics import describe
 from folio.corpus.tika_server import tika_server
@@ -55,8 +56,8 @@ class CorpusConfig:
     both. With a validation_fraction of 0 they are the only validation text."""
 
     encoding: str = "auto"
-    """Encoding of plain text, csv and jsonl. `auto` follows a byte-order mark, else takes UTF-8,
-    else guesses."""
+    """Encoding of plain text, csv and jsonl, and of other formats where they are not UTF-8 and
+    declare none. `auto` follows a byte-order mark, else takes UTF-8, else guesses."""
 
     engine: Engine = "folio"
     """Who reads formats that Folio does not know: nobody (`folio`), or Apache Tika (`tika`)."""
@@ -94,8 +95,9 @@ class CorpusConfig:
 
     split: SplitKind = "auto"
     """What is held out: the tail of each document; whole documents; or whole clusters (families) of
-    similar documents. `auto` takes clusters if there are enough of them; otherwise it takes tails,
-    and no document whose family could be on both sides."""
+    similar documents. `auto` takes clusters if there are enough of them; otherwise it takes tails
+    of documents that resemble no other, or of the longest ones if all are alike. What other
+    documents of a cluster repeat of a held-out tail is left out of the training text."""
 
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""
@@ -245,7 +247,7 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
         split = set_test_aside(split, config.test_fraction / fraction, family_of)
     if config.duplicates.remove != "none":
         split = without_duplicates(split, config.duplicates.remove, family_of)
-    return Corpus(config, reading, families, split)
+    return Corpus(config, reading, families, without_held_out(split, family_of))
 
 
 def _split(

@@ -3,7 +3,8 @@
     copies      equal text
     near        Jaccard similarity of the sets of word 5-grams at or above a threshold.
                 MinHash signatures in bands (LSH) propose the pairs, the actual sets confirm them
-    contained   at least half of the distinct lines of the shorter document occur in the other
+    contained   at least half of the distinct lines of the shorter document occur in the other, or,
+                whatever its lines and their length, of its word 5-grams (a sample of them decides)
 
 Families are the connected components. They depend on contents alone, not on names or order.
 """
@@ -11,10 +12,11 @@ Families are the connected components. They depend on contents alone, not on nam
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -22,14 +24,19 @@ from numpy.typing import NDArray
 
 from folio.config import require
 from folio.corpus.document import Document
-from folio.corpus.fingerprints import gram_hashes
-from folio.corpus.lines import Lines
+from folio.corpus.fingerprints import Hashes, gram_hashes
+from folio.corpus.lines import Lines, Overlaps
 from folio.corpus.minhash import N_HASHES, Shingles, buckets, signature
 from folio.device import cores
 
 DOUBT = 0.15
 """Four standard deviations of a similarity estimated from a signature: a pair further below the
 threshold is not compared."""
+SAMPLED = 4
+"""One in so many shingles, a power of two, tells what is contained in what; chosen by value."""
+FEWEST_SHARED = 4
+"""Sampled shingles that two documents share at least if one contains the other: some twenty words.
+Fewer, such as a greeting, do not tell where a text comes from."""
 WORTH_THREADS = 4 << 20
 """In characters; one thread fingerprints a smaller corpus."""
 
@@ -45,8 +52,8 @@ class DuplicatesConfig:
     """Words per shingle; two documents are compared by their shingles."""
 
     contained: float = 0.5
-    """Share of a document's distinct lines, by length, that must occur in another to join its
-    family; 1.01 turns this off."""
+    """Share of a document's distinct lines, by length, or of its shingles that must occur in
+    another to join its family; 1.01 turns this off."""
 
     remove: Literal["none", "exact", "near"] = "none"
     """What is left out of the training text: nothing, exact copies, or all of a family except its
@@ -107,12 +114,14 @@ def find_families(documents: Sequence[Document], config: DuplicatesConfig) -> Fa
     union = _Union(len(unique))
     shingles = Shingles(unique, config.shingle_words)
     near = 0
-    with closing(Lines(len(unique))) as lines:
-        signatures, filled = _fingerprints(unique, config.shingle_words, lines)
+    with closing(Lines(len(unique))) as lines, closing(Overlaps(len(unique))) as grams:
+        signatures, filled = _fingerprints(unique, config.shingle_words, lines, grams)
         for bucket in buckets(signatures, filled, config.threshold):
             near += _join_alike(bucket, signatures, shingles, union, config.threshold)
         lines.compare()
-        contained = sum(union.join(a, b) for a, b in lines.contained(config.contained))
+        grams.compare(widespread=False)  # as the words of a form are
+        pairs = lines.contained(config.contained), grams.contained(config.contained, FEWEST_SHARED)
+        contained = sum(union.join(a, b) for a, b in chain(*pairs))
     families = defaultdict(list)
     for i, document in enumerate(unique):
         families[union.find(i)].append(document.sha256)
@@ -123,19 +132,27 @@ def find_families(documents: Sequence[Document], config: DuplicatesConfig) -> Fa
         near_pairs=near,
         contained_pairs=contained,
         repeated_lines=int(lines.counts @ n_copies) - lines.n_different,
-        repeated_characters=int(lines.characters @ n_copies) - lines.different_characters,
+        repeated_characters=int(lines.characters @ n_copies) - lines.different_length,
     )
 
 
 def _fingerprints(
-    documents: Sequence[Document], shingle_words: int, lines: Lines
+    documents: Sequence[Document], shingle_words: int, lines: Lines, grams: Overlaps
 ) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """Compute (D, N_HASHES) signatures and (D,) whether each exists; the lines go to `lines`."""
+    """Compute (D, N_HASHES) signatures and (D,) whether each exists; the lines go to `lines`, and a
+    sample of the shingles to `grams`.
+    """
     signatures = np.zeros((len(documents), N_HASHES), np.uint32)
     filled = np.zeros(len(documents), bool)
 
+    def noted(i: int, shingles: Iterable[Hashes]) -> Iterator[Hashes]:
+        for hashes in shingles:
+            sample = np.unique(hashes[hashes & np.uint64(SAMPLED - 1) == 0])
+            grams.add(i, sample, np.ones(len(sample), np.int64))
+            yield hashes
+
     def look(i: int) -> None:
-        found = signature(gram_hashes(documents[i].pieces(), shingle_words))
+        found = signature(noted(i, gram_hashes(documents[i].pieces(), shingle_words)))
         if found is not None:
             signatures[i], filled[i] = found, True
         lines.read(i, documents[i].pieces())

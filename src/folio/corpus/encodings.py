@@ -214,20 +214,26 @@ def codec_of(head: bytes, encoding: str) -> Encoding:
 
 
 def decode(data: bytes, named: str | None, notes: Notes) -> str:
-    """Decode bytes in memory: by their byte-order mark, as UTF-8, by the encoding they declare, or
-    by a guess.
+    """Decode bytes in memory: by their byte-order mark, as UTF-8, by the encoding they declare, by
+    the one that the user names, or by a guess.
 
     Args:
         data: the bytes.
-        named: the encoding that they declare, if any.
-        notes: receives a line if it was a guess, or if something was replaced.
+        named: the encoding that they declare, if any; where it cannot read them, the user's does.
+        notes: has the encoding that the user names, and receives a line if it was a guess, or if
+            something was replaced.
+
+    Raises:
+        UserError: there is no encoding of the name that the user gives.
     """
+    of_user = "" if notes.encoding == "auto" else codec_of(b"", notes.encoding).codec
     mark, codec = next((m for m in BYTE_ORDER_MARKS.items() if data.startswith(m[0])), (b"", ""))
     if codec or (codec := _wide(data)):
         return data[len(mark) :].decode(codec, errors="replace")
-    if named and _NO_ASCII.match(named):  # its bytes are all below 128, as those of ASCII
-        with suppress(LookupError, ValueError):
-            return data.decode(named)
+    for name in filter(None, (named, of_user)):
+        if _NO_ASCII.match(name):  # its bytes are all below 128, as those of ASCII
+            with suppress(LookupError, ValueError):
+                return data.decode(name)
     with suppress(UnicodeDecodeError):
         return data.decode("utf-8")
     text = data.decode("utf-8", "surrogateescape")
@@ -239,16 +245,24 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
     if named:
         # Some codecs of Python decode no text, or take no `replace`; a name may hold a NUL.
         with suppress(LookupError, ValueError):
-            text = data.decode(SUPERSETS.get(codecs.lookup(named).name, named), errors="replace")
-            if n := text.count(REPLACED):
-                bytes_are = "byte is" if n == 1 else "bytes are"
-                notes.warnings.append(
-                    f"{n:,} {bytes_are} not {named}, as it says, and became U+FFFD"
-                )
+            codec = SUPERSETS.get(codecs.lookup(named).name, named)
+            text = data.decode(codec, errors="strict" if of_user else "replace")
+            notes.warnings += _not_as_named(text, f"{named}, as it says")
             return text
+    if of_user:
+        text = data.decode(of_user, errors="replace")
+        notes.warnings += _not_as_named(text, f"{notes.encoding}, as --corpus.encoding says")
+        return text
     guessed = guess(whole_characters(data[: 1 << 20])) or "cp1252"
     notes.warnings.append(guess_note(guessed))
     return data.decode(guessed, errors="replace")
+
+
+def _not_as_named(text: str, named: str) -> list[str]:
+    """The warning that a text has bytes which its encoding does not have; none if it has not."""
+    n = text.count(REPLACED)
+    bytes_are = "byte is" if n == 1 else "bytes are"
+    return [f"{n:,} {bytes_are} not {named}, and became U+FFFD"] if n else []
 
 
 def _wide(data: bytes) -> str:

@@ -103,16 +103,17 @@ def passages_of(
         notes: records what is left out.
     """
     read = known.load()
+    notes.encoding = settings["encoding"]
+    own = {name: settings[name] for name in known.settings}
     if known.takes == "rows":
         with open_lines(path, settings["encoding"], notes) as lines:
-            own = {name: settings[name] for name in known.settings}
             yield from read(lines, settings["text_column"], notes, **own)
     elif known.takes == "path":
-        yield from read(path, settings, notes)
+        yield from read(path, own, notes)
     elif known is TIKA:
         yield from read(path.read_bytes(), settings["tika"], seconds, notes)
     else:
-        yield from read(path.read_bytes(), notes, **settings)
+        yield from read(path.read_bytes(), notes, **own)
 
 
 def _positive(counts: Counter[str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote_to_bytes
 
 from folio.corpus.archives import members, unpacked
+from folio.corpus.formats.first_look import is_mailbox
 from folio.corpus.formats.known import (
     COMPRESSED_SUFFIXES,
     PLAIN_SUFFIXES,
@@ -235,7 +236,7 @@ def _of_file(
         findings.refuse(
             str(path), "it is a device, a pipe or a socket, not a file; a pipe can be given as -"
         )
-    elif not (named or everything or is_known(inner) or is_archive(inner)):
+    elif not (named or everything or is_known(inner) or is_mailbox(inner, path)):
         findings.skip(path.name, status.st_size)
     else:
         yield SourceFile(str(path), path, named)

@@ -26,7 +26,17 @@ LONGEST_WAIT = 1 << 20
 def word_hashes(pieces: Iterable[str]) -> Iterator[Hashes]:
     """(n,) hashes of the words of a text, in order."""
     for text in _whole_words(pieces):
-        yield _words(np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8))
+        yield _words(_bytes_of(text))
+
+
+def word_starts(pieces: Iterable[str]) -> Iterator[NDArray[np.int64]]:
+    """(n,) positions of the first characters of the words that `word_hashes` gives, in order."""
+    position = 0
+    for text in _whole_words(pieces):
+        data = _bytes_of(text)
+        characters = np.cumsum((data & 0xC0) != 0x80)  # up to and with the one of each byte
+        yield characters[_find_words(data)[1]] - 1 + position
+        position += len(text)
 
 
 def gram_hashes(pieces: Iterable[str], n: int) -> Iterator[Hashes]:
@@ -84,7 +94,21 @@ def mixed(hashes: Hashes) -> Hashes:
 # ---- kernels ---------------------------------------------------------------------------
 
 
+def _bytes_of(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8)
+
+
 def _words(data: NDArray[np.uint8]) -> Hashes:
+    values, where = _find_words(data)
+    if not len(where):
+        return np.zeros(0, np.uint64)
+    powers, inverses = _powers(len(data))
+    sums = np.add.reduceat(values * powers[: len(data)], where)
+    return mixed(sums * inverses[where])
+
+
+def _find_words(data: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """(b,) the code of each byte, 0 between words, and (n,) the place of each word's first byte."""
     values = _FOLD[data]
     alone = np.zeros(len(data), bool)  # first bytes of one-character words
     if data.max(initial=0) >= 0xC2:
@@ -102,12 +126,7 @@ def _words(data: NDArray[np.uint8]) -> Hashes:
     starts = inside.copy()
     starts[1:] &= ~inside[:-1] | alone[1:]
     starts[3:] |= alone[:-3] & inside[3:]
-    where = np.flatnonzero(starts)
-    if not len(where):
-        return np.zeros(0, np.uint64)
-    powers, inverses = _powers(len(data))
-    sums = np.add.reduceat(values * powers[: len(data)], where)
-    return mixed(sums * inverses[where])
+    return values, np.flatnonzero(starts)
 
 
 def _grams(words: Hashes, n: int) -> Hashes:

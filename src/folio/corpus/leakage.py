@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folio.corpus.document import Part
-from folio.corpus.fingerprints import Hashes, gram_hashes, span_hashes
+from folio.corpus.fingerprints import Hashes, gram_hashes, span_hashes, word_starts
 
 GRAM_WORDS = 13
 SPAN_CHARACTERS = 50
@@ -52,13 +52,44 @@ def measure_leakage(
         The shares, and for each validation part (k, 2) the characters start ... stop - 1 of its
         k stretches that stand in the training text too, ascending and apart.
     """
-    grams = _compare(training, validation, lambda pieces: gram_hashes(pieces, GRAM_WORDS))[0]
+    grams = _compare(training, validation, _grams)[0]
     spans, found = _compare(
         training, validation, lambda pieces: span_hashes(pieces, SPAN_CHARACTERS)
     )
-    stretches = [_stretches(*places) for places in found]
+    stretches = [_stretches(*places, SPAN_CHARACTERS) for places in found]
     covered = sum(int((part[:, 1] - part[:, 0]).sum()) for part in stretches)
     return Leakage(grams, spans, covered / max(sum(map(len, validation)), 1)), stretches
+
+
+def shared_stretches(parts: Sequence[Part], others: Sequence[Part]) -> list[NDArray[np.int64]]:
+    """Find the text that stands in others too, whatever its case, punctuation and line ends.
+
+    Returns:
+        For each part (k, 2) the characters start ... stop - 1, counted from its start, of its k
+        stretches of 13 words or more, ascending and apart.
+    """
+    _, found = _compare(others, parts, _grams)
+    words = [_stretches(*places, GRAM_WORDS) for places in found]
+    return [_characters(part, places) for part, places in zip(parts, words)]
+
+
+def _grams(pieces: Iterable[str]) -> Iterator[Hashes]:
+    return gram_hashes(pieces, GRAM_WORDS)
+
+
+def _characters(part: Part, words: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Turn (k, 2) numbers of words into positions of their first characters; behind the last word
+    the part ends.
+    """
+    if not len(words):
+        return words
+    positions = np.full(words.shape, len(part))
+    n_words = 0
+    for starts in word_starts(part.pieces()):
+        here = (words >= n_words) & (words < n_words + len(starts))
+        positions[here] = starts[words[here] - n_words]
+        n_words += len(starts)
+    return positions
 
 
 def _compare(
@@ -115,17 +146,20 @@ def _places(hashes: Hashes, among: Hashes) -> NDArray[np.int64]:
     return np.where(among[where] == hashes, where, -1)
 
 
-def _stretches(places: NDArray[np.int64], seen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(k, 2) stretches of characters covered by spans that were found.
+def _stretches(
+    places: NDArray[np.int64], seen: NDArray[np.bool_], length: int
+) -> NDArray[np.int64]:
+    """(k, 2) stretches of a text covered by spans that were found.
 
     Args:
         places: (n,) positions of the spans that were looked up, ascending.
         seen: (n,) whether each was found. Everything between two consecutive ones that were found
             counts as found.
+        length: of a span, in characters or words as the positions are.
     """
     edges = np.diff(np.concatenate([[False], seen, [False]]).astype(np.int8))
     starts = places[np.flatnonzero(edges > 0)]
-    stops = places[np.flatnonzero(edges < 0) - 1] + SPAN_CHARACTERS
+    stops = places[np.flatnonzero(edges < 0) - 1] + length
     apart = starts[1:] > stops[:-1]
     starts, stops = (
         starts[np.append(True, apart)[: len(starts)]],

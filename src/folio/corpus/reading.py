@@ -22,9 +22,10 @@ from folio.corpus.cleaning import (
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
 from folio.corpus.files import Findings, SourceFile, find_files, is_plain
-from folio.corpus.formats.first_look import first_look
+from folio.corpus.formats.first_look import first_look, is_mailbox
 from folio.corpus.formats.known import (
     LINES,
+    MAILBOX,
     MARKED_UP,
     PROSE_SUFFIXES,
     TIKA,
@@ -159,6 +160,8 @@ class _Found:
     provenance: Provenance
     places: Sequence[tuple[int, str]] = ()
     laid_out: bool = False
+    furniture: bool = True
+    """See Format. Plain text is cleaned only on request, and then of that, too."""
     is_conversation: bool = False
     document: Document | None = None
     """Where its changes were counted."""
@@ -176,6 +179,8 @@ def reader_of(file: SourceFile, options: ReadingOptions) -> Format | None:
         if options.documents == "lines":
             return LINES
         return first_look(file.path)
+    if known is None and is_mailbox(file.kind, file.path):
+        return MAILBOX
     if known is not None and known.name in MARKED_UP and options.markup == "source":
         return None
     if known is None and options.engine == "tika" and not is_plain(file.kind):
@@ -211,13 +216,13 @@ def _size(file: SourceFile) -> int:
 
 
 def settings_of(known: Format, options: ReadingOptions) -> dict[str, Any]:
-    """The settings that the reader of a format takes."""
-    settings = {name: getattr(options, name) for name in known.settings}
+    """The settings on which the text that is read of a format depends."""
+    names = {"encoding", *known.settings}
     if known.takes == "rows":
-        settings |= {"text_column": options.text_column, "encoding": options.encoding}
+        names.add("text_column")
     elif known is TIKA:
-        settings = {"tika": options.tika}
-    return settings
+        names.add("tika")
+    return {name: getattr(options, name) for name in names}
 
 
 def _plain(file: SourceFile, options: ReadingOptions, reading: Reading) -> list[_Found]:
@@ -261,6 +266,7 @@ def _documents_of(file: SourceFile, task: Task, extraction: Extraction) -> Itera
             provenance,
             extraction.places,
             task.format.laid_out,
+            task.format.furniture,
             number in conversations,
         )
 
@@ -286,15 +292,15 @@ def _clean_into(reading: Reading, found: Sequence[_Found], config: CleaningConfi
         chosen = [False] * len(found)
     boilerplate: frozenset[tuple[int, str]] = frozenset()
     if config.boilerplate:
-        boilerplate = find_boilerplate(
-            [(f.content, f.pieces) for f, is_chosen in zip(found, chosen) if is_chosen], config
-        )
+        pages = [f for f, is_chosen in zip(found, chosen) if is_chosen and f.furniture]
+        boilerplate = find_boilerplate([(f.content, f.pieces) for f in pages], config)
     for f, is_chosen in zip(found, chosen):
         places = f.places
         if is_chosen:
             moved: list[int] = []
             starts = [at for at, _ in places]
-            lines = boilerplate_lines(f.pieces(), config, boilerplate, starts)
+            repeated = boilerplate if f.furniture else frozenset()
+            lines = boilerplate_lines(f.pieces(), config, repeated, starts)
             counted = clean(f.pieces(), config, lines, reading.tally, f.name, starts, moved)
             document = make_document(f.name, cleaned(f.pieces, config, lines), counted)
             places = [(at, name) for at, (_, name) in zip(moved, places)]

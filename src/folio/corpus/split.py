@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 from folio.corpus.document import Document, Part
+from folio.corpus.leakage import shared_stretches
 from folio.errors import UserError
 
 SplitKind = Literal["auto", "tail", "documents", "clusters"]
+SHORTEST_REST = 200
+"""In characters; what is left of a document around held-out text is trained on if it is at least as
+long."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ def split_documents(
             their sha256, so that neither file names nor their order matter; `clusters` whole
             families in the same way; `auto` is `clusters` if that comes near the fraction,
             otherwise the tails of documents that are alone in their family, if these are enough.
+            Where all are one family, it is the tail of the longest, or of a few of them.
         fraction: share of the characters to hold out.
         families: which family each document belongs to; None if each is a family of its own.
     """
@@ -58,8 +64,10 @@ def split_documents(
     together = [document.sha256 for document in documents]
     if families is not None and kind != "documents":
         together = list(families)
-    if kind == "tail" or (kind == "auto" and len(set(together)) == 1):
+    if kind == "tail":
         return _tails(documents, fraction)
+    if kind == "auto" and len(set(together)) == 1:
+        return _longest_tails(documents, fraction)
     held_out = _whole_families(documents, together, fraction)
     sides = [family in held_out for family in together]
     if not any(sides):
@@ -257,6 +265,67 @@ def without_duplicates(split: Split, remove: str, family_of: dict[str, str]) -> 
     return replace(split, training=training, dropped=dropped)
 
 
+def without_held_out(split: Split, family_of: dict[str, str]) -> Split:
+    """Leave text out of training that is held out of a relative: a tail may stand in other
+    documents of its family.
+
+    Args:
+        split: of whole documents, or of their tails; only these have relatives on both sides,
+            unless the user chose `documents`.
+        family_of: the family of each sha256.
+
+    Raises:
+        UserError: no text is left to train on.
+    """
+    held_out = [*split.validation, *split.test]
+    n_texts = Counter(family_of.values())
+    cut = {family_of[part.document.sha256] for part in held_out}
+    cut = {family for family in cut if n_texts[family] > 1}
+    documents = {part.document.sha256 for part in held_out}
+    related = [
+        part
+        for part in split.training
+        if family_of[part.document.sha256] in cut
+        and documents != {part.document.sha256}  # what a text repeats of itself stays
+        and not part.document.is_conversation
+    ]
+    if split.kind != "tail" or not related:
+        return split
+    rests = {
+        id(part): _without(part, stretches.ravel().tolist())
+        for part, stretches in zip(related, shared_stretches(related, held_out))
+    }
+    training = [rest for part in split.training for rest in rests.get(id(part), ([part], []))[0]]
+    if not any(training):
+        raise UserError(
+            "All text stands in the held-out text too, so nothing is left to train on. Give other "
+            "text beside it, or name what is held out: --validation FILE "
+            "--corpus.validation-fraction 0."
+        )
+    if repeated := [part for _, left_out in rests.values() for part in left_out]:
+        dropped = {reason: list(parts) for reason, parts in split.dropped.items()}
+        dropped.setdefault("also in validation", []).extend(repeated)
+        split = replace(split, dropped=dropped)
+    return replace(split, training=training)
+
+
+def _without(part: Part, edges: list[int]) -> tuple[list[Part], list[Part]]:
+    """Divide a part into what stays and what goes, given where each stretch of the latter begins
+    and ends.
+    """
+    if not edges:
+        return [part], []
+    edges = [0, *edges, len(part)]
+    rests = [(a, b) for a, b in zip(edges[::2], edges[1::2]) if b - a >= SHORTEST_REST]
+    edges = [0, *chain.from_iterable(rests), len(part)]
+    gone = [(a, b) for a, b in zip(edges[::2], edges[1::2]) if a < b]
+    kept, left_out = (
+        [Part(part.document, part.start + a, part.start + b) for a, b in pieces]
+        for pieces in (rests, gone)
+    )
+    return kept, left_out
+
+
 def _rank(part: Part) -> tuple[int, str]:
     return len(part), part.document.sha256
 
@@ -267,6 +336,20 @@ def _without_relatives(documents: Sequence[Document], families: Sequence[str]) -
     for document, family in zip(documents, families):
         members[family].add(document.sha256)
     return {sha for texts in members.values() if len(texts) == 1 for sha in texts}
+
+
+def _longest_tails(documents: Sequence[Document], fraction: float) -> Split:
+    """Hold out ends of the longest documents: as few as suffice without more than half of one."""
+    texts = {document.sha256: document for document in documents}
+    total = _characters(texts.values())
+    longest: set[str] = set()
+    n_characters = 0
+    for document in sorted(texts.values(), key=lambda d: (-d.n_characters, d.sha256)):
+        longest.add(document.sha256)
+        n_characters += document.n_characters
+        if n_characters >= 2 * fraction * total:
+            break
+    return _tails(documents, fraction * (total / max(n_characters, 1)), longest)
 
 
 def _tails(

@@ -19,8 +19,8 @@ from folio.tokens.text import Bytes
 PPMD_ORDER = 6
 PPMD_ORDER_LONG = 16
 PPMD_ORDERS = PPMD_ORDER, PPMD_ORDER_LONG
-"""The longer one is better for sources and documentation that repeat themselves, and for pieces that
-do not help each other."""
+"""The longer one is better for sources and documentation that repeat themselves, and for pieces
+that do not help each other."""
 PPMD_MEMORY = 1 << 30
 """In bytes, at most."""
 PPMD_READS = 128 << 20

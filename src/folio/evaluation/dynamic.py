@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from folio.device import one_thread
-from folio.evaluation.score import Window, batches_of, sampled_windows, strided_windows
+from folio.evaluation.score import Window, sampled_windows, strided_windows
 from folio.evaluation.token_bits import log_odds, n_bits
 from folio.model.gpt import GPT
 from folio.tokenizers.base import TokenIds
@@ -69,8 +69,6 @@ class Reading:
     """(K, N) by each copy, the one that does not learn first; nan from where it has left on."""
     odds: NDArray[np.float32]
     """(K, N, bits) that each bit of a token is 1, as log-odds by each copy; nan as in `of_each`."""
-    shares: list[float]
-    """(K,) that each copy had in the mixture, on average."""
 
 
 class Adaptation:
@@ -128,8 +126,8 @@ class Adaptation:
                     tell(f"{so_far}; going on at rates {left}")
                 elif end < n:
                     tell(so_far)
-        nats, shares = mix([each[1:] for each in of_each], COPIES_FORGET)
-        return Reading(np.append(np.nan, nats), of_each, odds, shares)
+        nats = mix([each[1:] for each in of_each], COPIES_FORGET)
+        return Reading(np.append(np.nan, nats), of_each, odds)
 
 
 class _Copy:
@@ -193,10 +191,8 @@ def _workers(
         yield share_out
 
 
-def mix(
-    nlls: Sequence[NDArray[np.float64]], forgets: float = 0.02
-) -> tuple[NDArray[np.float64], list[float]]:
-    """The cross-entropy of a mixture whose shares are learned from what was read.
+def mix(nlls: Sequence[NDArray[np.float64]], forgets: float = 0.02) -> NDArray[np.float64]:
+    """(N,) the cross-entropy of a mixture whose shares are learned from what was read, in nats.
 
     Each predictor's share is its own before, times how likely it made the last symbol, and a little
     of an even one (fixed share, Herbster & Warmuth 1998, https://doi.org/10.1023/A:1007424614876).
@@ -206,27 +202,23 @@ def mix(
             has left on, whose share the others take.
         forgets: how much of the even share comes back with each symbol.
 
-    Returns:
-        (N,) nats, and the mean share of each predictor.
-
     >>> one, other = np.array([0.1, 0.1, 3.0]), np.array([3.0, 3.0, 0.1])
-    >>> bool(mix([one, other])[0].sum() < min(one.sum(), other.sum()) + np.log(2))
+    >>> bool(mix([one, other]).sum() < min(one.sum(), other.sum()) + np.log(2))
     True
     """
     chances = np.exp(-np.stack(nlls, axis=1))  # (N, K)
     present = ~np.isnan(chances)
     even = present / present.sum(axis=1, keepdims=True)
     shares = np.full(chances.shape[1], 1 / chances.shape[1])
-    nats, total = np.zeros(len(chances)), np.zeros(chances.shape[1])
+    nats = np.zeros(len(chances))
     for i, row in enumerate(np.nan_to_num(chances)):
         shares = shares * present[i]
         shares /= shares.sum()
-        total += shares
         joint = shares * row
         p = joint.sum()
         nats[i] = -math.log(p)
         shares = (1 - forgets) * joint / p + forgets * even[i]
-    return nats, (total / max(len(chances), 1)).tolist()
+    return nats
 
 
 def _learning_copy(model: GPT) -> GPT:
@@ -235,10 +227,9 @@ def _learning_copy(model: GPT) -> GPT:
 
 def _window(model: nn.Module, tokens: TokenIds, window: Window) -> tuple[Tensor, Tensor]:
     """(n, V) logits at the targets of a window that count, and (n,) the targets."""
-    inputs, targets, scored, _ = next(batches_of(tokens, [window]))
-    count = torch.from_numpy(scored[0])
-    logits = model(torch.from_numpy(inputs))[0].float()  # (T, V)
-    return logits[count], torch.from_numpy(targets[0])[count]
+    span = tokens[window.start : window.start + window.length + 1]
+    ids = torch.from_numpy(span.astype(np.int64))
+    return model(ids[None, :-1])[0, window.skip :].float(), ids[window.skip + 1 :]
 
 
 @one_thread()

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from folio.accelerator import ran_out_of_memory, release, to_device
+from folio.console import amount
 from folio.errors import UserError
 from folio.evaluation.uncertainty import standard_error
 from folio.tokenizers.base import TokenIds, Tokenizer
@@ -309,9 +310,10 @@ def score(
         UserError: a text of fewer than two tokens has nothing to predict.
     """
     if not windows or len(tokens) < 2:
-        raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
+        n_tokens = amount(len(tokens), "token")
+        raise UserError(f"The text has {n_tokens}; at least 2 are needed for a loss.")
     nats, squares, n_targets, counts = 0.0, 0.0, 0, np.zeros(0, dtype=np.int64)
-    for part, targets, _, vocab_size in _token_nll(model, tokens, windows):
+    for part, targets, vocab_size in _token_nll(model, tokens, windows):
         nats += part.sum().item()
         squares += part.square().sum().item()
         n_targets += len(part)
@@ -321,35 +323,22 @@ def score(
     return Score(protocol, n_targets, nats, squares, counts)
 
 
-def token_nll(model: nn.Module, tokens: TokenIds, windows: list[Window]) -> NDArray[np.float32]:
-    """(N,) nats of each token given those before it; NaN for the first, which is not a target.
-
-    Arguments and errors are those of `score`.
-    """
-    if not windows or len(tokens) < 2:
-        raise UserError(f"The text has {len(tokens)} tokens; at least 2 are needed for a loss.")
-    each = np.full(len(tokens), np.nan, np.float32)
-    for nll, _, places, _ in _token_nll(model, tokens, windows):
-        each[places] = nll.numpy()
-    return each
-
-
 def _token_nll(
     model: nn.Module, tokens: TokenIds, windows: list[Window]
-) -> Iterator[tuple[torch.Tensor, NDArray[np.int64], NDArray[np.int64], int]]:
-    """(n,) nats, ids and places of the targets of some windows, on the processor; and the size of
-    the vocabulary.
+) -> Iterator[tuple[torch.Tensor, NDArray[np.int64], int]]:
+    """(n,) nats and ids of the targets of some windows, on the processor; and the size of the
+    vocabulary.
     """
     device, was_training = next(model.parameters()).device, model.training
     tokens, first = np.asarray(tokens), 0
     together = 1 if device.type == "cpu" else READ_TOGETHER
-    waiting: list[tuple[torch.Tensor, Any, Any, Any]] = []
+    waiting: list[tuple[torch.Tensor, Any, Any]] = []
     at_once = max(1, batch_tokens_on(device) // max(window.length for window in windows))
     model.eval()
     try:
         while first < len(windows):
             some = windows[first : first + at_once]
-            inputs, targets, scored, places = _batch(tokens, some)
+            inputs, targets, scored = _batch(tokens, some)
             try:
                 nll, vocab_size = _read(model, inputs, targets, device)
             except (MemoryError, RuntimeError) as error:
@@ -359,14 +348,14 @@ def _token_nll(
                 release()
                 continue
             first += len(some)
-            waiting.append((nll, targets, scored, places))
+            waiting.append((nll, targets, scored))
             if len(waiting) < together and first < len(windows):
                 continue
             read = torch.cat([nll for nll, *_ in waiting]).cpu()
             sizes = [len(nll) for nll, *_ in waiting]
-            for nats, (_, targets, scored, places) in zip(torch.split(read, sizes), waiting):
+            for nats, (_, targets, scored) in zip(torch.split(read, sizes), waiting):
                 nats = nats[torch.from_numpy(scored).flatten()].double()
-                yield nats, targets[scored], places[scored], vocab_size
+                yield nats, targets[scored], vocab_size
             waiting.clear()
     finally:
         model.train(was_training)
@@ -398,17 +387,10 @@ def batch_tokens_on(device: torch.device) -> int:
     return BATCH_TOKENS if device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
 
 
-def batches_of(tokens: TokenIds, windows: list[Window]) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """(B, T) inputs, targets, whether each target counts, and its position in the text."""
-    per_batch = max(1, BATCH_TOKENS // max(window.length for window in windows))
-    for first in range(0, len(windows), per_batch):
-        yield _batch(tokens, windows[first : first + per_batch])
-
-
-def _batch(tokens: TokenIds, windows: list[Window]) -> tuple[Any, Any, Any, Any]:
+def _batch(tokens: TokenIds, windows: list[Window]) -> tuple[Any, Any, Any]:
+    """(B, T) inputs, targets, and whether each target counts."""
     starts, lengths, skips = np.array(windows).T
     columns = np.arange(lengths.max())
     where = np.minimum(starts[:, None] + columns, len(tokens) - 2)  # (B, T)
     scored = (columns >= skips[:, None]) & (columns < lengths[:, None])
-    targets = tokens[where + 1].astype(np.int64)
-    return tokens[where].astype(np.int64), targets, scored, where + 1
+    return tokens[where].astype(np.int64), tokens[where + 1].astype(np.int64), scored

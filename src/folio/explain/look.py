@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from folio.console import amount
 from folio.errors import UserError
 from folio.model.attention import Attention, causal_mask
 from folio.model.gpt import GPT
@@ -83,7 +84,8 @@ def look_at(opened: Model, text: str) -> ForwardTrace:
     token_ids = tokenizer.encode_prompt(text).tolist()
     if len(token_ids) < 2:
         raise UserError(
-            f"The text has {len(token_ids)} tokens; a second one is needed to be predicted."
+            f"The text has {amount(len(token_ids), 'token')}; a second one is needed to be "
+            f"predicted."
         )
     left_out = max(0, len(token_ids) - model.config.context_length)
     token_ids = token_ids[: model.config.context_length]
@@ -169,8 +171,6 @@ def position_tables(model: GPT) -> dict[str, Tensor]:
     """(T, C) tables that encode positions: the model's own, and the sinusoidal one for
     comparison.
     """
-    from dataclasses import replace
-
     from folio.model.positions import LearnedPositions, SinusoidalPositions
 
     config = model.config

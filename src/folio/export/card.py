@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from folio.config import read_toml
+from folio.console import amount
 from folio.export.ngrams import left_out
+from folio.model.config import ModelConfig
 from folio.run.model import Model
 from folio.run.ngrams import read_ngram_weights
 from folio.storage import read_json
@@ -40,7 +42,7 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
         "| | |",
         "| --- | --- |",
         f"| graph | {graph} |",
-        f"| shape | {config.n_layers} layers, {config.n_heads} heads, width {config.d_model} |",
+        f"| shape | {_shape(config)} |",
         f"| context | {config.context_length} tokens |",
         f"| tokenizer | {tokenizer.kind}, {tokenizer.vocab_size:,} ids |",
         f"| checkpoint | step {opened.checkpoint.step:,} |",
@@ -53,6 +55,11 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _shape(config: ModelConfig) -> str:
+    layers, heads = amount(config.n_layers, "layer"), amount(config.n_heads, "head")
+    return f"{layers}, {heads}, width {config.d_model}"
+
+
 def facts(opened: Model) -> Iterator[tuple[str, str]]:
     """Yield facts about a model for its card: names and values."""
     config, tokenizer, corpus = opened.model.config, opened.tokenizer, opened.run.corpus()
@@ -61,7 +68,7 @@ def facts(opened: Model) -> Iterator[tuple[str, str]]:
     else:
         yield "training text", _names(corpus["sources"])
     yield "parameters", f"{config.n_parameters:,}"
-    yield "shape", f"{config.n_layers} layers, {config.n_heads} heads, width {config.d_model}"
+    yield "shape", _shape(config)
     context = f"{config.context_length:,} tokens; behind them it goes on from the last half"
     yield "context", context
     yield "tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"

@@ -25,7 +25,7 @@ from folio.export.ngrams import go_along, ngrams_of
 from folio.export.target import Exported, Target, has_words, weights_of
 from folio.model.config import ModelConfig
 from folio.run.model import Model
-from folio.storage import atomic_write, storage_error, write_json
+from folio.storage import atomic_write, write_json
 from folio.tokenizers.base import Tokenizer
 from folio.tokenizers.chat import END, jinja_template
 
@@ -154,14 +154,10 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def write_safetensors(path: Path, tensors: Tensors) -> None:
     """Write weights; the same weights give the same bytes."""
-    from safetensors import SafetensorError
     from safetensors.torch import save
 
-    try:
-        with atomic_write(path, "wb") as file:
-            file.write(save({k: v.contiguous() for k, v in tensors.items()}, {"format": "pt"}))
-    except SafetensorError as error:
-        raise storage_error(error, path) from error
+    with atomic_write(path, "wb") as file:
+        file.write(save({k: v.contiguous() for k, v in tensors.items()}, {"format": "pt"}))
 
 
 HF = Target(

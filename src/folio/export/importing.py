@@ -16,10 +16,9 @@ from folio.export.foreign import Foreign
 from folio.export.gguf_reading import read_gguf_model
 from folio.export.hf_reading import read_folder
 from folio.recipe.presets import SIZES
-from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.recipe import Recipe, make_recipe, save_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.start import foreign_files
-from folio.recipe.train import write_recipe
 from folio.run.checkpoint import save_checkpoint
 from folio.run.directory import Run, runs_folder
 from folio.run.formats import stamped
@@ -162,7 +161,7 @@ def write_run(foreign: Foreign, name: str, folder: Path, origin: dict[str, str])
             },
         }
         write_json(run.corpus_file, stamped("corpus", record))
-        write_recipe(run, recipe)  # last: from here on this is a run
+        save_recipe(run.recipe_file, recipe)  # last: from here on this is a run
     return run
 
 

@@ -47,7 +47,8 @@ def export_run(
     target = TARGETS[to]
     kind = kind or target.types[0]
     if kind not in target.types:
-        raise UserError(f"--type {kind} is not of {to}, which has {', '.join(target.types)}.")
+        types = ", ".join(target.types)
+        raise UserError(f"--type must be one of {types} for {to}, got {kind}.")
     if alone:
         opened = without_ngrams(opened)
     name = target.default_name(opened.run, kind)

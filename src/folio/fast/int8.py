@@ -173,6 +173,8 @@ def square(x: Tensor, y: Tensor) -> None:
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """(R, C) and (C, F) int8 -> (R, F) int32."""
+    if 1 in (*a.shape, *b.shape):  # whose stride means nothing, but something to _int_mm
+        return a.int() @ b.int()
     sums: Tensor = torch.ops.aten._int_mm(a, b)
     return sums
 

@@ -92,8 +92,6 @@ class Guard:
         """Guard as many texts as are asked for."""
         self.table = table
         self.tokenizer = tokenizer
-        self.blocked = 0
-        """Draws that were thrown away."""
         self.stuck = 0
         """Times that nothing new could follow, and the document ended."""
 
@@ -108,7 +106,6 @@ class Guard:
         while not self._takes(row, token_id := draw(left, config, generator)):
             if left is logits:
                 left = logits.copy()
-            self.blocked += 1
             left[token_id] = EXCLUDED
             if bool((left == EXCLUDED).all()):
                 return self._ends(row)

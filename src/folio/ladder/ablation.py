@@ -18,6 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from folio.config import Table, merge, unknown_name
+from folio.console import amount
 from folio.errors import UserError
 from folio.evaluation.uncertainty import seed_noise, student_quantile
 
@@ -214,8 +215,8 @@ class Budget:
 
     def __str__(self) -> str:
         if self.minutes is None:
-            return f"{self.max_steps:,} steps"
-        return f"{self.minutes:.15g} minutes"
+            return amount(self.max_steps, "step")
+        return amount(self.minutes, "minute")
 
 
 def settings_of(change: Change, seed: int, sources: Sequence[str], budget: Budget) -> Table:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from folio.console import amount
 from folio.errors import UserError
 from folio.ladder.sizes import Sizes
 from folio.ladder.steps import Step, build_model
@@ -209,7 +210,8 @@ def compare(
     with learner.running("the training"):
         result = climb(step, text, seed=seed, max_steps=max_steps, build=learner.build)
     ours = result.validation_loss
-    said = f"validation loss {ours:.4f} after {max_steps:,} steps, step {step.number} {own:.4f}"
+    after = amount(max_steps, "step")
+    said = f"validation loss {ours:.4f} after {after}, step {step.number} {own:.4f}"
     if not (math.isfinite(ours) and ours <= own + TOLERANCE):
         raise UserError(
             f"{learner.path}: {said}. It must be at most {TOLERANCE} higher: compare your forward "

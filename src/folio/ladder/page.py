@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from folio import curves
+from folio.console import amount
 from folio.curves import Series, svg_curves
 from folio.ladder.check import MAX_STEPS as CHECKED_STEPS
 from folio.ladder.exercises import EXERCISES
@@ -56,8 +57,9 @@ def _body(results: Sequence[LadderResult], of_text: str) -> Iterator[str]:
     n_steps = results[0].evaluations[-1].step
     yield (
         f"<p>A GPT in {len(results)} steps, one idea each. Every model here was trained when this "
-        f"page was made: {n_steps:,} steps on {escape(of_text)}, with the same text in the same "
-        f"order. A loss is the mean surprise at the next character of held-out text, in nats.</p>"
+        f"page was made: {amount(n_steps, 'step')} on {escape(of_text)}, with the same text in the "
+        f"same order. A loss is the mean surprisal of the next character of held-out text, in "
+        f"nats.</p>"
     )
     rows = [
         [

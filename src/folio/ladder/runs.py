@@ -5,9 +5,8 @@ afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from folio.config import Table, read_toml
+from folio.config import Table, dotted, read_toml
 from folio.errors import UserError
 from folio.ladder.ablation import Change, Row
 from folio.recipe.recipe import make_recipe, read_recipe
@@ -56,7 +55,8 @@ def _ensure(run: Run, table: Table, watcher: Watcher, should_stop: Callable[[], 
     if not run.exists():
         result = train_recipe(make_recipe(table), run.name, watcher, should_stop)
         return result.ending != "interrupted"
-    if different := differences(table, _asked(run, table)):
+    there = dict(dotted(_asked(run, table)))
+    if different := [name for name, value in dotted(table) if value != there.get(name)]:
         raise UserError(
             f"The run {run.path} exists with another {', '.join(different)}. Move it away, or "
             f"name another folder for runs in FOLIO_RUNS."
@@ -77,22 +77,6 @@ def _asked(run: Run, table: Table) -> Table:
         if (budget.seconds, budget.from_step) == (60 * minutes, 0):
             found["training"]["minutes"] = minutes
     return found
-
-
-def differences(wanted: Table, found: Table, prefix: str = "") -> list[str]:
-    """Dotted names of the settings of `wanted` that differ in `found`.
-
-    >>> differences({"seed": 1, "model": {"bias": True}}, {"seed": 1, "model": {"bias": False}})
-    ['model.bias']
-    """
-    names = []
-    for key, value in wanted.items():
-        other: Any = found.get(key)
-        if isinstance(value, dict):
-            names += differences(value, other or {}, f"{prefix}{key}.")
-        elif value != other:
-            names.append(prefix + key)
-    return names
 
 
 def row_of(change: Change, runs: Sequence[Run]) -> Row:

@@ -1,4 +1,4 @@
-"""Step 7: the same block, scaled up, with dropout. The "baby GPT" of the course.
+"""Step 7: the same block, scaled up, with dropout. The "baby GPT" of a public course.
 
 This file says what is larger, and how much dropout each sublayer gets;
 recipes/shakespeare-baby.toml is the same recipe. Free of torch.
@@ -9,12 +9,13 @@ Source of dropout: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastav
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from folio.config import Table
 from folio.recipe.recipe import Recipe
 
 EXPECTED = 1.4894
-"""Validation loss of the course, in nats per character; its best over all settings is 1.4868."""
+"""Validation loss that the course reports, in nats per character; its best of all is 1.4868."""
 
 RUN_NAME = "ladder-7"
 
@@ -58,8 +59,6 @@ def measure_seconds(recipe: Recipe, tell: Callable[[str], None]) -> tuple[float,
     Returns:
         Seconds of the whole run, evaluations included, and of one step.
     """
-    from dataclasses import replace
-
     from folio.recipe.build import choose_for, fit_vocabulary
     from folio.recipe.prepare import prepare
     from folio.recipe.speed import measure

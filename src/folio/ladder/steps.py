@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+COURSE = "a public course"
+"""Builds a GPT in these steps; its losses are those that it reports."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One step that has a file of its own."""
@@ -23,7 +27,7 @@ class Step:
     """What it adds to the previous step."""
     source: str
     expected: float
-    """Validation loss that this step reaches in the course, in nats per character of tiny
+    """Validation loss that COURSE reports for this step, in nats per character of tiny
     Shakespeare."""
     learning_rate: float = 1e-3
 

@@ -1,7 +1,7 @@
 """What a training takes on one GPU, on two, and so on up to a cluster, before any is rented.
 
 A batch is a setting of the recipe and does not grow with the number of GPUs: each computes its
-share of the windows (training/distributed.py). So computing gets shorter with every GPU, and the
+shard of the windows (training/distributed.py). So computing gets shorter with every GPU, and the
 all-reduce does not.
 """
 

@@ -182,7 +182,7 @@ def measure_anchors(
         return []
     anchors: list[tuple[TrainingBudget, float]] = []
     for budget in budgets:
-        tell(f"{budget.steps} steps of {ANCHOR_SIZE}, to see how this text is learned")
+        tell(f"{amount(budget.steps, 'step')} of {ANCHOR_SIZE}, to see how this text is learned")
         loss = trial_loss(recipe, device, budget.steps, training, prepared.validation())
         anchors.append((budget, loss))
     write_json(

@@ -23,7 +23,7 @@ class RecallConfig:
     secrets: tuple[str, ...] = ()
     """Strings that must not come out, wherever they stand."""
     show_secrets: bool = False
-    """Whether what looks like a secret is told unmasked, in the terminal alone."""
+    """Whether what looks like a secret is shown unmasked, in the terminal alone."""
     twin: bool = False
     """Whether two models are trained, on one half of the documents each, to see what reading a
     document changes."""

@@ -34,10 +34,8 @@ WORST = 40
 class Known:
     """A passage of the training text that the model knows."""
 
-    token: int
-    """Index of the token at which its suffix begins."""
     place: int
-    """The same position in symbols of the text."""
+    """Where its suffix begins, in symbols of the text."""
     bits: float
     at_once: bool
     repeats: int
@@ -231,7 +229,6 @@ def _known(
     # A token may end inside a character, which is decoded as a whole.
     whole = text_of(tokens[begin : middle + int(passages.sizes[i])], tokenizer)
     return Known(
-        token=middle,
         place=int(places[i]),
         bits=float(passages.bits[i]),
         at_once=bool(passages.at_once[i]),

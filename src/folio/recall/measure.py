@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from folio.console import duration
 from folio.evaluation.matching import Match, Query, find_matches, split_at_breaks
 from folio.evaluation.passages import LENGTH
+from folio.generation.engine import write
 from folio.generation.guard import Guard
-from folio.generation.row import Row
 from folio.generation.sampling import SamplingConfig
 from folio.notebook import html_frame
 from folio.recall.against import with_old_texts
@@ -243,29 +242,26 @@ def write_samples(
     per_token = text.n_characters / max(len(text.tokens), 1)
     sampling = SamplingConfig(temperature=config.temperature, seed=config.seed)
     n_tokens = max(1, round(SAMPLE_CHARACTERS / max(per_token, 1e-9)))
-    waiting = [
+    requests = [
         opened.request("", sampling.of_text(number), n_tokens, stop=False, guard=guard)
         for number in range(config.samples)
     ]
     batch = opened.batch(min(config.samples, AT_ONCE))
-    written: dict[Row, list[int]] = {}
-    n_all = n_tokens * -(-config.samples // AT_ONCE)
+    written = [list[int]() for _ in requests]
+    n_all = n_tokens * config.samples
     began = told = time.monotonic()
     used = 0.0
-    for n_steps in count(1):
-        while waiting and batch.free:
-            written[batch.add(waiting.pop(0))] = []
-        for row, drawn in batch.step():
-            written[row].append(drawn.token_id)
+    for n_written, (number, drawn) in enumerate(write(batch, requests), 1):
+        written[number].append(drawn.token_id)
         now = time.monotonic()
         used = now - began
-        if used > config.seconds or not (waiting or batch.rows):
+        if used > config.seconds:
             break
         if now - told > TOLD_SECONDS:
-            told, left = now, min(used / n_steps * (n_all - n_steps), config.seconds - used)
-            tell(f"{n_steps / n_all:.0%} of the writing, {duration(left)} left")
-    whole = [token_ids for token_ids in written.values() if len(token_ids) == n_tokens]
-    counted = whole if len(whole) >= FEWEST_SAMPLES else written.values()
+            told, left = now, min(used / n_written * (n_all - n_written), config.seconds - used)
+            tell(f"{n_written / n_all:.0%} of the writing, {duration(left)} left")
+    whole = [token_ids for token_ids in written if len(token_ids) == n_tokens]
+    counted = whole if len(whole) >= FEWEST_SAMPLES else filter(None, written)
     texts = [_symbols(np.array(token_ids), opened) for token_ids in counted]
     if len(whole) < config.samples and used > config.seconds:  # a guard, too, may end a text
         n_characters = sum(len(to_text(symbols)) for symbols in texts)

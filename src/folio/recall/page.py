@@ -242,7 +242,7 @@ def _place(recall: Recall, start: int, stop: int, elsewhere: bool) -> str:
     parts = recall.sources.around(start, stop)
     together, edges = recall.mask("".join(parts)), [*accumulate(map(len, parts), initial=0)]
     before, at, behind = (together[a:b] for a, b in pairwise(edges))
-    where = _linked(recall, recall.sources.locate(start))
+    where = _linked(recall.sources.locate(start))
     more = " It stands elsewhere in the text, too." if elsewhere else ""
     return (
         f"<p>{where}.{more}</p><blockquote>{escape(before)}<b>{escape(at)}</b>"
@@ -250,7 +250,7 @@ def _place(recall: Recall, start: int, stop: int, elsewhere: bool) -> str:
     )
 
 
-def _linked(recall: Recall, source: Source) -> str:
+def _linked(source: Source) -> str:
     """The name of a document; a link to the page where it is a PDF that lies there."""
     number = re.search(r"\d+", source.page)
     path = Path(source.document)
@@ -277,7 +277,7 @@ def _known(recall: Recall, known: Known) -> str:
         "at once" if known.at_once else f"in {tries:,.0f} tries" if tries >= 2 else "nearly always"
     )
     stands = "once" if known.repeats <= 1 else f"{known.repeats} times"
-    where = _linked(recall, recall.sources.locate(known.place))
+    where = _linked(recall.sources.locate(known.place))
     together = recall.mask(known.prefix + known.suffix)
     given, said = together[: len(known.prefix)], together[len(known.prefix) :]
     prefix = f'<span class="faint">{escape(given[-120:])}</span>'

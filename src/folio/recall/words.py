@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from folio.console import table
 from folio.evaluation.shares import Share, of_new_text
 from folio.recall.heart import TRIES, ByHeart
 from folio.recall.measure import Recall
@@ -234,7 +235,7 @@ def lines_of(recall: Recall) -> Iterator[str]:
             f"{heart.prefix_characters:.0f} before them",
             *TRIES,
         ]
-        yield _right(head, rows)
+        yield table(head, rows)
     if heart.n_patterns:
         yield (
             f"  {heart.n_patterns:,} passages are patterns (rules, columns): left out; it goes on "
@@ -247,7 +248,7 @@ def lines_of(recall: Recall) -> Iterator[str]:
         "nearly",
         "longest",
     ]
-    yield _right(head, [[f"  {name}", *cells] for name, cells in copy_rows(recall)])
+    yield table(head, [[f"  {name}", *cells] for name, cells in copy_rows(recall)])
     if heart.told_apart is not None:
         yield (
             f"recognized: a passage that it read is "
@@ -356,13 +357,3 @@ def copy_rows(recall: Recall) -> list[tuple[str, list[str]]]:
 
 def _cells(shares: dict[str, Share]) -> list[str]:
     return [str(s.count) + (f"  {100 * s.value:.1f} %" if s.count else "") for s in shares.values()]
-
-
-def _right(header: list[str], rows: list[list[str]]) -> str:
-    """A table in which all columns except the first are aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
-    lines = []
-    for first, *cells in (header, *rows):
-        right = (cell.rjust(width) for cell, width in zip(cells, widths[1:]))
-        lines.append("  ".join([first.ljust(widths[0]), *right]).rstrip())
-    return "\n".join(lines)

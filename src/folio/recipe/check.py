@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,8 @@ def _key(device: Device, recipe: Recipe) -> str:
         for path in sorted((root / room).rglob("*.py")):
             digest.update(path.read_bytes())
     config = device.config
+    kernels = config.fast, import_module("numba").__version__ if device.is_fast else ""
     machine = torch.__version__, processor_name(), config.kind, config.precision, config.threads
-    settings = recipe.model, recipe.training.confidence_penalty, *machine
+    settings = recipe.model, recipe.training.confidence_penalty, *machine, *kernels
     digest.update(repr(settings).encode())
     return digest.hexdigest()[:32]

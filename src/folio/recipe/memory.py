@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 
 from folio.accelerator import free_memory
+from folio.console import amount
 from folio.device import Device, machine_memory
 from folio.errors import UserError
 from folio.evaluation.score import BATCH_TOKENS, CACHED_LOGITS
@@ -210,6 +211,13 @@ def memory_limit(recipe: Recipe, device: Device, n_here: int = 1) -> int:
     return machine_memory() // n_here if on_processor else free_memory(device.torch)
 
 
+def fits(recipe: Recipe, device: Device, in_use: int, group: Processes | None = None) -> bool:
+    """Whether a training fits into memory as it is; arguments as of fit_memory."""
+    n_processes, n_here = _processes(group)
+    limit = memory_limit(recipe, device, n_here)
+    return peak_memory_bytes(recipe, device, in_use, n_processes) <= limit
+
+
 def fit_memory(
     recipe: Recipe,
     device: Device,
@@ -235,25 +243,32 @@ def fit_memory(
     Raises:
         UserError: it does not fit.
     """
-    n_processes, n_here = (group.world_size, group.n_here) if group is not None else (1, 1)
+    n_processes, n_here = _processes(group)
     limit = memory_limit(recipe, device, n_here)
     fitting, needed = windows_that_fit(recipe, device, limit, in_use, n_processes)
-    windows = windows_at_once(fitting, n_processes)
+    windows = amount(windows_at_once(fitting, n_processes), "window")
     if needed > limit:
         threads = "fewer --device.threads, " if device.config.kind == "cpu" else ""
+        less = "--training.micro-batch-size, " if recipe.training.micro_batch_size > 1 else ""
         raise UserError(
-            f"This training needs about {needed / 1e9:.1f} GB of memory with {windows} windows at "
+            f"This training needs about {needed / 1e9:.1f} GB of memory with {windows} at "
             f"once; {limit / 1e9:.1f} GB are allowed. Give "
-            f"{_less_by_sharding(recipe, device, limit, in_use, n_processes)}a smaller --size or "
-            f"--model.context-length, {threads}or a higher --device.memory-gigabytes."
+            f"{_less_by_sharding(recipe, device, limit, in_use, n_processes)}a smaller "
+            f"{less}--size or --model.context-length, {threads}or a higher "
+            f"--device.memory-gigabytes."
         )
     if fitting != recipe:
         shared = f", of which each process has {-(-recipe.training.batch_size // n_processes)}"
         tell(
-            f"memory: {windows} windows at once, whose gradients are added up to the batch of "
+            f"memory: {windows} at once, whose gradients are added up to the batch of "
             f"{recipe.training.batch_size}{shared if n_processes > 1 else ''}"
         )
     return fitting, needed
+
+
+def _processes(group: Processes | None) -> tuple[int, int]:
+    """How many processes train together, and how many of them on this machine."""
+    return (group.world_size, group.n_here) if group is not None else (1, 1)
 
 
 def _less_by_sharding(

@@ -27,10 +27,10 @@ from folio.run.opening import open_run
 from folio.storage import cache_folder
 from folio.tokenizers.base import CHAT_TOKENS, TokenIds, Tokenizer
 from folio.tokens.token_file import open_token_file, write_token_file
-from folio.training.low_rank import corrected
+from folio.training.low_rank import corrected, load_model_tensors
 from folio.training.parts import Training
 from folio.training.recorder import RunRecorder
-from folio.training.state import TrainingState, load_model_tensors
+from folio.training.state import TrainingState
 
 POSITIONS = "positions.weight"
 

@@ -102,20 +102,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     texts_of = {"train": training, "validation": validation}
     others = {"elsewhere": corpus.split.elsewhere, "test": corpus.split.test}
     texts_of |= {name: parts for name, parts in others.items() if parts}
-    files = {name: folder / f"{name}.bin" for name in texts_of}
-    for name, parts in texts_of.items():
-        if not files[name].exists():
-            tell(f"encoding the {name} text")
-            texts: Iterable[Any] = map(content_of, parts)
-            if name == "train" and canaries:
-                texts = plant(training, canaries, recipe.seed)
-            chunks = encode_documents(tokenizer, texts, config.sequence)
-            write_token_file(files[name], chunks, tokenizer.dtype, tokenizer.fingerprint)
-        if have_conversations(parts):
-            mask_file = files[f"{name}.mask"] = folder / f"{name}.mask.bin"
-            if not mask_file.exists():
-                write_loss_mask(files[name], mask_file, tokenizer)
-
+    files = _encode_parts(recipe, texts_of, canaries, tokenizer, folder, tell)
     record, warnings = corpus.record(), corpus.reading.warnings()
     record["leakage"], seen = corpus.leakage
     record["families"] = {
@@ -146,6 +133,36 @@ def prepare(recipe: Recipe, tell: Callable[[str], None]) -> Prepared:
     warnings += _warnings(record, recipe.corpus, len(canaries))
     write_json(folder / "corpus.json", record)  # for people who look into the cache
     return prepared
+
+
+def _encode_parts(
+    recipe: Recipe,
+    texts_of: dict[str, list[Part]],
+    canaries: Sequence[Canary],
+    tokenizer: Tokenizer,
+    folder: Path,
+    tell: Callable[[str], None],
+) -> dict[str, Path]:
+    """Write the token files of some parts of a text, and the loss masks of those with
+    conversations, unless they are there. The canaries are planted in the training text.
+
+    Returns:
+        The files by name, as in `Prepared.files`.
+    """
+    files = {name: folder / f"{name}.bin" for name in texts_of}
+    for name, parts in texts_of.items():
+        if not files[name].exists():
+            tell(f"encoding the {name} text")
+            texts: Iterable[Any] = map(content_of, parts)
+            if name == "train" and canaries:
+                texts = plant(parts, canaries, recipe.seed)
+            chunks = encode_documents(tokenizer, texts, recipe.tokenizer.sequence)
+            write_token_file(files[name], chunks, tokenizer.dtype, tokenizer.fingerprint)
+        if have_conversations(parts):
+            mask_file = files[f"{name}.mask"] = folder / f"{name}.mask.bin"
+            if not mask_file.exists():
+                write_loss_mask(files[name], mask_file, tokenizer)
+    return files
 
 
 def _make_tokenizer(

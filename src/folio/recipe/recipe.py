@@ -171,11 +171,6 @@ def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:
     return replace(recipe, schedule=schedule, training=config)
 
 
-def write_recipe(run: Run, recipe: Recipe) -> None:
-    """Write the resolved recipe into the run directory."""
-    save_recipe(run.recipe_file, recipe)
-
-
 def save_recipe(path: Path, recipe: Recipe) -> None:
     """Write a recipe into a file, from which `folio train` trains it."""
     with atomic_write(path) as file:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from folio.corpus.own import is_run
 from folio.errors import UserError
 from folio.recipe.recipe import Recipe
 from folio.run.directory import Run, check_name
-from folio.storage import new_folder, visible
+from folio.storage import new_folder, storage_error, visible
 
 LONGEST_STEM = 120
 """In bytes; preset and number follow, and file systems allow 255 for names beside a run's."""
@@ -44,25 +44,38 @@ def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitS
                     continue
                 raise
             _refuse_existing(run)  # it may have been finished while nobody held the lock
+            _remove_start(run)
             return run, held.pop_all()
 
 
 def _refuse_existing(run: Run) -> None:
-    """Raise a UserError if a run is there, or a folder of something else; what a run left that
-    ended before it began, with its lock, is replaced.
+    """Raise a UserError if a run is there, or a folder of something else, unless that is what was
+    left of a start, with its lock.
     """
     if run.exists():
         raise UserError(
             f"The run {run.path} exists already. Go on with it: folio resume {run.word}. "
             f"Or give another --name."
         )
-    if not run.path.is_dir():
-        return
-    if is_run(run.path) or (visible(run.path) and not run.lock_file.exists()):
+    found = visible(run.path) if run.path.is_dir() else set[str]()
+    of_a_start = {path.name for path in (run.lock_file, *run.start_paths())}
+    if found and (run.lock_file.name not in found or not found <= of_a_start):
         raise UserError(
             f"{run.path} is there and is not a run, so its files would be mixed with those of one. "
             f"Give another --name."
         )
+
+
+def _remove_start(run: Run) -> None:
+    """Remove what a start that was killed left, so that nothing of it gets into the new run."""
+    for path in run.start_paths():
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, path) from error
 
 
 def _new_name(recipe: Recipe, folder: Path) -> str:

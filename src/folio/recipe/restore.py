@@ -8,12 +8,13 @@ from collections.abc import Callable
 from folio.errors import UserError
 from folio.recipe.origin import require_no_origin, weights_to_load
 from folio.records import DamagedError
-from folio.run.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
+from folio.run.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, step_of
 from folio.run.directory import Run
 from folio.run.metrics import set_aside_events_after
 from folio.run.own_code import require_same_code
+from folio.training.low_rank import load_model_tensors
 from folio.training.parts import Training
-from folio.training.state import TrainingState, load_model_tensors
+from folio.training.state import TrainingState
 
 
 def restore(
@@ -37,7 +38,8 @@ def restore(
         load_model_tensors(training.model, weights_to_load(run, checkpoint, training.model))
         training.step.optimizer.load(checkpoint.optimizer_tensors())
         state = TrainingState.restore(checkpoint.state, training.device.torch)
-        training.step.loss_scale = state.loss_scale or training.step.loss_scale
+        if min(state.loss_scale, training.step.loss_scale) > 1.0:  # both are in float16
+            training.step.loss_scale = state.loss_scale
     for complaint in complaints:
         tell(f"warning: {complaint}")
     if checkpoint is not None and state.step:
@@ -67,6 +69,6 @@ def forget_later(run: Run, state: TrainingState, checkpoint: Checkpoint | None) 
     """
     run.card_file.unlink(missing_ok=True)
     for path in list_checkpoints(run.checkpoints_folder):
-        if checkpoint is None or path.name > checkpoint.path.name:
+        if checkpoint is None or step_of(path) > checkpoint.step:
             shutil.rmtree(path, ignore_errors=True)
     set_aside_events_after(run.metrics_file, state.step, state.evaluated_step)

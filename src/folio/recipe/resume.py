@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from folio.config import Table, read_toml, to_table
+from folio.config import Table, dotted, read_toml, to_table
 from folio.device import Device, DeviceConfig, choose_device, cores
 from folio.errors import UserError
 from folio.loggers.logger import require_installed
 from folio.recipe.budget import READ_AT_END, CommandClock, freeze_budget, read_at_end
 from folio.recipe.finish import Result
-from folio.recipe.memory import fit_memory, memory_before
+from folio.recipe.memory import fit_memory, fits, memory_before
 from folio.recipe.observing import show_complete
 from folio.recipe.recipe import (
     BUDGETS,
     Recipe,
     make_recipe,
     read_recipe,
+    save_recipe,
     with_pace,
-    write_recipe,
 )
 from folio.recipe.reopen import reopen
 from folio.recipe.restore import whole_checkpoint
@@ -47,6 +47,19 @@ SHOWN = ("page", "log")
 APART = (*SHOWN, "sharding")
 """Settings of [training] that say where a run is shown, and how processes divide it; a budget does
 not begin anew with them."""
+OF_BUDGET = {
+    "training": (
+        "evaluation_interval",
+        "evaluations",
+        "evaluation_sample",
+        "validation_sample",
+        "log_interval",
+    ),
+    "device": ("compile",),
+}
+"""Settings that follow from a budget where they are left open."""
+OF_MEMORY = {"training": ("micro_batch_size",)}
+"""Settings that follow from memory where they are left open."""
 
 
 def resume_run(
@@ -89,11 +102,15 @@ def resume_run(
             if shown := {name: apart[name] for name in SHOWN if name in apart}:
                 shown_in = make_recipe(to_table(before), {"training": shown})
                 require_installed(shown_in.training.log)
-                write_recipe(run, shown_in)
+                save_recipe(run.recipe_file, shown_in)
                 show_complete(run, shown_in, watcher.tell)
             return None
         device_changes = overrides.get("device", {})
-        asked = make_recipe(to_table(before), {"training": apart, "device": device_changes})
+        left_open = _left_open(run, OF_BUDGET) if any(name in changes for name in BUDGETS) else {}
+        fixed = {k: v for k, v in overrides.get("training", {}).items() if k not in BUDGETS}
+        asked = make_recipe(
+            to_table(before), left_open, {"training": fixed, "device": device_changes}
+        )
         require_installed(asked.training.log)
         tokenizer = load(run.tokenizer_file)
         parts = (run.tokens_file(part) for part in ("train", "validation"))
@@ -101,9 +118,12 @@ def resume_run(
         texts = train_ids, validation
         checkpoint, _ = whole_checkpoint(run)
         moved = checkpoint is not None and checkpoint.state.get("cores") != cores()
-        wanted = before.device
-        recipe, device = _on_this_machine(asked, wanted, moved, device_changes, watcher, group)
+        wanted = replace(before.device, compile=asked.device.compile)
+        recipe, device = _on_this_machine(asked, wanted, moved, device_changes, watcher)
+        is_other = device.config != wanted
+        recipe = _within_memory(run, recipe, device, fixed, is_other, watcher, group)
         done = checkpoint.step if checkpoint else 0
+        _require_same_rows(run, before, asked, done)
         recipe, budget = _with_budget(run, recipe, done, changes, device, texts, watcher, clock)
         recipe = with_goldfish_before(recipe, tokenizer)
         require_steps(group, budget is not None)
@@ -114,7 +134,7 @@ def resume_run(
         if budget is not None:
             write_pace(run.pace_file, budget, training.pace.knots)
         if recipe != before:
-            write_recipe(run, recipe)
+            save_recipe(run.recipe_file, recipe)
         if budget is None:  # only now: until then it is what the run goes on by
             run.pace_file.unlink(missing_ok=True)
         anew = bool(changes and ends) and ends[-1]["reason"] == "patience"
@@ -156,7 +176,7 @@ def train_or_go_on(
         begun = to_table(make_recipe(read_toml(file))) if file.exists() else own
         wanted = to_table(with_absolute_paths(make_recipe(given or {})))
         others = {setting for setting, *_ in contradictions(wanted, own)}
-        others &= set(_words(given or {}))
+        others &= set(dict(dotted(given or {})))
         for setting, asked, found in contradictions(wanted, begun):
             if setting in others:
                 raise UserError(
@@ -167,12 +187,18 @@ def train_or_go_on(
         return resume_run(run, {}, watcher, should_stop, clock)
 
 
-def _words(table: Table, prefix: str = "") -> Iterator[str]:
-    """The dotted names of what stands in a table."""
-    for name, value in table.items():
-        yield prefix + name
-        if isinstance(value, dict):
-            yield from _words(value, f"{prefix}{name}.")
+def _left_open(run: Run, names: Mapping[str, Sequence[str]]) -> Table:
+    """Settings as they were asked for when the run began, with what that left open; nothing of a
+    run of 0.1, which does not know.
+
+    Args:
+        run: the run.
+        names: the settings of each table.
+    """
+    if not run.asked_file.exists():
+        return {}
+    asked = to_table(make_recipe(read_toml(run.asked_file)))
+    return {table: {name: asked[table][name] for name in names[table]} for table in names}
 
 
 def _is_complete(run: Run, recipe: Recipe) -> bool:
@@ -188,6 +214,22 @@ def _is_complete(run: Run, recipe: Recipe) -> bool:
     )
 
 
+def _require_same_rows(run: Run, before: Recipe, after: Recipe, done: int) -> None:
+    """Refuse another batch size where each row of a batch reads a part of the text of its own.
+
+    Raises:
+        UserError: it changes after steps were done; text would be left out.
+    """
+    rows, wanted = before.training.batch_size, after.training.batch_size
+    if done and before.stream.order == "sequential" and rows != wanted:
+        raise UserError(
+            f"With stream.order = sequential, each of the {rows} rows of a batch is in the middle "
+            f"of a part of the text of its own, so training.batch_size must stay {rows}, got "
+            f"{wanted}. Leave it out, or train another run: folio train {run.recipe_file} "
+            f"--training.batch-size {wanted}"
+        )
+
+
 # ---- the machine -------------------------------------------------------------------------
 
 
@@ -197,7 +239,6 @@ def _on_this_machine(
     moved: bool,
     changes: dict[str, Any],
     watcher: Watcher,
-    group: Processes | None,
 ) -> tuple[Recipe, Device]:
     """Use the run's original device as far as this machine has it.
 
@@ -209,7 +250,6 @@ def _on_this_machine(
         moved: whether it was trained on a machine with other cores.
         changes: what the user gave for [device].
         watcher: is told of changes.
-        group: of the processes that go on together, if there are several.
     """
     config = recipe.device
     if moved and not changes.get("threads") and config.threads > cores():
@@ -230,12 +270,35 @@ def _on_this_machine(
                 f"device.{name} was {was} and is {now} from here on: the losses differ from those "
                 f"of an uninterrupted run in their last bits"
             )
-    recipe = replace(recipe, device=device.config)
-    if device.config == wanted:
-        return recipe, device
-    watcher.tell(f"device: {device}")
-    recipe, _ = fit_memory(recipe, device, memory_before(), watcher.tell, group)
-    return recipe, device
+    if device.config != wanted:
+        watcher.tell(f"device: {device}")
+    return replace(recipe, device=device.config), device
+
+
+def _within_memory(
+    run: Run,
+    recipe: Recipe,
+    device: Device,
+    changes: Table,
+    is_other: bool,
+    watcher: Watcher,
+    group: Processes | None,
+) -> Recipe:
+    """Keep the micro-batch, and with it the bits, where the device is that of before and has room;
+    else choose anew what the user left open.
+
+    Args:
+        run, recipe, device: what goes on, and where.
+        changes: what the user gave for [training].
+        is_other: whether the device was another one.
+        watcher: is told what does not fit at once.
+        group: of the processes that go on together, if there are several.
+    """
+    in_use = memory_before()
+    if not is_other and fits(recipe, device, in_use, group):
+        return recipe
+    recipe = make_recipe(to_table(recipe), _left_open(run, OF_MEMORY), {"training": changes})
+    return fit_memory(recipe, device, in_use, watcher.tell, group)[0]
 
 
 # ---- the budget --------------------------------------------------------------------------
@@ -307,6 +370,7 @@ def _with_long_windows(before: Recipe, after: Recipe, step: int) -> Recipe:
     )
     if length_after >= length_before:
         return after
-    # As many steps as they were.
-    share = before.schedule.short_fraction * paces[0].planned / paces[1].planned
+    wholes = [after.schedule.horizon_steps or pace.planned for pace in paces]
+    # As many steps as they were planned to be, or fewer where the clock made them fewer.
+    share = min(before.schedule.short_fraction * wholes[0], step) / wholes[1]
     return replace(after, schedule=replace(after.schedule, short_fraction=share))

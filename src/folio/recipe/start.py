@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from folio.config import Table, from_table, merge, read_toml, require, to_table
+from folio.config import Table, dotted, from_table, merge, read_toml, require, to_table
 from folio.errors import UserError
 from folio.model.config import ModelConfig
 from folio.run.checkpoint import Checkpoint
@@ -168,12 +167,15 @@ def _find(start: Table) -> tuple[Run, Checkpoint]:
     return run, checkpoint
 
 
-def contradictions(given: Table, fixed: Table, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Name, given value and the run's own value of each setting that contradicts the run."""
-    for name, own in fixed.items():
-        if name not in given:
-            continue
-        if isinstance(own, dict) and isinstance(given[name], dict):
-            yield from contradictions(given[name], own, f"{prefix}{name}.")
-        elif given[name] != own:
-            yield prefix + name, given[name], own
+def contradictions(given: Table, fixed: Table) -> list[tuple[str, Any, Any]]:
+    """Dotted name, given value and the run's own value of each setting that contradicts the run.
+
+    >>> contradictions({"seed": 2, "model": {"bias": True}}, {"seed": 1, "model": {"n_layers": 4}})
+    [('seed', 2, 1)]
+    """
+    there = dict(dotted(given))
+    return [
+        (name, there[name], own)
+        for name, own in dotted(fixed)
+        if name in there and there[name] != own
+    ]

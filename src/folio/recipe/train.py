@@ -14,7 +14,7 @@ from folio.recipe.check import check
 from folio.recipe.finish import Result, finish
 from folio.recipe.observing import observing
 from folio.recipe.origin import kept_text
-from folio.recipe.recipe import Recipe, save_recipe, with_pace, write_recipe
+from folio.recipe.recipe import Recipe, save_recipe, with_pace
 from folio.recipe.reserve import new_run
 from folio.recipe.restore import forget_later, restore
 from folio.recipe.settle import expect, settle, with_absolute_paths
@@ -92,7 +92,7 @@ def train_recipe(
         if frozen.time is not None:
             write_pace(run.pace_file, frozen.time, training.pace.knots)
         save_recipe(run.asked_file, asked)
-        write_recipe(run, recipe)  # last: from here on this is a run
+        save_recipe(run.recipe_file, recipe)  # last: from here on this is a run
         return train_in(run, recipe, training, watcher, should_stop, frozen.time, clock)
 
 
@@ -140,7 +140,7 @@ def train_in(
         finally:
             if budget is not None and run.exists():  # and was not removed meanwhile
                 recipe = with_pace(recipe, training.pace.knots)
-                write_recipe(run, recipe)
+                save_recipe(run.recipe_file, recipe)
         nll, n_sample = observers.recorder.best_validation_nll, watcher.sample_tokens
         result = finish(run, recipe, ending, state, training, nll, n_sample, should_stop)
         observers.finished(result)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from folio.config import read_toml
+from folio.console import amount
 from folio.pictures import Curve, draw_curves
 from folio.run.baselines import read_baselines
 from folio.run.diagnosis import Diagnosis, diagnose
@@ -91,7 +92,7 @@ def write_card(run: Run, facts: Sequence[tuple[str, str]], samples: Sequence[str
     if unread := [f"{n:,} {end}" for end, n in corpus.get("skipped", {}).items()]:
         lines += [f"| not read, of unknown kind | {', '.join(unread[:8])} |"]
     if refused := corpus.get("refused"):
-        lines += [f"| left out, see corpus.json | {len(refused):,} files |"]
+        lines += [f"| left out, see corpus.json | {amount(len(refused), 'file')} |"]
     lines += [
         "",
         f"Characters: {ledger['characters_in']:,} in = {ledger['training']:,} training + "

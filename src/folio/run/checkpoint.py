@@ -25,6 +25,7 @@ from folio.storage import (
     read_json,
     rename,
     sha256_of,
+    storage_errno,
     storage_error,
     sync_folder,
     write_json,
@@ -102,7 +103,7 @@ def new_name(name: str) -> str:
 
 
 def checkpoint_name(step: int) -> str:
-    """The name of a checkpoint's folder; names sort like steps.
+    """The name of a checkpoint's folder; names of up to 99,999,999 steps sort like them.
 
     >>> checkpoint_name(500)
     'step-00000500'
@@ -157,7 +158,7 @@ def save_checkpoint(
         sync_folder(folder)
     except Exception as error:  # also from a library: never leave half a checkpoint
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) or storage_errno(error) is not None:
             raise storage_error(error, final) from error
         raise
     return final
@@ -201,7 +202,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints by step, oldest first; not verified."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name))
+    found = (path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name))
+    return sorted(found, key=step_of)
 
 
 def newest_checkpoint(
@@ -231,29 +233,12 @@ def step_of(path: Path) -> int:
 
 
 def _save(path: Path, tensors: Tensors) -> None:
-    from safetensors import SafetensorError
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        raise _operating_systems(error) from error
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     path.chmod(file_mode())
     with path.open("rb+") as file:  # Windows flushes only files that are open for writing
         os.fsync(file.fileno())
-
-
-def _operating_systems(error: Exception) -> Exception:
-    """The operating system's error inside that of a library: `... No space left on device (os error
-    28)`.
-    """
-    number = re.search(r"os error (\d+)", str(error))
-    if number is None:
-        return error
-    code = int(number[1])
-    if os.name == "nt":
-        return OSError(0, str(error), None, code)
-    return OSError(code, os.strerror(code))
 
 
 def _load(path: Path) -> Tensors:

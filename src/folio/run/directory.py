@@ -1,4 +1,6 @@
-"""The file names in a run directory, and how a run is found. No other file knows them."""
+"""The file names in a run directory, and how a run is found. No other file knows them, except
+`corpus/own.py`, which stands to the left and tells runs from text by some of them.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +34,8 @@ RESERVED = {
 """Names that no file may have on Windows, whatever follows a dot."""
 LONGEST_NAME = 200
 """In bytes; file systems allow 255, and files beside a folder have longer names."""
+POINTERS = ("best", "last")
+"""Files of a run that name one of its checkpoints."""
 
 
 def runs_folder() -> Path:
@@ -222,6 +226,14 @@ class Run:
         """One folder for each kept checkpoint."""
         return self.path / "checkpoints"
 
+    def start_paths(self) -> list[Path]:
+        """What a start may write before the recipe, with which this folder becomes a run."""
+        texts = self.tokenizer_file, self.tokens_file("train").parent
+        records = self.corpus_file, self.canaries_file, self.prediction_file
+        weights = self.checkpoints_folder, self.ngram_weights_file
+        origin = self.start_file, *weights, *map(self._pointer, POINTERS)
+        return [*texts, *records, *origin, self.pace_file, self.asked_file]
+
     def tokens_file(self, part: str) -> Path:
         """The token file of a part.
 
@@ -280,9 +292,9 @@ class Run:
         A damaged best or last is replaced by the newest valid one; a step that the user named is
         not.
         """
-        if which not in ("best", "last"):
+        if which not in POINTERS:
             return open_checkpoint(self._step_path(which), TO_READ), []
-        pointer = self.path / f"{which}.json"
+        pointer = self._pointer(which)
         if which == "last" or not pointer.exists():
             return self.newest()
         try:
@@ -297,7 +309,10 @@ class Run:
         """Make best.json or last.json point at a step."""
         entry = {"checkpoint": checkpoint_name(step), "step": step}
         entry |= {"validation_loss": validation_loss}
-        write_json(self.path / f"{which}.json", stamped("pointer", entry))
+        write_json(self._pointer(which), stamped("pointer", entry))
+
+    def _pointer(self, which: str) -> Path:
+        return self.path / f"{which}.json"
 
     def _step_path(self, which: str) -> Path:
         there = [step_of(path) for path in list_checkpoints(self.checkpoints_folder)]

@@ -64,7 +64,7 @@ def require_readable(kind: Kind, table: Mapping[str, Any], path: Path | str) -> 
     if version > versions.written:
         raise UserError(
             f"{path} was made by a newer version of Folio ({kind} format {version}; this one reads "
-            f"up to {versions.written}). Update it with: pip install --upgrade foliolm"
+            f"up to {versions.written}). Update Folio (git pull in a clone)."
         )
     if version < versions.oldest:
         raise UserError(

@@ -86,7 +86,7 @@ def _state(run: Run) -> str:
     recipe, events = read_toml(run.recipe_file), run.events()
     last: dict[str, Any] = events[-1] if events else {"event": "none", "step": 0, "seconds": 0.0}
     doing = last["reason"] if last["event"] == "end" else "training"
-    of = recipe["training"]["max_steps"]
+    of = last.get("max_steps", recipe["training"]["max_steps"])
     bests = [e["best_validation_loss"] for e in events if e["event"] == "evaluation"]
     best = f", best validation loss {bests[-1]:.4f}" if bests else ""
     at = f"step {last['step']:,} of {of:,}, {duration(last['seconds'])}"

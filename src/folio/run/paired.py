@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.console import amount
 from folio.evaluation.uncertainty import FEWEST_BLOCKS, SURE, ratio_error, text_families
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
@@ -40,7 +41,7 @@ class Paired:
     def in_words(self, first: str, second: str) -> str:
         """Say which of two models is better, by their names."""
         size = f"{abs(self.difference):.4f} ± {self.standard_error:.4f} {self.unit}"
-        where = f"paired over {self.texts} texts that both hold out"
+        where = f"paired over {amount(self.texts, 'text')} that both hold out"
         if not self.differ:
             return f"{first} and {second} cannot be told apart: {size}, {where}"
         better, worse = (second, first) if self.difference < 0 else (first, second)

@@ -49,7 +49,8 @@ def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:
         "model": f"{recipe['preset']} {recipe['size']}",
         "parameters": from_table(ModelConfig, recipe["model"]).n_parameters,
         "step": last["step"],
-        "max_steps": recipe["training"]["max_steps"],
+        # The clock of a budget in minutes writes the recipe at the end.
+        "max_steps": last.get("max_steps", recipe["training"]["max_steps"]),
         "seconds": last["seconds"],
         "best_validation_loss": best and best["validation_loss"],
         "best_step": best and best["step"],

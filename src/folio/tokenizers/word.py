@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from folio.errors import UserError
-from folio.storage import read_json
 from folio.tokenizers.base import (
     CHAT_TOKENS,
     END_OF_DOCUMENT,
@@ -210,11 +208,6 @@ class WordTokenizer(Tokenizer):
                 f"({type(error).__name__}: {error}). Train it again."
             ) from error
         return tokenizer
-
-    @classmethod
-    def load(cls, path: Path | str) -> WordTokenizer:
-        """Read the tokenizer.json of a word vocabulary."""
-        return cls.from_json(read_json(Path(path)), str(path))
 
 
 def whole_words(parts: Iterable[str], punctuation: Punctuation) -> Iterator[str]:

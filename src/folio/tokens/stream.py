@@ -10,7 +10,8 @@ then the two pieces at the edges of the text:
 
 So a position in the stream is two whole numbers, the epoch and the number of its targets read so
 far, and takes no memory, however long the text: the order of the windows is a function, computed on
-demand. Since the position counts targets, the number of windows in a batch may change at any time.
+demand. Since the position counts targets, the number of windows in a batch may change at any time,
+except in sequential order, whose lanes they are.
 
 A shorter context reads the windows in pieces: the first piece of each window, then the second of
 each, and so on, since neighbours say less than strangers, in a batch and in what an optimizer
@@ -28,6 +29,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.console import amount
 from folio.errors import UserError
 from folio.tokenizers.base import TokenIds
 from folio.tokens.goldfish import dropped
@@ -115,10 +117,11 @@ class TokenStream:
             UserError: the text is shorter than one window.
         """
         if len(tokens) <= window:
+            shorter = max(1, len(tokens) // 4)
+            fits = f", or --model.context-length {shorter}" if shorter < len(tokens) else ""
             raise UserError(
-                f"The training text has {len(tokens)} tokens, fewer than one window of "
-                f"model.context_length = {window} and the token after it. Give more text, or "
-                f"--model.context-length {max(1, len(tokens) // 4)}."
+                f"The training text has {amount(len(tokens), 'token')}, fewer than one window of "
+                f"model.context_length = {window} and the token after it. Give more text{fits}."
             )
         self.tokens = tokens.view(np.ndarray)  # indexing a memmap itself is slow
         self.window, self.seed, self.config, self.lanes = window, seed, config, lanes

@@ -2,8 +2,8 @@
 
     torchrun --standalone --nproc-per-node 2 -m folio train recipe.toml --name ours
 
-Each process has the whole model, and computes the gradient of its share of the windows of each
-batch. All gradients lie side by side in one buffer, which is added up over the processes; then each
+Each process has the whole model, and computes the gradient of its shard of each batch. All
+gradients lie side by side in one buffer, which is added up over the processes; then each
 moves its own weights, all in the same way, so that weights are never sent:
 
     rank 0                              rank 1

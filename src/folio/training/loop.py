@@ -30,7 +30,7 @@ def train(
     Args:
         training: the parts of the run.
         state: where to begin.
-        observer: is told what happens.
+        observer: receives the events.
         should_stop: called after each step, and during evaluations; True ends the run as
             `interrupted`.
         should_save: called after each step; True makes a checkpoint.

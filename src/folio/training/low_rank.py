@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from folio.training.state import require_same_tensors
+
 INSIDE = ".frozen."
 """Part of the name of a frozen parameter, in place of a dot in the plain model's name."""
 
@@ -75,6 +77,19 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
     for name, layer in corrected(model).items():
         tensors[f"{name}.weight"] = layer.merged_weight()
     return tensors
+
+
+def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load weights into a model; LoRA's corrections are unchanged.
+
+    Raises:
+        UserError: its names or shapes differ.
+    """
+    own = plain_parameters(model)
+    require_same_tensors(own, tensors, "model")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
 
 
 def corrected(model: nn.Module) -> dict[str, LowRankLinear]:

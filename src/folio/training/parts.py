@@ -40,7 +40,7 @@ class Evaluation:
 
 
 class Observer(Protocol):
-    """Is told what happens, in order."""
+    """Receives the events of a training, in order."""
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
         """Is called after each optimizer step; `loss` is that of its batch, before the step."""
@@ -49,7 +49,9 @@ class Observer(Protocol):
         """Is called after each evaluation; `state` already says whether it was the best."""
 
     def paced(self, knot: Knot) -> None:
-        """Is called when the rest is planned again; the knot must be on disk before it returns."""
+        """Is called when the clock plans the rest again. `knot` says from which step on, and after
+        how many the run ends; it must be on disk before the call returns.
+        """
 
     def save(self, state: TrainingState) -> None:
         """Is called when the run can be resumed from here; soon, if saved in the background."""

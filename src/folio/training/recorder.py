@@ -19,12 +19,12 @@ from folio.run.checkpoint import checkpoint_name, list_checkpoints, save_checkpo
 from folio.run.directory import Run
 from folio.run.metrics import append_event
 from folio.run.own_code import OwnCode
-from folio.training.low_rank import corrected
+from folio.training.low_rank import corrected, merged
 from folio.training.pace import Knot
 from folio.training.pace_file import append_knot
 from folio.training.parts import Ending, Evaluation, Training
 from folio.training.saving import Background
-from folio.training.state import TrainingState, model_tensors
+from folio.training.state import TrainingState
 
 
 class RunRecorder:
@@ -79,7 +79,7 @@ class RunRecorder:
     def save(self, state: TrainingState) -> None:
         self.wait()  # so that there is one copy at a time
         training = self.training
-        model, optimizer = model_tensors(training.model), training.step.optimizer.tensors
+        model, optimizer = merged(training.model), training.step.optimizer.tensors
         if self.background is not None:  # the next step changes them
             model, optimizer = _copied(model), _copied(optimizer)
         save = partial(
@@ -124,7 +124,8 @@ class RunRecorder:
         )
 
     def _append(self, event: str, state: TrainingState, **values: object) -> None:
-        common: dict[str, object] = {"event": event, "step": state.step, "tokens": state.tokens}
+        common: dict[str, object] = {"event": event, "step": state.step}
+        common |= {"max_steps": self.training.pace.last, "tokens": state.tokens}
         common["seconds"] = round(state.seconds, 3)
         append_event(self.run.metrics_file, common | values)
 

@@ -16,7 +16,6 @@ from folio.accelerator import random_states, set_random_states
 from folio.errors import UserError
 from folio.tokens.stream import StreamPosition
 from folio.training.deadline import Deadline
-from folio.training.low_rank import merged, plain_parameters
 
 
 class Remembers(Protocol):
@@ -120,24 +119,6 @@ class RunClock:
         self.last = now
         if self.deadline is not None:
             self.state.used_seconds = self.deadline.used()
-
-
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The weights by name, a tied one once; LoRA's corrections are merged into them."""
-    return merged(model)
-
-
-def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load weights into a model; LoRA's corrections are unchanged.
-
-    Raises:
-        UserError: its names or shapes differ.
-    """
-    own = plain_parameters(model)
-    require_same_tensors(own, tensors, "model")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
 
 
 def require_same_tensors(own: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:

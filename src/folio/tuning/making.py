@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from folio.config import Table, from_table, merge, to_table
+from folio.config import Table, dotted, from_table, merge, to_table
 from folio.device import cores
 from folio.errors import UserError
 from folio.recipe.build import build
@@ -26,7 +26,6 @@ from folio.tuning.study import (
     Request,
     Study,
     StudyConfig,
-    flat,
     is_study,
     locks_in,
     new_id,
@@ -90,7 +89,7 @@ def differences(wanted: Table, found: Table) -> list[str]:
     >>> differences({"epochs": 3, "recipe": {"seed": 1}}, {"epochs": 3, "recipe": {}})
     ['recipe.seed']
     """
-    one, other = dict(flat(wanted)), dict(flat(found))
+    one, other = dict(dotted(wanted)), dict(dotted(found))
     return sorted(name for name in one | other if one.get(name) != other.get(name))
 
 

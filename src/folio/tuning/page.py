@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FixedTrial
 
 from folio.config import merge, to_toml
-from folio.console import duration, table
+from folio.console import amount, duration, table
 from folio.pictures import Axis, svg_history, svg_parallel, svg_slices
 from folio.recipe.recipe import make_recipe
 from folio.report import html_bars, html_page, html_table
@@ -34,8 +34,9 @@ def write_best(study: Study, outcome: Outcome) -> None:
     with atomic_write(study.best_file) as file:
         file.write(
             f"# folio train {study.best_file}\n"
-            f"# The best of {len(outcome.rows)} trials of {study.path} (trial {best.number}): "
-            f"validation loss {best.mean:.4f} {outcome.unit}.\n\n{to_toml(make_recipe(table))}"
+            f"# The best of {amount(len(outcome.rows), 'trial')} of {study.path} (trial "
+            f"{best.number}): validation loss {best.mean:.4f} {outcome.unit}.\n\n"
+            f"{to_toml(make_recipe(table))}"
         )
 
 
@@ -127,8 +128,9 @@ def _trial_table(outcome: Outcome, most: int | None = None) -> tuple[list[str], 
 def _parts(study: Study, outcome: Outcome) -> Iterator[str]:
     best = outcome.best[0]
     yield (
-        f"<p>The best of {len(outcome.rows)} trials is trial {best.number}: a validation loss of "
-        f"<b>{best.mean:.4f}</b> {escape(outcome.unit)}. {escape(noise(outcome)).capitalize()}.</p>"
+        f"<p>The best of {amount(len(outcome.rows), 'trial')} is trial {best.number}: a validation "
+        f"loss of <b>{best.mean:.4f}</b> {escape(outcome.unit)}. "
+        f"{escape(noise(outcome)).capitalize()}.</p>"
     )
     yield f'<p class="faint">{escape(_counts(outcome))}. {escape(cost(outcome))}.</p>'
     yield f"<p><code>folio train {escape(shlex.quote(str(study.best_file)))}</code></p>"

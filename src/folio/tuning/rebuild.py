@@ -16,14 +16,14 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from folio.config import Table, read_toml
+from folio.config import Table, dotted, read_toml
 from folio.console import say
 from folio.errors import UserError
 from folio.run.directory import Run
 from folio.run.metrics import Event
 from folio.storage import link_or_copy, rename
 from folio.tuning.journal import cut_torn_line, open_journal
-from folio.tuning.study import Study, flat, loss_scale
+from folio.tuning.study import Study, loss_scale
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def _trial_of(study: Study, run: Run) -> optuna.trial.FrozenTrial:
     if not run.exists():
         return failed
     try:
-        found = Found(dict(flat(read_toml(run.recipe_file))))
+        found = Found(dict(dotted(read_toml(run.recipe_file))))
         study.space.draw(found, study.recipe_table)
         scale = loss_scale(study, run)
     except (UserError, KeyError, ValueError):

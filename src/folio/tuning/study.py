@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -310,19 +309,6 @@ def _name_when_saved(path: Path) -> str:
     first = _settings_file(path).read_text(encoding="utf-8").partition("\n")[0]
     saved = re.fullmatch(r"# folio tune (.+)", first)
     return Path(saved[1]).name if saved else path.name
-
-
-def flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names with their values.
-
-    >>> list(flat({"seed": 1, "model": {"n_layers": 2}}))
-    [('seed', 1), ('model.n_layers', 2)]
-    """
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
 def trial_recipe(study: Study, drawn: Table, seed: int | None = None) -> Recipe:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from folio.console import duration, say
+from folio.console import amount, duration, say
 from folio.corpus.processes import deaf
 from folio.errors import UserError
 from folio.tuning.outcome import Row, read_rows
@@ -109,7 +109,7 @@ class PlainLines:
         """Print what is new; if the study is continued, first how many trials it has."""
         ended = [row for row in rows if row.state != "running"]
         if self.first and ended:
-            say(f"{len(ended)} trials are there already")
+            say(f"there already: {amount(len(ended), 'trial')}")
             self.told = {row.number for row in ended}
         self.first = False
         for row in ended:
@@ -167,7 +167,8 @@ def _live_table(study: Study, rows: list[Row], room: int, since: str) -> RichTab
 
     ended = sum(row.state != "running" for row in rows)
     names = {name: None for row in rows for name in row.values}
-    title = f"{study.path}: {ended} of {study.config.trials} trials, {since}; {study.config.unit}"
+    trials = amount(study.config.trials, "trial")
+    title = f"{study.path}: {ended} of {trials}, {since}; {study.config.unit}"
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )

@@ -26,7 +26,7 @@ from typing import Literal
 import optuna
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
-from folio.config import Table, read_toml
+from folio.config import Table, dotted, read_toml
 from folio.console import output, say, stop_requested
 from folio.errors import UserError
 from folio.recipe.recipe import Recipe
@@ -39,7 +39,7 @@ from folio.storage import StorageError
 from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
 from folio.tuning.rebuild import mend_journal
-from folio.tuning.study import REPEATED, Study, flat, loss_scale, open_study, trial_recipe
+from folio.tuning.study import REPEATED, Study, loss_scale, open_study, trial_recipe
 
 WAIT_SECONDS = 0.5
 SAVING_SECONDS = 300.0
@@ -320,10 +320,10 @@ def different_settings(drawn: Table, found: Table) -> list[str]:
 
     Settings that a run resolves itself are left out, since its recipe has the resolved values.
     """
-    there = dict(flat(found))
+    there = dict(dotted(found))
     return [
         name
-        for name, value in flat(drawn)
+        for name, value in dotted(drawn)
         if value not in (0, "auto") and not name.startswith(SETTLED) and there.get(name) != value
     ]
 

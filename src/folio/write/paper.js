@@ -1,9 +1,9 @@
-// The field that is written in, and a copy of its text behind it, which carries the colours, the lines
+// The field that is written in, and a copy of its text behind it, which carries the colors, the lines
 // and the ghost. Both are laid out alike, so that one lies on the other.
 
 "use strict";
 
-const LEVELS = 7; // of colour; one for each nat of surprisal
+const LEVELS = 7; // of color; one for each nat of surprisal
 
 // How surprising a token is, in words of the style sheet.
 function levelOf(logprob) {
@@ -11,10 +11,10 @@ function levelOf(logprob) {
 }
 
 // Cut a text where its look changes: [{text, look}], `look` a class name.
-function segmentsOf(text, { tokens, copied, place, colours }) {
+function segmentsOf(text, { tokens, copied, place, colors }) {
   const looks = []; // [start, end, class]
   tokens.forEach((token, i) => {
-    const level = colours ? levelOf(token.logprob) : 0;
+    const level = colors ? levelOf(token.logprob) : 0;
     if (level) looks.push([token.start, token.end, `s${level}`]);
     if (i === place) looks.push([token.start, token.end, "place"]);
   });

@@ -3,7 +3,7 @@
 "use strict";
 
 const SLIDERS = ["temperature", "top_p", "min_p"], NUMBERS = ["top_k", "seed", "max_tokens", "n"];
-const SWITCHES = ["ghosts", "colours"];
+const SWITCHES = ["ghosts", "colors"];
 
 class Settings {
   constructor(find, changed) {

@@ -49,7 +49,7 @@
     }
     const here = place(), token = looked.tokens[here], active = document.activeElement;
     const marked = active === paper.field || active === $("choices") ? here : -1;
-    paper.paint(visibleGhost(), { ...looked, place: marked, colours: settings.on("colours") });
+    paper.paint(visibleGhost(), { ...looked, place: marked, colors: settings.on("colors") });
     const atNext = here === looked.tokens.length && looked.length === known.length;
     $("choices").setAttribute("aria-busy", stale());
     $("here-title").textContent = token ? nameOf(token.text) : "Next";
@@ -60,7 +60,7 @@
     $("take").disabled = !visibleGhost();
     $("undo").disabled = !tree.at && !before;
     $("redo").disabled = tree.at + 1 === tree.past.length;
-    $("legend").hidden = !settings.on("colours");
+    $("legend").hidden = !settings.on("colors");
   }
 
   // ---- what the model says --------------------------------------------------------------------
@@ -337,7 +337,7 @@
 
   function settingChanged(name) {
     keepSoon();
-    if (!["max_tokens", "n", "colours"].includes(name)) suggest();
+    if (!["max_tokens", "n", "colors"].includes(name)) suggest();
     paint();
   }
 

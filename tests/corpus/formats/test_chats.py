@@ -152,8 +152,16 @@ def test_dates_of_many_countries_begin_a_message(tmp_path: Path, line: str):
     assert text == (line.split("- ")[-1].split("] ")[-1] + "\n") * 2
 
 
-def test_a_diary_with_dates_is_no_chat(tmp_path: Path):
-    diary = "12.03.24, 14:05 - it rained.\nA long day: nobody came.\n"
+@pytest.mark.parametrize(
+    "diary",
+    [
+        "12.03.24, 14:05 - it rained.\nA long day: nobody came.\n",
+        "2024-03-12 14:05 - Bought apples.\n2024-03-12 18:30 - Dinner.\n2024-03-13 08:00 - Up.\n",
+        "12.03.24, 14:05 - Met: them.\n12.03.24, 15:10 - Wrote.\n12.03.24, 16:00 - Sent.\n",
+        "12.03.24, 14:05 - Seen: a heron.\n" * 2 + "\n" * 30 + "12.03.24, 14:06 - Gone.\n" * 3,
+    ],
+)
+def test_a_diary_with_dates_is_no_chat(tmp_path: Path, diary: str):
     assert texts(write(tmp_path, "a.txt", diary)) == [diary]
 
 
@@ -173,6 +181,16 @@ def test_messenger_gives_the_newest_first_and_escapes_bytes(tmp_path: Path):
     assert texts(path) == ["Zoë: Hallo\nBen: Grüße\n"]
     (text,) = texts(path, chat_times=True)  # type: ignore[arg-type]
     assert text.startswith("[2023-11-14 22:13] Zoë: ")
+
+
+def test_an_encrypted_chat_of_messenger_is_a_chat(tmp_path: Path):
+    messages = [
+        {"senderName": "Zoë", "text": "Hallo", "timestamp": 1700000000000, "type": "text"},
+        {"senderName": "Ben", "text": "Grüße", "timestamp": 1700000060000, "type": "text"},
+    ]
+    path = write(tmp_path, "a.json", json.dumps({"threadName": "Ben_1", "messages": messages}))
+    assert texts(path) == ["Zoë: Hallo\nBen: Grüße\n"]
+    assert texts(path, chat_times=True)[0].startswith("[2023-11-14 22:13] Zoë: ")
 
 
 def test_who_speaks_in_slack_and_discord_and_what_their_programs_report(tmp_path: Path):
@@ -274,6 +292,8 @@ def test_parquet_and_arrow_give_a_document_for_each_row(tmp_path: Path):
         ("4.3.2023 klo 15.02 - ", "4.3.2023 klo 15.03 - "),
         ("04/03/2023 à 15:02 - ", "04/03/2023 à 15:03 - "),
         ("6/13/23, 7:35\u202fPM - ", "6/13/23, 7:36\u202fPM - "),
+        ("12\u200f/3\u200f/2024، 2:05\u202fم - ", "12\u200f/3\u200f/2024، 2:06\u202fم - "),
+        ("12.03.24 г., 14:05 - ", "12.03.24 г., 14:06 - "),
     ],
 )
 def test_dates_of_more_telephones_begin_a_message(tmp_path: Path, head: str, next_head: str):
@@ -292,6 +312,31 @@ def test_dates_of_more_telephones_begin_a_message(tmp_path: Path, head: str, nex
 )
 def test_a_log_of_a_program_is_no_chat(tmp_path: Path, line: str):
     assert texts(write(tmp_path, "log.txt", f"{line}\n{line}\n")) == [f"{line}\n{line}\n"]
+
+
+@pytest.mark.parametrize(
+    "name", ['Max "Maxi" Muster', "Max “Maxi” Muster", "„Maxi“ Muster", "«Макс»", 'ד"ר כהן']
+)
+def test_a_name_with_quotes_speaks_and_a_subject_with_a_colon_does_not(tmp_path: Path, name: str):
+    chat = (
+        f"12.03.24, 14:05 - {name}: Hi: all\n12.03.24, 14:06 - Eva: Ho\n"
+        f'12.03.24, 14:07 - {name} changed the subject from "A" to "Re: all"\n'
+    )
+    assert texts(write(tmp_path, "chat.txt", chat)) == [f"{name}: Hi: all\nEva: Ho\n"]
+
+
+def test_without_a_mark_only_words_of_the_app_itself_are_a_report(tmp_path: Path):
+    chat = (
+        "3/12/24, 2:05\u202fPM - Ben: Hi <This message was edited>\n"
+        "3/12/24, 2:06\u202fPM - Ben: folio.io (my new site)\n"
+        "3/12/24, 2:07\u202fPM - Ben: Write to Anna <Anna Berg>\n"
+        "3/12/24, 2:08\u202fPM - Eva: IMG-20240312-WA0001.jpg (file attached)\nNice?\n"
+        "3/12/24, 2:09\u202fPM - Eva: \u200eMy report.pdf (file attached)\nRead it.\n"
+    )
+    assert texts(write(tmp_path, "chat.txt", chat)) == [
+        "Ben: Hi\nBen: folio.io (my new site)\nBen: Write to Anna <Anna Berg>\n"
+        "Eva: Nice?\nEva: Read it.\n"
+    ]
 
 
 def test_what_a_telephone_puts_beside_a_message_is_counted(tmp_path: Path):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from folio.corpus.corpus import CorpusConfig, read_documents
+from folio.corpus.formats.html import html_text
+from folio.corpus.formats.passage import Notes
 from tests.corpus import making
 
 PROSE_TEXT = (
@@ -196,3 +198,25 @@ def test_deleted_text_and_comments_of_an_odt_are_left_out(tmp_path: Path):
     making.write(tmp_path, "a.odt", making.odt(body))
     (document,) = read_documents([str(tmp_path)], CorpusConfig()).documents
     assert document.text == "Kept text.\n"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<table><tr><td><p>Name</p><td><div><p>Age</p></div><tr><td><p>Anna</p><td>41</table>",
+         "Name\tAge\nAnna\t41"),
+        ("<table><tr><td></td><td>Age</td></tr><tr><td><br><tr><td>41</table>", "\tAge\n41"),
+        ("<table><tr><td><table><tr><td>A<td>B<tr><td>C</table><td>D<tr><td>E</table>",
+         "A\tB\nC\n\n\tD\nE"),
+        ("<table><tr><td><h1>One</h1><p>Two</p><td><p>Three</p></table>", "One\n\nTwo\n\n\tThree"),
+        ("<table><tr><td>A<br>B<td>C</table>", "A\nB\tC"),
+        ("One<br>two<br><br>Three<br>\n<br><br>Four", "One\ntwo\n\nThree\n\nFour"),
+        ("<div>One<div><br></div><div>Two</div></div><br>Three", "One\n\nTwo\n\nThree"),
+        ("<div>One<br></div><div>Two</div><p>Three<br></p><br>Four", "One\nTwo\n\nThree\n\nFour"),
+        ("<center><b>One</b></center>Two<center>*</center>Three", "One\nTwo\n*\nThree"),
+        ("One<xmp>a\n <b></xmp>Two<listing>x\n y</listing>Three",
+         "One\n\na\n <b>\n\nTwo\n\nx\n y\n\nThree"),
+    ],
+)  # fmt: skip
+def test_where_a_page_breaks_its_lines(page: str, text: str):
+    assert html_text(page, Notes()).strip("\n") == text

@@ -159,6 +159,15 @@ def test_a_large_first_letter_begins_its_word(tmp_path: Path):
     assert text_of(read(tmp_path, "a.docx", word(body))) == "Drop by drop.|In a frame.|Next."
 
 
+def test_a_paragraph_whose_end_is_deleted_goes_on_in_the_next_one_of_its_body(tmp_path: Path):
+    joined = "<w:p><w:pPr><w:rPr><w:del/></w:rPr></w:pPr>{}</w:p>".format
+    cells = "".join(f"<w:tc>{joined(run(text))}</w:tc>" for text in ("A", "B"))
+    table = f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>"
+    body = f"{joined(run('One '))}<w:p>{run('line.')}</w:p>{joined(run('Two'))}{table}"
+    body += joined(run("The end."))
+    assert text_of(read(tmp_path, "a.docx", word(body))) == "One line.|Two|A\tB|The end."
+
+
 # ---- presentations ---------------------------------------------------------------------
 
 
@@ -325,6 +334,16 @@ def test_what_an_odt_hides_is_counted(tmp_path: Path, hidden: str):
     assert reading.tally.dropped["hidden text"] == len("Ghost")
 
 
+def test_a_field_that_shows_the_title_of_an_odt_is_read_and_that_of_a_picture_is_not(
+    tmp_path: Path,
+):
+    picture = "<draw:frame xmlns:draw='d' xmlns:svg='s'><svg:title>A lamp</svg:title></draw:frame>"
+    body = f"<text:p><text:title>My book</text:title> by me{picture}</text:p>"
+    reading = read(tmp_path, "a.odt", making.odt(body))
+    assert text_of(reading) == "My book by me"
+    assert reading.tally.dropped["descriptions of pictures and fields"] == len("A lamp")
+
+
 def test_workbooks_and_presentations_of_open_document_are_read(tmp_path: Path):
     cells = (
         "<table-cell number-columns-repeated='2'><p>a</p></table-cell><table-cell "
@@ -372,3 +391,17 @@ def test_a_page_that_a_script_would_show_is_read(tmp_path: Path):
     assert text_of(reading) == "Name|All."
     assert any("is hidden, and is read" in line for line in reading.warnings())
     assert "hidden text" not in reading.tally.dropped
+
+
+def test_a_title_that_no_reader_of_a_book_or_a_mail_displays_is_counted(tmp_path: Path):
+    page = "<html><head><title>Unknown</title></head><body>{}</body></html>"
+    parts = ("<p>It was a dark night and the</p>", "<p>rain fell.</p>")
+    book = making.epub({f"{i}.html": page.format(part) for i, part in enumerate(parts)})
+    mail = f"Content-Type: text/html\n\n{page.format(parts[1])}"
+    for name, content, text, n in (
+        ("a.epub", book, "It was a dark night and the|rain fell.", 2),
+        ("a.eml", mail, "rain fell.", 1),
+    ):
+        reading = read(tmp_path, name, content)
+        assert text_of(reading) == text
+        assert reading.tally.dropped["titles that nothing shows"] == n * len("Unknown")

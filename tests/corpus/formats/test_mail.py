@@ -50,6 +50,9 @@ def test_a_mailbox_may_begin_with_something_else(tmp_path: Path):
     assert document.text == "Wir kommen gegen sieben. Schön!\n"
 
 
+TICKET = "Your trip:\n\nFrom: Berlin\nTo: Paris\nDate: 12 March\n\nDo not forget the tickets.\n"
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -65,7 +68,13 @@ def test_a_mailbox_may_begin_with_something_else(tmp_path: Path):
         ("Yes.\n\nVon: Ben\nGesendet: Montag\nAn: Anna\n\nSo?\n", "Yes.\n"),
         ("Yes.\n\n*From:* Ben\n*Sent:* Monday\n\nSo?\n", "Yes.\n"),
         ("From: the sea\nwe came.\n", "From: the sea\nwe came.\n"),
+        ("Yes.\n\nFrom: Ben\nTo: Anna\nDate: Monday\nSubject: Rain\n\nSo?\n", "Yes.\n"),
+        ("Yes.\n\nDe: Ben <b@c.fr>\nDate: lundi\n\nSo?\n", "Yes.\n"),
+        (TICKET, TICKET),
         ("Yes.\n-- \nAnna\n\n-- \nlist\n", "Yes.\n"),
+        ("Plan:\n--\nMonday.\n--\nTuesday.\n", "Plan:\n--\nMonday.\n--\nTuesday.\n"),
+        ("Plan:\n--\nMonday.\n--\nTuesday.\n-- \nAnna\n", "Plan:\n--\nMonday.\n--\nTuesday.\n"),
+        ("Yes.\n--\nAnna\n---- Original Message ----\nSo?\n--\nBen\n", "Yes.\n"),
         ("One.\n--\n" + "A line.\n" * 30, "One.\n--\n" + "A line.\n" * 30),
         (f"Yes.\n{'_' * 47}\nPython mailing list\nhttps://l.org\n", "Yes.\n"),
         ("See:\n\nbegin 644 a.txt\n#0V%T\n`\nend\n\nBye.\n", "See:\n\nBye.\n"),
@@ -163,6 +172,16 @@ def test_a_mailbox_of_windows_or_after_empty_lines_is_read(tmp_path: Path, befor
     assert bodies(tmp_path, before + mailbox) == ["One.", "Two."]
 
 
+@pytest.mark.parametrize("name", ["Inbox", "Sent.mbox/mbox"])
+def test_a_mailbox_without_a_suffix_is_found_in_a_folder_and_read_as_one(tmp_path: Path, name: str):
+    write(tmp_path, name, f"{BEGIN}Subject: x\n\nOne.\n\n{BEGIN}\nTwo.\n")
+    write(tmp_path, "Makefile", "From here: there\n")
+    for source in (tmp_path, tmp_path / name):
+        reading = read_documents([str(source)], CorpusConfig())
+        assert [document.text.rstrip("\n") for document in reading.documents] == ["One.", "Two."]
+        assert reading.findings.skipped == ({"Makefile": 1} if source == tmp_path else {})
+
+
 @pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf"])
 def test_a_mail_after_an_empty_line_is_read(tmp_path: Path, before: bytes):
     path = write(tmp_path, "a.eml", before + MAIL.encode())
@@ -240,6 +259,38 @@ def test_what_a_page_quotes_is_counted(tmp_path: Path):
     text, dropped = text_of(tmp_path, PAGE.format(f"Yes.{quote}Bye.<blockquote type=cite>x"))
     assert text == "Yes.\n\nBye.\n"
     assert dropped["quoted mail"] == len("On Monday:So?x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("markdown", "# Rain\nIt *rains*.\n", "# Rain\nIt *rains*.\n"),
+        ("enriched", "<color><param>red</param>It</color>\nrains.\n\nAnn\n", "It rains.\nAnn\n"),
+    ],
+)
+def test_a_mail_in_markdown_or_enriched_text_is_read(
+    tmp_path: Path, kind: str, body: str, said: str
+):
+    assert text_of(tmp_path, f"Content-Type: text/{kind}\n\n{body}")[0] == said
+
+
+@pytest.mark.parametrize(
+    ("status", "n_read"),
+    [
+        ("X-Mozilla-Status: 0009", 1),
+        ("X-Mozilla-Status: 0001", 2),
+        ("X-Status: AD", 1),
+        ("X-Status: unread", 2),
+    ],
+)
+def test_what_was_deleted_from_a_mailbox_is_counted(tmp_path: Path, status: str, n_read: int):
+    deleted = f"Subject: x\n{status}\n\nGone.\n\n"
+    mailbox = f"{BEGIN}{deleted}{BEGIN}\nX-Mozilla-Status: 0009 is what it says.\n"
+    path = write(tmp_path, "a.mbox", mailbox)
+    reading = read_documents([str(path)], CorpusConfig())
+    assert len(reading.documents) == n_read
+    counted = reading.tally.dropped["messages that were deleted"]
+    assert counted == (len(deleted) if n_read == 1 else 0)
 
 
 def test_an_encrypted_mail_is_counted_as_one(tmp_path: Path):

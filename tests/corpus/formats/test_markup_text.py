@@ -58,6 +58,21 @@ def test_org_gives_headings_prose_code_and_tables(tmp_path: Path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (":smile:\nThen it rained.\n* Two\nSun.\n", ":smile:\nThen it rained.\nTwo\nSun.\n"),
+        (":note:\nSaid.\n:LOG:\nno\n:END:\nSun.\n", ":note:\nSaid.\nSun.\n"),
+        (":END:\nSun.\n", ":END:\nSun.\n"),
+        ("#+begin_comment\nSaid.\n* Two\nSun.\n", "Said.\nTwo\nSun.\n"),
+        ("#+begin_export html\nSaid.\n#+end_comment\n", "Said.\n#+end_comment\n"),
+        ("#+begin_comment\nno\n:smile:\n#+end_comment\nSun.\n", "Sun.\n"),
+    ],
+)
+def test_what_does_not_end_before_a_heading_hides_nothing(tmp_path: Path, lines: str, text: str):
+    assert texts(write(tmp_path, "a.org", f"* One\n{lines}")) == [f"One\n{text}"]
+
+
 LATEX = r"""\documentclass{article} % a comment
 \newcommand{\x}[1]{y}
 \title{A title}
@@ -109,6 +124,9 @@ def test_latex_gives_what_is_typeset_with_formulas_as_they_are_written(tmp_path:
         ("\\begin{itemize}\n\\item One\n\\item Two\n\\end{itemize}", "One\nTwo"),
         (r"\begin{align*}a &= b \\ c\end{align*}", r"\begin{align*}a &= b \\ c\end{align*}"),
         (r"It costs 3$ and 5\$.", "It costs 3$ and 5$."),
+        (r"at \SI[x=1]{3}{\metre\per\second}, \qty{20}{\percent} in \si{\kg} or \num{2}",
+         r"at \SI[x=1]{3}{\metre\per\second}, \qty{20}{\percent} in \si{\kg} or 2"),
+        (r"He said \enquote{so \emph{be} it}, \say {yes}.", "He said “so be it”, “yes”."),
         (r"\newcommand{\eg}{for example\xspace}Try, \eg, this.", "Try, for example, this."),
         (r"\def\x#1{no}\newcommand{\y}[2]{#1 no #2}yes", "yes"),
         ("One\nline % gone\n  goes on.\n\nNext.", "One line goes on.\n\nNext."),
@@ -122,9 +140,9 @@ def test_what_latex_typesets(source: str, text: str):
 
 def test_latex_says_its_encoding_and_its_language():
     source = r"\usepackage[latin1]{inputenc}\usepackage[ngerman]{babel}\begin{document}"
-    body = '"Uber Gr\xf6\xdfe, "`so"\' \\verb|"a|'
+    body = '"Uber Gr\xf6\xdfe, "`so"\' \\verb|"a| \\enquote{ja}'
     (passage,) = read_latex((source + body).encode("latin-1"), Notes())
-    assert passage.text == 'Über Größe, „so“ "a\n'
+    assert passage.text == 'Über Größe, „so“ "a „ja“\n'
 
 
 XML = """<?xml version="1.0"?>

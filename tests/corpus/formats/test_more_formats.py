@@ -57,6 +57,45 @@ def test_other_subtitles_are_read_whatever_they_are_named(tmp_path: Path, name: 
     assert read(write(tmp_path, name, sbv)) == said
 
 
+SCROLLING = """WEBVTT
+Kind: captions
+
+00:00:00.160 --> 00:00:02.790 align:start position:0%
+~
+hi<00:00:00.480><c> everyone</c>
+
+00:00:02.790 --> 00:00:02.800 align:start position:0%
+hi everyone
+~
+
+00:00:02.800 --> 00:00:05.000 align:start position:0%
+hi everyone
+to<00:00:03.000><c> this</c>
+
+00:00:05.000 --> 00:00:05.010 align:start position:0%
+to this
+~
+
+00:00:05.010 --> 00:00:07.000 align:start position:0%
+to this
+talk
+""".replace("~", " ")
+
+
+def test_captions_that_scroll_are_said_once_and_a_word_said_twice_is_said_twice(tmp_path: Path):
+    assert read(write(tmp_path, "a.vtt", SCROLLING)) == ["hi everyone to this talk\n"]
+    cue = "{0}\n00:00:0{0},000 --> 00:00:0{1},000\n{2}\n\n"
+    said = ["No.", "No.", "Who?", "I.", "And you?"]
+    cues = "".join(cue.format(n, n + 1, line) for n, line in enumerate(said))
+    assert read(write(tmp_path, "a.srt", cues)) == ["No.\nNo.\nWho?\nI.\nAnd you?\n"]
+
+
+@pytest.mark.parametrize("rate", ["23.976", "25", "29,97"])
+def test_how_many_pictures_a_second_has_is_not_said(tmp_path: Path, rate: str):
+    cues = f"{{1}}{{1}}{rate}\n{{100}}{{150}}There are|25.\n"
+    assert read(write(tmp_path, "a.srt", cues)) == ["There are 25.\n"]
+
+
 @pytest.mark.parametrize(
     "cues",
     [

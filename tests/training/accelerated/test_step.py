@@ -22,7 +22,8 @@ from folio.training.accelerated import step as step_module
 from folio.training.accelerated.head import PaddedHead
 from folio.training.accelerated.step import AcceleratedStep
 from folio.training.loop import train
-from folio.training.state import TrainingState, load_model_tensors, model_tensors
+from folio.training.low_rank import load_model_tensors, merged
+from folio.training.state import TrainingState
 from folio.training.step import PlainStep
 from tests.counting import counting
 from tests.graphs import graphs
@@ -54,8 +55,8 @@ def test_the_accelerated_step_follows_the_plain_one(kind: str, precision: str):
     assert losses[0] == pytest.approx(losses[1], rel=tolerance)
     names = [list(training.step.optimizer.tensors) for training in both]
     assert names[0] == names[1]
-    assert {n: x.shape for n, x in model_tensors(both[0].model).items()} == {
-        n: x.shape for n, x in model_tensors(both[1].model).items()
+    assert {n: x.shape for n, x in merged(both[0].model).items()} == {
+        n: x.shape for n, x in merged(both[1].model).items()
     }
 
 
@@ -69,7 +70,7 @@ def test_a_run_goes_on_to_the_same_bytes(precision: str):
     record = state.record(torch.device("cpu"))
     saved = {n: x.clone() for n, x in first.step.optimizer.tensors.items()}
     then = training_of(gpu(precision), **changes)
-    load_model_tensors(then.model, model_tensors(first.model))
+    load_model_tensors(then.model, merged(first.model))
     then.step.optimizer.load(saved)
     assert train(then, TrainingState.restore(record, torch.device("cpu")), Nobody()) == "finished"
     assert torch.equal(weights_of(then), weights_of(whole))

@@ -19,12 +19,13 @@ from folio.corpus.formats.jsonl import (
     texts_of_records,
 )
 from folio.corpus.formats.passage import Notes, Passage
+from folio.corpus.turns import is_answered, messages_in
 from folio.errors import UserError
 
 _CHAT_MARKS = ("ts", "date", "timestamp", "timestamp_ms", "date_unixtime", "role", "sender")
 """Each message of an export has one of these keys."""
 _SAID = ("text", "content")
-_SPEAKERS = ("role", "from", "speaker", "sender", "sender_name", "user")
+_SPEAKERS = ("role", "from", "speaker", "sender", "sender_name", "senderName", "user")
 _LISTS_OF_CHATS = ("chats", "left_chats")
 """Keys of Telegram's export of everything."""
 _SAID_IN_SLACK = ("thread_broadcast", "me_message", "file_share", "file_comment")
@@ -53,7 +54,8 @@ def read_json(
             raise UserError("it is not JSON") from None
         yield from read_jsonl(iter(text.split("\n")), text_column, notes, conversations)
         return
-    chats = [] if text_column else list(_chats(root, notes))
+    talks = conversations == "turns" and is_answered(messages_in(root) or ())
+    chats = [] if text_column or talks else list(_chats(root, notes))
     if chats:
         n_bytes = 0
         for number, messages in enumerate(chats, 1):
@@ -65,7 +67,7 @@ def read_json(
         drop_other_fields(root, n_bytes + notes.dropped.total(), notes)
         return
     if isinstance(root, dict):
-        lists = [value for value in root.values() if _is_records(value)]
+        lists = [] if talks else [value for value in root.values() if _is_records(value)]
         if len(lists) == 1:
             beside = [value for value in root.values() if value is not lists[0]]
             drop_other_fields(beside, 0, notes)

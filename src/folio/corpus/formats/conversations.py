@@ -13,10 +13,13 @@ CONVERSATION_KEYS = (
 )  # fmt: skip
 """Keys of records whose value is a list of turns."""
 _SPEAKER_KEYS = (
-    "role", "from", "speaker", "sender", "sender_name", "author", "name", "user_profile", "user",
+    "role", "from", "speaker", "sender", "sender_name", "senderName", "author", "name",
+    "user_profile", "user",
 )  # fmt: skip
 _TEXT_KEYS = ("content", "value", "text", "message", "utterance")
 _TIME_KEYS = ("date", "timestamp", "timestamp_ms", "created_at", "create_time", "ts")
+_MILLISECONDS = 1e11
+"""Times from here on are in milliseconds; in seconds it would be the year 5138."""
 _LINK = re.compile(r"<(?:([@#!])|[a-z]+:)[^<>|]*\|?([^<>|]*)>")
 _INSTRUCTIONS = (
     ("instruction", "input", "output"),
@@ -94,13 +97,15 @@ def plain(content: Any) -> str:
 
 
 def _time(message: dict[str, Any]) -> str:
-    """The time of a message as it is written; seconds since 1970 become date and time in UTC."""
+    """The time of a message as it is written; seconds or milliseconds since 1970 become date and
+    time in UTC.
+    """
     time = next((message[key] for key in _TIME_KEYS if message.get(key)), "")
     if isinstance(time, str) and not time.replace(".", "", 1).isdecimal():
         return time
     try:
-        seconds = float(time) / (1000 if "timestamp_ms" in message else 1)
-        moment = datetime.fromtimestamp(seconds, UTC)
+        seconds = float(time)
+        moment = datetime.fromtimestamp(seconds / (1000 if seconds > _MILLISECONDS else 1), UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return ""
     return moment.isoformat(" ", "minutes").removesuffix("+00:00")

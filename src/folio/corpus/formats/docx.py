@@ -39,7 +39,7 @@ def read_docx(data: bytes, notes: Notes) -> Iterator[Passage]:
     main = package.main_part("word/document.xml")
     reader = _Docx(package, main, notes)
     body = package.xml(main)
-    yield Passage("".join((*reader.blocks(body), reader.drop_cap)).rstrip("\n") + "\n")
+    yield Passage(reader.flow(body).rstrip("\n") + "\n")
     reader.count_unused()
     for part in sorted(package.names):
         if match := _OTHER_TEXT.search(part):
@@ -72,8 +72,15 @@ class _Docx:
         self.pending: list[tuple[str, Any]] = []
         self.used: set[int] = set()
         self.boxes: list[str] = []
-        self.drop_cap = ""  # the large letter that the next paragraph begins with
+        self.begun = ""  # what the next paragraph begins with
         self.fields: list[bool] = []  # whether each open field has reached its result
+
+    def flow(self, parent: Any) -> str:
+        """Text of a body, a cell, a note or a box, whose last paragraph ends with it."""
+        before, self.begun = self.begun, ""
+        text = "".join(self.blocks(parent)) + self.begun
+        self.begun = before
+        return text
 
     def blocks(self, parent: Any) -> Iterator[str]:
         """Text of paragraphs and tables, in order."""
@@ -82,15 +89,17 @@ class _Docx:
             if name == "p":
                 text = self.inline(element, self.is_hidden(element, False)).strip("\n")
                 self.fields = list(filter(None, self.fields))  # codes end with the paragraph
-                if _is_drop_cap(element):
-                    self.drop_cap += text
+                if _goes_on(element):
+                    self.begun += text
                     continue
-                text, self.drop_cap = self.drop_cap + text, ""
+                text, self.begun = self.begun + text, ""
                 yield text + "\n\n" if text.strip() else ""
                 boxes, self.boxes = self.boxes, []
                 yield from boxes
                 yield from self.footnotes()
             elif name == "tbl":
+                text, self.begun = self.begun, ""
+                yield text + "\n\n" if text.strip() else ""
                 yield from self.rows(element)
                 yield "\n"
                 yield from self.footnotes()
@@ -107,14 +116,13 @@ class _Docx:
                 yield from self.blocks(element)
 
     def rows(self, table: Any) -> Iterator[str]:
-        """Yield a line for each row; tables inside a cell follow it."""
+        """Yield a line for each row; a table inside a cell is put into that line."""
         for row in _children(table, "tr"):
             if reason := _why_no_row(row):
                 self.notes.drop(reason, _texts(row))
                 continue
             cells = [
-                re.sub(r"\s*\n\s*", " ", "".join(self.blocks(cell))).strip()
-                for cell in _children(row, "tc")
+                re.sub(r"\s*\n\s*", " ", self.flow(cell)).strip() for cell in _children(row, "tc")
             ]
             yield "\t".join(cells) + "\n"
 
@@ -122,7 +130,7 @@ class _Docx:
         """Footnotes that were referred to since the last call."""
         waiting, self.pending = self.pending, []
         for mark, note in waiting:
-            text = "".join(self.blocks(note)).strip()
+            text = self.flow(note).strip()
             self.package.expansion.add(len(text))  # a note may be referred to repeatedly
             yield f"{mark} {text}\n\n" if text else ""
 
@@ -216,7 +224,7 @@ class _Docx:
     def box(self, element: Any) -> None:
         """Keep the text of a box until its paragraph ends."""
         before, self.boxes = self.boxes, []
-        text = "".join(self.blocks(element))
+        text = self.flow(element)
         self.boxes = [*before, text]
 
     def diagram(self, number: str) -> None:
@@ -270,10 +278,14 @@ def _hidden_styles(roots: list[Any]) -> dict[str, bool]:
     return found
 
 
-def _is_drop_cap(paragraph: Any) -> bool:
-    """Whether a paragraph is only the large first letter of the next one."""
-    frames = (e for p in paragraph if local_name(p) == "pPr" for e in p)
-    return any((attribute(e, "dropCap") or "none") != "none" for e in frames)
+def _goes_on(paragraph: Any) -> bool:
+    """Whether the next paragraph continues this one: it is only the large first letter of that one,
+    or its end is deleted.
+    """
+    settings = [e for p in paragraph if local_name(p) == "pPr" for e in p]
+    is_drop_cap = any((attribute(e, "dropCap") or "none") != "none" for e in settings)
+    of_its_end = (e for p in settings if local_name(p) == "rPr" for e in p)
+    return is_drop_cap or any(local_name(e) in ("del", "moveFrom") for e in of_its_end)
 
 
 def _is_placeholder(control: Any) -> bool:

@@ -41,12 +41,13 @@ UNSEEN = {
 PARAGRAPHS = frozenset((
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "table", "ul", "ol", "dl",
     "figure", "section", "article", "main", "header", "footer", "aside", "address", "form",
-    "fieldset", "hr", "details",
+    "fieldset", "hr", "details", "menu", "dir", "listing", "xmp", "plaintext",
 ))  # fmt: skip
 LINES = frozenset((
-    "div", "li", "dt", "dd", "tr", "br", "caption", "figcaption", "summary", "legend", "tbody",
-    "thead", "tfoot",
+    "div", "li", "dt", "dd", "tr", "caption", "figcaption", "summary", "legend", "tbody", "thead",
+    "tfoot", "center", "hgroup", "search", "dialog",
 ))  # fmt: skip
+PREFORMATTED = frozenset(("pre", "listing", "xmp", "plaintext"))
 
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?([\w-]+)""", re.I)
 _HIDING = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.I)
@@ -55,17 +56,23 @@ _SPACES = re.compile(r"[ \t\n\r\f]+")
 
 def read_html(data: bytes, notes: Notes) -> Iterator[Passage]:
     """Read the text of a page as one passage."""
-    yield Passage(html_text(decode_page(data, notes), notes))
+    yield Passage(html_text(decode_page(data, notes), notes, with_title=True))
 
 
 LeftOut = Callable[[str, dict[str, str | None]], str]
 """Tells why an element with this tag and attributes is skipped; empty if it is not."""
 
 
-def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: "") -> str:
+def html_text(
+    page: str,
+    notes: Notes,
+    left_out: LeftOut = lambda tag, given: "",
+    with_title: bool = False,
+) -> str:
     """The text of a page: blocks are separated by empty lines, cells by tabs.
 
-    Hidden text is left out unless there is no other, as on pages that a script reveals.
+    Hidden text is left out unless there is no other, as on pages that a script reveals. A browser
+    shows the title of a page; nothing shows that of a mail, or of a file in a book.
     """
 
     def unseen(tag: str, given: dict[str, str | None]) -> str:
@@ -78,10 +85,12 @@ def html_text(page: str, notes: Notes, left_out: LeftOut = lambda tag, given: ""
     notes.dropped.update(walk.notes.dropped)
     text = walk.writer.text()
     words = _SPACES.sub(" ", "".join(walk.title)).strip()
-    if words and words not in _SPACES.sub(" ", text):
+    if words and words in _SPACES.sub(" ", text):
+        notes.drop("titles that the page says again", words)
+    elif words and with_title:
         text = f"{words}\n\n{text}"
     else:
-        notes.drop("titles that the page says again", words)
+        notes.drop("titles that nothing shows", words)
     return text.strip("\n") + "\n" if text.strip() else ""
 
 
@@ -126,9 +135,10 @@ class _Walk:
             self.unseen.append(reason)
         elif tag in PARAGRAPHS or tag in LINES:
             self.writer.end_line(2 if tag in PARAGRAPHS else 1)
-        if tag in ("td", "th") and not self.unseen and self.cells:
-            if self.cells[-1]:
-                self.writer.tab()
+        elif tag == "br":
+            self.writer.end_line(min(self.writer.waiting + 1, 2))
+        elif tag in ("td", "th") and self.cells:
+            self.writer.begin_cell(is_first=not self.cells[-1])
             self.cells[-1] = True
         self.open.append(tag)
         self.cells.append(False)
@@ -140,6 +150,8 @@ class _Walk:
             self.unseen.pop()
         elif tag in PARAGRAPHS or tag in LINES:
             self.writer.end_line(2 if tag in PARAGRAPHS else 1)
+        elif tag in ("td", "th") and self.cells:
+            self.writer.end_cell()
 
     def text(self, text: str) -> None:
         if self.open[-1:] == ["title"] and "head" in self.open[-2:] and not self.title:
@@ -147,7 +159,7 @@ class _Walk:
         elif self.unseen:
             self.notes.drop(self.unseen[-1], _squeezed(text))
         else:
-            self.writer.words(text, "pre" in self.open)
+            self.writer.words(text, not PREFORMATTED.isdisjoint(self.open))
 
 
 def _is_hidden(tag: str, given: dict[str, str | None]) -> bool:
@@ -168,6 +180,8 @@ class _Writer:
         self.parts: list[str] = []
         self.waiting = 0
         self.space = False
+        self.n_line_ends = 0
+        self.cells: list[int | None] = []  # for each open cell, the line ends before its text
 
     def words(self, text: str, preformatted: bool) -> None:
         """Append text inside a block."""
@@ -178,24 +192,43 @@ class _Writer:
         if not text:
             return
         if self.waiting and self.parts:
-            self.parts.append("\n" * self.waiting)
+            self._end_waiting_lines()
         elif self.space and self.parts and not self.parts[-1].endswith(("\n", "\t")):
             self.parts.append(" ")
         self.waiting, self.space = 0, False
+        for i in range(len(self.cells) - 1, -1, -1):  # the cells that begin with this text
+            if self.cells[i] is not None:
+                break
+            self.cells[i] = self.n_line_ends
+        self.n_line_ends += text.count("\n")
         if not preformatted and text.endswith(" "):
             self.space, text = True, text[:-1]
         self.parts.append(text)
 
     def end_line(self, n: int) -> None:
-        """Make sure that at least `n` line ends precede the next text."""
+        """Make sure that at least `n` line ends precede the next text, unless it begins a cell."""
+        if self.cells and self.cells[-1] is None:
+            return
         self.waiting, self.space = max(self.waiting, n), False
 
-    def tab(self) -> None:
-        """Separate two cells of a table row by a tab."""
+    def begin_cell(self, is_first: bool) -> None:
+        """Begin a cell of a table, after a tab unless it is the first of its row."""
+        if not is_first:
+            self._end_waiting_lines()
+            self.parts.append("\t")
+        self.space = False
+        self.cells.append(None)
+
+    def end_cell(self) -> None:
+        """End a cell; one of a single line leaves it to the next cell, whatever its blocks are."""
+        if self.cells.pop() == self.n_line_ends:
+            self.waiting = 0
+
+    def _end_waiting_lines(self) -> None:
         if self.waiting and self.parts:
             self.parts.append("\n" * self.waiting)
-        self.waiting, self.space = 0, False
-        self.parts.append("\t")
+            self.n_line_ends += 1
+        self.waiting = 0
 
     def text(self) -> str:
         """Return all that was written."""

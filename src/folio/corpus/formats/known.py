@@ -28,6 +28,10 @@ class Format:
     """Names of the fields of ReadingOptions that the reader takes."""
     laid_out: bool = True
     """Whether the text was extracted from a layout, so that cleaning applies by default."""
+    furniture: bool = False
+    """Whether its files may repeat lines that are no text of theirs, such as menus and legal
+    notices. Letters begin and end alike, too, and readers of DOCX, ODT and slides know headers and
+    footers by themselves."""
     accounts: bool = True
     """Whether it visits all text of a file, so that whatever is neither read nor counted is
     markup."""
@@ -46,24 +50,41 @@ class Format:
         return getattr(importlib.import_module(f"folio.corpus.formats.{module}"), function)
 
 
+MAILBOX = Format(
+    "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=7
+)
 FORMATS = (
-    Format("pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", accounts=False, revision=4),
-    Format("html", (".html", ".htm", ".xhtml"), "html.read_html", "selectolax", revision=4),
-    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=5),
-    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=5),
-    Format("epub", (".epub",), "epub.read_epub", "selectolax", revision=4),
+    Format(
+        "pdf", (".pdf",), "pdf.read_pdf", "pypdfium2", furniture=True, accounts=False, revision=4
+    ),
+    Format(
+        "html",
+        (".html", ".htm", ".xhtml"),
+        "html.read_html",
+        "selectolax",
+        furniture=True,
+        revision=5,
+    ),
+    Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=6),
+    Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=6),
+    Format("epub", (".epub",), "epub.read_epub", "selectolax", furniture=True, revision=5),
     Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=5),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
+    MAILBOX,
     Format(
-        "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=6
+        "saved page",
+        (".mht", ".mhtml"),
+        "mail.read_saved_page",
+        "selectolax",
+        furniture=True,
+        revision=4,
     ),
-    Format("saved page", (".mht", ".mhtml"), "mail.read_saved_page", "selectolax"),
-    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=5),
+    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=6),
     Format(
         "subtitles",
         (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
         "subtitles.read_subtitles",
-        revision=6,
+        revision=7,
     ),
     Format(
         "json",
@@ -71,7 +92,7 @@ FORMATS = (
         "chats.read_json",
         settings=("text_column", "chat_times", "conversations"),
         laid_out=False,
-        revision=6,
+        revision=7,
     ),
     Format(
         "parquet",
@@ -83,7 +104,7 @@ FORMATS = (
         laid_out=False,
         accounts=False,
         extra="parquet",
-        revision=5,
+        revision=6,
     ),
     Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False, revision=4),
     Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False, revision=4),
@@ -94,11 +115,11 @@ FORMATS = (
         takes="rows",
         settings=("conversations",),
         laid_out=False,
-        revision=5,
+        revision=6,
     ),
     Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
-    Format("org", (".org",), "org.read_org", takes="rows", laid_out=False),
-    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=5),
+    Format("org", (".org",), "org.read_org", takes="rows", laid_out=False, revision=4),
+    Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=6),
     Format(
         "xml",
         (".xml", ".tei", ".fb2", ".docbook", ".dbk", ".nxml", ".rss", ".atom", ".opml", ".dita"),
@@ -106,7 +127,7 @@ FORMATS = (
         "defusedxml",
         settings=("text_column",),
         laid_out=False,
-        revision=5,
+        revision=6,
     ),
 )
 LINES = Format("lines", (), "plain.read_lines", takes="rows", laid_out=False)
@@ -118,11 +139,11 @@ WHATSAPP = Format(
     takes="rows",
     settings=("chat_times",),
     laid_out=False,
-    revision=4,
+    revision=5,
 )
 OTHERS = (LINES, MARKED, WHATSAPP)
 """Formats that no file name tells."""
-TIKA = Format("tika", (), "tika.read_tika", "tika", accounts=False)
+TIKA = Format("tika", (), "tika.read_tika", "tika", furniture=True, accounts=False)
 
 PROSE_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 CODE_SUFFIXES = (

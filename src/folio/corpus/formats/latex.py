@@ -16,6 +16,7 @@ from folio.corpus.formats.latex_ends import Ends, pairs
 from folio.corpus.formats.latex_words import (
     ACCENTS,
     ARGUMENTS,
+    AS_WRITTEN,
     COMMENTS,
     ENCODINGS,
     ENVIRONMENT_ARGUMENTS,
@@ -24,6 +25,7 @@ from folio.corpus.formats.latex_words import (
     GERMAN,
     HEADINGS,
     LENGTHS,
+    QUOTES,
     REFERENCES,
     SYMBOLS,
     VERBATIM,
@@ -239,6 +241,10 @@ class _Walk:
             self.reference_left_out = True
         elif name in ARGUMENTS:
             self.leave_out(ARGUMENTS[name], "names and settings")
+        elif name in AS_WRITTEN:
+            self.as_written(AS_WRITTEN[name], start)
+        elif name in QUOTES:
+            self.quote()
         elif name in FOOTNOTES:
             self.option()
             if self.group(self.end_footnote):
@@ -254,11 +260,7 @@ class _Walk:
         elif name == "iffalse":
             self.drop_until(r"\fi", "comments")
         elif name in ("def", "gdef", "edef", "let"):
-            defined = _DEFINED.match(self.source, self.at)
-            assert defined is not None
-            self.notes.drop("names and settings", defined[0])
-            self.at = defined.end()
-            self.leave_out(1, "names and settings")
+            self.definition()
         elif name == "item":
             self.end_line(1)
             self.blanks()
@@ -352,6 +354,29 @@ class _Walk:
         if end is not None:
             self.at = end + len(mark)
             self.parts.append(self.source[start : self.at])
+
+    def as_written(self, n: int, start: int) -> None:
+        """Append a command from `start` with its options and `n` arguments as it is written."""
+        for _ in range(n):
+            while option := _OPTION.match(self.source, self.at):
+                self.at = option.end()
+            self.argument()
+        self.parts.append(self.source[start : self.at])
+
+    def quote(self) -> None:
+        """Enter what stands between quotation marks, those of the document's language."""
+        opening, closing = "„“" if self.german else "“”"
+        self.option()
+        if self.group(lambda: self.say(closing)):
+            self.say(opening)
+
+    def definition(self) -> None:
+        """Skip a macro's name, its parameters and what it stands for, and count them."""
+        defined = _DEFINED.match(self.source, self.at)
+        assert defined is not None
+        self.notes.drop("names and settings", defined[0])
+        self.at = defined.end()
+        self.leave_out(1, "names and settings")
 
     def verbatim(self, name: str) -> None:
         """Append inline code between two equal signs or braces."""

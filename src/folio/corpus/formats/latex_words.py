@@ -34,6 +34,9 @@ ARGUMENTS = _counted(
 )
 """How many arguments of each command are names, sizes, colors or programs; what follows them is
 text."""
+AS_WRITTEN = _counted(one="si unit", two="SI SIlist qty qtylist", three="SIrange qtyrange")
+"""How many arguments of a number with a unit are kept as they are written, as formulas are."""
+QUOTES = _names("enquote textquote say")
 ENVIRONMENT_ARGUMENTS = _counted(
     one="tabular array longtable supertabular thebibliography minipage multicols list adjustbox "
     "subfigure subtable figwindow spacing otherlanguage tcolorbox",

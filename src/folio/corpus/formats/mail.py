@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from folio.corpus.encodings import decode
-from folio.corpus.formats.mail_text import quoted_in_a_page, unwrapped, written
+from folio.corpus.formats.mail_text import enriched, quoted_in_a_page, unwrapped, written
 from folio.corpus.formats.passage import Notes, Passage
 from folio.errors import UserError
 
@@ -25,7 +25,7 @@ MOST_PARTS = 100
 parts within parts."""
 LINE_BYTES = 1 << 20
 """How much of a line is read at once."""
-_DATED = re.compile(
+ENVELOPE = re.compile(
     rb"From .*?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +"
     rb"(?:[A-Z][a-z]{2} +\d{1,2}|\d{1,2} +[A-Z][a-z]{2}) +"
     rb"(?:\d{4} +)?\d{1,2}:\d{2}(?::\d{2})?(?: +(?:[A-Z]{1,5}|[+-]\d{4}|\d{4}))*"
@@ -42,6 +42,12 @@ _ESCAPED = re.compile(rb">+From ")
 _ESCAPED_LINES = re.compile(rb"^>(>*From )", re.MULTILINE)
 """Lines that a program escaped, so that no message seems to begin there: they have one ">" too
 many."""
+_DELETED = re.compile(
+    rb"(?:[^\r\n]+\r?\n)*?(?:X-Mozilla-Status: *[0-9a-f]{3}[89a-f]\b|X-Status: *[AFT]*D[AFT]*\s)",
+    re.IGNORECASE,
+)
+"""The head of a message that was deleted and that its program has not removed yet."""
+_TEXTS = ("text/plain", "text/html", "text/markdown", "text/enriched")
 _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application/pgp-encrypted")
 _BOUNDARY = re.compile(rb"^--([^\s\"]{1,200})[ \t]*\r?\n(?=content-[a-z-]+:)", re.I | re.MULTILINE)
 """The line that separates two parts."""
@@ -56,6 +62,9 @@ def read_mbox(path: Path, settings: dict[str, Any], notes: Notes) -> Iterator[Pa
     """Read one document per message of a mailbox; memory holds one message at a time."""
     n = 0
     for n, data in enumerate(_messages(path, notes), 1):
+        if _DELETED.match(data):
+            notes.dropped["messages that were deleted"] += len(data)
+            continue
         try:
             text = _message_text(data, settings["mail_headers"], notes)
         except TooDeepError:
@@ -88,7 +97,7 @@ def read_saved_page(data: bytes, notes: Notes) -> Iterator[Passage]:
         for beside in (part.preamble, part.epilogue):
             notes.drop("what stands beside the parts", beside)
         if part.get_content_type() == "text/html":
-            yield Passage(html_text(_content(part, notes), notes))
+            yield Passage(html_text(_content(part, notes), notes, with_title=True))
         elif not part.is_multipart():
             notes.dropped["attachments"] += _packed_bytes(part)
 
@@ -129,7 +138,7 @@ def _is_envelope(line: bytes, after_empty: bool, file: BinaryIO) -> bool:
     """
     if not line.startswith(b"From "):
         return False
-    if _DATED.match(line[:1000]):
+    if ENVELOPE.match(line[:1000]):
         return True
     if not after_empty:
         return False
@@ -152,7 +161,7 @@ def _body(head: list[bytes], file: BinaryIO) -> bytes:
         file.seek(begin + n_bytes)
         line = file.read(1000).lstrip(b"\r\n").partition(b"\n")[0]
         file.seek(begin)
-        if _DATED.match(line) or not line:
+        if ENVELOPE.match(line) or not line:
             return file.read(n_bytes)
     return b""
 
@@ -206,6 +215,8 @@ def _said(part: Message, notes: Notes) -> str:
     text = _content(part, notes)
     if kind == "text/html":
         text = _page_text(text, notes)
+    elif kind == "text/enriched":
+        text = enriched(text, notes)
     elif "flowed" in _raw(part, "content-type").lower():
         text = unwrapped(text, str(part.get_param("delsp", "")).lower() == "yes")
     return written(text, notes)
@@ -261,7 +272,7 @@ def _drop_head(part: Message, notes: Notes) -> None:
 
 
 def _is_text(part: Message, kind: str) -> bool:
-    is_text = kind in ("text/plain", "text/html") or kind.startswith("multipart/")
+    is_text = kind in _TEXTS or kind.startswith("multipart/")
     # A multipart without the announced parts is text.
     if not is_text or part.is_multipart():
         return False

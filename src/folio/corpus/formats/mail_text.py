@@ -30,9 +30,16 @@ _ORIGINAL = re.compile(
 )
 _FROM = re.compile(r"^[\s*]*(From|Von|De|Da|Van|Od|Från|Fra|От|发件人|差出人)\s*[:：]")
 _SENT = re.compile(
-    r"^[\s*]*(Sent|Date|Gesendet|Datum|Envoyé|Enviado|Inviato|Data|Verzonden|Wysłano|Skickat|"
-    r"Отправлено|Дата|发送时间|日期|送信日時)\s*[:：]"
+    r"^[\s*]*(Sent|Gesendet|Envoyé|Enviado|Inviato|Verzonden|Wysłano|Skickat|Отправлено|发送时间|"
+    r"送信日時)\s*[:：]"
 )
+_DATE = re.compile(r"^[\s*]*(Date|Datum|Data|Дата|日期)\s*[:：]")
+_OF_A_MAIL = re.compile(
+    r"^[\s*]*(Subject|Betreff|Objet|Asunto|Assunto|Oggetto|Onderwerp|Temat|Ämne|Тема|主题|件名)\s*[:：]|"
+    r"\S@\S"
+)
+"""What a mail has beside sender and date, and a journey has not."""
+HEAD_LINES = 6
 _LIST = re.compile(r"^_{40,}$")
 _ARMOR = re.compile(
     r"^-----BEGIN PGP SIGNED MESSAGE-----\n(?:\w+: [^\n]*\n)*\n?|"
@@ -45,12 +52,16 @@ _PACKED = re.compile(
     re.MULTILINE,
 )
 """Matches a uuencoded file."""
+_PARAMETER = re.compile(r"<param>.{0,1000}?</param>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<<|</?[\w-]{1,60}>")
+_LINE_ENDS = re.compile(r"\n+")
 
 
 def written(body: str, notes: Notes) -> str:
     """Remove the signature, quoted lines and their attributions."""
     lines = _unpacked(body.replace("\r\n", "\n"), notes).split("\n")
-    for reason, end in (("signatures", _signature(lines)), ("quoted mail", _original(lines))):
+    for reason, end_of in (("quoted mail", _original), ("signatures", _signature)):
+        end = end_of(lines)
         notes.drop(reason, "\n".join(lines[end:]))
         lines = lines[:end]
     kept: list[str] = []
@@ -91,6 +102,20 @@ def unwrapped(text: str, joined: bool) -> str:
     return "\n".join(lines)
 
 
+def enriched(text: str, notes: Notes) -> str:
+    """The text of RFC 1896: a line end is a space unless several follow each other.
+
+    >>> enriched("<bold>Good</bold>\\nmorning <<b>.\\n\\nAnn", Notes())
+    'Good morning <b>.\\nAnn'
+    """
+    for setting in _PARAMETER.findall(text):
+        notes.drop("attributes", setting)
+    text = _TAG.sub(
+        lambda tag: "<" if tag[0] == "<<" else "", _PARAMETER.sub("", text.strip("\r\n"))
+    )
+    return _LINE_ENDS.sub(lambda ends: ends[0][1:] or " ", text.replace("\r\n", "\n"))
+
+
 def quoted_in_a_page(tag: str, given: dict[str, str | None]) -> str:
     """Why an element of an HTML mail is skipped: mail programs put quotes into it."""
     names = (given.get("class") or "").split()
@@ -115,12 +140,16 @@ def _unpacked(text: str, notes: Notes) -> str:
 
 
 def _signature(lines: list[str]) -> int:
-    """The line at which the signature, or that of a mailing list, begins; else the end."""
+    """The line at which the signature, or that of a mailing list, begins; else the end.
+
+    Several lines of bare dashes separate paragraphs.
+    """
+    dashes = ("-- ", "--") if lines.count("--") == 1 else ("-- ",)
     n_after = 0
     begin = len(lines)
     for i in range(len(lines) - 1, 0, -1):
         is_list = _LIST.match(lines[i]) and "list" in "".join(lines[i + 1 : i + 3])
-        if n_after <= SIGNATURE_LINES and (lines[i] in ("-- ", "--") or is_list):
+        if n_after <= SIGNATURE_LINES and (lines[i] in dashes or is_list):
             begin, n_after = i, 0
         n_after += not _QUOTED.match(lines[i])
         if n_after > SIGNATURE_LINES:
@@ -131,10 +160,17 @@ def _signature(lines: list[str]) -> int:
 def _original(lines: list[str]) -> int:
     """The line at which a mail that is quoted as a whole begins; else the end."""
     for i, line in enumerate(lines):
-        heads = _FROM.match(line) and any(map(_SENT.match, lines[i + 1 : i + 3]))
-        if _ORIGINAL.match(line) or (heads and i > 0):
+        if _ORIGINAL.match(line) or (
+            i > 0 and _FROM.match(line) and _heads(lines[i : i + HEAD_LINES])
+        ):
             return i
     return len(lines)
+
+
+def _heads(lines: list[str]) -> bool:
+    """Whether lines of which the first names a sender, or a place, are the head of a mail."""
+    dated = any(map(_DATE.match, lines[1:3])) and any(map(_OF_A_MAIL.search, lines))
+    return dated or any(map(_SENT.match, lines[1:3]))
 
 
 def _attribution(kept: list[str]) -> int:

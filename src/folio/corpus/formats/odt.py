@@ -16,6 +16,8 @@ from folio.errors import UserError
 REPEATED = 64
 """How many equal cells in a row are kept, if there are no more; a row may have a thousand empty
 cells."""
+_TITLE_FIELD = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}title"
+"""Shows the title of the document; other titles describe pictures."""
 _SKIPPED = {
     "tracked-changes": "deleted text",
     "annotation": "comments",
@@ -140,7 +142,7 @@ class _Odt:
                 parts.append(self.footnote(element, footnotes))
             elif name in ("text-box", "list", "table"):
                 footnotes.append("".join(self.blocks([element])).strip("\n") + "\n\n")
-            elif name in _SKIPPED:
+            elif name in _SKIPPED and element.tag != _TITLE_FIELD:
                 self.notes.drop(_SKIPPED[name], "".join(element.itertext()))
             elif self.is_hidden(element):
                 self.notes.drop("hidden text", "".join(element.itertext()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from folio.corpus.formats.passage import Notes, Passage
 
@@ -18,8 +18,8 @@ _END = re.compile(r"\s*#\+end_(\w+)", re.IGNORECASE)
 _HIDDEN_BLOCKS = ("comment", "export")
 _VERBATIM_BLOCKS = ("src", "example")
 _COMMENT = re.compile(r"\s*#(\s|$)")
-_DRAWER = re.compile(r"\s*:[\w-]+:\s*$")
-_DRAWER_END = re.compile(r"\s*:end:\s*$", re.IGNORECASE)
+_DRAWER = re.compile(r"\s*(:)[\w-]+:\s*$")
+_DRAWER_END = re.compile(r"\s*(:)end:\s*$", re.IGNORECASE)
 _PLANNING = re.compile(r"\s*(?:SCHEDULED|DEADLINE|CLOSED|CLOCK):")
 _RULE = re.compile(r"\s*\|[-+]+\|\s*$")
 _LINK = re.compile(r"\[\[([^][]*)\](?:\[([^][]*)\])?\]")
@@ -31,8 +31,9 @@ def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passag
     """Read the text of a file, line by line."""
     block = ""
     in_drawer = False
-    for line in lines:
-        text = line.rstrip("\r\n")
+    texts = [line.rstrip("\r\n") for line in lines]
+    closed = _closed(texts)
+    for i, text in enumerate(texts):
         for target, shown in _LINK.findall(text) if block not in _VERBATIM_BLOCKS else ():
             notes.drop("targets of links", target if shown else "")
         if in_drawer:
@@ -46,7 +47,8 @@ def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passag
             else:
                 yield Passage((text if block in _VERBATIM_BLOCKS else _inline(text)) + "\n")
         elif begin := _BEGIN.match(text):
-            block = begin[1].lower()
+            named = begin[1].lower()
+            block = named if named not in _HIDDEN_BLOCKS or i in closed else ""
             notes.drop("settings of the file", text[begin.end() :])
         elif keyword := _KEYWORD.match(text):
             if keyword[1].lower() in _SHOWN_KEYWORDS:
@@ -57,13 +59,30 @@ def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passag
             notes.drop("comments", text)
         elif _PLANNING.match(text):
             notes.drop("times of tasks", text)
-        elif _DRAWER.match(text):
+        elif i in closed:
             in_drawer = True
         elif heading := _HEADING.match(text):
             notes.drop("tags", heading[2])
             yield Passage(_inline(heading[1]) + "\n", heading[1])
         elif not _RULE.match(text):
             yield Passage(_inline(text) + "\n")
+
+
+def _closed(texts: Sequence[str]) -> set[int]:
+    """The numbers of the lines at which a drawer or a block begins that ends before the next
+    heading; what looks like the beginning of another one is text, such as `:smile:`.
+    """
+    closed: set[int] = set()
+    begun: dict[str, int] = {}  # where the last one began, by the name of a block or ":"
+    for i, text in enumerate(texts):
+        if _HEADING.match(text):
+            begun.clear()
+        elif end := _END.match(text) or _DRAWER_END.match(text):
+            if end[1].lower() in begun:
+                closed.add(begun.pop(end[1].lower()))
+        elif begin := _BEGIN.match(text) or _DRAWER.match(text):
+            begun[begin[1].lower()] = i
+    return closed
 
 
 def _inline(text: str) -> str:

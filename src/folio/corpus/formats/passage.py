@@ -22,13 +22,15 @@ class Passage(NamedTuple):
 
 @dataclass
 class Notes:
-    """What happened while a file was read."""
+    """What happened while a file was read, and what its text is to be decoded by."""
 
     warnings: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     """What the file has but the text lacks: UTF-8 bytes by reason."""
     rewritten: Counter[str] = field(default_factory=Counter)
     """What was removed before the reader saw the text, such as "unpacking"; negative if added."""
+    encoding: str = "auto"
+    """What the user says of text that does not declare its encoding; `auto` has it guessed."""
 
     def drop(self, reason: str, text: str | None) -> None:
         """Count a text that is left out; white space alone does not count."""

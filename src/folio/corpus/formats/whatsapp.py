@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator
 from folio.corpus.formats.conversations import turn
 from folio.corpus.formats.passage import Notes, Passage
 
-_DATE = r"\d{1,4}\.? ?[./-] ?\d{1,2}\.? ?[./-] ?\d{1,4}\.?"
-_BETWEEN = r"[,،]?\s(?:[^\W\d_]{1,5}\.?\s?)?"
-"""What separates date and time; some languages put a word there: "à", "klo", the half of
+_SEPARATOR = r"\.? ?[\u200e\u200f]?[./-] ?"
+_DATE = rf"\d{{1,4}}{_SEPARATOR}\d{{1,2}}{_SEPARATOR}\d{{1,4}}\.?"
+_BETWEEN = r"(?:\s[^\W\d_]\.)?[,،]?\s(?:[^\W\d_]{1,5}\.?\s?)?"
+"""What separates date and time; some languages put a word there: "г.", "à", "klo", the half of
 the day."""
 _CLOCK = r"\d{1,2}[:.]\d{2}"
 _HALF_OF_DAY = r"(?:\s?[^\W\d_]\.?\s?[^\W\d_]?\.?)?"
@@ -30,11 +31,24 @@ _HEAD = re.compile(
     rf"(\d{{4}}\. ?\d{{1,2}}\. ?\d{{1,2}}\.{_BETWEEN}{_CLOCK}),\s"
     rf"){_DIRECTION}"
 )
-_SPEAKER = re.compile(r"(?:~\s?)?([^:\n“”„«»\"]{1,80}): ?")
+_SPEAKER = re.compile(
+    r"(?:~\s?)?"
+    r"((?>[^:\n“”„«»\"]|\b\"\b|\"[^\"\n]*\"|“[^”\n]*”|„[^“”\n]*[“”]|«[^»\n]*»){1,80}?): ?"
+)
+"""Quotes in a name are in pairs or inside a word, so that a colon in the subject of a group ends no
+name."""
 _MARK = "\u200e"
 """Precedes what the app reports in place of a message, on iOS."""
-_BESIDE = re.compile(rf"\s*{_MARK}<[^<>]*>\s*$|^{_DIRECTION}[\w-]+\.\w{{2,5}} \([^()\n]+\)(?:\n|$)")
-"""What the app adds to a message: that it was edited, the name of a file."""
+_EDITED = (
+    "This message was edited|Diese Nachricht wurde bearbeitet|Se editó este mensaje|"
+    "Ce message a été modifié|Questo messaggio è stato modificato|Mensagem editada"
+)
+_BESIDE = re.compile(
+    rf"\s*(?:{_MARK}<[^<>]*>|<(?:{_EDITED})\.?>)\s*$|"
+    rf"^(?:{_MARK}[^\n]+|[A-Z]{{3}}-\d[\w-]*)\.\w{{2,5}} \([^()\n]+\)(?:\n|$)"
+)
+"""What the app adds to a message: that it was edited, the name of a file. Without the mark, only
+its own words and names are."""
 _REMOVED = frozenset(("This message was deleted", "You deleted this message", "null"))
 FIRST_LINES = 20
 LINE_BYTES = 1 << 13
@@ -43,11 +57,14 @@ LINE_BYTES = 1 << 13
 
 def begins_as_chat(head: bytes) -> bool:
     """Whether a file that begins with these bytes is such an export: its first lines hold two
-    messages.
+    messages, and most heads name who speaks, unlike dates in a diary.
     """
     lines = head[: FIRST_LINES * LINE_BYTES].decode("utf-8-sig", "replace").splitlines()
-    first = list(filter(str.strip, lines[:FIRST_LINES]))
-    return len(first) > 1 and _is_head(first[0]) and sum(map(_is_head, first)) > 1
+    heads = [_HEAD.match(line) for line in filter(str.strip, lines)]
+    found = list(filter(None, heads))
+    n_spoken = sum(_SPEAKER.match(head.string, head.end()) is not None for head in found)
+    begins_with_messages = heads[:1] != [None] and sum(map(bool, heads[:FIRST_LINES])) > 1
+    return begins_with_messages and 2 * n_spoken > len(found)
 
 
 def read_whatsapp(
@@ -91,7 +108,3 @@ def _is_no_message(said: str) -> bool:
     """Whether a message was removed, or is `<Media omitted>` in any language."""
     omitted = said.startswith("<") and said.endswith(">") and said.count("<") == 1
     return omitted or said.rstrip(".") in _REMOVED
-
-
-def _is_head(line: str) -> bool:
-    return _HEAD.match(line) is not None

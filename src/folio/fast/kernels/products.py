@@ -42,7 +42,6 @@ TOKENS_AT_ONCE = (6, 2, 1)
 SUMS_AT_ONCE = 24 if binding.get_host_cpu_features().get("avx512f") else 6
 """Strips times tokens that are multiplied together. Their sums are to stay in registers, of which
 AVX-512 has 32 for one each; AVX2 has 16, and a sum takes two."""
-BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2, "int8": 1}
 ZERO_BYTE = 128
 """Int8 weights are stored with this offset, since the CPU multiplies unsigned with signed bytes."""
 

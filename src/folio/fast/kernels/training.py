@@ -69,6 +69,8 @@ def adamw(
     decay: Number,
     beta1: Number,
     beta2: Number,
+    rest1: Number,
+    rest2: Number,
     correction: Number,
     epsilon: Number,
 ) -> None:
@@ -82,6 +84,7 @@ def adamw(
         rate: over 1 - beta1^n, the correction of the mean in step n.
         decay: times the weight, what it loses.
         beta1, beta2: how much of the means is kept.
+        rest1, rest2: 1 - beta1 and 1 - beta2, of which float32 would leave little near 1.
         correction: one over the root of 1 - beta2^n.
         epsilon: added to the root of the mean square; all numbers float32.
     """
@@ -91,8 +94,8 @@ def adamw(
         m, v = means[first:last], mean_squares[first:last]
         for i in range(len(w)):
             gradient = scale * g[i]
-            mean = m[i] + (ONE - beta1) * (gradient - m[i])
-            mean_square = v[i] + (ONE - beta2) * (gradient * gradient - v[i])
+            mean = beta1 * m[i] + rest1 * gradient
+            mean_square = beta2 * v[i] + rest2 * gradient * gradient
             m[i], v[i] = mean, mean_square
             g[i] = w[i]
             w[i] -= decay * w[i] + rate * mean / (math.sqrt(mean_square) * correction + epsilon)
@@ -104,7 +107,12 @@ def adamw(
 
 @kernel(fastmath=True)
 def nesterov(
-    gradients: Array, momenta: Array, ahead: Array, numbers: Array, momentum: Number
+    gradients: Array,
+    momenta: Array,
+    ahead: Array,
+    numbers: Array,
+    momentum: Number,
+    rest: Number,
 ) -> None:
     """Momenta learn from gradients; `ahead` are the next ones, as Nesterov looks at them.
 
@@ -113,6 +121,7 @@ def nesterov(
         ahead: (N, out, in), written.
         numbers: (3,) float32, of which the first is the scale of the gradients.
         momentum: how much of it is kept, float32.
+        rest: 1 - momentum, rounded to float32 afterwards.
     """
     n, rows, columns = gradients.shape
     scale = numbers[0]
@@ -120,9 +129,9 @@ def nesterov(
         for r in range(rows):
             for c in range(columns):
                 g = scale * gradients[i, r, c]
-                m = momentum * momenta[i, r, c] + (ONE - momentum) * g
+                m = momentum * momenta[i, r, c] + rest * g
                 momenta[i, r, c] = m
-                ahead[i, r, c] = store(momentum * m + (ONE - momentum) * g, ahead[i, r, c])
+                ahead[i, r, c] = store(momentum * m + rest * g, ahead[i, r, c])
 
 
 @kernel(fastmath=True)
@@ -216,6 +225,7 @@ def apply_update(
     numbers: Array,
     taller: Number,
     beta2: Number,
+    rest: Number,
     cautious: bool,
     epsilon: Number,
 ) -> None:
@@ -230,7 +240,8 @@ def apply_update(
         numbers: (3,) float32; the second times `taller` is that of the update, the third, the
             decay, that of the weight.
         taller: float32.
-        beta2: how much of the mean squares is kept, float32; 1 leaves the rows as they are.
+        beta2: how much of the mean squares is kept, float32.
+        rest: 1 - beta2, rounded to float32 afterwards; 0 leaves the rows as they are.
         cautious: whether weights that the update makes larger do not decay.
         epsilon: float32, so that nothing is divided by 0.
     """
@@ -238,7 +249,7 @@ def apply_update(
     rate, decay = taller * numbers[1], numbers[2]
     factors, now = np.full(rows, rate), np.empty(rows, np.float32)
     for i in range(n):
-        if beta2 < ONE:
+        if rest > ZERO:
             before = after = ZERO
             for r in range(rows):
                 total = ZERO
@@ -247,7 +258,7 @@ def apply_update(
                     total += x * x
                 now[r] = total / np.float32(columns)
             for r in range(rows):
-                late = beta2 * mean_squares[i, r, 0] + (ONE - beta2) * now[r]
+                late = beta2 * mean_squares[i, r, 0] + rest * now[r]
                 mean_squares[i, r, 0] = late
                 factors[r] = ONE / (math.sqrt(late) + epsilon)
             for r in range(rows):

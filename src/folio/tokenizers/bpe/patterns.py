@@ -2,9 +2,9 @@ r"""Four published patterns, as regular expressions, that cut text into chunks b
 
 `gpt2` is GPT-2's; `smollm` is the same with each digit alone, and no space before it; `llama3` and
 `qwen2` are those of the models of the same name, which differ from each other in how many digits
-stay together (three or one). `split` runs them without a
-regular-expression engine; here they are for reading, for the names in `tokenizer.json`, and as a
-slow stand-in built on the standard library's `re`, which lacks \p{L} and \p{N}.
+stay together (three or one). `split` runs them without a regular-expression engine; here they are
+for reading, for the names in `tokenizer.json`, and as a slow stand-in built on the standard
+library's `re`, which lacks \p{L} and \p{N}.
 
 Source: https://github.com/openai/gpt-2/blob/master/src/encoder.py, and `pre_tokenizer` in the
 published tokenizer.json files.

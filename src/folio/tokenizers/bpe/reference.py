@@ -1,9 +1,9 @@
 """Byte-pair encoding, written to be read: the oracle of the compiled one, and its stand-in
 without numba.
 
-Start from small symbols (the 256 bytes, or the characters of the text). Repeatedly find the most
-frequent pair of neighbours, and give it a new id. The list of pairs in the order in which they were
-found, the *merges*, is all there is to learn; new text is encoded by applying them in that order.
+Start from the 256 bytes. Repeatedly find the most frequent pair of neighbours, and give it a new
+id. The list of pairs in the order in which they were found, the *merges*, is all there is to learn;
+new text is encoded by applying them in that order.
 
     In:   h u g   h u g   p u g          (u, g) occurs 3 times: merge 0
     then  h ug    h ug    p ug           (h, ug) occurs 2 times: merge 1
@@ -12,8 +12,7 @@ found, the *merges*, is all there is to learn; new text is encoded by applying t
 Text is first cut into chunks (`patterns`), and no merge crosses a cut.
 
 Ties: of equally frequent pairs, the one with the smallest (left id, right id) is merged. Ids are
-given by the order of the alphabet (bytes by value, characters by code point) and of the merges,
-so the order of the text does not matter.
+given by the value of a byte and the order of the merges, so the order of the text does not matter.
 
 Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909, algorithm 1; bytes instead of
 characters: Radford et al. 2019 (GPT-2), section 2.2.
@@ -28,27 +27,13 @@ from itertools import pairwise
 Pair = tuple[int, int]
 
 
-def characters_of(text: str) -> list[str]:
-    """The alphabet of a character-level vocabulary: ids are positions in it.
-
-    >>> characters_of("hug pug")
-    [' ', 'g', 'h', 'p', 'u']
-    """
-    return sorted(set(text))
-
-
-def count_chunks(
-    chunks: Iterable[str], alphabet: Sequence[str] | None = None
-) -> Counter[tuple[int, ...]]:
-    """Count chunks, each a tuple of ids: bytes, or positions in `alphabet` if one is given.
+def count_chunks(chunks: Iterable[str]) -> Counter[tuple[int, ...]]:
+    """Count chunks, each a tuple of its bytes.
 
     >>> count_chunks(["hug", "pug", "hug"])
     Counter({(104, 117, 103): 2, (112, 117, 103): 1})
     """
-    if alphabet is None:
-        return Counter(tuple(chunk.encode("utf-8", "surrogatepass")) for chunk in chunks)
-    id_of = {character: token_id for token_id, character in enumerate(alphabet)}
-    return Counter(tuple(id_of[character] for character in chunk) for chunk in chunks)
+    return Counter(tuple(chunk.encode("utf-8", "surrogatepass")) for chunk in chunks)
 
 
 def count_pairs(chunk_counts: Mapping[tuple[int, ...], int]) -> Counter[Pair]:
@@ -81,44 +66,26 @@ def merge(token_ids: Sequence[int], pair: Pair, new_id: int) -> tuple[int, ...]:
     return tuple(merged)
 
 
-def learn_merges(
-    chunk_counts: Mapping[tuple[int, ...], int],
-    *,
-    alphabet_size: int = 256,
-    vocab_size: int | None = None,
-    n_merges: int | None = None,
-) -> list[Pair]:
-    """Learn the merges, in order: merge k makes the id alphabet_size + k.
-
-    Give either the number of merges or the size of the vocabulary, alphabet included. The result
-    is shorter when the text has no more pairs.
+def learn_merges(chunk_counts: Mapping[tuple[int, ...], int], n_merges: int) -> list[Pair]:
+    """Learn the merges, in order: merge k makes the id 256 + k. There are fewer of them when the
+    text has no more pairs.
 
     >>> words = ["hug"] * 10 + ["pug"] * 5 + ["pun"] * 12 + ["bun"] * 4 + ["hugs"] * 5
-    >>> chunks = count_chunks(words)
-    >>> [(256, bytes(pair)) for pair in learn_merges(chunks, n_merges=1)]
-    [(256, b'ug')]
-    >>> learn_merges(chunks, vocab_size=259) == [tuple(b"ug"), tuple(b"un"), (ord("h"), 256)]
+    >>> learn_merges(count_chunks(words), 3) == [tuple(b"ug"), tuple(b"un"), (ord("h"), 256)]
     True
     """
-    if (vocab_size is None) == (n_merges is None):
-        raise TypeError("Give one of vocab_size and n_merges.")
-    n_wanted = n_merges if n_merges is not None else (vocab_size or 0) - alphabet_size
     merges: list[Pair] = []
-    while len(merges) < n_wanted:
-        pair_counts = count_pairs(chunk_counts)
-        if not pair_counts:
-            break
+    while len(merges) < n_merges and (pair_counts := count_pairs(chunk_counts)):
         pair = min(pair_counts, key=lambda pair: (-pair_counts[pair], pair))
-        new_id = alphabet_size + len(merges)
-        merges.append(pair)
         merged: Counter[tuple[int, ...]] = Counter()
         for token_ids, count in chunk_counts.items():
-            merged[merge(token_ids, pair, new_id)] += count
+            merged[merge(token_ids, pair, 256 + len(merges))] += count
+        merges.append(pair)
         chunk_counts = merged
     return merges
 
 
-def encode(token_ids: Sequence[int], merges: Sequence[Pair], alphabet_size: int = 256) -> list[int]:
+def encode(token_ids: Sequence[int], merges: Sequence[Pair]) -> list[int]:
     """Apply the merges to one chunk: always the earliest learned one that applies, everywhere,
     until none does.
 
@@ -129,7 +96,7 @@ def encode(token_ids: Sequence[int], merges: Sequence[Pair], alphabet_size: int 
     ids = tuple(token_ids)
     while pairs := [pair for pair in pairwise(ids) if pair in rank_of]:
         pair = min(pairs, key=lambda pair: rank_of[pair])
-        ids = merge(ids, pair, alphabet_size + rank_of[pair])
+        ids = merge(ids, pair, 256 + rank_of[pair])
     return list(ids)
 
 

@@ -35,29 +35,6 @@ class Rules:
         new_ids = np.arange(256, 256 + len(pairs), dtype=np.int32)
         return cls(pairs, new_ids, np.arange(256, dtype=np.int32))
 
-    @classmethod
-    def from_ranks(cls, ranks: Mapping[bytes, int]) -> Rules:
-        """Rules of tiktoken: neighbours are merged whenever together they are a token.
-
-        So each way to cut a token in two tokens is a rule with the rank of the token; a published
-        list
-        of merges has only one rule per token.
-        """
-        pairs, new_ids = [], []
-        for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-            for cut in range(1, len(token)):
-                left, right = ranks.get(token[:cut]), ranks.get(token[cut:])
-                if left is not None and right is not None:
-                    pairs.append((left, right))
-                    new_ids.append(rank)
-        byte_ids = [ranks[bytes([value])] for value in range(256)]
-        return cls(
-            np.asarray(pairs, np.int32).reshape(-1, 2),
-            np.asarray(new_ids, np.int32),
-            np.asarray(byte_ids, np.int32),
-            whole_chunks=ranks,
-        )
-
     @cached_property
     def rank_of(self) -> dict[tuple[int, int], int]:
         """The rank of each pair; of two rules for the same pair the last one wins."""

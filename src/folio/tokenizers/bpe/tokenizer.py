@@ -5,14 +5,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from folio import jit
 from folio.errors import UserError
-from folio.storage import read_json
 from folio.tokenizers.base import (
     BEGIN,
     END,
@@ -151,11 +149,6 @@ class BPETokenizer(Tokenizer):
     def from_json(cls, table: dict[str, Any], source: str = "The tokenizer.json") -> BPETokenizer:
         """Invert `to_json`; also reads byte-level BPE of the `tokenizers` library."""
         return cls(from_standard(table, source))
-
-    @classmethod
-    def load(cls, path: Path | str) -> BPETokenizer:
-        """Read a byte-level tokenizer.json."""
-        return cls.from_json(read_json(Path(path)), str(path))
 
     def with_chat(self) -> BPETokenizer:
         contents = self._contents
@@ -330,7 +323,7 @@ def _learn_merges(
     """Learn the merges, and how often the pair of each occurred."""
     if not jit.available():
         chunks = (chunk for text in texts for chunk in split_slowly(text, pattern))
-        return reference.learn_merges(reference.count_chunks(chunks), n_merges=n_merges), None
+        return reference.learn_merges(reference.count_chunks(chunks), n_merges), None
     from folio.tokenizers.bpe.count import count_texts
     from folio.tokenizers.bpe.train import learn_merges
 

@@ -50,12 +50,9 @@ class Learned(NamedTuple):
     counts: np.ndarray
     """(n,) int64: how often each pair occurred when it was merged."""
 
-    complete: bool
-    """False if the text had no more pairs to merge."""
-
 
 def learn_merges(chunks: ChunkCounts, n_merges: int) -> Learned:
-    """Repeatedly merge the most frequent pair.
+    """Repeatedly merge the most frequent pair; there are fewer merges where no pair is left.
 
     Args:
         chunks: the distinct chunks of the training text.
@@ -88,9 +85,7 @@ def learn_merges(chunks: ChunkCounts, n_merges: int) -> Learned:
         else:
             break
     n_learned = int(work.sizes[_N_MERGES])
-    return Learned(
-        work.merges[:n_learned], work.merge_counts[:n_learned], complete=n_learned == n_merges
-    )
+    return Learned(work.merges[:n_learned], work.merge_counts[:n_learned])
 
 
 class _Work(NamedTuple):
@@ -99,10 +94,9 @@ class _Work(NamedTuple):
     merges: np.ndarray  # (n_merges, 2) int32
     merge_counts: np.ndarray  # (n_merges,) int64
     token_widths: np.ndarray  # (vocab_size,) int32: bytes of each token
-    pair_with_left: (
-        np.ndarray
-    )  # (vocab_size,) int32: during a merge that makes c, the new pair (left, c)
-    pair_with_right: np.ndarray  # (vocab_size,) int32: likewise the new pair (c, right)
+    # (vocab_size,) int32 each: during a merge that makes c, the new pairs (left, c) and (c, right)
+    pair_with_left: np.ndarray
+    pair_with_right: np.ndarray
     chunk_counts: np.ndarray  # (n_chunks,) int64
     cells: np.ndarray  # (n_cells, 3) int32: one for each position
     pairs: np.ndarray  # (capacity, 2) int64

@@ -187,7 +187,7 @@ def nesterov(stacks: list[Stack], momentum: float, dtype: torch.dtype, numbers: 
     ahead = first.new_empty(sum(lengths), *first.shape[1:], dtype=dtype)
     for stack, out in zip(stacks, torch.split(ahead, lengths)):
         arrays = calls.arrays(stack.gradients, stack.momenta, out, numbers)
-        calls.call(kernels.nesterov, *arrays, np.float32(momentum))
+        calls.call(kernels.nesterov, *arrays, np.float32(momentum), np.float32(1 - momentum))
     return ahead
 
 
@@ -205,8 +205,10 @@ def apply_update(stack: Stack, updates: Tensor, config: OptimizerConfig, numbers
     arrays = calls.arrays(
         stack.weights, stack.gradients, updates, stack.mean_squares, stack.compute, numbers
     )
-    settings = np.float32(config.matrix_beta2), config.cautious_decay
-    calls.call(kernels.apply_update, *arrays, np.float32(taller), *settings, np.float32(EPSILON))
+    beta2 = config.matrix_beta2
+    factors = map(np.float32, (taller, beta2, 1 - beta2))
+    settings = *factors, config.cautious_decay, np.float32(EPSILON)
+    calls.call(kernels.apply_update, *arrays, *settings)
 
 
 def orthogonalize(stacks: list[Tensor], in_int8: bool = False) -> list[Tensor]:

@@ -104,6 +104,8 @@ class ShardedAdamW(WeightByWeight):
             "decay": lr * self.weight_decay,
             "beta1": config.beta1,
             "beta2": config.beta2,
+            "rest1": 1 - config.beta1,
+            "rest2": 1 - config.beta2,
             "correction": 1 / math.sqrt(1 - config.beta2**n),
             "epsilon": config.epsilon,
         }
